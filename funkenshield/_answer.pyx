@@ -1,0 +1,320 @@
+"""An answer in the form in which it is kept: built once from a response, rendered for every query.
+
+It knows what a response may be stored for, and how long (RFC 2181, 2308, 4035, 9520), and how a stored
+answer looks to a client (RFC 6891). It does not know where answers are kept, nor who asked.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
+from ._wire cimport (
+    AAAA, COOKIE, DO, EDE, HEADER, KEEPALIVE, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PADDING,
+    MESSAGE_MAX, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16, get32,
+    message_flags, parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
+)
+
+cdef enum:
+    FOREVER = 0x7fffffff           # seconds; also the largest TTL (RFC 2181 8)
+
+
+cdef bint answers_question(const Query* query, const uint8_t* wire, size_t length) noexcept nogil:
+    """Tell whether a response is one to this query: opcode and question, whatever its case.
+
+    A response without a question can only be an error; it passes for one where it says so.
+    """
+    cdef int32_t question
+    if length < HEADER or not message_flags(wire) & QR:
+        return False
+    if (message_flags(wire) ^ query.flags) & 0x7800:
+        return False
+    if get16(wire + 4) == 0:
+        return query.question == 0 or message_flags(wire) & RCODE != NOERROR
+    question = question_length(wire, length)
+    return (get16(wire + 4) == 1 and question == query.question
+            and same_folded(wire + HEADER, query.wire + HEADER, question - 4)
+            and get32(wire + HEADER + question - 4) == get32(query.wire + HEADER + question - 4))
+
+
+# ---------------------------------------------------------------- response -> answer
+
+cdef struct Walk:                  # what a walk over the records of a response found
+    uint32_t ttl                   # the smallest TTL, seconds
+    uint32_t negative              # min(SOA TTL, SOA MINIMUM), seconds; FOREVER: no SOA in authority
+    int32_t signed_for             # until the earliest RRSIG expires, seconds
+    uint16_t referrals             # NS records in authority
+    uint16_t opt                   # where the OPT record starts; 0: none
+    uint16_t opt_size
+    uint16_t ttls
+
+
+cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t length, size_t at,
+                uint64_t wall) noexcept nogil:
+    """Walk all records; return False where they are not exactly what the header announces."""
+    cdef:
+        const uint8_t* fixed
+        uint32_t ttl, wall_seconds = <uint32_t> (wall // NANOSECONDS)
+        uint16_t section, i, rtype, rdlength
+        size_t start = at
+        size_t owner
+        int32_t end
+    memset(found, 0, sizeof(Walk))
+    found.ttl = FOREVER
+    found.negative = FOREVER
+    found.signed_for = FOREVER
+    for section in range(3):
+        for i in range(get16(wire + 6 + 2 * section)):
+            owner = at
+            end = skip_name(wire, length, at)
+            if end < 0 or <size_t> end + RECORD > length:
+                return False
+            fixed = wire + end
+            rtype = get16(fixed)
+            rdlength = get16(fixed + 8)
+            at = <size_t> end + RECORD + rdlength
+            if at > length:
+                return False
+            if rtype == OPT:
+                if found.opt or section != 2 or end - owner != 1:
+                    return False
+                found.opt = <uint16_t> owner
+                found.opt_size = <uint16_t> (at - owner)
+                continue
+            if found.opt and not _can_move(wire, end, rtype, found.opt):
+                return False
+            ttl = get32(fixed + 4)
+            if ttl > FOREVER:
+                ttl = 0
+            found.ttl = min(found.ttl, ttl)
+            offsets[found.ttls] = <uint16_t> (end + 4 - start - found.opt_size)
+            found.ttls += 1
+            if rtype == RRSIG and rdlength > 18:
+                found.signed_for = min(found.signed_for, <int32_t> (get32(fixed + RECORD + 8) - wall_seconds))
+            elif section == 1 and rtype == NS:
+                found.referrals += 1
+            elif section == 1 and rtype == SOA and rdlength >= 22:
+                found.negative = min(ttl, get32(fixed + RECORD + rdlength - 4))
+    return at == length
+
+
+cdef bint _can_move(const uint8_t* wire, int32_t owner_end, uint16_t rtype, uint16_t opt) noexcept nogil:
+    """Tell whether a record behind the OPT stays right when the OPT before it is taken out.
+
+    It does if no compression pointer of it leads behind the OPT; only address records are sure of that.
+    """
+    cdef uint16_t pointer = get16(wire + owner_end - 2)
+    return (rtype == A or rtype == AAAA) and not (pointer >= 0xc000 and (pointer & 0x3fff) >= opt)
+
+
+cdef Kind _classify(const Walk* found, uint16_t rcode, uint16_t answers) noexcept nogil:
+    if rcode == SERVFAIL or rcode == REFUSED:
+        return FAILURE
+    if rcode == NXDOMAIN:
+        return NEGATIVE if found.negative != FOREVER else OTHER
+    if rcode != NOERROR:
+        return OTHER
+    if answers:
+        return POSITIVE
+    if found.negative != FOREVER:
+        return NEGATIVE
+    return REFERRAL if found.referrals else OTHER
+
+
+cdef int32_t _hold(const Walk* found, Kind kind, const Bounds* bounds) noexcept nogil:
+    """Return how long an answer may be held, in seconds; 0: not at all."""
+    cdef uint32_t ttl
+    if kind == OTHER:
+        return 0
+    if kind == FAILURE:
+        return bounds.failure
+    ttl = min(found.ttl, found.negative)
+    if ttl == 0:
+        return 0
+    ttl = min(max(ttl, bounds.shortest), bounds.longest)
+    if kind == NEGATIVE:
+        ttl = min(ttl, bounds.negative)
+    return min(<int32_t> ttl, max(found.signed_for, 0))
+
+
+cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+                 const Bounds* bounds, uint64_t now, uint64_t wall, Extra* own) noexcept nogil:
+    """Make the answer of a response; `own` gets its COOKIE, which is for the client that asked alone.
+
+    Caller must ensure that the response `answers_question`, and that `out` has room for ANSWER_MAX.
+    `now` and `wall` are nanoseconds.
+    """
+    cdef:
+        Walk found
+        uint8_t* at
+        uint16_t rcode
+        int32_t hold
+        size_t start = HEADER + (query.question if get16(wire + 4) else 0)
+        size_t before, behind
+    own.length = 0
+    _start(out, query, message_flags(wire), now)
+    if out.flags & TC:
+        return _verbatim(out, query, wire, length, TRUNCATED)
+    if start == HEADER or not _walk(&found, <uint16_t*> (out + 1), wire, length, start, wall):
+        return _verbatim(out, query, wire, length, PASS)
+
+    rcode = out.flags & RCODE
+    out.answers = get16(wire + 6)
+    out.authorities = get16(wire + 8)
+    out.additionals = get16(wire + 10)
+    out.ttls = found.ttls
+    out.opt = rcode == NOERROR or rcode == NXDOMAIN
+    before = (found.opt if found.opt else length) - start
+    behind = length - start - before - found.opt_size
+    at = _put_key(out, query)
+    memcpy(at, wire + start, before)
+    memcpy(at + before, wire + found.opt + found.opt_size, behind)
+    out.body = <uint16_t> (before + behind)
+    if found.opt:
+        out.opt = True
+        out.additionals -= 1
+        out.rcode_high = wire[found.opt + 5]
+        out.edns_flags = get16(wire + found.opt + 7)
+        rcode |= <uint16_t> out.rcode_high << 4
+        if not _sort_options(out, wire + found.opt, found.opt_size, own):
+            return _verbatim(out, query, wire, length, PASS)
+
+    out.kind = _classify(&found, rcode, out.answers)
+    hold = _hold(&found, <Kind> out.kind, bounds)
+    if hold == 0:
+        return PASS
+    out.expires = out.born + <uint32_t> hold * TICKS_PER_SECOND
+    return KEEP
+
+
+cdef void _start(Answer* out, const Query* query, uint16_t flags, uint64_t now) noexcept nogil:
+    memset(out, 0, sizeof(Answer))
+    out.hash = query.hash
+    out.born = ticks(now)
+    out.expires = out.born
+    out.flags = flags
+    out.kind = OTHER
+
+
+cdef uint8_t* _put_key(Answer* out, const Query* query) noexcept nogil:
+    """Write the key behind the TTL offsets; return where the body starts."""
+    out.key_length = query.key_length
+    memcpy(<uint8_t*> answer_key(out), query.key, query.key_length)
+    return <uint8_t*> answer_body(out)
+
+
+cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+                     Built built) noexcept nogil:
+    """Keep everything behind the question as it came; whoever is careless gets what was sent to him."""
+    cdef size_t start = HEADER + (query.question if get16(wire + 4) else 0)
+    out.form = VERBATIM if get16(wire + 4) else BARE
+    out.kind = OTHER
+    out.ttls = 0
+    out.options = 0
+    out.rcode_high = 0
+    out.key_length = 0
+    out.answers = get16(wire + 6)
+    out.authorities = get16(wire + 8)
+    out.additionals = get16(wire + 10)
+    out.body = <uint16_t> (length - start)
+    memcpy(<uint8_t*> answer_body(out), wire + start, out.body)
+    return built
+
+
+cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extra* own) noexcept nogil:
+    """Keep the options that are true for everybody; hop by hop ones end here. False: they overrun."""
+    cdef:
+        const uint8_t* option = opt + OPT_FIXED
+        const uint8_t* end = opt + opt_size
+        uint8_t* kept = <uint8_t*> answer_body(out) + out.body
+        uint16_t code
+        size_t size
+    while option < end:
+        if end - option < 4 or end - option - 4 < get16(option + 2):
+            return False
+        code = get16(option)
+        size = 4 + <size_t> get16(option + 2)
+        if code == COOKIE:
+            if size <= EXTRA_MAX:
+                memcpy(own.octets, option, size)
+                own.length = <uint16_t> size
+        elif code != PADDING and code != KEEPALIVE:
+            memcpy(kept + out.options, option, size)
+            out.options += <uint16_t> size
+        option += size
+    return True
+
+
+cdef void build_failure(Answer* out, const Query* query, int32_t ede, const Bounds* bounds,
+                        uint64_t now) noexcept nogil:
+    """Make the answer for silence from every upstream: SERVFAIL with an extended error (RFC 8914)."""
+    cdef uint8_t* at
+    _start(out, query, <uint16_t> (QR | SERVFAIL | (query.flags & 0x0110)), now)
+    out.expires += bounds.failure * TICKS_PER_SECOND
+    out.kind = FAILURE
+    out.opt = True
+    at = _put_key(out, query)
+    set16(at, EDE)
+    set16(at + 2, 2)
+    set16(at + 4, <uint16_t> ede)
+    out.options = 6
+
+
+# ---------------------------------------------------------------- answer -> client
+
+cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
+                   const Manner* manner, uint32_t now, const Extra* extra) noexcept nogil:
+    """Write the answer as this client may see it; return its octets, never more than `limit`.
+
+    `now` is in ticks. Where it does not fit: TC=1, with question and OPT only.
+    """
+    cdef:
+        const uint16_t* offset = answer_ttls(answer)
+        const uint8_t* source = answer_body(answer)
+        uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
+        uint16_t edns_flags = (answer.edns_flags & ~DO) | (query.edns_flags & DO)
+        uint16_t question = query.question if answer.form != BARE else 0
+        uint16_t extras = extra.length if extra != NULL else 0
+        bint with_opt = query.opt and answer.opt and answer.form == SECTIONS
+        size_t at = HEADER + question
+        uint32_t age, ttl
+        uint8_t* field
+        uint16_t i
+    if at + answer.body + (OPT_FIXED + answer.options + extras if with_opt else 0) > limit:
+        return cut(out, query, flags, manner.payload, answer.rcode_high, edns_flags)
+
+    memcpy(out, query.wire, at)
+    set16(out + 2, flags)
+    set16(out + 4, 1 if question else 0)
+    set16(out + 6, answer.answers)
+    set16(out + 8, answer.authorities)
+    set16(out + 10, answer.additionals + with_opt)
+    memcpy(out + at, source, answer.body)
+
+    age = (now - answer.born) // TICKS_PER_SECOND if now > answer.born else 0
+    if age and not manner.keep_ttl:
+        for i in range(answer.ttls):
+            field = out + at + offset[i]
+            ttl = get32(field)
+            if ttl:  # a held answer never says 0: that would forbid what we do
+                set32(field, ttl - age if ttl > age else 1)
+    at += answer.body
+
+    if with_opt:
+        at += put_opt(out + at, manner.payload, answer.rcode_high, edns_flags, answer.options + extras)
+        memcpy(out + at, source + answer.body, answer.options)
+        at += answer.options
+        if extras:
+            memcpy(out + at, extra.octets, extras)
+            at += extras
+    return at
+
+
+# ---------------------------------------------------------------- for Python
+
+def is_response_to(bytes query not None, bytes response not None) -> bool:
+    """Tell whether a response answers a query: QR, opcode and question (case aside); the ID is not looked at."""
+    cdef Query parsed
+    if len(query) > MESSAGE_MAX or len(response) > MESSAGE_MAX:
+        return False
+    return (parse_query(&parsed, query, len(query)) != UNANSWERABLE
+            and answers_question(&parsed, response, len(response)))

@@ -1,0 +1,41 @@
+"""The memory orders that two threads need to talk without a lock, under names that say what for.
+
+One writer publishes (release), readers look (acquire); counters and marks need no order (relaxed).
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+cdef extern from *:
+    """
+    #define FS_LOOK(p)           __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define FS_PUBLISH(p, v)     __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    #define FS_PEEK(p)           __atomic_load_n((p), __ATOMIC_RELAXED)
+    #define FS_POKE(p, v)        __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+    #define FS_ANNOUNCE(p, v)    __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+    #define FS_WITNESS(p)        __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define FS_BARRIER()         __atomic_thread_fence(__ATOMIC_SEQ_CST)
+    #define FS_SWAP(p, v)        __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+    #define FS_PREFETCH(p)       __builtin_prefetch((p))
+    """
+    # What was written before `publish` is seen after a `look` that sees it.
+    uint64_t look "FS_LOOK"(const uint64_t*) noexcept nogil
+    void publish "FS_PUBLISH"(uint64_t*, uint64_t) noexcept nogil
+
+    # No order: counters with one writer, settings, "was used" marks.
+    uint64_t peek "FS_PEEK"(const uint64_t*) noexcept nogil
+    void poke "FS_POKE"(uint64_t*, uint64_t) noexcept nogil
+    uint8_t peek_octet "FS_PEEK"(const uint8_t*) noexcept nogil
+    void poke_octet "FS_POKE"(uint8_t*, uint8_t) noexcept nogil
+
+    # One order for all: each side tells first and looks afterwards, so one of the two must notice.
+    void announce "FS_ANNOUNCE"(uint64_t*, uint64_t) noexcept nogil
+    uint64_t witness "FS_WITNESS"(const uint64_t*) noexcept nogil
+    uint64_t swap "FS_SWAP"(uint64_t*, uint64_t) noexcept nogil
+    void barrier "FS_BARRIER"() noexcept nogil
+
+    void prefetch "FS_PREFETCH"(const void*) noexcept nogil
+
+
+cdef inline void bump(uint64_t* counter, uint64_t by) noexcept nogil:
+    """Add to a counter that this thread alone writes and others may read at any time."""
+    poke(counter, peek(counter) + by)

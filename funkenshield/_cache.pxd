@@ -1,0 +1,154 @@
+"""The cache: one arena of answers, one writer, any number of readers that never wait.
+
+    index:   sets of sixteen slots; a slot is 24 bits of the hash and where in the arena the answer is
+    arena:   segments, filled from front to back, emptied as a whole
+
+A reader enters before it looks and leaves when it has copied what it found. What the writer takes out
+of the index is reused only when every reader that was inside at that time has left: so an answer that
+a reader sees never changes under its eyes, and nothing has to be checked afterwards.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from ._answer cimport Answer, Bounds, Manner, answer_key
+from ._atomic cimport announce, look, peek_octet, poke_octet, prefetch, witness
+from ._clock cimport Clock
+from ._siphash cimport Secret
+from ._wire cimport Query
+
+cdef enum:
+    SLOTS = 16                     # in a set: two cache lines
+    TAG_SHIFT = 40                 # a slot: hash tag above, offset in units of 8 octets below
+    READERS_MAX = 256
+
+cdef struct Index:                 # what a reader needs; never changes once the cache is made
+    uint8_t* arena
+    uint64_t* slots
+    uint64_t sets
+    Secret secret
+    uint64_t* epoch
+
+cdef struct Reader:                # one cache line, so that readers do not disturb each other
+    uint64_t seen                  # the epoch when it entered; 0: it is outside
+    uint64_t unused[7]
+
+cdef enum State:
+    FREE
+    FILLING
+    FULL
+    LEAVING                        # out of the index, but readers may still be inside
+
+cdef struct Segment:               # the writer's own
+    uint32_t used                  # octets written
+    uint32_t live                  # answers that the index leads to
+    uint64_t left                  # the epoch in which it was taken out
+    uint32_t soonest               # when the first of its answers expires, ticks
+    int32_t next                   # in its queue; -1: the last
+    State state
+
+cdef struct Queue:                 # segments in the order in which they were filled
+    int32_t first
+    int32_t last                   # the one being filled
+    uint32_t length
+
+cdef enum Put:
+    STORED
+    KEPT_OLD                       # a failure does not replace what can still be served
+    NO_ROOM                        # readers hold all that could be reused; try again with the next
+
+
+cdef inline uint64_t* find_set(const Index* index, uint64_t key_hash) noexcept nogil:
+    return index.slots + ((key_hash >> 32) * index.sets >> 32) * SLOTS
+
+
+cdef inline uint64_t tag_of(uint64_t key_hash) noexcept nogil:
+    return key_hash << TAG_SHIFT
+
+
+cdef inline const Answer* answer_at(const Index* index, uint64_t slot) noexcept nogil:
+    return <const Answer*> (index.arena + ((slot & ((<uint64_t> 1 << TAG_SHIFT) - 1)) << 3))
+
+
+cdef inline bint leads_to(uint64_t slot, uint64_t tag) noexcept nogil:
+    return slot and not (slot ^ tag) >> TAG_SHIFT
+
+
+cdef inline const Answer* find(const Index* index, const Query* query) noexcept nogil:
+    """Return the answer stored under the query's key, fresh or not, or NULL.
+
+    Caller must have entered (or be the writer). The hash finds, the full key decides.
+    """
+    cdef:
+        uint64_t* slots = find_set(index, query.hash)
+        uint64_t tag = tag_of(query.hash)
+        uint64_t slot
+        const Answer* answer
+        size_t i
+    for i in range(SLOTS):
+        slot = look(slots + i)
+        if leads_to(slot, tag):
+            answer = answer_at(index, slot)
+            if (answer.hash == query.hash and answer.key_length == query.key_length
+                    and memcmp(answer_key(answer), query.key, query.key_length) == 0):
+                return answer
+    return NULL
+
+
+cdef inline void find_soon(const Index* index, uint64_t key_hash) noexcept nogil:
+    """Fetch a set into the CPU's cache while the rest of the batch is being parsed."""
+    cdef uint64_t* slots = find_set(index, key_hash)
+    prefetch(slots)
+    prefetch(slots + SLOTS // 2)
+
+
+cdef inline void enter(const Index* index, Reader* reader) noexcept nogil:
+    announce(&reader.seen, witness(index.epoch))
+
+
+cdef inline void leave(Reader* reader) noexcept nogil:
+    announce(&reader.seen, 0)
+
+
+cdef inline void mark_used(const Answer* answer) noexcept nogil:
+    if not peek_octet(&answer.used):
+        poke_octet(&(<Answer*> answer).used, 1)
+
+
+cdef class Cache:
+    cdef:
+        Index index
+        uint64_t epoch
+        size_t memory, segment_size
+        Segment* segments
+        uint32_t segment_count
+        int32_t free, leaving      # stacks of segments, linked by `next`
+        uint32_t free_count, leaving_count
+        Queue newcomers, residents
+        Reader* readers
+        uint32_t reader_count
+        Answer* scratch            # where the writer builds an answer before it is stored
+        Bounds bounds
+        Manner manner
+        readonly Clock clock
+        # counters
+        uint64_t stored, evicted, displaced, expired, purged, no_room
+
+    cdef Reader* join(self) except NULL
+    cdef Put put(self, const Answer* answer, uint32_t now) noexcept nogil
+    cdef int32_t _room(self, Queue* queue, size_t size, uint32_t now) noexcept nogil
+    cdef void _reclaim(self) noexcept nogil
+    cdef void _evict(self, uint32_t now) noexcept nogil
+    cdef int32_t _append_free(self, Queue* queue) noexcept nogil
+    cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot) noexcept nogil
+    cdef bint _has_room(self, int32_t segment, size_t size) noexcept nogil
+    cdef Segment* _segment(self, int32_t segment) except NULL
+    cdef int _parse(self, Query* parsed, bytes query) except -1
+    cdef void _collect(self, Queue* queue) noexcept nogil
+    cdef int32_t _take_first(self, Queue* queue) noexcept nogil
+    cdef void _let_go(self, int32_t segment) noexcept nogil
+    cdef uint64_t* _choose_slot(self, const Answer* answer, uint32_t now) noexcept nogil
+    cdef uint64_t* _slot_of(self, const Answer* answer) noexcept nogil
+    cdef uint64_t _offset(self, int32_t segment) noexcept nogil
+    cdef int32_t _segment_of(self, uint64_t slot) noexcept nogil
+    cdef void _unlink(self, uint64_t* slot) noexcept nogil

@@ -1,0 +1,38 @@
+"""The clock that everything else is told by: one reading for a batch, and a hand that tests may move.
+
+It knows the kernel's two clocks and nothing of DNS. Ages and expiries follow the monotonic clock, so
+that a wall clock set back an hour changes no answer; only RRSIG expiration asks for the time of day.
+"""
+
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+
+from ._atomic cimport peek, poke
+
+
+cdef uint64_t _read(int which) noexcept nogil:
+    cdef timespec t
+    clock_gettime(which, &t)
+    return <uint64_t> t.tv_sec * NANOSECONDS + <uint64_t> t.tv_nsec
+
+
+cdef class Clock:
+    """Time since this clock was made, which starts one hour in so that a subtraction never wraps."""
+
+    def __cinit__(self) -> None:
+        self.start = _read(CLOCK_MONOTONIC) - <uint64_t> 3600 * NANOSECONDS
+
+    cdef uint64_t now(self) noexcept nogil:
+        return _read(CLOCK_MONOTONIC) - self.start + peek(&self.moved)
+
+    cdef uint64_t wall(self) noexcept nogil:
+        return _read(CLOCK_REALTIME) + peek(&self.moved)
+
+    def seconds(self) -> float:
+        """Return the time on this clock, in seconds."""
+        return self.now() / 1e9
+
+    def advance(self, double seconds) -> None:
+        """Move the clock forward by so many seconds (never back: it is monotonic)."""
+        if not 0 <= seconds < 1e9:
+            raise ValueError(f"a clock advances by 0 to 1e9 seconds, not by {seconds}")
+        poke(&self.moved, self.moved + <uint64_t> (seconds * 1e9))

@@ -1,0 +1,206 @@
+"""The worker: a batch of queries in, a batch of answers out, without the GIL from start to stop.
+
+    wait -> receive -> meet all -> answer each: into the outgoing batch, or into the ring -> send
+
+It knows sockets and batches. What a query gets is `_outcome`'s decision; what it cannot answer goes
+to the control gear, and the worker never waits for that. It allocates nothing after it was made, takes
+no lock, and blocks on nothing but its sockets.
+"""
+
+from libc.errno cimport errno
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from posix.unistd cimport close, write
+
+from ._answer cimport Manner
+from ._atomic cimport bump
+from ._cache cimport Cache, Reader, enter, leave
+from ._clock cimport Clock, ticks
+from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
+from ._inflight cimport Inflight
+from ._outbox cimport Client
+from ._outcome cimport DROP, MISS, PASS_ON, REPLY, Outcome, Tally, answer, meet, tally_as_dict
+from ._ring cimport Ring, ring_publish, ring_reserve
+from ._wire cimport OPCODE, QR, RD, UNANSWERABLE, Query, Verdict, cut
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int32_t i32 "fd"
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int count, int timeout)
+    int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CLOEXEC
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int count, int flags)
+    int EFD_NONBLOCK, EFD_CLOEXEC
+
+cdef enum:
+    LISTENERS_MAX = 64
+    STOP = -1                      # what epoll says of the stop eventfd
+    QUERY_MAX = 4096               # octets of the longest query that is read; longer ones get TC=1
+    REPLY_MAX = 4096
+
+
+cdef class Worker:
+    """One thread's share of the listeners: its own sockets, batches, ring and counters.
+
+    Memory ownership: buffers and the two descriptors are its own; the sockets are the caller's, who
+    closes them after `run` has returned.
+    """
+
+    cdef:
+        readonly Cache cache
+        readonly Inflight inflight
+        Clock clock
+        Reader* reader
+        Ring* ring
+        Datagrams inbox, outbox
+        Query* queries
+        Verdict[BATCH] verdicts
+        int[LISTENERS_MAX] sockets     # that this worker receives from
+        int[LISTENERS_MAX] answer_from  # the same address's socket that the control gear answers from
+        int32_t listeners
+        int epoll_fd, stop_fd
+        Tally tally
+
+    def __cinit__(self, Cache cache not None, Inflight inflight not None) -> None:
+        self.epoll_fd = self.stop_fd = -1
+        self.cache = cache
+        self.inflight = inflight
+        self.clock = cache.clock
+        self.inbox = Datagrams(QUERY_MAX)
+        self.outbox = Datagrams(REPLY_MAX)
+        self.queries = <Query*> calloc(BATCH, sizeof(Query))
+        if self.queries == NULL:
+            raise MemoryError("no memory for a batch of queries")
+        self.reader = cache.join()
+        self.ring = inflight.join()
+        self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+        self.stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.epoll_fd < 0 or self.stop_fd < 0:
+            raise OSError(errno, "no descriptor for a worker")
+        self._watch(self.stop_fd, STOP)
+
+    def __dealloc__(self) -> None:
+        if self.epoll_fd >= 0:
+            close(self.epoll_fd)
+        if self.stop_fd >= 0:
+            close(self.stop_fd)
+        free(self.queries)
+
+    cdef int _watch(self, int fd, int32_t which) except -1:
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.i32 = which
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event):
+            raise OSError(errno, "a socket cannot be watched")
+        return 0
+
+    def listen(self, int fd, int answer_from) -> None:
+        """Receive from a bound, non-blocking UDP socket; `answer_from` is the one that misses are answered from.
+
+        Raises ValueError where a worker has too many, OSError where the kernel refuses.
+        """
+        if self.listeners == LISTENERS_MAX:
+            raise ValueError(f"a worker listens on at most {LISTENERS_MAX} addresses")
+        self._watch(fd, self.listeners)
+        self.sockets[self.listeners] = fd
+        self.answer_from[self.listeners] = answer_from
+        self.listeners += 1
+
+    def run(self) -> None:
+        """Serve until `stop`; called in a thread of its own, which needs no GIL meanwhile."""
+        with nogil:
+            self._serve()
+
+    def stop(self) -> None:
+        """Have `run` return after the batch it is at; any thread may call this."""
+        cdef uint64_t one = 1
+        write(self.stop_fd, &one, 8)
+
+    def counters(self) -> dict:
+        """Return what happened to the queries of this worker, as numbers by name."""
+        return tally_as_dict(&self.tally)
+
+    cdef void _serve(self) noexcept nogil:
+        cdef:
+            epoll_event[LISTENERS_MAX + 1] events
+            int32_t count, k
+        while True:
+            count = epoll_wait(self.epoll_fd, events, LISTENERS_MAX + 1, -1)
+            for k in range(count):
+                if events[k].data.i32 == STOP:
+                    return
+                # A full batch says that more is waiting; anything less, that epoll may tell.
+                while self._serve_batch(events[k].data.i32) == BATCH and count == 1:
+                    pass
+
+    cdef int32_t _serve_batch(self, int32_t listener) noexcept nogil:
+        """Receive a batch from a listener and answer what can be answered; return how many came."""
+        cdef:
+            int fd = self.sockets[listener]
+            int32_t count = self.inbox.receive(fd)
+            uint64_t now = self.clock.now()
+            Manner manner = self.cache.manner
+            int32_t replies = 0
+            int32_t sent, i
+            size_t length
+            Outcome outcome
+        if count <= 0:
+            return 0
+        enter(&self.cache.index, self.reader)
+        for i in range(count):
+            self.verdicts[i] = meet(&self.cache.index, &self.queries[i], self.inbox.buffer(i),
+                                    self.inbox.headers[i].msg_len)
+        for i in range(count):
+            if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
+                outcome = self._send_to_tcp(i, self.outbox.buffer(replies), &manner, &length)
+            else:
+                outcome = answer(&self.cache.index, &self.queries[i], self.verdicts[i],
+                                 self.outbox.buffer(replies), min(self.queries[i].payload, manner.payload),
+                                 &manner, ticks(now), &self.tally, &length)
+            if outcome == REPLY:
+                self.outbox.put(replies, self.outbox.buffer(replies), length)
+                self.outbox.answer_to(replies, self.inbox, i)
+                replies += 1
+            elif outcome != DROP:
+                self._hand_over(listener, i, now)
+        leave(self.reader)
+        if replies:
+            sent = self.outbox.send(fd, replies)
+            bump(&self.tally.send_failed, <uint64_t> (replies - sent))
+        if ring_publish(self.ring):
+            self.inflight.wake()
+        return count
+
+    cdef void _hand_over(self, int32_t listener, int32_t i, uint64_t now) noexcept nogil:
+        """Put a query into the ring, as it came; where that is full, the client must ask again."""
+        cdef:
+            uint32_t length = self.queries[i].length
+            uint8_t* record = ring_reserve(self.ring, sizeof(Client) + length)
+            Client* client = <Client*> record
+        if record == NULL:
+            bump(&self.tally.ring_full, 1)
+            return
+        client.arrived = now
+        client.stream = 0
+        client.fd = self.answer_from[listener]
+        self.inbox.get_peer(i, &client.peer)
+        memcpy(record + sizeof(Client), self.queries[i].wire, length)
+
+    cdef Outcome _send_to_tcp(self, int32_t i, uint8_t* out, const Manner* manner,
+                              size_t* length) noexcept nogil:
+        """Answer a query that is longer than its buffer with TC=1: over TCP there is room."""
+        cdef Query* query = &self.queries[i]
+        bump(&self.tally.queries, 1)
+        bump(&self.tally.oversized, 1)
+        if self.verdicts[i] == UNANSWERABLE:
+            return DROP
+        query.opt = 0  # it may have been cut off
+        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), manner.payload, 0, 0)
+        return REPLY

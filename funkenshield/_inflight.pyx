@@ -1,0 +1,777 @@
+"""Queries that wait for an upstream: each question once, with everybody who asked it meanwhile.
+
+It knows open queries, the sockets they went through, and time; it matches a response on socket, ID and
+question (RFC 5452), has it stored, and answers all who wait. It does not choose an upstream, nor open
+a socket, nor speak TCP: that is asked of Python, once for a batch.
+"""
+
+from libc.errno cimport EAGAIN, ECONNREFUSED, EINTR, ENOBUFS, errno
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from posix.unistd cimport close, write
+
+from ._answer cimport (
+    KEEP, TRUNCATED as IS_TRUNCATED, Answer, Built, Extra, answers_question, build, build_failure, render
+)
+from ._cache cimport Cache, find, mark_used
+from ._clock cimport ticks
+from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
+from ._outbox cimport Client, Outbox
+from ._outcome cimport DROP, REPLY, Outcome, answer, meet, tally_as_dict
+from ._random cimport random16
+from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
+from ._wire cimport (
+    HEADER, MESSAGE_MAX, PLAIN, REFUSED, Query, cut, forwardable, hash_key,
+    message_id, parse_query, put_error, same_folded, set_id
+)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int32_t i32 "fd"
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int count, int timeout)
+    int EPOLLIN, EPOLLET, EPOLL_CTL_ADD, EPOLL_CLOEXEC
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int count, int flags)
+    int EFD_NONBLOCK, EFD_CLOEXEC
+
+cdef enum:
+    ANY = -2                       # whatever upstream was tried before
+    WAKE = -1                      # what epoll says of the workers' eventfd
+    COLLECTED_AT_ONCE = 2048       # misses, before responses get their turn again
+    NO_REACHABLE_AUTHORITY = 22    # extended errors (RFC 8914)
+    NETWORK_ERROR = 23
+
+
+cdef class Inflight:
+    """Open queries: at most `capacity` clients wait at any time.
+
+    Memory ownership: pool, tables and descriptors are its own, and so is every socket added to it.
+    One thread, with the GIL, calls everything here; workers touch nothing but their rings.
+    """
+
+    def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
+        cdef int32_t i
+        if not 1 <= capacity <= 1 << 22:
+            raise ValueError(f"1 to {1 << 22} queries can be open, not {capacity}")
+        self.epoll_fd = self.wake_fd = -1
+        self.cache = cache
+        self.capacity = capacity
+        self.outbox = Outbox()
+        self.inbox = Datagrams(65536)
+        self.outgoing = Datagrams(1)
+        self.rings, self.carried, self.specials = [], [], []
+        self.chain_mask = 1
+        while self.chain_mask < capacity:
+            self.chain_mask <<= 1
+        self.pool = <Open*> calloc(capacity, sizeof(Open))
+        self.chains = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
+        self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
+        self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
+        self.attempts = <Attempt*> calloc(<size_t> capacity * TRIES_MAX, sizeof(Attempt))
+        self.sockets = <Socket*> calloc(SOCKETS_MAX, sizeof(Socket))
+        self.upstreams = <Upstream*> calloc(UPSTREAMS_MAX, sizeof(Upstream))
+        if not (self.pool and self.chains and self.queued and self.failed and self.attempts
+                and self.sockets and self.upstreams):
+            raise MemoryError(f"no memory for {capacity} open queries")
+        for i in range(self.chain_mask):
+            self.chains[i] = -1
+        for i in range(WHEEL):
+            self.wheel[i] = -1
+        for i in range(SOCKETS_MAX):
+            self.sockets[i].fd = -1
+        self.chain_mask -= 1
+        self.idle = self.idle_attempt = -1
+        self.turned = cache.clock.now() // TURN
+        self.set_limits()
+        self._open_descriptors()
+
+    def __dealloc__(self) -> None:
+        cdef int32_t s
+        if self.sockets != NULL:
+            for s in range(SOCKETS_MAX):
+                if self.sockets[s].fd >= 0:
+                    close(self.sockets[s].fd)
+        for ring in self.rings or ():
+            free(<void*> <size_t> ring)
+        if self.epoll_fd >= 0:
+            close(self.epoll_fd)
+        if self.wake_fd >= 0:
+            close(self.wake_fd)
+        free(self.pool)
+        free(self.chains)
+        free(self.queued)
+        free(self.failed)
+        free(self.attempts)
+        free(self.sockets)
+        free(self.upstreams)
+
+    def _open_descriptors(self) -> None:
+        cdef epoll_event event
+        self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+        self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        event.events = EPOLLIN | EPOLLET  # by edge: nobody has to read it empty
+        event.data.i32 = WAKE
+        if self.epoll_fd < 0 or self.wake_fd < 0 or epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.wake_fd, &event):
+            raise OSError(errno, "no descriptor for the open queries")
+
+    cdef Ring* join(self) except NULL:
+        """Return a ring for one more worker."""
+        cdef Ring* ring = <Ring*> calloc(1, sizeof(Ring))
+        if ring == NULL:
+            raise MemoryError("no memory for a worker's ring")
+        ring.asleep = 1
+        self.rings.append(<size_t> ring)
+        return ring
+
+    cdef void wake(self) noexcept nogil:
+        """Have `collect` called soon; the one thing here that other threads may call."""
+        cdef uint64_t one = 1
+        write(self.wake_fd, &one, 8)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when `receive` or `collect` has work."""
+        return self.epoll_fd
+
+    def set_limits(self, *, double timeout=1.0, double deadline=2.5, uint16_t tries=2,
+                   bint refuse_overload=True, bint retry_truncated=True) -> None:
+        """Say how long an upstream is given and a client waits (seconds), and what is over the bound."""
+        if not 1 <= tries <= TRIES_MAX or not 0 < timeout <= 30 or not 0 < deadline <= 30:
+            raise ValueError(f"1 to {TRIES_MAX} tries, in up to 30 seconds")
+        self.timeout = <uint64_t> (timeout * 1e9)
+        self.deadline = <uint64_t> (deadline * 1e9)
+        self.tries = tries
+        self.refuse_overload = refuse_overload
+        self.retry_truncated = retry_truncated
+
+    # ------------------------------------------------------------ misses come in
+
+    def collect(self) -> None:
+        """Take the misses of all workers: answered, coalesced, queued, or handed out as special."""
+        cdef:
+            Ring* ring
+            uint8_t* record
+            uint32_t size
+            uint32_t left = COLLECTED_AT_ONCE
+        for address in self.rings:
+            ring = <Ring*> <size_t> address
+            while left:
+                record = ring_next(ring, &size)
+                if record == NULL:
+                    if ring_sleep(ring):
+                        break
+                    continue
+                self.admit(<Client*> record, record + sizeof(Client), size - sizeof(Client))
+                ring_taken(ring, size)
+                left -= 1
+        if not left:
+            self.wake()
+        self.outbox.flush()
+
+    def submit(self, uint64_t stream, bytes wire not None) -> bool:
+        """Take a query that came over a connection; its answer is for `outbox.take_streams`.
+
+        False: it gets none. Raises ValueError where it is longer than DNS allows.
+        """
+        cdef:
+            Query query
+            Client client
+            Outcome outcome
+            size_t length = 0
+        if len(wire) > MESSAGE_MAX:
+            raise ValueError(f"a query has at most {MESSAGE_MAX} octets, not {len(wire)}")
+        client.fd = -1
+        client.stream = stream
+        client.arrived = self.cache.clock.now()
+        outcome = answer(&self.cache.index, &query, meet(&self.cache.index, &query, wire, len(wire)),
+                         self.outbox.open(&client), MESSAGE_MAX, &self.cache.manner, ticks(client.arrived),
+                         &self.tally, &length)
+        if outcome == REPLY:
+            self.outbox.post(&client, length)
+        elif outcome != DROP:
+            self.admit(&client, wire, len(wire))
+        return outcome != DROP
+
+    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length) except -1:
+        """Let a query in: to its answer if that came meanwhile, to others who ask the same, or to the queue."""
+        cdef:
+            Query query
+            const Answer* stored
+            uint64_t now = self.cache.clock.now()
+            int32_t first, i
+            Open* entry
+        if parse_query(&query, wire, length) != PLAIN:
+            return self._set_aside(client, wire, length)
+        hash_key(&query, &self.cache.index.secret)
+        stored = find(&self.cache.index, &query)
+        if stored != NULL and stored.expires > ticks(now):
+            mark_used(stored)
+            return self._answer(client, stored, &query, NULL, now)
+
+        first = self._find_open(&query)
+        i = self._take_idle()
+        if i < 0:
+            self.refused += 1
+            if self.refuse_overload or client.fd < 0:
+                self.outbox.post(client, put_error(self.outbox.open(client), &query, REFUSED,
+                                                   self.cache.manner.payload, -1))
+            return 0
+        entry = &self.pool[i]
+        entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, &query, self.cache.manner.payload)
+        if entry.length == 0:  # a crowd of EDNS options
+            self._close(i)
+            return self._set_aside(client, wire, length)
+        entry.client = client[0]
+        entry.asked_id = message_id(wire)
+        entry.hash = query.hash
+        if first >= 0:
+            self.coalesced += 1
+            entry.stage = WAITING
+            entry.next = self.pool[first].next
+            self.pool[first].next = i
+            return 0
+        entry.chained = self.chains[query.hash & self.chain_mask]
+        self.chains[query.hash & self.chain_mask] = i
+        entry.deadline = now + self.deadline
+        self._schedule(i, entry.deadline)
+        if client.fd < 0:
+            return self._hand_over(i, None)
+        entry.stage = QUEUED
+        self.queued[self.queued_count] = i
+        self.queued_count += 1
+        return 0
+
+    cdef int32_t _take_idle(self) noexcept nogil:
+        """Return a clean place in the pool, or -1 where all are taken."""
+        cdef int32_t i = self.idle
+        if i >= 0:
+            self.idle = self.pool[i].next
+        elif self.untouched < <int32_t> self.capacity:
+            i = self.untouched
+            self.untouched += 1
+        else:
+            return -1
+        self.waiting += 1
+        self.pool[i].next = -1
+        self.pool[i].chained = -1
+        self.pool[i].turn = -1
+        self.pool[i].attempt = -1
+        self.pool[i].upstream = -1
+        self.pool[i].tries = 0
+        self.pool[i].unreachable = False
+        self.pool[i].stage = IDLE
+        return i
+
+    cdef int32_t _find_open(self, const Query* query) noexcept nogil:
+        """Return the open query with the same key, or -1."""
+        cdef:
+            int32_t i = self.chains[query.hash & self.chain_mask]
+            Query other
+        while i >= 0:
+            if self.pool[i].hash == query.hash:
+                parse_query(&other, self.pool[i].wire, self.pool[i].length)
+                if (other.key_length == query.key_length
+                        and same_folded(other.key, query.key, query.key_length)):
+                    return i
+            i = self.pool[i].chained
+        return -1
+
+    # ------------------------------------------------------------ answers go out
+
+    cdef int _answer(self, const Client* client, const Answer* answer, const Query* query,
+                     const Extra* extra, uint64_t now) except -1:
+        """Answer one client, in his own size and spelling."""
+        cdef:
+            size_t limit = MESSAGE_MAX if client.fd < 0 else min(query.payload, self.cache.manner.payload)
+            uint64_t waited = (now - client.arrived) // 2000 if now > client.arrived else 0
+            uint32_t bucket = 0
+        while waited and bucket < LATENCIES - 1:
+            waited >>= 1
+            bucket += 1
+        self.latencies[bucket] += 1
+        self.latency_sum += now - client.arrived if now > client.arrived else 0
+        return self.outbox.post(client, render(self.outbox.open(client), limit, answer, query,
+                                               &self.cache.manner, ticks(now), extra))
+
+    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra) except -1:
+        """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
+        cdef:
+            Query query
+            uint64_t now = self.cache.clock.now()
+        while i >= 0:
+            set_id(self.pool[i].wire, self.pool[i].asked_id)
+            parse_query(&query, self.pool[i].wire, self.pool[i].length)
+            self._answer(&self.pool[i].client, answer, &query, extra if query.cookie else NULL, now)
+            extra = NULL
+            i = self.pool[i].next
+        return 0
+
+    cdef int _resolve(self, int32_t i, const Query* query, const uint8_t* wire, size_t length,
+                      bint over_tcp) except -1:
+        """Let a response that answers the question end an open query; store it if that is allowed."""
+        cdef:
+            Extra own
+            Answer* answer = self.cache.scratch
+            uint64_t now = self.cache.clock.now()
+            Built built = build(answer, query, wire, length, &self.cache.bounds, now,
+                                self.cache.clock.wall(), &own)
+        if built == IS_TRUNCATED and self.retry_truncated and not over_tcp:
+            self.truncated += 1
+            return self._hand_over(i, wire[:length])
+        answer.hash = self.pool[i].hash
+        if built == KEEP:
+            self.cache.put(answer, ticks(now))
+        self._answer_all(i, answer, &own if own.length else NULL)
+        self._close(i)
+        return 0
+
+    cdef int _fail(self, int32_t i) except -1:
+        """Tell everybody who waits that no upstream answered, and remember it for a while (RFC 9520)."""
+        cdef:
+            Query query
+            uint64_t now = self.cache.clock.now()
+            int32_t ede = NETWORK_ERROR if self.pool[i].unreachable else NO_REACHABLE_AUTHORITY
+        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        query.hash = self.pool[i].hash
+        build_failure(self.cache.scratch, &query, ede, &self.cache.bounds, now)
+        self.cache.put(self.cache.scratch, ticks(now))
+        self.failures += 1
+        self._answer_all(i, self.cache.scratch, NULL)
+        self._close(i)
+        return 0
+
+    cdef void _close(self, int32_t i) noexcept nogil:
+        """Put an open query, and all who waited for it, back into the pool."""
+        cdef:
+            int32_t* link = &self.chains[self.pool[i].hash & self.chain_mask]
+            int32_t following
+        while link[0] >= 0 and link[0] != i:
+            link = &self.pool[link[0]].chained
+        if link[0] == i:
+            link[0] = self.pool[i].chained
+        self._unschedule(i)
+        while self.pool[i].attempt >= 0:
+            self._forget(self.pool[i].attempt)
+        while i >= 0:
+            following = self.pool[i].next
+            self.pool[i].stage = IDLE
+            self.pool[i].generation += 1
+            self.pool[i].next = self.idle
+            self.idle = i
+            self.waiting -= 1
+            i = following
+
+    # ------------------------------------------------------------ to the upstream
+
+    @property
+    def waiting_to_be_sent(self) -> int:
+        """Return how many queries wait for the first choice of an upstream."""
+        return self.queued_count
+
+    def upstreams_that_failed(self) -> list[int]:
+        """Return whose queries wait to be sent again, elsewhere."""
+        cdef uint32_t k
+        return list({self.pool[self.failed[k]].upstream for k in range(self.failed_count)})
+
+    def send(self, int32_t upstream) -> None:
+        """Send all queued queries to an upstream, in batches, each batch through a random socket."""
+        self.queued_count = self._transmit(self.queued, self.queued_count, QUEUED, ANY, upstream)
+
+    def resend(self, int32_t tried, int32_t upstream) -> None:
+        """Send the queries that `tried` failed to answer to another upstream."""
+        self.failed_count = self._transmit(self.failed, self.failed_count, FAILED, tried, upstream)
+
+    def give_up(self) -> None:
+        """Fail all queries that wait for an upstream: there is none."""
+        while self.queued_count:
+            self.queued_count -= 1
+            if self.pool[self.queued[self.queued_count]].stage == QUEUED:
+                self._fail(self.queued[self.queued_count])
+        self.outbox.flush()
+
+    cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, Stage stage, int32_t tried,
+                            int32_t upstream) noexcept nogil:
+        """Send what is listed and still in this stage; return how many stay listed."""
+        cdef:
+            uint32_t k = 0
+            uint32_t kept = 0
+            int32_t i, socket, ready, sent
+            uint64_t now = self.cache.clock.now()
+            Upstream* to = &self.upstreams[upstream]
+        while k < count:
+            socket = to.sockets[random16(&self.randomness) % to.socket_count] if to.socket_count else -1
+            ready = 0
+            while k < count and ready < BATCH:
+                i = listed[k]
+                k += 1
+                if self.pool[i].stage != stage:
+                    continue
+                if tried != ANY and self.pool[i].upstream != tried:
+                    listed[kept] = i
+                    kept += 1
+                elif socket < 0 or not self._attempt(i, socket, now):
+                    self.pool[i].unreachable = True
+                    self._schedule(i, now)
+                else:
+                    self.outgoing.put(ready, self.pool[i].wire, self.pool[i].length)
+                    ready += 1
+            sent = self.outgoing.send(self.sockets[socket].fd, ready) if ready else 0
+            if sent < ready and errno != EAGAIN and errno != ENOBUFS:
+                self._unreachable(socket, now)
+            to.sent += <uint64_t> sent
+        return kept
+
+    cdef bint _attempt(self, int32_t i, int32_t socket, uint64_t now) noexcept nogil:
+        """Give a query an ID of its own on a socket, and a time by which it must be answered."""
+        cdef:
+            Open* entry = &self.pool[i]
+            Socket* through = &self.sockets[socket]
+            int32_t a = self.idle_attempt
+            uint16_t chosen = random16(&self.randomness)
+            uint32_t tried = 0
+        while self._match(socket, chosen) >= 0:
+            tried += 1
+            if tried == 16:  # a socket with tens of thousands of open IDs: no place to guess in
+                return False
+            chosen = random16(&self.randomness)
+        if a >= 0:
+            self.idle_attempt = self.attempts[a].next
+        else:
+            a = self.untouched_attempt
+            self.untouched_attempt += 1
+        self.attempts[a] = Attempt(open=i, next=through.chains[chosen % CHAINS], before=entry.attempt,
+                                   socket=<int16_t> socket, id=chosen, sent=now)
+        through.chains[chosen % CHAINS] = a
+        through.open += 1
+        entry.attempt = a
+        entry.upstream = through.upstream
+        entry.stage = SENT
+        entry.tries += 1
+        entry.unreachable = False
+        set_id(entry.wire, chosen)
+        self._schedule(i, min(now + self.timeout, entry.deadline) if entry.tries < self.tries
+                       else entry.deadline)
+        return True
+
+    cdef int32_t _match(self, int32_t socket, uint16_t message_id_) noexcept nogil:
+        """Return the attempt that waits for this ID on this socket, or -1."""
+        cdef int32_t a = self.sockets[socket].chains[message_id_ % CHAINS]
+        while a >= 0 and self.attempts[a].id != message_id_:
+            a = self.attempts[a].next
+        return a
+
+    cdef void _forget(self, int32_t a) noexcept nogil:
+        """End an attempt: a response to it is nobody's from now on."""
+        cdef:
+            Attempt* attempt = &self.attempts[a]
+            Socket* through = &self.sockets[attempt.socket]
+            int32_t* link = &through.chains[attempt.id % CHAINS]
+        while link[0] != a:
+            link = &self.attempts[link[0]].next
+        link[0] = attempt.next
+        link = &self.pool[attempt.open].attempt
+        while link[0] != a:
+            link = &self.attempts[link[0]].before
+        link[0] = attempt.before
+        attempt.next = self.idle_attempt
+        self.idle_attempt = a
+        through.open -= 1
+        self._close_if_done(attempt.socket)
+
+    # ------------------------------------------------------------ and back
+
+    def receive(self) -> None:
+        """Take what the upstreams sent: matched, stored, and all who wait answered."""
+        cdef:
+            epoll_event[64] events
+            int count = epoll_wait(self.epoll_fd, events, 64, 0)
+            uint64_t now = self.cache.clock.now()
+            int k
+        for k in range(count):
+            if events[k].data.i32 != WAKE:
+                self._receive_from(events[k].data.i32, now)
+        self.outbox.flush()
+
+    cdef int _receive_from(self, int32_t socket, uint64_t now) except -1:
+        cdef:
+            int32_t k, count
+            Upstream* sender = &self.upstreams[self.sockets[socket].upstream]
+        if self.sockets[socket].fd < 0:  # closed by an event before this one
+            return 0
+        count = self.inbox.receive(self.sockets[socket].fd)
+        if count < 0:
+            if errno != EAGAIN and errno != EINTR:
+                sender.errors += 1
+                self._unreachable(socket, now)
+            return 0
+        for k in range(count):
+            if self.sockets[socket].fd < 0:
+                break
+            if self.inbox.headers[k].msg_hdr.msg_flags & MSG_TRUNC:
+                sender.mismatched += 1
+            else:
+                self._take_reply(socket, self.inbox.buffer(k), self.inbox.headers[k].msg_len, now)
+        return 0
+
+    cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1:
+        cdef:
+            Query query
+            Upstream* sender = &self.upstreams[self.sockets[socket].upstream]
+            int32_t a = self._match(socket, message_id(wire)) if length >= HEADER else -1
+            int32_t i
+        if a < 0:
+            sender.mismatched += 1
+            return 0
+        i = self.attempts[a].open
+        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        if not answers_question(&query, wire, length):
+            sender.mismatched += 1
+            return 0
+        sender.answered += 1
+        sender.latency += now - self.attempts[a].sent
+        if self.pool[i].stage == CARRIED:  # a second truncated answer says nothing new
+            return 0
+        query.hash = self.pool[i].hash
+        return self._resolve(i, &query, wire, length, False)
+
+    cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil:
+        """End all attempts through a socket whose peer refuses; they are tried elsewhere at once."""
+        cdef int32_t c, i, a
+        for c in range(CHAINS):
+            while self.sockets[socket].fd >= 0 and self.sockets[socket].chains[c] >= 0:
+                a = self.sockets[socket].chains[c]
+                i = self.attempts[a].open
+                self._forget(a)
+                if self.pool[i].stage == SENT:
+                    self.pool[i].unreachable = True
+                    self._schedule(i, now)
+
+    # ------------------------------------------------------------ time
+
+    def tick(self) -> bool:
+        """Let time pass: try again, or give up, what is due; return whether anything is still open."""
+        cdef:
+            uint64_t now = self.cache.clock.now()
+            uint64_t turns = now // TURN
+            int32_t i, following
+        if turns > self.turned + WHEEL:
+            self.turned = turns - WHEEL
+        while self.turned < turns:
+            self.turned += 1
+            i = self.wheel[self.turned % WHEEL]
+            while i >= 0:
+                following = self.pool[i].later
+                self._unschedule(i)
+                self._expired(i, now)
+                i = following
+        self.outbox.flush()
+        return self.waiting > 0
+
+    cdef int _expired(self, int32_t i, uint64_t now) except -1:
+        cdef Open* entry = &self.pool[i]
+        if entry.stage == SENT and entry.upstream >= 0 and not entry.unreachable:
+            self.upstreams[entry.upstream].timeouts += 1
+        if now >= entry.deadline or entry.tries >= self.tries and entry.attempt < 0:
+            return self._fail(i)
+        if entry.stage == SENT and entry.tries < self.tries or entry.stage == QUEUED and entry.unreachable:
+            entry.stage = FAILED
+            self.failed[self.failed_count] = i
+            self.failed_count += 1
+            self.retried += 1
+        self._schedule(i, entry.deadline)
+        return 0
+
+    cdef void _schedule(self, int32_t i, uint64_t when) noexcept nogil:
+        """Have `_expired` called at the first turn after `when`."""
+        cdef:
+            Open* entry = &self.pool[i]
+            uint64_t turn = min(max(when // TURN + 1, self.turned + 1), self.turned + WHEEL - 1)
+            int32_t head
+        self._unschedule(i)
+        entry.turn = <int32_t> (turn % WHEEL)
+        head = self.wheel[entry.turn]
+        entry.earlier = -1
+        entry.later = head
+        if head >= 0:
+            self.pool[head].earlier = i
+        self.wheel[entry.turn] = i
+
+    cdef void _unschedule(self, int32_t i) noexcept nogil:
+        cdef Open* entry = &self.pool[i]
+        if entry.turn < 0:
+            return
+        if entry.later >= 0:
+            self.pool[entry.later].earlier = entry.earlier
+        if entry.earlier >= 0:
+            self.pool[entry.earlier].later = entry.later
+        else:
+            self.wheel[entry.turn] = entry.later
+        entry.turn = -1
+
+    # ------------------------------------------------------------ in Python's hands
+
+    cdef int _hand_over(self, int32_t i, bytes truncated) except -1:
+        """Let Python carry a query over TCP; what came truncated serves if that fails."""
+        self.pool[i].stage = CARRIED
+        self._schedule(i, self.pool[i].deadline)
+        self.carried.append((<uint64_t> self.pool[i].generation << 32 | <uint32_t> i,
+                             self.pool[i].wire[:self.pool[i].length], truncated))
+        return 0
+
+    def take_carried(self) -> list:
+        """Return the queries to carry over TCP, as (handle, query, truncated response or None)."""
+        taken, self.carried = self.carried, []
+        return taken
+
+    cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1:
+        """Let Python pass on a query that only the upstream can answer, for this client alone."""
+        self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], client.fd < 0))
+        return 0
+
+    def take_specials(self) -> list:
+        """Return the queries that are nobody else's, as (client, query, came over a stream), for `reply`."""
+        taken, self.specials = self.specials, []
+        return taken
+
+    def resolve(self, uint64_t handle, bytes response not None) -> bool:
+        """End a carried query with a response; False: it is over already, or this is no answer to it."""
+        cdef:
+            Query query
+            int32_t i = self._held(handle)
+        if i < 0 or len(response) > MESSAGE_MAX:
+            return False
+        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        if not answers_question(&query, response, len(response)):
+            return False
+        query.hash = self.pool[i].hash
+        self._resolve(i, &query, response, len(response), True)
+        self.outbox.flush()
+        return True
+
+    def fail(self, uint64_t handle) -> None:
+        """End a carried query without a response."""
+        cdef int32_t i = self._held(handle)
+        if i >= 0:
+            self._fail(i)
+            self.outbox.flush()
+
+    cdef int32_t _held(self, uint64_t handle) noexcept nogil:
+        cdef int32_t i = <int32_t> <uint32_t> handle
+        if i < 0 or i >= self.untouched or self.pool[i].generation != handle >> 32:
+            return -1
+        return i if self.pool[i].stage == CARRIED else -1
+
+    def reply(self, bytes client not None, bytes query not None, bytes response not None) -> None:
+        """Send the response to a special query, cut to what its client takes."""
+        cdef:
+            Query asked
+            Client* to = <Client*> <char*> client
+            uint8_t* out
+            size_t length = len(response)
+        if len(client) != sizeof(Client) or not HEADER <= len(query) <= MESSAGE_MAX or length > MESSAGE_MAX:
+            raise ValueError("that is no client, no query or no response")
+        parse_query(&asked, query, len(query))
+        out = self.outbox.open(to)
+        if to.fd >= 0 and length > min(asked.payload, self.cache.manner.payload):
+            length = cut(out, &asked, 0x8000 | asked.flags & 0x7900, self.cache.manner.payload, 0,
+                         asked.edns_flags)
+        else:
+            memcpy(out, <char*> response, length)
+        set_id(out, message_id(query))
+        self.outbox.post(to, length)
+        self.outbox.flush()
+
+    # ------------------------------------------------------------ sockets
+
+    def add_socket(self, int32_t upstream, int fd) -> int:
+        """Take over a connected, non-blocking UDP socket; return its number. Raises OSError where full."""
+        cdef:
+            Upstream* owner
+            epoll_event event
+            int32_t s, c
+        if not 0 <= upstream < UPSTREAMS_MAX:
+            raise ValueError(f"upstreams are numbered below {UPSTREAMS_MAX}")
+        owner = &self.upstreams[upstream]
+        for s in range(SOCKETS_MAX):
+            if self.sockets[s].fd < 0:
+                break
+        else:
+            raise OSError("too many sockets to upstreams")
+        if owner.socket_count == SOCKETS_EACH:
+            raise OSError("too many sockets to this upstream")
+        event.events = EPOLLIN
+        event.data.i32 = s
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event):
+            raise OSError(errno, "a socket cannot be watched")
+        self.sockets[s].fd = fd
+        self.sockets[s].upstream = <int16_t> upstream
+        self.sockets[s].retired = False
+        self.sockets[s].open = 0
+        for c in range(CHAINS):
+            self.sockets[s].chains[c] = -1
+        owner.sockets[owner.socket_count] = s
+        owner.socket_count += 1
+        return s
+
+    def forget_upstream(self, int32_t upstream) -> None:
+        """Start an upstream's counters anew, for its number is given to another. Its sockets must be retired."""
+        cdef Upstream* owner
+        if not 0 <= upstream < UPSTREAMS_MAX or self.upstreams[upstream].socket_count:
+            raise ValueError(f"no upstream {upstream} without sockets")
+        owner = &self.upstreams[upstream]
+        owner.sent = owner.answered = owner.timeouts = owner.mismatched = owner.errors = owner.latency = 0
+
+    def retire_socket(self, int32_t s) -> None:
+        """Send nothing more through a socket; it is closed when its last attempt has ended."""
+        cdef:
+            Upstream* owner
+            uint32_t k
+        if not 0 <= s < SOCKETS_MAX or self.sockets[s].fd < 0 or self.sockets[s].retired:
+            raise ValueError(f"no socket {s} in use")
+        owner = &self.upstreams[self.sockets[s].upstream]
+        for k in range(owner.socket_count):
+            if owner.sockets[k] == s:
+                owner.socket_count -= 1
+                owner.sockets[k] = owner.sockets[owner.socket_count]
+                break
+        self.sockets[s].retired = True
+        self._close_if_done(s)
+
+    cdef void _close_if_done(self, int32_t s) noexcept nogil:
+        if self.sockets[s].retired and self.sockets[s].open == 0 and self.sockets[s].fd >= 0:
+            close(self.sockets[s].fd)
+            self.sockets[s].fd = -1
+
+    # ------------------------------------------------------------ counters
+
+    @property
+    def open_queries(self) -> int:
+        """Return how many clients wait for an upstream now."""
+        return self.waiting
+
+    def counters(self) -> dict:
+        """Return what happened to misses, as numbers by name, and the histogram of their latencies."""
+        return {
+            "open": self.waiting, "coalesced": self.coalesced, "refused": self.refused,
+            "failures": self.failures, "truncated": self.truncated, "retried": self.retried,
+            "send_failed": self.outbox.send_failed,
+            **tally_as_dict(&self.tally),
+            "latencies": [self.latencies[k] for k in range(LATENCIES)],
+            "latency_sum": self.latency_sum / 1e9,
+        }
+
+    def upstream_counters(self, int32_t upstream) -> dict:
+        """Return what happened between the shield and an upstream over UDP, as numbers by name."""
+        if not 0 <= upstream < UPSTREAMS_MAX:
+            raise ValueError(f"upstreams are numbered below {UPSTREAMS_MAX}")
+        found = self.upstreams[upstream]
+        return {
+            "sent": found.sent, "answered": found.answered, "timeouts": found.timeouts,
+            "mismatched": found.mismatched, "errors": found.errors, "latency_sum": found.latency / 1e9,
+        }

@@ -1,0 +1,24 @@
+"""Answers of the control gear on their way to clients: datagrams in batches, streams through Python."""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
+
+from ._datagrams cimport BATCH, Datagrams, Peer
+
+cdef struct Client:                # who asked, and how to answer
+    uint64_t arrived               # nanoseconds
+    uint64_t stream                # whose connection, where `fd` is -1
+    int32_t fd                     # the UDP socket to answer from; -1: a stream
+    Peer peer
+
+cdef class Outbox:
+    cdef:
+        Datagrams datagrams
+        Peer[BATCH] peers
+        int32_t count, fd
+        uint8_t* framed            # one message for a stream, behind its two octets of length
+        list streams
+        uint64_t send_failed
+
+    cdef uint8_t* open(self, const Client* client) noexcept nogil
+    cdef int post(self, const Client* client, size_t length) except -1
+    cdef void flush(self) noexcept nogil

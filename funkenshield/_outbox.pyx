@@ -1,0 +1,63 @@
+"""Answers of the control gear on their way to clients: datagrams in batches, streams through Python.
+
+It knows how a client is reached. What he gets is written by the caller, straight into the batch.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t
+from libc.stdlib cimport free, malloc
+
+from ._wire cimport MESSAGE_MAX, set16
+
+cdef enum:
+    UDP_MAX = 4096                 # octets of the largest UDP payload that can be configured
+
+
+cdef class Outbox:
+    """A batch of datagrams for one socket, and a list of (stream, framed message) for connections.
+
+    Memory ownership: the buffers are its own; a written answer is copied by nobody before it is sent.
+    """
+
+    def __cinit__(self) -> None:
+        self.datagrams = Datagrams(UDP_MAX)
+        self.framed = <uint8_t*> malloc(2 + MESSAGE_MAX)
+        if self.framed == NULL:
+            raise MemoryError("no memory for a framed message")
+        self.streams = []
+
+    def __dealloc__(self) -> None:
+        free(self.framed)
+
+    cdef uint8_t* open(self, const Client* client) noexcept nogil:
+        """Return where an answer to this client is to be written."""
+        if client.fd < 0:
+            return self.framed + 2
+        if self.count == BATCH or self.count and self.fd != client.fd:
+            self.flush()
+        self.fd = client.fd
+        return self.datagrams.buffer(self.count)
+
+    cdef int post(self, const Client* client, size_t length) except -1:
+        """Take what was written to `open`'s place; 0 octets: nothing after all."""
+        if length == 0:
+            return 0
+        if client.fd < 0:
+            set16(self.framed, <uint16_t> length)
+            self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
+            return 0
+        self.peers[self.count] = client.peer
+        self.datagrams.put(self.count, self.datagrams.buffer(self.count), length)
+        self.datagrams.put_peer(self.count, &self.peers[self.count])
+        self.count += 1
+        return 0
+
+    cdef void flush(self) noexcept nogil:
+        """Send the datagrams; what the kernel has no room for is lost, as on any wire."""
+        if self.count:
+            self.send_failed += <uint64_t> (self.count - self.datagrams.send(self.fd, self.count))
+            self.count = 0
+
+    def take_streams(self) -> list:
+        """Return what is to be written to connections, as (stream, framed message), and forget it."""
+        taken, self.streams = self.streams, []
+        return taken

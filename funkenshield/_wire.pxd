@@ -1,0 +1,143 @@
+"""The wire format of DNS (RFC 1035, 6891): where each octet of a message stands, and how to read it.
+
+Nobody else touches octets of a message by number. What a message means is decided elsewhere.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from ._siphash cimport Secret
+
+cdef enum:
+    HEADER = 12                    # octets of a message's header
+    NAME_MAX = 255                 # octets of a name on the wire
+    LABEL_MAX = 63                 # octets of a label
+    RECORD = 10                    # octets of type, class, TTL and RDLENGTH behind a record's owner
+    OPT_FIXED = 11                 # octets of an OPT record without options
+    QUESTION_MAX = NAME_MAX + 4
+    KEY_PREFIX = 8                 # flags, EDNS flags, type, class
+    KEY_MAX = KEY_PREFIX + NAME_MAX
+    MESSAGE_MAX = 65535
+    UDP_PLAIN = 512                # octets of a UDP message without EDNS (RFC 1035 4.2.1)
+
+cdef enum:  # the header's flags
+    QR = 0x8000
+    OPCODE = 0x7800
+    AA = 0x0400
+    TC = 0x0200
+    RD = 0x0100
+    RA = 0x0080
+    AD = 0x0020
+    CD = 0x0010
+    RCODE = 0x000f
+
+cdef enum:  # EDNS flags
+    DO = 0x8000
+    CO = 0x4000
+
+cdef enum:  # record types that are treated in a way of their own
+    NS = 2
+    SOA = 6
+    OPT = 41
+    RRSIG = 46
+    A = 1
+    AAAA = 28
+    TKEY = 249
+    TSIG = 250
+    IXFR = 251
+    AXFR = 252
+
+cdef enum:  # response codes
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+    REFUSED = 5
+
+cdef enum:  # EDNS options
+    DAU = 5
+    DHU = 6
+    N3U = 7
+    COOKIE = 10
+    KEEPALIVE = 11
+    PADDING = 12
+    EDE = 15
+
+cdef enum Verdict:
+    PLAIN          # one question that a cache may answer: its key is set
+    SPECIAL        # well formed, but only the upstream can answer it, each time anew
+    MALFORMED      # a header, and then something that is no query: FORMERR
+    UNANSWERABLE   # shorter than a header, or a response: never answered
+
+cdef struct Query:
+    const uint8_t* wire      # the whole message; not owned
+    uint16_t length          # octets of the message
+    uint16_t question        # octets of the question section; 0: none was read
+    uint16_t flags           # the header's flags, with opcode and rcode
+    uint16_t qtype
+    uint16_t qclass
+    uint16_t opt             # where the OPT record starts; 0: there is none
+    uint16_t options         # octets of EDNS options
+    uint16_t payload         # the UDP payload size of the OPT record
+    uint16_t edns_flags
+    uint16_t cookie          # octets of the COOKIE option, code and length included; 0: none
+    uint64_t hash            # of the key; set by `hash_key`
+    uint16_t key_length
+    uint8_t key[KEY_MAX + 1]
+
+
+cdef inline uint16_t get16(const uint8_t* at) noexcept nogil:
+    return (<uint16_t> at[0] << 8) | at[1]
+
+
+cdef inline uint32_t get32(const uint8_t* at) noexcept nogil:
+    return (<uint32_t> get16(at) << 16) | get16(at + 2)
+
+
+cdef inline void set16(uint8_t* at, uint16_t value) noexcept nogil:
+    at[0] = value >> 8
+    at[1] = value & 0xff
+
+
+cdef inline void set32(uint8_t* at, uint32_t value) noexcept nogil:
+    set16(at, value >> 16)
+    set16(at + 2, value & 0xffff)
+
+
+cdef inline uint16_t message_id(const uint8_t* wire) noexcept nogil:
+    return get16(wire)
+
+
+cdef inline void set_id(uint8_t* wire, uint16_t value) noexcept nogil:
+    set16(wire, value)
+
+
+cdef inline uint16_t message_flags(const uint8_t* wire) noexcept nogil:
+    return get16(wire + 2)
+
+
+cdef inline uint8_t fold(uint8_t c) noexcept nogil:
+    """Return the octet in lower case: ASCII only (RFC 4343)."""
+    return c + ((<uint8_t> (c - 65) < 26) << 5)
+
+
+cdef inline bint same_folded(const uint8_t* a, const uint8_t* b, size_t length) noexcept nogil:
+    """Tell whether two names (or questions) differ in nothing but case."""
+    cdef size_t i
+    for i in range(length):
+        if fold(a[i]) != fold(b[i]):
+            return False
+    return True
+
+
+cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
+cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
+cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
+cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
+cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
+                    uint16_t options) noexcept nogil
+cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil
+cdef size_t put_error(uint8_t* out, const Query* query, uint8_t rcode, uint16_t payload,
+                      int32_t ede) noexcept nogil
+cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
+                uint16_t edns_flags) noexcept nogil

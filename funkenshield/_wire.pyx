@@ -1,0 +1,317 @@
+"""The wire format of DNS (RFC 1035, 6891): queries taken apart, small replies put together.
+
+It knows octets and their bounds. It does not know what is cached, forwarded or allowed, and it keeps
+no state. Every length is checked before the octet is read; nothing here allocates.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t
+from libc.string cimport memcpy
+
+from ._siphash cimport siphash
+
+
+# ---------------------------------------------------------------- names
+
+cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil:
+    """Return the octets of the first question, or -1 where it is malformed or runs past the end.
+
+    A name in a question is the first of its message: a compression pointer there points nowhere.
+    """
+    cdef:
+        size_t at = HEADER
+        uint8_t label
+    while at < length:
+        label = wire[at]
+        if label > LABEL_MAX:
+            return -1
+        at += 1 + label
+        if at - HEADER > NAME_MAX:
+            return -1
+        if label == 0:
+            return <int32_t> (at - HEADER + 4) if at + 4 <= length else -1
+    return -1
+
+
+cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
+    """Return where the name at `at` ends, or -1 where it is malformed; pointers must point backwards."""
+    cdef:
+        size_t start = at
+        uint8_t label
+    while at < length:
+        label = wire[at]
+        if label >= 0xc0:
+            if at + 2 > length or (get16(wire + at) & 0x3fff) >= start or get16(wire + at) < 0xc000 + HEADER:
+                return -1
+            return <int32_t> (at + 2)
+        if label > LABEL_MAX:
+            return -1
+        at += 1 + label
+        if at - start > NAME_MAX:
+            return -1
+        if label == 0:
+            return <int32_t> at
+    return -1
+
+
+# ---------------------------------------------------------------- queries
+
+cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil:
+    """Take a query apart, in the order in which a message is laid out; the key is set if it is PLAIN.
+
+    Caller must ensure that `wire` outlives `query`. `question` is set as soon as it was read, so that
+    an error can echo it.
+    """
+    cdef:
+        int32_t question
+        Verdict verdict
+    query.wire = wire
+    query.length = <uint16_t> length
+    query.question = 0
+    query.opt = 0
+    query.options = 0
+    query.cookie = 0
+    query.edns_flags = 0
+    query.payload = UDP_PLAIN
+    if length < HEADER:
+        return UNANSWERABLE
+    query.flags = message_flags(wire)
+    if query.flags & QR:
+        return UNANSWERABLE
+    if query.flags & OPCODE:
+        return _parse_special(query)
+    if get16(wire + 4) == 0:
+        return _parse_questionless(query)
+    if get16(wire + 4) != 1:
+        return MALFORMED
+    question = question_length(wire, length)
+    if question < 0:
+        return MALFORMED
+    query.question = <uint16_t> question
+    query.qtype = get16(wire + HEADER + question - 4)
+    query.qclass = get16(wire + HEADER + question - 2)
+    if get16(wire + 6) or get16(wire + 8):
+        return SPECIAL
+    verdict = _parse_additional(query)
+    if verdict == PLAIN:
+        if query.qtype == OPT or TKEY <= query.qtype <= AXFR:
+            return SPECIAL
+        _set_key(query)
+    return verdict
+
+
+cdef Verdict _parse_special(Query* query) noexcept nogil:
+    """Read what an error or a truncated reply needs of a message with another opcode (RFC 5625)."""
+    cdef int32_t question
+    if get16(query.wire + 4) == 1:
+        question = question_length(query.wire, query.length)
+        if question > 0:
+            query.question = <uint16_t> question
+            query.qtype = get16(query.wire + HEADER + question - 4)
+            query.qclass = get16(query.wire + HEADER + question - 2)
+    return SPECIAL
+
+
+cdef Verdict _parse_questionless(Query* query) noexcept nogil:
+    """Let pass a query for nothing but a server cookie (RFC 7873 5.4)."""
+    query.qtype = 0
+    query.qclass = 0
+    if get16(query.wire + 6) or get16(query.wire + 8) or _parse_additional(query) == MALFORMED:
+        return MALFORMED
+    return SPECIAL if query.cookie else MALFORMED
+
+
+cdef Verdict _parse_additional(Query* query) noexcept nogil:
+    """Walk the additional section: one OPT at most, and no octet behind the last record."""
+    cdef:
+        const uint8_t* wire = query.wire
+        size_t length = query.length
+        size_t at = HEADER + query.question
+        int32_t end
+        uint16_t records = get16(wire + 10)
+        uint16_t i, rtype, rdlength
+        Verdict verdict = PLAIN
+    for i in range(records):
+        end = skip_name(wire, length, at)
+        if end < 0 or <size_t> end + RECORD > length:
+            return MALFORMED
+        rtype = get16(wire + end)
+        rdlength = get16(wire + end + 8)
+        if <size_t> end + RECORD + rdlength > length:
+            return MALFORMED
+        if rtype != OPT:
+            verdict = SPECIAL
+        elif query.opt or end - at != 1:
+            return MALFORMED
+        else:
+            query.opt = <uint16_t> at
+            query.options = rdlength
+            query.payload = max(get16(wire + end + 2), UDP_PLAIN)
+            query.edns_flags = get16(wire + end + 6)
+            if wire[end + 5]:
+                verdict = SPECIAL
+        at = <size_t> end + RECORD + rdlength
+    if at != length:
+        return MALFORMED
+    if query.opt:
+        return max(verdict, _parse_options(query))
+    return verdict
+
+
+cdef Verdict _parse_options(Query* query) noexcept nogil:
+    """Sort the EDNS options: hop by hop ones and hints keep a query PLAIN, unknown ones do not."""
+    cdef:
+        const uint8_t* option = query.wire + query.opt + OPT_FIXED
+        const uint8_t* end = option + query.options
+        uint16_t code, size
+        Verdict verdict = PLAIN
+    while option < end:
+        if end - option < 4 or end - option - 4 < get16(option + 2):
+            return MALFORMED
+        code = get16(option)
+        size = get16(option + 2)
+        if code == COOKIE:
+            if query.cookie or not (size == 8 or 16 <= size <= 40):
+                verdict = SPECIAL
+            query.cookie = 4 + size
+        elif not (code == PADDING or code == KEEPALIVE or DAU <= code <= N3U):
+            verdict = SPECIAL
+        option += 4 + size
+    return verdict
+
+
+cdef void _set_key(Query* query) noexcept nogil:
+    """Write what tells two questions apart: flags, EDNS flags, type, class, and the name in lower case.
+
+    The opcode's bits of the flags are free here (it is QUERY), so one of them says "OPT present".
+    """
+    cdef:
+        const uint8_t* name = query.wire + HEADER
+        size_t i, octets = query.question - 4
+    set16(query.key, query.flags | (0x0800 if query.opt else 0))
+    set16(query.key + 2, query.edns_flags)
+    set16(query.key + 4, query.qtype)
+    set16(query.key + 6, query.qclass)
+    for i in range(octets):  # length octets are below 64: folding leaves them alone
+        query.key[KEY_PREFIX + i] = fold(name[i])
+    query.key_length = <uint16_t> (KEY_PREFIX + octets)
+
+
+cdef void hash_key(Query* query, const Secret* secret) noexcept nogil:
+    query.hash = siphash(secret, query.key, query.key_length)
+
+
+# ---------------------------------------------------------------- what the shield writes itself
+
+cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
+                    uint16_t options) noexcept nogil:
+    """Write an OPT record of version 0 up to its options; return its octets so far."""
+    out[0] = 0
+    set16(out + 1, OPT)
+    set16(out + 3, payload)
+    out[5] = rcode_high
+    out[6] = 0
+    set16(out + 7, flags)
+    set16(out + 9, options)
+    return OPT_FIXED
+
+
+cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil:
+    """Write a PLAIN query as it goes upstream; return its octets, or 0 where it needs more than `room`.
+
+    The payload size is ours, PADDING and KEEPALIVE end here (RFC 7830, 7828), all else is the client's.
+    """
+    cdef:
+        size_t at = HEADER + query.question
+        const uint8_t* option = query.wire + query.opt + OPT_FIXED
+        const uint8_t* end = option + query.options
+        uint8_t* opt = out + at
+        uint16_t code, size
+    if at + (OPT_FIXED + query.options if query.opt else 0) > room:
+        return 0
+    memcpy(out, query.wire, at)
+    if query.opt:
+        at += put_opt(opt, payload, 0, query.edns_flags, 0)
+        while option < end:
+            code = get16(option)
+            size = 4 + get16(option + 2)
+            if code != PADDING and code != KEEPALIVE:
+                memcpy(out + at, option, size)
+                at += size
+            option += size
+        set16(opt + 9, <uint16_t> (out + at - opt - OPT_FIXED))
+    return at
+
+
+cdef size_t put_error(uint8_t* out, const Query* query, uint8_t rcode, uint16_t payload,
+                      int32_t ede) noexcept nogil:
+    """Write an error of our own: header, question if one was read, OPT if one was asked for.
+
+    `ede` is an extended error (RFC 8914), or -1 for none. Needs HEADER + QUESTION_MAX + OPT_FIXED + 6.
+    """
+    cdef size_t at = HEADER + query.question
+    memcpy(out, query.wire, at)
+    set16(out + 2, QR | (query.flags & (OPCODE | RD | CD)) | rcode)
+    set16(out + 4, 1 if query.question else 0)
+    set32(out + 6, 0)
+    set16(out + 10, 1 if query.opt else 0)
+    if query.opt:
+        at += put_opt(out + at, payload, 0, query.edns_flags & DO, 6 if ede >= 0 else 0)
+        if ede >= 0:
+            set16(out + at, EDE)
+            set16(out + at + 2, 2)
+            set16(out + at + 4, <uint16_t> ede)
+            at += 6
+    return at
+
+
+cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
+                uint16_t edns_flags) noexcept nogil:
+    """Write an answer that is too large for its client: TC=1, question and OPT only."""
+    cdef size_t at = HEADER + query.question
+    memcpy(out, query.wire, at)
+    set16(out + 2, flags | TC)
+    set32(out + 6, 0)
+    set16(out + 10, 1 if query.opt else 0)
+    if query.opt:
+        at += put_opt(out + at, payload, rcode_high, edns_flags, 0)
+    return at
+
+
+# ---------------------------------------------------------------- for Python
+
+_VERDICTS = {PLAIN: "plain", SPECIAL: "special", MALFORMED: "malformed", UNANSWERABLE: "unanswerable"}
+
+
+def inspect_query(bytes wire not None) -> dict:
+    """Return what the parser reads in a query: verdict, question, EDNS fields and cache key.
+
+    Raises ValueError where the message is longer than DNS allows.
+    """
+    cdef Query query
+    if len(wire) > MESSAGE_MAX:
+        raise ValueError(f"a DNS message has at most {MESSAGE_MAX} octets, not {len(wire)}")
+    verdict = parse_query(&query, wire, len(wire))
+    found = {"verdict": _VERDICTS[verdict]}
+    if verdict != UNANSWERABLE and query.question:
+        found["qname"] = wire[HEADER:HEADER + query.question - 4]
+        found["qtype"] = query.qtype
+        found["qclass"] = query.qclass
+    if query.opt:
+        found["payload"] = query.payload
+        found["edns_flags"] = query.edns_flags
+    if verdict == PLAIN:
+        found["key"] = (<char*> query.key)[:query.key_length]
+    return found
+
+
+def error_response(bytes query not None, uint8_t rcode) -> bytes:
+    """Return the response with this rcode to a query, whatever its opcode; OPT and question are echoed.
+
+    Raises ValueError where the query has no header or is a response.
+    """
+    cdef:
+        Query parsed
+        uint8_t[HEADER + QUESTION_MAX + OPT_FIXED + 6] out
+    if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) == UNANSWERABLE:
+        raise ValueError("nobody answers that")
+    return (<char*> out)[:put_error(out, &parsed, rcode, UDP_PLAIN, -1)]

@@ -1,0 +1,207 @@
+"""The commands that people type, and nothing else: each hands over at once to what does the work.
+
+Modules are loaded by the command that needs them, so that the daemon starts fast.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import FunkenShieldError
+
+ENDPOINT = "ADDR:PORT"
+
+
+class Commands(click.Group):
+    """A group whose mistakes end in one line and an exit code, never in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
+        """Run a command; say what went wrong, if something did."""
+        try:
+            return super().invoke(ctx)
+        except FunkenShieldError as error:
+            for line in str(error).splitlines():
+                click.echo(f"funkenshield: {line}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="funkenshield")
+def main() -> None:
+    """A caching reverse proxy for DNS.
+
+    Put it in front of a slow or fragile nameserver: repeated questions are answered from memory, and
+    only misses reach the server behind it.
+    """
+
+
+@main.command()
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Read this TOML file.")
+@click.option("--listen", multiple=True, metavar=ENDPOINT, help="Take queries here; may be given again.")
+@click.option("--upstream", "upstreams", multiple=True, metavar=ENDPOINT, help="Ask this nameserver; may be given again.")
+@click.option("--workers", type=int, metavar="N", help="Threads that answer; by default one for each core.")
+@click.option("--cache-memory", metavar="SIZE", help="Memory for answers, such as 512MiB.")
+@click.option("--control", metavar="PATH", help="Put the control socket there.")
+def run(
+    file: Path | None,
+    listen: tuple[str, ...],
+    upstreams: tuple[str, ...],
+    workers: int | None,
+    cache_memory: str | None,
+    control: str | None,
+) -> None:
+    """Run the shield until SIGTERM or SIGINT; SIGHUP re-reads FILE. Flags override the file."""
+    from .config import load
+    from .daemon import serve
+
+    given = {
+        "listen": listen,
+        "upstreams": upstreams,
+        "workers": workers,
+        "cache.memory": cache_memory,
+        "control.socket": control,
+    }
+    overrides = {key: value for key, value in given.items() if value not in (None, ())}
+    serve(load(file, overrides), lambda: load(file, overrides))
+
+
+@main.command()
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", required=True)
+def check(file: Path) -> None:
+    """Check a configuration file: a line for each mistake, and exit code 2 if there is one."""
+    from .config import load
+
+    load(file)
+    click.echo(f"{file}: ok")
+
+
+@main.command()
+@click.option("--listen", default="127.0.0.1:8053", show_default=True, metavar=ENDPOINT)
+@click.option("--zone", type=click.Path(path_type=Path), metavar="FILE", help="Serve this zone file.")
+@click.option("--delay", type=float, default=0.0, metavar="SECONDS", help="Answer so much later.")
+def ns(listen: str, zone: Path | None, delay: float) -> None:
+    """Run the small nameserver: plain, correct and slow, made to stand behind the shield."""
+    from .demo import run_nameserver
+
+    run_nameserver(listen, zone, delay)
+
+
+@main.command()
+@click.option("-d", "file", required=True, metavar="FILE", help='Lines of "name type"; - is standard input.')
+@click.option("-s", "server", default="127.0.0.1", show_default=True, metavar="ADDR", help="The server.")
+@click.option("-p", "port", type=int, default=53, show_default=True, help="Its port.")
+@click.option("-l", "seconds", type=float, default=10.0, show_default=True, help="Seconds to run.")
+@click.option("-q", "window", type=int, default=100, show_default=True, help="Open queries, at most.")
+@click.option("-Q", "rate", type=float, default=0.0, metavar="QPS", help="Queries a second; 0: as many as can be.")
+@click.option("-n", "limit", type=int, default=0, metavar="N", help="Stop after N queries; 0: after the seconds.")
+@click.option("-t", "timeout", type=float, default=5.0, show_default=True, help="Seconds until a query is lost.")
+@click.option("-e", "edns", is_flag=True, help="Send EDNS.")
+@click.option("-D", "dnssec", is_flag=True, help="Ask for DNSSEC records.")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+def perf(
+    file: str, server: str, port: int, seconds: float, window: int, rate: float, limit: int, timeout: float,
+    edns: bool, dnssec: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Load a server with queries, and report how it did."""
+    from rich.console import Console
+
+    from .perf import read_queries, run_perf
+
+    queries = read_queries(file, edns=edns, dnssec=dnssec)
+    report = run_perf(
+        queries, server, port, seconds, window=window, rate=rate, limit=limit, timeout=timeout,
+        console=None if as_json else Console(),
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(report.as_dict()))
+
+
+@main.command()
+@click.option("-l", "seconds", type=float, default=5.0, show_default=True, help="Seconds for each of the two runs.")
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+def demo(seconds: float, as_json: bool) -> None:
+    """Repeat the experiment of 2011: a slow nameserver alone, then through the shield."""
+    from .demo import run_experiment
+
+    run_experiment(seconds, as_json=as_json)
+
+
+@main.command()
+def duo() -> None:
+    """Run the small nameserver and the shield in front of it, to be tried with dig."""
+    from .demo import run_duo
+
+    run_duo()
+
+
+@main.group()
+def about() -> None:
+    """Print the reference pages that are made from the code."""
+
+
+@about.command("config")
+def about_config() -> None:
+    """Print the reference of all options, in Markdown."""
+    from .config import reference
+
+    click.echo(reference(), nl=False)
+
+
+@about.command("metrics")
+def about_metrics() -> None:
+    """Print the reference of all metrics, in Markdown."""
+    from .metrics import documentation
+
+    click.echo(documentation(), nl=False)
+
+
+def _control_option(command: Any) -> Any:  # noqa: ANN401 - a decorator of click's
+    from .config import default_socket
+
+    return click.option(
+        "--control", type=click.Path(path_type=Path), default=default_socket, metavar="PATH",
+        help="The daemon's control socket.",
+    )(command)  # fmt: skip
+
+
+@main.command()
+@_control_option
+@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+def stats(control: Path, as_json: bool) -> None:
+    """Show what a running daemon has counted."""
+    from .control import ask
+
+    found = ask(control, {"command": "stats"})["stats"]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    upstreams = found.pop("upstreams")
+    del found["latencies"]
+    for name, value in found.items():
+        click.echo(f"{name:<20}{value:>16,}")
+    for endpoint, counters in upstreams.items():
+        click.echo(f"\nupstream {endpoint}")
+        for name, value in counters.items():
+            click.echo(f"  {name:<18}{value:>16,}")
+
+
+@main.command()
+@_control_option
+@click.option("--all", "everything", is_flag=True, help="Purge everything.")
+@click.option("--zone", metavar="NAME", help="Purge a name and all names under it.")
+@click.option("--name", metavar="NAME", help="Purge one name.")
+@click.option("--type", "qtype", metavar="TYPE", help="Purge only this type.")
+def purge(control: Path, everything: bool, zone: str | None, name: str | None, qtype: str | None) -> None:
+    """Take answers out of a running daemon's cache: --all, --zone NAME or --name NAME."""
+    from .control import ask
+
+    if sum((everything, zone is not None, name is not None)) != 1:
+        raise click.UsageError("give one of --all, --zone and --name")
+    request: dict[str, Any] = {"command": "purge", "name": name or zone or ".", "below": name is None}
+    if qtype:
+        request["type"] = qtype
+    click.echo(f"purged {ask(control, request)['purged']:,} answers")

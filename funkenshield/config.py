@@ -1,0 +1,294 @@
+"""Every option: its type, default, unit and bounds, in this one place.
+
+TOML in, a frozen `Config` out, or a ConfigError that names file, key, what is wrong and what is
+allowed. Nobody else reads files or flags; `reference` writes the documentation page from what stands here.
+"""
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic.fields import FieldInfo
+
+from .errors import ConfigError
+
+UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class Endpoint(NamedTuple):
+    """An address and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_endpoint(text: object) -> Endpoint:
+    """Return the endpoint that `ADDR:PORT`, or `[ADDR]:PORT` for IPv6, stands for; ValueError where it is none."""
+    if isinstance(text, Endpoint):
+        return text
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})", text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("not an endpoint; write ADDR:PORT, with IPv6 addresses in brackets: [::1]:53")
+    host, port = match[1] or match[2], int(match[3])
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host} is not an IP address") from None
+    if (address.version == 6) != bool(match[1]):
+        raise ValueError("IPv6 addresses stand in brackets, IPv4 addresses do not")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    return Endpoint(str(address), port)
+
+
+def parse_size(value: object) -> int:
+    """Return a number of octets written as an integer or as text like `64MiB`; ValueError where it is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", value.strip().lower()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("not a size; write octets, or a number with kB, MB, GB, KiB, MiB or GiB")
+    return int(match[1]) * UNITS[match[2] or ""]
+
+
+EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+
+class Section(BaseModel):
+    """A table of the file: nothing unknown, nothing converted, nothing changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class CacheSection(Section):
+    """What is kept."""
+
+    memory: Size = Field(
+        64 << 20, ge=4 << 20, le=1 << 40, description="Memory for answers, index included. Restart to change.",
+        json_schema_extra={"unit": "octets"},
+    )  # fmt: skip
+
+
+class TtlSection(Section):
+    """How long answers are held. The TTL on the wire stays the origin's, and counts down."""
+
+    min: int = Field(0, ge=0, le=86400, description="Hold answers at least so long; TTL 0 is never held.",
+                     json_schema_extra={"unit": "s"})  # fmt: skip
+    max: int = Field(86400, ge=1, le=604800, description="Hold answers at most so long.",
+                     json_schema_extra={"unit": "s"})  # fmt: skip
+    negative_max: int = Field(3600, ge=1, le=604800, description="Hold NXDOMAIN and NODATA at most so long.",
+                              json_schema_extra={"unit": "s"})  # fmt: skip
+    failure: int = Field(5, ge=1, le=300, description="Hold SERVFAIL, REFUSED and silence so long (RFC 9520).",
+                         json_schema_extra={"unit": "s"})  # fmt: skip
+    on_wire: Literal["age", "keep"] = Field(
+        "age", description='`"age"` counts TTLs down; `"keep"` sends them as the authoritative server set them.'
+    )
+
+
+class UdpSection(Section):
+    """How clients are served over UDP."""
+
+    payload: int = Field(1232, ge=512, le=4096, description="Largest answer, and the EDNS payload size we tell.",
+                         json_schema_extra={"unit": "octets"})  # fmt: skip
+    receive_buffer: Size = Field(4 << 20, ge=4096, le=1 << 30, description="Kernel's receive buffer, each socket.",
+                                 json_schema_extra={"unit": "octets"})  # fmt: skip
+
+
+class TcpSection(Section):
+    """How clients are served over TCP."""
+
+    connections: int = Field(1000, ge=0, le=1_000_000, description="Connections at once; 0 turns TCP off.")
+    per_client: int = Field(100, ge=1, le=1_000_000, description="Connections at once from one address.")
+    queries: int = Field(100, ge=1, le=65535, description="Queries that wait for an answer, each connection.")
+    idle: float = Field(10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this.",
+                        json_schema_extra={"unit": "s"})  # fmt: skip
+    write_buffer: Size = Field(
+        256 << 10, ge=1 << 10, le=1 << 30, json_schema_extra={"unit": "octets"},
+        description="A client that leaves more unread is read no further, and closed when idle.",
+    )  # fmt: skip
+
+
+class ForwardSection(Section):
+    """How misses reach an upstream."""
+
+    timeout: float = Field(1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"},
+                           description="An upstream that is silent so long: the query is sent again, elsewhere.")  # fmt: skip
+    deadline: float = Field(2.5, ge=0.05, le=30, description="A client gets SERVFAIL after this.",
+                            json_schema_extra={"unit": "s"})  # fmt: skip
+    tries: int = Field(2, ge=1, le=4, description="How often a query is sent over UDP, in all.")
+    open: int = Field(32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change.")
+    passed_on: int = Field(512, ge=1, le=65535,
+                           description="Queries that are never cached (updates, transfers, ...), at once.")  # fmt: skip
+    overload: Literal["refuse", "drop"] = Field("refuse", description="What queries over these bounds get.")
+    retry_truncated: bool = Field(True, description="Fetch a truncated answer over TCP, and keep it whole.")
+    sockets: int = Field(16, ge=1, le=63, description="UDP sockets, each with a random port, for each upstream.")
+    port_life: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",
+                             json_schema_extra={"unit": "s"})  # fmt: skip
+    connections: int = Field(8, ge=1, le=1024, description="TCP connections to one upstream at once.")
+
+
+class LogSection(Section):
+    """What is told on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is told.")
+    format: Literal["text", "json"] = Field("text", description="Readable lines, or one JSON object a line.")
+
+
+class MetricsSection(Section):
+    """Counters for Prometheus."""
+
+    listen: EndpointField | None = Field(None, description="HTTP endpoint of `/metrics`; none unless given.")
+
+
+def default_socket() -> str:
+    """Return where the control socket is unless configured: a folder that is this user's own."""
+    if os.geteuid() == 0:
+        return "/run/funkenshield/control.sock"
+    return f"{os.environ.get('XDG_RUNTIME_DIR', f'/tmp/funkenshield-{os.geteuid()}')}/funkenshield.sock"
+
+
+class ControlSection(Section):
+    """The socket of `funkenshield stats` and `purge`."""
+
+    socket: str = Field(
+        default_factory=default_socket, min_length=1, max_length=107,
+        description="Path of a UNIX socket, made with mode 0600. By default `/run/funkenshield/control.sock`, or"
+                    " `funkenshield.sock` in the runtime directory of a user who is not root.",
+    )  # fmt: skip
+
+
+class Config(Section):
+    """Everything an operator can say."""
+
+    listen: tuple[EndpointField, ...] = Field(
+        (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=64, strict=False,
+        description="Where queries are taken, UDP and TCP. Restart to change.",
+    )  # fmt: skip
+    upstreams: tuple[EndpointField, ...] = Field(
+        (Endpoint("127.0.0.1", 8053),), min_length=1, max_length=64, strict=False,
+        description="The nameservers behind the shield.",
+    )  # fmt: skip
+    workers: int = Field(0, ge=0, le=255, description="Threads that answer; 0: one for each core. Restart to change.")
+    user: str = Field("", description="Become this user once the sockets are bound. Restart to change.")
+    drain: float = Field(3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
+                         description="At the end, clients that wait for an upstream are given so long.")  # fmt: skip
+    cache: CacheSection = CacheSection()
+    ttl: TtlSection = TtlSection()
+    udp: UdpSection = UdpSection()
+    tcp: TcpSection = TcpSection()
+    forward: ForwardSection = ForwardSection()
+    log: LogSection = LogSection()
+    metrics: MetricsSection = MetricsSection()
+    control: ControlSection = Field(default_factory=ControlSection)
+
+
+RESTART = ("listen", "workers", "user", "cache", "control", "metrics")
+
+
+def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
+    """Return the configuration of a file (None: the defaults), with flags laid over it.
+
+    `overrides` maps keys, dotted for tables, to values. Raises ConfigError with a line for each mistake.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        *tables, name = key.split(".")
+        table = values
+        for inner in tables:
+            below = table.setdefault(inner, {})
+            if not isinstance(below, dict):
+                break  # the model names the mistake
+            table = below
+        else:
+            table[name] = value
+    try:
+        return Config.model_validate(values)
+    except ValidationError as mistakes:
+        where = str(path) if path else "command line"
+        raise ConfigError("\n".join(f"{where}: {line}" for line in _explain(mistakes))) from None
+
+
+def _explain(mistakes: ValidationError) -> Iterator[str]:
+    """Yield `key: what is wrong; what is allowed` for each mistake."""
+    for mistake in mistakes.errors(include_url=False):
+        keys = [part for part in mistake["loc"] if isinstance(part, str)]
+        key = ".".join(keys)
+        if mistake["type"] == "extra_forbidden":
+            section = _field_at(keys[:-1])
+            known = sorted(section.model_fields) if section else []
+            yield f"{key}: unknown key; known here: {', '.join(known)}"
+        else:
+            message = mistake["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(mistake["input"], dict) else f", not {mistake['input']!r}"
+            yield f"{key}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _field_at(keys: list[str]) -> type[BaseModel] | None:
+    """Return the section that a path of keys leads to."""
+    section: type[BaseModel] = Config
+    for key in keys:
+        kind = section.model_fields[key].annotation if key in section.model_fields else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return None
+        section = kind
+    return section
+
+
+def reference() -> str:
+    """Return the reference page of all options, in Markdown."""
+    lines = [
+        "# Configuration",
+        "",
+        "One TOML file, given with `funkenshield run -c FILE` and checked by `funkenshield check -c FILE`.",
+        "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
+        "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
+        "Sizes are octets, or text with a unit: `67108864`, `\"64MiB\"`, `\"2GB\"`.",
+    ]
+    top = {name: field for name, field in Config.model_fields.items() if not _field_at([name])}
+    lines += ["", "## At the top of the file", "", *_table(top)]
+    for name in Config.model_fields:
+        section = _field_at([name])
+        if section:
+            lines += ["", f"## `[{name}]`", "", (section.__doc__ or "").strip(), "", *_table(section.model_fields)]
+    return "\n".join([*lines, ""])
+
+
+def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
+    yield "| key | default | unit | bounds | meaning |"
+    yield "|---|---|---|---|---|"
+    for name, field in fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        default = "see right" if field.default_factory else _show(field.default)
+        yield f"| `{name}` | {default} | {extra.get('unit', '')} | {_bounds(field)} | {field.description} |"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
+    if isinstance(value, bool) or value is None:
+        return "none" if value is None else f"`{str(value).lower()}`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+def _bounds(field: FieldInfo) -> str:
+    choices = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
+    if choices:
+        return ", ".join(f'`"{choice}"`' for choice in choices)
+    limits = {kind: getattr(item, kind) for item in field.metadata for kind in ("ge", "le") if hasattr(item, kind)}
+    return f"{limits['ge']} to {limits['le']}" if len(limits) == 2 else ""

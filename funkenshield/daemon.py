@@ -1,0 +1,260 @@
+"""The daemon: everything built from a Config, started, reloaded, drained and stopped.
+
+    bind -> drop privileges -> build -> serve ... SIGHUP: configure ... SIGTERM: drain -> stop
+
+It knows the order of things. What each of them does is its own business.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from . import control, listeners
+from ._cache import Cache
+from ._clock import Clock
+from ._fastpath import Worker
+from ._inflight import Inflight
+from .config import RESTART, Config
+from .errors import ConfigError, FunkenShieldError
+from .expiry import Expiry
+from .forwarder import Forwarder
+from .logs import set_up
+from .purge import purge
+from .tcp import TcpServer
+from .upstreams import Upstreams
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = 1.0  # seconds
+
+
+class Daemon:
+    """A shield: listeners, workers, cache and forwarder, for as long as `run` runs.
+
+    `reread` returns the configuration anew when a reload is asked for, and raises ConfigError where it
+    is wrong. Memory ownership: all sockets bound here are closed here, after the workers have ended.
+    """
+
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or Clock()
+        self.reloads = 0
+        self._born = self.clock.seconds()
+        self._reread = reread
+        self._stopping = asyncio.Event()
+        count = config.workers or len(os.sched_getaffinity(0))
+        with contextlib.ExitStack() as undo:
+            self._udp = [
+                [undo.enter_context(each) for each in listeners.bind_udp(endpoint, count, config.udp.receive_buffer)]
+                for endpoint in config.listen
+            ]
+            self._tcp = [undo.enter_context(listeners.bind_tcp(endpoint)) for endpoint in config.listen]
+            self._metrics = self._serve_metrics()
+            if self._metrics:
+                undo.callback(self._metrics.server_close)
+                undo.callback(self._metrics.shutdown)
+            self._control = undo.enter_context(control.bind(Path(config.control.socket)))
+            undo.callback(Path(config.control.socket).unlink, missing_ok=True)
+            if config.user:
+                become(config.user, Path(config.control.socket))
+            self.cache = Cache(config.cache.memory, self.clock)
+            self.inflight = Inflight(self.cache, config.forward.open)
+            self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
+            for sockets in self._udp:
+                for worker, opened in zip(self.workers, sockets, strict=True):
+                    worker.listen(opened.fileno(), sockets[0].fileno())
+            self.upstreams = Upstreams(self.inflight, self.clock)
+            self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
+            self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
+            self.forwarder.streams = self.tcp
+            self._close = undo.pop_all()
+        self.configure(config)
+
+    def _serve_metrics(self) -> Any:  # noqa: ANN401 - a WSGI server, whose module is loaded only where it is wanted
+        if self.config.metrics.listen is None:
+            return None
+        from . import metrics
+
+        with listeners.explained(self.config.metrics.listen, "HTTP"):
+            return metrics.serve(self.config.metrics.listen, self.snapshot)
+
+    def configure(self, config: Config) -> None:
+        """Follow what can be changed while running: upstreams and limits; the cache stays."""
+        self.config = config
+        set_up(config.log.level, config.log.format)
+        self.cache.set_policy(
+            shortest=config.ttl.min,
+            longest=config.ttl.max,
+            negative=config.ttl.negative_max,
+            failure=config.ttl.failure,
+            payload=config.udp.payload,
+            keep_ttl=config.ttl.on_wire == "keep",
+        )
+        self.upstreams.configure(config.upstreams, config.forward)
+        self.forwarder.configure(config.forward)
+        self.tcp.settings = config.tcp
+
+    def reload(self) -> None:
+        """Read the configuration again; a wrong one is reported, and the old one stays."""
+        if self._reread is None:
+            return
+        notify("RELOADING=1")
+        try:
+            new = self._reread()
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                log.error("not reloaded: %s", line)
+        else:
+            for key in RESTART:
+                if getattr(new, key) != getattr(self.config, key):
+                    log.warning("%s changed: that takes a restart", key)
+            kept = {key: getattr(self.config, key) for key in RESTART}
+            self.configure(new.model_copy(update=kept))
+            self.reloads += 1
+            log.info("reloaded")
+        notify("READY=1")
+
+    def stop(self) -> None:
+        """Have `run` drain and return."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`, or until SIGTERM or SIGINT comes."""
+        loop = asyncio.get_running_loop()
+        threads = [threading.Thread(target=worker.run, name=f"worker-{n}") for n, worker in enumerate(self.workers)]
+        with self._close, contextlib.suppress(asyncio.CancelledError):
+            loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
+            servers = [await loop.create_server(self.tcp.protocol, sock=opened) for opened in self._tcp]
+            controlled = await control.serve(self._control, self._handle)
+            tasks = [loop.create_task(self._keep_house()), loop.create_task(self.tcp.close_idle()),
+                     loop.create_task(Expiry(self.cache).run())]  # fmt: skip
+            for thread in threads:
+                thread.start()
+            with self._signals(loop):
+                log.info("ready: %s in front of %s", _list(self.config.listen), _list(self.config.upstreams))
+                notify("READY=1")
+                await self._stopping.wait()
+                notify("STOPPING=1")
+                log.info("draining")
+                for worker in self.workers:
+                    worker.stop()
+                for thread in threads:
+                    thread.join()
+                for server in servers:
+                    server.close()
+                self.forwarder.ready()  # what the workers handed over last
+                await self.forwarder.drain(self.config.drain)
+            self.tcp.close()
+            controlled.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            loop.remove_reader(self.inflight.fileno())
+            self.upstreams.close()
+            await asyncio.sleep(0)  # connections close on the loop's next turn
+            log.info("stopped")
+
+    @contextlib.contextmanager
+    def _signals(self, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING)
+            self.upstreams.keep_house()
+
+    async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer a request on the control socket."""
+        match request:
+            case {"command": "stats"}:
+                return {"stats": self.snapshot()}
+            case {"command": "purge", "name": str(name), **options}:
+                qtype = options.get("type")
+                if qtype is not None and not isinstance(qtype, str):
+                    raise FunkenShieldError("type is a text")
+                below = options.get("below") is True
+                return {"purged": await purge(self.cache, name, qtype, below=below)}
+        raise FunkenShieldError("known commands: stats, purge (with name, and type or below)")
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all counters, by the names that `metrics` gives a meaning."""
+        tallies = [worker.counters() for worker in self.workers]
+        held, missed, tcp = self.cache.counters(), self.inflight.counters(), self.tcp
+        total = {key: missed[key] + sum(tally[key] for tally in tallies) for key in tallies[0]}
+        return {
+            "queries": total["queries"], "hits": total["hits"], "misses": total["misses"],
+            "passed_on": total["passed_on"], "malformed": total["malformed"],
+            "dropped_short": total["short"], "dropped_responses": total["responses"],
+            "dropped_ring_full": total["ring_full"], "oversized": total["oversized"], "cut": total["cut"],
+            "replies_lost": total["reply_lost"] + missed["send_failed"],
+            "coalesced": missed["coalesced"], "failures": missed["failures"], "retried": missed["retried"],
+            "truncated": missed["truncated"], "open": missed["open"],
+            "refused": missed["refused"] + self.forwarder.passed_on_refused,
+            "entries": held["entries"], "cache_octets": held["octets"], "cache_memory": held["memory"],
+            "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
+            "purged": held["purged"], "no_room": held["no_room"],
+            "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,
+            "tcp_refused": tcp.refused, "tcp_timed_out": tcp.timed_out,
+            "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
+            "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
+            "upstreams": {str(each.endpoint): each.counters() for each in self.upstreams.all},
+        }  # fmt: skip
+
+
+def _list(endpoints: tuple[object, ...]) -> str:
+    return ", ".join(map(str, endpoints))
+
+
+def become(user: str, owned: Path) -> None:
+    """Give up root for a user, who gets the control socket; ConfigError where that cannot be done."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user: no user {user} on this machine") from None
+    if entry.pw_uid == os.geteuid():
+        return
+    try:
+        os.chown(owned, entry.pw_uid, entry.pw_gid)
+        os.initgroups(user, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    except OSError as error:
+        raise ConfigError(f"user: cannot become {user}: {error.strerror}") from None
+
+
+def notify(state: str) -> None:
+    """Tell the service manager (sd_notify(3)), if one asked to be told."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as opened:
+            opened.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
+
+
+def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:
+    """Run a daemon until a signal ends it."""
+
+    async def main() -> None:
+        await Daemon(config, reread).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

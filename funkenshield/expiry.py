@@ -1,0 +1,40 @@
+"""When answers that have expired leave the cache: a little at a time, never in anybody's way.
+
+No look-up depends on it, since each compares times itself; this only gives memory back.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from ._cache import Cache
+
+INTERVAL = 0.25  # seconds from one step to the next
+BUDGET = 0.004  # seconds that a step may take
+
+
+class Expiry:
+    """Walks over the cache's segments, one after the other, again and again."""
+
+    def __init__(self, cache: Cache, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._next = 0
+
+    def step(self, budget: float = BUDGET) -> int:
+        """Retire what has expired, for `budget` seconds or once round; return how many answers that were."""
+        retired = 0
+        end = self._clock() + budget
+        for _ in range(self._cache.segments_total):
+            retired += self._cache.sweep(self._next)
+            self._next = (self._next + 1) % self._cache.segments_total
+            if self._clock() >= end:
+                break
+        self._cache.collect()
+        return retired
+
+    async def run(self) -> None:
+        """Step for ever."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self.step()

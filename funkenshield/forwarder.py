@@ -1,0 +1,184 @@
+"""Misses: to which upstream they go, and what happens when it does not answer.
+
+    collect -> choose -> send            a batch of misses, one decision
+    receive                              carried by the fast gear: stored, and all who wait answered
+    tick -> choose another -> resend     what an upstream left unanswered
+    carry, pass on                       one query at a time: over TCP, or never cached
+
+Python decides here, and `_inflight` carries. How an upstream is reached is in `upstreams`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from ._inflight import Inflight
+from ._wire import error_response, inspect_query
+from .config import ForwardSection
+from .transfer import is_transfer, until_complete
+from .upstreams import Upstreams
+
+log = logging.getLogger(__name__)
+
+TICK = 0.016  # seconds; how finely time is told to open queries
+SERVFAIL, REFUSED = 2, 5
+
+
+class Streams(Protocol):
+    """Connections of clients, by number."""
+
+    def write(self, stream: int, framed: bytes) -> None:
+        """Give a connection a framed message."""
+
+    async def drained(self, stream: int) -> bool:
+        """Wait until a connection takes more; False: it is gone."""
+
+
+class Forwarder:
+    """The control gear's side of every miss."""
+
+    def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
+        self.streams: Streams | None = None
+        self.passed_on_refused = 0
+        self._inflight = inflight
+        self._upstreams = upstreams
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._passing = 0
+        self._ticking: asyncio.TimerHandle | None = None
+        self.configure(settings)
+
+    def configure(self, settings: ForwardSection) -> None:
+        """Follow these limits from now on."""
+        self._settings = settings
+        self._inflight.set_limits(
+            timeout=settings.timeout,
+            deadline=settings.deadline,
+            tries=settings.tries,
+            refuse_overload=settings.overload == "refuse",
+            retry_truncated=settings.retry_truncated,
+        )
+
+    # ---------------------------------------------------------------- a batch at a time
+
+    def ready(self) -> None:
+        """Take what workers and upstreams have; called when either says that there is something."""
+        self._inflight.receive()
+        self._inflight.collect()
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Decide for everything that waits for a decision."""
+        inflight = self._inflight
+        if inflight.waiting_to_be_sent:
+            inflight.send(self._upstreams.choose().number)
+        for handle, query, truncated in inflight.take_carried():
+            self._start(self._carry(handle, query, truncated))
+        for client, query, over_stream in inflight.take_specials():
+            self._admit_special(client, query, over_stream)
+        self._write_streams()
+        if self._ticking is None and inflight.open_queries:
+            self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        """Let open queries grow older, and send those that an upstream failed to answer to another."""
+        self._ticking = None
+        self._inflight.tick()
+        for tried in self._inflight.upstreams_that_failed():
+            self._inflight.resend(tried, self._upstreams.choose(but=tried).number)
+        self.dispatch()
+
+    def _write_streams(self) -> None:
+        for stream, framed in self._inflight.outbox.take_streams():
+            if self.streams is not None:
+                self.streams.write(stream, framed)
+
+    # ---------------------------------------------------------------- one query at a time
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, handle: int, query: bytes, truncated: bytes | None) -> None:
+        """Ask over TCP; the last resort is what came truncated over UDP, or SERVFAIL."""
+        response = await self._first_to_answer(
+            lambda upstream: upstream.exchange_tcp(query, self._settings.connections)
+        )
+        if response is None or not self._inflight.resolve(handle, response):
+            if truncated is None or not self._inflight.resolve(handle, truncated):
+                self._inflight.fail(handle)
+        self.dispatch()
+
+    async def _first_to_answer(self, ask: Callable[[Any], Coroutine[Any, Any, bytes]]) -> bytes | None:
+        """Return the response of the first upstream that gives one, within the deadline; None where none does."""
+        tried = -1
+        try:
+            async with asyncio.timeout(self._settings.deadline * 0.9):  # while the client still waits
+                for _ in range(self._settings.tries):
+                    upstream = self._upstreams.choose(but=tried)
+                    tried = upstream.number
+                    try:
+                        async with asyncio.timeout(self._settings.timeout):
+                            return await ask(upstream)
+                    except OSError as error:  # TimeoutError is one
+                        log.debug("upstream %s: %s", upstream.endpoint, error or "no answer")
+        except TimeoutError:
+            pass
+        return None
+
+    def _admit_special(self, client: bytes, query: bytes, over_stream: bool) -> None:
+        if self._passing < self._settings.passed_on:
+            self._passing += 1
+            self._start(self._pass_on(client, query, over_stream))
+            return
+        self.passed_on_refused += 1
+        if over_stream or self._settings.overload == "refuse":
+            self._inflight.reply(client, query, error_response(query, REFUSED))
+
+    async def _pass_on(self, client: bytes, query: bytes, over_stream: bool) -> None:
+        """Pass on what only the upstream can answer; nothing of it is remembered."""
+        try:
+            if over_stream and is_transfer(inspect_query(query)):
+                await self._transfer(client, query)
+                return
+            response = await self._first_to_answer(
+                lambda upstream: (
+                    upstream.exchange_tcp(query, self._settings.connections)
+                    if over_stream
+                    else upstream.exchange_udp(query)
+                )
+            )
+            self._inflight.reply(client, query, response or error_response(query, SERVFAIL))
+        finally:
+            self._passing -= 1
+            self._write_streams()
+
+    async def _transfer(self, client: bytes, query: bytes) -> None:
+        """Let a zone transfer through, from one upstream, as fast as the client reads."""
+        begun = False
+        try:
+            async for message in until_complete(query, self._upstreams.choose().transfer(query)):
+                begun = True
+                self._inflight.reply(client, query, message)
+                for stream, framed in self._inflight.outbox.take_streams():
+                    if self.streams is not None:
+                        self.streams.write(stream, framed)
+                        if not await self.streams.drained(stream):
+                            return
+        except OSError as error:
+            log.info("zone transfer: %s", error or "the upstream fell silent")
+            if not begun:
+                self._inflight.reply(client, query, error_response(query, SERVFAIL))
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nobody waits for an upstream any more, at most so long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (self._inflight.open_queries or self._passing) and loop.time() < end:
+            await asyncio.sleep(TICK)
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

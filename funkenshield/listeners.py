@@ -1,0 +1,73 @@
+"""Sockets that clients send to: bound before privileges are dropped, one UDP socket for each worker."""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+from .config import Endpoint
+from .errors import FunkenShieldError
+
+IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
+BACKLOG = 1024
+
+
+class BindError(FunkenShieldError):
+    """An address cannot be listened on."""
+
+
+@contextlib.contextmanager
+def explained(endpoint: Endpoint, transport: str) -> Iterator[None]:
+    """Turn the OSError of a bind into one line that a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        reason = {
+            errno.EADDRINUSE: "another program listens there",
+            errno.EACCES: "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+        }.get(error.errno or 0, os.strerror(error.errno or 0))
+        raise BindError(f"cannot listen on {endpoint}, {transport}: {reason}") from None
+
+
+def _open(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
+    opened = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, kind)
+    opened.setblocking(False)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return opened
+
+
+def bind_udp(endpoint: Endpoint, count: int, receive_buffer: int) -> list[socket.socket]:
+    """Return `count` UDP sockets on one address, among which the kernel spreads clients (SO_REUSEPORT).
+
+    Raises BindError where the address is taken: SO_REUSEPORT alone would share it without a word.
+    """
+    with explained(endpoint, "UDP"):
+        with _open(endpoint, socket.SOCK_DGRAM) as probe:
+            probe.bind(endpoint)
+        return [_bind_shared(endpoint, receive_buffer) for _ in range(count)]
+
+
+def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
+    opened = _open(endpoint, socket.SOCK_DGRAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_buffer)
+    if endpoint.host == "0.0.0.0":
+        opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    elif endpoint.host == "::":
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    opened.bind(endpoint)
+    return opened
+
+
+def bind_tcp(endpoint: Endpoint) -> socket.socket:
+    """Return a listening TCP socket; BindError where there can be none."""
+    with explained(endpoint, "TCP"):
+        opened = _open(endpoint, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(endpoint)
+        opened.listen(BACKLOG)
+        return opened

@@ -1,0 +1,141 @@
+"""Everything that is counted, under one name each: for `funkenshield stats`, and for Prometheus.
+
+It knows names and meanings. The numbers are kept by those who count; reading them stops nobody.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .config import Endpoint
+
+Snapshot = dict[str, Any]
+
+
+class Meaning(NamedTuple):
+    """What a number says."""
+
+    kind: str
+    text: str
+
+
+MEANINGS = {
+    "queries": Meaning("counter", "Queries that came, over UDP and TCP, whatever became of them."),
+    "hits": Meaning("counter", "Queries answered from the cache."),
+    "misses": Meaning("counter", "Queries that the cache had no fresh answer to."),
+    "passed_on": Meaning("counter", "Queries that are never cached: updates, notifies, transfers, signed ones, ..."),
+    "coalesced": Meaning("counter", "Misses that waited for the answer to another client's same question."),
+    "malformed": Meaning("counter", "Queries answered FORMERR."),
+    "dropped_short": Meaning("counter", "Datagrams without a whole header: dropped."),
+    "dropped_responses": Meaning("counter", "Responses sent to a listener: dropped."),
+    "dropped_ring_full": Meaning("counter", "Misses dropped because the control gear could not take them."),
+    "refused": Meaning("counter", "Queries over the bound of open queries: REFUSED, or dropped."),
+    "oversized": Meaning("counter", "Queries over 4,096 octets: sent to TCP."),
+    "cut": Meaning("counter", "Hits that were cut to the client's size (TC=1)."),
+    "replies_lost": Meaning("counter", "Answers that the kernel had no room for."),
+    "failures": Meaning("counter", "Misses that no upstream answered: SERVFAIL."),
+    "retried": Meaning("counter", "Queries sent to an upstream once more."),
+    "truncated": Meaning("counter", "Responses that came truncated and were asked for again over TCP."),
+    "open": Meaning("gauge", "Clients that wait for an upstream."),
+    "entries": Meaning("gauge", "Answers in the cache."),
+    "cache_octets": Meaning("gauge", "Octets of the cache's memory that were written."),
+    "cache_memory": Meaning("gauge", "Octets that the cache may take."),
+    "stored": Meaning("counter", "Answers that were stored."),
+    "evicted": Meaning("counter", "Answers that made room for others."),
+    "expired": Meaning("counter", "Answers that were swept out after their time."),
+    "purged": Meaning("counter", "Answers that an operator took out."),
+    "no_room": Meaning("counter", "Answers not stored because readers still held all reusable memory."),
+    "tcp_connections": Meaning("gauge", "Clients' TCP connections."),
+    "tcp_accepted": Meaning("counter", "TCP connections that were taken."),
+    "tcp_refused": Meaning("counter", "TCP connections over the bounds."),
+    "tcp_timed_out": Meaning("counter", "TCP connections closed for idleness."),
+    "reloads": Meaning("counter", "Times that the configuration was read again and taken."),
+    "uptime": Meaning("gauge", "Seconds since the start."),
+}
+UPSTREAM_MEANINGS = {
+    "sent": Meaning("counter", "Queries sent over UDP."),
+    "answered": Meaning("counter", "Responses that matched an open query."),
+    "timeouts": Meaning("counter", "Queries that were not answered in time."),
+    "mismatched": Meaning("counter", "Datagrams that matched no open query: late, foreign or forged."),
+    "errors": Meaning("counter", "Errors of the network."),
+    "latency_sum": Meaning("counter", "Seconds that the answered queries took, summed."),
+}
+LATENCY = "From a miss's arrival to its answer, in seconds."
+LATENCY_BOUNDS = [2 ** (k + 1) * 1e-6 for k in range(23)]  # what the compiled part's buckets end at
+
+
+def documentation() -> str:
+    """Return the page of all metrics, in Markdown."""
+    lines = [
+        "# Metrics",
+        "",
+        "`funkenshield stats` shows them; with `metrics.listen` set, Prometheus reads them from `/metrics`, each",
+        "with `funkenshield_` before its name (and `_total` behind a counter's).",
+        "",
+        "| name | kind | meaning |",
+        "|---|---|---|",
+        *(f"| `{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in MEANINGS.items()),
+        f"| `miss_latency_seconds` | histogram | {LATENCY} |",
+        "",
+        "For each upstream, with the label `upstream`:",
+        "",
+        "| name | kind | meaning |",
+        "|---|---|---|",
+        *(f"| `upstream_{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in UPSTREAM_MEANINGS.items()),
+    ]
+    return "\n".join([*lines, ""])
+
+
+class _Exporter(Collector):
+    """Turns a snapshot into Prometheus' families."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._snapshot()
+        for name, meaning in MEANINGS.items():
+            family = _family(f"funkenshield_{name}", meaning, [])
+            family.add_metric([], found[name])
+            yield family
+        yield from _upstream_families(found["upstreams"])
+        yield _latencies(found["latencies"], found["latency_sum"])
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+def _family(name: str, meaning: Meaning, labels: list[str]) -> CounterMetricFamily | GaugeMetricFamily:
+    kind = CounterMetricFamily if meaning.kind == "counter" else GaugeMetricFamily
+    return kind(name, meaning.text, labels=labels)
+
+
+def _upstream_families(upstreams: dict[str, dict[str, float]]) -> Iterator[Metric]:
+    for name, meaning in UPSTREAM_MEANINGS.items():
+        family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream"])
+        for endpoint, counters in upstreams.items():
+            family.add_metric([endpoint], counters[name])
+        yield family
+
+
+def _latencies(counts: list[int], total: float) -> HistogramMetricFamily:
+    buckets = []
+    so_far = 0
+    for bound, count in zip([*map(str, LATENCY_BOUNDS), "+Inf"], counts, strict=True):
+        so_far += count
+        buckets.append((bound, so_far))
+    family = HistogramMetricFamily("funkenshield_miss_latency_seconds", LATENCY)
+    family.add_metric([], buckets, total)
+    return family
+
+
+def serve(endpoint: Endpoint, snapshot: Callable[[], Snapshot]) -> WSGIServer:
+    """Serve /metrics over HTTP in a thread of its own; OSError where the port is taken."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Exporter(snapshot))
+    server, _ = start_http_server(endpoint.port, endpoint.host, registry=registry)
+    return server

@@ -1,0 +1,38 @@
+"""What an operator wants out of the cache now: everything, a zone, a name, or a name and type."""
+
+import asyncio
+import time
+
+import dns.exception
+import dns.name
+import dns.rdatatype
+
+from ._cache import Cache
+from .errors import FunkenShieldError
+
+BUDGET = 0.002  # seconds at a stretch, so that misses do not wait
+
+
+class PurgeError(FunkenShieldError):
+    """What is to be purged cannot be understood."""
+
+
+async def purge(cache: Cache, name: str = ".", qtype: str | None = None, *, below: bool = True) -> int:
+    """Take out the answers for a name, with `below` for all names under it too; return how many.
+
+    What is stored while this runs may be new, and stays. Raises PurgeError for a name or type that is none.
+    """
+    try:
+        wire = dns.name.from_text(name).canonicalize().to_wire()
+        number = -1 if qtype is None else int(dns.rdatatype.from_text(qtype))
+    except (dns.exception.DNSException, ValueError, UnicodeError) as error:
+        raise PurgeError(f"cannot purge {name} {qtype or ''}: {error}") from None
+    purged = 0
+    end = time.perf_counter() + BUDGET
+    for segment in range(cache.segments_total):
+        purged += cache.purge(segment, wire, below=below, qtype=number)
+        if time.perf_counter() >= end:
+            await asyncio.sleep(0)
+            end = time.perf_counter() + BUDGET
+    cache.collect()
+    return purged

@@ -1,0 +1,175 @@
+"""Clients over TCP (RFC 7766): pipelined, answered in any order, bounded in every direction.
+
+It knows connections and framing. What a query gets is decided where UDP's is: `submit` leads there. A
+slow reader, a half-open or a silent client costs nothing but its own connection.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+from ._inflight import Inflight
+from .config import TcpSection
+
+SWEEP = 0.5  # seconds between two looks for idle connections
+
+
+class TcpServer:
+    """All connections of clients, by number; the forwarder writes to them."""
+
+    def __init__(self, inflight: Inflight, dispatch: Callable[[], None], settings: TcpSection) -> None:
+        self.inflight = inflight
+        self.dispatch = dispatch
+        self.settings = settings
+        self.connections: dict[int, Connection] = {}
+        self.by_client: Counter[str] = Counter()
+        self.accepted = self.refused = self.timed_out = 0
+        self._next = 0
+
+    def protocol(self) -> "Connection":
+        """Return the protocol of one more connection."""
+        self._next += 1
+        return Connection(self, self._next)
+
+    def write(self, stream: int, framed: bytes) -> None:
+        """Give a connection an answer, if it is still there."""
+        connection = self.connections.get(stream)
+        if connection is not None:
+            connection.answer(framed)
+
+    async def drained(self, stream: int) -> bool:
+        """Wait until a connection takes more; False: it is gone."""
+        connection = self.connections.get(stream)
+        if connection is not None:
+            await connection.writable.wait()
+        return stream in self.connections
+
+    async def close_idle(self) -> None:
+        """Close connections without traffic, for ever."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(SWEEP)
+            before = clock() - self.settings.idle
+            for connection in [each for each in self.connections.values() if each.is_idle(before)]:
+                self.timed_out += 1
+                connection.abort()
+
+    def close(self) -> None:
+        """Close all connections, once what was written has gone out."""
+        for connection in list(self.connections.values()):
+            connection.finish()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, server: TcpServer, number: int) -> None:
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._server = server
+        self._number = number
+        self._client = ""
+        self._buffer = bytearray()
+        self._waiting = 0
+        self._ended = False
+        self._active = asyncio.get_running_loop().time
+        self._last = self._active()
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or end it where there are too many."""
+        server, settings = self._server, self._server.settings
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self._client = str(transport.get_extra_info("peername")[0])
+        if (
+            len(server.connections) >= settings.connections
+            or server.by_client[self._client] >= settings.per_client
+        ):
+            server.refused += 1
+            transport.abort()
+            return
+        server.accepted += 1
+        server.connections[self._number] = self
+        server.by_client[self._client] += 1
+        transport.set_write_buffer_limits(high=settings.write_buffer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; answers that still come for it go nowhere."""
+        self.writable.set()
+        if self._server.connections.pop(self._number, None):
+            self._server.by_client[self._client] -= 1
+            if not self._server.by_client[self._client]:
+                del self._server.by_client[self._client]
+
+    def data_received(self, data: bytes) -> None:
+        """Take every whole query that has come."""
+        self._last = self._active()
+        self._buffer += data
+        self._take_queries()
+
+    def _take_queries(self) -> None:
+        """Submit what is whole, as long as neither too many wait nor too much is unread."""
+        taken = 0
+        buffer = self._buffer
+        while self._may_ask() and len(buffer) - taken >= 2:
+            end = taken + 2 + (buffer[taken] << 8 | buffer[taken + 1])
+            if len(buffer) < end:
+                break
+            self._waiting += self._server.inflight.submit(self._number, bytes(buffer[taken + 2 : end]))
+            taken = end
+        if taken:
+            del buffer[:taken]
+            self._server.dispatch()
+        self._pace()
+
+    def _may_ask(self) -> bool:
+        return self._waiting < self._server.settings.queries and self.writable.is_set()
+
+    def _pace(self) -> None:
+        """Read on only while the client may ask; what it sends meanwhile stays in the kernel, then with it."""
+        if self._transport.is_closing():
+            return
+        if self._may_ask():
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+        if self._ended and not self._waiting:
+            self._transport.close()
+
+    def answer(self, framed: bytes) -> None:
+        """Write an answer, behind its two octets of length."""
+        was_full = not self._may_ask()
+        self._last = self._active()
+        self._waiting = max(self._waiting - 1, 0)
+        self._transport.write(framed)
+        if was_full or self._ended:
+            asyncio.get_running_loop().call_soon(self._take_queries)
+
+    def pause_writing(self) -> None:
+        """Take no more queries from a client that does not read."""
+        self.writable.clear()
+        self._pace()
+
+    def resume_writing(self) -> None:
+        """Go on where it reads again."""
+        self._last = self._active()
+        self.writable.set()
+        self._take_queries()
+
+    def eof_received(self) -> bool:
+        """Keep the connection until what was asked is answered (RFC 7766 6.2.3)."""
+        self._ended = True
+        return self._waiting > 0
+
+    def is_idle(self, before: float) -> bool:
+        """Tell whether nothing moved since `before`, and nothing is being waited for."""
+        return self._last < before and (not self._waiting or not self.writable.is_set())
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()
+
+    def finish(self) -> None:
+        """End the connection once what was written has gone out."""
+        self._transport.close()

@@ -1,0 +1,54 @@
+"""Build the compiled part; everything else is said in pyproject.toml.
+
+FUNKENSHIELD_BUILD chooses the build: "release" (default), "debug" (bounds checks, assertions),
+"asan" or "tsan" (the debug build under a sanitizer), "profile" (line numbers kept for profilers).
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+SANITIZE = {"asan": "address,undefined", "tsan": "thread"}
+KIND = os.environ.get("FUNKENSHIELD_BUILD", "release")
+if KIND not in {"release", "debug", "profile", *SANITIZE}:
+    raise SystemExit(f"FUNKENSHIELD_BUILD={KIND}: use release, debug, asan, tsan or profile")
+CHECKED = KIND not in {"release", "profile"}
+
+compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-sign-compare", "-O1" if CHECKED else "-O3"]
+link_args = []
+if KIND in SANITIZE:
+    compile_args += [f"-fsanitize={SANITIZE[KIND]}", "-fno-omit-frame-pointer"]
+    link_args += [f"-fsanitize={SANITIZE[KIND]}"]
+if KIND != "release":
+    compile_args += ["-g"]
+
+sources = sorted(Path("funkenshield").glob("_*.pyx"))
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"funkenshield.{source.stem}",
+                [str(source)],
+                extra_compile_args=compile_args,
+                extra_link_args=link_args,
+                depends=[str(header) for header in Path("funkenshield").glob("*.pxd")],
+            )
+            for source in sources
+        ],
+        build_dir="build",
+        force=CHECKED,
+        compiler_directives={
+            "language_level": "3",
+            "binding": False,
+            "embedsignature": True,
+            "boundscheck": CHECKED,
+            "wraparound": False,
+            "initializedcheck": CHECKED,
+            "cdivision": True,
+            "overflowcheck": False,
+            "freethreading_compatible": True,
+        },
+    ),
+)

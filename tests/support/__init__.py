@@ -1,0 +1,1 @@
+"""What the tests stand on: nameservers scripted and real, a relay that records, the daemon as a process."""

@@ -1,0 +1,106 @@
+"""Know how to ask one question of one address, over UDP or TCP, and how to find a free port.
+
+Nothing here knows who answers: shield, relay, scripted upstream and real nameserver are asked alike.
+"""
+
+import contextlib
+import socket
+from typing import NamedTuple
+
+import dns.message
+
+LARGEST = 65535  # octets in a message
+
+
+class Address(NamedTuple):
+    """A numeric host and a port; its text is what the daemon reads and prints."""
+
+    host: str
+    port: int
+
+    @property
+    def family(self):
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    def __str__(self):
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address_of(server):
+    """Return the Address of anything that has one, or of a bare (host, port)."""
+    return Address(*getattr(server, "address", server))
+
+
+def bind_pair(host="127.0.0.1"):
+    """Return a UDP and a listening TCP socket that share one free port of `host`."""
+    family = Address(host, 0).family
+    for _ in range(64):
+        with contextlib.ExitStack() as undo:
+            stream = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stream.bind((host, 0))
+            datagrams = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            with contextlib.suppress(OSError):
+                datagrams.bind(stream.getsockname()[:2])
+                stream.listen()
+                undo.pop_all()
+                return datagrams, stream
+    raise OSError(f"no port of {host} is free on both UDP and TCP")
+
+
+def free_port(host="127.0.0.1"):
+    """Return a port of `host` that nobody holds, neither on UDP nor on TCP."""
+    datagrams, stream = bind_pair(host)
+    with datagrams, stream:
+        return stream.getsockname()[1]
+
+
+def frame(wire):
+    """Return `wire` with the two octets of length before it (RFC 1035 4.2.2)."""
+    return len(wire).to_bytes(2) + wire
+
+
+def udp_wire(server, wire, timeout=5.0):
+    """Send one datagram and return the first that comes back; raise TimeoutError after `timeout` seconds."""
+    address = address_of(server)
+    with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout)
+        sock.connect(address)
+        sock.send(wire)
+        return sock.recv(LARGEST)
+
+
+def tcp_wire(server, wire, timeout=5.0):
+    """Send one message on a connection of its own and return the first that comes back.
+
+    Raise TimeoutError after `timeout` seconds of silence, EOFError when the server closes too early.
+    """
+    with socket.create_connection(address_of(server), timeout) as sock, sock.makefile("rb") as stream:
+        sock.sendall(frame(wire))
+        length = int.from_bytes(stream.read(2))
+        reply = stream.read(length)
+    if not length or len(reply) < length:
+        raise EOFError(f"{address_of(server)} closed after {len(reply)} of {length} octets")
+    return reply
+
+
+def exchange(query, *, server, tcp=False, timeout=5.0):
+    """Send a Message and return the Message that answers it; the ID is asserted to be our own."""
+    wire = (tcp_wire if tcp else udp_wire)(server, query.to_wire(), timeout)
+    reply = dns.message.from_wire(wire)
+    assert reply.id == query.id, f"asked with ID {query.id}, answered with {reply.id}"
+    return reply
+
+
+def ask(name, rdtype="A", *, server, tcp=False, edns=None, dnssec=False, options=(), timeout=5.0, **header):
+    """Ask `server` for one name and type and return the answering Message.
+
+    `edns` is the payload size to offer, in octets (None: no OPT); `dnssec` sets DO. `header` takes the `id`,
+    `flags` and `rdclass` of dns.message.make_query.
+    """
+    if edns is None and (dnssec or options):
+        edns = 1232
+    query = dns.message.make_query(
+        name, rdtype, payload=edns, want_dnssec=dnssec, options=list(options) or None, **header
+    )
+    return exchange(query, server=server, tcp=tcp, timeout=timeout)

@@ -1,0 +1,182 @@
+"""Know how to start nameservers of other people (NSD, Knot DNS, BIND), each with one test zone on loopback.
+
+Each runs in the foreground as the user who runs the tests, keeps all its files in a temporary folder, lets
+loopback transfer the zone, and is ended with the context.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from support.client import Address, ask, free_port
+
+READY_WITHIN = 15.0  # seconds
+
+_BIG = "\n".join(f'big TXT "{n:02} {"x" * 240}"' for n in range(12))
+_MANY = "\n".join(f'host{n} TXT "{n:03} {"y" * 200}"' for n in range(400))  # more than one message of AXFR
+ZONE = rf"""
+$ORIGIN shield.test.
+$TTL 300
+@           SOA   ns1 hostmaster 1 3600 600 86400 60
+@           NS    ns1
+@           NS    ns2
+@           MX    10 mail
+@           MX    20 mail.elsewhere.test.
+@           CAA   0 issue "ca.test"
+ns1         A     192.0.2.1
+ns1         AAAA  2001:db8::1
+ns2         A     192.0.2.2
+www         A     192.0.2.80
+www         A     192.0.2.81
+www         AAAA  2001:db8::80
+mail        A     192.0.2.25
+text        TXT   "first string" "second; \"string\"" ""
+text        TXT   "another"
+alias       CNAME alias2
+alias2      CNAME www
+*.wild      A     192.0.2.99
+leaf.empty  A     192.0.2.7
+child       NS    ns.child
+ns.child    A     192.0.2.53
+old         DNAME new
+host.new    A     192.0.2.9
+_dns._udp   SRV   1 2 53 ns1
+private     TYPE65280 \# 4 0A000001
+{_BIG}
+{_MANY}
+"""
+
+NSD = """
+server:
+    ip-address: {address.host}
+    port: {address.port}
+    username: ""
+    database: ""
+    pidfile: ""
+    zonesdir: "{folder}"
+    xfrdir: "{folder}"
+    xfrdfile: "{folder}/xfrd"
+    zonelistfile: "{folder}/zones"
+    server-count: 1
+remote-control:
+    control-enable: no
+zone:
+    name: shield.test
+    zonefile: "{folder}/zone"
+    provide-xfr: 127.0.0.1 NOKEY
+"""
+
+KNOT = """
+server:
+    rundir: {folder}
+    listen: {address.host}@{address.port}
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+database:
+    storage: {folder}
+acl:
+  - id: loopback
+    address: 127.0.0.1
+    action: transfer
+zone:
+  - domain: shield.test
+    file: {folder}/zone
+    zonefile-sync: -1
+    journal-content: none
+    acl: loopback
+"""
+
+BIND = """
+options {{
+    directory "{folder}";
+    managed-keys-directory "{folder}";
+    pid-file none;
+    session-keyfile none;
+    listen-on port {address.port} {{ {address.host}; }};
+    listen-on-v6 {{ none; }};
+    dnssec-validation no;
+    recursion no;
+    minimal-responses no;
+    notify no;
+    allow-transfer {{ 127.0.0.1; }};
+}};
+controls {{ }};
+zone "shield.test" {{ type primary; file "{folder}/zone"; }};
+"""
+
+
+@dataclass(frozen=True)
+class Nameserver:
+    """A real nameserver that answers for the test zone."""
+
+    name: str
+    address: Address
+
+
+def program(name):
+    """Return the path of an installed program; its absence is a failure, never a skip."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if path is None:
+        pytest.fail(f"{name} is not installed; run tools/install-nameservers")
+    return path
+
+
+@contextlib.contextmanager
+def _run(name, options, config, zone_text=ZONE) -> Iterator[Nameserver]:
+    """Run one nameserver with `zone_text` as shield.test. until the context is left."""
+    path = program(name)
+    address = Address("127.0.0.1", free_port())
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as temporary:
+        folder = Path(temporary)
+        (folder / "zone").write_text(zone_text)
+        (folder / "conf").write_text(config.format(folder=folder, address=address))
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [path, *options, folder / "conf"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            _wait_until_it_answers(process, address, folder / "log")
+            yield Nameserver(name, address)
+        finally:
+            _end(process)
+
+
+def _wait_until_it_answers(process, address, log):
+    deadline = time.monotonic() + READY_WITHIN
+    while True:
+        with contextlib.suppress(OSError):
+            if ask("shield.test.", "SOA", server=address, timeout=0.2).answer:
+                return
+        assert process.poll() is None, f"exited {process.returncode}\n{log.read_text(errors='replace')}"
+        assert time.monotonic() < deadline, f"no answer in time\n{log.read_text(errors='replace')}"
+        time.sleep(0.02)
+
+
+def _end(process):
+    """Terminate the process, and kill what is left of its session."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+nsd = partial(_run, "nsd", ("-d", "-c"), NSD)
+knot = partial(_run, "knotd", ("-c",), KNOT)
+bind = partial(_run, "named", ("-g", "-c"), BIND)
