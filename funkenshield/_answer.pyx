@@ -9,9 +9,9 @@ from libc.string cimport memcpy, memset
 
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ._wire cimport (
-    AAAA, COOKIE, DO, EDE, HEADER, KEEPALIVE, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PADDING,
-    MESSAGE_MAX, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16, get32,
-    message_flags, parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
+    AAAA, COOKIE, DO, EDE, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PADDING, QR, RCODE,
+    RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16, get32, message_flags,
+    parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
 )
 
 cdef enum:
@@ -54,7 +54,7 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
     cdef:
         const uint8_t* fixed
         uint32_t ttl, wall_seconds = <uint32_t> (wall // NANOSECONDS)
-        uint16_t section, i, rtype, rdlength
+        uint16_t section, _i, rtype, rdlength
         size_t start = at
         size_t owner
         int32_t end
@@ -63,7 +63,7 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
     found.negative = FOREVER
     found.signed_for = FOREVER
     for section in range(3):
-        for i in range(get16(wire + 6 + 2 * section)):
+        for _i in range(get16(wire + 6 + 2 * section)):
             owner = at
             end = skip_name(wire, length, at)
             if end < 0 or <size_t> end + RECORD > length:

@@ -8,6 +8,7 @@ of the index is reused only when every reader that was inside at that time has l
 a reader sees never changes under its eyes, and nothing has to be checked afterwards.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
@@ -115,6 +116,7 @@ cdef inline void mark_used(const Answer* answer) noexcept nogil:
         poke_octet(&(<Answer*> answer).used, 1)
 
 
+@cython.final
 cdef class Cache:
     cdef:
         Index index

@@ -9,19 +9,20 @@ what was asked for since its last turn gets another one. So a flood of names tha
 through a tenth of the memory and leaves everything else alone.
 """
 
+cimport cython
 import os
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from ._answer cimport (
-    ANSWER_MAX, FAILURE, KEEP, Answer, Built, Extra, answer_key, answer_size, answers_question, build, render
+    ANSWER_MAX, FAILURE, KEEP, Answer, Extra, answer_key, answer_size, answers_question, build, render
 )
-from ._atomic cimport barrier, peek_octet, poke_octet, publish, witness
+from ._atomic cimport barrier, peek_octet, publish, witness
 from ._clock cimport Clock, ticks
-from ._wire cimport KEY_PREFIX, MESSAGE_MAX, PLAIN, Query, fold, get16, hash_key, parse_query
+from ._wire cimport KEY_PREFIX, MESSAGE_MAX, PLAIN, Query, get16, hash_key, parse_query
 
 cdef enum:
     MEMORY_MIN = 1 << 22
@@ -30,6 +31,7 @@ cdef enum:
     RESERVE = 3                    # segments that stand ready, so that a reader inside holds nobody up
 
 
+@cython.final
 cdef class Cache:
     """A bounded store of answers that one thread writes and all may read.
 
@@ -111,7 +113,6 @@ cdef class Cache:
             size_t size = answer_size(answer)
             Queue* queue = &self.newcomers
             const Answer* old
-            Answer* copy
             int32_t segment
         if slot != NULL:
             old = answer_at(&self.index, slot[0])

@@ -1,5 +1,6 @@
 """The clock that everything else is told by: one reading for a batch, and a hand that tests may move."""
 
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
@@ -11,6 +12,7 @@ cdef inline uint32_t ticks(uint64_t nanoseconds) noexcept nogil:
     return <uint32_t> (nanoseconds * TICKS_PER_SECOND // NANOSECONDS)
 
 
+@cython.final
 cdef class Clock:
     cdef uint64_t start            # the kernel's monotonic clock when this one was made, nanoseconds
     cdef uint64_t moved            # what `advance` added to it, nanoseconds; written by one thread

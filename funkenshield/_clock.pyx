@@ -4,6 +4,7 @@ It knows the kernel's two clocks and nothing of DNS. Ages and expiries follow th
 that a wall clock set back an hour changes no answer; only RRSIG expiration asks for the time of day.
 """
 
+cimport cython
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from ._atomic cimport peek, poke
@@ -15,6 +16,7 @@ cdef uint64_t _read(int which) noexcept nogil:
     return <uint64_t> t.tv_sec * NANOSECONDS + <uint64_t> t.tv_nsec
 
 
+@cython.final
 cdef class Clock:
     """Time since this clock was made, which starts one hour in so that a subtraction never wraps."""
 

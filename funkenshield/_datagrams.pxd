@@ -1,5 +1,6 @@
 """A batch of datagrams: received in one system call, sent in one, its buffers made once and kept."""
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 cdef enum:
@@ -30,6 +31,8 @@ cdef struct Peer:                  # who sent a datagram, and to which of our ad
     uint8_t address[PEER_MAX]
     uint8_t control[CONTROL_MAX]
 
+
+@cython.final
 cdef class Datagrams:
     cdef:
         size_t size                # octets that a buffer holds

@@ -3,8 +3,9 @@
 It knows sockets' addresses and control messages, and nothing of what the octets mean.
 """
 
+cimport cython
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int32_t, uint8_t, uint16_t
+from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -22,6 +23,7 @@ cdef extern from "<netinet/in.h>":
     int IPPROTO_IP, IP_PKTINFO
 
 
+@cython.final
 cdef class Datagrams:
     """Sixty-four datagrams of at most `size` octets each.
 
@@ -31,7 +33,6 @@ cdef class Datagrams:
     """
 
     def __cinit__(self, size_t size) -> None:
-        cdef int32_t i
         if not 1 <= size <= 65536:
             raise ValueError(f"a datagram has 1 to 65536 octets, not {size}")
         self.size = size

@@ -7,8 +7,9 @@ to the control gear, and the worker never waits for that. It allocates nothing a
 no lock, and blocks on nothing but its sockets.
 """
 
+cimport cython
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.unistd cimport close, write
@@ -20,7 +21,7 @@ from ._clock cimport Clock, ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
 from ._inflight cimport Inflight
 from ._outbox cimport Client
-from ._outcome cimport DROP, MISS, PASS_ON, REPLY, Outcome, Tally, answer, meet, tally_as_dict
+from ._outcome cimport DROP, REPLY, Outcome, Tally, answer, meet, tally_as_dict
 from ._ring cimport Ring, ring_publish, ring_reserve
 from ._wire cimport OPCODE, QR, RD, UNANSWERABLE, Query, Verdict, cut
 
@@ -46,6 +47,7 @@ cdef enum:
     REPLY_MAX = 4096
 
 
+@cython.final
 cdef class Worker:
     """One thread's share of the listeners: its own sockets, batches, ring and counters.
 

@@ -5,6 +5,7 @@
 Python decides where a batch of queries goes; carrying it there and back is done here.
 """
 
+cimport cython
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, Extra
@@ -12,17 +13,13 @@ from ._cache cimport Cache
 from ._datagrams cimport Datagrams
 from ._outbox cimport Client, Outbox
 from ._outcome cimport Tally
-from ._random cimport Randomness
 from ._ring cimport Ring
+from ._sockets cimport Sockets
 from ._wire cimport Query
 
 cdef enum:
     WIRE_MAX = 384                 # octets of the longest query that is carried here
-    SOCKETS_MAX = 1024
-    SOCKETS_EACH = 64              # at most, of one upstream, that get new queries
-    UPSTREAMS_MAX = 256
     TRIES_MAX = 4
-    CHAINS = 256                   # in which a socket keeps its attempts, by ID
     WHEEL = 2048                   # turns of the timing wheel before it comes round
     TURN = 16000000                # nanoseconds: 2,048 turns are 32 seconds
     LATENCIES = 24                 # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
@@ -54,35 +51,16 @@ cdef struct Open:
     uint64_t deadline              # nanoseconds
     uint8_t wire[WIRE_MAX]         # as it goes upstream; each attempt sets its ID
 
-cdef struct Attempt:
-    int32_t open                   # whose
-    int32_t next                   # in the pool, or in its socket's chain
-    int32_t before                 # the same query's attempt before; -1: none
-    int16_t socket
-    uint16_t id
-    uint64_t sent                  # nanoseconds
 
-cdef struct Socket:
-    int32_t fd                     # -1: none
-    int16_t upstream
-    uint8_t retired                # gets no new queries, and is closed with its last attempt
-    uint32_t open                  # attempts
-    int32_t chains[CHAINS]
-
-cdef struct Upstream:
-    int32_t[SOCKETS_EACH] sockets  # that get new queries
-    uint32_t socket_count
-    uint64_t sent, answered, timeouts, mismatched, errors
-    uint64_t latency               # of the answered, summed, nanoseconds
-
-
+@cython.final
 cdef class Inflight:
     cdef:
         readonly Cache cache
         readonly Outbox outbox
+        readonly Sockets sockets
         Datagrams inbox, outgoing
         list rings
-        int epoll_fd, wake_fd
+        int wake_fd
         # open queries
         Open* pool
         int32_t* chains
@@ -93,12 +71,6 @@ cdef class Inflight:
         int32_t* failed
         uint32_t queued_count, failed_count
         list carried, specials
-        # attempts and the sockets they went through
-        Attempt* attempts
-        int32_t idle_attempt, untouched_attempt
-        Socket* sockets
-        Upstream* upstreams
-        Randomness randomness
         # time
         int32_t[WHEEL] wheel
         uint64_t turned, timeout, deadline
@@ -112,15 +84,15 @@ cdef class Inflight:
 
     cdef Ring* join(self) except NULL
     cdef void wake(self) noexcept nogil
-    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length) except -1
+    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef int32_t _take_idle(self) noexcept nogil
     cdef int32_t _find_open(self, const Query* query) noexcept nogil
     cdef int _answer(self, const Client* client, const Answer* answer, const Query* query,
                      const Extra* extra, uint64_t now) except -1
-    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra) except -1
+    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef int _resolve(self, int32_t i, const Query* query, const uint8_t* wire, size_t length,
-                      bint over_tcp) except -1
-    cdef int _fail(self, int32_t i) except -1
+                      bint over_tcp, uint64_t now) except -1
+    cdef int _fail(self, int32_t i, uint64_t now) except -1
     cdef int _expired(self, int32_t i, uint64_t now) except -1
     cdef void _close(self, int32_t i) noexcept nogil
     cdef void _schedule(self, int32_t i, uint64_t when) noexcept nogil
@@ -128,12 +100,10 @@ cdef class Inflight:
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, Stage stage, int32_t tried,
                             int32_t upstream) noexcept nogil
     cdef bint _attempt(self, int32_t i, int32_t socket, uint64_t now) noexcept nogil
-    cdef int32_t _match(self, int32_t socket, uint16_t message_id) noexcept nogil
-    cdef void _forget(self, int32_t attempt) noexcept nogil
-    cdef void _close_if_done(self, int32_t socket) noexcept nogil
+    cdef void _end_attempt(self, int32_t attempt) noexcept nogil
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil
-    cdef int _hand_over(self, int32_t i, bytes truncated) except -1
+    cdef int _hand_over(self, int32_t i, bytes truncated, uint64_t now) except -1
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1
     cdef int32_t _held(self, uint64_t handle) noexcept nogil

@@ -1,11 +1,11 @@
 """Queries that wait for an upstream: each question once, with everybody who asked it meanwhile.
 
-It knows open queries, the sockets they went through, and time; it matches a response on socket, ID and
-question (RFC 5452), has it stored, and answers all who wait. It does not choose an upstream, nor open
-a socket, nor speak TCP: that is asked of Python, once for a batch.
+It knows open queries and time: a response that answers one has it stored, and all who wait answered. It
+does not choose an upstream, nor open a socket, nor speak TCP: that is asked of Python, once for a batch.
 """
 
-from libc.errno cimport EAGAIN, ECONNREFUSED, EINTR, ENOBUFS, errno
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -18,24 +18,16 @@ from ._cache cimport Cache, find, mark_used
 from ._clock cimport ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
 from ._outbox cimport Client, Outbox
-from ._outcome cimport DROP, REPLY, Outcome, answer, meet, tally_as_dict
-from ._random cimport random16
+from ._outcome cimport DROP, REPLY, Outcome, answer as decide, meet, tally_as_dict
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
+from ._sockets cimport Socket, Sockets, Upstream
 from ._wire cimport (
     HEADER, MESSAGE_MAX, PLAIN, REFUSED, Query, cut, forwardable, hash_key,
     message_id, parse_query, put_error, same_folded, set_id
 )
 
 cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        int32_t i32 "fd"
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int count, int timeout)
-    int EPOLLIN, EPOLLET, EPOLL_CTL_ADD, EPOLL_CLOEXEC
+    int EPOLLIN, EPOLLET
 
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int count, int flags)
@@ -49,6 +41,7 @@ cdef enum:
     NETWORK_ERROR = 23
 
 
+@cython.final
 cdef class Inflight:
     """Open queries: at most `capacity` clients wait at any time.
 
@@ -60,9 +53,10 @@ cdef class Inflight:
         cdef int32_t i
         if not 1 <= capacity <= 1 << 22:
             raise ValueError(f"1 to {1 << 22} queries can be open, not {capacity}")
-        self.epoll_fd = self.wake_fd = -1
+        self.wake_fd = -1
         self.cache = cache
         self.capacity = capacity
+        self.sockets = Sockets(capacity * TRIES_MAX)
         self.outbox = Outbox()
         self.inbox = Datagrams(65536)
         self.outgoing = Datagrams(1)
@@ -74,52 +68,30 @@ cdef class Inflight:
         self.chains = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
-        self.attempts = <Attempt*> calloc(<size_t> capacity * TRIES_MAX, sizeof(Attempt))
-        self.sockets = <Socket*> calloc(SOCKETS_MAX, sizeof(Socket))
-        self.upstreams = <Upstream*> calloc(UPSTREAMS_MAX, sizeof(Upstream))
-        if not (self.pool and self.chains and self.queued and self.failed and self.attempts
-                and self.sockets and self.upstreams):
+        if not (self.pool and self.chains and self.queued and self.failed):
             raise MemoryError(f"no memory for {capacity} open queries")
         for i in range(self.chain_mask):
             self.chains[i] = -1
         for i in range(WHEEL):
             self.wheel[i] = -1
-        for i in range(SOCKETS_MAX):
-            self.sockets[i].fd = -1
         self.chain_mask -= 1
-        self.idle = self.idle_attempt = -1
+        self.idle = -1
         self.turned = cache.clock.now() // TURN
         self.set_limits()
-        self._open_descriptors()
+        self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.wake_fd < 0:
+            raise OSError(errno, "no descriptor for the open queries")
+        self.sockets.watch(self.wake_fd, WAKE, EPOLLIN | EPOLLET)  # by edge: nobody has to read it empty
 
     def __dealloc__(self) -> None:
-        cdef int32_t s
-        if self.sockets != NULL:
-            for s in range(SOCKETS_MAX):
-                if self.sockets[s].fd >= 0:
-                    close(self.sockets[s].fd)
         for ring in self.rings or ():
             free(<void*> <size_t> ring)
-        if self.epoll_fd >= 0:
-            close(self.epoll_fd)
         if self.wake_fd >= 0:
             close(self.wake_fd)
         free(self.pool)
         free(self.chains)
         free(self.queued)
         free(self.failed)
-        free(self.attempts)
-        free(self.sockets)
-        free(self.upstreams)
-
-    def _open_descriptors(self) -> None:
-        cdef epoll_event event
-        self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
-        self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        event.events = EPOLLIN | EPOLLET  # by edge: nobody has to read it empty
-        event.data.i32 = WAKE
-        if self.epoll_fd < 0 or self.wake_fd < 0 or epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.wake_fd, &event):
-            raise OSError(errno, "no descriptor for the open queries")
 
     cdef Ring* join(self) except NULL:
         """Return a ring for one more worker."""
@@ -137,7 +109,7 @@ cdef class Inflight:
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when `receive` or `collect` has work."""
-        return self.epoll_fd
+        return self.sockets.fileno()
 
     def set_limits(self, *, double timeout=1.0, double deadline=2.5, uint16_t tries=2,
                    bint refuse_overload=True, bint retry_truncated=True) -> None:
@@ -159,6 +131,7 @@ cdef class Inflight:
             uint8_t* record
             uint32_t size
             uint32_t left = COLLECTED_AT_ONCE
+            uint64_t now = self.cache.clock.now()
         for address in self.rings:
             ring = <Ring*> <size_t> address
             while left:
@@ -167,7 +140,7 @@ cdef class Inflight:
                     if ring_sleep(ring):
                         break
                     continue
-                self.admit(<Client*> record, record + sizeof(Client), size - sizeof(Client))
+                self.admit(<Client*> record, record + sizeof(Client), size - sizeof(Client), now)
                 ring_taken(ring, size)
                 left -= 1
         if not left:
@@ -189,21 +162,20 @@ cdef class Inflight:
         client.fd = -1
         client.stream = stream
         client.arrived = self.cache.clock.now()
-        outcome = answer(&self.cache.index, &query, meet(&self.cache.index, &query, wire, len(wire)),
+        outcome = decide(&self.cache.index, &query, meet(&self.cache.index, &query, wire, len(wire)),
                          self.outbox.open(&client), MESSAGE_MAX, &self.cache.manner, ticks(client.arrived),
                          &self.tally, &length)
         if outcome == REPLY:
             self.outbox.post(&client, length)
         elif outcome != DROP:
-            self.admit(&client, wire, len(wire))
+            self.admit(&client, wire, len(wire), client.arrived)
         return outcome != DROP
 
-    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length) except -1:
+    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
         """Let a query in: to its answer if that came meanwhile, to others who ask the same, or to the queue."""
         cdef:
             Query query
             const Answer* stored
-            uint64_t now = self.cache.clock.now()
             int32_t first, i
             Open* entry
         if parse_query(&query, wire, length) != PLAIN:
@@ -241,7 +213,7 @@ cdef class Inflight:
         entry.deadline = now + self.deadline
         self._schedule(i, entry.deadline)
         if client.fd < 0:
-            return self._hand_over(i, None)
+            return self._hand_over(i, None, now)
         entry.stage = QUEUED
         self.queued[self.queued_count] = i
         self.queued_count += 1
@@ -299,11 +271,9 @@ cdef class Inflight:
         return self.outbox.post(client, render(self.outbox.open(client), limit, answer, query,
                                                &self.cache.manner, ticks(now), extra))
 
-    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra) except -1:
+    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
         """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
-        cdef:
-            Query query
-            uint64_t now = self.cache.clock.now()
+        cdef Query query
         while i >= 0:
             set_id(self.pool[i].wire, self.pool[i].asked_id)
             parse_query(&query, self.pool[i].wire, self.pool[i].length)
@@ -313,36 +283,34 @@ cdef class Inflight:
         return 0
 
     cdef int _resolve(self, int32_t i, const Query* query, const uint8_t* wire, size_t length,
-                      bint over_tcp) except -1:
+                      bint over_tcp, uint64_t now) except -1:
         """Let a response that answers the question end an open query; store it if that is allowed."""
         cdef:
             Extra own
             Answer* answer = self.cache.scratch
-            uint64_t now = self.cache.clock.now()
             Built built = build(answer, query, wire, length, &self.cache.bounds, now,
                                 self.cache.clock.wall(), &own)
         if built == IS_TRUNCATED and self.retry_truncated and not over_tcp:
             self.truncated += 1
-            return self._hand_over(i, wire[:length])
+            return self._hand_over(i, wire[:length], now)
         answer.hash = self.pool[i].hash
         if built == KEEP:
             self.cache.put(answer, ticks(now))
-        self._answer_all(i, answer, &own if own.length else NULL)
+        self._answer_all(i, answer, &own if own.length else NULL, now)
         self._close(i)
         return 0
 
-    cdef int _fail(self, int32_t i) except -1:
+    cdef int _fail(self, int32_t i, uint64_t now) except -1:
         """Tell everybody who waits that no upstream answered, and remember it for a while (RFC 9520)."""
         cdef:
             Query query
-            uint64_t now = self.cache.clock.now()
             int32_t ede = NETWORK_ERROR if self.pool[i].unreachable else NO_REACHABLE_AUTHORITY
         parse_query(&query, self.pool[i].wire, self.pool[i].length)
         query.hash = self.pool[i].hash
         build_failure(self.cache.scratch, &query, ede, &self.cache.bounds, now)
         self.cache.put(self.cache.scratch, ticks(now))
         self.failures += 1
-        self._answer_all(i, self.cache.scratch, NULL)
+        self._answer_all(i, self.cache.scratch, NULL, now)
         self._close(i)
         return 0
 
@@ -357,7 +325,7 @@ cdef class Inflight:
             link[0] = self.pool[i].chained
         self._unschedule(i)
         while self.pool[i].attempt >= 0:
-            self._forget(self.pool[i].attempt)
+            self._end_attempt(self.pool[i].attempt)
         while i >= 0:
             following = self.pool[i].next
             self.pool[i].stage = IDLE
@@ -377,7 +345,7 @@ cdef class Inflight:
     def upstreams_that_failed(self) -> list[int]:
         """Return whose queries wait to be sent again, elsewhere."""
         cdef uint32_t k
-        return list({self.pool[self.failed[k]].upstream for k in range(self.failed_count)})
+        return [*{self.pool[self.failed[k]].upstream for k in range(self.failed_count)}]
 
     def send(self, int32_t upstream) -> None:
         """Send all queued queries to an upstream, in batches, each batch through a random socket."""
@@ -387,14 +355,6 @@ cdef class Inflight:
         """Send the queries that `tried` failed to answer to another upstream."""
         self.failed_count = self._transmit(self.failed, self.failed_count, FAILED, tried, upstream)
 
-    def give_up(self) -> None:
-        """Fail all queries that wait for an upstream: there is none."""
-        while self.queued_count:
-            self.queued_count -= 1
-            if self.pool[self.queued[self.queued_count]].stage == QUEUED:
-                self._fail(self.queued[self.queued_count])
-        self.outbox.flush()
-
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, Stage stage, int32_t tried,
                             int32_t upstream) noexcept nogil:
         """Send what is listed and still in this stage; return how many stay listed."""
@@ -403,9 +363,9 @@ cdef class Inflight:
             uint32_t kept = 0
             int32_t i, socket, ready, sent
             uint64_t now = self.cache.clock.now()
-            Upstream* to = &self.upstreams[upstream]
+            Upstream* to = &self.sockets.upstreams[upstream]
         while k < count:
-            socket = to.sockets[random16(&self.randomness) % to.socket_count] if to.socket_count else -1
+            socket = self.sockets.pick(upstream)
             ready = 0
             while k < count and ready < BATCH:
                 i = listed[k]
@@ -421,7 +381,7 @@ cdef class Inflight:
                 else:
                     self.outgoing.put(ready, self.pool[i].wire, self.pool[i].length)
                     ready += 1
-            sent = self.outgoing.send(self.sockets[socket].fd, ready) if ready else 0
+            sent = self.outgoing.send(self.sockets.sockets[socket].fd, ready) if ready else 0
             if sent < ready and errno != EAGAIN and errno != ENOBUFS:
                 self._unreachable(socket, now)
             to.sent += <uint64_t> sent
@@ -431,126 +391,93 @@ cdef class Inflight:
         """Give a query an ID of its own on a socket, and a time by which it must be answered."""
         cdef:
             Open* entry = &self.pool[i]
-            Socket* through = &self.sockets[socket]
-            int32_t a = self.idle_attempt
-            uint16_t chosen = random16(&self.randomness)
-            uint32_t tried = 0
-        while self._match(socket, chosen) >= 0:
-            tried += 1
-            if tried == 16:  # a socket with tens of thousands of open IDs: no place to guess in
-                return False
-            chosen = random16(&self.randomness)
-        if a >= 0:
-            self.idle_attempt = self.attempts[a].next
-        else:
-            a = self.untouched_attempt
-            self.untouched_attempt += 1
-        self.attempts[a] = Attempt(open=i, next=through.chains[chosen % CHAINS], before=entry.attempt,
-                                   socket=<int16_t> socket, id=chosen, sent=now)
-        through.chains[chosen % CHAINS] = a
-        through.open += 1
-        entry.attempt = a
-        entry.upstream = through.upstream
+            int32_t attempt = self.sockets.begin(i, entry.attempt, socket, now)
+        if attempt < 0:
+            return False
+        entry.attempt = attempt
+        entry.upstream = self.sockets.sockets[socket].upstream
         entry.stage = SENT
         entry.tries += 1
         entry.unreachable = False
-        set_id(entry.wire, chosen)
-        self._schedule(i, min(now + self.timeout, entry.deadline) if entry.tries < self.tries
-                       else entry.deadline)
+        set_id(entry.wire, self.sockets.attempts[attempt].id)
+        self._schedule(i, min(now + self.timeout, entry.deadline) if entry.tries < self.tries else entry.deadline)
         return True
 
-    cdef int32_t _match(self, int32_t socket, uint16_t message_id_) noexcept nogil:
-        """Return the attempt that waits for this ID on this socket, or -1."""
-        cdef int32_t a = self.sockets[socket].chains[message_id_ % CHAINS]
-        while a >= 0 and self.attempts[a].id != message_id_:
-            a = self.attempts[a].next
-        return a
-
-    cdef void _forget(self, int32_t a) noexcept nogil:
-        """End an attempt: a response to it is nobody's from now on."""
-        cdef:
-            Attempt* attempt = &self.attempts[a]
-            Socket* through = &self.sockets[attempt.socket]
-            int32_t* link = &through.chains[attempt.id % CHAINS]
-        while link[0] != a:
-            link = &self.attempts[link[0]].next
-        link[0] = attempt.next
-        link = &self.pool[attempt.open].attempt
-        while link[0] != a:
-            link = &self.attempts[link[0]].before
-        link[0] = attempt.before
-        attempt.next = self.idle_attempt
-        self.idle_attempt = a
-        through.open -= 1
-        self._close_if_done(attempt.socket)
+    cdef void _end_attempt(self, int32_t attempt) noexcept nogil:
+        """End one of a query's attempts."""
+        cdef int32_t* link = &self.pool[self.sockets.attempts[attempt].query].attempt
+        while link[0] != attempt:
+            link = &self.sockets.attempts[link[0]].before
+        link[0] = self.sockets.attempts[attempt].before
+        self.sockets.end(attempt)
 
     # ------------------------------------------------------------ and back
 
     def receive(self) -> None:
         """Take what the upstreams sent: matched, stored, and all who wait answered."""
         cdef:
-            epoll_event[64] events
-            int count = epoll_wait(self.epoll_fd, events, 64, 0)
+            int32_t[BATCH] readable
+            int32_t k
             uint64_t now = self.cache.clock.now()
-            int k
-        for k in range(count):
-            if events[k].data.i32 != WAKE:
-                self._receive_from(events[k].data.i32, now)
+        for k in range(self.sockets.wait(readable, BATCH)):
+            if readable[k] != WAKE:
+                self._receive_from(readable[k], now)
         self.outbox.flush()
 
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1:
         cdef:
+            Socket* through = &self.sockets.sockets[socket]
+            Upstream* sender = &self.sockets.upstreams[through.upstream]
             int32_t k, count
-            Upstream* sender = &self.upstreams[self.sockets[socket].upstream]
-        if self.sockets[socket].fd < 0:  # closed by an event before this one
+        if through.fd < 0:  # closed by an event before this one
             return 0
-        count = self.inbox.receive(self.sockets[socket].fd)
+        count = self.inbox.receive(through.fd)
         if count < 0:
             if errno != EAGAIN and errno != EINTR:
                 sender.errors += 1
                 self._unreachable(socket, now)
             return 0
         for k in range(count):
-            if self.sockets[socket].fd < 0:
-                break
             if self.inbox.headers[k].msg_hdr.msg_flags & MSG_TRUNC:
                 sender.mismatched += 1
-            else:
+            elif through.fd >= 0:
                 self._take_reply(socket, self.inbox.buffer(k), self.inbox.headers[k].msg_len, now)
         return 0
 
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1:
+        """Let a datagram end the query that it answers; any other counts as a mismatch, and changes nothing."""
         cdef:
             Query query
-            Upstream* sender = &self.upstreams[self.sockets[socket].upstream]
-            int32_t a = self._match(socket, message_id(wire)) if length >= HEADER else -1
+            Upstream* sender = &self.sockets.upstreams[self.sockets.sockets[socket].upstream]
+            int32_t attempt = self.sockets.match(socket, message_id(wire)) if length >= HEADER else -1
             int32_t i
-        if a < 0:
+        if attempt < 0:
             sender.mismatched += 1
             return 0
-        i = self.attempts[a].open
+        i = self.sockets.attempts[attempt].query
         parse_query(&query, self.pool[i].wire, self.pool[i].length)
         if not answers_question(&query, wire, length):
             sender.mismatched += 1
             return 0
         sender.answered += 1
-        sender.latency += now - self.attempts[a].sent
+        sender.latency += now - self.sockets.attempts[attempt].sent
         if self.pool[i].stage == CARRIED:  # a second truncated answer says nothing new
             return 0
         query.hash = self.pool[i].hash
-        return self._resolve(i, &query, wire, length, False)
+        return self._resolve(i, &query, wire, length, False, now)
 
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil:
         """End all attempts through a socket whose peer refuses; they are tried elsewhere at once."""
-        cdef int32_t c, i, a
-        for c in range(CHAINS):
-            while self.sockets[socket].fd >= 0 and self.sockets[socket].chains[c] >= 0:
-                a = self.sockets[socket].chains[c]
-                i = self.attempts[a].open
-                self._forget(a)
-                if self.pool[i].stage == SENT:
-                    self.pool[i].unreachable = True
-                    self._schedule(i, now)
+        cdef:
+            int32_t attempt = self.sockets.any_attempt(socket)
+            int32_t i
+        while attempt >= 0:
+            i = self.sockets.attempts[attempt].query
+            self._end_attempt(attempt)
+            if self.pool[i].stage == SENT:
+                self.pool[i].unreachable = True
+                self._schedule(i, now)
+            attempt = self.sockets.any_attempt(socket)
 
     # ------------------------------------------------------------ time
 
@@ -576,9 +503,9 @@ cdef class Inflight:
     cdef int _expired(self, int32_t i, uint64_t now) except -1:
         cdef Open* entry = &self.pool[i]
         if entry.stage == SENT and entry.upstream >= 0 and not entry.unreachable:
-            self.upstreams[entry.upstream].timeouts += 1
+            self.sockets.upstreams[entry.upstream].timeouts += 1
         if now >= entry.deadline or entry.tries >= self.tries and entry.attempt < 0:
-            return self._fail(i)
+            return self._fail(i, now)
         if entry.stage == SENT and entry.tries < self.tries or entry.stage == QUEUED and entry.unreachable:
             entry.stage = FAILED
             self.failed[self.failed_count] = i
@@ -616,9 +543,10 @@ cdef class Inflight:
 
     # ------------------------------------------------------------ in Python's hands
 
-    cdef int _hand_over(self, int32_t i, bytes truncated) except -1:
+    cdef int _hand_over(self, int32_t i, bytes truncated, uint64_t now) except -1:
         """Let Python carry a query over TCP; what came truncated serves if that fails."""
         self.pool[i].stage = CARRIED
+        self.pool[i].deadline = now + self.deadline
         self._schedule(i, self.pool[i].deadline)
         self.carried.append((<uint64_t> self.pool[i].generation << 32 | <uint32_t> i,
                              self.pool[i].wire[:self.pool[i].length], truncated))
@@ -650,7 +578,7 @@ cdef class Inflight:
         if not answers_question(&query, response, len(response)):
             return False
         query.hash = self.pool[i].hash
-        self._resolve(i, &query, response, len(response), True)
+        self._resolve(i, &query, response, len(response), True, self.cache.clock.now())
         self.outbox.flush()
         return True
 
@@ -658,7 +586,7 @@ cdef class Inflight:
         """End a carried query without a response."""
         cdef int32_t i = self._held(handle)
         if i >= 0:
-            self._fail(i)
+            self._fail(i, self.cache.clock.now())
             self.outbox.flush()
 
     cdef int32_t _held(self, uint64_t handle) noexcept nogil:
@@ -687,67 +615,6 @@ cdef class Inflight:
         self.outbox.post(to, length)
         self.outbox.flush()
 
-    # ------------------------------------------------------------ sockets
-
-    def add_socket(self, int32_t upstream, int fd) -> int:
-        """Take over a connected, non-blocking UDP socket; return its number. Raises OSError where full."""
-        cdef:
-            Upstream* owner
-            epoll_event event
-            int32_t s, c
-        if not 0 <= upstream < UPSTREAMS_MAX:
-            raise ValueError(f"upstreams are numbered below {UPSTREAMS_MAX}")
-        owner = &self.upstreams[upstream]
-        for s in range(SOCKETS_MAX):
-            if self.sockets[s].fd < 0:
-                break
-        else:
-            raise OSError("too many sockets to upstreams")
-        if owner.socket_count == SOCKETS_EACH:
-            raise OSError("too many sockets to this upstream")
-        event.events = EPOLLIN
-        event.data.i32 = s
-        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event):
-            raise OSError(errno, "a socket cannot be watched")
-        self.sockets[s].fd = fd
-        self.sockets[s].upstream = <int16_t> upstream
-        self.sockets[s].retired = False
-        self.sockets[s].open = 0
-        for c in range(CHAINS):
-            self.sockets[s].chains[c] = -1
-        owner.sockets[owner.socket_count] = s
-        owner.socket_count += 1
-        return s
-
-    def forget_upstream(self, int32_t upstream) -> None:
-        """Start an upstream's counters anew, for its number is given to another. Its sockets must be retired."""
-        cdef Upstream* owner
-        if not 0 <= upstream < UPSTREAMS_MAX or self.upstreams[upstream].socket_count:
-            raise ValueError(f"no upstream {upstream} without sockets")
-        owner = &self.upstreams[upstream]
-        owner.sent = owner.answered = owner.timeouts = owner.mismatched = owner.errors = owner.latency = 0
-
-    def retire_socket(self, int32_t s) -> None:
-        """Send nothing more through a socket; it is closed when its last attempt has ended."""
-        cdef:
-            Upstream* owner
-            uint32_t k
-        if not 0 <= s < SOCKETS_MAX or self.sockets[s].fd < 0 or self.sockets[s].retired:
-            raise ValueError(f"no socket {s} in use")
-        owner = &self.upstreams[self.sockets[s].upstream]
-        for k in range(owner.socket_count):
-            if owner.sockets[k] == s:
-                owner.socket_count -= 1
-                owner.sockets[k] = owner.sockets[owner.socket_count]
-                break
-        self.sockets[s].retired = True
-        self._close_if_done(s)
-
-    cdef void _close_if_done(self, int32_t s) noexcept nogil:
-        if self.sockets[s].retired and self.sockets[s].open == 0 and self.sockets[s].fd >= 0:
-            close(self.sockets[s].fd)
-            self.sockets[s].fd = -1
-
     # ------------------------------------------------------------ counters
 
     @property
@@ -764,14 +631,4 @@ cdef class Inflight:
             **tally_as_dict(&self.tally),
             "latencies": [self.latencies[k] for k in range(LATENCIES)],
             "latency_sum": self.latency_sum / 1e9,
-        }
-
-    def upstream_counters(self, int32_t upstream) -> dict:
-        """Return what happened between the shield and an upstream over UDP, as numbers by name."""
-        if not 0 <= upstream < UPSTREAMS_MAX:
-            raise ValueError(f"upstreams are numbered below {UPSTREAMS_MAX}")
-        found = self.upstreams[upstream]
-        return {
-            "sent": found.sent, "answered": found.answered, "timeouts": found.timeouts,
-            "mismatched": found.mismatched, "errors": found.errors, "latency_sum": found.latency / 1e9,
         }

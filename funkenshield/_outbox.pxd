@@ -1,5 +1,6 @@
 """Answers of the control gear on their way to clients: datagrams in batches, streams through Python."""
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 
 from ._datagrams cimport BATCH, Datagrams, Peer
@@ -10,6 +11,8 @@ cdef struct Client:                # who asked, and how to answer
     int32_t fd                     # the UDP socket to answer from; -1: a stream
     Peer peer
 
+
+@cython.final
 cdef class Outbox:
     cdef:
         Datagrams datagrams

@@ -3,7 +3,8 @@
 It knows how a client is reached. What he gets is written by the caller, straight into the batch.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 
 from ._wire cimport MESSAGE_MAX, set16
@@ -12,6 +13,7 @@ cdef enum:
     UDP_MAX = 4096                 # octets of the largest UDP payload that can be configured
 
 
+@cython.final
 cdef class Outbox:
     """A batch of datagrams for one socket, and a list of (stream, framed message) for connections.
 

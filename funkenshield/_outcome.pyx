@@ -6,7 +6,7 @@ It knows the order of the stations on a query's way. Where octets come from and 
 transport's business; what a station does is the station's.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from ._answer cimport Answer, Manner, render
 from ._atomic cimport bump, peek

@@ -128,9 +128,9 @@ cdef Verdict _parse_additional(Query* query) noexcept nogil:
         size_t at = HEADER + query.question
         int32_t end
         uint16_t records = get16(wire + 10)
-        uint16_t i, rtype, rdlength
+        uint16_t _i, rtype, rdlength
         Verdict verdict = PLAIN
-    for i in range(records):
+    for _i in range(records):
         end = skip_name(wire, length, at)
         if end < 0 or <size_t> end + RECORD > length:
             return MALFORMED

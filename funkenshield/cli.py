@@ -42,7 +42,9 @@ def main() -> None:
 @main.command()
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Read this TOML file.")
 @click.option("--listen", multiple=True, metavar=ENDPOINT, help="Take queries here; may be given again.")
-@click.option("--upstream", "upstreams", multiple=True, metavar=ENDPOINT, help="Ask this nameserver; may be given again.")
+@click.option(
+    "--upstream", "upstreams", multiple=True, metavar=ENDPOINT, help="Ask this nameserver; may be given again."
+)
 @click.option("--workers", type=int, metavar="N", help="Threads that answer; by default one for each core.")
 @click.option("--cache-memory", metavar="SIZE", help="Memory for answers, such as 512MiB.")
 @click.option("--control", metavar="PATH", help="Put the control socket there.")
@@ -131,11 +133,11 @@ def demo(seconds: float, as_json: bool) -> None:
 
 
 @main.command()
-def duo() -> None:
+def playground() -> None:
     """Run the small nameserver and the shield in front of it, to be tried with dig."""
-    from .demo import run_duo
+    from .demo import run_playground
 
-    run_duo()
+    run_playground()
 
 
 @main.group()

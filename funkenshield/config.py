@@ -121,7 +121,7 @@ class ForwardSection(Section):
     """How misses reach an upstream."""
 
     timeout: float = Field(1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"},
-                           description="An upstream that is silent so long: the query is sent again, elsewhere.")  # fmt: skip
+                           description="After so long a silence, a query is sent again, elsewhere.")  # fmt: skip
     deadline: float = Field(2.5, ge=0.05, le=30, description="A client gets SERVFAIL after this.",
                             json_schema_extra={"unit": "s"})  # fmt: skip
     tries: int = Field(2, ge=1, le=4, description="How often a query is sent over UDP, in all.")
@@ -258,7 +258,7 @@ def reference() -> str:
         "One TOML file, given with `funkenshield run -c FILE` and checked by `funkenshield check -c FILE`.",
         "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
         "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
-        "Sizes are octets, or text with a unit: `67108864`, `\"64MiB\"`, `\"2GB\"`.",
+        'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`.',
     ]
     top = {name: field for name, field in Config.model_fields.items() if not _field_at([name])}
     lines += ["", "## At the top of the file", "", *_table(top)]

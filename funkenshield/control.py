@@ -1,8 +1,8 @@
 """The local control socket: one JSON request a line, one JSON response a line.
 
-    {"command": "stats"}                                          -> {"ok": true, "stats": {...}}
-    {"command": "purge", "name": "example.com", "below": true}    -> {"ok": true, "purged": 17}
-    anything else                                                 -> {"ok": false, "error": "..."}
+{"command": "stats"}                                          -> {"ok": true, "stats": {...}}
+{"command": "purge", "name": "example.com", "below": true}    -> {"ok": true, "purged": 17}
+anything else                                                 -> {"ok": false, "error": "..."}
 """
 
 import asyncio

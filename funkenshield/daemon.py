@@ -73,7 +73,7 @@ class Daemon:
             for sockets in self._udp:
                 for worker, opened in zip(self.workers, sockets, strict=True):
                     worker.listen(opened.fileno(), sockets[0].fileno())
-            self.upstreams = Upstreams(self.inflight, self.clock)
+            self.upstreams = Upstreams(self.inflight.sockets, self.clock)
             self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
             self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
             self.forwarder.streams = self.tcp

@@ -105,9 +105,8 @@ class Forwarder:
         response = await self._first_to_answer(
             lambda upstream: upstream.exchange_tcp(query, self._settings.connections)
         )
-        if response is None or not self._inflight.resolve(handle, response):
-            if truncated is None or not self._inflight.resolve(handle, truncated):
-                self._inflight.fail(handle)
+        if not any(self._inflight.resolve(handle, last) for last in (response, truncated) if last is not None):
+            self._inflight.fail(handle)
         self.dispatch()
 
     async def _first_to_answer(self, ask: Callable[[Any], Coroutine[Any, Any, bytes]]) -> bytes | None:

@@ -66,9 +66,7 @@ def read_queries(path: str, *, edns: bool = False, dnssec: bool = False, rd: boo
         raise FunkenShieldError(f"{source}: {error.strerror}") from None
 
 
-def make_queries(
-    lines: Iterable[str], *, edns: bool, dnssec: bool, rd: bool, source: str = "data"
-) -> list[bytes]:
+def make_queries(lines: Iterable[str], *, edns: bool, dnssec: bool, rd: bool, source: str = "data") -> list[bytes]:
     """Return one query message, with ID 0, for each line `name type`.
 
     Blank lines and those that start with `#` or `;` are skipped. `dnssec` sets the DO bit, which implies
@@ -127,9 +125,7 @@ def run_perf(
     `limit` in all (0: until the seconds are over). Raises FunkenShieldError if that cannot be done.
     """
     try:
-        load = Load(
-            queries, server, port, window=window, rate=rate, limit=limit, timeout=timeout, sockets=sockets
-        )
+        load = Load(queries, server, port, window=window, rate=rate, limit=limit, timeout=timeout, sockets=sockets)
         with _live_line(console) as draw:
             report = measure(load, seconds, draw)
     except (ValueError, OSError) as error:

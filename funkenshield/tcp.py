@@ -82,10 +82,7 @@ class Connection(asyncio.Protocol):
         server, settings = self._server, self._server.settings
         self._transport = transport = cast(asyncio.Transport, transport)
         self._client = str(transport.get_extra_info("peername")[0])
-        if (
-            len(server.connections) >= settings.connections
-            or server.by_client[self._client] >= settings.per_client
-        ):
+        if len(server.connections) >= settings.connections or server.by_client[self._client] >= settings.per_client:
             server.refused += 1
             transport.abort()
             return

@@ -16,7 +16,7 @@ from typing import cast
 
 from ._answer import is_response_to
 from ._clock import Clock
-from ._inflight import Inflight
+from ._sockets import Sockets
 from .config import Endpoint, ForwardSection
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ class UpstreamError(OSError):
 class Upstream:
     """One nameserver: a pool of UDP sockets that turns over, and a few TCP connections."""
 
-    def __init__(self, number: int, endpoint: Endpoint, inflight: Inflight, clock: Clock) -> None:
+    def __init__(self, number: int, endpoint: Endpoint, sockets: Sockets, clock: Clock) -> None:
         self.number = number
         self.endpoint = endpoint
         self.suspect_until = 0.0
         self._suspicion = 0.0
         self._seen = (0, 0)
-        self._inflight = inflight
+        self._pool = sockets
         self._clock = clock
         self._sockets: deque[tuple[float, int]] = deque()
         self._connections: list[Connection] = []
@@ -51,11 +51,11 @@ class Upstream:
         """Keep `count` sockets open, each on a random port (RFC 5452) and none longer than `life` seconds."""
         now = self._clock.seconds()
         while self._sockets and (self._sockets[0][0] + life <= now or len(self._sockets) > count):
-            self._inflight.retire_socket(self._sockets.popleft()[1])
+            self._pool.retire(self._sockets.popleft()[1])
         while len(self._sockets) < count:
             try:
                 opened = open_udp(self.endpoint)
-                self._sockets.append((now, self._inflight.add_socket(self.number, opened.fileno())))
+                self._sockets.append((now, self._pool.add(self.number, opened.fileno())))
                 opened.detach()
             except OSError as error:
                 log.warning("no socket to upstream %s: %s", self.endpoint, error.strerror or error)
@@ -64,7 +64,7 @@ class Upstream:
     def renew_one(self, count: int, life: float) -> None:
         """Replace the oldest socket, so that ports change one by one rather than all at once."""
         if self._sockets:
-            self._inflight.retire_socket(self._sockets.popleft()[1])
+            self._pool.retire(self._sockets.popleft()[1])
         self.turn_over(count, life)
 
     def judge(self) -> None:
@@ -85,12 +85,12 @@ class Upstream:
 
     def counters(self) -> dict[str, int]:
         """Return what happened over UDP, as numbers by name."""
-        return self._inflight.upstream_counters(self.number)
+        return self._pool.counters(self.number)
 
     def close(self) -> None:
         """Retire all sockets and close all connections."""
         while self._sockets:
-            self._inflight.retire_socket(self._sockets.popleft()[1])
+            self._pool.retire(self._sockets.popleft()[1])
         for connection in self._connections:
             connection.close()
 
@@ -169,7 +169,8 @@ class Connection(asyncio.Protocol):
         self._open[number] = (query, future)
         self._transport.write(struct.pack("!HH", len(query), number) + query[2:])
         try:
-            return await future
+            response: bytes = await future
+            return response
         finally:
             self._open.pop(number, None)
             self._rest()
@@ -233,8 +234,8 @@ def open_udp(endpoint: Endpoint) -> socket.socket:
 class Upstreams:
     """All nameservers behind the shield, and whose turn it is."""
 
-    def __init__(self, inflight: Inflight, clock: Clock) -> None:
-        self._inflight = inflight
+    def __init__(self, sockets: Sockets, clock: Clock) -> None:
+        self._pool = sockets
         self._clock = clock
         self._settings = ForwardSection()
         self._turn = 0
@@ -253,8 +254,8 @@ class Upstreams:
         self.all = []
         for endpoint in dict.fromkeys(endpoints):
             if endpoint not in kept:
-                kept[endpoint] = Upstream(next(free), endpoint, self._inflight, self._clock)
-                self._inflight.forget_upstream(kept[endpoint].number)
+                kept[endpoint] = Upstream(next(free), endpoint, self._pool, self._clock)
+                self._pool.forget(kept[endpoint].number)
             self.all.append(kept[endpoint])
             kept[endpoint].turn_over(settings.sockets, settings.port_life)
 

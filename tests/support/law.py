@@ -9,9 +9,7 @@ import dns.edns
 
 def assert_lawful(reply, direct, *, aged=2):
     """Assert that `reply` equals the `direct` answer under the law, its TTLs at most `aged` seconds lower."""
-    assert _unaged(reply) == _unaged(direct), (
-        f"through the shield:\n{reply}\n\nfrom the nameserver:\n{direct}"
-    )
+    assert _unaged(reply) == _unaged(direct), f"through the shield:\n{reply}\n\nfrom the nameserver:\n{direct}"
     for before, after in zip(_ttls(direct), _ttls(reply), strict=True):
         assert before - aged <= after <= before, f"TTL {before} became {after}"
 
@@ -19,9 +17,7 @@ def assert_lawful(reply, direct, *, aged=2):
 def _unaged(message):
     edns = (message.edns, message.ednsflags) if message.edns >= 0 else None
     options = sorted(
-        (option.otype, option.to_wire())
-        for option in message.options
-        if option.otype != dns.edns.OptionType.COOKIE
+        (option.otype, option.to_wire()) for option in message.options if option.otype != dns.edns.OptionType.COOKIE
     )
     sections = [sorted(section, key=_owner) for section in message.sections]
     return message.opcode(), message.rcode(), message.flags, edns, options, sections

@@ -60,9 +60,7 @@ class Shield:
 
     def command(self, *args):
         """Run a subcommand against the control socket and return what it prints."""
-        done = subprocess.run(
-            [*COMMAND, *args, "--control", self.control], capture_output=True, text=True, timeout=15
-        )
+        done = subprocess.run([*COMMAND, *args, "--control", self.control], capture_output=True, text=True, timeout=15)
         assert done.returncode == 0, f"{args} exited {done.returncode}\n{done.stderr}\n{self.log}"
         return done.stdout
 

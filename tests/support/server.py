@@ -78,9 +78,7 @@ class LoopbackServer:
         name = name and dns.name.from_text(name)
         rdtype = rdtype and dns.rdatatype.RdataType.make(rdtype)
         return sum(
-            name in (None, query.name)
-            and rdtype in (None, query.rdtype)
-            and transport in (None, query.transport)
+            name in (None, query.name) and rdtype in (None, query.rdtype) and transport in (None, query.transport)
             for query in list(self.received)
         )
 
@@ -112,9 +110,7 @@ class LoopbackServer:
             runner.run(self._serve_until_stopped())
 
     async def _serve_until_stopped(self):
-        datagrams, _ = await self._loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), sock=self._datagrams
-        )
+        datagrams, _ = await self._loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=self._datagrams)
         async with await asyncio.start_server(self._connected, sock=self._listener, limit=LARGEST):
             await self._stop.wait()
             self.release()
@@ -166,9 +162,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data, addr):
-        self._server._take(
-            Received(data, "udp", Address(*addr[:2])), lambda reply: self._transport.sendto(reply, addr)
-        )
+        self._server._take(Received(data, "udp", Address(*addr[:2])), lambda reply: self._transport.sendto(reply, addr))
 
 
 async def frames(reader):

@@ -68,9 +68,7 @@ def answer(query, *rrs, ttl=300):
     response = respond(query)
     for rr in rrs:
         rrset = rr if isinstance(rr, dns.rrset.RRset) else _rrset(query.name, ttl, rr)
-        response.find_rrset(response.answer, rrset.name, rrset.rdclass, rrset.rdtype, create=True).update(
-            rrset
-        )
+        response.find_rrset(response.answer, rrset.name, rrset.rdclass, rrset.rdtype, create=True).update(rrset)
     return response
 
 

@@ -113,9 +113,7 @@ def test_no_more_than_the_window_is_open():
 
 def test_a_response_after_the_timeout_is_late_and_its_query_lost():
     def handle(wire, number):
-        return (
-            None if number == 0 else [reflect(responder.seen[0], 0)] * 2 if number == 30 else reflect(wire, 0)
-        )
+        return None if number == 0 else [reflect(responder.seen[0], 0)] * 2 if number == 30 else reflect(wire, 0)
 
     with Responder(handle) as responder:
         load = Load(QUERIES, responder.host, responder.port, sockets=1, rate=150, timeout=0.15, limit=40)

@@ -1,0 +1,54 @@
+# The commands that people type. `make run` and `make test` need nothing but Python 3.11+, gcc and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
+
+.PHONY: run demo test lint format docs wheel bench clean
+
+run: $(VENV)/built  ## the small nameserver, and the shield in front of it
+	@exec $(BIN)/funkenshield playground
+
+demo: $(VENV)/built  ## the experiment of 2011
+	$(BIN)/funkenshield demo
+
+test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
+	tools/install-nameservers
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev  ## format, style, types, stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint funkenshield
+	$(BIN)/mypy
+	$(BIN)/stubtest --concise --allowlist tools/stubtest-allowed $$(tools/compiled-modules)
+
+format: $(VENV)/dev  ## put the code in shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/built  ## the pages that are made from the code
+	$(BIN)/funkenshield about config > docs/configuration.md
+	$(BIN)/funkenshield about metrics > docs/metrics.md
+
+wheel: $(VENV)/dev  ## wheel and source distribution, and a look whether they run without a compiler
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	tools/try-wheel dist/*.whl
+
+bench: $(VENV)/dev  ## the parts of the fast path, beside the same thing in Python
+	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group
+
+$(VENV)/built: $(COMPILED)
+	tools/make-venv $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --group build
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/built
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info funkenshield/*.so

@@ -1,0 +1,6 @@
+from typing import final
+
+@final
+class Outbox:
+    def __new__(cls) -> Outbox: ...
+    def take_streams(self) -> list[tuple[int, bytes]]: ...

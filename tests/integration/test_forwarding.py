@@ -1,0 +1,681 @@
+"""Know how misses reach an upstream, how they come back, and what happens when they do not.
+
+Each test looks at what the client got, what the upstream received, and how many times.
+"""
+
+import contextlib
+import itertools
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import dns.tsigkeyring
+import dns.update
+import pytest
+from support.client import Address, ask, exchange, frame, free_port, tcp_wire, udp_wire
+from support.proc import resident
+from support.process import run_shield
+from support.server import Received, frames
+from support.upstream import Delayed, ScriptedUpstream, answer, respond, servfail, truncated
+from support.wires import ask_wire, record_wire, reply_wire
+
+TIMEOUT, DEADLINE = 0.3, 0.8  # seconds
+HASTY = f"""
+[forward]
+timeout = {TIMEOUT}
+deadline = {DEADLINE}
+[ttl]
+failure = 1
+"""
+TRIES = 2
+OUR_PAYLOAD = 1232
+serial = itertools.count()
+transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+
+
+def address(query):
+    return answer(query, "A 192.0.2.1")
+
+
+def silent(query):
+    return None
+
+
+@pytest.fixture(scope="module")
+def running():
+    with ScriptedUpstream(address) as upstream, run_shield([upstream], toml=HASTY) as shield:
+        yield upstream, shield
+
+
+@pytest.fixture
+def upstream(running):
+    running[0].handle = address
+    running[0].received.clear()
+    return running[0]
+
+
+@pytest.fixture
+def shield(running):
+    return running[1]
+
+
+@pytest.fixture
+def name():
+    return f"name{next(serial)}.test."
+
+
+@contextlib.contextmanager
+def behind(*handles, toml=HASTY):
+    """Run a shield in front of upstreams with these scripts; yield the shield and the upstreams."""
+    with contextlib.ExitStack() as stack:
+        upstreams = [stack.enter_context(ScriptedUpstream(handle)) for handle in handles]
+        yield stack.enter_context(run_shield(upstreams, toml=toml)), *upstreams
+
+
+def at_once(count, work):
+    """Return what `work` returned for 0 ... count - 1, all of them at the same time."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+def ede(message):
+    return [option.code for option in message.options if option.otype == dns.edns.OptionType.EDE]
+
+
+def counters(shield, upstream):
+    return shield.stats()["upstreams"][str(upstream.address)]
+
+
+# ------------------------------------------------------------ silence and failure
+
+
+@transports
+def test_what_one_upstream_leaves_unanswered_another_is_asked_once(tcp):
+    with behind(silent, address) as (shield, mute, good):
+        replies = at_once(10, lambda n: ask(f"name{n}.test.", server=shield, tcp=tcp))
+        assert all(reply.answer for reply in replies)
+        assert [good.count(f"name{n}.test.") for n in range(10)] == [1] * 10
+        assert mute.received
+        assert max(mute.count(f"name{n}.test.") for n in range(10)) == 1
+
+
+@transports
+def test_an_upstream_that_is_not_there_is_passed_over_at_once(tcp):
+    with ScriptedUpstream(address) as good:
+        gone = Address("127.0.0.1", free_port())
+        with run_shield([gone, good], toml="[forward]\ntimeout = 5\ndeadline = 10") as shield:
+            for n in range(6):
+                assert ask(f"name{n}.test.", server=shield, tcp=tcp, timeout=1).answer
+            assert [good.count(f"name{n}.test.") for n in range(6)] == [1] * 6
+
+
+@transports
+@pytest.mark.parametrize("count", [1, 2, 3], ids=["one upstream", "two", "three"])
+def test_when_all_fail_the_client_is_told_within_the_deadline(name, tcp, count):
+    with behind(*[silent] * count) as (shield, *upstreams):
+        start = time.monotonic()
+        reply = ask(name, server=shield, tcp=tcp, edns=1232)
+        assert TIMEOUT < time.monotonic() - start < DEADLINE + 0.3
+        assert (reply.rcode(), ede(reply)) == (dns.rcode.SERVFAIL, [dns.edns.EDECode.NO_REACHABLE_AUTHORITY])
+        assert sum(upstream.count(name) for upstream in upstreams) == TRIES
+        assert max(upstream.count(name) for upstream in upstreams) == (TRIES if count == 1 else 1)
+        assert ask(name, server=shield, tcp=tcp).rcode() == dns.rcode.SERVFAIL
+        assert sum(upstream.count(name) for upstream in upstreams) == TRIES
+
+
+def test_a_network_error_is_told_apart_from_silence(name):
+    with run_shield([Address("127.0.0.1", free_port())], toml=HASTY) as shield:
+        reply = ask(name, server=shield, edns=1232)
+        assert (reply.rcode(), ede(reply)) == (dns.rcode.SERVFAIL, [dns.edns.EDECode.NETWORK_ERROR])
+
+
+def test_a_failure_without_edns_has_no_opt(upstream, shield, name):
+    upstream.handle = silent
+    reply = ask(name, server=shield)
+    assert (reply.rcode(), reply.edns, reply.additional) == (dns.rcode.SERVFAIL, -1, [])
+    assert upstream.count(name) == TRIES
+
+
+def test_the_number_of_tries_is_configured(name):
+    with behind(silent, toml="[forward]\ntimeout = 0.1\ndeadline = 1.0\ntries = 4") as (shield, upstream):
+        assert ask(name, server=shield).rcode() == dns.rcode.SERVFAIL
+        assert upstream.count(name) == 4
+
+
+# ------------------------------------------------------------ what does not match
+
+
+def with_foreign_id(query):
+    reply = answer(query, "A 192.0.2.66")
+    reply.id ^= 1
+    return reply
+
+
+def with_foreign_question(query):
+    wire = answer(query, "A 192.0.2.66").to_wire()
+    return wire[:13] + bytes([wire[13] ^ 1]) + wire[14:]
+
+
+def with_foreign_type(query):
+    reply = answer(query, "A 192.0.2.66")
+    reply.question[0].rdtype = dns.rdatatype.AAAA
+    return reply
+
+
+def with_foreign_opcode(query):
+    reply = answer(query, "A 192.0.2.66")
+    reply.set_opcode(dns.opcode.NOTIFY)
+    return reply.to_wire()
+
+
+def the_query_itself(query):
+    return query.wire
+
+
+MISMATCHES = with_foreign_id, with_foreign_question, with_foreign_type, with_foreign_opcode, the_query_itself
+
+
+@transports
+@pytest.mark.parametrize("mismatch", MISMATCHES)
+def test_what_does_not_match_is_dropped_and_what_follows_is_taken(upstream, shield, name, mismatch, tcp):
+    upstream.handle = lambda query: [mismatch(query), Delayed(0.05, address(query))]
+    before = counters(shield, upstream)["mismatched"]
+    for _ in "cold", "warm":
+        assert ask(name, server=shield, tcp=tcp).answer[0][0].address == "192.0.2.1"
+    assert upstream.count(name) == 1
+    if not tcp:
+        assert counters(shield, upstream)["mismatched"] == before + 1
+
+
+def test_what_comes_from_elsewhere_is_dropped(upstream, shield, name):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+
+        def forged_then_own(query):
+            elsewhere.sendto(answer(query, "A 192.0.2.66").to_wire(), query.source)
+            return Delayed(0.05, address(query))
+
+        upstream.handle = forged_then_own
+        assert ask(name, server=shield).answer[0][0].address == "192.0.2.1"
+        assert upstream.count(name) == 1
+
+
+@transports
+def test_an_answer_after_the_deadline_is_nobodys(upstream, shield, name, tcp):
+    upstream.handle = lambda query: Delayed(DEADLINE + 0.3, answer(query, "A 192.0.2.66"))
+    before = counters(shield, upstream)["mismatched"]
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
+        sock.connect(shield.address)
+        sock.settimeout(DEADLINE + 0.5)
+        query = ask_wire(name, id=7)
+        sock.sendall(frame(query) if tcp else query)
+        reply = dns.message.from_wire(sock.recv(512)[2 * tcp :])
+        assert (reply.id, reply.rcode()) == (7, dns.rcode.SERVFAIL)
+        with pytest.raises(TimeoutError):
+            sock.recv(512)
+    assert upstream.count(name) == TRIES
+    upstream.handle = address
+    assert ask(name, server=shield, tcp=tcp).answer[0][0].address == "192.0.2.1"
+    assert upstream.count(name) == TRIES + 1
+    if not tcp:
+        assert counters(shield, upstream)["mismatched"] == before + TRIES
+
+
+def test_ports_and_ids_cannot_be_guessed(upstream, shield):
+    for n in range(40):
+        assert ask(f"name{next(serial)}.test.", server=shield, id=n).answer
+    assert len({query.source.port for query in upstream.received}) > 8
+    assert len({query.message.id for query in upstream.received}) > 35
+    assert len(upstream.received) == 40
+
+
+# ------------------------------------------------------------ TCP
+
+
+@pytest.mark.parametrize("edns", [None, 1232])
+def test_what_came_truncated_is_fetched_over_tcp_kept_whole_and_cut_to_fit(upstream, shield, name, edns):
+    large = [f'TXT "{n:02} {"x" * 200}"' for n in range(30)]
+    upstream.handle = lambda query: truncated(query) if query.transport == "udp" else answer(query, *large)
+    for _ in "cold", "warm":
+        cut = ask(name, "TXT", server=shield, edns=edns)
+        assert cut.flags & dns.flags.TC
+        assert (cut.answer, cut.edns) == ([], -1 if edns is None else 0)
+        whole = ask(name, "TXT", server=shield, edns=edns, tcp=True)
+        assert not whole.flags & dns.flags.TC
+        assert len(whole.answer[0]) == 30
+    assert (upstream.count(name, "TXT", "udp"), upstream.count(name, "TXT", "tcp")) == (1, 1)
+
+
+def test_what_cannot_be_fetched_over_tcp_stays_truncated(upstream, shield, name):
+    upstream.handle = lambda query: truncated(query) if query.transport == "udp" else None
+    for times in 1, 2:
+        reply = ask(name, server=shield)
+        assert (reply.rcode(), bool(reply.flags & dns.flags.TC)) == (dns.rcode.NOERROR, True)
+        assert upstream.count(name, transport="udp") == times
+
+
+def test_what_comes_over_tcp_goes_over_one_tcp_connection(upstream, shield):
+    with socket.create_connection(shield.address) as sock, sock.makefile("rb") as stream:
+        for n in range(20):
+            sock.sendall(frame(ask_wire(f"name{next(serial)}.test.", id=n)))
+            assert stream.read(int.from_bytes(stream.read(2)))[:2] == n.to_bytes(2)
+    assert ask(f"name{next(serial)}.test.", server=shield, tcp=True).answer
+    assert upstream.count(transport="tcp") == len(upstream.received) == 21
+    assert len({query.source for query in upstream.received}) == 1
+
+
+def test_connections_to_an_upstream_are_bounded():
+    def slow(query):
+        return Delayed(0.1, address(query))
+
+    with behind(slow, toml="[forward]\nconnections = 3") as (shield, upstream):
+        assert all(reply.answer for reply in at_once(20, lambda n: ask(f"n{n}.test.", server=shield, tcp=True)))
+        assert len(upstream.received) == upstream.count(transport="tcp") == 20
+        assert len({query.source for query in upstream.received}) <= 3
+
+
+class Leaving(ScriptedUpstream):
+    """A nameserver that closes each connection after so many replies."""
+
+    replies = 1
+
+    async def stream(self, reader, writer):
+        source = Address(*writer.get_extra_info("peername")[:2])
+        served = 0
+        async for wire in frames(reader):
+            query = Received(wire, "tcp", source)
+            self._record(query)
+            for reply in self.handle(query)[: self.replies]:
+                writer.write(frame(reply.to_wire()))
+                served += 1
+            if served >= self.replies:
+                return
+
+
+def test_an_upstream_may_close_its_connection_between_queries():
+    with Leaving(lambda query: [address(query)]) as upstream, run_shield([upstream], toml=HASTY) as shield:
+        for n in range(10):
+            assert ask(f"name{n}.test.", server=shield, tcp=True).answer
+            assert upstream.count(f"name{n}.test.", transport="tcp") == 1
+        assert len({query.source for query in upstream.received}) == 10
+
+
+@pytest.mark.parametrize("rdtype", ["A", "AXFR"])
+def test_an_upstream_that_hangs_up_without_a_word_is_a_server_failure(name, rdtype):
+    with Leaving(lambda query: [address(query)]) as upstream, run_shield([upstream], toml=HASTY) as shield:
+        upstream.replies = 0
+        assert ask(name, rdtype, server=shield, tcp=True, timeout=3).rcode() == dns.rcode.SERVFAIL
+        assert 1 <= upstream.count(name, rdtype, "tcp") == len(upstream.received) <= 2 * TRIES
+
+
+# ------------------------------------------------------------ what only the upstream can answer
+
+KEYRING = dns.tsigkeyring.from_text({"key.test.": "c2VjcmV0IG9mIHRoZSB0ZXN0cw=="})
+
+
+def notify(name):
+    query = dns.message.make_query(name, "SOA", flags=dns.flags.AA)
+    query.set_opcode(dns.opcode.NOTIFY)
+    return query
+
+
+def update(name):
+    query = dns.update.UpdateMessage(name)
+    query.add("host", 300, "A", "192.0.2.7")
+    return query
+
+
+def status(name):
+    query = dns.message.make_query(name, "A")
+    query.set_opcode(dns.opcode.STATUS)
+    return query
+
+
+def signed(name):
+    query = dns.message.make_query(name, "A")
+    query.use_tsig(KEYRING)
+    return query
+
+
+def option(code, octets=b""):
+    return lambda name: dns.message.make_query(
+        name, "A", payload=OUR_PAYLOAD, options=[dns.edns.GenericOption(code, octets)]
+    )
+
+
+SPECIALS = {
+    "NOTIFY": notify,
+    "UPDATE": update,
+    "STATUS": status,
+    "TSIG": signed,
+    "EDNS version 1": lambda name: dns.message.make_query(name, "A", use_edns=1, payload=OUR_PAYLOAD),
+    "NSID": option(3),
+    "EXPIRE": option(9),
+    "ZONEVERSION": option(19),
+    "unknown option": option(65001, b"\x80\xff\0"),
+    "TKEY": lambda name: dns.message.make_query(name, "TKEY", "ANY"),
+    "a record in the answer": lambda name: answer(Received(ask_wire(name), "udp", None), "A 192.0.2.7"),
+}
+
+
+def special_wire(kind, name, number):
+    wire = SPECIALS[kind](name).to_wire()
+    return number.to_bytes(2) + bytes([wire[2] & 0x7F]) + wire[3:]
+
+
+@transports
+@pytest.mark.parametrize("kind", SPECIALS)
+def test_what_only_the_upstream_can_answer_is_passed_on_each_time(upstream, shield, name, kind, tcp):
+    def odd(query):  # a reply that no library would have written
+        flags = 0x8400 | int.from_bytes(query.wire[2:4]) & 0x7900
+        return reply_wire(query, record_wire(65280, b"\x80") + b"\0 and more", (1, 0, 0), flags)
+
+    upstream.handle = lambda query: Delayed(0.05, odd(query))
+    send = tcp_wire if tcp else udp_wire
+    replies = at_once(2, lambda n: send(shield, special_wire(kind, name, n)))
+    replies.append(send(shield, special_wire(kind, name, 2)))
+    for query in upstream.wait_for(3):
+        assert query.wire[2:] == special_wire(kind, name, 0)[2:]
+        assert query.transport == ("tcp" if tcp else "udp")
+    assert len(upstream.received) == 3
+    assert [query.wire[:2] for query in upstream.received] != [b"\0\0", b"\0\1", b"\0\2"]
+    for n, reply in enumerate(replies):
+        assert reply[:2] == n.to_bytes(2)
+        assert reply[2:] == odd(upstream.received[0])[2:]
+
+
+@transports
+def test_an_unknown_version_of_edns_is_the_upstreams_to_refuse(upstream, shield, name, tcp):
+    def badvers(query):
+        reply = dns.message.make_response(query.message, our_payload=512)
+        reply.set_rcode(dns.rcode.BADVERS)
+        return reply
+
+    upstream.handle = badvers
+    for times in 1, 2:
+        query = dns.message.make_query(name, "A", use_edns=1)
+        assert exchange(query, server=shield, tcp=tcp).rcode() == dns.rcode.BADVERS
+        assert upstream.count(name) == times
+
+
+@transports
+def test_a_special_query_that_nobody_answers_is_a_server_failure(upstream, shield, name, tcp):
+    upstream.handle = silent
+    reply = exchange(notify(name), server=shield, tcp=tcp)
+    assert (reply.opcode(), reply.rcode()) == (dns.opcode.NOTIFY, dns.rcode.SERVFAIL)
+    assert upstream.count(name) == TRIES
+    upstream.handle = respond
+    assert exchange(notify(name), server=shield, tcp=tcp).rcode() == dns.rcode.NOERROR
+    assert upstream.count(name) == TRIES + 1
+
+
+def test_a_refusal_of_one_client_is_not_another_ones(upstream, shield, name):
+    rcodes = iter([dns.rcode.REFUSED, dns.rcode.NOERROR])
+    upstream.handle = lambda query: respond(query, next(rcodes))
+    for rcode in dns.rcode.REFUSED, dns.rcode.NOERROR:
+        assert exchange(notify(name), server=shield).rcode() == rcode
+    assert upstream.count(name) == 2
+
+
+# ------------------------------------------------------------ cookies
+
+CLIENT_COOKIES = b"client_1", b"client_2"
+
+
+def with_cookie(query):
+    """Answer; the client's cookie comes back, the server's behind it."""
+    reply = address(query)
+    cookies = [option for option in query.message.options if option.otype == dns.edns.OptionType.COOKIE]
+    if cookies:
+        reply.use_edns(0, 0, OUR_PAYLOAD, options=[dns.edns.GenericOption(10, cookies[0].to_wire()[:8] + b"server__")])
+    return Delayed(0.1, reply)
+
+
+def ask_with_cookie(name, cookie, shield, tcp):
+    options = [dns.edns.GenericOption(10, cookie)] if cookie else []
+    reply = ask(name, server=shield, edns=1232, options=options, tcp=tcp)
+    assert reply.answer
+    return [option.to_wire() for option in reply.options]
+
+
+@transports
+def test_a_cookie_is_its_clients_alone(upstream, shield, name, tcp):
+    upstream.handle = with_cookie
+    first, second = CLIENT_COOKIES
+    assert ask_with_cookie(name, first, shield, tcp) == [first + b"server__"]
+    assert [option.to_wire() for option in upstream.received[0].message.options] == [first]
+    for cookie in first, second, first + b"server__", b"":
+        assert ask_with_cookie(name, cookie, shield, tcp) == []
+    assert upstream.count(name) == 1
+
+
+@transports
+def test_a_cookie_is_not_told_to_those_who_waited_with_its_client(upstream, shield, name, tcp):
+    upstream.handle = with_cookie
+    found = at_once(10, lambda n: ask_with_cookie(name, b"client_%d" % n, shield, tcp))
+    assert upstream.count(name) == 1
+    carried = upstream.received[0].message.options[0].to_wire()
+    assert [n for n in range(10) if found[n]] == [int(carried[-1:])]
+    assert found[int(carried[-1:])] == [carried + b"server__"]
+
+
+# ------------------------------------------------------------ overload
+
+
+@pytest.mark.parametrize("overload", ["refuse", "drop"])
+def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload):
+    toml = f'[forward]\nopen = 16\ntimeout = 2.0\ndeadline = 2.0\noverload = "{overload}"'
+    with behind(silent, toml=toml) as (shield, upstream), ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(ask, f"name{n}.test.", server=shield) for n in range(16)]
+        upstream.wait_for(16)
+        if overload == "refuse":
+            assert ask("one.more.test.", server=shield, timeout=0.5).rcode() == dns.rcode.REFUSED
+        else:
+            with pytest.raises(TimeoutError):
+                ask("one.more.test.", server=shield, timeout=0.5)
+        assert ask("one.more.test.", server=shield, timeout=0.5, tcp=True).rcode() == dns.rcode.REFUSED
+        assert {each.result().rcode() for each in waiting} == {dns.rcode.SERVFAIL}
+        upstream.handle = address
+        assert ask("one.more.test.", server=shield).answer
+        assert upstream.count("one.more.test.") == 1
+        assert len(upstream.received) == 17
+        assert shield.stats()["refused"] == 2
+
+
+@pytest.mark.parametrize("overload", ["refuse", "drop"])
+def test_over_the_bound_of_special_queries_clients_are_refused_or_dropped(overload):
+    toml = f'[forward]\npassed_on = 1\ntimeout = 2.0\ndeadline = 2.0\noverload = "{overload}"'
+
+    def slow(query):
+        return Delayed(1.0, respond(query))
+
+    with behind(slow, toml=toml) as (shield, upstream), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(exchange, notify("a.test."), server=shield)
+        upstream.wait_for(1)
+        if overload == "refuse":
+            assert exchange(notify("b.test."), server=shield, timeout=0.5).rcode() == dns.rcode.REFUSED
+        else:
+            with pytest.raises(TimeoutError):
+                exchange(notify("b.test."), server=shield, timeout=0.5)
+        assert waiting.result().rcode() == dns.rcode.NOERROR
+        assert exchange(notify("c.test."), server=shield).rcode() == dns.rcode.NOERROR
+        assert [upstream.count(f"{one}.test.") for one in "abc"] == [1, 0, 1]
+        assert shield.stats()["refused"] == 1
+
+
+# ------------------------------------------------------------ transfers
+
+
+def soa_wire(serial):
+    fields = (serial, 3600, 600, 86400, 60)
+    return record_wire(dns.rdatatype.SOA, b"\xc0\x0c\xc0\x0c" + b"".join(field.to_bytes(4) for field in fields))
+
+
+def texts(n, octets=16000):
+    """Return TXT records, about so many octets of them, with a number in each."""
+    strings = b"".join(bytes([251]) + b"%03d" % n + b"x" * 248 for _ in range(octets // 252))
+    return record_wire(dns.rdatatype.TXT, strings)
+
+
+def zone(query, messages, octets=16000):
+    """Return an AXFR of so many messages, the SOA alone in the first and the last."""
+    bodies = [soa_wire(5), *(texts(n, octets) for n in range(messages - 2)), soa_wire(5)]
+    return [reply_wire(query, body) for body in bodies]
+
+
+def increments(query, messages):
+    """Return an IXFR from serial 3 over 4 to 5, a record in a message."""
+    parts = [soa_wire(5), soa_wire(3), texts(1), soa_wire(4), texts(2), soa_wire(4), texts(3), soa_wire(5)]
+    bodies = [*parts, *(texts(n) for n in range(messages - len(parts) - 1)), soa_wire(5)]
+    return [reply_wire(query, body) for body in bodies]
+
+
+def up_to_date(query, messages):
+    return [reply_wire(query, soa_wire(3))]
+
+
+def transfer_wire(name, rdtype):
+    query = dns.message.make_query(name, rdtype, id=7, flags=0)
+    if rdtype == "IXFR":
+        query.authority.append(dns.rrset.from_text(name, 0, "IN", "SOA", ". . 3 0 0 0 0"))
+    return query.to_wire()
+
+
+def take(stream, count=None):
+    """Return so many messages of a connection; None: all, until it ends."""
+    wires = []
+    while len(wires) != count:
+        length = stream.read(2)
+        if not length:
+            return wires
+        wires.append(stream.read(int.from_bytes(length)))
+    return wires
+
+
+@pytest.mark.parametrize(
+    ("rdtype", "reply", "messages"),
+    [("AXFR", zone, 2), ("AXFR", zone, 300), ("IXFR", zone, 30), ("IXFR", increments, 30), ("IXFR", up_to_date, 1)],
+    ids=["AXFR", "large AXFR", "IXFR with the whole zone", "IXFR", "IXFR that is up to date"],
+)  # fmt: skip
+def test_a_transfer_passes_through_whole_and_the_connection_goes_on(upstream, shield, name, rdtype, reply, messages):
+    def handle(query):
+        if query.rdtype == dns.rdatatype.A:
+            return address(query)
+        upstream.asked = Received(query.wire[:12] + query.wire[12 : 16 + len(query.name.to_wire())], "tcp", None)
+        upstream.asked = Received(upstream.asked.wire[:6] + bytes(6) + upstream.asked.wire[12:], "tcp", None)
+        return reply(upstream.asked, messages)
+
+    upstream.handle = handle
+    with socket.create_connection(shield.address, 5) as sock, sock.makefile("rb") as stream:
+        for times in 1, 2:
+            sock.sendall(frame(transfer_wire(name, rdtype)))
+            wires = take(stream, messages)
+            assert {wire[:2] for wire in wires} == {b"\0\7"}
+            assert [wire[2:] for wire in wires] == [wire[2:] for wire in reply(upstream.asked, messages)]
+            assert upstream.count(name, rdtype, "tcp") == times
+            assert upstream.received[-1].wire[2:] == transfer_wire(name, rdtype)[2:]
+        sock.sendall(frame(ask_wire(f"next.{name}")))
+        assert dns.message.from_wire(take(stream, 1)[0]).answer
+    assert upstream.count(name, transport="udp") == 0
+    assert (len(upstream.received), upstream.count(f"next.{name}")) == (3, 1)
+
+
+def test_a_refused_transfer_is_refused(upstream, shield, name):
+    upstream.handle = lambda query: respond(query, dns.rcode.REFUSED)
+    for times in 1, 2:
+        assert ask(name, "AXFR", server=shield, tcp=True).rcode() == dns.rcode.REFUSED
+        assert upstream.count(name, "AXFR") == times
+
+
+def test_a_transfer_comes_from_one_upstream(name):
+    def numbered(n):
+        return lambda query: [
+            reply_wire(query, texts(n)) if body else reply_wire(query, soa_wire(5)) for body in (0, 1, 1, 0)
+        ]
+
+    with behind(numbered(1), numbered(2)) as (shield, *upstreams):
+        for _ in range(4):
+            with socket.create_connection(shield.address, 5) as sock, sock.makefile("rb") as stream:
+                sock.sendall(frame(transfer_wire(name, "AXFR")))
+                wires = take(stream, 4)
+                assert wires[1] == wires[2]
+        assert sum(upstream.count(name, "AXFR", "tcp") for upstream in upstreams) == 4
+
+
+def test_a_client_that_reads_slowly_gets_the_whole_transfer_and_costs_no_memory(upstream, shield, name):
+    upstream.handle = lambda query: zone(query, 500, 60000)  # 30 MB
+    before = resident(shield.process)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(5)
+        sock.connect(shield.address)
+        with sock.makefile("rb") as stream:
+            sock.sendall(frame(transfer_wire(name, "AXFR")))
+            wires = take(stream, 1)
+            time.sleep(0.5)
+            assert resident(shield.process) < before + (8 << 20)
+            upstream.handle = address
+            assert ask(f"next.{name}", server=shield, tcp=True, timeout=1).answer
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            wires += take(stream, 499)
+    assert [wire[2:] for wire in wires] == [wire[2:] for wire in zone(upstream.received[0], 500, 60000)]
+    assert upstream.count(name, "AXFR") == 1
+
+
+def test_a_client_that_has_said_all_gets_the_whole_transfer(upstream, shield, name):
+    upstream.handle = lambda query: zone(query, 50)
+    with socket.create_connection(shield.address, 5) as sock, sock.makefile("rb") as stream:
+        sock.sendall(frame(transfer_wire(name, "AXFR")))
+        sock.shutdown(socket.SHUT_WR)
+        wires = take(stream)
+    assert [wire[2:] for wire in wires] == [wire[2:] for wire in zone(upstream.received[0], 50)]
+    assert upstream.count(name, "AXFR") == 1
+
+
+def test_a_transfer_that_pauses_is_not_idle(name):
+    def pausing(query):
+        first, *rest = zone(query, 5)
+        return [first, Delayed(1.5, rest)]
+
+    with (
+        behind(pausing, toml="[tcp]\nidle = 0.5") as (shield, upstream),
+        socket.create_connection(shield.address, 5) as sock,
+        sock.makefile("rb") as stream,
+    ):
+        sock.sendall(frame(transfer_wire(name, "AXFR")))
+        assert len(take(stream, 5)) == 5
+        assert upstream.count(name, "AXFR") == 1
+
+
+def test_a_transfer_that_breaks_off_leaves_nobody_waiting(name):
+    with Leaving(lambda query: [answer(query, f"SOA ns.{name} a.{name} 5 1 1 1 1"), address(query)]) as upstream:
+        upstream.replies = 2
+        with run_shield([upstream], toml=HASTY) as shield:
+            with socket.create_connection(shield.address, 3) as sock, sock.makefile("rb") as stream:
+                sock.sendall(frame(transfer_wire(name, "AXFR")))
+                assert len(take(stream, 2)) == 2
+                assert all(dns.message.from_wire(wire).rcode() for wire in take(stream, 1))
+            assert upstream.count(name, "AXFR") == 1
+
+
+def test_a_client_that_leaves_ends_its_transfer(upstream, shield, name):
+    upstream.handle = lambda query: [zone(query, 100), Delayed(0.2, zone(query, 100))]
+    with socket.create_connection(shield.address, 5) as sock, sock.makefile("rb") as stream:
+        sock.sendall(frame(transfer_wire(name, "AXFR")))
+        take(stream, 1)
+    upstream.handle = address
+    assert ask(f"next.{name}", server=shield, tcp=True).answer
+    assert upstream.count(name, "AXFR") == 1
+
+
+def test_a_server_failure_of_the_upstream_reaches_all_who_wait(upstream, shield, name):
+    upstream.handle = lambda query: Delayed(0.1, servfail(query))
+    replies = at_once(10, lambda n: ask(name, server=shield, edns=1232))
+    assert {reply.rcode() for reply in replies} == {dns.rcode.SERVFAIL}
+    assert upstream.count(name) == 1

@@ -1,0 +1,323 @@
+"""Know that the shield's TCP clients are pipelined, read octet by octet, bounded, and kept apart.
+
+Each test looks at what the client got, what the upstream received, and how many times.
+"""
+
+import contextlib
+import itertools
+import socket
+import time
+
+import dns.message
+import dns.rcode
+import pytest
+from support.client import ask, frame
+from support.proc import resident
+from support.process import run_shield
+from support.upstream import Delayed, ScriptedUpstream, answer
+from support.wires import ask_wire, record_wire, reply_wire
+
+IDLE = 0.6  # seconds
+TOML = f"""
+[tcp]
+connections = 8
+per_client = 5
+queries = 20
+idle = {IDLE}
+write_buffer = "64KiB"
+[forward]
+timeout = 1.0
+deadline = 1.5
+"""
+LARGE = 60_000  # octets of RDATA
+serial = itertools.count()
+
+
+def answering(query):
+    """Answer with an address; slowly, largely or not at all where the name says so."""
+    kind = query.name.labels[0]
+    if kind == b"large":
+        return reply_wire(query, record_wire(65280, bytes(LARGE)))
+    if kind == b"silent":
+        return None
+    return Delayed(0.5, answer(query, "A 192.0.2.1")) if kind == b"slow" else answer(query, "A 192.0.2.1")
+
+
+@pytest.fixture(scope="module")
+def running():
+    with ScriptedUpstream(answering) as upstream, run_shield([upstream], toml=TOML) as shield:
+        yield upstream, shield
+
+
+@pytest.fixture
+def upstream(running):
+    running[0].received.clear()
+    return running[0]
+
+
+@pytest.fixture
+def shield(running):
+    """Return the shield, once it has noticed that the clients of the test before are gone."""
+    wait_until(lambda: running[1].stats()["tcp_connections"] == 0)
+    return running[1]
+
+
+@pytest.fixture
+def name():
+    return f"name{next(serial)}.test."
+
+
+def wait_until(holds, timeout=3.0):
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def connect(shield, source="127.0.0.1", receive_buffer=None, timeout=3.0):
+    """Connect from a loopback address; yield the socket and a file to read from."""
+    with socket.socket() as sock:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(timeout)
+        sock.bind((source, 0))
+        sock.connect(shield.address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with sock.makefile("rb") as stream:
+            yield sock, stream
+
+
+def read(stream):
+    """Return the next message; EOFError where the connection ends instead."""
+    length = int.from_bytes(stream.read(2))
+    if not length:
+        raise EOFError
+    return dns.message.from_wire(stream.read(length))
+
+
+def ended(stream):
+    """Tell whether the shield has ended the connection, in whatever manner."""
+    try:
+        return stream.read(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def is_served(shield, name, source):
+    """Tell whether a new connection from `source` is answered; it is closed again."""
+    with connect(shield, source) as (sock, stream), contextlib.suppress(OSError, EOFError):
+        sock.sendall(frame(ask_wire(name)))
+        return bool(read(stream).answer)
+    return False
+
+
+# ------------------------------------------------------------ in
+
+
+def test_many_queries_in_one_write_are_all_answered(upstream, shield, name):
+    with connect(shield) as (sock, stream):
+        sock.sendall(b"".join(frame(ask_wire(f"{n}.{name}", id=n)) for n in range(200)))
+        replies = {reply.id: reply for reply in (read(stream) for _ in range(200))}
+    assert sorted(replies) == list(range(200))
+    for n, reply in replies.items():
+        assert reply.question[0].name.to_text() == f"{n}.{name}"
+        assert reply.answer
+        assert upstream.count(f"{n}.{name}", "A", "tcp") == 1
+    assert len(upstream.received) == 200
+
+
+def test_a_slow_answer_is_overtaken(upstream, shield, name):
+    names = [f"slow.{name}", *(f"{n}.{name}" for n in range(9))]
+    with connect(shield) as (sock, stream):
+        sock.sendall(b"".join(frame(ask_wire(each, id=n)) for n, each in enumerate(names)))
+        ids = [read(stream).id for _ in names]
+    assert sorted(ids[:-1]) == list(range(1, 10))
+    assert ids[-1] == 0
+    assert [upstream.count(each) for each in names] == [1] * 10
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+def test_queries_may_arrive_in_pieces(upstream, shield, name, step):
+    octets = frame(ask_wire(name, id=1)) + frame(ask_wire(name.upper(), id=2))
+    with connect(shield) as (sock, stream):
+        for start in range(0, len(octets), step):
+            sock.sendall(octets[start : start + step])
+            time.sleep(0.002)
+        replies = [read(stream), read(stream)]
+    assert [reply.id for reply in replies] == [1, 2]
+    assert [reply.question[0].name.to_text() for reply in replies] == [name, name.upper()]
+    assert upstream.count(name) == 1
+
+
+@pytest.mark.parametrize("where", [1, 20, -30, -1], ids=["length", "first", "second", "last octet"])
+def test_two_queries_may_be_split_anywhere(upstream, shield, name, where):
+    octets = frame(ask_wire(f"a.{name}", id=1)) + frame(ask_wire(f"b.{name}", id=2))
+    with connect(shield) as (sock, stream):
+        sock.sendall(octets[:where])
+        time.sleep(0.05)
+        sock.sendall(octets[where:])
+        assert {read(stream).id, read(stream).id} == {1, 2}
+    assert (upstream.count(f"a.{name}"), upstream.count(f"b.{name}"), len(upstream.received)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\0", b"\xff" * 11, b"\xff" * 500, bytes.fromhex("0001 8000 0001 0000 0000 0000 00 0001 0001")],
+    ids=["nothing", "one octet", "less than a header", "ones", "a response"],
+)
+def test_what_is_no_query_gets_no_answer_and_the_next_one_does(upstream, shield, name, garbage):
+    with connect(shield) as (sock, stream):
+        sock.sendall(frame(garbage) + frame(ask_wire(name, id=2)))
+        assert read(stream).id == 2
+    assert upstream.count(name) == len(upstream.received) == 1
+
+
+def test_a_malformed_query_is_a_format_error_and_the_next_one_is_answered(upstream, shield, name):
+    with connect(shield) as (sock, stream):
+        sock.sendall(frame(ask_wire(name, id=1)[:-1]) + frame(ask_wire(name, id=2)))
+        replies = [read(stream), read(stream)]
+    assert [(reply.id, reply.rcode()) for reply in replies] == [(1, dns.rcode.FORMERR), (2, dns.rcode.NOERROR)]
+    assert upstream.count(name) == len(upstream.received) == 1
+
+
+def test_a_query_as_long_as_dns_allows_is_answered(upstream, shield, name):
+    padded = ask_wire(name, use_edns=0, pad=65535)
+    assert len(padded) == 65535
+    with connect(shield) as (sock, stream):
+        sock.sendall(frame(padded))
+        assert read(stream).answer
+    assert upstream.count(name) == 1
+
+
+@pytest.mark.parametrize("query", ["{}", "slow.{}"], ids=["at once", "slowly"])
+def test_a_client_that_has_said_all_is_still_answered(upstream, shield, name, query):
+    name = query.format(name)
+    with connect(shield) as (sock, stream):
+        sock.sendall(b"".join(frame(ask_wire(each, id=n)) for n, each in enumerate((name, f"a.{name}"))))
+        sock.shutdown(socket.SHUT_WR)
+        assert {read(stream).id, read(stream).id} == {0, 1}
+        assert ended(stream)
+    assert (upstream.count(name), upstream.count(f"a.{name}")) == (1, 1)
+
+
+def test_hits_are_answered_after_the_client_has_said_all(upstream, shield, name):
+    assert ask(name, server=shield).answer
+    with connect(shield) as (sock, stream):
+        sock.sendall(b"".join(frame(ask_wire(name, id=n)) for n in range(100)))
+        sock.shutdown(socket.SHUT_WR)
+        assert [read(stream).id for _ in range(100)] == list(range(100))
+        assert ended(stream)
+    assert upstream.count(name) == 1
+
+
+# ------------------------------------------------------------ bounds
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"\0", b"\xff\xff garbage", frame(b"half of a query")[:9]],
+    ids=["nothing", "half a length", "a length and no end", "half a query"],
+)
+def test_an_idle_connection_is_ended(upstream, shield, sent):
+    start = time.monotonic()
+    with connect(shield) as (sock, stream):
+        sock.sendall(sent)
+        assert ended(stream)
+    assert IDLE * 0.9 < time.monotonic() - start < IDLE + 1.0
+    assert upstream.received == []
+
+
+def test_a_connection_in_use_is_kept(upstream, shield, name):
+    with connect(shield) as (sock, stream):
+        for n in range(8):
+            time.sleep(IDLE / 2)
+            sock.sendall(frame(ask_wire(name, id=n)))
+            assert read(stream).id == n
+    assert upstream.count(name) == 1
+
+
+def test_a_connection_that_waits_for_an_upstream_is_not_idle(upstream, shield, name):
+    with connect(shield) as (sock, stream):
+        sock.sendall(frame(ask_wire(f"silent.{name}")))
+        assert read(stream).rcode() == dns.rcode.SERVFAIL
+    assert upstream.count(f"silent.{name}", transport="tcp") == len(upstream.received) == 2
+
+
+def test_an_address_may_hold_so_many_connections(upstream, shield, name):
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(shield)) for _ in range(5)]
+        assert not is_served(shield, name, "127.0.0.1")
+        assert upstream.received == []
+        assert is_served(shield, name, "127.0.0.2")
+        held[0][0].close()
+        held[0][1].close()
+        wait_until(lambda: is_served(shield, name, "127.0.0.1"))
+    assert upstream.count(name) == len(upstream.received) == 1
+
+
+def test_all_may_hold_so_many_connections(upstream, shield, name):
+    with contextlib.ExitStack() as stack:
+        for n in range(8):
+            stack.enter_context(connect(shield, f"127.0.0.{2 + n % 4}"))
+        refused = shield.stats()["tcp_refused"]
+        assert not is_served(shield, name, "127.0.0.1")
+        assert shield.stats()["tcp_refused"] == refused + 1
+        assert upstream.received == []
+        assert ask(name, server=shield).answer
+    wait_until(lambda: is_served(shield, name, "127.0.0.1"))
+    assert upstream.count(name) == 1
+
+
+def test_so_many_queries_of_a_connection_wait_at_once(upstream, shield, name):
+    with connect(shield) as (sock, stream):
+        sock.sendall(b"".join(frame(ask_wire(f"slow.{n}.{name}", id=n)) for n in range(30)))
+        upstream.wait_for(20)
+        time.sleep(0.2)
+        assert len(upstream.received) == 20
+        assert sorted(read(stream).id for _ in range(30)) == list(range(30))
+    assert len(upstream.received) == 30
+
+
+def test_a_client_that_never_reads_costs_nothing_but_its_connection(upstream, shield, name):
+    large = f"large.{name}"
+    assert ask(large, "TYPE65280", server=shield, tcp=True).answer
+    before = resident(shield.process)
+    with connect(shield, receive_buffer=4096) as (sock, _):
+        sock.setblocking(False)
+        queries = frame(ask_wire(large, "TYPE65280")) * 2000  # 120 MB of answers
+        sent = 0
+        start = time.monotonic()
+        while time.monotonic() - start < IDLE / 2:
+            with contextlib.suppress(BlockingIOError):
+                sent += sock.send(queries[sent:]) if sent < len(queries) else 0
+            time.sleep(0.01)
+            assert ask(name, server=shield, tcp=True, timeout=1).answer
+            assert resident(shield.process) < before + (8 << 20)
+        timed_out = shield.stats()["tcp_timed_out"]
+        wait_until(lambda: shield.stats()["tcp_timed_out"] == timed_out + 1)
+    assert (upstream.count(large), upstream.count(name)) == (1, 1)
+
+
+def test_a_client_that_reads_late_gets_everything(upstream, shield, name):
+    large = f"large.{name}"
+    with connect(shield, receive_buffer=4096) as (sock, stream):
+        sock.sendall(frame(ask_wire(large, "TYPE65280")) * 200)
+        for _ in range(200):
+            assert len(stream.read(int.from_bytes(stream.read(2)))) > LARGE
+        sock.sendall(frame(ask_wire(name, id=9)))
+        assert read(stream).id == 9
+    assert (upstream.count(large), upstream.count(name)) == (1, 1)
+
+
+@pytest.mark.parametrize("farewell", ["close", "reset"])
+def test_a_client_that_leaves_before_its_answer_disturbs_nobody(upstream, shield, name, farewell):
+    slow = f"slow.{name}"
+    with connect(shield) as (sock, _):
+        if farewell == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.sendall(frame(ask_wire(slow)))
+        upstream.wait_for(1)
+    assert ask(name, server=shield, tcp=True).answer
+    assert ask(slow, server=shield, tcp=True).answer
+    assert (upstream.count(slow), upstream.count(name)) == (1, 1)
