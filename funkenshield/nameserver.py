@@ -1,37 +1,44 @@
 """The small nameserver of the demo and the tests: authoritative for one zone, plain, correct, and slow.
 
-It knows a zone and what the protocol says about it (RFC 1034, 2308, 4592, 6891); it knows nothing of
-the shield in front of it. Speed is not its business: it is what the shield is there for.
+It knows a zone and what the protocol says about it (RFC 1034, 2308, 4592, 5936, 6891, 7766); it knows
+nothing of the shield in front of it. Speed is not its business: it is what the shield is there for.
 """
 
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
-import dns.name
 import dns.opcode
 import dns.rcode
 import dns.rdataclass
-import dns.rdatatype
 import dns.rrset
 import dns.zone
+from dns.message import Message
+from dns.name import Name
+from dns.rdataset import Rdataset
+from dns.rdatatype import RdataType
 
 log = logging.getLogger(__name__)
 
+HEADER = 12  # octets
 PAYLOAD = 1232  # octets of the largest answer over UDP
 TCP_IDLE = 30.0  # seconds
-CHAIN_MAX = 16  # CNAMEs that are followed
+PORT_TRIES = 16  # ports picked, until one is free on both UDP and TCP
 SERVED_BY = '"Proudly served by a few lines of Python, from behind a FunkenShield"'
 CHAOS = {
-    "version.bind.": '"FunkenShield ns"', "version.server.": '"FunkenShield ns"',
-    "hostname.bind.": '"ns.miek.nl"', "id.server.": '"ns.miek.nl"', "authors.bind.": '"The FunkenShield authors"',
-}  # fmt: skip
-BIG = "\n".join(f'big 3600 TXT "{number:02} {"octets upon octets " * 12}"' for number in range(13))
+    "version.bind.": '"FunkenShield ns"',
+    "version.server.": '"FunkenShield ns"',
+    "hostname.bind.": '"ns.miek.nl"',
+    "id.server.": '"ns.miek.nl"',
+    "authors.bind.": '"The FunkenShield authors"',
+}
+BIG = "\n".join(f'big     TXT   "{number:02} {"octets upon octets " * 12}"' for number in range(13))
 ZONE = f"""
 $ORIGIN miek.nl.
 $TTL 3600
@@ -49,6 +56,7 @@ www     A     192.0.2.80
 www     AAAA  2001:db8::80
 a       A     192.0.2.10
 a       A     192.0.2.11
+a       AAAA  2001:db8::10
 alias   CNAME www
 away    CNAME www.example.net.
 txt     TXT   "several" "strings" "in one record"
@@ -62,235 +70,298 @@ ns1.sub A     192.0.2.30
 
 
 class Zone:
-    """One zone, with its names indexed once; nothing that a client sends changes it."""
+    """One zone, its names indexed once; nothing that a client sends changes it.
+
+    Every answer is made of RRsets of its own: whoever gets one may change it.
+    """
 
     def __init__(self, zone: dns.zone.Zone) -> None:
+        """Index a zone that was read with its names absolute."""
         assert zone.origin is not None
         self.origin = zone.origin
-        self.nodes = {
-            name.derelativize(zone.origin).canonicalize(): {
-                rdataset.rdtype: dns.rrset.from_rdata_list(name.derelativize(zone.origin), rdataset.ttl, rdataset)
-                for rdataset in node
-            }
-            for name, node in zone.nodes.items()
-        }
-        self.soa = self.nodes[self.origin][dns.rdatatype.SOA]
-        for name in list(self.nodes):  # what lies between a name and the apex exists too (RFC 8020)
-            for depth in range(len(self.origin), len(name)):
-                self.nodes.setdefault(name.split(depth)[1], {})
+        self._nodes: dict[Name, list[Rdataset]] = {name: list(node) for name, node in zone.nodes.items()}
+        self._soa = _of_type(self._nodes[self.origin], RdataType.SOA)[0]
+        for name in list(self._nodes):  # what lies between a name and the apex exists too (RFC 8020)
+            for labels in range(len(self.origin), len(name)):
+                self._nodes.setdefault(name.split(labels)[1], [])
 
     @classmethod
     def from_text(cls, text: str, origin: str | None = None) -> "Zone":
-        """Return the zone of a master file's text; dns.exception.DNSException where it is none."""
-        return cls(dns.zone.from_text(text, origin=origin, relativize=False))
+        """Return the zone of a master file's text; without `origin`, that is the first $ORIGIN in it.
+
+        Raises dns.exception.DNSException where it is none: wrong syntax, no origin, no SOA or NS there.
+        """
+        read = dns.zone.from_text(text, origin=origin, relativize=False, check_origin=False)
+        if read.origin not in read.nodes:  # which check_origin takes for granted
+            raise dns.zone.NoSOA
+        read.check_origin()
+        return cls(read)
 
     @classmethod
-    def from_file(cls, path: Path) -> "Zone":
-        """Return the zone of a master file; dns.exception.DNSException or OSError where there is none."""
-        return cls.from_text(path.read_text(encoding="utf-8"))
+    def from_file(cls, path: Path, origin: str | None = None) -> "Zone":
+        """Return the zone of a master file; raises as `from_text`, OSError, or ValueError if it is not UTF-8."""
+        return cls.from_text(path.read_text(encoding="utf-8"), origin)
 
-    def answer(self, response: dns.message.Message, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> None:
-        """Fill a response with what the zone says about a name and type."""
-        for _ in range(CHAIN_MAX):
-            if not name.is_subdomain(self.origin):
-                return
-            if self._refer(response, name):
+    def respond(self, wire: bytes, over_tcp: bool) -> bytes | None:
+        """Return the response to a message; None where none is due: to a response, or to half a header."""
+        if len(wire) < HEADER or wire[2] & 0x80:
+            return None
+        try:
+            query = dns.message.from_wire(wire)
+        except Exception:  # whatever the parser stumbles over, the message is to blame
+            rcode = dns.rcode.NOTIMP if wire[2] & 0x78 else dns.rcode.FORMERR
+            return wire[:2] + bytes((0x80 | wire[2] & 0x79, rcode)) + bytes(HEADER - 4)
+        try:
+            return _to_wire(self.answer(query, over_tcp), query.payload, over_tcp)
+        except Exception as error:  # whatever is wrong here, the next query is served
+            log.error("cannot answer %s: %r", ", ".join(map(str, query.question)), error)
+            response = _start_response(query)
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
+
+    def answer(self, query: Message, over_tcp: bool) -> Message:
+        """Return the response to a query, whatever its size."""
+        response = _start_response(query)
+        if query.opcode() != dns.opcode.QUERY:
+            response.set_rcode(dns.rcode.NOTIMP)
+        elif query.edns > 0:
+            response.set_rcode(dns.rcode.BADVERS)
+        elif len(query.question) != 1:
+            response.set_rcode(dns.rcode.FORMERR)
+        elif query.question[0].rdclass == dns.rdataclass.CH:
+            _answer_chaos(response)
+        elif query.question[0].rdclass != dns.rdataclass.IN or not self._has(query.question[0].name):
+            response.set_rcode(dns.rcode.REFUSED)
+        elif query.question[0].rdtype in (RdataType.AXFR, RdataType.IXFR):
+            self._transfer(response, over_tcp)
+        else:
+            self._look_up(response)
+        return response
+
+    def _has(self, name: Name) -> bool:
+        return name.is_subdomain(self.origin)
+
+    def _look_up(self, response: Message) -> None:
+        """Answer from the zone, along its CNAMEs, as far as it has something to say."""
+        name, rdtype = response.question[0].name, response.question[0].rdtype
+        response.flags |= dns.flags.AA
+        seen: set[Name] = set()
+        while self._has(name) and name not in seen:
+            seen.add(name)
+            if self._refer(response, name, rdtype):
                 return
             node = self._node(name)
-            if node is None:
-                response.set_rcode(dns.rcode.NXDOMAIN)
-                self._deny(response)
+            found = node if rdtype == RdataType.ANY else _of_type(node or [], rdtype)
+            alias = _of_type(node or [], RdataType.CNAME)
+            if found or not alias:
+                response.answer += [_owned_by(name, each) for each in found or []]
+                if node is None:
+                    response.set_rcode(dns.rcode.NXDOMAIN)
+                if not found:  # the SOA says how long a "no" holds (RFC 2308)
+                    ttl = min(self._soa.ttl, self._soa[0].minimum)
+                    response.authority.append(dns.rrset.from_rdata(self.origin, ttl, self._soa[0]))
+                elif rdtype == RdataType.MX:  # the TTL is the answer's: the 0 of 2011 let nobody keep it
+                    response.additional.append(dns.rrset.from_text(name, found[0].ttl, "IN", "TXT", SERVED_BY))
                 return
-            found = [rrset for kind, rrset in node.items() if rdtype in (kind, dns.rdatatype.ANY)]
-            response.answer += [_owned_by(name, rrset) for rrset in found]
-            alias = node.get(dns.rdatatype.CNAME)
-            if found or alias is None:
-                if not found:
-                    self._deny(response)
-                return
-            response.answer.append(_owned_by(name, alias))
-            name = alias[0].target
+            response.answer.append(_owned_by(name, alias[0]))
+            name = alias[0][0].target
 
-    def _refer(self, response: dns.message.Message, name: dns.name.Name) -> bool:
-        """Refer to the servers of a delegation that the name lies in, if it does."""
-        cut = name.canonicalize()
-        cuts = []
-        while cut != self.origin:
-            cuts.append(cut)
-            cut = cut.parent()
-        for cut in reversed(cuts):
-            servers = self.nodes.get(cut, {}).get(dns.rdatatype.NS)
-            if servers is not None:
-                if not response.answer:
+    def _refer(self, response: Message, name: Name, rdtype: RdataType) -> bool:
+        """Refer to the servers of a delegation at or above a name, if there is one.
+
+        The DS of a delegation is asked of its parent: us (RFC 4035 3.1.4.1).
+        """
+        for labels in range(len(self.origin) + 1, len(name) + (rdtype != RdataType.DS)):
+            cut = name.split(labels)[1]
+            for servers in _of_type(self._nodes.get(cut, []), RdataType.NS):
+                if not response.answer:  # AA is about the first name (RFC 1035 4.1.1)
                     response.flags &= ~dns.flags.AA
-                response.authority.append(servers)
-                glue = (self.nodes.get(rdata.target.canonicalize(), {}) for rdata in servers)
-                response.additional += [rrset for node in glue for rrset in node.values()]
+                response.authority.append(_owned_by(cut, servers))
+                for target in (rdata.target for rdata in servers):
+                    glue = _of_type(self._nodes.get(target, []), RdataType.A, RdataType.AAAA)
+                    response.additional += [_owned_by(target, each) for each in glue]
                 return True
         return False
 
-    def _node(self, name: dns.name.Name) -> dict[dns.rdatatype.RdataType, dns.rrset.RRset] | None:
-        """Return the records at a name, or those of the wildcard that stands for it (RFC 4592); None: no such name."""
-        encloser = name.canonicalize()
-        exact = self.nodes.get(encloser)
-        if exact is not None:
-            return exact
-        while encloser not in self.nodes:
+    def _node(self, name: Name) -> list[Rdataset] | None:
+        """Return what a name has, or the wildcard that stands for it (RFC 4592); None: no such name."""
+        if name in self._nodes:
+            return self._nodes[name]
+        encloser = name.parent()
+        while encloser not in self._nodes:
             encloser = encloser.parent()
-        return self.nodes.get(dns.name.Name((b"*", *encloser.labels)))
+        return self._nodes.get(Name((b"*", *encloser.labels)))
 
-    def _deny(self, response: dns.message.Message) -> None:
-        """Add the SOA that says how long a "no" holds (RFC 2308)."""
-        ttl = min(self.soa.ttl, self.soa[0].minimum)
-        response.authority.append(dns.rrset.from_rdata(self.origin, ttl, self.soa[0]))
+    def _transfer(self, response: Message, over_tcp: bool) -> None:
+        """Give away the whole zone between two SOA records (RFC 5936), in one message.
 
-    def transfer(self, response: dns.message.Message) -> None:
-        """Fill a response with the whole zone, between two SOA records (RFC 5936)."""
-        rest = [rrset for node in self.nodes.values() for rrset in node.values() if rrset is not self.soa]
-        response.answer += [self.soa, *rest, dns.rrset.from_rdata(self.origin, self.soa.ttl, self.soa[0])]
-
-
-def _owned_by(name: dns.name.Name, rrset: dns.rrset.RRset) -> dns.rrset.RRset:
-    return dns.rrset.from_rdata_list(name, rrset.ttl, list(rrset))
-
-
-def respond(zone: Zone, wire: bytes, *, over_tcp: bool) -> bytes | None:
-    """Return the response to a message, or None where none is due: to a response, or to less than a header."""
-    if len(wire) < 12 or wire[2] & 0x80:
-        return None
-    try:
-        query = dns.message.from_wire(wire)
-    except dns.exception.DNSException:
-        return wire[:2] + bytes([0x80 | wire[2] & 0x79, dns.rcode.FORMERR]) + bytes(8)
-    try:
-        return _to_wire(_answer(zone, query, over_tcp=over_tcp), query, over_tcp=over_tcp)
-    except Exception:  # whatever is wrong here, the next query is served
-        log.exception("cannot answer %s", query.question)
-        response = dns.message.make_response(query, our_payload=PAYLOAD)
-        response.set_rcode(dns.rcode.SERVFAIL)
-        return response.to_wire()
+        An incremental transfer (RFC 1995) is a whole one here; over UDP it is the SOA that sends to TCP.
+        """
+        if response.question[0].name != self.origin:
+            response.set_rcode(dns.rcode.NOTAUTH)
+        elif response.question[0].rdtype == RdataType.AXFR and not over_tcp:
+            response.set_rcode(dns.rcode.REFUSED)
+        else:
+            response.flags |= dns.flags.AA
+            soa = _owned_by(self.origin, self._soa)
+            whole = (_owned_by(name, each) for name, node in self._nodes.items() for each in node)
+            response.answer = [soa, *(each for each in whole if each != soa), soa] if over_tcp else [soa]
 
 
-def _answer(zone: Zone, query: dns.message.Message, *, over_tcp: bool) -> dns.message.Message:
-    response = dns.message.make_response(query, our_payload=PAYLOAD)
-    if query.edns > 0:
-        response.use_edns(0, payload=PAYLOAD)
-        response.set_rcode(dns.rcode.BADVERS)
-    elif query.opcode() != dns.opcode.QUERY:
-        response.set_rcode(dns.rcode.NOTIMP)
-    elif len(query.question) != 1:
-        response.set_rcode(dns.rcode.FORMERR)
-    elif query.question[0].rdclass == dns.rdataclass.CH:
-        _answer_chaos(response, query.question[0])
-    elif query.question[0].rdclass != dns.rdataclass.IN or not query.question[0].name.is_subdomain(zone.origin):
-        response.set_rcode(dns.rcode.REFUSED)
-    else:
-        _answer_zone(zone, response, query.question[0], over_tcp=over_tcp)
+def _of_type(node: list[Rdataset], *rdtypes: RdataType) -> list[Rdataset]:
+    return [each for each in node if each.rdtype in rdtypes]
+
+
+def _owned_by(name: Name, rdataset: Rdataset) -> dns.rrset.RRset:
+    return dns.rrset.from_rdata_list(name, rdataset.ttl, list(rdataset))
+
+
+def _start_response(query: Message) -> Message:
+    """Return a response with nothing but what it takes over: ID, opcode, RD, question, and OPT with DO."""
+    response = dns.message.make_response(query, our_payload=PAYLOAD, pad=0)
+    if query.edns >= 0:
+        response.want_dnssec(bool(query.ednsflags & dns.flags.DO))
     return response
 
 
-def _answer_chaos(response: dns.message.Message, question: dns.rrset.RRset) -> None:
+def _answer_chaos(response: Message) -> None:
+    """Say who we are, to those who ask in class CHAOS (RFC 4892)."""
+    question = response.question[0]
     text = CHAOS.get(str(question.name).lower())
-    if text is None or question.rdtype not in (dns.rdatatype.TXT, dns.rdatatype.ANY):
+    if text is None or question.rdtype not in (RdataType.TXT, RdataType.ANY):
         response.set_rcode(dns.rcode.REFUSED)
         return
     response.flags |= dns.flags.AA
     response.answer.append(dns.rrset.from_text(question.name, 0, "CH", "TXT", text))
 
 
-def _answer_zone(zone: Zone, response: dns.message.Message, question: dns.rrset.RRset, *, over_tcp: bool) -> None:
-    response.flags |= dns.flags.AA
-    if question.rdtype in (dns.rdatatype.AXFR, dns.rdatatype.IXFR):
-        if question.name != zone.origin:
-            response.set_rcode(dns.rcode.NOTAUTH)
-        elif over_tcp:
-            zone.transfer(response)
-        elif question.rdtype == dns.rdatatype.IXFR:
-            response.answer.append(zone.soa)
-        else:
-            response.set_rcode(dns.rcode.REFUSED)
-        return
-    zone.answer(response, question.name, question.rdtype)
-    if question.rdtype == dns.rdatatype.MX and response.answer:
-        owner, ttl = response.answer[0].name, response.answer[0].ttl
-        response.additional.append(dns.rrset.from_text(owner, ttl, "IN", "TXT", SERVED_BY))
+def _to_wire(response: Message, payload: int, over_tcp: bool) -> bytes:
+    """Return a response in wire format: over UDP emptied, with TC=1, if its client cannot take it.
 
-
-def _to_wire(response: dns.message.Message, query: dns.message.Message, *, over_tcp: bool) -> bytes:
-    """Return a response no larger than its client takes, cut with TC=1 where it would be."""
-    limit = 65535 if over_tcp else min(max(query.payload, 512), PAYLOAD) if query.edns >= 0 else 512
-    wire = response.to_wire(max_size=65535)
-    if len(wire) <= limit:
-        return wire
+    `payload` is what the client offers, 0 without OPT. Records keep their order, so that answers compare.
+    Raises dns.exception.TooBig where not even TCP carries it.
+    """
+    limit = 65535 if over_tcp else min(max(payload, 512), PAYLOAD)
+    try:
+        return response.to_wire(max_size=limit, want_shuffle=False)
+    except dns.exception.TooBig:
+        if over_tcp:
+            raise
     for section in (response.answer, response.authority, response.additional):
         section.clear()
     response.flags |= dns.flags.TC
-    return response.to_wire()
+    return response.to_wire(max_size=limit)
 
 
 class Nameserver(asyncio.DatagramProtocol):
-    """A zone, served over UDP and TCP on one address."""
+    """A zone that is served over UDP and TCP on one address, from `open` to `close`.
+
+    `address` is the host and port that were bound; `queries` counts the messages that came in.
+    """
 
     def __init__(self, zone: Zone, delay: float) -> None:
-        self.queries = 0
         self.address = ("", 0)
+        self.queries = 0
         self._zone = zone
-        self._delay = delay
+        self._delay = delay  # seconds
         self._datagrams: asyncio.DatagramTransport | None = None
-        self._streams: asyncio.Server | None = None
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._closed = asyncio.Event()
 
     async def open(self, host: str, port: int) -> None:
-        """Listen; port 0 picks one. Raises OSError where another program has it."""
+        """Listen; port 0 picks one that is free on both UDP and TCP. Raises OSError where that cannot be."""
+        for tries_left in reversed(range(1 if port else PORT_TRIES)):
+            opened = _bind_udp(host, port)
+            self.address = opened.getsockname()[:2]
+            try:
+                self._server = await asyncio.start_server(self._serve_client, *self.address)
+                break
+            except OSError:
+                opened.close()
+                if not tries_left:
+                    raise
         loop = asyncio.get_running_loop()
-        self._streams = await asyncio.start_server(self._talk, host, port)
-        self.address = self._streams.sockets[0].getsockname()[:2]
-        try:
-            self._datagrams, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=self.address)
-        except OSError:
-            await self.close()
-            raise
-        opened: socket.socket = self._datagrams.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._datagrams, _ = await loop.create_datagram_endpoint(lambda: self, sock=opened)
 
     async def close(self) -> None:
-        """Stop listening."""
-        if self._datagrams is not None:
+        """Stop listening, cut the connections, and forget the answers that are still delayed."""
+        self._closing = True
+        if self._datagrams is not None and self._server is not None:
+            self._server.close()
             self._datagrams.close()
-        if self._streams is not None:
-            self._streams.close()
-            await asyncio.sleep(0)
+            for client in self._clients:
+                client.cancel()
+            await asyncio.gather(self._closed.wait(), *self._clients, return_exceptions=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the UDP socket is closed."""
+        self._closed.set()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answer one query, after the delay if there is one."""
+        """Answer one query over UDP."""
+        self._reply(data, partial(self._send, addr), over_tcp=False)
+
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer what a client asks over one TCP connection, until it ends or is idle for too long."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            while not self._closing:
+                async with asyncio.timeout(self._delay + TCP_IDLE):
+                    wire = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+                    self._reply(wire, partial(_write, writer), over_tcp=True)
+                    await writer.drain()
+        except asyncio.IncompleteReadError:
+            await asyncio.sleep(self._delay)  # it asks no more, but may still read what it has asked
+        except OSError:
+            pass
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    def _reply(self, wire: bytes, send: Callable[[bytes], None], *, over_tcp: bool) -> None:
+        """Answer a message, at once or as late as wished; a delay holds up nothing else."""
         self.queries += 1
-        response = respond(self._zone, data, over_tcp=False)
-        if response is None or self._datagrams is None:
-            return
-        if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._datagrams.sendto, response, addr)
-        else:
+        response = self._zone.respond(wire, over_tcp)
+        if response is not None and self._delay:
+            asyncio.get_running_loop().call_later(self._delay, send, response)
+        elif response is not None:
+            send(response)
+
+    def _send(self, addr: tuple[str, int], response: bytes) -> None:
+        if self._datagrams is not None and not self._closing:
             self._datagrams.sendto(response, addr)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                async with asyncio.timeout(TCP_IDLE):
-                    wire = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-                self.queries += 1
-                response = respond(self._zone, wire, over_tcp=True)
-                if self._delay:
-                    await asyncio.sleep(self._delay)
-                if response is not None:
-                    writer.write(len(response).to_bytes(2) + response)
-                    await writer.drain()
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            writer.close()
+
+def _bind_udp(host: str, port: int) -> socket.socket:
+    """Return a socket that the loop can take over; uvloop loses its own if the port is taken."""
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        opened.setblocking(False)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # for bursts: slow, but not lossy
+        opened.bind((host, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _write(writer: asyncio.StreamWriter, response: bytes) -> None:
+    if not writer.is_closing():  # as it may be after a delay
+        writer.write(len(response).to_bytes(2) + response)
 
 
 async def serve(host: str, port: int, *, delay: float = 0.0, zone: Zone | None = None) -> Nameserver:
-    """Return a nameserver that listens on an address; OSError where it cannot. `delay` is in seconds."""
+    """Return a nameserver that listens on an IP address and port, and answers after `delay` seconds.
+
+    Port 0 picks one. Without a zone it serves the embedded miek.nl. Raises OSError where it cannot listen.
+    """
     nameserver = Nameserver(zone or Zone.from_text(ZONE), delay)
     await nameserver.open(host, port)
     return nameserver
