@@ -9,7 +9,7 @@ cimport cython
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, Extra
-from ._cache cimport Cache
+from ._cache cimport READERS_MAX, Cache
 from ._datagrams cimport Datagrams
 from ._outbox cimport Client, Outbox
 from ._outcome cimport Tally
@@ -46,6 +46,7 @@ cdef struct Open:
     uint16_t tries
     uint16_t length
     uint16_t asked_id              # the client's
+    uint16_t limit                 # octets of the largest answer that the client takes
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint64_t hash
     uint64_t deadline              # nanoseconds
@@ -59,7 +60,8 @@ cdef class Inflight:
         readonly Outbox outbox
         readonly Sockets sockets
         Datagrams inbox, outgoing
-        list rings
+        Ring* rings[READERS_MAX]
+        uint32_t ring_count
         int wake_fd
         # open queries
         Open* pool
@@ -87,7 +89,8 @@ cdef class Inflight:
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef int32_t _take_idle(self) noexcept nogil
     cdef int32_t _find_open(self, const Query* query) noexcept nogil
-    cdef int _answer(self, const Client* client, const Answer* answer, const Query* query,
+    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
+    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
                      const Extra* extra, uint64_t now) except -1
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef int _resolve(self, int32_t i, const Query* query, const uint8_t* wire, size_t length,

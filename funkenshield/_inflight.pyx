@@ -14,7 +14,7 @@ from posix.unistd cimport close, write
 from ._answer cimport (
     KEEP, TRUNCATED as IS_TRUNCATED, Answer, Built, Extra, answers_question, build, build_failure, render
 )
-from ._cache cimport Cache, find, mark_used
+from ._cache cimport READERS_MAX, Cache, find, mark_used
 from ._clock cimport ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
 from ._outbox cimport Client, Outbox
@@ -60,7 +60,7 @@ cdef class Inflight:
         self.outbox = Outbox()
         self.inbox = Datagrams(65536)
         self.outgoing = Datagrams(1)
-        self.rings, self.carried, self.specials = [], [], []
+        self.carried, self.specials = [], []
         self.chain_mask = 1
         while self.chain_mask < capacity:
             self.chain_mask <<= 1
@@ -84,8 +84,9 @@ cdef class Inflight:
         self.sockets.watch(self.wake_fd, WAKE, EPOLLIN | EPOLLET)  # by edge: nobody has to read it empty
 
     def __dealloc__(self) -> None:
-        for ring in self.rings or ():
-            free(<void*> <size_t> ring)
+        cdef uint32_t k
+        for k in range(self.ring_count):
+            free(self.rings[k])
         if self.wake_fd >= 0:
             close(self.wake_fd)
         free(self.pool)
@@ -95,11 +96,15 @@ cdef class Inflight:
 
     cdef Ring* join(self) except NULL:
         """Return a ring for one more worker."""
-        cdef Ring* ring = <Ring*> calloc(1, sizeof(Ring))
+        cdef Ring* ring
+        if self.ring_count == READERS_MAX:
+            raise ValueError(f"at most {READERS_MAX} workers")
+        ring = <Ring*> calloc(1, sizeof(Ring))
         if ring == NULL:
             raise MemoryError("no memory for a worker's ring")
         ring.asleep = 1
-        self.rings.append(<size_t> ring)
+        self.rings[self.ring_count] = ring
+        self.ring_count += 1
         return ring
 
     cdef void wake(self) noexcept nogil:
@@ -129,11 +134,11 @@ cdef class Inflight:
         cdef:
             Ring* ring
             uint8_t* record
-            uint32_t size
+            uint32_t k, size
             uint32_t left = COLLECTED_AT_ONCE
             uint64_t now = self.cache.clock.now()
-        for address in self.rings:
-            ring = <Ring*> <size_t> address
+        for k in range(self.ring_count):
+            ring = self.rings[k]
             while left:
                 record = ring_next(ring, &size)
                 if record == NULL:
@@ -184,8 +189,10 @@ cdef class Inflight:
         stored = find(&self.cache.index, &query)
         if stored != NULL and stored.expires > ticks(now):
             mark_used(stored)
-            return self._answer(client, stored, &query, NULL, now)
+            return self._answer(client, self._limit(client, &query), stored, &query, NULL, now)
 
+        if not self.waiting:  # nobody turned the wheel meanwhile, for it was empty
+            self.turned = now // TURN
         first = self._find_open(&query)
         i = self._take_idle()
         if i < 0:
@@ -201,6 +208,7 @@ cdef class Inflight:
             return self._set_aside(client, wire, length)
         entry.client = client[0]
         entry.asked_id = message_id(wire)
+        entry.limit = self._limit(client, &query)
         entry.hash = query.hash
         if first >= 0:
             self.coalesced += 1
@@ -256,11 +264,14 @@ cdef class Inflight:
 
     # ------------------------------------------------------------ answers go out
 
-    cdef int _answer(self, const Client* client, const Answer* answer, const Query* query,
+    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil:
+        """Return the octets of the largest answer that a client takes, and that we send."""
+        return MESSAGE_MAX if client.fd < 0 else min(query.payload, self.cache.manner.payload)
+
+    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
                      const Extra* extra, uint64_t now) except -1:
         """Answer one client, in his own size and spelling."""
         cdef:
-            size_t limit = MESSAGE_MAX if client.fd < 0 else min(query.payload, self.cache.manner.payload)
             uint64_t waited = (now - client.arrived) // 2000 if now > client.arrived else 0
             uint32_t bucket = 0
         while waited and bucket < LATENCIES - 1:
@@ -277,7 +288,7 @@ cdef class Inflight:
         while i >= 0:
             set_id(self.pool[i].wire, self.pool[i].asked_id)
             parse_query(&query, self.pool[i].wire, self.pool[i].length)
-            self._answer(&self.pool[i].client, answer, &query, extra if query.cookie else NULL, now)
+            self._answer(&self.pool[i].client, self.pool[i].limit, answer, &query, extra if query.cookie else NULL, now)
             extra = NULL
             i = self.pool[i].next
         return 0
@@ -559,11 +570,11 @@ cdef class Inflight:
 
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1:
         """Let Python pass on a query that only the upstream can answer, for this client alone."""
-        self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], client.fd < 0))
+        self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream))
         return 0
 
     def take_specials(self) -> list:
-        """Return the queries that are nobody else's, as (client, query, came over a stream), for `reply`."""
+        """Return the queries that are nobody else's, as (client, query, stream), for `reply`; stream 0 is UDP."""
         taken, self.specials = self.specials, []
         return taken
 
@@ -606,7 +617,7 @@ cdef class Inflight:
             raise ValueError("that is no client, no query or no response")
         parse_query(&asked, query, len(query))
         out = self.outbox.open(to)
-        if to.fd >= 0 and length > min(asked.payload, self.cache.manner.payload):
+        if length > self._limit(to, &asked):
             length = cut(out, &asked, 0x8000 | asked.flags & 0x7900, self.cache.manner.payload, 0,
                          asked.edns_flags)
         else:

@@ -34,6 +34,15 @@ class Streams(Protocol):
     async def drained(self, stream: int) -> bool:
         """Wait until a connection takes more; False: it is gone."""
 
+    def expect_more(self, stream: int) -> None:
+        """Say that the next answer to a connection is not the last to its query."""
+
+    def complete(self, stream: int) -> None:
+        """Say that the answer before was the last to its query."""
+
+    def end(self, stream: int) -> None:
+        """End a connection whose answer cannot be completed."""
+
 
 class Forwarder:
     """The control gear's side of every miss."""
@@ -74,8 +83,8 @@ class Forwarder:
             inflight.send(self._upstreams.choose().number)
         for handle, query, truncated in inflight.take_carried():
             self._start(self._carry(handle, query, truncated))
-        for client, query, over_stream in inflight.take_specials():
-            self._admit_special(client, query, over_stream)
+        for client, query, stream in inflight.take_specials():
+            self._admit_special(client, query, stream)
         self._write_streams()
         if self._ticking is None and inflight.open_queries:
             self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
@@ -126,26 +135,24 @@ class Forwarder:
             pass
         return None
 
-    def _admit_special(self, client: bytes, query: bytes, over_stream: bool) -> None:
+    def _admit_special(self, client: bytes, query: bytes, stream: int) -> None:
         if self._passing < self._settings.passed_on:
             self._passing += 1
-            self._start(self._pass_on(client, query, over_stream))
+            self._start(self._pass_on(client, query, stream))
             return
         self.passed_on_refused += 1
-        if over_stream or self._settings.overload == "refuse":
+        if stream or self._settings.overload == "refuse":
             self._inflight.reply(client, query, error_response(query, REFUSED))
 
-    async def _pass_on(self, client: bytes, query: bytes, over_stream: bool) -> None:
+    async def _pass_on(self, client: bytes, query: bytes, stream: int) -> None:
         """Pass on what only the upstream can answer; nothing of it is remembered."""
         try:
-            if over_stream and is_transfer(inspect_query(query)):
-                await self._transfer(client, query)
+            if stream and is_transfer(inspect_query(query)):
+                await self._transfer(client, query, stream)
                 return
             response = await self._first_to_answer(
                 lambda upstream: (
-                    upstream.exchange_tcp(query, self._settings.connections)
-                    if over_stream
-                    else upstream.exchange_udp(query)
+                    upstream.exchange_tcp(query, self._settings.connections) if stream else upstream.exchange_udp(query)
                 )
             )
             self._inflight.reply(client, query, response or error_response(query, SERVFAIL))
@@ -153,22 +160,26 @@ class Forwarder:
             self._passing -= 1
             self._write_streams()
 
-    async def _transfer(self, client: bytes, query: bytes) -> None:
+    async def _transfer(self, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from one upstream, as fast as the client reads."""
         begun = False
+        assert self.streams is not None
         try:
             async for message in until_complete(query, self._upstreams.choose().transfer(query)):
                 begun = True
+                self.streams.expect_more(stream)
                 self._inflight.reply(client, query, message)
-                for stream, framed in self._inflight.outbox.take_streams():
-                    if self.streams is not None:
-                        self.streams.write(stream, framed)
-                        if not await self.streams.drained(stream):
-                            return
+                self._write_streams()
+                if not await self.streams.drained(stream):
+                    return
+            if begun:
+                self.streams.complete(stream)
         except OSError as error:
             log.info("zone transfer: %s", error or "the upstream fell silent")
-            if not begun:
-                self._inflight.reply(client, query, error_response(query, SERVFAIL))
+            if begun:
+                self.streams.end(stream)
+        if not begun:
+            self._inflight.reply(client, query, error_response(query, SERVFAIL))
 
     async def drain(self, seconds: float) -> None:
         """Wait until nobody waits for an upstream any more, at most so long."""

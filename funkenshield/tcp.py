@@ -45,6 +45,21 @@ class TcpServer:
             await connection.writable.wait()
         return stream in self.connections
 
+    def expect_more(self, stream: int) -> None:
+        """Say that the next answer to a connection is not the last to its query."""
+        if stream in self.connections:
+            self.connections[stream].expect(1)
+
+    def complete(self, stream: int) -> None:
+        """Say that the answer before was the last to its query."""
+        if stream in self.connections:
+            self.connections[stream].expect(-1)
+
+    def end(self, stream: int) -> None:
+        """End a connection whose answer cannot be completed: nothing else tells the client."""
+        if stream in self.connections:
+            self.connections[stream].finish()
+
     async def close_idle(self) -> None:
         """Close connections without traffic, for ever."""
         clock = asyncio.get_running_loop().time
@@ -142,6 +157,12 @@ class Connection(asyncio.Protocol):
         self._transport.write(framed)
         if was_full or self._ended:
             asyncio.get_running_loop().call_soon(self._take_queries)
+
+    def expect(self, more: int) -> None:
+        """Wait for more answers than there were queries, or for fewer."""
+        self._waiting += more
+        if more < 0:
+            self._take_queries()
 
     def pause_writing(self) -> None:
         """Take no more queries from a client that does not read."""

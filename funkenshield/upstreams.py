@@ -136,7 +136,7 @@ class Upstream:
                     raise UpstreamError("a message of another transfer")
                 yield response
         except asyncio.IncompleteReadError:
-            return
+            raise UpstreamError("the upstream ended the transfer") from None
         finally:
             writer.close()
             with contextlib.suppress(OSError):

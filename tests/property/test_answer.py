@@ -24,7 +24,7 @@ from funkenshield._answer import is_response_to
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
 
-THOROUGH = settings(deadline=None, max_examples=300)
+THOROUGH = settings(deadline=None, max_examples=200)
 MEMORY = 1 << 22
 PAYLOAD = 1232
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
@@ -50,8 +50,8 @@ def rrsig(seconds, ttl=300, covers="A"):
     return rrset(f"www.example.com. {ttl} IN RRSIG {covers} 8 3 300 {expires} 0 1 example.com. AAAA")
 
 
-def make_query(name="www.example.com.", rdtype="A", **how):
-    return dns.message.make_query(name, rdtype, **how)
+def make_query(name="www.example.com.", rdtype="A", ident=7, **how):
+    return dns.message.make_query(name, rdtype, id=ident, **how)
 
 
 def to_wire(query, sections, *, flags=0x8400, rcode=0, opt=None, opt_at=None):
@@ -62,7 +62,7 @@ def to_wire(query, sections, *, flags=0x8400, rcode=0, opt=None, opt_at=None):
         writer.add_question(asked.name, asked.rdtype, asked.rdclass)
     for section in (ANSWER, AUTHORITY):
         for each in sections.get(section, ()):
-            writer.add_rrset(section, each)
+            writer.add_rrset(section, each, want_shuffle=False)
     additional = list(sections.get(ADDITIONAL, ()))
     if opt is not None:
         additional.insert(len(additional) if opt_at is None else opt_at, opt)
@@ -70,7 +70,7 @@ def to_wire(query, sections, *, flags=0x8400, rcode=0, opt=None, opt_at=None):
         if each is opt:
             writer.add_opt(each)
         else:
-            writer.add_rrset(ADDITIONAL, each)
+            writer.add_rrset(ADDITIONAL, each, want_shuffle=False)
     writer.write_header()
     return writer.get_wire()
 
@@ -160,7 +160,7 @@ def shapes(draw, name):
         sections[ADDITIONAL] += [draw(address_sets(target)) for target in draw(st.lists(st.sampled_from(TARGETS)))]
         sections[ADDITIONAL] += map(rrset, draw(st.lists(st.just(f"more.{ZONE} 9 IN MX 1 x.more.{ZONE}"), max_size=1)))
     else:
-        sections[AUTHORITY] += [soa(draw(some_ttls), draw(some_ttls))]
+        sections[AUTHORITY] += [soa(draw(some_ttls), min(draw(some_ttls), 2 * DAY))]
     if draw(st.booleans()):
         signed = ANSWER if sections[ANSWER] else AUTHORITY
         sections[signed].append(rrsig(draw(st.sampled_from([5, 1000, 3 * DAY])), ttl=draw(some_ttls)))
@@ -172,13 +172,13 @@ def exchanges(draw):
     """Draw a query with the response to it, and another query with the same key."""
     name = draw(st.sampled_from(["www.Example.COM.", "x.", "eXample.com.", f"{'y' * 63}.{'z' * 63}.example.com."]))
     kind, sections = draw(shapes(name.lower()))
-    edns = draw(st.sampled_from([None, {"edns": 0}, {"edns": 0, "want_dnssec": True}]))
+    edns = draw(st.sampled_from([None, {"use_edns": 0}, {"use_edns": 0, "want_dnssec": True}]))
     flags = draw(st.sampled_from([0, dns.flags.RD, dns.flags.RD | dns.flags.CD]))
     payloads = st.sampled_from([512, 1232, 65535]) if edns else st.none()
     spelling = draw(st.sampled_from([str.lower, str.upper, str.swapcase]))
     crumbs = [dns.edns.GenericOption(COOKIE, bytes(8))] if edns and draw(st.booleans()) else None
     one = make_query(name, payload=draw(payloads), flags=flags, **edns or {})
-    other = make_query(spelling(name), payload=draw(payloads), flags=flags, options=crumbs, **edns or {})
+    other = make_query(spelling(name), ident=65535, payload=draw(payloads), flags=flags, options=crumbs, **edns or {})
     said = st.sampled_from(
         [(15, b"\0\3stale"), (3, b"nsid"), (COOKIE, bytes(24)), (PADDING, bytes(7)), (KEEPALIVE, b"")]
     )
@@ -206,7 +206,9 @@ def holding(message):
     held = min([smallest, DAY, *negative])
     if negative and (message.rcode() == dns.rcode.NXDOMAIN or not message.answer):
         held = min(held, 3600)
-    signed = [each[0].expiration for section in message.sections[1:] for each in section if each.rdtype == 46]
+    signed = [
+        each[0].expiration for section in message.sections[1:] for each in section if each.rdtype == dns.rdatatype.RRSIG
+    ]
     return max(min([held, *(expires - int(time.time()) for expires in signed)]), 0)
 
 
@@ -217,23 +219,24 @@ def test_a_hit_is_what_was_stored(exchange, part):
     clock = Clock()
     cache = Cache(MEMORY, clock)
     stored = read(wire)
+    held = holding(stored)
     if not cache.store(query.to_wire(), wire):
         assert opt_inside, "what stands behind an OPT need not be moved; all else is stored"
         assert ask_cache(cache, query) is None
         return
     assert_same(ask_cache(cache, query), query, stored)
     assert_same(ask_cache(cache, other), other, stored)
-    held = holding(stored)
     age = int((held - 1) * part)
     clock.advance(age)
     assert_same(ask_cache(cache, other), other, stored, age)
     clock.advance(held - 1 - age)
-    assert ask_cache(cache, query) is not None or any(each.rdtype == 46 for each in stored.answer + stored.authority)
+    if not any(each.rdtype == dns.rdatatype.RRSIG for each in stored.answer + stored.authority):
+        assert ask_cache(cache, query) is not None
     clock.advance(1)
     assert ask_cache(cache, query) is None
 
 
-@pytest.mark.parametrize("edns", [None, {"edns": 0, "want_dnssec": True, "payload": 4096}], ids=["plain", "EDNS"])
+@pytest.mark.parametrize("edns", [None, {"use_edns": 0, "want_dnssec": True, "payload": 4096}], ids=["plain", "EDNS"])
 def test_what_does_not_fit_is_cut_to_question_and_opt(edns):
     query = make_query(**edns or {})
     text = "\n".join(f'www.example.com. 60 IN TXT "{number} {"x" * 40}"' for number in range(40))
@@ -334,6 +337,7 @@ ROWS = {
     "NXDOMAIN, by SOA TTL": (says(authority=[soa(60, 300)], **NXDOMAIN), 60),
     "NXDOMAIN, capped": (says(authority=[soa(DAY, DAY)], **NXDOMAIN), 3600),
     "NXDOMAIN, capped by policy": (says(authority=[soa(DAY, DAY)], policy={"negative": 7}, **NXDOMAIN), 7),
+    "NXDOMAIN, SOA TTL and MINIMUM the largest": (says(authority=[soa(2**31 - 1, 2**31 - 1)], **NXDOMAIN), 3600),
     "NXDOMAIN, MINIMUM 0": (says(authority=[soa(300, 0)], **NXDOMAIN), 0),
     "NXDOMAIN without SOA": (says(**NXDOMAIN), 0),
     "NXDOMAIN with NS alone": (says(authority=[NS], **NXDOMAIN), 0),
@@ -369,6 +373,10 @@ ROWS = {
         says(ANSWERED, spoil=lambda wire: wire[:-16] + pack("!H", 0xC000 + len(wire) - 16) + wire[-14:]),
         0,
     ),
+    "an owner that points into no name": (
+        says(ANSWERED, spoil=lambda wire: wire.replace(b"\xc0\x0c", b"\xc0\x0d")),
+        0,
+    ),
     "two OPTs": (says(ANSWERED, opt=make_opt(), spoil=with_record(ADDITIONAL, BARE_OPT)), 0),
     "OPT with an owner": (says(ANSWERED, spoil=with_record(ADDITIONAL, b"\1a" + BARE_OPT)), 0),
     "OPT in the answer": (says(ANSWERED, spoil=with_record(ANSWER, BARE_OPT)), 0),
@@ -384,10 +392,11 @@ ROWS = {
 
 @pytest.mark.parametrize(("row", "seconds"), ROWS.values(), ids=ROWS)
 def test_what_may_be_stored_and_for_how_long(row, seconds):
-    (respond, policy), clock, query = row, Clock(), make_query(edns=0)
+    (respond, policy), clock, query = row, Clock(), make_query(use_edns=0)
     cache = Cache(MEMORY, clock)
     cache.set_policy(**policy)
-    assert cache.store(query.to_wire(), respond(query)) == bool(seconds)
+    stored = cache.store(query.to_wire(), respond(query))
+    assert stored == bool(seconds)
     assert cache.counters()["entries"] == bool(seconds)
     assert (ask_cache(cache, query) is not None) == bool(seconds)
     if seconds:
@@ -488,23 +497,30 @@ changes = st.lists(
 
 
 def framed(wire):
-    """Tell whether dnspython's parser finds the records that the header announces: owners, lengths and nothing else."""
+    """Tell whether the records that the header announces are there, whole, and nothing else."""
     parser = dns.wire.Parser(wire)
+
+    def skip_name():
+        while size := parser.get_uint8():
+            parser.get_bytes(size if size < 0xC0 else 1)
+            if size >= 0xC0:
+                return
+
     try:
         *_, questions, answers, authorities, additionals = parser.get_struct("!6H")
         for _ in range(questions):
-            parser.get_name()
+            skip_name()
             parser.get_struct("!HH")
         for _ in range(answers + authorities + additionals):
-            parser.get_name()
+            skip_name()
             *_, size = parser.get_struct("!HHIH")
             parser.get_bytes(size)
-    except dns.exception.DNSException:
+    except dns.exception.FormError:
         return False
     return parser.remaining() == 0
 
 
-@settings(THOROUGH, max_examples=1500)
+@settings(THOROUGH, max_examples=600)
 @given(exchanges(), changes, st.binary(max_size=2))
 def test_a_spoilt_response_does_no_harm(exchange, changes, tail):
     query, other, wire, _ = exchange

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from funkenshield._wire import error_response, inspect_query
 
-
 THOROUGH = settings(deadline=None, max_examples=400)
 
 QR, OPCODES, FLAGS, RCODE = 0x8000, 0x7800, 0x07FF, 0x000F
