@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def _start(stack: contextlib.ExitStack, *arguments: str) -> subprocess.Popen[str
     assert process.stderr is not None
     stack.callback(process.stderr.close)
     line = process.stderr.readline().strip()
-    if "ready" not in line:
+    if not re.search(r"\bready\b", line):  # "already in use" is not
         raise FunkenShieldError(line.removeprefix("funkenshield: ") or f"{arguments[0]} did not start")
     return process
 

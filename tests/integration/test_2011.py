@@ -472,14 +472,14 @@ def test_a_silent_upstream_is_a_server_failure_in_time(upstream, shield, name, t
     upstream.handle = lambda query: None
     start = time.monotonic()
     reply = ask(name, server=shield, tcp=tcp, edns=1232)
-    assert 0.3 < time.monotonic() - start < 0.8
+    assert 0.3 < time.monotonic() - start < 1.5
     assert (reply.rcode(), ede(reply)) == (dns.rcode.SERVFAIL, [dns.edns.EDECode.NO_REACHABLE_AUTHORITY])
     assert upstream.count(name) == TRIES
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 def test_fifty_equal_questions_go_upstream_once(upstream, shield, name, tcp):
-    upstream.handle = lambda query: Delayed(0.15, address(query))
+    upstream.handle = lambda query: Delayed(0.1, address(query))
     spellings = [name.upper() if n % 2 else name for n in range(50)]
     with ThreadPoolExecutor(50) as pool:
         replies = list(pool.map(lambda spelling: ask(spelling, server=shield, tcp=tcp), spellings))

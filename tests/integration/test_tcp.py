@@ -203,11 +203,12 @@ def test_a_client_that_has_said_all_is_still_answered(upstream, shield, name, qu
 
 def test_hits_are_answered_after_the_client_has_said_all(upstream, shield, name):
     assert ask(name, server=shield).answer
-    with connect(shield) as (sock, stream):
-        sock.sendall(b"".join(frame(ask_wire(name, id=n)) for n in range(100)))
-        sock.shutdown(socket.SHUT_WR)
-        assert [read(stream).id for _ in range(100)] == list(range(100))
-        assert ended(stream)
+    for _ in range(20):
+        with connect(shield) as (sock, stream):
+            sock.sendall(b"".join(frame(ask_wire(name, id=n)) for n in range(100)))
+            sock.shutdown(socket.SHUT_WR)
+            assert [read(stream).id for _ in range(100)] == list(range(100))
+            assert ended(stream)
     assert upstream.count(name) == 1
 
 

@@ -181,7 +181,7 @@ def test_a_small_cache_is_never_wrong(seed):
 @pytest.mark.parametrize("size", [0, 100, 1000])
 def test_names_in_use_survive_a_flood_of_names_that_are_asked_once(size):
     cache, in_use = Cache(SMALLEST, Clock()), [f"used{number}.example.com" for number in range(200)]
-    between = max(SMALLEST // 100 // (size + 100), 100)  # as many as fill a hundredth of the memory
+    between = SMALLEST // 20 // (size + 100)  # as many as fill a twentieth of the memory
     for name in in_use:
         assert cache.store(query(name), answer(query(name), sealed(name, 1, size), ttl=86400))
     lost = set()

@@ -1,0 +1,193 @@
+"""Show that what expired leaves the cache a little at a time, and that a purge takes what was named and no more."""
+
+import asyncio
+import itertools
+
+import pytest
+from support.quick import TXT, A, answer, query
+
+from funkenshield import expiry
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+from funkenshield.expiry import Expiry
+from funkenshield.purge import PurgeError, purge
+
+MEMORY = 1 << 22
+SIZE = 1000  # octets of payload
+MANY = 1000  # answers, in eight segments or more
+
+purge_module = __import__("funkenshield.purge", fromlist=["purge"])
+
+
+def filled(cache, count, ttl=10, zone="example.com"):
+    """Store so many answers; return their queries."""
+    asked = [query(f"{stem}.{zone}") for stem in range(count)]
+    for each in asked:
+        assert cache.store(each, answer(each, bytes(SIZE), ttl=ttl))
+    return asked
+
+
+def held(cache, asked):
+    return [each for each in asked if cache.lookup(each) is not None]
+
+
+def stopwatch(step=0.001):
+    """Return a clock that is `step` seconds further at each look."""
+    return itertools.count(0, step).__next__
+
+
+# ---------------------------------------------------------------- expiry
+
+
+def test_a_step_keeps_to_its_budget_and_steps_together_retire_all():
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    filled(cache, MANY)
+    clock.advance(10)
+    steps = Expiry(cache, stopwatch())
+    retired = []
+    while sum(retired) < MANY:
+        retired.append(steps.step(budget=0.002))  # two looks: two segments
+        assert cache.counters()["entries"] == MANY - sum(retired)
+        assert len(retired) <= cache.segments_total
+    assert len(retired) >= 4
+    assert max(retired) <= 2 * (1 << 17) // SIZE
+    assert cache.counters()["expired"] == MANY
+    assert cache.counters()["octets"] <= 1 << 17, "all but the segment being filled is given back"
+    assert steps.step(budget=1) == 0
+
+
+def test_a_step_goes_round_once_however_large_its_budget():
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    asked = filled(cache, 100, ttl=10) + filled(cache, 100, ttl=20, zone="example.net")
+    looks = []
+    steps = Expiry(cache, lambda: looks.append(0) or 0.0)
+    assert steps.step() == 0
+    assert len(looks) == 1 + cache.segments_total
+    clock.advance(10)
+    assert steps.step() == 100
+    assert held(cache, asked) == asked[100:]
+    clock.advance(10)
+    assert (steps.step(), steps.step()) == (100, 0)
+    assert cache.counters()["entries"] == 0
+
+
+def test_what_expired_may_be_kept_for_a_while():
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    filled(cache, 10, ttl=10)
+    for seconds, swept in ((10, 0), (29, 0), (1, 10)):
+        clock.advance(seconds)
+        assert sum(cache.sweep(segment, keep=30) for segment in range(cache.segments_total)) == swept
+
+
+def test_it_runs_until_it_is_cancelled(monkeypatch):
+    monkeypatch.setattr(expiry, "INTERVAL", 0)
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    filled(cache, MANY)
+    clock.advance(10)
+
+    async def run_until_empty():
+        running = asyncio.create_task(Expiry(cache).run())
+        while cache.counters()["entries"]:
+            await asyncio.sleep(0)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(asyncio.wait_for(run_until_empty(), 10))
+
+
+# ---------------------------------------------------------------- purge
+
+NAMES = ["example.com", "www.example.com", "a.www.example.com", "xexample.com", "example.org", "."]
+PURGES = {
+    "everything": ({}, NAMES, [A, TXT]),
+    "a zone": ({"name": "example.com"}, NAMES[:3], [A, TXT]),
+    "a zone, in capitals, with a dot": ({"name": "EXAMPLE.Com."}, NAMES[:3], [A, TXT]),
+    "a type in a zone": ({"name": "example.com", "qtype": "TXT"}, NAMES[:3], [TXT]),
+    "a type by number": ({"qtype": "type1"}, NAMES, [A]),
+    "a name": ({"name": "example.com", "below": False}, NAMES[:1], [A, TXT]),
+    "a name and type": ({"name": "www.example.com", "qtype": "a", "below": False}, NAMES[1:2], [A]),
+    "the root alone": ({"name": ".", "below": False}, NAMES[-1:], [A, TXT]),
+    "what is not there": ({"name": "example.net"}, [], []),
+    "a type that is not there": ({"qtype": "MX"}, [], []),
+}
+
+
+@pytest.mark.parametrize(("what", "names", "rdtypes"), PURGES.values(), ids=PURGES)
+def test_a_purge_takes_what_was_named(what, names, rdtypes):
+    cache = Cache(MEMORY, Clock())
+    asked = {(name, rdtype): query(name, rdtype) for name, rdtype in itertools.product(NAMES, (A, TXT))}
+    for (_, rdtype), each in asked.items():
+        assert cache.store(each, answer(each, b"abcd", rdtype=rdtype))
+    gone = set(itertools.product(names, rdtypes))
+    assert asyncio.run(purge(cache, **what)) == len(gone)
+    assert {key for key, each in asked.items() if cache.lookup(each) is None} == gone
+    assert cache.counters()["purged"] == len(gone)
+    assert asyncio.run(purge(cache, **what)) == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"name": "a..b"}, r"cannot purge a\.\.b : "),
+        ({"name": "x" * 64}, "cannot purge x+ : "),
+        ({"name": "\udc80.example"}, "cannot purge "),
+        ({"name": "example.com", "qtype": "NONSENSE"}, "cannot purge example.com NONSENSE: "),
+        ({"qtype": "TYPE65536"}, r"cannot purge \. TYPE65536: "),
+    ],
+)
+def test_what_cannot_be_understood_is_told(what, message):
+    with pytest.raises(PurgeError, match=message):
+        asyncio.run(purge(Cache(MEMORY, Clock()), **what))
+
+
+def test_a_purge_gives_way_when_its_time_is_up(monkeypatch):
+    monkeypatch.setattr(purge_module, "BUDGET", -1)
+    cache = Cache(MEMORY, Clock())
+    filled(cache, MANY)
+
+    async def count_turns():
+        purging, turns = asyncio.create_task(purge(cache)), 0
+        while not purging.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return purging.result(), turns
+
+    purged, turns = asyncio.run(count_turns())
+    assert purged == MANY
+    assert turns >= cache.segments_total
+    assert cache.counters()["octets"] <= 1 << 17
+
+
+@pytest.mark.parametrize("before", [3000, 5500, 8500])
+def test_what_an_eviction_moves_while_a_purge_gives_way_is_purged_too(before, monkeypatch):
+    monkeypatch.setattr(purge_module, "BUDGET", -1)
+    cache = Cache(MEMORY, Clock(), bytes(16))
+    numbers = itertools.count()
+    in_use = filled(cache, 200, ttl=86400, zone="example.org")
+
+    def flood(count):
+        """Store names that are asked once, while others are in use."""
+        for number in itertools.islice(numbers, count):
+            asked = query(f"{number}.example.net")
+            assert cache.store(asked, answer(asked, bytes(SIZE), ttl=86400))
+            if number % 500 == 0:
+                assert held(cache, in_use) == in_use
+
+    async def purge_under_load():
+        purging = asyncio.create_task(purge(cache, "example.com"))
+        while not purging.done():
+            flood(60)
+            await asyncio.sleep(0)
+
+    flood(before)
+    old = filled(cache, 20, ttl=86400)
+    assert held(cache, old) == old, "they are in use as well, so that an eviction does not drop but move them"
+    flood(2600)
+    asyncio.run(purge_under_load())
+    assert held(cache, old) == []
