@@ -43,7 +43,7 @@ bench: $(VENV)/dev  ## the parts of the fast path, beside the same thing in Pyth
 $(VENV)/built: $(COMPILED)
 	tools/make-venv $(PYTHON) $(VENV)
 	$(BIN)/python -m pip install --quiet --group build
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings editable_mode=compat --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/built

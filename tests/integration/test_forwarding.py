@@ -20,6 +20,7 @@ import dns.tsigkeyring
 import dns.update
 import pytest
 from support.client import Address, ask, exchange, frame, free_port, tcp_wire, udp_wire
+from support.control import stats
 from support.proc import resident
 from support.process import run_shield
 from support.server import Received, frames
@@ -90,7 +91,7 @@ def ede(message):
 
 
 def counters(shield, upstream):
-    return shield.stats()["upstreams"][str(upstream.address)]
+    return stats(shield)["upstreams"][str(upstream.address)]
 
 
 # ------------------------------------------------------------ silence and failure
@@ -483,7 +484,7 @@ def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload)
         assert ask("one.more.test.", server=shield).answer
         assert upstream.count("one.more.test.") == 1
         assert len(upstream.received) == 17
-        assert shield.stats()["refused"] == 2
+        assert stats(shield)["refused"] == 2
 
 
 @pytest.mark.parametrize("overload", ["refuse", "drop"])
@@ -504,7 +505,7 @@ def test_over_the_bound_of_special_queries_clients_are_refused_or_dropped(overlo
         assert waiting.result().rcode() == dns.rcode.NOERROR
         assert exchange(notify("c.test."), server=shield).rcode() == dns.rcode.NOERROR
         assert [upstream.count(f"{one}.test.") for one in "abc"] == [1, 0, 1]
-        assert shield.stats()["refused"] == 1
+        assert stats(shield)["refused"] == 1
 
 
 # ------------------------------------------------------------ transfers

@@ -20,6 +20,7 @@ import dns.rcode
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.client import Address, ask, bind_pair, free_port
+from support.control import request
 from support.proc import credentials, resident
 from support.process import COMMAND, run_shield
 from support.upstream import Delayed, ScriptedUpstream, answer, nxdomain
@@ -73,19 +74,6 @@ def emptied(lasting):
     upstream.handle = address
     upstream.received.clear()
     return lasting
-
-
-def request(shield, *lines):
-    """Send lines to the control socket; return the responses."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, sock.makefile("rwb") as stream:
-        sock.settimeout(3)
-        sock.connect(str(shield.control))
-        responses = []
-        for line in lines:
-            stream.write(line + b"\n")
-            stream.flush()
-            responses.append(json.loads(stream.readline()))
-        return responses
 
 
 def command(*args):
@@ -393,11 +381,18 @@ def test_what_takes_a_restart_is_named(upstream, shield, reloadable):
 
 
 @mistakes
-@pytest.mark.parametrize("how", ["run", "check"])
-def test_a_mistake_in_the_file_is_named(tmp_path, how, text, key):
+def test_a_mistake_in_the_file_is_named(tmp_path, text, key):
     file = tmp_path / "file.toml"
     file.write_text(text)
-    assert_one_line(command(how, "-c", file), 2, f"{file}: {key}")
+    assert_one_line(command("check", "-c", file), 2, f"{file}: {key}")
+
+
+@pytest.mark.parametrize("mistake", ["unknown key", "wrong type", "no upstream", "not TOML"])
+def test_it_does_not_start_with_a_mistake(tmp_path, mistake):
+    text, key = MISTAKES[mistake]
+    file = tmp_path / "file.toml"
+    file.write_text(text)
+    assert_one_line(command("run", "-c", file), 2, f"{file}: {key}")
 
 
 def test_each_mistake_has_its_line(tmp_path):
