@@ -4,24 +4,25 @@ It knows what a response may be stored for, and how long (RFC 2181, 2308, 4035, 
 answer looks to a client (RFC 6891). It does not know where answers are kept, nor who asked.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ._wire cimport (
-    AAAA, COOKIE, DO, EDE, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PADDING, QR, RCODE,
-    RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16, get32, message_flags,
-    parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
+    AAAA, COOKIE, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN, OPT, OPT_FIXED,
+    PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16, get32,
+    message_flags, parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
 )
 
 cdef enum:
     FOREVER = 0x7fffffff           # seconds; also the largest TTL (RFC 2181 8)
+    NO_SOA = 0xffffffff
 
 
 cdef bint answers_question(const Query* query, const uint8_t* wire, size_t length) noexcept nogil:
     """Tell whether a response is one to this query: opcode and question, whatever its case.
 
-    A response without a question can only be an error; it passes for one where it says so.
+    One without a question passes: what an upstream cannot read, it cannot echo.
     """
     cdef int32_t question
     if length < HEADER or not message_flags(wire) & QR:
@@ -29,7 +30,7 @@ cdef bint answers_question(const Query* query, const uint8_t* wire, size_t lengt
     if (message_flags(wire) ^ query.flags) & 0x7800:
         return False
     if get16(wire + 4) == 0:
-        return query.question == 0 or message_flags(wire) & RCODE != NOERROR
+        return True
     question = question_length(wire, length)
     return (get16(wire + 4) == 1 and question == query.question
             and same_folded(wire + HEADER, query.wire + HEADER, question - 4)
@@ -40,8 +41,8 @@ cdef bint answers_question(const Query* query, const uint8_t* wire, size_t lengt
 
 cdef struct Walk:                  # what a walk over the records of a response found
     uint32_t ttl                   # the smallest TTL, seconds
-    uint32_t negative              # min(SOA TTL, SOA MINIMUM), seconds; FOREVER: no SOA in authority
-    int32_t signed_for             # until the earliest RRSIG expires, seconds
+    uint32_t negative              # min(SOA TTL, SOA MINIMUM), seconds, or NO_SOA in authority
+    int64_t signed_for             # until the earliest RRSIG expires, ticks
     uint16_t referrals             # NS records in authority
     uint16_t opt                   # where the OPT record starts; 0: none
     uint16_t opt_size
@@ -53,14 +54,14 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
     """Walk all records; return False where they are not exactly what the header announces."""
     cdef:
         const uint8_t* fixed
-        uint32_t ttl, wall_seconds = <uint32_t> (wall // NANOSECONDS)
+        uint32_t ttl
         uint16_t section, _i, rtype, rdlength
         size_t start = at
         size_t owner
         int32_t end
     memset(found, 0, sizeof(Walk))
     found.ttl = FOREVER
-    found.negative = FOREVER
+    found.negative = NO_SOA
     found.signed_for = FOREVER
     for section in range(3):
         for _i in range(get16(wire + 6 + 2 * section)):
@@ -82,19 +83,28 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
                 continue
             if found.opt and not _can_move(wire, end, rtype, found.opt):
                 return False
-            ttl = get32(fixed + 4)
-            if ttl > FOREVER:
-                ttl = 0
+            ttl = _ttl(get32(fixed + 4))
             found.ttl = min(found.ttl, ttl)
             offsets[found.ttls] = <uint16_t> (end + 4 - start - found.opt_size)
             found.ttls += 1
             if rtype == RRSIG and rdlength > 18:
-                found.signed_for = min(found.signed_for, <int32_t> (get32(fixed + RECORD + 8) - wall_seconds))
+                found.signed_for = min(found.signed_for, _ticks_until(get32(fixed + RECORD + 8), wall))
             elif section == 1 and rtype == NS:
                 found.referrals += 1
             elif section == 1 and rtype == SOA and rdlength >= 22:
-                found.negative = min(ttl, get32(fixed + RECORD + rdlength - 4))
+                found.negative = min(ttl, _ttl(get32(fixed + RECORD + rdlength - 4)))
     return at == length
+
+
+cdef int64_t _ticks_until(uint32_t expiration, uint64_t wall) noexcept nogil:
+    """Return the ticks until a signature expires, in serial number arithmetic (RFC 4034 3.1.5)."""
+    cdef int32_t seconds = <int32_t> (expiration - <uint32_t> (wall // NANOSECONDS))
+    return <int64_t> seconds * TICKS_PER_SECOND - ticks(wall % NANOSECONDS) - 1
+
+
+cdef uint32_t _ttl(uint32_t told) noexcept nogil:
+    """Return a TTL in seconds; one with the top bit set counts as 0 (RFC 2181 8)."""
+    return told if told <= FOREVER else 0
 
 
 cdef bint _can_move(const uint8_t* wire, int32_t owner_end, uint16_t rtype, uint16_t opt) noexcept nogil:
@@ -110,30 +120,30 @@ cdef Kind _classify(const Walk* found, uint16_t rcode, uint16_t answers) noexcep
     if rcode == SERVFAIL or rcode == REFUSED:
         return FAILURE
     if rcode == NXDOMAIN:
-        return NEGATIVE if found.negative != FOREVER else OTHER
+        return NEGATIVE if found.negative != NO_SOA else OTHER
     if rcode != NOERROR:
         return OTHER
     if answers:
         return POSITIVE
-    if found.negative != FOREVER:
+    if found.negative != NO_SOA:
         return NEGATIVE
     return REFERRAL if found.referrals else OTHER
 
 
-cdef int32_t _hold(const Walk* found, Kind kind, const Bounds* bounds) noexcept nogil:
-    """Return how long an answer may be held, in seconds; 0: not at all."""
+cdef uint32_t _hold(const Walk* found, Kind kind, const Bounds* bounds) noexcept nogil:
+    """Return how long an answer may be held, in ticks; 0: not at all."""
     cdef uint32_t ttl
     if kind == OTHER:
         return 0
     if kind == FAILURE:
-        return bounds.failure
+        return bounds.failure * TICKS_PER_SECOND
     ttl = min(found.ttl, found.negative)
     if ttl == 0:
         return 0
     ttl = min(max(ttl, bounds.shortest), bounds.longest)
     if kind == NEGATIVE:
         ttl = min(ttl, bounds.negative)
-    return min(<int32_t> ttl, max(found.signed_for, 0))
+    return <uint32_t> min(<int64_t> ttl * TICKS_PER_SECOND, max(found.signed_for, <int64_t> 0))
 
 
 cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t length,
@@ -147,7 +157,7 @@ cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t le
         Walk found
         uint8_t* at
         uint16_t rcode
-        int32_t hold
+        uint32_t hold
         size_t start = HEADER + (query.question if get16(wire + 4) else 0)
         size_t before, behind
     own.length = 0
@@ -162,7 +172,7 @@ cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t le
     out.authorities = get16(wire + 8)
     out.additionals = get16(wire + 10)
     out.ttls = found.ttls
-    out.opt = rcode == NOERROR or rcode == NXDOMAIN
+    out.opt = rcode != FORMERR and rcode != NOTIMP  # without one, those say that EDNS is not understood
     before = (found.opt if found.opt else length) - start
     behind = length - start - before - found.opt_size
     at = _put_key(out, query)
@@ -182,7 +192,7 @@ cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t le
     hold = _hold(&found, <Kind> out.kind, bounds)
     if hold == 0:
         return PASS
-    out.expires = out.born + <uint32_t> hold * TICKS_PER_SECOND
+    out.expires = out.born + hold
     return KEEP
 
 

@@ -16,7 +16,7 @@ from ._answer cimport Answer, Bounds, Manner, answer_key
 from ._atomic cimport announce, look, peek_octet, poke_octet, prefetch, witness
 from ._clock cimport Clock
 from ._siphash cimport Secret
-from ._wire cimport Query
+from ._wire cimport NAME_MAX, Query
 
 cdef enum:
     SLOTS = 16                     # in a set: two cache lines
@@ -52,6 +52,12 @@ cdef struct Queue:                 # segments in the order in which they were fi
     int32_t first
     int32_t last                   # the one being filled
     uint32_t length
+
+cdef struct Purge:                 # what an operator wants out
+    uint8_t name[NAME_MAX]         # on the wire, in lower case
+    size_t length                  # of the name; 0: nothing
+    bint below                     # and all names under it
+    int qtype                      # -1: every type
 
 cdef enum Put:
     STORED
@@ -127,6 +133,7 @@ cdef class Cache:
         int32_t free, leaving      # stacks of segments, linked by `next`
         uint32_t free_count, leaving_count
         Queue newcomers, residents
+        Purge purging
         Reader* readers
         uint32_t reader_count
         Answer* scratch            # where the writer builds an answer before it is stored

@@ -22,7 +22,7 @@ from ._answer cimport (
 )
 from ._atomic cimport barrier, peek_octet, publish, witness
 from ._clock cimport Clock, ticks
-from ._wire cimport KEY_PREFIX, MESSAGE_MAX, PLAIN, Query, get16, hash_key, parse_query
+from ._wire cimport KEY_PREFIX, MESSAGE_MAX, NAME_MAX, PLAIN, Query, get16, hash_key, parse_query
 
 cdef enum:
     MEMORY_MIN = 1 << 22
@@ -293,6 +293,10 @@ cdef class Cache:
             slot = self._slot_of(answer)
             if slot == NULL or answer_at(&self.index, slot[0]) != answer:
                 continue
+            if _is_purged(answer, &self.purging):
+                self._unlink(slot)
+                self.purged += 1
+                continue
             if answer.expires > now and peek_octet(&answer.used) and size <= allowance:
                 if not self._has_room(self.residents.last, size):
                     self._reclaim()
@@ -337,17 +341,33 @@ cdef class Cache:
         self.expired += count
         return count
 
-    def purge(self, int32_t segment, bytes name not None, *, bint below, int qtype=-1) -> int:
-        """Take a name's answers out of a segment; return how many that were.
+    def begin_purge(self, bytes name not None, *, bint below, int qtype=-1) -> None:
+        """Say what `purge` takes out; what an eviction would keep goes too, until `end_purge`.
 
         `name` is a name on the wire in lower case; with `below`, all names under it go too; `qtype`
-        keeps to one type. Raises IndexError where there is no such segment.
+        keeps to one type. Raises ValueError where the name is none.
+        """
+        if not 1 <= len(name) <= NAME_MAX:
+            raise ValueError(f"a name has 1 to {NAME_MAX} octets, not {len(name)}")
+        memcpy(self.purging.name, <char*> name, len(name))
+        self.purging.length = len(name)
+        self.purging.below = below
+        self.purging.qtype = qtype
+
+    def end_purge(self) -> None:
+        """Say that every segment was purged."""
+        self.purging.length = 0
+
+    def purge(self, int32_t segment) -> int:
+        """Take what `begin_purge` said out of a segment; return how many answers that were.
+
+        Raises IndexError where there is no such segment.
         """
         cdef:
             Segment* purged = self._segment(segment)
             size_t at = self._offset(segment)
             size_t end = at + purged.used
-            uint64_t count = 0
+            uint64_t before = self.purged
             const Answer* answer
             uint64_t* slot
         if purged.state not in (FILLING, FULL):
@@ -355,17 +375,13 @@ cdef class Cache:
         while at < end:
             answer = <const Answer*> (self.index.arena + at)
             at += answer_size(answer)
-            if qtype >= 0 and get16(answer_key(answer) + 4) != qtype:
-                continue
-            if not _is_at(answer_key(answer) + KEY_PREFIX, answer.key_length - KEY_PREFIX,
-                          <const uint8_t*> <char*> name, len(name), below):
+            if not _is_purged(answer, &self.purging):
                 continue
             slot = self._slot_of(answer)
             if slot != NULL and answer_at(&self.index, slot[0]) == answer:
                 self._unlink(slot)
-                count += 1
-        self.purged += count
-        return count
+                self.purged += 1
+        return self.purged - before
 
     def collect(self) -> None:
         """Give back the segments in which nothing is left that the index leads to."""
@@ -464,11 +480,15 @@ cdef class Cache:
         }
 
 
-cdef bint _is_at(const uint8_t* name, size_t length, const uint8_t* apex, size_t apex_length,
-                 bint below) noexcept nogil:
-    """Tell whether a name is `apex`, or with `below` under it: on a label's border, never inside one."""
-    cdef size_t at = 0
-    if below:
-        while length - at > apex_length:
+cdef bint _is_purged(const Answer* answer, const Purge* purging) noexcept nogil:
+    """Tell whether an answer is to be taken out; its name is compared on labels' borders, never inside one."""
+    cdef:
+        const uint8_t* name = answer_key(answer) + KEY_PREFIX
+        size_t length = answer.key_length - KEY_PREFIX
+        size_t at = 0
+    if not purging.length or purging.qtype >= 0 and get16(answer_key(answer) + 4) != purging.qtype:
+        return False
+    if purging.below:
+        while length - at > purging.length:
             at += 1 + name[at]
-    return length - at == apex_length and memcmp(name + at, apex, apex_length) == 0
+    return length - at == purging.length and memcmp(name + at, purging.name, purging.length) == 0

@@ -33,23 +33,34 @@ cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil:
 
 
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
-    """Return where the name at `at` ends, or -1 where it is malformed; pointers must point backwards."""
+    """Return where the name at `at` ends, or -1 where it is malformed.
+
+    Pointers are followed, so that what they lead to is a name; each must lead further back than the
+    one before, so that it ends.
+    """
     cdef:
         size_t start = at
+        size_t octets = 0
+        int32_t end = -1
         uint8_t label
     while at < length:
         label = wire[at]
         if label >= 0xc0:
-            if at + 2 > length or (get16(wire + at) & 0x3fff) >= start or get16(wire + at) < 0xc000 + HEADER:
+            if at + 2 > length:
                 return -1
-            return <int32_t> (at + 2)
-        if label > LABEL_MAX:
+            if end < 0:
+                end = <int32_t> (at + 2)
+            at = get16(wire + at) & 0x3fff
+            if at >= start or at < HEADER:
+                return -1
+            start = at
+            continue
+        octets += 1 + label
+        if label > LABEL_MAX or octets > NAME_MAX:
             return -1
         at += 1 + label
-        if at - start > NAME_MAX:
-            return -1
         if label == 0:
-            return <int32_t> at
+            return end if end >= 0 else <int32_t> at
     return -1
 
 

@@ -226,7 +226,10 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
 
 def _explain(mistakes: ValidationError) -> Iterator[str]:
     """Yield `key: what is wrong; what is allowed` for each mistake."""
-    for mistake in mistakes.errors(include_url=False):
+    found = mistakes.errors(include_url=False)
+    for mistake in found:
+        if mistake["type"] == "too_short" and any(other["loc"][:-1] == mistake["loc"] for other in found):
+            continue  # items with mistakes of their own are not counted
         keys = [part for part in mistake["loc"] if isinstance(part, str)]
         key = ".".join(keys)
         if mistake["type"] == "extra_forbidden":
@@ -236,7 +239,7 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
         else:
             message = mistake["msg"].removeprefix("Value error, ")
             given = "" if isinstance(mistake["input"], dict) else f", not {mistake['input']!r}"
-            yield f"{key}: {message[0].lower()}{message[1:]}{given}"
+            yield f"{key}: {re.sub('^Input', 'input', message)}{given}"
 
 
 def _field_at(keys: list[str]) -> type[BaseModel] | None:

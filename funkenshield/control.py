@@ -57,11 +57,17 @@ def bind(path: Path) -> socket.socket:
     return opened
 
 
+def unbind(path: Path) -> None:
+    """Remove a socket; where its folder is not ours any more, the next daemon replaces it."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 async def serve(listening: socket.socket, handle: Handler) -> asyncio.Server:
     """Answer requests on a listening socket."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: a line over LINE_MAX
+        with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # ValueError: over LINE_MAX
             while line := await reader.readline():
                 writer.write(json.dumps(await _respond(line, handle)).encode() + b"\n")
                 await writer.drain()
@@ -78,7 +84,7 @@ async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
         if not isinstance(request, dict):
             raise ControlError("a request is a JSON object")
         return {"ok": True, **await handle(request)}
-    except (FunkenShieldError, ValueError) as error:
+    except (FunkenShieldError, ValueError, RecursionError) as error:
         return {"ok": False, "error": str(error)}
 
 

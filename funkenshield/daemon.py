@@ -64,7 +64,7 @@ class Daemon:
                 undo.callback(self._metrics.server_close)
                 undo.callback(self._metrics.shutdown)
             self._control = undo.enter_context(control.bind(Path(config.control.socket)))
-            undo.callback(Path(config.control.socket).unlink, missing_ok=True)
+            undo.callback(control.unbind, Path(config.control.socket))
             if config.user:
                 become(config.user, Path(config.control.socket))
             self.cache = Cache(config.cache.memory, self.clock)
@@ -76,7 +76,7 @@ class Daemon:
             self.upstreams = Upstreams(self.inflight.sockets, self.clock)
             self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
             self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
-            self.forwarder.streams = self.tcp
+            self.forwarder.write_to(self.tcp)
             self._close = undo.pop_all()
         self.configure(config)
 
@@ -169,6 +169,8 @@ class Daemon:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
         handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)

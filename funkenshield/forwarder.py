@@ -48,14 +48,18 @@ class Forwarder:
     """The control gear's side of every miss."""
 
     def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
-        self.streams: Streams | None = None
         self.passed_on_refused = 0
         self._inflight = inflight
         self._upstreams = upstreams
+        self._streams: Streams  # given by `write_to`, before there are any
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = 0
         self._ticking: asyncio.TimerHandle | None = None
         self.configure(settings)
+
+    def write_to(self, streams: Streams) -> None:
+        """Give answers to queries that came over connections to these."""
+        self._streams = streams
 
     def configure(self, settings: ForwardSection) -> None:
         """Follow these limits from now on."""
@@ -99,8 +103,7 @@ class Forwarder:
 
     def _write_streams(self) -> None:
         for stream, framed in self._inflight.outbox.take_streams():
-            if self.streams is not None:
-                self.streams.write(stream, framed)
+            self._streams.write(stream, framed)
 
     # ---------------------------------------------------------------- one query at a time
 
@@ -161,25 +164,28 @@ class Forwarder:
             self._write_streams()
 
     async def _transfer(self, client: bytes, query: bytes, stream: int) -> None:
-        """Let a zone transfer through, from one upstream, as fast as the client reads."""
-        begun = False
-        assert self.streams is not None
-        try:
-            async for message in until_complete(query, self._upstreams.choose().transfer(query)):
-                begun = True
-                self.streams.expect_more(stream)
-                self._inflight.reply(client, query, message)
-                self._write_streams()
-                if not await self.streams.drained(stream):
+        """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
+        tried = -1
+        for _ in range(self._settings.tries):
+            upstream = self._upstreams.choose(but=tried)
+            tried = upstream.number
+            begun = False
+            try:
+                async for message in until_complete(query, upstream.transfer(query, self._settings.timeout)):
+                    begun = True
+                    self._streams.expect_more(stream)
+                    self._inflight.reply(client, query, message)
+                    self._write_streams()
+                    if not await self._streams.drained(stream):
+                        return
+                self._streams.complete(stream)
+                return
+            except OSError as error:
+                log.info("zone transfer from %s: %s", upstream.endpoint, error or "silence")
+                if begun:
+                    self._streams.end(stream)
                     return
-            if begun:
-                self.streams.complete(stream)
-        except OSError as error:
-            log.info("zone transfer: %s", error or "the upstream fell silent")
-            if begun:
-                self.streams.end(stream)
-        if not begun:
-            self._inflight.reply(client, query, error_response(query, SERVFAIL))
+        self._inflight.reply(client, query, error_response(query, SERVFAIL))
 
     async def drain(self, seconds: float) -> None:
         """Wait until nobody waits for an upstream any more, at most so long."""

@@ -12,6 +12,8 @@ from .errors import FunkenShieldError
 
 BUDGET = 0.002  # seconds at a stretch, so that misses do not wait
 
+_one_at_a_time = asyncio.Lock()
+
 
 class PurgeError(FunkenShieldError):
     """What is to be purged cannot be understood."""
@@ -27,12 +29,22 @@ async def purge(cache: Cache, name: str = ".", qtype: str | None = None, *, belo
         number = -1 if qtype is None else int(dns.rdatatype.from_text(qtype))
     except (dns.exception.DNSException, ValueError, UnicodeError) as error:
         raise PurgeError(f"cannot purge {name} {qtype or ''}: {error}") from None
-    purged = 0
+    async with _one_at_a_time:
+        cache.begin_purge(wire, below=below, qtype=number)
+        before = cache.counters()["purged"]
+        try:
+            await _visit_all(cache)
+        finally:
+            cache.end_purge()
+        return cache.counters()["purged"] - before
+
+
+async def _visit_all(cache: Cache) -> None:
+    """Purge each segment; what an eviction moves meanwhile is looked at by the eviction."""
     end = time.perf_counter() + BUDGET
     for segment in range(cache.segments_total):
-        purged += cache.purge(segment, wire, below=below, qtype=number)
+        cache.purge(segment)
         if time.perf_counter() >= end:
             await asyncio.sleep(0)
             end = time.perf_counter() + BUDGET
     cache.collect()
-    return purged

@@ -135,6 +135,10 @@ class Connection(asyncio.Protocol):
             self._server.dispatch()
         self._pace()
 
+    def _has_query(self) -> bool:
+        """Tell whether a whole query has come and was not taken yet."""
+        return len(self._buffer) >= 2 and len(self._buffer) >= 2 + (self._buffer[0] << 8 | self._buffer[1])
+
     def _may_ask(self) -> bool:
         return self._waiting < self._server.settings.queries and self.writable.is_set()
 
@@ -146,7 +150,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
-        if self._ended and not self._waiting:
+        if self._ended and not self._waiting and not self._has_query():
             self._transport.close()
 
     def answer(self, framed: bytes) -> None:
@@ -178,7 +182,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the connection until what was asked is answered (RFC 7766 6.2.3)."""
         self._ended = True
-        return self._waiting > 0
+        return self._waiting > 0 or self._has_query()
 
     def is_idle(self, before: float) -> bool:
         """Tell whether nothing moved since `before`, and nothing is being waited for."""

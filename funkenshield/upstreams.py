@@ -118,23 +118,34 @@ class Upstream:
                 return await connection.exchange(query)
             except UpstreamError:  # it may have been closed for idleness while our query was on its way
                 pass
-        connection = Connection(self._connections)
-        await asyncio.get_running_loop().create_connection(lambda: connection, *self.endpoint)
-        return await connection.exchange(query)
+        return await self._connect().exchange(query)
 
-    async def transfer(self, query: bytes) -> AsyncIterator[bytes]:
-        """Yield the messages of a zone transfer (RFC 5936, 1995), over a connection of its own."""
-        reader, writer = await asyncio.open_connection(*self.endpoint)
+    def _connect(self) -> "Connection":
+        """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
+        connection = Connection(self._connections)
+        loop = asyncio.get_running_loop()
+        connecting = loop.create_task(loop.create_connection(lambda: connection, *self.endpoint))
+        connecting.add_done_callback(connection.connected)
+        return connection
+
+    async def transfer(self, query: bytes, patience: float) -> AsyncIterator[bytes]:
+        """Yield the messages of a zone transfer (RFC 5936, 1995), over a connection of its own; OSError where it ends.
+
+        The first message must come within `patience` seconds.
+        """
+        async with asyncio.timeout(patience):
+            reader, writer = await asyncio.open_connection(*self.endpoint)
         wire = secrets.token_bytes(2) + query[2:]
         try:
             writer.write(struct.pack("!H", len(wire)) + wire)
             while True:
-                async with asyncio.timeout(TRANSFER_IDLE):
+                async with asyncio.timeout(patience):
                     length = struct.unpack("!H", await reader.readexactly(2))[0]
                     response = await reader.readexactly(length)
                 if response[:2] != wire[:2]:
                     raise UpstreamError("a message of another transfer")
                 yield response
+                patience = TRANSFER_IDLE
         except asyncio.IncompleteReadError:
             raise UpstreamError("the upstream ended the transfer") from None
         finally:
@@ -147,11 +158,14 @@ class Connection(asyncio.Protocol):
     """A TCP connection to an upstream: pipelined, answers in any order (RFC 7766), closed when idle."""
 
     def __init__(self, siblings: list["Connection"]) -> None:
+        siblings.append(self)  # at once, so that their number is bounded
         self._siblings = siblings
         self._open: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
+        self._early = bytearray()
         self._buffer = bytearray()
         self._transport: asyncio.WriteTransport | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._over = False
 
     @property
     def waiting(self) -> int:
@@ -160,24 +174,34 @@ class Connection(asyncio.Protocol):
 
     async def exchange(self, query: bytes) -> bytes:
         """Return the response to a query; UpstreamError where the connection ends before it."""
-        if self._transport is None or self._transport.is_closing():
+        if self._over or (self._transport is not None and self._transport.is_closing()):
             raise UpstreamError("the connection is closed")
         number = secrets.randbits(16)
         while number in self._open:
             number = secrets.randbits(16)
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._open[number] = (query, future)
-        self._transport.write(struct.pack("!HH", len(query), number) + query[2:])
+        framed = struct.pack("!HH", len(query), number) + query[2:]
+        if self._transport is None:
+            self._early += framed
+        else:
+            self._transport.write(framed)
         try:
-            response: bytes = await future
-            return response
+            return await future
         finally:
             self._open.pop(number, None)
             self._rest()
 
+    def connected(self, connecting: asyncio.Task[object]) -> None:
+        """Note that there is no connection, where there is none."""
+        if connecting.cancelled() or connecting.exception() is not None:
+            self._end("the upstream cannot be reached")
+
     def _rest(self) -> None:
         if self._idle:
             self._idle.cancel()
+        if self._over:
+            return
         self._idle = asyncio.get_running_loop().call_later(CONNECTION_IDLE, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
@@ -190,18 +214,25 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Join the connections that can be used."""
+        """Send what was asked meanwhile."""
         self._transport = cast(asyncio.WriteTransport, transport)
-        self._siblings.append(self)
+        self._transport.write(bytes(self._early))
+        self._early.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave them, and tell all who wait."""
+        """Leave the connections that can be used."""
+        self._end("the upstream closed the connection")
+
+    def _end(self, why: str) -> None:
+        if self._over:
+            return
+        self._over = True
         self._siblings.remove(self)
         if self._idle:
             self._idle.cancel()
         for _, future in self._open.values():
             if not future.done():
-                future.set_exception(UpstreamError("the upstream closed the connection"))
+                future.set_exception(UpstreamError(why))
 
     def data_received(self, data: bytes) -> None:
         """Give each whole message to the query that it answers."""

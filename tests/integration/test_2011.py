@@ -144,10 +144,9 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-def test_an_upstream_that_sends_garbage_is_a_server_failure(upstream, shield, name, garbage, tcp):
+def test_an_upstream_that_sends_garbage_is_a_server_failure(upstream, shield, name, garbage):
     upstream.handle = garbage
-    reply = ask(name, server=shield, tcp=tcp)
+    reply = ask(name, server=shield)
     assert reply.rcode() == dns.rcode.SERVFAIL
     assert not reply.answer
     assert upstream.count(name) == TRIES
@@ -454,16 +453,15 @@ def test_a_hundred_thousand_names_find_no_more_memory_than_was_given():
         assert len(upstream.received) == names + 1
 
 
-@pytest.mark.parametrize("edns", [None, 1232])
-def test_ttls_age_and_end(upstream, shield, name, edns):
+def test_ttls_age_and_end(upstream, shield, name):
     upstream.handle = lambda query: answer(query, "A 192.0.2.1", ttl=2)
-    ttls = [ask(name, server=shield, edns=edns).answer[0].ttl]
+    ttls = [ask(name, server=shield).answer[0].ttl]
     time.sleep(1.1)
-    ttls.append(ask(name, server=shield, edns=edns).answer[0].ttl)
+    ttls.append(ask(name, server=shield).answer[0].ttl)
     assert ttls == [2, 1]
     assert upstream.count(name) == 1
     time.sleep(1.0)
-    assert ask(name, server=shield, edns=edns).answer[0].ttl == 2
+    assert ask(name, server=shield).answer[0].ttl == 2
     assert upstream.count(name) == 2
 
 

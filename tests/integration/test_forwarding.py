@@ -118,7 +118,7 @@ def test_an_upstream_that_is_not_there_is_passed_over_at_once(tcp):
 
 
 @transports
-@pytest.mark.parametrize("count", [1, 2, 3], ids=["one upstream", "two", "three"])
+@pytest.mark.parametrize("count", [1, 3], ids=["one upstream", "three"])
 def test_when_all_fail_the_client_is_told_within_the_deadline(name, tcp, count):
     with behind(*[silent] * count) as (shield, *upstreams):
         start = time.monotonic()

@@ -27,7 +27,9 @@ def sweep(cache):
 
 def purge(cache, name, **what):
     """Take out a name's answers; return how many that were."""
-    count = sum(cache.purge(segment, name_wire(name.lower()), **what) for segment in range(cache.segments_total))
+    cache.begin_purge(name_wire(name.lower()), **what)
+    count = sum(cache.purge(segment) for segment in range(cache.segments_total))
+    cache.end_purge()
     cache.collect()
     return count
 
@@ -259,7 +261,10 @@ def test_bad_arguments_are_told():
         with pytest.raises(IndexError, match=f"segment {segment} of {cache.segments_total}"):
             cache.sweep(segment)
         with pytest.raises(IndexError, match=f"segment {segment} of {cache.segments_total}"):
-            cache.purge(segment, b"\0", below=True)
+            cache.purge(segment)
+    for name in (b"", bytes(256)):
+        with pytest.raises(ValueError, match=f"1 to 255 octets, not {len(name)}"):
+            cache.begin_purge(name, below=True)
 
 
 @pytest.mark.parametrize(

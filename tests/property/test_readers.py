@@ -114,7 +114,9 @@ def test_no_answer_is_torn():
             for _ in range(100):
                 lost += not versions.store(rng.choice(NAMES), rng.choice(SIZES))
             if rng.random() < 0.05:
-                cache.purge(rng.randrange(cache.segments_total), b"\4test\0", below=True)
+                cache.begin_purge(b"\4test\0", below=True)
+                cache.purge(rng.randrange(cache.segments_total))
+                cache.end_purge()
                 cache.collect()
         stop.set()
         checked = [client.result() for client in asking]

@@ -6,7 +6,6 @@ import itertools
 import pytest
 from support.quick import TXT, A, answer, query
 
-from funkenshield import expiry
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
 from funkenshield.expiry import Expiry
@@ -15,8 +14,6 @@ from funkenshield.purge import PurgeError, purge
 MEMORY = 1 << 22
 SIZE = 1000  # octets of payload
 MANY = 1000  # answers, in eight segments or more
-
-purge_module = __import__("funkenshield.purge", fromlist=["purge"])
 
 
 def filled(cache, count, ttl=10, zone="example.com"):
@@ -83,7 +80,7 @@ def test_what_expired_may_be_kept_for_a_while():
 
 
 def test_it_runs_until_it_is_cancelled(monkeypatch):
-    monkeypatch.setattr(expiry, "INTERVAL", 0)
+    monkeypatch.setattr("funkenshield.expiry.INTERVAL", 0)
     clock = Clock()
     cache = Cache(MEMORY, clock)
     filled(cache, MANY)
@@ -147,7 +144,7 @@ def test_what_cannot_be_understood_is_told(what, message):
 
 
 def test_a_purge_gives_way_when_its_time_is_up(monkeypatch):
-    monkeypatch.setattr(purge_module, "BUDGET", -1)
+    monkeypatch.setattr("funkenshield.purge.BUDGET", -1)
     cache = Cache(MEMORY, Clock())
     filled(cache, MANY)
 
@@ -166,7 +163,7 @@ def test_a_purge_gives_way_when_its_time_is_up(monkeypatch):
 
 @pytest.mark.parametrize("before", [3000, 5500, 8500])
 def test_what_an_eviction_moves_while_a_purge_gives_way_is_purged_too(before, monkeypatch):
-    monkeypatch.setattr(purge_module, "BUDGET", -1)
+    monkeypatch.setattr("funkenshield.purge.BUDGET", -1)
     cache = Cache(MEMORY, Clock(), bytes(16))
     numbers = itertools.count()
     in_use = filled(cache, 200, ttl=86400, zone="example.org")
