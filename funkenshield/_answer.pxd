@@ -62,8 +62,8 @@ cdef struct Answer:
     uint8_t opt          # an OPT goes with it where the query has one
     uint8_t kind
     uint8_t form
-    uint8_t used         # a reader's mark: asked for since it was last considered for eviction
     uint8_t unused
+    uint8_t used         # a reader's mark: asked for since it was last considered for eviction
 
 
 cdef inline const uint16_t* answer_ttls(const Answer* answer) noexcept nogil:

@@ -134,7 +134,8 @@ cdef class Cache:
             Segment* home = &self.segments[segment]
             uint64_t offset = self._offset(segment) + home.used
             Answer* copy = <Answer*> (self.index.arena + offset)
-        memcpy(copy, answer, size)
+        memcpy(copy, answer, sizeof(Answer) - 1)  # all but `used`, the last: a reader may be marking it
+        memcpy(copy + 1, answer + 1, size - sizeof(Answer))
         copy.used = 0
         home.used += <uint32_t> size
         home.live += 1
