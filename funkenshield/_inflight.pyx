@@ -129,8 +129,8 @@ cdef class Inflight:
 
     # ------------------------------------------------------------ misses come in
 
-    def collect(self) -> None:
-        """Take the misses of all workers: answered, coalesced, queued, or handed out as special."""
+    def collect(self) -> int:
+        """Take the misses of all workers: answered, coalesced, queued, or set aside as special; return how many."""
         cdef:
             Ring* ring
             uint8_t* record
@@ -151,6 +151,7 @@ cdef class Inflight:
         if not left:
             self.wake()
         self.outbox.flush()
+        return COLLECTED_AT_ONCE - left
 
     def submit(self, uint64_t stream, bytes wire not None) -> bool:
         """Take a query that came over a connection; its answer is for `outbox.take_streams`.
@@ -424,16 +425,18 @@ cdef class Inflight:
 
     # ------------------------------------------------------------ and back
 
-    def receive(self) -> None:
-        """Take what the upstreams sent: matched, stored, and all who wait answered."""
+    def receive(self) -> int:
+        """Take what the upstreams sent: matched, stored, and all who wait answered; return how many datagrams."""
         cdef:
             int32_t[BATCH] readable
             int32_t k
+            int32_t received = 0
             uint64_t now = self.cache.clock.now()
         for k in range(self.sockets.wait(readable, BATCH)):
             if readable[k] != WAKE:
-                self._receive_from(readable[k], now)
+                received += self._receive_from(readable[k], now)
         self.outbox.flush()
+        return received
 
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1:
         cdef:
@@ -453,7 +456,7 @@ cdef class Inflight:
                 sender.mismatched += 1
             elif through.fd >= 0:
                 self._take_reply(socket, self.inbox.buffer(k), self.inbox.headers[k].msg_len, now)
-        return 0
+        return count
 
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1:
         """Let a datagram end the query that it answers; any other counts as a mismatch, and changes nothing."""

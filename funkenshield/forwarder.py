@@ -21,6 +21,7 @@ from .upstreams import Upstreams
 
 log = logging.getLogger(__name__)
 
+ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
 TICK = 0.016  # seconds; how finely time is told to open queries
 SERVFAIL, REFUSED = 2, 5
 
@@ -76,9 +77,12 @@ class Forwarder:
 
     def ready(self) -> None:
         """Take what workers and upstreams have; called when either says that there is something."""
-        self._inflight.receive()
-        self._inflight.collect()
-        self.dispatch()
+        for _ in range(ROUNDS):
+            received = self._inflight.receive()
+            collected = self._inflight.collect()
+            self.dispatch()
+            if not received and not collected:
+                break
 
     def dispatch(self) -> None:
         """Decide for everything that waits for a decision."""
