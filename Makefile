@@ -35,7 +35,7 @@ docs: $(VENV)/built  ## the pages that are made from the code
 wheel: $(VENV)/dev  ## wheel and source distribution, and a look whether they run without a compiler
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
-	tools/try-wheel dist/*.whl
+	tools/try-wheel $(BIN)/python dist/*.whl
 
 bench: $(VENV)/dev  ## the parts of the fast path, beside the same thing in Python
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group

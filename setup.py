@@ -25,6 +25,8 @@ if KIND != "release":
     compile_args += ["-g"]
 
 sources = sorted(Path("funkenshield").glob("_*.pyx"))
+if not sources:
+    raise SystemExit("there is nothing to compile: funkenshield/*.pyx are missing")
 setup(
     ext_modules=cythonize(
         [
@@ -48,7 +50,6 @@ setup(
             "initializedcheck": CHECKED,
             "cdivision": True,
             "overflowcheck": False,
-            "freethreading_compatible": True,
         },
     ),
 )

@@ -9,9 +9,9 @@ from libc.string cimport memcpy, memset
 
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ._wire cimport (
-    AAAA, COOKIE, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN, OPT, OPT_FIXED,
-    PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16, get32,
-    message_flags, parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
+    AAAA, CD, COOKIE, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT,
+    OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16,
+    get32, is_name, message_flags, parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
 )
 
 cdef enum:
@@ -27,7 +27,7 @@ cdef bint answers_question(const Query* query, const uint8_t* wire, size_t lengt
     cdef int32_t question
     if length < HEADER or not message_flags(wire) & QR:
         return False
-    if (message_flags(wire) ^ query.flags) & 0x7800:
+    if (message_flags(wire) ^ query.flags) & OPCODE:
         return False
     if get16(wire + 4) == 0:
         return True
@@ -67,7 +67,7 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
         for _i in range(get16(wire + 6 + 2 * section)):
             owner = at
             end = skip_name(wire, length, at)
-            if end < 0 or <size_t> end + RECORD > length:
+            if end < 0 or <size_t> end + RECORD > length or not is_name(wire, length, at):
                 return False
             fixed = wire + end
             rtype = get16(fixed)
@@ -258,7 +258,7 @@ cdef void build_failure(Answer* out, const Query* query, int32_t ede, const Boun
                         uint64_t now) noexcept nogil:
     """Make the answer for silence from every upstream: SERVFAIL with an extended error (RFC 8914)."""
     cdef uint8_t* at
-    _start(out, query, <uint16_t> (QR | SERVFAIL | (query.flags & 0x0110)), now)
+    _start(out, query, <uint16_t> (QR | SERVFAIL | (query.flags & (RD | CD))), now)
     out.expires += bounds.failure * TICKS_PER_SECOND
     out.kind = FAILURE
     out.opt = True
@@ -328,3 +328,35 @@ def is_response_to(bytes query not None, bytes response not None) -> bool:
         return False
     return (parse_query(&parsed, query, len(query)) != UNANSWERABLE
             and answers_question(&parsed, response, len(response)))
+
+
+def soa_serials(bytes message not None, int section) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many records a section has (0: answer, 1: authority), and (number, serial) of its SOA records.
+
+    What cannot be read ends the list; it is never wrong about what comes before.
+    """
+    cdef:
+        const uint8_t* wire = message
+        size_t length = len(message)
+        size_t at
+        int32_t end, i, s
+        uint16_t rdlength
+        list found = []
+    if length < HEADER or length > MESSAGE_MAX:
+        return 0, found
+    end = question_length(wire, length) if get16(wire + 4) == 1 else 0
+    if end < 0 or get16(wire + 4) > 1:
+        return 0, found
+    at = HEADER + end
+    for s in range(section + 1):
+        for i in range(get16(wire + 6 + 2 * s)):
+            end = skip_name(wire, length, at)
+            if end < 0 or <size_t> end + RECORD > length:
+                return get16(wire + 6 + 2 * section), found
+            rdlength = get16(wire + end + 8)
+            if <size_t> end + RECORD + rdlength > length:
+                return get16(wire + 6 + 2 * section), found
+            if s == section and get16(wire + end) == SOA and rdlength >= 22:
+                found.append((i, get32(wire + end + RECORD + rdlength - 20)))
+            at = <size_t> end + RECORD + rdlength
+    return get16(wire + 6 + 2 * section), found

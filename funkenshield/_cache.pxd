@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from ._answer cimport Answer, Bounds, Manner, answer_key
-from ._atomic cimport announce, look, peek_octet, poke_octet, prefetch, witness
+from ._atomic cimport announce, barrier, look, peek_octet, poke_octet, prefetch, witness
 from ._clock cimport Clock
 from ._siphash cimport Secret
 from ._wire cimport NAME_MAX, Query
@@ -111,6 +111,7 @@ cdef inline void find_soon(const Index* index, uint64_t key_hash) noexcept nogil
 
 cdef inline void enter(const Index* index, Reader* reader) noexcept nogil:
     announce(&reader.seen, witness(index.epoch))
+    barrier()
 
 
 cdef inline void leave(Reader* reader) noexcept nogil:

@@ -418,6 +418,8 @@ cdef class Cache:
     def set_policy(self, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
                    uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False) -> None:
         """Say how long answers are held (seconds) and how they look (octets of UDP payload, TTLs)."""
+        if not 512 <= payload <= 4096:
+            raise ValueError(f"a UDP payload has 512 to 4096 octets, not {payload}")
         self.bounds = Bounds(shortest, longest, negative, failure)
         self.manner = Manner(payload, keep_ttl)
 

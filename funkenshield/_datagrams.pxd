@@ -42,6 +42,7 @@ cdef class Datagrams:
         uint8_t* octets
         uint8_t* addresses
         uint8_t* controls
+        int error                  # of the last `send`, for a datagram that could not be sent; 0: none
         int32_t spoilt             # headers that the last call wrote to
 
     cdef int32_t receive(self, int fd) noexcept nogil

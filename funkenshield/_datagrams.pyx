@@ -4,7 +4,7 @@ It knows sockets' addresses and control messages, and nothing of what the octets
 """
 
 cimport cython
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
 from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -75,16 +75,26 @@ cdef class Datagrams:
         return count
 
     cdef int32_t send(self, int fd, int32_t count) noexcept nogil:
-        """Send the first `count` datagrams; return how many went, less where the kernel took no more."""
+        """Send the first `count` datagrams; return how many went.
+
+        Where the kernel has no room, the rest is lost. One that cannot be sent at all (`error` says why)
+        costs no other: anybody can make such a one, with a source port of 0.
+        """
         cdef int32_t done = 0
+        cdef int32_t went = 0
         cdef int32_t sent
+        self.error = 0
         while done < count:
             sent = sendmmsg(fd, self.headers + done, count - done, MSG_DONTWAIT)
             if sent > 0:
                 done += sent
-            elif errno != EINTR:
+                went += sent
+            elif errno == EAGAIN or errno == ENOBUFS:
                 break
-        return done
+            elif errno != EINTR:
+                self.error = errno
+                done += 1
+        return went
 
     cdef void get_peer(self, int32_t i, Peer* peer) noexcept nogil:
         """Copy who sent a received datagram, and the address it was sent to."""

@@ -42,6 +42,7 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
 cdef enum:
     LISTENERS_MAX = 64
+    TURNS = 4                      # full batches from one listener, before the next one's
     STOP = -1                      # what epoll says of the stop eventfd
     QUERY_MAX = 4096               # octets of the longest query that is read; longer ones get TC=1
     REPLY_MAX = 4096
@@ -132,15 +133,15 @@ cdef class Worker:
     cdef void _serve(self) noexcept nogil:
         cdef:
             epoll_event[LISTENERS_MAX + 1] events
-            int32_t count, k
+            int32_t count, k, _turn
         while True:
             count = epoll_wait(self.epoll_fd, events, LISTENERS_MAX + 1, -1)
             for k in range(count):
                 if events[k].data.i32 == STOP:
                     return
-                # A full batch says that more is waiting; anything less, that epoll may tell.
-                while self._serve_batch(events[k].data.i32) == BATCH and count == 1:
-                    pass
+                for _turn in range(TURNS):  # a full batch says that more is waiting; but so may others be
+                    if self._serve_batch(events[k].data.i32) < BATCH:
+                        break
 
     cdef int32_t _serve_batch(self, int32_t listener) noexcept nogil:
         """Receive a batch from a listener and answer what can be answered; return how many came."""

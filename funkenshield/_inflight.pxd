@@ -15,13 +15,12 @@ from ._outbox cimport Client, Outbox
 from ._outcome cimport Tally
 from ._ring cimport Ring
 from ._sockets cimport Sockets
+from ._wheel cimport Wheel
 from ._wire cimport Query
 
 cdef enum:
     WIRE_MAX = 384                 # octets of the longest query that is carried here
     TRIES_MAX = 4
-    WHEEL = 2048                   # turns of the timing wheel before it comes round
-    TURN = 16000000                # nanoseconds: 2,048 turns are 32 seconds
     LATENCIES = 24                 # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
 
 cdef enum Stage:
@@ -37,8 +36,6 @@ cdef struct Open:
     int32_t next                   # in the pool, or among those who wait for the same answer
     # -- what follows is of the first who asked
     int32_t chained                # the next open query whose hash falls into the same chain
-    int32_t earlier, later         # neighbours in the wheel
-    int32_t turn                   # where in the wheel; -1: nowhere
     int32_t attempt                # the last one; -1: none
     uint32_t generation            # tells this use of the place from the next
     Stage stage
@@ -74,8 +71,8 @@ cdef class Inflight:
         uint32_t queued_count, failed_count
         list carried, specials
         # time
-        int32_t[WHEEL] wheel
-        uint64_t turned, timeout, deadline
+        Wheel wheel
+        uint64_t timeout, deadline
         uint16_t tries
         bint refuse_overload, retry_truncated
         # counters
@@ -92,14 +89,15 @@ cdef class Inflight:
     cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
                      const Extra* extra, uint64_t now) except -1
+    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
+    cdef int _answer_again(self, int32_t i) except -1
+    cdef void _pass_the_lead(self, int32_t i) noexcept nogil
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef int _resolve(self, int32_t i, const Query* query, const uint8_t* wire, size_t length,
                       bint over_tcp, uint64_t now) except -1
     cdef int _fail(self, int32_t i, uint64_t now) except -1
     cdef int _expired(self, int32_t i, uint64_t now) except -1
     cdef void _close(self, int32_t i) noexcept nogil
-    cdef void _schedule(self, int32_t i, uint64_t when) noexcept nogil
-    cdef void _unschedule(self, int32_t i) noexcept nogil
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, Stage stage, int32_t tried,
                             int32_t upstream) noexcept nogil
     cdef bint _attempt(self, int32_t i, int32_t socket, uint64_t now) noexcept nogil

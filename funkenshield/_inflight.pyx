@@ -5,25 +5,26 @@ does not choose an upstream, nor open a socket, nor speak TCP: that is asked of 
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from posix.unistd cimport close, write
 
 from ._answer cimport (
-    KEEP, TRUNCATED as IS_TRUNCATED, Answer, Built, Extra, answers_question, build, build_failure, render
+    KEEP, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, Extra, answers_question, build, build_failure, render
 )
 from ._cache cimport READERS_MAX, Cache, find, mark_used
 from ._clock cimport ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
-from ._outbox cimport Client, Outbox
+from ._outbox cimport UDP_MAX, Client, Outbox
 from ._outcome cimport DROP, REPLY, Outcome, answer as decide, meet, tally_as_dict
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ._sockets cimport Socket, Sockets, Upstream
+from ._wheel cimport Wheel
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, PLAIN, REFUSED, Query, cut, forwardable, hash_key,
-    message_id, parse_query, put_error, same_folded, set_id
+    BADCOOKIE, DO, HEADER, MESSAGE_MAX, OPCODE, PLAIN, QR, RCODE, RD, REFUSED, SERVFAIL, TC, Query, cut, forwardable,
+    hash_key, message_flags, message_id, parse_query, put_error, set_id
 )
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -57,6 +58,7 @@ cdef class Inflight:
         self.cache = cache
         self.capacity = capacity
         self.sockets = Sockets(capacity * TRIES_MAX)
+        self.wheel = Wheel(capacity)
         self.outbox = Outbox()
         self.inbox = Datagrams(65536)
         self.outgoing = Datagrams(1)
@@ -72,11 +74,8 @@ cdef class Inflight:
             raise MemoryError(f"no memory for {capacity} open queries")
         for i in range(self.chain_mask):
             self.chains[i] = -1
-        for i in range(WHEEL):
-            self.wheel[i] = -1
         self.chain_mask -= 1
         self.idle = -1
-        self.turned = cache.clock.now() // TURN
         self.set_limits()
         self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.wake_fd < 0:
@@ -134,11 +133,13 @@ cdef class Inflight:
         cdef:
             Ring* ring
             uint8_t* record
-            uint32_t k, size
-            uint32_t left = COLLECTED_AT_ONCE
+            uint32_t k, size, left
+            int32_t collected = 0
+            bint more = False
             uint64_t now = self.cache.clock.now()
         for k in range(self.ring_count):
             ring = self.rings[k]
+            left = COLLECTED_AT_ONCE // self.ring_count  # to each its share: no worker's flood keeps the others waiting
             while left:
                 record = ring_next(ring, &size)
                 if record == NULL:
@@ -147,11 +148,13 @@ cdef class Inflight:
                     continue
                 self.admit(<Client*> record, record + sizeof(Client), size - sizeof(Client), now)
                 ring_taken(ring, size)
+                collected += 1
                 left -= 1
-        if not left:
+            more = more or not left
+        if more:
             self.wake()
         self.outbox.flush()
-        return COLLECTED_AT_ONCE - left
+        return collected
 
     def submit(self, uint64_t stream, bytes wire not None) -> bool:
         """Take a query that came over a connection; its answer is for `outbox.take_streams`.
@@ -192,8 +195,8 @@ cdef class Inflight:
             mark_used(stored)
             return self._answer(client, self._limit(client, &query), stored, &query, NULL, now)
 
-        if not self.waiting:  # nobody turned the wheel meanwhile, for it was empty
-            self.turned = now // TURN
+        if not self.waiting:
+            self.wheel.begin(now)
         first = self._find_open(&query)
         i = self._take_idle()
         if i < 0:
@@ -220,7 +223,7 @@ cdef class Inflight:
         entry.chained = self.chains[query.hash & self.chain_mask]
         self.chains[query.hash & self.chain_mask] = i
         entry.deadline = now + self.deadline
-        self._schedule(i, entry.deadline)
+        self.wheel.schedule(i, entry.deadline)
         if client.fd < 0:
             return self._hand_over(i, None, now)
         entry.stage = QUEUED
@@ -241,7 +244,6 @@ cdef class Inflight:
         self.waiting += 1
         self.pool[i].next = -1
         self.pool[i].chained = -1
-        self.pool[i].turn = -1
         self.pool[i].attempt = -1
         self.pool[i].upstream = -1
         self.pool[i].tries = 0
@@ -257,8 +259,7 @@ cdef class Inflight:
         while i >= 0:
             if self.pool[i].hash == query.hash:
                 parse_query(&other, self.pool[i].wire, self.pool[i].length)
-                if (other.key_length == query.key_length
-                        and same_folded(other.key, query.key, query.key_length)):
+                if other.key_length == query.key_length and not memcmp(other.key, query.key, query.key_length):
                     return i
             i = self.pool[i].chained
         return -1
@@ -285,14 +286,52 @@ cdef class Inflight:
 
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
         """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
-        cdef Query query
+        cdef bint private = self._answer_one(i, answer, extra, now) and answer.form != SECTIONS
+        i = self.pool[i].next
         while i >= 0:
-            set_id(self.pool[i].wire, self.pool[i].asked_id)
-            parse_query(&query, self.pool[i].wire, self.pool[i].length)
-            self._answer(&self.pool[i].client, self.pool[i].limit, answer, &query, extra if query.cookie else NULL, now)
-            extra = NULL
+            if private:
+                self._answer_again(i)
+            else:
+                self._answer_one(i, answer, NULL, now)
             i = self.pool[i].next
         return 0
+
+    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
+        """Answer one who waits; return whether he sent a cookie."""
+        cdef Query query
+        set_id(self.pool[i].wire, self.pool[i].asked_id)
+        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        self._answer(&self.pool[i].client, self.pool[i].limit, answer, &query, extra if query.cookie else NULL, now)
+        return query.cookie > 0
+
+    cdef int _answer_again(self, int32_t i) except -1:
+        """Have one who waits ask again: what came may hold the cookie of the one who asked first."""
+        cdef:
+            Query query
+            Client* client = &self.pool[i].client
+            uint8_t* out = self.outbox.open(client)
+            uint16_t payload = self.cache.manner.payload
+        set_id(self.pool[i].wire, self.pool[i].asked_id)
+        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        if client.fd < 0:
+            return self.outbox.post(client, put_error(out, &query, SERVFAIL, payload, -1))
+        return self.outbox.post(client, cut(out, &query, QR | query.flags & RD, payload, 0, query.edns_flags & DO))
+
+    cdef void _pass_the_lead(self, int32_t i) noexcept nogil:
+        """End the query of the first who asked, and let the next one ask for all who wait."""
+        cdef:
+            int32_t heir = self.pool[i].next
+            Open* entry = &self.pool[heir]
+        self.pool[i].next = -1
+        entry.hash = self.pool[i].hash
+        entry.deadline = self.pool[i].deadline
+        self._close(i)
+        entry.chained = self.chains[entry.hash & self.chain_mask]
+        self.chains[entry.hash & self.chain_mask] = heir
+        self.wheel.schedule(heir, entry.deadline)
+        entry.stage = QUEUED
+        self.queued[self.queued_count] = heir
+        self.queued_count += 1
 
     cdef int _resolve(self, int32_t i, const Query* query, const uint8_t* wire, size_t length,
                       bint over_tcp, uint64_t now) except -1:
@@ -305,7 +344,10 @@ cdef class Inflight:
         if built == IS_TRUNCATED and self.retry_truncated and not over_tcp:
             self.truncated += 1
             return self._hand_over(i, wire[:length], now)
-        answer.hash = self.pool[i].hash
+        if answer.rcode_high == BADCOOKIE >> 4 and answer.flags & RCODE == BADCOOKIE & RCODE and self.pool[i].next >= 0:
+            self._answer_one(i, answer, &own if own.length else NULL, now)  # his cookie, nobody else's
+            self._pass_the_lead(i)
+            return 0
         if built == KEEP:
             self.cache.put(answer, ticks(now))
         self._answer_all(i, answer, &own if own.length else NULL, now)
@@ -335,7 +377,7 @@ cdef class Inflight:
             link = &self.pool[link[0]].chained
         if link[0] == i:
             link[0] = self.pool[i].chained
-        self._unschedule(i)
+        self.wheel.unschedule(i)
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         while i >= 0:
@@ -389,12 +431,12 @@ cdef class Inflight:
                     kept += 1
                 elif socket < 0 or not self._attempt(i, socket, now):
                     self.pool[i].unreachable = True
-                    self._schedule(i, now)
+                    self.wheel.schedule(i, now)
                 else:
                     self.outgoing.put(ready, self.pool[i].wire, self.pool[i].length)
                     ready += 1
             sent = self.outgoing.send(self.sockets.sockets[socket].fd, ready) if ready else 0
-            if sent < ready and errno != EAGAIN and errno != ENOBUFS:
+            if ready and self.outgoing.error:
                 self._unreachable(socket, now)
             to.sent += <uint64_t> sent
         return kept
@@ -412,7 +454,7 @@ cdef class Inflight:
         entry.tries += 1
         entry.unreachable = False
         set_id(entry.wire, self.sockets.attempts[attempt].id)
-        self._schedule(i, min(now + self.timeout, entry.deadline) if entry.tries < self.tries else entry.deadline)
+        self.wheel.schedule(i, min(now + self.timeout, entry.deadline) if entry.tries < self.tries else entry.deadline)
         return True
 
     cdef void _end_attempt(self, int32_t attempt) noexcept nogil:
@@ -475,7 +517,8 @@ cdef class Inflight:
             return 0
         sender.answered += 1
         sender.latency += now - self.sockets.attempts[attempt].sent
-        if self.pool[i].stage == CARRIED:  # a second truncated answer says nothing new
+        self._end_attempt(attempt)
+        if self.pool[i].stage == CARRIED and message_flags(wire) & TC:  # a second one says nothing new
             return 0
         query.hash = self.pool[i].hash
         return self._resolve(i, &query, wire, length, False, now)
@@ -490,29 +533,20 @@ cdef class Inflight:
             self._end_attempt(attempt)
             if self.pool[i].stage == SENT:
                 self.pool[i].unreachable = True
-                self._schedule(i, now)
+                self.wheel.schedule(i, now)
             attempt = self.sockets.any_attempt(socket)
 
     # ------------------------------------------------------------ time
 
-    def tick(self) -> bool:
-        """Let time pass: try again, or give up, what is due; return whether anything is still open."""
+    def tick(self) -> None:
+        """Let time pass: try again, or give up, what is due."""
         cdef:
             uint64_t now = self.cache.clock.now()
-            uint64_t turns = now // TURN
-            int32_t i, following
-        if turns > self.turned + WHEEL:
-            self.turned = turns - WHEEL
-        while self.turned < turns:
-            self.turned += 1
-            i = self.wheel[self.turned % WHEEL]
-            while i >= 0:
-                following = self.pool[i].later
-                self._unschedule(i)
-                self._expired(i, now)
-                i = following
+            int32_t i = self.wheel.due(now)
+        while i >= 0:
+            self._expired(i, now)
+            i = self.wheel.due(now)
         self.outbox.flush()
-        return self.waiting > 0
 
     cdef int _expired(self, int32_t i, uint64_t now) except -1:
         cdef Open* entry = &self.pool[i]
@@ -520,54 +554,27 @@ cdef class Inflight:
             self.sockets.upstreams[entry.upstream].timeouts += 1
         if now >= entry.deadline or entry.tries >= self.tries and entry.attempt < 0:
             return self._fail(i, now)
-        if entry.stage == SENT and entry.tries < self.tries or entry.stage == QUEUED and entry.unreachable:
+        if entry.stage == SENT and entry.tries < self.tries or entry.stage != CARRIED and entry.unreachable:
             entry.stage = FAILED
             self.failed[self.failed_count] = i
             self.failed_count += 1
             self.retried += 1
-        self._schedule(i, entry.deadline)
+        self.wheel.schedule(i, entry.deadline)
         return 0
-
-    cdef void _schedule(self, int32_t i, uint64_t when) noexcept nogil:
-        """Have `_expired` called at the first turn after `when`."""
-        cdef:
-            Open* entry = &self.pool[i]
-            uint64_t turn = min(max(when // TURN + 1, self.turned + 1), self.turned + WHEEL - 1)
-            int32_t head
-        self._unschedule(i)
-        entry.turn = <int32_t> (turn % WHEEL)
-        head = self.wheel[entry.turn]
-        entry.earlier = -1
-        entry.later = head
-        if head >= 0:
-            self.pool[head].earlier = i
-        self.wheel[entry.turn] = i
-
-    cdef void _unschedule(self, int32_t i) noexcept nogil:
-        cdef Open* entry = &self.pool[i]
-        if entry.turn < 0:
-            return
-        if entry.later >= 0:
-            self.pool[entry.later].earlier = entry.earlier
-        if entry.earlier >= 0:
-            self.pool[entry.earlier].later = entry.later
-        else:
-            self.wheel[entry.turn] = entry.later
-        entry.turn = -1
 
     # ------------------------------------------------------------ in Python's hands
 
     cdef int _hand_over(self, int32_t i, bytes truncated, uint64_t now) except -1:
         """Let Python carry a query over TCP; what came truncated serves if that fails."""
         self.pool[i].stage = CARRIED
-        self.pool[i].deadline = now + self.deadline
-        self._schedule(i, self.pool[i].deadline)
+        self.wheel.schedule(i, self.pool[i].deadline)
         self.carried.append((<uint64_t> self.pool[i].generation << 32 | <uint32_t> i,
-                             self.pool[i].wire[:self.pool[i].length], truncated))
+                             self.pool[i].wire[:self.pool[i].length], truncated,
+                             (self.pool[i].deadline - min(now, self.pool[i].deadline)) / 1e9))
         return 0
 
     def take_carried(self) -> list:
-        """Return the queries to carry over TCP, as (handle, query, truncated response or None)."""
+        """Return the queries to carry over TCP, as (handle, query, truncated response or None, seconds left)."""
         taken, self.carried = self.carried, []
         return taken
 
@@ -620,9 +627,8 @@ cdef class Inflight:
             raise ValueError("that is no client, no query or no response")
         parse_query(&asked, query, len(query))
         out = self.outbox.open(to)
-        if length > self._limit(to, &asked):
-            length = cut(out, &asked, 0x8000 | asked.flags & 0x7900, self.cache.manner.payload, 0,
-                         asked.edns_flags)
+        if to.fd >= 0 and length > min(asked.payload, <uint16_t> UDP_MAX):  # its payload size went upstream as it was
+            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self.cache.manner.payload, 0, asked.edns_flags)
         else:
             memcpy(out, <char*> response, length)
         set_id(out, message_id(query))

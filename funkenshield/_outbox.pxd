@@ -5,6 +5,9 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 
 from ._datagrams cimport BATCH, Datagrams, Peer
 
+cdef enum:
+    UDP_MAX = 4096                 # octets of the largest answer over UDP
+
 cdef struct Client:                # who asked, and how to answer
     uint64_t arrived               # nanoseconds
     uint64_t stream                # whose connection, where `fd` is -1

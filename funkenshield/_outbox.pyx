@@ -9,9 +9,6 @@ from libc.stdlib cimport free, malloc
 
 from ._wire cimport MESSAGE_MAX, set16
 
-cdef enum:
-    UDP_MAX = 4096                 # octets of the largest UDP payload that can be configured
-
 
 @cython.final
 cdef class Outbox:

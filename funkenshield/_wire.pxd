@@ -11,6 +11,7 @@ cdef enum:
     HEADER = 12                    # octets of a message's header
     NAME_MAX = 255                 # octets of a name on the wire
     LABEL_MAX = 63                 # octets of a label
+    HOPS_MAX = 127                 # pointers that a name can need
     RECORD = 10                    # octets of type, class, TTL and RDLENGTH behind a record's owner
     OPT_FIXED = 11                 # octets of an OPT record without options
     QUESTION_MAX = NAME_MAX + 4
@@ -53,6 +54,7 @@ cdef enum:  # response codes
     NXDOMAIN = 3
     NOTIMP = 4
     REFUSED = 5
+    BADCOOKIE = 23
 
 cdef enum:  # EDNS options
     DAU = 5
@@ -134,6 +136,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
 cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
+cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
                     uint16_t options) noexcept nogil
 cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil

@@ -4,7 +4,7 @@ It knows octets and their bounds. It does not know what is cached, forwarded or 
 no state. Every length is checked before the octet is read; nothing here allocates.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from ._siphash cimport siphash
@@ -33,35 +33,53 @@ cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil:
 
 
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
-    """Return where the name at `at` ends, or -1 where it is malformed.
-
-    Pointers are followed, so that what they lead to is a name; each must lead further back than the
-    one before, so that it ends.
-    """
+    """Return where the name at `at` ends, or -1 where it is malformed; pointers must point backwards."""
     cdef:
         size_t start = at
-        size_t octets = 0
-        int32_t end = -1
         uint8_t label
     while at < length:
         label = wire[at]
         if label >= 0xc0:
-            if at + 2 > length:
+            if at + 2 > length or (get16(wire + at) & 0x3fff) >= start or get16(wire + at) < 0xc000 + HEADER:
                 return -1
-            if end < 0:
-                end = <int32_t> (at + 2)
+            return <int32_t> (at + 2)
+        at += 1 + label
+        if label > LABEL_MAX or at - start > NAME_MAX:
+            return -1
+        if label == 0:
+            return <int32_t> at
+    return -1
+
+
+cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
+    """Tell whether a name stands at `at`, with all that its pointers lead to.
+
+    Each pointer must lead further back than the one before, and there are no more of them than a name
+    has labels: else a message of pointers would cost the square of its length.
+    """
+    cdef:
+        size_t start = at
+        size_t octets = 0
+        size_t hops = 0
+        uint8_t label
+    while at < length:
+        label = wire[at]
+        if label >= 0xc0:
+            hops += 1
+            if at + 2 > length or hops > HOPS_MAX:
+                return False
             at = get16(wire + at) & 0x3fff
             if at >= start or at < HEADER:
-                return -1
+                return False
             start = at
             continue
         octets += 1 + label
-        if label > LABEL_MAX or octets > NAME_MAX:
-            return -1
         at += 1 + label
+        if label > LABEL_MAX or octets > NAME_MAX:
+            return False
         if label == 0:
-            return end if end >= 0 else <int32_t> at
-    return -1
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- queries
@@ -101,6 +119,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.qtype = get16(wire + HEADER + question - 4)
     query.qclass = get16(wire + HEADER + question - 2)
     if get16(wire + 6) or get16(wire + 8):
+        _look_for_opt(query)
         return SPECIAL
     verdict = _parse_additional(query)
     if verdict == PLAIN:
@@ -119,7 +138,32 @@ cdef Verdict _parse_special(Query* query) noexcept nogil:
             query.question = <uint16_t> question
             query.qtype = get16(query.wire + HEADER + question - 4)
             query.qclass = get16(query.wire + HEADER + question - 2)
+            _look_for_opt(query)
     return SPECIAL
+
+
+cdef void _look_for_opt(Query* query) noexcept nogil:
+    """Read the OPT record of a message with records in other sections, if it can be found."""
+    cdef:
+        const uint8_t* wire = query.wire
+        uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
+        uint32_t _i
+        size_t at = HEADER + query.question
+        int32_t end
+    for _i in range(records):
+        end = skip_name(wire, query.length, at)
+        if end < 0 or <size_t> end + RECORD + get16(wire + min(end + 8, query.length - 2)) > query.length:
+            return
+        if get16(wire + end) == OPT and end - at == 1:
+            _set_opt(query, at, end)
+        at = <size_t> end + RECORD + get16(wire + end + 8)
+
+
+cdef void _set_opt(Query* query, size_t at, int32_t fixed) noexcept nogil:
+    query.opt = <uint16_t> at
+    query.options = get16(query.wire + fixed + 8)
+    query.payload = max(get16(query.wire + fixed + 2), UDP_PLAIN)
+    query.edns_flags = get16(query.wire + fixed + 6)
 
 
 cdef Verdict _parse_questionless(Query* query) noexcept nogil:
@@ -154,10 +198,7 @@ cdef Verdict _parse_additional(Query* query) noexcept nogil:
         elif query.opt or end - at != 1:
             return MALFORMED
         else:
-            query.opt = <uint16_t> at
-            query.options = rdlength
-            query.payload = max(get16(wire + end + 2), UDP_PLAIN)
-            query.edns_flags = get16(wire + end + 6)
+            _set_opt(query, at, end)
             if wire[end + 5]:
                 verdict = SPECIAL
         at = <size_t> end + RECORD + rdlength
@@ -281,6 +322,7 @@ cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t paylo
     cdef size_t at = HEADER + query.question
     memcpy(out, query.wire, at)
     set16(out + 2, flags | TC)
+    set16(out + 4, 1 if query.question else 0)
     set32(out + 6, 0)
     set16(out + 10, 1 if query.opt else 0)
     if query.opt:
@@ -303,6 +345,8 @@ def inspect_query(bytes wire not None) -> dict:
         raise ValueError(f"a DNS message has at most {MESSAGE_MAX} octets, not {len(wire)}")
     verdict = parse_query(&query, wire, len(wire))
     found = {"verdict": _VERDICTS[verdict]}
+    if verdict != UNANSWERABLE:
+        found["opcode"] = (query.flags & OPCODE) >> 11
     if verdict != UNANSWERABLE and query.question:
         found["qname"] = wire[HEADER:HEADER + query.question - 4]
         found["qtype"] = query.qtype

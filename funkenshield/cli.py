@@ -203,6 +203,8 @@ def purge(control: Path, everything: bool, zone: str | None, name: str | None, q
 
     if sum((everything, zone is not None, name is not None)) != 1:
         raise click.UsageError("give one of --all, --zone and --name")
+    if "" in (zone, name):
+        raise click.UsageError("an empty name is none; everything is --all")
     request: dict[str, Any] = {"command": "purge", "name": name or zone or ".", "below": name is None}
     if qtype:
         request["type"] = qtype

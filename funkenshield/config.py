@@ -99,8 +99,8 @@ class UdpSection(Section):
 
     payload: int = Field(1232, ge=512, le=4096, description="Largest answer, and the EDNS payload size we tell.",
                          json_schema_extra={"unit": "octets"})  # fmt: skip
-    receive_buffer: Size = Field(4 << 20, ge=4096, le=1 << 30, description="Kernel's receive buffer, each socket.",
-                                 json_schema_extra={"unit": "octets"})  # fmt: skip
+    receive_buffer: Size = Field(4 << 20, ge=4096, le=1 << 30, json_schema_extra={"unit": "octets"},
+                                 description="Kernel's buffer of each socket. Restart to change.")  # fmt: skip
 
 
 class TcpSection(Section):
@@ -127,7 +127,8 @@ class ForwardSection(Section):
     tries: int = Field(2, ge=1, le=4, description="How often a query is sent over UDP, in all.")
     open: int = Field(32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change.")
     passed_on: int = Field(512, ge=1, le=65535,
-                           description="Queries that are never cached (updates, transfers, ...), at once.")  # fmt: skip
+                           description="Queries that are never cached (updates, notifies, ...), at once.")  # fmt: skip
+    transfers: int = Field(16, ge=1, le=65535, description="Zone transfers at once.")
     overload: Literal["refuse", "drop"] = Field("refuse", description="What queries over these bounds get.")
     retry_truncated: bool = Field(True, description="Fetch a truncated answer over TCP, and keep it whole.")
     sockets: int = Field(16, ge=1, le=63, description="UDP sockets, each with a random port, for each upstream.")
@@ -146,7 +147,9 @@ class LogSection(Section):
 class MetricsSection(Section):
     """Counters for Prometheus."""
 
-    listen: EndpointField | None = Field(None, description="HTTP endpoint of `/metrics`; none unless given.")
+    listen: EndpointField | None = Field(
+        None, description="HTTP endpoint of `/metrics`; none unless given. Restart to change."
+    )
 
 
 def default_socket() -> str:
@@ -162,7 +165,7 @@ class ControlSection(Section):
     socket: str = Field(
         default_factory=default_socket, min_length=1, max_length=107,
         description="Path of a UNIX socket, made with mode 0600. By default `/run/funkenshield/control.sock`, or"
-                    " `funkenshield.sock` in the runtime directory of a user who is not root.",
+                    " `funkenshield.sock` in the runtime directory of a user who is not root. Restart to change.",
     )  # fmt: skip
 
 
@@ -191,7 +194,7 @@ class Config(Section):
     control: ControlSection = Field(default_factory=ControlSection)
 
 
-RESTART = ("listen", "workers", "user", "cache", "control", "metrics")
+RESTART = ("listen", "workers", "user", "cache", "control", "metrics", "forward.open", "udp.receive_buffer")
 
 
 def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:

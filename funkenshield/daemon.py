@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ class Daemon:
                 [undo.enter_context(each) for each in listeners.bind_udp(endpoint, count, config.udp.receive_buffer)]
                 for endpoint in config.listen
             ]
-            self._tcp = [undo.enter_context(listeners.bind_tcp(endpoint)) for endpoint in config.listen]
+            self._tcp = [
+                undo.enter_context(listeners.bind_tcp(endpoint)) for endpoint in config.listen if config.tcp.connections
+            ]
             self._metrics = self._serve_metrics()
             if self._metrics:
                 undo.callback(self._metrics.server_close)
@@ -67,18 +70,25 @@ class Daemon:
             undo.callback(control.unbind, Path(config.control.socket))
             if config.user:
                 become(config.user, Path(config.control.socket))
-            self.cache = Cache(config.cache.memory, self.clock)
-            self.inflight = Inflight(self.cache, config.forward.open)
-            self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
-            for sockets in self._udp:
-                for worker, opened in zip(self.workers, sockets, strict=True):
-                    worker.listen(opened.fileno(), sockets[0].fileno())
-            self.upstreams = Upstreams(self.inflight.sockets, self.clock)
-            self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
-            self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
-            self.forwarder.write_to(self.tcp)
+            try:
+                self._build(config, count)
+            except (MemoryError, OSError, ValueError) as error:
+                raise FunkenShieldError(f"cannot start: {error}") from None
             self._close = undo.pop_all()
         self.configure(config)
+
+    def _build(self, config: Config, count: int) -> None:
+        """Make everything that needs no privileges: cache, workers, upstreams, TCP."""
+        self.cache = Cache(config.cache.memory, self.clock)
+        self.inflight = Inflight(self.cache, config.forward.open)
+        self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
+        for sockets in self._udp:
+            for worker, opened in zip(self.workers, sockets, strict=True):
+                worker.listen(opened.fileno(), sockets[0].fileno())
+        self.upstreams = Upstreams(self.inflight.sockets, self.clock)
+        self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
+        self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
+        self.forwarder.write_to(self.tcp)
 
     def _serve_metrics(self) -> Any:  # noqa: ANN401 - a WSGI server, whose module is loaded only where it is wanted
         if self.config.metrics.listen is None:
@@ -116,9 +126,9 @@ class Daemon:
                 log.error("not reloaded: %s", line)
         else:
             for key in RESTART:
-                if getattr(new, key) != getattr(self.config, key):
+                if attrgetter(key)(new) != attrgetter(key)(self.config):
                     log.warning("%s changed: that takes a restart", key)
-            kept = {key: getattr(self.config, key) for key in RESTART}
+            kept = {key: getattr(self.config, key) for key in RESTART if "." not in key}
             self.configure(new.model_copy(update=kept))
             self.reloads += 1
             log.info("reloaded")
@@ -134,22 +144,30 @@ class Daemon:
         threads = [threading.Thread(target=worker.run, name=f"worker-{n}") for n, worker in enumerate(self.workers)]
         with self._close, contextlib.suppress(asyncio.CancelledError):
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
-            servers = [await loop.create_server(self.tcp.protocol, sock=opened) for opened in self._tcp]
+            servers = [
+                await loop.create_server(self.tcp.protocol, sock=opened, backlog=listeners.BACKLOG)
+                for opened in self._tcp
+            ]
             controlled = await control.serve(self._control, self._handle)
-            tasks = [loop.create_task(self._keep_house()), loop.create_task(self.tcp.close_idle()),
-                     loop.create_task(Expiry(self.cache).run())]  # fmt: skip
-            for thread in threads:
-                thread.start()
+            tasks = [
+                loop.create_task(work) for work in (self._keep_house(), self.tcp.close_idle(), Expiry(self.cache).run())
+            ]
+            for task in tasks:
+                task.add_done_callback(self._ended)
             with self._signals(loop):
-                log.info("ready: %s in front of %s", _list(self.config.listen), _list(self.config.upstreams))
-                notify("READY=1")
-                await self._stopping.wait()
-                notify("STOPPING=1")
-                log.info("draining")
-                for worker in self.workers:
-                    worker.stop()
-                for thread in threads:
-                    thread.join()
+                try:
+                    for thread in threads:
+                        thread.start()
+                    log.info("ready: %s in front of %s", _list(self.config.listen), _list(self.config.upstreams))
+                    notify("READY=1")
+                    await self._stopping.wait()
+                    notify("STOPPING=1")
+                    log.info("draining")
+                finally:
+                    for worker in self.workers:
+                        worker.stop()
+                    for thread in threads:
+                        thread.join()
                 for server in servers:
                     server.close()
                 self.forwarder.ready()  # what the workers handed over last
@@ -163,6 +181,12 @@ class Daemon:
             self.upstreams.close()
             await asyncio.sleep(0)  # connections close on the loop's next turn
             log.info("stopped")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Stop where something that must go on for ever did not: whoever supervises us starts us again."""
+        if not task.cancelled():
+            log.error("stopping, for a task ended: %r", task.exception())
+            self.stop()
 
     @contextlib.contextmanager
     def _signals(self, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401

@@ -17,7 +17,7 @@ from ._inflight import Inflight
 from ._wire import error_response, inspect_query
 from .config import ForwardSection
 from .transfer import is_transfer, until_complete
-from .upstreams import Upstreams
+from .upstreams import Upstream, Upstreams
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Forwarder:
         self._upstreams = upstreams
         self._streams: Streams  # given by `write_to`, before there are any
         self._tasks: set[asyncio.Task[None]] = set()
-        self._passing = 0
+        self._passing = self._transferring = 0
         self._ticking: asyncio.TimerHandle | None = None
         self.configure(settings)
 
@@ -89,8 +89,8 @@ class Forwarder:
         inflight = self._inflight
         if inflight.waiting_to_be_sent:
             inflight.send(self._upstreams.choose().number)
-        for handle, query, truncated in inflight.take_carried():
-            self._start(self._carry(handle, query, truncated))
+        for handle, query, truncated, left in inflight.take_carried():
+            self._start(self._carry(handle, query, truncated, left))
         for client, query, stream in inflight.take_specials():
             self._admit_special(client, query, stream)
         self._write_streams()
@@ -114,22 +114,30 @@ class Forwarder:
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
-    async def _carry(self, handle: int, query: bytes, truncated: bytes | None) -> None:
-        """Ask over TCP; the last resort is what came truncated over UDP, or SERVFAIL."""
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Forget a task; that it failed, which none should, is for the log."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a query was lost: %r", task.exception())
+
+    async def _carry(self, handle: int, query: bytes, truncated: bytes | None, left: float) -> None:
+        """Ask over TCP while `left` seconds last; the last resort is what came truncated over UDP, or SERVFAIL."""
         response = await self._first_to_answer(
-            lambda upstream: upstream.exchange_tcp(query, self._settings.connections)
+            lambda upstream: upstream.exchange_tcp(query, self._settings.connections), left
         )
         if not any(self._inflight.resolve(handle, last) for last in (response, truncated) if last is not None):
             self._inflight.fail(handle)
         self.dispatch()
 
-    async def _first_to_answer(self, ask: Callable[[Any], Coroutine[Any, Any, bytes]]) -> bytes | None:
-        """Return the response of the first upstream that gives one, within the deadline; None where none does."""
+    async def _first_to_answer(
+        self, ask: Callable[[Upstream], Coroutine[Any, Any, bytes]], seconds: float
+    ) -> bytes | None:
+        """Return the response of the first upstream that gives one, within so many seconds; None where none does."""
         tried = -1
         try:
-            async with asyncio.timeout(self._settings.deadline * 0.9):  # while the client still waits
+            async with asyncio.timeout(seconds * 0.9):  # while the client still waits
                 for _ in range(self._settings.tries):
                     upstream = self._upstreams.choose(but=tried)
                     tried = upstream.number
@@ -143,7 +151,13 @@ class Forwarder:
         return None
 
     def _admit_special(self, client: bytes, query: bytes, stream: int) -> None:
-        if self._passing < self._settings.passed_on:
+        """Let a query through that is never cached, within the bounds; transfers, which last, have one of their own."""
+        transfer = stream > 0 and is_transfer(inspect_query(query))
+        if transfer and self._transferring < self._settings.transfers:
+            self._transferring += 1
+            self._start(self._transfer(client, query, stream))
+            return
+        if not transfer and self._passing < self._settings.passed_on:
             self._passing += 1
             self._start(self._pass_on(client, query, stream))
             return
@@ -153,15 +167,12 @@ class Forwarder:
 
     async def _pass_on(self, client: bytes, query: bytes, stream: int) -> None:
         """Pass on what only the upstream can answer; nothing of it is remembered."""
+
+        def ask(upstream: Upstream) -> Coroutine[Any, Any, bytes]:
+            return upstream.exchange_tcp(query, self._settings.connections) if stream else upstream.exchange_udp(query)
+
         try:
-            if stream and is_transfer(inspect_query(query)):
-                await self._transfer(client, query, stream)
-                return
-            response = await self._first_to_answer(
-                lambda upstream: (
-                    upstream.exchange_tcp(query, self._settings.connections) if stream else upstream.exchange_udp(query)
-                )
-            )
+            response = await self._first_to_answer(ask, self._settings.deadline)
             self._inflight.reply(client, query, response or error_response(query, SERVFAIL))
         finally:
             self._passing -= 1
@@ -170,32 +181,40 @@ class Forwarder:
     async def _transfer(self, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
         tried = -1
-        for _ in range(self._settings.tries):
-            upstream = self._upstreams.choose(but=tried)
-            tried = upstream.number
-            begun = False
-            try:
-                async for message in until_complete(query, upstream.transfer(query, self._settings.timeout)):
-                    begun = True
-                    self._streams.expect_more(stream)
-                    self._inflight.reply(client, query, message)
-                    self._write_streams()
-                    if not await self._streams.drained(stream):
-                        return
-                self._streams.complete(stream)
-                return
-            except OSError as error:
-                log.info("zone transfer from %s: %s", upstream.endpoint, error or "silence")
-                if begun:
-                    self._streams.end(stream)
+        try:
+            for _ in range(self._settings.tries):
+                upstream = self._upstreams.choose(but=tried)
+                tried = upstream.number
+                if await self._transfer_from(upstream, client, query, stream):
                     return
-        self._inflight.reply(client, query, error_response(query, SERVFAIL))
+            self._inflight.reply(client, query, error_response(query, SERVFAIL))
+        finally:
+            self._transferring -= 1
+            self._write_streams()
+
+    async def _transfer_from(self, upstream: Upstream, client: bytes, query: bytes, stream: int) -> bool:
+        """Let a zone transfer through from one upstream; False: it did not even begin."""
+        begun = False
+        try:
+            async for message in until_complete(query, upstream.transfer(query, self._settings.timeout)):
+                begun = True
+                self._streams.expect_more(stream)
+                self._inflight.reply(client, query, message)
+                self._write_streams()
+                if not await self._streams.drained(stream):
+                    return True
+            self._streams.complete(stream)
+        except OSError as error:
+            log.info("zone transfer from %s: %s", upstream.endpoint, error or "silence")
+            if begun:
+                self._streams.end(stream)
+        return begun
 
     async def drain(self, seconds: float) -> None:
         """Wait until nobody waits for an upstream any more, at most so long."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while (self._inflight.open_queries or self._passing) and loop.time() < end:
+        while (self._inflight.open_queries or self._passing or self._transferring) and loop.time() < end:
             await asyncio.sleep(TICK)
         if self._ticking is not None:
             self._ticking.cancel()

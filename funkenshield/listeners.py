@@ -69,5 +69,5 @@ def bind_tcp(endpoint: Endpoint) -> socket.socket:
         opened = _open(endpoint, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(endpoint)
-        opened.listen(BACKLOG)
+        opened.listen(BACKLOG)  # taken from here on; a server says it again
         return opened

@@ -24,6 +24,8 @@ async def purge(cache: Cache, name: str = ".", qtype: str | None = None, *, belo
 
     What is stored while this runs may be new, and stays. Raises PurgeError for a name or type that is none.
     """
+    if not name:
+        raise PurgeError("cannot purge an empty name; everything is .")
     try:
         wire = dns.name.from_text(name).canonicalize().to_wire() or b""  # None only if it writes to a file
         number = -1 if qtype is None else int(dns.rdatatype.from_text(qtype))

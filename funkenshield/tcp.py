@@ -96,7 +96,11 @@ class Connection(asyncio.Protocol):
         """Take the connection, or end it where there are too many."""
         server, settings = self._server, self._server.settings
         self._transport = transport = cast(asyncio.Transport, transport)
-        self._client = str(transport.get_extra_info("peername")[0])
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # it is gone already
+            transport.abort()
+            return
+        self._client = str(peer[0])
         if len(server.connections) >= settings.connections or server.by_client[self._client] >= settings.per_client:
             server.refused += 1
             transport.abort()

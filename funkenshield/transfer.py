@@ -6,16 +6,15 @@ A transfer has no end mark of its own: it is over when the SOA record that opene
 from collections.abc import AsyncIterator
 from typing import Any
 
-import dns.exception
-import dns.message
-import dns.rdatatype
+from ._answer import soa_serials
 
 IXFR, AXFR = 251, 252
+ANSWER, AUTHORITY = 0, 1
 
 
 def is_transfer(found: dict[str, Any]) -> bool:
     """Tell whether an inspected query asks for a transfer."""
-    return found.get("qtype") in (IXFR, AXFR)
+    return found.get("opcode") == 0 and found.get("qtype") in (IXFR, AXFR)
 
 
 async def until_complete(query: bytes, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -38,36 +37,28 @@ class _Ending:
     """
 
     def __init__(self, query: bytes) -> None:
-        self._client_serial = next((rdata.serial for _, rdata in _records(query, "authority") if _is_soa(rdata)), None)
+        self._client_serial = next((serial for _, serial in soa_serials(query, AUTHORITY)[1]), None)
         self._serial: int | None = None
         self._needed = 2
         self._seen = 0
         self._records = 0
 
     def is_reached_by(self, message: bytes) -> bool:
-        """Take the next message; return whether it was the last. What cannot be read is never the last."""
+        """Take the next message, of at least a header; return whether it was the last."""
         if message[3] & 15:
             return True
-        for _, rdata in _records(message, "answer"):
-            self._records += 1
-            if not _is_soa(rdata):
-                continue
+        records, serials = soa_serials(message, ANSWER)
+        for number, serial in serials:
             if self._serial is None:
-                self._serial = rdata.serial
-            elif self._records == 2 and rdata.serial != self._serial:
+                self._serial = serial
+            elif self._records + number == 1 and serial != self._serial:
                 self._needed = 3
-            self._seen += rdata.serial == self._serial
-        return self._seen >= self._needed or (self._records == 1 and self._client_serial == self._serial)
+            self._seen += serial == self._serial
+        self._records += records
+        return self._seen >= self._needed or (self._records == 1 and self._is_up_to_date())
 
-
-def _is_soa(rdata: Any) -> bool:  # noqa: ANN401 - dnspython's records have no common static type
-    return bool(rdata.rdtype == dns.rdatatype.SOA)
-
-
-def _records(message: bytes, section: str) -> list[tuple[Any, Any]]:
-    """Return (owner, rdata) of a section in the order of the wire; nothing where it cannot be read."""
-    try:
-        parsed = dns.message.from_wire(message, keyring=False, one_rr_per_rrset=True, xfr=True)
-    except dns.exception.DNSException:
-        return []
-    return [(rrset.name, rdata) for rrset in getattr(parsed, section) for rdata in rrset]
+    def _is_up_to_date(self) -> bool:
+        """Tell whether the client's serial is the server's or a later one (RFC 1982)."""
+        if self._client_serial is None or self._serial is None:
+            return False
+        return (self._client_serial - self._serial) % 2**32 < 2**31

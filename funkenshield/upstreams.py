@@ -22,9 +22,12 @@ from .config import Endpoint, ForwardSection
 log = logging.getLogger(__name__)
 
 PORT_TRIES = 8
+NUMBERS = 256  # that the compiled part tells upstreams apart by
 SUSPECT_FIRST, SUSPECT_LONGEST = 1.0, 16.0  # seconds that an upstream which is silent is left alone
 CONNECTION_IDLE = 10.0  # seconds that a TCP connection is kept for the next query
 TRANSFER_IDLE = 30.0  # seconds between two messages of a transfer
+PIPELINE = 1024  # queries that wait on one connection
+UNSENT = 1 << 20  # octets that wait to be sent on one connection
 
 
 class UpstreamError(OSError):
@@ -91,7 +94,7 @@ class Upstream:
         """Retire all sockets and close all connections."""
         while self._sockets:
             self._pool.retire(self._sockets.popleft()[1])
-        for connection in self._connections:
+        for connection in list(self._connections):
             connection.close()
 
     # ---------------------------------------------------------------- one query at a time
@@ -124,7 +127,9 @@ class Upstream:
         """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
         connection = Connection(self._connections)
         loop = asyncio.get_running_loop()
-        connecting = loop.create_task(loop.create_connection(lambda: connection, *self.endpoint))
+        connecting = loop.create_task(
+            asyncio.wait_for(loop.create_connection(lambda: connection, *self.endpoint), CONNECTION_IDLE)
+        )
         connecting.add_done_callback(connection.connected)
         return connection
 
@@ -142,7 +147,7 @@ class Upstream:
                 async with asyncio.timeout(patience):
                     length = struct.unpack("!H", await reader.readexactly(2))[0]
                     response = await reader.readexactly(length)
-                if response[:2] != wire[:2]:
+                if response[:2] != wire[:2] or not is_response_to(query, response):
                     raise UpstreamError("a message of another transfer")
                 yield response
                 patience = TRANSFER_IDLE
@@ -162,6 +167,7 @@ class Connection(asyncio.Protocol):
         self._siblings = siblings
         self._open: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
         self._early = bytearray()
+        self._heard = 0
         self._buffer = bytearray()
         self._transport: asyncio.WriteTransport | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -176,6 +182,9 @@ class Connection(asyncio.Protocol):
         """Return the response to a query; UpstreamError where the connection ends before it."""
         if self._over or (self._transport is not None and self._transport.is_closing()):
             raise UpstreamError("the connection is closed")
+        if len(self._open) >= PIPELINE or self._unsent() > UNSENT:
+            raise UpstreamError("the upstream is too slow")
+        heard = self._heard
         number = secrets.randbits(16)
         while number in self._open:
             number = secrets.randbits(16)
@@ -188,6 +197,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(framed)
         try:
             return await future
+        except asyncio.CancelledError:  # out of patience
+            if heard == self._heard:  # and nothing came for anybody: the next query deserves another connection
+                self.close()
+            raise
         finally:
             self._open.pop(number, None)
             self._rest()
@@ -208,14 +221,22 @@ class Connection(asyncio.Protocol):
         if not self._open:
             self.close()
 
+    def _unsent(self) -> int:
+        """Return the octets that the upstream has not taken yet."""
+        return len(self._early) if self._transport is None else self._transport.get_write_buffer_size()
+
     def close(self) -> None:
         """End the connection; whoever waits gets UpstreamError."""
+        self._end("the connection was given up")
         if self._transport:
-            self._transport.close()
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what was asked meanwhile."""
         self._transport = cast(asyncio.WriteTransport, transport)
+        if self._over:
+            self._transport.abort()
+            return
         self._transport.write(bytes(self._early))
         self._early.clear()
 
@@ -241,6 +262,7 @@ class Connection(asyncio.Protocol):
             end = 2 + (self._buffer[0] << 8 | self._buffer[1])
             response = bytes(self._buffer[2:end])
             del self._buffer[:end]
+            self._heard += 1
             query, future = self._open.get(int.from_bytes(response[:2]), (b"", None))
             if future is not None and not future.done() and is_response_to(query, response):
                 future.set_result(response)
@@ -270,6 +292,7 @@ class Upstreams:
         self._clock = clock
         self._settings = ForwardSection()
         self._turn = 0
+        self._next_number = 0
         self._next_renewal = 0.0
         self.all: list[Upstream] = []
 
@@ -281,12 +304,15 @@ class Upstreams:
             if endpoint not in endpoints:
                 upstream.close()
         taken = {upstream.number for endpoint, upstream in kept.items() if endpoint in endpoints}
-        free = (number for number in range(256) if number not in taken)
+        free = (number % NUMBERS for number in range(self._next_number, self._next_number + NUMBERS))
+        free = (number for number in free if number not in taken)
         self.all = []
         for endpoint in dict.fromkeys(endpoints):
             if endpoint not in kept:
-                kept[endpoint] = Upstream(next(free), endpoint, self._pool, self._clock)
-                self._pool.forget(kept[endpoint].number)
+                number = next(free)
+                self._next_number = number + 1  # one that was given back is used last: answers to it may still come
+                self._pool.forget(number)
+                kept[endpoint] = Upstream(number, endpoint, self._pool, self._clock)
             self.all.append(kept[endpoint])
             kept[endpoint].turn_over(settings.sockets, settings.port_life)
 
