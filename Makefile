@@ -20,7 +20,7 @@ test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 lint: $(VENV)/dev  ## format, style, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint funkenshield
+	PATH="$(BIN):$$PATH" cython-lint funkenshield
 	$(BIN)/mypy
 	$(BIN)/stubtest --concise --allowlist tools/stubtest-allowed $$(tools/compiled-modules)
 

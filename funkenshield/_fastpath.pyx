@@ -19,26 +19,15 @@ from ._atomic cimport bump
 from ._cache cimport Cache, Reader, enter, leave
 from ._clock cimport Clock, ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
+from ._epoll cimport (
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
+    eventfd
+)
 from ._inflight cimport Inflight
 from ._outbox cimport Client
 from ._outcome cimport DROP, REPLY, Outcome, Tally, answer, meet, tally_as_dict
 from ._ring cimport Ring, ring_publish, ring_reserve
 from ._wire cimport OPCODE, QR, RD, UNANSWERABLE, Query, Verdict, cut
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        int32_t i32 "fd"
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int count, int timeout)
-    int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CLOEXEC
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    int eventfd(unsigned int count, int flags)
-    int EFD_NONBLOCK, EFD_CLOEXEC
 
 cdef enum:
     LISTENERS_MAX = 64
@@ -99,7 +88,7 @@ cdef class Worker:
     cdef int _watch(self, int fd, int32_t which) except -1:
         cdef epoll_event event
         event.events = EPOLLIN
-        event.data.i32 = which
+        event.data.which = which
         if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event):
             raise OSError(errno, "a socket cannot be watched")
         return 0
@@ -137,10 +126,10 @@ cdef class Worker:
         while True:
             count = epoll_wait(self.epoll_fd, events, LISTENERS_MAX + 1, -1)
             for k in range(count):
-                if events[k].data.i32 == STOP:
+                if events[k].data.which == STOP:
                     return
                 for _turn in range(TURNS):  # a full batch says that more is waiting; but so may others be
-                    if self._serve_batch(events[k].data.i32) < BATCH:
+                    if self._serve_batch(events[k].data.which) < BATCH:
                         break
 
     cdef int32_t _serve_batch(self, int32_t listener) noexcept nogil:

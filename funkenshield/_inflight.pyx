@@ -17,6 +17,7 @@ from ._answer cimport (
 from ._cache cimport READERS_MAX, Cache, find, mark_used
 from ._clock cimport ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
+from ._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
 from ._outbox cimport UDP_MAX, Client, Outbox
 from ._outcome cimport DROP, REPLY, Outcome, answer as decide, meet, tally_as_dict
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
@@ -26,13 +27,6 @@ from ._wire cimport (
     BADCOOKIE, DO, HEADER, MESSAGE_MAX, OPCODE, PLAIN, QR, RCODE, RD, REFUSED, SERVFAIL, TC, Query, cut, forwardable,
     hash_key, message_flags, message_id, parse_query, put_error, set_id
 )
-
-cdef extern from "<sys/epoll.h>" nogil:
-    int EPOLLIN, EPOLLET
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    int eventfd(unsigned int count, int flags)
-    int EFD_NONBLOCK, EFD_CLOEXEC
 
 cdef enum:
     ANY = -2                       # whatever upstream was tried before

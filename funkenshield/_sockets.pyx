@@ -11,18 +11,8 @@ from libc.stdint cimport int16_t, int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
 
+from ._epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from ._random cimport random16
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        int32_t i32 "fd"
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int count, int timeout)
-    int EPOLLIN, EPOLL_CTL_ADD, EPOLL_CLOEXEC
 
 cdef enum:
     EVENTS_MAX = 64
@@ -72,7 +62,7 @@ cdef class Sockets:
         """Have `wait` tell `which` when there is something to read."""
         cdef epoll_event event
         event.events = events
-        event.data.i32 = which
+        event.data.which = which
         if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event):
             raise OSError(errno, "a descriptor cannot be watched")
         return 0
@@ -83,7 +73,7 @@ cdef class Sockets:
             epoll_event[EVENTS_MAX] events
             int32_t k, ready = epoll_wait(self.epoll_fd, events, min(count, <int32_t> EVENTS_MAX), 0)
         for k in range(ready):
-            which[k] = events[k].data.i32
+            which[k] = events[k].data.which
         return ready
 
     def add(self, int32_t upstream, int fd) -> int:

@@ -27,7 +27,7 @@ PYTHON_FLOORS = [
     {"__main__"},
 ]
 COMPILED_FLOORS = [
-    {"_atomic", "_siphash", "_random", "_load"},
+    {"_atomic", "_epoll", "_siphash", "_random", "_load"},
     {"_clock", "_wire", "_datagrams", "_ring", "_sockets", "_wheel"},
     {"_answer", "_outbox"},
     {"_cache"},
@@ -131,3 +131,9 @@ def test_the_commands_of_the_readme_exist():
     assert commands
     for command in commands:
         assert re.search(rf"^  {command} ", helped, re.M), command
+
+
+def test_a_source_distribution_has_what_a_wheel_is_made_from():
+    patterns = (ROOT / "MANIFEST.in").read_text().removeprefix("include ").split()
+    included = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    assert included == {*PACKAGE.glob("*.pyx"), *PACKAGE.glob("*.pxd")}
