@@ -32,6 +32,7 @@ HASTY = f"""
 [forward]
 timeout = {TIMEOUT}
 deadline = {DEADLINE}
+port_life = 1000
 [ttl]
 failure = 1
 """

@@ -1,0 +1,268 @@
+"""Know what once went wrong where somebody meant harm or broke down, each case as small as it can be.
+
+Each test looks at what the client got, and at what the upstream received.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+from support.client import Address, ask, frame
+from support.control import request, stats
+from support.proc import descriptors
+from support.process import COMMAND, run_shield
+from support.server import Received, frames
+from support.upstream import Delayed, ScriptedUpstream, answer, respond, truncated
+from support.wires import ask_wire, record_wire, reply_wire
+
+HASTY = """
+[forward]
+timeout = 0.3
+tries = 2
+deadline = 1.5
+"""
+COOKIE = dns.edns.OptionType.COOKIE
+ALICE, SERVER = b"client_a", b"server__"
+NAME = "www.test."
+
+
+def address(query):
+    return answer(query, "A 192.0.2.1")
+
+
+@contextlib.contextmanager
+def behind(upstream, toml=HASTY):
+    """Run a shield in front of an upstream, or of a script of one; yield the shield and the upstream."""
+    with (
+        upstream if isinstance(upstream, ScriptedUpstream) else ScriptedUpstream(upstream) as running,
+        run_shield([running], toml=toml) as shield,
+    ):
+        yield shield, running
+
+
+# ------------------------------------------------------------ one bad datagram
+
+
+def send_from_port_0(wire, to):
+    """Send a datagram whose source port is 0, which nobody can answer."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        raw.sendto(struct.pack("!4H", 0, to.port, 8 + len(wire), 0) + wire, (to.host, 0))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may send from port 0")
+def test_a_query_from_port_0_costs_no_other_its_answer():
+    with (
+        behind(address) as (shield, upstream),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        for n in range(30):
+            assert ask(f"name{n}.test.", server=shield).answer
+        before = stats(shield)["queries"]
+        sock.settimeout(2)
+        sock.connect(shield.address)
+        shield.process.send_signal(signal.SIGSTOP)  # so that it finds all of them at once
+        for n in range(30):
+            if n in (0, 15):
+                send_from_port_0(ask_wire("name0.test."), shield.address)
+            sock.send(ask_wire(f"name{n}.test.", id=n))
+        shield.process.send_signal(signal.SIGCONT)
+        assert {dns.message.from_wire(sock.recv(512)).id for _ in range(30)} == set(range(30))
+        assert stats(shield)["queries"] == before + 32
+        assert len(upstream.received) == 30
+
+
+# ------------------------------------------------------------ a dead connection
+
+
+class FirstConnectionDead(ScriptedUpstream):
+    """Read the first connection and never say anything on it; later ones are answered."""
+
+    connections = 0
+
+    async def stream(self, reader, writer):
+        self.connections += 1
+        if self.connections > 1:
+            return await super().stream(reader, writer)
+        async for wire in frames(reader):
+            self._record(Received(wire, "tcp", Address(*writer.get_extra_info("peername")[:2])))
+        return None
+
+
+def test_a_connection_on_which_nothing_comes_is_given_up():
+    with behind(FirstConnectionDead(address)) as (shield, upstream):
+        start = time.monotonic()
+        assert ask(NAME, server=shield, tcp=True, timeout=2).answer
+        assert 0.25 < time.monotonic() - start < 1.5
+        start = time.monotonic()
+        assert ask(f"next.{NAME}", server=shield, tcp=True, timeout=2).answer
+        assert time.monotonic() - start < 0.25
+        assert (upstream.count(NAME), upstream.count(f"next.{NAME}"), len(upstream.received)) == (2, 1, 3)
+        assert upstream.connections == 2
+
+
+# ------------------------------------------------------------ compression pointers
+
+
+def pointers(name, length=65000):
+    """Return a query with 4,000 additional records; the owner of each leads over 8,000 pointers to its end."""
+    wire = bytearray(ask_wire(name))
+    wire += record_wire(16, b"")[:-2]
+    chain = range(len(wire) + 2, 0x3FFF - 2, 2)
+    wire += struct.pack("!H", 2 * len(chain))
+    wire += b"".join(struct.pack("!H", 0xC000 | (12 if at == chain[0] else at - 2)) for at in chain)
+    record = record_wire(1, b"", owner=struct.pack("!H", 0xC000 | chain[-1]))
+    count = (length - len(wire)) // len(record)
+    wire[10:12] = struct.pack("!H", 1 + count)
+    assert count > 4000
+    return bytes(wire + count * record)
+
+
+def test_a_message_of_pointers_does_not_hold_up_others():
+    large = []
+
+    def script(query):
+        if len(query.wire) < 1000:
+            return address(query)
+        large.append(query)  # and parse it at no price
+        return None
+
+    with behind(script) as (shield, upstream), socket.create_connection(shield.address, 3) as sock:
+        assert ask(NAME, server=shield).answer
+        sock.sendall(3 * frame(pointers(f"large.{NAME}")))
+        for n in range(5):
+            start = time.monotonic()
+            assert ask(f"{n}.{NAME}", server=shield).answer
+            assert time.monotonic() - start < 0.15
+        with sock.makefile("rb") as stream:
+            for _ in range(3):
+                reply = stream.read(int.from_bytes(stream.read(2)))
+                assert reply[3] & 15 in (dns.rcode.FORMERR, dns.rcode.SERVFAIL)
+        small = [query for query in upstream.received if len(query.wire) < 1000]
+        assert len(small) == 6
+        assert len(large) == len(upstream.received) - 6 <= 6
+
+
+# ------------------------------------------------------------ transfers
+
+
+def soa(query):
+    return reply_wire(query, record_wire(6, b"\xc0\x0c\xc0\x0c" + struct.pack("!5I", 5, 1, 1, 1, 1)))
+
+
+def short(query):
+    return query.wire[:2] + b"\x84\0\0"
+
+
+def of_another_question(query):
+    wire = soa(query)
+    return wire[:13] + bytes([wire[13] ^ 1]) + wire[14:]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["at first", "after a good one"])
+@pytest.mark.parametrize("bad", [short, of_another_question])
+def test_a_transfer_that_goes_wrong_ends(bad, begun):
+    with (
+        behind(lambda query: [*[soa(query)] * begun, bad(query)]) as (shield, upstream),
+        socket.create_connection(shield.address, 2) as sock,
+        sock.makefile("rb") as stream,
+    ):
+        sock.sendall(frame(ask_wire(NAME, "AXFR")))
+        start = time.monotonic()
+        replies = []
+        while not (replies and replies[-1][3] & 15) and (length := stream.read(2)):
+            replies.append(stream.read(int.from_bytes(length)))
+        assert time.monotonic() - start < 2
+        assert [reply[3] & 15 for reply in replies] == ([] if begun else [dns.rcode.SERVFAIL])[: len(replies)] or (
+            begun and [reply[3] & 15 for reply in replies] in ([0], [0, dns.rcode.SERVFAIL])
+        )
+        assert 1 <= upstream.count(NAME, "AXFR", "tcp") == len(upstream.received) <= 2
+
+
+# ------------------------------------------------------------ cookies
+
+
+def with_cookie(reply):
+    reply.use_edns(0, 0, 1232, options=[dns.edns.GenericOption(COOKIE, ALICE + SERVER)])
+    return reply
+
+
+def cookies(message):
+    return [option.to_wire() for option in message.options if option.otype == COOKIE]
+
+
+def ask_as_alice_and_bob(shield, upstream):
+    """Let alice ask with a cookie, and bob the same without one while she waits; return what each got."""
+    with ThreadPoolExecutor(1) as pool:
+        options = [dns.edns.GenericOption(COOKIE, ALICE)]
+        alice = pool.submit(ask, NAME, server=shield, edns=1232, options=options)
+        upstream.wait_for(1)
+        bob = ask(NAME, server=shield, edns=1232)
+        return alice.result(), bob
+
+
+def test_who_waits_with_another_is_not_told_the_cookie_of_a_truncated_answer():
+    def script(query):
+        return Delayed(0.25, with_cookie(truncated(query)))
+
+    with behind(script, toml="[forward]\nretry_truncated = false") as (shield, upstream):
+        alice, bob = ask_as_alice_and_bob(shield, upstream)
+        assert alice.flags & dns.flags.TC
+        assert bob.flags & dns.flags.TC
+        assert cookies(alice) in ([], [ALICE + SERVER])
+        assert cookies(bob) == []
+        assert upstream.count(NAME, transport="udp") == len(upstream.received) == 1
+
+
+def test_who_waits_with_another_is_not_told_that_his_cookie_is_bad():
+    def script(query):
+        if cookies(query.message):
+            refusal = with_cookie(respond(query))
+            refusal.set_rcode(dns.rcode.BADCOOKIE)  # last: its upper bits are in the OPT record
+            return Delayed(0.2, refusal)
+        return address(query)
+
+    with behind(script) as (shield, upstream):
+        alice, bob = ask_as_alice_and_bob(shield, upstream)
+        assert (alice.rcode(), alice.answer) == (dns.rcode.BADCOOKIE, [])
+        assert (bob.rcode(), bob.answer[0][0].address, cookies(bob)) == (dns.rcode.NOERROR, "192.0.2.1", [])
+        assert [cookies(query.message) for query in upstream.received] == [[ALICE], []]
+
+
+# ------------------------------------------------------------ reset, and purged by mistake
+
+
+def test_connections_that_are_reset_at_once_leave_nothing_behind():
+    with behind(address) as (shield, upstream):
+        assert ask(NAME, server=shield, tcp=True).answer
+        before = descriptors(shield.process)
+        for _ in range(50):
+            with socket.create_connection(shield.address, 2) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert ask(NAME, server=shield, tcp=True).answer
+        deadline = time.monotonic() + 1
+        while descriptors(shield.process) > before + 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert descriptors(shield.process) <= before + 2
+        assert "Traceback" not in shield.log
+        assert len(upstream.received) == 1
+
+
+def test_an_empty_zone_is_an_error_and_purges_nothing():
+    with behind(address) as (shield, upstream):
+        assert ask(NAME, server=shield).answer
+        command = [*COMMAND, "purge", "--zone", "", "--control", shield.control]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        assert (done.returncode, "empty name" in done.stderr) == (2, True)
+        assert "stats" not in request(shield, b'{"command": "purge", "name": "", "below": true}')[0]
+        assert ask(NAME, server=shield).answer
+        assert upstream.count(NAME) == len(upstream.received) == 1
