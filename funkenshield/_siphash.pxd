@@ -1,7 +1,13 @@
-"""SipHash-1-3 (Aumasson and Bernstein, INDOCRYPT 2012): the keyed hash that no client can steer."""
+"""SipHash (Aumasson and Bernstein, INDOCRYPT 2012): the keyed hash that no client can steer.
+
+SipHash-1-3 is for tables of our own; SipHash-2-4 is the one that others compute too (RFC 9018).
+"""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
+
+cdef extern from "<endian.h>" nogil:
+    uint64_t le64toh(uint64_t word)
 
 cdef struct Secret:
     uint64_t k0
@@ -31,29 +37,44 @@ cdef inline void sip_round(SipState* s) noexcept nogil:
     s.c = rotl(s.c, 32)
 
 
-cdef inline uint64_t siphash(const Secret* secret, const uint8_t* data, size_t length) noexcept nogil:
-    """Return the 64-bit hash of `length` octets under the secret."""
+cdef inline uint64_t sip_rounds(const Secret* secret, const uint8_t* data, size_t length, int each,
+                                int last) noexcept nogil:
+    """Return the hash with `each` rounds a word and `last` rounds at the end; callers give them as constants."""
     cdef:
         SipState s
         uint64_t word
         size_t at = 0
+        int _i
     s.a = secret.k0 ^ <uint64_t> 0x736f6d6570736575
     s.b = secret.k1 ^ <uint64_t> 0x646f72616e646f6d
     s.c = secret.k0 ^ <uint64_t> 0x6c7967656e657261
     s.d = secret.k1 ^ <uint64_t> 0x7465646279746573
     while at + 8 <= length:
         memcpy(&word, data + at, 8)
+        word = le64toh(word)
         s.d ^= word
-        sip_round(&s)
+        for _i in range(each):
+            sip_round(&s)
         s.a ^= word
         at += 8
-    word = <uint64_t> length << 56
+    word = 0
     memcpy(&word, data + at, length - at)
+    word = le64toh(word) | <uint64_t> length << 56
     s.d ^= word
-    sip_round(&s)
+    for _i in range(each):
+        sip_round(&s)
     s.a ^= word
     s.c ^= 0xff
-    sip_round(&s)
-    sip_round(&s)
-    sip_round(&s)
+    for _i in range(last):
+        sip_round(&s)
     return s.a ^ s.b ^ s.c ^ s.d
+
+
+cdef inline uint64_t siphash(const Secret* secret, const uint8_t* data, size_t length) noexcept nogil:
+    """Return SipHash-1-3 of `length` octets under the secret."""
+    return sip_rounds(secret, data, length, 1, 3)
+
+
+cdef inline uint64_t siphash24(const Secret* secret, const uint8_t* data, size_t length) noexcept nogil:
+    """Return SipHash-2-4 of `length` octets under the secret."""
+    return sip_rounds(secret, data, length, 2, 4)
