@@ -18,7 +18,7 @@ PACKAGE = ROOT / "funkenshield"
 # From the ground up: a module may import those on lower floors only.
 PYTHON_FLOORS = [
     {"errors", "__init__"},
-    {"config", "logs", "expiry", "purge", "transfer", "nameserver", "perf"},
+    {"config", "cookies", "logs", "expiry", "purge", "transfer", "nameserver", "perf"},
     {"control", "listeners", "metrics", "upstreams"},
     {"forwarder"},
     {"tcp"},
@@ -29,7 +29,7 @@ PYTHON_FLOORS = [
 COMPILED_FLOORS = [
     {"_atomic", "_epoll", "_siphash", "_random", "_load"},
     {"_clock", "_wire", "_datagrams", "_ring", "_sockets", "_wheel"},
-    {"_answer", "_outbox"},
+    {"_answer", "_cookies", "_outbox"},
     {"_cache"},
     {"_outcome"},
     {"_inflight"},

@@ -1,0 +1,85 @@
+"""The secrets that make and verify DNS cookies: read from a file, and read again when it changes.
+
+It knows the file; what a cookie is, `_cookies` knows. No secret ever stands in a message.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from .errors import ConfigError
+
+SECRETS_MAX = 4
+
+log = logging.getLogger(__name__)
+
+
+def load_secrets(path: Path) -> tuple[bytes, ...]:
+    """Return the secrets of a file: 1 to 4 lines of 32 hex digits, with `#` before comments.
+
+    Raises ConfigError with the first mistake, its line, and what is allowed.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not text; write secrets of 32 hex digits, one a line") from None
+    secrets = []
+    for number, line in enumerate(lines, 1):
+        digits = line.partition("#")[0].strip()
+        if not digits:
+            continue
+        if not re.fullmatch(r"[0-9A-Fa-f]{32}", digits):
+            raise ConfigError(f"{path}:{number}: not a secret; write 32 hex digits, one secret a line")
+        secrets.append(bytes.fromhex(digits))
+        if len(secrets) > SECRETS_MAX:
+            raise ConfigError(f"{path}:{number}: one secret too many; {SECRETS_MAX} are allowed")
+    if not secrets:
+        raise ConfigError(f"{path}: no secret; write 1 to {SECRETS_MAX} of 32 hex digits, one a line")
+    return tuple(secrets)
+
+
+class CookieSecrets:
+    """The secrets in use. To change them on several machines, write their files (RFC 9018 5):
+
+    1. add the new secret behind the old one, and wait until every machine has read it;
+    2. put the new one first: it makes cookies, and the old one still verifies those that are out;
+    3. an hour and five minutes later, when none of the old one's cookies is accepted, take it out.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Read the file, or draw one secret if there is none; raises ConfigError where the file is wrong."""
+        self._path = path
+        self._seen = self._look()
+        self._secrets = (os.urandom(16),) if path is None else load_secrets(path)
+
+    def current(self) -> tuple[bytes, ...]:
+        """Return the secrets in use, the one that makes cookies first."""
+        return self._secrets
+
+    def refresh(self) -> bool:
+        """Look at the file; tell whether there are other secrets now. A wrong file is warned of once, and ignored."""
+        seen = self._look()
+        if self._path is None or seen == self._seen:
+            return False
+        self._seen = seen
+        try:
+            secrets = load_secrets(self._path)
+        except ConfigError as error:
+            log.warning("%s; the cookie secrets stay as they were", error)
+            return False
+        changed = secrets != self._secrets
+        self._secrets = secrets
+        return changed
+
+    def _look(self) -> tuple[int, int, int] | None:
+        """Return what tells one version of the file from the next; None where there is none."""
+        if self._path is None:
+            return None
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
