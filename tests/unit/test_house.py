@@ -18,7 +18,7 @@ PACKAGE = ROOT / "funkenshield"
 # From the ground up: a module may import those on lower floors only.
 PYTHON_FLOORS = [
     {"errors", "__init__"},
-    {"config", "cookies", "logs", "expiry", "purge", "transfer", "nameserver", "perf"},
+    {"config", "cookies", "identity", "logs", "expiry", "purge", "transfer", "nameserver", "perf"},
     {"control", "listeners", "metrics", "upstreams"},
     {"forwarder"},
     {"tcp"},
