@@ -1,0 +1,310 @@
+"""Show that a snapshot gives back what was kept, that no damage goes unnoticed, and that a failure costs nothing."""
+
+import asyncio
+import contextlib
+import hashlib
+import resource
+import threading
+
+import pytest
+
+from funkenshield import snapshot
+
+NOW = 1_700_000_000.0
+MIB = 1 << 20
+
+
+class Answers:
+    """A store whose answers are single octets in segments; an X is malformed."""
+
+    layout = b"\x40\0little"
+
+    def __init__(self, *segments):
+        self.segments = segments
+        self.restored = []
+
+    @property
+    def segments_total(self):
+        return len(self.segments)
+
+    def export(self, segment):
+        return self.segments[segment]
+
+    def restore(self, answers, age):
+        if b"X" in answers:
+            raise ValueError("an answer is malformed")
+        self.restored.append((answers, age))
+        return len(answers)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cache"
+
+
+def write(store, path, wall=lambda: NOW):
+    return asyncio.run(snapshot.write(store, path, wall))
+
+
+def read(path, wall=lambda: NOW):
+    """Return what is stored after a reading, and how many answers that claims to have restored."""
+    store = Answers()
+    return store.restored, snapshot.read(store, path, wall)
+
+
+def names(path):
+    return sorted(each.name for each in path.parent.iterdir())
+
+
+# ---------------------------------------------------------------- there and back
+
+
+def test_what_was_written_is_read_and_as_much_older_as_it_is(path, caplog):
+    times = iter([NOW, NOW + 1, NOW + 2, NOW + 3.5])
+    octets = write(Answers(b"abc", b"", bytes(MIB)), path, wall=times.__next__)
+    assert octets == path.stat().st_size
+    caplog.set_level("INFO")
+    assert read(path, lambda: NOW + 10) == ([(b"abc", 9.0), (bytes(MIB), 6.5)], 3 + MIB)
+    assert caplog.messages == [f"{path}: {3 + MIB} answers restored"]
+    assert names(path) == ["cache"]
+
+
+def test_the_file_is_as_described_and_for_our_own_user(path):
+    write(Answers(b"abc"), path)
+    body = b"FunkenShield snapshot 1 40006c6974746c65 2023-11-14T22:13:20+00:00\n"
+    body += (1_700_000_000_000).to_bytes(8) + b"\0\0\3abc" + bytes(11)
+    assert path.read_bytes() == body + hashlib.blake2b(body, digest_size=32).digest()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_clock_that_was_set_back_makes_nothing_younger_than_new(path):
+    write(Answers(b"abc"), path)
+    assert read(path, lambda: NOW - 1000) == ([(b"abc", 0.0)], 3)
+
+
+def test_an_empty_store_and_no_file_restore_nothing_and_say_nothing(path, caplog):
+    assert read(path) == ([], 0)
+    assert write(Answers(), path)
+    assert read(path) == ([], 0)
+    assert not caplog.records
+
+
+def test_it_is_written_again_and_again(path):
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) > 1:
+            assert path.exists()
+            path.unlink()
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(snapshot.keep(Answers(b"abc"), path, 300.0, sleep))
+    assert pauses == [300.0] * 3
+
+
+# ---------------------------------------------------------------- nobody waits
+
+
+def test_the_loop_gets_its_turn_between_segments_and_never_waits_for_the_disk(path, monkeypatch):
+    store = Answers(*[b"abc", b""] * 10)
+    synced, turns, turns_at_export = [], 0, []
+    export, fsync = store.export, snapshot.os.fsync
+    store.export = lambda segment: (turns_at_export.append(turns), export(segment))[1]
+    monkeypatch.setattr("os.fsync", lambda number: (synced.append(threading.current_thread()), fsync(number)))
+
+    async def count_turns():
+        nonlocal turns
+        writing = asyncio.create_task(snapshot.write(store, path))
+        while not writing.done():
+            turns += 1
+            await asyncio.sleep(0)
+
+    asyncio.run(count_turns())
+    assert len(set(turns_at_export)) == store.segments_total
+    assert len(synced) == 2, "the file and its folder"
+    assert threading.main_thread() not in synced
+
+
+# ---------------------------------------------------------------- damage
+
+
+def noticed(path, caplog, why=""):
+    """Read a file that must not be used; tell whether it was put aside, with one line in the log."""
+    caplog.clear()
+    octets = path.read_bytes()
+    assert read(path) == ([], 0)
+    aside = path.with_name("cache.damaged")
+    assert aside.read_bytes() == octets
+    assert names(path) == ["cache.damaged"]
+    aside.unlink()
+    (message,) = caplog.messages
+    return message.startswith(f"{path}: snapshot not used: {why}")
+
+
+def test_every_bit_counts(path, caplog):
+    write(Answers(b"abc", b"defg"), path)
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert noticed(path, caplog)
+
+
+def test_every_octet_counts(path, caplog):
+    write(Answers(b"abc", b"defg"), path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert noticed(path, caplog)
+    path.write_bytes(whole + b"\0")
+    assert noticed(path, caplog, "it does not match its digest")
+
+
+@pytest.mark.parametrize(
+    ("octets", "why"),
+    [
+        (b"", "it is no snapshot"),
+        (b"root:x:0:0:root:/root:/bin/bash\n", "it is no snapshot"),
+        (b"\0" * 10000, "it is no snapshot"),
+        (b"A FunkenShield snapshot 1 40006c6974746c65 \n", "it is no snapshot"),
+        (b"FunkenShield snapshot 2 40006c6974746c65 \n", "it is of another format version"),
+        (b"FunkenShield snapshot 1 40006c6974746c \n", "its answers have another layout"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n" + b"\xff" * 1000, "it ends too early"),
+    ],
+)
+def test_a_foreign_file_is_put_aside(octets, why, path, caplog):
+    path.write_bytes(octets)
+    assert noticed(path, caplog, why)
+
+
+def test_answers_of_another_layout_are_put_aside(path, caplog):
+    store = Answers(b"abc")
+    store.layout = b"\x48\0little"
+    write(store, path)
+    assert noticed(path, caplog, "its answers have another layout")
+
+
+def test_answers_that_the_store_refuses_are_put_aside_and_those_before_stay(path, caplog):
+    write(Answers(b"abc", b"dXf", b"ghi"), path)
+    assert read(path) == ([(b"abc", 0.0)], 3)
+    assert caplog.messages == [f"{path}: snapshot not used: an answer is malformed"]
+    assert names(path) == ["cache.damaged"]
+
+
+def test_a_damaged_file_that_cannot_be_put_aside_is_told_and_stays(path, caplog):
+    path.write_bytes(b"nonsense")
+    path.with_name("cache.damaged").mkdir()
+    assert read(path) == ([], 0)
+    assert caplog.messages == [
+        f"{path}: snapshot not used: it is no snapshot",
+        f"{path}: cannot be put aside: Is a directory",
+    ]
+    assert path.read_bytes() == b"nonsense"
+
+
+def test_a_file_that_cannot_be_read_is_told_and_stays(path, caplog):
+    path.mkdir()
+    assert read(path) == ([], 0)
+    assert caplog.messages == [f"{path}: snapshot not read: Is a directory"]
+    assert names(path) == ["cache"]
+
+
+# ---------------------------------------------------------------- failure
+
+
+@contextlib.contextmanager
+def no_room_beyond(octets):
+    """Let no file of this process grow any further."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 50, 100, MIB])
+def test_no_room_leaves_the_old_snapshot_and_one_line(room, path, caplog):
+    write(Answers(b"old"), path)
+    store = Answers(bytes(MIB), bytes(MIB)) if room == MIB else Answers(b"new")
+    with no_room_beyond(room):
+        assert write(store, path) == 0
+    assert caplog.messages == [f"{path}: no snapshot written: File too large"]
+    assert names(path) == ["cache"]
+    assert read(path) == ([(b"old", 0.0)], 3)
+
+
+@pytest.mark.parametrize("folder", ["missing", "file"])
+def test_a_folder_that_takes_nothing_is_told(folder, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    path = tmp_path / folder / "cache"
+    assert write(Answers(b"abc"), path) == 0
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: no snapshot written: No")
+    assert names(tmp_path / "file") == ["file"]
+
+
+def test_a_place_that_cannot_be_taken_is_told(path, caplog):
+    path.mkdir()
+    assert write(Answers(b"abc"), path) == 0
+    assert caplog.messages == [f"{path}: no snapshot written: Is a directory"]
+    assert names(path) == ["cache"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, ZeroDivisionError])
+def test_an_interruption_leaves_the_old_snapshot_alone(error, path):
+    write(Answers(b"old"), path)
+    store = Answers(b"new", b"new")
+
+    def export(segment):
+        if segment:
+            assert names(path) == ["cache", "cache.new"]
+            raise error
+        return b"new"
+
+    store.export = export
+    with pytest.raises(error):
+        write(store, path)
+    assert names(path) == ["cache"]
+    assert read(path) == ([(b"old", 0.0)], 3)
+
+
+def test_a_cancellation_while_the_disk_is_slow_leaves_nothing_behind(path, monkeypatch):
+    write(Answers(b"old"), path)
+    syncing, synced = threading.Event(), threading.Event()
+
+    def fsync(_number):
+        syncing.set()
+        assert synced.wait(10)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fsync)
+
+    async def cancel():
+        writing = asyncio.create_task(snapshot.write(Answers(b"new"), path))
+        await asyncio.to_thread(syncing.wait, 10)
+        writing.cancel()
+        await asyncio.sleep(0)
+        synced.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert names(path) == ["cache"]
+
+    asyncio.run(cancel())
+    assert read(path) == ([(b"old", 0.0)], 3)
+
+
+def test_what_a_crash_left_is_written_over_and_a_link_is_not_followed(path, tmp_path):
+    path.with_name("cache.new").write_bytes(b"half a snaps")
+    assert write(Answers(b"one"), path)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    path.with_name("cache.new").symlink_to(precious)
+    assert write(Answers(b"two"), path)
+    assert names(path) == ["cache", "precious"]
+    assert precious.read_bytes() == b"precious"
+    assert read(path) == ([(b"two", 0.0)], 3)
