@@ -18,7 +18,7 @@ PACKAGE = ROOT / "funkenshield"
 # From the ground up: a module may import those on lower floors only.
 PYTHON_FLOORS = [
     {"errors", "__init__"},
-    {"config", "logs", "expiry", "purge", "snapshot", "transfer", "nameserver", "perf"},
+    {"config", "logs", "expiry", "purge", "snapshot", "watch", "transfer", "nameserver", "perf"},
     {"control", "listeners", "metrics", "upstreams"},
     {"forwarder"},
     {"tcp"},

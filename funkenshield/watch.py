@@ -1,0 +1,135 @@
+"""Has a zone changed at the origin? Its SOA serial tells (RFC 1035 3.3.13, RFC 1982).
+
+It knows when to ask and what a serial means. How a query gets to an upstream, and what becomes of the
+zone's entries, is for those who are given to it.
+"""
+
+import asyncio
+import logging
+import random as random_numbers
+from collections.abc import Awaitable, Callable
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+
+log = logging.getLogger(__name__)
+
+RETRY = 5.0  # seconds after the first failure, then twice as long each time, up to the interval
+BREATH = 1.0  # seconds between two queries, however many ask for one
+
+
+class NoSerialError(Exception):
+    """A response does not tell the zone's serial."""
+
+
+class Watcher:
+    """Asks for a zone's serial at intervals, and tells when it is another.
+
+    Any other is a change, a smaller one too: a zone that was restored from a backup is not the zone in the cache.
+
+    The first serial alone says nothing about entries that are already there. So `serial` is the one from which
+    they are at the earliest, and `restored` says that there are some of a serial that nobody remembers: then, and
+    after a beginning in which the zone could not be asked, the first serial counts as a change too.
+    """
+
+    def __init__(
+        self,
+        zone: str,
+        ask: Callable[[bytes], Awaitable[bytes]],
+        changed: Callable[[], None],
+        *,
+        interval: float,
+        jitter: float,
+        serial: int | None = None,
+        restored: bool = False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        random: Callable[[], float] = random_numbers.random,
+    ) -> None:
+        """Watch a zone every `interval` seconds, more or less by up to the share `jitter`.
+
+        `ask` sends a query under an ID of its own choice and returns the response, or raises OSError.
+        """
+        self.serial = serial
+        self._zone = dns.name.from_text(zone)
+        self._ask = ask
+        self._changed = changed
+        self._interval = interval
+        self._jitter = jitter
+        self._sleep = sleep
+        self._random = random
+        self._entries_before = restored
+        self._failing = False
+        self._wanted = asyncio.Event()
+        # Neither RD nor EDNS: it asks an authoritative, and one SOA record fits everywhere.
+        self._query = dns.message.make_query(self._zone, dns.rdatatype.SOA, flags=0, id=0).to_wire()
+
+    def poll_now(self) -> None:
+        """Ask without waiting for the interval; several at once are one."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        retry = RETRY
+        while True:
+            self._wanted.clear()  # before asking: the response may be older than a NOTIFY that comes meanwhile
+            if await self._poll():
+                retry = RETRY
+                pause = self._interval
+            else:
+                pause = min(retry, self._interval)
+                retry = 2 * pause
+            await self._rest(pause * (1 + self._jitter * (2 * self._random() - 1)))
+
+    async def _poll(self) -> bool:
+        """Ask once; return whether the serial is known."""
+        try:
+            serial = _read_serial(await self._ask(self._query), self._zone)
+        except (OSError, dns.exception.DNSException, NoSerialError) as error:
+            if not self._failing:
+                log.warning("zone %s: cannot be watched: %s", self._zone, str(error) or "no response in time")
+            self._failing = self._entries_before = True
+            return False
+        if self._failing:
+            log.info("zone %s: is watched again", self._zone)
+        self._failing = False
+        self._compare(serial)
+        return True
+
+    def _compare(self, serial: int) -> None:
+        before, self.serial = self.serial, serial
+        if serial == before or (before is None and not self._entries_before):
+            return
+        if before is None:
+            log.info("zone %s: serial %d, and entries from before", self._zone, serial)
+        else:
+            way = "forward" if (serial - before) % 2**32 < 2**31 else "back"  # RFC 1982 3.2
+            log.info("zone %s: serial went %s from %d to %d", self._zone, way, before, serial)
+        self._changed()
+
+    async def _rest(self, pause: float) -> None:
+        """Wait so many seconds, or less if somebody wants to know now."""
+        await self._sleep(min(BREATH, pause))
+        waiting = [
+            asyncio.ensure_future(self._sleep(max(0.0, pause - BREATH))),
+            asyncio.ensure_future(self._wanted.wait()),
+        ]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+
+
+def _read_serial(response: bytes, zone: dns.name.Name) -> int:
+    """Return the serial that the answer section gives for just this zone; NoSerialError or DNSException where none."""
+    message = dns.message.from_wire(response)
+    if message.rcode() != dns.rcode.NOERROR:
+        raise NoSerialError(f"the response is {dns.rcode.to_text(message.rcode())}")
+    found = message.get_rrset(message.answer, zone, dns.rdataclass.IN, dns.rdatatype.SOA)
+    if not found:
+        raise NoSerialError("the response has no SOA record of the zone")
+    return int(found[0].serial)
