@@ -3,14 +3,15 @@
 What depends on the client is not in it: ID, spelling of the question, payload size, OPT record.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from ._wire cimport KEY_MAX, MESSAGE_MAX, Query
+from ._policy cimport Bounds, Manner
+from ._wire cimport KEY_MAX, KEY_PREFIX, MESSAGE_MAX, Extra, Query
 
 cdef enum:
     TTLS_MAX = (MESSAGE_MAX // 11)             # as many records as fit in a message
     ANSWER_MAX = 80 * 1024                     # octets of the largest answer, rounded up
-    EXTRA_MAX = 64                             # octets of EDNS options for one client alone
+    NO_SCOPE = 0xff                            # the response said nothing of the client's subnet
 
 cdef enum Kind:
     POSITIVE
@@ -28,27 +29,21 @@ cdef enum Built:
     KEEP           # may be stored until `expires`
     PASS           # for those who wait now, and nobody else
     TRUNCATED      # TC=1: the full answer is to be had over TCP
+    FOREIGN        # about another subnet than was asked about: to be ignored, like another question
 
-cdef struct Bounds:      # how long the operator lets an answer be held, seconds
-    uint32_t shortest
-    uint32_t longest
-    uint32_t negative
-    uint32_t failure
-
-cdef struct Manner:      # how the operator wants answers to look
-    uint16_t payload     # octets: our UDP payload size, told and kept
-    uint8_t keep_ttl     # send TTLs as they came instead of counting down
-
-cdef struct Extra:       # EDNS options for one client alone
-    uint16_t length
-    uint8_t octets[EXTRA_MAX]
+cdef struct Marks:       # hints that readers and writer may leave at any time, each by itself
+    uint32_t expires     # fresh until, ticks; a purge that lets it expire sets it back
+    uint32_t retry       # nobody has it refreshed before, ticks
+    uint32_t purges      # the number of the last purge that is known not to concern it
+    uint8_t failed       # the last refresh failed
+    uint8_t used         # how often it was asked for since it was last considered for eviction, up to a few times
 
 # Followed by: TTL offsets in the body (uint16_t each), key, body, EDNS options. All of it is written
-# before a reader sees it and never after, but for `used`.
+# before a reader sees it and never after, but for the marks.
 cdef struct Answer:
     uint64_t hash        # of the key
     uint32_t born        # when the response came, ticks
-    uint32_t expires     # fresh until, ticks
+    uint16_t zone        # whose policy is followed
     uint16_t ttls        # how many TTL offsets
     uint16_t key_length
     uint16_t body        # octets of the answer, authority and additional sections
@@ -62,8 +57,10 @@ cdef struct Answer:
     uint8_t opt          # an OPT goes with it where the query has one
     uint8_t kind
     uint8_t form
-    uint8_t unused
-    uint8_t used         # a reader's mark: asked for since it was last considered for eviction
+    uint8_t scope        # bits of the client's address that the answer depends on, or NO_SCOPE (RFC 7871)
+    uint8_t everybody    # came for a client's subnet, and yet is true for all
+    uint8_t unused[2]
+    Marks marks          # last
 
 
 cdef inline const uint16_t* answer_ttls(const Answer* answer) noexcept nogil:
@@ -78,14 +75,18 @@ cdef inline const uint8_t* answer_body(const Answer* answer) noexcept nogil:
     return answer_key(answer) + answer.key_length
 
 
+cdef inline const uint8_t* answer_name(const Answer* answer) noexcept nogil:
+    return answer_key(answer) + KEY_PREFIX
+
+
 cdef inline size_t answer_size(const Answer* answer) noexcept nogil:
     """Return the octets of the whole answer, rounded up to where the next one may start."""
     return (sizeof(Answer) + 2 * answer.ttls + answer.key_length + answer.body + answer.options + 7) & ~7
 
 
-cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
                  const Bounds* bounds, uint64_t now, uint64_t wall, Extra* own) noexcept nogil
-cdef void build_failure(Answer* out, const Query* query, int32_t ede, const Bounds* bounds,
+cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,
                         uint64_t now) noexcept nogil
 cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
                    const Manner* manner, uint32_t now, const Extra* extra) noexcept nogil

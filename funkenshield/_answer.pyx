@@ -5,13 +5,16 @@ answer looks to a client (RFC 6891). It does not know where answers are kept, no
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
+from ._atomic cimport peek32
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
+from ._policy cimport Bounds, Manner
 from ._wire cimport (
-    AAAA, CD, COOKIE, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT,
-    OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, TC, UNANSWERABLE, A, Query, cut, get16,
-    get32, is_name, message_flags, parse_query, put_opt, question_length, same_folded, set16, set32, skip_name
+    AAAA, CD, COOKIE, DO, EDE, EXTRA_MAX, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
+    OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER, STALE_NXDOMAIN,
+    SUBNET, TC, UNANSWERABLE, A, Extra, Query, add_error, cut, drop_subnet, get16, get32, is_name, message_flags,
+    message_id, parse_query, put_opt, question_length, same_folded, set16, set32, set_subnet, skip_name, source_prefix
 )
 
 cdef enum:
@@ -146,17 +149,53 @@ cdef uint32_t _hold(const Walk* found, Kind kind, const Bounds* bounds) noexcept
     return <uint32_t> min(<int64_t> ttl * TICKS_PER_SECOND, max(found.signed_for, <int64_t> 0))
 
 
-cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+cdef int32_t _scope(const Query* query, const uint8_t* opt, uint16_t opt_size) noexcept nogil:
+    """Return the scope that a response tells for the query's subnet, or NO_SCOPE.
+
+    -1: it is about another subnet, and no response to this query (RFC 7871 7.3).
+    """
+    cdef:
+        const uint8_t* asked = query.wire + query.subnet
+        const uint8_t* option = opt + OPT_FIXED
+        const uint8_t* end = opt + opt_size
+    while end - option >= 8:
+        if get16(option) == SUBNET:
+            if (get32(option) != get32(asked) or get16(option + 4) != get16(asked + 4) or option[6] != asked[6]
+                    or end - option < 4 + get16(asked + 2) or memcmp(option + 8, asked + 8, get16(asked + 2) - 4)):
+                return -1
+            return option[7]
+        option += 4 + <size_t> get16(option + 2)
+    return NO_SCOPE
+
+
+cdef void _choose_key(Answer* out, Query* query, int32_t scope) noexcept nogil:
+    """Let the query's key be that of all whom the answer is true for, and note who that is.
+
+    A longer scope than what was asked about says: not even for all of those. A failure says nothing of others.
+    """
+    cdef uint8_t source = source_prefix(query)
+    out.scope = <uint8_t> scope
+    if out.kind == FAILURE or not source:
+        return
+    if scope == NO_SCOPE or scope == 0:
+        out.everybody = True
+        drop_subnet(query)
+    elif scope < source:
+        set_subnet(query, <uint8_t> scope)
+
+
+cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
                  const Bounds* bounds, uint64_t now, uint64_t wall, Extra* own) noexcept nogil:
     """Make the answer of a response; `own` gets its COOKIE, which is for the client that asked alone.
 
     Caller must ensure that the response `answers_question`, and that `out` has room for ANSWER_MAX.
-    `now` and `wall` are nanoseconds.
+    `now` and `wall` are nanoseconds. The query's key becomes the one to store under.
     """
     cdef:
         Walk found
         uint8_t* at
         uint16_t rcode
+        int32_t scope = NO_SCOPE
         uint32_t hold
         size_t start = HEADER + (query.question if get16(wire + 4) else 0)
         size_t before, behind
@@ -175,24 +214,31 @@ cdef Built build(Answer* out, const Query* query, const uint8_t* wire, size_t le
     out.opt = rcode != FORMERR and rcode != NOTIMP  # without one, those say that EDNS is not understood
     before = (found.opt if found.opt else length) - start
     behind = length - start - before - found.opt_size
-    at = _put_key(out, query)
-    memcpy(at, wire + start, before)
-    memcpy(at + before, wire + found.opt + found.opt_size, behind)
-    out.body = <uint16_t> (before + behind)
     if found.opt:
         out.opt = True
         out.additionals -= 1
         out.rcode_high = wire[found.opt + 5]
         out.edns_flags = get16(wire + found.opt + 7)
         rcode |= <uint16_t> out.rcode_high << 4
-        if not _sort_options(out, wire + found.opt, found.opt_size, own):
-            return _verbatim(out, query, wire, length, PASS)
-
     out.kind = _classify(&found, rcode, out.answers)
+    if query.subnet:
+        if found.opt:
+            scope = _scope(query, wire + found.opt, found.opt_size)
+        if scope < 0:
+            return FOREIGN
+        _choose_key(out, query, scope)
+    at = _put_key(out, query)
+    memcpy(at, wire + start, before)
+    memcpy(at + before, wire + found.opt + found.opt_size, behind)
+    out.body = <uint16_t> (before + behind)
+    if found.opt and not _sort_options(out, wire + found.opt, found.opt_size, own):
+        return _verbatim(out, query, wire, length, PASS)
+
     hold = _hold(&found, <Kind> out.kind, bounds)
     if hold == 0:
+        out.kind = OTHER
         return PASS
-    out.expires = out.born + hold
+    out.marks.expires = out.born + hold
     return KEEP
 
 
@@ -200,9 +246,10 @@ cdef void _start(Answer* out, const Query* query, uint16_t flags, uint64_t now) 
     memset(out, 0, sizeof(Answer))
     out.hash = query.hash
     out.born = ticks(now)
-    out.expires = out.born
+    out.marks.expires = out.born
     out.flags = flags
     out.kind = OTHER
+    out.scope = NO_SCOPE
 
 
 cdef uint8_t* _put_key(Answer* out, const Query* query) noexcept nogil:
@@ -247,25 +294,25 @@ cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extr
             if size <= EXTRA_MAX:
                 memcpy(own.octets, option, size)
                 own.length = <uint16_t> size
-        elif code != PADDING and code != KEEPALIVE:
+        elif code != PADDING and code != KEEPALIVE and code != SUBNET:
             memcpy(kept + out.options, option, size)
             out.options += <uint16_t> size
         option += size
     return True
 
 
-cdef void build_failure(Answer* out, const Query* query, int32_t ede, const Bounds* bounds,
+cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,
                         uint64_t now) noexcept nogil:
     """Make the answer for silence from every upstream: SERVFAIL with an extended error (RFC 8914)."""
     cdef uint8_t* at
     _start(out, query, <uint16_t> (QR | SERVFAIL | (query.flags & (RD | CD))), now)
-    out.expires += bounds.failure * TICKS_PER_SECOND
+    out.marks.expires += bounds.failure * TICKS_PER_SECOND
     out.kind = FAILURE
     out.opt = True
     at = _put_key(out, query)
     set16(at, EDE)
     set16(at + 2, 2)
-    set16(at + 4, <uint16_t> ede)
+    set16(at + 4, ede)
     out.options = 6
 
 
@@ -275,22 +322,22 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
                    const Manner* manner, uint32_t now, const Extra* extra) noexcept nogil:
     """Write the answer as this client may see it; return its octets, never more than `limit`.
 
-    `now` is in ticks. Where it does not fit: TC=1, with question and OPT only.
+    `now` is in ticks, `extra` (or NULL) for this client alone. Where it does not fit: TC=1, with question and
+    OPT only. One past its time says so (RFC 8767).
     """
     cdef:
-        const uint16_t* offset = answer_ttls(answer)
-        const uint8_t* source = answer_body(answer)
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
         uint16_t edns_flags = (answer.edns_flags & ~DO) | (query.edns_flags & DO)
         uint16_t question = query.question if answer.form != BARE else 0
-        uint16_t extras = extra.length if extra != NULL else 0
         bint with_opt = query.opt and answer.opt and answer.form == SECTIONS
+        bint stale = now >= peek32(&answer.marks.expires) and answer.kind != OTHER
         size_t at = HEADER + question
-        uint32_t age, ttl
-        uint8_t* field
-        uint16_t i
-    if at + answer.body + (OPT_FIXED + answer.options + extras if with_opt else 0) > limit:
-        return cut(out, query, flags, manner.payload, answer.rcode_high, edns_flags)
+        Extra own
+    own.length = 0
+    if with_opt:
+        _add_extras(&own, answer, query, stale, extra)
+    if at + answer.body + (OPT_FIXED + answer.options + own.length if with_opt else 0) > limit:
+        return cut(out, query, flags, manner.payload, answer.rcode_high, edns_flags, &own)
 
     memcpy(out, query.wire, at)
     set16(out + 2, flags)
@@ -298,25 +345,81 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
     set16(out + 6, answer.answers)
     set16(out + 8, answer.authorities)
     set16(out + 10, answer.additionals + with_opt)
-    memcpy(out + at, source, answer.body)
-
-    age = (now - answer.born) // TICKS_PER_SECOND if now > answer.born else 0
-    if age and not manner.keep_ttl:
-        for i in range(answer.ttls):
-            field = out + at + offset[i]
-            ttl = get32(field)
-            if ttl:  # a held answer never says 0: that would forbid what we do
-                set32(field, ttl - age if ttl > age else 1)
+    memcpy(out + at, answer_body(answer), answer.body)
+    if stale:
+        _set_ttls(out + at, answer, manner.stale_ttl)
+    elif not manner.keep_ttl and now > answer.born + TICKS_PER_SECOND - 1:
+        _age_ttls(out + at, answer, (now - answer.born) // TICKS_PER_SECOND)
+    if manner.shuffle:
+        _rotate(out + at, answer, message_id(query.wire))
     at += answer.body
 
     if with_opt:
-        at += put_opt(out + at, manner.payload, answer.rcode_high, edns_flags, answer.options + extras)
-        memcpy(out + at, source + answer.body, answer.options)
-        at += answer.options
-        if extras:
-            memcpy(out + at, extra.octets, extras)
-            at += extras
+        at += put_opt(out + at, manner.payload, answer.rcode_high, edns_flags, answer.options + own.length)
+        memcpy(out + at, answer_body(answer) + answer.body, answer.options)
+        memcpy(out + at + answer.options, own.octets, own.length)
+        at += answer.options + own.length
     return at
+
+
+cdef void _add_extras(Extra* own, const Answer* answer, const Query* query, bint stale,
+                      const Extra* extra) noexcept nogil:
+    """Gather the EDNS options that depend on who asks, and when."""
+    cdef const uint8_t* subnet = query.wire + query.subnet
+    cdef uint16_t size
+    if extra != NULL:
+        memcpy(own, extra, sizeof(uint16_t) + extra.length)
+    if query.subnet and answer.scope != NO_SCOPE:
+        size = 4 + get16(subnet + 2)
+        memcpy(own.octets + own.length, subnet, size)
+        own.octets[own.length + 7] = answer.scope
+        own.length += size
+    if stale:
+        add_error(own, STALE_NXDOMAIN if answer.flags & RCODE == NXDOMAIN else STALE_ANSWER)
+
+
+cdef void _age_ttls(uint8_t* body, const Answer* answer, uint32_t age) noexcept nogil:
+    """Count TTLs down by an age in seconds; a held answer never says 0: that would forbid what we do."""
+    cdef:
+        uint32_t ttl
+        uint16_t i
+    for i in range(answer.ttls):
+        ttl = get32(body + answer_ttls(answer)[i])
+        if ttl:
+            set32(body + answer_ttls(answer)[i], ttl - age if ttl > age else 1)
+
+
+cdef void _set_ttls(uint8_t* body, const Answer* answer, uint32_t ttl) noexcept nogil:
+    cdef uint16_t i
+    for i in range(answer.ttls):
+        set32(body + answer_ttls(answer)[i], ttl)
+
+
+cdef void _rotate(uint8_t* body, const Answer* answer, uint16_t turn) noexcept nogil:
+    """Rotate the addresses of each RRset of the answer section: RDATA without names can change places."""
+    cdef:
+        const uint16_t* ttl = answer_ttls(answer)
+        const uint8_t* kept = answer_body(answer)
+        uint16_t i = 0
+        uint16_t n, k, size
+    while i < answer.answers:
+        n = 1
+        size = get16(kept + ttl[i] + 4)
+        if get16(kept + ttl[i] - 4) == A or get16(kept + ttl[i] - 4) == AAAA:
+            while i + n < answer.answers and _same_rrset(kept, ttl[i], ttl[i + n], size):
+                n += 1
+            for k in range(n):
+                memcpy(body + ttl[i + k] + 6, kept + ttl[i + (k + turn) % n] + 6, size)
+        i += n
+
+
+cdef bint _same_rrset(const uint8_t* body, uint16_t first, uint16_t other, uint16_t size) noexcept nogil:
+    """Tell whether two records, each named by where its TTL stands, have one spelling of owner, type, class and size.
+
+    Owners that are written as pointers are compared, as all but the first of an RRset are.
+    """
+    return (get32(body + first - 4) == get32(body + other - 4) and get16(body + other + 4) == size
+            and first >= 6 and get16(body + first - 6) == get16(body + other - 6) and get16(body + other - 6) >= 0xc000)
 
 
 # ---------------------------------------------------------------- for Python

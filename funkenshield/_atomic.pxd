@@ -3,7 +3,7 @@
 One writer publishes (release), readers look (acquire); counters and marks need no order (relaxed).
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
@@ -26,6 +26,8 @@ cdef extern from *:
     void poke "FS_POKE"(uint64_t*, uint64_t) noexcept nogil
     uint8_t peek_octet "FS_PEEK"(const uint8_t*) noexcept nogil
     void poke_octet "FS_POKE"(uint8_t*, uint8_t) noexcept nogil
+    uint32_t peek32 "FS_PEEK"(const uint32_t*) noexcept nogil
+    void poke32 "FS_POKE"(uint32_t*, uint32_t) noexcept nogil
 
     # One order for all: each side tells first and looks afterwards, so one of the two must notice.
     void announce "FS_ANNOUNCE"(uint64_t*, uint64_t) noexcept nogil

@@ -9,19 +9,23 @@ a reader sees never changes under its eyes, and nothing has to be checked afterw
 """
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from ._answer cimport Answer, Bounds, Manner, answer_key
-from ._atomic cimport announce, barrier, look, peek_octet, poke_octet, prefetch, witness
+from ._answer cimport Answer, answer_key
+from ._atomic cimport announce, barrier, look, peek, peek32, prefetch, witness
 from ._clock cimport Clock
+from ._policy cimport Policy
+from ._purges cimport Purges, Rules, survives
 from ._siphash cimport Secret
-from ._wire cimport NAME_MAX, Query
+from ._wire cimport Query
+from ._zones cimport Zones
 
 cdef enum:
     SLOTS = 16                     # in a set: two cache lines
     TAG_SHIFT = 40                 # a slot: hash tag above, offset in units of 8 octets below
     READERS_MAX = 256
+    SUBNET_WORDS = 4               # 33 prefix lengths of IPv4 in the first, 129 of IPv6 in the others
 
 cdef struct Index:                 # what a reader needs; never changes once the cache is made
     uint8_t* arena
@@ -29,6 +33,9 @@ cdef struct Index:                 # what a reader needs; never changes once the
     uint64_t sets
     Secret secret
     uint64_t* epoch
+    const Policy* policies         # by zone
+    const Rules* rules             # of purges
+    uint64_t subnets[SUBNET_WORDS]  # prefix lengths of client subnets that were ever stored: IPv4, then IPv6
 
 cdef struct Reader:                # one cache line, so that readers do not disturb each other
     uint64_t seen                  # the epoch when it entered; 0: it is outside
@@ -44,7 +51,8 @@ cdef struct Segment:               # the writer's own
     uint32_t used                  # octets written
     uint32_t live                  # answers that the index leads to
     uint64_t left                  # the epoch in which it was taken out
-    uint32_t soonest               # when the first of its answers expires, ticks
+    uint32_t soonest               # when the first of its answers is dead, ticks
+    uint32_t checked               # the number of the last purge that its answers were held against
     int32_t next                   # in its queue; -1: the last
     State state
 
@@ -53,15 +61,10 @@ cdef struct Queue:                 # segments in the order in which they were fi
     int32_t last                   # the one being filled
     uint32_t length
 
-cdef struct Purge:                 # what an operator wants out
-    uint8_t name[NAME_MAX]         # on the wire, in lower case
-    size_t length                  # of the name; 0: nothing
-    bint below                     # and all names under it
-    int qtype                      # -1: every type
-
 cdef enum Put:
     STORED
     KEPT_OLD                       # a failure does not replace what can still be served
+    OUTDATED                       # something that concerns it was purged while it was on its way
     NO_ROOM                        # readers hold all that could be reused; try again with the next
 
 
@@ -81,14 +84,15 @@ cdef inline bint leads_to(uint64_t slot, uint64_t tag) noexcept nogil:
     return slot and not (slot ^ tag) >> TAG_SHIFT
 
 
-cdef inline const Answer* find(const Index* index, const Query* query) noexcept nogil:
-    """Return the answer stored under the query's key, fresh or not, or NULL.
+cdef inline const Answer* find_key(const Index* index, const uint8_t* key, uint16_t key_length,
+                                   uint64_t key_hash) noexcept nogil:
+    """Return the answer stored under a key that no purge took out, fresh or not, or NULL.
 
     Caller must have entered (or be the writer). The hash finds, the full key decides.
     """
     cdef:
-        uint64_t* slots = find_set(index, query.hash)
-        uint64_t tag = tag_of(query.hash)
+        uint64_t* slots = find_set(index, key_hash)
+        uint64_t tag = tag_of(key_hash)
         uint64_t slot
         const Answer* answer
         size_t i
@@ -96,10 +100,25 @@ cdef inline const Answer* find(const Index* index, const Query* query) noexcept 
         slot = look(slots + i)
         if leads_to(slot, tag):
             answer = answer_at(index, slot)
-            if (answer.hash == query.hash and answer.key_length == query.key_length
-                    and memcmp(answer_key(answer), query.key, query.key_length) == 0):
-                return answer
+            if (answer.hash == key_hash and answer.key_length == key_length
+                    and memcmp(answer_key(answer), key, key_length) == 0):
+                return answer if stands(index, answer) else NULL
     return NULL
+
+
+cdef inline bint stands(const Index* index, const Answer* answer) noexcept nogil:
+    """Tell whether an answer is left by all purges."""
+    return peek32(&answer.marks.purges) == <uint32_t> look(&index.rules.count) or survives(index.rules, answer)
+
+
+cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept nogil
+
+
+cdef inline const Answer* find(const Index* index, const Query* query) noexcept nogil:
+    """Return the answer that serves a query, fresh or not, or NULL; see `find_key`."""
+    if query.subnet:
+        return find_subnet(index, query)
+    return find_key(index, query.key, query.key_length, query.hash)
 
 
 cdef inline void find_soon(const Index* index, uint64_t key_hash) noexcept nogil:
@@ -118,11 +137,6 @@ cdef inline void leave(Reader* reader) noexcept nogil:
     announce(&reader.seen, 0)
 
 
-cdef inline void mark_used(const Answer* answer) noexcept nogil:
-    if not peek_octet(&answer.used):
-        poke_octet(&(<Answer*> answer).used, 1)
-
-
 @cython.final
 cdef class Cache:
     cdef:
@@ -134,18 +148,21 @@ cdef class Cache:
         int32_t free, leaving      # stacks of segments, linked by `next`
         uint32_t free_count, leaving_count
         Queue newcomers, residents
-        Purge purging
         Reader* readers
         uint32_t reader_count
         Answer* scratch            # where the writer builds an answer before it is stored
-        Bounds bounds
-        Manner manner
         readonly Clock clock
+        readonly Zones zones
+        Purges purges
         # counters
         uint64_t stored, evicted, displaced, expired, purged, no_room
 
     cdef Reader* join(self) except NULL
-    cdef Put put(self, const Answer* answer, uint32_t now) noexcept nogil
+    cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil
+    cdef void drop(self, const Query* query) noexcept nogil
+    cdef void _note_subnet(self, const Answer* answer) noexcept nogil
+    cdef uint32_t _dies(self, const Answer* answer) noexcept nogil
+    cdef bint _readers_left(self, uint64_t epoch) noexcept nogil
     cdef int32_t _room(self, Queue* queue, size_t size, uint32_t now) noexcept nogil
     cdef void _reclaim(self) noexcept nogil
     cdef void _evict(self, uint32_t now) noexcept nogil

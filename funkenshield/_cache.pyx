@@ -18,17 +18,25 @@ from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from ._answer cimport (
-    ANSWER_MAX, FAILURE, KEEP, Answer, Extra, answer_key, answer_size, answers_question, build, render
+    ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_key, answer_name, answer_size, answers_question, build, render
 )
-from ._atomic cimport barrier, peek_octet, publish, witness
+from ._atomic cimport announce, barrier, peek, peek32, peek_octet, poke, publish, witness
 from ._clock cimport Clock, ticks
-from ._wire cimport KEY_PREFIX, MESSAGE_MAX, NAME_MAX, PLAIN, Query, get16, hash_key, parse_query
+from ._freshness cimport DEAD, RESERVE, dies, judge, mark_used
+from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
+from ._siphash cimport siphash
+from ._suffixes cimport Suffixes
+from ._wire cimport (
+    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Extra, Query, drop_subnet, get16, hash_key, is_name, name_size,
+    parse_query, set_subnet, source_prefix
+)
+from ._zones cimport Zones
 
 cdef enum:
     MEMORY_MIN = 1 << 22
     OCTETS_PER_SLOT = 88           # of memory: about half of what a usual answer takes
     NEWCOMERS_SHARE = 10           # newcomers get one segment in so many
-    RESERVE = 3                    # segments that stand ready, so that a reader inside holds nobody up
+    READY = 3                      # segments that stand ready, so that a reader inside holds nobody up
 
 
 @cython.final
@@ -66,7 +74,11 @@ cdef class Cache:
             raise MemoryError("no memory for the cache's own books")
         self.epoch = 1
         self.index.epoch = &self.epoch
-        self.set_policy()
+        self.zones = Zones()
+        self.index.policies = self.zones.policies
+        self.purges = Purges()
+        self.purges.rules.secret = self.index.secret
+        self.index.rules = &self.purges.rules
 
     def __dealloc__(self) -> None:
         if self.index.slots != NULL:
@@ -103,30 +115,54 @@ cdef class Cache:
 
     # ------------------------------------------------------------ writing
 
-    cdef Put put(self, const Answer* answer, uint32_t now) noexcept nogil:
+    cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil:
         """Store an answer under its key, instead of what was there. Only the writer calls this.
 
-        Caller must ensure that the hash is that of the key.
+        Caller must ensure that zone and number of purges are set: those of when it was asked for.
         """
         cdef:
-            uint64_t* slot = self._slot_of(answer)
+            uint64_t* slot
             size_t size = answer_size(answer)
             Queue* queue = &self.newcomers
             const Answer* old
             int32_t segment
+        answer.hash = siphash(&self.index.secret, answer_key(answer), answer.key_length)
+        slot = self._slot_of(answer)
+        if not stands(&self.index, answer):
+            return OUTDATED
         if slot != NULL:
             old = answer_at(&self.index, slot[0])
-            if answer.kind == FAILURE and old.kind != FAILURE and now < old.expires:
+            if (answer.kind == FAILURE and old.kind != FAILURE and stands(&self.index, old)
+                    and judge(old, &self.index.policies[old.zone], now) != DEAD):
                 return KEPT_OLD
-            if peek_octet(&old.used):
+            if peek_octet(&old.marks.used):
                 queue = &self.residents
         segment = self._room(queue, size, now)
         if segment < 0:
             self.no_room += 1
             return NO_ROOM
         self._append(segment, answer, size, self._choose_slot(answer, now))
+        self._note_subnet(answer)
         self.stored += 1
         return STORED
+
+    cdef void drop(self, const Query* query) noexcept nogil:
+        """Take out what is stored for a query, if anything is."""
+        cdef const Answer* answer = find(&self.index, query)
+        if answer != NULL:
+            self._unlink(self._slot_of(answer))
+
+    cdef void _note_subnet(self, const Answer* answer) noexcept nogil:
+        """Let look-ups know that there are answers for subnets of this prefix length."""
+        cdef:
+            const uint8_t* subnet = answer_name(answer) + name_size(answer_name(answer))
+            uint64_t* word
+        if get16(answer_key(answer)) & WITH_SUBNET:
+            word = &self.index.subnets[0 if subnet[0] < 2 else 1 + subnet[1] // 64]
+            poke(word, peek(word) | <uint64_t> 1 << subnet[1] % 64)
+
+    cdef uint32_t _dies(self, const Answer* answer) noexcept nogil:
+        return dies(answer, &self.index.policies[answer.zone])
 
     cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot) noexcept nogil:
         """Write an answer at a segment's end, then let the slot lead to it."""
@@ -134,12 +170,17 @@ cdef class Cache:
             Segment* home = &self.segments[segment]
             uint64_t offset = self._offset(segment) + home.used
             Answer* copy = <Answer*> (self.index.arena + offset)
-        memcpy(copy, answer, sizeof(Answer) - 1)  # all but `used`, the last: a reader may be marking it
+        memcpy(copy, answer, sizeof(Answer) - sizeof(Marks))  # a reader may be leaving marks
         memcpy(copy + 1, answer + 1, size - sizeof(Answer))
-        copy.used = 0
+        copy.marks.expires = peek32(&answer.marks.expires)
+        copy.marks.retry = peek32(&answer.marks.retry)
+        copy.marks.purges = peek32(&answer.marks.purges)
+        copy.marks.failed = peek_octet(&answer.marks.failed)
+        copy.marks.used = 0
         home.used += <uint32_t> size
         home.live += 1
-        home.soonest = min(home.soonest, answer.expires)
+        home.soonest = min(home.soonest, self._dies(copy))
+        home.checked = min(home.checked, copy.marks.purges)
         if slot[0]:
             self.segments[self._segment_of(slot[0])].live -= 1
         publish(slot, tag_of(answer.hash) | offset >> 3)
@@ -174,10 +215,10 @@ cdef class Cache:
                 return slots + i
         for i in range(SLOTS):
             other = answer_at(&self.index, slots[i])
-            if other.expires <= now:
+            if self._dies(other) <= now:
                 victim = slots + i
                 break
-            if not peek_octet(&other.used):
+            if not peek_octet(&other.marks.used):
                 victim = slots + i
         self.displaced += 1
         return victim
@@ -202,7 +243,7 @@ cdef class Cache:
         """Return the segment at the queue's end, a fresh one where it has no room for `size`, or -1."""
         if self._has_room(queue.last, size):
             return queue.last
-        while self.free_count + self.leaving_count < RESERVE:
+        while self.free_count + self.leaving_count < READY:
             self._evict(now)
         self._reclaim()
         return self._append_free(queue)
@@ -214,7 +255,8 @@ cdef class Cache:
             return -1
         self.free = self.segments[segment].next
         self.free_count -= 1
-        self.segments[segment] = Segment(used=0, live=0, left=0, soonest=0xffffffff, next=-1, state=FILLING)
+        self.segments[segment] = Segment(used=0, live=0, left=0, soonest=0xffffffff,
+                                         checked=<uint32_t> self.purges.rules.count, next=-1, state=FILLING)
         if queue.last >= 0:
             self.segments[queue.last].state = FULL
             self.segments[queue.last].next = segment
@@ -237,22 +279,13 @@ cdef class Cache:
     cdef void _reclaim(self) noexcept nogil:
         """Free what no reader can see any more: all that left before the oldest reader entered."""
         cdef:
-            uint64_t oldest = self.epoch
-            uint64_t seen
             int32_t segment = self.leaving
             int32_t following
-            uint32_t i
-        if segment < 0:
-            return
-        for i in range(self.reader_count):
-            seen = witness(&self.readers[i].seen)
-            if seen and seen < oldest:
-                oldest = seen
         self.leaving = -1
         self.leaving_count = 0
         while segment >= 0:
             following = self.segments[segment].next
-            if self.segments[segment].left < oldest:
+            if self._readers_left(self.segments[segment].left):
                 self.segments[segment].state = FREE
                 self.segments[segment].next = self.free
                 self.free = segment
@@ -262,6 +295,17 @@ cdef class Cache:
                 self.leaving = segment
                 self.leaving_count += 1
             segment = following
+
+    cdef bint _readers_left(self, uint64_t epoch) noexcept nogil:
+        """Tell whether every reader that was inside in an epoch has left since."""
+        cdef:
+            uint64_t seen
+            uint32_t i
+        for i in range(self.reader_count):
+            seen = witness(&self.readers[i].seen)
+            if seen and seen <= epoch:
+                return False
+        return True
 
     cdef int32_t _take_first(self, Queue* queue) noexcept nogil:
         cdef int32_t segment = queue.first
@@ -274,7 +318,7 @@ cdef class Cache:
     cdef void _evict(self, uint32_t now) noexcept nogil:
         """Empty the oldest segment of the queue that has more than its share.
 
-        What is fresh and was asked for moves to the residents' end; of a resident segment at most
+        What may still serve and was asked for moves to the residents' end; of a resident segment at most
         three quarters may, so that every eviction gains room and none takes longer than one walk.
         """
         cdef:
@@ -294,11 +338,11 @@ cdef class Cache:
             slot = self._slot_of(answer)
             if slot == NULL or answer_at(&self.index, slot[0]) != answer:
                 continue
-            if _is_purged(answer, &self.purging):
+            if not stands(&self.index, answer):
                 self._unlink(slot)
                 self.purged += 1
                 continue
-            if answer.expires > now and peek_octet(&answer.used) and size <= allowance:
+            if self._dies(answer) > now and peek_octet(&answer.marks.used) and size <= allowance:
                 if not self._has_room(self.residents.last, size):
                     self._reclaim()
                     self._append_free(&self.residents)
@@ -312,77 +356,86 @@ cdef class Cache:
 
     # ------------------------------------------------------------ policies' tools
 
-    def sweep(self, int32_t segment, double keep=0) -> int:
-        """Take what expired more than `keep` seconds ago out of a segment; return how many that were.
+    def sweep(self, int32_t segment) -> int:
+        """Take what is dead or was purged out of a segment; return how many answers were dead.
 
         Raises IndexError where there is no such segment.
         """
         cdef:
             Segment* swept = self._segment(segment)
-            uint32_t before = ticks(self.clock.now() - min(self.clock.now(), <uint64_t> (keep * 1e9)))
+            uint32_t now = ticks(self.clock.now())
+            uint32_t purges = <uint32_t> self.purges.rules.count
+            uint32_t soonest = 0xffffffff
             size_t at = self._offset(segment)
             size_t end = at + swept.used
-            uint32_t soonest = 0xffffffff
-            uint64_t count = 0
+            uint64_t dead = 0
             const Answer* answer
             uint64_t* slot
-        if swept.state not in (FILLING, FULL) or swept.soonest > before:
+        if swept.state not in (FILLING, FULL) or swept.soonest > now and swept.checked == purges:
             return 0
         while at < end:
             answer = <const Answer*> (self.index.arena + at)
             at += answer_size(answer)
-            if answer.expires > before:
-                soonest = min(soonest, answer.expires)
-                continue
             slot = self._slot_of(answer)
-            if slot != NULL and answer_at(&self.index, slot[0]) == answer:
-                self._unlink(slot)
-                count += 1
-        swept.soonest = soonest
-        self.expired += count
-        return count
-
-    def begin_purge(self, bytes name not None, *, bint below, int qtype=-1) -> None:
-        """Say what `purge` takes out; what an eviction would keep goes too, until `end_purge`.
-
-        `name` is a name on the wire in lower case; with `below`, all names under it go too; `qtype`
-        keeps to one type. Raises ValueError where the name is none.
-        """
-        if not 1 <= len(name) <= NAME_MAX:
-            raise ValueError(f"a name has 1 to {NAME_MAX} octets, not {len(name)}")
-        memcpy(self.purging.name, <char*> name, len(name))
-        self.purging.length = len(name)
-        self.purging.below = below
-        self.purging.qtype = qtype
-
-    def end_purge(self) -> None:
-        """Say that every segment was purged."""
-        self.purging.length = 0
-
-    def purge(self, int32_t segment) -> int:
-        """Take what `begin_purge` said out of a segment; return how many answers that were.
-
-        Raises IndexError where there is no such segment.
-        """
-        cdef:
-            Segment* purged = self._segment(segment)
-            size_t at = self._offset(segment)
-            size_t end = at + purged.used
-            uint64_t before = self.purged
-            const Answer* answer
-            uint64_t* slot
-        if purged.state not in (FILLING, FULL):
-            return 0
-        while at < end:
-            answer = <const Answer*> (self.index.arena + at)
-            at += answer_size(answer)
-            if not _is_purged(answer, &self.purging):
+            if slot == NULL or answer_at(&self.index, slot[0]) != answer:
                 continue
-            slot = self._slot_of(answer)
-            if slot != NULL and answer_at(&self.index, slot[0]) == answer:
+            if not stands(&self.index, answer):
                 self._unlink(slot)
                 self.purged += 1
-        return self.purged - before
+            elif self._dies(answer) <= now:
+                self._unlink(slot)
+                dead += 1
+            else:
+                soonest = min(soonest, self._dies(answer))
+        swept.soonest = soonest
+        swept.checked = purges
+        self.expired += dead
+        return dead
+
+    # ------------------------------------------------------------ purges
+
+    def purge(self, bytes name not None, *, bint below, int32_t qtype=-1, bint let_expire=False) -> None:
+        """Take out what is stored for a name, with `below` for all names under it too; it is gone when this returns.
+
+        `name` is a name on the wire in lower case; `qtype` keeps to one type. With `let_expire` it is not
+        gone but past its time. The cost is that of one note, whatever is stored. Raises ValueError where
+        the name is none, or where that is asked for less than a whole zone.
+        """
+        if not is_name(name, len(name), 0) or name_size(name) != len(name):
+            raise ValueError("that is no name on the wire")
+        if let_expire and (qtype >= 0 or not below):
+            raise ValueError("only whole zones are let expire")
+        self.purges.add(name, len(name), LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype)
+        if self.purges.rules.everything == self.purges.rules.count:
+            self.forget_purges(0)
+
+    @property
+    def purges_total(self) -> int:
+        """Return the number of the last purge."""
+        return self.purges.rules.count
+
+    @property
+    def purges_settled(self) -> int:
+        """Return the number of the last purge that every stored answer was held against."""
+        cdef:
+            uint32_t settled = <uint32_t> self.purges.rules.count
+            uint32_t i
+        for i in range(self.segment_count):
+            if self.segments[i].state in (FILLING, FULL):
+                settled = min(settled, self.segments[i].checked)
+        return settled
+
+    def forget_purges(self, uint64_t number) -> None:
+        """Forget the purges up to this number, if readers allow; nothing asked for before may come any more.
+
+        Those before one of everything go in any case.
+        """
+        if self.purges.swapped and not self._readers_left(self.purges.swapped):
+            return
+        self.purges.retire(max(min(number, <uint64_t> self.purges_settled), self.purges.rules.everything))
+        barrier()
+        self.purges.swapped = self.epoch
+        announce(&self.epoch, self.epoch + 1)
 
     def collect(self) -> None:
         """Give back the segments in which nothing is left that the index leads to."""
@@ -415,14 +468,6 @@ cdef class Cache:
 
     # ------------------------------------------------------------ for Python
 
-    def set_policy(self, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
-                   uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False) -> None:
-        """Say how long answers are held (seconds) and how they look (octets of UDP payload, TTLs)."""
-        if not 512 <= payload <= 4096:
-            raise ValueError(f"a UDP payload has 512 to 4096 octets, not {payload}")
-        self.bounds = Bounds(shortest, longest, negative, failure)
-        self.manner = Manner(payload, keep_ttl)
-
     def store(self, bytes query not None, bytes response not None) -> bool:
         """Store the response to a query; False: the rules of caching forbid it, or there is no room.
 
@@ -432,12 +477,16 @@ cdef class Cache:
             Query parsed
             Extra own
             uint64_t now = self.clock.now()
+            uint32_t zone
         self._parse(&parsed, query)
         if len(response) > MESSAGE_MAX or not answers_question(&parsed, response, len(response)):
             raise ValueError("that is no response to this query")
-        if build(self.scratch, &parsed, response, len(response), &self.bounds, now, self.clock.wall(),
-                 &own) != KEEP:
+        zone = self.zones.find(parsed.key + KEY_PREFIX)
+        if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].bounds, now,
+                 self.clock.wall(), &own) != KEEP:
             return False
+        self.scratch.zone = <uint16_t> zone
+        self.scratch.marks.purges = <uint32_t> self.purges.rules.count
         return self.put(self.scratch, ticks(now)) == STORED
 
     def lookup(self, bytes query not None, size_t limit=MESSAGE_MAX) -> bytes | None:
@@ -449,10 +498,11 @@ cdef class Cache:
             uint32_t now = ticks(self.clock.now())
         self._parse(&parsed, query)
         answer = find(&self.index, &parsed)
-        if answer == NULL or answer.expires <= now:
+        if answer == NULL or judge(answer, &self.index.policies[answer.zone], now) >= RESERVE:
             return None
         mark_used(answer)
-        size = render(out, min(limit, MESSAGE_MAX), answer, &parsed, &self.manner, now, NULL)
+        size = render(out, min(limit, MESSAGE_MAX), answer, &parsed, &self.index.policies[answer.zone].manner, now,
+                      NULL)
         return (<char*> out)[:size]
 
     cdef int _parse(self, Query* parsed, bytes query) except -1:
@@ -479,19 +529,36 @@ cdef class Cache:
         return {
             "entries": live, "octets": used, "memory": self.memory, "stored": self.stored,
             "evicted": self.evicted + self.displaced, "expired": self.expired, "purged": self.purged,
-            "no_room": self.no_room,
+            "no_room": self.no_room, "purge_rules": (<Suffixes*> self.purges.rules.table).used,
         }
 
 
-cdef bint _is_purged(const Answer* answer, const Purge* purging) noexcept nogil:
-    """Tell whether an answer is to be taken out; its name is compared on labels' borders, never inside one."""
+# ---------------------------------------------------------------- client subnets
+
+cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept nogil:
+    """Return the answer for the longest prefix of the client's subnet that there is one for (RFC 7871 7.3.1).
+
+    Only prefix lengths that were ever stored are tried. An answer whose scope is longer than what was asked
+    about serves those alone who ask about just as much; last comes what is true for everybody.
+    """
     cdef:
-        const uint8_t* name = answer_key(answer) + KEY_PREFIX
-        size_t length = answer.key_length - KEY_PREFIX
-        size_t at = 0
-    if not purging.length or purging.qtype >= 0 and get16(answer_key(answer) + 4) != purging.qtype:
-        return False
-    if purging.below:
-        while length - at > purging.length:
-            at += 1 + name[at]
-    return length - at == purging.length and memcmp(name + at, purging.name, purging.length) == 0
+        Query narrowed = query[0]
+        const Answer* answer
+        int32_t source = source_prefix(query)
+        int32_t prefix
+        const uint64_t* word
+    for prefix in range(source, -1 if not source else 0, -1):
+        word = &index.subnets[0 if query.wire[query.subnet + 5] < 2 else 1 + prefix // 64]
+        if not peek(word) >> prefix % 64 & 1:
+            continue
+        set_subnet(&narrowed, <uint8_t> prefix)
+        hash_key(&narrowed, &index.secret)
+        answer = find_key(index, narrowed.key, narrowed.key_length, narrowed.hash)
+        if answer != NULL and (prefix == source or answer.scope <= prefix):
+            return answer
+    if not source:
+        return NULL
+    drop_subnet(&narrowed)
+    hash_key(&narrowed, &index.secret)
+    answer = find_key(index, narrowed.key, narrowed.key_length, narrowed.hash)
+    return answer if answer != NULL and answer.everybody else NULL

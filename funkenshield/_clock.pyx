@@ -18,10 +18,10 @@ cdef uint64_t _read(int which) noexcept nogil:
 
 @cython.final
 cdef class Clock:
-    """Time since this clock was made, which starts one hour in so that a subtraction never wraps."""
+    """Time since this clock was made, which starts thirty days in, so that there is a time for what is older."""
 
     def __cinit__(self) -> None:
-        self.start = _read(CLOCK_MONOTONIC) - <uint64_t> 3600 * NANOSECONDS
+        self.start = _read(CLOCK_MONOTONIC) - <uint64_t> 30 * 86400 * NANOSECONDS
 
     cdef uint64_t now(self) noexcept nogil:
         return _read(CLOCK_MONOTONIC) - self.start + peek(&self.moved)

@@ -9,25 +9,26 @@ no lock, and blocks on nothing but its sockets.
 
 cimport cython
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.unistd cimport close, write
 
-from ._answer cimport Manner
 from ._atomic cimport bump
 from ._cache cimport Cache, Reader, enter, leave
-from ._clock cimport Clock, ticks
-from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
+from ._clock cimport NANOSECONDS, Clock, ticks
+from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams, ip_of
 from ._epoll cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
     eventfd
 )
 from ._inflight cimport Inflight
-from ._outbox cimport Client
-from ._outcome cimport DROP, REPLY, Outcome, Tally, answer, meet, tally_as_dict
+from ._outbox cimport NOBODY, Client
+from ._outcome cimport (
+    DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Sender, Tally, answer, meet, tally_as_dict
+)
 from ._ring cimport Ring, ring_publish, ring_reserve
-from ._wire cimport OPCODE, QR, RD, UNANSWERABLE, Query, Verdict, cut
+from ._wire cimport OPCODE, QR, RD, UNANSWERABLE, Extra, Query, Verdict, cut
 
 cdef enum:
     LISTENERS_MAX = 64
@@ -48,6 +49,7 @@ cdef class Worker:
     cdef:
         readonly Cache cache
         readonly Inflight inflight
+        Reception reception
         Clock clock
         Reader* reader
         Ring* ring
@@ -64,6 +66,7 @@ cdef class Worker:
         self.epoll_fd = self.stop_fd = -1
         self.cache = cache
         self.inflight = inflight
+        self.reception = inflight.reception
         self.clock = cache.clock
         self.inbox = Datagrams(QUERY_MAX)
         self.outbox = Datagrams(REPLY_MAX)
@@ -138,30 +141,33 @@ cdef class Worker:
             int fd = self.sockets[listener]
             int32_t count = self.inbox.receive(fd)
             uint64_t now = self.clock.now()
-            Manner manner = self.cache.manner
+            const House* house = &self.reception.house
+            uint16_t payload = house.index.policies.manner.payload
+            Sender sender
             int32_t replies = 0
             int32_t sent, i
             size_t length
             Outcome outcome
         if count <= 0:
             return 0
-        enter(&self.cache.index, self.reader)
+        sender.datagram = True
+        sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
+        enter(house.index, self.reader)
         for i in range(count):
-            self.verdicts[i] = meet(&self.cache.index, &self.queries[i], self.inbox.buffer(i),
-                                    self.inbox.headers[i].msg_len)
+            self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
         for i in range(count):
+            sender.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &sender.octets)
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
-                outcome = self._send_to_tcp(i, self.outbox.buffer(replies), &manner, &length)
+                outcome = self._send_to_tcp(i, self.outbox.buffer(replies), payload, &length)
             else:
-                outcome = answer(&self.cache.index, &self.queries[i], self.verdicts[i],
-                                 self.outbox.buffer(replies), min(self.queries[i].payload, manner.payload),
-                                 &manner, ticks(now), &self.tally, &length)
-            if outcome == REPLY:
+                outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, self.outbox.buffer(replies),
+                                 min(self.queries[i].payload, payload), ticks(now), &self.tally, &length)
+            if outcome == REPLY or outcome == REPLY_AND_ASK:
                 self.outbox.put(replies, self.outbox.buffer(replies), length)
                 self.outbox.answer_to(replies, self.inbox, i)
                 replies += 1
-            elif outcome != DROP:
-                self._hand_over(listener, i, now)
+            if outcome != REPLY and outcome != DROP:
+                self._hand_over(listener, i, outcome != REPLY_AND_ASK, now)
         leave(self.reader)
         if replies:
             sent = self.outbox.send(fd, replies)
@@ -170,8 +176,8 @@ cdef class Worker:
             self.inflight.wake()
         return count
 
-    cdef void _hand_over(self, int32_t listener, int32_t i, uint64_t now) noexcept nogil:
-        """Put a query into the ring, as it came; where that is full, the client must ask again."""
+    cdef void _hand_over(self, int32_t listener, int32_t i, bint waits, uint64_t now) noexcept nogil:
+        """Put a query into the ring, as it came; where that is full, the client, if he `waits`, must ask again."""
         cdef:
             uint32_t length = self.queries[i].length
             uint8_t* record = ring_reserve(self.ring, sizeof(Client) + length)
@@ -181,18 +187,20 @@ cdef class Worker:
             return
         client.arrived = now
         client.stream = 0
-        client.fd = self.answer_from[listener]
+        client.fd = self.answer_from[listener] if waits else NOBODY
         self.inbox.get_peer(i, &client.peer)
         memcpy(record + sizeof(Client), self.queries[i].wire, length)
 
-    cdef Outcome _send_to_tcp(self, int32_t i, uint8_t* out, const Manner* manner,
-                              size_t* length) noexcept nogil:
+    cdef Outcome _send_to_tcp(self, int32_t i, uint8_t* out, uint16_t payload, size_t* length) noexcept nogil:
         """Answer a query that is longer than its buffer with TC=1: over TCP there is room."""
-        cdef Query* query = &self.queries[i]
+        cdef:
+            Query* query = &self.queries[i]
+            Extra none
+        none.length = 0
         bump(&self.tally.queries, 1)
         bump(&self.tally.oversized, 1)
         if self.verdicts[i] == UNANSWERABLE:
             return DROP
         query.opt = 0  # it may have been cut off
-        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), manner.payload, 0, 0)
+        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), payload, 0, 0, &none)
         return REPLY

@@ -8,10 +8,14 @@ from ._datagrams cimport BATCH, Datagrams, Peer
 cdef enum:
     UDP_MAX = 4096                 # octets of the largest answer over UDP
 
+cdef enum:                         # instead of a descriptor
+    STREAM = -1
+    NOBODY = -2                    # a refresh: nobody waits for it
+
 cdef struct Client:                # who asked, and how to answer
     uint64_t arrived               # nanoseconds
-    uint64_t stream                # whose connection, where `fd` is -1
-    int32_t fd                     # the UDP socket to answer from; -1: a stream
+    uint64_t stream                # whose connection, where `fd` is STREAM
+    int32_t fd                     # the UDP socket to answer from
     Peer peer
 
 

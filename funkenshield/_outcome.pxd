@@ -1,23 +1,40 @@
 """One query, one outcome: what becomes of a query, the same for every transport."""
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from ._answer cimport Manner
-from ._cache cimport Index
-from ._wire cimport Query, Verdict
+from ._cache cimport Cache, Index
+from ._cookies cimport Cookies
+from ._wire cimport Extra, Query, Verdict
 
 cdef enum Outcome:
     REPLY                          # it is written; send it
+    REPLY_AND_ASK                  # it is written; send it, and have the upstream asked for a fresher one
     MISS                           # nobody here knows; ask the upstream, and remember
     PASS_ON                        # only the upstream can say; ask it, and forget
     DROP                           # no answer at all
 
+cdef struct House:                 # what holds for every query
+    const Index* index
+    uint64_t cookies               # the address of the rules in force
+    uint8_t minimal_any            # ANY is answered here (RFC 8482)
+
+cdef struct Sender:                # where a query came from
+    const uint8_t* address         # the client's, in network order; not owned
+    uint8_t octets                 # of the address: 4 or 16
+    uint8_t datagram               # by UDP, whose source can be forged
+    uint32_t wall                  # when, seconds since 1970
+
 cdef struct Tally:                 # counters with one writer
     uint64_t queries
     uint64_t hits
+    uint64_t stale                 # hits with an answer past its time
+    uint64_t refreshes             # hits that had the upstream asked again
     uint64_t misses
     uint64_t passed_on
     uint64_t malformed             # answered FORMERR
+    uint64_t bad_cookies           # answered BADCOOKIE
+    uint64_t minimal               # ANY, answered here
     uint64_t short_datagrams       # dropped: no header
     uint64_t responses             # dropped: QR=1
     uint64_t truncated             # hits that were cut with TC=1
@@ -26,7 +43,17 @@ cdef struct Tally:                 # counters with one writer
     uint64_t oversized             # queries longer than a buffer, sent to TCP
 
 
-cdef Verdict meet(const Index* index, Query* query, const uint8_t* wire, size_t length) noexcept nogil
-cdef Outcome answer(const Index* index, const Query* query, Verdict verdict, uint8_t* out, size_t limit,
-                    const Manner* manner, uint32_t now, Tally* tally, size_t* length) noexcept nogil
+cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil
+cdef Outcome answer(const House* house, const Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
+                    size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
+cdef void own_cookie(const House* house, Extra* extra, const uint8_t* client_cookie,
+                     const Sender* sender) noexcept nogil
 cdef dict tally_as_dict(const Tally* tally)
+
+
+@cython.final
+cdef class Reception:
+    cdef:
+        readonly Cache cache
+        House house
+        Cookies[2] cookies         # in force, and to be

@@ -6,7 +6,7 @@ from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ._random cimport Randomness
 
 cdef enum:
-    SOCKETS_MAX = 1024
+    SOCKETS_MAX = 8192
     SOCKETS_EACH = 64              # at most, of one upstream, that get new queries
     UPSTREAMS_MAX = 256
     CHAINS = 256                   # in which a socket keeps its attempts, by ID

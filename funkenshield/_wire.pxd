@@ -16,9 +16,11 @@ cdef enum:
     OPT_FIXED = 11                 # octets of an OPT record without options
     QUESTION_MAX = NAME_MAX + 4
     KEY_PREFIX = 8                 # flags, EDNS flags, type, class
-    KEY_MAX = KEY_PREFIX + NAME_MAX
+    SUBNET_MAX = 2 + 16            # family, prefix length and address, behind the name in a key
+    KEY_MAX = KEY_PREFIX + NAME_MAX + SUBNET_MAX
     MESSAGE_MAX = 65535
     UDP_PLAIN = 512                # octets of a UDP message without EDNS (RFC 1035 4.2.1)
+    EXTRA_MAX = 96                 # octets of EDNS options for one client alone
 
 cdef enum:  # the header's flags
     QR = 0x8000
@@ -35,9 +37,14 @@ cdef enum:  # EDNS flags
     DO = 0x8000
     CO = 0x4000
 
-cdef enum:  # record types that are treated in a way of their own
+cdef enum:  # flags of a key, where a query's header has the opcode, which is QUERY
+    WITH_OPT = 0x0800
+    WITH_SUBNET = 0x1000
+
+cdef enum:  # record types and classes that are treated in a way of their own
     NS = 2
     SOA = 6
+    HINFO = 13
     OPT = 41
     RRSIG = 46
     A = 1
@@ -46,6 +53,8 @@ cdef enum:  # record types that are treated in a way of their own
     TSIG = 250
     IXFR = 251
     AXFR = 252
+    ANY = 255
+    CHAOS = 3                      # a class
 
 cdef enum:  # response codes
     NOERROR = 0
@@ -60,10 +69,17 @@ cdef enum:  # EDNS options
     DAU = 5
     DHU = 6
     N3U = 7
+    SUBNET = 8
     COOKIE = 10
     KEEPALIVE = 11
     PADDING = 12
     EDE = 15
+
+cdef enum:  # extended errors (RFC 8914)
+    STALE_ANSWER = 3
+    STALE_NXDOMAIN = 19
+    NO_REACHABLE_AUTHORITY = 22
+    NETWORK_ERROR = 23
 
 cdef enum Verdict:
     PLAIN          # one question that a cache may answer: its key is set
@@ -83,9 +99,15 @@ cdef struct Query:
     uint16_t payload         # the UDP payload size of the OPT record
     uint16_t edns_flags
     uint16_t cookie          # octets of the COOKIE option, code and length included; 0: none
+    uint16_t cookie_at       # where that option starts
+    uint16_t subnet          # where the CLIENT-SUBNET option starts; 0: there is none (RFC 7871)
     uint64_t hash            # of the key; set by `hash_key`
     uint16_t key_length
     uint8_t key[KEY_MAX + 1]
+
+cdef struct Extra:           # EDNS options for one client alone
+    uint16_t length
+    uint8_t octets[EXTRA_MAX]
 
 
 cdef inline uint16_t get16(const uint8_t* at) noexcept nogil:
@@ -118,6 +140,19 @@ cdef inline uint16_t message_flags(const uint8_t* wire) noexcept nogil:
     return get16(wire + 2)
 
 
+cdef inline size_t name_size(const uint8_t* name) noexcept nogil:
+    """Return the octets of a name without pointers. Caller must ensure that it is whole."""
+    cdef size_t at = 0
+    while name[at]:
+        at += 1 + name[at]
+    return at + 1
+
+
+cdef inline uint8_t source_prefix(const Query* query) noexcept nogil:
+    """Return the SOURCE PREFIX-LENGTH of the CLIENT-SUBNET option. Caller must ensure that there is one."""
+    return query.wire[query.subnet + 6]
+
+
 cdef inline uint8_t fold(uint8_t c) noexcept nogil:
     """Return the octet in lower case: ASCII only (RFC 4343)."""
     return c + ((<uint8_t> (c - 65) < 26) << 5)
@@ -139,8 +174,13 @@ cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept n
 cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
                     uint16_t options) noexcept nogil
-cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil
-cdef size_t put_error(uint8_t* out, const Query* query, uint8_t rcode, uint16_t payload,
-                      int32_t ede) noexcept nogil
+cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload,
+                        bint with_cookie) noexcept nogil
+cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
+cdef void drop_subnet(Query* query) noexcept nogil
+cdef void add_error(Extra* extra, uint16_t code) noexcept nogil
+cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
+                      const Extra* extra) noexcept nogil
+cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const Extra* extra) noexcept nogil
 cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
-                uint16_t edns_flags) noexcept nogil
+                uint16_t edns_flags, const Extra* extra) noexcept nogil

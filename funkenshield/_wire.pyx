@@ -99,6 +99,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.opt = 0
     query.options = 0
     query.cookie = 0
+    query.subnet = 0
     query.edns_flags = 0
     query.payload = UDP_PLAIN
     if length < HEADER:
@@ -225,27 +226,72 @@ cdef Verdict _parse_options(Query* query) noexcept nogil:
             if query.cookie or not (size == 8 or 16 <= size <= 40):
                 verdict = SPECIAL
             query.cookie = 4 + size
+            query.cookie_at = <uint16_t> (option - query.wire)
+        elif code == SUBNET:
+            if query.subnet or not _is_subnet(option + 4, size):
+                verdict = SPECIAL
+            query.subnet = <uint16_t> (option - query.wire)
         elif not (code == PADDING or code == KEEPALIVE or DAU <= code <= N3U):
             verdict = SPECIAL
         option += 4 + size
     return verdict
 
 
-cdef void _set_key(Query* query) noexcept nogil:
-    """Write what tells two questions apart: flags, EDNS flags, type, class, and the name in lower case.
+cdef bint _is_subnet(const uint8_t* value, uint16_t size) noexcept nogil:
+    """Tell whether a CLIENT-SUBNET option is one that a query may have (RFC 7871 6): no scope, no odd bits."""
+    cdef:
+        uint16_t family
+        uint8_t prefix
+    if size < 4 or value[3]:
+        return False
+    family = get16(value)
+    prefix = value[2]
+    if prefix > (32 if family == 1 else 128 if family == 2 else 0) or size != 4 + (prefix + 7) // 8:
+        return False
+    return not prefix % 8 or not <uint8_t> (value[size - 1] << prefix % 8)
 
-    The opcode's bits of the flags are free here (it is QUERY), so one of them says "OPT present".
+
+cdef void _set_key(Query* query) noexcept nogil:
+    """Write what tells two questions apart: flags, EDNS flags, type, class, name in lower case, client subnet.
+
+    The opcode's bits of the flags are free here (it is QUERY): they say whether there are OPT and subnet.
     """
     cdef:
         const uint8_t* name = query.wire + HEADER
         size_t i, octets = query.question - 4
-    set16(query.key, query.flags | (0x0800 if query.opt else 0))
+    set16(query.key, query.flags | (WITH_OPT if query.opt else 0))
     set16(query.key + 2, query.edns_flags)
     set16(query.key + 4, query.qtype)
     set16(query.key + 6, query.qclass)
     for i in range(octets):  # length octets are below 64: folding leaves them alone
         query.key[KEY_PREFIX + i] = fold(name[i])
     query.key_length = <uint16_t> (KEY_PREFIX + octets)
+    if query.subnet:
+        set_subnet(query, source_prefix(query))
+
+
+cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil:
+    """Let the key be that of the client's first `prefix` bits, at most as many as the query tells.
+
+    The hash is the caller's to renew. Caller must ensure that the query has a CLIENT-SUBNET option.
+    """
+    cdef:
+        const uint8_t* option = query.wire + query.subnet
+        size_t at = KEY_PREFIX + query.question - 4
+        size_t octets = (prefix + 7) // 8
+    set16(query.key, get16(query.key) | WITH_SUBNET)
+    query.key[at] = option[5]
+    query.key[at + 1] = prefix
+    memcpy(query.key + at + 2, option + 8, octets)
+    if prefix % 8:
+        query.key[at + 1 + octets] &= <uint8_t> (0xff00 >> prefix % 8)
+    query.key_length = <uint16_t> (at + 2 + octets)
+
+
+cdef void drop_subnet(Query* query) noexcept nogil:
+    """Let the key be that of everybody, wherever he is."""
+    set16(query.key, get16(query.key) & ~WITH_SUBNET)
+    query.key_length = KEY_PREFIX + query.question - 4
 
 
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil:
@@ -267,10 +313,12 @@ cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t
     return OPT_FIXED
 
 
-cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil:
+cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload,
+                        bint with_cookie) noexcept nogil:
     """Write a PLAIN query as it goes upstream; return its octets, or 0 where it needs more than `room`.
 
-    The payload size is ours, PADDING and KEEPALIVE end here (RFC 7830, 7828), all else is the client's.
+    The payload size is ours, PADDING and KEEPALIVE end here (RFC 7830, 7828), and so does COOKIE where it
+    is ours to check; all else is the client's.
     """
     cdef:
         size_t at = HEADER + query.question
@@ -286,7 +334,7 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
         while option < end:
             code = get16(option)
             size = 4 + get16(option + 2)
-            if code != PADDING and code != KEEPALIVE:
+            if code != PADDING and code != KEEPALIVE and (with_cookie or code != COOKIE):
                 memcpy(out + at, option, size)
                 at += size
             option += size
@@ -294,30 +342,61 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
     return at
 
 
-cdef size_t put_error(uint8_t* out, const Query* query, uint8_t rcode, uint16_t payload,
-                      int32_t ede) noexcept nogil:
-    """Write an error of our own: header, question if one was read, OPT if one was asked for.
+cdef void add_error(Extra* extra, uint16_t code) noexcept nogil:
+    """Add an extended error (RFC 8914)."""
+    set16(extra.octets + extra.length, EDE)
+    set16(extra.octets + extra.length + 2, 2)
+    set16(extra.octets + extra.length + 4, code)
+    extra.length += 6
 
-    `ede` is an extended error (RFC 8914), or -1 for none. Needs HEADER + QUESTION_MAX + OPT_FIXED + 6.
-    """
-    cdef size_t at = HEADER + query.question
-    memcpy(out, query.wire, at)
-    set16(out + 2, QR | (query.flags & (OPCODE | RD | CD)) | rcode)
+
+cdef size_t _put_own(uint8_t* out, const Query* query, uint16_t rcode, uint16_t answers) noexcept nogil:
+    """Write header and question of a response of our own; return its octets so far."""
+    memcpy(out, query.wire, HEADER + query.question)
+    set16(out + 2, QR | (query.flags & (OPCODE | RD | CD)) | (rcode & RCODE))
     set16(out + 4, 1 if query.question else 0)
-    set32(out + 6, 0)
+    set16(out + 6, answers)
+    set16(out + 8, 0)
     set16(out + 10, 1 if query.opt else 0)
-    if query.opt:
-        at += put_opt(out + at, payload, 0, query.edns_flags & DO, 6 if ede >= 0 else 0)
-        if ede >= 0:
-            set16(out + at, EDE)
-            set16(out + at + 2, 2)
-            set16(out + at + 4, <uint16_t> ede)
-            at += 6
-    return at
+    return HEADER + query.question
+
+
+cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
+                         const Extra* extra) noexcept nogil:
+    """Write the OPT of a response of our own, where the query has one; return its octets."""
+    cdef size_t at
+    if not query.opt:
+        return 0
+    at = put_opt(out, payload, <uint8_t> (rcode >> 4), query.edns_flags & DO, extra.length)
+    memcpy(out + at, extra.octets, extra.length)
+    return at + extra.length
+
+
+cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
+                      const Extra* extra) noexcept nogil:
+    """Write a response of our own without records: header, question if one was read, OPT if one was asked for.
+
+    Needs HEADER + QUESTION_MAX + OPT_FIXED + EXTRA_MAX.
+    """
+    cdef size_t at = _put_own(out, query, rcode, 0)
+    return at + _put_own_opt(out + at, query, rcode, payload, extra)
+
+
+cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const Extra* extra) noexcept nogil:
+    """Write the one answer to all questions for ANY: HINFO "RFC8482" "" (RFC 8482 4.2). Needs 21 octets more."""
+    cdef size_t at = _put_own(out, query, NOERROR, 1)
+    set16(out + at, 0xc000 + HEADER)
+    set16(out + at + 2, HINFO)
+    set16(out + at + 4, query.qclass)
+    set32(out + at + 6, 3600)
+    set16(out + at + 10, 9)
+    memcpy(out + at + 12, b"\x07RFC8482\x00", 9)
+    at += 21
+    return at + _put_own_opt(out + at, query, NOERROR, payload, extra)
 
 
 cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
-                uint16_t edns_flags) noexcept nogil:
+                uint16_t edns_flags, const Extra* extra) noexcept nogil:
     """Write an answer that is too large for its client: TC=1, question and OPT only."""
     cdef size_t at = HEADER + query.question
     memcpy(out, query.wire, at)
@@ -326,7 +405,9 @@ cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t paylo
     set32(out + 6, 0)
     set16(out + 10, 1 if query.opt else 0)
     if query.opt:
-        at += put_opt(out + at, payload, rcode_high, edns_flags, 0)
+        at += put_opt(out + at, payload, rcode_high, edns_flags, extra.length)
+        memcpy(out + at, extra.octets, extra.length)
+        at += extra.length
     return at
 
 
@@ -366,7 +447,9 @@ def error_response(bytes query not None, uint8_t rcode) -> bytes:
     """
     cdef:
         Query parsed
-        uint8_t[HEADER + QUESTION_MAX + OPT_FIXED + 6] out
+        Extra none
+        uint8_t[HEADER + QUESTION_MAX + OPT_FIXED] out
+    none.length = 0
     if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) == UNANSWERABLE:
         raise ValueError("nobody answers that")
-    return (<char*> out)[:put_error(out, &parsed, rcode, UDP_PLAIN, -1)]
+    return (<char*> out)[:put_error(out, &parsed, rcode, UDP_PLAIN, &none)]

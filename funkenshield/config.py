@@ -4,15 +4,17 @@ TOML in, a frozen `Config` out, or a ConfigError that names file, key, what is w
 allowed. Nobody else reads files or flags; `reference` writes the documentation page from what stands here.
 """
 
+import inspect
 import ipaddress
 import os
 import re
 import tomllib
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
@@ -69,6 +71,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def parse_zone(text: object) -> str:
+    """Return a zone's name as an absolute one in lower case; ValueError where it is none."""
+    from .names import name_from_wire, name_to_wire
+
+    return name_from_wire(name_to_wire(text if isinstance(text, str) else ""))
+
+
+def parse_prefix(value: object) -> IPv4Network | IPv6Network:
+    """Return the network that `192.0.2.0/24` stands for, or one address; ValueError where it is none."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    return ipaddress.ip_network(value if isinstance(value, str) else "")
+
+
+PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]
+
+
 class CacheSection(Section):
     """What is kept."""
 
@@ -76,6 +95,12 @@ class CacheSection(Section):
         64 << 20, ge=4 << 20, le=1 << 40, description="Memory for answers, index included. Restart to change.",
         json_schema_extra={"unit": "octets"},
     )  # fmt: skip
+    snapshot: str = Field("", description="File that the cache is kept in while the daemon is down. Restart to change.")
+    snapshot_interval: float = Field(300.0, ge=1, le=86400, json_schema_extra={"unit": "s"},
+                                     description="The file is written so often, and at the end."
+                                                 " Restart to change.")  # fmt: skip
+    prefetch: bool = Field(True, description="Ask again for what is in use, in the last tenth of its life.")
+    nxdomain_cut: bool = Field(False, description="A name that does not exist has none below it (RFC 8020).")
 
 
 class TtlSection(Section):
@@ -92,6 +117,44 @@ class TtlSection(Section):
     on_wire: Literal["age", "keep"] = Field(
         "age", description='`"age"` counts TTLs down; `"keep"` sends them as the authoritative server set them.'
     )
+
+
+class StaleSection(Section):
+    """Answers past their time (RFC 8767)."""
+
+    mode: Literal["off", "on-failure", "immediate"] = Field(
+        "on-failure",
+        description='`"on-failure"` serves them where a refresh fails or takes too long, `"immediate"` at once, with'
+                    " the refresh behind it.",
+    )  # fmt: skip
+    max: int = Field(86400, ge=1, le=604800, description="How long past its time an answer may serve.",
+                     json_schema_extra={"unit": "s"})  # fmt: skip
+    ttl: int = Field(30, ge=1, le=3600, description="The TTL that they are served with.",
+                     json_schema_extra={"unit": "s"})  # fmt: skip
+    client_timer: float = Field(1.8, ge=0.01, le=30, json_schema_extra={"unit": "s"},
+                                description="So long a client waits for a refresh.")  # fmt: skip
+    recheck: float = Field(30.0, ge=1, le=3600, json_schema_extra={"unit": "s"},
+                           description="So long a failed refresh is not tried again.")  # fmt: skip
+
+
+class CookiesSection(Section):
+    """DNS cookies (RFC 7873, 9018)."""
+
+    mode: Literal["pass", "serve"] = Field(
+        "pass", description='`"pass"` leaves them to the upstream; `"serve"` makes the shield the server.'
+    )
+    secrets: str = Field(
+        "", description="File with a secret of 32 hexadecimal digits a line; the first makes cookies, all are known."
+                        " Read again when it changes. None: a random one for each start.",
+    )  # fmt: skip
+    require: bool = Field(False, description="Over UDP, answer BADCOOKIE to a cookie that is not ours.")
+
+
+class IdentitySection(Section):
+    """Answers of class CHAOS about the shield itself; an empty one leaves the question to the upstream."""
+
+    server: str = Field("", max_length=100, description="TXT of `id.server` and `hostname.bind`.")
+    version: str = Field("", max_length=100, description="TXT of `version.server` and `version.bind`.")
 
 
 class UdpSection(Section):
@@ -126,6 +189,10 @@ class ForwardSection(Section):
                             json_schema_extra={"unit": "s"})  # fmt: skip
     tries: int = Field(2, ge=1, le=4, description="How often a query is sent over UDP, in all.")
     open: int = Field(32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change.")
+    open_zone: int = Field(
+        8192, ge=1, le=1 << 22, description="Of these, for one zone; a name without a `[[zones]]` of its own counts for"
+                                            " its last two labels.",
+    )  # fmt: skip
     passed_on: int = Field(512, ge=1, le=65535,
                            description="Queries that are never cached (updates, notifies, ...), at once.")  # fmt: skip
     transfers: int = Field(16, ge=1, le=65535, description="Zone transfers at once.")
@@ -169,6 +236,31 @@ class ControlSection(Section):
     )  # fmt: skip
 
 
+class ZoneSection(Section):
+    """A zone with settings of its own; the longest one that a name is in counts. A new or removed one starts empty.
+
+    `[zones.ttl]` and `[zones.stale]` take the keys of `[ttl]` and `[stale]`; what they leave out is as it is there.
+    """
+
+    name: Annotated[str, BeforeValidator(parse_zone)] = Field(description="Its name, such as `example.com`.")
+    upstreams: tuple[EndpointField, ...] | None = Field(
+        None, min_length=1, max_length=64, strict=False, description="Its nameservers; none: those at the top."
+    )
+    open: int | None = Field(None, ge=1, le=1 << 22, description="Clients that wait, in place of `forward.open_zone`.")
+    notify: tuple[PrefixField, ...] | None = Field(
+        None, strict=False, description="Whose NOTIFY has it refreshed, in place of `notify` at the top."
+    )
+    watch: bool = Field(False, description="Ask for the serial of its SOA; a change purges it.")
+    watch_interval: float = Field(60.0, ge=0.1, le=86400, description="So often.", json_schema_extra={"unit": "s"})
+    watch_jitter: float = Field(0.1, ge=0, le=0.9, description="More or less, as a share of the interval.")
+    nxdomain_cut: bool | None = Field(None, description="In place of `cache.nxdomain_cut`.")
+    nsec: Literal["off", "trust"] = Field(
+        "off", description='`"trust"`: deny what lies between NSEC records that were seen (RFC 8198).'
+    )
+    ttl: TtlSection = Field(TtlSection(), description="What differs from `[ttl]`.")
+    stale: StaleSection = Field(StaleSection(), description="What differs from `[stale]`.")
+
+
 class Config(Section):
     """Everything an operator can say."""
 
@@ -184,17 +276,62 @@ class Config(Section):
     user: str = Field("", description="Become this user once the sockets are bound. Restart to change.")
     drain: float = Field(3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
                          description="At the end, clients that wait for an upstream are given so long.")  # fmt: skip
+    any: Literal["pass", "minimal"] = Field(
+        "pass", description='`"minimal"` answers questions for ANY here, with one HINFO record (RFC 8482).'
+    )
+    notify: tuple[PrefixField, ...] = Field(
+        (), strict=False,
+        description="Addresses or prefixes whose NOTIFY for a zone has its answers refreshed at next use.",
+    )  # fmt: skip
+    shuffle: bool = Field(False, description="Rotate the addresses of an answer, from answer to answer.")
     cache: CacheSection = CacheSection()
     ttl: TtlSection = TtlSection()
+    stale: StaleSection = StaleSection()
+    cookies: CookiesSection = CookiesSection()
+    identity: IdentitySection = IdentitySection()
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
     forward: ForwardSection = ForwardSection()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = Field(default_factory=ControlSection)
+    zones: tuple[ZoneSection, ...] = Field((), max_length=4000, strict=False)
+
+    @field_validator("zones")
+    @classmethod
+    def _names_once(cls, zones: tuple[ZoneSection, ...]) -> tuple[ZoneSection, ...]:
+        names = [zone.name for zone in zones]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than once: {', '.join(twice)}")
+        return zones
+
+    def ttl_of(self, zone: ZoneSection) -> TtlSection:
+        """Return how long the answers of a zone are held."""
+        return self.ttl.model_copy(update=_given(zone.ttl))
+
+    def stale_of(self, zone: ZoneSection) -> StaleSection:
+        """Return when the answers of a zone serve past their time."""
+        return self.stale.model_copy(update=_given(zone.stale))
 
 
-RESTART = ("listen", "workers", "user", "cache", "control", "metrics", "forward.open", "udp.receive_buffer")
+def _given(section: Section) -> dict[str, Any]:
+    """Return what was said in a section, without its defaults."""
+    return {key: getattr(section, key) for key in section.model_fields_set}
+
+
+RESTART = (
+    "listen",
+    "workers",
+    "user",
+    "cache.memory",
+    "cache.snapshot",
+    "cache.snapshot_interval",
+    "control",
+    "metrics",
+    "forward.open",
+    "udp.receive_buffer",
+)
 
 
 def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
@@ -234,7 +371,7 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
         if mistake["type"] == "too_short" and any(other["loc"][:-1] == mistake["loc"] for other in found):
             continue  # items with mistakes of their own are not counted
         keys = [part for part in mistake["loc"] if isinstance(part, str)]
-        key = ".".join(keys)
+        key = _path(mistake["loc"])
         if mistake["type"] == "extra_forbidden":
             section = _field_at(keys[:-1])
             known = sorted(section.model_fields) if section else []
@@ -245,11 +382,24 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
             yield f"{key}: {re.sub('^Input', 'input', message)}{given}"
 
 
+def _path(loc: tuple[int | str, ...]) -> str:
+    """Return where a mistake is: keys, with the number of the table where there are several."""
+    path = ""
+    for at, part in enumerate(loc):
+        if isinstance(part, str):
+            path += f".{part}" if path else part
+        elif at + 1 < len(loc):
+            path += f"[{part}]"
+    return path
+
+
 def _field_at(keys: list[str]) -> type[BaseModel] | None:
     """Return the section that a path of keys leads to."""
     section: type[BaseModel] = Config
     for key in keys:
         kind = section.model_fields[key].annotation if key in section.model_fields else None
+        if get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return None
         section = kind
@@ -271,7 +421,9 @@ def reference() -> str:
     for name in Config.model_fields:
         section = _field_at([name])
         if section:
-            lines += ["", f"## `[{name}]`", "", (section.__doc__ or "").strip(), "", *_table(section.model_fields)]
+            heading = f"[[{name}]]" if name == "zones" else f"[{name}]"
+            fields = {key: field for key, field in section.model_fields.items() if not _field_at([name, key])}
+            lines += ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(fields)]
     return "\n".join([*lines, ""])
 
 
@@ -280,7 +432,7 @@ def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, field in fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        default = "see right" if field.default_factory else _show(field.default)
+        default = "see right" if field.default_factory else "required" if field.is_required() else _show(field.default)
         yield f"| `{name}` | {default} | {extra.get('unit', '')} | {_bounds(field)} | {field.description} |"
 
 

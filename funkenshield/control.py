@@ -1,7 +1,7 @@
 """The local control socket: one JSON request a line, one JSON response a line.
 
 {"command": "stats"}                                          -> {"ok": true, "stats": {...}}
-{"command": "purge", "name": "example.com", "below": true}    -> {"ok": true, "purged": 17}
+{"command": "purge", "name": "example.com", "below": true}    -> {"ok": true}
 anything else                                                 -> {"ok": false, "error": "..."}
 """
 

@@ -51,7 +51,7 @@ class CookieSecrets:
 
     def __init__(self, path: Path | None) -> None:
         """Read the file, or draw one secret if there is none; raises ConfigError where the file is wrong."""
-        self._path = path
+        self.path = path
         self._seen = self._look()
         self._secrets = (os.urandom(16),) if path is None else load_secrets(path)
 
@@ -62,11 +62,11 @@ class CookieSecrets:
     def refresh(self) -> bool:
         """Look at the file; tell whether there are other secrets now. A wrong file is warned of once, and ignored."""
         seen = self._look()
-        if self._path is None or seen == self._seen:
+        if self.path is None or seen == self._seen:
             return False
         self._seen = seen
         try:
-            secrets = load_secrets(self._path)
+            secrets = load_secrets(self.path)
         except ConfigError as error:
             log.warning("%s; the cookie secrets stay as they were", error)
             return False
@@ -76,10 +76,10 @@ class CookieSecrets:
 
     def _look(self) -> tuple[int, int, int] | None:
         """Return what tells one version of the file from the next; None where there is none."""
-        if self._path is None:
+        if self.path is None:
             return None
         try:
-            status = self._path.stat()
+            status = self.path.stat()
         except OSError:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns

@@ -13,26 +13,31 @@ import pwd
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from . import control, listeners
+from . import control, identity, listeners, snapshot, zones
 from ._cache import Cache
 from ._clock import Clock
 from ._fastpath import Worker
 from ._inflight import Inflight
+from ._shelf import Shelf
 from .config import RESTART, Config
+from .cookies import CookieSecrets
 from .errors import ConfigError, FunkenShieldError
 from .expiry import Expiry
 from .forwarder import Forwarder
 from .logs import set_up
+from .names import name_from_wire, name_to_wire
 from .purge import purge
 from .tcp import TcpServer
 from .upstreams import Upstreams
+from .watch import Watched, Watchers
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ class Daemon:
         self.reloads = 0
         self._born = self.clock.seconds()
         self._reread = reread
+        self._secrets: CookieSecrets | None = None
         self._stopping = asyncio.Event()
         count = config.workers or len(os.sched_getaffinity(0))
         with contextlib.ExitStack() as undo:
@@ -89,6 +95,8 @@ class Daemon:
         self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
         self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
         self.forwarder.write_to(self.tcp)
+        self.forwarder.notified = self._notified
+        self.watchers = Watchers(self._ask_for, self._changed)
 
     def _serve_metrics(self) -> Any:  # noqa: ANN401 - a WSGI server, whose module is loaded only where it is wanted
         if self.config.metrics.listen is None:
@@ -99,20 +107,36 @@ class Daemon:
             return metrics.serve(self.config.metrics.listen, self.snapshot)
 
     def configure(self, config: Config) -> None:
-        """Follow what can be changed while running: upstreams and limits; the cache stays."""
-        self.config = config
+        """Follow what can be changed while running: zones, upstreams and limits; the cache stays."""
+        path = Path(config.cookies.secrets) if config.cookies.secrets else None
+        secrets = self._secrets if self._secrets and self._secrets.path == path else CookieSecrets(path)
         set_up(config.log.level, config.log.format)
-        self.cache.set_policy(
-            shortest=config.ttl.min,
-            longest=config.ttl.max,
-            negative=config.ttl.negative_max,
-            failure=config.ttl.failure,
-            payload=config.udp.payload,
-            keep_ttl=config.ttl.on_wire == "keep",
-        )
-        self.upstreams.configure(config.upstreams, config.forward)
+        self._assigned = zones.assign(self.cache.zones, config)
+        self.upstreams.configure(self._assigned.groups, config.forward)
         self.forwarder.configure(config.forward)
+        self.forwarder.notifiers = self._assigned.notifiers
+        for name in self._assigned.changed:
+            self._purge(name)
         self.tcp.settings = config.tcp
+        if config.identity != self.config.identity:
+            for name in identity.ZONES:
+                self._purge(name)
+        self.inflight.consult(identity=self._identity(config))
+        self.inflight.reception.set_any(config.any == "minimal")
+        self._secrets = secrets
+        self._set_cookies(secrets, config)
+        self.config = config
+
+    def _identity(self, config: Config) -> Callable[[bytes], bytes | None] | None:
+        """Return who answers questions of class CHAOS, if the shield does."""
+        if not config.identity.server and not config.identity.version:
+            return None
+        return partial(identity.response, server=config.identity.server, version=config.identity.version)
+
+    def _set_cookies(self, secrets: CookieSecrets, config: Config) -> None:
+        self.inflight.reception.set_cookies(
+            secrets.current(), serve=config.cookies.mode == "serve", require=config.cookies.require
+        )
 
     def reload(self) -> None:
         """Read the configuration again; a wrong one is reported, and the old one stays."""
@@ -129,9 +153,14 @@ class Daemon:
                 if attrgetter(key)(new) != attrgetter(key)(self.config):
                     log.warning("%s changed: that takes a restart", key)
             kept = {key: getattr(self.config, key) for key in RESTART if "." not in key}
-            self.configure(new.model_copy(update=kept))
-            self.reloads += 1
-            log.info("reloaded")
+            try:
+                self.configure(new.model_copy(update=kept))
+            except ConfigError as error:
+                log.error("not reloaded: %s", error)
+            else:
+                self.watchers.configure(self._watched())
+                self.reloads += 1
+                log.info("reloaded")
         notify("READY=1")
 
     def stop(self) -> None:
@@ -142,6 +171,9 @@ class Daemon:
         """Serve until `stop`, or until SIGTERM or SIGINT comes."""
         loop = asyncio.get_running_loop()
         threads = [threading.Thread(target=worker.run, name=f"worker-{n}") for n, worker in enumerate(self.workers)]
+        shelf, kept = Shelf(self.cache), self.config.cache.snapshot and Path(self.config.cache.snapshot)
+        if kept:
+            self.watchers.restored = snapshot.read(shelf, kept) > 0
         with self._close, contextlib.suppress(asyncio.CancelledError):
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
             servers = [
@@ -149,9 +181,15 @@ class Daemon:
                 for opened in self._tcp
             ]
             controlled = await control.serve(self._control, self._handle)
-            tasks = [
-                loop.create_task(work) for work in (self._keep_house(), self.tcp.close_idle(), Expiry(self.cache).run())
+            self.watchers.configure(self._watched())
+            works: list[Coroutine[Any, Any, None]] = [
+                self._keep_house(),
+                self.tcp.close_idle(),
+                Expiry(self.cache).run(),
             ]
+            if kept:
+                works.append(snapshot.keep(shelf, kept, self.config.cache.snapshot_interval))
+            tasks = [loop.create_task(work) for work in works]
             for task in tasks:
                 task.add_done_callback(self._ended)
             with self._signals(loop):
@@ -174,9 +212,12 @@ class Daemon:
                 await self.forwarder.drain(self.config.drain)
             self.tcp.close()
             controlled.close()
+            self.watchers.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if kept:
+                await snapshot.write(shelf, kept)
             loop.remove_reader(self.inflight.fileno())
             self.upstreams.close()
             await asyncio.sleep(0)  # connections close on the loop's next turn
@@ -208,6 +249,34 @@ class Daemon:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             self.upstreams.keep_house()
+            if self._secrets and self._secrets.refresh():
+                self._set_cookies(self._secrets, self.config)
+
+    # ---------------------------------------------------------------- changes at the origin
+
+    def _watched(self) -> dict[str, Watched]:
+        """Return which zones are watched, and how."""
+        return {
+            zone.name: Watched(zone.watch_interval, zone.watch_jitter, zone.upstreams or self.config.upstreams)
+            for zone in self.config.zones
+            if zone.watch
+        }
+
+    async def _ask_for(self, zone: str, query: bytes) -> bytes:
+        number = self._assigned.numbers[zone]
+        return await self.forwarder.ask(number if number in self._assigned.groups else 0, query)
+
+    def _changed(self, zone: str) -> None:
+        self._purge(name_to_wire(zone))
+
+    def _purge(self, name: bytes) -> None:
+        """Take out a name and all below it."""
+        self.cache.purge(name, below=True)
+
+    def _notified(self, name: bytes) -> None:
+        """Let a zone's answers expire: it says that it has changed."""
+        self.cache.purge(name, below=True, let_expire=True)
+        self.watchers.poll_now(name_from_wire(name))
 
     async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer a request on the control socket."""
@@ -218,8 +287,8 @@ class Daemon:
                 qtype = options.get("type")
                 if qtype is not None and not isinstance(qtype, str):
                     raise FunkenShieldError("type is a text")
-                below = options.get("below") is True
-                return {"purged": await purge(self.cache, name, qtype, below=below)}
+                purge(self.cache, name, qtype, below=options.get("below") is True)
+                return {}
         raise FunkenShieldError("known commands: stats, purge (with name, and type or below)")
 
     def snapshot(self) -> dict[str, Any]:
@@ -233,9 +302,13 @@ class Daemon:
             "dropped_short": total["short"], "dropped_responses": total["responses"],
             "dropped_ring_full": total["ring_full"], "oversized": total["oversized"], "cut": total["cut"],
             "replies_lost": total["reply_lost"] + missed["send_failed"],
+            "stale": total["stale"], "refreshes": total["refreshes"], "rescued": missed["rescued"],
+            "minimal": total["minimal"], "bad_cookies": total["bad_cookies"],
+            "answered_here": missed["answered_here"], "crowded": missed["crowded"],
             "coalesced": missed["coalesced"], "failures": missed["failures"], "retried": missed["retried"],
             "truncated": missed["truncated"], "open": missed["open"],
             "refused": missed["refused"] + self.forwarder.passed_on_refused,
+            "purges": self.cache.purges_total,
             "entries": held["entries"], "cache_octets": held["octets"], "cache_memory": held["memory"],
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
             "purged": held["purged"], "no_room": held["no_room"],

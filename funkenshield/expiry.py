@@ -1,6 +1,6 @@
 """When answers that have expired leave the cache: a little at a time, never in anybody's way.
 
-No look-up depends on it, since each compares times itself; this only gives memory back.
+No look-up depends on it, since each compares times, and what was purged, itself; this only gives memory back.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from ._cache import Cache
 
 INTERVAL = 0.25  # seconds from one step to the next
 BUDGET = 0.004  # seconds that a step may take
+IN_FLIGHT = 60.0  # seconds after which nothing comes any more that was asked for before
 
 
 class Expiry:
@@ -20,6 +21,8 @@ class Expiry:
         self._cache = cache
         self._clock = clock
         self._next = 0
+        self._noted: tuple[int, float] | None = None
+        self._forgotten = 0
 
     def step(self, budget: float = BUDGET) -> int:
         """Retire what has expired, for `budget` seconds or once round; return how many answers that were."""
@@ -31,7 +34,21 @@ class Expiry:
             if self._clock() >= end:
                 break
         self._cache.collect()
+        self._forget_purges()
         return retired
+
+    def _forget_purges(self) -> None:
+        """Forget a purge once all that is stored, and all that was on its way, was held against it."""
+        now = self._clock()
+        if self._noted is None:
+            if self._cache.purges_total > self._forgotten:
+                self._noted = self._cache.purges_total, now
+            return
+        number, noted = self._noted
+        if now >= noted + IN_FLIGHT and self._cache.purges_settled >= number:
+            self._cache.forget_purges(number)
+            self._forgotten = number
+            self._noted = None
 
     async def run(self) -> None:
         """Step for ever."""

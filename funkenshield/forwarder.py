@@ -9,8 +9,10 @@ Python decides here, and `_inflight` carries. How an upstream is reached is in `
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
 from ._inflight import Inflight
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
 TICK = 0.016  # seconds; how finely time is told to open queries
 SERVFAIL, REFUSED = 2, 5
+NOTIFY = 4
 
 
 class Streams(Protocol):
@@ -50,7 +53,10 @@ class Forwarder:
 
     def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
         self.passed_on_refused = 0
+        self.notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]] = {0: ()}
+        self.notified: Callable[[bytes], None] = lambda name: None
         self._inflight = inflight
+        self._zones = inflight.cache.zones
         self._upstreams = upstreams
         self._streams: Streams  # given by `write_to`, before there are any
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,10 +93,10 @@ class Forwarder:
     def dispatch(self) -> None:
         """Decide for everything that waits for a decision."""
         inflight = self._inflight
-        if inflight.waiting_to_be_sent:
-            inflight.send(self._upstreams.choose().number)
-        for handle, query, truncated, left in inflight.take_carried():
-            self._start(self._carry(handle, query, truncated, left))
+        for group in inflight.groups_to_send():
+            inflight.send(group, self._upstreams.choose(group).number)
+        for handle, group, query, truncated, left in inflight.take_carried():
+            self._start(self._carry(handle, group, query, truncated, left))
         for client, query, stream in inflight.take_specials():
             self._admit_special(client, query, stream)
         self._write_streams()
@@ -101,8 +107,8 @@ class Forwarder:
         """Let open queries grow older, and send those that an upstream failed to answer to another."""
         self._ticking = None
         self._inflight.tick()
-        for tried in self._inflight.upstreams_that_failed():
-            self._inflight.resend(tried, self._upstreams.choose(but=tried).number)
+        for group, tried in self._inflight.groups_to_resend():
+            self._inflight.resend(group, tried, self._upstreams.choose(group, but=tried).number)
         self.dispatch()
 
     def _write_streams(self) -> None:
@@ -122,24 +128,24 @@ class Forwarder:
         if not task.cancelled() and task.exception() is not None:
             log.error("a query was lost: %r", task.exception())
 
-    async def _carry(self, handle: int, query: bytes, truncated: bytes | None, left: float) -> None:
+    async def _carry(self, handle: int, group: int, query: bytes, truncated: bytes | None, left: float) -> None:
         """Ask over TCP while `left` seconds last; the last resort is what came truncated over UDP, or SERVFAIL."""
         response = await self._first_to_answer(
-            lambda upstream: upstream.exchange_tcp(query, self._settings.connections), left
+            group, lambda upstream: upstream.exchange_tcp(query, self._settings.connections), left
         )
         if not any(self._inflight.resolve(handle, last) for last in (response, truncated) if last is not None):
             self._inflight.fail(handle)
         self.dispatch()
 
     async def _first_to_answer(
-        self, ask: Callable[[Upstream], Coroutine[Any, Any, bytes]], seconds: float
+        self, group: int, ask: Callable[[Upstream], Coroutine[Any, Any, bytes]], seconds: float
     ) -> bytes | None:
-        """Return the response of the first upstream that gives one, within so many seconds; None where none does."""
+        """Return the response of the first of a group that gives one, within so many seconds; None where none does."""
         tried = -1
         try:
             async with asyncio.timeout(seconds * 0.9):  # while the client still waits
                 for _ in range(self._settings.tries):
-                    upstream = self._upstreams.choose(but=tried)
+                    upstream = self._upstreams.choose(group, but=tried)
                     tried = upstream.number
                     try:
                         async with asyncio.timeout(self._settings.timeout):
@@ -152,38 +158,84 @@ class Forwarder:
 
     def _admit_special(self, client: bytes, query: bytes, stream: int) -> None:
         """Let a query through that is never cached, within the bounds; transfers, which last, have one of their own."""
-        transfer = stream > 0 and is_transfer(inspect_query(query))
+        found = inspect_query(query)
+        zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
+        group = zone if zone in self._upstreams.groups else 0
+        transfer = stream > 0 and is_transfer(found)
         if transfer and self._transferring < self._settings.transfers:
             self._transferring += 1
-            self._start(self._transfer(client, query, stream))
+            self._start(self._transfer(group, client, query, stream))
             return
         if not transfer and self._passing < self._settings.passed_on:
             self._passing += 1
-            self._start(self._pass_on(client, query, stream))
+            if found["opcode"] == NOTIFY and "qname" in found and self._heed(zone, found["qname"], client):
+                self._start(self._notify(group, client, query))
+            else:
+                self._start(self._pass_on(group, client, query, stream))
             return
         self.passed_on_refused += 1
         if stream or self._settings.overload == "refuse":
             self._inflight.reply(client, query, error_response(query, REFUSED))
 
-    async def _pass_on(self, client: bytes, query: bytes, stream: int) -> None:
+    def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
+        """Tell whether a NOTIFY comes from where it may; if so, what is stored of the zone is as good as old."""
+        source = ip_address(self._inflight.address_of(client))
+        if not any(source in prefix for prefix in self.notifiers.get(zone, self.notifiers[0])):
+            return False
+        self.notified(name.lower())
+        return True
+
+    async def _notify(self, group: int, client: bytes, query: bytes) -> None:
+        """Pass a NOTIFY on to every upstream of a group (RFC 1996); the first response is the client's."""
+        asked = [
+            asyncio.wait_for(upstream.exchange_udp(query), self._settings.deadline)
+            for upstream in self._upstreams.groups[group]
+        ]
+        response = None
+        try:
+            for first in asyncio.as_completed(asked):
+                with contextlib.suppress(OSError):
+                    received = await first
+                    if response is None:
+                        response = received
+                        self._inflight.reply(client, query, response)
+                        self._write_streams()
+            if response is None:
+                self._inflight.reply(client, query, error_response(query, SERVFAIL))
+        finally:
+            self._passing -= 1
+            self._write_streams()
+
+    async def ask(self, group: int, query: bytes) -> bytes:
+        """Return the response to a query of the shield's own, from the first of a group that gives one, in their order.
+
+        Raises OSError where none does.
+        """
+        for upstream in self._upstreams.groups.get(group, []):
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(self._settings.timeout):
+                    return await upstream.exchange_udp(query)
+        raise TimeoutError("no upstream answers")
+
+    async def _pass_on(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Pass on what only the upstream can answer; nothing of it is remembered."""
 
         def ask(upstream: Upstream) -> Coroutine[Any, Any, bytes]:
             return upstream.exchange_tcp(query, self._settings.connections) if stream else upstream.exchange_udp(query)
 
         try:
-            response = await self._first_to_answer(ask, self._settings.deadline)
+            response = await self._first_to_answer(group, ask, self._settings.deadline)
             self._inflight.reply(client, query, response or error_response(query, SERVFAIL))
         finally:
             self._passing -= 1
             self._write_streams()
 
-    async def _transfer(self, client: bytes, query: bytes, stream: int) -> None:
+    async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
         tried = -1
         try:
             for _ in range(self._settings.tries):
-                upstream = self._upstreams.choose(but=tried)
+                upstream = self._upstreams.choose(group, but=tried)
                 tried = upstream.number
                 if await self._transfer_from(upstream, client, query, stream):
                     return

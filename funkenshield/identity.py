@@ -16,9 +16,11 @@ import dns.rrset
 from ._wire import inspect_query
 
 PAYLOAD = 1232  # octets
+TTL = 60  # seconds: long enough that a flood of such questions is answered from the cache
 STRING_MAX = 255  # octets of a string in a TXT record
 
 SERVER_NAMES = {dns.name.from_text(name) for name in ("id.server.", "hostname.bind.")}
+ZONES = (b"\x04bind\0", b"\x06server\0")  # that the names are in
 VERSION_NAMES = {dns.name.from_text(name) for name in ("version.server.", "version.bind.")}
 
 
@@ -45,7 +47,7 @@ def response(query: bytes, *, server: str, version: str) -> bytes | None:
     if asked.edns >= 0:
         made.want_dnssec(bool(asked.ednsflags & dns.flags.DO))
     if question.rdtype == dns.rdatatype.TXT:
-        made.answer.append(dns.rrset.from_rdata(question.name, 0, _txt(text)))
+        made.answer.append(dns.rrset.from_rdata(question.name, TTL, _txt(text)))
     return made.to_wire()
 
 

@@ -7,6 +7,7 @@ slow reader, a half-open or a silent client costs nothing but its own connection
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import cast
 
 from ._inflight import Inflight
@@ -85,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._number = number
         self._client = ""
+        self._address = b""
         self._buffer = bytearray()
         self._waiting = 0
         self._ended = False
@@ -101,6 +103,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         self._client = str(peer[0])
+        self._address = ip_address(self._client).packed
         if len(server.connections) >= settings.connections or server.by_client[self._client] >= settings.per_client:
             server.refused += 1
             transport.abort()
@@ -132,7 +135,7 @@ class Connection(asyncio.Protocol):
             end = taken + 2 + (buffer[taken] << 8 | buffer[taken + 1])
             if len(buffer) < end:
                 break
-            self._waiting += self._server.inflight.submit(self._number, bytes(buffer[taken + 2 : end]))
+            self._waiting += self._server.inflight.submit(self._number, self._address, bytes(buffer[taken + 2 : end]))
             taken = end
         if taken:
             del buffer[:taken]

@@ -11,13 +11,14 @@ import secrets
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
 from ._answer import is_response_to
 from ._clock import Clock
 from ._sockets import Sockets
 from .config import Endpoint, ForwardSection
+from .errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +286,7 @@ def open_udp(endpoint: Endpoint) -> socket.socket:
 
 
 class Upstreams:
-    """All nameservers behind the shield, and whose turn it is."""
+    """All nameservers behind the shield, in groups, and whose turn it is."""
 
     def __init__(self, sockets: Sockets, clock: Clock) -> None:
         self._pool = sockets
@@ -295,10 +296,17 @@ class Upstreams:
         self._next_number = 0
         self._next_renewal = 0.0
         self.all: list[Upstream] = []
+        self.groups: dict[int, list[Upstream]] = {}
 
-    def configure(self, endpoints: tuple[Endpoint, ...], settings: ForwardSection) -> None:
-        """Ask these from now on; those that stay keep their sockets and counters."""
+    def configure(self, groups: Mapping[int, Sequence[Endpoint]], settings: ForwardSection) -> None:
+        """Ask these from now on; those that stay keep their sockets and counters.
+
+        Raises ConfigError where there are more than can be told apart.
+        """
         self._settings = settings
+        endpoints = [endpoint for group in groups.values() for endpoint in group]
+        if len(set(endpoints)) > NUMBERS:
+            raise ConfigError(f"upstreams: at most {NUMBERS} in all, not {len(set(endpoints))}")
         kept = {upstream.endpoint: upstream for upstream in self.all}
         for endpoint, upstream in kept.items():
             if endpoint not in endpoints:
@@ -315,11 +323,13 @@ class Upstreams:
                 kept[endpoint] = Upstream(number, endpoint, self._pool, self._clock)
             self.all.append(kept[endpoint])
             kept[endpoint].turn_over(settings.sockets, settings.port_life)
+        self.groups = {number: [kept[endpoint] for endpoint in group] for number, group in groups.items()}
 
-    def choose(self, but: int = -1) -> Upstream:
-        """Return whose turn it is, passing over `but` and those that were silent where there are others."""
+    def choose(self, group: int, but: int = -1) -> Upstream:
+        """Return whose turn it is in a group, passing over `but` and those that were silent where there are others."""
         now = self._clock.seconds()
-        others = [upstream for upstream in self.all if upstream.number != but] or self.all
+        members = self.groups.get(group) or self.groups[0]  # a reload may have ended the group meanwhile
+        others = [upstream for upstream in members if upstream.number != but] or members
         best = [upstream for upstream in others if upstream.suspect_until <= now] or others
         self._turn += 1
         return best[self._turn % len(best)]

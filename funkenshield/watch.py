@@ -7,7 +7,9 @@ zone's entries, is for those who are given to it.
 import asyncio
 import logging
 import random as random_numbers
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import dns.exception
 import dns.message
@@ -122,6 +124,69 @@ class Watcher:
         finally:
             for each in waiting:
                 each.cancel()
+
+
+class Watched(NamedTuple):
+    """How a zone is watched; `origin` is whom it is asked of."""
+
+    interval: float
+    jitter: float
+    origin: object
+
+
+class Watchers:
+    """The watchers of all watched zones, by name.
+
+    `ask` sends a zone's query, `changed` is told of a zone that has changed. `serials` are those from which
+    the entries of a zone are, where that is remembered; `restored`: there may be entries without one.
+    """
+
+    def __init__(self, ask: Callable[[str, bytes], Awaitable[bytes]], changed: Callable[[str], None]) -> None:
+        self.restored = False
+        self._serials: dict[str, int] = {}
+        self._ask = ask
+        self._changed = changed
+        self._running: dict[str, tuple[Watched, Watcher, asyncio.Task[None]]] = {}
+
+    @property
+    def serials(self) -> dict[str, int]:
+        """Return the serials that are known, by zone."""
+        known = {zone: watcher.serial for zone, (_, watcher, _) in self._running.items() if watcher.serial is not None}
+        return self._serials | known
+
+    @serials.setter
+    def serials(self, serials: Mapping[str, int]) -> None:
+        self._serials = dict(serials)
+
+    def configure(self, wanted: Mapping[str, Watched]) -> None:
+        """Watch these zones from now on; one that is watched as before is not disturbed."""
+        self._serials = {zone: serial for zone, serial in self.serials.items() if zone in wanted}
+        for zone in [zone for zone, (watched, *_) in self._running.items() if wanted.get(zone) != watched]:
+            self._running.pop(zone)[2].cancel()
+        for zone, watched in wanted.items():
+            if zone not in self._running:
+                watcher = Watcher(
+                    zone,
+                    partial(self._ask, zone),
+                    partial(self._changed, zone),
+                    interval=watched.interval,
+                    jitter=watched.jitter,
+                    serial=self._serials.get(zone),
+                    restored=self.restored,
+                )
+                task = asyncio.get_running_loop().create_task(watcher.run())
+                self._running[zone] = watched, watcher, task
+
+    def poll_now(self, zone: str) -> None:
+        """Ask for a zone's serial at once, if it is watched."""
+        if zone in self._running:
+            self._running[zone][1].poll_now()
+
+    def close(self) -> None:
+        """Watch no more."""
+        for *_, task in self._running.values():
+            task.cancel()
+        self._running.clear()
 
 
 def _read_serial(response: bytes, zone: dns.name.Name) -> int:

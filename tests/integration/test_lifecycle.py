@@ -571,7 +571,7 @@ def test_a_purge_takes_out_what_is_meant_and_nothing_else(emptied, options, purg
     upstream.handle = lambda query: answer(query, "A 192.0.2.1" if query.rdtype == 1 else 'TXT "text"')
     for question in FILLED:
         assert ask(*question, server=shield).answer
-    assert shield.command("purge", *options.split()) == f"purged {len(purged)} answers\n"
+    assert shield.command("purge", *options.split()) == "purged\n"
     for n, question in enumerate(FILLED):
         assert ask(*question, server=shield).answer
         assert upstream.count(*question) == 1 + (n in purged)
@@ -647,6 +647,6 @@ def test_many_reloads_and_purges_cost_no_memory(emptied):
         shield.process.send_signal(signal.SIGHUP)
         assert ask(f"name{n}.test.", server=shield).answer
         everything = request(shield, b'{"command": "purge", "name": ".", "below": true}')
-        assert everything == [{"ok": True, "purged": 1}]
+        assert everything == [{"ok": True}]
     assert resident(shield.process) < before + (4 << 20)
     assert len(upstream.received) == 200

@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_cut_to_question_and_opt(edns):
 def test_ttls_are_kept_where_the_operator_says_so():
     clock, query = Clock(), make_query()
     cache = Cache(MEMORY, clock)
-    cache.set_policy(keep_ttl=True, payload=4096)
+    cache.zones.set_policy(0, keep_ttl=True, payload=4096)
     assert cache.store(query.to_wire(), to_wire(query, {ANSWER: [ANSWERED]}))
     clock.advance(299)
     assert ttls(ask_cache(cache, query)) == [300]
@@ -270,7 +270,7 @@ def test_ttls_are_kept_where_the_operator_says_so():
 def test_a_held_answer_never_counts_below_one():
     clock, query = Clock(), make_query()
     cache = Cache(MEMORY, clock)
-    cache.set_policy(shortest=30)
+    cache.zones.set_policy(0, shortest=30)
     assert cache.store(query.to_wire(), to_wire(query, {ANSWER: [rrset("www.example.com. 5 IN A 192.0.2.1")]}))
     for seconds, ttl in ((3, 2), (1, 1), (1, 1), (24, 1)):
         clock.advance(seconds)
@@ -394,7 +394,7 @@ ROWS = {
 def test_what_may_be_stored_and_for_how_long(row, seconds):
     (respond, policy), clock, query = row, Clock(), make_query(use_edns=0)
     cache = Cache(MEMORY, clock)
-    cache.set_policy(**policy)
+    cache.zones.set_policy(0, **policy)
     stored = cache.store(query.to_wire(), respond(query))
     assert stored == bool(seconds)
     assert cache.counters()["entries"] == bool(seconds)
@@ -413,7 +413,7 @@ def test_nothing_is_held_past_the_expiration_of_its_signature(sections, seconds,
     clock, query = Clock(), make_query()
     clock.advance(0.05 - time.time() % 1 + 1)  # early in a second of the wall clock that the cache sees
     cache = Cache(MEMORY, clock)
-    cache.set_policy(**policy)
+    cache.zones.set_policy(0, **policy)
     expires = [rrsig(seconds + 1 + later) for later in (50, 0, 100)]
     wire = to_wire(query, sections | {ADDITIONAL: expires})
     assert cache.store(query.to_wire(), wire) == (seconds > 0)

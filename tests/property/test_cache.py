@@ -27,11 +27,10 @@ def sweep(cache):
 
 def purge(cache, name, **what):
     """Take out a name's answers; return how many that were."""
-    cache.begin_purge(name_wire(name.lower()), **what)
-    count = sum(cache.purge(segment) for segment in range(cache.segments_total))
-    cache.end_purge()
-    cache.collect()
-    return count
+    before = cache.counters()["purged"]
+    cache.purge(name_wire(name.lower()), **what)
+    sweep(cache)
+    return cache.counters()["purged"] - before
 
 
 # ---------------------------------------------------------------- with room for all
@@ -92,6 +91,7 @@ class CacheAndDict(RuleBasedStateMachine):
 
     @rule(apex=names, below=st.booleans(), rdtype=st.one_of(st.just(-1), rdtypes))
     def purge(self, apex, below, rdtype):
+        self.sweep()
         gone = [
             key for key in self.held if (is_under(key[0], apex) if below else key[0] == apex) and rdtype in {-1, key[1]}
         ]
@@ -260,11 +260,12 @@ def test_bad_arguments_are_told():
     for segment in (-1, cache.segments_total):
         with pytest.raises(IndexError, match=f"segment {segment} of {cache.segments_total}"):
             cache.sweep(segment)
-        with pytest.raises(IndexError, match=f"segment {segment} of {cache.segments_total}"):
-            cache.purge(segment)
-    for name in (b"", bytes(256)):
-        with pytest.raises(ValueError, match=f"1 to 255 octets, not {len(name)}"):
-            cache.begin_purge(name, below=True)
+    for name in (b"", bytes(2), b"\1", b"\1a", b"\300\0", b"\100" + bytes(65)):
+        with pytest.raises(ValueError, match="no name on the wire"):
+            cache.purge(name, below=True)
+    for what in ({"below": False}, {"below": True, "qtype": A}):
+        with pytest.raises(ValueError, match="only whole zones"):
+            cache.purge(b"\0", let_expire=True, **what)
 
 
 @pytest.mark.parametrize(

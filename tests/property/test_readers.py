@@ -113,10 +113,9 @@ def test_no_answer_is_torn():
         while time.monotonic() < end and not any(client.done() for client in asking):
             for _ in range(100):
                 lost += not versions.store(rng.choice(NAMES), rng.choice(SIZES))
-            if rng.random() < 0.05:
-                cache.begin_purge(b"\4test\0", below=True)
-                cache.purge(rng.randrange(cache.segments_total))
-                cache.end_purge()
+            if rng.random() < 0.005:
+                cache.purge(b"\4test\0", below=True)
+                cache.sweep(rng.randrange(cache.segments_total))
                 cache.collect()
         stop.set()
         checked = [client.result() for client in asking]

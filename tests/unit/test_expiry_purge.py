@@ -8,7 +8,7 @@ from support.quick import TXT, A, answer, query
 
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
-from funkenshield.expiry import Expiry
+from funkenshield.expiry import IN_FLIGHT, Expiry
 from funkenshield.purge import PurgeError, purge
 
 MEMORY = 1 << 22
@@ -61,7 +61,7 @@ def test_a_step_goes_round_once_however_large_its_budget():
     looks = []
     steps = Expiry(cache, lambda: looks.append(0) or 0.0)
     assert steps.step() == 0
-    assert len(looks) == 1 + cache.segments_total
+    assert len(looks) == 1 + cache.segments_total + 1
     clock.advance(10)
     assert steps.step() == 100
     assert held(cache, asked) == asked[100:]
@@ -70,13 +70,31 @@ def test_a_step_goes_round_once_however_large_its_budget():
     assert cache.counters()["entries"] == 0
 
 
-def test_what_expired_may_be_kept_for_a_while():
+def test_what_may_serve_past_its_time_is_kept_until_it_may_not():
     clock = Clock()
     cache = Cache(MEMORY, clock)
+    cache.zones.set_policy(0, stale="on-failure", stale_longest=30)
     filled(cache, 10, ttl=10)
     for seconds, swept in ((10, 0), (29, 0), (1, 10)):
         clock.advance(seconds)
-        assert sum(cache.sweep(segment, keep=30) for segment in range(cache.segments_total)) == swept
+        assert Expiry(cache).step(budget=1) == swept
+
+
+def test_a_purge_is_forgotten_when_nothing_is_left_that_it_could_concern():
+    now = [0.0]
+    cache = Cache(MEMORY, Clock())
+    steps = Expiry(cache, lambda: now[0])
+    asked = filled(cache, 10)
+    purge(cache, "example.com")
+    for seconds in (0, IN_FLIGHT - 1):
+        now[0] += seconds
+        steps.step()
+        assert cache.counters()["purge_rules"] == 1
+    now[0] += 1
+    steps.step()
+    assert cache.counters()["purge_rules"] == 0
+    assert held(cache, asked) == []
+    assert cache.counters()["purged"] == 10
 
 
 def test_it_runs_until_it_is_cancelled(monkeypatch):
@@ -122,48 +140,31 @@ def test_a_purge_takes_what_was_named(what, names, rdtypes):
     for (_, rdtype), each in asked.items():
         assert cache.store(each, answer(each, b"abcd", rdtype=rdtype))
     gone = set(itertools.product(names, rdtypes))
-    assert asyncio.run(purge(cache, **what)) == len(gone)
+    purge(cache, **what)
     assert {key for key, each in asked.items() if cache.lookup(each) is None} == gone
+    Expiry(cache).step(budget=1)
     assert cache.counters()["purged"] == len(gone)
-    assert asyncio.run(purge(cache, **what)) == 0
+    assert cache.counters()["entries"] == len(asked) - len(gone)
 
 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({"name": "a..b"}, r"cannot purge a\.\.b : "),
-        ({"name": "x" * 64}, "cannot purge x+ : "),
-        ({"name": "\udc80.example"}, "cannot purge "),
-        ({"name": "example.com", "qtype": "NONSENSE"}, "cannot purge example.com NONSENSE: "),
-        ({"qtype": "TYPE65536"}, r"cannot purge \. TYPE65536: "),
+        ({"name": "a..b"}, r"cannot purge: a\.\.b is not a name: "),
+        ({"name": "x" * 64}, "cannot purge: x+ is not a name: "),
+        ({"name": ""}, "cannot purge: an empty name is none"),
+        ({"name": "\udc80.example"}, "cannot purge: "),
+        ({"name": "example.com", "qtype": "NONSENSE"}, "cannot purge: NONSENSE is not a type"),
+        ({"qtype": "TYPE65536"}, r"cannot purge: TYPE65536 is not a type"),
     ],
 )
 def test_what_cannot_be_understood_is_told(what, message):
     with pytest.raises(PurgeError, match=message):
-        asyncio.run(purge(Cache(MEMORY, Clock()), **what))
-
-
-def test_a_purge_gives_way_when_its_time_is_up(monkeypatch):
-    monkeypatch.setattr("funkenshield.purge.BUDGET", -1)
-    cache = Cache(MEMORY, Clock())
-    filled(cache, MANY)
-
-    async def count_turns():
-        purging, turns = asyncio.create_task(purge(cache)), 0
-        while not purging.done():
-            await asyncio.sleep(0)
-            turns += 1
-        return purging.result(), turns
-
-    purged, turns = asyncio.run(count_turns())
-    assert purged == MANY
-    assert turns >= cache.segments_total
-    assert cache.counters()["octets"] <= 1 << 17
+        purge(Cache(MEMORY, Clock()), **what)
 
 
 @pytest.mark.parametrize("before", [3000, 5500, 8500])
-def test_what_an_eviction_moves_while_a_purge_gives_way_is_purged_too(before, monkeypatch):
-    monkeypatch.setattr("funkenshield.purge.BUDGET", -1)
+def test_what_an_eviction_moves_is_purged_all_the_same(before):
     cache = Cache(MEMORY, Clock(), bytes(16))
     numbers = itertools.count()
     in_use = filled(cache, 200, ttl=86400, zone="example.org")
@@ -176,15 +177,35 @@ def test_what_an_eviction_moves_while_a_purge_gives_way_is_purged_too(before, mo
             if number % 500 == 0:
                 assert held(cache, in_use) == in_use
 
-    async def purge_under_load():
-        purging = asyncio.create_task(purge(cache, "example.com"))
-        while not purging.done():
-            flood(60)
-            await asyncio.sleep(0)
-
     flood(before)
     old = filled(cache, 20, ttl=86400)
     assert held(cache, old) == old, "they are in use as well, so that an eviction does not drop but move them"
     flood(2600)
-    asyncio.run(purge_under_load())
+    purge(cache, "example.com")
     assert held(cache, old) == []
+    flood(2600)
+    assert held(cache, old) == []
+    assert held(cache, in_use) == in_use
+
+
+def test_a_purge_lets_live_what_is_stored_after_it():
+    cache = Cache(MEMORY, Clock())
+    for _ in range(3):
+        asked = filled(cache, 10)
+        assert held(cache, asked) == asked
+        purge(cache, "example.com")
+        assert held(cache, asked) == []
+    asked = filled(cache, 10)
+    assert held(cache, asked) == asked
+
+
+def test_ever_so_many_purges_are_one_of_everything():
+    cache = Cache(MEMORY, Clock())
+    asked = filled(cache, 10)
+    for number in range(50_000):
+        purge(cache, f"n{number}.example.org", below=False)
+    assert held(cache, asked) == [], "there was no more room for single ones"
+    asked = filled(cache, 10)
+    assert held(cache, asked) == asked
+    purge(cache, "1.example.com", below=False)
+    assert held(cache, asked) == asked[:1] + asked[2:]

@@ -18,8 +18,9 @@ PACKAGE = ROOT / "funkenshield"
 # From the ground up: a module may import those on lower floors only.
 PYTHON_FLOORS = [
     {"errors", "__init__"},
-    {"config", "logs", "expiry", "purge", "snapshot", "watch", "transfer", "nameserver", "perf"},
-    {"control", "listeners", "metrics", "upstreams"},
+    {"names"},
+    {"config", "logs", "expiry", "snapshot", "watch", "transfer", "nameserver", "perf", "identity"},
+    {"control", "cookies", "listeners", "metrics", "purge", "upstreams", "zones"},
     {"forwarder"},
     {"tcp"},
     {"daemon", "demo"},
@@ -27,11 +28,13 @@ PYTHON_FLOORS = [
     {"__main__"},
 ]
 COMPILED_FLOORS = [
-    {"_atomic", "_epoll", "_siphash", "_random", "_load"},
-    {"_clock", "_wire", "_datagrams", "_ring", "_sockets", "_wheel"},
-    {"_answer", "_cookies", "_outbox"},
+    {"_atomic", "_epoll", "_siphash", "_random", "_load", "_policy"},
+    {"_clock", "_wire", "_datagrams", "_ring", "_sockets", "_suffixes", "_wheel"},
+    {"_answer", "_cookies", "_outbox", "_zones"},
+    {"_freshness", "_purges"},
     {"_cache"},
-    {"_outcome"},
+    {"_open", "_outcome", "_shelf"},
+    {"_waiting"},
     {"_inflight"},
     {"_fastpath"},
 ]

@@ -47,7 +47,7 @@ def test_it_says_who_it_is(name, text):
     assert reply.flags == dns.flags.QR | dns.flags.AA
     assert reply.question[0].name.to_text() == name, "the client's spelling"
     (rrset,) = reply.answer
-    assert rrset.to_text() == f'{name} 0 CH TXT "{text}"'
+    assert rrset.to_text() == f'{name} 60 CH TXT "{text}"'
     assert (reply.authority, reply.additional, reply.edns) == ([], [], -1)
 
 

@@ -1,0 +1,137 @@
+"""Open queries: who waits for what, in a pool of fixed size.
+
+It knows places, and which query is the first of its question; the others who ask the same stand behind
+it. What a query waits for, and until when, is `_inflight`'s.
+"""
+
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp
+
+from ._cache cimport Cache
+from ._siphash cimport siphash
+from ._wire cimport KEY_PREFIX, Query, parse_query
+from ._zones cimport ZONES_MAX
+
+
+@cython.final
+cdef class OpenQueries:
+    """At most `capacity` clients that wait.
+
+    Memory ownership: pool and tables are its own.
+    """
+
+    def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
+        cdef uint32_t i
+        if not 1 <= capacity <= 1 << 22:
+            raise ValueError(f"1 to {1 << 22} queries can be open, not {capacity}")
+        self.cache = cache
+        self.capacity = capacity
+        self.chain_mask = 1
+        while self.chain_mask < capacity:
+            self.chain_mask <<= 1
+        self.pool = <Open*> calloc(capacity, sizeof(Open))
+        self.chains = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
+        self.crowds = <uint32_t*> calloc(ZONES_MAX + CROWDS, sizeof(uint32_t))
+        if not (self.pool and self.chains and self.crowds):
+            raise MemoryError(f"no memory for {capacity} open queries")
+        for i in range(self.chain_mask):
+            self.chains[i] = -1
+        self.chain_mask -= 1
+        self.idle = -1
+
+    def __dealloc__(self) -> None:
+        free(self.pool)
+        free(self.chains)
+        free(self.crowds)
+
+    cdef uint32_t crowd_of(self, const Query* query, uint16_t zone) noexcept nogil:
+        """Return whose bound a query counts against: its zone's, or that of all names with the same last two labels."""
+        cdef:
+            const uint8_t* name = query.key + KEY_PREFIX
+            size_t last = 0        # where the last label starts,
+            size_t before = 0      # and the one before
+            size_t at = 0
+        if zone:
+            return zone
+        while name[at]:
+            before = last
+            last = at
+            at += 1 + name[at]
+        return ZONES_MAX + siphash(&self.cache.index.secret, name + before, at - before) % CROWDS
+
+    cdef int32_t take(self, uint32_t crowd) noexcept nogil:
+        """Return a clean place in the pool, or -1 where all are taken."""
+        cdef:
+            int32_t i = self.idle
+            Open* entry
+        if i >= 0:
+            self.idle = self.pool[i].next
+        elif self.untouched < <int32_t> self.capacity:
+            i = self.untouched
+            self.untouched += 1
+        else:
+            return -1
+        self.waiting += 1
+        self.crowds[crowd] += 1
+        entry = &self.pool[i]
+        entry.crowd = crowd
+        entry.next = entry.chained = entry.attempt = entry.upstream = -1
+        entry.tries = 0
+        entry.unreachable = entry.late = False
+        entry.stage = IDLE
+        return i
+
+    cdef void give_back(self, int32_t i) noexcept nogil:
+        """Put a place back into the pool. Caller must ensure that nobody stands behind it."""
+        self.crowds[self.pool[i].crowd] -= 1
+        self.waiting -= 1
+        self.pool[i].stage = IDLE
+        self.pool[i].generation += 1
+        self.pool[i].next = self.idle
+        self.idle = i
+
+    cdef int32_t find(self, const Query* query) noexcept nogil:
+        """Return the first who asked the same, or -1; one from before a purge will not have what is asked for now."""
+        cdef:
+            int32_t i = self.chains[query.hash & self.chain_mask]
+            Query other
+        while i >= 0:
+            if self.pool[i].hash == query.hash and self.pool[i].purges == <uint32_t> self.cache.purges.rules.count:
+                parse_query(&other, self.pool[i].wire, self.pool[i].length)
+                if other.key_length == query.key_length and not memcmp(other.key, query.key, query.key_length):
+                    return i
+            i = self.pool[i].chained
+        return -1
+
+    cdef void lead(self, int32_t i) noexcept nogil:
+        """Let a query be found by those who ask the same."""
+        cdef int32_t* chain = &self.chains[self.pool[i].hash & self.chain_mask]
+        self.pool[i].chained = chain[0]
+        chain[0] = i
+
+    cdef void follow(self, int32_t i, int32_t first) noexcept nogil:
+        """Let a query wait behind the first who asked the same."""
+        self.pool[i].stage = WAITING
+        self.pool[i].next = self.pool[first].next
+        self.pool[first].next = i
+
+    cdef void resign(self, int32_t i) noexcept nogil:
+        """Let a query be found no more."""
+        cdef int32_t* link = &self.chains[self.pool[i].hash & self.chain_mask]
+        while link[0] >= 0 and link[0] != i:
+            link = &self.pool[link[0]].chained
+        if link[0] == i:
+            link[0] = self.pool[i].chained
+
+    cdef uint64_t handle(self, int32_t i) noexcept nogil:
+        """Return a number that leads to this query, and to no later one in the same place."""
+        return <uint64_t> self.pool[i].generation << 32 | <uint32_t> i
+
+    cdef int32_t held(self, uint64_t handle) noexcept nogil:
+        """Return the carried query that a handle leads to, or -1 where it is over."""
+        cdef int32_t i = <int32_t> <uint32_t> handle
+        if i < 0 or i >= self.untouched or self.pool[i].generation != handle >> 32:
+            return -1
+        return i if self.pool[i].stage == CARRIED else -1

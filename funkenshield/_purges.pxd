@@ -1,0 +1,37 @@
+"""Purges: what was taken out of the cache, noted as rules instead of being looked for.
+
+A rule is one note, whatever the cache holds. An answer carries the number of the last purge that is known
+not to concern it; the first look-up after another purge asks the rules, once.
+"""
+
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+from ._answer cimport Answer
+from ._siphash cimport Secret
+from ._suffixes cimport Suffixes
+
+cdef enum Reach:                   # what a rule concerns, as summands of its hash
+    BELOW                          # a name and all names below it
+    EXACT                          # one name
+    LET_EXPIRE                     # as BELOW, but what it concerns may still be served stale
+
+cdef struct Rules:                 # what a reader needs
+    Secret secret
+    uint64_t count                 # the number of the last purge
+    uint64_t everything            # the number of the last purge of all there is
+    uint64_t table                 # the address of the table in force
+
+
+cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil
+
+
+@cython.final
+cdef class Purges:
+    cdef:
+        Rules rules
+        Suffixes tables[2]         # one in force, one for when it is tidied up
+        uint64_t swapped           # the cache's epoch when the other one was given up
+
+    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype) noexcept nogil
+    cdef void retire(self, uint64_t number) noexcept nogil

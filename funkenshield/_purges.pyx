@@ -1,0 +1,111 @@
+"""Purges: what was taken out of the cache, noted as rules instead of being looked for.
+
+It knows names and the numbers of purges. What is done with an answer that a rule concerns is the cache's
+business. One thread adds rules; any may ask, without a lock.
+"""
+
+cimport cython
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from ._answer cimport Answer, answer_key, answer_name
+from ._atomic cimport look, peek, peek32, poke32, publish
+from ._siphash cimport siphash
+from ._suffixes cimport Suffixes, suffix_set, suffix_value, suffixes_full
+from ._wire cimport get16, name_size
+
+cdef enum:
+    PLACES = 1 << 16               # of rules in a table
+
+
+cdef inline uint64_t _key(uint64_t name_hash, Reach reach, int32_t qtype) noexcept nogil:
+    """Return the hash of a rule; a type of -1 is every type. Never 0, which is a free place."""
+    return (name_hash ^ (<uint64_t> (qtype + 1) << 2 | reach) << 8) | 1
+
+
+cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
+    """Tell whether an answer is left by all purges so far, and mark it if so.
+
+    One that was only to expire is left, and expires.
+    """
+    cdef:
+        const Suffixes* table = <const Suffixes*> look(&rules.table)
+        const uint8_t* name = answer_name(answer)
+        size_t length = name_size(name)
+        uint64_t number = peek(&rules.count)
+        uint64_t since = peek32(&answer.marks.purges)
+        uint16_t qtype = get16(answer_key(answer) + 4)
+        size_t at = 0
+        bint expired = False
+        uint64_t hashed
+    while True:
+        hashed = siphash(&rules.secret, name + at, length - at)
+        if at == 0 and (suffix_value(table, _key(hashed, EXACT, -1)) > since
+                        or suffix_value(table, _key(hashed, EXACT, qtype)) > since):
+            return False
+        if (suffix_value(table, _key(hashed, BELOW, -1)) > since
+                or suffix_value(table, _key(hashed, BELOW, qtype)) > since):
+            return False
+        expired = expired or suffix_value(table, _key(hashed, LET_EXPIRE, -1)) > since
+        if name[at] == 0:
+            break
+        at += 1 + name[at]
+    if look(&rules.everything) > since:
+        return False
+    if expired:
+        poke32(&(<Answer*> answer).marks.expires, answer.born)
+    poke32(&(<Answer*> answer).marks.purges, <uint32_t> number)
+    return True
+
+
+@cython.final
+cdef class Purges:
+    """The rules of one cache.
+
+    Memory ownership: both tables are its own.
+    """
+
+    def __cinit__(self) -> None:
+        cdef int32_t k
+        for k in range(2):
+            self.tables[k].pairs = <uint64_t*> calloc(PLACES, 16)
+            self.tables[k].mask = PLACES - 1
+            if self.tables[k].pairs == NULL:
+                raise MemoryError("no memory for the rules of purges")
+        self.rules.table = <uint64_t> &self.tables[0]
+
+    def __dealloc__(self) -> None:
+        free(self.tables[0].pairs)
+        free(self.tables[1].pairs)
+
+    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype) noexcept nogil:
+        """Note a purge; it is in force when this returns. Where there is no room, it is one of everything.
+
+        Caller must ensure that the name is one on the wire, in lower case.
+        """
+        cdef:
+            Suffixes* table = <Suffixes*> self.rules.table
+            uint64_t number = self.rules.count + 1
+        if length == 1 and reach == BELOW and qtype < 0 or suffixes_full(table):
+            publish(&self.rules.everything, number)
+        else:
+            suffix_set(table, _key(siphash(&self.rules.secret, name, length), reach, qtype), number)
+        publish(&self.rules.count, number)
+
+    cdef void retire(self, uint64_t number) noexcept nogil:
+        """Forget the rules up to this number: no answer is left that they could concern.
+
+        Caller must ensure that nobody reads the table that was given up the last time.
+        """
+        cdef:
+            Suffixes* old = <Suffixes*> self.rules.table
+            Suffixes* new = &self.tables[old == &self.tables[0]]
+            uint64_t place
+        memset(new.pairs, 0, PLACES * 16)
+        new.used = 0
+        for place in range(PLACES):
+            if old.pairs[2 * place + 1] > number:
+                suffix_set(new, old.pairs[2 * place], old.pairs[2 * place + 1])
+        publish(&self.rules.table, <uint64_t> new)

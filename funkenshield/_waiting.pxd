@@ -1,0 +1,86 @@
+"""What open queries wait for, and what ends their waiting."""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from ._answer cimport Answer, Built
+from ._cache cimport Cache
+from ._open cimport Open, OpenQueries
+from ._outbox cimport Client, Outbox
+from ._outcome cimport Reception, Sender
+from ._sockets cimport Sockets
+from ._wheel cimport Wheel
+from ._wire cimport Extra, Query
+
+cdef enum:
+    TRIES_MAX = 4
+    LATENCIES = 24                 # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
+
+cdef struct Response:              # to an open query, taken apart
+    const uint8_t* wire
+    size_t length
+    bint over_tcp
+    Built built                    # what the answer in the cache's scratch is good for
+    Extra own                      # the upstream's cookie, for the first who asked
+
+
+cdef class Waiting:
+    cdef:
+        readonly Cache cache
+        readonly Reception reception
+        readonly Outbox outbox
+        readonly Sockets sockets
+        OpenQueries queries
+        Open* pool                 # the queries'
+        Wheel wheel
+        # what Python is asked about: queries to send, to send again, to carry, that are special
+        int32_t* queued
+        int32_t* failed
+        uint32_t queued_count, failed_count
+        list carried, specials
+        # limits
+        uint64_t timeout, deadline
+        uint16_t tries
+        bint refuse_overload, retry_truncated
+        # who knows without an upstream
+        object identity, denials
+        # counters
+        uint64_t coalesced, refused, crowded, answered_here, rescued, failures, truncated, retried
+        uint64_t[LATENCIES] latencies
+        uint64_t latency_sum
+
+    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
+    cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
+    cdef int _answer_from(self, const Client* client, Query* query, uint16_t zone, bytes response,
+                          uint64_t now) except -1
+    cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
+                         uint64_t now) except -1
+    cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1
+    cdef void _queue(self, int32_t i) noexcept nogil
+    cdef uint16_t _payload(self) noexcept nogil
+    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
+    cdef Sender _sender(self, const Client* client) noexcept nogil
+    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil
+    cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
+                         uint64_t now) except -1
+    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
+                     const Extra* extra, uint64_t now) except -1
+    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
+    cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
+    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
+    cdef int _answer_again(self, int32_t i) except -1
+    cdef void _pass_the_lead(self, int32_t i) noexcept nogil
+    cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil
+    cdef int _resolve(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
+    cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
+    cdef int _fail(self, int32_t i, uint64_t now) except -1
+    cdef const Answer* _reserve(self, int32_t i, uint64_t now) noexcept nogil
+    cdef int _serve_stale(self, int32_t i, uint64_t now) except -1
+    cdef int _serve_meanwhile(self, int32_t i, uint64_t now) except -1
+    cdef void _release_followers(self, int32_t i) noexcept nogil
+    cdef void _close(self, int32_t i) noexcept nogil
+    cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil
+    cdef int _expired(self, int32_t i, uint64_t now) except -1
+    cdef void _try_elsewhere(self, int32_t i) noexcept nogil
+    cdef void _end_attempt(self, int32_t attempt) noexcept nogil
+    cdef int _hand_over(self, int32_t i, bytes truncated, uint64_t now) except -1
+    cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1

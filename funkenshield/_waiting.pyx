@@ -1,0 +1,502 @@
+"""What open queries wait for, and what ends their waiting.
+
+    admit -> answered | behind the first who asked the same | queued -> resolve | fail | serve stale -> all who wait
+
+It knows time, and what a response or silence means for those who wait (RFC 2308, 8767, 9520). How queries
+travel is `_inflight`'s.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from ._answer cimport (
+    FAILURE, KEEP, NEGATIVE, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, build,
+    build_failure, render
+)
+from ._atomic cimport peek32
+from ._cache cimport Cache, find
+from ._clock cimport NANOSECONDS, ticks
+from ._cookies cimport CLIENT_COOKIE, Cookies
+from ._datagrams cimport ip_of
+from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
+from ._open cimport CARRIED, FAILED, QUEUED, SENT, WIRE_MAX, Open, OpenQueries
+from ._outbox cimport NOBODY, STREAM, Client, Outbox
+from ._outcome cimport Reception, Sender, own_cookie
+from ._policy cimport Policy
+from ._sockets cimport Sockets
+from ._wheel cimport Wheel
+from ._wire cimport (
+    BADCOOKIE, CHAOS, DO, KEY_PREFIX, MESSAGE_MAX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, QR,
+    RCODE, RD, REFUSED, SERVFAIL, Extra, Query, cut, forwardable, hash_key, message_id, parse_query, put_error, set_id
+)
+
+cdef uint64_t NEVER = 0xffffffffffffffff
+
+
+cdef class Waiting:
+    """Open queries: at most `capacity` clients wait at any time.
+
+    Memory ownership: the lists of what is to be sent are its own. One thread, with the GIL, calls
+    everything here.
+    """
+
+    def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
+        self.cache = cache
+        self.reception = Reception(cache)
+        self.queries = OpenQueries(cache, capacity)
+        self.pool = self.queries.pool
+        self.sockets = Sockets(capacity * TRIES_MAX)
+        self.wheel = Wheel(capacity)
+        self.outbox = Outbox()
+        self.carried, self.specials = [], []
+        self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
+        self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
+        if not (self.queued and self.failed):
+            raise MemoryError(f"no memory for {capacity} open queries")
+        self.set_limits()
+
+    def __dealloc__(self) -> None:
+        free(self.queued)
+        free(self.failed)
+
+    def set_limits(self, *, double timeout=1.0, double deadline=2.5, uint16_t tries=2, bint refuse_overload=True,
+                   bint retry_truncated=True) -> None:
+        """Say how long an upstream is given and a client waits (seconds), and what is over the bound."""
+        if not 1 <= tries <= TRIES_MAX or not 0 < timeout <= 30 or not 0 < deadline <= 30:
+            raise ValueError(f"1 to {TRIES_MAX} tries, in up to 30 seconds")
+        self.timeout = <uint64_t> (timeout * 1e9)
+        self.deadline = <uint64_t> (deadline * 1e9)
+        self.tries = tries
+        self.refuse_overload = refuse_overload
+        self.retry_truncated = retry_truncated
+
+    def consult(self, *, identity=None, denials=None) -> None:
+        """Say who knows answers without an upstream: of class CHAOS, and of what does not exist."""
+        self.identity = identity
+        self.denials = denials
+
+    # ------------------------------------------------------------ misses come in
+
+    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
+        """Let a query in: to its answer if that is known by now, to others who ask the same, or to the queue."""
+        cdef:
+            Query query
+            const Answer* stored
+            Freshness freshness = DEAD
+            uint16_t zone
+        if parse_query(&query, wire, length) != PLAIN:
+            return self._set_aside(client, wire, length)
+        hash_key(&query, &self.cache.index.secret)
+        stored = find(&self.cache.index, &query)
+        if stored != NULL:
+            freshness = judge(stored, &self.cache.index.policies[stored.zone], ticks(now))
+            if client.fd != NOBODY and freshness < RESERVE:
+                mark_used(stored)
+                return self._answer_now(client, &query, stored, now)
+            if client.fd == NOBODY and freshness < STALE and peek32(&stored.marks.retry) <= ticks(now):
+                return 0  # it was refreshed meanwhile
+        zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX)
+        response = self._known(&query, zone, now)
+        if response is not None:
+            return self._answer_from(client, &query, zone, response, now)
+        return self._open_query(client, &query, zone, freshness == RESERVE, now)
+
+    cdef object _known(self, const Query* query, uint16_t zone, uint64_t now):
+        """Return the response of those who know without an upstream, or None."""
+        cdef const Policy* policy = &self.cache.index.policies[zone]
+        if query.qclass == CHAOS and self.identity is not None:
+            return self.identity(query.wire[:query.length])
+        if self.denials is None or not (policy.cut or policy.trust_nsec):
+            return None
+        return self.denials.response_to(query.wire[:query.length], self.cache.zones.name(zone), cut=policy.cut,
+                                        nsec=policy.trust_nsec, now=now / 1e9)
+
+    cdef int _answer_from(self, const Client* client, Query* query, uint16_t zone, bytes response,
+                          uint64_t now) except -1:
+        """Answer from a response that no upstream gave, and store it like any other."""
+        cdef:
+            Extra unused
+            Answer* answer = self.cache.scratch
+            Built built
+        if not answers_question(query, response, len(response)):
+            raise ValueError("that is no response to this query")
+        built = build(answer, query, response, len(response), &self.cache.index.policies[zone].bounds, now,
+                      self.cache.clock.wall(), &unused)
+        answer.zone = zone
+        answer.marks.purges = <uint32_t> self.cache.purges.rules.count
+        if built == KEEP:
+            self.cache.put(answer, ticks(now))
+        self.answered_here += 1
+        return self._answer_now(client, query, answer, now)
+
+    cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
+                         uint64_t now) except -1:
+        """Let a query wait: behind the first who asked the same, or as the first. `spare`: there is a stale answer."""
+        cdef:
+            const Policy* policy = &self.cache.index.policies[zone]
+            uint32_t crowd = self.queries.crowd_of(query, zone)
+            bint serve_cookies = (<const Cookies*> self.reception.house.cookies).serve
+            int32_t first = self.queries.find(query)
+            int32_t i
+            Open* entry
+        if first >= 0 and (client.fd == NOBODY or spare and self.pool[first].late):
+            return self._turn_away(client, query, now)
+        if self.queries.crowds[crowd] >= policy.open:
+            self.crowded += 1
+            return self._turn_away(client, query, now)
+        if not self.queries.waiting:
+            self.wheel.begin(now)
+        i = self.queries.take(crowd)
+        if i < 0:
+            self.refused += 1
+            return self._turn_away(client, query, now)
+        entry = &self.pool[i]
+        entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, self._payload(), not serve_cookies)
+        if entry.length == 0:  # a crowd of EDNS options
+            self.queries.give_back(i)
+            return self._set_aside(client, query.wire, query.length)
+        entry.client = client[0]
+        entry.asked_id = message_id(query.wire)
+        entry.limit = self._limit(client, query)
+        entry.with_cookie = serve_cookies and query.cookie > 0
+        if entry.with_cookie:
+            memcpy(entry.cookie, query.wire + query.cookie_at + 4, CLIENT_COOKIE)
+        if first >= 0:
+            self.coalesced += 1
+            self.queries.follow(i, first)
+            return 0
+        entry.hash = query.hash
+        entry.zone = zone
+        entry.group = policy.group
+        entry.purges = <uint32_t> self.cache.purges.rules.count
+        entry.deadline = now + self.deadline
+        entry.stale_at = now + policy.client_timer if spare else NEVER
+        self.queries.lead(i)
+        if client.fd == STREAM:
+            return self._hand_over(i, None, now)
+        self._queue(i)
+        return 0
+
+    cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1:
+        """Answer one who cannot wait: with what is stale, or REFUSED, or nothing."""
+        cdef:
+            const Answer* stored = find(&self.cache.index, query)
+            Extra extra
+        if client.fd == NOBODY:
+            return 0
+        if stored != NULL and judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) != DEAD:
+            return self._answer_now(client, query, stored, now)
+        if not self.refuse_overload and client.fd >= 0:
+            return 0
+        extra.length = 0
+        if query.cookie:
+            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
+        return self.outbox.post(client, put_error(self.outbox.open(client), query, REFUSED, self._payload(), &extra))
+
+    cdef void _queue(self, int32_t i) noexcept nogil:
+        """Have an open query sent, for the first time."""
+        self.pool[i].stage = QUEUED
+        self.queued[self.queued_count] = i
+        self.queued_count += 1
+        self._wait(i, self.pool[i].deadline)
+
+    # ------------------------------------------------------------ answers go out
+
+    cdef uint16_t _payload(self) noexcept nogil:
+        """Return our UDP payload size, in octets."""
+        return self.cache.index.policies.manner.payload
+
+    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil:
+        """Return the octets of the largest answer that a client takes, and that we send."""
+        return min(query.payload, self._payload()) if client.fd >= 0 else MESSAGE_MAX
+
+    cdef Sender _sender(self, const Client* client) noexcept nogil:
+        cdef Sender sender
+        sender.address = ip_of(client.peer.address, &sender.octets)
+        sender.datagram = client.fd >= 0
+        sender.wall = <uint32_t> (self.cache.clock.wall() // NANOSECONDS)
+        return sender
+
+    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil:
+        """Make the COOKIE option of a client, where cookies are ours to make."""
+        cdef Sender sender
+        if (<const Cookies*> self.reception.house.cookies).serve:
+            sender = self._sender(client)
+            own_cookie(&self.reception.house, extra, cookie, &sender)
+
+    cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
+                         uint64_t now) except -1:
+        """Answer a client who did not wait."""
+        cdef Extra extra
+        extra.length = 0
+        if query.cookie:
+            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
+        return self._answer(client, self._limit(client, query), answer, query, &extra, now)
+
+    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
+                     const Extra* extra, uint64_t now) except -1:
+        """Answer one client, in his own size and spelling."""
+        cdef:
+            uint64_t waited = (now - client.arrived) // 2000 if now > client.arrived else 0
+            uint32_t bucket = 0
+        if client.fd == NOBODY:
+            return 0
+        while waited and bucket < LATENCIES - 1:
+            waited >>= 1
+            bucket += 1
+        self.latencies[bucket] += 1
+        self.latency_sum += now - client.arrived if now > client.arrived else 0
+        return self.outbox.post(client, render(self.outbox.open(client), limit, answer, query,
+                                               &self.cache.index.policies[answer.zone].manner, ticks(now), extra))
+
+    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
+        """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
+        cdef bint private = self._answer_one(i, answer, extra, now) and answer.form != SECTIONS
+        i = self.pool[i].next
+        while i >= 0:
+            if private:
+                self._answer_again(i)
+            else:
+                self._answer_one(i, answer, NULL, now)
+            i = self.pool[i].next
+        return 0
+
+    cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil:
+        """Read an open query as its client sent it."""
+        set_id(self.pool[i].wire, self.pool[i].asked_id)
+        parse_query(query, self.pool[i].wire, self.pool[i].length)
+
+    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
+        """Answer one who waits; return whether he sent a cookie to the upstream."""
+        cdef:
+            Query query
+            Open* entry = &self.pool[i]
+            Extra own
+        self._ask_as(i, &query)
+        own.length = 0
+        if entry.with_cookie:
+            self._add_cookie(&own, &entry.client, entry.cookie)
+        elif query.cookie and extra != NULL:
+            own = extra[0]
+        self._answer(&entry.client, entry.limit, answer, &query, &own, now)
+        return query.cookie > 0
+
+    cdef int _answer_again(self, int32_t i) except -1:
+        """Have one who waits ask again: what came may hold the cookie of the one who asked first."""
+        cdef:
+            Query query
+            Extra none
+            Client* client = &self.pool[i].client
+            uint8_t* out = self.outbox.open(client)
+            size_t length
+        none.length = 0
+        self._ask_as(i, &query)
+        if client.fd < 0:
+            length = put_error(out, &query, SERVFAIL, self._payload(), &none)
+        else:
+            length = cut(out, &query, QR | query.flags & RD, self._payload(), 0, query.edns_flags & DO, &none)
+        return self.outbox.post(client, length)
+
+    cdef void _pass_the_lead(self, int32_t i) noexcept nogil:
+        """End the query of the first who asked, and let the next one ask for all who wait."""
+        cdef:
+            int32_t heir = self.pool[i].next
+            Open* entry = &self.pool[heir]
+        entry.hash = self.pool[i].hash
+        entry.zone = self.pool[i].zone
+        entry.group = self.pool[i].group
+        entry.purges = self.pool[i].purges
+        entry.deadline = self.pool[i].deadline
+        entry.stale_at = self.pool[i].stale_at
+        self.pool[i].next = -1
+        self._close(i)
+        self.queries.lead(heir)
+        self._queue(heir)
+
+    # ------------------------------------------------------------ what came back
+
+    cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil:
+        """Make the answer of a response, into the cache's scratch."""
+        cdef Answer* answer = self.cache.scratch
+        response.built = build(answer, query, response.wire, response.length,
+                               &self.cache.index.policies[self.pool[i].zone].bounds, now, self.cache.clock.wall(),
+                               &response.own)
+        answer.zone = self.pool[i].zone
+        answer.marks.purges = self.pool[i].purges
+
+    cdef int _resolve(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1:
+        """Let a response that answers the question end an open query; store it if that is allowed."""
+        cdef:
+            Answer* answer = self.cache.scratch
+            const Extra* own = &response.own
+            uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
+        if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_tcp:
+            self.truncated += 1
+            return self._hand_over(i, response.wire[:response.length], now)
+        if rcode == BADCOOKIE and self.pool[i].next >= 0:
+            self._answer_one(i, answer, own, now)  # his cookie, nobody else's
+            self._pass_the_lead(i)
+            return 0
+        if answer.kind == FAILURE and self._reserve(i, now) != NULL:
+            if self.pool[i].stage == SENT and self.pool[i].tries < self.tries:
+                self._try_elsewhere(i)
+                return 0
+            return self._serve_stale(i, now)
+        if response.built == KEEP:
+            self._learn(i, query, response, now)
+            self.cache.put(answer, ticks(now))
+        elif rcode == NOERROR or rcode == NXDOMAIN:  # it may not be kept, and what was before is not true any more
+            self.cache.drop(query)
+        self._answer_all(i, answer, own, now)
+        self._close(i)
+        return 0
+
+    cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1:
+        """Tell those who deny what does not exist, unless a purge came between."""
+        cdef:
+            const Policy* policy = &self.cache.index.policies[self.pool[i].zone]
+            bint wanted = self.denials is not None and (policy.cut or policy.trust_nsec)
+        if wanted and self.cache.scratch.kind == NEGATIVE and self.pool[i].purges == <uint32_t> self.cache.purges_total:
+            self.denials.learn(
+                query.wire[:query.length], response.wire[:response.length], self.cache.zones.name(self.pool[i].zone),
+                cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9, wall=self.cache.clock.wall() / 1e9,
+                longest=policy.bounds.negative,
+            )
+        return 0
+
+    cdef int _fail(self, int32_t i, uint64_t now) except -1:
+        """Serve what is stale to everybody who waits; else tell them that no upstream answered, and remember it."""
+        cdef:
+            Query query
+            Answer* answer = self.cache.scratch
+        if self._reserve(i, now) != NULL:
+            return self._serve_stale(i, now)
+        self._ask_as(i, &query)
+        build_failure(answer, &query, NETWORK_ERROR if self.pool[i].unreachable else NO_REACHABLE_AUTHORITY,
+                      &self.cache.index.policies[self.pool[i].zone].bounds, now)
+        answer.zone = self.pool[i].zone
+        answer.marks.purges = self.pool[i].purges
+        self.cache.put(answer, ticks(now))
+        self.failures += 1
+        self._answer_all(i, answer, NULL, now)
+        self._close(i)
+        return 0
+
+    # ------------------------------------------------------------ stale answers (RFC 8767)
+
+    cdef const Answer* _reserve(self, int32_t i, uint64_t now) noexcept nogil:
+        """Return the answer that may serve in place of a better one, or NULL."""
+        cdef:
+            Query query
+            const Answer* stored
+        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        query.hash = self.pool[i].hash
+        stored = find(&self.cache.index, &query)
+        if (stored == NULL or stored.kind == FAILURE
+                or judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD):
+            return NULL
+        return stored
+
+    cdef int _serve_stale(self, int32_t i, uint64_t now) except -1:
+        """End a query whose refresh failed; the answer serves on, and is not asked for again for a while.
+
+        Caller must ensure that there is a reserve.
+        """
+        cdef const Answer* stored = self._reserve(i, now)
+        self.rescued += 1
+        mark_failed(stored, ticks(now) + self.cache.index.policies[stored.zone].recheck)
+        self._answer_all(i, stored, NULL, now)
+        self._close(i)
+        return 0
+
+    cdef int _serve_meanwhile(self, int32_t i, uint64_t now) except -1:
+        """Answer those who have waited long enough with what is stale; the query goes on without them."""
+        cdef const Answer* stored = self._reserve(i, now)
+        self.pool[i].stale_at = NEVER
+        if stored == NULL:
+            return 0
+        self._answer_all(i, stored, NULL, now)
+        self._release_followers(i)
+        self.pool[i].client.fd = NOBODY
+        self.pool[i].late = True
+        return 0
+
+    cdef void _release_followers(self, int32_t i) noexcept nogil:
+        cdef:
+            int32_t follower = self.pool[i].next
+            int32_t following
+        self.pool[i].next = -1
+        while follower >= 0:
+            following = self.pool[follower].next
+            self.queries.give_back(follower)
+            follower = following
+
+    cdef void _close(self, int32_t i) noexcept nogil:
+        """Put an open query, and all who waited for it, back into the pool."""
+        self.queries.resign(i)
+        self.wheel.unschedule(i)
+        while self.pool[i].attempt >= 0:
+            self._end_attempt(self.pool[i].attempt)
+        self._release_followers(i)
+        self.queries.give_back(i)
+
+    cdef void _end_attempt(self, int32_t attempt) noexcept nogil:
+        """End one of a query's attempts."""
+        cdef int32_t* link = &self.pool[self.sockets.attempts[attempt].query].attempt
+        while link[0] != attempt:
+            link = &self.sockets.attempts[link[0]].before
+        link[0] = self.sockets.attempts[attempt].before
+        self.sockets.end(attempt)
+
+    # ------------------------------------------------------------ time
+
+    cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil:
+        """Have a query looked at then, or when its clients have waited long enough."""
+        cdef Open* entry = &self.pool[i]
+        self.wheel.schedule(i, min(until, min(entry.stale_at, entry.deadline)))
+
+    cdef int _expired(self, int32_t i, uint64_t now) except -1:
+        """Do what a query's time has come for."""
+        cdef Open* entry = &self.pool[i]
+        if now >= entry.stale_at:
+            self._serve_meanwhile(i, now)
+        if entry.stage == SENT and not entry.unreachable and now >= entry.try_until:
+            self.sockets.upstreams[entry.upstream].timeouts += 1
+        if now >= entry.deadline:
+            return self._fail(i, now)
+        if entry.stage == CARRIED:
+            self._wait(i, entry.deadline)
+        elif entry.stage == SENT and not entry.unreachable and now < entry.try_until:
+            self._wait(i, entry.try_until)
+        elif entry.tries >= self.tries and entry.attempt < 0:
+            return self._fail(i, now)
+        elif entry.stage == SENT and entry.tries < self.tries or entry.unreachable:
+            self._try_elsewhere(i)
+        else:
+            self._wait(i, entry.deadline)
+        return 0
+
+    cdef void _try_elsewhere(self, int32_t i) noexcept nogil:
+        """Have a query sent again, to another upstream."""
+        self.pool[i].stage = FAILED
+        self.failed[self.failed_count] = i
+        self.failed_count += 1
+        self.retried += 1
+        self._wait(i, self.pool[i].deadline)
+
+    # ------------------------------------------------------------ for Python
+
+    cdef int _hand_over(self, int32_t i, bytes truncated, uint64_t now) except -1:
+        """Let Python carry a query over TCP; what came truncated serves if that fails."""
+        cdef Open* entry = &self.pool[i]
+        entry.stage = CARRIED
+        self._wait(i, entry.deadline)
+        self.carried.append((self.queries.handle(i), entry.group, entry.wire[:entry.length], truncated,
+                             (entry.deadline - min(now, entry.deadline)) / 1e9))
+        return 0
+
+    cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1:
+        """Let Python pass on a query that only the upstream can answer, for this client alone."""
+        self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream))
+        return 0

@@ -1,0 +1,24 @@
+"""Zones: which policy is a name's."""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from ._policy cimport Policy
+from ._siphash cimport Secret
+from ._suffixes cimport Suffixes
+
+cdef enum:
+    ZONES_MAX = 4096               # zone 0 is everything that has no zone of its own
+
+
+@cython.final
+cdef class Zones:
+    cdef:
+        Policy* policies           # by zone; read by everybody
+        Suffixes numbers
+        Secret secret
+        list names                 # by zone, on the wire, in lower case; None: the number is free
+        uint32_t count             # of zones with names
+
+    cdef uint32_t find(self, const uint8_t* name) noexcept nogil
+    cdef uint64_t _key(self, bytes name) except? 0
