@@ -173,7 +173,9 @@ class Daemon:
         threads = [threading.Thread(target=worker.run, name=f"worker-{n}") for n, worker in enumerate(self.workers)]
         shelf, kept = Shelf(self.cache), self.config.cache.snapshot and Path(self.config.cache.snapshot)
         if kept:
-            self.watchers.restored = snapshot.read(shelf, kept) > 0
+            restored = snapshot.read(shelf, kept)
+            self.watchers.restored = restored.answers > 0
+            self.watchers.serials = restored.serials
         with self._close, contextlib.suppress(asyncio.CancelledError):
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
             servers = [
@@ -188,7 +190,9 @@ class Daemon:
                 Expiry(self.cache).run(),
             ]
             if kept:
-                works.append(snapshot.keep(shelf, kept, self.config.cache.snapshot_interval))
+                works.append(
+                    snapshot.keep(shelf, kept, self.config.cache.snapshot_interval, lambda: self.watchers.serials)
+                )
             tasks = [loop.create_task(work) for work in works]
             for task in tasks:
                 task.add_done_callback(self._ended)
@@ -212,12 +216,13 @@ class Daemon:
                 await self.forwarder.drain(self.config.drain)
             self.tcp.close()
             controlled.close()
+            serials = self.watchers.serials
             self.watchers.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if kept:
-                await snapshot.write(shelf, kept)
+                await snapshot.write(shelf, kept, serials)
             loop.remove_reader(self.inflight.fileno())
             self.upstreams.close()
             await asyncio.sleep(0)  # connections close on the loop's next turn

@@ -1,9 +1,11 @@
 """The cache on disk, so that a daemon that starts again starts warm.
 
 It knows the file and how it is written without anybody waiting. What an answer looks like inside is the
-store's business; to this module answers are octets.
+store's business; to this module answers are octets. With them go the serials of the zones that they are
+from, so that a zone which changed meanwhile is noticed.
 
     FunkenShield snapshot 1 LAYOUT TIME\\n     layout in hexadecimal, time in UTC for people who look
+    {"ZONE": SERIAL, ...}\\n                   what was known when the writing began
     taken (8), length (3), answers            big-endian; taken in milliseconds since the epoch; again and again
     0 (8), 0 (3)                              the end
     digest (32)                               BLAKE2b (RFC 7693) of everything before it
@@ -13,21 +15,33 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 log = logging.getLogger(__name__)
 
 MAGIC, VERSION = b"FunkenShield snapshot", b"1"
 LINE_MAX = 4096
+SERIALS_MAX = 16 << 20
 TAKEN, LENGTH, DIGEST = 8, 3, 32  # octets; so no chunk, and no damaged length, is over 16 MiB
 END = bytes(TAKEN + LENGTH)
+
+
+Serials = Mapping[str, int]  # by zone
+
+
+class Restored(NamedTuple):
+    """What a snapshot held."""
+
+    answers: int
+    serials: dict[str, int]
 
 
 class Store(Protocol):
@@ -56,16 +70,22 @@ class DamagedError(ValueError):
 
 
 async def keep(
-    store: Store, path: Path, interval: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    store: Store,
+    path: Path,
+    interval: float,
+    serials: Callable[[], Serials],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Write for ever, with `interval` seconds between."""
     while True:
         await sleep(interval)
-        await write(store, path)
+        await write(store, path, serials())
 
 
-async def write(store: Store, path: Path, wall: Callable[[], float] = time.time) -> int:
+async def write(store: Store, path: Path, serials: Serials, wall: Callable[[], float] = time.time) -> int:
     """Write all answers in place of the file at a path; return how many octets, 0 where it went wrong.
+
+    `serials` are those from which all answers are at the earliest.
 
     The old file stays until the new one is complete. The loop gets its turn after each segment, and only a
     thread waits for the disk. One at a time for each path; who cancels it must wait for its end.
@@ -75,7 +95,7 @@ async def write(store: Store, path: Path, wall: Callable[[], float] = time.time)
     run = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
     draft = _Draft(path)
     try:
-        await run(draft.begin, store.layout, wall())
+        await run(draft.begin, store.layout, wall(), serials)
         for segment in range(store.segments_total):
             taken = wall()
             if answers := store.export(segment):
@@ -102,13 +122,14 @@ class _Draft:
         self._digest = hashlib.blake2b(digest_size=DIGEST)
         self._file: BinaryIO | None = None
 
-    def begin(self, layout: bytes, now: float) -> None:
-        """Make the file, for our own user only, and write its first line."""
+    def begin(self, layout: bytes, now: float, serials: Serials) -> None:
+        """Make the file, for our own user only, and write its first lines."""
         self._draft.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # no link that somebody has laid there is followed
         self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb")
         written = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
         self._append(b"%s %s %s %s\n" % (MAGIC, VERSION, layout.hex().encode(), written.encode()))
+        self._append(json.dumps(dict(serials)).encode() + b"\n")
 
     def add(self, taken: float, answers: bytes) -> None:
         """Write a chunk."""
@@ -147,22 +168,23 @@ class _Draft:
 # ---------------------------------------------------------------- reading
 
 
-def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> int:
-    """Restore the answers in a file; return how many, 0 where there is no file.
+def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> Restored:
+    """Restore the answers in a file; return how many, and the zones' serials; none where there is no file.
 
     The whole file is seen to be right before the first answer is stored. One that is not is put aside as
     PATH.damaged. Answers from the future, after a clock was set back, count as taken now.
     """
     restored = 0
+    serials: dict[str, int] = {}
     try:
         with path.open("rb") as file:
-            for _ in _chunks(file, store.layout):
+            for _ in _chunks(file, store.layout, serials):
                 pass
             file.seek(0)
-            for taken, answers in _chunks(file, store.layout):
+            for taken, answers in _chunks(file, store.layout, serials):
                 restored += store.restore(answers, max(0.0, wall() - taken))
     except FileNotFoundError:
-        return 0
+        return Restored(0, {})
     except OSError as error:
         log.warning("%s: snapshot not read: %s", path, error.strerror or error)
     except ValueError as error:  # from the store too: then what came before this chunk has been stored
@@ -170,14 +192,20 @@ def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> int
         _put_aside(path)
     else:
         log.info("%s: %d answers restored", path, restored)
-    return restored
+        return Restored(restored, serials)
+    return Restored(restored, {})
 
 
-def _chunks(file: BinaryIO, layout: bytes) -> Iterator[tuple[float, bytes]]:
-    """Yield when each chunk was taken, in seconds since the epoch, and its answers; DamagedError where that ends."""
+def _chunks(file: BinaryIO, layout: bytes, serials: dict[str, int]) -> Iterator[tuple[float, bytes]]:
+    """Yield when each chunk was taken, in seconds since the epoch, and its answers; DamagedError where that ends.
+
+    `serials` gets those of the file.
+    """
     line = file.readline(LINE_MAX)
     _check_line(line, layout)
-    digest = hashlib.blake2b(line, digest_size=DIGEST)
+    second = file.readline(SERIALS_MAX)
+    serials.update(_read_serials(second))
+    digest = hashlib.blake2b(line + second, digest_size=DIGEST)
 
     def take(count: int) -> bytes:
         octets = file.read(count)
@@ -202,6 +230,17 @@ def _check_line(line: bytes, layout: bytes) -> None:
         raise DamagedError("it is of another format version")
     if rest.partition(b" ")[0] != layout.hex().encode():
         raise DamagedError("its answers have another layout")
+
+
+def _read_serials(line: bytes) -> dict[str, int]:
+    """Return the serials in a second line; DamagedError where it is none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        raise DamagedError("its serials cannot be read") from None
+    if not isinstance(found, dict) or not all(isinstance(serial, int) for serial in found.values()):
+        raise DamagedError("its serials cannot be read")
+    return found
 
 
 def _put_aside(path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from funkenshield import snapshot
 
 NOW = 1_700_000_000.0
+SERIALS = {"example.com.": 7, "example.org.": 2**32 - 1}
 MIB = 1 << 20
 
 
@@ -43,13 +44,15 @@ def path(tmp_path):
 
 
 def write(store, path, wall=lambda: NOW):
-    return asyncio.run(snapshot.write(store, path, wall))
+    return asyncio.run(snapshot.write(store, path, SERIALS, wall))
 
 
 def read(path, wall=lambda: NOW):
     """Return what is stored after a reading, and how many answers that claims to have restored."""
     store = Answers()
-    return store.restored, snapshot.read(store, path, wall)
+    restored = snapshot.read(store, path, wall)
+    assert restored.serials in ({}, SERIALS)
+    return store.restored, restored.answers
 
 
 def names(path):
@@ -71,8 +74,9 @@ def test_what_was_written_is_read_and_as_much_older_as_it_is(path, caplog):
 
 def test_the_file_is_as_described_and_for_our_own_user(path):
     write(Answers(b"abc"), path)
-    body = b"FunkenShield snapshot 1 40006c6974746c65 2023-11-14T22:13:20+00:00\n"
-    body += (1_700_000_000_000).to_bytes(8) + b"\0\0\3abc" + bytes(11)
+    first = b"FunkenShield snapshot 1 40006c6974746c65 2023-11-14T22:13:20+00:00\n"
+    second = b'{"example.com.": 7, "example.org.": 4294967295}\n'
+    body = first + second + (1_700_000_000_000).to_bytes(8) + b"\0\0\3abc" + bytes(11)
     assert path.read_bytes() == body + hashlib.blake2b(body, digest_size=32).digest()
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -101,7 +105,7 @@ def test_it_is_written_again_and_again(path):
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(snapshot.keep(Answers(b"abc"), path, 300.0, sleep))
+        asyncio.run(snapshot.keep(Answers(b"abc"), path, 300.0, dict, sleep))
     assert pauses == [300.0] * 3
 
 
@@ -117,7 +121,7 @@ def test_the_loop_gets_its_turn_between_segments_and_never_waits_for_the_disk(pa
 
     async def count_turns():
         nonlocal turns
-        writing = asyncio.create_task(snapshot.write(store, path))
+        writing = asyncio.create_task(snapshot.write(store, path, SERIALS))
         while not writing.done():
             turns += 1
             await asyncio.sleep(0)
@@ -173,7 +177,9 @@ def test_every_octet_counts(path, caplog):
         (b"A FunkenShield snapshot 1 40006c6974746c65 \n", "it is no snapshot"),
         (b"FunkenShield snapshot 2 40006c6974746c65 \n", "it is of another format version"),
         (b"FunkenShield snapshot 1 40006c6974746c \n", "its answers have another layout"),
-        (b"FunkenShield snapshot 1 40006c6974746c65 \n" + b"\xff" * 1000, "it ends too early"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n" + b"\xff" * 1000, "its serials cannot be read"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n[1]\n", "its serials cannot be read"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n{}\n" + b"\xff" * 1000, "it ends too early"),
     ],
 )
 def test_a_foreign_file_is_put_aside(octets, why, path, caplog):
@@ -285,7 +291,7 @@ def test_a_cancellation_while_the_disk_is_slow_leaves_nothing_behind(path, monke
     monkeypatch.setattr("os.fsync", fsync)
 
     async def cancel():
-        writing = asyncio.create_task(snapshot.write(Answers(b"new"), path))
+        writing = asyncio.create_task(snapshot.write(Answers(b"new"), path, SERIALS))
         await asyncio.to_thread(syncing.wait, 10)
         writing.cancel()
         await asyncio.sleep(0)
