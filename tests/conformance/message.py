@@ -49,19 +49,18 @@ def clauses(text):
 
 def repeated(word):
     """Return a word with X*N written out."""
-    return re.sub(r'("[^"]*"|[0-9a-zA-Z]+)\*(\d+)', lambda found: found[1].strip('"') * int(found[2]), word)
+    found = re.fullmatch(r'("?)([^"]*)("?)\*(\d+)', word)
+    return found[1] + found[2] * int(found[4]) + found[3] if found else word
 
 
 def octets(words, **named):
     """Return what hexadecimal words, quoted texts, and the `named` ones stand for."""
     wire = b""
-    for word in words:
+    for word in map(repeated, words):
         if word in named:
             wire += named[word]
-        elif word.startswith('"'):
-            wire += repeated(word).strip('"').encode()
         else:
-            wire += bytes.fromhex(repeated(word))
+            wire += word.strip('"').encode() if word.startswith('"') else bytes.fromhex(word)
     return wire
 
 
@@ -83,13 +82,17 @@ class Record:
         self.ttl = None if ttl == "*" else int(ttl)
         self.rdclass = words.pop(0) if words[0] in dns.rdataclass.RdataClass.__members__ else None
         self.rdtype = dns.rdatatype.from_text(words.pop(0))
-        self._text = " ".join(re.sub(r"now([+-]\d+)", lambda at: str(int(time.time()) + int(at[1])), w) for w in words)
-        self._text = re.sub(r'"[^"]*"\*\d+', lambda found: f'"{repeated(found[0])}"', self._text)
+        self._text = " ".join(map(_since_now, map(repeated, words)))
         self.rdata("IN")
 
     def rdata(self, rdclass):
         """Return the Rdata, in the class of the question unless another was told."""
         return dns.rdata.from_text(self.rdclass or rdclass, self.rdtype, self._text, relativize=False)
+
+
+def _since_now(word):
+    """Return a word, or the seconds since 1970 that now+N stands for."""
+    return str(int(time.time()) + int(word[3:])) if re.fullmatch(r"now[+-]\d+", word) else word
 
 
 class Message:
@@ -164,9 +167,11 @@ class Message:
                 self.payload = int(number)
             case ["version", number]:
                 self.version = int(number)
-            case ["cookie", told]:
-                bytes.fromhex("" if told == "given" else told.rstrip("*"))
-                self.options.append((OPTIONS["cookie"], told))
+            case ["cookie", "given"]:
+                self.options.append((OPTIONS["cookie"], "given"))
+            case ["cookie", *rest, last]:
+                rest.append(last.removesuffix("*"))
+                self.options.append((OPTIONS["cookie"], octets(rest).hex() + "*" * last.endswith("*")))
             case ["ecs", told]:
                 self.options.append((OPTIONS["ecs"], ecs(told).hex()))
             case ["EDE", number]:

@@ -7,6 +7,7 @@
     NAME     asks QUERY                     somebody asks, and does not wait:
     NAME     gets EXPECTED                  what he gets, now or before
     upstream answers                        what it `held` back goes out
+    upstream leaves                         nobody is there any more
     upstream asked N [for QUERY]            so many (such) queries came to it, since the beginning
     upstream received QUERY                 how the last one looked; `untouched` is as it was asked, but for the ID
     after    N s                            time passes, at no cost
@@ -38,6 +39,11 @@ class Behave:
 
 @dataclass(frozen=True)
 class Answers:
+    upstream: str
+
+
+@dataclass(frozen=True)
+class Leaves:
     upstream: str
 
 
@@ -174,6 +180,8 @@ def _upstream(name, verb, more, rest):
     match verb:
         case "answers" if not more:
             return Answers(name)
+        case "leaves" if not more:
+            return Leaves(name)
         case "asked" if found := re.fullmatch(r"(\d+)(?: for (.+))?", more):
             return WasAsked(name, int(found[1]), Query.told(found[2]) if found[2] else None)
         case "received":

@@ -30,6 +30,7 @@ from conformance.notation import (
     Client,
     Counted,
     Gets,
+    Leaves,
     Purge,
     Received,
     WasAsked,
@@ -60,6 +61,7 @@ class Upstream(LoopbackServer):
         self.unforeseen = []
         self._script = []
         self._held = []
+        self._gone = False
 
     def behave(self, query, replies):
         """Reply so to such queries from now on."""
@@ -94,6 +96,15 @@ class Upstream(LoopbackServer):
         held, self._held = self._held, []
         for send, self.sent in held:
             send(self.sent)
+
+    def leave(self):
+        """Close all sockets, before the context does."""
+        self.__exit__(None)
+        self._gone = True
+
+    def __exit__(self, kind, *rest):
+        if not self._gone:
+            super().__exit__(kind, *rest)
 
     def received_for(self, query):
         """Return what came and matches a query; None: all."""
@@ -202,6 +213,8 @@ class Stage:
                 self._gets(step.client, step.answer)
             case Answers():
                 self._upstreams[step.upstream].answer()
+            case Leaves():
+                self._upstreams[step.upstream].leave()
             case WasAsked():
                 self._was_asked(step)
             case Received():
