@@ -11,7 +11,7 @@ A message is told in clauses with commas between them. Every message knows these
     append HEX                              octets behind the last record
     hex HEX                                 the whole message; ID and QUESTION stand for the query's
 
-`X*N` is X, N times over; "text" in HEX is its octets; now+N in RDATA is N seconds after the scenario began.
+`X*N` is X, N times over; "text" in HEX is its octets; `*` at the end of a cookie is any rest, as a TTL any TTL.
 Any other word is an error. Nothing here knows who says what, nor when.
 """
 
@@ -19,7 +19,6 @@ import io
 import ipaddress
 import re
 import struct
-import time
 
 import dns.exception
 import dns.flags
@@ -82,17 +81,12 @@ class Record:
         self.ttl = None if ttl == "*" else int(ttl)
         self.rdclass = words.pop(0) if words[0] in dns.rdataclass.RdataClass.__members__ else None
         self.rdtype = dns.rdatatype.from_text(words.pop(0))
-        self._text = " ".join(map(_since_now, map(repeated, words)))
+        self._text = " ".join(map(repeated, words))
         self.rdata("IN")
 
     def rdata(self, rdclass):
         """Return the Rdata, in the class of the question unless another was told."""
         return dns.rdata.from_text(self.rdclass or rdclass, self.rdtype, self._text, relativize=False)
-
-
-def _since_now(word):
-    """Return a word, or the seconds since 1970 that now+N stands for."""
-    return str(int(time.time()) + int(word[3:])) if re.fullmatch(r"now[+-]\d+", word) else word
 
 
 class Message:

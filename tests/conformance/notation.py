@@ -14,11 +14,13 @@
     purge    all | zone NAME | name NAME [TYPE]
     counted  NAME N                         what the shield's own counters say
 
-A line that is indented belongs to the one above. The other upstreams are upstream2, upstream3, ...; unless
-config says so, the shield asks the first alone. How messages are told is in `told` and `message`.
+A line that is indented belongs to the one above. The other upstreams are upstream2, upstream3, ...; unless config
+says so, the shield asks the first alone. now+N is N seconds after the scenario began, as an RRSIG has it. How
+messages are told is in `told` and `message`.
 """
 
 import re
+import time
 from dataclasses import dataclass
 
 from conformance.told import Expected, Query, Reply
@@ -118,8 +120,9 @@ def read(path):
     text = path.read_text(encoding="utf-8")
     if not re.match(r"# \S", text):
         raise NotationError(f"{path}:1: a scenario begins with a comment: what it is about")
+    now = int(time.time())
     config, lines = [], []
-    for number, statement in _statements(text):
+    for number, statement in _statements(re.sub(r"\bnow([+-]\d+)\b", lambda found: str(now + int(found[1])), text)):
         word, _, rest = statement.partition(" ")
         if word == "config":
             config.append(rest.strip())
