@@ -329,6 +329,7 @@ cdef class Waiting:
         """Let a response that answers the question end an open query; store it if that is allowed."""
         cdef:
             Answer* answer = self.cache.scratch
+            const Policy* policy = &self.cache.index.policies[self.pool[i].zone]
             const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
         if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_tcp:
@@ -339,7 +340,7 @@ cdef class Waiting:
             self._pass_the_lead(i)
             return 0
         if answer.kind == FAILURE and self._reserve(i, now) != NULL:
-            if self.pool[i].stage == SENT and self.pool[i].tries < self.tries:
+            if self.pool[i].stage == SENT and self.pool[i].tries < min(self.tries, policy.upstreams):
                 self._try_elsewhere(i)
                 return 0
             return self._serve_stale(i, now)
@@ -479,11 +480,13 @@ cdef class Waiting:
 
     cdef void _try_elsewhere(self, int32_t i) noexcept nogil:
         """Have a query sent again, to another upstream."""
+        self._wait(i, self.pool[i].deadline)
+        if self.failed_count == self.queries.capacity:  # of places that were left and taken again
+            return
         self.pool[i].stage = FAILED
         self.failed[self.failed_count] = i
         self.failed_count += 1
         self.retried += 1
-        self._wait(i, self.pool[i].deadline)
 
     # ------------------------------------------------------------ for Python
 

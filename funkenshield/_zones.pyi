@@ -27,5 +27,6 @@ class Zones:
         cut: bool = False,
         trust_nsec: bool = False,
         group: int = 0,
+        upstreams: int = 1,
         open: int = 0xFFFFFFFF,
     ) -> None: ...

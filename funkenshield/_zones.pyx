@@ -100,7 +100,7 @@ cdef class Zones:
     def set_policy(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
                    uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False, bint shuffle=False,
                    str stale="off", uint32_t stale_longest=86400, uint32_t stale_ttl=30, double client_timer=1.8,
-                   double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0,
+                   double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0, uint16_t upstreams=1,
                    uint32_t open=0xffffffff) -> None:
         """Say how a zone's answers are held and served; times are seconds, the payload is octets."""
         if not 512 <= payload <= 4096:
@@ -110,7 +110,7 @@ cdef class Zones:
         self.policies[zone] = Policy(
             bounds=Bounds(shortest, longest, negative, failure),
             manner=Manner(payload, keep_ttl, shuffle, stale_ttl),
-            stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group,
+            stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group, upstreams=upstreams,
             stale_longest=stale_longest * TICKS_PER_SECOND, client_timer=<uint64_t> (client_timer * 1e9),
             recheck=<uint32_t> (recheck * TICKS_PER_SECOND), open=open,
         )

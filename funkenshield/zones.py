@@ -25,7 +25,11 @@ def assign(zones: Zones, config: Config) -> Assignment:
     changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
     made = Assignment({}, {0: config.upstreams}, {0: config.notify}, changed)
     zones.set_policy(
-        0, cut=config.cache.nxdomain_cut, open=config.forward.open_zone, **_policy(config, config.ttl, config.stale)
+        0,
+        cut=config.cache.nxdomain_cut,
+        open=config.forward.open_zone,
+        upstreams=len(config.upstreams),
+        **_policy(config, config.ttl, config.stale),
     )
     for zone in config.zones:
         number = zones.number(name_to_wire(zone.name))
@@ -45,6 +49,7 @@ def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection) ->
         open=zone.open or config.forward.open_zone,
         trust_nsec=zone.nsec == "trust",
         group=number if zone.upstreams is not None else 0,
+        upstreams=len(zone.upstreams or config.upstreams),
         **_policy(config, config.ttl_of(zone), config.stale_of(zone)),
     )
 
