@@ -251,7 +251,7 @@ class ZoneSection(Section):
         None, strict=False, description="Whose NOTIFY has it refreshed, in place of `notify` at the top."
     )
     watch: bool = Field(False, description="Ask for the serial of its SOA; a change purges it.")
-    watch_interval: float = Field(60.0, ge=0.1, le=86400, description="So often.", json_schema_extra={"unit": "s"})
+    watch_interval: float = Field(60.0, ge=1, le=86400, description="So often.", json_schema_extra={"unit": "s"})
     watch_jitter: float = Field(0.1, ge=0, le=0.9, description="More or less, as a share of the interval.")
     nxdomain_cut: bool | None = Field(None, description="In place of `cache.nxdomain_cut`.")
     nsec: Literal["off", "trust"] = Field(

@@ -96,7 +96,7 @@ class Daemon:
         self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
         self.forwarder.write_to(self.tcp)
         self.forwarder.notified = self._notified
-        self.watchers = Watchers(self._ask_for, self._changed)
+        self.watchers = Watchers(self._ask_for, self._changed, self.clock.seconds)
 
     def _serve_metrics(self) -> Any:  # noqa: ANN401 - a WSGI server, whose module is loaded only where it is wanted
         if self.config.metrics.listen is None:
@@ -254,6 +254,7 @@ class Daemon:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             self.upstreams.keep_house()
+            self.watchers.wake()
             if self._secrets and self._secrets.refresh():
                 self._set_cookies(self._secrets, self.config)
 

@@ -5,6 +5,7 @@ zone's entries, is for those who are given to it.
 """
 
 import asyncio
+import heapq
 import logging
 import random as random_numbers
 from collections.abc import Awaitable, Callable, Mapping
@@ -114,15 +115,14 @@ class Watcher:
 
     async def _rest(self, pause: float) -> None:
         """Wait so many seconds, or less if somebody wants to know now."""
-        await self._sleep(min(BREATH, pause))
-        waiting = [
-            asyncio.ensure_future(self._sleep(max(0.0, pause - BREATH))),
-            asyncio.ensure_future(self._wanted.wait()),
-        ]
+        pausing = asyncio.ensure_future(self._sleep(pause))
+        breathing = asyncio.ensure_future(self._sleep(min(BREATH, pause)))
+        wanted = asyncio.ensure_future(self._wanted.wait())
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([pausing, wanted], return_when=asyncio.FIRST_COMPLETED)
+            await breathing
         finally:
-            for each in waiting:
+            for each in (pausing, breathing, wanted):
                 each.cancel()
 
 
@@ -135,14 +135,21 @@ class Watched(NamedTuple):
 
 
 class Watchers:
-    """The watchers of all watched zones, by name.
+    """The watchers of all watched zones, by name, and the time that they go by.
 
     `ask` sends a zone's query, `changed` is told of a zone that has changed. `serials` are those from which
     the entries of a zone are, where that is remembered; `restored`: there may be entries without one.
     """
 
-    def __init__(self, ask: Callable[[str, bytes], Awaitable[bytes]], changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[str, bytes], Awaitable[bytes]],
+        changed: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
         self.restored = False
+        self._clock = clock
+        self._asleep: list[tuple[float, int, asyncio.Future[None]]] = []
         self._serials: dict[str, int] = {}
         self._ask = ask
         self._changed = changed
@@ -173,9 +180,22 @@ class Watchers:
                     jitter=watched.jitter,
                     serial=self._serials.get(zone),
                     restored=self.restored,
+                    sleep=self._sleep,
                 )
                 task = asyncio.get_running_loop().create_task(watcher.run())
                 self._running[zone] = watched, watcher, task
+
+    async def _sleep(self, seconds: float) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._asleep, (self._clock() + seconds, id(woken), woken))
+        await woken
+
+    def wake(self) -> None:
+        """Wake those whose time has come; called about once a second."""
+        while self._asleep and self._asleep[0][0] <= self._clock():
+            woken = heapq.heappop(self._asleep)[2]
+            if not woken.done():
+                woken.set_result(None)
 
     def poll_now(self, zone: str) -> None:
         """Ask for a zone's serial at once, if it is watched."""
