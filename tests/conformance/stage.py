@@ -7,6 +7,7 @@ in the log.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import secrets
 import select
@@ -58,6 +59,7 @@ class Upstream(LoopbackServer):
     def __init__(self):
         super().__init__()
         self.sent = b""
+        self.owes = False  # a reply that was held back, or none at all
         self.unforeseen = []
         self._script = []
         self._held = []
@@ -76,6 +78,7 @@ class Upstream(LoopbackServer):
         self.unforeseen.append(str(query))
 
     def _say(self, reply, query, send):
+        self.owes = self.owes or reply.silence or reply.held
         if reply.silence:
             return
         wire = reply.to_wire(query.wire)
@@ -94,6 +97,7 @@ class Upstream(LoopbackServer):
 
     def _release(self):
         held, self._held = self._held, []
+        self.owes = False
         for send, self.sent in held:
             send(self.sent)
 
@@ -256,11 +260,12 @@ class Stage:
 
     def _was_asked(self, step, patience=None):
         upstream = self._upstreams[step.upstream]
-        if len(upstream.received_for(step.query)) < step.count:
-            _wait(lambda: len(upstream.received_for(step.query)) >= step.count, "", patience)
-            time.sleep(SETTLED)  # so that the reply is there
+        _wait(lambda: len(upstream.received_for(step.query)) >= step.count, "", patience)
+        if not any(each.owes for each in self._upstreams.values()):  # then what it said is there soon
+            _wait(lambda: not self._daemon.snapshot()["open"], "", patience)
         came = upstream.received_for(step.query)
-        assert len(came) == step.count, f"asked {len(came)}: {[str(each) for each in upstream.received]}"
+        enough = len(came) >= step.count if step.at_least else len(came) == step.count
+        assert enough, f"asked {len(came)}: {[str(each) for each in upstream.received]}"
 
     def _received(self, step):
         upstream = self._upstreams[step.upstream]
@@ -289,6 +294,8 @@ class Stage:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_clients)
             self._upstreams = {name: stack.enter_context(Upstream()) for name in self._scenario.upstreams}
+            for line in itertools.takewhile(lambda line: isinstance(line.step, Behave), self._scenario.lines):
+                self._play(line.step)  # a shield may ask as soon as it is there
             self._address = Address("127.0.0.1", free_port())
             stack.enter_context(self._logs_watched())
             self._daemon = Daemon(self._config(), clock=self._clock)
