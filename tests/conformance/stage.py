@@ -59,11 +59,10 @@ class Upstream(LoopbackServer):
     def __init__(self):
         super().__init__()
         self.sent = b""
-        self.owes = False  # a reply that was held back, or none at all
         self.unforeseen = []
         self._script = []
         self._held = []
-        self._gone = False
+        self._silent = self._gone = False
 
     def behave(self, query, replies):
         """Reply so to such queries from now on."""
@@ -78,8 +77,8 @@ class Upstream(LoopbackServer):
         self.unforeseen.append(str(query))
 
     def _say(self, reply, query, send):
-        self.owes = self.owes or reply.silence or reply.held
         if reply.silence:
+            self._silent = True
             return
         wire = reply.to_wire(query.wire)
         if reply.held:
@@ -91,13 +90,17 @@ class Upstream(LoopbackServer):
             self.sent = wire
             send(wire)
 
+    @property
+    def owes(self):
+        """Tell whether somebody waits for what was held back, or for what never comes."""
+        return self._silent or bool(self._held)
+
     def answer(self):
         """Send all that was held back."""
-        self._loop.call_soon_threadsafe(self._release)
-
-    def _release(self):
         held, self._held = self._held, []
-        self.owes = False
+        self._loop.call_soon_threadsafe(self._release, held)
+
+    def _release(self, held):
         for send, self.sent in held:
             send(self.sent)
 
