@@ -43,6 +43,7 @@ from funkenshield.daemon import Daemon
 PATIENCE = 2.0  # seconds that something may take which must come
 SILENCE = 0.06  # seconds after which what has not come does not come
 SETTLED = 0.015  # seconds that a query takes from a worker to the control gear, at most
+TAKEN = 0.1  # seconds that a reply takes to be taken, if anybody still waits for it
 COOKIE = 10
 
 BASE = """
@@ -219,7 +220,9 @@ class Stage:
             case Gets():
                 self._gets(step.client, step.answer)
             case Answers():
+                waiting = self._daemon.snapshot()["open"]
                 self._upstreams[step.upstream].answer()
+                _wait(lambda: self._daemon.snapshot()["open"] < waiting, "", TAKEN)
             case Leaves():
                 self._upstreams[step.upstream].leave()
             case WasAsked():
