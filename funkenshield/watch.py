@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import logging
 import random as random_numbers
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -50,6 +51,7 @@ class Watcher:
         serial: int | None = None,
         restored: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random_numbers.random,
     ) -> None:
         """Watch a zone every `interval` seconds, more or less by up to the share `jitter`.
@@ -63,6 +65,7 @@ class Watcher:
         self._interval = interval
         self._jitter = jitter
         self._sleep = sleep
+        self._clock = clock
         self._random = random
         self._entries_before = restored
         self._failing = False
@@ -78,6 +81,7 @@ class Watcher:
         """Ask for ever."""
         retry = RETRY
         while True:
+            asked = self._clock()
             self._wanted.clear()  # before asking: the response may be older than a NOTIFY that comes meanwhile
             if await self._poll():
                 retry = RETRY
@@ -85,7 +89,8 @@ class Watcher:
             else:
                 pause = min(retry, self._interval)
                 retry = 2 * pause
-            await self._rest(pause * (1 + self._jitter * (2 * self._random() - 1)))
+            pause *= 1 + self._jitter * (2 * self._random() - 1)
+            await self._rest(max(0.0, asked + pause - self._clock()))
 
     async def _poll(self) -> bool:
         """Ask once; return whether the serial is known."""
@@ -181,6 +186,7 @@ class Watchers:
                     serial=self._serials.get(zone),
                     restored=self.restored,
                     sleep=self._sleep,
+                    clock=self._clock,
                 )
                 task = asyncio.get_running_loop().create_task(watcher.run())
                 self._running[zone] = watched, watcher, task

@@ -15,6 +15,7 @@ FILES = sorted(SCENARIOS.rglob("*.txt"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SCENARIOS).with_suffix("")))
-def test_scenario(path, tmp_path):
+def test_scenario(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)  # seconds; watched zones are looked at so often
     with Stage(read(path), tmp_path) as stage:
         stage.play()

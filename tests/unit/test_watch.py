@@ -68,7 +68,14 @@ async def watching(says, *, interval=60.0, jitter=0.0, **options):
     """Watch a zone in a world of its own."""
     world = World(says)
     world.watcher = Watcher(
-        ZONE, world.ask, world.changed, interval=interval, jitter=jitter, sleep=world.sleep, **options
+        ZONE,
+        world.ask,
+        world.changed,
+        interval=interval,
+        jitter=jitter,
+        sleep=world.sleep,
+        clock=lambda: world.now,
+        **options,
     )
     running = asyncio.create_task(world.watcher.run())
     await world.passes(0)
