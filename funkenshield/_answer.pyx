@@ -11,7 +11,7 @@ from ._atomic cimport peek32
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ._policy cimport Bounds, Manner
 from ._wire cimport (
-    AAAA, CD, COOKIE, DO, EDE, EXTRA_MAX, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
+    AAAA, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
     OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER, STALE_NXDOMAIN,
     SUBNET, TC, UNANSWERABLE, A, Extra, Query, add_error, cut, drop_subnet, get16, get32, is_name, message_flags,
     message_id, parse_query, put_opt, question_length, same_folded, set16, set32, set_subnet, skip_name, source_prefix
@@ -291,7 +291,7 @@ cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extr
         code = get16(option)
         size = 4 + <size_t> get16(option + 2)
         if code == COOKIE:
-            if size <= EXTRA_MAX:
+            if size <= 4 + COOKIE_MAX:  # there must be room for other options beside it
                 memcpy(own.octets, option, size)
                 own.length = <uint16_t> size
         elif code != PADDING and code != KEEPALIVE and code != SUBNET:

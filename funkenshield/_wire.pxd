@@ -20,6 +20,7 @@ cdef enum:
     KEY_MAX = KEY_PREFIX + NAME_MAX + SUBNET_MAX
     MESSAGE_MAX = 65535
     UDP_PLAIN = 512                # octets of a UDP message without EDNS (RFC 1035 4.2.1)
+    COOKIE_MAX = 40                # octets of a client's and a server's cookie together (RFC 7873 4)
     EXTRA_MAX = 96                 # octets of EDNS options for one client alone
 
 cdef enum:  # the header's flags
