@@ -246,7 +246,7 @@ cdef bint _is_subnet(const uint8_t* value, uint16_t size) noexcept nogil:
         return False
     family = get16(value)
     prefix = value[2]
-    if prefix > (32 if family == 1 else 128 if family == 2 else 0) or size != 4 + (prefix + 7) // 8:
+    if family > 2 or prefix > (32 if family == 1 else 128 if family == 2 else 0) or size != 4 + (prefix + 7) // 8:
         return False
     return not prefix % 8 or not <uint8_t> (value[size - 1] << prefix % 8)
 
