@@ -163,7 +163,7 @@ cdef int32_t _scope(const Query* query, const uint8_t* opt, uint16_t opt_size) n
             if (get32(option) != get32(asked) or get16(option + 4) != get16(asked + 4) or option[6] != asked[6]
                     or end - option < 4 + get16(asked + 2) or memcmp(option + 8, asked + 8, get16(asked + 2) - 4)):
                 return -1
-            return option[7]
+            return min(<int32_t> option[7], NO_SCOPE - 1)
         option += 4 + <size_t> get16(option + 2)
     return NO_SCOPE
 
