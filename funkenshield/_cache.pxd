@@ -159,6 +159,7 @@ cdef class Cache:
 
     cdef Reader* join(self) except NULL
     cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil
+    cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil
     cdef void drop(self, const Query* query) noexcept nogil
     cdef void _note_subnet(self, const Answer* answer) noexcept nogil
     cdef uint32_t _dies(self, const Answer* answer) noexcept nogil

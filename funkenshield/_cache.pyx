@@ -146,6 +146,21 @@ cdef class Cache:
         self.stored += 1
         return STORED
 
+    cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil:
+        """Store the answer to a query, and let the query find it: what it found of a narrower scope is outdated."""
+        cdef:
+            Put result = self.put(answer, now)
+            const Answer* stored
+            const Answer* found
+        if result != STORED or not query.subnet or answer.kind == FAILURE:
+            return result
+        stored = answer_at(&self.index, self._slot_of(answer)[0])
+        found = find(&self.index, query)
+        while found != NULL and found != stored:
+            self._unlink(self._slot_of(found))
+            found = find(&self.index, query)
+        return result
+
     cdef void drop(self, const Query* query) noexcept nogil:
         """Take out what is stored for a query, if anything is."""
         cdef const Answer* answer = find(&self.index, query)
@@ -487,7 +502,7 @@ cdef class Cache:
             return False
         self.scratch.zone = <uint16_t> zone
         self.scratch.marks.purges = <uint32_t> self.purges.rules.count
-        return self.put(self.scratch, ticks(now)) == STORED
+        return self.put_for(&parsed, self.scratch, ticks(now)) == STORED
 
     def lookup(self, bytes query not None, size_t limit=MESSAGE_MAX) -> bytes | None:
         """Return the answer to a query as its client would get it in at most `limit` octets, or None."""

@@ -126,7 +126,7 @@ cdef class Waiting:
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
         if built == KEEP:
-            self.cache.put(answer, ticks(now))
+            self.cache.put_for(query, answer, ticks(now))
         self.answered_here += 1
         return self._answer_now(client, query, answer, now)
 
@@ -346,7 +346,7 @@ cdef class Waiting:
             return self._serve_stale(i, now)
         if response.built == KEEP:
             self._learn(i, query, response, now)
-            self.cache.put(answer, ticks(now))
+            self.cache.put_for(query, answer, ticks(now))
         elif rcode == NOERROR or rcode == NXDOMAIN:  # it may not be kept, and what was before is not true any more
             self.cache.drop(query)
         self._answer_all(i, answer, own, now)
