@@ -7,7 +7,7 @@ import dns.rdatatype
 
 def name_to_wire(text: str) -> bytes:
     """Return a name on the wire, absolute and in lower case; ValueError where it is none."""
-    if not text:
+    if text in {"", "@"}:  # to dnspython, @ is the root
         raise ValueError("an empty name is none; everything is .")
     try:
         return dns.name.from_text(text).canonicalize().to_wire() or b""  # None only if it writes to a file
