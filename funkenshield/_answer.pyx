@@ -401,25 +401,29 @@ cdef void _rotate(uint8_t* body, const Answer* answer, uint16_t turn) noexcept n
         const uint16_t* ttl = answer_ttls(answer)
         const uint8_t* kept = answer_body(answer)
         uint16_t i = 0
+        uint16_t start = 0
         uint16_t n, k, size
     while i < answer.answers:
         n = 1
         size = get16(kept + ttl[i] + 4)
-        if get16(kept + ttl[i] - 4) == A or get16(kept + ttl[i] - 4) == AAAA:
-            while i + n < answer.answers and _same_rrset(kept, ttl[i], ttl[i + n], size):
+        if ttl[i] == start + 6 and (get16(kept + ttl[i] - 4) == A or get16(kept + ttl[i] - 4) == AAAA):
+            while (i + n < answer.answers and ttl[i + n] == ttl[i] + n * (RECORD + 2 + size)
+                   and _same_rrset(kept, ttl[i], ttl[i + n])):
                 n += 1
             for k in range(n):
                 memcpy(body + ttl[i + k] + 6, kept + ttl[i + (k + turn) % n] + 6, size)
         i += n
+        start = <uint16_t> (ttl[i - 1] + 6 + get16(kept + ttl[i - 1] + 4))
 
 
-cdef bint _same_rrset(const uint8_t* body, uint16_t first, uint16_t other, uint16_t size) noexcept nogil:
-    """Tell whether two records, each named by where its TTL stands, have one spelling of owner, type, class and size.
+cdef bint _same_rrset(const uint8_t* body, uint16_t first, uint16_t other) noexcept nogil:
+    """Tell whether two records, each named by where its TTL stands, have one owner, type, class and size.
 
-    Owners that are written as pointers are compared, as all but the first of an RRset are.
+    Caller must ensure that two octets stand before the type of each, and that these are all of its owner: a
+    pointer, as in all but the first record of an RRset.
     """
-    return (get32(body + first - 4) == get32(body + other - 4) and get16(body + other + 4) == size
-            and first >= 6 and get16(body + first - 6) == get16(body + other - 6) and get16(body + other - 6) >= 0xc000)
+    return (get32(body + first - 4) == get32(body + other - 4) and get16(body + first + 4) == get16(body + other + 4)
+            and get16(body + first - 6) == get16(body + other - 6) and get16(body + other - 6) >= 0xc000)
 
 
 # ---------------------------------------------------------------- for Python
