@@ -1,7 +1,7 @@
-"""Know how to start nameservers of other people (NSD, Knot DNS, BIND), each with one test zone on loopback.
+"""Know how to start nameservers of other people (NSD, Knot DNS, BIND), each with test zones on loopback.
 
 Each runs in the foreground as the user who runs the tests, keeps all its files in a temporary folder, lets
-loopback transfer the zone, and is ended with the context.
+loopback transfer the zones, and is ended with the context.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,7 @@ private     TYPE65280 \# 4 0A000001
 {_BIG}
 {_MANY}
 """
+SHIELD_TEST = {"shield.test": ZONE}
 
 NSD = """
 server:
@@ -68,11 +69,16 @@ server:
     xfrdfile: "{folder}/xfrd"
     zonelistfile: "{folder}/zones"
     server-count: 1
+    nsid: "ascii_nsd"
 remote-control:
     control-enable: no
+{zones}
+"""
+
+NSD_ZONE = """
 zone:
-    name: shield.test
-    zonefile: "{folder}/zone"
+    name: {zone}
+    zonefile: "{folder}/{zone}"
     provide-xfr: 127.0.0.1 NOKEY
 """
 
@@ -83,6 +89,8 @@ server:
     udp-workers: 1
     tcp-workers: 1
     background-workers: 1
+    nsid: knot
+    edns-client-subnet: on
 database:
     storage: {folder}
 acl:
@@ -90,8 +98,12 @@ acl:
     address: 127.0.0.1
     action: transfer
 zone:
-  - domain: shield.test
-    file: {folder}/zone
+{zones}
+"""
+
+KNOT_ZONE = """
+  - domain: {zone}
+    file: {folder}/{zone}
     zonefile-sync: -1
     journal-content: none
     acl: loopback
@@ -110,15 +122,29 @@ options {{
     minimal-responses no;
     notify no;
     allow-transfer {{ 127.0.0.1; }};
+    server-id "bind";
+    rrset-order {{ order none; }};  # by default at random
+    no-case-compress {{ any; }};  # else the size of an answer, and what fits in, depend on the question's spelling
 }};
 controls {{ }};
-zone "shield.test" {{ type primary; file "{folder}/zone"; }};
+view "chaos" CH {{  # as the built-in one, which answers but three times a second
+    zone "version.bind" {{ type primary; database "_builtin version"; }};
+    zone "hostname.bind" {{ type primary; database "_builtin hostname"; }};
+    zone "id.server" {{ type primary; database "_builtin id"; }};
+}};
+view "all" {{
+{zones}
+}};
+"""
+
+BIND_ZONE = """
+zone "{zone}" {{ type primary; file "{folder}/{zone}"; }};
 """
 
 
 @dataclass(frozen=True)
 class Nameserver:
-    """A real nameserver that answers for the test zone."""
+    """A real nameserver that answers for the test zones."""
 
     name: str
     address: Address
@@ -133,14 +159,16 @@ def program(name):
 
 
 @contextlib.contextmanager
-def _run(name, options, config, zone_text=ZONE) -> Iterator[Nameserver]:
-    """Run one nameserver with `zone_text` as shield.test. until the context is left."""
+def _run(name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST) -> Iterator[Nameserver]:
+    """Run one nameserver with these master files, by the names of their zones, until the context is left."""
     path = program(name)
     address = Address("127.0.0.1", free_port())
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as temporary:
         folder = Path(temporary)
-        (folder / "zone").write_text(zone_text)
-        (folder / "conf").write_text(config.format(folder=folder, address=address))
+        for zone, text in zones.items():
+            (folder / zone).write_text(text)
+        stanzas = "".join(stanza.format(folder=folder, zone=zone) for zone in zones)
+        (folder / "conf").write_text(config.format(folder=folder, address=address, zones=stanzas))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [path, *options, folder / "conf"],
@@ -150,17 +178,17 @@ def _run(name, options, config, zone_text=ZONE) -> Iterator[Nameserver]:
                 start_new_session=True,
             )
         try:
-            _wait_until_it_answers(process, address, folder / "log")
+            _wait_until_it_answers(process, address, zones, folder / "log")
             yield Nameserver(name, address)
         finally:
             _end(process)
 
 
-def _wait_until_it_answers(process, address, log):
+def _wait_until_it_answers(process, address, zones, log):
     deadline = time.monotonic() + READY_WITHIN
     while True:
         with contextlib.suppress(OSError):
-            if ask("shield.test.", "SOA", server=address, timeout=0.2).answer:
+            if all(ask(zone, "SOA", server=address, timeout=0.2).answer for zone in zones):
                 return
         assert process.poll() is None, f"exited {process.returncode}\n{log.read_text(errors='replace')}"
         assert time.monotonic() < deadline, f"no answer in time\n{log.read_text(errors='replace')}"
@@ -177,6 +205,6 @@ def _end(process):
     process.wait()
 
 
-nsd = partial(_run, "nsd", ("-d", "-c"), NSD)
-knot = partial(_run, "knotd", ("-c",), KNOT)
-bind = partial(_run, "named", ("-g", "-c"), BIND)
+nsd = partial(_run, "nsd", ("-d", "-c"), NSD, NSD_ZONE)
+knot = partial(_run, "knotd", ("-c",), KNOT, KNOT_ZONE)
+bind = partial(_run, "named", ("-g", "-c"), BIND, BIND_ZONE)

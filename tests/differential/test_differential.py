@@ -1,0 +1,176 @@
+"""Know that nobody can tell the shield from the nameserver behind it, whatever he asks.
+
+A round draws a thousand questions, and puts them to NSD, Knot DNS and BIND directly and through the shield: cold and
+warm, over UDP and over TCP. Each reply must equal the direct one under the one law (`support.law`).
+
+`make test` has two rounds for each nameserver. For more, say so many questions:
+
+    FUNKENSHIELD_DIFFERENTIAL=20000 .venv/bin/python -m pytest tests/differential
+
+A round is known by its seed, which the test's name tells; FUNKENSHIELD_SEED=N begins with another one. A question that
+was answered otherwise is printed as a dig command for either side; with `--pdb` both are there to be asked again.
+"""
+
+import os
+import random
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import pytest
+from support.control import stats
+from support.law import HOP_BY_HOP, KEEPALIVE, PADDING, assert_lawful, envelope, is_lawful
+from support.pipeline import ask_all
+from support.questions import OPTION, draw, respell
+
+A_ROUND = 1000  # questions
+ROUNDS = -(-int(os.environ.get("FUNKENSHIELD_DIFFERENTIAL", 2 * A_ROUND)) // A_ROUND)
+SEED = int(os.environ.get("FUNKENSHIELD_SEED", "2011"))
+MESSAGE_MAX, UDP_PLAIN = 65535, 512  # octets
+PAYLOAD = 1232  # octets; what the shield takes from the nameserver, and gives to a client, over UDP
+SHOWN = 5  # differences, of those that there are
+
+PASSED_ON = {dns.rdatatype.OPT, *range(dns.rdatatype.TKEY, dns.rdatatype.AXFR + 1)}  # types that are never kept
+HINTS = {OPTION.DAU, OPTION.DHU, OPTION.N3U}
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
+def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, seed):
+    questions = draw(seed, A_ROUND)
+    direct = answers_of(nameserver, questions)
+    expected = list(zip(questions, direct, strict=True))
+    spelled = random.Random(seed)
+    respelled = [(replace(asked, name=respell(asked.name, spelled)), answers) for asked, answers in expected]
+    kept = sum(is_kept(asked, answers) for asked, answers in expected)
+    apart = len({key(asked) for asked in questions})
+    assert kept > A_ROUND / 2
+
+    differences = []
+    for first, second in (False, True), (True, False):
+        shield.command("purge", "--all")
+        start = time.monotonic()
+        hits = stats(shield)["hits"]
+        differences += differing(shield, nameserver, expected, tcp=first, since=start, when="cold")
+        cold = stats(shield)["hits"]
+        assert cold - hits <= A_ROUND - apart
+        differences += differing(shield, nameserver, respelled, tcp=first, since=start, when="warm")
+        differences += differing(shield, nameserver, expected, tcp=second, since=start, when="warm")
+        assert stats(shield)["hits"] - cold >= 2 * kept
+    assert not differences, f"{len(differences)} answers differ\n\n" + "\n\n".join(differences[:SHOWN])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the nameserver answers to a question: over UDP as asked, over UDP as the shield asks, and over TCP."""
+
+    udp: bytes
+    shields: bytes
+    tcp: bytes
+
+    @cached_property
+    def whole(self):
+        """The answers that say everything, as (octets, Message)."""
+        return [(wire, parsed(wire)) for wire in dict.fromkeys((self.shields, self.tcp, self.udp)) if not is_cut(wire)]
+
+
+def answers_of(nameserver, questions):
+    """Ask the nameserver itself; return the Answers to each question."""
+    wires = [asked.to_wire() for asked in questions]
+    shields = [as_the_shield_asks(asked).to_wire() for asked in questions]
+    return [
+        Answers(*each)
+        for each in zip(
+            ask_all(nameserver, wires),
+            ask_all(nameserver, shields),
+            ask_all(nameserver, wires, tcp=True),
+            strict=True,
+        )
+    ]
+
+
+def as_the_shield_asks(asked):
+    """Return the question with the payload size of the shield, and without what is hop by hop."""
+    if asked.edns is None:
+        return asked
+    options = tuple((code, data) for code, data in asked.edns.options if code not in (KEEPALIVE, PADDING))
+    return replace(asked, edns=replace(asked.edns, payload=PAYLOAD, options=options))
+
+
+def differing(shield, nameserver, expected, *, tcp, since, when):
+    """Ask the shield; return a text about each answer that is not as expected, with a dig command for either side."""
+    replies = ask_all(shield, [asked.to_wire() for asked, _ in expected], tcp=tcp)
+    aged = int(time.monotonic() - since) + 1
+    told = []
+    for (asked, answers), reply in zip(expected, replies, strict=True):
+        try:
+            assert_right(asked, answers, reply, tcp=tcp, aged=aged)
+        except (AssertionError, dns.exception.DNSException) as error:
+            transport = ["+tcp"] if tcp else []
+            commands = f"{asked.dig(shield.address, *transport)}\n{asked.dig(nameserver.address, *transport)}"
+            told.append(f"{when}, over {'TCP' if tcp else 'UDP'}:\n{commands}\n{error!r:.4000}")
+    return told
+
+
+def assert_right(asked, answers, wire, *, tcp, aged):
+    """Assert that a reply to a question is what the nameserver answers, or is cut where it must be."""
+    if any(wire[2:] == whole[2:] for whole, _ in answers.whole):
+        return
+    reply = parsed(wire)
+    limit = limit_of(asked, tcp)
+    assert len(wire) <= limit, f"{len(wire)} octets"
+    assert [question.name.labels for question in reply.question] in ([], [asked.name.labels]), "spelled otherwise"
+    if not is_cut(wire):
+        if not any(is_lawful(reply, direct, aged=aged) for _, direct in answers.whole):
+            assert_lawful(reply, answers.whole[0][1], aged=aged)
+        return
+    assert is_cut(answers.udp) or any(len(whole) > limit for whole, _ in answers.whole), "cut without need"
+    reply.flags &= ~dns.flags.TC
+    told = [envelope(direct) for _, direct in answers.whole]
+    assert envelope(reply) in told, f"through the shield:\n{reply}\n\nfrom the nameserver:\n{told}"
+
+
+def limit_of(asked, tcp):
+    """Return the octets of the largest reply to a question."""
+    if tcp:
+        return MESSAGE_MAX
+    return min(max(asked.edns.payload, UDP_PLAIN), PAYLOAD) if asked.edns else UDP_PLAIN
+
+
+def is_cut(wire):
+    return bool(wire[2] & dns.flags.TC >> 8)
+
+
+def parsed(wire):
+    """Return the Message, each record in an RRset of its own, so that none is taken for another's double."""
+    return dns.message.from_wire(wire, one_rr_per_rrset=True)
+
+
+def is_kept(asked, answers):
+    """Tell whether the answer to a question is held (docs/caching.md)."""
+    options = {code for code, _ in asked.edns.options} if asked.edns else set()
+    if asked.rdtype in PASSED_ON or options - HOP_BY_HOP - HINTS or (asked.edns and asked.edns.version):
+        return False
+    _, direct = answers.whole[0]
+    if not direct.question:
+        return False
+    if direct.rcode() in (dns.rcode.SERVFAIL, dns.rcode.REFUSED):
+        return True
+    types = {rrset.rdtype for rrset in direct.authority}
+    if any(rrset.ttl == 0 for section in direct.sections[1:] for rrset in section):
+        return False
+    match direct.rcode():
+        case dns.rcode.NXDOMAIN:
+            return dns.rdatatype.SOA in types
+        case dns.rcode.NOERROR:
+            return bool(direct.answer or types & {dns.rdatatype.SOA, dns.rdatatype.NS})
+    return False
+
+
+def key(asked):
+    """Return what tells questions apart, options aside: two that differ here never share an answer."""
+    return asked.name, asked.rdtype, asked.rdclass, asked.flags, asked.edns and asked.edns.flags
