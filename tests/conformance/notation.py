@@ -8,7 +8,7 @@
     NAME     gets EXPECTED                  what he gets, now or before
     upstream answers                        what it `held` back goes out
     upstream leaves                         nobody is there any more
-    upstream asked N [or more] [for QUERY]  so many (such) queries came to it, since the beginning
+    upstream asked N [for QUERY]            so many (such) queries came to it, since the beginning
     upstream received QUERY                 how the last one looked; `untouched` is as it was asked, but for the ID
     after    N s                            time passes, at no cost
     purge    all | zone NAME | name NAME [TYPE]
@@ -53,7 +53,6 @@ class Leaves:
 class WasAsked:
     upstream: str
     count: int
-    at_least: bool
     query: Query | None
 
 
@@ -186,8 +185,8 @@ def _upstream(name, verb, more, rest):
             return Answers(name)
         case "leaves" if not more:
             return Leaves(name)
-        case "asked" if found := re.fullmatch(r"(\d+)( or more)?(?: for (.+))?", more):
-            return WasAsked(name, int(found[1]), bool(found[2]), Query.told(found[3]) if found[3] else None)
+        case "asked" if found := re.fullmatch(r"(\d+)(?: for (.+))?", more):
+            return WasAsked(name, int(found[1]), Query.told(found[2]) if found[2] else None)
         case "received":
             return Received(name, None if more == "untouched" else Query.told(more))
     query, arrow, replies = rest.partition(" -> ")
