@@ -156,12 +156,10 @@ def is_kept(asked, answers):
     if asked.rdtype in PASSED_ON or options - HOP_BY_HOP - HINTS or (asked.edns and asked.edns.version):
         return False
     _, direct = answers.whole[0]
-    if not direct.question:
-        return False
     if direct.rcode() in (dns.rcode.SERVFAIL, dns.rcode.REFUSED):
-        return True
+        return bool(direct.question)
     types = {rrset.rdtype for rrset in direct.authority}
-    if any(rrset.ttl == 0 for section in direct.sections[1:] for rrset in section):
+    if not direct.question or any(rrset.ttl == 0 for section in direct.sections[1:] for rrset in section):
         return False
     match direct.rcode():
         case dns.rcode.NXDOMAIN:
