@@ -378,7 +378,7 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
             yield f"{key}: unknown key; known here: {', '.join(known)}"
         else:
             message = mistake["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(mistake["input"], dict) else f", not {mistake['input']!r}"
+            given = "" if isinstance(mistake["input"], dict | list) else f", not {mistake['input']!r}"
             yield f"{key}: {re.sub('^Input', 'input', message)}{given}"
 
 
