@@ -1,0 +1,275 @@
+"""Show which zone a name is in, and that each zone has the policy that its section says, and else the top's."""
+
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.quick import answer, name_wire, payload_of, query
+
+from funkenshield import config
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+from funkenshield._zones import Zones
+from funkenshield.config import Endpoint
+from funkenshield.errors import ConfigError
+from funkenshield.zones import assign
+
+MEMORY = 1 << 22
+
+
+def wires(*names):
+    return [name_wire(name) for name in names]
+
+
+# ---------------------------------------------------------------- which zone
+
+
+def test_the_longest_zone_counts():
+    zones = Zones()
+    zones.assign(wires("example.com", "b.example.com", "com.example", "test"))
+    for name, zone in {
+        "example.com": "example.com",
+        "www.example.com": "example.com",
+        "b.example.com": "b.example.com",
+        "a.b.example.com": "b.example.com",
+        "ab.example.com": "example.com",
+        "com.example": "com.example",
+        "a.a.a.a.test": "test",
+    }.items():
+        assert zones.name(zones.number(name_wire(name))) == name_wire(zone), name
+    for name in ("xexample.com", "com", "example", "example.com.net", "."):
+        assert zones.number(name_wire(name)) == 0, name
+    assert zones.number(b"\x0c\x07example\x03com\0") == 0, "all of it one label"
+    assert zones.name(0) == b"\0"
+
+
+def test_the_root_can_be_a_zone_of_its_own():
+    zones = Zones()
+    assert zones.assign(wires(".", "test")) == wires(".", "test")
+    assert [zones.name(zones.number(name_wire(name))) for name in (".", "com", "a.test")] == wires(".", ".", "test")
+    assert 0 not in {zones.number(name_wire(name)) for name in (".", "com", "a.test")}
+
+
+@pytest.mark.parametrize("name", [b"", bytes(2), b"\1", b"\1a", b"\300\0", b"\300\014", b"\100" + bytes(65)])
+def test_what_is_no_name_is_in_no_zone(name):
+    zones = Zones()
+    zones.assign(wires("test"))
+    with pytest.raises(ValueError, match="no name on the wire"):
+        zones.number(name)
+
+
+labels = st.sampled_from(["a", "b", "ab", "x" * 63])
+names = st.lists(labels, max_size=4).map(".".join)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.sets(names, max_size=6), names), max_size=6))
+def test_zones_come_and_go_and_those_that_stay_keep_their_numbers(turns):
+    zones, numbers = Zones(), {}
+    for wanted, asked in turns:
+        changed = zones.assign(wires(*wanted))
+        assert changed == sorted(wires(*(wanted ^ set(numbers))))
+        before, numbers = numbers, {name: zones.number(name_wire(name)) for name in wanted}
+        assert len({0, *numbers.values()}) == 1 + len(wanted)
+        assert all(numbers[name] == before[name] for name in wanted & set(before))
+        assert all(zones.name(number) == name_wire(name) for name, number in numbers.items())
+        parts = asked.split(".") if asked else []
+        suffixes = [".".join(parts[at:]) for at in range(len(parts) + 1)]
+        assert zones.number(name_wire(asked)) == next((numbers[each] for each in suffixes if each in numbers), 0)
+
+
+def test_there_are_so_many_zones_and_no_more():
+    zones, many = Zones(), wires(*(f"n{number}" for number in range(4096)))
+    assert len(zones.assign(many[:4095])) == 4095
+    assert {zones.number(name) for name in many} == set(range(4096))
+    with pytest.raises(ValueError, match="there can be 4095 zones, not 4096"):
+        zones.assign(many)
+    assert zones.number(many[0]) > 0, "all is as it was"
+    assert len(zones.assign([])) == 4095
+    assert zones.number(many[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "policy", "message"),
+    [
+        (4096, {}, "numbered below 4096"),
+        (0, {"group": 4096}, "numbered below 4096"),
+        (0, {"payload": 511}, "512 to 4096 octets, not 511"),
+        (0, {"payload": 4097}, "512 to 4096 octets, not 4097"),
+    ],
+)
+def test_a_policy_has_bounds(zone, policy, message):
+    with pytest.raises(ValueError, match=message):
+        Zones().set_policy(zone, **policy)
+
+
+# ---------------------------------------------------------------- what is configured
+
+FULL = """
+upstreams = ["127.0.0.1:53"]
+notify = ["192.0.2.0/24", "::1"]
+shuffle = true
+udp.payload = 1400
+cache = { prefetch = false, nxdomain_cut = true }
+forward.open_zone = 50
+[ttl]
+min = 100
+negative_max = 77
+on_wire = "keep"
+[stale]
+mode = "immediate"
+max = 1000
+ttl = 11
+client_timer = 0.5
+recheck = 7.0
+[[zones]]
+name = "Example.COM"
+[[zones]]
+name = "a.example.com."
+upstreams = ["127.0.0.2:53", "[::1]:54"]
+notify = []
+open = 20
+nsec = "trust"
+nxdomain_cut = false
+[zones.ttl]
+min = 0
+failure = 9
+[zones.stale]
+mode = "off"
+recheck = 8.0
+"""
+AT_THE_TOP = {
+    "shortest": 100, "longest": 86400, "negative": 77, "failure": 5, "keep_ttl": True, "payload": 1400,
+    "shuffle": True, "prefetch": False, "stale": "immediate", "stale_longest": 1000, "stale_ttl": 11,
+    "client_timer": 0.5, "recheck": 7.0, "cut": True, "open": 50,
+}  # fmt: skip
+OF_A_ZONE = {"trust_nsec": False, "group": 0}
+OF_ITS_OWN = {"shortest": 0, "failure": 9, "stale": "off", "recheck": 8.0, "cut": False, "open": 20, "trust_nsec": True}
+
+
+class Recorder:
+    """Zones that remember which policy each was given."""
+
+    def __init__(self):
+        self.zones, self.policies = Zones(), {}
+        self.assign, self.number = self.zones.assign, self.zones.number
+
+    def set_policy(self, zone, **policy):
+        self.zones.set_policy(zone, **policy)
+        self.policies[zone] = policy
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text):
+        (tmp_path / "f.toml").write_text(text)
+        return config.load(tmp_path / "f.toml")
+
+    return load
+
+
+def test_a_zone_has_what_its_section_says_and_else_what_the_top_says(load):
+    zones = Recorder()
+    made = assign(zones, load(FULL))
+    outer, inner = made.numbers["example.com."], made.numbers["a.example.com."]
+    assert zones.policies == {
+        0: AT_THE_TOP,
+        outer: AT_THE_TOP | OF_A_ZONE,
+        inner: AT_THE_TOP | OF_ITS_OWN | {"group": inner},
+    }
+    assert [zones.number(name) for name in wires("www.example.com", "a.example.com", "com")] == [outer, inner, 0]
+    assert made.groups == {
+        0: (Endpoint("127.0.0.1", 53),),
+        inner: (Endpoint("127.0.0.2", 53), Endpoint("::1", 54)),
+    }
+    assert made.notifiers == {0: (ip_network("192.0.2.0/24"), ip_network("::1")), inner: ()}
+    assert made.changed == sorted(wires("example.com", "a.example.com"))
+
+
+def test_a_zone_without_a_word_is_as_the_top_without_a_word(load):
+    zones = Recorder()
+    made = assign(zones, load('[[zones]]\nname = "test"'))
+    assert zones.policies[made.numbers["test."]] == zones.policies[0] | OF_A_ZONE
+    assert zones.policies[0]["stale"] == "on-failure"
+
+
+def test_a_new_configuration_tells_which_zones_changed(load):
+    zones = Zones()
+    assign(zones, load(FULL))
+    kept = zones.number(name_wire("a.example.com"))
+    made = assign(zones, load('[[zones]]\nname = "a.example.com"\n[[zones]]\nname = "test"'))
+    assert made.changed == sorted(wires("example.com", "test"))
+    assert made.numbers == {"a.example.com.": kept, "test.": zones.number(name_wire("test"))}
+    assert made.groups == {0: config.Config().upstreams}, "its own upstreams are gone"
+    assert assign(zones, load('[[zones]]\nname = "test"\n[[zones]]\nname = "A.example.com."')).changed == []
+
+
+def test_answers_are_held_and_served_as_their_zone_says(load):
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    assign(cache.zones, load(FULL))
+    asked = [query(name) for name in ("test", "www.example.com", "a.example.com")]
+    for each in asked:
+        assert cache.store(each, answer(each, b"text", ttl=50))
+
+    def ttl_of(each):
+        hit = cache.lookup(each)
+        return hit and int.from_bytes(hit[len(each) + 6 : len(each) + 10])
+
+    for seconds, ttls in ((0, [50] * 3), (49, [50] * 3), (1, [50, 50, None]), (50, [11, 11, None]), (1000, [None] * 3)):
+        clock.advance(seconds)
+        assert [ttl_of(each) for each in asked] == ttls
+    assert cache.store(asked[0], answer(asked[0], b"anew"))
+    assert payload_of(asked[0], cache.lookup(asked[0])) == b"anew"
+
+
+# ---------------------------------------------------------------- mistakes
+
+MISTAKES = {
+    '[[zones]]\nname = "a.test"\n[[zones]]\nname = "A.Test."\n[[zones]]\nname = "b.test"': [
+        "zones: more than once: a.test."
+    ],
+    '[[zones]]\nname = "a..test"\n[[zones]]\n[[zones]]\nname = ""\n[[zones]]\nname = 5\n[[zones]]\nname = "@"': [
+        "zones[0].name: a..test is not a name: A DNS label is empty., not 'a..test'",
+        "zones[1].name: Field required",
+        "zones[2].name: an empty name is none; everything is ., not ''",
+        "zones[3].name: an empty name is none; everything is ., not 5",
+        "zones[4].name: an empty name is none; everything is ., not '@'",
+    ],
+    'notify = ["192.0.2.1/24", 5]\n[[zones]]\nname = "test"\n[[zones]]\nname = "a"\nnotify = ["::/129"]': [
+        "notify: 192.0.2.1/24 has host bits set, not '192.0.2.1/24'",
+        "notify: '' does not appear to be an IPv4 or IPv6 network, not 5",
+        "zones[1].notify: '::/129' does not appear to be an IPv4 or IPv6 network, not '::/129'",
+    ],
+    '[[zones]]\nname = "a"\nupstreams = ["127.0.0.1"]\nopen = 0\nnsec = "on"\nwatch_jitter = 1.0': [
+        "zones[0].upstreams: not an endpoint; write ADDR:PORT, with IPv6 addresses in brackets: [::1]:53, not"
+        " '127.0.0.1'",
+        "zones[0].open: input should be greater than or equal to 1, not 0",
+        "zones[0].watch_jitter: input should be less than or equal to 0.9, not 1.0",
+        "zones[0].nsec: input should be 'off' or 'trust', not 'on'",
+    ],
+    '[[zones]]\nname = "a"\nnotice = []\n[zones.ttl]\nmin = -1\nmost = 2\n[zones.stale]\nmode = "on"\nttl = 0': [
+        "zones[0].ttl.min: input should be greater than or equal to 0, not -1",
+        "zones[0].ttl.most: unknown key; known here: failure, max, min, negative_max, on_wire",
+        "zones[0].stale.mode: input should be 'off', 'on-failure' or 'immediate', not 'on'",
+        "zones[0].stale.ttl: input should be greater than or equal to 1, not 0",
+        "zones[0].notice: unknown key; known here: name, notify, nsec, nxdomain_cut, open, stale, ttl, upstreams,"
+        " watch, watch_interval, watch_jitter",
+    ],
+    "\n".join(f'[[zones]]\nname = "n{number}"' for number in range(4001)): [
+        "zones: Tuple should have at most 4000 items after validation, not 4001"
+    ],
+}
+
+
+@pytest.mark.parametrize(("text", "lines"), MISTAKES.items(), ids=range(len(MISTAKES)))
+def test_each_mistake_is_told_with_its_table_and_key(text, lines, load, tmp_path):
+    with pytest.raises(ConfigError) as told:
+        load(text)
+    assert str(told.value).splitlines() == [f"{tmp_path / 'f.toml'}: {line}" for line in lines]
+
+
+def test_as_many_zones_as_may_be_configured_fit(load):
+    made = assign(Zones(), load("\n".join(f'[[zones]]\nname = "n{number}"' for number in range(4000))))
+    assert len(made.changed) == 4000
