@@ -28,7 +28,7 @@ cdef inline uint64_t _key(uint64_t name_hash, Reach reach, int32_t qtype) noexce
 cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
     """Tell whether an answer is left by all purges so far, and mark it if so.
 
-    One that was only to expire is left, and expires.
+    One that was only to expire is left, expires, and is asked for anew at its next use.
     """
     cdef:
         const Suffixes* table = <const Suffixes*> look(&rules.table)
@@ -56,6 +56,7 @@ cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
         return False
     if expired:
         poke32(&(<Answer*> answer).marks.expires, answer.born)
+        poke32(&(<Answer*> answer).marks.retry, 0)  # whatever failed before
     poke32(&(<Answer*> answer).marks.purges, <uint32_t> number)
     return True
 

@@ -215,6 +215,16 @@ def test_a_failed_refresh_is_answered_with_what_is_stale_and_not_tried_again_for
         assert shield.cache.lookup(ASKED) is None, "it is time to ask again"
 
 
+def test_what_is_let_expire_is_asked_for_at_once_whatever_failed_before():
+    shield = Shield(age=100, stale="on-failure")
+    shield.ask()
+    shield.inflight.fail(shield.carried()[0])
+    assert shield.heard() == shield.ask() == STALE_ANSWER
+    shield.cache.purge(name_wire("example.com"), below=True, let_expire=True)
+    assert shield.ask() == []
+    assert len(shield.carried()) == 1
+
+
 def test_beyond_its_time_nothing_is_served():
     shield = Shield(age=1099, stale="on-failure", client_timer=9)
     shield.ask()
