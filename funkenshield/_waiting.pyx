@@ -125,10 +125,11 @@ cdef class Waiting:
                       self.cache.clock.wall(), &unused)
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
+        self.answered_here += 1
+        self._answer_now(client, query, answer, now)
         if built == KEEP:
             self.cache.put_for(query, answer, ticks(now))
-        self.answered_here += 1
-        return self._answer_now(client, query, answer, now)
+        return 0
 
     cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
                          uint64_t now) except -1:
@@ -344,12 +345,12 @@ cdef class Waiting:
                 self._try_elsewhere(i)
                 return 0
             return self._serve_stale(i, now)
+        self._answer_all(i, answer, own, now)  # first: a purge that came meanwhile is not for those who waited
         if response.built == KEEP:
             self._learn(i, query, response, now)
             self.cache.put_for(query, answer, ticks(now))
         elif rcode == NOERROR or rcode == NXDOMAIN:  # it may not be kept, and what was before is not true any more
             self.cache.drop(query)
-        self._answer_all(i, answer, own, now)
         self._close(i)
         return 0
 
@@ -378,9 +379,9 @@ cdef class Waiting:
                       &self.cache.index.policies[self.pool[i].zone].bounds, now)
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
-        self.cache.put(answer, ticks(now))
         self.failures += 1
         self._answer_all(i, answer, NULL, now)
+        self.cache.put(answer, ticks(now))
         self._close(i)
         return 0
 

@@ -115,12 +115,10 @@ class Daemon:
         self.upstreams.configure(self._assigned.groups, config.forward)
         self.forwarder.configure(config.forward)
         self.forwarder.notifiers = self._assigned.notifiers
-        for name in self._assigned.changed:
-            self._purge(name)
         self.tcp.settings = config.tcp
-        if config.identity != self.config.identity:
-            for name in identity.ZONES:
-                self._purge(name)
+        outdated = self._assigned.changed if config is not self.config else []  # there is nothing yet at the start
+        for name in (*outdated, *(identity.ZONES if config.identity != self.config.identity else ())):
+            self._purge(name)
         self.inflight.consult(identity=self._identity(config))
         self.inflight.reception.set_any(config.any == "minimal")
         self._secrets = secrets
