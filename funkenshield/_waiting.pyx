@@ -502,5 +502,7 @@ cdef class Waiting:
 
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1:
         """Let Python pass on a query that only the upstream can answer, for this client alone."""
+        if client.fd == NOBODY:
+            return 0
         self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream))
         return 0
