@@ -350,7 +350,7 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
         _set_ttls(out + at, answer, manner.stale_ttl)
     elif not manner.keep_ttl and now > answer.born + TICKS_PER_SECOND - 1:
         _age_ttls(out + at, answer, (now - answer.born) // TICKS_PER_SECOND)
-    if manner.shuffle:
+    if manner.shuffle and answer.form == SECTIONS:
         _rotate(out + at, answer, message_id(query.wire))
     at += answer.body
 

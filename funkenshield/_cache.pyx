@@ -420,7 +420,8 @@ cdef class Cache:
             raise ValueError("that is no name on the wire")
         if let_expire and (qtype >= 0 or not below):
             raise ValueError("only whole zones are let expire")
-        self.purges.add(name, len(name), LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype)
+        self.purges.add(name, len(name), LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype,
+                        ticks(self.clock.now()))
         if self.purges.rules.everything == self.purges.rules.count:
             self.forget_purges(0)
 
@@ -440,17 +441,18 @@ cdef class Cache:
                 settled = min(settled, self.segments[i].checked)
         return settled
 
-    def forget_purges(self, uint64_t number) -> None:
-        """Forget the purges up to this number, if readers allow; nothing asked for before may come any more.
+    def forget_purges(self, uint64_t number) -> bool:
+        """Forget the purges up to this number and before one of everything; return False where readers forbid it.
 
-        Those before one of everything go in any case.
+        Caller must ensure that nothing comes any more that was asked for before.
         """
         if self.purges.swapped and not self._readers_left(self.purges.swapped):
-            return
+            return False
         self.purges.retire(max(min(number, <uint64_t> self.purges_settled), self.purges.rules.everything))
         barrier()
         self.purges.swapped = self.epoch
         announce(&self.epoch, self.epoch + 1)
+        return True
 
     def collect(self) -> None:
         """Give back the segments in which nothing is left that the index leads to."""
@@ -496,7 +498,7 @@ cdef class Cache:
         self._parse(&parsed, query)
         if len(response) > MESSAGE_MAX or not answers_question(&parsed, response, len(response)):
             raise ValueError("that is no response to this query")
-        zone = self.zones.find(parsed.key + KEY_PREFIX)
+        zone = self.zones.find(parsed.key + KEY_PREFIX, parsed.qtype)
         if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].bounds, now,
                  self.clock.wall(), &own) != KEEP:
             return False

@@ -98,8 +98,10 @@ cdef class Inflight(Waiting):
                     if ring_sleep(ring):
                         break
                     continue
-                self.admit(<Client*> record, record + sizeof(Client), size - sizeof(Client), now)
-                ring_taken(ring, size)
+                try:
+                    self.admit(<Client*> record, record + sizeof(Client), size - sizeof(Client), now)
+                finally:
+                    ring_taken(ring, size)
                 collected += 1
                 left -= 1
             more = more or not left
@@ -144,9 +146,11 @@ cdef class Inflight(Waiting):
     def groups_to_send(self) -> list:
         """Return of which groups of upstreams one must be chosen for queries that are sent for the first time."""
         cdef uint32_t k
-        if not self.queued_count:
-            return []
-        return [*{self.pool[self.queued[k]].group for k in range(self.queued_count)}] if self.cache.zones.count else [0]
+        cdef bint alike = True
+        for k in range(1, self.queued_count):
+            alike = alike and self.pool[self.queued[k]].group == self.pool[self.queued[0]].group
+        return [*{self.pool[self.queued[k]].group
+                  for k in range(min(self.queued_count, 1) if alike else self.queued_count)}]
 
     def groups_to_resend(self) -> list:
         """Return (group, upstream that failed) of the queries that wait to be sent again, elsewhere."""

@@ -1,7 +1,7 @@
 """Open queries: who waits for what, in a pool of fixed size.
 
 It knows places, and which query is the first of its question; the others who ask the same stand behind
-it. What a query waits for, and until when, is `_inflight`'s.
+it. What a query waits for, and until when, is `_waiting`'s.
 """
 
 cimport cython

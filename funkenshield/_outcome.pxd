@@ -14,6 +14,9 @@ cdef enum Outcome:
     PASS_ON                        # only the upstream can say; ask it, and forget
     DROP                           # no answer at all
 
+cdef enum:
+    COOKIE_RULES = 16              # as many changes may come within one batch
+
 cdef struct House:                 # what holds for every query
     const Index* index
     uint64_t cookies               # the address of the rules in force
@@ -56,4 +59,4 @@ cdef class Reception:
     cdef:
         readonly Cache cache
         House house
-        Cookies[2] cookies         # in force, and to be
+        Cookies[COOKIE_RULES] cookies  # one in force; the others were, or will be

@@ -150,10 +150,11 @@ cdef class Reception:
         """Say whether the shield is the cookie server, and with which secrets of 16 octets; the first makes cookies.
 
         With `require`, a query over UDP whose cookie is not ours gets BADCOOKIE. Raises ValueError where
-        the secrets are none. A reader takes at most a batch to notice: said twice within that, it may
-        read both.
+        the secrets are none.
         """
-        cdef Cookies* other = &self.cookies[self.house.cookies == <uint64_t> &self.cookies[0]]
+        cdef Cookies* other = <Cookies*> self.house.cookies + 1
+        if other == &self.cookies[COOKIE_RULES]:
+            other = &self.cookies[0]
         set_secrets(other, secrets)
         other.serve = serve
         other.require = require

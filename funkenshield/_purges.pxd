@@ -5,7 +5,7 @@ not to concern it; the first look-up after another purge asks the rules, once.
 """
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from ._answer cimport Answer
 from ._siphash cimport Secret
@@ -21,6 +21,7 @@ cdef struct Rules:                 # what a reader needs
     uint64_t count                 # the number of the last purge
     uint64_t everything            # the number of the last purge of all there is
     uint64_t table                 # the address of the table in force
+    uint32_t let_expire_at         # when something was let expire last, ticks: what was is old since then
 
 
 cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil
@@ -33,5 +34,6 @@ cdef class Purges:
         Suffixes tables[2]         # one in force, one for when it is tidied up
         uint64_t swapped           # the cache's epoch when the other one was given up
 
-    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype) noexcept nogil
+    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype,
+                  uint32_t now) noexcept nogil
     cdef void retire(self, uint64_t number) noexcept nogil

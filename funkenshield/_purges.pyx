@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from ._answer cimport Answer, answer_key, answer_name
-from ._atomic cimport look, peek, peek32, poke32, publish
+from ._atomic cimport look, peek32, poke32, publish
 from ._siphash cimport siphash
 from ._suffixes cimport Suffixes, suffix_set, suffix_value, suffixes_full
 from ._wire cimport get16, name_size
@@ -31,10 +31,10 @@ cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
     One that was only to expire is left, expires, and is asked for anew at its next use.
     """
     cdef:
+        uint64_t number = look(&rules.count)  # first: what was added before is in the table that is read then
         const Suffixes* table = <const Suffixes*> look(&rules.table)
         const uint8_t* name = answer_name(answer)
         size_t length = name_size(name)
-        uint64_t number = peek(&rules.count)
         uint64_t since = peek32(&answer.marks.purges)
         uint16_t qtype = get16(answer_key(answer) + 4)
         size_t at = 0
@@ -55,7 +55,7 @@ cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
     if look(&rules.everything) > since:
         return False
     if expired:
-        poke32(&(<Answer*> answer).marks.expires, answer.born)
+        poke32(&(<Answer*> answer).marks.expires, min(peek32(&answer.marks.expires), peek32(&rules.let_expire_at)))
         poke32(&(<Answer*> answer).marks.retry, 0)  # whatever failed before
     poke32(&(<Answer*> answer).marks.purges, <uint32_t> number)
     return True
@@ -81,14 +81,16 @@ cdef class Purges:
         free(self.tables[0].pairs)
         free(self.tables[1].pairs)
 
-    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype) noexcept nogil:
-        """Note a purge; it is in force when this returns. Where there is no room, it is one of everything.
+    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype, uint32_t now) noexcept nogil:
+        """Note a purge at a tick; it is in force when this returns. Where there is no room, it is one of everything.
 
         Caller must ensure that the name is one on the wire, in lower case.
         """
         cdef:
             Suffixes* table = <Suffixes*> self.rules.table
             uint64_t number = self.rules.count + 1
+        if reach == LET_EXPIRE:
+            poke32(&self.rules.let_expire_at, now)
         if length == 1 and reach == BELOW and qtype < 0 or suffixes_full(table):
             publish(&self.rules.everything, number)
         else:

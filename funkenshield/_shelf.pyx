@@ -38,6 +38,11 @@ cdef class Shelf:
         """Return how many segments there are, in use or not."""
         return self.cache.segments_total
 
+    @property
+    def purges_total(self) -> int:
+        """Return the number of the last purge."""
+        return self.cache.purges_total
+
     def export(self, int32_t segment) -> bytes:
         """Return the answers of a segment that may still serve, with times relative to now, for `restore`."""
         cdef:
@@ -104,7 +109,7 @@ cdef class Shelf:
             expires = <int64_t> now + <int32_t> answer.marks.expires - aged
             if born <= 0 or expires <= 0:  # older than anything that this clock can tell
                 continue
-            answer.zone = <uint16_t> cache.zones.find(answer_name(answer))
+            answer.zone = <uint16_t> cache.zones.find(answer_name(answer), get16(answer_key(answer) + 4))
             answer.born = <uint32_t> born
             answer.marks = Marks(expires=<uint32_t> expires, retry=0, purges=<uint32_t> cache.purges.rules.count,
                                  failed=0, used=0)

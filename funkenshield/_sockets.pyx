@@ -1,7 +1,7 @@
 """Sockets to upstreams, and which query went through which of them under which ID.
 
 It knows descriptors, IDs and numbers of queries; what a query is, and what becomes of it, is
-`_inflight`'s. A response is matched by the socket that it came through and by its ID (RFC 5452): the
+`_waiting`'s. A response is matched by the socket that it came through and by its ID (RFC 5452): the
 ports are random and turn over, and the IDs are drawn anew for each attempt.
 """
 

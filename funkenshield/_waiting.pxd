@@ -74,7 +74,7 @@ cdef class Waiting:
     cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
     cdef int _fail(self, int32_t i, uint64_t now) except -1
     cdef const Answer* _reserve(self, int32_t i, uint64_t now) noexcept nogil
-    cdef int _serve_stale(self, int32_t i, uint64_t now) except -1
+    cdef int _serve_stale(self, int32_t i, const Answer* stored, uint64_t now) except -1
     cdef int _serve_meanwhile(self, int32_t i, uint64_t now) except -1
     cdef void _release_followers(self, int32_t i) noexcept nogil
     cdef void _close(self, int32_t i) noexcept nogil

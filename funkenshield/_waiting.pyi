@@ -1,9 +1,9 @@
 from collections.abc import Callable
-from typing import Any
 
 from typing_extensions import disjoint_base
 
 from ._cache import Cache
+from ._denial import Denials
 from ._outbox import Outbox
 from ._outcome import Reception
 from ._sockets import Sockets
@@ -28,5 +28,5 @@ class Waiting:
         self,
         *,
         identity: Callable[[bytes], bytes | None] | None = None,
-        denials: Any = None,  # noqa: ANN401
+        denials: Denials | None = None,
     ) -> None: ...

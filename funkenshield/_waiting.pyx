@@ -6,6 +6,8 @@ It knows time, and what a response or silence means for those who wait (RFC 2308
 travel is `_inflight`'s.
 """
 
+import logging
+
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -32,6 +34,7 @@ from ._wire cimport (
 )
 
 cdef uint64_t NEVER = 0xffffffffffffffff
+log = logging.getLogger(__name__)
 
 
 cdef class Waiting:
@@ -96,7 +99,7 @@ cdef class Waiting:
                 return self._answer_now(client, &query, stored, now)
             if client.fd == NOBODY and freshness < STALE and peek32(&stored.marks.retry) <= ticks(now):
                 return 0  # it was refreshed meanwhile
-        zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX)
+        zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
         response = self._known(&query, zone, now)
         if response is not None:
             return self._answer_from(client, &query, zone, response, now)
@@ -104,13 +107,20 @@ cdef class Waiting:
 
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now):
         """Return the response of those who know without an upstream, or None."""
-        cdef const Policy* policy = &self.cache.index.policies[zone]
-        if query.qclass == CHAOS and self.identity is not None:
-            return self.identity(query.wire[:query.length])
-        if self.denials is None or not (policy.cut or policy.trust_nsec):
+        cdef:
+            const Policy* policy = &self.cache.index.policies[zone]
+            bytes response = None
+        try:
+            if query.qclass == CHAOS and self.identity is not None:
+                response = self.identity(query.wire[:query.length])
+            elif self.denials is not None and (policy.cut or policy.trust_nsec):
+                response = self.denials.response_to(query.wire[:query.length], self.cache.zones.name(zone),
+                                                    cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9)
+        except Exception as error:  # whoever knows wrong must not stop those who ask
+            log.error("nothing is known, for %r", error)
+        if response is None or not answers_question(query, response, len(response)):
             return None
-        return self.denials.response_to(query.wire[:query.length], self.cache.zones.name(zone), cut=policy.cut,
-                                        nsec=policy.trust_nsec, now=now / 1e9)
+        return response
 
     cdef int _answer_from(self, const Client* client, Query* query, uint16_t zone, bytes response,
                           uint64_t now) except -1:
@@ -119,8 +129,6 @@ cdef class Waiting:
             Extra unused
             Answer* answer = self.cache.scratch
             Built built
-        if not answers_question(query, response, len(response)):
-            raise ValueError("that is no response to this query")
         built = build(answer, query, response, len(response), &self.cache.index.policies[zone].bounds, now,
                       self.cache.clock.wall(), &unused)
         answer.zone = zone
@@ -166,12 +174,15 @@ cdef class Waiting:
         if first >= 0:
             self.coalesced += 1
             self.queries.follow(i, first)
+            if spare:
+                self.pool[first].stale_at = min(self.pool[first].stale_at, now + policy.client_timer)
+                self._wait(first, self.pool[first].try_until)
             return 0
         entry.hash = query.hash
         entry.zone = zone
         entry.group = policy.group
         entry.purges = <uint32_t> self.cache.purges.rules.count
-        entry.deadline = now + self.deadline
+        entry.deadline = entry.try_until = now + self.deadline
         entry.stale_at = now + policy.client_timer if spare else NEVER
         self.queries.lead(i)
         if client.fd == STREAM:
@@ -300,15 +311,20 @@ cdef class Waiting:
         return self.outbox.post(client, length)
 
     cdef void _pass_the_lead(self, int32_t i) noexcept nogil:
-        """End the query of the first who asked, and let the next one ask for all who wait."""
+        """End the query of the first who asked, and let the next ask for all: without a cookie, which may be bad."""
         cdef:
             int32_t heir = self.pool[i].next
             Open* entry = &self.pool[heir]
+            Query query
+            uint8_t[WIRE_MAX] wire
+        parse_query(&query, entry.wire, entry.length)
+        entry.length = <uint16_t> forwardable(wire, WIRE_MAX, &query, self._payload(), False)
+        memcpy(entry.wire, wire, entry.length)
         entry.hash = self.pool[i].hash
         entry.zone = self.pool[i].zone
         entry.group = self.pool[i].group
         entry.purges = self.pool[i].purges
-        entry.deadline = self.pool[i].deadline
+        entry.deadline = entry.try_until = self.pool[i].deadline
         entry.stale_at = self.pool[i].stale_at
         self.pool[i].next = -1
         self._close(i)
@@ -331,6 +347,7 @@ cdef class Waiting:
         cdef:
             Answer* answer = self.cache.scratch
             const Policy* policy = &self.cache.index.policies[self.pool[i].zone]
+            const Answer* stored
             const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
         if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_tcp:
@@ -340,16 +357,17 @@ cdef class Waiting:
             self._answer_one(i, answer, own, now)  # his cookie, nobody else's
             self._pass_the_lead(i)
             return 0
-        if answer.kind == FAILURE and self._reserve(i, now) != NULL:
+        stored = self._reserve(i, now) if answer.kind == FAILURE else NULL
+        if stored != NULL:
             if self.pool[i].stage == SENT and self.pool[i].tries < min(self.tries, policy.upstreams):
                 self._try_elsewhere(i)
                 return 0
-            return self._serve_stale(i, now)
+            return self._serve_stale(i, stored, now)
         self._answer_all(i, answer, own, now)  # first: a purge that came meanwhile is not for those who waited
         if response.built == KEEP:
             self._learn(i, query, response, now)
             self.cache.put_for(query, answer, ticks(now))
-        elif rcode == NOERROR or rcode == NXDOMAIN:  # it may not be kept, and what was before is not true any more
+        elif answer.form == SECTIONS and (rcode == NOERROR or rcode == NXDOMAIN):  # what was before is true no more
             self.cache.drop(query)
         self._close(i)
         return 0
@@ -359,7 +377,8 @@ cdef class Waiting:
         cdef:
             const Policy* policy = &self.cache.index.policies[self.pool[i].zone]
             bint wanted = self.denials is not None and (policy.cut or policy.trust_nsec)
-        if wanted and self.cache.scratch.kind == NEGATIVE and self.pool[i].purges == <uint32_t> self.cache.purges_total:
+        wanted = wanted and self.pool[i].purges == <uint32_t> self.cache.purges.rules.count
+        if wanted and self.cache.scratch.kind == NEGATIVE:
             self.denials.learn(
                 query.wire[:query.length], response.wire[:response.length], self.cache.zones.name(self.pool[i].zone),
                 cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9, wall=self.cache.clock.wall() / 1e9,
@@ -372,8 +391,9 @@ cdef class Waiting:
         cdef:
             Query query
             Answer* answer = self.cache.scratch
-        if self._reserve(i, now) != NULL:
-            return self._serve_stale(i, now)
+            const Answer* stored = self._reserve(i, now)
+        if stored != NULL:
+            return self._serve_stale(i, stored, now)
         self._ask_as(i, &query)
         build_failure(answer, &query, NETWORK_ERROR if self.pool[i].unreachable else NO_REACHABLE_AUTHORITY,
                       &self.cache.index.policies[self.pool[i].zone].bounds, now)
@@ -400,12 +420,8 @@ cdef class Waiting:
             return NULL
         return stored
 
-    cdef int _serve_stale(self, int32_t i, uint64_t now) except -1:
-        """End a query whose refresh failed; the answer serves on, and is not asked for again for a while.
-
-        Caller must ensure that there is a reserve.
-        """
-        cdef const Answer* stored = self._reserve(i, now)
+    cdef int _serve_stale(self, int32_t i, const Answer* stored, uint64_t now) except -1:
+        """End a query whose refresh failed; the answer serves on, and is not asked for again for a while."""
         self.rescued += 1
         mark_failed(stored, ticks(now) + self.cache.index.policies[stored.zone].recheck)
         self._answer_all(i, stored, NULL, now)
@@ -473,7 +489,7 @@ cdef class Waiting:
             self._wait(i, entry.try_until)
         elif entry.tries >= self.tries and entry.attempt < 0:
             return self._fail(i, now)
-        elif entry.stage == SENT and entry.tries < self.tries or entry.unreachable:
+        elif entry.tries < self.tries and (entry.stage == SENT or entry.unreachable):
             self._try_elsewhere(i)
         else:
             self._wait(i, entry.deadline)

@@ -47,6 +47,7 @@ cdef enum:  # record types and classes that are treated in a way of their own
     SOA = 6
     HINFO = 13
     OPT = 41
+    DS = 43
     RRSIG = 46
     A = 1
     AAAA = 28

@@ -326,7 +326,7 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
         const uint8_t* end = option + query.options
         uint8_t* opt = out + at
         uint16_t code, size
-    if at + (OPT_FIXED + query.options if query.opt else 0) > room:
+    if at + (OPT_FIXED if query.opt else 0) > room:
         return 0
     memcpy(out, query.wire, at)
     if query.opt:
@@ -335,6 +335,8 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
             code = get16(option)
             size = 4 + get16(option + 2)
             if code != PADDING and code != KEEPALIVE and (with_cookie or code != COOKIE):
+                if at + size > room:
+                    return 0
                 memcpy(out + at, option, size)
                 at += size
             option += size

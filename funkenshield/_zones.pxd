@@ -1,7 +1,7 @@
 """Zones: which policy is a name's."""
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._policy cimport Policy
 from ._siphash cimport Secret
@@ -19,6 +19,7 @@ cdef class Zones:
         Secret secret
         list names                 # by zone, on the wire, in lower case; None: the number is free
         uint32_t count             # of zones with names
+        uint32_t fresh             # the number to look at first for a new one
 
-    cdef uint32_t find(self, const uint8_t* name) noexcept nogil
+    cdef uint32_t find(self, const uint8_t* name, uint16_t qtype) noexcept nogil
     cdef uint64_t _key(self, bytes name) except? 0

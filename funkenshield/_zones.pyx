@@ -15,7 +15,7 @@ from ._clock cimport TICKS_PER_SECOND
 from ._policy cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Bounds, Manner, Policy
 from ._siphash cimport siphash
 from ._suffixes cimport suffix_set, suffix_value
-from ._wire cimport is_name, name_size
+from ._wire cimport DS, is_name, name_size
 
 _MODES = {"off": STALE_OFF, "on-failure": STALE_ON_FAILURE, "immediate": STALE_IMMEDIATE}
 
@@ -37,20 +37,26 @@ cdef class Zones:
         secret = os.urandom(16)
         memcpy(&self.secret, <char*> secret, 16)
         self.names = [None] * ZONES_MAX
+        self.fresh = 1
         self.set_policy(0)
 
     def __dealloc__(self) -> None:
         free(self.policies)
         free(self.numbers.pairs)
 
-    cdef uint32_t find(self, const uint8_t* name) noexcept nogil:
-        """Return the number of the zone that a name is in. Caller must ensure that it is one, in lower case."""
+    cdef uint32_t find(self, const uint8_t* name, uint16_t qtype) noexcept nogil:
+        """Return the number of the zone that a question is about. Caller must ensure that the name is in lower case.
+
+        The DS records of a zone are its parent's (RFC 4035 3.1.4.1).
+        """
         cdef:
             size_t length = name_size(name)
             size_t at = 0
             uint64_t number
         if not self.count:
             return 0
+        if qtype == DS and name[0]:
+            at = 1 + name[0]
         while True:
             number = suffix_value(&self.numbers, siphash(&self.secret, name + at, length - at) | 1)
             if number:
@@ -59,12 +65,12 @@ cdef class Zones:
                 return 0
             at += 1 + name[at]
 
-    def number(self, bytes name not None) -> int:
-        """Return the number of the zone that a name on the wire, in lower case, is in; 0: in none of its own."""
+    def number(self, bytes name not None, uint16_t qtype=0) -> int:
+        """Return the number of the zone that a question is about, or 0; the name is on the wire, in lower case."""
         cdef const uint8_t* wire = name
         if not is_name(wire, len(name), 0) or name_size(wire) != len(name):
             raise ValueError("that is no name on the wire")
-        return self.find(wire)
+        return self.find(wire, qtype)
 
     def name(self, uint32_t number) -> bytes:
         """Return the name of a zone; zone 0 is everything, and the root's."""
@@ -83,9 +89,11 @@ cdef class Zones:
         for number in range(1, ZONES_MAX):
             if self.names[number] not in wanted:
                 self.names[number] = None
-        free_numbers = (number for number in range(1, ZONES_MAX) if self.names[number] is None)
         for name in sorted(wanted - had):
-            self.names[next(free_numbers)] = name
+            while self.names[self.fresh] is not None:
+                self.fresh = self.fresh % (ZONES_MAX - 1) + 1
+            self.names[self.fresh] = name
+            self.fresh = self.fresh % (ZONES_MAX - 1) + 1  # a number that was given back is used last
         memset(self.numbers.pairs, 0, 4 * ZONES_MAX * 16)
         self.numbers.used = 0
         for number in range(1, ZONES_MAX):
@@ -100,8 +108,8 @@ cdef class Zones:
     def set_policy(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
                    uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False, bint shuffle=False,
                    str stale="off", uint32_t stale_longest=86400, uint32_t stale_ttl=30, double client_timer=1.8,
-                   double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0, uint16_t upstreams=1,
-                   uint32_t open=0xffffffff) -> None:
+                   double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0,
+                   uint16_t upstreams=1, uint32_t open=0xffffffff) -> None:
         """Say how a zone's answers are held and served; times are seconds, the payload is octets."""
         if not 512 <= payload <= 4096:
             raise ValueError(f"a UDP payload has 512 to 4096 octets, not {payload}")
@@ -110,7 +118,8 @@ cdef class Zones:
         self.policies[zone] = Policy(
             bounds=Bounds(shortest, longest, negative, failure),
             manner=Manner(payload, keep_ttl, shuffle, stale_ttl),
-            stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group, upstreams=upstreams,
+            stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group,
+            upstreams=upstreams, open=open,
             stale_longest=stale_longest * TICKS_PER_SECOND, client_timer=<uint64_t> (client_timer * 1e9),
-            recheck=<uint32_t> (recheck * TICKS_PER_SECOND), open=open,
+            recheck=<uint32_t> (recheck * TICKS_PER_SECOND),
         )

@@ -14,11 +14,21 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
 
+UPSTREAMS_MAX = 256  # that the compiled part tells apart
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
@@ -305,6 +315,13 @@ class Config(Section):
         if twice:
             raise ValueError(f"more than once: {', '.join(twice)}")
         return zones
+
+    @model_validator(mode="after")
+    def _upstreams_can_be_told_apart(self) -> "Config":
+        count = len({*self.upstreams, *(each for zone in self.zones for each in zone.upstreams or ())})
+        if count > UPSTREAMS_MAX:
+            raise ValueError(f"upstreams: at most {UPSTREAMS_MAX} in all, not {count}")
+        return self
 
     def ttl_of(self, zone: ZoneSection) -> TtlSection:
         """Return how long the answers of a zone are held."""

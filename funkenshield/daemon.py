@@ -24,6 +24,7 @@ import uvloop
 from . import control, identity, listeners, snapshot, zones
 from ._cache import Cache
 from ._clock import Clock
+from ._denial import Denials
 from ._fastpath import Worker
 from ._inflight import Inflight
 from ._shelf import Shelf
@@ -37,7 +38,7 @@ from .names import name_from_wire, name_to_wire
 from .purge import purge
 from .tcp import TcpServer
 from .upstreams import Upstreams
-from .watch import Watched, Watchers
+from .watch import Rhythm, Watched, Watchers
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +81,13 @@ class Daemon:
                 self._build(config, count)
             except (MemoryError, OSError, ValueError) as error:
                 raise FunkenShieldError(f"cannot start: {error}") from None
+            self.configure(config)
             self._close = undo.pop_all()
-        self.configure(config)
 
     def _build(self, config: Config, count: int) -> None:
         """Make everything that needs no privileges: cache, workers, upstreams, TCP."""
         self.cache = Cache(config.cache.memory, self.clock)
+        self.denials = Denials()
         self.inflight = Inflight(self.cache, config.forward.open)
         self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
         for sockets in self._udp:
@@ -96,7 +98,7 @@ class Daemon:
         self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
         self.forwarder.write_to(self.tcp)
         self.forwarder.notified = self._notified
-        self.watchers = Watchers(self._ask_for, self._changed, self.clock.seconds)
+        self.watchers = Watchers(self.forwarder.ask, self._changed, self.clock.seconds)
 
     def _serve_metrics(self) -> Any:  # noqa: ANN401 - a WSGI server, whose module is loaded only where it is wanted
         if self.config.metrics.listen is None:
@@ -119,7 +121,7 @@ class Daemon:
         outdated = self._assigned.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(identity.ZONES if config.identity != self.config.identity else ())):
             self._purge(name)
-        self.inflight.consult(identity=self._identity(config))
+        self.inflight.consult(identity=self._identity(config), denials=self.denials)
         self.inflight.reception.set_any(config.any == "minimal")
         self._secrets = secrets
         self._set_cookies(secrets, config)
@@ -150,9 +152,8 @@ class Daemon:
             for key in RESTART:
                 if attrgetter(key)(new) != attrgetter(key)(self.config):
                     log.warning("%s changed: that takes a restart", key)
-            kept = {key: getattr(self.config, key) for key in RESTART if "." not in key}
             try:
-                self.configure(new.model_copy(update=kept))
+                self.configure(_kept(self.config, new))
             except ConfigError as error:
                 log.error("not reloaded: %s", error)
             else:
@@ -171,9 +172,7 @@ class Daemon:
         threads = [threading.Thread(target=worker.run, name=f"worker-{n}") for n, worker in enumerate(self.workers)]
         shelf, kept = Shelf(self.cache), self.config.cache.snapshot and Path(self.config.cache.snapshot)
         if kept:
-            restored = snapshot.read(shelf, kept)
-            self.watchers.restored = restored.answers > 0
-            self.watchers.serials = restored.serials
+            self._restore(shelf, kept)
         with self._close, contextlib.suppress(asyncio.CancelledError):
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
             servers = [
@@ -188,9 +187,8 @@ class Daemon:
                 Expiry(self.cache).run(),
             ]
             if kept:
-                works.append(
-                    snapshot.keep(shelf, kept, self.config.cache.snapshot_interval, lambda: self.watchers.serials)
-                )
+                interval = self.config.cache.snapshot_interval
+                works.append(snapshot.keep(shelf, kept, interval, self._origins))
             tasks = [loop.create_task(work) for work in works]
             for task in tasks:
                 task.add_done_callback(self._ended)
@@ -214,13 +212,13 @@ class Daemon:
                 await self.forwarder.drain(self.config.drain)
             self.tcp.close()
             controlled.close()
-            serials = self.watchers.serials
+            origins = self._origins()
             self.watchers.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if kept:
-                await snapshot.write(shelf, kept, serials)
+                await snapshot.write(shelf, kept, origins)
             loop.remove_reader(self.inflight.fileno())
             self.upstreams.close()
             await asyncio.sleep(0)  # connections close on the loop's next turn
@@ -258,17 +256,26 @@ class Daemon:
 
     # ---------------------------------------------------------------- changes at the origin
 
-    def _watched(self) -> dict[str, Watched]:
-        """Return which zones are watched, and how."""
+    def _watched(self) -> dict[Watched, Rhythm]:
+        """Return which zones are watched where, and how often."""
         return {
-            zone.name: Watched(zone.watch_interval, zone.watch_jitter, zone.upstreams or self.config.upstreams)
+            Watched(zone.name, endpoint): Rhythm(zone.watch_interval, zone.watch_jitter)
             for zone in self.config.zones
             if zone.watch
+            for endpoint in zone.upstreams or self.config.upstreams
         }
 
-    async def _ask_for(self, zone: str, query: bytes) -> bytes:
-        number = self._assigned.numbers[zone]
-        return await self.forwarder.ask(number if number in self._assigned.groups else 0, query)
+    def _origins(self) -> snapshot.Origins:
+        """Return where the answers are from, for the snapshot."""
+        return snapshot.Origins([zone.name for zone in self.config.zones], self.watchers.serials)
+
+    def _restore(self, shelf: Shelf, path: Path) -> None:
+        """Take up the answers of a snapshot, but for those of zones that are new, or no more."""
+        restored, origins = snapshot.read(shelf, path)
+        self.watchers.restored = restored > 0
+        self.watchers.serials = origins.serials
+        for name in {zone.name for zone in self.config.zones} ^ set(origins.zones) if restored else ():
+            self._purge(name_to_wire(name))
 
     def _changed(self, zone: str) -> None:
         self._purge(name_to_wire(zone))
@@ -276,10 +283,18 @@ class Daemon:
     def _purge(self, name: bytes) -> None:
         """Take out a name and all below it."""
         self.cache.purge(name, below=True)
+        self._forget(name)
+
+    def _forget(self, name: bytes) -> None:
+        """Forget what is known of a name elsewhere than in the cache: no crash may bring it back."""
+        self.denials.forget(name)
+        if self.config.cache.snapshot:
+            snapshot.remove(Path(self.config.cache.snapshot))
 
     def _notified(self, name: bytes) -> None:
         """Let a zone's answers expire: it says that it has changed."""
         self.cache.purge(name, below=True, let_expire=True)
+        self._forget(name)
         self.watchers.poll_now(name_from_wire(name))
 
     async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -291,7 +306,7 @@ class Daemon:
                 qtype = options.get("type")
                 if qtype is not None and not isinstance(qtype, str):
                     raise FunkenShieldError("type is a text")
-                purge(self.cache, name, qtype, below=options.get("below") is True)
+                self._forget(purge(self.cache, name, qtype, below=options.get("below") is True))
                 return {}
         raise FunkenShieldError("known commands: stats, purge (with name, and type or below)")
 
@@ -322,6 +337,18 @@ class Daemon:
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
             "upstreams": {str(each.endpoint): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
+
+
+def _kept(old: Config, new: Config) -> Config:
+    """Return the new configuration, with what takes a restart as it was."""
+    for key in RESTART:
+        section, _, name = key.rpartition(".")
+        if section:
+            changed = getattr(new, section).model_copy(update={name: attrgetter(key)(old)})
+            new = new.model_copy(update={section: changed})
+        else:
+            new = new.model_copy(update={name: getattr(old, name)})
+    return new
 
 
 def _list(endpoints: tuple[object, ...]) -> str:

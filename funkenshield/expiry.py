@@ -45,8 +45,7 @@ class Expiry:
                 self._noted = self._cache.purges_total, now
             return
         number, noted = self._noted
-        if now >= noted + IN_FLIGHT and self._cache.purges_settled >= number:
-            self._cache.forget_purges(number)
+        if now >= noted + IN_FLIGHT and self._cache.purges_settled >= number and self._cache.forget_purges(number):
             self._forgotten = number
             self._noted = None
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ._inflight import Inflight
 from ._wire import error_response, inspect_query
-from .config import ForwardSection
+from .config import Endpoint, ForwardSection
 from .transfer import is_transfer, until_complete
 from .upstreams import Upstream, Upstreams
 
@@ -206,16 +206,13 @@ class Forwarder:
             self._passing -= 1
             self._write_streams()
 
-    async def ask(self, group: int, query: bytes) -> bytes:
-        """Return the response to a query of the shield's own, from the first of a group that gives one, in their order.
-
-        Raises OSError where none does.
-        """
-        for upstream in self._upstreams.groups.get(group, []):
-            with contextlib.suppress(OSError):
-                async with asyncio.timeout(self._settings.timeout):
-                    return await upstream.exchange_udp(query)
-        raise TimeoutError("no upstream answers")
+    async def ask(self, endpoint: Endpoint, query: bytes) -> bytes:
+        """Return an upstream's response to a query of the shield's own; OSError where none comes."""
+        upstream = next((each for each in self._upstreams.all if each.endpoint == endpoint), None)
+        if upstream is None:
+            raise OSError(f"{endpoint} is no upstream any more")
+        async with asyncio.timeout(self._settings.timeout):
+            return await upstream.exchange_udp(query)
 
     async def _pass_on(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Pass on what only the upstream can answer; nothing of it is remembered."""

@@ -22,6 +22,7 @@ STRING_MAX = 255  # octets of a string in a TXT record
 SERVER_NAMES = {dns.name.from_text(name) for name in ("id.server.", "hostname.bind.")}
 ZONES = (b"\x04bind\0", b"\x06server\0")  # that the names are in
 VERSION_NAMES = {dns.name.from_text(name) for name in ("version.server.", "version.bind.")}
+WIRES = {name.to_wire() for name in (*SERVER_NAMES, *VERSION_NAMES)}  # looked at first: a flood of others costs little
 
 
 def response(query: bytes, *, server: str, version: str) -> bytes | None:
@@ -30,7 +31,8 @@ def response(query: bytes, *, server: str, version: str) -> bytes | None:
     That is: another name, class or opcode, a text that is empty, and a message that is more than a
     question (signed, or of an EDNS version that is not known here).
     """
-    if inspect_query(query).get("qclass") != dns.rdataclass.CH:
+    found = inspect_query(query)
+    if found.get("qclass") != dns.rdataclass.CH or found["qname"].lower() not in WIRES:
         return None
     try:
         asked = dns.message.from_wire(query)

@@ -1,11 +1,11 @@
 """The cache on disk, so that a daemon that starts again starts warm.
 
 It knows the file and how it is written without anybody waiting. What an answer looks like inside is the
-store's business; to this module answers are octets. With them go the serials of the zones that they are
-from, so that a zone which changed meanwhile is noticed.
+store's business; to this module answers are octets. With them goes where they are from: the zones that had
+settings of their own, and the serials of those that were watched. What was purged since is in no snapshot.
 
     FunkenShield snapshot 1 LAYOUT TIME\\n     layout in hexadecimal, time in UTC for people who look
-    {"ZONE": SERIAL, ...}\\n                   what was known when the writing began
+    {"zones": [...], "serials": {...}}\\n      where the answers are from, as known when the writing began
     taken (8), length (3), answers            big-endian; taken in milliseconds since the epoch; again and again
     0 (8), 0 (3)                              the end
     digest (32)                               BLAKE2b (RFC 7693) of everything before it
@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,18 +29,15 @@ log = logging.getLogger(__name__)
 
 MAGIC, VERSION = b"FunkenShield snapshot", b"1"
 LINE_MAX = 4096
-SERIALS_MAX = 16 << 20
+ORIGINS_MAX = 16 << 20
 TAKEN, LENGTH, DIGEST = 8, 3, 32  # octets; so no chunk, and no damaged length, is over 16 MiB
 END = bytes(TAKEN + LENGTH)
 
 
-Serials = Mapping[str, int]  # by zone
+class Origins(NamedTuple):
+    """Where answers are from."""
 
-
-class Restored(NamedTuple):
-    """What a snapshot held."""
-
-    answers: int
+    zones: list[str]
     serials: dict[str, int]
 
 
@@ -54,6 +51,10 @@ class Store(Protocol):
     @property
     def segments_total(self) -> int:
         """Return how many segments there are."""
+
+    @property
+    def purges_total(self) -> int:
+        """Return how many purges there were."""
 
     def export(self, segment: int) -> bytes:
         """Return the live answers of a segment, less than 16 MiB of octets."""
@@ -73,19 +74,19 @@ async def keep(
     store: Store,
     path: Path,
     interval: float,
-    serials: Callable[[], Serials],
+    origins: Callable[[], Origins],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Write for ever, with `interval` seconds between."""
     while True:
         await sleep(interval)
-        await write(store, path, serials())
+        await write(store, path, origins())
 
 
-async def write(store: Store, path: Path, serials: Serials, wall: Callable[[], float] = time.time) -> int:
+async def write(store: Store, path: Path, origins: Origins, wall: Callable[[], float] = time.time) -> int:
     """Write all answers in place of the file at a path; return how many octets, 0 where it went wrong.
 
-    `serials` are those from which all answers are at the earliest.
+    `origins` is where all answers are from at the earliest. Where something is purged meanwhile, nothing is written.
 
     The old file stays until the new one is complete. The loop gets its turn after each segment, and only a
     thread waits for the disk. One at a time for each path; who cancels it must wait for its end.
@@ -94,8 +95,9 @@ async def write(store: Store, path: Path, serials: Serials, wall: Callable[[], f
     thread = ThreadPoolExecutor(1, "snapshot")
     run = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
     draft = _Draft(path)
+    purges = store.purges_total
     try:
-        await run(draft.begin, store.layout, wall(), serials)
+        await run(draft.begin, store.layout, wall(), origins)
         for segment in range(store.segments_total):
             taken = wall()
             if answers := store.export(segment):
@@ -103,6 +105,9 @@ async def write(store: Store, path: Path, serials: Serials, wall: Callable[[], f
             else:
                 await asyncio.sleep(0)
         await run(draft.publish)
+        if store.purges_total != purges:
+            remove(path)
+            return 0
     except OSError as error:
         log.warning("%s: no snapshot written: %s", path, error.strerror or error)
         return 0
@@ -122,14 +127,14 @@ class _Draft:
         self._digest = hashlib.blake2b(digest_size=DIGEST)
         self._file: BinaryIO | None = None
 
-    def begin(self, layout: bytes, now: float, serials: Serials) -> None:
+    def begin(self, layout: bytes, now: float, origins: Origins) -> None:
         """Make the file, for our own user only, and write its first lines."""
         self._draft.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # no link that somebody has laid there is followed
         self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb")
         written = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
         self._append(b"%s %s %s %s\n" % (MAGIC, VERSION, layout.hex().encode(), written.encode()))
-        self._append(json.dumps(dict(serials)).encode() + b"\n")
+        self._append(json.dumps(origins._asdict()).encode() + b"\n")
 
     def add(self, taken: float, answers: bytes) -> None:
         """Write a chunk."""
@@ -168,23 +173,23 @@ class _Draft:
 # ---------------------------------------------------------------- reading
 
 
-def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> Restored:
-    """Restore the answers in a file; return how many, and the zones' serials; none where there is no file.
+def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tuple[int, Origins]:
+    """Restore the answers in a file; return how many, and where they are from; none where there is no file.
 
     The whole file is seen to be right before the first answer is stored. One that is not is put aside as
     PATH.damaged. Answers from the future, after a clock was set back, count as taken now.
     """
-    restored = 0
-    serials: dict[str, int] = {}
+    restored, origins = 0, Origins([], {})
     try:
         with path.open("rb") as file:
-            for _ in _chunks(file, store.layout, serials):
+            for _ in _chunks(file, _head(file, store.layout)[0]):
                 pass
             file.seek(0)
-            for taken, answers in _chunks(file, store.layout, serials):
+            digest, found = _head(file, store.layout)
+            for taken, answers in _chunks(file, digest):
                 restored += store.restore(answers, max(0.0, wall() - taken))
     except FileNotFoundError:
-        return Restored(0, {})
+        return 0, origins
     except OSError as error:
         log.warning("%s: snapshot not read: %s", path, error.strerror or error)
     except ValueError as error:  # from the store too: then what came before this chunk has been stored
@@ -192,20 +197,26 @@ def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> Res
         _put_aside(path)
     else:
         log.info("%s: %d answers restored", path, restored)
-        return Restored(restored, serials)
-    return Restored(restored, {})
+        origins = found
+    return restored, origins
 
 
-def _chunks(file: BinaryIO, layout: bytes, serials: dict[str, int]) -> Iterator[tuple[float, bytes]]:
-    """Yield when each chunk was taken, in seconds since the epoch, and its answers; DamagedError where that ends.
+def remove(path: Path) -> None:
+    """Remove a snapshot: what is in it is not true any more."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
-    `serials` gets those of the file.
-    """
+
+def _head(file: BinaryIO, layout: bytes) -> tuple["hashlib.blake2b", Origins]:
+    """Return the digest of the first two lines, and where they say that the answers are from; DamagedError if none."""
     line = file.readline(LINE_MAX)
     _check_line(line, layout)
-    second = file.readline(SERIALS_MAX)
-    serials.update(_read_serials(second))
-    digest = hashlib.blake2b(line + second, digest_size=DIGEST)
+    origins = file.readline(ORIGINS_MAX)
+    return hashlib.blake2b(line + origins, digest_size=DIGEST), _read_origins(origins)
+
+
+def _chunks(file: BinaryIO, digest: "hashlib.blake2b") -> Iterator[tuple[float, bytes]]:
+    """Yield when each chunk was taken, in seconds since the epoch, and its answers; DamagedError where that ends."""
 
     def take(count: int) -> bytes:
         octets = file.read(count)
@@ -232,14 +243,16 @@ def _check_line(line: bytes, layout: bytes) -> None:
         raise DamagedError("its answers have another layout")
 
 
-def _read_serials(line: bytes) -> dict[str, int]:
-    """Return the serials in a second line; DamagedError where it is none."""
+def _read_origins(line: bytes) -> Origins:
+    """Return what a second line says; DamagedError where it is none."""
     try:
-        found = json.loads(line)
-    except ValueError:
-        raise DamagedError("its serials cannot be read") from None
-    if not isinstance(found, dict) or not all(isinstance(serial, int) for serial in found.values()):
-        raise DamagedError("its serials cannot be read")
+        found = Origins(**json.loads(line))
+        known = all(isinstance(each, int) for each in found.serials.values())
+        known = known and all(isinstance(name, str) for name in found.zones)
+    except (ValueError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise DamagedError("where it is from cannot be read")
     return found
 
 

@@ -17,13 +17,11 @@ from typing import cast
 from ._answer import is_response_to
 from ._clock import Clock
 from ._sockets import Sockets
-from .config import Endpoint, ForwardSection
-from .errors import ConfigError
+from .config import UPSTREAMS_MAX, Endpoint, ForwardSection
 
 log = logging.getLogger(__name__)
 
 PORT_TRIES = 8
-NUMBERS = 256  # that the compiled part tells upstreams apart by
 SUSPECT_FIRST, SUSPECT_LONGEST = 1.0, 16.0  # seconds that an upstream which is silent is left alone
 CONNECTION_IDLE = 10.0  # seconds that a TCP connection is kept for the next query
 TRANSFER_IDLE = 30.0  # seconds between two messages of a transfer
@@ -299,20 +297,15 @@ class Upstreams:
         self.groups: dict[int, list[Upstream]] = {}
 
     def configure(self, groups: Mapping[int, Sequence[Endpoint]], settings: ForwardSection) -> None:
-        """Ask these from now on; those that stay keep their sockets and counters.
-
-        Raises ConfigError where there are more than can be told apart.
-        """
+        """Ask these from now on; those that stay keep their sockets and counters."""
         self._settings = settings
         endpoints = [endpoint for group in groups.values() for endpoint in group]
-        if len(set(endpoints)) > NUMBERS:
-            raise ConfigError(f"upstreams: at most {NUMBERS} in all, not {len(set(endpoints))}")
         kept = {upstream.endpoint: upstream for upstream in self.all}
         for endpoint, upstream in kept.items():
             if endpoint not in endpoints:
                 upstream.close()
         taken = {upstream.number for endpoint, upstream in kept.items() if endpoint in endpoints}
-        free = (number % NUMBERS for number in range(self._next_number, self._next_number + NUMBERS))
+        free = (number % UPSTREAMS_MAX for number in range(self._next_number, self._next_number + UPSTREAMS_MAX))
         free = (number for number in free if number not in taken)
         self.all = []
         for endpoint in dict.fromkeys(endpoints):

@@ -5,7 +5,6 @@ zone's entries, is for those who are given to it.
 """
 
 import asyncio
-import heapq
 import logging
 import random as random_numbers
 import time
@@ -19,6 +18,8 @@ import dns.name
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+
+from .config import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -132,81 +133,103 @@ class Watcher:
 
 
 class Watched(NamedTuple):
-    """How a zone is watched; `origin` is whom it is asked of."""
+    """A zone at one of its upstreams: each has its own serial, until the zone has come to all."""
+
+    zone: str
+    origin: Endpoint
+
+    def __str__(self) -> str:
+        return f"{self.zone} {self.origin}"
+
+
+class Rhythm(NamedTuple):
+    """How often a serial is asked for, in seconds, and by which share of that more or less."""
 
     interval: float
     jitter: float
-    origin: object
 
 
 class Watchers:
-    """The watchers of all watched zones, by name, and the time that they go by.
+    """All that is watched, and the time that it goes by.
 
-    `ask` sends a zone's query, `changed` is told of a zone that has changed. `serials` are those from which
-    the entries of a zone are, where that is remembered; `restored`: there may be entries without one.
+    `ask` sends a query to an upstream, `changed` is told of a zone that has changed there. `serials` are those
+    from which the entries of a zone are, where that is remembered; `restored`: there may be entries without one.
     """
 
     def __init__(
         self,
-        ask: Callable[[str, bytes], Awaitable[bytes]],
+        ask: Callable[[Endpoint, bytes], Awaitable[bytes]],
         changed: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         self.restored = False
         self._clock = clock
-        self._asleep: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._asleep: list[tuple[float, asyncio.Future[None]]] = []
         self._serials: dict[str, int] = {}
         self._ask = ask
         self._changed = changed
-        self._running: dict[str, tuple[Watched, Watcher, asyncio.Task[None]]] = {}
+        self._running: dict[Watched, tuple[Rhythm, Watcher, asyncio.Task[None]]] = {}
 
     @property
     def serials(self) -> dict[str, int]:
-        """Return the serials that are known, by zone."""
-        known = {zone: watcher.serial for zone, (_, watcher, _) in self._running.items() if watcher.serial is not None}
-        return self._serials | known
+        """Return the serials that are known, by zone and upstream."""
+        return self._serials | {
+            str(watched): watcher.serial
+            for watched, (_, watcher, _) in self._running.items()
+            if watcher.serial is not None
+        }
 
     @serials.setter
     def serials(self, serials: Mapping[str, int]) -> None:
         self._serials = dict(serials)
 
-    def configure(self, wanted: Mapping[str, Watched]) -> None:
-        """Watch these zones from now on; one that is watched as before is not disturbed."""
-        self._serials = {zone: serial for zone, serial in self.serials.items() if zone in wanted}
-        for zone in [zone for zone, (watched, *_) in self._running.items() if wanted.get(zone) != watched]:
-            self._running.pop(zone)[2].cancel()
-        for zone, watched in wanted.items():
-            if zone not in self._running:
-                watcher = Watcher(
-                    zone,
-                    partial(self._ask, zone),
-                    partial(self._changed, zone),
-                    interval=watched.interval,
-                    jitter=watched.jitter,
-                    serial=self._serials.get(zone),
-                    restored=self.restored,
-                    sleep=self._sleep,
-                    clock=self._clock,
-                )
-                task = asyncio.get_running_loop().create_task(watcher.run())
-                self._running[zone] = watched, watcher, task
+    def configure(self, wanted: Mapping[Watched, Rhythm]) -> None:
+        """Watch these from now on; what is watched as before is not disturbed."""
+        self._serials = self.serials
+        for watched in [each for each, (rhythm, *_) in self._running.items() if wanted.get(each) != rhythm]:
+            self._running.pop(watched)[2].cancel()
+        for watched, rhythm in wanted.items():
+            if watched not in self._running:
+                self._running[watched] = self._watch(watched, rhythm)
+        names = {str(each) for each in wanted}
+        self._serials = {name: serial for name, serial in self._serials.items() if name in names}
+        self.restored = True  # whatever is watched later has entries from before
+
+    def _watch(self, watched: Watched, rhythm: Rhythm) -> tuple[Rhythm, Watcher, asyncio.Task[None]]:
+        watcher = Watcher(
+            watched.zone,
+            partial(self._ask, watched.origin),
+            partial(self._changed, watched.zone),
+            interval=rhythm.interval,
+            jitter=rhythm.jitter,
+            serial=self._serials.get(str(watched)),
+            restored=self.restored,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
+        return rhythm, watcher, asyncio.get_running_loop().create_task(watcher.run())
 
     async def _sleep(self, seconds: float) -> None:
         woken = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._asleep, (self._clock() + seconds, id(woken), woken))
+        self._asleep.append((self._clock() + seconds, woken))
         await woken
 
     def wake(self) -> None:
         """Wake those whose time has come; called about once a second."""
-        while self._asleep and self._asleep[0][0] <= self._clock():
-            woken = heapq.heappop(self._asleep)[2]
-            if not woken.done():
+        now, asleep, self._asleep = self._clock(), self._asleep, []
+        for until, woken in asleep:
+            if woken.done():
+                continue
+            if until <= now:
                 woken.set_result(None)
+            else:
+                self._asleep.append((until, woken))
 
     def poll_now(self, zone: str) -> None:
-        """Ask for a zone's serial at once, if it is watched."""
-        if zone in self._running:
-            self._running[zone][1].poll_now()
+        """Ask for a zone's serial at once, wherever it is watched."""
+        for watched, (_, watcher, _) in self._running.items():
+            if watched.zone == zone:
+                watcher.poll_now()
 
     def close(self) -> None:
         """Watch no more."""

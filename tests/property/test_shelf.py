@@ -205,12 +205,13 @@ def test_a_large_cache_comes_back_into_a_small_one():
 
 
 def test_it_goes_through_a_file(tmp_path):
-    exchanges, path, serials = several(300), tmp_path / "cache", {"test.": 7}
+    exchanges, path = several(300), tmp_path / "cache"
+    origins = snapshot.Origins(["test."], {"test. 192.0.2.1:53": 7})
     kept, clock = filled(exchanges)
     clock.advance(10)
-    asyncio.run(snapshot.write(Shelf(kept), path, serials, lambda: 1e9))
+    asyncio.run(snapshot.write(Shelf(kept), path, origins, lambda: 1e9))
     taken = Cache(MEMORY, Clock())
-    assert snapshot.read(Shelf(taken), path, lambda: 1e9 + 100) == (len(exchanges), serials)
+    assert snapshot.read(Shelf(taken), path, lambda: 1e9 + 100) == (len(exchanges), origins)
     clock.advance(100)
     assert hits(taken, exchanges) == hits(kept, exchanges)
 

@@ -19,8 +19,8 @@ PACKAGE = ROOT / "funkenshield"
 PYTHON_FLOORS = [
     {"errors", "__init__"},
     {"names"},
-    {"config", "logs", "expiry", "snapshot", "watch", "transfer", "nameserver", "perf", "identity"},
-    {"control", "cookies", "listeners", "metrics", "purge", "upstreams", "zones"},
+    {"config", "logs", "expiry", "snapshot", "transfer", "nameserver", "perf", "identity"},
+    {"control", "cookies", "listeners", "metrics", "purge", "upstreams", "watch", "zones"},
     {"forwarder"},
     {"tcp"},
     {"daemon", "demo"},
@@ -30,8 +30,8 @@ PYTHON_FLOORS = [
 COMPILED_FLOORS = [
     {"_atomic", "_epoll", "_siphash", "_random", "_load", "_policy"},
     {"_clock", "_wire", "_datagrams", "_ring", "_sockets", "_suffixes", "_wheel"},
-    {"_answer", "_cookies", "_outbox", "_zones"},
-    {"_freshness", "_purges"},
+    {"_answer", "_cookies", "_negative", "_outbox", "_zones"},
+    {"_denial", "_freshness", "_purges"},
     {"_cache"},
     {"_open", "_outcome", "_shelf"},
     {"_waiting"},

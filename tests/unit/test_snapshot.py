@@ -11,7 +11,9 @@ import pytest
 from funkenshield import snapshot
 
 NOW = 1_700_000_000.0
-SERIALS = {"example.com.": 7, "example.org.": 2**32 - 1}
+ORIGINS = snapshot.Origins(["example.com."], {"example.com. 192.0.2.1:53": 2**32 - 1})
+NOWHERE = snapshot.Origins([], {})
+NO_ORIGINS = b'{"zones": [], "serials": {}}\n'
 MIB = 1 << 20
 
 
@@ -19,6 +21,7 @@ class Answers:
     """A store whose answers are single octets in segments; an X is malformed."""
 
     layout = b"\x40\0little"
+    purges_total = 0
 
     def __init__(self, *segments):
         self.segments = segments
@@ -44,15 +47,15 @@ def path(tmp_path):
 
 
 def write(store, path, wall=lambda: NOW):
-    return asyncio.run(snapshot.write(store, path, SERIALS, wall))
+    return asyncio.run(snapshot.write(store, path, ORIGINS, wall))
 
 
 def read(path, wall=lambda: NOW):
     """Return what is stored after a reading, and how many answers that claims to have restored."""
     store = Answers()
-    restored = snapshot.read(store, path, wall)
-    assert restored.serials in ({}, SERIALS)
-    return store.restored, restored.answers
+    restored, origins = snapshot.read(store, path, wall)
+    assert origins in (ORIGINS, NOWHERE)
+    return store.restored, restored
 
 
 def names(path):
@@ -75,7 +78,7 @@ def test_what_was_written_is_read_and_as_much_older_as_it_is(path, caplog):
 def test_the_file_is_as_described_and_for_our_own_user(path):
     write(Answers(b"abc"), path)
     first = b"FunkenShield snapshot 1 40006c6974746c65 2023-11-14T22:13:20+00:00\n"
-    second = b'{"example.com.": 7, "example.org.": 4294967295}\n'
+    second = b'{"zones": ["example.com."], "serials": {"example.com. 192.0.2.1:53": 4294967295}}\n'
     body = first + second + (1_700_000_000_000).to_bytes(8) + b"\0\0\3abc" + bytes(11)
     assert path.read_bytes() == body + hashlib.blake2b(body, digest_size=32).digest()
     assert path.stat().st_mode & 0o777 == 0o600
@@ -105,8 +108,22 @@ def test_it_is_written_again_and_again(path):
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(snapshot.keep(Answers(b"abc"), path, 300.0, dict, sleep))
+        asyncio.run(snapshot.keep(Answers(b"abc"), path, 300.0, lambda: ORIGINS, sleep))
     assert pauses == [300.0] * 3
+
+
+def test_what_was_purged_while_it_was_written_is_in_no_snapshot(path):
+    store = Answers(b"abc", b"def")
+    write(store, path)
+    export = store.export
+
+    def purge_and_export(segment):
+        store.purges_total += segment
+        return export(segment)
+
+    store.export = purge_and_export
+    assert write(store, path) == 0
+    assert names(path) == []
 
 
 # ---------------------------------------------------------------- nobody waits
@@ -121,7 +138,7 @@ def test_the_loop_gets_its_turn_between_segments_and_never_waits_for_the_disk(pa
 
     async def count_turns():
         nonlocal turns
-        writing = asyncio.create_task(snapshot.write(store, path, SERIALS))
+        writing = asyncio.create_task(snapshot.write(store, path, ORIGINS))
         while not writing.done():
             turns += 1
             await asyncio.sleep(0)
@@ -177,9 +194,12 @@ def test_every_octet_counts(path, caplog):
         (b"A FunkenShield snapshot 1 40006c6974746c65 \n", "it is no snapshot"),
         (b"FunkenShield snapshot 2 40006c6974746c65 \n", "it is of another format version"),
         (b"FunkenShield snapshot 1 40006c6974746c \n", "its answers have another layout"),
-        (b"FunkenShield snapshot 1 40006c6974746c65 \n" + b"\xff" * 1000, "its serials cannot be read"),
-        (b"FunkenShield snapshot 1 40006c6974746c65 \n[1]\n", "its serials cannot be read"),
-        (b"FunkenShield snapshot 1 40006c6974746c65 \n{}\n" + b"\xff" * 1000, "it ends too early"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n" + b"\xff" * 1000, "where it is from cannot be read"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n[1]\n", "where it is from cannot be read"),
+        (
+            b'FunkenShield snapshot 1 40006c6974746c65 \n{"zones": [], "serials": {}}\n' + b"\xff" * 1000,
+            "it ends too early",
+        ),
     ],
 )
 def test_a_foreign_file_is_put_aside(octets, why, path, caplog):
@@ -291,7 +311,7 @@ def test_a_cancellation_while_the_disk_is_slow_leaves_nothing_behind(path, monke
     monkeypatch.setattr("os.fsync", fsync)
 
     async def cancel():
-        writing = asyncio.create_task(snapshot.write(Answers(b"new"), path, SERIALS))
+        writing = asyncio.create_task(snapshot.write(Answers(b"new"), path, ORIGINS))
         await asyncio.to_thread(syncing.wait, 10)
         writing.cancel()
         await asyncio.sleep(0)

@@ -1,0 +1,28 @@
+from typing import final
+
+class Records: ...
+
+@final
+class Gap(Records): ...
+
+@final
+class Line: ...
+
+@final
+class Denials:
+    def __new__(cls, capacity: int = 65536) -> Denials: ...
+    def __len__(self) -> int: ...
+    def learn(
+        self,
+        query: bytes,
+        response: bytes,
+        zone: bytes,
+        *,
+        cut: bool,
+        nsec: bool,
+        now: float,
+        wall: float,
+        longest: float,
+    ) -> None: ...
+    def response_to(self, query: bytes, zone: bytes, *, cut: bool, nsec: bool, now: float) -> bytes | None: ...
+    def forget(self, name: bytes) -> None: ...
