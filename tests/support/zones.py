@@ -11,7 +11,7 @@ from pathlib import Path
 from support.nameservers import program
 
 _LONG = ".".join(["l" * 63, "o" * 63, "n"])
-_GLUE = "\n".join(f"wide NS ns{n}.wide\nns{n}.wide A 192.0.2.{n}\nns{n}.wide AAAA 2001:db8::{n}" for n in range(1, 11))
+_GLUE = "\n".join(f"wide NS ns{n}.wide\nns{n}.wide A 192.0.2.{n}\nns{n}.wide AAAA 2001:db8::{n}" for n in range(1, 9))
 _MIDDLE = "\n".join(f'middle TXT "{n} {"m" * 200}"' for n in range(3))  # too large without EDNS
 _BIG = "\n".join(f'big TXT "{n:02} {"x" * 240}"' for n in range(12))  # too large for UDP
 _HUGE = "\n".join("huge TXT" + 4 * f' "{n:02} {"y" * 240}"' for n in range(60))  # nearly too large for TCP
