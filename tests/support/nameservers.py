@@ -70,6 +70,7 @@ server:
     zonelistfile: "{folder}/zones"
     server-count: 1
     nsid: "ascii_nsd"
+    rrl-ratelimit: 0  # by default, what is like another is dropped or cut above 200 a second
 remote-control:
     control-enable: no
 {zones}

@@ -23,8 +23,8 @@ from support.zones import NAMES, zone_text
 OPTION = dns.edns.OptionType
 CO, Z = 0x4000, 0x0040  # compact denial (RFC 9824), and the header's bit that is always to be zero
 EXPIRE, KEEPALIVE, PADDING, KEY_TAG, ZONEVERSION, UNKNOWN = 9, 11, 12, 14, 19, 65001
-ANY = dns.rdatatype.ANY
 
+FLAG_CHANCES = {dns.flags.RD: 0.5, dns.flags.AD: 0.3, dns.flags.CD: 0.3, Z: 0.07}
 PAYLOADS = (512, 1232, 1232, 4096, 0, 65535)
 MNEMONICS = """
 A AAAA NS SOA MX TXT CNAME DNAME DS DS DNSKEY NSEC NSEC3 NSEC3PARAM RRSIG RRSIG ANY ANY ANY CAA SRV LOC HTTPS SVCB
@@ -47,10 +47,11 @@ class Edns:
 
     def to_wire(self):
         options = b"".join(pack("!HH", code, len(data)) + data for code, data in self.options)
-        return b"\0" + pack("!HHBBHH", OPTION_RECORD, self.payload, 0, self.version, self.flags, len(options)) + options
-
-
-OPTION_RECORD = dns.rdatatype.OPT
+        return (
+            b"\0"
+            + pack("!HHBBHH", dns.rdatatype.OPT, self.payload, 0, self.version, self.flags, len(options))
+            + options
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def draw(seed, count):
     rng = random.Random(seed)
     questions: dict[Question, None] = {}
     while len(questions) < count:
-        related = questions and rng.random() < 0.25
+        related = questions and rng.random() < 0.4
         question = _vary(rng, rng.choice([*questions])) if related else _question(rng)
         questions[question] = None
     return [*questions]
@@ -150,7 +151,7 @@ def _vary(rng, question):
         case "options" if question.edns:
             return replace(question, edns=replace(question.edns, options=_options(rng)))
         case "flags":
-            return replace(question, flags=question.flags ^ rng.choice([*HEADER_OPTIONS]))
+            return replace(question, flags=question.flags ^ rng.choice([*FLAG_CHANCES]))
         case "type":
             return replace(question, rdtype=rng.choice(TYPES))
         case _:
@@ -195,8 +196,9 @@ def _filling(rng, octets) -> Iterator[bytes]:
 
 
 def _flags(rng):
-    chances = {dns.flags.RD: 0.5, dns.flags.AD: 0.3, dns.flags.CD: 0.3, Z: 0.07, dns.flags.AA: 0.03, dns.flags.TC: 0.03}
-    return sum(flag for flag, chance in chances.items() if rng.random() < chance)
+    rare = [dns.flags.AA, dns.flags.TC, dns.flags.RA]
+    drawn = sum(flag for flag, chance in FLAG_CHANCES.items() if rng.random() < chance)
+    return drawn | (rng.choice(rare) if rng.random() < 0.05 else 0)
 
 
 def _edns(rng):
