@@ -31,6 +31,7 @@ A AAAA NS SOA MX TXT CNAME DNAME DS DS DNSKEY NSEC NSEC3 NSEC3PARAM RRSIG RRSIG 
 NAPTR TLSA PTR TYPE65280 TYPE1234 TYPE0 NULL OPT TKEY MAILB MAILA
 """
 TYPES = [dns.rdatatype.from_text(mnemonic) for mnemonic in MNEMONICS.split()]
+CLASSES = [dns.rdataclass.CH, dns.rdataclass.ANY, dns.rdataclass.HS, 4711]
 LABELS = [b"*", b"www", b"absent", b"a", b"A", b"\0", b"\xff\xc0", b".", b"\\", b'"', b" ", b"_dns", b"x" * 63]
 ELSEWHERE = [dns.name.from_text(text) for text in (".", "test.", "www.elsewhere.test.", "example.", "x.plain.test2.")]
 CHAOS = [dns.name.from_text(f"{text}.") for text in ("version.bind", "hostname.bind", "id.server", "version.server")]
@@ -98,12 +99,12 @@ HEADER_OPTIONS = {
 
 
 def draw(seed, count):
-    """Return `count` different questions; some differ in nothing but a flag, an option, the type or the class."""
+    """Return `count` different questions; some differ from one before, often just before, in a single respect."""
     rng = random.Random(seed)
     questions: dict[Question, None] = {}
     while len(questions) < count:
         related = questions and rng.random() < 0.4
-        question = _vary(rng, rng.choice([*questions])) if related else _question(rng)
+        question = _vary(rng, rng.choice([*questions][-rng.choice([8, count]) :])) if related else _question(rng)
         questions[question] = None
     return [*questions]
 
@@ -137,7 +138,7 @@ def _question(rng):
     if chance < 0.03:
         name, rdtype, rdclass = rng.choice(CHAOS), dns.rdatatype.TXT, dns.rdataclass.CH
     elif chance < 0.08:
-        rdclass = rng.choice([dns.rdataclass.CH, dns.rdataclass.ANY, dns.rdataclass.ANY, dns.rdataclass.HS, 4711])
+        rdclass = rng.choice(CLASSES)
     if rng.random() < 0.2:
         name = respell(name, rng)
     return Question(name, rdtype, rdclass, _flags(rng), _edns(rng))
@@ -155,7 +156,7 @@ def _vary(rng, question):
         case "type":
             return replace(question, rdtype=rng.choice(TYPES))
         case _:
-            return replace(question, rdclass=rng.choice([dns.rdataclass.IN, dns.rdataclass.CH, dns.rdataclass.ANY]))
+            return replace(question, rdclass=rng.choice([dns.rdataclass.IN, *CLASSES]))
 
 
 def _name(rng, owner):
