@@ -67,7 +67,6 @@ cdef class Waiting:
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
     cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
-    cdef int _answer_again(self, int32_t i) except -1
     cdef void _pass_the_lead(self, int32_t i) noexcept nogil
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil
     cdef int _resolve(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1

@@ -29,8 +29,8 @@ from ._policy cimport Policy
 from ._sockets cimport Sockets
 from ._wheel cimport Wheel
 from ._wire cimport (
-    BADCOOKIE, CHAOS, DO, KEY_PREFIX, MESSAGE_MAX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, QR,
-    RCODE, RD, REFUSED, SERVFAIL, Extra, Query, cut, forwardable, hash_key, message_id, parse_query, put_error, set_id
+    BADCOOKIE, CHAOS, KEY_PREFIX, MESSAGE_MAX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, RCODE,
+    REFUSED, Extra, Query, forwardable, hash_key, message_id, parse_query, put_error, set_id
 )
 
 cdef uint64_t NEVER = 0xffffffffffffffff
@@ -264,13 +264,10 @@ cdef class Waiting:
 
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
         """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
-        cdef bint private = self._answer_one(i, answer, extra, now) and answer.form != SECTIONS
+        self._answer_one(i, answer, extra, now)
         i = self.pool[i].next
         while i >= 0:
-            if private:
-                self._answer_again(i)
-            else:
-                self._answer_one(i, answer, NULL, now)
+            self._answer_one(i, answer, NULL, now)
             i = self.pool[i].next
         return 0
 
@@ -280,7 +277,7 @@ cdef class Waiting:
         parse_query(query, self.pool[i].wire, self.pool[i].length)
 
     cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
-        """Answer one who waits; return whether he sent a cookie to the upstream."""
+        """Answer one who waits; `extra` is for him if he sent a cookie to the upstream."""
         cdef:
             Query query
             Open* entry = &self.pool[i]
@@ -291,24 +288,7 @@ cdef class Waiting:
             self._add_cookie(&own, &entry.client, entry.cookie)
         elif query.cookie and extra != NULL:
             own = extra[0]
-        self._answer(&entry.client, entry.limit, answer, &query, &own, now)
-        return query.cookie > 0
-
-    cdef int _answer_again(self, int32_t i) except -1:
-        """Have one who waits ask again: what came may hold the cookie of the one who asked first."""
-        cdef:
-            Query query
-            Extra none
-            Client* client = &self.pool[i].client
-            uint8_t* out = self.outbox.open(client)
-            size_t length
-        none.length = 0
-        self._ask_as(i, &query)
-        if client.fd < 0:
-            length = put_error(out, &query, SERVFAIL, self._payload(), &none)
-        else:
-            length = cut(out, &query, QR | query.flags & RD, self._payload(), 0, query.edns_flags & DO, &none)
-        return self.outbox.post(client, length)
+        return self._answer(&entry.client, entry.limit, answer, &query, &own, now)
 
     cdef void _pass_the_lead(self, int32_t i) noexcept nogil:
         """End the query of the first who asked, and let the next ask for all: without a cookie, which may be bad."""
@@ -353,8 +333,8 @@ cdef class Waiting:
         if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_tcp:
             self.truncated += 1
             return self._hand_over(i, response.wire[:response.length], now)
-        if rcode == BADCOOKIE and self.pool[i].next >= 0:
-            self._answer_one(i, answer, own, now)  # his cookie, nobody else's
+        if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS) and self.pool[i].next >= 0:
+            self._answer_one(i, answer, own, now)  # it may hold his cookie, which is nobody else's
             self._pass_the_lead(i)
             return 0
         stored = self._reserve(i, now) if answer.kind == FAILURE else NULL
