@@ -141,6 +141,8 @@ def test_what_is_only_kept_for_bad_times_comes_back_as_that():
     ):
         taken, number, _ = restored(octets, age, stale=mode, stale_longest=100)
         assert (number, taken.lookup(asked) is not None) == (count, served)
+    clock.advance(60)
+    assert export(cache) == b""
 
 
 def test_what_is_older_than_the_clock_is_left():

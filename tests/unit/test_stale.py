@@ -112,7 +112,9 @@ def test_a_failure_is_never_stale():
     [("off", 9, False), ("off", 10, True), ("on-failure", 29, False), ("immediate", 30, True)],
 )
 def test_a_failure_replaces_nothing_that_may_still_serve(mode, age, replaced):
-    cache, clock = made(stale=mode, stale_longest=20)
+    cache, clock = made(stale="immediate", stale_longest=1)
+    cache.zones.assign([name_wire("example.com")])
+    cache.zones.set_policy(cache.zones.number(name_wire("example.com")), stale=mode, stale_longest=20)
     cache.store(ASKED, answer(ASKED, b"text", ttl=10))
     clock.advance(age)
     assert cache.store(ASKED, failure(ASKED)) == replaced
