@@ -419,11 +419,10 @@ cdef void _rotate(uint8_t* body, const Answer* answer, uint16_t turn) noexcept n
 cdef bint _same_rrset(const uint8_t* body, uint16_t first, uint16_t other) noexcept nogil:
     """Tell whether two records, each named by where its TTL stands, have one owner, type, class and size.
 
-    Caller must ensure that two octets stand before the type of each, and that these are all of its owner: a
-    pointer, as in all but the first record of an RRset.
+    Caller must ensure that the owner of each has two octets: so it is a pointer, as usual within an RRset.
     """
     return (get32(body + first - 4) == get32(body + other - 4) and get16(body + first + 4) == get16(body + other + 4)
-            and get16(body + first - 6) == get16(body + other - 6) and get16(body + other - 6) >= 0xc000)
+            and get16(body + first - 6) == get16(body + other - 6))
 
 
 # ---------------------------------------------------------------- for Python

@@ -284,6 +284,16 @@ def test_what_is_in_use_is_refreshed_in_the_last_tenth_of_its_life(prefetch, use
     assert shield.inflight.open_queries == refreshed
 
 
+def test_a_refresh_that_has_not_failed_yet_is_waited_for():
+    shield = Shield(age=0, stale="on-failure", prefetch=True)
+    for _ in range(3):
+        shield.ask()
+    shield.clock.advance(99)
+    assert shield.ask() == [(1, b"old")]
+    shield.clock.advance(1)
+    assert shield.ask() == []
+
+
 # ---------------------------------------------------------------- addresses take turns
 
 
