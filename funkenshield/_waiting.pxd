@@ -49,6 +49,7 @@ cdef class Waiting:
         uint64_t latency_sum
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
+    cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
     cdef int _answer_from(self, const Client* client, Query* query, uint16_t zone, bytes response,
                           uint64_t now) except -1

@@ -92,6 +92,9 @@ cdef class Waiting:
             return self._set_aside(client, wire, length)
         hash_key(&query, &self.cache.index.secret)
         stored = find(&self.cache.index, &query)
+        if stored != NULL and query.subnet and stored.kind == FAILURE and self._is_dead(stored, now):
+            self.cache.drop(&query)  # an answer for more clients may stand behind it
+            stored = find(&self.cache.index, &query)
         if stored != NULL:
             freshness = judge(stored, &self.cache.index.policies[stored.zone], ticks(now))
             if client.fd != NOBODY and freshness < RESERVE:
@@ -104,6 +107,10 @@ cdef class Waiting:
         if response is not None:
             return self._answer_from(client, &query, zone, response, now)
         return self._open_query(client, &query, zone, freshness == RESERVE, now)
+
+    cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil:
+        """Tell whether an answer serves nobody any more, whatever happens."""
+        return judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
 
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now):
         """Return the response of those who know without an upstream, or None."""
@@ -197,7 +204,7 @@ cdef class Waiting:
             Extra extra
         if client.fd == NOBODY:
             return 0
-        if stored != NULL and judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) != DEAD:
+        if stored != NULL and not self._is_dead(stored, now):
             return self._answer_now(client, query, stored, now)
         if not self.refuse_overload and client.fd >= 0:
             return 0
@@ -395,8 +402,7 @@ cdef class Waiting:
         parse_query(&query, self.pool[i].wire, self.pool[i].length)
         query.hash = self.pool[i].hash
         stored = find(&self.cache.index, &query)
-        if (stored == NULL or stored.kind == FAILURE
-                or judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD):
+        if stored == NULL or stored.kind == FAILURE or self._is_dead(stored, now):
             return NULL
         return stored
 

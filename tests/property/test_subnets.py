@@ -263,6 +263,28 @@ def test_a_subnet_concerns_one_name_type_and_set_of_flags():
         assert cache.lookup(with_opt(other, subnet(*HERE))) is None
 
 
+@pytest.mark.parametrize(
+    ("age", "fails", "text"), [(5, False, b"text"), (10, True, b"text"), (10, False, b"new")]
+)  # fmt: skip
+def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, text):
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    cache.zones.set_policy(0, stale="on-failure")
+    inflight = Inflight(cache, 16)
+    assert cache.store(ask(HERE), reply(HERE, None))
+    assert cache.store(ask(NEAR), reply(NEAR, b"text", 0, ttl=10))
+    clock.advance(age)
+    inflight.submit(1, bytes(4), ask(HERE))
+    for handle, *_ in inflight.take_carried():
+        assert age == 10
+        if fails:
+            inflight.fail(handle)
+        else:
+            inflight.resolve(handle, reply(HERE, b"new", 0))
+    ((_, framed),) = inflight.outbox.take_streams()
+    assert payload_of(PLAIN, split_opt(framed[2:])[0]) == text
+
+
 # ---------------------------------------------------------------- beside other options
 
 
