@@ -25,10 +25,11 @@ cdef class Records:
     cdef double expires
 
 
-cdef class Gap(Records):
+cdef class Gap:
     """Names from `first` up to, not including, `past`; none of them exists, but for the owner of an NSEC."""
     cdef bytes first               # keys
     cdef bytes past
+    cdef Records records           # that say so; none where it may not be told on
     cdef bytes types               # the bitmap of an NSEC: what its owner has
     cdef bytes line                # the key of the line that it stands in
     cdef size_t apex               # octets of the apex

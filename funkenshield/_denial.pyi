@@ -1,12 +1,10 @@
 from typing import final
 
-from typing_extensions import disjoint_base
-
-@disjoint_base
+@final
 class Records: ...
 
 @final
-class Gap(Records): ...
+class Gap: ...
 
 @final
 class Line: ...

@@ -87,23 +87,24 @@ cdef Py_ssize_t _shared(bytes one, bytes other) noexcept:
 
 # ---------------------------------------------------------------- response -> gaps
 
-cdef bint _take(Records taken, const Negative* found, uint32_t which) except -1:
-    """Fill `taken` with copies of records, a bit for each; return False where they are too large to be kept."""
+cdef Records _take(const Negative* found, uint32_t which):
+    """Return copies of records, a bit for each; None where they are too large to be kept."""
     cdef:
         uint8_t[RECORDS_MAX] out
+        Records taken = Records()
         size_t written, size = 0
         uint16_t i
     for i in range(found.count):
         if which >> i & 1:
             written = copy_record(out + size, RECORDS_MAX - size, found, &found.records[i])
             if not written:
-                return False
+                return None
             size += written
             taken.count += 1
     taken.wire = (<char*> out)[:size]
     taken.flags = found.flags
     taken.expires = found.expires
-    return True
+    return taken
 
 
 cdef uint32_t _signatures_of(const Negative* found, list owners, uint16_t signed) except? 0xffffffff:
@@ -149,8 +150,8 @@ cdef list _gaps(const Negative* found, list owners, bytes name):
             return None
         gap.types = _bitmap(found, i)
         signatures = _signatures_of(found, owners, i)
-        if signatures and not _take(gap, found, signatures | <uint32_t> 1 << i):
-            gap.wire = None
+        if signatures:
+            gap.records = _take(found, signatures | <uint32_t> 1 << i)
         gaps.append(gap)
     return gaps
 
@@ -257,7 +258,12 @@ cdef bytes _chain_line(const Query* query, bytes apex):
 
 
 @cython.final
-cdef class Gap(Records):
+cdef class Records:
+    pass
+
+
+@cython.final
+cdef class Gap:
 
     cdef bint has(self, uint16_t rtype):
         """Tell whether the owner of this NSEC has records of a type."""
@@ -390,7 +396,8 @@ cdef class Denials:
                 return 0
         if line is not None and self._covering(line, name, now) is not None:
             return 0
-        if _take(cut, found, 0xffffffff):
+        cut.records = _take(found, 0xffffffff)
+        if cut.records is not None:
             cut.line = _cut_line(query)
             self._put(cut)
         return 0
@@ -399,15 +406,15 @@ cdef class Denials:
         """Remember links of a zone's NSEC chain, and its SOA."""
         cdef:
             uint32_t signatures = _signatures_of(found, owners, found.soa)
-            Records soa = Records()
-            Records signed = Records()
+            Records soa = _take(found, <uint32_t> 1 << found.soa)
+            Records signed = _take(found, signatures)
             bytes apex = owners[found.soa]
             Gap gap
             Line line
-        if not signatures or not _take(soa, found, <uint32_t> 1 << found.soa) or not _take(signed, found, signatures):
+        if not signatures or soa is None or signed is None:
             return 0
         for gap in gaps:
-            if gap.wire is not None and not gap.has(NXNAME):
+            if gap.records is not None and not gap.has(NXNAME):
                 gap.line = _chain_line(query, apex)
                 line = self._put(gap)
                 self.deepest = max(self.deepest, len(apex))
@@ -481,7 +488,7 @@ cdef class Denials:
         cdef Gap gap = line.before(name + b"\0")
         if gap is None or gap.past <= name:
             return None
-        if gap.expires <= now:
+        if gap.records.expires <= now:
             self._drop(gap)
             return None
         return gap
@@ -493,7 +500,7 @@ cdef class Denials:
             Gap gap = None if line is None else self._covering(line, name, now)
         if gap is None or gap.apex < top:
             return None
-        return _respond(query, NXDOMAIN, gap.apex, [gap], 1, now)
+        return _respond(query, NXDOMAIN, gap.apex, [gap.records], 1, now)
 
     cdef bytes _between(self, const Query* query, bytes name, bytes top, double now):
         """Answer from the NSEC chain of the name's zone (RFC 8198 5, RFC 4035 5.4)."""
@@ -506,7 +513,7 @@ cdef class Denials:
             size_t shown
         if gap is None or not _is_ordinary(query.qtype):
             return None
-        proof = [line.soa, line.signatures, gap]
+        proof = [line.soa, line.signatures, gap.records]
         shown = 3 if query.edns_flags & DO else 1
         if gap.first == name:
             return _respond(query, NOERROR, gap.apex, proof, shown, now) if _is_nodata(gap, query.qtype) else None
@@ -520,7 +527,7 @@ cdef class Denials:
         if star is None or star.is_cut_above(wildcard) or star.past.startswith(wildcard):
             return None
         if star is not gap:
-            proof.append(star)
+            proof.append(star.records)
             shown += shown > 1
         if star.first != wildcard:
             return _respond(query, NXDOMAIN, gap.apex, proof, shown, now)
@@ -530,9 +537,7 @@ cdef class Denials:
         """Return the chain of the deepest known zone that the name is in, not above `top`; DS is the parent's."""
         cdef:
             Line line
-            Py_ssize_t end = len(name)
-        if end > self.deepest:
-            end = name.rfind(b"\0", 0, self.deepest) + 1
+            Py_ssize_t end = min(len(name), self.deepest)
         while end >= len(top):
             if query.qtype != DS or end < len(name):
                 line = self.lines.get(_chain_line(query, name[:end]))
