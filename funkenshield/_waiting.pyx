@@ -103,9 +103,10 @@ cdef class Waiting:
             if client.fd == NOBODY and freshness < STALE and peek32(&stored.marks.retry) <= ticks(now):
                 return 0  # it was refreshed meanwhile
         zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
-        response = self._known(&query, zone, now)
-        if response is not None:
-            return self._answer_from(client, &query, zone, response, now)
+        if query.qclass == CHAOS or self.cache.index.policies[zone].cut or self.cache.index.policies[zone].trust_nsec:
+            response = self._known(&query, zone, now)
+            if response is not None:
+                return self._answer_from(client, &query, zone, response, now)
         return self._open_query(client, &query, zone, freshness == RESERVE, now)
 
     cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil:
