@@ -396,7 +396,8 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
         else:
             message = mistake["msg"].removeprefix("Value error, ")
             given = "" if isinstance(mistake["input"], dict | list) else f", not {mistake['input']!r}"
-            yield f"{key}: {re.sub('^Input', 'input', message)}{given}"
+            told = re.sub("^Input", "input", message)
+            yield f"{key}: {told}{given}" if key else told
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
