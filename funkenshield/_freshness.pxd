@@ -1,4 +1,4 @@
-"""How old an answer is, and what follows from it (RFC 8767): the one place where times are compared.
+"""How old an answer is, and what follows from it (RFC 8767): here it is decided whom an answer may serve.
 
     born ──── FRESH ──── WANING ──┤expires├──── STALE, STALE_ASK or RESERVE ────┤stale_longest├──── DEAD
 """
