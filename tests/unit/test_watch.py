@@ -9,7 +9,8 @@ import dns.flags
 import dns.message
 import pytest
 
-from funkenshield.watch import Watcher
+from funkenshield.config import Endpoint
+from funkenshield.watch import Rhythm, Watched, Watcher, Watchers
 
 ZONE = "example.com"
 SOA = "ns.example.com. hostmaster.example.com. {serial} 3600 600 86400 300"
@@ -267,3 +268,24 @@ async def test_no_response_however_broken_ends_the_watch():
             world.watcher.poll_now()
             await world.passes(1)
         assert len(world.asked) == 1 + 8 * len(whole)
+
+
+@in_loop
+async def test_many_notifies_leave_no_sleepers_behind():
+    now, asked = 0.0, []
+
+    async def ask(_, query):
+        asked.append(query)
+        return response(7)
+
+    watchers = Watchers(ask, lambda _: None, lambda: now)
+    watchers.configure({Watched(ZONE, Endpoint("192.0.2.53", 53)): Rhythm(86400.0, 0.0)})
+    for _ in range(100):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        watchers.poll_now(ZONE)
+        now += 2
+        watchers.wake()
+    assert len(asked) > 90
+    assert len(watchers._asleep) <= 4
+    watchers.close()
