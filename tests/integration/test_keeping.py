@@ -119,6 +119,37 @@ def test_a_watched_zone_that_changed_while_the_daemon_was_down_starts_empty(orig
         upstream.received[:] = [query for query in upstream.received if query.rdtype != dns.rdatatype.SOA]
 
 
+def test_what_was_purged_does_not_come_back_from_a_snapshot(origin, upstream, tmp_path):
+    path = tmp_path / "cache"
+
+    def purge_and_die():
+        with run_shield([upstream], toml=kept_in(path, 1)) as shield:
+            assert serial_of(ask("www.test.", server=shield)) == 1
+            wait_until(lambda: path.exists() and b"\3www\4test" in path.read_bytes())
+            origin.serial = 2
+            assert request(shield, b'{"command": "purge", "name": "test", "below": true}') == [{"ok": True}]
+            shield.process.kill()
+            shield.process.wait()
+
+    with pytest.raises(AssertionError, match="exit code -9"):
+        purge_and_die()
+    with run_shield([upstream], toml=kept_in(path)) as shield:
+        assert serial_of(ask("www.test.", server=shield)) == 2
+    assert upstream.count("www.test.") == 2
+
+
+def test_what_is_from_other_upstreams_does_not_come_back_in_a_new_zone(upstream, tmp_path):
+    toml = kept_in(tmp_path / "cache")
+    with run_shield([upstream], toml=toml) as shield:
+        assert [serial_of(ask(name, server=shield)) for name in ("www.b.test.", "www.test.")] == [1, 1]
+    with ScriptedUpstream(Origin(99)) as another:
+        toml += f'[[zones]]\nname = "b.test"\nupstreams = ["{another.address}"]\n'
+        with run_shield([upstream], toml=toml) as shield:
+            assert [serial_of(ask(name, server=shield)) for name in ("www.b.test.", "www.test.")] == [99, 1]
+        assert another.count("www.b.test.") == len(another.received) == 1
+    assert len(upstream.received) == 2
+
+
 # ------------------------------------------------------------ changes at the origin
 
 
@@ -200,6 +231,17 @@ def test_a_reload_brings_zones_and_takes_them_away_and_leaves_the_others_alone(u
         assert upstream.count("www.test.") == 1
         assert upstream.count("www.b.test.") == 2
         assert another.count("www.b.test.") == len(another.received) == 1
+
+
+def test_a_zone_that_is_watched_from_a_reload_on_loses_what_is_older(origin, upstream):
+    zone = '[[zones]]\nname = "test"\nwatch_interval = 1\n'
+    with run_shield([upstream], toml=zone) as shield:
+        assert serial_of(ask("www.test.", server=shield)) == 1
+        origin.serial = 2
+        assert serial_of(ask("www.test.", server=shield)) == 1
+        reload(shield, zone + "watch = true\n")
+        wait_until(lambda: serial_of(ask("www.test.", server=shield)) == 2)
+    assert upstream.count("www.test.") == 2
 
 
 def test_a_flood_of_random_names_on_a_dead_zone_leaves_the_others_alone(upstream):

@@ -3,7 +3,9 @@
 Each test looks at what the client got, and at what the upstream received.
 """
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -17,13 +19,17 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
-from support.client import Address, ask, frame
+from support.client import Address, ask, frame, free_port
 from support.control import request, stats
 from support.proc import descriptors
 from support.process import COMMAND, run_shield
 from support.server import Received, frames
 from support.upstream import Delayed, ScriptedUpstream, answer, respond, truncated
 from support.wires import ask_wire, record_wire, reply_wire
+
+from funkenshield import config
+from funkenshield.daemon import Daemon
+from funkenshield.errors import ConfigError
 
 HASTY = """
 [forward]
@@ -266,3 +272,121 @@ def test_an_empty_zone_is_an_error_and_purges_nothing():
         assert "stats" not in request(shield, b'{"command": "purge", "name": "", "below": true}')[0]
         assert ask(NAME, server=shield).answer
         assert upstream.count(NAME) == len(upstream.received) == 1
+
+
+# ------------------------------------------------------------ a configuration that is refused
+
+
+def zones_of(count):
+    """Return zones that have so many upstreams in all."""
+    return "".join(
+        f'[[zones]]\nname = "{n}.test"\nupstreams = ["127.1.{n // 200}.{n % 200}:53"]\n' for n in range(count)
+    )
+
+
+def test_too_many_upstreams_are_refused_as_a_whole():
+    with ScriptedUpstream(lambda query: answer(query, "A 192.0.2.2")) as own:
+        zone = f'[[zones]]\nname = "own.test"\nupstreams = ["{own.address}"]\n'
+        with behind(address, zone) as (shield, upstream):
+            path = shield.folder / "funkenshield.toml"
+            config.load(path)
+            path.write_text(path.read_text() + zones_of(255))
+            with pytest.raises(ConfigError, match="upstreams: at most 256 in all, not 257"):
+                config.load(path)
+            done = subprocess.run([*COMMAND, "check", "-c", path], capture_output=True, text=True, timeout=10)
+            assert (done.returncode != 0, "at most 256 in all" in done.stderr) == (True, True)
+            shield.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 5
+            while "not reloaded" not in shield.log and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert "at most 256 in all" in shield.log
+            assert ask("www.own.test.", server=shield).answer[0][0].address == "192.0.2.2"
+            assert ask("www.0.test.", server=shield).answer[0][0].address == "192.0.2.1"
+            assert (own.count("www.own.test."), upstream.count("www.0.test.")) == (1, 1)
+            assert (len(own.received), len(upstream.received), stats(shield)["reloads"]) == (1, 1, 0)
+
+
+def test_a_start_that_fails_leaves_no_control_socket(tmp_path):
+    path, control = tmp_path / "funkenshield.toml", tmp_path / "control"
+    path.write_text(
+        f'listen = ["127.0.0.1:{free_port()}"]\nupstreams = ["127.0.0.1:53"]\n'
+        f'[cookies]\nmode = "serve"\nsecrets = "{tmp_path / "none"}"\n'
+    )
+    command = [*COMMAND, "run", "-c", path, "--control", control]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    assert (done.returncode != 0, "Traceback" in done.stderr, len(done.stderr.splitlines())) == (True, False, 1)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ------------------------------------------------------------ more than was asked for
+
+
+def test_no_query_is_sent_more_often_than_configured():
+    gone = [Address("127.0.0.1", free_port()) for _ in range(6)]
+    toml = "[forward]\ntimeout = 0.1\ntries = 2\ndeadline = 0.5\n"
+    with (
+        ScriptedUpstream(lambda query: None) as upstream,
+        run_shield([upstream, *gone], toml=toml) as shield,
+    ):
+        for n in range(10):
+            assert ask(f"{n}.{NAME}", server=shield).rcode() == dns.rcode.SERVFAIL
+        assert sum(each["sent"] for each in stats(shield)["upstreams"].values()) <= 20
+        assert all(upstream.count(f"{n}.{NAME}") <= 2 for n in range(10))
+
+
+# ------------------------------------------------------------ who knows without an upstream
+
+
+def unable(*_):
+    """Raise what nobody foresaw."""
+    raise RuntimeError("unable")
+
+
+class Unable:
+    """Denials of which nothing can be asked, and which learn nothing."""
+
+    response_to = learn = staticmethod(unable)
+
+
+@contextlib.contextmanager
+def errors_logged():
+    """Yield the errors that are logged meanwhile, and leave all handlers as they were."""
+    logged = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: logged.append(record.getMessage())
+    ours, root = logging.getLogger("funkenshield"), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    ours.addHandler(handler)
+    try:
+        yield logged
+    finally:
+        ours.removeHandler(handler)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+async def ask_the_unable(path, upstream, asked):
+    """Run a shield in this process that can consult nobody, and ask it."""
+    server = Address("127.0.0.1", free_port())
+    path.write_text(
+        f'listen = ["{server}"]\nupstreams = ["{upstream.address}"]\nworkers = 1\ndrain = 0\n'
+        f'control.socket = "{path}.control"\n[[zones]]\nname = "test"\nnsec = "trust"\n'
+    )
+    daemon = Daemon(config.load(path))
+    daemon.inflight.consult(identity=unable, denials=Unable)
+    running = asyncio.create_task(daemon.run())
+    try:
+        for name, rdclass in asked:
+            reply = await asyncio.to_thread(ask, name, server=server, timeout=2, rdclass=rdclass)
+            assert (reply.rcode(), reply.answer) == (dns.rcode.NOERROR, [])
+    finally:
+        daemon.stop()
+        await running
+
+
+def test_who_cannot_be_consulted_keeps_nobody_from_the_upstream(tmp_path):
+    asked = ("id.server.", "CH"), (NAME, "IN"), ("www.example.", "IN")
+    with errors_logged() as logged, ScriptedUpstream(respond) as upstream:
+        asyncio.run(ask_the_unable(tmp_path / "funkenshield.toml", upstream, asked))
+    assert [query.name.to_text() for query in upstream.received] == [name for name, _ in asked]
+    assert sum("nothing is known" in line for line in logged) == 2
