@@ -13,12 +13,12 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from ._negative cimport (
-    CNAME, DNAME, DS, NSEC, NXNAME, RRSIG_SIGNER, TTL_MAX, Negative, copy_record, expand, finish_records, plain_end,
+    CNAME, DNAME, DS, NSEC, NXNAME, RRSIG_SIGNER, TTL_MAX, Negative, copy_record, expand, finish_records,
     read_negative
 )
 from ._wire cimport (
     AD, DO, HEADER, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PLAIN, RCODE, RD, RECORD, RRSIG,
-    SOA, WITH_OPT, Query, fold, get16, parse_query, put_opt, set16, set32
+    SOA, WITH_OPT, Query, fold, get16, parse_query, plain_end, put_opt, set16, set32
 )
 
 

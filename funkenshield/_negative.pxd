@@ -35,7 +35,6 @@ cdef struct Negative:
     double expires                 # that on the clock of who keeps it, seconds; for him to set
 
 
-cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef size_t expand(uint8_t* out, const uint8_t* wire, size_t at) noexcept nogil
 cdef bint read_negative(Negative* found, const Query* query, const uint8_t* wire, size_t length,
                         double wall) noexcept nogil

@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from ._wire cimport (
     HEADER, LABEL_MAX, NAME_MAX, NOERROR, NXDOMAIN, OPCODE, OPT, QR, RCODE, RECORD, RRSIG, SOA, TC, Query, get16,
-    get32, is_name, message_flags, question_length, set16, set32, skip_name
+    get32, is_name, message_flags, plain_end, question_length, set16, set32, skip_name
 )
 
 cdef enum:
@@ -18,21 +18,6 @@ cdef enum:
 
 
 # ---------------------------------------------------------------- names
-
-cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
-    """Return where the name at `at` ends, or -1 where there is none, or one with a pointer."""
-    cdef:
-        size_t start = at
-        uint8_t label
-    while at < length:
-        label = wire[at]
-        at += 1 + label
-        if label > LABEL_MAX or at - start > NAME_MAX:
-            return -1
-        if label == 0:
-            return <int32_t> at
-    return -1
-
 
 cdef size_t expand(uint8_t* out, const uint8_t* wire, size_t at) noexcept nogil:
     """Write the name at `at` without pointers; return its octets. Caller must ensure that it `is_name`."""

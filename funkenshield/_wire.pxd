@@ -172,6 +172,7 @@ cdef inline bint same_folded(const uint8_t* a, const uint8_t* b, size_t length) 
 cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
 cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
+cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,

@@ -12,24 +12,28 @@ from ._siphash cimport siphash
 
 # ---------------------------------------------------------------- names
 
+cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
+    """Return where the name at `at` ends, or -1 where there is none, or one with a pointer."""
+    cdef:
+        size_t start = at
+        uint8_t label
+    while at < length:
+        label = wire[at]
+        at += 1 + label
+        if label > LABEL_MAX or at - start > NAME_MAX:
+            return -1
+        if label == 0:
+            return <int32_t> at
+    return -1
+
+
 cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil:
     """Return the octets of the first question, or -1 where it is malformed or runs past the end.
 
     A name in a question is the first of its message: a compression pointer there points nowhere.
     """
-    cdef:
-        size_t at = HEADER
-        uint8_t label
-    while at < length:
-        label = wire[at]
-        if label > LABEL_MAX:
-            return -1
-        at += 1 + label
-        if at - HEADER > NAME_MAX:
-            return -1
-        if label == 0:
-            return <int32_t> (at - HEADER + 4) if at + 4 <= length else -1
-    return -1
+    cdef int32_t end = plain_end(wire, length, HEADER)
+    return end - HEADER + 4 if end >= 0 and <size_t> end + 4 <= length else -1
 
 
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:

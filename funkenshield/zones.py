@@ -14,7 +14,6 @@ from .names import name_to_wire
 class Assignment(NamedTuple):
     """What the zones' numbers stand for."""
 
-    numbers: dict[str, int]  # by name
     groups: dict[int, tuple[Endpoint, ...]]  # of upstreams
     notifiers: dict[int, tuple[IPv4Network | IPv6Network, ...]]  # whose NOTIFY counts
     changed: list[bytes]  # names of zones that are new, or no more
@@ -23,7 +22,7 @@ class Assignment(NamedTuple):
 def assign(zones: Zones, config: Config) -> Assignment:
     """Give each zone a number, and its policy; what is stored under `changed` is of another policy and must go."""
     changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
-    made = Assignment({}, {0: config.upstreams}, {0: config.notify}, changed)
+    made = Assignment({0: config.upstreams}, {0: config.notify}, changed)
     zones.set_policy(
         0,
         cut=config.cache.nxdomain_cut,
@@ -33,7 +32,6 @@ def assign(zones: Zones, config: Config) -> Assignment:
     )
     for zone in config.zones:
         number = zones.number(name_to_wire(zone.name))
-        made.numbers[zone.name] = number
         if zone.upstreams is not None:
             made.groups[number] = zone.upstreams
         if zone.notify is not None:
