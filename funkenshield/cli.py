@@ -148,7 +148,7 @@ def about() -> None:
 @about.command("config")
 def about_config() -> None:
     """Print the reference of all options, in Markdown."""
-    from .config import reference
+    from .reference import reference
 
     click.echo(reference(), nl=False)
 

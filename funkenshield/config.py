@@ -1,101 +1,46 @@
 """Every option: its type, default, unit and bounds, in this one place.
 
 TOML in, a frozen `Config` out, or a ConfigError that names file, key, what is wrong and what is
-allowed. Nobody else reads files or flags; `reference` writes the documentation page from what stands here.
+allowed. Nobody else reads files or flags.
 """
 
-import inspect
-import ipaddress
+import base64
 import os
 import re
 import tomllib
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
+from .fields import (
+    AddressField,
+    Endpoint,
+    EndpointField,
+    PrefixField,
+    Size,
+    ZoneName,
+    parse_endpoint,
+    parse_rcode,
+    parse_type,
+)
 
 UPSTREAMS_MAX = 256  # that the compiled part tells apart
-UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-
-
-class Endpoint(NamedTuple):
-    """An address and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_endpoint(text: object) -> Endpoint:
-    """Return the endpoint that `ADDR:PORT`, or `[ADDR]:PORT` for IPv6, stands for; ValueError where it is none."""
-    if isinstance(text, Endpoint):
-        return text
-    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})", text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError("not an endpoint; write ADDR:PORT, with IPv6 addresses in brackets: [::1]:53")
-    host, port = match[1] or match[2], int(match[3])
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"{host} is not an IP address") from None
-    if (address.version == 6) != bool(match[1]):
-        raise ValueError("IPv6 addresses stand in brackets, IPv4 addresses do not")
-    if not 1 <= port <= 65535:
-        raise ValueError(f"port {port} is not between 1 and 65535")
-    return Endpoint(str(address), port)
-
-
-def parse_size(value: object) -> int:
-    """Return a number of octets written as an integer or as text like `64MiB`; ValueError where it is none."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", value.strip().lower()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("not a size; write octets, or a number with kB, MB, GB, KiB, MiB or GiB")
-    return int(match[1]) * UNITS[match[2] or ""]
-
-
-EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]
-Size = Annotated[int, BeforeValidator(parse_size)]
 
 
 class Section(BaseModel):
     """A table of the file: nothing unknown, nothing converted, nothing changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def parse_zone(text: object) -> str:
-    """Return a zone's name as an absolute one in lower case; ValueError where it is none."""
-    from .names import name_from_wire, name_to_wire
-
-    return name_from_wire(name_to_wire(text if isinstance(text, str) else ""))
-
-
-def parse_prefix(value: object) -> IPv4Network | IPv6Network:
-    """Return the network that `192.0.2.0/24` stands for, or one address; ValueError where it is none."""
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    return ipaddress.ip_network(value if isinstance(value, str) else "")
-
-
-PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]
 
 
 class CacheSection(Section):
@@ -190,14 +135,33 @@ class TcpSection(Section):
     )  # fmt: skip
 
 
+Policy = Literal["round-robin", "order", "least-open", "random", "latency", "hash"]
+
+
 class ForwardSection(Section):
     """How misses reach an upstream."""
 
+    policy: Policy = Field(
+        "round-robin",
+        description='Which upstream of a group is asked: each in turn; the lowest `order`; the one with the fewest open'
+                    ' queries for its weight; at random by weight; the faster of two (by their average); or always the'
+                    ' same for a name, unless that one has too much to do.',
+    )  # fmt: skip
     timeout: float = Field(1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"},
-                           description="After so long a silence, a query is sent again, elsewhere.")  # fmt: skip
+                           description="After so long a silence, a query is sent again.")  # fmt: skip
+    patience: float = Field(
+        0.1, ge=0.01, le=30, json_schema_extra={"unit": "s"},
+        description="The least silence after which another upstream is asked; how long depends on what is usual there.",
+    )  # fmt: skip
+    hedge: bool = Field(
+        False, description="Ask another one too when an upstream is slower than it is in 95 of 100 queries."
+    )
+    try_next: tuple[Literal["SERVFAIL", "REFUSED"], ...] = Field(
+        ("SERVFAIL", "REFUSED"), strict=False, description="Responses with which another upstream is asked."
+    )
     deadline: float = Field(2.5, ge=0.05, le=30, description="A client gets SERVFAIL after this.",
                             json_schema_extra={"unit": "s"})  # fmt: skip
-    tries: int = Field(2, ge=1, le=4, description="How often a query is sent over UDP, in all.")
+    tries: int = Field(3, ge=1, le=4, description="How often a query is sent, in all.")
     open: int = Field(32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change.")
     open_zone: int = Field(
         8192, ge=1, le=1 << 22, description="Of these, for one zone; a name without a `[[zones]]` of its own counts for"
@@ -208,10 +172,144 @@ class ForwardSection(Section):
     transfers: int = Field(16, ge=1, le=65535, description="Zone transfers at once.")
     overload: Literal["refuse", "drop"] = Field("refuse", description="What queries over these bounds get.")
     retry_truncated: bool = Field(True, description="Fetch a truncated answer over TCP, and keep it whole.")
+    mismatches: int = Field(
+        8, ge=0, le=255, description="After so many forged (or late) answers to a name within seconds, it is asked for"
+                                     " over TCP; 0: never.",
+    )  # fmt: skip
     sockets: int = Field(16, ge=1, le=63, description="UDP sockets, each with a random port, for each upstream.")
     port_life: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",
                              json_schema_extra={"unit": "s"})  # fmt: skip
-    connections: int = Field(8, ge=1, le=1024, description="TCP connections to one upstream at once.")
+    connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
+
+
+class HealthSection(Section):
+    """Which upstreams are left alone. `[upstreams.health]` takes the same keys; what it leaves out is as it is here.
+
+    An upstream that is left alone is asked only where no other can be; when it is well again, its share comes back
+    little by little.
+    """
+
+    check: Literal["off", "lazy", "always"] = Field(
+        "lazy", description='Ask it something of our own: `"lazy"` only while it is left alone.'
+    )
+    name: ZoneName = Field(".", description="Name that a check asks for.")
+    type: str = Field("SOA", description="Type that a check asks for.")
+    rcodes: tuple[str, ...] = Field(
+        ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1, strict=False, description="Responses that prove it well."
+    )
+    interval: float = Field(1.0, ge=0.1, le=3600, description="Between two checks.", json_schema_extra={"unit": "s"})
+    backoff: float = Field(30.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
+                           description="While checks fail, the interval doubles up to this.")  # fmt: skip
+    timeout: float = Field(1.0, ge=0.05, le=30, description="For a check.", json_schema_extra={"unit": "s"})
+    rise: int = Field(2, ge=1, le=100, description="Checks in a row that bring it back.")
+    fall: int = Field(3, ge=1, le=100, description="Checks, or queries, unanswered in a row: it is left alone.")
+    window: float = Field(10.0, ge=1, le=300, description="Time over which shares are taken.",
+                          json_schema_extra={"unit": "s"})  # fmt: skip
+    least: int = Field(20, ge=1, le=1_000_000, description="Queries in a window, or else shares say nothing.")
+    timeouts: float = Field(0.5, gt=0, le=1, description="Share of unanswered queries: it is left alone.")
+    servfails: float = Field(0.9, gt=0, le=1, description="Share of SERVFAIL among responses: it is left alone.")
+    slow_start: float = Field(10.0, ge=0, le=3600, description="Within this its whole share comes back.",
+                              json_schema_extra={"unit": "s"})  # fmt: skip
+
+    @field_validator("type")
+    @classmethod
+    def _is_type(cls, text: str) -> str:
+        return parse_type(text)
+
+    @field_validator("rcodes")
+    @classmethod
+    def _are_rcodes(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parse_rcode(text) for text in texts)
+
+
+class TlsSection(Section):
+    """DNS over TLS to an upstream (RFC 7858), for `transport = "tls"`."""
+
+    name: str = Field("", max_length=253, description="Name that its certificate must be for (RFC 8310).")
+    pins: tuple[str, ...] = Field(
+        (), max_length=16, strict=False,
+        description="SHA-256 digests, in base64, of public keys; its certificate must hold one of them.",
+    )  # fmt: skip
+    authorities: str = Field("", description="File of certificates to trust, in place of the system's.")
+    profile: Literal["strict", "opportunistic"] = Field(
+        "strict",
+        description='`"strict"` wants a name or a pin, and holds to it; `"opportunistic"` takes any certificate.',
+    )
+
+    @field_validator("pins")
+    @classmethod
+    def _are_digests(cls, pins: tuple[str, ...]) -> tuple[str, ...]:
+        for pin in pins:
+            try:
+                digest = base64.b64decode(pin, validate=True)
+            except ValueError:
+                digest = b""
+            if len(digest) != 32:
+                raise ValueError(f"{pin} is not a SHA-256 digest in base64")
+        return pins
+
+
+DEFAULT_GROUP = "default"
+GROUP_MAX = 64  # upstreams in a group
+
+
+class UpstreamSection(Section):
+    """A nameserver behind the shield. Where its address says enough, `upstreams = ["ADDR:PORT", ...]` does."""
+
+    address: tuple[EndpointField, ...] = Field(
+        min_length=1, max_length=GROUP_MAX, strict=False,
+        description="`ADDR:PORT`, or a list: each is an upstream of its own, and all else is the same.",
+    )  # fmt: skip
+    name: str = Field("", max_length=64, description="What it is called in logs and counters.")
+    groups: tuple[str, ...] = Field(
+        (DEFAULT_GROUP,), min_length=1, max_length=16, strict=False, description="Groups that it belongs to."
+    )
+    order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are asked first.')
+    weight: int = Field(1, ge=1, le=1000, description="Its share, beside the weights of the others.")
+    state: Literal["auto", "up", "down"] = Field("auto", description="Whether it is asked, whatever its health.")
+    open: int = Field(16384, ge=1, le=1 << 22, description="Queries that wait for it at once.")
+    transport: Literal["udp", "tcp", "tls"] = Field("udp", description="How it is asked.")
+    source: AddressField | None = Field(None, description="Our address that it is asked from.")
+    random_case: bool = Field(False, description="Spell names at random, for forgers to guess (0x20); over UDP.")
+    proxy_protocol: bool = Field(False, description="Tell it whose query it is, by PROXY protocol version 2.")
+    tls: TlsSection = Field(TlsSection(), description='For `transport = "tls"`.')
+    health: HealthSection = Field(HealthSection(), description="What differs from `[health]`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        """Take `ADDR:PORT` for an upstream that has nothing but an address."""
+        if isinstance(value, str):
+            return {"address": (parse_endpoint(value),)}
+        if isinstance(value, dict) and isinstance(value.get("address"), str):
+            return {**value, "address": (value["address"],)}
+        if not isinstance(value, dict | UpstreamSection):
+            raise ValueError("not an upstream; write ADDR:PORT, or a table")  # noqa: TRY004 - what pydantic turns into a line
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "UpstreamSection":
+        if self.transport == "tls" and self.tls.profile == "strict" and not (self.tls.name or self.tls.pins):
+            raise ValueError("tls: the strict profile wants tls.name or tls.pins")
+        if self.source and any((":" in each.host) != (self.source.version == 6) for each in self.address):
+            raise ValueError(f"source: {self.source} is of another family than the address")
+        return self
+
+
+class GroupSection(Section):
+    """A group of upstreams with a policy of its own; the group `default` is asked unless a zone says otherwise."""
+
+    name: str = Field(min_length=1, max_length=64, description="Its name, as in `upstreams.groups` and `zones.group`.")
+    policy: Policy = Field("round-robin", description="In place of `forward.policy`.")
+
+
+class ClientSubnetSection(Section):
+    """Telling upstreams which network a client is in (RFC 7871), where the client did not say so itself."""
+
+    add: bool = Field(False, description="Tell them.")
+    ipv4: int = Field(24, ge=1, le=32, description="Bits of an IPv4 address that are told.")
+    ipv6: int = Field(56, ge=1, le=128, description="Bits of an IPv6 address that are told.")
+    private: bool = Field(False, description="Tell of private addresses too.")
 
 
 class LogSection(Section):
@@ -252,10 +350,11 @@ class ZoneSection(Section):
     `[zones.ttl]` and `[zones.stale]` take the keys of `[ttl]` and `[stale]`; what they leave out is as it is there.
     """
 
-    name: Annotated[str, BeforeValidator(parse_zone)] = Field(description="Its name, such as `example.com`.")
+    name: ZoneName = Field(description="Its name, such as `example.com`.")
     upstreams: tuple[EndpointField, ...] | None = Field(
-        None, min_length=1, max_length=64, strict=False, description="Its nameservers; none: those at the top."
+        None, min_length=1, max_length=GROUP_MAX, strict=False, description="Its nameservers, a group of their own."
     )
+    group: str | None = Field(None, description='Or else the group that is asked; none: `"default"`.')
     open: int | None = Field(None, ge=1, le=1 << 22, description="Clients that wait, in place of `forward.open_zone`.")
     notify: tuple[PrefixField, ...] | None = Field(
         None, strict=False, description="Whose NOTIFY has it refreshed, in place of `notify` at the top."
@@ -278,9 +377,16 @@ class Config(Section):
         (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=64, strict=False,
         description="Where queries are taken, UDP and TCP. Restart to change.",
     )  # fmt: skip
-    upstreams: tuple[EndpointField, ...] = Field(
-        (Endpoint("127.0.0.1", 8053),), min_length=1, max_length=64, strict=False,
-        description="The nameservers behind the shield.",
+    upstreams: tuple[UpstreamSection, ...] = Field(
+        (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
+        strict=False,
+        description="The nameservers behind the shield: addresses, or tables (below).",
+    )  # fmt: skip
+    groups: tuple[GroupSection, ...] = Field((), max_length=1000, strict=False)
+    proxies: tuple[PrefixField, ...] = Field(
+        (), max_length=64, strict=False,
+        description="Addresses or prefixes of front proxies, whose queries come by PROXY protocol version 2 (and from"
+                    " nobody else).",
     )  # fmt: skip
     workers: int = Field(0, ge=0, le=255, description="Threads that answer; 0: one for each core. Restart to change.")
     user: str = Field("", description="Become this user once the sockets are bound. Restart to change.")
@@ -302,6 +408,8 @@ class Config(Section):
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
     forward: ForwardSection = ForwardSection()
+    health: HealthSection = HealthSection()
+    client_subnet: ClientSubnetSection = ClientSubnetSection()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = Field(default_factory=ControlSection)
@@ -318,10 +426,47 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _upstreams_can_be_told_apart(self) -> "Config":
-        count = len({*self.upstreams, *(each for zone in self.zones for each in zone.upstreams or ())})
+        endpoints = [endpoint for upstream in self.upstreams for endpoint in upstream.address]
+        twice = sorted({str(endpoint) for endpoint in endpoints if endpoints.count(endpoint) > 1})
+        if twice:
+            raise ValueError(f"upstreams: more than once: {', '.join(twice)}")
+        count = len({*endpoints, *(each for zone in self.zones for each in zone.upstreams or ())})
         if count > UPSTREAMS_MAX:
             raise ValueError(f"upstreams: at most {UPSTREAMS_MAX} in all, not {count}")
         return self
+
+    @model_validator(mode="after")
+    def _groups_have_members(self) -> "Config":
+        names = [group.name for group in self.groups]
+        wanted = {DEFAULT_GROUP: "upstreams"} | dict.fromkeys(names, "groups")
+        for zone in self.zones:
+            if zone.group is not None and zone.upstreams is not None:
+                raise ValueError(f"zones: {zone.name} has both upstreams and a group")
+            if zone.group is not None:
+                wanted.setdefault(zone.group, "zones")
+        for name, key in wanted.items():
+            if not 1 <= len(self.members(name)) <= GROUP_MAX:
+                raise ValueError(f"{key}: group {name} has {len(self.members(name))} upstreams, not 1 to {GROUP_MAX}")
+            if names.count(name) > 1:
+                raise ValueError(f"groups: more than once: {name}")
+        return self
+
+    def members(self, group: str) -> tuple[Endpoint, ...]:
+        """Return the upstreams of a group."""
+        return tuple(each for upstream in self.upstreams if group in upstream.groups for each in upstream.address)
+
+    def upstreams_of(self, zone: ZoneSection) -> tuple[Endpoint, ...]:
+        """Return the upstreams of a zone."""
+        return zone.upstreams or self.members(zone.group or DEFAULT_GROUP)
+
+    def policy_of(self, group: str) -> Policy:
+        """Return how one upstream of a group is chosen."""
+        own = next((each for each in self.groups if each.name == group), None)
+        return own.policy if own and "policy" in own.model_fields_set else self.forward.policy
+
+    def health_of(self, upstream: UpstreamSection) -> HealthSection:
+        """Return when an upstream is left alone."""
+        return self.health.model_copy(update=_given(upstream.health))
 
     def ttl_of(self, zone: ZoneSection) -> TtlSection:
         """Return how long the answers of a zone are held."""
@@ -385,12 +530,14 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
     """Yield `key: what is wrong; what is allowed` for each mistake."""
     found = mistakes.errors(include_url=False)
     for mistake in found:
-        if mistake["type"] == "too_short" and any(other["loc"][:-1] == mistake["loc"] for other in found):
+        if mistake["type"] == "too_short" and any(
+            other["loc"][: len(mistake["loc"])] == mistake["loc"] for other in found if other is not mistake
+        ):
             continue  # items with mistakes of their own are not counted
         keys = [part for part in mistake["loc"] if isinstance(part, str)]
         key = _path(mistake["loc"])
         if mistake["type"] == "extra_forbidden":
-            section = _field_at(keys[:-1])
+            section = section_at(keys[:-1])
             known = sorted(section.model_fields) if section else []
             yield f"{key}: unknown key; known here: {', '.join(known)}"
         else:
@@ -411,7 +558,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return path
 
 
-def _field_at(keys: list[str]) -> type[BaseModel] | None:
+def section_at(keys: list[str]) -> type[BaseModel] | None:
     """Return the section that a path of keys leads to."""
     section: type[BaseModel] = Config
     for key in keys:
@@ -422,49 +569,3 @@ def _field_at(keys: list[str]) -> type[BaseModel] | None:
             return None
         section = kind
     return section
-
-
-def reference() -> str:
-    """Return the reference page of all options, in Markdown."""
-    lines = [
-        "# Configuration",
-        "",
-        "One TOML file, given with `funkenshield run -c FILE` and checked by `funkenshield check -c FILE`.",
-        "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
-        "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
-        'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`.',
-    ]
-    top = {name: field for name, field in Config.model_fields.items() if not _field_at([name])}
-    lines += ["", "## At the top of the file", "", *_table(top)]
-    for name in Config.model_fields:
-        section = _field_at([name])
-        if section:
-            heading = f"[[{name}]]" if name == "zones" else f"[{name}]"
-            fields = {key: field for key, field in section.model_fields.items() if not _field_at([name, key])}
-            lines += ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(fields)]
-    return "\n".join([*lines, ""])
-
-
-def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
-    yield "| key | default | unit | bounds | meaning |"
-    yield "|---|---|---|---|---|"
-    for name, field in fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        default = "see right" if field.default_factory else "required" if field.is_required() else _show(field.default)
-        yield f"| `{name}` | {default} | {extra.get('unit', '')} | {_bounds(field)} | {field.description} |"
-
-
-def _show(value: object) -> str:
-    if isinstance(value, tuple):
-        return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
-    if isinstance(value, bool) or value is None:
-        return "none" if value is None else f"`{str(value).lower()}`"
-    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
-
-
-def _bounds(field: FieldInfo) -> str:
-    choices = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
-    if choices:
-        return ", ".join(f'`"{choice}"`' for choice in choices)
-    limits = {kind: getattr(item, kind) for item in field.metadata for kind in ("ge", "le") if hasattr(item, kind)}
-    return f"{limits['ge']} to {limits['le']}" if len(limits) == 2 else ""

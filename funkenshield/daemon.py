@@ -28,7 +28,7 @@ from ._denial import Denials
 from ._fastpath import Worker
 from ._inflight import Inflight
 from ._shelf import Shelf
-from .config import RESTART, Config
+from .config import DEFAULT_GROUP, RESTART, Config
 from .cookies import CookieSecrets
 from .errors import ConfigError, FunkenShieldError
 from .expiry import Expiry
@@ -196,7 +196,9 @@ class Daemon:
                 try:
                     for thread in threads:
                         thread.start()
-                    log.info("ready: %s in front of %s", _list(self.config.listen), _list(self.config.upstreams))
+                    log.info(
+                        "ready: %s in front of %s", _list(self.config.listen), _list(self.config.members(DEFAULT_GROUP))
+                    )
                     notify("READY=1")
                     await self._stopping.wait()
                     notify("STOPPING=1")
@@ -262,7 +264,7 @@ class Daemon:
             Watched(zone.name, endpoint): Rhythm(zone.watch_interval, zone.watch_jitter)
             for zone in self.config.zones
             if zone.watch
-            for endpoint in zone.upstreams or self.config.upstreams
+            for endpoint in self.config.upstreams_of(zone)
         }
 
     def _origins(self) -> snapshot.Origins:

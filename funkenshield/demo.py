@@ -18,8 +18,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from .config import Endpoint, parse_endpoint
 from .errors import ConfigError, FunkenShieldError
+from .fields import Endpoint, parse_endpoint
 from .nameserver import Zone, serve
 from .perf import make_queries, run_perf
 

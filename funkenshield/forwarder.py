@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from ._inflight import Inflight
 from ._wire import error_response, inspect_query
-from .config import Endpoint, ForwardSection
+from .config import ForwardSection
+from .fields import Endpoint
 from .transfer import is_transfer, until_complete
 from .upstreams import Upstream, Upstreams
 

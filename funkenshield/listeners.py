@@ -6,8 +6,8 @@ import os
 import socket
 from collections.abc import Iterator
 
-from .config import Endpoint
 from .errors import FunkenShieldError
+from .fields import Endpoint
 
 IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
 BACKLOG = 1024

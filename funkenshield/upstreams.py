@@ -17,7 +17,8 @@ from typing import cast
 from ._answer import is_response_to
 from ._clock import Clock
 from ._sockets import Sockets
-from .config import UPSTREAMS_MAX, Endpoint, ForwardSection
+from .config import UPSTREAMS_MAX, ForwardSection
+from .fields import Endpoint
 
 log = logging.getLogger(__name__)
 

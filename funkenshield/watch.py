@@ -19,7 +19,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
-from .config import Endpoint
+from .fields import Endpoint
 
 log = logging.getLogger(__name__)
 

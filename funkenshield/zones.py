@@ -7,7 +7,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 
 from ._zones import Zones
-from .config import Config, Endpoint, StaleSection, TtlSection, ZoneSection
+from .config import DEFAULT_GROUP, Config, StaleSection, TtlSection, ZoneSection
+from .fields import Endpoint
 from .names import name_to_wire
 
 
@@ -22,18 +23,18 @@ class Assignment(NamedTuple):
 def assign(zones: Zones, config: Config) -> Assignment:
     """Give each zone a number, and its policy; what is stored under `changed` is of another policy and must go."""
     changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
-    made = Assignment({0: config.upstreams}, {0: config.notify}, changed)
+    made = Assignment({0: config.members(DEFAULT_GROUP)}, {0: config.notify}, changed)
     zones.set_policy(
         0,
         cut=config.cache.nxdomain_cut,
         open=config.forward.open_zone,
-        upstreams=len(config.upstreams),
+        upstreams=len(made.groups[0]),
         **_policy(config, config.ttl, config.stale),
     )
     for zone in config.zones:
         number = zones.number(name_to_wire(zone.name))
-        if zone.upstreams is not None:
-            made.groups[number] = zone.upstreams
+        if zone.upstreams is not None or zone.group is not None:
+            made.groups[number] = config.upstreams_of(zone)
         if zone.notify is not None:
             made.notifiers[number] = zone.notify
         _set_policy(zones, number, config, zone)
@@ -46,8 +47,8 @@ def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection) ->
         cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
         open=zone.open or config.forward.open_zone,
         trust_nsec=zone.nsec == "trust",
-        group=number if zone.upstreams is not None else 0,
-        upstreams=len(zone.upstreams or config.upstreams),
+        group=number if zone.upstreams is not None or zone.group is not None else 0,
+        upstreams=len(config.upstreams_of(zone)),
         **_policy(config, config.ttl_of(zone), config.stale_of(zone)),
     )
 

@@ -210,7 +210,7 @@ def test_a_new_configuration_tells_which_zones_changed(load):
     made = assign(zones, load('[[zones]]\nname = "a.example.com"\n[[zones]]\nname = "test"'))
     assert made.changed == sorted(wires("example.com", "test"))
     assert zones.number(name_wire("a.example.com")) == kept != zones.number(name_wire("test"))
-    assert made.groups == {0: config.Config().upstreams}, "its own upstreams are gone"
+    assert made.groups == {0: config.Config().members("default")}, "its own upstreams are gone"
     assert assign(zones, load('[[zones]]\nname = "test"\n[[zones]]\nname = "A.example.com."')).changed == []
 
 
@@ -263,8 +263,8 @@ MISTAKES = {
         "zones[0].ttl.most: unknown key; known here: failure, max, min, negative_max, on_wire",
         "zones[0].stale.mode: input should be 'off', 'on-failure' or 'immediate', not 'on'",
         "zones[0].stale.ttl: input should be greater than or equal to 1, not 0",
-        "zones[0].notice: unknown key; known here: name, notify, nsec, nxdomain_cut, open, stale, ttl, upstreams,"
-        " watch, watch_interval, watch_jitter",
+        "zones[0].notice: unknown key; known here: group, name, notify, nsec, nxdomain_cut, open, stale, ttl,"
+        " upstreams, watch, watch_interval, watch_jitter",
     ],
     "\n".join(f'[[zones]]\nname = "n{number}"' for number in range(4001)): [
         "zones: Tuple should have at most 4000 items after validation, not 4001"

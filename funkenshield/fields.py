@@ -1,0 +1,102 @@
+"""What single values of the configuration look like: addresses, sizes, prefixes, names.
+
+Text in, a value out, or a ValueError that says what is allowed.
+"""
+
+import ipaddress
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator, PlainSerializer
+
+UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class Endpoint(NamedTuple):
+    """An address and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_endpoint(text: object) -> Endpoint:
+    """Return the endpoint that `ADDR:PORT`, or `[ADDR]:PORT` for IPv6, stands for; ValueError where it is none."""
+    if isinstance(text, Endpoint):
+        return text
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})", text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError("not an endpoint; write ADDR:PORT, with IPv6 addresses in brackets: [::1]:53")
+    host, port = match[1] or match[2], int(match[3])
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host} is not an IP address") from None
+    if (address.version == 6) != bool(match[1]):
+        raise ValueError("IPv6 addresses stand in brackets, IPv4 addresses do not")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    return Endpoint(str(address), port)
+
+
+def parse_size(value: object) -> int:
+    """Return a number of octets written as an integer or as text like `64MiB`; ValueError where it is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([kmg]i?)?b?", value.strip().lower()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("not a size; write octets, or a number with kB, MB, GB, KiB, MiB or GiB")
+    return int(match[1]) * UNITS[match[2] or ""]
+
+
+def parse_zone(text: object) -> str:
+    """Return a zone's name as an absolute one in lower case; ValueError where it is none."""
+    from .names import name_from_wire, name_to_wire
+
+    return name_from_wire(name_to_wire(text if isinstance(text, str) else ""))
+
+
+def parse_prefix(value: object) -> IPv4Network | IPv6Network:
+    """Return the network that `192.0.2.0/24` stands for, or one address; ValueError where it is none."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    return ipaddress.ip_network(value if isinstance(value, str) else "")
+
+
+def parse_address(value: object) -> IPv4Address | IPv6Address:
+    """Return an IP address; ValueError where it is none."""
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    return ipaddress.ip_address(value if isinstance(value, str) else "")
+
+
+def parse_type(text: str) -> str:
+    """Return the name of a record type; ValueError where it is none."""
+    import dns.exception
+    import dns.rdatatype
+
+    try:
+        return dns.rdatatype.to_text(dns.rdatatype.from_text(text))
+    except (dns.exception.DNSException, ValueError):
+        raise ValueError(f"{text} is no record type") from None
+
+
+def parse_rcode(text: str) -> str:
+    """Return the name of a response code; ValueError where it is none."""
+    import dns.exception
+    import dns.rcode
+
+    try:
+        return dns.rcode.to_text(dns.rcode.from_text(text))
+    except (dns.exception.DNSException, ValueError):
+        raise ValueError(f"{text} is no response code") from None
+
+
+EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_address), PlainSerializer(str)]
+ZoneName = Annotated[str, BeforeValidator(parse_zone)]
+PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]
