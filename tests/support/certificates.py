@@ -1,0 +1,82 @@
+"""Know how to make certificates that live for a test: an authority, what it signs, and their pins."""
+
+import base64
+import datetime
+import hashlib
+import ipaddress
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import NameOID
+
+
+class Credentials(NamedTuple):
+    """A certificate and its key in one PEM file, and the pin of the key."""
+
+    file: Path
+    pin: str
+
+    def server(self, newest=ssl.TLSVersion.TLSv1_3):
+        """Return the context of a server that shows them, and speaks TLS up to a version."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.file)
+        context.set_alpn_protocols(["dot"])
+        context.maximum_version = newest
+        return context
+
+
+class Authority:
+    """An authority that signs certificates; all files are in one folder."""
+
+    def __init__(self, folder, name="authority"):
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _named(name)
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(_certificate(self._name, self._key, self._name, self._key).public_bytes(Encoding.PEM))
+
+    def issue(self, name):
+        """Return the credentials of a host, by name or address."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return _saved(self._folder / f"{name}.pem", _certificate(_named(name), key, self._name, self._key, name), key)
+
+
+def self_signed(folder, name):
+    """Return the credentials of a host that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return _saved(folder / f"self-{name}.pem", _certificate(_named(name), key, _named(name), key, name), key)
+
+
+def _named(name):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _certificate(subject, key, issuer, issuers_key, host=None):
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder(
+        issuer, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=host is None, path_length=None), critical=True)
+    if host is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName([_general(host)]), critical=False)
+    return builder.sign(issuers_key, hashes.SHA256())
+
+
+def _general(host):
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _saved(file, certificate, key):
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Credentials(file, base64.b64encode(hashlib.sha256(spki).digest()).decode())

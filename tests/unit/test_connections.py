@@ -1,0 +1,661 @@
+"""Show how queries travel to an upstream over streams, on both event loops: what it saw, and what came back."""
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import ssl
+import threading
+
+import pytest
+import uvloop
+from support import quick
+from support.certificates import Authority, self_signed
+from support.client import Address, frame, free_port
+from support.links import Peer, answer_all
+
+from funkenshield import connections
+from funkenshield.config import Config, UpstreamSection
+from funkenshield.connections import Connections, UpstreamError
+from funkenshield.errors import ConfigError
+from funkenshield.fields import Endpoint
+
+HEADER = b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x20, 0, 0, 0])  # of a PROXY protocol: LOCAL, nothing more
+QUESTIONS = [quick.query(f"name{number}.test.") for number in range(6)]
+FIRST, SECOND, *_ = QUESTIONS
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request):
+    """Run a coroutine on one of the event loops, which has nothing to complain of."""
+    complaints = []
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        yield lambda story: runner.run(asyncio.wait_for(story, 20))
+    assert complaints == []
+
+
+@contextlib.contextmanager
+def to(peer, **section):
+    """Yield the connections to a peer, and close them."""
+    address = Endpoint(*peer.address)
+    made = Connections(address, UpstreamSection(address=(address,), **section))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def over_tls(peer, **tls):
+    return to(peer, transport="tls", tls=tls)
+
+
+def link_of(query, response):
+    """Return the number of the connection that a response came over, after asserting that it answers the query."""
+    assert response[2] & 0x80
+    return int(quick.payload_of(query, response))
+
+
+def listen(link):
+    """Say nothing."""
+    while link.query():
+        pass
+
+
+async def ask(to, query=FIRST, *, most=1, proxied=b""):
+    return link_of(query, await to.exchange(query, most, proxied))
+
+
+def assert_fails(run, story, why):
+    with pytest.raises(UpstreamError, match=why):
+        run(story)
+
+
+def questions(queries):
+    """Return queries without their IDs."""
+    return sorted(query[2:] for query in queries)
+
+
+async def ended(link):
+    """Wait until the peer has seen the end of a connection."""
+    assert await asyncio.to_thread(link.ended.wait, 5)
+
+
+async def seen(condition):
+    """Wait until the peer has seen something."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+# ------------------------------------------------------------ sharing
+
+
+def test_queries_share_a_connection_and_answers_come_in_any_order(run):
+    def backwards(link):
+        for query in reversed([link.query() for _ in QUESTIONS]):
+            link.answer(query)
+        answer_all(link)
+
+    async def story():
+        assert await asyncio.gather(*(ask(shared, query) for query in QUESTIONS)) == [0] * 6
+        assert await ask(shared) == 0
+
+    with Peer(backwards) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([*QUESTIONS, FIRST])
+    assert len({query[:2] for query in peer.queries[:6]}) == 6
+    assert (shared.opened, shared.resumed, shared.failed) == (1, 0, 0)
+
+
+def test_no_more_connections_are_made_than_may_be(run):
+    everything = threading.Event()
+
+    def together(link):
+        queries = [link.query()]
+        assert everything.wait(5)
+        while queries:
+            link.answer(queries.pop())
+            queries += filter(None, [link.query()])
+
+    async def story():
+        asking = asyncio.gather(*(ask(shared, query, most=2) for query in QUESTIONS))
+        await seen(lambda: len(peer.queries) == 2)
+        everything.set()
+        assert sorted(await asking) == [0, 0, 0, 1, 1, 1]
+
+    with Peer(together) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions(QUESTIONS)
+    assert (len(peer.links), shared.opened) == (2, 2)
+
+
+def test_a_connection_takes_so_many_queries_and_no_more(run, monkeypatch):
+    monkeypatch.setattr(connections, "PIPELINE", 2)
+
+    async def story():
+        asking = [asyncio.ensure_future(ask(shared, query)) for query in QUESTIONS[:2]]
+        await seen(lambda: len(peer.queries) == 2)
+        with pytest.raises(UpstreamError, match="too slow"):
+            await ask(shared, QUESTIONS[2])
+        shared.close()
+        assert all(isinstance(each, UpstreamError) for each in await asyncio.gather(*asking, return_exceptions=True))
+
+    with Peer(listen) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions(QUESTIONS[:2])
+    assert len(peer.links) == 1
+
+
+def test_only_so_many_octets_wait_to_be_sent(run, monkeypatch):
+    monkeypatch.setattr(connections, "UNSENT", len(FIRST) - 1)
+
+    async def story():
+        first = asyncio.ensure_future(ask(shared))
+        await asyncio.sleep(0)
+        with pytest.raises(UpstreamError, match="too slow"):
+            await ask(shared, SECOND)
+        assert await first == 0
+
+    with Peer() as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST])
+
+
+# ------------------------------------------------------------ ends
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_used_again(run):
+    async def story():
+        assert await ask(shared) == 0
+        await ended(peer.links[0])
+        assert await ask(shared, SECOND) == 1
+
+    with Peer(lambda link: link.answer(link.query())) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST, SECOND])
+
+
+def test_what_was_on_its_way_when_the_peer_closed_is_asked_once_more(run):
+    def one_answer(link):
+        if link.number == 0:
+            link.answer(link.query())
+        for _ in QUESTIONS:
+            link.query()
+        if link.number == 1:
+            for query in link.queries:
+                link.answer(query)
+            link.query()
+
+    async def story():
+        assert await ask(shared) == 0
+        assert await asyncio.gather(*(ask(shared, query) for query in QUESTIONS)) == [1] * 6
+
+    with Peer(one_answer) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST, *QUESTIONS, *QUESTIONS])
+    assert len(peer.links) == 2
+
+
+def test_what_a_new_connection_does_not_answer_is_not_asked_again(run):
+    async def story():
+        with pytest.raises(UpstreamError, match="the upstream closed the connection"):
+            await ask(shared)
+
+    with Peer(lambda link: link.query()) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST])
+
+
+def test_a_peer_that_closes_within_a_message_fails_those_who_wait_on_it(run):
+    both = threading.Event()
+
+    def half(link):
+        query = link.query()
+        assert both.wait(5)
+        if link.number:
+            link.answer(query)
+            link.query()
+        else:
+            link.send(frame(quick.answer(query, b"0"))[:-1])
+
+    async def story():
+        asking = asyncio.gather(*(ask(shared, each, most=2) for each in (FIRST, SECOND)), return_exceptions=True)
+        await seen(lambda: len(peer.queries) == 2)
+        both.set()
+        failed, answered = sorted(await asking, key=lambda result: result == 1)
+        assert (str(failed), answered) == ("the upstream closed the connection", 1)
+
+    with Peer(half) as peer, to(peer) as shared:
+        run(story())
+    assert len(peer.queries) == 2
+
+
+def test_a_peer_that_only_listens_on_is_not_asked_again(run):
+    def finishes(link):
+        link.answer(link.query())
+        link.finish()
+        assert link.query() is None
+
+    async def story():
+        assert await ask(shared) == 0
+        await ended(peer.links[0])
+        assert await ask(shared, SECOND) == 1
+
+    with Peer(finishes) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST, SECOND])
+
+
+def test_an_idle_connection_is_closed(run, monkeypatch):
+    monkeypatch.setattr(connections, "CONNECTION_IDLE", 0.02)
+
+    async def story():
+        assert await ask(shared) == 0
+        await ended(peer.links[0])
+        assert await ask(shared, SECOND) == 1
+
+    with Peer() as peer, to(peer) as shared:
+        run(story())
+
+
+def test_a_connection_on_which_nothing_comes_is_given_up(run):
+    def mute_at_first(link):
+        if link.number == 0:
+            assert (link.query(), link.query()) == (link.queries[0], None)
+        else:
+            answer_all(link)
+
+    async def story():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(shared), 0.1)
+        assert await ask(shared, SECOND) == 1
+        await ended(peer.links[0])
+
+    with Peer(mute_at_first) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST, SECOND])
+
+
+def test_who_waits_when_all_is_closed_is_told_so_and_nobody_is_asked(run):
+    async def story():
+        waiting = asyncio.ensure_future(ask(shared))
+        await seen(lambda: peer.queries)
+        shared.close()
+        for each in (waiting, ask(shared), ask(shared, proxied=HEADER)):
+            with pytest.raises(UpstreamError, match="given up"):
+                await each
+
+    with Peer(listen) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST])
+
+
+# ------------------------------------------------------------ garbage
+
+
+@pytest.mark.parametrize("octets", [b"\0\0", frame(b"\0" * 11), frame(FIRST), b"HTTP/1.1 400 Bad Request\r\n" * 999])
+def test_a_peer_that_speaks_no_dns_is_left(run, octets):
+    def garbage(link):
+        link.query()
+        link.send(octets)
+        link.query()
+
+    async def story():
+        with pytest.raises(UpstreamError, match="the upstream speaks no DNS"):
+            await ask(shared)
+        await ended(peer.links[0])
+
+    with Peer(garbage) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST])
+
+
+def test_what_answers_nobody_is_ignored(run):
+    def strange(link):
+        query = link.query()
+        other_id = bytes([query[0] ^ 1]) + query[1:]
+        for wire in (other_id, query[:2] + SECOND[2:]):
+            link.answer(wire)
+        for octet in frame(quick.answer(query, b"0")):
+            link.send(bytes([octet]))
+        answer_all(link)
+
+    async def story():
+        assert await ask(shared) == 0
+        assert await ask(shared, SECOND) == 0
+
+    with Peer(strange) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST, SECOND])
+
+
+# ------------------------------------------------------------ whence
+
+
+def test_an_upstream_is_asked_from_the_source_address(run):
+    with Peer() as peer, to(peer, source=ipaddress.ip_address("127.0.0.9")) as shared:
+        assert run(ask(shared)) == 0
+    assert peer.links[0].source.host == "127.0.0.9"
+
+
+def test_a_source_address_that_is_not_ours_is_told(run, caplog):
+    with Peer() as peer, to(peer, source=ipaddress.ip_address("192.0.2.1")) as shared:
+        assert_fails(run, ask(shared), "cannot be reached: Cannot assign requested address")
+    assert peer.links == []
+    assert caplog.messages == [f"upstream {peer.address}: cannot be reached: Cannot assign requested address"]
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_a_proxied_query_has_a_connection_of_its_own_that_begins_with_the_header(run, tmp_path, tls):
+    host = self_signed(tmp_path, "ns.test")
+
+    def one_query(link):
+        link.answer(link.query())
+        assert link.query() is None
+
+    async def story():
+        numbers = await asyncio.gather(*(ask(shared, query, most=1, proxied=HEADER) for query in QUESTIONS))
+        assert sorted(numbers) == [0, 1, 2, 3, 4, 5]
+        for link in peer.links:
+            await ended(link)
+
+    section = {"transport": "tls", "tls": {"pins": (host.pin,)}} if tls else {}
+    with (
+        Peer(one_query, context=host.server() if tls else None, preface=len(HEADER)) as peer,
+        to(peer, **section) as shared,
+    ):
+        run(story())
+    assert [link.preface for link in peer.links] == [HEADER] * 6
+    assert [len(link.queries) for link in peer.links] == [1] * 6
+    assert (shared.opened, shared.resumed) == (6, 5 if tls else 0)
+
+
+def test_proxied_queries_wait_for_their_turn(run):
+    go = threading.Event()
+
+    def slow(link):
+        query = link.query()
+        assert go.wait(5)
+        link.answer(query)
+
+    async def story():
+        asking = asyncio.gather(*(ask(shared, query, most=2, proxied=HEADER) for query in QUESTIONS))
+        await seen(lambda: len(peer.queries) == 2)
+        assert len(peer.links) == 2
+        go.set()
+        assert sorted(await asking) == [0, 1, 2, 3, 4, 5]
+
+    with Peer(slow, preface=len(HEADER)) as peer, to(peer) as shared:
+        run(story())
+    assert len(peer.links) == 6
+
+
+# ------------------------------------------------------------ no connection
+
+
+def test_an_upstream_that_is_not_there_is_told_once(run, caplog):
+    gone = Address("127.0.0.1", free_port())
+
+    class Gone:
+        address = gone
+
+    async def story():
+        for _ in range(2):
+            with pytest.raises(UpstreamError, match="cannot be reached: Connection refused"):
+                await ask(shared)
+
+    with to(Gone) as shared:
+        run(story())
+    assert (shared.opened, shared.failed) == (0, 2)
+    assert caplog.messages == [f"upstream {gone}: cannot be reached: Connection refused"]
+
+
+def test_a_handshake_that_does_not_end_is_given_up(run, monkeypatch):
+    monkeypatch.setattr(connections, "CONNECTING", 0.1)
+    with Peer(lambda link: link.read(1 << 16)) as peer, over_tls(peer, profile="opportunistic") as shared:
+        assert_fails(run, ask(shared), r"cannot be reached: no connection within 0\.1 s")
+        assert (shared.opened, shared.failed) == (0, 1)
+    assert len(peer.links) == 1
+
+
+def test_a_handshake_that_takes_longer_than_a_client_waits_serves_the_next(run, tmp_path):
+    go = threading.Event()
+    host = self_signed(tmp_path, "ns.test")
+
+    def shake_hands_late(link):
+        assert go.wait(5)
+        link.shake_hands(host.server())
+        answer_all(link)
+
+    async def story():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(shared), 0.1)
+        go.set()
+        assert await ask(shared, SECOND) == 0
+
+    with Peer(shake_hands_late) as peer, over_tls(peer, pins=(host.pin,)) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([SECOND])
+
+
+def test_what_is_being_made_ends_when_all_is_closed(run):
+    async def story():
+        asking = asyncio.ensure_future(ask(shared))
+        await seen(lambda: peer.links)
+        shared.close()
+        with pytest.raises(UpstreamError, match="given up"):
+            await asking
+        await ended(peer.links[0])
+
+    with Peer(lambda link: link.read(1 << 16)) as peer, over_tls(peer, profile="opportunistic") as shared:
+        run(story())
+    assert (shared.opened, shared.failed) == (0, 0)
+
+
+# ------------------------------------------------------------ TLS
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def host(authority):
+    return authority.issue("ns.test")
+
+
+@pytest.mark.parametrize("name", ["ns.test", "NS.test."])
+def test_an_upstream_whose_certificate_is_for_its_name_is_asked(run, authority, host, name):
+    with Peer(context=host.server()) as peer, over_tls(peer, name=name, authorities=str(authority.file)) as shared:
+        assert run(ask(shared)) == 0
+    assert peer.links[0].tls == ("TLSv1.3", "dot", False)
+    assert peer.names[0].lower() == "ns.test"
+    assert questions(peer.queries) == questions([FIRST])
+
+
+def test_a_name_may_be_an_address(run, authority):
+    context = authority.issue("127.0.0.1").server()
+    with Peer(context=context) as peer, over_tls(peer, name="127.0.0.1", authorities=str(authority.file)) as shared:
+        assert run(ask(shared)) == 0
+    assert peer.names == [None]
+
+
+def test_an_upstream_that_is_another_gets_no_query(run, tmp_path, authority, host, caplog):
+    trusted = str(authority.file)
+    other = Authority(tmp_path, "other")
+    pin = self_signed(tmp_path, "ns.test").pin
+    for tls, why in (
+        ({"name": "ns.example", "authorities": trusted}, "certificate is not for ns.example"),
+        ({"name": "192.0.2.1", "authorities": trusted}, r"certificate is not for 192\.0\.2\.1"),
+        ({"name": "ns.test", "authorities": str(other.file)}, "certificate is not trusted: unable to get local issuer"),
+        ({"name": "ns.test"}, "certificate is not trusted: unable to get local issuer"),
+        ({"pins": (pin,)}, "public key is not pinned"),
+        ({"name": "ns.test", "authorities": trusted, "pins": (pin,)}, "public key is not pinned"),
+        ({"name": "ns.example", "authorities": trusted, "pins": (host.pin,)}, "certificate is not for ns.example"),
+    ):
+        caplog.clear()
+        with Peer(context=host.server()) as peer, over_tls(peer, **tls) as shared:
+            assert_fails(run, ask(shared), why)
+            assert_fails(run, anext(shared.transfer(FIRST, 5)), why)
+        assert len(peer.links) == 2
+        assert peer.queries == []
+        assert (shared.opened, shared.failed, len(caplog.messages)) == (0, 2, 1)
+
+
+def test_what_an_upstream_says_before_it_was_verified_is_heard_by_nobody(run, tmp_path, host, monkeypatch):
+    monkeypatch.setattr(secrets, "randbits", lambda _count: 0)
+    pin = self_signed(tmp_path, "ns.test").pin
+    with Peer(lambda link: link.answer(FIRST), context=host.server()) as peer, over_tls(peer, pins=(pin,)) as shared:
+        assert_fails(run, ask(shared), "not pinned")
+    assert peer.queries == []
+
+
+@pytest.mark.parametrize("also", [{}, {"name": "ns.test"}], ids=["pin", "name and pin"])
+def test_one_of_the_pins_is_enough(run, tmp_path, authority, host, also):
+    pins = (self_signed(tmp_path, "ns.test").pin, host.pin)
+    with (
+        Peer(context=host.server()) as peer,
+        over_tls(peer, pins=pins, authorities=str(authority.file), **also) as shared,
+    ):
+        assert run(ask(shared)) == 0
+
+
+def test_a_pin_alone_needs_neither_name_nor_authority(run, tmp_path):
+    lonely = self_signed(tmp_path, "whatever.test")
+    with Peer(context=lonely.server()) as peer, over_tls(peer, pins=(lonely.pin,)) as shared:
+        assert run(ask(shared)) == 0
+    assert peer.names == [None]
+
+
+@pytest.mark.parametrize("name", ["", "ns.test"])
+def test_the_opportunistic_profile_takes_any_certificate(run, tmp_path, host, name):
+    other = self_signed(tmp_path, "other.test")
+    tls = {"profile": "opportunistic", "name": name, "pins": (host.pin,)}
+    with Peer(context=other.server()) as peer, over_tls(peer, **tls) as shared:
+        assert run(ask(shared)) == 0
+    assert peer.names == [name or None]
+
+
+def test_an_upstream_without_tls_is_told(run):
+    def plain(link):
+        link.read(5)
+        link.send(b"not TLS, this")
+        link.read(1 << 16)
+
+    with Peer(plain) as peer, over_tls(peer, profile="opportunistic") as shared:
+        assert_fails(run, ask(shared), "no TLS: wrong version number")
+    with Peer(lambda link: link.read(5)) as peer, over_tls(peer, profile="opportunistic") as shared:
+        assert_fails(run, ask(shared), "cannot be reached: ")
+
+
+def test_each_query_has_a_record_of_its_own(run, host):
+    """What NSD 4.6 needs: it answers only the first query of a record."""
+
+    def first_of_a_record(link):
+        while record := link.record():
+            link.answer(record[2 : 2 + int.from_bytes(record[:2])])
+
+    async def story():
+        for _ in range(2):  # while the connection is being made, and when it is there
+            assert await asyncio.gather(*(ask(shared, query) for query in QUESTIONS)) == [0] * 6
+
+    with Peer(first_of_a_record, context=host.server()) as peer, over_tls(peer, pins=(host.pin,)) as shared:
+        run(story())
+
+
+def test_old_tls_is_not_spoken(run, host):
+    context = host.server()
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with Peer(context=context) as peer, over_tls(peer, profile="opportunistic") as shared:
+        assert_fails(run, ask(shared), "no TLS: ")
+    assert peer.links[0].refusal
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_goes_on_over_the_next_connections_and_with_nobody_else(run, authority, host, version):
+    async def story():
+        for number in range(3):
+            assert await ask(shared) == number
+            await ended(peer.links[number])
+        assert await ask(other) == 3
+
+    context = host.server(newest=version)
+    tls = {"name": "ns.test", "pins": (host.pin,), "authorities": str(authority.file)}
+    with (
+        Peer(lambda link: link.answer(link.query()), context=context) as peer,
+        over_tls(peer, **tls) as shared,
+        over_tls(peer, **tls) as other,
+    ):
+        run(story())
+    assert [link.tls.resumed for link in peer.links] == [False, True, True, False]
+    assert {link.tls.version.replace(".", "_") for link in peer.links} == {version.name}
+    assert (shared.opened, shared.resumed, other.resumed) == (3, 2, 0)
+
+
+# ------------------------------------------------------------ transfers
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_a_transfer_has_a_connection_of_its_own(run, host, tls):
+    def two_messages(link):
+        query = link.query()
+        link.answer(query)
+        link.answer(query)
+        if query[2:] == SECOND[2:]:
+            link.answer(FIRST)
+
+    async def story():
+        assert await ask(shared) == 0
+        for query, why in ((FIRST, "ended the transfer"), (SECOND, "of another transfer")):
+            messages = shared.transfer(query, 5)
+            number = link_of(query, await anext(messages))
+            assert link_of(query, await anext(messages)) == number
+            with pytest.raises(UpstreamError, match=why):
+                await anext(messages)
+            assert number == len(peer.links) - 1
+
+    section = (
+        {"transport": "tls", "tls": {"pins": (host.pin,)}} if tls else {"source": ipaddress.ip_address("127.0.0.9")}
+    )
+    with Peer(two_messages, context=host.server() if tls else None) as peer, to(peer, **section) as shared:
+        run(story())
+    assert len(peer.links) == 3
+    assert tls or {link.source.host for link in peer.links} == {"127.0.0.9"}
+
+
+def test_a_transfer_that_does_not_begin_is_given_up(run):
+    async def story():
+        with pytest.raises(TimeoutError):
+            await anext(shared.transfer(FIRST, 0.05))
+        await ended(peer.links[0])
+
+    with Peer(listen) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST])
+
+
+# ------------------------------------------------------------ configuration
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_authorities_that_cannot_be_read_are_told(tmp_path, text):
+    file = tmp_path / "authorities.pem"
+    if text is not None:
+        file.write_text(text)
+    why = "No such file" if text is None else "no certificates in PEM format"
+    with pytest.raises(ConfigError, match=f"upstreams.tls.authorities: {file}: {why}"):
+        configured(name="ns.test", authorities=str(file))
+
+
+@pytest.mark.parametrize("name", [".ns.test", "ns..test", "n" * 64 + ".test", "ns\0.test"])
+def test_a_name_that_no_host_has_is_told(name):
+    with pytest.raises(ConfigError, match=r"upstreams\.tls\.name: .* is not a name of a host"):
+        configured(name=name)
+
+
+def configured(**tls):
+    section = Config.model_validate({"upstreams": [{"address": "127.0.0.1:853", "transport": "tls", "tls": tls}]})
+    return Connections(section.upstreams[0].address[0], section.upstreams[0])
