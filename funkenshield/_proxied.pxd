@@ -1,0 +1,37 @@
+"""Whose query it is, where a front proxy tells: PROXY protocol version 2, as HAProxy's specification has it.
+
+It knows one header in front of a query, and who is trusted to write one. What is done with a query
+whose header is missing is decided elsewhere.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t
+
+cdef enum:
+    PROXIED_MAX = 16 + 36          # octets of the longest header that we write
+    PREFIXES_MAX = 64
+
+cdef enum Heading:
+    NO_HEADER                      # it begins with something else
+    BAD_HEADER                     # it begins as a header, and goes on in a way that none does
+    PART_OF_HEADER                 # all that is there may be the beginning of one
+    WHOLE_HEADER
+
+cdef struct Told:                  # what a header tells
+    size_t header                  # its octets, whatever it tells
+    const uint8_t* address         # the client's, in network order; not owned
+    uint8_t octets                 # of the address: 4 or 16
+
+cdef struct Prefix:
+    uint8_t address[16]
+    uint8_t octets                 # of the address: 4 or 16
+    uint8_t bits                   # of it that count
+
+cdef struct Proxies:               # whose headers are believed; replaced as a whole
+    uint8_t count
+    Prefix prefixes[PREFIXES_MAX]
+
+cdef Heading read_header(Told* told, const uint8_t* wire, size_t length) noexcept nogil
+cdef size_t put_header(uint8_t* out, const Told* source, uint16_t port, const Told* destination, uint16_t to_port,
+                       bint datagram) noexcept nogil
+cdef bint is_trusted(const Proxies* proxies, const uint8_t* address, uint8_t octets) noexcept nogil
+cdef bint set_prefixes(Proxies* proxies, tuple prefixes) except False

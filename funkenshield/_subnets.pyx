@@ -1,0 +1,73 @@
+"""Which network a client is in, as upstreams are told of it where he did not say so himself (RFC 7871).
+
+    a client's query -> what he would have sent, had he told -> key, look-up, forwarding, coalescing: as always
+
+It knows which addresses are told, and how much of them. What the client gets, who told nothing, is
+for those who write answers: `Query.added` says so.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from ._wire cimport (
+    ADDED_OPT, ADDED_SUBNET, CHAOS, MESSAGE_MAX, PLAIN, Query, get32, parse_query, put_with_subnet
+)
+
+
+cdef uint64_t subnet_rules(uint8_t ipv4, uint8_t ipv6, bint private) noexcept nogil:
+    """Return as one number how many bits of an address are told, and whether of private ones; 0: nothing ever."""
+    return ipv4 | <uint64_t> ipv6 << 8 | (<uint64_t> private << 16 if ipv4 or ipv6 else 0)
+
+
+cdef bint _is_private(const uint8_t* address, uint8_t octets) noexcept nogil:
+    """Tell whether an address is one that says nothing on the Internet (RFC 6890): of IPv6, all but 2000::/3."""
+    cdef uint32_t ip
+    if octets == 16:
+        return address[0] >> 5 != 1
+    ip = get32(address)
+    return (
+        ip >> 24 == 0 or ip >> 24 == 10 or ip >> 24 == 127  # this network, private, loopback
+        or ip >> 22 == 0x6440 >> 6                          # 100.64.0.0/10, shared by carriers
+        or ip >> 16 == 0xa9fe                               # 169.254.0.0/16, link-local
+        or ip >> 20 == 0xac1                                # 172.16.0.0/12
+        or ip >> 16 == 0xc0a8                               # 192.168.0.0/16
+        or ip >> 8 == 0xc00000                              # 192.0.0.0/24, protocols
+        or ip >> 17 == 0xc612 >> 1                          # 198.18.0.0/15, benchmarks
+        or ip >> 29 == 7                                    # multicast, reserved, broadcast
+    )
+
+
+cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
+                      uint8_t* out) noexcept nogil:
+    """Let a PLAIN query be one that tells its client's subnet, written to `out`, of TOLD_MAX octets.
+
+    It stays as it is where the client told something himself, even if it is nothing (RFC 7871 7.1.2), where
+    his address is not told, and where it would be too long. The hash is the caller's to renew.
+    """
+    cdef:
+        uint8_t bits = <uint8_t> (rules if octets == 4 else rules >> 8)
+        uint8_t added = ADDED_SUBNET if query.opt else ADDED_SUBNET | ADDED_OPT
+        size_t size
+    if not bits or query.subnet or query.qclass == CHAOS or not rules >> 16 and _is_private(address, octets):
+        return
+    size = put_with_subnet(out, TOLD_MAX, query, address, octets, bits)
+    if size:
+        parse_query(query, out, size)
+        query.added = added
+
+
+# ---------------------------------------------------------------- for Python
+
+def with_subnet(bytes query not None, bytes address not None, *, uint8_t ipv4, uint8_t ipv6, bint private) -> bytes:
+    """Return a query as it goes on for a client with this address of 4 or 16 octets.
+
+    Raises ValueError where it is no plain query, or the address is none.
+    """
+    cdef:
+        Query parsed
+        uint8_t[TOLD_MAX] out
+    if len(address) not in (4, 16):
+        raise ValueError("an address has 4 or 16 octets")
+    if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) != PLAIN:
+        raise ValueError("that is no plain query")
+    tell_subnet(&parsed, subnet_rules(ipv4, ipv6, private), address, <uint8_t> len(address), out)
+    return parsed.wire[:parsed.length]
