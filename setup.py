@@ -17,7 +17,7 @@ if KIND not in {"release", "debug", "profile", *SANITIZE}:
 CHECKED = KIND not in {"release", "profile"}
 
 compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-sign-compare", "-O1" if CHECKED else "-O3"]
-link_args = []
+link_args = ["-lm"]
 if KIND in SANITIZE:
     compile_args += [f"-fsanitize={SANITIZE[KIND]}", "-fno-omit-frame-pointer"]
     link_args += [f"-fsanitize={SANITIZE[KIND]}"]

@@ -13,8 +13,9 @@ from ._policy cimport Bounds, Manner
 from ._wire cimport (
     AAAA, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
     OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER, STALE_NXDOMAIN,
-    SUBNET, TC, UNANSWERABLE, A, Extra, Query, add_error, cut, drop_subnet, get16, get32, is_name, message_flags,
-    message_id, parse_query, put_opt, question_length, same_folded, set16, set32, set_subnet, skip_name, source_prefix
+    SUBNET, TC, UNANSWERABLE, A, Extra, Query, add_error, cut, drop_subnet, get16, get32, has_own_opt, is_name,
+    message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16, set32, set_subnet,
+    skip_name, source_prefix
 )
 
 cdef enum:
@@ -329,11 +330,15 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
         uint16_t edns_flags = (answer.edns_flags & ~DO) | (query.edns_flags & DO)
         uint16_t question = query.question if answer.form != BARE else 0
-        bint with_opt = query.opt and answer.opt and answer.form == SECTIONS
+        bint with_opt = has_own_opt(query) and answer.opt and answer.form == SECTIONS
         bint stale = now >= peek32(&answer.marks.expires) and answer.kind != OTHER
         size_t at = HEADER + question
         Extra own
     own.length = 0
+    if query.added and answer.form != SECTIONS:  # as it came, it may answer what the client did not send
+        if flags & TC:
+            return cut(out, query, flags, manner.payload, 0, query.edns_flags & DO, &own)
+        return put_error(out, query, flags & RCODE if flags & RCODE else SERVFAIL, manner.payload, &own)
     if with_opt:
         _add_extras(&own, answer, query, stale, extra)
     if at + answer.body + (OPT_FIXED + answer.options + own.length if with_opt else 0) > limit:
@@ -369,7 +374,7 @@ cdef void _add_extras(Extra* own, const Answer* answer, const Query* query, bint
     cdef uint16_t size
     if extra != NULL:
         memcpy(own, extra, sizeof(uint16_t) + extra.length)
-    if query.subnet and answer.scope != NO_SCOPE:
+    if query.subnet and not query.added and answer.scope != NO_SCOPE:
         size = 4 + get16(subnet + 2)
         memcpy(own.octets + own.length, subnet, size)
         own.octets[own.length + 7] = answer.scope

@@ -2,7 +2,6 @@
 
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
 
 cdef enum:
     BATCH = 64                     # datagrams that one system call carries
@@ -24,7 +23,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct mmsghdr "struct mmsghdr":
         msghdr msg_hdr
         unsigned int msg_len
-    int MSG_TRUNC, AF_INET, AF_INET6
+    int MSG_TRUNC, AF_INET6
 
 cdef struct Peer:                  # who sent a datagram, and to which of our addresses
     uint8_t length
@@ -38,13 +37,6 @@ cdef inline const uint8_t* ip_of(const uint8_t* address, uint8_t* octets) noexce
     cdef bint six = (<const uint16_t*> address)[0] == AF_INET6
     octets[0] = 16 if six else 4
     return address + (8 if six else 4)
-
-
-cdef inline void set_ip(Peer* peer, const uint8_t* ip, uint8_t octets) noexcept nogil:
-    """Note an address that `ip_of` gives back; nothing can be sent there."""
-    peer.length = peer.control_length = 0
-    (<uint16_t*> peer.address)[0] = <uint16_t> (AF_INET6 if octets == 16 else AF_INET)
-    memcpy(peer.address + (8 if octets == 16 else 4), ip, octets)
 
 
 @cython.final

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.unistd cimport close, write
 
-from ._atomic cimport bump
+from ._atomic cimport bump, look, peek
 from ._cache cimport Cache, Reader, enter, leave
 from ._clock cimport NANOSECONDS, Clock, ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams, ip_of
@@ -25,9 +25,11 @@ from ._epoll cimport (
 from ._inflight cimport Inflight
 from ._outbox cimport NOBODY, Client
 from ._outcome cimport (
-    DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Sender, Tally, answer, meet, tally_as_dict
+    DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Sender, Tally, answer, meet, meet_from, tally_as_dict
 )
+from ._proxied cimport WHOLE_HEADER, Proxies, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
+from ._subnets cimport TOLD_MAX
 from ._wire cimport OPCODE, QR, RD, UNANSWERABLE, Extra, Query, Verdict, cut
 
 cdef enum:
@@ -56,6 +58,8 @@ cdef class Worker:
         Datagrams inbox, outbox
         Query* queries
         Verdict[BATCH] verdicts
+        Told[BATCH] told               # whose queries they are, where that matters; an address of NULL: dropped
+        uint8_t* told_wires            # queries that upstreams are told more in
         int[LISTENERS_MAX] sockets     # that this worker receives from
         int[LISTENERS_MAX] answer_from  # the same address's socket that the control gear answers from
         int32_t listeners
@@ -71,7 +75,8 @@ cdef class Worker:
         self.inbox = Datagrams(QUERY_MAX)
         self.outbox = Datagrams(REPLY_MAX)
         self.queries = <Query*> calloc(BATCH, sizeof(Query))
-        if self.queries == NULL:
+        self.told_wires = <uint8_t*> calloc(BATCH, TOLD_MAX)
+        if not (self.queries and self.told_wires):
             raise MemoryError("no memory for a batch of queries")
         self.reader = cache.join()
         self.ring = inflight.join()
@@ -87,6 +92,7 @@ cdef class Worker:
         if self.stop_fd >= 0:
             close(self.stop_fd)
         free(self.queries)
+        free(self.told_wires)
 
     cdef int _watch(self, int fd, int32_t which) except -1:
         cdef epoll_event event
@@ -142,6 +148,8 @@ cdef class Worker:
             int32_t count = self.inbox.receive(fd)
             uint64_t now = self.clock.now()
             const House* house = &self.reception.house
+            const Proxies* proxies = <const Proxies*> look(&house.proxies)
+            bint is_told = proxies.count > 0 or peek(&house.subnets) > 0
             uint16_t payload = house.index.policies.manner.payload
             Sender sender
             int32_t replies = 0
@@ -153,10 +161,18 @@ cdef class Worker:
         sender.datagram = True
         sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         enter(house.index, self.reader)
+        if is_told:
+            self._meet_told(house, proxies, count)
+        else:
+            for i in range(count):
+                self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
         for i in range(count):
-            self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
-        for i in range(count):
-            sender.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &sender.octets)
+            if not is_told:
+                sender.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &sender.octets)
+            elif self.told[i].address == NULL:
+                continue
+            else:
+                sender.address, sender.octets = self.told[i].address, self.told[i].octets
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
                 outcome = self._send_to_tcp(i, self.outbox.buffer(replies), payload, &length)
             else:
@@ -167,7 +183,7 @@ cdef class Worker:
                 self.outbox.answer_to(replies, self.inbox, i)
                 replies += 1
             if outcome != REPLY and outcome != DROP:
-                self._hand_over(listener, i, outcome != REPLY_AND_ASK, now)
+                self._hand_over(listener, i, &sender, outcome != REPLY_AND_ASK, now)
         leave(self.reader)
         if replies:
             sent = self.outbox.send(fd, replies)
@@ -176,7 +192,29 @@ cdef class Worker:
             self.inflight.wake()
         return count
 
-    cdef void _hand_over(self, int32_t listener, int32_t i, bint waits, uint64_t now) noexcept nogil:
+    cdef void _meet_told(self, const House* house, const Proxies* proxies, int32_t count) noexcept nogil:
+        """Meet a batch where it matters whose a query is: a front proxy tells us, or we tell upstreams."""
+        cdef:
+            const uint8_t* wire
+            size_t length
+            Told* told
+            int32_t i
+        for i in range(count):
+            told = &self.told[i]
+            wire = self.inbox.buffer(i)
+            length = self.inbox.headers[i].msg_len
+            told.header = 0
+            told.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &told.octets)
+            if is_trusted(proxies, told.address, told.octets) and read_header(told, wire, length) != WHOLE_HEADER:
+                told.address = NULL
+                bump(&self.tally.queries, 1)
+                bump(&self.tally.bad_proxied, 1)
+                continue
+            self.verdicts[i] = meet_from(house, &self.queries[i], wire + told.header, length - told.header,
+                                         told.address, told.octets, self.told_wires + i * TOLD_MAX)
+
+    cdef void _hand_over(self, int32_t listener, int32_t i, const Sender* sender, bint waits,
+                         uint64_t now) noexcept nogil:
         """Put a query into the ring, as it came; where that is full, the client, if he `waits`, must ask again."""
         cdef:
             uint32_t length = self.queries[i].length
@@ -189,6 +227,9 @@ cdef class Worker:
         client.stream = 0
         client.fd = self.answer_from[listener] if waits else NOBODY
         self.inbox.get_peer(i, &client.peer)
+        client.octets = sender.octets
+        client.added = self.queries[i].added
+        memcpy(client.ip, sender.address, sender.octets)
         memcpy(record + sizeof(Client), self.queries[i].wire, length)
 
     cdef Outcome _send_to_tcp(self, int32_t i, uint8_t* out, uint16_t payload, size_t* length) noexcept nogil:

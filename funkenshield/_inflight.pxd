@@ -1,8 +1,8 @@
 """How queries travel: from the workers to the queue, to an upstream and back.
 
-    worker -> ring -> collect -> [waiting] -> send -> upstream -> receive -> cache, and all who wait
+    worker -> ring -> collect -> [waiting] -> choose -> send -> upstream -> receive -> cache, and all who wait
 
-Python decides where a batch of queries goes; carrying it there and back is done here.
+Python decides who may be asked; choosing among them, and carrying queries there and back, is done here.
 """
 
 cimport cython
@@ -13,7 +13,9 @@ from ._datagrams cimport Datagrams
 from ._open cimport Stage
 from ._outcome cimport Tally
 from ._ring cimport Ring
-from ._waiting cimport Waiting
+from ._upstreams cimport Upstream
+from ._waiting cimport Response, Waiting
+from ._wire cimport Query
 
 
 @cython.final
@@ -27,9 +29,14 @@ cdef class Inflight(Waiting):
 
     cdef Ring* join(self) except NULL
     cdef void wake(self) noexcept nogil
-    cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, Stage stage, uint32_t group, int32_t tried,
-                            int32_t upstream) noexcept nogil
-    cdef bint _attempt(self, int32_t i, int32_t socket, uint64_t now) noexcept nogil
+    cdef int32_t _send(self, int32_t* listed, uint32_t count, Stage stage) except -1
+    cdef void _count_retry(self, int32_t i) noexcept nogil
+    cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil
+    cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil
+    cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1
+    cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
+                    bint over_stream, uint64_t now) noexcept nogil
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil
+    cdef int32_t _carried_attempt(self, int32_t i, int32_t upstream) noexcept nogil

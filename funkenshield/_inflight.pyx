@@ -1,12 +1,12 @@
 """How queries travel: from the workers to the queue, to an upstream and back.
 
-It carries; what a query waits for, and what ends it, is `_waiting`'s. It does not choose an upstream, nor
-open a socket, nor speak TCP: that is asked of Python, once for a batch.
+It carries; what a query waits for, and what ends it, is `_waiting`'s. Whom to ask is `_upstreams`' choice,
+by what Python has said of them. It opens no socket, and speaks no TCP: that is Python's.
 """
 
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.unistd cimport close, write
@@ -14,21 +14,25 @@ from posix.unistd cimport close, write
 from ._answer cimport FOREIGN, answers_question
 from ._cache cimport READERS_MAX, Cache
 from ._clock cimport ticks
-from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams, ip_of, set_ip
+from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
 from ._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
-from ._open cimport CARRIED, FAILED, QUEUED, SENT, Open, Stage
-from ._outbox cimport NOBODY, STREAM, UDP_MAX, Client
-from ._outcome cimport DROP, REPLY, REPLY_AND_ASK, Outcome, Sender, answer as decide, meet, tally_as_dict
+from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open, Stage
+from ._outbox cimport NOBODY, STREAM, UDP_MAX, Client, put_client
+from ._outcome cimport DROP, REPLY, REPLY_AND_ASK, Outcome, Sender, answer as decide, meet_from, tally_as_dict
+from ._proxied cimport PROXIED_MAX
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
-from ._sockets cimport Socket, Upstream
-from ._waiting cimport LATENCIES, Response, Waiting
+from ._sockets cimport Socket
+from ._subnets cimport TOLD_MAX
+from ._upstreams cimport Tried, Upstream, note_try
+from ._waiting cimport WAITS, Response, Waiting
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, OPCODE, QR, RD, TC, Extra, Query, cut, message_flags, message_id, parse_query, set_id
+    HEADER, MESSAGE_MAX, OPCODE, QR, RD, Extra, Query, Verdict, cut, is_spelled, message_id, parse_query, respell,
+    set_id
 )
 
 cdef enum:
-    ANY = -2                       # whatever upstream was tried before
     WAKE = -1                      # what epoll says of the workers' eventfd
+    OUT_MAX = PROXIED_MAX + WIRE_MAX
     COLLECTED_AT_ONCE = 2048       # misses, before responses get their turn again
 
 
@@ -43,7 +47,7 @@ cdef class Inflight(Waiting):
     def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
         self.wake_fd = -1
         self.inbox = Datagrams(65536)
-        self.outgoing = Datagrams(1)
+        self.outgoing = Datagrams(OUT_MAX)
         self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.wake_fd < 0:
             raise OSError(errno, "no descriptor for the open queries")
@@ -120,8 +124,10 @@ cdef class Inflight(Waiting):
             Query query
             Client client
             Sender sender
+            Verdict verdict
             Outcome outcome
             size_t length = 0
+            uint8_t[TOLD_MAX] told
         if len(wire) > MESSAGE_MAX:
             raise ValueError(f"a query has at most {MESSAGE_MAX} octets, not {len(wire)}")
         if len(address) not in (4, 16):
@@ -129,68 +135,84 @@ cdef class Inflight(Waiting):
         client.fd = STREAM
         client.stream = stream
         client.arrived = self.cache.clock.now()
-        set_ip(&client.peer, address, <uint8_t> len(address))
+        client.octets = <uint8_t> len(address)
+        memcpy(client.ip, <char*> address, client.octets)
         sender = self._sender(&client)
-        outcome = decide(&self.reception.house, &query, meet(&self.reception.house, &query, wire, len(wire)), &sender,
-                         self.outbox.open(&client), MESSAGE_MAX, ticks(client.arrived), &self.tally, &length)
+        verdict = meet_from(&self.reception.house, &query, wire, len(wire), client.ip, client.octets, told)
+        client.added = query.added
+        outcome = decide(&self.reception.house, &query, verdict, &sender, self.outbox.open(&client), MESSAGE_MAX,
+                         ticks(client.arrived), &self.tally, &length)
         if outcome == REPLY or outcome == REPLY_AND_ASK:
             self.outbox.post(&client, length)
         if outcome == REPLY_AND_ASK:
             client.fd = NOBODY
         if outcome != REPLY and outcome != DROP:
-            self.admit(&client, wire, len(wire), client.arrived)
+            self.admit(&client, query.wire, query.length, client.arrived)
         return outcome != DROP
 
     # ------------------------------------------------------------ to the upstream
 
-    def groups_to_send(self) -> list:
-        """Return of which groups of upstreams one must be chosen for queries that are sent for the first time."""
-        cdef uint32_t k
-        cdef bint alike = True
-        for k in range(1, self.queued_count):
-            alike = alike and self.pool[self.queued[k]].group == self.pool[self.queued[0]].group
-        return [*{self.pool[self.queued[k]].group
-                  for k in range(min(self.queued_count, 1) if alike else self.queued_count)}]
+    def send(self) -> None:
+        """Send what is queued, and what another upstream failed to answer, to upstreams that are chosen now."""
+        self.queued_count = self._send(self.queued, self.queued_count, QUEUED)
+        self.failed_count = self._send(self.failed, self.failed_count, FAILED)
 
-    def groups_to_resend(self) -> list:
-        """Return (group, upstream that failed) of the queries that wait to be sent again, elsewhere."""
-        cdef uint32_t k
-        return [*{(self.pool[self.failed[k]].group, self.pool[self.failed[k]].upstream)
-                  for k in range(self.failed_count)}]
+    cdef int32_t _send(self, int32_t* listed, uint32_t count, Stage stage) except -1:
+        """Choose an upstream for all that is listed and still in this stage, and send it; return how many are left."""
+        cdef:
+            uint32_t k
+            uint32_t ready = 0
+            int32_t i, upstream
+            uint64_t now = self.cache.clock.now()
+        for k in range(count):
+            i = listed[k]
+            if self.pool[i].stage != stage:
+                continue
+            upstream = self.upstreams.choose(self.pool[i].group, &self.pool[i].tried, self.pool[i].wire + HEADER)
+            if upstream < 0:
+                self._none_to_ask(i, upstream, now)
+                continue
+            self.upstreams.all[upstream].open += 1
+            if stage == FAILED:
+                self._count_retry(i)
+            if self.pool[i].over_stream or self.upstreams.all[upstream].over_stream:
+                self._hand_over(i, upstream, now)
+                continue
+            self.pool[i].chosen = <int16_t> upstream
+            listed[ready] = i
+            ready += 1
+        while ready:
+            ready = self._transmit(listed, ready, self.pool[listed[0]].chosen, now)
+        return 0
 
-    def send(self, uint32_t group, int32_t upstream) -> None:
-        """Send a group's queued queries to an upstream, in batches, each batch through a random socket."""
-        self.queued_count = self._transmit(self.queued, self.queued_count, QUEUED, group, ANY, upstream)
+    cdef void _count_retry(self, int32_t i) noexcept nogil:
+        cdef:
+            const Tried* tried = &self.pool[i].tried
+            Upstream* slow
+        self.retried += 1
+        if self.pool[i].hedging:
+            slow = &self.upstreams.all[tried.upstreams[tried.count - 1]]
+            slow.hedged += 1
+            self.hedged += 1
 
-    def resend(self, uint32_t group, int32_t tried, int32_t upstream) -> None:
-        """Send the queries of a group that `tried` failed to answer to another upstream."""
-        self.failed_count = self._transmit(self.failed, self.failed_count, FAILED, group, tried, upstream)
-
-    cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, Stage stage, uint32_t group, int32_t tried,
-                            int32_t upstream) noexcept nogil:
-        """Send what is listed and still in this stage; return how many stay listed."""
+    cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil:
+        """Send what an upstream was chosen for, in batches, each through a random socket; return how many are left."""
         cdef:
             uint32_t k = 0
             uint32_t kept = 0
             int32_t i, socket, ready, sent
-            uint64_t now = self.cache.clock.now()
-            Upstream* to = &self.sockets.upstreams[upstream]
+            Upstream* to = &self.upstreams.all[upstream]
         while k < count:
             socket = self.sockets.pick(upstream)
             ready = 0
             while k < count and ready < BATCH:
                 i = listed[k]
                 k += 1
-                if self.pool[i].stage != stage:
-                    continue
-                if self.pool[i].group != group or tried != ANY and self.pool[i].upstream != tried:
+                if self.pool[i].chosen != upstream:
                     listed[kept] = i
                     kept += 1
-                elif socket < 0 or not self._attempt(i, socket, now):
-                    self.pool[i].unreachable = True
-                    self._wait(i, now)
-                else:
-                    self.outgoing.put(ready, self.pool[i].wire, self.pool[i].length)
+                elif self._attempt(i, upstream, socket, now):
+                    self._put(ready, i, to)
                     ready += 1
             sent = self.outgoing.send(self.sockets.sockets[socket].fd, ready) if ready else 0
             if ready and self.outgoing.error:
@@ -198,22 +220,38 @@ cdef class Inflight(Waiting):
             to.sent += <uint64_t> sent
         return kept
 
-    cdef bint _attempt(self, int32_t i, int32_t socket, uint64_t now) noexcept nogil:
+    cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil:
         """Give a query an ID of its own on a socket, and a time by which it must be answered."""
         cdef:
             Open* entry = &self.pool[i]
-            int32_t attempt = self.sockets.begin(i, entry.attempt, socket, now)
+            Upstream* to = &self.upstreams.all[upstream]
+            int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, socket, now) if socket >= 0 else -1
         if attempt < 0:
+            to.open -= 1
+            entry.stage = SENT
+            entry.unreachable = True
+            note_try(&entry.tried, upstream)
+            self._wait(i, now)
             return False
-        entry.attempt = attempt
-        entry.upstream = self.sockets.sockets[socket].upstream
-        entry.stage = SENT
-        entry.tries += 1
-        entry.unreachable = False
+        self._sent(i, upstream, attempt, now)
         set_id(entry.wire, self.sockets.attempts[attempt].id)
-        entry.try_until = now + self.timeout if entry.tries < self.tries else entry.deadline
-        self._wait(i, entry.try_until)
         return True
+
+    cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil:
+        """Put a query into the outgoing batch; as its upstream wants it, spelled at random or telling whose it is."""
+        cdef:
+            Open* entry = &self.pool[i]
+            uint8_t* out = self.outgoing.buffer(place)
+            size_t at = 0
+        if not (to.random_case or to.proxied):
+            self.outgoing.put(place, entry.wire, entry.length)
+            return
+        if to.proxied:
+            at = put_client(out, &entry.client, True)
+        memcpy(out + at, entry.wire, entry.length)
+        if to.random_case:
+            respell(out + at, self.sockets.spell(entry.attempt))
+        self.outgoing.put(place, out, at + entry.length)
 
     # ------------------------------------------------------------ and back
 
@@ -233,14 +271,13 @@ cdef class Inflight(Waiting):
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1:
         cdef:
             Socket* through = &self.sockets.sockets[socket]
-            Upstream* sender = &self.sockets.upstreams[through.upstream]
+            Upstream* sender = &self.upstreams.all[through.upstream]
             int32_t k, count
         if through.fd < 0:  # closed by an event before this one
             return 0
         count = self.inbox.receive(through.fd)
         if count < 0:
             if errno != EAGAIN and errno != EINTR:
-                sender.errors += 1
                 self._unreachable(socket, now)
             return 0
         for k in range(count):
@@ -255,41 +292,47 @@ cdef class Inflight(Waiting):
         cdef:
             Query query
             Response response
-            Upstream* sender = &self.sockets.upstreams[self.sockets.sockets[socket].upstream]
+            int32_t upstream = self.sockets.sockets[socket].upstream
+            Upstream* sender = &self.upstreams.all[upstream]
             int32_t attempt = self.sockets.match(socket, message_id(wire)) if length >= HEADER else -1
-            int32_t i
-        if attempt < 0:
+            int32_t i = self.sockets.attempts[attempt].query if attempt >= 0 else -1
+            uint64_t spelling
+        if i < 0 or not self._read(i, &query, &response, wire, length, False, now):
             sender.mismatched += 1
+            self.forgeries.note(wire, length, now)
             return 0
-        i = self.sockets.attempts[attempt].query
-        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        spelling = self.sockets.attempts[attempt].spelling
+        self._heard(attempt, now)
+        if self.pool[i].over_stream:  # it was not to be trusted, or is truncated; the better one is on its way
+            return 0
+        if spelling and not is_spelled(wire, query.question, spelling):
+            sender.respelled += 1
+            return self._fetch(i, upstream, now)
+        sender.respelled = 0
+        if self.forgeries.suspects(wire, length, now):
+            self.suspected += 1
+            return self._fetch(i, upstream, now)
+        return self._resolve(i, upstream, &query, &response, now)
+
+    cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
+                    bint over_stream, uint64_t now) noexcept nogil:
+        """Take a response apart, and build its answer; False: it is none to this query."""
+        parse_query(query, self.pool[i].wire, self.pool[i].length)
         query.hash = self.pool[i].hash
-        response.wire, response.length, response.over_tcp = wire, length, False
-        if answers_question(&query, wire, length):
-            self._build(i, &query, &response, now)
-        else:
-            response.built = FOREIGN
-        if response.built == FOREIGN:
-            sender.mismatched += 1
-            return 0
-        sender.answered += 1
-        sender.latency += now - self.sockets.attempts[attempt].sent
-        self._end_attempt(attempt)
-        if self.pool[i].stage == CARRIED and message_flags(wire) & TC:  # a second one says nothing new
-            return 0
-        return self._resolve(i, &query, &response, now)
+        response.wire, response.length, response.over_stream = wire, length, over_stream
+        if not answers_question(query, wire, length):
+            return False
+        self._build(i, query, response, now)
+        return response.built != FOREIGN
 
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil:
         """End all attempts through a socket whose peer refuses; they are tried elsewhere at once."""
         cdef:
+            Upstream* peer = &self.upstreams.all[self.sockets.sockets[socket].upstream]
             int32_t attempt = self.sockets.any_attempt(socket)
-            int32_t i
+        peer.errors += 1
         while attempt >= 0:
-            i = self.sockets.attempts[attempt].query
-            self._end_attempt(attempt)
-            if self.pool[i].stage == SENT:
-                self.pool[i].unreachable = True
-                self._wait(i, now)
+            self._lost(attempt, now)
             attempt = self.sockets.any_attempt(socket)
 
     # ------------------------------------------------------------ time
@@ -307,7 +350,7 @@ cdef class Inflight(Waiting):
     # ------------------------------------------------------------ in Python's hands
 
     def take_carried(self) -> list:
-        """Return the queries to carry over TCP, as (handle, group, query, truncated response or None, seconds left)."""
+        """Return the queries to carry over TCP or TLS, as (handle, upstream, query, seconds left, header before it)."""
         taken, self.carried = self.carried, []
         return taken
 
@@ -316,44 +359,52 @@ cdef class Inflight(Waiting):
         taken, self.specials = self.specials, []
         return taken
 
-    def resolve(self, uint64_t handle, bytes response not None) -> bool:
+    def resolve(self, uint64_t handle, int32_t upstream, bytes response not None) -> bool:
         """End a carried query with a response; False: it is over already, or this is no answer to it."""
         cdef:
             Query query
             Response received
             int32_t i = self.queries.held(handle)
+            int32_t attempt = self._carried_attempt(i, upstream)
             uint64_t now = self.cache.clock.now()
-        if i < 0 or len(response) > MESSAGE_MAX:
+        if attempt < 0 or len(response) > MESSAGE_MAX:
             return False
-        parse_query(&query, self.pool[i].wire, self.pool[i].length)
-        query.hash = self.pool[i].hash
-        if not answers_question(&query, response, len(response)):
+        if not self._read(i, &query, &received, response, len(response), True, now):
             return False
-        received.wire, received.length, received.over_tcp = response, len(response), True
-        self._build(i, &query, &received, now)
-        if received.built == FOREIGN:
-            return False
-        self._resolve(i, &query, &received, now)
+        self._heard(attempt, now)
+        self._resolve(i, upstream, &query, &received, now)
         self.outbox.flush()
         return True
 
-    def fail(self, uint64_t handle) -> None:
-        """End a carried query without a response."""
-        cdef int32_t i = self.queries.held(handle)
-        if i >= 0:
-            self._fail(i, self.cache.clock.now())
-            self.outbox.flush()
+    def fail(self, uint64_t handle, int32_t upstream) -> None:
+        """Say that an upstream gave no response to a carried query; another is asked, if there may be one."""
+        cdef:
+            int32_t i = self.queries.held(handle)
+            int32_t attempt = self._carried_attempt(i, upstream)
+            uint64_t now = self.cache.clock.now()
+        if attempt < 0:
+            return
+        self.upstreams.all[upstream].errors += 1
+        self._lost(attempt, now)
+        if self.pool[i].attempt < 0:
+            self._expired(i, now)
+        self.outbox.flush()
+
+    cdef int32_t _carried_attempt(self, int32_t i, int32_t upstream) noexcept nogil:
+        """Return a query's attempt over a stream to an upstream, or -1."""
+        cdef int32_t attempt = self.pool[i].attempt if i >= 0 else -1
+        while attempt >= 0:
+            if self.sockets.attempts[attempt].socket < 0 and self.sockets.attempts[attempt].upstream == upstream:
+                return attempt
+            attempt = self.sockets.attempts[attempt].before
+        return -1
 
     def address_of(self, bytes client not None) -> bytes:
         """Return the address of the client of a special query, 4 or 16 octets."""
-        cdef:
-            const Client* asking = <Client*> <char*> client
-            uint8_t octets
-            const uint8_t* address
+        cdef const Client* asking = <Client*> <char*> client
         if len(client) != sizeof(Client):
             raise ValueError("that is no client")
-        address = ip_of(asking.peer.address, &octets)
-        return address[:octets]
+        return asking.ip[:asking.octets]
 
     def reply(self, bytes client not None, bytes query not None, bytes response not None) -> None:
         """Send the response to a special query, cut to what its client takes."""
@@ -389,8 +440,9 @@ cdef class Inflight(Waiting):
             "open": self.queries.waiting, "coalesced": self.coalesced, "refused": self.refused, "crowded": self.crowded,
             "answered_here": self.answered_here, "rescued": self.rescued, "failures": self.failures,
             "truncated": self.truncated, "retried": self.retried,
+            "busy": self.busy, "suspected": self.suspected, "hedged": self.hedged,
             "send_failed": self.outbox.send_failed,
             **tally_as_dict(&self.tally),
-            "latencies": [self.latencies[k] for k in range(LATENCIES)],
+            "latencies": [self.latencies[k] for k in range(WAITS)],
             "latency_sum": self.latency_sum / 1e9,
         }

@@ -5,6 +5,7 @@ from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._cache cimport Cache
 from ._outbox cimport Client
+from ._upstreams cimport Tried
 from ._wire cimport Query
 
 cdef enum:
@@ -17,7 +18,6 @@ cdef enum Stage:
     QUEUED                         # to be sent, for the first time
     SENT
     FAILED                         # to be sent again, elsewhere
-    CARRIED                        # in Python's hands
 
 cdef struct Open:
     Client client
@@ -35,14 +35,17 @@ cdef struct Open:
     uint32_t generation            # tells this use of the place from the next
     uint32_t purges                # how many there had been when it was asked
     Stage stage
-    int16_t upstream               # that was tried last
     uint16_t zone
     uint16_t group                 # of upstreams
-    uint16_t tries
+    Tried tried                    # the upstreams, one after the other
+    int16_t chosen                 # the next one
+    uint8_t over_stream            # asked over TCP or TLS, in Python's hands
+    uint8_t spare                  # a truncated response is kept that serves if nothing better comes
     uint8_t unreachable            # an upstream refused it, rather than said nothing
+    uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
     uint8_t late                   # clients are served what is stale, whatever comes
     uint64_t hash
-    uint64_t try_until             # the attempt is given up then, nanoseconds
+    uint64_t try_until             # another attempt is made then, nanoseconds
     uint64_t stale_at              # clients are served what is stale then
     uint64_t deadline
 

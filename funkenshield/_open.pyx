@@ -77,9 +77,9 @@ cdef class OpenQueries:
         self.crowds[crowd] += 1
         entry = &self.pool[i]
         entry.crowd = crowd
-        entry.next = entry.chained = entry.attempt = entry.upstream = -1
-        entry.tries = 0
-        entry.unreachable = entry.late = False
+        entry.next = entry.chained = entry.attempt = -1
+        entry.tried.count = 0
+        entry.over_stream = entry.spare = entry.unreachable = entry.hedging = entry.late = False
         entry.stage = IDLE
         return i
 
@@ -130,8 +130,8 @@ cdef class OpenQueries:
         return <uint64_t> self.pool[i].generation << 32 | <uint32_t> i
 
     cdef int32_t held(self, uint64_t handle) noexcept nogil:
-        """Return the carried query that a handle leads to, or -1 where it is over."""
+        """Return the query that a handle leads to, or -1 where it is over."""
         cdef int32_t i = <int32_t> <uint32_t> handle
         if i < 0 or i >= self.untouched or self.pool[i].generation != handle >> 32:
             return -1
-        return i if self.pool[i].stage == CARRIED else -1
+        return i if self.pool[i].stage == SENT or self.pool[i].stage == FAILED else -1

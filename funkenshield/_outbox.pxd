@@ -16,7 +16,13 @@ cdef struct Client:                # who asked, and how to answer
     uint64_t arrived               # nanoseconds
     uint64_t stream                # whose connection, where `fd` is STREAM
     int32_t fd                     # the UDP socket to answer from
-    Peer peer
+    Peer peer                      # whom a datagram goes back to: the client, or the proxy in front of him
+    uint8_t ip[16]                 # the client's own address
+    uint8_t octets                 # of it: 4 or 16
+    uint8_t added                  # what of the query he did not send
+
+
+cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil
 
 
 @cython.final

@@ -6,8 +6,28 @@ It knows how a client is reached. What he gets is written by the caller, straigh
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memset
 
-from ._wire cimport MESSAGE_MAX, set16
+from ._datagrams cimport ip_of
+from ._proxied cimport Told, put_header
+from ._wire cimport MESSAGE_MAX, get16, set16
+
+
+cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil:
+    """Write the header that tells an upstream whose query follows; return its octets, at most PROXIED_MAX.
+
+    Where it was sent to is not told: 0.0.0.0 or ::, port 0. Nor is the port of who came through a proxy, or over TCP.
+    """
+    cdef:
+        Told source, nowhere
+        uint8_t[16] zeros
+        uint8_t octets
+        const uint8_t* peer = ip_of(client.peer.address, &octets)
+        bint direct = client.peer.length and octets == client.octets and not memcmp(peer, client.ip, octets)
+    memset(zeros, 0, 16)
+    source.address, source.octets = client.ip, client.octets
+    nowhere.address, nowhere.octets = zeros, client.octets
+    return put_header(out, &source, get16(client.peer.address + 2) if direct else 0, &nowhere, 0, datagram)
 
 
 @cython.final

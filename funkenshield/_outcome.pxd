@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ._cache cimport Cache, Index
 from ._cookies cimport Cookies
+from ._proxied cimport Proxies
 from ._wire cimport Extra, Query, Verdict
 
 cdef enum Outcome:
@@ -15,11 +16,13 @@ cdef enum Outcome:
     DROP                           # no answer at all
 
 cdef enum:
-    COOKIE_RULES = 16              # as many changes may come within one batch
+    RULES = 16                     # as many changes may come within one batch
 
 cdef struct House:                 # what holds for every query
     const Index* index
     uint64_t cookies               # the address of the rules in force
+    uint64_t proxies               # the address of the table in force
+    uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
     uint8_t minimal_any            # ANY is answered here (RFC 8482)
 
 cdef struct Sender:                # where a query came from
@@ -44,9 +47,12 @@ cdef struct Tally:                 # counters with one writer
     uint64_t ring_full             # dropped: the control gear could not take it
     uint64_t send_failed           # answers that the kernel had no room for
     uint64_t oversized             # queries longer than a buffer, sent to TCP
+    uint64_t bad_proxied           # dropped: from a front proxy, without a right header
 
 
 cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil
+cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, size_t length, const uint8_t* address,
+                       uint8_t octets, uint8_t* told) noexcept nogil
 cdef Outcome answer(const House* house, const Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
                     size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
 cdef void own_cookie(const House* house, Extra* extra, const uint8_t* client_cookie,
@@ -59,4 +65,5 @@ cdef class Reception:
     cdef:
         readonly Cache cache
         House house
-        Cookies[COOKIE_RULES] cookies  # one in force; the others were, or will be
+        Cookies[RULES] cookies     # one in force; the others were, or will be
+        Proxies[RULES] proxies

@@ -10,13 +10,15 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, render
-from ._atomic cimport bump, look, peek, publish
+from ._atomic cimport bump, look, peek, poke, publish
 from ._cache cimport Cache, Index, find, find_soon
 from ._cookies cimport (
     CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 )
 from ._freshness cimport RESERVE, STALE, STALE_ASK, WANING, Freshness, judge, mark_asked, mark_used
 from ._policy cimport Policy
+from ._proxied cimport Proxies, is_trusted, set_prefixes
+from ._subnets cimport subnet_rules, tell_subnet
 from ._wire cimport (
     ANY, BADCOOKIE, FORMERR, HEADER, MALFORMED, NOERROR, PLAIN, SPECIAL, TC, UNANSWERABLE, Extra, Query, Verdict,
     hash_key, message_flags, parse_query, put_error, put_minimal_any
@@ -27,6 +29,17 @@ cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t 
     """Read a query, and have its place in the cache fetched while others are read."""
     cdef Verdict verdict = parse_query(query, wire, length)
     if verdict == PLAIN:
+        hash_key(query, &house.index.secret)
+        find_soon(house.index, query.hash)
+    return verdict
+
+
+cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, size_t length, const uint8_t* address,
+                       uint8_t octets, uint8_t* told) noexcept nogil:
+    """Meet a query of the client with this address; `told`, of TOLD_MAX octets, is where it is told of him."""
+    cdef Verdict verdict = parse_query(query, wire, length)
+    if verdict == PLAIN:
+        tell_subnet(query, peek(&house.subnets), address, octets, told)
         hash_key(query, &house.index.secret)
         find_soon(house.index, query.hash)
     return verdict
@@ -127,6 +140,7 @@ cdef dict tally_as_dict(const Tally* tally):
         "short": peek(&tally.short_datagrams), "responses": peek(&tally.responses),
         "cut": peek(&tally.truncated), "ring_full": peek(&tally.ring_full),
         "reply_lost": peek(&tally.send_failed), "oversized": peek(&tally.oversized),
+        "bad_proxied": peek(&tally.bad_proxied),
     }
 
 
@@ -141,6 +155,7 @@ cdef class Reception:
         self.cache = cache
         self.house.index = &cache.index
         self.house.cookies = <uint64_t> &self.cookies[0]
+        self.house.proxies = <uint64_t> &self.proxies[0]
 
     def set_any(self, bint minimal) -> None:
         """Say whether ANY is answered here (RFC 8482)."""
@@ -153,9 +168,28 @@ cdef class Reception:
         the secrets are none.
         """
         cdef Cookies* other = <Cookies*> self.house.cookies + 1
-        if other == &self.cookies[COOKIE_RULES]:
+        if other == &self.cookies[RULES]:
             other = &self.cookies[0]
         set_secrets(other, secrets)
         other.serve = serve
         other.require = require
         publish(&self.house.cookies, <uint64_t> other)
+
+    def set_proxies(self, tuple prefixes not None) -> None:
+        """Say from where queries come through front proxies, as (network address, bits).
+
+        Raises ValueError where there are more than 64, or one is no prefix.
+        """
+        cdef Proxies* other = <Proxies*> self.house.proxies + 1
+        if other == &self.proxies[RULES]:
+            other = &self.proxies[0]
+        set_prefixes(other, prefixes)
+        publish(&self.house.proxies, <uint64_t> other)
+
+    def set_subnets(self, *, uint8_t ipv4, uint8_t ipv6, bint private) -> None:
+        """Say how many bits of clients' addresses upstreams are told, and whether of private ones; 0: none."""
+        poke(&self.house.subnets, subnet_rules(ipv4, ipv6, private))
+
+    def is_proxy(self, bytes address not None) -> bool:
+        """Tell whether an address of 4 or 16 octets is that of a front proxy."""
+        return is_trusted(<const Proxies*> self.house.proxies, address, <uint8_t> len(address))

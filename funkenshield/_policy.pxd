@@ -30,7 +30,6 @@ cdef struct Policy:
     uint8_t cut                    # NXDOMAIN denies all names below (RFC 8020)
     uint8_t trust_nsec             # NSEC records deny what lies between (RFC 8198)
     uint16_t group                 # of upstreams that are asked
-    uint16_t upstreams             # how many there are in the group
     uint32_t stale_longest         # how long past its time an answer is kept, ticks
     uint64_t client_timer          # how long a client waits before he is served what is stale, nanoseconds
     uint32_t recheck               # after a failed refresh, the next one waits so long, ticks

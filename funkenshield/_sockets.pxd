@@ -8,16 +8,17 @@ from ._random cimport Randomness
 cdef enum:
     SOCKETS_MAX = 8192
     SOCKETS_EACH = 64              # at most, of one upstream, that get new queries
-    UPSTREAMS_MAX = 256
     CHAINS = 256                   # in which a socket keeps its attempts, by ID
 
 cdef struct Attempt:
     int32_t query                  # whose: a number of the caller's
     int32_t next                   # in the pool, or in its socket's chain
     int32_t before                 # the same query's attempt before; -1: none
-    int16_t socket
+    int16_t upstream
+    int16_t socket                 # -1: over a stream, in Python's hands
     uint16_t id
     uint64_t sent                  # nanoseconds
+    uint64_t spelling              # which letters of the name are in upper case, where they are drawn
 
 cdef struct Socket:
     int32_t fd                     # -1: none
@@ -26,11 +27,9 @@ cdef struct Socket:
     uint32_t open                  # attempts
     int32_t chains[CHAINS]
 
-cdef struct Upstream:
-    int32_t[SOCKETS_EACH] sockets  # that get new queries
-    uint32_t socket_count
-    uint64_t sent, answered, timeouts, mismatched, errors
-    uint64_t latency               # of the answered, summed, nanoseconds
+cdef struct Pool:                  # an upstream's sockets that get new queries
+    uint32_t count
+    int32_t[SOCKETS_EACH] sockets
 
 
 @cython.final
@@ -39,16 +38,19 @@ cdef class Sockets:
         Attempt* attempts
         int32_t idle, untouched
         Socket* sockets
-        Upstream* upstreams
+        Pool* pools
+        uint32_t capacity
         Randomness randomness
         int epoll_fd
 
     cdef int watch(self, int fd, int32_t which, uint32_t events) except -1
     cdef int32_t wait(self, int32_t* which, int32_t count) noexcept nogil
     cdef int32_t pick(self, int32_t upstream) noexcept nogil
-    cdef int32_t begin(self, int32_t query, int32_t before, int32_t socket, uint64_t now) noexcept nogil
+    cdef int32_t begin(self, int32_t query, int32_t before, int32_t upstream, int32_t socket,
+                       uint64_t now) noexcept nogil
+    cdef uint64_t spell(self, int32_t attempt) noexcept nogil
     cdef int32_t match(self, int32_t socket, uint16_t message_id) noexcept nogil
     cdef int32_t any_attempt(self, int32_t socket) noexcept nogil
     cdef void end(self, int32_t attempt) noexcept nogil
     cdef void _close_if_done(self, int32_t socket) noexcept nogil
-    cdef Upstream* _upstream(self, int32_t upstream) except NULL
+    cdef Pool* _pool(self, int32_t upstream) except NULL

@@ -13,6 +13,7 @@ from posix.unistd cimport close
 
 from ._epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from ._random cimport random16
+from ._upstreams cimport UPSTREAMS_MAX
 
 cdef enum:
     EVENTS_MAX = 64
@@ -33,8 +34,9 @@ cdef class Sockets:
             raise OSError(errno, "no descriptor for the sockets to upstreams")
         self.attempts = <Attempt*> calloc(capacity, sizeof(Attempt))
         self.sockets = <Socket*> calloc(SOCKETS_MAX, sizeof(Socket))
-        self.upstreams = <Upstream*> calloc(UPSTREAMS_MAX, sizeof(Upstream))
-        if not (self.attempts and self.sockets and self.upstreams):
+        self.pools = <Pool*> calloc(UPSTREAMS_MAX, sizeof(Pool))
+        self.capacity = capacity
+        if not (self.attempts and self.sockets and self.pools):
             raise MemoryError(f"no memory for {capacity} attempts")
         for s in range(SOCKETS_MAX):
             self.sockets[s].fd = -1
@@ -50,7 +52,7 @@ cdef class Sockets:
             close(self.epoll_fd)
         free(self.attempts)
         free(self.sockets)
-        free(self.upstreams)
+        free(self.pools)
 
     # ------------------------------------------------------------ descriptors
 
@@ -79,14 +81,14 @@ cdef class Sockets:
     def add(self, int32_t upstream, int fd) -> int:
         """Take over a connected, non-blocking UDP socket; return its number. Raises OSError where full."""
         cdef:
-            Upstream* owner = self._upstream(upstream)
+            Pool* owner = self._pool(upstream)
             int32_t s, c
         for s in range(SOCKETS_MAX):
             if self.sockets[s].fd < 0:
                 break
         else:
             raise OSError("too many sockets to upstreams")
-        if owner.socket_count == SOCKETS_EACH:
+        if owner.count == SOCKETS_EACH:
             raise OSError("too many sockets to this upstream")
         self.watch(fd, s, EPOLLIN)
         self.sockets[s].fd = fd
@@ -95,22 +97,22 @@ cdef class Sockets:
         self.sockets[s].open = 0
         for c in range(CHAINS):
             self.sockets[s].chains[c] = -1
-        owner.sockets[owner.socket_count] = s
-        owner.socket_count += 1
+        owner.sockets[owner.count] = s
+        owner.count += 1
         return s
 
     def retire(self, int32_t s) -> None:
         """Send nothing more through a socket; it is closed when its last attempt has ended."""
         cdef:
-            Upstream* owner
+            Pool* owner
             uint32_t k
         if not 0 <= s < SOCKETS_MAX or self.sockets[s].fd < 0 or self.sockets[s].retired:
             raise ValueError(f"no socket {s} in use")
-        owner = &self.upstreams[self.sockets[s].upstream]
-        for k in range(owner.socket_count):
+        owner = &self.pools[self.sockets[s].upstream]
+        for k in range(owner.count):
             if owner.sockets[k] == s:
-                owner.socket_count -= 1
-                owner.sockets[k] = owner.sockets[owner.socket_count]
+                owner.count -= 1
+                owner.sockets[k] = owner.sockets[owner.count]
                 break
         self.sockets[s].retired = True
         self._close_if_done(s)
@@ -122,33 +124,52 @@ cdef class Sockets:
 
     cdef int32_t pick(self, int32_t upstream) noexcept nogil:
         """Return one of an upstream's sockets, at random; -1: it has none."""
-        cdef Upstream* owner = &self.upstreams[upstream]
-        return owner.sockets[random16(&self.randomness) % owner.socket_count] if owner.socket_count else -1
+        cdef Pool* owner = &self.pools[upstream]
+        return owner.sockets[random16(&self.randomness) % owner.count] if owner.count else -1
 
     # ------------------------------------------------------------ attempts
 
-    cdef int32_t begin(self, int32_t query, int32_t before, int32_t socket, uint64_t now) noexcept nogil:
-        """Return a new attempt, with an ID that no other has on this socket; -1: no ID is free to draw."""
+    cdef int32_t begin(self, int32_t query, int32_t before, int32_t upstream, int32_t socket,
+                       uint64_t now) noexcept nogil:
+        """Return a new attempt, with an ID that no other has on its socket; socket -1 is a stream.
+
+        -1: no ID is free to draw, or there are too many attempts.
+        """
         cdef:
-            Socket* through = &self.sockets[socket]
             uint16_t drawn = random16(&self.randomness)
             uint32_t draws = 0
             int32_t a = self.idle
-        while self.match(socket, drawn) >= 0:
+            int32_t* chain
+        while socket >= 0 and self.match(socket, drawn) >= 0:
             draws += 1
             if draws == DRAWS:
                 return -1
             drawn = random16(&self.randomness)
         if a >= 0:
             self.idle = self.attempts[a].next
-        else:
+        elif self.untouched < <int32_t> self.capacity:
             a = self.untouched
             self.untouched += 1
-        self.attempts[a] = Attempt(query=query, next=through.chains[drawn % CHAINS], before=before,
+        else:
+            return -1
+        self.attempts[a] = Attempt(query=query, next=-1, before=before, upstream=<int16_t> upstream,
                                    socket=<int16_t> socket, id=drawn, sent=now)
-        through.chains[drawn % CHAINS] = a
-        through.open += 1
+        if socket >= 0:
+            chain = &self.sockets[socket].chains[drawn % CHAINS]
+            self.attempts[a].next = chain[0]
+            chain[0] = a
+            self.sockets[socket].open += 1
         return a
+
+    cdef uint64_t spell(self, int32_t attempt) noexcept nogil:
+        """Draw which letters of an attempt's name are in upper case; never 0, which says that nothing was drawn."""
+        cdef:
+            uint64_t drawn = 0
+            int _k
+        for _k in range(4):
+            drawn = drawn << 16 | random16(&self.randomness)
+        self.attempts[attempt].spelling = drawn or 1
+        return self.attempts[attempt].spelling
 
     cdef int32_t match(self, int32_t socket, uint16_t message_id) noexcept nogil:
         """Return the attempt that waits for this ID on this socket, or -1."""
@@ -170,34 +191,18 @@ cdef class Sockets:
         """End an attempt: a response to it is nobody's from now on."""
         cdef:
             Attempt* ended = &self.attempts[attempt]
-            Socket* through = &self.sockets[ended.socket]
-            int32_t* link = &through.chains[ended.id % CHAINS]
-        while link[0] != attempt:
-            link = &self.attempts[link[0]].next
-        link[0] = ended.next
+            int32_t* link
+        if ended.socket >= 0:
+            link = &self.sockets[ended.socket].chains[ended.id % CHAINS]
+            while link[0] != attempt:
+                link = &self.attempts[link[0]].next
+            link[0] = ended.next
+            self.sockets[ended.socket].open -= 1
+            self._close_if_done(ended.socket)
         ended.next = self.idle
         self.idle = attempt
-        through.open -= 1
-        self._close_if_done(ended.socket)
 
-    # ------------------------------------------------------------ counters
-
-    cdef Upstream* _upstream(self, int32_t upstream) except NULL:
+    cdef Pool* _pool(self, int32_t upstream) except NULL:
         if not 0 <= upstream < UPSTREAMS_MAX:
             raise ValueError(f"upstreams are numbered below {UPSTREAMS_MAX}")
-        return &self.upstreams[upstream]
-
-    def counters(self, int32_t upstream) -> dict:
-        """Return what happened between the shield and an upstream over UDP, as numbers by name."""
-        cdef Upstream* found = self._upstream(upstream)
-        return {
-            "sent": found.sent, "answered": found.answered, "timeouts": found.timeouts,
-            "mismatched": found.mismatched, "errors": found.errors, "latency_sum": found.latency / 1e9,
-        }
-
-    def forget(self, int32_t upstream) -> None:
-        """Start an upstream's counters anew, for its number is given to another. Its sockets must be retired."""
-        cdef Upstream* owner = self._upstream(upstream)
-        if owner.socket_count:
-            raise ValueError(f"upstream {upstream} has sockets")
-        owner.sent = owner.answered = owner.timeouts = owner.mismatched = owner.errors = owner.latency = 0
+        return &self.pools[upstream]

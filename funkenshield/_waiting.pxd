@@ -4,21 +4,22 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, Built
 from ._cache cimport Cache
+from ._forgeries cimport Forgeries
 from ._open cimport Open, OpenQueries
 from ._outbox cimport Client, Outbox
 from ._outcome cimport Reception, Sender
 from ._sockets cimport Sockets
+from ._upstreams cimport UpstreamTable
 from ._wheel cimport Wheel
 from ._wire cimport Extra, Query
 
 cdef enum:
-    TRIES_MAX = 4
-    LATENCIES = 24                 # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
+    WAITS = 24                     # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
 
 cdef struct Response:              # to an open query, taken apart
     const uint8_t* wire
     size_t length
-    bint over_tcp
+    bint over_stream
     Built built                    # what the answer in the cache's scratch is good for
     Extra own                      # the upstream's cookie, for the first who asked
 
@@ -29,6 +30,8 @@ cdef class Waiting:
         readonly Reception reception
         readonly Outbox outbox
         readonly Sockets sockets
+        readonly UpstreamTable upstreams
+        Forgeries forgeries
         OpenQueries queries
         Open* pool                 # the queries'
         Wheel wheel
@@ -37,15 +40,19 @@ cdef class Waiting:
         int32_t* failed
         uint32_t queued_count, failed_count
         list carried, specials
+        dict spares                # truncated responses, by number of the query
         # limits
-        uint64_t timeout, deadline
+        uint64_t timeout, deadline, patience
         uint16_t tries
+        uint32_t try_next          # one bit for each RCODE with which another upstream is asked
+        bint hedge
         bint refuse_overload, retry_truncated
         # who knows without an upstream
         object identity, denials
         # counters
         uint64_t coalesced, refused, crowded, answered_here, rescued, failures, truncated, retried
-        uint64_t[LATENCIES] latencies
+        uint64_t busy, suspected, hedged
+        uint64_t[WAITS] latencies
         uint64_t latency_sum
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
@@ -68,19 +75,27 @@ cdef class Waiting:
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
     cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
-    cdef void _pass_the_lead(self, int32_t i) noexcept nogil
+    cdef int _pass_the_lead(self, int32_t i) except -1
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil
-    cdef int _resolve(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
+    cdef int _resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
+                      uint64_t now) except -1
     cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
     cdef int _fail(self, int32_t i, uint64_t now) except -1
     cdef const Answer* _reserve(self, int32_t i, uint64_t now) noexcept nogil
     cdef int _serve_stale(self, int32_t i, const Answer* stored, uint64_t now) except -1
     cdef int _serve_meanwhile(self, int32_t i, uint64_t now) except -1
     cdef void _release_followers(self, int32_t i) noexcept nogil
-    cdef void _close(self, int32_t i) noexcept nogil
+    cdef int _close(self, int32_t i) except -1
     cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil
     cdef int _expired(self, int32_t i, uint64_t now) except -1
+    cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil
     cdef void _try_elsewhere(self, int32_t i) noexcept nogil
     cdef void _end_attempt(self, int32_t attempt) noexcept nogil
-    cdef int _hand_over(self, int32_t i, bytes truncated, uint64_t now) except -1
+    cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil
+    cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil
+    cdef void _lost(self, int32_t attempt, uint64_t now) noexcept nogil
+    cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
+    cdef int _hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1
+    cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1
+    cdef int _none_to_ask(self, int32_t i, int32_t why, uint64_t now) except -1
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1

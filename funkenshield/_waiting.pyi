@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from typing_extensions import disjoint_base
 
@@ -7,6 +7,7 @@ from ._denial import Denials
 from ._outbox import Outbox
 from ._outcome import Reception
 from ._sockets import Sockets
+from ._upstreams import UpstreamTable
 
 @disjoint_base
 class Waiting:
@@ -14,15 +15,20 @@ class Waiting:
     reception: Reception
     outbox: Outbox
     sockets: Sockets
+    upstreams: UpstreamTable
     def __new__(cls, cache: Cache, capacity: int) -> Waiting: ...
     def set_limits(
         self,
         *,
         timeout: float = 1.0,
         deadline: float = 2.5,
-        tries: int = 2,
+        patience: float = 0.1,
+        tries: int = 3,
         refuse_overload: bool = True,
         retry_truncated: bool = True,
+        try_next: Iterable[int] = (),
+        hedge: bool = False,
+        mismatches: int = 8,
     ) -> None: ...
     def consult(
         self,

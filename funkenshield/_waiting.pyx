@@ -1,6 +1,7 @@
 """What open queries wait for, and what ends their waiting.
 
     admit -> answered | behind the first who asked the same | queued -> resolve | fail | serve stale -> all who wait
+                                                              queued <- not answered in time, or not well
 
 It knows time, and what a response or silence means for those who wait (RFC 2308, 8767, 9520). How queries
 travel is `_inflight`'s.
@@ -20,13 +21,15 @@ from ._atomic cimport peek32
 from ._cache cimport Cache, find
 from ._clock cimport NANOSECONDS, ticks
 from ._cookies cimport CLIENT_COOKIE, Cookies
-from ._datagrams cimport ip_of
+from ._forgeries cimport Forgeries
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
-from ._open cimport CARRIED, FAILED, QUEUED, SENT, WIRE_MAX, Open, OpenQueries
-from ._outbox cimport NOBODY, STREAM, Client, Outbox
+from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open, OpenQueries
+from ._outbox cimport NOBODY, STREAM, Client, Outbox, put_client
 from ._outcome cimport Reception, Sender, own_cookie
 from ._policy cimport Policy
-from ._sockets cimport Sockets
+from ._proxied cimport PROXIED_MAX
+from ._sockets cimport Attempt, Sockets
+from ._upstreams cimport ALL_BUSY, NOBODY_UP, TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
 from ._wheel cimport Wheel
 from ._wire cimport (
     BADCOOKIE, CHAOS, KEY_PREFIX, MESSAGE_MAX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, RCODE,
@@ -50,9 +53,11 @@ cdef class Waiting:
         self.queries = OpenQueries(cache, capacity)
         self.pool = self.queries.pool
         self.sockets = Sockets(capacity * TRIES_MAX)
+        self.upstreams = UpstreamTable()
+        self.forgeries = Forgeries()
         self.wheel = Wheel(capacity)
         self.outbox = Outbox()
-        self.carried, self.specials = [], []
+        self.carried, self.specials, self.spares = [], [], {}
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
         if not (self.queued and self.failed):
@@ -63,16 +68,25 @@ cdef class Waiting:
         free(self.queued)
         free(self.failed)
 
-    def set_limits(self, *, double timeout=1.0, double deadline=2.5, uint16_t tries=2, bint refuse_overload=True,
-                   bint retry_truncated=True) -> None:
-        """Say how long an upstream is given and a client waits (seconds), and what is over the bound."""
-        if not 1 <= tries <= TRIES_MAX or not 0 < timeout <= 30 or not 0 < deadline <= 30:
+    def set_limits(self, *, double timeout=1.0, double deadline=2.5, double patience=0.1, uint16_t tries=3,
+                   bint refuse_overload=True, bint retry_truncated=True, try_next=(), bint hedge=False,
+                   uint32_t mismatches=8) -> None:
+        """Say how long an upstream is given and a client waits (seconds), what is tried again, and what is too much.
+
+        `patience` is the least silence after which another upstream is asked, and `try_next` the RCODEs with which one
+        is; so many `mismatches` make a name suspect.
+        """
+        if not 1 <= tries <= TRIES_MAX or not 0 < timeout <= 30 or not 0 < deadline <= 30 or not 0 < patience <= 30:
             raise ValueError(f"1 to {TRIES_MAX} tries, in up to 30 seconds")
         self.timeout = <uint64_t> (timeout * 1e9)
         self.deadline = <uint64_t> (deadline * 1e9)
+        self.patience = <uint64_t> (min(patience, timeout) * 1e9)
         self.tries = tries
         self.refuse_overload = refuse_overload
         self.retry_truncated = retry_truncated
+        self.try_next = sum({1 << rcode for rcode in try_next})
+        self.hedge = hedge
+        self.forgeries.bound = mismatches
 
     def consult(self, *, identity=None, denials=None) -> None:
         """Say who knows answers without an upstream: of class CHAOS, and of what does not exist."""
@@ -90,6 +104,7 @@ cdef class Waiting:
             uint16_t zone
         if parse_query(&query, wire, length) != PLAIN:
             return self._set_aside(client, wire, length)
+        query.added = client.added
         hash_key(&query, &self.cache.index.secret)
         stored = find(&self.cache.index, &query)
         if stored != NULL and query.subnet and stored.kind == FAILURE and self._is_dead(stored, now):
@@ -193,8 +208,7 @@ cdef class Waiting:
         entry.deadline = entry.try_until = now + self.deadline
         entry.stale_at = now + policy.client_timer if spare else NEVER
         self.queries.lead(i)
-        if client.fd == STREAM:
-            return self._hand_over(i, None, now)
+        entry.over_stream = client.fd == STREAM  # who asks so can take a large answer, and may expect one
         self._queue(i)
         return 0
 
@@ -213,6 +227,20 @@ cdef class Waiting:
         if query.cookie:
             self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
         return self.outbox.post(client, put_error(self.outbox.open(client), query, REFUSED, self._payload(), &extra))
+
+    cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1:
+        """End an open query that nobody may be asked, for all who wait."""
+        cdef:
+            Query query
+            int32_t waits = i
+        while waits >= 0:
+            self._ask_as(waits, &query)
+            query.hash = self.pool[i].hash
+            self._turn_away(&self.pool[waits].client, &query, now)
+            self.busy += 1
+            waits = self.pool[waits].next
+        self._close(i)
+        return 0
 
     cdef void _queue(self, int32_t i) noexcept nogil:
         """Have an open query sent, for the first time."""
@@ -233,7 +261,8 @@ cdef class Waiting:
 
     cdef Sender _sender(self, const Client* client) noexcept nogil:
         cdef Sender sender
-        sender.address = ip_of(client.peer.address, &sender.octets)
+        sender.address = client.ip
+        sender.octets = client.octets
         sender.datagram = client.fd >= 0
         sender.wall = <uint32_t> (self.cache.clock.wall() // NANOSECONDS)
         return sender
@@ -262,7 +291,7 @@ cdef class Waiting:
             uint32_t bucket = 0
         if client.fd == NOBODY:
             return 0
-        while waited and bucket < LATENCIES - 1:
+        while waited and bucket < WAITS - 1:
             waited >>= 1
             bucket += 1
         self.latencies[bucket] += 1
@@ -283,6 +312,7 @@ cdef class Waiting:
         """Read an open query as its client sent it."""
         set_id(self.pool[i].wire, self.pool[i].asked_id)
         parse_query(query, self.pool[i].wire, self.pool[i].length)
+        query.added = self.pool[i].client.added
 
     cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
         """Answer one who waits; `extra` is for him if he sent a cookie to the upstream."""
@@ -298,7 +328,7 @@ cdef class Waiting:
             own = extra[0]
         return self._answer(&entry.client, entry.limit, answer, &query, &own, now)
 
-    cdef void _pass_the_lead(self, int32_t i) noexcept nogil:
+    cdef int _pass_the_lead(self, int32_t i) except -1:
         """End the query of the first who asked, and let the next ask for all: without a cookie, which may be bad."""
         cdef:
             int32_t heir = self.pool[i].next
@@ -314,10 +344,12 @@ cdef class Waiting:
         entry.purges = self.pool[i].purges
         entry.deadline = entry.try_until = self.pool[i].deadline
         entry.stale_at = self.pool[i].stale_at
+        entry.over_stream = self.pool[i].over_stream
         self.pool[i].next = -1
         self._close(i)
         self.queries.lead(heir)
         self._queue(heir)
+        return 0
 
     # ------------------------------------------------------------ what came back
 
@@ -330,26 +362,35 @@ cdef class Waiting:
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
 
-    cdef int _resolve(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1:
+    cdef int _resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
+                      uint64_t now) except -1:
         """Let a response that answers the question end an open query; store it if that is allowed."""
         cdef:
             Answer* answer = self.cache.scratch
-            const Policy* policy = &self.cache.index.policies[self.pool[i].zone]
+            Open* entry = &self.pool[i]
             const Answer* stored
             const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
-        if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_tcp:
+            bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
+        if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_stream:
+            if entry.spare:  # a second one says nothing new
+                return 0
             self.truncated += 1
-            return self._hand_over(i, response.wire[:response.length], now)
-        if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS) and self.pool[i].next >= 0:
+            self.spares[i] = response.wire[:response.length]
+            entry.spare = True
+            return self._fetch(i, upstream, now)
+        if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS) and entry.next >= 0:
             self._answer_one(i, answer, own, now)  # it may hold his cookie, which is nobody else's
             self._pass_the_lead(i)
             return 0
         stored = self._reserve(i, now) if answer.kind == FAILURE else NULL
-        if stored != NULL:
-            if self.pool[i].stage == SENT and self.pool[i].tries < min(self.tries, policy.upstreams):
+        if unwanted or stored != NULL:
+            if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
+                return 0
+            if entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
                 self._try_elsewhere(i)
                 return 0
+        if stored != NULL:
             return self._serve_stale(i, stored, now)
         self._answer_all(i, answer, own, now)  # first: a purge that came meanwhile is not for those who waited
         if response.built == KEEP:
@@ -375,11 +416,22 @@ cdef class Waiting:
         return 0
 
     cdef int _fail(self, int32_t i, uint64_t now) except -1:
-        """Serve what is stale to everybody who waits; else tell them that no upstream answered, and remember it."""
+        """Serve what there is to everybody who waits; else tell them that no upstream answered, and remember it."""
         cdef:
             Query query
+            Response spare
             Answer* answer = self.cache.scratch
-            const Answer* stored = self._reserve(i, now)
+            const Answer* stored
+            bytes truncated
+        if self.pool[i].spare:
+            truncated = self.spares[i]
+            parse_query(&query, self.pool[i].wire, self.pool[i].length)
+            spare.wire, spare.length = truncated, len(truncated)
+            self._build(i, &query, &spare, now)
+            self._answer_all(i, answer, &spare.own, now)
+            self._close(i)
+            return 0
+        stored = self._reserve(i, now)
         if stored != NULL:
             return self._serve_stale(i, stored, now)
         self._ask_as(i, &query)
@@ -437,22 +489,107 @@ cdef class Waiting:
             self.queries.give_back(follower)
             follower = following
 
-    cdef void _close(self, int32_t i) noexcept nogil:
+    cdef int _close(self, int32_t i) except -1:
         """Put an open query, and all who waited for it, back into the pool."""
         self.queries.resign(i)
         self.wheel.unschedule(i)
+        if self.pool[i].spare:
+            del self.spares[i]
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         self._release_followers(i)
         self.queries.give_back(i)
+        return 0
 
     cdef void _end_attempt(self, int32_t attempt) noexcept nogil:
         """End one of a query's attempts."""
-        cdef int32_t* link = &self.pool[self.sockets.attempts[attempt].query].attempt
+        cdef:
+            int32_t* link = &self.pool[self.sockets.attempts[attempt].query].attempt
+            Upstream* asked = &self.upstreams.all[self.sockets.attempts[attempt].upstream]
         while link[0] != attempt:
             link = &self.sockets.attempts[link[0]].before
         link[0] = self.sockets.attempts[attempt].before
+        asked.open -= 1
         self.sockets.end(attempt)
+
+    # ------------------------------------------------------------ asking
+
+    cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil:
+        """Note that a query is on its way, and until when its upstream's silence is no news."""
+        cdef:
+            Open* entry = &self.pool[i]
+            Upstream* asked = &self.upstreams.all[upstream]
+            uint64_t wait = self.timeout
+        entry.attempt = attempt
+        entry.stage = SENT
+        entry.unreachable = entry.hedging = False
+        if entry.tried.count < TRIES_MAX:
+            note_try(&entry.tried, upstream)
+        if entry.tried.count >= self.tries:
+            wait = NEVER - now
+        elif entry.over_stream == asked.over_stream and self.upstreams.has_other(entry.group, &entry.tried):
+            wait = usual_wait(asked, self.patience, self.timeout)
+            if self.hedge and 0 < asked.hedge_after < wait and asked.hedged < asked.sent >> 3:  # if all is, no flood
+                entry.hedging = True
+                wait = asked.hedge_after
+        entry.try_until = now + wait
+        self._wait(i, entry.try_until)
+
+    cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil:
+        """Note that an upstream has answered, with what is built, and end the attempt."""
+        cdef:
+            Answer* answer = self.cache.scratch
+            Attempt* answered = &self.sockets.attempts[attempt]
+            bint over_stream = answered.socket < 0
+        self.upstreams.heard(answered.upstream, (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE),
+                             now - answered.sent, over_stream == self.upstreams.all[answered.upstream].over_stream)
+        self._end_attempt(attempt)
+
+    cdef void _lost(self, int32_t attempt, uint64_t now) noexcept nogil:
+        """End an attempt that no answer can come to any more; another upstream is asked at once."""
+        cdef:
+            Attempt* lost = &self.sockets.attempts[attempt]
+            int32_t i = lost.query
+        self.upstreams.unheard(lost.upstream, lost.sent, now)
+        self._end_attempt(attempt)
+        if self.pool[i].stage == SENT and self.pool[i].attempt < 0:
+            self.pool[i].unreachable = True
+            self._wait(i, now)
+
+    cdef int _none_to_ask(self, int32_t i, int32_t why, uint64_t now) except -1:
+        """Do what can be done where a query can be sent nowhere: wait for who was asked before, or end it."""
+        if self.pool[i].attempt >= 0:
+            self.pool[i].stage = SENT
+            self.pool[i].try_until = NEVER
+            return 0
+        if why == ALL_BUSY and not self.pool[i].tried.count:
+            return self._turn_all_away(i, now)
+        return self._fail(i, now)
+
+    cdef int _hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1:
+        """Let Python carry a query to an upstream that was chosen, over TCP or TLS."""
+        cdef:
+            Open* entry = &self.pool[i]
+            Upstream* to = &self.upstreams.all[upstream]
+            int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, -1, now)
+            uint8_t[PROXIED_MAX] header
+            size_t octets = 0
+        if attempt < 0:
+            to.open -= 1
+            return self._none_to_ask(i, NOBODY_UP, now)
+        to.sent += 1
+        self._sent(i, upstream, attempt, now)
+        if to.proxied:
+            octets = put_client(header, &entry.client, False)
+        self.carried.append((self.queries.handle(i), upstream, entry.wire[:entry.length],
+                             (entry.deadline - min(now, entry.deadline)) / 1e9, header[:octets]))
+        return 0
+
+    cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1:
+        """Ask an upstream again over TCP: it has answered, but what came cannot be used."""
+        self.pool[i].over_stream = True
+        self.upstreams.all[upstream].open += 1
+        return self._hand_over(i, upstream, now)
 
     # ------------------------------------------------------------ time
 
@@ -466,21 +603,29 @@ cdef class Waiting:
         cdef Open* entry = &self.pool[i]
         if now >= entry.stale_at:
             self._serve_meanwhile(i, now)
-        if entry.stage == SENT and not entry.unreachable and now >= entry.try_until:
-            self.sockets.upstreams[entry.upstream].timeouts += 1
         if now >= entry.deadline:
+            self._blame(i, now)
             return self._fail(i, now)
-        if entry.stage == CARRIED:
-            self._wait(i, entry.deadline)
-        elif entry.stage == SENT and not entry.unreachable and now < entry.try_until:
-            self._wait(i, entry.try_until)
-        elif entry.tries >= self.tries and entry.attempt < 0:
-            return self._fail(i, now)
-        elif entry.tries < self.tries and (entry.stage == SENT or entry.unreachable):
-            self._try_elsewhere(i)
-        else:
-            self._wait(i, entry.deadline)
+        if entry.stage == SENT and (entry.attempt < 0 or now >= entry.try_until):
+            if not entry.hedging:
+                self._blame(i, now)
+            if entry.tried.count < self.tries:
+                self._try_elsewhere(i)
+                return 0
+            if entry.attempt < 0:
+                return self._fail(i, now)
+        self._wait(i, entry.try_until)
         return 0
+
+    cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
+        """Hold the last attempt, if it is one still, against its upstream: it was given its time."""
+        cdef:
+            Attempt* last = &self.sockets.attempts[self.pool[i].attempt]
+            Upstream* asked
+        if self.pool[i].stage == SENT and self.pool[i].attempt >= 0 and now >= last.sent + self.patience:
+            asked = &self.upstreams.all[last.upstream]
+            asked.timeouts += 1
+            self.upstreams.unheard(last.upstream, last.sent, now)
 
     cdef void _try_elsewhere(self, int32_t i) noexcept nogil:
         """Have a query sent again, to another upstream."""
@@ -490,18 +635,8 @@ cdef class Waiting:
         self.pool[i].stage = FAILED
         self.failed[self.failed_count] = i
         self.failed_count += 1
-        self.retried += 1
 
     # ------------------------------------------------------------ for Python
-
-    cdef int _hand_over(self, int32_t i, bytes truncated, uint64_t now) except -1:
-        """Let Python carry a query over TCP; what came truncated serves if that fails."""
-        cdef Open* entry = &self.pool[i]
-        entry.stage = CARRIED
-        self._wait(i, entry.deadline)
-        self.carried.append((self.queries.handle(i), entry.group, entry.wire[:entry.length], truncated,
-                             (entry.deadline - min(now, entry.deadline)) / 1e9))
-        return 0
 
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1:
         """Let Python pass on a query that only the upstream can answer, for this client alone."""

@@ -83,6 +83,10 @@ cdef enum:  # extended errors (RFC 8914)
     NO_REACHABLE_AUTHORITY = 22
     NETWORK_ERROR = 23
 
+cdef enum:  # what of a query its client did not send, and gets no answer to
+    ADDED_SUBNET = 1
+    ADDED_OPT = 2
+
 cdef enum Verdict:
     PLAIN          # one question that a cache may answer: its key is set
     SPECIAL        # well formed, but only the upstream can answer it, each time anew
@@ -105,6 +109,7 @@ cdef struct Query:
     uint16_t subnet          # where the CLIENT-SUBNET option starts; 0: there is none (RFC 7871)
     uint64_t hash            # of the key; set by `hash_key`
     uint16_t key_length
+    uint8_t added            # what the client did not send; not read from the wire
     uint8_t key[KEY_MAX + 1]
 
 cdef struct Extra:           # EDNS options for one client alone
@@ -155,6 +160,11 @@ cdef inline uint8_t source_prefix(const Query* query) noexcept nogil:
     return query.wire[query.subnet + 6]
 
 
+cdef inline bint has_own_opt(const Query* query) noexcept nogil:
+    """Tell whether the client sent an OPT record, and gets one."""
+    return query.opt and not query.added & ADDED_OPT
+
+
 cdef inline uint8_t fold(uint8_t c) noexcept nogil:
     """Return the octet in lower case: ASCII only (RFC 4343)."""
     return c + ((<uint8_t> (c - 65) < 26) << 5)
@@ -179,6 +189,10 @@ cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t
                     uint16_t options) noexcept nogil
 cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload,
                         bint with_cookie) noexcept nogil
+cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
+cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil
+cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
+                            uint8_t bits) noexcept nogil
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil
 cdef void add_error(Extra* extra, uint16_t code) noexcept nogil

@@ -104,6 +104,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.options = 0
     query.cookie = 0
     query.subnet = 0
+    query.added = 0
     query.edns_flags = 0
     query.payload = UDP_PLAIN
     if length < HEADER:
@@ -348,6 +349,58 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
     return at
 
 
+cdef inline uint8_t _spelled(uint8_t letter, size_t at, uint64_t spelling) noexcept nogil:
+    """Return a letter as a spelling has it at this octet of the question; what is no letter stays."""
+    cdef uint8_t lower = fold(letter)
+    return lower - 32 if <uint8_t> (lower - 97) < 26 and spelling >> (at & 63) & 1 else lower
+
+
+cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil:
+    """Spell the question's name as drawn (0x20). Caller must ensure that the message has one."""
+    cdef size_t at
+    for at in range(name_size(wire + HEADER)):
+        wire[HEADER + at] = _spelled(wire[HEADER + at], at, spelling)
+
+
+cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil:
+    """Tell whether a response that answers a question of so many octets spells its name as drawn."""
+    cdef size_t at
+    if get16(wire + 4) == 0:
+        return False
+    for at in range(question - 4):
+        if wire[HEADER + at] != _spelled(wire[HEADER + at], at, spelling):
+            return False
+    return True
+
+
+cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
+                            uint8_t bits) noexcept nogil:
+    """Write a PLAIN query without CLIENT-SUBNET with one, of the first `bits` of an address (RFC 7871 6).
+
+    Return its octets, or 0 where it needs more than `room`. Without an OPT it gets one that takes no larger answer.
+    """
+    cdef:
+        size_t at = HEADER + query.question
+        size_t told = (bits + 7) // 8
+    if at + OPT_FIXED + query.options + 8 + told > room:
+        return 0
+    memcpy(out, query.wire, at)
+    set16(out + 10, 1)
+    at += put_opt(out + at, query.payload, 0, query.edns_flags, <uint16_t> (query.options + 8 + told))
+    memcpy(out + at, query.wire + query.opt + OPT_FIXED, query.options)
+    at += query.options
+    set16(out + at, SUBNET)
+    set16(out + at + 2, <uint16_t> (4 + told))
+    set16(out + at + 4, 1 if octets == 4 else 2)
+    out[at + 6] = bits
+    out[at + 7] = 0
+    memcpy(out + at + 8, address, told)
+    at += 8 + told
+    if bits % 8:
+        out[at - 1] &= <uint8_t> (0xff00 >> bits % 8)
+    return at
+
+
 cdef void add_error(Extra* extra, uint16_t code) noexcept nogil:
     """Add an extended error (RFC 8914)."""
     set16(extra.octets + extra.length, EDE)
@@ -363,7 +416,7 @@ cdef size_t _put_own(uint8_t* out, const Query* query, uint16_t rcode, uint16_t 
     set16(out + 4, 1 if query.question else 0)
     set16(out + 6, answers)
     set16(out + 8, 0)
-    set16(out + 10, 1 if query.opt else 0)
+    set16(out + 10, 1 if has_own_opt(query) else 0)
     return HEADER + query.question
 
 
@@ -371,7 +424,7 @@ cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t rcode, uint1
                          const Extra* extra) noexcept nogil:
     """Write the OPT of a response of our own, where the query has one; return its octets."""
     cdef size_t at
-    if not query.opt:
+    if not has_own_opt(query):
         return 0
     at = put_opt(out, payload, <uint8_t> (rcode >> 4), query.edns_flags & DO, extra.length)
     memcpy(out + at, extra.octets, extra.length)
@@ -409,8 +462,8 @@ cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t paylo
     set16(out + 2, flags | TC)
     set16(out + 4, 1 if query.question else 0)
     set32(out + 6, 0)
-    set16(out + 10, 1 if query.opt else 0)
-    if query.opt:
+    set16(out + 10, 1 if has_own_opt(query) else 0)
+    if has_own_opt(query):
         at += put_opt(out + at, payload, rcode_high, edns_flags, extra.length)
         memcpy(out + at, extra.octets, extra.length)
         at += extra.length

@@ -72,6 +72,10 @@ cdef class Zones:
             raise ValueError("that is no name on the wire")
         return self.find(wire, qtype)
 
+    def group(self, uint32_t number) -> int:
+        """Return the group of upstreams that a zone asks."""
+        return self.policies[number % ZONES_MAX].group
+
     def name(self, uint32_t number) -> bytes:
         """Return the name of a zone; zone 0 is everything, and the root's."""
         return self.names[number] or b"\0"
@@ -109,7 +113,7 @@ cdef class Zones:
                    uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False, bint shuffle=False,
                    str stale="off", uint32_t stale_longest=86400, uint32_t stale_ttl=30, double client_timer=1.8,
                    double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0,
-                   uint16_t upstreams=1, uint32_t open=0xffffffff) -> None:
+                   uint32_t open=0xffffffff) -> None:
         """Say how a zone's answers are held and served; times are seconds, the payload is octets."""
         if not 512 <= payload <= 4096:
             raise ValueError(f"a UDP payload has 512 to 4096 octets, not {payload}")
@@ -119,7 +123,7 @@ cdef class Zones:
             bounds=Bounds(shortest, longest, negative, failure),
             manner=Manner(payload, keep_ttl, shuffle, stale_ttl),
             stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group,
-            upstreams=upstreams, open=open,
+            open=open,
             stale_longest=stale_longest * TICKS_PER_SECOND, client_timer=<uint64_t> (client_timer * 1e9),
             recheck=<uint32_t> (recheck * TICKS_PER_SECOND),
         )

@@ -187,8 +187,12 @@ def stats(control: Path, as_json: bool) -> None:
         click.echo(f"{name:<20}{value:>16,}")
     for endpoint, counters in upstreams.items():
         click.echo(f"\nupstream {endpoint}")
-        for name, value in counters.items():
+        click.echo(f"  {'state':<18}{counters.pop('state'):>16}")
+        rcodes, latency = counters.pop("rcodes"), counters.pop("latency")
+        for name, value in [*counters.items(), *rcodes.items()]:
             click.echo(f"  {name:<18}{value:>16,}")
+        for name, seconds in latency.items():
+            click.echo(f"  {f'latency {name}':<18}{seconds * 1000:>16,.3f} ms")
 
 
 @main.command()

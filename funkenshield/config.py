@@ -26,6 +26,7 @@ from .fields import (
     AddressField,
     Endpoint,
     EndpointField,
+    GroupName,
     PrefixField,
     Size,
     ZoneName,
@@ -261,7 +262,7 @@ class UpstreamSection(Section):
         description="`ADDR:PORT`, or a list: each is an upstream of its own, and all else is the same.",
     )  # fmt: skip
     name: str = Field("", max_length=64, description="What it is called in logs and counters.")
-    groups: tuple[str, ...] = Field(
+    groups: tuple[GroupName, ...] = Field(
         (DEFAULT_GROUP,), min_length=1, max_length=16, strict=False, description="Groups that it belongs to."
     )
     order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are asked first.')
@@ -299,7 +300,7 @@ class UpstreamSection(Section):
 class GroupSection(Section):
     """A group of upstreams with a policy of its own; the group `default` is asked unless a zone says otherwise."""
 
-    name: str = Field(min_length=1, max_length=64, description="Its name, as in `upstreams.groups` and `zones.group`.")
+    name: GroupName = Field(description="Its name, as in `upstreams.groups` and `zones.group`.")
     policy: Policy = Field("round-robin", description="In place of `forward.policy`.")
 
 
@@ -354,7 +355,7 @@ class ZoneSection(Section):
     upstreams: tuple[EndpointField, ...] | None = Field(
         None, min_length=1, max_length=GROUP_MAX, strict=False, description="Its nameservers, a group of their own."
     )
-    group: str | None = Field(None, description='Or else the group that is asked; none: `"default"`.')
+    group: GroupName | None = Field(None, description='Or else the group that is asked; none: `"default"`.')
     open: int | None = Field(None, ge=1, le=1 << 22, description="Clients that wait, in place of `forward.open_zone`.")
     notify: tuple[PrefixField, ...] | None = Field(
         None, strict=False, description="Whose NOTIFY has it refreshed, in place of `notify` at the top."
@@ -458,6 +459,11 @@ class Config(Section):
     def upstreams_of(self, zone: ZoneSection) -> tuple[Endpoint, ...]:
         """Return the upstreams of a zone."""
         return zone.upstreams or self.members(zone.group or DEFAULT_GROUP)
+
+    def section_of(self, endpoint: Endpoint) -> UpstreamSection:
+        """Return what was said of an upstream; one that only a zone names has nothing but its address."""
+        said = (upstream for upstream in self.upstreams if endpoint in upstream.address)
+        return next(said, None) or UpstreamSection(address=(endpoint,))
 
     def policy_of(self, group: str) -> Policy:
         """Return how one upstream of a group is chosen."""

@@ -93,7 +93,7 @@ class Daemon:
         for sockets in self._udp:
             for worker, opened in zip(self.workers, sockets, strict=True):
                 worker.listen(opened.fileno(), sockets[0].fileno())
-        self.upstreams = Upstreams(self.inflight.sockets, self.clock)
+        self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock)
         self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
         self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
         self.forwarder.write_to(self.tcp)
@@ -112,9 +112,9 @@ class Daemon:
         """Follow what can be changed while running: zones, upstreams and limits; the cache stays."""
         path = Path(config.cookies.secrets) if config.cookies.secrets else None
         secrets = self._secrets if self._secrets and self._secrets.path == path else CookieSecrets(path)
+        numbers = self.upstreams.configure(zones.groups(config), config)
         set_up(config.log.level, config.log.format)
-        self._assigned = zones.assign(self.cache.zones, config)
-        self.upstreams.configure(self._assigned.groups, config.forward)
+        self._assigned = zones.assign(self.cache.zones, config, numbers)
         self.forwarder.configure(config.forward)
         self.forwarder.notifiers = self._assigned.notifiers
         self.tcp.settings = config.tcp
@@ -123,6 +123,13 @@ class Daemon:
             self._purge(name)
         self.inflight.consult(identity=self._identity(config), denials=self.denials)
         self.inflight.reception.set_any(config.any == "minimal")
+        self.inflight.reception.set_proxies(
+            tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in config.proxies)
+        )
+        told = config.client_subnet
+        self.inflight.reception.set_subnets(
+            ipv4=told.ipv4 if told.add else 0, ipv6=told.ipv6 if told.add else 0, private=told.private
+        )
         self._secrets = secrets
         self._set_cookies(secrets, config)
         self.config = config
@@ -183,6 +190,7 @@ class Daemon:
             self.watchers.configure(self._watched())
             works: list[Coroutine[Any, Any, None]] = [
                 self._keep_house(),
+                self._judge(),
                 self.tcp.close_idle(),
                 Expiry(self.cache).run(),
             ]
@@ -256,6 +264,11 @@ class Daemon:
             if self._secrets and self._secrets.refresh():
                 self._set_cookies(self._secrets, self.config)
 
+    async def _judge(self) -> None:
+        while True:
+            await asyncio.sleep(self.upstreams.pulse)
+            self.upstreams.judge()
+
     # ---------------------------------------------------------------- changes at the origin
 
     def _watched(self) -> dict[Watched, Rhythm]:
@@ -322,12 +335,14 @@ class Daemon:
             "passed_on": total["passed_on"], "malformed": total["malformed"],
             "dropped_short": total["short"], "dropped_responses": total["responses"],
             "dropped_ring_full": total["ring_full"], "oversized": total["oversized"], "cut": total["cut"],
+            "bad_proxied": total["bad_proxied"] + tcp.bad_proxied,
             "replies_lost": total["reply_lost"] + missed["send_failed"],
             "stale": total["stale"], "refreshes": total["refreshes"], "rescued": missed["rescued"],
             "minimal": total["minimal"], "bad_cookies": total["bad_cookies"],
             "answered_here": missed["answered_here"], "crowded": missed["crowded"],
             "coalesced": missed["coalesced"], "failures": missed["failures"], "retried": missed["retried"],
-            "truncated": missed["truncated"], "open": missed["open"],
+            "truncated": missed["truncated"], "open": missed["open"], "busy": missed["busy"],
+            "hedged": missed["hedged"], "suspected": missed["suspected"],
             "refused": missed["refused"] + self.forwarder.passed_on_refused,
             "purges": self.cache.purges_total,
             "entries": held["entries"], "cache_octets": held["octets"], "cache_memory": held["memory"],
@@ -337,7 +352,7 @@ class Daemon:
             "tcp_refused": tcp.refused, "tcp_timed_out": tcp.timed_out,
             "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
-            "upstreams": {str(each.endpoint): each.counters() for each in self.upstreams.all},
+            "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
 
 

@@ -1,11 +1,11 @@
 """Misses: to which upstream they go, and what happens when it does not answer.
 
-    collect -> choose -> send            a batch of misses, one decision
+    collect -> send                      a batch of misses, each to the upstream that is chosen for it
     receive                              carried by the fast gear: stored, and all who wait answered
-    tick -> choose another -> resend     what an upstream left unanswered
-    carry, pass on                       one query at a time: over TCP, or never cached
+    tick -> send                         what an upstream left unanswered, to another
+    carry, pass on                       one query at a time: over TCP or TLS, or never cached
 
-Python decides here, and `_inflight` carries. How an upstream is reached is in `upstreams`.
+Python decides who may be asked (`upstreams`), and `_inflight` carries.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
 TICK = 0.016  # seconds; how finely time is told to open queries
 SERVFAIL, REFUSED = 2, 5
+RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
 NOTIFY = 4
 
 
@@ -75,7 +76,11 @@ class Forwarder:
         self._inflight.set_limits(
             timeout=settings.timeout,
             deadline=settings.deadline,
+            patience=settings.patience,
             tries=settings.tries,
+            try_next=[RCODES[name] for name in settings.try_next],
+            hedge=settings.hedge,
+            mismatches=settings.mismatches,
             refuse_overload=settings.overload == "refuse",
             retry_truncated=settings.retry_truncated,
         )
@@ -94,10 +99,9 @@ class Forwarder:
     def dispatch(self) -> None:
         """Decide for everything that waits for a decision."""
         inflight = self._inflight
-        for group in inflight.groups_to_send():
-            inflight.send(group, self._upstreams.choose(group).number)
-        for handle, group, query, truncated, left in inflight.take_carried():
-            self._start(self._carry(handle, group, query, truncated, left))
+        inflight.send()
+        for handle, upstream, query, left, heading in inflight.take_carried():
+            self._start(self._carry(handle, upstream, query, left, heading))
         for client, query, stream in inflight.take_specials():
             self._admit_special(client, query, stream)
         self._write_streams()
@@ -108,8 +112,6 @@ class Forwarder:
         """Let open queries grow older, and send those that an upstream failed to answer to another."""
         self._ticking = None
         self._inflight.tick()
-        for group, tried in self._inflight.groups_to_resend():
-            self._inflight.resend(group, tried, self._upstreams.choose(group, but=tried).number)
         self.dispatch()
 
     def _write_streams(self) -> None:
@@ -129,39 +131,43 @@ class Forwarder:
         if not task.cancelled() and task.exception() is not None:
             log.error("a query was lost: %r", task.exception())
 
-    async def _carry(self, handle: int, group: int, query: bytes, truncated: bytes | None, left: float) -> None:
-        """Ask over TCP while `left` seconds last; the last resort is what came truncated over UDP, or SERVFAIL."""
-        response = await self._first_to_answer(
-            group, lambda upstream: upstream.exchange_tcp(query, self._settings.connections), left
-        )
-        if not any(self._inflight.resolve(handle, last) for last in (response, truncated) if last is not None):
-            self._inflight.fail(handle)
+    async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes) -> None:
+        """Ask an upstream over TCP or TLS while `left` seconds last."""
+        upstream = self._upstreams.numbered(number)
+        response = None
+        try:
+            async with asyncio.timeout(left):
+                if upstream is not None:
+                    response = await upstream.connections.exchange(query, self._settings.connections, heading)
+        except TimeoutError:  # so is the client's
+            return
+        except OSError as error:
+            log.debug("upstream %s: %s", upstream, error)
+        if response is None or not self._inflight.resolve(handle, number, response):
+            self._inflight.fail(handle, number)
         self.dispatch()
 
     async def _first_to_answer(
         self, group: int, ask: Callable[[Upstream], Coroutine[Any, Any, bytes]], seconds: float
     ) -> bytes | None:
         """Return the response of the first of a group that gives one, within so many seconds; None where none does."""
-        tried = -1
-        try:
+        tried: list[int] = []
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds * 0.9):  # while the client still waits
-                for _ in range(self._settings.tries):
-                    upstream = self._upstreams.choose(group, but=tried)
-                    tried = upstream.number
+                while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
+                    tried.append(upstream.number)
                     try:
                         async with asyncio.timeout(self._settings.timeout):
                             return await ask(upstream)
                     except OSError as error:  # TimeoutError is one
-                        log.debug("upstream %s: %s", upstream.endpoint, error or "no answer")
-        except TimeoutError:
-            pass
+                        log.debug("upstream %s: %s", upstream, error or "no answer")
         return None
 
     def _admit_special(self, client: bytes, query: bytes, stream: int) -> None:
         """Let a query through that is never cached, within the bounds; transfers, which last, have one of their own."""
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
-        group = zone if zone in self._upstreams.groups else 0
+        group = self._zones.group(zone)
         transfer = stream > 0 and is_transfer(found)
         if transfer and self._transferring < self._settings.transfers:
             self._transferring += 1
@@ -189,7 +195,7 @@ class Forwarder:
     async def _notify(self, group: int, client: bytes, query: bytes) -> None:
         """Pass a NOTIFY on to every upstream of a group (RFC 1996); the first response is the client's."""
         asked = [
-            asyncio.wait_for(upstream.exchange_udp(query), self._settings.deadline)
+            asyncio.wait_for(upstream.exchange(query, self._inflight.address_of(client)), self._settings.deadline)
             for upstream in self._upstreams.groups[group]
         ]
         response = None
@@ -213,13 +219,13 @@ class Forwarder:
         if upstream is None:
             raise OSError(f"{endpoint} is no upstream any more")
         async with asyncio.timeout(self._settings.timeout):
-            return await upstream.exchange_udp(query)
+            return await upstream.exchange(query)
 
     async def _pass_on(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Pass on what only the upstream can answer; nothing of it is remembered."""
 
         def ask(upstream: Upstream) -> Coroutine[Any, Any, bytes]:
-            return upstream.exchange_tcp(query, self._settings.connections) if stream else upstream.exchange_udp(query)
+            return upstream.exchange(query, self._inflight.address_of(client), over_stream=stream > 0)
 
         try:
             response = await self._first_to_answer(group, ask, self._settings.deadline)
@@ -230,11 +236,10 @@ class Forwarder:
 
     async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
-        tried = -1
+        tried: list[int] = []
         try:
-            for _ in range(self._settings.tries):
-                upstream = self._upstreams.choose(group, but=tried)
-                tried = upstream.number
+            while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
+                tried.append(upstream.number)
                 if await self._transfer_from(upstream, client, query, stream):
                     return
             self._inflight.reply(client, query, error_response(query, SERVFAIL))
@@ -246,7 +251,9 @@ class Forwarder:
         """Let a zone transfer through from one upstream; False: it did not even begin."""
         begun = False
         try:
-            async for message in until_complete(query, upstream.transfer(query, self._settings.timeout)):
+            heading = upstream.heading(self._inflight.address_of(client), datagram=False)
+            messages = upstream.connections.transfer(query, self._settings.timeout, heading)
+            async for message in until_complete(query, messages):
                 begun = True
                 self._streams.expect_more(stream)
                 self._inflight.reply(client, query, message)
@@ -255,7 +262,7 @@ class Forwarder:
                     return True
             self._streams.complete(stream)
         except OSError as error:
-            log.info("zone transfer from %s: %s", upstream.endpoint, error or "silence")
+            log.info("zone transfer from %s: %s", upstream, error or "silence")
             if begun:
                 self._streams.end(stream)
         return begun

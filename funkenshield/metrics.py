@@ -37,6 +37,7 @@ MEANINGS = {
     "bad_cookies": Meaning("counter", "Queries answered BADCOOKIE."),
     "dropped_short": Meaning("counter", "Datagrams without a whole header: dropped."),
     "dropped_responses": Meaning("counter", "Responses sent to a listener: dropped."),
+    "bad_proxied": Meaning("counter", "Datagrams and connections of front proxies, without a right header: dropped."),
     "dropped_ring_full": Meaning("counter", "Misses dropped because the control gear could not take them."),
     "refused": Meaning("counter", "Queries over the bound of open queries: REFUSED, or dropped."),
     "crowded": Meaning("counter", "Queries over the bound of one zone: REFUSED, or dropped, or answered stale."),
@@ -45,7 +46,10 @@ MEANINGS = {
     "replies_lost": Meaning("counter", "Answers that the kernel had no room for."),
     "failures": Meaning("counter", "Misses that no upstream answered: SERVFAIL."),
     "rescued": Meaning("counter", "Refreshes that failed, and left the answer that there was."),
-    "retried": Meaning("counter", "Queries sent to an upstream once more."),
+    "busy": Meaning("counter", "Queries whose upstreams all had as many open as they may: REFUSED, or dropped."),
+    "hedged": Meaning("counter", "Queries sent to a second upstream because the first was slower than usual."),
+    "suspected": Meaning("counter", "Responses not believed, for forged ones came too, and asked for again over TCP."),
+    "retried": Meaning("counter", "Queries sent to an upstream once more, hedged ones included."),
     "truncated": Meaning("counter", "Responses that came truncated and were asked for again over TCP."),
     "open": Meaning("gauge", "Clients that wait for an upstream."),
     "entries": Meaning("gauge", "Answers in the cache."),
@@ -65,12 +69,19 @@ MEANINGS = {
     "uptime": Meaning("gauge", "Seconds since the start."),
 }
 UPSTREAM_MEANINGS = {
-    "sent": Meaning("counter", "Queries sent over UDP."),
+    "open": Meaning("gauge", "Queries that wait for it."),
+    "sent": Meaning("counter", "Queries sent to it."),
     "answered": Meaning("counter", "Responses that matched an open query."),
     "timeouts": Meaning("counter", "Queries that were not answered in time."),
     "mismatched": Meaning("counter", "Datagrams that matched no open query: late, foreign or forged."),
     "errors": Meaning("counter", "Errors of the network."),
+    "hedged": Meaning("counter", "Queries for which another was asked too, because it was slower than usual."),
     "latency_sum": Meaning("counter", "Seconds that the answered queries took, summed."),
+}
+UPSTREAM_LABELLED = {
+    "in_service": ("state", Meaning("gauge", "1, with its state: up, recovering, down, and whether that is forced.")),
+    "responses": ("rcode", Meaning("counter", "Responses by RCODE.")),
+    "latency_seconds": ("quantile", Meaning("gauge", "Latency of the last ten to twenty seconds.")),
 }
 LATENCY = "From a miss's arrival to its answer, in seconds."
 LATENCY_BOUNDS = [2 ** (k + 1) * 1e-6 for k in range(23)]  # what the compiled part's buckets end at
@@ -94,6 +105,15 @@ def documentation() -> str:
         "| name | kind | meaning |",
         "|---|---|---|",
         *(f"| `upstream_{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in UPSTREAM_MEANINGS.items()),
+        "",
+        "And with one label more:",
+        "",
+        "| name | label | kind | meaning |",
+        "|---|---|---|---|",
+        *(
+            f"| `upstream_{name}` | `{label}` | {meaning.kind} | {meaning.text} |"
+            for name, (label, meaning) in UPSTREAM_LABELLED.items()
+        ),
     ]
     return "\n".join([*lines, ""])
 
@@ -122,12 +142,28 @@ def _family(name: str, meaning: Meaning, labels: list[str]) -> CounterMetricFami
     return kind(name, meaning.text, labels=labels)
 
 
-def _upstream_families(upstreams: dict[str, dict[str, float]]) -> Iterator[Metric]:
+def _upstream_families(upstreams: dict[str, dict[str, Any]]) -> Iterator[Metric]:
     for name, meaning in UPSTREAM_MEANINGS.items():
         family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream"])
         for endpoint, counters in upstreams.items():
             family.add_metric([endpoint], counters[name])
         yield family
+    for name, (label, meaning) in UPSTREAM_LABELLED.items():
+        family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream", label])
+        for endpoint, counters in upstreams.items():
+            for value, number in _labelled(name, counters):
+                family.add_metric([endpoint, value], number)
+        yield family
+
+
+def _labelled(name: str, counters: dict[str, Any]) -> Iterable[tuple[str, float]]:
+    """Return pairs of a label's value and a number."""
+    match name:
+        case "in_service":
+            return [(counters["state"], float(not counters["state"].startswith("down")))]
+        case "responses":
+            return [(rcode, count) for rcode, count in counters["rcodes"].items()]
+    return [(f"0.{share[1:]}", seconds) for share, seconds in counters["latency"].items()]
 
 
 def _latencies(counts: list[int], total: float) -> HistogramMetricFamily:

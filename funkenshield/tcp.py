@@ -1,7 +1,8 @@
 """Clients over TCP (RFC 7766): pipelined, answered in any order, bounded in every direction.
 
-It knows connections and framing. What a query gets is decided where UDP's is: `submit` leads there. A
-slow reader, a half-open or a silent client costs nothing but its own connection.
+It knows connections and framing, and the header of a front proxy before it. What a query gets is decided
+where UDP's is: `submit` leads there. A slow reader, a half-open or a silent client costs nothing but its
+own connection.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from ipaddress import ip_address
 from typing import cast
 
 from ._inflight import Inflight
+from ._proxied import told_by
 from .config import TcpSection
 
 SWEEP = 0.5  # seconds between two looks for idle connections
@@ -24,8 +26,8 @@ class TcpServer:
         self.dispatch = dispatch
         self.settings = settings
         self.connections: dict[int, Connection] = {}
-        self.by_client: Counter[str] = Counter()
-        self.accepted = self.refused = self.timed_out = 0
+        self.by_client: Counter[bytes] = Counter()
+        self.accepted = self.refused = self.timed_out = self.bad_proxied = 0
         self._next = 0
 
     def protocol(self) -> "Connection":
@@ -85,8 +87,8 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self._server = server
         self._number = number
-        self._client = ""
-        self._address = b""
+        self._peer = b""
+        self._address = b""  # the client's, once it is known whose connection this is
         self._buffer = bytearray()
         self._waiting = 0
         self._ended = False
@@ -95,37 +97,63 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or end it where there are too many."""
+        """Take the connection, or end it where there are too many; a front proxy has to say first whose it is."""
         server, settings = self._server, self._server.settings
         self._transport = transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         if peer is None:  # it is gone already
             transport.abort()
             return
-        self._client = str(peer[0])
-        self._address = ip_address(self._client).packed
-        if len(server.connections) >= settings.connections or server.by_client[self._client] >= settings.per_client:
-            server.refused += 1
-            transport.abort()
-            return
+        self._peer = ip_address(peer[0]).packed
+        if len(server.connections) >= settings.connections:
+            self._refuse()
+        elif server.inflight.reception.is_proxy(self._peer) or self._admit(self._peer):
+            server.connections[self._number] = self
+            transport.set_write_buffer_limits(high=settings.write_buffer)
+
+    def _admit(self, address: bytes) -> bool:
+        """Count the connection as this client's, or end it where he has too many."""
+        server = self._server
+        if server.by_client[address] >= server.settings.per_client:
+            self._refuse()
+            return False
         server.accepted += 1
-        server.connections[self._number] = self
-        server.by_client[self._client] += 1
-        transport.set_write_buffer_limits(high=settings.write_buffer)
+        server.by_client[address] += 1
+        self._address = address
+        return True
+
+    def _refuse(self) -> None:
+        self._server.refused += 1
+        self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; answers that still come for it go nowhere."""
         self.writable.set()
-        if self._server.connections.pop(self._number, None):
-            self._server.by_client[self._client] -= 1
-            if not self._server.by_client[self._client]:
-                del self._server.by_client[self._client]
+        self._server.connections.pop(self._number, None)
+        if self._address:
+            self._server.by_client[self._address] -= 1
+            if not self._server.by_client[self._address]:
+                del self._server.by_client[self._address]
 
     def data_received(self, data: bytes) -> None:
         """Take every whole query that has come."""
-        self._last = self._active()
         self._buffer += data
-        self._take_queries()
+        if self._address or self._take_header():
+            self._last = self._active()
+            self._take_queries()
+
+    def _take_header(self) -> bool:
+        """Take a front proxy's header; False: it is not whole yet, or the connection ends for it."""
+        try:
+            length, address = told_by(bytes(self._buffer))
+        except ValueError:
+            self._server.bad_proxied += 1
+            self.abort()
+            return False
+        if not length or not self._admit(address or self._peer):
+            return False
+        del self._buffer[:length]
+        return True
 
     def _take_queries(self) -> None:
         """Submit what is whole, as long as neither too many wait nor too much is unread."""
@@ -189,7 +217,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the connection until what was asked is answered (RFC 7766 6.2.3)."""
         self._ended = True
-        return self._waiting > 0 or self._has_query()
+        return self._address != b"" and (self._waiting > 0 or self._has_query())
 
     def is_idle(self, before: float) -> bool:
         """Tell whether nothing moved since `before`, and nothing is being waited for."""

@@ -1,7 +1,7 @@
-"""The nameservers behind the shield: their sockets, their connections, and which one is asked next.
+"""The nameservers behind the shield: how each is reached, how it does, and whether it is asked.
 
-It knows how an upstream is reached and how it has been doing. Which queries go there, and what becomes
-of them when it fails, is the forwarder's business.
+It opens sockets, lets ports turn over, has health judged, and says what it knows to the compiled part, which
+chooses. Which queries go where, and what becomes of them, is the forwarder's business.
 """
 
 import asyncio
@@ -9,59 +9,109 @@ import contextlib
 import logging
 import secrets
 import socket
-import struct
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import dns.rcode
 
 from ._answer import is_response_to
 from ._clock import Clock
+from ._proxied import header
 from ._sockets import Sockets
-from .config import UPSTREAMS_MAX, ForwardSection
+from ._upstreams import UpstreamTable
+from .config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, UpstreamSection
+from .connections import Connections
 from .fields import Endpoint
+from .health import Health, Signals, check_query, proves_well
 
 log = logging.getLogger(__name__)
 
 PORT_TRIES = 8
-SUSPECT_FIRST, SUSPECT_LONGEST = 1.0, 16.0  # seconds that an upstream which is silent is left alone
-CONNECTION_IDLE = 10.0  # seconds that a TCP connection is kept for the next query
-TRANSFER_IDLE = 30.0  # seconds between two messages of a transfer
-PIPELINE = 1024  # queries that wait on one connection
-UNSENT = 1 << 20  # octets that wait to be sent on one connection
+LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
+GROUPS_MAX = 4096
+RESPELLED_MAX = 8  # responses in a row that spell names in their own way: more, and it cannot do otherwise
+WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
+RECENT = 20  # responses that quantiles can be told from
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-class UpstreamError(OSError):
-    """An upstream cannot be reached, or went away."""
+class Group(NamedTuple):
+    """Upstreams of which one is asked, and how it is chosen."""
+
+    policy: str
+    members: tuple[Endpoint, ...]
 
 
 class Upstream:
-    """One nameserver: a pool of UDP sockets that turns over, and a few TCP connections."""
+    """One nameserver: a pool of UDP sockets that turns over, connections, and its health."""
 
-    def __init__(self, number: int, endpoint: Endpoint, sockets: Sockets, clock: Clock) -> None:
+    def __init__(self, number: int, endpoint: Endpoint, sockets: Sockets, table: UpstreamTable, clock: Clock) -> None:
         self.number = number
         self.endpoint = endpoint
-        self.suspect_until = 0.0
-        self._suspicion = 0.0
-        self._seen = (0, 0)
+        self.section = UpstreamSection(address=(endpoint,))
+        self.connections = Connections(endpoint, self.section)
+        self.health = Health(HealthSection(), "auto", clock.seconds())
+        self._settings = HealthSection()
+        self._hedge = self._respells = False
+        self._most = 1
         self._pool = sockets
+        self._table = table
         self._clock = clock
         self._sockets: deque[tuple[float, int]] = deque()
-        self._connections: list[Connection] = []
+        self._latencies = Latencies()
+        self._answered = 0
+        self._checking: set[asyncio.Task[None]] = set()
+
+    def __str__(self) -> str:
+        return f"{self.section.name} ({self.endpoint})" if self.section.name else str(self.endpoint)
+
+    def configure(
+        self, section: UpstreamSection, connections: Connections | None, health: HealthSection, forward: ForwardSection
+    ) -> None:
+        """Follow these from now on; what is known of it stays. New connections come with a new way to reach it."""
+        moved = section.source != self.section.source
+        self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.connections
+        if connections is not None:
+            self.connections.close()
+            self.connections = connections
+        self._say()
+        if moved:
+            self._retire_all()
+        self.turn_over(forward.sockets, forward.port_life)
+        self.health.configure(health, section.state, self._clock.seconds())
+        self.judge()
+
+    def _say(self) -> None:
+        """Say to the fast gear how it is asked."""
+        self._table.set_upstream(
+            self.number,
+            order=self.section.order,
+            weight=self.section.weight,
+            limit=self.section.open,
+            over_stream=self.section.transport != "udp",
+            random_case=self.section.random_case and not self._respells,
+            proxied=self.section.proxy_protocol,
+            seed=int.from_bytes(blake2b(str(self.endpoint).encode(), digest_size=8).digest()),
+        )
 
     # ---------------------------------------------------------------- sockets for the fast gear
 
     def turn_over(self, count: int, life: float) -> None:
         """Keep `count` sockets open, each on a random port (RFC 5452) and none longer than `life` seconds."""
+        if self.section.transport != "udp":
+            count = 0
         now = self._clock.seconds()
         while self._sockets and (self._sockets[0][0] + life <= now or len(self._sockets) > count):
             self._pool.retire(self._sockets.popleft()[1])
         while len(self._sockets) < count:
             try:
-                opened = open_udp(self.endpoint)
+                opened = self._open_udp()
                 self._sockets.append((now, self._pool.add(self.number, opened.fileno())))
                 opened.detach()
             except OSError as error:
-                log.warning("no socket to upstream %s: %s", self.endpoint, error.strerror or error)
+                log.warning("no socket to upstream %s: %s", self, error.strerror or error)
                 return
 
     def renew_one(self, count: int, life: float) -> None:
@@ -70,212 +120,122 @@ class Upstream:
             self._pool.retire(self._sockets.popleft()[1])
         self.turn_over(count, life)
 
-    def judge(self) -> None:
-        """Leave an upstream alone for a while if it was asked and said nothing since the last judgement."""
-        counters = self.counters()
-        answered, unanswered = counters["answered"], counters["timeouts"] + counters["errors"]
-        now = self._clock.seconds()
-        if answered > self._seen[0]:
-            if self._suspicion:
-                log.info("upstream %s answers again", self.endpoint)
-            self._suspicion = self.suspect_until = 0.0
-        elif unanswered > self._seen[1] and now >= self.suspect_until:
-            if not self._suspicion:
-                log.warning("upstream %s does not answer", self.endpoint)
-            self._suspicion = min(max(2 * self._suspicion, SUSPECT_FIRST), SUSPECT_LONGEST)
-            self.suspect_until = now + self._suspicion
-        self._seen = (answered, unanswered)
-
-    def counters(self) -> dict[str, int]:
-        """Return what happened over UDP, as numbers by name."""
-        return self._pool.counters(self.number)
-
-    def close(self) -> None:
-        """Retire all sockets and close all connections."""
+    def _retire_all(self) -> None:
         while self._sockets:
             self._pool.retire(self._sockets.popleft()[1])
-        for connection in list(self._connections):
-            connection.close()
+
+    def _open_udp(self) -> socket.socket:
+        return open_udp(self.endpoint, str(self.section.source or ""))
+
+    # ---------------------------------------------------------------- how it does
+
+    def judge(self) -> None:
+        """Take in what queries say of its health, begin a check where one is due, and say what follows from it."""
+        now, health = self._clock.seconds(), self.health
+        before = health.in_service
+        health.observe(Signals(*self._table.signals(self.number)), now)
+        if health.check_due(now):
+            checking = asyncio.get_running_loop().create_task(self._check())
+            self._checking.add(checking)
+            checking.add_done_callback(self._checking.discard)
+        self._tell(before)
+
+    def _tell(self, before: bool) -> None:
+        """Tell the fast gear, and whoever reads the log, whether it is asked."""
+        health = self.health
+        if health.in_service != before:
+            level = logging.INFO if health.in_service else logging.WARNING
+            log.log(
+                level, "upstream %s is %s: %s", self, "asked again" if health.in_service else "left alone", health.why
+            )
+        forced = self.section.state != "auto"
+        self._table.judge(
+            self.number,
+            in_service=health.in_service,
+            forced=forced,
+            share=health.share(self._clock.seconds()),
+            fall=0xFFFF if forced else self._settings.fall,
+            hedge_after=self._latencies.recent(QUANTILES["p95"]) if self._hedge else 0.0,
+        )
+
+    async def _check(self) -> None:
+        """Ask it something of our own."""
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.timeout):
+                response = await self.exchange(check_query(settings.name, settings.type))
+            well = proves_well(response, settings.rcodes)
+        except OSError:  # TimeoutError is one
+            well = False
+        before = self.health.in_service
+        self.health.checked(well, self._clock.seconds())
+        self._tell(before)
+
+    def keep_house(self) -> None:
+        """Let what is known grow old; called about once a second."""
+        counters = self._table.counters(self.number)
+        self._latencies.take(counters["latencies"], self._clock.seconds())
+        if counters["answered"] == self._answered:
+            self._table.fade(self.number)
+        self._answered = counters["answered"]
+        if self.section.random_case and not self._respells and self._table.respelled(self.number) >= RESPELLED_MAX:
+            log.warning("upstream %s spells names in its own way: random_case is off", self)
+            self._respells = True
+            self._say()
+
+    def counters(self) -> dict[str, Any]:
+        """Return how it does, by the names that `metrics` gives a meaning."""
+        counters = self._table.counters(self.number)
+        latencies = counters.pop("latencies")
+        rcodes = {_rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
+        return counters | {
+            "state": self.health.state,
+            "rcodes": rcodes,
+            "latency": {
+                name: self._latencies.recent(share) or quantile(latencies, share) for name, share in QUANTILES.items()
+            },
+        }
+
+    def close(self) -> None:
+        """Retire all sockets, close all connections, and check no more."""
+        self._retire_all()
+        self.connections.close()
+        for checking in self._checking:
+            checking.cancel()
 
     # ---------------------------------------------------------------- one query at a time
 
-    async def exchange_udp(self, query: bytes) -> bytes:
-        """Return the response to a query that no other shares, over a socket of its own; OSError where none comes.
+    def heading(self, client: bytes, *, datagram: bool) -> bytes:
+        """Return what goes before a query of a client with this address; b"" is the shield itself."""
+        if not self.section.proxy_protocol:
+            return b""
+        return header(client, 0, bytes(len(client)), 0, datagram=datagram) if client else LOCAL
 
-        A datagram that is no answer to it is ignored, as if it had not come.
+    async def exchange(self, query: bytes, client: bytes = b"", *, over_stream: bool = False) -> bytes:
+        """Return the response to a query that is not coalesced, nor tried elsewhere; OSError where none comes.
+
+        Over UDP, a datagram that is no answer to it is ignored, as if it had not come.
         """
+        if over_stream or self.section.transport != "udp":
+            return await self.connections.exchange(query, self._most, self.heading(client, datagram=False))
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
-        with open_udp(self.endpoint) as opened:
-            await loop.sock_sendall(opened, wire)
+        with self._open_udp() as opened:
+            await loop.sock_sendall(opened, self.heading(client, datagram=True) + wire)
             while True:
                 response = await loop.sock_recv(opened, 65535)
                 if response[:2] == wire[:2] and is_response_to(query, response):
                     return response
 
-    async def exchange_tcp(self, query: bytes, most: int) -> bytes:
-        """Return the response to a query over a kept connection, at most `most` of them; OSError where none comes."""
-        connection = min(self._connections, key=lambda kept: kept.waiting, default=None)
-        if connection is not None and (connection.waiting == 0 or len(self._connections) >= most):
-            try:
-                return await connection.exchange(query)
-            except UpstreamError:  # it may have been closed for idleness while our query was on its way
-                pass
-        return await self._connect().exchange(query)
 
-    def _connect(self) -> "Connection":
-        """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
-        connection = Connection(self._connections)
-        loop = asyncio.get_running_loop()
-        connecting = loop.create_task(
-            asyncio.wait_for(loop.create_connection(lambda: connection, *self.endpoint), CONNECTION_IDLE)
-        )
-        connecting.add_done_callback(connection.connected)
-        return connection
-
-    async def transfer(self, query: bytes, patience: float) -> AsyncIterator[bytes]:
-        """Yield the messages of a zone transfer (RFC 5936, 1995), over a connection of its own; OSError where it ends.
-
-        The first message must come within `patience` seconds.
-        """
-        async with asyncio.timeout(patience):
-            reader, writer = await asyncio.open_connection(*self.endpoint)
-        wire = secrets.token_bytes(2) + query[2:]
-        try:
-            writer.write(struct.pack("!H", len(wire)) + wire)
-            while True:
-                async with asyncio.timeout(patience):
-                    length = struct.unpack("!H", await reader.readexactly(2))[0]
-                    response = await reader.readexactly(length)
-                if response[:2] != wire[:2] or not is_response_to(query, response):
-                    raise UpstreamError("a message of another transfer")
-                yield response
-                patience = TRANSFER_IDLE
-        except asyncio.IncompleteReadError:
-            raise UpstreamError("the upstream ended the transfer") from None
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-
-class Connection(asyncio.Protocol):
-    """A TCP connection to an upstream: pipelined, answers in any order (RFC 7766), closed when idle."""
-
-    def __init__(self, siblings: list["Connection"]) -> None:
-        siblings.append(self)  # at once, so that their number is bounded
-        self._siblings = siblings
-        self._open: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
-        self._early = bytearray()
-        self._heard = 0
-        self._buffer = bytearray()
-        self._transport: asyncio.WriteTransport | None = None
-        self._idle: asyncio.TimerHandle | None = None
-        self._over = False
-
-    @property
-    def waiting(self) -> int:
-        """Return how many queries wait for an answer."""
-        return len(self._open)
-
-    async def exchange(self, query: bytes) -> bytes:
-        """Return the response to a query; UpstreamError where the connection ends before it."""
-        if self._over or (self._transport is not None and self._transport.is_closing()):
-            raise UpstreamError("the connection is closed")
-        if len(self._open) >= PIPELINE or self._unsent() > UNSENT:
-            raise UpstreamError("the upstream is too slow")
-        heard = self._heard
-        number = secrets.randbits(16)
-        while number in self._open:
-            number = secrets.randbits(16)
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._open[number] = (query, future)
-        framed = struct.pack("!HH", len(query), number) + query[2:]
-        if self._transport is None:
-            self._early += framed
-        else:
-            self._transport.write(framed)
-        try:
-            return await future
-        except asyncio.CancelledError:  # out of patience
-            if heard == self._heard:  # and nothing came for anybody: the next query deserves another connection
-                self.close()
-            raise
-        finally:
-            self._open.pop(number, None)
-            self._rest()
-
-    def connected(self, connecting: asyncio.Task[object]) -> None:
-        """Note that there is no connection, where there is none."""
-        if connecting.cancelled() or connecting.exception() is not None:
-            self._end("the upstream cannot be reached")
-
-    def _rest(self) -> None:
-        if self._idle:
-            self._idle.cancel()
-        if self._over:
-            return
-        self._idle = asyncio.get_running_loop().call_later(CONNECTION_IDLE, self._close_if_idle)
-
-    def _close_if_idle(self) -> None:
-        if not self._open:
-            self.close()
-
-    def _unsent(self) -> int:
-        """Return the octets that the upstream has not taken yet."""
-        return len(self._early) if self._transport is None else self._transport.get_write_buffer_size()
-
-    def close(self) -> None:
-        """End the connection; whoever waits gets UpstreamError."""
-        self._end("the connection was given up")
-        if self._transport:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send what was asked meanwhile."""
-        self._transport = cast(asyncio.WriteTransport, transport)
-        if self._over:
-            self._transport.abort()
-            return
-        self._transport.write(bytes(self._early))
-        self._early.clear()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the connections that can be used."""
-        self._end("the upstream closed the connection")
-
-    def _end(self, why: str) -> None:
-        if self._over:
-            return
-        self._over = True
-        self._siblings.remove(self)
-        if self._idle:
-            self._idle.cancel()
-        for _, future in self._open.values():
-            if not future.done():
-                future.set_exception(UpstreamError(why))
-
-    def data_received(self, data: bytes) -> None:
-        """Give each whole message to the query that it answers."""
-        self._buffer += data
-        while len(self._buffer) >= 2 and len(self._buffer) >= 2 + (self._buffer[0] << 8 | self._buffer[1]):
-            end = 2 + (self._buffer[0] << 8 | self._buffer[1])
-            response = bytes(self._buffer[2:end])
-            del self._buffer[:end]
-            self._heard += 1
-            query, future = self._open.get(int.from_bytes(response[:2]), (b"", None))
-            if future is not None and not future.done() and is_response_to(query, response):
-                future.set_result(response)
-
-
-def open_udp(endpoint: Endpoint) -> socket.socket:
+def open_udp(endpoint: Endpoint, source: str = "") -> socket.socket:
     """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         for _ in range(PORT_TRIES):
             with contextlib.suppress(OSError):
-                opened.bind(("", 1024 + secrets.randbelow(64512)))
+                opened.bind((source, 1024 + secrets.randbelow(64512)))
                 break
         opened.connect(endpoint)
     except OSError:
@@ -284,58 +244,136 @@ def open_udp(endpoint: Endpoint) -> socket.socket:
     return opened
 
 
-class Upstreams:
-    """All nameservers behind the shield, in groups, and whose turn it is."""
+class Latencies:
+    """How long an upstream takes, from histograms that only grow: of the last ten to twenty seconds."""
 
-    def __init__(self, sockets: Sockets, clock: Clock) -> None:
-        self._pool = sockets
-        self._clock = clock
-        self._settings = ForwardSection()
-        self._turn = 0
-        self._next_number = 0
-        self._next_renewal = 0.0
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._older: list[int] = []
+        self._old: list[int] = []
+        self._now: list[int] = []
+
+    def take(self, counts: list[int], now: float) -> None:
+        """Take in a histogram as it is now."""
+        self._now = counts
+        if not self._older or now >= self._since + WINDOW:
+            self._older, self._old, self._since = self._old or counts, counts, now
+
+    def recent(self, share: float) -> float:
+        """Return the seconds within which so large a share of the responses came, or 0 where there were too few."""
+        counts = [now - then for now, then in zip(self._now, self._older, strict=True)] if self._now else []
+        return quantile(counts, share) if sum(counts) >= RECENT else 0.0
+
+
+def quantile(counts: Sequence[int], share: float) -> float:
+    """Return where in a latency histogram so large a share lies below, in seconds; 0 where it is empty."""
+    wanted = share * sum(counts)
+    below = 0
+    for bucket, count in enumerate(counts):
+        if count and below + count >= wanted:
+            start, width = bucket_start(bucket), bucket_start(bucket + 1) - bucket_start(bucket)
+            return (start + width * (wanted - below) / count) / 1e9
+        below += count
+    return 0.0
+
+
+def bucket_start(bucket: int) -> int:
+    """Return the nanoseconds that a bucket begins at: there are four for each power of two."""
+    return (4 + bucket % 4) << (8 + bucket // 4)
+
+
+def _rcode_name(code: int) -> str:
+    return str(dns.rcode.to_text(dns.rcode.Rcode(code))) if code < 16 else "OTHER"
+
+
+class Upstreams:
+    """All nameservers behind the shield, in groups."""
+
+    def __init__(self, sockets: Sockets, table: UpstreamTable, clock: Clock) -> None:
         self.all: list[Upstream] = []
         self.groups: dict[int, list[Upstream]] = {}
+        self.pulse = 1.0  # seconds between two calls of `judge` that checks ask for
+        self._pool = sockets
+        self._table = table
+        self._clock = clock
+        self._settings = ForwardSection()
+        self._group_numbers: dict[str, int] = {}
+        self._next_group = 1
+        self._next_number = 0
+        self._next_renewal = 0.0
 
-    def configure(self, groups: Mapping[int, Sequence[Endpoint]], settings: ForwardSection) -> None:
-        """Ask these from now on; those that stay keep their sockets and counters."""
-        self._settings = settings
-        endpoints = [endpoint for group in groups.values() for endpoint in group]
+    def configure(self, groups: Mapping[str, Group], config: Config) -> dict[str, int]:
+        """Ask these from now on, and return the groups' numbers; that of the default group is 0.
+
+        Those that stay keep their number, sockets and counters. Raises ConfigError, and changes nothing, where one
+        cannot be reached as is said.
+        """
+        sections = {endpoint: config.section_of(endpoint) for group in groups.values() for endpoint in group.members}
         kept = {upstream.endpoint: upstream for upstream in self.all}
+        fresh = {
+            endpoint: Connections(endpoint, section)
+            for endpoint, section in sections.items()
+            if endpoint not in kept or kept[endpoint].section != section
+        }
         for endpoint, upstream in kept.items():
-            if endpoint not in endpoints:
+            if endpoint not in sections:
                 upstream.close()
-        taken = {upstream.number for endpoint, upstream in kept.items() if endpoint in endpoints}
+                self._table.judge(upstream.number, in_service=False, forced=True)
+        taken = {upstream.number for endpoint, upstream in kept.items() if endpoint in sections}
         free = (number % UPSTREAMS_MAX for number in range(self._next_number, self._next_number + UPSTREAMS_MAX))
         free = (number for number in free if number not in taken)
+        self._settings = config.forward
         self.all = []
-        for endpoint in dict.fromkeys(endpoints):
+        for endpoint, section in sections.items():
             if endpoint not in kept:
                 number = next(free)
                 self._next_number = number + 1  # one that was given back is used last: answers to it may still come
-                self._pool.forget(number)
-                kept[endpoint] = Upstream(number, endpoint, self._pool, self._clock)
+                self._table.forget(number)
+                kept[endpoint] = Upstream(number, endpoint, self._pool, self._table, self._clock)
             self.all.append(kept[endpoint])
-            kept[endpoint].turn_over(settings.sockets, settings.port_life)
-        self.groups = {number: [kept[endpoint] for endpoint in group] for number, group in groups.items()}
+            kept[endpoint].configure(section, fresh.get(endpoint), config.health_of(section), config.forward)
+        self.pulse = min([1.0, *(config.health_of(section).interval for section in sections.values())])
+        return self._number_groups(groups, kept)
 
-    def choose(self, group: int, but: int = -1) -> Upstream:
-        """Return whose turn it is in a group, passing over `but` and those that were silent where there are others."""
-        now = self._clock.seconds()
-        members = self.groups.get(group) or self.groups[0]  # a reload may have ended the group meanwhile
-        others = [upstream for upstream in members if upstream.number != but] or members
-        best = [upstream for upstream in others if upstream.suspect_until <= now] or others
-        self._turn += 1
-        return best[self._turn % len(best)]
+    def _number_groups(self, groups: Mapping[str, Group], known: Mapping[Endpoint, Upstream]) -> dict[str, int]:
+        """Give each group a number, the one it had if it had one: who still waits must not go to another group."""
+        before = self._group_numbers
+        numbers = {DEFAULT_GROUP: 0} | {name: before[name] for name in groups if name in before}
+        taken = set(numbers.values())
+        for name in groups.keys() - numbers.keys():
+            while self._next_group in taken:
+                self._next_group = self._next_group % (GROUPS_MAX - 1) + 1
+            taken.add(self._next_group)
+            numbers[name] = self._next_group
+        for name in before.keys() - groups.keys():
+            self._table.set_group(before[name], "order", ())
+        for name, group in groups.items():
+            self._table.set_group(numbers[name], group.policy, [known[each].number for each in group.members])
+        self.groups = {numbers[name]: [known[each] for each in group.members] for name, group in groups.items()}
+        self._group_numbers = numbers
+        return numbers
+
+    def choose(self, group: int, tried: Sequence[int] = ()) -> Upstream | None:
+        """Return whose turn it is in a group after those that were tried, or None."""
+        return self.numbered(self._table.next_of(group, tried))
+
+    def numbered(self, number: int) -> Upstream | None:
+        """Return an upstream by its number, or None where there is none any more."""
+        return next((upstream for upstream in self.all if upstream.number == number), None)
+
+    def judge(self) -> None:
+        """Judge who is asked; called once a `pulse`."""
+        for upstream in self.all:
+            upstream.judge()
 
     def keep_house(self) -> None:
-        """Turn ports over and judge who answers; called about once a second."""
+        """Turn ports over, and let what is known grow old; called about once a second."""
         now = self._clock.seconds()
         renew = now >= self._next_renewal
         if renew:
             self._next_renewal = now + self._settings.port_life / self._settings.sockets
         for upstream in self.all:
-            upstream.judge()
+            upstream.keep_house()
             if renew:
                 upstream.renew_one(self._settings.sockets, self._settings.port_life)
 

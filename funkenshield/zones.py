@@ -1,54 +1,72 @@
 """Zones with settings of their own: from the configuration to what the compiled part follows, by number.
 
-Zone 0 is everything that has no section of its own; its group of upstreams is group 0.
+Zone 0 is everything that has no section of its own; it asks the default group of upstreams.
 """
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 
 from ._zones import Zones
 from .config import DEFAULT_GROUP, Config, StaleSection, TtlSection, ZoneSection
-from .fields import Endpoint
 from .names import name_to_wire
+from .upstreams import Group
 
 
 class Assignment(NamedTuple):
     """What the zones' numbers stand for."""
 
-    groups: dict[int, tuple[Endpoint, ...]]  # of upstreams
     notifiers: dict[int, tuple[IPv4Network | IPv6Network, ...]]  # whose NOTIFY counts
     changed: list[bytes]  # names of zones that are new, or no more
 
 
-def assign(zones: Zones, config: Config) -> Assignment:
-    """Give each zone a number, and its policy; what is stored under `changed` is of another policy and must go."""
+def groups(config: Config) -> dict[str, Group]:
+    """Return the groups of upstreams: the default one, those that have a name, and those of zones with their own."""
+    named = dict.fromkeys([DEFAULT_GROUP, *(group.name for group in config.groups), *_chosen(config)])
+    made = {name: Group(config.policy_of(name), config.members(name)) for name in named}
+    for zone in config.zones:
+        if zone.upstreams is not None:
+            made[_own_group(zone)] = Group(config.forward.policy, zone.upstreams)
+    return made
+
+
+def _chosen(config: Config) -> list[str]:
+    return [zone.group for zone in config.zones if zone.group is not None]
+
+
+def _own_group(zone: ZoneSection) -> str:
+    return f"zone {zone.name}"  # no group of that name can be configured: a space is not allowed there
+
+
+def assign(zones: Zones, config: Config, numbers: Mapping[str, int]) -> Assignment:
+    """Give each zone a number, and its policy; `numbers` are those of the groups.
+
+    What is stored under `changed` is of another policy and must go.
+    """
     changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
-    made = Assignment({0: config.members(DEFAULT_GROUP)}, {0: config.notify}, changed)
+    made = Assignment({0: config.notify}, changed)
     zones.set_policy(
         0,
         cut=config.cache.nxdomain_cut,
         open=config.forward.open_zone,
-        upstreams=len(made.groups[0]),
         **_policy(config, config.ttl, config.stale),
     )
     for zone in config.zones:
         number = zones.number(name_to_wire(zone.name))
-        if zone.upstreams is not None or zone.group is not None:
-            made.groups[number] = config.upstreams_of(zone)
         if zone.notify is not None:
             made.notifiers[number] = zone.notify
-        _set_policy(zones, number, config, zone)
+        group = _own_group(zone) if zone.upstreams is not None else zone.group or DEFAULT_GROUP
+        _set_policy(zones, number, config, zone, numbers[group])
     return made
 
 
-def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection) -> None:
+def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection, group: int) -> None:
     zones.set_policy(
         number,
         cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
         open=zone.open or config.forward.open_zone,
         trust_nsec=zone.nsec == "trust",
-        group=number if zone.upstreams is not None or zone.group is not None else 0,
-        upstreams=len(config.upstreams_of(zone)),
+        group=group,
         **_policy(config, config.ttl_of(zone), config.stale_of(zone)),
     )
 

@@ -31,7 +31,7 @@ deadline = 0.5
 [ttl]
 failure = 1
 """
-TRIES = 2
+TRIES = 3
 serial = itertools.count()
 
 

@@ -29,6 +29,7 @@ from support.wires import ask_wire, record_wire, reply_wire
 
 TIMEOUT, DEADLINE = 0.2, 0.5  # seconds
 HASTY = f"""
+health.check = "off"
 [forward]
 timeout = {TIMEOUT}
 deadline = {DEADLINE}
@@ -36,7 +37,7 @@ port_life = 1000
 [ttl]
 failure = 1
 """
-TRIES = 2
+TRIES = 3
 OUR_PAYLOAD = 1232
 serial = itertools.count()
 transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])

@@ -12,11 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.edns import COOKIE, SUBNET, option, split_opt, subnet, with_opt
-from support.quick import answer, failure, payload_of, query
+from support.quick import answer, carried, failure, inflight_before_a_test, payload_of, query
 
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
-from funkenshield._inflight import Inflight
 
 MEMORY = 1 << 22
 PLAIN = query("www.example.com")
@@ -270,17 +269,17 @@ def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, tex
     clock = Clock()
     cache = Cache(MEMORY, clock)
     cache.zones.set_policy(0, stale="on-failure")
-    inflight = Inflight(cache, 16)
+    inflight = inflight_before_a_test(cache)
     assert cache.store(ask(HERE), reply(HERE, None))
     assert cache.store(ask(NEAR), reply(NEAR, b"text", 0, ttl=10))
     clock.advance(age)
     inflight.submit(1, bytes(4), ask(HERE))
-    for handle, *_ in inflight.take_carried():
+    for handle in carried(inflight):
         assert age == 10
         if fails:
-            inflight.fail(handle)
+            inflight.fail(handle, 0)
         else:
-            inflight.resolve(handle, reply(HERE, b"new", 0))
+            inflight.resolve(handle, 0, reply(HERE, b"new", 0))
     ((_, framed),) = inflight.outbox.take_streams()
     assert payload_of(PLAIN, split_opt(framed[2:])[0]) == text
 
@@ -290,12 +289,12 @@ def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, tex
 
 @pytest.mark.parametrize("octets", [16, 40, 41, 92, 93, 1000])
 def test_the_cookie_of_an_upstream_leaves_room_for_the_subnet(octets):
-    inflight = Inflight(Cache(MEMORY, Clock()), 16)
+    inflight = inflight_before_a_test(Cache(MEMORY, Clock()))
     client = Asker("2001:db8::1", 128)
     inflight.submit(1, bytes(4), ask(client, option(COOKIE, bytes(8))))
-    ((handle, *_),) = inflight.take_carried()
+    (handle,) = carried(inflight)
     cookie = option(COOKIE, pack("!B", 255) * octets)
-    assert inflight.resolve(handle, with_opt(answer(PLAIN, b"text"), cookie, subnet(*client, 128)))
+    assert inflight.resolve(handle, 0, with_opt(answer(PLAIN, b"text"), cookie, subnet(*client, 128)))
     ((_, framed),) = inflight.outbox.take_streams()
     plain, said = split_opt(framed[2:])
     assert payload_of(PLAIN, plain) == b"text"

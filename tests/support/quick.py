@@ -3,6 +3,8 @@
 import zlib
 from struct import pack, unpack_from
 
+from funkenshield._inflight import Inflight
+
 A, TXT = 1, 16
 RD, QR = 0x0100, 0x8000
 
@@ -63,3 +65,20 @@ def unseal(name, payload):
     version = unpack_from("!I", payload)[0]
     assert payload == sealed(name, version, len(payload) - 8), f"torn, or not of {name}"
     return version
+
+
+def inflight_before_a_test(cache, capacity=16):
+    """Return open queries whose one upstream, number 0, is the test: it takes what is carried, with one try."""
+    inflight = Inflight(cache, capacity)
+    inflight.upstreams.judge(0)
+    inflight.upstreams.set_group(0, "order", [0])
+    inflight.set_limits(tries=1)
+    return inflight
+
+
+def carried(inflight):
+    """Return the handles of the queries that upstream 0 is asked now."""
+    inflight.send()
+    taken = inflight.take_carried()
+    assert all(upstream == 0 for _, upstream, *_ in taken)
+    return [handle for handle, *_ in taken]

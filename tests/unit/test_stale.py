@@ -10,12 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.edns import EDE, option, split_opt, subnet, with_opt
-from support.quick import QR, RD, TXT, A, answer, failure, name_wire, payload_of, query
+from support.quick import (
+    QR,
+    RD,
+    TXT,
+    A,
+    answer,
+    carried,
+    failure,
+    inflight_before_a_test,
+    name_wire,
+    payload_of,
+    query,
+)
 from support.wires import record_wire
 
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
-from funkenshield._inflight import Inflight
 
 MEMORY = 1 << 22
 CNAME, SOA, AAAA = 5, 6, 28
@@ -163,7 +174,7 @@ class Shield:
 
     def __init__(self, asked=ASKED, *, age, ttl=100, **policy):
         self.cache, self.clock = made(stale_longest=1000, **policy)
-        self.inflight = Inflight(self.cache, 16)
+        self.inflight = inflight_before_a_test(self.cache)
         self.asked = asked
         assert self.cache.store(asked, self.answer(b"old", ttl=ttl))
         self.clock.advance(age)
@@ -184,7 +195,7 @@ class Shield:
 
     def carried(self):
         """Return the queries that wait for the upstream's answer since the last time."""
-        return [handle for handle, *_ in self.inflight.take_carried()]
+        return carried(self.inflight)
 
     def wait(self, seconds):
         self.clock.advance(seconds)
@@ -194,10 +205,10 @@ class Shield:
 
 STALE_ANSWER = [(30, b"old")]
 FAILURES = {
-    "silence": lambda shield, handle: shield.inflight.fail(handle),
+    "silence": lambda shield, handle: shield.inflight.fail(handle, 0),
     "the deadline": lambda shield, _: shield.clock.advance(DEADLINE + TURN) or shield.inflight.tick(),
-    "SERVFAIL": lambda shield, handle: shield.inflight.resolve(handle, failure(ASKED, SERVFAIL)),
-    "REFUSED": lambda shield, handle: shield.inflight.resolve(handle, failure(ASKED, REFUSED)),
+    "SERVFAIL": lambda shield, handle: shield.inflight.resolve(handle, 0, failure(ASKED, SERVFAIL)),
+    "REFUSED": lambda shield, handle: shield.inflight.resolve(handle, 0, failure(ASKED, REFUSED)),
 }
 
 
@@ -222,7 +233,7 @@ def test_a_failed_refresh_is_answered_with_what_is_stale_and_not_tried_again_for
 def test_what_is_let_expire_is_asked_for_at_once_whatever_failed_before():
     shield = Shield(age=100, stale="on-failure")
     shield.ask()
-    shield.inflight.fail(shield.carried()[0])
+    shield.inflight.fail(shield.carried()[0], 0)
     assert shield.heard() == shield.ask() == STALE_ANSWER
     shield.cache.purge(name_wire("example.com"), below=True, let_expire=True)
     assert shield.ask() == []
@@ -233,14 +244,14 @@ def test_beyond_its_time_nothing_is_served():
     shield = Shield(age=1099, stale="on-failure", client_timer=9)
     shield.ask()
     shield.clock.advance(1)
-    shield.inflight.fail(shield.carried()[0])
+    shield.inflight.fail(shield.carried()[0], 0)
     assert shield.heard() == [(0, b"")]
 
 
 def test_a_failure_that_was_noted_does_not_prolong_its_time():
     shield = Shield(age=1090, stale="on-failure")
     shield.ask()
-    shield.inflight.fail(shield.carried()[0])
+    shield.inflight.fail(shield.carried()[0], 0)
     assert shield.heard() == STALE_ANSWER
     shield.clock.advance(9)
     assert shield.ask() == STALE_ANSWER
@@ -255,7 +266,7 @@ def test_a_client_waits_so_long_and_the_answer_that_comes_later_is_kept(asked):
     assert shield.wait(0.1 + TURN) == STALE_ANSWER * 2
     assert shield.ask() == STALE_ANSWER, "nobody waits for what already takes too long"
     (handle,) = shield.carried()
-    assert shield.inflight.resolve(handle, shield.answer(b"new"))
+    assert shield.inflight.resolve(handle, 0, shield.answer(b"new"))
     assert shield.ask() == [(300, b"new")]
     assert shield.inflight.open_queries == 0
 

@@ -13,7 +13,7 @@ from funkenshield._clock import Clock
 from funkenshield._zones import Zones
 from funkenshield.config import Endpoint
 from funkenshield.errors import ConfigError
-from funkenshield.zones import assign
+from funkenshield.zones import assign, groups
 
 MEMORY = 1 << 22
 
@@ -142,8 +142,9 @@ recheck = 8.0
 AT_THE_TOP = {
     "shortest": 100, "longest": 86400, "negative": 77, "failure": 5, "keep_ttl": True, "payload": 1400,
     "shuffle": True, "prefetch": False, "stale": "immediate", "stale_longest": 1000, "stale_ttl": 11,
-    "client_timer": 0.5, "recheck": 7.0, "cut": True, "open": 50, "upstreams": 1,
+    "client_timer": 0.5, "recheck": 7.0, "cut": True, "open": 50,
 }  # fmt: skip
+DEFAULT = {"default": 0}
 OF_A_ZONE = {"trust_nsec": False, "group": 0}
 OF_ITS_OWN = {
     "shortest": 0,
@@ -153,7 +154,6 @@ OF_ITS_OWN = {
     "cut": False,
     "open": 20,
     "trust_nsec": True,
-    "upstreams": 2,
 }
 
 
@@ -180,17 +180,17 @@ def load(tmp_path):
 
 def test_a_zone_has_what_its_section_says_and_else_what_the_top_says(load):
     zones = Recorder()
-    made = assign(zones, load(FULL))
+    made = assign(zones, load(FULL), {"default": 0, "zone a.example.com.": 7})
     outer, inner = (zones.number(name_wire(name)) for name in ("example.com", "a.example.com"))
     assert zones.policies == {
         0: AT_THE_TOP,
         outer: AT_THE_TOP | OF_A_ZONE,
-        inner: AT_THE_TOP | OF_ITS_OWN | {"group": inner},
+        inner: AT_THE_TOP | OF_ITS_OWN | {"group": 7},
     }
     assert [zones.number(name) for name in wires("www.example.com", "a.example.com", "com")] == [outer, inner, 0]
-    assert made.groups == {
-        0: (Endpoint("127.0.0.1", 53),),
-        inner: (Endpoint("127.0.0.2", 53), Endpoint("::1", 54)),
+    assert groups(load(FULL)) == {
+        "default": ("round-robin", (Endpoint("127.0.0.1", 53),)),
+        "zone a.example.com.": ("round-robin", (Endpoint("127.0.0.2", 53), Endpoint("::1", 54))),
     }
     assert made.notifiers == {0: (ip_network("192.0.2.0/24"), ip_network("::1")), inner: ()}
     assert made.changed == sorted(wires("example.com", "a.example.com"))
@@ -198,26 +198,25 @@ def test_a_zone_has_what_its_section_says_and_else_what_the_top_says(load):
 
 def test_a_zone_without_a_word_is_as_the_top_without_a_word(load):
     zones = Recorder()
-    assign(zones, load('[[zones]]\nname = "test"'))
+    assign(zones, load('[[zones]]\nname = "test"'), DEFAULT)
     assert zones.policies[zones.number(name_wire("test"))] == zones.policies[0] | OF_A_ZONE
     assert zones.policies[0]["stale"] == "on-failure"
 
 
 def test_a_new_configuration_tells_which_zones_changed(load):
     zones = Zones()
-    assign(zones, load(FULL))
+    assign(zones, load(FULL), {"default": 0, "zone a.example.com.": 7})
     kept = zones.number(name_wire("a.example.com"))
-    made = assign(zones, load('[[zones]]\nname = "a.example.com"\n[[zones]]\nname = "test"'))
+    made = assign(zones, load('[[zones]]\nname = "a.example.com"\n[[zones]]\nname = "test"'), DEFAULT)
     assert made.changed == sorted(wires("example.com", "test"))
     assert zones.number(name_wire("a.example.com")) == kept != zones.number(name_wire("test"))
-    assert made.groups == {0: config.Config().members("default")}, "its own upstreams are gone"
-    assert assign(zones, load('[[zones]]\nname = "test"\n[[zones]]\nname = "A.example.com."')).changed == []
+    assert assign(zones, load('[[zones]]\nname = "test"\n[[zones]]\nname = "A.example.com."'), DEFAULT).changed == []
 
 
 def test_answers_are_held_and_served_as_their_zone_says(load):
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    assign(cache.zones, load(FULL))
+    assign(cache.zones, load(FULL), {"default": 0, "zone a.example.com.": 7})
     asked = [query(name) for name in ("test", "www.example.com", "a.example.com")]
     for each in asked:
         assert cache.store(each, answer(each, b"text", ttl=50))
@@ -280,5 +279,5 @@ def test_each_mistake_is_told_with_its_table_and_key(text, lines, load, tmp_path
 
 
 def test_as_many_zones_as_may_be_configured_fit(load):
-    made = assign(Zones(), load("\n".join(f'[[zones]]\nname = "n{number}"' for number in range(4000))))
+    made = assign(Zones(), load("\n".join(f'[[zones]]\nname = "n{number}"' for number in range(4000))), DEFAULT)
     assert len(made.changed) == 4000

@@ -1,0 +1,105 @@
+"""Upstreams as the fast gear sees them: who is well, how busy, how fast, and which one is asked next."""
+
+cimport cython
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from ._random cimport Randomness
+
+cdef enum:
+    UPSTREAMS_MAX = 256
+    GROUPS_MAX = 4096
+    MEMBERS_MAX = 64               # upstreams in a group
+    TRIES_MAX = 4
+    WHOLE = 256                    # the share of an upstream that is well
+    RCODES = 17                    # those of the header, and one for all others
+    LATENCIES = 96                 # buckets: four for each power of two, from 1 us to 17 s
+
+cdef enum:                         # instead of an upstream's number
+    NOBODY_UP = -1                 # the group has no upstream that may be asked
+    ALL_BUSY = -2                  # each has as many open queries as it may have
+
+cdef enum Standing:
+    IN_SERVICE
+    LEFT_ALONE                     # asked where no other can be
+    FORCED_OUT                     # never asked
+
+cdef enum Policy:
+    ROUND_ROBIN
+    ORDER                          # the lowest order
+    LEAST_OPEN                     # the fewest open queries, for its weight
+    RANDOM                         # by weight
+    LATENCY                        # the faster of two that are drawn (Mitzenmacher 2001)
+    HASH                           # the same for a name, with bounded load (Mirrokni et al., SODA 2018)
+
+cdef struct Upstream:
+    # what the control gear says
+    uint8_t standing
+    uint8_t over_stream            # asked over connections, not by datagrams
+    uint8_t random_case            # names are spelled at random (0x20)
+    uint8_t proxied                # told whose query it is
+    uint16_t share                 # of WHOLE: what a recovering one gets
+    uint16_t fall                  # unanswered queries in a row with which it is left alone
+    uint16_t order, weight
+    uint32_t limit                 # open queries
+    uint64_t seed                  # of its places in a consistent hash
+    uint64_t hedge_after           # another is asked too after this, nanoseconds; 0: never
+    # how it does
+    uint32_t open
+    uint32_t silent                # unanswered in a row
+    uint64_t silent_since          # when the last of those was counted, nanoseconds
+    uint64_t mean, deviation       # of its latency, nanoseconds (RFC 6298); 0: not known
+    uint32_t respelled             # responses in a row that spell their name in their own way
+    uint64_t sent, answered, timeouts, mismatched, errors, hedged
+    uint64_t latency               # of the answered, summed, nanoseconds
+    uint64_t[RCODES] rcodes
+    uint64_t[LATENCIES] latencies
+
+cdef struct Group:
+    uint8_t policy
+    uint8_t count
+    int16_t[MEMBERS_MAX] members
+    uint32_t turn
+
+cdef struct Tried:                 # whom a query was sent to, in turn
+    uint16_t count
+    int16_t[TRIES_MAX] upstreams
+
+
+cdef inline void note_try(Tried* tried, int32_t upstream) noexcept nogil:
+    """Note one more try. Caller must ensure that there were fewer than TRIES_MAX."""
+    tried.upstreams[tried.count] = <int16_t> upstream
+    tried.count += 1
+
+
+cdef inline bint was_tried(const Tried* tried, int32_t upstream) noexcept nogil:
+    cdef uint16_t k
+    for k in range(tried.count):
+        if tried.upstreams[k] == upstream:
+            return True
+    return False
+
+
+cdef inline uint64_t usual_wait(const Upstream* upstream, uint64_t least, uint64_t most) noexcept nogil:
+    """Return how long an upstream's silence is no news, nanoseconds: longer, the longer it has been silent."""
+    cdef uint64_t usual = (upstream.mean + 4 * upstream.deviation) << min(upstream.silent, 8)
+    return max(least, min(usual, most)) if upstream.mean else most
+
+
+@cython.final
+cdef class UpstreamTable:
+    cdef:
+        Upstream* all
+        Group* groups
+        Randomness randomness
+
+    cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil
+    cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil
+    cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint typical) noexcept nogil
+    cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
+    cdef uint8_t _rank(self, int32_t upstream, const Tried* tried) noexcept nogil
+    cdef int32_t _elect(self, Group* group, const int16_t* candidates, uint32_t count,
+                        const uint8_t* name) noexcept nogil
+    cdef int32_t _by_weight(self, const int16_t* candidates, uint32_t count) noexcept nogil
+    cdef int32_t _by_latency(self, const int16_t* candidates, uint32_t count) noexcept nogil
+    cdef int32_t _by_name(self, const int16_t* candidates, uint32_t count, const uint8_t* name) noexcept nogil
+    cdef Upstream* _known(self, int32_t upstream) except NULL

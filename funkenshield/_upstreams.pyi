@@ -1,0 +1,38 @@
+from collections.abc import Sequence
+from typing import Any, final
+
+POLICIES: dict[str, int]
+
+@final
+class UpstreamTable:
+    def __new__(cls) -> UpstreamTable: ...
+    def forget(self, upstream: int) -> None: ...
+    def set_upstream(
+        self,
+        upstream: int,
+        *,
+        order: int = 1,
+        weight: int = 1,
+        limit: int = 0xFFFFFFFF,
+        over_stream: bool = False,
+        random_case: bool = False,
+        proxied: bool = False,
+        seed: int = 0,
+    ) -> None: ...
+    def judge(
+        self,
+        upstream: int,
+        *,
+        in_service: bool = True,
+        forced: bool = False,
+        share: float = 1.0,
+        fall: int = 0xFFFF,
+        hedge_after: float = 0.0,
+    ) -> None: ...
+    def respelled(self, upstream: int) -> int: ...
+    def signals(self, upstream: int) -> tuple[int, int, int, int]: ...
+    def fade(self, upstream: int) -> None: ...
+    def set_group(self, group: int, policy: str, members: Sequence[int]) -> None: ...
+    def next_of(self, group: int, tried: Sequence[int] = (), name: bytes = b"\0") -> int: ...
+    def note(self, upstream: int, seconds: float, rcode: int) -> None: ...
+    def counters(self, upstream: int) -> dict[str, Any]: ...
