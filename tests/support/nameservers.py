@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,12 +143,51 @@ zone "{zone}" {{ type primary; file "{folder}/{zone}"; }};
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Nameserver:
-    """A real nameserver that answers for the test zones."""
+    """A real nameserver that answers for its zones; it may be signalled, killed, and started again where it was."""
 
     name: str
     address: Address
+    zones: Sequence[str]
+    command: Sequence[str | Path]
+    log: Path
+
+    def start(self):
+        """Start it, and wait until it answers."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + READY_WITHIN
+        while not self._answers():
+            assert self._process.poll() is None, f"exited {self._process.returncode}\n{self._said()}"
+            assert time.monotonic() < deadline, f"no answer in time\n{self._said()}"
+            time.sleep(0.02)
+
+    def signal(self, number):
+        """Send a signal to all its processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def kill(self):
+        """Kill all its processes without a warning."""
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def end(self):
+        """Terminate it, and kill what is left of its session."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        self.kill()
+
+    def _answers(self):
+        with contextlib.suppress(OSError):
+            return all(ask(zone, "SOA", server=self, timeout=0.2).answer for zone in self.zones)
+
+    def _said(self):
+        return self.log.read_text(errors="replace")
 
 
 def program(name):
@@ -162,7 +201,6 @@ def program(name):
 @contextlib.contextmanager
 def _run(name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST) -> Iterator[Nameserver]:
     """Run one nameserver with these master files, by the names of their zones, until the context is left."""
-    path = program(name)
     address = Address("127.0.0.1", free_port())
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as temporary:
         folder = Path(temporary)
@@ -170,40 +208,13 @@ def _run(name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST) 
             (folder / zone).write_text(text)
         stanzas = "".join(stanza.format(folder=folder, zone=zone) for zone in zones)
         (folder / "conf").write_text(config.format(folder=folder, address=address, zones=stanzas))
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [path, *options, folder / "conf"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = program(name), *options, folder / "conf"
+        running = Nameserver(name, address, [*zones], command, folder / "log")
         try:
-            _wait_until_it_answers(process, address, zones, folder / "log")
-            yield Nameserver(name, address)
+            running.start()
+            yield running
         finally:
-            _end(process)
-
-
-def _wait_until_it_answers(process, address, zones, log):
-    deadline = time.monotonic() + READY_WITHIN
-    while True:
-        with contextlib.suppress(OSError):
-            if all(ask(zone, "SOA", server=address, timeout=0.2).answer for zone in zones):
-                return
-        assert process.poll() is None, f"exited {process.returncode}\n{log.read_text(errors='replace')}"
-        assert time.monotonic() < deadline, f"no answer in time\n{log.read_text(errors='replace')}"
-        time.sleep(0.02)
-
-
-def _end(process):
-    """Terminate the process, and kill what is left of its session."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+            running.end()
 
 
 nsd = partial(_run, "nsd", ("-d", "-c"), NSD, NSD_ZONE)

@@ -85,7 +85,7 @@ class Shield:
 
 @contextlib.contextmanager
 def run_shield(upstreams, *, listen=(), workers=1, toml="") -> Iterator[Shield]:
-    """Run the daemon in front of `upstreams`, each an Address or something that has one.
+    """Run the daemon in front of `upstreams`, each an Address or something that has one; none: `toml` names them.
 
     `listen` holds (host, port) pairs, by default one free port of 127.0.0.1; `toml` is more configuration,
     beginning at the top level. Leaving asserts a clean exit, unless an exception is on its way already.
@@ -94,10 +94,11 @@ def run_shield(upstreams, *, listen=(), workers=1, toml="") -> Iterator[Shield]:
     with tempfile.TemporaryDirectory(prefix="funkenshield-") as name:
         folder = Path(name)
         config = folder / "funkenshield.toml"
+        named = [str(address_of(upstream)) for upstream in upstreams]
         config.write_text(
             f"listen = {json.dumps([str(address) for address in addresses])}\n"
-            f"upstreams = {json.dumps([str(address_of(upstream)) for upstream in upstreams])}\n"
-            f"workers = {workers}\n{toml}\n"
+            + (f"upstreams = {json.dumps(named)}\n" if named else "")
+            + f"workers = {workers}\n{toml}\n"
         )
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(

@@ -1,0 +1,148 @@
+"""Know how to stand the real shield before upstreams that misbehave on purpose, and how to look at what it did.
+
+What an upstream does is a script (`support.upstream`); what the shield should make of it is for the tests.
+"""
+
+import contextlib
+import itertools
+import json
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from support import quick
+from support.client import address_of
+from support.control import stats
+from support.pipeline import ask_all
+from support.process import run_shield
+from support.upstream import Delayed, ScriptedUpstream
+from support.wires import record_wire, reply_wire
+
+NOERROR, SERVFAIL, REFUSED = 0, 2, 5
+TIMEOUT, DEADLINE = 0.3, 1.5  # seconds
+HASTY = {"timeout": TIMEOUT, "deadline": DEADLINE}
+_serial = itertools.count()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An upstream, or the script of one, and what the configuration says of it."""
+
+    server: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def placed(server, **options):
+    """Return an upstream, or the script of one, with options of its own."""
+    return Placed(server, options)
+
+
+@contextlib.contextmanager
+def behind(*servers, forward=HASTY, **options):
+    """Run a shield in front of these upstreams; yield it, and them: those that are scripts run as long.
+
+    The options are those of the top of the file, tables as dicts.
+    """
+    with contextlib.ExitStack() as stack:
+        running, tables = [], []
+        for one in servers:
+            which = one if isinstance(one, Placed) else placed(one)
+            server = which.server
+            running.append(stack.enter_context(ScriptedUpstream(server)) if callable(server) else server)
+            tables.append({"address": str(address_of(running[-1])), **which.options})
+        shield = stack.enter_context(run_shield([], toml=toml(upstreams=tables, forward=forward, **options)))
+        yield shield, *running
+
+
+def toml(**options):
+    """Return options as lines of TOML."""
+    return "\n".join(f"{key} = {_value(value)}" for key, value in options.items())
+
+
+def _value(value):
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(_value, value)) + "]"
+        case _:
+            return json.dumps(value)
+
+
+# ------------------------------------------------------------ what upstreams do
+
+
+def silent(query):
+    """Say nothing."""
+    return
+
+
+def numbered(number, ttl=300):
+    """Return a script that answers everything with 192.0.2.`number`."""
+    return lambda query: reply_wire(query, record_wire(quick.A, bytes([192, 0, 2, number]), ttl))
+
+
+def failing(rcode):
+    """Return a script that answers everything with an rcode and nothing else."""
+    return lambda query: reply_wire(query, counts=(0, 0, 0), flags=0x8000 | rcode)
+
+
+def after(seconds, script):
+    """Return a script that does the same, later."""
+    return lambda query: Delayed(seconds, script(query))
+
+
+good = numbered(1)
+
+
+# ------------------------------------------------------------ what clients do
+
+
+def names(count):
+    """Return so many names that nobody has asked for."""
+    return [f"name{next(_serial)}.test." for _ in range(count)]
+
+
+def ask_each(shield, asked, tcp=False):
+    """Ask for the address of each name, 32 at a time, and return what came, in the order of the names."""
+    return ask_all(shield, [quick.query(name, quick.A) for name in asked], tcp=tcp)
+
+
+def asked_of(upstream):
+    """Return how often each name was asked of a scripted upstream, in lower case."""
+    return Counter(query.name.to_text().lower() for query in list(upstream.received))
+
+
+def rcodes(replies):
+    """Return how often each rcode came."""
+    return Counter(reply[3] & 15 for reply in replies)
+
+
+def answerers(replies):
+    """Return how often each of the `numbered` answered."""
+    return Counter(reply[-1] for reply in replies if reply[7])
+
+
+def at_once(count, work):
+    """Return what `work` returned for 0 ... count - 1, all of them at the same time."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+# ------------------------------------------------------------ what the shield tells
+
+
+def counters(shield, upstream):
+    """Return what the shield has counted of one upstream."""
+    return stats(shield)["upstreams"][str(address_of(upstream))]
+
+
+def until(condition, within=5.0):
+    """Wait until `condition()` is true, and return it; AssertionError after `within` seconds."""
+    end = time.monotonic() + within
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not true within {within} s"
+        time.sleep(0.02)
+    return found

@@ -1,0 +1,251 @@
+"""Know that an upstream which says nothing, too late, or "no", costs no client its answer while another is well.
+
+Where none is well, every client is told so in time, and once.
+"""
+
+import itertools
+import socket
+import time
+
+import dns.message
+import pytest
+from support.relay import RecordingRelay
+from support.upstream import Delayed, ScriptedUpstream
+from support.wires import ask_wire
+
+from faults.stage import (
+    DEADLINE,
+    HASTY,
+    NOERROR,
+    REFUSED,
+    SERVFAIL,
+    TIMEOUT,
+    after,
+    answerers,
+    ask_each,
+    asked_of,
+    at_once,
+    behind,
+    counters,
+    failing,
+    good,
+    names,
+    numbered,
+    rcodes,
+    silent,
+    until,
+)
+
+PATIENT = {"timeout": 1.0, "patience": 0.5, "deadline": 3.0}
+transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+
+
+# ------------------------------------------------------------ silence
+
+
+@transports
+def test_when_all_are_silent_every_client_is_told_so_within_the_deadline(tcp):
+    with behind(silent, silent, forward={**HASTY, "tries": 2}) as (shield, *upstreams):
+        asked = names(20)
+        start = time.monotonic()
+        assert rcodes(ask_each(shield, asked, tcp)) == {SERVFAIL: 20}
+        assert TIMEOUT < time.monotonic() - start < DEADLINE + 1.0
+        assert sum(map(len, (upstream.received for upstream in upstreams))) == 40
+        for upstream in upstreams:
+            assert asked_of(upstream) == dict.fromkeys(asked, 1)
+
+
+@transports
+def test_one_of_two_is_silent_and_nobody_fails(tcp):
+    with behind(silent, good) as (shield, mute, well):
+        asked = names(200)
+        assert rcodes(ask_each(shield, asked, tcp)) == {NOERROR: 200}
+        assert asked_of(well) == dict.fromkeys(asked, 1)
+        assert max(asked_of(mute).values()) == 1
+        until(lambda: counters(shield, mute)["state"] != counters(shield, well)["state"])
+        before = len(mute.received)
+        assert rcodes(ask_each(shield, names(100), tcp)) == {NOERROR: 100}
+        assert len(mute.received) - before < 20  # checks, and no more
+
+
+def test_silent_for_a_while_and_back():
+    with behind(good, good, health={"interval": 0.1, "slow_start": 0}) as (shield, first, second):
+        assert rcodes(ask_each(shield, names(20))) == {NOERROR: 20}
+        first.handle = silent
+        assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
+        until(lambda: counters(shield, first)["state"] != counters(shield, second)["state"])
+        first.handle = good
+        until(lambda: counters(shield, first)["state"] == counters(shield, second)["state"])
+        back = names(100)
+        assert rcodes(ask_each(shield, back)) == {NOERROR: 100}
+        assert sum(asked_of(first)[name] for name in back) == pytest.approx(50, abs=15)
+        assert sum(asked_of(first)[name] + asked_of(second)[name] for name in back) == 100
+
+
+# ------------------------------------------------------------ delay
+
+
+def test_who_is_slow_but_within_patience_is_not_doubted():
+    with behind(after(0.1, numbered(1)), after(0.1, numbered(2)), forward=PATIENT) as (shield, *slow):
+        asked = names(60)
+        assert rcodes(ask_each(shield, asked)) == {NOERROR: 60}
+        assert asked_of(slow[0]) + asked_of(slow[1]) == dict.fromkeys(asked, 1)
+        assert [counters(shield, each)["timeouts"] for each in slow] == [0, 0]
+
+
+def test_who_is_slower_than_patience_is_overtaken_and_his_late_answer_is_nobodys():
+    forward = {"timeout": 0.2, "patience": 0.1, "deadline": 3.0, "policy": "order", "mismatches": 0}
+    with behind(after(1.0, numbered(66)), numbered(1), forward=forward, health={"fall": 100}) as (shield, slow, quick):
+        asked = names(5)
+        start = time.monotonic()
+        replies = ask_each(shield, asked)
+        assert time.monotonic() - start < 0.9
+        assert answerers(replies) == answerers(ask_each(shield, asked)) == {1: 5}
+        until(lambda: counters(shield, slow)["mismatched"] == 5)
+        assert asked_of(slow) == asked_of(quick) == dict.fromkeys(asked, 1)
+        assert answerers(ask_each(shield, asked)) == {1: 5}
+
+
+def test_the_second_try_at_another_waits_as_long_as_is_usual_there():
+    """An upstream that always takes 0.2 s is not asked twice although patience is 0.05 s; silence is noticed soon."""
+    forward = {"timeout": 1.0, "patience": 0.05, "deadline": 3.0, "policy": "order"}
+    with behind(after(0.2, numbered(1)), numbered(2), forward=forward) as (shield, usual, other):
+        assert rcodes(ask_each(shield, names(40))) == {NOERROR: 40}
+        before = len(other.received)
+        assert answerers(ask_each(shield, names(40)))[1] > 35
+        assert len(other.received) - before < 5
+        usual.handle = silent
+        start = time.monotonic()
+        assert answerers(ask_each(shield, names(1))) == {2: 1}
+        assert time.monotonic() - start < 0.9
+
+
+def test_an_answer_after_the_deadline_reaches_nobody_and_is_counted():
+    forward = {"timeout": 0.2, "deadline": 0.4, "tries": 1}
+    with behind(after(0.7, numbered(66)), forward=forward) as (shield, late):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect(shield.address)
+            sock.settimeout(1.0)
+            (name,) = names(1)
+            start = time.monotonic()
+            sock.send(ask_wire(name, id=7))
+            reply = dns.message.from_wire(sock.recv(512))
+            assert (reply.id, reply.rcode()) == (7, SERVFAIL)
+            assert time.monotonic() - start < 0.65
+            until(lambda: counters(shield, late)["mismatched"] == 1)
+            late.handle = numbered(1)
+            assert answerers(ask_each(shield, names(10))) == {1: 10}
+            with pytest.raises(TimeoutError):
+                sock.recv(512)
+        assert len(late.received) == 11
+
+
+# ------------------------------------------------------------ loss
+
+
+class Lossy(RecordingRelay):
+    """A path that loses every n-th datagram, whichever way it goes."""
+
+    def __init__(self, target, every):
+        super().__init__(target)
+        self._every = every
+        self._datagrams = itertools.count(1)
+
+    def serve(self, query, send):
+        if self._arrives():
+            super().serve(query, lambda reply: self._arrives() and send(reply))
+
+    def _arrives(self):
+        return next(self._datagrams) % self._every > 0
+
+
+@pytest.mark.parametrize("every", [3, 7])
+def test_on_a_lossy_path_what_is_lost_is_asked_again(every):
+    with (
+        ScriptedUpstream(good) as first,
+        ScriptedUpstream(good) as second,
+        Lossy(first, every) as path,
+        Lossy(second, every + 1) as other,
+        behind(path, other, forward={"timeout": 0.2, "patience": 0.05, "deadline": 4.0, "tries": 4}) as (shield, *_),
+    ):
+        assert rcodes(ask_each(shield, names(200))) == {NOERROR: 200}
+        assert len(path.received) + len(other.received) > 200
+
+
+def test_one_lossy_path_alone_needs_another_try():
+    forward = {"timeout": 0.1, "deadline": 4.0, "tries": 4}
+    with (
+        ScriptedUpstream(good) as upstream,
+        Lossy(upstream, 5) as path,
+        behind(path, forward=forward, health={"check": "off"}) as (shield, _),
+    ):
+        assert [rcodes(ask_each(shield, names(1))) for _ in range(30)] == [{NOERROR: 1}] * 30
+        assert counters(shield, path)["timeouts"] == len(path.received) - 30 > 0
+
+
+# ------------------------------------------------------------ refusals
+
+failures = pytest.mark.parametrize("rcode", [SERVFAIL, REFUSED], ids=["SERVFAIL", "REFUSED"])
+
+
+@transports
+@failures
+def test_what_one_refuses_the_next_is_asked(rcode, tcp):
+    with behind(failing(rcode), good, health={"least": 1000}) as (shield, bad, well):
+        asked = names(60)
+        assert rcodes(ask_each(shield, asked, tcp)) == {NOERROR: 60}
+        assert asked_of(well) == dict.fromkeys(asked, 1)
+        assert len(bad.received) == len(asked_of(bad)) == pytest.approx(30, abs=5)
+        if not tcp:
+            assert counters(shield, bad)["rcodes"][["SERVFAIL", "REFUSED"][rcode == REFUSED]] == len(bad.received)
+
+
+@failures
+def test_what_one_refuses_is_refused_where_nobody_else_is_to_be_asked(rcode):
+    forward = {**HASTY, "try_next": []}
+    with behind(failing(rcode), good, forward=forward, health={"least": 1000}) as (shield, bad, well):
+        asked = names(60)
+        assert rcodes(ask_each(shield, asked)) == {NOERROR: 30, rcode: 30}
+        assert asked_of(bad) + asked_of(well) == dict.fromkeys(asked, 1)
+
+
+@failures
+def test_when_all_refuse_the_client_gets_it_at_once(rcode):
+    with behind(failing(rcode), failing(rcode)) as (shield, *bad):
+        start = time.monotonic()
+        (name,) = names(1)
+        assert rcodes(ask_each(shield, [name])) == {rcode: 1}
+        assert time.monotonic() - start < TIMEOUT
+        assert [asked_of(each)[name] for each in bad] == [1, 1]
+
+
+def test_a_refusal_is_better_than_the_silence_that_follows():
+    with behind(failing(REFUSED), silent, forward={**HASTY, "policy": "order"}) as (shield, bad, mute):
+        (name,) = names(1)
+        assert rcodes(ask_each(shield, [name])) in ({REFUSED: 1}, {SERVFAIL: 1})
+        assert asked_of(bad)[name] >= 1
+        assert asked_of(mute)[name] >= 1
+
+
+def test_who_has_nothing_but_server_failures_is_left_alone():
+    with behind(failing(SERVFAIL), good, health={"least": 10, "check": "off"}) as (shield, bad, well):
+        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+        until(lambda: counters(shield, bad)["state"] != counters(shield, well)["state"])
+        before = len(bad.received)
+        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+        assert len(bad.received) - before <= 3
+
+
+def test_all_who_wait_for_one_name_get_one_answer_each_when_its_first_upstream_is_silent():
+    with behind(silent, good, forward={**HASTY, "policy": "order"}) as (shield, mute, well):
+        (name,) = names(1)
+        replies = at_once(20, lambda n: ask_each(shield, [name])[0])
+        assert answerers(replies) == {1: 20}
+        assert (asked_of(mute)[name], asked_of(well)[name]) == (1, 1)
+
+
+def test_a_delayed_upstream_that_is_alone_is_waited_for():
+    with behind(lambda query: Delayed(0.25, good(query)), forward=PATIENT) as (shield, slow):
+        asked = names(30)
+        assert rcodes(ask_each(shield, asked)) == {NOERROR: 30}
+        assert asked_of(slow) == dict.fromkeys(asked, 1)
