@@ -43,7 +43,7 @@ def placed(server, **options):
 def behind(*servers, forward=HASTY, **options):
     """Run a shield in front of these upstreams; yield it, and them: those that are scripts run as long.
 
-    The options are those of the top of the file, tables as dicts.
+    The options are those of the top of the file, tables as dicts. By the policy "order", the first is asked first.
     """
     with contextlib.ExitStack() as stack:
         running, tables = [], []
@@ -51,7 +51,7 @@ def behind(*servers, forward=HASTY, **options):
             which = one if isinstance(one, Placed) else placed(one)
             server = which.server
             running.append(stack.enter_context(ScriptedUpstream(server)) if callable(server) else server)
-            tables.append({"address": str(address_of(running[-1])), **which.options})
+            tables.append({"address": str(address_of(running[-1])), "order": len(running), **which.options})
         shield = stack.enter_context(run_shield([], toml=toml(upstreams=tables, forward=forward, **options)))
         yield shield, *running
 
