@@ -1,0 +1,299 @@
+"""Know when an upstream is left alone, when it is asked again, how it is checked, and who is told."""
+
+import re
+import time
+
+import pytest
+from support.control import stats
+
+from faults.stage import (
+    HASTY,
+    NOERROR,
+    REFUSED,
+    SERVFAIL,
+    answerers,
+    ask_each,
+    behind,
+    counters,
+    failing,
+    good,
+    names,
+    numbered,
+    placed,
+    rcodes,
+    silent,
+    until,
+)
+
+CHECK = "check.test."
+OFTEN = {"name": CHECK, "interval": 0.1, "backoff": 0.4, "timeout": 0.2, "slow_start": 0}
+ALWAYS = {"check": "always", **OFTEN}
+EAGER = {**HASTY, "patience": 0.05}
+
+
+def checks(upstream):
+    """Return how often an upstream was checked."""
+    return upstream.count(CHECK)
+
+
+def asked(upstream):
+    """Return how often an upstream was asked by clients."""
+    return len(upstream.received) - checks(upstream)
+
+
+def is_up(shield, upstream):
+    return counters(shield, upstream)["state"].startswith("up")
+
+
+def is_down(shield, upstream):
+    return counters(shield, upstream)["state"].startswith("down")
+
+
+def told(shield, upstream):
+    """Return how often the log says that an upstream is left alone, and that it is asked again."""
+    lines = [line for line in shield.log.splitlines() if str(upstream.address) in line]
+    return [sum(bool(re.search(words, line)) for line in lines) for words in ("left alone", "asked again")]
+
+
+def but_for_checks(script, check):
+    """Return a script that does one thing with clients' queries, and another with checks."""
+    return lambda query: check(query) if query.name.to_text().lower() == CHECK else script(query)
+
+
+# ------------------------------------------------------------ always
+
+
+def test_a_check_finds_out_before_any_client_does():
+    with behind(good, good, health=ALWAYS) as (shield, first, second):
+        until(lambda: min(checks(first), checks(second)) >= 3)
+        assert is_up(shield, first)
+        first.handle = silent
+        until(lambda: is_down(shield, first))
+        assert is_up(shield, second)
+        before = asked(first)
+        assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
+        assert asked(first) == before == 0
+        first.handle = good
+        until(lambda: is_up(shield, first))
+        assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
+        assert 40 <= asked(first) <= 60
+        assert told(shield, first) == [1, 1]
+        assert told(shield, second) == [0, 0]
+
+
+def test_it_falls_after_so_many_checks_and_rises_after_so_many():
+    health = {**ALWAYS, "interval": 0.2, "backoff": 0.2, "fall": 4, "rise": 3}
+    with behind(good, good, health=health) as (shield, first, _):
+        until(lambda: checks(first) >= 2)
+        first.handle = silent
+        before = checks(first)
+        until(lambda: is_down(shield, first))
+        assert 4 <= checks(first) - before <= 6
+        first.handle = good
+        before = checks(first)
+        until(lambda: is_up(shield, first))
+        assert 3 <= checks(first) - before <= 5
+
+
+def test_one_check_that_fails_is_no_news():
+    lost = []
+
+    def lossy(query):
+        lost.append(query)
+        return silent(query) if len(lost) % 3 == 0 else good(query)
+
+    with behind(but_for_checks(good, lossy), good, health=ALWAYS) as (shield, first, _):
+        until(lambda: checks(first) >= 12)
+        assert is_up(shield, first)
+        assert told(shield, first) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rcode", "accepted", "well"),
+    [
+        (NOERROR, None, True),
+        (REFUSED, None, True),
+        (SERVFAIL, None, False),
+        (REFUSED, ["NOERROR"], False),
+        (SERVFAIL, ["NOERROR", "SERVFAIL"], True),
+    ],
+    ids=["NOERROR", "REFUSED", "SERVFAIL", "REFUSED is not accepted", "SERVFAIL is accepted"],
+)
+def test_which_responses_prove_it_well(rcode, accepted, well):
+    health = ALWAYS | ({"rcodes": accepted} if accepted else {})
+    with behind(but_for_checks(good, failing(rcode)), good, health=health) as (shield, first, _):
+        until(lambda: checks(first) >= 6)
+        assert is_up(shield, first) == well
+
+
+def test_checks_ask_for_what_is_configured_and_each_upstream_may_differ():
+    own = placed(good, health={"name": "other.test", "type": "NS"})
+    off = placed(good, health={"check": "off"})
+    with behind(good, own, off, health=ALWAYS | {"type": "TXT"}) as (_, first, second, third):
+        until(lambda: min(first.count(CHECK, "TXT"), second.count("other.test.", "NS")) >= 3)
+        assert first.count() == first.count(CHECK, "TXT")
+        assert second.count() == second.count("other.test.", "NS")
+        assert third.count() == 0
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_check_goes_the_way_that_queries_go(transport):
+    with behind(placed(good, transport=transport), health=ALWAYS) as (shield, upstream):
+        until(lambda: checks(upstream) >= 3)
+        assert upstream.count(transport=transport) == upstream.count()
+        assert is_up(shield, upstream)
+
+
+def test_checks_that_get_wrong_answers_fail():
+    def forged(query):
+        wire = good(query)
+        return bytes([wire[0] ^ 1]) + wire[1:]
+
+    with behind(forged, good, health=ALWAYS) as (shield, first, second):
+        until(lambda: is_down(shield, first))
+        assert is_up(shield, second)
+
+
+def test_checks_are_not_counted_as_clients():
+    with behind(good, health=ALWAYS) as (shield, upstream):
+        until(lambda: checks(upstream) >= 5)
+        found = stats(shield)
+        assert (found["queries"], found["misses"], found["failures"]) == (0, 0, 0)
+
+
+# ------------------------------------------------------------ lazy
+
+
+def test_while_all_is_well_nobody_is_checked():
+    with behind(good, good, health=OFTEN) as (shield, *both):
+        for _ in range(5):
+            assert rcodes(ask_each(shield, names(40))) == {NOERROR: 40}
+            time.sleep(0.2)
+        assert [checks(one) for one in both] == [0, 0]
+
+
+def test_who_fails_is_checked_and_asked_again_when_checks_succeed():
+    with behind(good, good, forward=EAGER, health=OFTEN) as (shield, first, second):
+        first.handle = silent
+        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+        until(lambda: is_down(shield, first))
+        until(lambda: checks(first) >= 3)
+        before = asked(first)
+        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+        assert asked(first) == before
+        first.handle = good
+        until(lambda: is_up(shield, first))
+        checked = checks(first)
+        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+        assert asked(first) > before
+        time.sleep(0.5)
+        assert checks(first) == checked
+        assert checks(second) == 0
+        assert told(shield, first) == [1, 1]
+
+
+def test_while_checks_fail_they_become_rarer():
+    health = OFTEN | {"interval": 0.1, "backoff": 0.8, "timeout": 0.05}
+    with behind(silent, good, forward=EAGER, health=health) as (shield, mute, _):
+        ask_each(shield, names(60))
+        until(lambda: is_down(shield, mute))
+        time.sleep(3.0)  # 0.1 + 0.2 + 0.4 + 0.8 + 0.8, and a timeout each
+        assert 3 <= checks(mute) <= 8
+
+
+def test_its_share_comes_back_little_by_little():
+    health = OFTEN | {"slow_start": 3.0}
+    with behind(numbered(1), numbered(2), forward=EAGER, health=health) as (shield, first, _):
+        first.handle = silent
+        ask_each(shield, names(60))
+        until(lambda: is_down(shield, first))
+        first.handle = numbered(1)
+        until(lambda: not is_down(shield, first))
+        start = time.monotonic()
+        early = answerers(ask_each(shield, names(100)))
+        assert time.monotonic() - start < 1.0
+        assert early[1] < 35
+        until(lambda: time.monotonic() > start + 1.5)
+        later = answerers(ask_each(shield, names(100)))
+        until(lambda: time.monotonic() > start + 3.3)
+        whole = answerers(ask_each(shield, names(100)))
+        assert whole[1] == pytest.approx(50, abs=5)
+        assert early[1] < later[1] <= whole[1]
+
+
+# ------------------------------------------------------------ what queries say
+
+
+def test_who_answers_less_than_half_is_left_alone_although_never_silent_for_long():
+    """Two of three go unanswered, never as many in a row as would be silence; checks are answered."""
+    turn = []
+
+    def lossy(query):
+        turn.append(query)
+        return good(query) if len(turn) % 3 == 0 else silent(query)
+
+    health = OFTEN | {"fall": 50, "least": 20, "window": 5.0, "rise": 100, "interval": 1.0}
+    with behind(but_for_checks(lossy, good), good, forward=EAGER, health=health) as (shield, first, second):
+        assert rcodes(ask_each(shield, names(150))) == {NOERROR: 150}
+        until(lambda: is_down(shield, first))
+        before = asked(first)
+        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+        assert asked(first) == before
+        assert is_up(shield, second)
+
+
+def test_a_few_queries_are_no_share():
+    health = OFTEN | {"fall": 50, "least": 1000}
+    with behind(failing(SERVFAIL), good, health=health) as (shield, bad, _):
+        assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
+        time.sleep(0.3)
+        assert is_up(shield, bad)
+        assert asked(bad) == 50
+
+
+def test_a_storm_of_server_failures_is_left_alone_and_comes_back_with_good_checks():
+    health = OFTEN | {"least": 10, "window": 2.0}
+    with behind(failing(SERVFAIL), good, health=health) as (shield, bad, _):
+        assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
+        until(lambda: is_down(shield, bad))
+        until(lambda: checks(bad) >= 2)
+        before = asked(bad)
+        assert rcodes(ask_each(shield, names(50))) == {NOERROR: 50}
+        assert asked(bad) == before
+        bad.handle = good
+        until(lambda: is_up(shield, bad))
+        assert rcodes(ask_each(shield, names(50))) == {NOERROR: 50}
+        assert asked(bad) > before
+
+
+def test_refusals_are_no_illness():
+    with behind(failing(REFUSED), good, health=OFTEN | {"least": 10}) as (shield, refusing, _):
+        assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
+        time.sleep(0.3)
+        assert is_up(shield, refusing)
+        assert (asked(refusing), checks(refusing)) == (50, 0)
+
+
+def test_when_all_are_ill_they_are_asked_all_the_same():
+    """All that is known may be wrong: a client's query may be the first that is answered again."""
+    health = OFTEN | {"check": "off"}
+    with behind(silent, silent, forward={**EAGER, "deadline": 0.7}, health=health) as (shield, *both):
+        for _ in range(3):
+            assert rcodes(ask_each(shield, names(5))) == {SERVFAIL: 5}
+        assert not any(is_up(shield, one) for one in both)
+        for one in both:
+            one.handle = good
+        assert rcodes(ask_each(shield, names(20))) == {NOERROR: 20}
+
+
+def test_a_client_that_asks_for_what_is_slow_to_answer_makes_nobody_ill():
+    """One name takes long, whoever is asked; a hundred others are answered at once: no upstream is left alone."""
+
+    def slow_for_some(query):
+        return silent(query) if b"slow" in query.wire.lower() else good(query)
+
+    health = OFTEN | {"check": "off"}
+    with behind(slow_for_some, slow_for_some, forward=EAGER, health=health) as (shield, *both):
+        for n in range(6):
+            assert rcodes(ask_each(shield, [f"slow{n}.test.", *names(30)]))[NOERROR] == 30
+        assert all(is_up(shield, one) for one in both)
