@@ -1,0 +1,198 @@
+"""Know that nothing piles up: over a bound the newest are turned away at once, and those who wait are answered."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.client import ask
+from support.control import stats
+
+from faults.stage import (
+    NOERROR,
+    REFUSED,
+    SERVFAIL,
+    after,
+    answerers,
+    ask_each,
+    asked_of,
+    behind,
+    counters,
+    good,
+    names,
+    numbered,
+    placed,
+    rcodes,
+    silent,
+    until,
+)
+
+PATIENT = {"timeout": 3.0, "patience": 2.0, "deadline": 4.0}
+AT_ONCE = 0.3  # seconds
+overloads = pytest.mark.parametrize("overload", ["refuse", "drop"])
+
+
+def turned_away(shield, name, overload):
+    """Assert that a query is refused at once, or dropped; over TCP it is refused in any case."""
+    if overload == "refuse":
+        assert ask(name, server=shield, timeout=AT_ONCE).rcode() == REFUSED
+    else:
+        with pytest.raises(TimeoutError):
+            ask(name, server=shield, timeout=AT_ONCE)
+    assert ask(name, server=shield, timeout=AT_ONCE, tcp=True).rcode() == REFUSED
+
+
+# ------------------------------------------------------------ one upstream's
+
+
+@overloads
+def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_is_answered(overload):
+    slow = placed(after(1.0, good), open=4)
+    with (
+        behind(slow, forward={**PATIENT, "overload": overload}) as (shield, upstream),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = names(4)
+        waiting = pool.submit(ask_each, shield, first)
+        upstream.wait_for(4)
+        (late,) = names(1)
+        turned_away(shield, late, overload)
+        assert counters(shield, upstream)["open"] == 4
+        assert rcodes(waiting.result()) == {NOERROR: 4}
+        assert asked_of(upstream) == dict.fromkeys(first, 1)
+        assert counters(shield, upstream)["open"] == 0
+        upstream.handle = good
+        assert ask(late, server=shield).rcode() == NOERROR  # a refusal of ours is not kept
+        found = stats(shield)
+        assert (found["busy"], found["refused"]) in ((2, 2), (2, 0))
+
+
+def test_over_an_upstreams_bound_another_is_asked():
+    with behind(placed(after(0.5, numbered(1)), open=4), numbered(2), forward={**PATIENT, "policy": "order"}) as (
+        shield,
+        full,
+        other,
+    ):
+        found = answerers(ask_each(shield, names(32)))
+        assert found == {1: 4, 2: 28}
+        assert (len(full.received), len(other.received)) == (4, 28)
+        assert stats(shield)["busy"] == 0
+
+
+def test_over_all_upstreams_bounds_the_newest_are_refused():
+    slow = [placed(after(0.7, numbered(n)), open=5) for n in (1, 2)]
+    with behind(*slow, forward=PATIENT) as (shield, *both):
+        asked = names(20)
+        replies = ask_each(shield, asked)
+        assert answerers(replies) == {1: 5, 2: 5}
+        assert [reply[3] & 15 for reply in replies] == [NOERROR] * 10 + [REFUSED] * 10
+        assert [len(one.received) for one in both] == [5, 5]
+        assert stats(shield)["busy"] == 10
+
+
+def test_who_asks_the_same_counts_once_for_an_upstream():
+    with (
+        behind(placed(after(0.5, good), open=1), forward=PATIENT) as (shield, upstream),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        (name,) = names(1)
+        waiting = pool.submit(ask_each, shield, [name] * 20)
+        upstream.wait_for(1)
+        turned_away(shield, names(1)[0], "refuse")
+        assert rcodes(waiting.result()) == {NOERROR: 20}
+        assert len(upstream.received) == 1
+
+
+def test_a_silent_upstreams_open_queries_end_and_make_room():
+    forward = {"timeout": 0.2, "deadline": 0.4, "tries": 1}
+    with behind(placed(silent, open=4), forward=forward) as (shield, upstream):
+        assert rcodes(ask_each(shield, names(4))) == {SERVFAIL: 4}
+        until(lambda: counters(shield, upstream)["open"] == 0)
+        upstream.handle = good
+        assert rcodes(ask_each(shield, names(4))) == {NOERROR: 4}
+
+
+def test_over_tcp_the_bound_is_the_same():
+    slow = placed(after(0.7, good), open=4, transport="tcp")
+    with behind(slow, forward=PATIENT) as (shield, upstream):
+        found = rcodes(ask_each(shield, names(10)))
+        assert found == {NOERROR: 4, REFUSED: 6}
+        assert upstream.count(transport="tcp") == len(upstream.received) == 4
+
+
+# ------------------------------------------------------------ a zone's
+
+
+@overloads
+@pytest.mark.parametrize("own", [False, True], ids=["open_zone", "zones.open"])
+def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_it(overload, own):
+    zones = [{"name": "busy.test", "open": 4}] if own else []
+    forward = {**PATIENT, "overload": overload, "open_zone": 1000 if own else 4}
+    with (
+        behind(after(1.0, good), forward=forward, zones=zones) as (shield, upstream),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = [f"name{n}.busy.test." for n in range(4)]
+        waiting = pool.submit(ask_each, shield, first)
+        upstream.wait_for(4)
+        turned_away(shield, "late.busy.test.", overload)
+        assert ask("www.other.test2.", server=shield).rcode() == NOERROR
+        assert rcodes(waiting.result()) == {NOERROR: 4}
+        assert asked_of(upstream) == dict.fromkeys([*first, "www.other.test2."], 1)
+        assert stats(shield)["crowded"] == 2
+        assert ask("late.busy.test.", server=shield).rcode() == NOERROR
+
+
+def test_a_flood_for_one_zone_leaves_the_others_alone():
+    """Ten times a zone's bound, and nobody answers it; every query of the others is answered, and soon."""
+
+    def script(query):
+        return silent(query) if b"flooded" in query.wire else good(query)
+
+    forward = {"timeout": 0.5, "deadline": 1.0, "open_zone": 30}
+    with behind(script, forward=forward) as (shield, _), ThreadPoolExecutor(8) as pool:
+        flood = [pool.submit(ask_each, shield, [f"n{k}-{n}.flooded.test." for n in range(32)]) for k in range(8)]
+        asked = [f"www.{name}" for name in names(100)]
+        start = time.monotonic()
+        assert rcodes(ask_each(shield, asked)) == {NOERROR: 100}
+        assert time.monotonic() - start < 0.9
+        found = sum((rcodes(each.result()) for each in flood), start=rcodes([]))
+        assert found == {SERVFAIL: found[SERVFAIL], REFUSED: 256 - found[SERVFAIL]}
+        assert 30 <= found[SERVFAIL] <= 120
+        assert stats(shield)["crowded"] == found[REFUSED]
+
+
+# ------------------------------------------------------------ everybody's
+
+
+@overloads
+def test_over_the_whole_bound_the_newest_are_turned_away(overload):
+    forward = {**PATIENT, "overload": overload, "open": 16}
+    with (
+        behind(after(1.0, good), forward=forward) as (shield, upstream),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = names(16)
+        waiting = pool.submit(ask_each, shield, first)
+        upstream.wait_for(16)
+        (late,) = names(1)
+        turned_away(shield, late, overload)
+        assert rcodes(waiting.result()) == {NOERROR: 16}
+        assert asked_of(upstream) == dict.fromkeys(first, 1)
+        assert stats(shield)["refused"] == 2
+        assert ask(late, server=shield).rcode() == NOERROR
+
+
+def test_hits_are_served_whatever_waits():
+    forward = {**PATIENT, "open": 16}
+    with behind(good, forward=forward) as (shield, upstream), ThreadPoolExecutor(1) as pool:
+        held = names(20)
+        ask_each(shield, held[:10])
+        ask_each(shield, held[10:])
+        upstream.handle = after(1.0, good)
+        waiting = pool.submit(ask_each, shield, names(16))
+        upstream.wait_for(36)
+        start = time.monotonic()
+        assert rcodes(ask_each(shield, held)) == {NOERROR: 20}
+        assert time.monotonic() - start < AT_ONCE
+        assert rcodes(waiting.result()) == {NOERROR: 16}
+        assert len(upstream.received) == 36
