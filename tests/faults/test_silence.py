@@ -149,14 +149,14 @@ class Lossy(RecordingRelay):
     def __init__(self, target, every):
         super().__init__(target)
         self._every = every
-        self._datagrams = itertools.count(1)
+        self._turn = itertools.count(1)
 
     def serve(self, query, send):
         if self._arrives():
             super().serve(query, lambda reply: self._arrives() and send(reply))
 
     def _arrives(self):
-        return next(self._datagrams) % self._every > 0
+        return next(self._turn) % self._every > 0
 
 
 @pytest.mark.parametrize("every", [3, 7])
