@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
             end = 2 + (self._buffer[0] << 8 | self._buffer[1])
             response = bytes(self._buffer[2:end])
             del self._buffer[:end]
-            if len(response) < HEADER or not response[2] & QR:
+            if len(response) < HEADER or not (response[2] & QR or int.from_bytes(response[:2]) in self._open):
                 self.end(UpstreamError("the upstream speaks no DNS"))
                 return
             self._take(response)

@@ -317,6 +317,7 @@ def test_what_answers_nobody_is_ignored(run):
         other_id = bytes([query[0] ^ 1]) + query[1:]
         for wire in (other_id, query[:2] + SECOND[2:]):
             link.answer(wire)
+        link.send(frame(query))
         for octet in frame(quick.answer(query, b"0")):
             link.send(bytes([octet]))
         answer_all(link)
