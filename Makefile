@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
 
-.PHONY: run demo test lint format docs wheel bench clean
+.PHONY: run demo test proof lint format docs wheel bench clean
 
 run: $(VENV)/built  ## the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -16,6 +16,9 @@ demo: $(VENV)/built  ## the experiment of 2011
 test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 	tools/install-nameservers
 	$(BIN)/python -m pytest
+
+proof: $(VENV)/dev  ## what takes minutes to be shown: a flood before a black hole, a lossy link (as root)
+	$(BIN)/python -m pytest -m proof -rP tests/proof
 
 lint: $(VENV)/dev  ## format, style, types, stubs
 	$(BIN)/ruff format --check .

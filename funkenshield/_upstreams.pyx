@@ -35,6 +35,13 @@ POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-open": LEAST_OPEN
             "latency": LATENCY, "hash": HASH}
 
 
+cdef inline bint _is_better(uint8_t policy, const Upstream* one, const Upstream* other) noexcept nogil:
+    """Tell whether one upstream is asked before another."""
+    if policy == ORDER:
+        return one.order < other.order
+    return <uint64_t> one.open * other.weight < <uint64_t> other.open * one.weight
+
+
 @cython.final
 cdef class UpstreamTable:
     """Upstreams by number, in groups by number.
@@ -173,10 +180,11 @@ cdef class UpstreamTable:
                         const uint8_t* name) noexcept nogil:
         """Return one of several that are as good, by the group's policy; where two are alike, each has its turn."""
         cdef:
+            int16_t[MEMBERS_MAX] alike
+            uint32_t tied = 0
+            uint32_t k
             Upstream* best
             Upstream* other
-            int32_t chosen, at
-            uint32_t k
         if group.policy == RANDOM:
             return self._by_weight(candidates, count)
         if group.policy == LATENCY:
@@ -184,17 +192,16 @@ cdef class UpstreamTable:
         if group.policy == HASH:
             return self._by_name(candidates, count, name)
         group.turn += 1
-        chosen = candidates[group.turn % count]
         if group.policy == ROUND_ROBIN:
-            return chosen
-        for k in range(1, count):
-            at = candidates[(group.turn + k) % count]
-            best, other = &self.all[chosen], &self.all[at]
-            if group.policy == ORDER and other.order < best.order or group.policy == LEAST_OPEN and (
-                <uint64_t> other.open * best.weight < <uint64_t> best.open * other.weight
-            ):
-                chosen = at
-        return chosen
+            return candidates[group.turn % count]
+        for k in range(count):
+            best, other = &self.all[alike[0] if tied else candidates[k]], &self.all[candidates[k]]
+            if _is_better(group.policy, other, best):
+                tied = 0
+            if not _is_better(group.policy, best, other):
+                alike[tied] = candidates[k]
+                tied += 1
+        return alike[group.turn % tied]
 
     cdef int32_t _by_weight(self, const int16_t* candidates, uint32_t count) noexcept nogil:
         cdef:
