@@ -297,6 +297,7 @@ class Upstreams:
         self._table = table
         self._clock = clock
         self._settings = ForwardSection()
+        self._by_number: dict[int, Upstream] = {}
         self._group_numbers: dict[str, int] = {}
         self._next_group = 1
         self._next_number = 0
@@ -332,6 +333,7 @@ class Upstreams:
                 kept[endpoint] = Upstream(number, endpoint, self._pool, self._table, self._clock)
             self.all.append(kept[endpoint])
             kept[endpoint].configure(section, fresh.get(endpoint), config.health_of(section), config.forward)
+        self._by_number = {upstream.number: upstream for upstream in self.all}
         self.pulse = min([1.0, *(config.health_of(section).interval for section in sections.values())])
         return self._number_groups(groups, kept)
 
@@ -359,7 +361,7 @@ class Upstreams:
 
     def numbered(self, number: int) -> Upstream | None:
         """Return an upstream by its number, or None where there is none any more."""
-        return next((upstream for upstream in self.all if upstream.number == number), None)
+        return self._by_number.get(number)
 
     def judge(self) -> None:
         """Judge who is asked; called once a `pulse`."""

@@ -118,8 +118,9 @@ def test_every_dependency_is_named_with_its_reason():
         assert f"`{re.split('[<>=]', requirement)[0]}`" in page
 
 
-def test_the_examples_of_configuration_in_the_readme_are_right(tmp_path):
-    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+@pytest.mark.parametrize("page", ["README.md", "docs/forwarding.md"])
+def test_the_examples_of_configuration_are_right(page, tmp_path):
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert examples
     for example in examples:
         file = tmp_path / "example.toml"
