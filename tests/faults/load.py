@@ -1,6 +1,7 @@
 """Know how to ask at a steady rate while something breaks, and what became of every query."""
 
 import asyncio
+import itertools
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,8 @@ class Load(asyncio.DatagramProtocol):
 
     Leaving it waits for what is still to come; then `lost` is what never came, and `unasked` what came twice.
     """
+
+    _serial = itertools.count()
 
     def __init__(self, server, rate=250, zone="wild.shield.test."):
         self.sent = self.unasked = 0
@@ -62,7 +65,7 @@ class Load(asyncio.DatagramProtocol):
         turn = loop.time()
         while not self._over.is_set():
             ident = (self.sent & 0xFFFF).to_bytes(2)
-            query = quick.query(f"load{self.sent}.{self._zone}", quick.A)
+            query = quick.query(f"load{next(self._serial)}.{self._zone}", quick.A)
             self._waiting[ident] = loop.time()
             transport.sendto(ident + query[2:])
             self.sent += 1

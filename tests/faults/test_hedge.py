@@ -3,6 +3,7 @@
 import itertools
 import time
 
+import pytest
 from support.control import stats
 from support.upstream import Delayed
 
@@ -29,30 +30,32 @@ def one_by_one(shield, asked):
     return replies, slowest
 
 
-def learned(shield):
-    """Let the shield learn what is usual: it judges about once a second."""
-    end = time.monotonic() + 2.5
-    while time.monotonic() < end:
-        ask_each(shield, names(10))
-        time.sleep(0.05)
+@pytest.fixture(scope="module")
+def hedging():
+    """Run a shield that has learned what is usual, which it does about once a second."""
+    with behind(numbered(1), numbered(2), forward={**PATIENT, "hedge": True}) as stage:
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            ask_each(stage[0], names(10))
+            time.sleep(0.05)
+        yield stage
 
 
-def test_with_hedging_who_is_slow_once_in_a_while_is_overtaken():
-    with behind(numbered(1), numbered(2), forward={**PATIENT, "hedge": True}) as (shield, first, second):
-        learned(shield)
-        before = stats(shield)["hedged"], len(first.received), len(second.received)
-        first.handle = now_and_then(1, every=40)
-        asked = names(200)
-        replies, slowest = one_by_one(shield, asked)
-        assert answerers(replies).total() == 200
-        assert answerers(replies)[2] >= 5
-        assert slowest < SLOW / 2
-        hedged = stats(shield)["hedged"] - before[0]
-        assert 5 <= hedged <= 30  # of 200; one in eight at most
-        assert len(second.received) - before[2] == hedged
-        assert len(first.received) - before[1] == 200
-        assert counters(shield, first)["hedged"] == stats(shield)["hedged"]
-        assert max(asked_of(second).values()) == 1
+def test_with_hedging_who_is_slow_once_in_a_while_is_overtaken(hedging):
+    shield, first, second = hedging
+    before = stats(shield)["hedged"], len(first.received), len(second.received)
+    first.handle = now_and_then(1, every=40)
+    asked = names(200)
+    replies, slowest = one_by_one(shield, asked)
+    assert answerers(replies).total() == 200
+    assert answerers(replies)[2] >= 5
+    assert slowest < SLOW / 2
+    hedged = stats(shield)["hedged"] - before[0]
+    assert 5 <= hedged <= 30  # of 200; one in eight at most
+    assert len(second.received) - before[2] == hedged
+    assert len(first.received) - before[1] == 200
+    assert counters(shield, first)["hedged"] == stats(shield)["hedged"]
+    assert max(asked_of(second).values()) == 1
 
 
 def test_without_hedging_the_client_waits_and_no_other_is_asked():
@@ -65,26 +68,24 @@ def test_without_hedging_the_client_waits_and_no_other_is_asked():
         assert (len(second.received), stats(shield)["hedged"]) == (0, 0)
 
 
-def test_when_all_is_slow_hedging_does_not_double_the_load():
-    with behind(numbered(1), numbered(2), forward={**PATIENT, "hedge": True}) as (shield, first, second):
-        learned(shield)
-        sent = len(first.received)
-        first.handle = lambda query: Delayed(0.3, numbered(1)(query))
-        for _ in range(10):
-            assert answerers(ask_each(shield, names(32))).total() == 32
-        sent = len(first.received) - sent
-        assert stats(shield)["hedged"] <= len(first.received) / 8 + 1
-        assert len(second.received) <= len(first.received) / 8 + 1 + (320 - sent)
+def test_a_hedged_query_has_one_answer_and_the_later_one_is_counted(hedging):
+    shield, first, second = hedging
+    first.handle = lambda query: Delayed(0.4, numbered(66)(query))
+    before = counters(shield, first)["mismatched"]
+    asked = names(3)
+    assert answerers(ask_each(shield, asked)) == {2: 3}
+    time.sleep(0.6)
+    assert answerers(ask_each(shield, asked)) == {2: 3}
+    assert counters(shield, first)["mismatched"] == before + 3
+    assert [asked_of(second)[name] for name in asked] == [1, 1, 1]
 
 
-def test_a_hedged_query_has_one_answer_and_the_later_one_is_counted():
-    with behind(numbered(1), numbered(2), forward={**PATIENT, "hedge": True}) as (shield, first, second):
-        learned(shield)
-        first.handle = lambda query: Delayed(0.4, numbered(66)(query))
-        before = counters(shield, first)["mismatched"]
-        asked = names(3)
-        assert answerers(ask_each(shield, asked)) == {2: 3}
-        time.sleep(0.6)
-        assert answerers(ask_each(shield, asked)) == {2: 3}
-        assert counters(shield, first)["mismatched"] == before + 3
-        assert [asked_of(second)[name] for name in asked] == [1, 1, 1]
+def test_when_all_is_slow_hedging_does_not_double_the_load(hedging):
+    shield, first, second = hedging
+    sent = len(first.received)
+    first.handle = lambda query: Delayed(0.3, numbered(1)(query))
+    for _ in range(10):
+        assert answerers(ask_each(shield, names(32))).total() == 32
+    sent = len(first.received) - sent
+    assert stats(shield)["hedged"] <= len(first.received) / 8 + 1
+    assert len(second.received) <= len(first.received) / 8 + 1 + (320 - sent)

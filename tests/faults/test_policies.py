@@ -7,7 +7,6 @@ import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from support import quick
 from support.control import stats
 from support.pipeline import ask_all
@@ -32,6 +31,7 @@ from faults.stage import (
     until,
 )
 
+NEVER_ILL = {"check": "off", "fall": 100, "least": 100000}
 POLICIES = ["round-robin", "order", "least-open", "random", "latency", "hash"]
 
 
@@ -39,6 +39,10 @@ def three(*options, ttl=300):
     """Return three upstreams that tell who they are, each with its options."""
     filled = [*options, *[{}] * (3 - len(options))]
     return [placed(numbered(number, ttl), **one) for number, one in enumerate(filled, 1)]
+
+
+def below(zone, count):
+    return [name.replace("test.", f"{zone}.") for name in names(count)]
 
 
 def policy(name, **more):
@@ -59,41 +63,53 @@ def reconfigure(shield, upstreams, **options):
 # ------------------------------------------------------------ every policy
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_by_every_policy_each_name_is_asked_once(name):
-    with behind(*three(), forward=policy(name)) as (shield, *upstreams):
-        asked = names(200)
-        for _ in "cold", "warm":
-            assert rcodes(ask_each(shield, asked)) == {NOERROR: 200}
-        assert sum((asked_of(upstream) for upstream in upstreams), Counter()) == dict.fromkeys(asked, 1)
+def by_every_policy(*upstreams, **options):
+    """Run a shield in which a zone for each policy asks these upstreams."""
+    everywhere = [placed(each.server, **each.options, groups=["default", *POLICIES]) for each in upstreams]
+    groups = [{"name": name, "policy": name} for name in POLICIES]
+    zones = [{"name": f"{name}.test", "group": name} for name in POLICIES]
+    return behind(*everywhere, groups=groups, zones=zones, **options)
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_by_every_policy_a_silent_upstream_is_stood_in_for(name):
-    with behind(placed(silent), *three()[1:], forward=policy(name, patience=0.05)) as (shield, *upstreams):
-        asked = names(200)
-        assert rcodes(ask_each(shield, asked)) == {NOERROR: 200}
-        assert sum((asked_of(upstream) for upstream in upstreams[1:]), Counter()) == dict.fromkeys(asked, 1)
+def test_by_every_policy_each_name_is_asked_once():
+    with by_every_policy(*three()) as (shield, *upstreams):
+        for policy in POLICIES:
+            asked = below(f"{policy}.test", 100)
+            for _ in "cold", "warm":
+                assert rcodes(ask_each(shield, asked)) == {NOERROR: 100}
+            assert [sum(upstream.count(name) for upstream in upstreams) for name in asked] == [1] * 100
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_by_every_policy_who_is_forced_out_is_never_asked(name):
-    with behind(*three({"state": "down"}), forward=policy(name)) as (shield, out, *well):
-        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+def test_by_every_policy_a_silent_upstream_is_stood_in_for():
+    with by_every_policy(placed(silent), *three()[1:], health=NEVER_ILL) as (shield, mute, *well):
+        for policy in POLICIES:
+            asked = below(f"{policy}.test", 32)
+            assert rcodes(ask_each(shield, asked)) == {NOERROR: 32}
+            assert [sum(upstream.count(name) for upstream in well) for name in asked] == [1] * 32
+            assert any(mute.count(name) for name in asked)
+
+
+def test_by_every_policy_who_is_forced_out_is_never_asked():
+    forward = {"timeout": 0.1, "deadline": 0.3}
+    with by_every_policy(*three({"state": "down"}), forward=forward, health=NEVER_ILL) as (shield, out, *well):
+        for policy in POLICIES:
+            assert rcodes(ask_each(shield, below(f"{policy}.test", 60))) == {NOERROR: 60}
         for upstream in well:
             upstream.handle = silent
-        assert rcodes(ask_each(shield, names(3))) == {SERVFAIL: 3}
+        for policy in POLICIES:
+            assert rcodes(ask_each(shield, below(f"{policy}.test", 3))) == {SERVFAIL: 3}
         assert out.received == []
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_by_every_policy_who_is_full_is_passed_over(name):
+def test_by_every_policy_who_is_full_is_passed_over():
     """The first may have one open query, and takes its time: whoever finds it busy goes elsewhere at once."""
-    full = placed(after(0.2, numbered(1)), open=1, weight=1000)
-    well = three()[1:]
-    with behind(full, *well, forward=policy(name, timeout=2.0, patience=1.0, deadline=4.0)) as (shield, slow, *_):
-        assert rcodes(ask_each(shield, names(200))) == {NOERROR: 200}
-        assert len(slow.received) < 30
+    full = placed(after(0.1, numbered(1)), open=1, weight=1000)
+    forward = {"timeout": 2.0, "patience": 1.0, "deadline": 4.0}
+    with by_every_policy(full, *three()[1:], forward=forward) as (shield, slow, *_):
+        for policy in POLICIES:
+            asked = below(f"{policy}.test", 100)
+            assert rcodes(ask_each(shield, asked)) == {NOERROR: 100}
+            assert sum(slow.count(name) for name in asked) < 20
         assert counters(shield, slow)["timeouts"] == 0
 
 
@@ -237,10 +253,6 @@ GROUPS = [{"name": "inner", "policy": "order"}, {"name": "spare", "policy": "rou
 ZONES = [{"name": "inner.test", "group": "inner"}, {"name": "deep.inner.test", "group": "spare"}]
 
 
-def below(zone, count):
-    return [name.replace("test.", f"{zone}.") for name in names(count)]
-
-
 def test_each_zone_asks_its_group_and_all_else_the_default():
     upstreams = [
         placed(numbered(1)),
@@ -266,7 +278,7 @@ def test_a_group_that_is_silent_is_not_stood_in_for_by_another():
 
 def test_an_upstream_in_two_groups_has_one_health():
     upstreams = placed(silent, groups=["default", "inner"]), placed(numbered(2), groups=["default", "inner"])
-    with behind(*upstreams, groups=GROUPS, zones=ZONES[:1], health={"check": "off"}) as (shield, mute, _):
+    with behind(*upstreams, groups=GROUPS[:1], zones=ZONES[:1], health={"check": "off"}) as (shield, mute, _):
         assert answerers(ask_each(shield, names(60))) == {2: 60}
         before = len(mute.received)
         assert answerers(ask_each(shield, below("inner.test", 60))) == {2: 60}
