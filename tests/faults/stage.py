@@ -21,7 +21,7 @@ from support.upstream import Delayed, ScriptedUpstream
 from support.wires import record_wire, reply_wire
 
 NOERROR, SERVFAIL, REFUSED = 0, 2, 5
-TIMEOUT, DEADLINE = 0.3, 1.5  # seconds
+TIMEOUT, DEADLINE = 0.3, 1.0  # seconds
 HASTY = {"timeout": TIMEOUT, "deadline": DEADLINE}
 _serial = itertools.count()
 

@@ -27,7 +27,7 @@ from faults.stage import (
 )
 
 PATIENT = {"timeout": 3.0, "patience": 2.0, "deadline": 4.0}
-AT_ONCE = 0.3  # seconds
+AT_ONCE, SLOW = 0.2, 0.7  # seconds
 overloads = pytest.mark.parametrize("overload", ["refuse", "drop"])
 
 
@@ -46,7 +46,7 @@ def turned_away(shield, name, overload):
 
 @overloads
 def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_is_answered(overload):
-    slow = placed(after(1.0, good), open=4)
+    slow = placed(after(SLOW, good), open=4)
     with (
         behind(slow, forward={**PATIENT, "overload": overload}) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
@@ -122,13 +122,12 @@ def test_over_tcp_the_bound_is_the_same():
 # ------------------------------------------------------------ a zone's
 
 
-@overloads
-@pytest.mark.parametrize("own", [False, True], ids=["open_zone", "zones.open"])
+@pytest.mark.parametrize(("own", "overload"), [(False, "refuse"), (True, "drop")], ids=["open_zone", "zones.open"])
 def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_it(overload, own):
     zones = [{"name": "busy.test", "open": 4}] if own else []
     forward = {**PATIENT, "overload": overload, "open_zone": 1000 if own else 4}
     with (
-        behind(after(1.0, good), forward=forward, zones=zones) as (shield, upstream),
+        behind(after(SLOW, good), forward=forward, zones=zones) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         first = [f"name{n}.busy.test." for n in range(4)]
@@ -143,21 +142,22 @@ def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_i
 
 
 def test_a_flood_for_one_zone_leaves_the_others_alone():
-    """Ten times a zone's bound, and nobody answers it; every query of the others is answered, and soon."""
+    """Several times a zone's bound, and nobody answers it; every query of another zone is answered, and soon."""
 
     def script(query):
         return silent(query) if b"flooded" in query.wire else good(query)
 
-    forward = {"timeout": 0.5, "deadline": 1.0, "open_zone": 30}
-    with behind(script, forward=forward) as (shield, _), ThreadPoolExecutor(8) as pool:
+    forward = {"timeout": 0.5, "deadline": 1.0, "open_zone": 40}
+    zones = [{"name": "calm.test"}]  # names without a zone are counted by a hash, and may share a bound
+    with behind(script, forward=forward, zones=zones) as (shield, _), ThreadPoolExecutor(8) as pool:
         flood = [pool.submit(ask_each, shield, [f"n{k}-{n}.flooded.test." for n in range(32)]) for k in range(8)]
-        asked = [f"www.{name}" for name in names(100)]
+        asked = [f"www{n}.calm.test." for n in range(100)]
         start = time.monotonic()
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 100}
         assert time.monotonic() - start < 0.9
         found = sum((rcodes(each.result()) for each in flood), start=rcodes([]))
         assert found == {SERVFAIL: found[SERVFAIL], REFUSED: 256 - found[SERVFAIL]}
-        assert 30 <= found[SERVFAIL] <= 120
+        assert 40 <= found[SERVFAIL] <= 160
         assert stats(shield)["crowded"] == found[REFUSED]
 
 
@@ -168,7 +168,7 @@ def test_a_flood_for_one_zone_leaves_the_others_alone():
 def test_over_the_whole_bound_the_newest_are_turned_away(overload):
     forward = {**PATIENT, "overload": overload, "open": 16}
     with (
-        behind(after(1.0, good), forward=forward) as (shield, upstream),
+        behind(after(SLOW, good), forward=forward) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         first = names(16)
@@ -188,7 +188,7 @@ def test_hits_are_served_whatever_waits():
         held = names(20)
         ask_each(shield, held[:10])
         ask_each(shield, held[10:])
-        upstream.handle = after(1.0, good)
+        upstream.handle = after(SLOW, good)
         waiting = pool.submit(ask_each, shield, names(16))
         upstream.wait_for(36)
         start = time.monotonic()

@@ -279,7 +279,8 @@ def test_a_group_that_is_silent_is_not_stood_in_for_by_another():
 def test_an_upstream_in_two_groups_has_one_health():
     upstreams = placed(silent, groups=["default", "inner"]), placed(numbered(2), groups=["default", "inner"])
     with behind(*upstreams, groups=GROUPS[:1], zones=ZONES[:1], health={"check": "off"}) as (shield, mute, _):
-        assert answerers(ask_each(shield, names(60))) == {2: 60}
+        for name in names(8):  # one after another: those that are unanswered together count as one
+            assert answerers(ask_each(shield, [name])) == {2: 1}
         before = len(mute.received)
         assert answerers(ask_each(shield, below("inner.test", 60))) == {2: 60}
         assert len(mute.received) - before <= 3

@@ -102,8 +102,6 @@ def test_who_is_slower_than_patience_is_overtaken_and_his_late_answer_is_nobodys
         replies = ask_each(shield, asked)
         assert time.monotonic() - start < 0.9
         assert answerers(replies) == answerers(ask_each(shield, asked)) == {1: 5}
-        time.sleep(1.0)
-        print(counters(shield, slow), len(slow.received), shield.log)
         until(lambda: counters(shield, slow)["mismatched"] == 5)
         assert asked_of(slow) == asked_of(quick) == dict.fromkeys(asked, 1)
         assert answerers(ask_each(shield, asked)) == {1: 5}
@@ -162,7 +160,7 @@ class Lossy(RecordingRelay):
         return next(self._turn) % self._every > 0
 
 
-@pytest.mark.parametrize("every", [4, 9])
+@pytest.mark.parametrize("every", [4, 7])
 def test_on_lossy_paths_what_is_lost_is_asked_again(every):
     """Of a query's tries, one after another, no two meet a loss on one path: so three are enough."""
     forward = {"timeout": 0.2, "patience": 0.05, "deadline": 2.0, "tries": 4}
@@ -173,9 +171,9 @@ def test_on_lossy_paths_what_is_lost_is_asked_again(every):
         Lossy(second, every + 1) as other,
         behind(path, other, forward=forward, health={"check": "off"}) as (shield, *_),
     ):
-        assert [rcodes(ask_each(shield, [name])) for name in names(80)] == [{NOERROR: 1}] * 80
-        assert 80 * 3 > len(path.received) + len(other.received) > 80
-        assert stats(shield)["retried"] == len(path.received) + len(other.received) - 80
+        assert [rcodes(ask_each(shield, [name])) for name in names(30)] == [{NOERROR: 1}] * 30
+        assert 30 * 3 > len(path.received) + len(other.received) > 30
+        assert stats(shield)["retried"] == len(path.received) + len(other.received) - 30
 
 
 def test_one_lossy_path_alone_needs_another_try():

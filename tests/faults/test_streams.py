@@ -140,11 +140,6 @@ async def answer_octet_by_octet(upstream, queries, writer):
             await asyncio.sleep(0)
 
 
-async def empty_messages_before_the_answer(upstream, queries, writer):
-    async for query in queries:
-        writer.write(b"\0\0" * 3 + upstream.framed(query))
-
-
 async def the_answers_of_others_first(upstream, queries, writer):
     async for query in queries:
         right = upstream.framed(query)
@@ -156,7 +151,6 @@ ODD = [
     close_after_each_answer,
     half_close_after_an_answer,
     answer_octet_by_octet,
-    empty_messages_before_the_answer,
     the_answers_of_others_first,
 ]
 
