@@ -6,6 +6,7 @@ What an upstream does is a script (`support.upstream`); what the shield should m
 import contextlib
 import itertools
 import json
+import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,15 @@ NOERROR, SERVFAIL, REFUSED = 0, 2, 5
 TIMEOUT, DEADLINE = 0.3, 1.0  # seconds
 HASTY = {"timeout": TIMEOUT, "deadline": DEADLINE}
 _serial = itertools.count()
+
+
+class WithoutTcp(ScriptedUpstream):
+    """A nameserver whose port is closed to TCP."""
+
+    async def _serve_until_stopped(self):
+        self._listener.close()
+        self._listener = socket.create_server((self._host, 0))  # somewhere else
+        await super()._serve_until_stopped()
 
 
 @dataclass(frozen=True)

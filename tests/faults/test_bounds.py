@@ -164,9 +164,8 @@ def test_a_flood_for_one_zone_leaves_the_others_alone():
 # ------------------------------------------------------------ everybody's
 
 
-@overloads
-def test_over_the_whole_bound_the_newest_are_turned_away(overload):
-    forward = {**PATIENT, "overload": overload, "open": 16}
+def test_over_the_whole_bound_the_newest_are_turned_away():
+    forward = {**PATIENT, "open": 16}
     with (
         behind(after(SLOW, good), forward=forward) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
@@ -175,7 +174,7 @@ def test_over_the_whole_bound_the_newest_are_turned_away(overload):
         waiting = pool.submit(ask_each, shield, first)
         upstream.wait_for(16)
         (late,) = names(1)
-        turned_away(shield, late, overload)
+        turned_away(shield, late, "refuse")
         assert rcodes(waiting.result()) == {NOERROR: 16}
         assert asked_of(upstream) == dict.fromkeys(first, 1)
         assert stats(shield)["refused"] == 2

@@ -11,6 +11,7 @@ from faults.stage import (
     NOERROR,
     REFUSED,
     SERVFAIL,
+    after,
     answerers,
     ask_each,
     behind,
@@ -162,7 +163,7 @@ def test_checks_are_not_counted_as_clients():
 
 def test_while_all_is_well_nobody_is_checked():
     with behind(good, good, health=OFTEN) as (shield, *both):
-        for _ in range(5):
+        for _ in range(3):
             assert rcodes(ask_each(shield, names(40))) == {NOERROR: 40}
             time.sleep(0.2)
         assert [checks(one) for one in both] == [0, 0]
@@ -290,7 +291,25 @@ def test_a_client_that_asks_for_what_is_slow_to_answer_makes_nobody_ill():
         return silent(query) if b"slow" in query.wire.lower() else good(query)
 
     health = OFTEN | {"check": "off"}
-    with behind(slow_for_some, slow_for_some, forward=EAGER | {"deadline": 0.5}, health=health) as (shield, *both):
-        for n in range(4):
+    with behind(slow_for_some, slow_for_some, forward=EAGER | {"deadline": 0.4}, health=health) as (shield, *both):
+        for n in range(3):
             assert rcodes(ask_each(shield, [f"slow{n}.test.", *names(30)]))[NOERROR] == 30
         assert all(is_up(shield, one) for one in both)
+
+
+def test_what_is_told_of_an_upstream():
+    """Of each: what was sent and came, how long that took, and how it is."""
+    slow, quick = after(0.06, good), placed(failing(REFUSED), name="front desk")
+    with behind(slow, quick, forward={"timeout": 1.0, "patience": 0.5}) as (shield, first, _):
+        assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
+        found = stats(shield)["upstreams"]
+        (of_slow,) = (told for key, told in found.items() if str(first.address) in key)
+        (of_quick,) = (told for key, told in found.items() if "front desk" in key)
+        assert (of_slow["sent"], of_slow["answered"], of_slow["rcodes"]) == (60, 60, {"NOERROR": 60})
+        assert of_quick["sent"] == of_quick["answered"] == of_quick["rcodes"]["REFUSED"] == pytest.approx(30, abs=5)
+        for told_of in of_slow, of_quick:
+            errors = {key: told_of[key] for key in ("timeouts", "errors", "mismatched", "open", "hedged")}
+            assert errors == dict.fromkeys(errors, 0)
+            assert told_of["state"] == "up"
+            assert told_of["latency"]["p50"] <= told_of["latency"]["p95"] <= told_of["latency"]["p99"] < 0.5
+        assert of_slow["latency"]["p50"] > 0.05 > of_quick["latency"]["p50"] > 0

@@ -16,6 +16,7 @@ from faults.stage import (
     DEADLINE,
     HASTY,
     SERVFAIL,
+    WithoutTcp,
     after,
     answerers,
     ask_each,
@@ -256,6 +257,19 @@ def test_a_right_guess_in_a_flood_is_not_believed():
         assert [upstream.count(name, transport="tcp") for name in asked] == [2, 2, 2]
 
 
+def test_where_there_is_no_tcp_a_flood_gets_nobody_its_lie_and_leaves_other_names_alone():
+    def guessing(query):
+        return [*flood(20)(query)[:-1], lie(query)]
+
+    with WithoutTcp(guessing) as upstream, behind(upstream) as (shield, _):
+        forged, *others = names(11)
+        start = time.monotonic()
+        assert rcodes(ask_each(shield, [forged])) == {SERVFAIL: 1}
+        assert time.monotonic() - start < DEADLINE + 0.5
+        upstream.handle = good
+        assert answerers(ask_each(shield, others)) == {TRUTH: 10}
+
+
 def test_few_forgeries_make_no_name_suspect():
     with behind(flood(3), forward={"timeout": 1.0, "deadline": 3.0, "mismatches": 8}) as (shield, upstream):
         asked = names(20)
@@ -349,6 +363,16 @@ def test_who_lowers_the_case_is_served_all_the_same_and_in_the_end_asked_plainly
         asked = long_names(20)
         assert answerers(ask_each(shield, asked)) == {TRUTH: 20}
         assert upstream.count(transport="tcp") == before
+
+
+def test_who_lowers_the_case_and_has_no_tcp_is_served_in_the_end():
+    with WithoutTcp(lowering) as upstream, behind(placed(upstream, random_case=True)) as (shield, _):
+
+        def served():
+            return answerers(ask_each(shield, long_names(5))) == {TRUTH: 5}
+
+        until(served)
+        assert answerers(ask_each(shield, long_names(20))) == {TRUTH: 20}
 
 
 def test_who_lowers_the_case_once_is_still_asked_at_random():

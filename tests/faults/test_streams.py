@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import time
 
 import dns.flags
@@ -18,6 +17,7 @@ from faults.stage import (
     HASTY,
     NOERROR,
     SERVFAIL,
+    WithoutTcp,
     answerers,
     ask_each,
     asked_of,
@@ -58,15 +58,6 @@ class Streaming(ScriptedUpstream):
         """Return the script's answer with its length."""
         reply = self.handle(query)
         return frame(reply if isinstance(reply, bytes) else reply.to_wire())
-
-
-class WithoutTcp(ScriptedUpstream):
-    """A nameserver whose port is closed to TCP."""
-
-    async def _serve_until_stopped(self):
-        self._listener.close()
-        self._listener = socket.create_server((self._host, 0))  # somewhere else
-        await super()._serve_until_stopped()
 
 
 # ------------------------------------------------------------ what connections do
