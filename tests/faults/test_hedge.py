@@ -1,5 +1,6 @@
 """Know that with hedging who is slow once in a while is overtaken, and that few queries are asked twice for it."""
 
+import contextlib
 import itertools
 import time
 
@@ -7,7 +8,19 @@ import pytest
 from support.control import stats
 from support.upstream import Delayed
 
-from faults.stage import answerers, ask_each, asked_of, behind, counters, names, numbered
+from faults.stage import (
+    SERVFAIL,
+    answerers,
+    ask_each,
+    asked_of,
+    behind,
+    counters,
+    failing,
+    names,
+    numbered,
+    silent,
+    until,
+)
 
 PATIENT = {"timeout": 2.0, "patience": 1.5, "deadline": 4.0, "policy": "order"}
 SLOW = 1.0  # seconds, once in a while
@@ -30,14 +43,20 @@ def one_by_one(shield, asked):
     return replies, slowest
 
 
-@pytest.fixture(scope="module")
-def hedging():
+@contextlib.contextmanager
+def learned():
     """Run a shield that has learned what is usual, which it does about once a second."""
     with behind(numbered(1), numbered(2), forward={**PATIENT, "hedge": True}) as stage:
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
             ask_each(stage[0], names(10))
             time.sleep(0.05)
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def hedging():
+    with learned() as stage:
         yield stage
 
 
@@ -80,6 +99,16 @@ def test_a_hedged_query_has_one_answer_and_the_later_one_is_counted(hedging):
     assert [asked_of(second)[name] for name in asked] == [1, 1, 1]
 
 
+def test_a_failure_that_another_makes_good_is_no_hedge(hedging):
+    shield, first, second = hedging
+    first.handle = failing(SERVFAIL)
+    before = stats(shield)["hedged"], len(second.received)
+    replies, _ = one_by_one(shield, names(10))
+    assert answerers(replies) == {2: 10}
+    assert len(second.received) - before[1] == 10
+    assert stats(shield)["hedged"] - before[0] <= 1  # an answer may have been late
+
+
 def test_when_all_is_slow_hedging_does_not_double_the_load(hedging):
     """One query in eight may be hedged, and those that are on their way when it is reached."""
     shield, first, second = hedging
@@ -94,3 +123,18 @@ def test_when_all_is_slow_hedging_does_not_double_the_load(hedging):
     assert asked == 320
     assert stood_in == hedged
     assert stats(shield)["hedged"] <= len(first.received) / 8 + 32
+
+
+def test_who_is_silent_is_left_alone_although_hedging_hides_it():
+    """Every answer comes in time, from the other: and yet whoever never answers is ill."""
+    with learned() as (shield, first, _):
+        first.handle = silent
+        for _ in range(4):
+            replies, _ = one_by_one(shield, names(10))
+            assert answerers(replies) == {2: 10}
+            time.sleep(0.3)
+        until(lambda: counters(shield, first)["state"] == "down", within=1.5)
+        before = len(first.received)
+        replies, _ = one_by_one(shield, names(20))
+        assert answerers(replies) == {2: 20}
+        assert len(first.received) - before <= 3  # checks
