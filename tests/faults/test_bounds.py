@@ -119,6 +119,22 @@ def test_over_tcp_the_bound_is_the_same():
         assert upstream.count(transport="tcp") == len(upstream.received) == 4
 
 
+def test_who_is_turned_away_gets_what_is_stale_if_there_is_any():
+    with (
+        behind(placed(good, open=1), forward=PATIENT, ttl={"max": 1}) as (shield, upstream),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        (held,) = names(1)
+        ask_each(shield, [held])
+        time.sleep(1.1)  # so long it is fresh
+        upstream.handle = after(SLOW, good)
+        waiting = pool.submit(ask_each, shield, names(1))
+        upstream.wait_for(2)
+        assert ask(held, server=shield, timeout=AT_ONCE).answer[0].ttl == 30
+        assert ask(names(1)[0], server=shield, timeout=AT_ONCE).rcode() == REFUSED
+        assert rcodes(waiting.result()) == {NOERROR: 1}
+
+
 # ------------------------------------------------------------ a zone's
 
 
