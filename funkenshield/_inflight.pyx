@@ -23,7 +23,7 @@ from ._proxied cimport PROXIED_MAX
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ._sockets cimport Socket
 from ._subnets cimport TOLD_MAX
-from ._upstreams cimport Tried, Upstream, note_try
+from ._upstreams cimport Upstream, note_try
 from ._waiting cimport WAITS, Response, Waiting
 from ._wire cimport (
     HEADER, MESSAGE_MAX, OPCODE, QR, RD, Extra, Query, Verdict, cut, is_spelled, message_id, parse_query, respell,
@@ -173,8 +173,7 @@ cdef class Inflight(Waiting):
                 self._none_to_ask(i, upstream, now)
                 continue
             self.upstreams.all[upstream].open += 1
-            if stage == FAILED:
-                self._count_retry(i)
+            self.retried += stage == FAILED
             if self.pool[i].over_stream or self.upstreams.all[upstream].over_stream:
                 self._hand_over(i, upstream, now)
                 continue
@@ -184,16 +183,6 @@ cdef class Inflight(Waiting):
         while ready:
             ready = self._transmit(listed, ready, self.pool[listed[0]].chosen, now)
         return 0
-
-    cdef void _count_retry(self, int32_t i) noexcept nogil:
-        cdef:
-            const Tried* tried = &self.pool[i].tried
-            Upstream* slow
-        self.retried += 1
-        if self.pool[i].hedging:
-            slow = &self.upstreams.all[tried.upstreams[tried.count - 1]]
-            slow.hedged += 1
-            self.hedged += 1
 
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil:
         """Send what an upstream was chosen for, in batches, each through a random socket; return how many are left."""

@@ -46,6 +46,7 @@ cdef struct Upstream:
     # how it does
     uint32_t open
     uint32_t silent                # unanswered in a row
+    uint32_t overtaken             # hedged in a row, with no answer between
     uint64_t silent_since          # when the last of those was counted, nanoseconds
     uint64_t mean, deviation       # of its latency, nanoseconds (RFC 6298); 0: not known
     uint32_t respelled             # responses in a row that spell their name in their own way

@@ -87,7 +87,7 @@ cdef class UpstreamTable:
         """Say whether an upstream is asked, how much of its share it gets, and when another is asked too (seconds)."""
         cdef Upstream* known = self._known(upstream)
         if in_service and known.standing != IN_SERVICE:
-            known.silent = 0
+            known.silent = known.overtaken = 0
         known.standing = IN_SERVICE if in_service else FORCED_OUT if forced else LEFT_ALONE
         known.share = <uint16_t> (max(0.0, min(share, 1.0)) * WHOLE)
         known.fall = fall
@@ -268,7 +268,7 @@ cdef class UpstreamTable:
             uint64_t off = latency - known.mean if latency > known.mean else known.mean - latency
             int bits = 63 - leading_zeros(latency | 1024)
         known.answered += 1
-        known.silent = 0
+        known.silent = known.overtaken = 0
         known.latency += latency
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
         if not typical:
@@ -293,9 +293,10 @@ cdef class UpstreamTable:
         self.heard(upstream, rcode, <uint64_t> (max(seconds, 0.0) * 1e9), False)
 
     def signals(self, int32_t upstream) -> tuple:
-        """Return what tells whether an upstream is well: answered, unanswered, SERVFAILs, unanswered in a row."""
+        """Return what tells whether an upstream is well: answered, unanswered, SERVFAILs; unanswered, hedged in a row."""
         cdef Upstream* known = self._known(upstream)
-        return known.answered, known.timeouts + known.errors, known.rcodes[SERVFAIL], known.silent
+        unanswered = known.timeouts + known.errors
+        return known.answered, unanswered, known.rcodes[SERVFAIL], known.silent, known.overtaken
 
     def counters(self, int32_t upstream) -> dict:
         """Return what happened between the shield and an upstream, as numbers by name, and two histograms.

@@ -604,11 +604,11 @@ cdef class Waiting:
         if now >= entry.stale_at:
             self._serve_meanwhile(i, now)
         if now >= entry.deadline:
+            entry.hedging = False
             self._blame(i, now)
             return self._fail(i, now)
         if entry.stage == SENT and (entry.attempt < 0 or now >= entry.try_until):
-            if not entry.hedging:
-                self._blame(i, now)
+            self._blame(i, now)
             if entry.tried.count < self.tries:
                 self._try_elsewhere(i)
                 return 0
@@ -618,12 +618,21 @@ cdef class Waiting:
         return 0
 
     cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
-        """Hold the last attempt, if it is one still, against its upstream: it was given its time."""
+        """Hold the last attempt, if it still waits, against its upstream: it was given its time, or is slower than usual."""
         cdef:
-            Attempt* last = &self.sockets.attempts[self.pool[i].attempt]
+            Open* entry = &self.pool[i]
+            Attempt* last
             Upstream* asked
-        if self.pool[i].stage == SENT and self.pool[i].attempt >= 0 and now >= last.sent + self.patience:
-            asked = &self.upstreams.all[last.upstream]
+        if entry.stage != SENT or entry.attempt < 0:
+            return
+        last = &self.sockets.attempts[entry.attempt]
+        asked = &self.upstreams.all[last.upstream]
+        if entry.hedging:
+            entry.hedging = False
+            asked.hedged += 1
+            asked.overtaken += 1
+            self.hedged += 1
+        elif now >= last.sent + self.patience:
             asked.timeouts += 1
             self.upstreams.unheard(last.upstream, last.sent, now)
 

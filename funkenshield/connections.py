@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
             return await future
         except asyncio.CancelledError:  # out of patience
             if heard == self._heard and self._transport is not None:
-                self.close()  # nothing came for anybody: the next query deserves another connection
+                self.end(UpstreamError("the upstream is silent"))  # the next query deserves another connection
             raise
         finally:
             self._open.pop(number, None)

@@ -25,12 +25,13 @@ Forced = Literal["auto", "up", "down"]
 
 
 class Signals(NamedTuple):
-    """What became of the queries to one upstream since it is known; all but `silent` only grow."""
+    """What became of the queries to one upstream since it is known; only `silent` and `overtaken` shrink."""
 
     answered: int
     unanswered: int  # not in time, and errors of the network
     servfails: int  # of the answered
     silent: int  # unanswered in a row, up to now
+    overtaken: int = 0  # hedged in a row, up to now: another's answer came first, so nobody knows
 
 
 class Health:
@@ -41,6 +42,7 @@ class Health:
         self._seen = Signals(0, 0, 0, 0)
         self._now = now
         self._due = inf
+        self._checking = False
         self._hold = self._wait = settings.interval
         self._good = self._bad = 0
         self._settings, self._forced = settings, forced
@@ -89,17 +91,22 @@ class Health:
             return
         if reason := self._complaint(signals, now):
             self._leave(reason, now)
+        elif self._checks() and self._due == inf and not self._checking:
+            self._due = now
 
     def check_due(self, now: float) -> bool:
         """Return True once for each check to be made; the next waits until it is `checked`."""
-        if now < self._due:
+        if now < self._due or self._checking:
             return False
         self._due = inf
+        if not self._checks():
+            return False
+        self._checking = True
         return True
 
     def checked(self, well: bool, now: float) -> None:
         """Take the result of a check."""
-        settings, self._now = self._settings, now
+        settings, self._now, self._checking = self._settings, now, False
         if not self._checks():
             return
         self._good, self._bad = (self._good + 1, 0) if well else (0, self._bad + 1)
@@ -118,6 +125,8 @@ class Health:
         silent = min(signals.silent, signals.unanswered - self._changed.unanswered)
         if silent >= settings.fall:
             return f"{silent} queries in a row unanswered"
+        if signals.overtaken >= settings.fall and settings.check == "off":
+            return f"{signals.overtaken} queries in a row answered by another first"
         while len(marks) > 1 and marks[1][0] <= now - settings.window:
             marks.popleft()
         base = marks[0][1]
@@ -163,7 +172,8 @@ class Health:
 
     def _checks(self) -> bool:
         check = self._settings.check
-        return self._forced == "auto" and (check == "always" or (check == "lazy" and not self._well))
+        doubted = not self._well or self._seen.overtaken >= self._settings.fall
+        return self._forced == "auto" and (check == "always" or (check == "lazy" and doubted))
 
     def _longer(self, wait: float) -> float:
         return max(self._settings.interval, min(2 * wait, self._settings.backoff))

@@ -152,3 +152,33 @@ def test_good_checks_must_be_in_a_row():
     for now, well in ((1.0, True), (2.0, False), (4.0, True)):
         it.checked(well, now)
     assert not it.in_service
+
+
+def test_who_is_always_overtaken_is_checked_while_in_service():
+    it = health(interval=1)
+    it.observe(Signals(5, 0, 0, 0, 2), 1.0)
+    assert not it.check_due(1.0)
+    it.observe(Signals(5, 0, 0, 0, 3), 2.0)
+    for now in (2.0, 3.0, 4.0):
+        assert it.in_service
+        assert it.check_due(now)
+        it.observe(Signals(5, 0, 0, 0, 4), now)
+        assert not it.check_due(now + 0.5), "one at a time"
+        it.checked(False, now)
+    assert (it.in_service, it.why) == (False, "checks fail")
+
+
+def test_who_is_overtaken_no_more_is_checked_no_more():
+    it = health()
+    it.observe(Signals(5, 0, 0, 0, 3), 1.0)
+    assert it.check_due(1.0)
+    it.checked(True, 1.0)
+    it.observe(Signals(6, 0, 0, 0, 0), 1.5)
+    assert not it.check_due(9.0)
+    assert it.in_service
+
+
+def test_without_checks_who_is_always_overtaken_is_left_alone():
+    it = health("off")
+    it.observe(Signals(5, 0, 0, 0, 3), 1.0)
+    assert (it.in_service, it.why) == (False, "3 queries in a row answered by another first")
