@@ -618,7 +618,7 @@ cdef class Waiting:
         return 0
 
     cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
-        """Hold the last attempt, if it still waits, against its upstream: it was given its time, or is slower than usual."""
+        """Hold the last attempt, if it still waits, against its upstream: it had its time, or is slower than usual."""
         cdef:
             Open* entry = &self.pool[i]
             Attempt* last
