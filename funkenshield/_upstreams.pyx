@@ -293,7 +293,7 @@ cdef class UpstreamTable:
         self.heard(upstream, rcode, <uint64_t> (max(seconds, 0.0) * 1e9), False)
 
     def signals(self, int32_t upstream) -> tuple:
-        """Return what tells whether it is well: answered, unanswered, SERVFAILs, unanswered in a row, hedged in a row."""
+        """Return what tells whether it is well: answered, unanswered, SERVFAILs; unanswered and hedged in a row."""
         cdef Upstream* known = self._known(upstream)
         unanswered = known.timeouts + known.errors
         return known.answered, unanswered, known.rcodes[SERVFAIL], known.silent, known.overtaken

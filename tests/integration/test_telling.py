@@ -1,0 +1,135 @@
+"""Know that an upstream which wants to be told whose query it is, is told so, over UDP and TCP, and tells it on."""
+
+import socket
+import struct
+
+import pytest
+from support import quick
+from support.client import frame
+from support.edns import split_opt
+from support.process import run_shield
+from support.proxied import DGRAM, INET, LOCAL, PROXY, SIGNATURE, STREAM
+from support.server import Received
+from support.upstream import ScriptedUpstream, answer, respond, truncated
+from support.wires import ask_wire
+
+OUTER = "127.0.0.1"
+FIXED = 16
+
+
+class ToldUpstream(ScriptedUpstream):
+    """An upstream that every query comes to behind a header, of which it remembers (command, family, addresses)."""
+
+    def __init__(self, handle):
+        super().__init__(handle)
+        self.told, self.connections = [], 0
+
+    def _take(self, query, send):
+        if query.transport == "udp":
+            size = self._read(query.wire)
+            query = Received(query.wire[size:], "udp", query.source)
+        super()._take(query, send)
+
+    async def stream(self, reader, writer):
+        self.connections += 1
+        start = await reader.readexactly(FIXED)
+        self._read(start + await reader.readexactly(int.from_bytes(start[14:])))
+        await super().stream(reader, writer)
+
+    def _read(self, header):
+        """Remember a header; return its octets."""
+        assert header[:12] == SIGNATURE
+        end = FIXED + int.from_bytes(header[14:16])
+        self.told.append((header[12], header[13], header[FIXED:end]))
+        return end
+
+
+def tables(upstream, more=""):
+    return f'[[upstreams]]\naddress = "{upstream.address}"\nproxy_protocol = true\n{more}'
+
+
+def v4(source, port):
+    """Return the addresses of a header that tells of a client, and not where he sent his query to."""
+    return socket.inet_aton(source) + bytes(4) + struct.pack("!2H", port, 0)
+
+
+def address(query):
+    return answer(query, "A 192.0.2.1")
+
+
+def ask_from(host, shield, name, rdtype="A", **header):
+    """Ask over UDP from an address; return the reply and the port that it went to."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.bind((host, 0))
+        sock.sendto(ask_wire(name, rdtype, **header), shield.address)
+        return sock.recv(65535), sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("extra", ["", "random_case = true\n"], ids=["plain", "random case"])
+def test_over_udp_each_query_tells_whose_it_is(extra):
+    with ToldUpstream(address) as upstream, run_shield([], toml=tables(upstream, extra)) as shield:
+        ports = [ask_from(host, shield, f"a{host}.test.")[1] for host in ("127.0.0.1", "127.0.0.2")]
+        assert upstream.told == [
+            (PROXY, INET | DGRAM, v4("127.0.0.1", ports[0])),
+            (PROXY, INET | DGRAM, v4("127.0.0.2", ports[1])),
+        ]
+        ask_from("127.0.0.9", shield, "a127.0.0.1.test.")
+        assert len(upstream.received) == 2, "a hit is nobody's to tell of"
+
+
+def test_what_is_passed_on_tells_whose_it_is():
+    with ToldUpstream(respond) as upstream, run_shield([], toml=tables(upstream)) as shield:
+        query = bytes([0, 1, 0x24, 0]) + quick.query("zone.test", 6)[4:]  # NOTIFY
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            sock.bind(("127.0.0.2", 0))
+            sock.sendto(query, shield.address)
+            assert sock.recv(65535)[:2] == query[:2]
+        assert upstream.told == [(PROXY, INET | DGRAM, v4("127.0.0.2", 0))]
+
+
+def test_over_tcp_each_query_has_a_connection_that_begins_with_whose_it_is():
+    with ToldUpstream(address) as upstream, run_shield([], toml=tables(upstream)) as shield:
+        with socket.create_connection(shield.address) as sock, sock.makefile("rb") as stream:
+            for name in ("a.test.", "b.test."):
+                sock.sendall(frame(ask_wire(name, "A")))
+                assert stream.read(int.from_bytes(stream.read(2)))[7] == 1
+        assert upstream.told == [(PROXY, INET | STREAM, v4("127.0.0.1", 0))] * 2
+        assert (upstream.connections, upstream.count(transport="tcp")) == (2, 2)
+
+
+def test_what_came_truncated_is_fetched_for_the_same_client():
+    def cut(query):
+        return truncated(query) if query.transport == "udp" else address(query)
+
+    with ToldUpstream(cut) as upstream, run_shield([], toml=tables(upstream)) as shield:
+        reply, port = ask_from("127.0.0.2", shield, "a.test.")
+        assert not reply[2] & 2
+        assert upstream.told == [
+            (PROXY, INET | DGRAM, v4("127.0.0.2", port)),
+            (PROXY, INET | STREAM, v4("127.0.0.2", port)),
+        ]
+
+
+def test_checks_are_nobodys_but_our_own():
+    with ToldUpstream(respond) as upstream:
+        health = 'health = { check = "always", interval = 0.1 }\n'
+        with run_shield([], toml=tables(upstream, health)):
+            upstream.wait_for(2)
+    assert set(upstream.told) == {(LOCAL, 0, b"")}
+
+
+def test_a_shield_before_a_shield_tells_him_whose_query_it_is():
+    inner = f'proxies = ["{OUTER}"]\n[client_subnet]\nadd = true\nipv4 = 32\nprivate = true\n'
+    with (
+        ScriptedUpstream(address) as upstream,
+        run_shield([upstream], toml=inner) as second,
+        run_shield([], toml=tables(second)) as first,
+    ):
+        for host in ("127.0.0.2", "127.0.0.4"):
+            reply, _ = ask_from(host, first, f"x{host}.test.")
+            assert reply[7] == 1
+            assert split_opt(reply)[1] is None
+        options = [query.message.options[0] for query in upstream.received]
+        assert [(option.address, option.srclen) for option in options] == [("127.0.0.2", 32), ("127.0.0.4", 32)]
