@@ -1,0 +1,128 @@
+"""Show that whatever upstreams do, and whatever is said of them, each client gets one answer, and in time."""
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.quick import A, query
+from support.waiting import TURN, Stage
+
+from funkenshield._upstreams import POLICIES
+
+NOERROR, SERVFAIL, REFUSED = 0, 2, 5
+TRIES = 4
+
+members = st.integers(0, 3)
+
+
+class Forwarding(RuleBasedStateMachine):
+    """Queries that go to four upstreams in any order of events, against what must be true of all of them.
+
+    The model knows, for each name, its clients, since when they wait, its attempts that have not ended, and how many
+    there were. A name's query is over as soon as one of its clients is answered; then all of them must be.
+    """
+
+    @initialize(
+        policy=st.sampled_from(sorted(POLICIES)), tries=st.integers(1, TRIES), capacity=st.integers(1, 12),
+        deadline=st.sampled_from([0.5, 2.5, 6.0]), hedge=st.booleans(),
+        try_next=st.sampled_from([(), (SERVFAIL,), (SERVFAIL, REFUSED)]), limit=st.integers(1, 9),
+    )  # fmt: skip
+    def start(self, policy, tries, capacity, deadline, hedge, try_next, limit):
+        options = {"timeout": 0.4, "patience": 0.05, "tries": tries, "deadline": deadline, "hedge": hedge}
+        each = [{"limit": limit if n % 2 else 99} for n in range(4)]
+        self.stage = Stage(4, policy, each=each, capacity=capacity, try_next=try_next, **options)
+        self.tries, self.deadline = tries, deadline
+        self.forced, self.group = set(), set(range(4))
+        self.waiting = {}  # stream -> (name, since)
+        self.attempts = {}  # name -> the attempts that have not ended
+        self.made = Counter()  # name -> attempts
+        self.stream = 0
+        self.turned_away = None  # the stream of one who asked in vain, though others wait for the same
+
+    def settle(self):
+        """Have all that is due sent, and take what clients got: each once, and all who wait for a name at once."""
+        over = set()
+        for attempt in self.stage.asked():
+            assert attempt.upstream in self.group - self.forced
+            name = attempt.wire[12:]
+            self.attempts.setdefault(name, []).append(attempt)
+            self.made[name] += 1
+            assert self.made[name] <= self.tries
+        for stream, framed in self.stage.inflight.outbox.take_streams():
+            name, _ = self.waiting.pop(stream)
+            assert framed[14 : 14 + len(name)] == name
+            if self.turned_away != stream:
+                over.add(name)
+        for name in over:
+            assert name not in {other for other, _ in self.waiting.values()}
+            self.attempts.pop(name, None)
+            self.made.pop(name, None)
+
+    @rule(which=st.integers(0, 5))
+    def submit(self, which):
+        wire = query(f"n{which}.test", A)
+        self.stream += 1
+        known = wire[12:] in {name for name, _ in self.waiting.values()}
+        full = self.stage.inflight.open_queries == self.stage.capacity
+        self.turned_away = self.stream if known and full else None
+        self.stage.inflight.submit(self.stream, bytes(4), wire)
+        self.waiting[self.stream] = wire[12:], self.stage.clock.seconds()
+        self.settle()
+        self.turned_away = None
+
+    @rule(data=st.data(), rcode=st.sampled_from([NOERROR, NOERROR, SERVFAIL, REFUSED]))
+    @precondition(lambda self: any(self.attempts.values()))
+    def resolve(self, data, rcode):
+        attempt = self.take(data)
+        assert self.stage.answer(attempt, rcode)
+        assert not self.stage.answer(attempt._replace(handle=attempt.handle + (1 << 32)), rcode)
+        self.settle()
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.attempts.values()))
+    def fail(self, data):
+        attempt = self.take(data)
+        self.stage.inflight.fail(attempt.handle, attempt.upstream)
+        self.settle()
+
+    def take(self, data):
+        """Draw an attempt that has not ended; the model ends it."""
+        attempt = data.draw(st.sampled_from([one for each in self.attempts.values() for one in each]))
+        self.attempts[attempt.wire[12:]].remove(attempt)
+        return attempt
+
+    @rule(seconds=st.sampled_from([0.01, 0.06, 0.2, 0.45, 1.0, 7.0]))
+    def advance(self, seconds):
+        self.stage.clock.advance(seconds)
+        late = self.stage.clock.seconds() - self.deadline - TURN
+        self.stage.inflight.tick()
+        self.settle()
+        assert all(since > late for _, since in self.waiting.values())
+
+    @rule(upstream=members, in_service=st.booleans(), forced=st.booleans(), share=st.sampled_from([0.0, 0.5, 1.0]))
+    def judge(self, upstream, in_service, forced, share):
+        self.stage.table.judge(upstream, in_service=in_service, forced=forced, share=share, fall=3, hedge_after=0.03)
+        (self.forced.add if forced and not in_service else self.forced.discard)(upstream)
+
+    @rule(group=st.sets(members), policy=st.sampled_from(sorted(POLICIES)))
+    def regroup(self, group, policy):
+        self.group = group
+        self.stage.table.set_group(0, policy, sorted(group))
+
+    @invariant()
+    def every_open_query_is_one_that_somebody_waits_for(self):
+        if self.stream:
+            opened = Counter(attempt.upstream for each in self.attempts.values() for attempt in each)
+            assert [self.stage.counters(n)["open"] for n in range(4)] == [opened[n] for n in range(4)]
+            assert self.stage.inflight.open_queries == len(self.waiting)
+
+    def teardown(self):
+        if self.stream:
+            self.advance(7.0)
+            assert (self.waiting, self.stage.inflight.open_queries) == ({}, 0)
+            assert [self.stage.counters(n)["open"] for n in range(4)] == [0] * 4
+
+
+TestForwarding = Forwarding.TestCase
+TestForwarding.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
