@@ -226,6 +226,7 @@ MISTAKES = {
     "spelling of a stranger": lambda table: table.respelled(UPSTREAMS),
     "a group too many": lambda table: table.set_group(GROUPS, "order", [0]),
     "a member that is none": lambda table: table.set_group(0, "order", [UPSTREAMS]),
+    "a second member that is none": lambda table: table.set_group(0, "order", [1, UPSTREAMS]),
     "a member below 0": lambda table: table.set_group(0, "order", [-1]),
     "too many members": lambda table: table.set_group(0, "order", [0] * (MEMBERS + 1)),
     "no name": lambda table: table.next_of(0, name=b""),
@@ -312,6 +313,18 @@ def test_who_was_not_asked_yet_is_tried():
     stage = Stage(2, "latency")
     stage.teach(0, *[0.001] * 5)
     assert [attempt.upstream for attempt in stage.ask()] == [1]
+
+
+def test_who_is_not_known_does_not_get_every_query_until_it_answers():
+    """It may never: with a black hole from the start, or a new one, all clients would wait for the timeout."""
+    stage = Stage(2, "latency")
+    stage.teach(0, *[0.001] * 20)
+    found = Counter()
+    for attempt in (attempt for _ in range(100) for attempt in stage.ask()):
+        found[attempt.upstream] += 1
+        if attempt.upstream == 0:
+            stage.answer(attempt)
+    assert found[0] > 50
 
 
 def test_what_is_known_of_a_latency_fades_where_nobody_asks():
