@@ -400,6 +400,20 @@ def cased(asked, number):
     return (asked.name.upper() if number % 2 else asked.name) + asked.wire[-4:]
 
 
+def test_while_it_is_asked_for_over_tcp_nothing_over_udp_is_believed(path):
+    shield = path(mismatches=8, timeout=1.0)
+    (name,) = shield.fresh()
+    (first,) = shield.ask(name)
+    shield.clock.advance(1.1)
+    shield.inflight.tick()
+    shield.inflight.send()
+    (second,) = shield.arrived(1)
+    shield.flood(first, 8)
+    shield.answer(second, first, truth=LIE)
+    assert (shield.heard(query(name, A)), shield.carried(first)) == (None, 1)
+    assert (shield.heard(query(name, A)), shield.inflight.open_queries) == (TRUTH, 0)
+
+
 def test_a_right_guess_without_a_question_is_not_believed_either(path):
     shield = path(mismatches=8)
     (asked,) = shield.ask(*shield.fresh())

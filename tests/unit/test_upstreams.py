@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.quick import name_wire
+from support.quick import A, name_wire, query
 from support.waiting import TURN, Stage, seed_of
 
 from funkenshield._upstreams import POLICIES, UpstreamTable
@@ -519,12 +519,39 @@ def test_a_failure_of_one_is_the_last_word_only_where_no_other_can_be_asked(rcod
     assert (stage.asked(), stage.heard()) == ([], [7 - rcode]), "of this one nothing was said"
 
 
+def test_a_failure_is_not_the_last_word_while_another_is_asked():
+    stage = Stage(3, timeout=0.3, tries=3, try_next=[SERVFAIL])
+    (first,) = stage.ask()
+    (second,) = stage.wait(0.3 + TURN)
+    assert stage.answer(first, SERVFAIL)
+    assert (stage.asked(), stage.heard()) == ([], [])
+    assert stage.answer(second)
+    assert (stage.asked(), stage.heard()) == ([], [NOERROR])
+
+
+def test_what_is_answered_before_it_is_sent_again_is_not_sent_again():
+    stage = Stage(2, timeout=0.3)
+    (first,) = stage.ask()
+    stage.clock.advance(0.3 + TURN)
+    stage.inflight.tick()
+    assert stage.answer(first)
+    assert (stage.heard(), stage.asked(), stage.inflight.counters()["retried"]) == ([NOERROR], [], 0)
+
+
+def test_what_is_late_before_it_is_sent_is_not_sent():
+    stage = Stage(1, deadline=1.0)
+    assert stage.inflight.submit(1, bytes(4), query("www.test", A))
+    stage.clock.advance(1.0 + TURN)
+    stage.inflight.tick()
+    assert (stage.heard(), stage.asked(), stage.counters(0)["sent"]) == ([SERVFAIL], [], 0)
+
+
 # ---------------------------------------------------------------- hedging
 
 
 def test_a_slow_one_is_helped_and_not_blamed():
-    stage = Stage(2, hedge=True)
-    stage.teach(0, *[0.01] * 7)
+    stage = Stage(2, hedge=True, patience=0.02)
+    stage.teach(0, *[0.3] * 7)
     stage.table.judge(0, hedge_after=0.05)
     least, most, then = stage.silence(0)
     assert (least < 0.05 + TURN, most >= 0.05, then) == (True, True, 1)
