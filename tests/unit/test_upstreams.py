@@ -312,7 +312,7 @@ def test_of_three_the_slowest_is_never_the_better_of_two():
 def test_who_was_not_asked_yet_is_tried():
     stage = Stage(2, "latency")
     stage.teach(0, *[0.001] * 5)
-    assert [attempt.upstream for attempt in stage.ask()] == [1]
+    assert stage.whom(20)[1] > 0
 
 
 def test_who_is_not_known_does_not_get_every_query_until_it_answers():
