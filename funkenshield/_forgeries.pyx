@@ -16,7 +16,7 @@ from ._clock cimport NANOSECONDS
 from ._siphash cimport siphash
 from ._wire cimport HEADER, QUESTION_MAX, fold, get16, question_length
 
-cdef uint64_t SUSPICION = 10 * NANOSECONDS  # how long answers are remembered
+cdef uint64_t SUSPICION = <uint64_t> 10 * NANOSECONDS  # how long answers are remembered
 
 
 @cython.final

@@ -38,4 +38,4 @@ cdef class Inflight(Waiting):
     cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
                     bint over_stream, uint64_t now) noexcept nogil
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil
-    cdef int32_t _carried_attempt(self, int32_t i, int32_t upstream) noexcept nogil
+    cdef int32_t _carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil

@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 from posix.unistd cimport close, write
 
 from ._answer cimport FOREIGN, answers_question
+from ._answering cimport WAITS
 from ._cache cimport READERS_MAX, Cache
 from ._clock cimport ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
@@ -24,7 +25,7 @@ from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ._sockets cimport Socket
 from ._subnets cimport TOLD_MAX
 from ._upstreams cimport Upstream, note_try
-from ._waiting cimport WAITS, Response, Waiting
+from ._waiting cimport Response, Waiting
 from ._wire cimport (
     HEADER, MESSAGE_MAX, OPCODE, QR, RD, Extra, Query, Verdict, cut, is_spelled, message_id, parse_query, respell,
     set_id
@@ -133,6 +134,7 @@ cdef class Inflight(Waiting):
         if len(address) not in (4, 16):
             raise ValueError("an address has 4 or 16 octets")
         client.fd = STREAM
+        client.peer.length = 0
         client.stream = stream
         client.arrived = self.cache.clock.now()
         client.octets = <uint8_t> len(address)
@@ -170,7 +172,7 @@ cdef class Inflight(Waiting):
                 continue
             upstream = self.upstreams.choose(self.pool[i].group, &self.pool[i].tried, self.pool[i].wire + HEADER)
             if upstream < 0:
-                self._none_to_ask(i, upstream, now)
+                self._go_without(i, upstream, now)
                 continue
             self.upstreams.all[upstream].open += 1
             self.retried += stage == FAILED
@@ -292,13 +294,11 @@ cdef class Inflight(Waiting):
             return 0
         spelling = self.sockets.attempts[attempt].spelling
         self._heard(attempt, now)
-        if self.pool[i].over_stream:  # it was not to be trusted, or is truncated; the better one is on its way
-            return 0
         if spelling and not is_spelled(wire, query.question, spelling):
             sender.respelled += 1
             return self._fetch(i, upstream, now)
         sender.respelled = 0
-        if self.forgeries.suspects(wire, length, now):
+        if self.forgeries.suspects(self.pool[i].wire, self.pool[i].length, now):
             self.suspected += 1
             return self._fetch(i, upstream, now)
         return self._resolve(i, upstream, &query, &response, now)
@@ -348,42 +348,44 @@ cdef class Inflight(Waiting):
         taken, self.specials = self.specials, []
         return taken
 
-    def resolve(self, uint64_t handle, int32_t upstream, bytes response not None) -> bool:
+    def resolve(self, uint64_t handle, bytes response not None) -> bool:
         """End a carried query with a response; False: it is over already, or this is no answer to it."""
         cdef:
             Query query
             Response received
             int32_t i = self.queries.held(handle)
-            int32_t attempt = self._carried_attempt(i, upstream)
+            int32_t attempt = self._carried_attempt(i, handle)
+            int32_t upstream
             uint64_t now = self.cache.clock.now()
         if attempt < 0 or len(response) > MESSAGE_MAX:
             return False
         if not self._read(i, &query, &received, response, len(response), True, now):
             return False
+        upstream = self.sockets.attempts[attempt].upstream
         self._heard(attempt, now)
         self._resolve(i, upstream, &query, &received, now)
         self.outbox.flush()
         return True
 
-    def fail(self, uint64_t handle, int32_t upstream) -> None:
-        """Say that an upstream gave no response to a carried query; another is asked, if there may be one."""
+    def fail(self, uint64_t handle) -> None:
+        """Say that there is no response to a carried query; another upstream is asked, if there may be one."""
         cdef:
             int32_t i = self.queries.held(handle)
-            int32_t attempt = self._carried_attempt(i, upstream)
+            int32_t attempt = self._carried_attempt(i, handle)
             uint64_t now = self.cache.clock.now()
         if attempt < 0:
             return
-        self.upstreams.all[upstream].errors += 1
+        self.upstreams.all[self.sockets.attempts[attempt].upstream].errors += 1
         self._lost(attempt, now)
         if self.pool[i].attempt < 0:
             self._expired(i, now)
         self.outbox.flush()
 
-    cdef int32_t _carried_attempt(self, int32_t i, int32_t upstream) noexcept nogil:
-        """Return a query's attempt over a stream to an upstream, or -1."""
+    cdef int32_t _carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil:
+        """Return the attempt over a stream that a handle leads to, or -1 where it has ended."""
         cdef int32_t attempt = self.pool[i].attempt if i >= 0 else -1
         while attempt >= 0:
-            if self.sockets.attempts[attempt].socket < 0 and self.sockets.attempts[attempt].upstream == upstream:
+            if self.sockets.attempts[attempt].socket < 0 and self.sockets.attempts[attempt].id == handle >> 22 & 0xffff:
                 return attempt
             attempt = self.sockets.attempts[attempt].before
         return -1

@@ -10,6 +10,7 @@ from ._wire cimport Query
 
 cdef enum:
     WIRE_MAX = 384                 # octets of the longest query that is carried here
+    OPEN_MAX = 1 << 22
     CROWDS = 4096                  # that names without a zone of their own are counted in
 
 cdef enum Stage:
@@ -68,4 +69,4 @@ cdef class OpenQueries:
     cdef void follow(self, int32_t i, int32_t first) noexcept nogil
     cdef void resign(self, int32_t i) noexcept nogil
     cdef int32_t held(self, uint64_t handle) noexcept nogil
-    cdef uint64_t handle(self, int32_t i) noexcept nogil
+    cdef uint64_t handle(self, int32_t i, uint16_t attempt) noexcept nogil

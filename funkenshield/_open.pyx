@@ -24,8 +24,8 @@ cdef class OpenQueries:
 
     def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
         cdef uint32_t i
-        if not 1 <= capacity <= 1 << 22:
-            raise ValueError(f"1 to {1 << 22} queries can be open, not {capacity}")
+        if not 1 <= capacity <= OPEN_MAX:
+            raise ValueError(f"1 to {OPEN_MAX} queries can be open, not {capacity}")
         self.cache = cache
         self.capacity = capacity
         self.chain_mask = 1
@@ -125,13 +125,13 @@ cdef class OpenQueries:
         if link[0] == i:
             link[0] = self.pool[i].chained
 
-    cdef uint64_t handle(self, int32_t i) noexcept nogil:
-        """Return a number that leads to this query, and to no later one in the same place."""
-        return <uint64_t> self.pool[i].generation << 32 | <uint32_t> i
+    cdef uint64_t handle(self, int32_t i, uint16_t attempt) noexcept nogil:
+        """Return a number that leads to this query and its attempt of this ID, and to no later query in its place."""
+        return (<uint64_t> (self.pool[i].generation & 0x3ffffff) << 38) | (<uint64_t> attempt << 22) | <uint32_t> i
 
     cdef int32_t held(self, uint64_t handle) noexcept nogil:
         """Return the query that a handle leads to, or -1 where it is over."""
-        cdef int32_t i = <int32_t> <uint32_t> handle
-        if i < 0 or i >= self.untouched or self.pool[i].generation != handle >> 32:
+        cdef int32_t i = <int32_t> (handle & (OPEN_MAX - 1))
+        if i >= self.untouched or self.pool[i].generation & 0x3ffffff != handle >> 38:
             return -1
         return i if self.pool[i].stage == SENT or self.pool[i].stage == FAILED else -1

@@ -153,7 +153,7 @@ cdef class Sockets:
         else:
             return -1
         self.attempts[a] = Attempt(query=query, next=-1, before=before, upstream=<int16_t> upstream,
-                                   socket=<int16_t> socket, id=drawn, sent=now)
+                                   socket=<int16_t> socket, id=drawn, blamed=False, sent=now, spelling=0)
         if socket >= 0:
             chain = &self.sockets[socket].chains[drawn % CHAINS]
             self.attempts[a].next = chain[0]

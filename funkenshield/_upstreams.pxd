@@ -47,6 +47,7 @@ cdef struct Upstream:
     uint32_t open
     uint32_t silent                # unanswered in a row
     uint32_t overtaken             # hedged in a row, with no answer between
+    uint32_t credit                # queries that hedges may be made on
     uint64_t silent_since          # when the last of those was counted, nanoseconds
     uint64_t mean, deviation       # of its latency, nanoseconds (RFC 6298); 0: not known
     uint32_t respelled             # responses in a row that spell their name in their own way
@@ -67,9 +68,10 @@ cdef struct Tried:                 # whom a query was sent to, in turn
 
 
 cdef inline void note_try(Tried* tried, int32_t upstream) noexcept nogil:
-    """Note one more try. Caller must ensure that there were fewer than TRIES_MAX."""
-    tried.upstreams[tried.count] = <int16_t> upstream
-    tried.count += 1
+    """Note one more try; more than TRIES_MAX are not told apart."""
+    if tried.count < TRIES_MAX:
+        tried.upstreams[tried.count] = <int16_t> upstream
+        tried.count += 1
 
 
 cdef inline bint was_tried(const Tried* tried, int32_t upstream) noexcept nogil:
@@ -96,7 +98,10 @@ cdef class UpstreamTable:
     cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil
     cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil
     cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint typical) noexcept nogil
+    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
+    cdef void excuse(self, int32_t upstream) noexcept nogil
     cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
+    cdef void _time(self, Upstream* known, uint64_t latency) noexcept nogil
     cdef uint8_t _rank(self, int32_t upstream, const Tried* tried) noexcept nogil
     cdef int32_t _elect(self, Group* group, const int16_t* candidates, uint32_t count,
                         const uint8_t* name) noexcept nogil

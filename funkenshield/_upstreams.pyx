@@ -11,6 +11,7 @@ cimport cython
 from libc.math cimport log
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from ._random cimport random16
 from ._siphash cimport Secret, siphash
@@ -72,8 +73,10 @@ cdef class UpstreamTable:
     def forget(self, int32_t upstream) -> None:
         """Start an upstream's counters anew, for its number is given to another; it is not asked until `judge`."""
         cdef Upstream* known = self._known(upstream)
-        known[0] = Upstream(standing=FORCED_OUT, share=WHOLE, fall=1, weight=1, limit=0xffffffff,
-                            open=known.open)  # which end yet
+        cdef uint32_t still_open = known.open  # which end yet
+        memset(known, 0, sizeof(Upstream))
+        known.standing, known.share, known.fall, known.weight, known.limit = FORCED_OUT, WHOLE, 1, 1, 0xffffffff
+        known.open = still_open
 
     def set_upstream(self, int32_t upstream, *, uint16_t order=1, uint16_t weight=1, uint32_t limit=0xffffffff,
                      bint over_stream=False, bint random_case=False, bint proxied=False, uint64_t seed=0) -> None:
@@ -108,6 +111,7 @@ cdef class UpstreamTable:
             raise ValueError(f"{GROUPS_MAX} groups of {MEMBERS_MAX} upstreams")
         for number in members:
             self._known(number)
+        for number in members:
             self.groups[group].members[count] = number
             count += 1
         self.groups[group].policy = POLICIES[policy]
@@ -224,7 +228,7 @@ cdef class UpstreamTable:
             uint32_t two = (one + 1 + random16(&self.randomness) % (count - 1)) % count
             Upstream* a = &self.all[candidates[one]]
             Upstream* b = &self.all[candidates[two]]
-        return candidates[one if a.mean * (a.open + 1) <= b.mean * (b.open + 1) else two]
+        return candidates[one if (a.mean or b.mean) * (a.open + 1) <= (b.mean or a.mean) * (b.open + 1) else two]
 
     cdef int32_t _by_name(self, const int16_t* candidates, uint32_t count, const uint8_t* name) noexcept nogil:
         """Return where a name belongs (weighted rendezvous hashing), or the next place where there is room."""
@@ -265,20 +269,39 @@ cdef class UpstreamTable:
         """Note a response after so many nanoseconds; `typical`: as others come, and their time is told by it."""
         cdef:
             Upstream* known = &self.all[upstream]
-            uint64_t off = latency - known.mean if latency > known.mean else known.mean - latency
             int bits = 63 - leading_zeros(latency | 1024)
         known.answered += 1
         known.silent = known.overtaken = 0
         known.latency += latency
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
-        if not typical:
-            return
-        known.latencies[min((bits - 10) * 4 + ((latency >> (bits - 2)) & 3), <uint64_t> (LATENCIES - 1))] += 1
+        if typical:
+            known.latencies[min((bits - 10) * 4 + ((latency >> (bits - 2)) & 3), <uint64_t> (LATENCIES - 1))] += 1
+            self._time(known, latency)
+
+    cdef void _time(self, Upstream* known, uint64_t latency) noexcept nogil:
+        """Take a latency into mean and deviation (RFC 6298 2)."""
+        cdef uint64_t off = latency - known.mean if latency > known.mean else known.mean - latency
         if not known.mean:
             known.mean, known.deviation = latency | 1, latency >> 1
         else:
             known.deviation += (off >> 2) - (known.deviation >> 2)
             known.mean += (latency >> 3) - (known.mean >> 3)
+
+    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil:
+        """Note that what was asked then should have been answered.
+
+        It may still come, later than it was waited for: that, too, is something learnt about its latency.
+        """
+        cdef Upstream* known = &self.all[upstream]
+        known.timeouts += 1
+        if known.mean and now - asked > known.mean:
+            self._time(known, now - asked)
+        self.unheard(upstream, asked, now)
+
+    cdef void excuse(self, int32_t upstream) noexcept nogil:
+        """Take back one silence in a row."""
+        cdef Upstream* known = &self.all[upstream]
+        known.silent -= known.silent > 0
 
     cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil:
         """Note that what was asked then is not answered; what was asked together counts as once in a row."""
@@ -287,10 +310,13 @@ cdef class UpstreamTable:
             known.silent += 1
             known.silent_since = now
 
-    def note(self, int32_t upstream, double seconds, uint16_t rcode) -> None:
-        """Note a response to a query that was sent in another way than most."""
-        self._known(upstream)
-        self.heard(upstream, rcode, <uint64_t> (max(seconds, 0.0) * 1e9), False)
+    def note(self, int32_t upstream, double seconds, rcode=None) -> None:
+        """Note a query that was sent in another way than most, and answered after so long; rcode None: it was not."""
+        self._known(upstream).sent += 1
+        if rcode is None:
+            self._known(upstream).timeouts += 1
+        else:
+            self.heard(upstream, rcode, <uint64_t> (max(seconds, 0.0) * 1e9), False)
 
     def signals(self, int32_t upstream) -> tuple:
         """Return what tells whether it is well: answered, unanswered, SERVFAILs; unanswered and hedged in a row."""

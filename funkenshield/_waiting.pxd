@@ -3,18 +3,13 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, Built
-from ._cache cimport Cache
+from ._answering cimport Answering
 from ._forgeries cimport Forgeries
-from ._open cimport Open, OpenQueries
-from ._outbox cimport Client, Outbox
-from ._outcome cimport Reception, Sender
+from ._outbox cimport Client
 from ._sockets cimport Sockets
 from ._upstreams cimport UpstreamTable
 from ._wheel cimport Wheel
 from ._wire cimport Extra, Query
-
-cdef enum:
-    WAITS = 24                     # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
 
 cdef struct Response:              # to an open query, taken apart
     const uint8_t* wire
@@ -24,16 +19,11 @@ cdef struct Response:              # to an open query, taken apart
     Extra own                      # the upstream's cookie, for the first who asked
 
 
-cdef class Waiting:
+cdef class Waiting(Answering):
     cdef:
-        readonly Cache cache
-        readonly Reception reception
-        readonly Outbox outbox
         readonly Sockets sockets
         readonly UpstreamTable upstreams
         Forgeries forgeries
-        OpenQueries queries
-        Open* pool                 # the queries'
         Wheel wheel
         # what Python is asked about: queries to send, to send again, to carry, that are special
         int32_t* queued
@@ -46,35 +36,20 @@ cdef class Waiting:
         uint16_t tries
         uint32_t try_next          # one bit for each RCODE with which another upstream is asked
         bint hedge
-        bint refuse_overload, retry_truncated
+        bint retry_truncated
         # who knows without an upstream
         object identity, denials
         # counters
         uint64_t coalesced, refused, crowded, answered_here, rescued, failures, truncated, retried
-        uint64_t busy, suspected, hedged
-        uint64_t[WAITS] latencies
-        uint64_t latency_sum
+        uint64_t suspected, hedged
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
-    cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
     cdef int _answer_from(self, const Client* client, Query* query, uint16_t zone, bytes response,
                           uint64_t now) except -1
     cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
                          uint64_t now) except -1
-    cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1
     cdef void _queue(self, int32_t i) noexcept nogil
-    cdef uint16_t _payload(self) noexcept nogil
-    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
-    cdef Sender _sender(self, const Client* client) noexcept nogil
-    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil
-    cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
-                         uint64_t now) except -1
-    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
-                     const Extra* extra, uint64_t now) except -1
-    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
-    cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
-    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef int _pass_the_lead(self, int32_t i) except -1
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil
     cdef int _resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
@@ -95,7 +70,10 @@ cdef class Waiting:
     cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil
     cdef void _lost(self, int32_t attempt, uint64_t now) noexcept nogil
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
+    cdef int _serve_spare(self, int32_t i, uint64_t now) except -1
+    cdef uint64_t _usual(self, int32_t attempt) noexcept nogil
+    cdef bint _may_hedge(self, int32_t i) noexcept nogil
     cdef int _hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1
     cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1
-    cdef int _none_to_ask(self, int32_t i, int32_t why, uint64_t now) except -1
+    cdef int _go_without(self, int32_t i, int32_t why, uint64_t now) except -1
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1

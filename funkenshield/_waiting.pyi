@@ -2,18 +2,14 @@ from collections.abc import Callable, Iterable
 
 from typing_extensions import disjoint_base
 
+from ._answering import Answering
 from ._cache import Cache
 from ._denial import Denials
-from ._outbox import Outbox
-from ._outcome import Reception
 from ._sockets import Sockets
 from ._upstreams import UpstreamTable
 
 @disjoint_base
-class Waiting:
-    cache: Cache
-    reception: Reception
-    outbox: Outbox
+class Waiting(Answering):
     sockets: Sockets
     upstreams: UpstreamTable
     def __new__(cls, cache: Cache, capacity: int) -> Waiting: ...

@@ -15,48 +15,47 @@ from libc.string cimport memcpy
 
 from ._answer cimport (
     FAILURE, KEEP, NEGATIVE, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, build,
-    build_failure, render
+    build_failure
 )
+from ._answering cimport Answering
 from ._atomic cimport peek32
 from ._cache cimport Cache, find
-from ._clock cimport NANOSECONDS, ticks
+from ._clock cimport ticks
 from ._cookies cimport CLIENT_COOKIE, Cookies
 from ._forgeries cimport Forgeries
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
-from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open, OpenQueries
-from ._outbox cimport NOBODY, STREAM, Client, Outbox, put_client
-from ._outcome cimport Reception, Sender, own_cookie
+from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open
+from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._policy cimport Policy
 from ._proxied cimport PROXIED_MAX
 from ._sockets cimport Attempt, Sockets
 from ._upstreams cimport ALL_BUSY, NOBODY_UP, TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
 from ._wheel cimport Wheel
 from ._wire cimport (
-    BADCOOKIE, CHAOS, KEY_PREFIX, MESSAGE_MAX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, RCODE,
-    REFUSED, Extra, Query, forwardable, hash_key, message_id, parse_query, put_error, set_id
+    BADCOOKIE, CHAOS, KEY_PREFIX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, RCODE,
+    Extra, Query, forwardable, hash_key, message_id, parse_query
 )
 
 cdef uint64_t NEVER = 0xffffffffffffffff
+
+cdef enum:
+    HEDGE = 8                      # queries that must have been sent for one to be hedged
+    CREDIT_MAX = 32 * HEDGE
+
 log = logging.getLogger(__name__)
 
 
-cdef class Waiting:
+cdef class Waiting(Answering):
     """Open queries: at most `capacity` clients wait at any time.
 
-    Memory ownership: the lists of what is to be sent are its own. One thread, with the GIL, calls
-    everything here.
+    Memory ownership: the lists of what is to be sent are its own.
     """
 
     def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
-        self.cache = cache
-        self.reception = Reception(cache)
-        self.queries = OpenQueries(cache, capacity)
-        self.pool = self.queries.pool
         self.sockets = Sockets(capacity * TRIES_MAX)
         self.upstreams = UpstreamTable()
         self.forgeries = Forgeries()
         self.wheel = Wheel(capacity)
-        self.outbox = Outbox()
         self.carried, self.specials, self.spares = [], [], {}
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
@@ -123,10 +122,6 @@ cdef class Waiting:
             if response is not None:
                 return self._answer_from(client, &query, zone, response, now)
         return self._open_query(client, &query, zone, freshness == RESERVE, now)
-
-    cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil:
-        """Tell whether an answer serves nobody any more, whatever happens."""
-        return judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
 
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now):
         """Return the response of those who know without an upstream, or None."""
@@ -212,35 +207,18 @@ cdef class Waiting:
         self._queue(i)
         return 0
 
-    cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1:
-        """Answer one who cannot wait: with what is stale, or REFUSED, or nothing."""
-        cdef:
-            const Answer* stored = find(&self.cache.index, query)
-            Extra extra
-        if client.fd == NOBODY:
-            return 0
-        if stored != NULL and not self._is_dead(stored, now):
-            return self._answer_now(client, query, stored, now)
-        if not self.refuse_overload and client.fd >= 0:
-            return 0
-        extra.length = 0
-        if query.cookie:
-            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
-        return self.outbox.post(client, put_error(self.outbox.open(client), query, REFUSED, self._payload(), &extra))
-
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1:
-        """End an open query that nobody may be asked, for all who wait."""
+        """End an open query that no upstream has time for: all who wait get what is stale, or REFUSED, or nothing."""
         cdef:
-            Query query
+            const Answer* stored = self._reserve(i, now)
             int32_t waits = i
+        if stored != NULL:
+            self._answer_all(i, stored, NULL, now)
+            return self._close(i)
         while waits >= 0:
-            self._ask_as(waits, &query)
-            query.hash = self.pool[i].hash
-            self._turn_away(&self.pool[waits].client, &query, now)
-            self.busy += 1
+            self._refuse(waits)
             waits = self.pool[waits].next
-        self._close(i)
-        return 0
+        return self._close(i)
 
     cdef void _queue(self, int32_t i) noexcept nogil:
         """Have an open query sent, for the first time."""
@@ -248,85 +226,6 @@ cdef class Waiting:
         self.queued[self.queued_count] = i
         self.queued_count += 1
         self._wait(i, self.pool[i].deadline)
-
-    # ------------------------------------------------------------ answers go out
-
-    cdef uint16_t _payload(self) noexcept nogil:
-        """Return our UDP payload size, in octets."""
-        return self.cache.index.policies.manner.payload
-
-    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil:
-        """Return the octets of the largest answer that a client takes, and that we send."""
-        return min(query.payload, self._payload()) if client.fd >= 0 else MESSAGE_MAX
-
-    cdef Sender _sender(self, const Client* client) noexcept nogil:
-        cdef Sender sender
-        sender.address = client.ip
-        sender.octets = client.octets
-        sender.datagram = client.fd >= 0
-        sender.wall = <uint32_t> (self.cache.clock.wall() // NANOSECONDS)
-        return sender
-
-    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil:
-        """Make the COOKIE option of a client, where cookies are ours to make."""
-        cdef Sender sender
-        if (<const Cookies*> self.reception.house.cookies).serve:
-            sender = self._sender(client)
-            own_cookie(&self.reception.house, extra, cookie, &sender)
-
-    cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
-                         uint64_t now) except -1:
-        """Answer a client who did not wait."""
-        cdef Extra extra
-        extra.length = 0
-        if query.cookie:
-            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
-        return self._answer(client, self._limit(client, query), answer, query, &extra, now)
-
-    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
-                     const Extra* extra, uint64_t now) except -1:
-        """Answer one client, in his own size and spelling."""
-        cdef:
-            uint64_t waited = (now - client.arrived) // 2000 if now > client.arrived else 0
-            uint32_t bucket = 0
-        if client.fd == NOBODY:
-            return 0
-        while waited and bucket < WAITS - 1:
-            waited >>= 1
-            bucket += 1
-        self.latencies[bucket] += 1
-        self.latency_sum += now - client.arrived if now > client.arrived else 0
-        return self.outbox.post(client, render(self.outbox.open(client), limit, answer, query,
-                                               &self.cache.index.policies[answer.zone].manner, ticks(now), extra))
-
-    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
-        """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
-        self._answer_one(i, answer, extra, now)
-        i = self.pool[i].next
-        while i >= 0:
-            self._answer_one(i, answer, NULL, now)
-            i = self.pool[i].next
-        return 0
-
-    cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil:
-        """Read an open query as its client sent it."""
-        set_id(self.pool[i].wire, self.pool[i].asked_id)
-        parse_query(query, self.pool[i].wire, self.pool[i].length)
-        query.added = self.pool[i].client.added
-
-    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
-        """Answer one who waits; `extra` is for him if he sent a cookie to the upstream."""
-        cdef:
-            Query query
-            Open* entry = &self.pool[i]
-            Extra own
-        self._ask_as(i, &query)
-        own.length = 0
-        if entry.with_cookie:
-            self._add_cookie(&own, &entry.client, entry.cookie)
-        elif query.cookie and extra != NULL:
-            own = extra[0]
-        return self._answer(&entry.client, entry.limit, answer, &query, &own, now)
 
     cdef int _pass_the_lead(self, int32_t i) except -1:
         """End the query of the first who asked, and let the next ask for all: without a cookie, which may be bad."""
@@ -377,7 +276,7 @@ cdef class Waiting:
                 return 0
             self.truncated += 1
             self.spares[i] = response.wire[:response.length]
-            entry.spare = True
+            entry.spare = entry.over_stream = True
             return self._fetch(i, upstream, now)
         if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS) and entry.next >= 0:
             self._answer_one(i, answer, own, now)  # it may hold his cookie, which is nobody else's
@@ -419,30 +318,39 @@ cdef class Waiting:
         """Serve what there is to everybody who waits; else tell them that no upstream answered, and remember it."""
         cdef:
             Query query
-            Response spare
             Answer* answer = self.cache.scratch
             const Answer* stored
-            bytes truncated
-        if self.pool[i].spare:
-            truncated = self.spares[i]
-            parse_query(&query, self.pool[i].wire, self.pool[i].length)
-            spare.wire, spare.length = truncated, len(truncated)
-            self._build(i, &query, &spare, now)
-            self._answer_all(i, answer, &spare.own, now)
-            self._close(i)
-            return 0
         stored = self._reserve(i, now)
         if stored != NULL:
             return self._serve_stale(i, stored, now)
+        if self.pool[i].spare:
+            self._serve_spare(i, now)
         self._ask_as(i, &query)
         build_failure(answer, &query, NETWORK_ERROR if self.pool[i].unreachable else NO_REACHABLE_AUTHORITY,
                       &self.cache.index.policies[self.pool[i].zone].bounds, now)
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
-        self.failures += 1
+        self.failures += not self.pool[i].spare
         self._answer_all(i, answer, NULL, now)
-        self.cache.put(answer, ticks(now))
-        self._close(i)
+        if not self.pool[i].spare:
+            self.cache.put(answer, ticks(now))
+        return self._close(i)
+
+    cdef int _serve_spare(self, int32_t i, uint64_t now) except -1:
+        """Give what came truncated to those who may have that: over UDP. The others still wait."""
+        cdef:
+            Query query
+            Response spare
+            bytes truncated = self.spares[i]
+            int32_t waits = i
+        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        spare.wire, spare.length = truncated, len(truncated)
+        self._build(i, &query, &spare, now)
+        while waits >= 0:
+            if self.pool[waits].client.fd >= 0:
+                self._answer_one(waits, self.cache.scratch, &spare.own if waits == i else NULL, now)
+                self.pool[waits].client.fd = NOBODY
+            waits = self.pool[waits].next
         return 0
 
     # ------------------------------------------------------------ stale answers (RFC 8767)
@@ -523,17 +431,26 @@ cdef class Waiting:
         entry.attempt = attempt
         entry.stage = SENT
         entry.unreachable = entry.hedging = False
-        if entry.tried.count < TRIES_MAX:
-            note_try(&entry.tried, upstream)
+        note_try(&entry.tried, upstream)
+        asked.credit = min(asked.credit + 1, <uint32_t> CREDIT_MAX)
         if entry.tried.count >= self.tries:
             wait = NEVER - now
-        elif entry.over_stream == asked.over_stream and self.upstreams.has_other(entry.group, &entry.tried):
-            wait = usual_wait(asked, self.patience, self.timeout)
-            if self.hedge and 0 < asked.hedge_after < wait and asked.hedged < asked.sent >> 3:  # if all is, no flood
-                entry.hedging = True
+        elif self.upstreams.has_other(entry.group, &entry.tried):
+            wait = self._usual(attempt)
+            entry.hedging = self.hedge and 0 < asked.hedge_after < wait
+            if entry.hedging:
                 wait = asked.hedge_after
         entry.try_until = now + wait
         self._wait(i, entry.try_until)
+
+    cdef uint64_t _usual(self, int32_t attempt) noexcept nogil:
+        """Return how long the silence after an attempt is no news, where there is another upstream."""
+        cdef:
+            const Attempt* made = &self.sockets.attempts[attempt]
+            const Upstream* asked = &self.upstreams.all[made.upstream]
+        if (made.socket < 0) != asked.over_stream:  # its latency is told by those that go the usual way
+            return self.timeout
+        return usual_wait(asked, self.patience, self.timeout)
 
     cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil:
         """Note that an upstream has answered, with what is built, and end the attempt."""
@@ -552,12 +469,13 @@ cdef class Waiting:
             int32_t i = lost.query
         self.upstreams.unheard(lost.upstream, lost.sent, now)
         self._end_attempt(attempt)
+        self.pool[i].hedging = False
         if self.pool[i].stage == SENT and self.pool[i].attempt < 0:
             self.pool[i].unreachable = True
             self._wait(i, now)
 
-    cdef int _none_to_ask(self, int32_t i, int32_t why, uint64_t now) except -1:
-        """Do what can be done where a query can be sent nowhere: wait for who was asked before, or end it."""
+    cdef int _go_without(self, int32_t i, int32_t why, uint64_t now) except -1:
+        """Let a query that can be sent nowhere wait for who was asked before; where nobody was, it ends."""
         if self.pool[i].attempt >= 0:
             self.pool[i].stage = SENT
             self.pool[i].try_until = NEVER
@@ -576,18 +494,23 @@ cdef class Waiting:
             size_t octets = 0
         if attempt < 0:
             to.open -= 1
-            return self._none_to_ask(i, NOBODY_UP, now)
+            return self._go_without(i, NOBODY_UP, now)
         to.sent += 1
         self._sent(i, upstream, attempt, now)
         if to.proxied:
             octets = put_client(header, &entry.client, False)
-        self.carried.append((self.queries.handle(i), upstream, entry.wire[:entry.length],
-                             (entry.deadline - min(now, entry.deadline)) / 1e9, header[:octets]))
+        self.carried.append((self.queries.handle(i, self.sockets.attempts[attempt].id), upstream,
+                             entry.wire[:entry.length], (entry.deadline - min(now, entry.deadline)) / 1e9,
+                             header[:octets]))
         return 0
 
     cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1:
-        """Ask an upstream again over TCP: it has answered, but what came cannot be used."""
-        self.pool[i].over_stream = True
+        """Ask an upstream again over TCP, if it is not asked so already: it has answered, but that cannot be used."""
+        cdef int32_t attempt = self.pool[i].attempt
+        while attempt >= 0:
+            if self.sockets.attempts[attempt].socket < 0 and self.sockets.attempts[attempt].upstream == upstream:
+                return 0
+            attempt = self.sockets.attempts[attempt].before
         self.upstreams.all[upstream].open += 1
         return self._hand_over(i, upstream, now)
 
@@ -604,10 +527,11 @@ cdef class Waiting:
         if now >= entry.stale_at:
             self._serve_meanwhile(i, now)
         if now >= entry.deadline:
-            entry.hedging = False
             self._blame(i, now)
             return self._fail(i, now)
-        if entry.stage == SENT and (entry.attempt < 0 or now >= entry.try_until):
+        if entry.hedging and entry.stage == SENT and now >= entry.try_until and not self._may_hedge(i):
+            entry.try_until = self.sockets.attempts[entry.attempt].sent + self._usual(entry.attempt)
+        elif entry.stage == SENT and (entry.attempt < 0 or now >= entry.try_until):
             self._blame(i, now)
             if entry.tried.count < self.tries:
                 self._try_elsewhere(i)
@@ -617,24 +541,36 @@ cdef class Waiting:
         self._wait(i, entry.try_until)
         return 0
 
+    cdef bint _may_hedge(self, int32_t i) noexcept nogil:
+        """Tell whether another may be asked although the last is only slower than usual: one in eight.
+
+        Caller must ensure that the last attempt is waited for.
+        """
+        cdef Upstream* slow = &self.upstreams.all[self.sockets.attempts[self.pool[i].attempt].upstream]
+        if slow.credit < HEDGE:
+            self.pool[i].hedging = False
+            return False
+        slow.credit -= HEDGE
+        slow.hedged += 1
+        slow.overtaken += 1
+        self.hedged += 1
+        return True
+
     cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
-        """Hold the last attempt, if it still waits, against its upstream: it had its time, or is slower than usual."""
+        """Hold the last attempt against its upstream, if it had its time: once, and less if others are silent too."""
         cdef:
-            Open* entry = &self.pool[i]
+            const Open* entry = &self.pool[i]
             Attempt* last
-            Upstream* asked
-        if entry.stage != SENT or entry.attempt < 0:
+        if entry.stage != SENT or entry.attempt < 0 or entry.hedging:
             return
         last = &self.sockets.attempts[entry.attempt]
-        asked = &self.upstreams.all[last.upstream]
-        if entry.hedging:
-            entry.hedging = False
-            asked.hedged += 1
-            asked.overtaken += 1
-            self.hedged += 1
-        elif now >= last.sent + self.patience:
-            asked.timeouts += 1
-            self.upstreams.unheard(last.upstream, last.sent, now)
+        if last.blamed or now < last.sent + self.patience:
+            return
+        last.blamed = True
+        self.upstreams.overdue(last.upstream, last.sent, now)
+        if last.before >= 0:  # two are silent about this query: it says little of either
+            self.upstreams.excuse(last.upstream)
+            self.upstreams.excuse(self.sockets.attempts[last.before].upstream)
 
     cdef void _try_elsewhere(self, int32_t i) noexcept nogil:
         """Have a query sent again, to another upstream."""

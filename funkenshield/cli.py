@@ -76,8 +76,10 @@ def run(
 def check(file: Path) -> None:
     """Check a configuration file: a line for each mistake, and exit code 2 if there is one."""
     from .config import load
+    from .connections import tls_of
 
-    load(file)
+    for upstream in load(file).upstreams:
+        tls_of(upstream.address[0], upstream)
     click.echo(f"{file}: ok")
 
 

@@ -36,6 +36,7 @@ from .fields import (
 )
 
 UPSTREAMS_MAX = 256  # that the compiled part tells apart
+SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wait for answers
 
 
 class Section(BaseModel):
@@ -261,7 +262,9 @@ class UpstreamSection(Section):
         min_length=1, max_length=GROUP_MAX, strict=False,
         description="`ADDR:PORT`, or a list: each is an upstream of its own, and all else is the same.",
     )  # fmt: skip
-    name: str = Field("", max_length=64, description="What it is called in logs and counters.")
+    name: str = Field(
+        "", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="What it is called in logs and counters."
+    )
     groups: tuple[GroupName, ...] = Field(
         (DEFAULT_GROUP,), min_length=1, max_length=16, strict=False, description="Groups that it belongs to."
     )
@@ -292,6 +295,10 @@ class UpstreamSection(Section):
     def _fits_together(self) -> "UpstreamSection":
         if self.transport == "tls" and self.tls.profile == "strict" and not (self.tls.name or self.tls.pins):
             raise ValueError("tls: the strict profile wants tls.name or tls.pins")
+        if self.transport != "tls" and self.tls != TlsSection():
+            raise ValueError('tls: that takes transport = "tls"')
+        if self.transport != "udp" and self.random_case:
+            raise ValueError("random_case: that is for UDP")
         if self.source and any((":" in each.host) != (self.source.version == 6) for each in self.address):
             raise ValueError(f"source: {self.source} is of another family than the address")
         return self
@@ -434,6 +441,8 @@ class Config(Section):
         count = len({*endpoints, *(each for zone in self.zones for each in zone.upstreams or ())})
         if count > UPSTREAMS_MAX:
             raise ValueError(f"upstreams: at most {UPSTREAMS_MAX} in all, not {count}")
+        if count * self.forward.sockets > SOCKETS_MAX:
+            raise ValueError(f"forward.sockets: {count} upstreams can have {SOCKETS_MAX // count} sockets each")
         return self
 
     @model_validator(mode="after")
@@ -441,6 +450,8 @@ class Config(Section):
         names = [group.name for group in self.groups]
         wanted = {DEFAULT_GROUP: "upstreams"} | dict.fromkeys(names, "groups")
         for zone in self.zones:
+            if len(set(zone.upstreams or ())) != len(zone.upstreams or ()):
+                raise ValueError(f"zones: {zone.name} has an upstream more than once")
             if zone.group is not None and zone.upstreams is not None:
                 raise ValueError(f"zones: {zone.name} has both upstreams and a group")
             if zone.group is not None:
@@ -541,7 +552,7 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
         ):
             continue  # items with mistakes of their own are not counted
         keys = [part for part in mistake["loc"] if isinstance(part, str)]
-        key = _path(mistake["loc"])
+        key = _path(mistake["loc"], of_table=isinstance(mistake["input"], dict))
         if mistake["type"] == "extra_forbidden":
             section = section_at(keys[:-1])
             known = sorted(section.model_fields) if section else []
@@ -553,13 +564,13 @@ def _explain(mistakes: ValidationError) -> Iterator[str]:
             yield f"{key}: {told}{given}" if key else told
 
 
-def _path(loc: tuple[int | str, ...]) -> str:
+def _path(loc: tuple[int | str, ...], *, of_table: bool) -> str:
     """Return where a mistake is: keys, with the number of the table where there are several."""
     path = ""
     for at, part in enumerate(loc):
         if isinstance(part, str):
             path += f".{part}" if path else part
-        elif at + 1 < len(loc):
+        elif of_table or at + 1 < len(loc):
             path += f"[{part}]"
     return path
 

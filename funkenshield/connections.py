@@ -14,6 +14,7 @@ from functools import partial
 
 from ._answer import is_response_to
 from .config import UpstreamSection
+from .errors import ConfigError
 from .fields import Endpoint
 from .tls import Tls
 
@@ -35,6 +36,14 @@ class _LostError(UpstreamError):
     """A connection ended before the answer came; another one may do better."""
 
 
+def tls_of(endpoint: Endpoint, section: UpstreamSection) -> Tls | None:
+    """Return what an upstream must prove, if it is asked over TLS; ConfigError where that cannot be had as wanted."""
+    try:
+        return Tls(section.tls) if section.transport == "tls" else None
+    except ConfigError as error:
+        raise ConfigError(f"upstream {endpoint}: {error}") from None
+
+
 class Connections:
     """The TCP or TLS connections to one upstream: kept open, pipelined, answers out of order, bounded.
 
@@ -46,7 +55,7 @@ class Connections:
         self.opened = self.resumed = self.failed = 0
         self._endpoint = endpoint
         self._source = (str(section.source), 0) if section.source else None
-        self._tls = Tls(section.tls) if section.transport == "tls" else None
+        self._tls = tls_of(endpoint, section)
         self._kept: list[Connection] = []
         self._alone: list[Connection] = []
         self._turns = (0, asyncio.Semaphore(0))

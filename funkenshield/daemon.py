@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import pwd
+import resource
 import signal
 import socket
 import threading
@@ -112,8 +113,8 @@ class Daemon:
         """Follow what can be changed while running: zones, upstreams and limits; the cache stays."""
         path = Path(config.cookies.secrets) if config.cookies.secrets else None
         secrets = self._secrets if self._secrets and self._secrets.path == path else CookieSecrets(path)
-        numbers = self.upstreams.configure(zones.groups(config), config)
         set_up(config.log.level, config.log.format)
+        numbers = self.upstreams.configure(zones.groups(config), config)
         self._assigned = zones.assign(self.cache.zones, config, numbers)
         self.forwarder.configure(config.forward)
         self.forwarder.notifiers = self._assigned.notifiers
@@ -372,6 +373,13 @@ def _list(endpoints: tuple[object, ...]) -> str:
     return ", ".join(map(str, endpoints))
 
 
+def allow_descriptors() -> None:
+    """Have as many descriptors as we may: each upstream takes some sockets, each client's connection one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def become(user: str, owned: Path) -> None:
     """Give up root for a user, who gets the control socket; ConfigError where that cannot be done."""
     try:
@@ -399,6 +407,8 @@ def notify(state: str) -> None:
 
 def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:
     """Run a daemon until a signal ends it."""
+
+    allow_descriptors()
 
     async def main() -> None:
         await Daemon(config, reread).run()

@@ -70,7 +70,10 @@ def parse_address(value: object) -> IPv4Address | IPv6Address:
     """Return an IP address; ValueError where it is none."""
     if isinstance(value, IPv4Address | IPv6Address):
         return value
-    return ipaddress.ip_address(value if isinstance(value, str) else "")
+    try:
+        return ipaddress.ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError("not an IP address") from None
 
 
 def parse_type(text: str) -> str:
@@ -79,9 +82,12 @@ def parse_type(text: str) -> str:
     import dns.rdatatype
 
     try:
-        return dns.rdatatype.to_text(dns.rdatatype.from_text(text))
+        number = dns.rdatatype.from_text(text)
     except (dns.exception.DNSException, ValueError):
         raise ValueError(f"{text} is no record type") from None
+    if dns.rdatatype.is_metatype(number):
+        raise ValueError(f"{text} is no type of records")
+    return dns.rdatatype.to_text(number)
 
 
 def parse_rcode(text: str) -> str:

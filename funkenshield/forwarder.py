@@ -143,8 +143,8 @@ class Forwarder:
             return
         except OSError as error:
             log.debug("upstream %s: %s", upstream, error)
-        if response is None or not self._inflight.resolve(handle, number, response):
-            self._inflight.fail(handle, number)
+        if response is None or not self._inflight.resolve(handle, response):
+            self._inflight.fail(handle)
         self.dispatch()
 
     async def _first_to_answer(
@@ -152,14 +152,17 @@ class Forwarder:
     ) -> bytes | None:
         """Return the response of the first of a group that gives one, within so many seconds; None where none does."""
         tried: list[int] = []
+        loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds * 0.9):  # while the client still waits
                 while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
                     tried.append(upstream.number)
+                    start = loop.time()
                     try:
                         async with asyncio.timeout(self._settings.timeout):
-                            return await ask(upstream)
+                            return upstream.noted(loop.time() - start, await ask(upstream))
                     except OSError as error:  # TimeoutError is one
+                        upstream.noted(loop.time() - start, None)
                         log.debug("upstream %s: %s", upstream, error or "no answer")
         return None
 

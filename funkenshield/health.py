@@ -50,12 +50,15 @@ class Health:
 
     def configure(self, settings: HealthSection, forced: Forced, now: float) -> None:
         """Follow a reload; what is known stays, but one that was forced starts as if new."""
-        fresh = self._forced != forced
+        fresh, changed = self._forced != forced, self._settings != settings
         self._settings, self._forced, self._now = settings, forced, now
         if fresh:
             self._start(now)
-        else:
+            self.why = "by configuration"
+        elif changed:
+            due = self._due
             self._plan(now)
+            self._due = min(due, self._due) if self._checks() else inf  # no reload puts a check off
 
     @property
     def in_service(self) -> bool:

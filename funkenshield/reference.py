@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -57,8 +57,13 @@ def _show(value: object) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    choices = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
-    if choices:
-        return ", ".join(f'`"{choice}"`' for choice in choices)
-    limits = {kind: getattr(item, kind) for item in field.metadata for kind in ("ge", "le") if hasattr(item, kind)}
-    return f"{limits['ge']} to {limits['le']}" if len(limits) == 2 else ""
+    kind = field.annotation
+    kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    if get_origin(kind) is Literal:
+        return ", ".join(f'`"{choice}"`' for choice in get_args(kind))
+    limits = {
+        name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
+    }
+    if "le" not in limits:
+        return ""
+    return f"over {limits['gt']} to {limits['le']}" if "gt" in limits else f"{limits['ge']} to {limits['le']}"

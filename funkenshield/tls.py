@@ -39,7 +39,7 @@ class Tls:
         try:
             self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name or None)
         except (ValueError, TypeError):
-            raise ConfigError(f"upstreams.tls.name: {section.name!r} is not a name of a host") from None
+            raise ConfigError(f"tls.name: {section.name!r} is not a name of a host") from None
 
     async def start(self, plain: asyncio.WriteTransport, protocol: asyncio.Protocol) -> asyncio.Transport:
         """Return the encrypted transport over a plain one, which `protocol` will be told of.
@@ -101,9 +101,9 @@ def _trust(context: ssl.SSLContext, authorities: str) -> None:
     try:
         context.load_verify_locations(authorities)
     except ssl.SSLError:
-        raise ConfigError(f"upstreams.tls.authorities: {authorities}: no certificates in PEM format") from None
+        raise ConfigError(f"tls.authorities: {authorities}: no certificates in PEM format") from None
     except OSError as error:
-        raise ConfigError(f"upstreams.tls.authorities: {authorities}: {error.strerror}") from None
+        raise ConfigError(f"tls.authorities: {authorities}: {error.strerror}") from None
 
 
 def _pin_of(peer: ssl.SSLObject) -> str:

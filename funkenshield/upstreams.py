@@ -62,6 +62,7 @@ class Upstream:
         self._sockets: deque[tuple[float, int]] = deque()
         self._latencies = Latencies()
         self._answered = 0
+        self._trouble = ""  # with sockets, as the log knows it
         self._checking: set[asyncio.Task[None]] = set()
 
     def __str__(self) -> str:
@@ -71,17 +72,18 @@ class Upstream:
         self, section: UpstreamSection, connections: Connections | None, health: HealthSection, forward: ForwardSection
     ) -> None:
         """Follow these from now on; what is known of it stays. New connections come with a new way to reach it."""
-        moved = section.source != self.section.source
+        before, old = self.health.in_service, self.section
         self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.connections
+        self._respells = self._respells and section == old
         if connections is not None:
-            self.connections.close()
+            asyncio.get_running_loop().call_later(forward.deadline, self.connections.close)  # who waits there may stay
             self.connections = connections
-        self._say()
-        if moved:
+        if section.source != old.source:
             self._retire_all()
+        self._say()
         self.turn_over(forward.sockets, forward.port_life)
         self.health.configure(health, section.state, self._clock.seconds())
-        self.judge()
+        self._tell(before)
 
     def _say(self) -> None:
         """Say to the fast gear how it is asked."""
@@ -111,8 +113,12 @@ class Upstream:
                 self._sockets.append((now, self._pool.add(self.number, opened.fileno())))
                 opened.detach()
             except OSError as error:
-                log.warning("no socket to upstream %s: %s", self, error.strerror or error)
+                trouble = error.strerror or str(error)
+                if trouble != self._trouble:
+                    log.warning("no socket to upstream %s: %s", self, trouble)
+                self._trouble = trouble
                 return
+        self._trouble = ""
 
     def renew_one(self, count: int, life: float) -> None:
         """Replace the oldest socket, so that ports change one by one rather than all at once."""
@@ -160,16 +166,16 @@ class Upstream:
 
     async def _check(self) -> None:
         """Ask it something of our own."""
-        settings = self._settings
+        settings, well = self._settings, False
         try:
-            async with asyncio.timeout(settings.timeout):
-                response = await self.exchange(check_query(settings.name, settings.type))
-            well = proves_well(response, settings.rcodes)
-        except OSError:  # TimeoutError is one
-            well = False
-        before = self.health.in_service
-        self.health.checked(well, self._clock.seconds())
-        self._tell(before)
+            with contextlib.suppress(OSError):  # TimeoutError is one
+                async with asyncio.timeout(settings.timeout):
+                    response = await self.exchange(check_query(settings.name, settings.type))
+                well = proves_well(response, settings.rcodes)
+        finally:
+            before = self.health.in_service
+            self.health.checked(well, self._clock.seconds())
+            self._tell(before)
 
     def keep_house(self) -> None:
         """Let what is known grow old; called about once a second."""
@@ -205,6 +211,11 @@ class Upstream:
 
     # ---------------------------------------------------------------- one query at a time
 
+    def noted(self, seconds: float, response: bytes | None) -> bytes | None:
+        """Count a query that went no usual way, and return its response, or None where there was none."""
+        self._table.note(self.number, seconds, response[3] & 15 if response else None)
+        return response
+
     def heading(self, client: bytes, *, datagram: bool) -> bytes:
         """Return what goes before a query of a client with this address; b"" is the shield itself."""
         if not self.section.proxy_protocol:
@@ -228,6 +239,11 @@ class Upstream:
                     return response
 
 
+def way(section: UpstreamSection) -> tuple[object, ...]:
+    """Return what makes a connection to an upstream another one."""
+    return section.transport, section.tls, section.source
+
+
 def open_udp(endpoint: Endpoint, source: str = "") -> socket.socket:
     """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
@@ -237,6 +253,8 @@ def open_udp(endpoint: Endpoint, source: str = "") -> socket.socket:
             with contextlib.suppress(OSError):
                 opened.bind((source, 1024 + secrets.randbelow(64512)))
                 break
+        else:
+            opened.bind((source, 0))  # says why
         opened.connect(endpoint)
     except OSError:
         opened.close()
@@ -314,7 +332,7 @@ class Upstreams:
         fresh = {
             endpoint: Connections(endpoint, section)
             for endpoint, section in sections.items()
-            if endpoint not in kept or kept[endpoint].section != section
+            if endpoint not in kept or way(kept[endpoint].section) != way(section)
         }
         for endpoint, upstream in kept.items():
             if endpoint not in sections:
@@ -347,6 +365,7 @@ class Upstreams:
                 self._next_group = self._next_group % (GROUPS_MAX - 1) + 1
             taken.add(self._next_group)
             numbers[name] = self._next_group
+            self._next_group = self._next_group % (GROUPS_MAX - 1) + 1  # one that was given back is used last
         for name in before.keys() - groups.keys():
             self._table.set_group(before[name], "order", ())
         for name, group in groups.items():

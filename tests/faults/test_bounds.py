@@ -2,10 +2,14 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import dns.edns
+import dns.message
 import pytest
-from support.client import ask
+from support.client import ask, udp_wire
 from support.control import stats
+from support.wires import record_wire, reply_wire
 
 from faults.stage import (
     NOERROR,
@@ -211,3 +215,36 @@ def test_hits_are_served_whatever_waits():
         assert time.monotonic() - start < AT_ONCE
         assert rcodes(waiting.result()) == {NOERROR: 16}
         assert len(upstream.received) == 36
+
+
+def test_who_is_turned_away_with_what_is_stale_gets_no_more_than_he_takes():
+    texts = b"".join(bytes([200]) + b"x" * 200 for _ in range(5))
+    big = partial(reply_of, texts)
+    with behind(placed(big, open=1), forward={"timeout": 1.0, "deadline": 1.5, "tries": 1}) as (shield, upstream):
+        shield.udp(dns.message.make_query("big.test.", "TXT", use_edns=0, payload=1232))
+        time.sleep(1.2)  # so long it is held
+        upstream.handle = silent
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ask_each, shield, names(1))
+            until(lambda: counters(shield, upstream)["open"] == 1)
+            small = dns.message.make_query("big.test.", "TXT", use_edns=0, payload=512)
+            assert len(udp_wire(shield, small.to_wire())) <= 512
+            assert stats(shield)["busy"] == 0, "he was served"
+            waiting.result()
+
+
+def test_who_is_turned_away_keeps_his_cookie():
+    forward = {"timeout": 1.0, "deadline": 1.5, "tries": 1}
+    with behind(placed(silent, open=1), forward=forward, cookies={"mode": "serve"}) as (shield, upstream):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ask_each, shield, names(1))
+            until(lambda: counters(shield, upstream)["open"] == 1)
+            cookie = dns.edns.GenericOption(10, b"12345678")
+            reply = shield.udp(dns.message.make_query("q.test.", "A", use_edns=0, options=[cookie]))
+            assert (reply.rcode(), [option.otype for option in reply.options]) == (REFUSED, [10])
+            assert stats(shield)["busy"] == 1
+            waiting.result()
+
+
+def reply_of(rdata, query):
+    return reply_wire(query, record_wire(16, rdata, 1))

@@ -32,6 +32,7 @@ from faults.stage import (
     good,
     names,
     numbered,
+    placed,
     rcodes,
     silent,
     until,
@@ -269,3 +270,50 @@ def test_a_delayed_upstream_that_is_alone_is_waited_for():
         asked = names(30)
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 30}
         assert asked_of(slow) == dict.fromkeys(asked, 1)
+
+
+# ------------------------------------------------------------ what is learnt from silence
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_who_is_fast_as_a_rule_is_not_waited_for_long(transport):
+    forward = {"timeout": 1.0, "patience": 0.1, "deadline": 4.0, "policy": "order"}
+    servers = [placed(numbered(number), transport=transport) for number in (1, 2)]
+    with behind(*servers, forward=forward) as (shield, first, _):
+        ask_each(shield, names(100))
+        first.handle = silent
+        start = time.monotonic()
+        assert answerers(ask_each(shield, names(1))) == {2: 1}
+        assert time.monotonic() - start < 0.6
+
+
+def test_who_becomes_slow_is_learnt_and_not_left_alone():
+    forward = {"timeout": 1.0, "patience": 0.05, "deadline": 4.0, "policy": "order"}
+    with behind(numbered(1), numbered(2), forward=forward) as (shield, first, _):
+        ask_each(shield, names(100))
+        first.handle = after(0.15, numbered(1))
+        for _ in range(20):
+            ask_each(shield, names(4))
+            time.sleep(0.05)
+        assert "left alone" not in shield.log
+        assert answerers(ask_each(shield, names(20)))[1] >= 15
+
+
+def test_one_silence_is_counted_once():
+    with behind(placed(silent, open=1), forward={"timeout": 0.2, "deadline": 0.8, "tries": 3}) as (shield, upstream):
+        assert rcodes(ask_each(shield, names(1))) == {SERVFAIL: 1}
+        counted = counters(shield, upstream)
+        assert (counted["sent"], counted["timeouts"], counted["open"]) == (1, 1, 0)
+
+
+def test_names_that_nobody_answers_make_nobody_ill():
+    def some(query):
+        return silent(query) if b"bad" in query.wire.lower() else good(query)
+
+    forward = {"timeout": 0.2, "deadline": 0.8, "tries": 3}
+    with behind(some, some, forward=forward) as (shield, *both):
+        ask_each(shield, names(50))
+        for number in range(4):
+            assert rcodes(ask_each(shield, [f"bad{number}.test."])) == {SERVFAIL: 1}
+        time.sleep(1.1)
+        assert [counters(shield, each)["state"] for each in both] == ["up", "up"]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dns.flags
 import dns.message
@@ -354,3 +355,20 @@ def test_one_over_tcp_and_one_over_udp_stand_in_for_each_other():
         for mute, other in (stream, datagrams), (datagrams, stream):
             mute.handle, other.handle = silent, good
             assert rcodes(ask_each(shield, names(40))) == {NOERROR: 40}
+
+
+def test_who_came_over_tcp_gets_nothing_truncated():
+    """He waits behind one over UDP; what is truncated serves that one when nothing else comes, and is no good to him."""
+
+    def cut(query):
+        return truncated(query) if query.transport == "udp" else None
+
+    query = dns.message.make_query("t.test.", "TXT")
+    forward = {"timeout": 0.5, "deadline": 1.2, "tries": 1}
+    with behind(cut, forward=forward) as (shield, upstream), ThreadPoolExecutor(1) as pool:
+        over_udp = pool.submit(shield.udp, query)
+        upstream.wait_for(1)
+        over_tcp = shield.tcp(query)
+        assert over_udp.result().flags & dns.flags.TC
+        assert (over_tcp.rcode(), over_tcp.flags & dns.flags.TC) == (SERVFAIL, 0)
+        assert upstream.count("t.test.", "TXT", "udp") == 1

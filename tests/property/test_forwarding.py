@@ -82,7 +82,7 @@ class Forwarding(RuleBasedStateMachine):
     @rule(which=attempts)
     def fail(self, which):
         if attempt := self.take(which):
-            self.stage.inflight.fail(attempt.handle, attempt.upstream)
+            self.stage.inflight.fail(attempt.handle)
             self.settle()
 
     def take(self, which):

@@ -277,9 +277,9 @@ def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, tex
     for handle in carried(inflight):
         assert age == 10
         if fails:
-            inflight.fail(handle, 0)
+            inflight.fail(handle)
         else:
-            inflight.resolve(handle, 0, reply(HERE, b"new", 0))
+            inflight.resolve(handle, reply(HERE, b"new", 0))
     ((_, framed),) = inflight.outbox.take_streams()
     assert payload_of(PLAIN, split_opt(framed[2:])[0]) == text
 
@@ -294,7 +294,7 @@ def test_the_cookie_of_an_upstream_leaves_room_for_the_subnet(octets):
     inflight.submit(1, bytes(4), ask(client, option(COOKIE, bytes(8))))
     (handle,) = carried(inflight)
     cookie = option(COOKIE, pack("!B", 255) * octets)
-    assert inflight.resolve(handle, 0, with_opt(answer(PLAIN, b"text"), cookie, subnet(*client, 128)))
+    assert inflight.resolve(handle, with_opt(answer(PLAIN, b"text"), cookie, subnet(*client, 128)))
     ((_, framed),) = inflight.outbox.take_streams()
     plain, said = split_opt(framed[2:])
     assert payload_of(PLAIN, plain) == b"text"

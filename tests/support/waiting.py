@@ -63,7 +63,7 @@ class Stage:
 
     def answer(self, attempt, rcode=0):
         said = failure(attempt.wire, rcode) if rcode else answer(attempt.wire, bytes(4), rdtype=A, ttl=0)
-        return self.inflight.resolve(attempt.handle, attempt.upstream, said)
+        return self.inflight.resolve(attempt.handle, said)
 
     def heard(self):
         """Return the RCODEs that clients got."""

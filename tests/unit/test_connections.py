@@ -647,13 +647,13 @@ def test_authorities_that_cannot_be_read_are_told(tmp_path, text):
     if text is not None:
         file.write_text(text)
     why = "No such file" if text is None else "no certificates in PEM format"
-    with pytest.raises(ConfigError, match=f"upstreams.tls.authorities: {file}: {why}"):
+    with pytest.raises(ConfigError, match=f"tls.authorities: {file}: {why}"):
         configured(name="ns.test", authorities=str(file))
 
 
 @pytest.mark.parametrize("name", [".ns.test", "ns..test", "n" * 64 + ".test", "ns\0.test"])
 def test_a_name_that_no_host_has_is_told(name):
-    with pytest.raises(ConfigError, match=r"upstreams\.tls\.name: .* is not a name of a host"):
+    with pytest.raises(ConfigError, match=r"tls\.name: .* is not a name of a host"):
         configured(name=name)
 
 

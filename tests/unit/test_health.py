@@ -182,3 +182,16 @@ def test_without_checks_who_is_always_overtaken_is_left_alone():
     it = health("off")
     it.observe(Signals(5, 0, 0, 0, 3), 1.0)
     assert (it.in_service, it.why) == (False, "3 queries in a row answered by another first")
+
+
+def test_reloads_do_not_put_checks_off():
+    it = health("always", interval=10)
+    assert it.check_due(0.0)
+    it.checked(True, 0.0)
+    due = 0
+    for now in range(1, 100):
+        it.configure(HealthSection(check="always", interval=10, least=20 + now), "auto", float(now))
+        if it.check_due(float(now)):
+            it.checked(True, float(now))
+            due += 1
+    assert due == 9

@@ -38,6 +38,7 @@ COMPILED_FLOORS = [
     {"_denial", "_freshness", "_outbox", "_purges", "_sockets"},
     {"_cache"},
     {"_open", "_outcome", "_shelf"},
+    {"_answering"},
     {"_waiting"},
     {"_inflight"},
     {"_fastpath"},

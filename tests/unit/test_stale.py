@@ -205,10 +205,10 @@ class Shield:
 
 STALE_ANSWER = [(30, b"old")]
 FAILURES = {
-    "silence": lambda shield, handle: shield.inflight.fail(handle, 0),
+    "silence": lambda shield, handle: shield.inflight.fail(handle),
     "the deadline": lambda shield, _: shield.clock.advance(DEADLINE + TURN) or shield.inflight.tick(),
-    "SERVFAIL": lambda shield, handle: shield.inflight.resolve(handle, 0, failure(ASKED, SERVFAIL)),
-    "REFUSED": lambda shield, handle: shield.inflight.resolve(handle, 0, failure(ASKED, REFUSED)),
+    "SERVFAIL": lambda shield, handle: shield.inflight.resolve(handle, failure(ASKED, SERVFAIL)),
+    "REFUSED": lambda shield, handle: shield.inflight.resolve(handle, failure(ASKED, REFUSED)),
 }
 
 
@@ -233,7 +233,7 @@ def test_a_failed_refresh_is_answered_with_what_is_stale_and_not_tried_again_for
 def test_what_is_let_expire_is_asked_for_at_once_whatever_failed_before():
     shield = Shield(age=100, stale="on-failure")
     shield.ask()
-    shield.inflight.fail(shield.carried()[0], 0)
+    shield.inflight.fail(shield.carried()[0])
     assert shield.heard() == shield.ask() == STALE_ANSWER
     shield.cache.purge(name_wire("example.com"), below=True, let_expire=True)
     assert shield.ask() == []
@@ -244,14 +244,14 @@ def test_beyond_its_time_nothing_is_served():
     shield = Shield(age=1099, stale="on-failure", client_timer=9)
     shield.ask()
     shield.clock.advance(1)
-    shield.inflight.fail(shield.carried()[0], 0)
+    shield.inflight.fail(shield.carried()[0])
     assert shield.heard() == [(0, b"")]
 
 
 def test_a_failure_that_was_noted_does_not_prolong_its_time():
     shield = Shield(age=1090, stale="on-failure")
     shield.ask()
-    shield.inflight.fail(shield.carried()[0], 0)
+    shield.inflight.fail(shield.carried()[0])
     assert shield.heard() == STALE_ANSWER
     shield.clock.advance(9)
     assert shield.ask() == STALE_ANSWER
@@ -266,7 +266,7 @@ def test_a_client_waits_so_long_and_the_answer_that_comes_later_is_kept(asked):
     assert shield.wait(0.1 + TURN) == STALE_ANSWER * 2
     assert shield.ask() == STALE_ANSWER, "nobody waits for what already takes too long"
     (handle,) = shield.carried()
-    assert shield.inflight.resolve(handle, 0, shield.answer(b"new"))
+    assert shield.inflight.resolve(handle, shield.answer(b"new"))
     assert shield.ask() == [(300, b"new")]
     assert shield.inflight.open_queries == 0
 

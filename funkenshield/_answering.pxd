@@ -1,0 +1,41 @@
+"""How those who wait get their answers: each in his own size and spelling."""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from ._answer cimport Answer
+from ._cache cimport Cache
+from ._open cimport Open, OpenQueries
+from ._outbox cimport Client, Outbox
+from ._outcome cimport Reception, Sender
+from ._wire cimport Extra, Query
+
+cdef enum:
+    WAITS = 24                     # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
+
+
+cdef class Answering:
+    cdef:
+        readonly Cache cache
+        readonly Reception reception
+        readonly Outbox outbox
+        OpenQueries queries
+        Open* pool                 # the queries'
+        bint refuse_overload       # what is over a bound is refused, or else dropped
+        uint64_t busy
+        uint64_t[WAITS] latencies
+        uint64_t latency_sum
+
+    cdef uint16_t _payload(self) noexcept nogil
+    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
+    cdef Sender _sender(self, const Client* client) noexcept nogil
+    cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
+    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil
+    cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
+                         uint64_t now) except -1
+    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
+                     const Extra* extra, uint64_t now) except -1
+    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
+    cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
+    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
+    cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1
+    cdef int _refuse(self, int32_t i) except -1

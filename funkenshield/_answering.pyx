@@ -1,0 +1,142 @@
+"""How those who wait get their answers: each in his own size and spelling.
+
+It knows clients, and how an answer is rendered for one. Who waits for what, and until when, is `_waiting`'s.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from ._answer cimport Answer, render
+from ._cache cimport Cache, find
+from ._clock cimport NANOSECONDS, ticks
+from ._cookies cimport Cookies
+from ._freshness cimport DEAD, judge
+from ._open cimport Open, OpenQueries
+from ._outbox cimport NOBODY, Client, Outbox
+from ._outcome cimport Reception, Sender, own_cookie
+from ._wire cimport MESSAGE_MAX, REFUSED, Extra, Query, parse_query, put_error, set_id
+
+
+cdef class Answering:
+    """At most `capacity` clients who wait, and the way back to them. One thread, with the GIL, calls all of it."""
+
+    def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
+        self.cache = cache
+        self.reception = Reception(cache)
+        self.queries = OpenQueries(cache, capacity)
+        self.pool = self.queries.pool
+        self.outbox = Outbox()
+
+    cdef uint16_t _payload(self) noexcept nogil:
+        """Return our UDP payload size, in octets."""
+        return self.cache.index.policies.manner.payload
+
+    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil:
+        """Return the octets of the largest answer that a client takes, and that we send."""
+        return min(query.payload, self._payload()) if client.fd >= 0 else MESSAGE_MAX
+
+    cdef Sender _sender(self, const Client* client) noexcept nogil:
+        cdef Sender sender
+        sender.address = client.ip
+        sender.octets = client.octets
+        sender.datagram = client.fd >= 0
+        sender.wall = <uint32_t> (self.cache.clock.wall() // NANOSECONDS)
+        return sender
+
+    cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil:
+        """Tell whether an answer serves nobody any more, whatever happens."""
+        return judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
+
+    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil:
+        """Make the COOKIE option of a client, where cookies are ours to make."""
+        cdef Sender sender
+        if (<const Cookies*> self.reception.house.cookies).serve:
+            sender = self._sender(client)
+            own_cookie(&self.reception.house, extra, cookie, &sender)
+
+    cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
+                         uint64_t now) except -1:
+        """Answer a client who did not wait."""
+        cdef Extra extra
+        extra.length = 0
+        if query.cookie:
+            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
+        return self._answer(client, self._limit(client, query), answer, query, &extra, now)
+
+    cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
+                     const Extra* extra, uint64_t now) except -1:
+        """Answer one client, in his own size and spelling."""
+        cdef:
+            uint64_t waited = (now - client.arrived) // 2000 if now > client.arrived else 0
+            uint32_t bucket = 0
+        if client.fd == NOBODY:
+            return 0
+        while waited and bucket < WAITS - 1:
+            waited >>= 1
+            bucket += 1
+        self.latencies[bucket] += 1
+        self.latency_sum += now - client.arrived if now > client.arrived else 0
+        return self.outbox.post(client, render(self.outbox.open(client), limit, answer, query,
+                                               &self.cache.index.policies[answer.zone].manner, ticks(now), extra))
+
+    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
+        """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
+        self._answer_one(i, answer, extra, now)
+        i = self.pool[i].next
+        while i >= 0:
+            self._answer_one(i, answer, NULL, now)
+            i = self.pool[i].next
+        return 0
+
+    cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil:
+        """Read an open query as its client sent it."""
+        set_id(self.pool[i].wire, self.pool[i].asked_id)
+        parse_query(query, self.pool[i].wire, self.pool[i].length)
+        query.added = self.pool[i].client.added
+
+    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
+        """Answer one who waits; `extra` is for him if he sent a cookie to the upstream."""
+        cdef:
+            Query query
+            Open* entry = &self.pool[i]
+            Extra own
+        self._ask_as(i, &query)
+        own.length = 0
+        if entry.with_cookie:
+            self._add_cookie(&own, &entry.client, entry.cookie)
+        elif query.cookie and extra != NULL:
+            own = extra[0]
+        return self._answer(&entry.client, entry.limit, answer, &query, &own, now)
+
+    cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1:
+        """Answer one who cannot wait: with what is stale, or REFUSED, or nothing."""
+        cdef:
+            const Answer* stored = find(&self.cache.index, query)
+            Extra extra
+        if client.fd == NOBODY:
+            return 0
+        if stored != NULL and not self._is_dead(stored, now):
+            return self._answer_now(client, query, stored, now)
+        if not self.refuse_overload and client.fd >= 0:
+            return 0
+        extra.length = 0
+        if query.cookie:
+            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
+        return self.outbox.post(client, put_error(self.outbox.open(client), query, REFUSED, self._payload(), &extra))
+
+    cdef int _refuse(self, int32_t i) except -1:
+        """Refuse one who waits."""
+        cdef:
+            Open* entry = &self.pool[i]
+            Query query
+            Extra own
+        if entry.client.fd == NOBODY:
+            return 0
+        self.busy += 1
+        if not self.refuse_overload and entry.client.fd >= 0:
+            return 0
+        self._ask_as(i, &query)
+        own.length = 0
+        if entry.with_cookie:
+            self._add_cookie(&own, &entry.client, entry.cookie)
+        return self.outbox.post(&entry.client, put_error(self.outbox.open(&entry.client), &query, REFUSED,
+                                                         self._payload(), &own))
