@@ -235,15 +235,17 @@ def test_who_is_turned_away_with_what_is_stale_gets_no_more_than_he_takes():
 
 def test_who_is_turned_away_keeps_his_cookie():
     forward = {"timeout": 1.0, "deadline": 1.5, "tries": 1}
-    with behind(placed(silent, open=1), forward=forward, cookies={"mode": "serve"}) as (shield, upstream):
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(ask_each, shield, names(1))
-            until(lambda: counters(shield, upstream)["open"] == 1)
-            cookie = dns.edns.GenericOption(10, b"12345678")
-            reply = shield.udp(dns.message.make_query("q.test.", "A", use_edns=0, options=[cookie]))
-            assert (reply.rcode(), [option.otype for option in reply.options]) == (REFUSED, [10])
-            assert stats(shield)["busy"] == 1
-            waiting.result()
+    with (
+        behind(placed(silent, open=1), forward=forward, cookies={"mode": "serve"}) as (shield, upstream),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(ask_each, shield, names(1))
+        until(lambda: counters(shield, upstream)["open"] == 1)
+        cookie = dns.edns.GenericOption(10, b"12345678")
+        reply = shield.udp(dns.message.make_query("q.test.", "A", use_edns=0, options=[cookie]))
+        assert (reply.rcode(), [option.otype for option in reply.options]) == (REFUSED, [10])
+        assert stats(shield)["busy"] == 1
+        waiting.result()
 
 
 def reply_of(rdata, query):

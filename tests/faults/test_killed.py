@@ -80,14 +80,14 @@ def test_one_is_killed_or_stopped_and_comes_back_and_no_query_fails(servers, shi
         load.go_on(0.3)
         assert min(answered(shield, server) for server in servers) > 20
         with broken(servers[victim]):
-            load.go_on(1.2)
+            load.go_on(1.8)
             assert counters(shield, servers[victim])["state"] == "down"
             lonely = answered(shield, servers[victim])
             load.go_on(0.3)
             assert answered(shield, servers[victim]) == lonely
         wait_for_share(shield, servers[victim])
     assert load.outcome == load.flawless
-    assert load.sent > 400
+    assert load.sent > 500
     assert load.slowest < 2.0
 
 

@@ -358,7 +358,7 @@ def test_one_over_tcp_and_one_over_udp_stand_in_for_each_other():
 
 
 def test_who_came_over_tcp_gets_nothing_truncated():
-    """He waits behind one over UDP; what is truncated serves that one when nothing else comes, and is no good to him."""
+    """He waits behind one over UDP, whom a truncated answer serves when nothing else comes; it is no good to him."""
 
     def cut(query):
         return truncated(query) if query.transport == "udp" else None
