@@ -60,6 +60,7 @@ class Upstream:
         self._table = table
         self._clock = clock
         self._sockets: deque[tuple[float, int]] = deque()
+        self._left: deque[tuple[float, Connections]] = deque()  # connections of a way that is taken no more, until then
         self._latencies = Latencies()
         self._answered = 0
         self._trouble = ""  # with sockets, as the log knows it
@@ -76,7 +77,7 @@ class Upstream:
         self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.connections
         self._respells = self._respells and section == old
         if connections is not None:
-            asyncio.get_running_loop().call_later(forward.deadline, self.connections.close)  # who waits there may stay
+            self._left.append((self._clock.seconds() + forward.deadline, self.connections))  # some may wait there
             self.connections = connections
         if section.source != old.source:
             self._retire_all()
@@ -179,6 +180,8 @@ class Upstream:
 
     def keep_house(self) -> None:
         """Let what is known grow old; called about once a second."""
+        while self._left and self._left[0][0] <= self._clock.seconds():
+            self._left.popleft()[1].close()
         counters = self._table.counters(self.number)
         self._latencies.take(counters["latencies"], self._clock.seconds())
         if counters["answered"] == self._answered:
@@ -205,7 +208,8 @@ class Upstream:
     def close(self) -> None:
         """Retire all sockets, close all connections, and check no more."""
         self._retire_all()
-        self.connections.close()
+        for connections in (self.connections, *(left for _, left in self._left)):
+            connections.close()
         for checking in self._checking:
             checking.cancel()
 
