@@ -322,7 +322,7 @@ def test_a_start_that_fails_leaves_no_control_socket(tmp_path):
 
 
 def test_no_query_is_sent_more_often_than_configured():
-    gone = [Address("127.0.0.1", free_port()) for _ in range(6)]
+    gone = [Address(f"127.9.0.{n}", free_port()) for n in range(6)]
     toml = "[forward]\ntimeout = 0.1\ntries = 2\ndeadline = 0.5\n"
     with (
         ScriptedUpstream(lambda query: None) as upstream,
