@@ -346,6 +346,7 @@ class Upstreams:
         free = (number % UPSTREAMS_MAX for number in range(self._next_number, self._next_number + UPSTREAMS_MAX))
         free = (number for number in free if number not in taken)
         self._settings = config.forward
+        self._next_renewal = self._next_renewal or self._clock.seconds() + self._renewal()
         self.all = []
         for endpoint, section in sections.items():
             if endpoint not in kept:
@@ -396,11 +397,15 @@ class Upstreams:
         now = self._clock.seconds()
         renew = now >= self._next_renewal
         if renew:
-            self._next_renewal = now + self._settings.port_life / self._settings.sockets
+            self._next_renewal = now + self._renewal()
         for upstream in self.all:
             upstream.keep_house()
             if renew:
                 upstream.renew_one(self._settings.sockets, self._settings.port_life)
+
+    def _renewal(self) -> float:
+        """Return the seconds after which one port of each upstream is given up."""
+        return self._settings.port_life / self._settings.sockets
 
     def close(self) -> None:
         """Give up all sockets and connections."""

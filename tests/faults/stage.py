@@ -49,6 +49,10 @@ def placed(server, **options):
     return Placed(server, options)
 
 
+# A port that is given up takes with it what comes too late for everybody, which tests count.
+STEADY = {"port_life": 1000.0}
+
+
 @contextlib.contextmanager
 def behind(*servers, forward=HASTY, **options):
     """Run a shield in front of these upstreams; yield it, and them: those that are scripts run as long.
@@ -62,7 +66,7 @@ def behind(*servers, forward=HASTY, **options):
             server = which.server
             running.append(stack.enter_context(ScriptedUpstream(server)) if callable(server) else server)
             tables.append({"address": str(address_of(running[-1])), "order": len(running), **which.options})
-        shield = stack.enter_context(run_shield([], toml=toml(upstreams=tables, forward=forward, **options)))
+        shield = stack.enter_context(run_shield([], toml=toml(upstreams=tables, forward=STEADY | forward, **options)))
         yield shield, *running
 
 
