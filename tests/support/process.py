@@ -78,13 +78,32 @@ class Shield:
     def _wait_until_ready(self):
         deadline = time.monotonic() + READY_WITHIN
         while not re.search(r"\bready\b", self.log):
+            if self.process.poll() is not None and "another program listens there" in self.log:
+                raise PortTakenError(self.log)
             assert self.process.poll() is None, f"exited {self.process.returncode}, never ready\n{self.log}"
             assert time.monotonic() < deadline, f"not ready within {READY_WITHIN} s\n{self.log}"
             time.sleep(0.01)
 
 
+class PortTakenError(Exception):
+    """Another shield's socket to an upstream got the port meanwhile."""
+
+
 @contextlib.contextmanager
-def run_shield(upstreams, *, listen=(), workers=1, toml="") -> Iterator[Shield]:
+def run_shield(upstreams, *, listen=(), **options) -> Iterator[Shield]:
+    """Run the daemon as `_run_once` does; where it chose the port itself, and that was taken meanwhile, on another."""
+    with contextlib.ExitStack() as stack:
+        for tries_left in range(0 if listen else 4, -1, -1):
+            try:
+                shield = stack.enter_context(_run_once(upstreams, listen=listen, **options))
+                break
+            except PortTakenError:
+                assert tries_left, "no port is free"
+        yield shield
+
+
+@contextlib.contextmanager
+def _run_once(upstreams, *, listen=(), workers=1, toml="") -> Iterator[Shield]:
     """Run the daemon in front of `upstreams`, each an Address or something that has one; none: `toml` names them.
 
     `listen` holds (host, port) pairs, by default one free port of 127.0.0.1; `toml` is more configuration,
