@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import socket
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -151,12 +150,3 @@ def at_once(count, work):
 def counters(shield, upstream):
     """Return what the shield has counted of one upstream."""
     return stats(shield)["upstreams"][str(address_of(upstream))]
-
-
-def until(condition, within=5.0):
-    """Wait until `condition()` is true, and return it; AssertionError after `within` seconds."""
-    end = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not true within {within} s"
-        time.sleep(0.02)
-    return found

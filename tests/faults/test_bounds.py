@@ -9,6 +9,7 @@ import dns.message
 import pytest
 from support.client import ask, udp_wire
 from support.control import stats
+from support.until import until
 from support.wires import record_wire, reply_wire
 
 from faults.stage import (
@@ -27,7 +28,6 @@ from faults.stage import (
     placed,
     rcodes,
     silent,
-    until,
 )
 
 PATIENT = {"timeout": 3.0, "patience": 2.0, "deadline": 4.0}

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from support.control import stats
+from support.until import until
 
 from faults.stage import (
     HASTY,
@@ -23,7 +24,6 @@ from faults.stage import (
     placed,
     rcodes,
     silent,
-    until,
 )
 
 CHECK = "check.test."

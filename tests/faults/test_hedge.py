@@ -6,6 +6,7 @@ import time
 
 import pytest
 from support.control import stats
+from support.until import until
 from support.upstream import Delayed
 
 from faults.stage import (
@@ -19,7 +20,6 @@ from faults.stage import (
     names,
     numbered,
     silent,
-    until,
 )
 
 PATIENT = {"timeout": 2.0, "patience": 1.5, "deadline": 4.0, "policy": "order"}

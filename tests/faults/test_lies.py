@@ -9,6 +9,7 @@ import time
 
 import pytest
 from support.client import ask
+from support.until import until
 from support.upstream import Delayed
 from support.wires import ask_wire, record_wire, reply_wire
 
@@ -29,7 +30,6 @@ from faults.stage import (
     numbered,
     placed,
     rcodes,
-    until,
 )
 
 LIE, TRUTH = 66, 1

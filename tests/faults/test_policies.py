@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from support import quick
 from support.control import stats
 from support.pipeline import ask_all
+from support.until import until
 from support.upstream import ScriptedUpstream
 
 from faults.stage import (
@@ -28,7 +29,6 @@ from faults.stage import (
     rcodes,
     silent,
     toml,
-    until,
 )
 
 NEVER_ILL = {"check": "off", "fall": 100, "least": 100000}

@@ -3,6 +3,7 @@
 import threading
 import time
 
+from support.until import until
 from support.upstream import ScriptedUpstream
 
 from faults.stage import (
@@ -17,7 +18,6 @@ from faults.stage import (
     placed,
     rcodes,
     silent,
-    until,
 )
 from faults.test_policies import reconfigure
 

@@ -11,6 +11,7 @@ import dns.message
 import pytest
 from support.control import stats
 from support.relay import RecordingRelay
+from support.until import until
 from support.upstream import Delayed, ScriptedUpstream
 from support.wires import ask_wire
 
@@ -35,7 +36,6 @@ from faults.stage import (
     placed,
     rcodes,
     silent,
-    until,
 )
 
 PATIENT = {"timeout": 1.0, "patience": 0.5, "deadline": 3.0}

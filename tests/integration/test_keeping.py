@@ -16,6 +16,7 @@ import pytest
 from support.client import ask, free_port
 from support.control import request, stats
 from support.process import run_shield
+from support.until import until
 from support.upstream import ScriptedUpstream, answer, servfail
 from support.wires import ask_wire
 
@@ -39,13 +40,6 @@ class Origin:
 def serial_of(reply):
     """Return the serial that an answer comes from."""
     return int(reply.answer[0][0].address.split(".")[-1])
-
-
-def wait_until(condition, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -113,8 +107,8 @@ def test_a_watched_zone_that_changed_while_the_daemon_was_down_starts_empty(orig
     for serial, asked in (1, 1), (1, 1), (2, 2), (2, 2):
         origin.serial = serial
         with run_shield([upstream], toml=toml) as shield:
-            wait_until(lambda: upstream.count("test.", "SOA"))
-            wait_until(lambda old=serial: serial_of(ask("www.test.", server=shield)) == old)
+            until(lambda: upstream.count("test.", "SOA"))
+            until(lambda old=serial: serial_of(ask("www.test.", server=shield)) == old)
         assert upstream.count("www.test.") == asked
         upstream.received[:] = [query for query in upstream.received if query.rdtype != dns.rdatatype.SOA]
 
@@ -125,7 +119,7 @@ def test_what_was_purged_does_not_come_back_from_a_snapshot(origin, upstream, tm
     def purge_and_die():
         with run_shield([upstream], toml=kept_in(path, 1)) as shield:
             assert serial_of(ask("www.test.", server=shield)) == 1
-            wait_until(lambda: path.exists() and b"\3www\4test" in path.read_bytes())
+            until(lambda: path.exists() and b"\3www\4test" in path.read_bytes())
             origin.serial = 2
             assert request(shield, b'{"command": "purge", "name": "test", "below": true}') == [{"ok": True}]
             shield.process.kill()
@@ -159,7 +153,7 @@ def test_a_change_of_the_serial_shows_within_the_interval(origin, upstream):
     )
     with run_shield([upstream], toml=toml) as shield:
         for origin.serial in 1, 2, 3:
-            wait_until(lambda: serial_of(ask("www.test.", server=shield)) == origin.serial)
+            until(lambda: serial_of(ask("www.test.", server=shield)) == origin.serial)
             assert ask("www.test.", server=shield).answer[0].ttl == 86400
         assert upstream.count("www.test.") == 3
 
@@ -214,7 +208,7 @@ def reload(shield, toml):
     config.write_text("\n".join([*head, toml]) + "\n")
     before = stats(shield)["reloads"]
     shield.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: stats(shield)["reloads"] > before)
+    until(lambda: stats(shield)["reloads"] > before)
 
 
 def test_a_reload_brings_zones_and_takes_them_away_and_leaves_the_others_alone(upstream):
@@ -240,7 +234,7 @@ def test_a_zone_that_is_watched_from_a_reload_on_loses_what_is_older(origin, ups
         origin.serial = 2
         assert serial_of(ask("www.test.", server=shield)) == 1
         reload(shield, zone + "watch = true\n")
-        wait_until(lambda: serial_of(ask("www.test.", server=shield)) == 2)
+        until(lambda: serial_of(ask("www.test.", server=shield)) == 2)
     assert upstream.count("www.test.") == 2
 
 
@@ -248,7 +242,7 @@ def test_a_flood_of_random_names_on_a_dead_zone_leaves_the_others_alone(upstream
     with ScriptedUpstream(lambda query: None) as silent:
         toml = f'{LIMITS}open = 64\nopen_zone = 32\n[[zones]]\nname = "dead.test"\nupstreams = ["{silent.address}"]\n'
         with run_shield([upstream], toml=toml) as shield, Flood(shield, "dead.test.") as flood:
-            wait_until(lambda: stats(shield)["crowded"] > 100)
+            until(lambda: stats(shield)["crowded"] > 100)
             for n in range(200):
                 assert serial_of(ask(f"{n}.alive.test.", server=shield, timeout=1)) == 1
             assert stats(shield)["open"] <= 33
@@ -302,12 +296,12 @@ def test_machines_that_share_their_secrets_accept_each_others_cookies_while_thes
         def renewed():
             return cookie_of(ask("www.test.", server=other, options=with_cookie(made)))
 
-        wait_until(lambda: renewed() != made)
+        until(lambda: renewed() != made)
         assert rcodes(made) == rcodes(renewed()) == [dns.rcode.NOERROR] * 2
         secrets.write_text(f"{new}\n")
-        wait_until(lambda: rcodes(made) == [dns.rcode.BADCOOKIE] * 2)
+        until(lambda: rcodes(made) == [dns.rcode.BADCOOKIE] * 2)
         secrets.write_text("not a secret\n")
-        wait_until(lambda: "the cookie secrets stay as they were" in one.log)
+        until(lambda: "the cookie secrets stay as they were" in one.log)
     assert all(COOKIE not in {option.otype for option in query.message.options} for query in upstream.received)
     assert upstream.count("www.test.") == 2
 

@@ -15,6 +15,7 @@ from support.client import ask, frame
 from support.control import stats
 from support.proc import resident
 from support.process import run_shield
+from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, answer
 from support.wires import ask_wire, record_wire, reply_wire
 
@@ -59,20 +60,13 @@ def upstream(running):
 @pytest.fixture
 def shield(running):
     """Return the shield, once it has noticed that the clients of the test before are gone."""
-    wait_until(lambda: stats(running[1])["tcp_connections"] == 0)
+    until(lambda: stats(running[1])["tcp_connections"] == 0, within=3.0)
     return running[1]
 
 
 @pytest.fixture
 def name():
     return f"name{next(serial)}.test."
-
-
-def wait_until(holds, timeout=3.0):
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -255,7 +249,7 @@ def test_an_address_may_hold_so_many_connections(upstream, shield, name):
         assert is_served(shield, name, "127.0.0.2")
         held[0][0].close()
         held[0][1].close()
-        wait_until(lambda: is_served(shield, name, "127.0.0.1"))
+        until(lambda: is_served(shield, name, "127.0.0.1"), within=3.0)
     assert upstream.count(name) == len(upstream.received) == 1
 
 
@@ -268,7 +262,7 @@ def test_all_may_hold_so_many_connections(upstream, shield, name):
         assert stats(shield)["tcp_refused"] == refused + 1
         assert upstream.received == []
         assert ask(name, server=shield).answer
-    wait_until(lambda: is_served(shield, name, "127.0.0.1"))
+    until(lambda: is_served(shield, name, "127.0.0.1"), within=3.0)
     assert upstream.count(name) == 1
 
 
@@ -298,7 +292,7 @@ def test_a_client_that_never_reads_costs_nothing_but_its_connection(upstream, sh
             assert ask(name, server=shield, tcp=True, timeout=1).answer
             assert resident(shield.process) < before + (8 << 20)
         timed_out = stats(shield)["tcp_timed_out"]
-        wait_until(lambda: stats(shield)["tcp_timed_out"] == timed_out + 1)
+        until(lambda: stats(shield)["tcp_timed_out"] == timed_out + 1, within=3.0)
     assert (upstream.count(large), upstream.count(name)) == (1, 1)
 
 

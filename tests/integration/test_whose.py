@@ -21,6 +21,7 @@ from support.client import LARGEST, Address, frame, free_port
 from support.control import stats
 from support.process import run_shield
 from support.proxied import DGRAM, STREAM, local, told
+from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, answer
 from support.wires import ask_wire
 
@@ -73,20 +74,13 @@ def upstream(running):
 
 @pytest.fixture
 def shield(running):
-    wait_until(lambda: stats(running[1])["tcp_connections"] == 0)
+    until(lambda: stats(running[1])["tcp_connections"] == 0, within=3.0)
     return running[1]
 
 
 @pytest.fixture
 def name():
     return f"name{next(serial)}.test."
-
-
-def wait_until(holds, seconds=3.0):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def question(name, *, cookie=True, **options):
@@ -297,7 +291,7 @@ def test_connections_are_counted_for_the_client_that_is_told(shield, name):
         counted = stats(shield)
         assert counted["tcp_accepted"] == before["tcp_accepted"] + 6
         assert counted["tcp_refused"] == before["tcp_refused"] + 1
-    wait_until(lambda: stats(shield)["tcp_connections"] == 0)
+    until(lambda: stats(shield)["tcp_connections"] == 0, within=3.0)
     with contextlib.ExitStack() as opened:
         assert is_served(CLIENTS[0])
 
@@ -312,7 +306,7 @@ def reload(shield, text):
     config.write_text("\n".join([*head, text]) + "\n")
     before = stats(shield)["reloads"]
     shield.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: stats(shield)["reloads"] > before)
+    until(lambda: stats(shield)["reloads"] > before, within=3.0)
 
 
 def test_proxies_come_and_go_with_a_reload(upstream, tmp_path, name):
