@@ -150,11 +150,10 @@ class Upstream:
     def _tell(self, before: bool) -> None:
         """Tell the fast gear, and whoever reads the log, whether it is asked."""
         health = self.health
-        if health.in_service != before:
-            level = logging.INFO if health.in_service else logging.WARNING
-            log.log(
-                level, "upstream %s is %s: %s", self, "asked again" if health.in_service else "left alone", health.why
-            )
+        if health.in_service and not before:
+            log.info("upstream %s is asked again: %s", self, health.why)
+        if before and not health.in_service:
+            log.warning("upstream %s is left alone: %s", self, health.why)
         forced = self.section.state != "auto"
         self._table.judge(
             self.number,
