@@ -14,13 +14,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from .actions import Action
 from .errors import ConfigError
 from .fields import (
     AddressField,
@@ -28,21 +28,18 @@ from .fields import (
     EndpointField,
     GroupName,
     PrefixField,
+    Section,
     Size,
     ZoneName,
     parse_endpoint,
     parse_rcode,
     parse_type,
 )
+from .guard import GuardSection
+from .matchers import Match
 
 UPSTREAMS_MAX = 256  # that the compiled part tells apart
 SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wait for answers
-
-
-class Section(BaseModel):
-    """A table of the file: nothing unknown, nothing converted, nothing changed later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class CacheSection(Section):
@@ -378,6 +375,25 @@ class ZoneSection(Section):
     stale: StaleSection = Field(StaleSection(), description="What differs from `[stale]`.")
 
 
+class RuleSection(Section):
+    """What is done with which queries: of those in a chain, the first that matches decides, but for actions that only
+    change something and go on.
+
+    [Rules](guide/rules.md) tells it all.
+    """
+
+    name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="What it is called in counters.")
+    chain: Literal["queries", "responses", "answers"] = Field(
+        "queries", description="Asked of queries, of responses that come from an upstream, or of answers from the cache."
+    )
+    match: Match = Field(Match(), description="Which queries (below); all, unless said.")
+    action: Action = Field(description="What is done with them (below).")
+    on_error: Literal["servfail", "refused", "drop", "pass"] = Field(
+        "servfail", description="What a query gets where a Python function fails."
+    )
+    cache: bool = Field(False, description="Results of a Python function are kept, as if an upstream had given them.")
+
+
 class Config(Section):
     """Everything an operator can say."""
 
@@ -422,6 +438,19 @@ class Config(Section):
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = Field(default_factory=ControlSection)
     zones: tuple[ZoneSection, ...] = Field((), max_length=4000, strict=False)
+    guard: GuardSection = GuardSection()
+    rules: tuple[RuleSection, ...] = Field((), max_length=4096, strict=False)
+    rules_file: str = Field(
+        "", description="File of rules in Python, which come behind those of `[[rules]]`; where there are none of these,"
+                        ' `rules = "FILE.py"` says the same.',
+    )  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rules_may_be_a_file(cls, values: object) -> object:
+        if isinstance(values, dict) and isinstance(values.get("rules"), str) and "rules_file" not in values:
+            return {**{key: value for key, value in values.items() if key != "rules"}, "rules_file": values["rules"]}
+        return values
 
     @field_validator("zones")
     @classmethod
@@ -510,6 +539,7 @@ RESTART = (
     "metrics",
     "forward.open",
     "udp.receive_buffer",
+    "guard.memory",
 )
 
 

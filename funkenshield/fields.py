@@ -8,9 +8,15 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator, PlainSerializer, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class Section(BaseModel):
+    """A table of the file: nothing unknown, nothing converted, nothing changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Endpoint(NamedTuple):
@@ -88,6 +94,11 @@ def parse_type(text: str) -> str:
     if dns.rdatatype.is_metatype(number):
         raise ValueError(f"{text} is no type of records")
     return dns.rdatatype.to_text(number)
+
+
+def as_several(value: object) -> object:
+    """Return one value as a list of one; whoever names one thing need not write a list."""
+    return (value,) if isinstance(value, str | int | float) else value
 
 
 def parse_rcode(text: str) -> str:
