@@ -40,9 +40,7 @@ class Action(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    pass_: bool = Field(
-        False, alias="pass", description="Nothing: it goes its usual way, and no other rule is asked."
-    )
+    pass_: bool = Field(False, alias="pass", description="Nothing: it goes its usual way, and no other rule is asked.")
     forward: GroupName = Field("", description="Upstreams of this group are asked.")
     answer: Annotated[tuple[str, ...], Several] = Field(
         (), strict=False, description="Records of the name asked for, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL"
@@ -109,6 +107,7 @@ class Action(Section):
 
 
 # ---------------------------------------------------------------- for rules in Python
+
 
 def pass_on() -> Action:
     """It goes its usual way, and no other rule is asked."""

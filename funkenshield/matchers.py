@@ -167,6 +167,7 @@ def minutes_of(text: str) -> tuple[int, int]:
 
 # ---------------------------------------------------------------- for rules in Python
 
+
 def suffix(*names: str) -> Match:
     """The name is one of these, or below one."""
     return Match(suffix=names)

@@ -1,0 +1,31 @@
+"""Whose query it is, and what was decided about it so far."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:                         # chains of rules
+    QUERIES                        # asked of queries
+    RESPONSES                      # asked of responses that come from an upstream
+    ANSWERS                        # asked of answers from the cache
+    CHAINS                         # how many there are
+
+cdef enum:
+    START = 0                      # nothing of a chain was asked yet
+    END = 0xffffffff               # nothing of it is left
+
+cdef struct Sender:                # where a query came from
+    const uint8_t* address         # the client's, in network order; not owned
+    uint64_t now                   # when, nanoseconds
+    uint32_t wall                  # when, seconds since 1970
+    uint8_t octets                 # of the address: 4 or 16
+    uint8_t datagram               # by UDP, whose source can be forged
+    uint8_t proven                 # and yet it is not: a cookie of ours came with it
+    uint8_t listener               # to which it came, by number
+
+cdef struct Course:                # what rules made of a query so far; zeros where there are none
+    uint64_t tags                  # one bit each
+    uint32_t at                    # the node of its chain that comes next
+    uint16_t way                   # who is asked instead of the zone's upstreams, by number; 0: they are
+    uint16_t bounds                # bounds of TTLs, by number; 0: the zone's alone
+    uint16_t generation            # of the rules that it was asked by
+    uint8_t chain
+    uint8_t uncached               # the cache is left alone

@@ -1,0 +1,22 @@
+"""Values by the longest prefix that an address is in: prefixes cut the line of all addresses into spans.
+
+A look-up is a binary search for the span that an address lies in. A table is made as a whole, and never changed.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef struct Span:                  # of IPv6 addresses; of IPv4, `low` alone counts
+    uint64_t high                  # its first address
+    uint64_t low
+    uint32_t value
+
+cdef struct Prefixes:              # zeros: an empty table
+    Span* ipv4                     # in order; the first begins at address 0
+    Span* ipv6
+    uint32_t ipv4_count            # 0: every address has the value 0
+    uint32_t ipv6_count
+
+
+cdef uint32_t prefix_value(const Prefixes* table, const uint8_t* address, uint8_t octets) noexcept nogil
+cdef int prefixes_fill(Prefixes* table, prefixes) except -1
+cdef void prefixes_free(Prefixes* table) noexcept nogil
