@@ -88,6 +88,7 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
                  const Bounds* bounds, uint64_t now, uint64_t wall, Extra* own) noexcept nogil
 cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,
                         uint64_t now) noexcept nogil
+cdef void bound_ttls(Answer* answer, uint32_t shortest, uint32_t longest) noexcept nogil
 cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
                    const Manner* manner, uint32_t now, const Extra* extra) noexcept nogil
 cdef bint answers_question(const Query* query, const uint8_t* wire, size_t length) noexcept nogil

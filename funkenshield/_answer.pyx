@@ -383,6 +383,15 @@ cdef void _add_extras(Extra* own, const Answer* answer, const Query* query, bint
         add_error(own, STALE_NXDOMAIN if answer.flags & RCODE == NXDOMAIN else STALE_ANSWER)
 
 
+cdef void bound_ttls(Answer* answer, uint32_t shortest, uint32_t longest) noexcept nogil:
+    """Keep the TTLs of an answer that is not published yet within bounds, in seconds."""
+    cdef:
+        uint8_t* body = <uint8_t*> answer_body(answer)
+        uint16_t i
+    for i in range(answer.ttls):
+        set32(body + answer_ttls(answer)[i], min(max(_ttl(get32(body + answer_ttls(answer)[i])), shortest), longest))
+
+
 cdef void _age_ttls(uint8_t* body, const Answer* answer, uint32_t age) noexcept nogil:
     """Count TTLs down by an age in seconds; a held answer never says 0: that would forbid what we do."""
     cdef:

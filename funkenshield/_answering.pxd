@@ -6,7 +6,7 @@ from ._answer cimport Answer
 from ._cache cimport Cache
 from ._open cimport Open, OpenQueries
 from ._outbox cimport Client, Outbox
-from ._outcome cimport Reception, Sender
+from ._outcome cimport Reception
 from ._wire cimport Extra, Query
 
 cdef enum:
@@ -27,7 +27,6 @@ cdef class Answering:
 
     cdef uint16_t _payload(self) noexcept nogil
     cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
-    cdef Sender _sender(self, const Client* client) noexcept nogil
     cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
     cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil
     cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,

@@ -7,24 +7,26 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, render
 from ._cache cimport Cache, find
-from ._clock cimport NANOSECONDS, ticks
+from ._clock cimport ticks
 from ._cookies cimport Cookies
+from ._course cimport Sender
 from ._freshness cimport DEAD, judge
 from ._open cimport Open, OpenQueries
 from ._outbox cimport NOBODY, Client, Outbox
-from ._outcome cimport Reception, Sender, own_cookie
-from ._wire cimport MESSAGE_MAX, REFUSED, Extra, Query, parse_query, put_error, set_id
+from ._outcome cimport Reception, own_cookie
+from ._wire cimport MESSAGE_MAX, REFUSED, Extra, Query, put_error, set_id
 
 
 cdef class Answering:
     """At most `capacity` clients who wait, and the way back to them. One thread, with the GIL, calls all of it."""
 
-    def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
+    def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
         self.cache = cache
-        self.reception = Reception(cache)
+        self.reception = Reception(cache, guarded)
         self.queries = OpenQueries(cache, capacity)
         self.pool = self.queries.pool
-        self.outbox = Outbox()
+        self.outbox = Outbox(cache.clock)
+        self.outbox.orders = self.reception.house.orders
 
     cdef uint16_t _payload(self) noexcept nogil:
         """Return our UDP payload size, in octets."""
@@ -34,14 +36,6 @@ cdef class Answering:
         """Return the octets of the largest answer that a client takes, and that we send."""
         return min(query.payload, self._payload()) if client.fd >= 0 else MESSAGE_MAX
 
-    cdef Sender _sender(self, const Client* client) noexcept nogil:
-        cdef Sender sender
-        sender.address = client.ip
-        sender.octets = client.octets
-        sender.datagram = client.fd >= 0
-        sender.wall = <uint32_t> (self.cache.clock.wall() // NANOSECONDS)
-        return sender
-
     cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil:
         """Tell whether an answer serves nobody any more, whatever happens."""
         return judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
@@ -50,7 +44,7 @@ cdef class Answering:
         """Make the COOKIE option of a client, where cookies are ours to make."""
         cdef Sender sender
         if (<const Cookies*> self.reception.house.cookies).serve:
-            sender = self._sender(client)
+            sender = self.outbox.sender(client)
             own_cookie(&self.reception.house, extra, cookie, &sender)
 
     cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
@@ -90,8 +84,7 @@ cdef class Answering:
     cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil:
         """Read an open query as its client sent it."""
         set_id(self.pool[i].wire, self.pool[i].asked_id)
-        parse_query(query, self.pool[i].wire, self.pool[i].length)
-        query.added = self.pool[i].client.added
+        self.queries.read(i, query)
 
     cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
         """Answer one who waits; `extra` is for him if he sent a cookie to the upstream."""

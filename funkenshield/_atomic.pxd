@@ -15,6 +15,10 @@ cdef extern from *:
     #define FS_WITNESS(p)        __atomic_load_n((p), __ATOMIC_SEQ_CST)
     #define FS_BARRIER()         __atomic_thread_fence(__ATOMIC_SEQ_CST)
     #define FS_SWAP(p, v)        __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+    #define FS_ADD(p, v)         __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
+    static inline int fs_replace(uint64_t* p, uint64_t old, uint64_t other) {
+        return __atomic_compare_exchange_n(p, &old, other, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    }
     #define FS_PREFETCH(p)       __builtin_prefetch((p))
     """
     # What was written before `publish` is seen after a `look` that sees it.
@@ -28,6 +32,10 @@ cdef extern from *:
     void poke_octet "FS_POKE"(uint8_t*, uint8_t) noexcept nogil
     uint32_t peek32 "FS_PEEK"(const uint32_t*) noexcept nogil
     void poke32 "FS_POKE"(uint32_t*, uint32_t) noexcept nogil
+
+    # Words that several threads write: counters, and words that one of them may replace.
+    uint64_t add "FS_ADD"(uint64_t*, uint64_t) noexcept nogil
+    bint replace "fs_replace"(uint64_t*, uint64_t old, uint64_t other) noexcept nogil
 
     # One order for all: each side tells first and looks afterwards, so one of the two must notice.
     void announce "FS_ANNOUNCE"(uint64_t*, uint64_t) noexcept nogil

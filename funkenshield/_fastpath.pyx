@@ -11,21 +11,23 @@ cimport cython
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
 from ._atomic cimport bump, look, peek
 from ._cache cimport Cache, Reader, enter, leave
 from ._clock cimport NANOSECONDS, Clock, ticks
+from ._course cimport Course, Sender
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams, ip_of
 from ._epoll cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
     eventfd
 )
+from ._guard cimport Orders, judge_response
 from ._inflight cimport Inflight
 from ._outbox cimport NOBODY, Client
 from ._outcome cimport (
-    DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Sender, Tally, answer, meet, meet_from, tally_as_dict
+    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, meet, meet_from, tally_as_dict
 )
 from ._proxied cimport WHOLE_HEADER, Proxies, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
@@ -151,7 +153,9 @@ cdef class Worker:
             const Proxies* proxies = <const Proxies*> look(&house.proxies)
             bint is_told = proxies.count > 0 or peek(&house.subnets) > 0
             uint16_t payload = house.index.policies.manner.payload
+            const Orders* orders = <const Orders*> look(house.orders)
             Sender sender
+            Course course
             int32_t replies = 0
             int32_t sent, i
             size_t length
@@ -159,6 +163,8 @@ cdef class Worker:
         if count <= 0:
             return 0
         sender.datagram = True
+        sender.listener = <uint8_t> listener
+        sender.now = now
         sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         enter(house.index, self.reader)
         if is_told:
@@ -173,17 +179,22 @@ cdef class Worker:
                 continue
             else:
                 sender.address, sender.octets = self.told[i].address, self.told[i].octets
+            sender.proven = False
+            memset(&course, 0, sizeof(Course))
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
                 outcome = self._send_to_tcp(i, self.outbox.buffer(replies), payload, &length)
             else:
-                outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, self.outbox.buffer(replies),
-                                 min(self.queries[i].payload, payload), ticks(now), &self.tally, &length)
-            if outcome == REPLY or outcome == REPLY_AND_ASK:
+                outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course,
+                                 self.outbox.buffer(replies), min(self.queries[i].payload, payload), ticks(now),
+                                 &self.tally, &length)
+            if orders != NULL and (outcome == REPLY or outcome == REPLY_AND_ASK):
+                length = judge_response(orders, &sender, self.outbox.buffer(replies), length, &self.tally.watch)
+            if (outcome == REPLY or outcome == REPLY_AND_ASK) and length:
                 self.outbox.put(replies, self.outbox.buffer(replies), length)
                 self.outbox.answer_to(replies, self.inbox, i)
                 replies += 1
             if outcome != REPLY and outcome != DROP:
-                self._hand_over(listener, i, &sender, outcome != REPLY_AND_ASK, now)
+                self._hand_over(listener, i, &sender, &course, outcome)
         leave(self.reader)
         if replies:
             sent = self.outbox.send(fd, replies)
@@ -213,24 +224,35 @@ cdef class Worker:
             self.verdicts[i] = meet_from(house, &self.queries[i], wire + told.header, length - told.header,
                                          told.address, told.octets, self.told_wires + i * TOLD_MAX)
 
-    cdef void _hand_over(self, int32_t listener, int32_t i, const Sender* sender, bint waits,
-                         uint64_t now) noexcept nogil:
-        """Put a query into the ring, as it came; where that is full, the client, if he `waits`, must ask again."""
+    cdef void _hand_over(self, int32_t listener, int32_t i, const Sender* sender, const Course* course,
+                         Outcome outcome) noexcept nogil:
+        """Put a query into the ring, as it came; where that is full, a client who waits must ask again."""
         cdef:
             uint32_t length = self.queries[i].length
-            uint8_t* record = ring_reserve(self.ring, sizeof(Client) + length)
-            Client* client = <Client*> record
+            const uint8_t* wire = self.queries[i].wire
+            uint8_t added = self.queries[i].added
+            uint8_t* record
+            Client* client
+        if outcome == DECIDE and added:  # Python is shown what the client sent
+            wire = self.inbox.buffer(i) + self.told[i].header
+            length = self.inbox.headers[i].msg_len - <uint32_t> self.told[i].header
+            added = 0
+        record = ring_reserve(self.ring, sizeof(Client) + length)
+        client = <Client*> record
         if record == NULL:
             bump(&self.tally.ring_full, 1)
             return
-        client.arrived = now
+        client.arrived = sender.now
         client.stream = 0
-        client.fd = self.answer_from[listener] if waits else NOBODY
+        client.fd = self.answer_from[listener] if outcome != REPLY_AND_ASK else NOBODY
         self.inbox.get_peer(i, &client.peer)
         client.octets = sender.octets
-        client.added = self.queries[i].added
+        client.added = added
+        client.proven, client.listener = sender.proven, sender.listener
+        client.course = course[0]
+        client.stopped = outcome == DECIDE
         memcpy(client.ip, sender.address, sender.octets)
-        memcpy(record + sizeof(Client), self.queries[i].wire, length)
+        memcpy(record + sizeof(Client), wire, length)
 
     cdef Outcome _send_to_tcp(self, int32_t i, uint8_t* out, uint16_t payload, size_t* length) noexcept nogil:
         """Answer a query that is longer than its buffer with TC=1: over TCP there is room."""

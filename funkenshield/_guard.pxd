@@ -1,21 +1,35 @@
-"""Who may ask, how often, and how much is answered: what stands before all rules.
-
-It knows addresses and rates, and of a response its code, its name and its size. Which prefixes are shut out, and for
-how long, is decided in Python, by the alarms that are raised here.
-"""
+"""Who may ask, how often, and how much is answered: what stands before all rules."""
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._course cimport Sender
 from ._prefixes cimport Prefixes
 from ._rates cimport Limit, Rates
 
+cdef enum:
+    LIMITS_MAX = 8
+    WATCHES_MAX = 16
+    ALARMS = 256
+
 cdef enum Ruling:
     WELCOME
     IGNORE                         # no answer at all
     REFUSE
-    CUT                            # TC=1 over UDP; over TCP, where the address is real, it is welcome
+    CUT                            # TC=1; over TCP, where the address is real, it is welcome
+
+cdef enum Counted:                 # what a watch counts, for each source prefix
+    QUERIES
+    NXDOMAINS
+    SERVFAILS
+    OCTETS
+
+cdef enum:                         # which responses a limit is for
+    ANSWERS
+    DENIALS
+    ERRORS
+    RESPONSES
+    KINDS                          # how many there are
 
 cdef struct Watch:                 # what the guard did; counters with one writer
     uint64_t denied                # by the access list
@@ -24,7 +38,31 @@ cdef struct Watch:                 # what the guard did; counters with one write
     uint64_t withheld              # responses over a limit, not sent
     uint64_t slipped               # responses over a limit, sent with TC=1
 
-cdef struct Orders                 # what is in force, replaced as a whole; see the .pyx
+cdef struct Alarm:                 # a source prefix is over a rate
+    uint64_t state                 # 0: free, 1: being written, 2: raised
+    uint64_t key
+    uint32_t number                # of the watch
+    uint8_t octets                 # of the address: 4 or 16
+    uint8_t address[16]
+
+cdef struct Orders:                # what is in force; replaced as a whole
+    Rates* rates
+    Alarm* alarms
+    Prefixes access                # by prefix: a Ruling; ALLOWED
+    Ruling otherwise               # for who is in none
+    Prefixes shut_out              # by prefix: a Ruling
+    uint32_t limit_count
+    Limit[LIMITS_MAX] limits
+    Ruling[LIMITS_MAX] over        # what is beyond each of them
+    uint8_t[KINDS] limits_kind     # whether responses of a kind are limited,
+    Limit[KINDS] kinds             # and how
+    uint8_t limits_responses       # whether any are
+    uint32_t slip                  # one of so many goes out with TC=1; 0: none
+    Prefixes exempt                # whose responses are not limited
+    uint32_t watch_count
+    Counted[WATCHES_MAX] counted
+    Limit[WATCHES_MAX] watches
+    Prefixes[WATCHES_MAX] unwatched
 
 
 cdef Ruling judge_query(const Orders* orders, const Sender* sender, Watch* watch) noexcept nogil
@@ -38,3 +76,8 @@ cdef class Guard:
     cdef:
         Rates rates
         uint64_t orders            # the address of those in force; 0: there is nothing to guard
+        list kept                  # orders in force or until lately: workers may still be at them
+        Alarm[ALARMS] alarms
+
+    cdef object _anew(self)
+    cdef int _publish(self, orders) except -1

@@ -10,22 +10,19 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._cache cimport READERS_MAX
 from ._datagrams cimport Datagrams
+from ._deciding cimport Deciding
 from ._open cimport Stage
-from ._outcome cimport Tally
 from ._ring cimport Ring
 from ._upstreams cimport Upstream
-from ._waiting cimport Response, Waiting
-from ._wire cimport Query
 
 
 @cython.final
-cdef class Inflight(Waiting):
+cdef class Inflight(Deciding):
     cdef:
         Datagrams inbox, outgoing
         Ring* rings[READERS_MAX]
         uint32_t ring_count
         int wake_fd
-        Tally tally                # of queries that came over streams
 
     cdef Ring* join(self) except NULL
     cdef void wake(self) noexcept nogil
@@ -35,7 +32,5 @@ cdef class Inflight(Waiting):
     cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1
-    cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
-                    bint over_stream, uint64_t now) noexcept nogil
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil
     cdef int32_t _carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil

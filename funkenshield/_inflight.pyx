@@ -8,27 +8,25 @@ cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
-from ._answer cimport FOREIGN, answers_question
 from ._answering cimport WAITS
 from ._cache cimport READERS_MAX, Cache
-from ._clock cimport ticks
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
+from ._deciding cimport Deciding
 from ._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
+from ._guard cimport watch_as_dict
 from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open, Stage
-from ._outbox cimport NOBODY, STREAM, UDP_MAX, Client, put_client
-from ._outcome cimport DROP, REPLY, REPLY_AND_ASK, Outcome, Sender, answer as decide, meet_from, tally_as_dict
+from ._outbox cimport STREAM, Client, put_client
+from ._outcome cimport tally_as_dict
 from ._proxied cimport PROXIED_MAX
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ._sockets cimport Socket
-from ._subnets cimport TOLD_MAX
 from ._upstreams cimport Upstream, note_try
-from ._waiting cimport Response, Waiting
+from ._waiting cimport Response
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, OPCODE, QR, RD, Extra, Query, Verdict, cut, is_spelled, message_id, parse_query, respell,
-    set_id
+    HEADER, MESSAGE_MAX, Query, is_spelled, message_id, respell, set_id
 )
 
 cdef enum:
@@ -38,14 +36,14 @@ cdef enum:
 
 
 @cython.final
-cdef class Inflight(Waiting):
+cdef class Inflight(Deciding):
     """Open queries, and the ways to and from them.
 
     Memory ownership: rings and descriptors are its own, and so is every socket added to it. One thread,
     with the GIL, calls everything here; workers touch nothing but their rings.
     """
 
-    def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
+    def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
         self.wake_fd = -1
         self.inbox = Datagrams(65536)
         self.outgoing = Datagrams(OUT_MAX)
@@ -104,7 +102,7 @@ cdef class Inflight(Waiting):
                         break
                     continue
                 try:
-                    self.admit(<Client*> record, record + sizeof(Client), size - sizeof(Client), now)
+                    self.take_in(<Client*> record, record + sizeof(Client), size - sizeof(Client), now)
                 finally:
                     ring_taken(ring, size)
                 collected += 1
@@ -115,42 +113,25 @@ cdef class Inflight(Waiting):
         self.outbox.flush()
         return collected
 
-    def submit(self, uint64_t stream, bytes address not None, bytes wire not None) -> bool:
+    def submit(self, uint64_t stream, bytes address not None, bytes wire not None, uint8_t listener=0) -> bool:
         """Take a query that came over a connection; its answer is for `outbox.take_streams`.
 
-        `address` is the client's, of 4 or 16 octets. False: it gets no answer. Raises ValueError where the
+        `address` is the client's, of 4 or 16 octets, `listener` the number of where he came to. False: it gets no answer. Raises ValueError where the
         query is longer than DNS allows, or the address is none.
         """
-        cdef:
-            Query query
-            Client client
-            Sender sender
-            Verdict verdict
-            Outcome outcome
-            size_t length = 0
-            uint8_t[TOLD_MAX] told
+        cdef Client client
         if len(wire) > MESSAGE_MAX:
             raise ValueError(f"a query has at most {MESSAGE_MAX} octets, not {len(wire)}")
         if len(address) not in (4, 16):
             raise ValueError("an address has 4 or 16 octets")
+        memset(&client, 0, sizeof(Client))
         client.fd = STREAM
-        client.peer.length = 0
         client.stream = stream
         client.arrived = self.cache.clock.now()
         client.octets = <uint8_t> len(address)
         memcpy(client.ip, <char*> address, client.octets)
-        sender = self._sender(&client)
-        verdict = meet_from(&self.reception.house, &query, wire, len(wire), client.ip, client.octets, told)
-        client.added = query.added
-        outcome = decide(&self.reception.house, &query, verdict, &sender, self.outbox.open(&client), MESSAGE_MAX,
-                         ticks(client.arrived), &self.tally, &length)
-        if outcome == REPLY or outcome == REPLY_AND_ASK:
-            self.outbox.post(&client, length)
-        if outcome == REPLY_AND_ASK:
-            client.fd = NOBODY
-        if outcome != REPLY and outcome != DROP:
-            self.admit(&client, query.wire, query.length, client.arrived)
-        return outcome != DROP
+        client.listener = listener
+        return self.enter(&client, wire, len(wire), True)
 
     # ------------------------------------------------------------ to the upstream
 
@@ -169,6 +150,9 @@ cdef class Inflight(Waiting):
         for k in range(count):
             i = listed[k]
             if self.pool[i].stage != stage:
+                continue
+            if self.pool[i].by_function:
+                self.let_function_answer(i, now)
                 continue
             upstream = self.upstreams.choose(self.pool[i].group, &self.pool[i].tried, self.pool[i].wire + HEADER)
             if upstream < 0:
@@ -301,18 +285,7 @@ cdef class Inflight(Waiting):
         if self.forgeries.suspects(self.pool[i].wire, self.pool[i].length, now):
             self.suspected += 1
             return self._fetch(i, upstream, now)
-        return self._resolve(i, upstream, &query, &response, now)
-
-    cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
-                    bint over_stream, uint64_t now) noexcept nogil:
-        """Take a response apart, and build its answer; False: it is none to this query."""
-        parse_query(query, self.pool[i].wire, self.pool[i].length)
-        query.hash = self.pool[i].hash
-        response.wire, response.length, response.over_stream = wire, length, over_stream
-        if not answers_question(query, wire, length):
-            return False
-        self._build(i, query, response, now)
-        return response.built != FOREIGN
+        return self.consider(i, upstream, &query, &response, now)
 
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil:
         """End all attempts through a socket whose peer refuses; they are tried elsewhere at once."""
@@ -344,7 +317,7 @@ cdef class Inflight(Waiting):
         return taken
 
     def take_specials(self) -> list:
-        """Return the queries that are nobody else's, as (client, query, stream), for `reply`; stream 0 is UDP."""
+        """Return the queries that are nobody else's, as (client, query, stream, way), for `reply`; stream 0 is UDP."""
         taken, self.specials = self.specials, []
         return taken
 
@@ -363,7 +336,7 @@ cdef class Inflight(Waiting):
             return False
         upstream = self.sockets.attempts[attempt].upstream
         self._heard(attempt, now)
-        self._resolve(i, upstream, &query, &received, now)
+        self.consider(i, upstream, &query, &received, now)
         self.outbox.flush()
         return True
 
@@ -390,34 +363,6 @@ cdef class Inflight(Waiting):
             attempt = self.sockets.attempts[attempt].before
         return -1
 
-    def address_of(self, bytes client not None) -> bytes:
-        """Return the address of the client of a special query, 4 or 16 octets."""
-        cdef const Client* asking = <Client*> <char*> client
-        if len(client) != sizeof(Client):
-            raise ValueError("that is no client")
-        return asking.ip[:asking.octets]
-
-    def reply(self, bytes client not None, bytes query not None, bytes response not None) -> None:
-        """Send the response to a special query, cut to what its client takes."""
-        cdef:
-            Query asked
-            Extra none
-            Client* to = <Client*> <char*> client
-            uint8_t* out
-            size_t length = len(response)
-        if len(client) != sizeof(Client) or not HEADER <= len(query) <= MESSAGE_MAX or length > MESSAGE_MAX:
-            raise ValueError("that is no client, no query or no response")
-        none.length = 0
-        parse_query(&asked, query, len(query))
-        out = self.outbox.open(to)
-        if to.fd >= 0 and length > min(asked.payload, <uint16_t> UDP_MAX):  # its payload size went upstream as it was
-            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &none)
-        else:
-            memcpy(out, <char*> response, length)
-        set_id(out, message_id(query))
-        self.outbox.post(to, length)
-        self.outbox.flush()
-
     # ------------------------------------------------------------ counters
 
     @property
@@ -427,13 +372,15 @@ cdef class Inflight(Waiting):
 
     def counters(self) -> dict:
         """Return what happened to misses, as numbers by name, and the histogram of their latencies."""
+        tally = tally_as_dict(&self.tally)
         return {
             "open": self.queries.waiting, "coalesced": self.coalesced, "refused": self.refused, "crowded": self.crowded,
             "answered_here": self.answered_here, "rescued": self.rescued, "failures": self.failures,
             "truncated": self.truncated, "retried": self.retried,
             "busy": self.busy, "suspected": self.suspected, "hedged": self.hedged,
             "send_failed": self.outbox.send_failed,
-            **tally_as_dict(&self.tally),
+            **tally,
+            **{name: count + tally[name] for name, count in watch_as_dict(&self.outbox.watch).items()},
             "latencies": [self.latencies[k] for k in range(WAITS)],
             "latency_sum": self.latency_sum / 1e9,
         }

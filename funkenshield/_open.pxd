@@ -19,6 +19,7 @@ cdef enum Stage:
     QUEUED                         # to be sent, for the first time
     SENT
     FAILED                         # to be sent again, elsewhere
+    DECIDING                       # Python answers it, or looks at the answer
 
 cdef struct Open:
     Client client
@@ -45,6 +46,9 @@ cdef struct Open:
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
     uint8_t late                   # clients are served what is stale, whatever comes
+    uint8_t moved                  # a rule chose another group for its response
+    uint8_t by_function            # a function of a rule answers it, not an upstream
+    uint16_t bounds                # that a rule set for the response, by number; 0: none
     uint64_t hash
     uint64_t try_until             # another attempt is made then, nanoseconds
     uint64_t stale_at              # clients are served what is stale then
@@ -65,6 +69,7 @@ cdef class OpenQueries:
     cdef int32_t take(self, uint32_t crowd) noexcept nogil
     cdef void give_back(self, int32_t i) noexcept nogil
     cdef int32_t find(self, const Query* query) noexcept nogil
+    cdef void read(self, int32_t i, Query* query) noexcept nogil
     cdef void lead(self, int32_t i) noexcept nogil
     cdef void follow(self, int32_t i, int32_t first) noexcept nogil
     cdef void resign(self, int32_t i) noexcept nogil

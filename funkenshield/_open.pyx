@@ -10,8 +10,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from ._cache cimport Cache
+from ._outbox cimport Client
 from ._siphash cimport siphash
-from ._wire cimport KEY_PREFIX, Query, parse_query
+from ._wire cimport KEY_PREFIX, Query, parse_query, set_course
 from ._zones cimport ZONES_MAX
 
 
@@ -80,6 +81,8 @@ cdef class OpenQueries:
         entry.next = entry.chained = entry.attempt = -1
         entry.tried.count = 0
         entry.over_stream = entry.spare = entry.unreachable = entry.hedging = entry.late = False
+        entry.moved = entry.by_function = False
+        entry.bounds = 0
         entry.stage = IDLE
         return i
 
@@ -99,11 +102,20 @@ cdef class OpenQueries:
             Query other
         while i >= 0:
             if self.pool[i].hash == query.hash and self.pool[i].purges == <uint32_t> self.cache.purges.rules.count:
-                parse_query(&other, self.pool[i].wire, self.pool[i].length)
+                self.read(i, &other)
                 if other.key_length == query.key_length and not memcmp(other.key, query.key, query.key_length):
                     return i
             i = self.pool[i].chained
         return -1
+
+    cdef void read(self, int32_t i, Query* query) noexcept nogil:
+        """Take an open query apart, its key and hash included."""
+        cdef const Client* client = &self.pool[i].client
+        parse_query(query, self.pool[i].wire, self.pool[i].length)
+        query.hash = self.pool[i].hash
+        query.added = client.added
+        if client.course.way or client.course.bounds:
+            set_course(query, client.course.way, client.course.bounds)
 
     cdef void lead(self, int32_t i) noexcept nogil:
         """Let a query be found by those who ask the same."""
@@ -134,4 +146,4 @@ cdef class OpenQueries:
         cdef int32_t i = <int32_t> (handle & (OPEN_MAX - 1))
         if i >= self.untouched or self.pool[i].generation & 0x3ffffff != handle >> 38:
             return -1
-        return i if self.pool[i].stage == SENT or self.pool[i].stage == FAILED else -1
+        return i if self.pool[i].stage == SENT or self.pool[i].stage == FAILED or self.pool[i].stage == DECIDING else -1

@@ -3,7 +3,10 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 
+from ._clock cimport Clock
+from ._course cimport Course, Sender
 from ._datagrams cimport BATCH, Datagrams, Peer
+from ._guard cimport Watch
 
 cdef enum:
     UDP_MAX = 4096                 # octets of the largest answer over UDP
@@ -20,6 +23,10 @@ cdef struct Client:                # who asked, and how to answer
     uint8_t ip[16]                 # the client's own address
     uint8_t octets                 # of it: 4 or 16
     uint8_t added                  # what of the query he did not send
+    uint8_t proven                 # his address is not forged
+    uint8_t listener               # to which he came, by number
+    uint8_t stopped                # a rule wants Python to decide
+    Course course                  # what rules made of his query
 
 
 cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil
@@ -34,7 +41,13 @@ cdef class Outbox:
         uint8_t* framed            # one message for a stream, behind its two octets of length
         list streams
         uint64_t send_failed
+        Clock clock
+        const uint64_t* orders     # where the address of the guard's orders in force stands
+        uint64_t nobody
+        Watch watch
 
     cdef uint8_t* open(self, const Client* client) noexcept nogil
     cdef int post(self, const Client* client, size_t length) except -1
+    cdef void drop(self, const Client* client)
+    cdef Sender sender(self, const Client* client) noexcept nogil
     cdef void flush(self) noexcept nogil

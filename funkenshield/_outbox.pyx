@@ -4,11 +4,15 @@ It knows how a client is reached. What he gets is written by the caller, straigh
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memset
 
+from ._atomic cimport look
+from ._clock cimport NANOSECONDS, Clock
+from ._course cimport Sender
 from ._datagrams cimport ip_of
+from ._guard cimport Orders, judge_response
 from ._proxied cimport Told, put_header
 from ._wire cimport MESSAGE_MAX, get16, set16
 
@@ -37,7 +41,10 @@ cdef class Outbox:
     Memory ownership: the buffers are its own; a written answer is copied by nobody before it is sent.
     """
 
-    def __cinit__(self) -> None:
+    def __cinit__(self, Clock clock not None) -> None:
+        self.clock = clock
+        self.nobody = 0
+        self.orders = &self.nobody
         self.datagrams = Datagrams(UDP_MAX)
         self.framed = <uint8_t*> malloc(2 + MESSAGE_MAX)
         if self.framed == NULL:
@@ -57,7 +64,17 @@ cdef class Outbox:
         return self.datagrams.buffer(self.count)
 
     cdef int post(self, const Client* client, size_t length) except -1:
-        """Take what was written to `open`'s place; 0 octets: nothing after all."""
+        """Take what was written to `open`'s place; 0 octets: nothing after all.
+
+        The guard sees all that goes out, and may hold it back.
+        """
+        cdef:
+            const Orders* orders = <const Orders*> look(self.orders)
+            Sender sender
+        if length and orders != NULL:
+            sender = self.sender(client)
+            length = judge_response(orders, &sender, self.framed + 2 if client.fd < 0
+                                    else self.datagrams.buffer(self.count), length, &self.watch)
         if length == 0:
             return 0
         if client.fd < 0:
@@ -69,6 +86,23 @@ cdef class Outbox:
         self.datagrams.put_peer(self.count, &self.peers[self.count])
         self.count += 1
         return 0
+
+    cdef void drop(self, const Client* client):
+        """Say that a query gets no answer; whoever keeps count of a connection's queries is told so."""
+        if client.fd == STREAM:
+            self.streams.append((client.stream, b""))
+
+    cdef Sender sender(self, const Client* client) noexcept nogil:
+        """Return where the query of a client came from, as of now."""
+        cdef Sender sender
+        sender.address = client.ip
+        sender.octets = client.octets
+        sender.datagram = client.fd >= 0
+        sender.proven = client.proven
+        sender.listener = client.listener
+        sender.now = self.clock.now()
+        sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
+        return sender
 
     cdef void flush(self) noexcept nogil:
         """Send the datagrams; what the kernel has no room for is lost, as on any wire."""

@@ -5,7 +5,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ._cache cimport Cache, Index
 from ._cookies cimport Cookies
+from ._course cimport CHAINS, Course, Sender
+from ._guard cimport Guard, Watch
 from ._proxied cimport Proxies
+from ._rules cimport Chain, Seen
 from ._wire cimport Extra, Query, Verdict
 
 cdef enum Outcome:
@@ -14,6 +17,7 @@ cdef enum Outcome:
     MISS                           # nobody here knows; ask the upstream, and remember
     PASS_ON                        # only the upstream can say; ask it, and forget
     DROP                           # no answer at all
+    DECIDE                         # a rule wants Python to decide
 
 cdef enum:
     RULES = 16                     # as many changes may come within one batch
@@ -23,13 +27,9 @@ cdef struct House:                 # what holds for every query
     uint64_t cookies               # the address of the rules in force
     uint64_t proxies               # the address of the table in force
     uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
+    const uint64_t* orders         # the address of the guard's orders in force; they are none where that is 0
+    uint64_t[CHAINS] programs      # the addresses of the chains of rules in force; 0: there is none
     uint8_t minimal_any            # ANY is answered here (RFC 8482)
-
-cdef struct Sender:                # where a query came from
-    const uint8_t* address         # the client's, in network order; not owned
-    uint8_t octets                 # of the address: 4 or 16
-    uint8_t datagram               # by UDP, whose source can be forged
-    uint32_t wall                  # when, seconds since 1970
 
 cdef struct Tally:                 # counters with one writer
     uint64_t queries
@@ -48,13 +48,20 @@ cdef struct Tally:                 # counters with one writer
     uint64_t send_failed           # answers that the kernel had no room for
     uint64_t oversized             # queries longer than a buffer, sent to TCP
     uint64_t bad_proxied           # dropped: from a front proxy, without a right header
+    uint64_t ruled                 # answered, or dropped, by a rule
+    uint64_t decisions             # handed to Python by a rule
+    Watch watch                    # what the guard did
 
 
 cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil
 cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, size_t length, const uint8_t* address,
                        uint8_t octets, uint8_t* told) noexcept nogil
-cdef Outcome answer(const House* house, const Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
+cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
                     size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
+cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
+                       size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
+cdef Outcome follow(const House* house, const Query* query, const Sender* sender, Course* course, const Seen* seen,
+                    const Extra* extra, uint8_t* out, Tally* tally, size_t* length) noexcept nogil
 cdef void own_cookie(const House* house, Extra* extra, const uint8_t* client_cookie,
                      const Sender* sender) noexcept nogil
 cdef dict tally_as_dict(const Tally* tally)
@@ -64,6 +71,8 @@ cdef dict tally_as_dict(const Tally* tally)
 cdef class Reception:
     cdef:
         readonly Cache cache
+        readonly Guard guard
         House house
+        list chains                # of rules, in force or until lately: workers may still be at them
         Cookies[RULES] cookies     # one in force; the others were, or will be
         Proxies[RULES] proxies

@@ -1,6 +1,6 @@
 """One query, one outcome: what becomes of a query, the same for every transport.
 
-    meet: parse, hash, fetch -> answer: drop | FORMERR | cookie | pass on | ANY | hit | miss
+    meet: parse, hash, fetch -> answer: drop | guard | FORMERR | cookie -> rules | pass on | ANY | hit | miss
 
 It knows the order of the stations on a query's way. Where octets come from and go to is the
 transport's business; what a station does is the station's.
@@ -15,13 +15,20 @@ from ._cache cimport Cache, Index, find, find_soon
 from ._cookies cimport (
     CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 )
+from ._course cimport ANSWERS, CHAINS, END, QUERIES, START, Course, Sender
 from ._freshness cimport RESERVE, STALE, STALE_ASK, WANING, Freshness, judge, mark_asked, mark_used
+from ._guard cimport CUT, IGNORE, WELCOME, Guard, Orders, Ruling, judge_query, watch_as_dict
 from ._policy cimport Policy
 from ._proxied cimport Proxies, is_trusted, set_prefixes
+from ._rules cimport (
+    ASK, BOUNDS, CALL, ERROR, PASS, TAG, TRUNCATE, UNCACHED, WAY, Chain, Deed, Node, Program, Seen, deed_of, generation_of,
+    next_deed
+)
+from ._rules cimport DROP as LET_DROP
 from ._subnets cimport subnet_rules, tell_subnet
 from ._wire cimport (
-    ANY, BADCOOKIE, FORMERR, HEADER, MALFORMED, NOERROR, PLAIN, SPECIAL, TC, UNANSWERABLE, Extra, Query, Verdict,
-    hash_key, message_flags, parse_query, put_error, put_minimal_any
+    ANY, BADCOOKIE, CD, FORMERR, HEADER, MALFORMED, NOERROR, OPCODE, PLAIN, QR, RCODE, RD, REFUSED, SPECIAL, TC,
+    UNANSWERABLE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query, put_error, put_minimal_any, set_course
 )
 
 
@@ -45,18 +52,17 @@ cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, si
     return verdict
 
 
-cdef Outcome answer(const House* house, const Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
+cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
                     size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil:
     """Decide about a query that was met; a REPLY is written to `out`, `length` octets of it.
 
     Caller must ensure that it has entered the cache, and that `out` has room for `limit` octets and
-    for an error. `now` is in ticks.
+    for an error. `now` is in ticks. `course` is that of a query at its beginning: zeros.
     """
     cdef:
-        const Index* index = house.index
-        const Answer* stored
-        const Policy* policy
-        Freshness freshness
+        uint16_t payload = house.index.policies.manner.payload
+        const Orders* orders = <const Orders*> look(house.orders)
+        Ruling ruling
         int32_t error
         Extra extra
     extra.length = 0
@@ -64,22 +70,64 @@ cdef Outcome answer(const House* house, const Query* query, Verdict verdict, con
     if verdict == UNANSWERABLE:
         bump(&tally.short_datagrams if query.length < HEADER else &tally.responses, 1)
         return DROP
+    if orders != NULL:
+        ruling = judge_query(orders, sender, &tally.watch)
+        if ruling == IGNORE:
+            return DROP
+        if ruling != WELCOME:
+            length[0] = _turn_back(out, query, ruling == CUT, payload, &extra)
+            return REPLY
     if verdict == MALFORMED:
         bump(&tally.malformed, 1)
-        length[0] = put_error(out, query, FORMERR, index.policies.manner.payload, &extra)
+        length[0] = put_error(out, query, FORMERR, payload, &extra)
         return REPLY
     if query.cookie and (<const Cookies*> look(&house.cookies)).serve:
         error = _check_cookie(house, query, sender, &extra, tally)
         if error != NOERROR or not query.question:
-            length[0] = put_error(out, query, <uint16_t> error, index.policies.manner.payload, &extra)
+            length[0] = put_error(out, query, <uint16_t> error, payload, &extra)
             return REPLY
-    if verdict == SPECIAL:
+    return _go_on(house, query, verdict, sender, course, &extra, out, limit, now, tally, length)
+
+
+cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
+                       size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil:
+    """Decide about a query that has come a part of its course, and that Python lets go on; see `answer`."""
+    cdef Extra extra
+    extra.length = 0
+    if verdict == UNANSWERABLE or verdict == MALFORMED:
+        length[0] = put_error(out, query, FORMERR, house.index.policies.manner.payload, &extra)
+        return REPLY
+    if query.cookie and (<const Cookies*> look(&house.cookies)).serve:
+        own_cookie(house, &extra, query.wire + query.cookie_at + 4, sender)
+    return _go_on(house, query, verdict, sender, course, &extra, out, limit, now, tally, length)
+
+
+cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sender* sender, Course* course,
+                    const Extra* extra, uint8_t* out, size_t limit, uint32_t now, Tally* tally,
+                    size_t* length) noexcept nogil:
+    """Ask the rules, and then the cache."""
+    cdef:
+        const Index* index = house.index
+        const Answer* stored
+        const Policy* policy
+        Freshness freshness
+        Outcome outcome
+        Seen seen
+    if look(&house.programs[QUERIES]) and course.chain == QUERIES and course.at != END:
+        seen.flags, seen.rcode = query.flags, 0
+        outcome = follow(house, query, sender, course, &seen, extra, out, tally, length)
+        if outcome != MISS:
+            return outcome
+    if verdict == SPECIAL or course.uncached:
         bump(&tally.passed_on, 1)
         return PASS_ON
     if query.qtype == ANY and house.minimal_any:
         bump(&tally.minimal, 1)
-        length[0] = put_minimal_any(out, query, index.policies.manner.payload, &extra)
+        length[0] = put_minimal_any(out, query, index.policies.manner.payload, extra)
         return REPLY
+    if course.way or course.bounds:
+        set_course(query, course.way, course.bounds)
+        hash_key(query, &index.secret)
 
     stored = find(index, query)
     if stored == NULL:
@@ -90,8 +138,15 @@ cdef Outcome answer(const House* house, const Query* query, Verdict verdict, con
     if freshness >= RESERVE:
         bump(&tally.misses, 1)
         return MISS
+    if look(&house.programs[ANSWERS]):
+        if course.chain != ANSWERS:
+            course.chain, course.at = ANSWERS, START
+        seen.flags, seen.rcode = stored.flags, <uint16_t> stored.rcode_high << 4 | stored.flags & RCODE
+        outcome = follow(house, query, sender, course, &seen, extra, out, tally, length)
+        if outcome != MISS:
+            return outcome
     mark_used(stored)
-    length[0] = render(out, limit, stored, query, &policy.manner, now, &extra)
+    length[0] = render(out, limit, stored, query, &policy.manner, now, extra)
     bump(&tally.hits, 1)
     if message_flags(out) & TC:
         bump(&tally.truncated, 1)
@@ -104,7 +159,60 @@ cdef Outcome answer(const House* house, const Query* query, Verdict verdict, con
     return REPLY
 
 
-cdef int32_t _check_cookie(const House* house, const Query* query, const Sender* sender, Extra* extra,
+cdef Outcome follow(const House* house, const Query* query, const Sender* sender, Course* course, const Seen* seen,
+                    const Extra* extra, uint8_t* out, Tally* tally, size_t* length) noexcept nogil:
+    """Follow the rules of a chain from where the query has come to; MISS: they leave it to others."""
+    cdef:
+        const Program* program = <const Program*> look(&house.programs[course.chain])
+        uint16_t payload = house.index.policies.manner.payload
+        const Node* node
+        Deed deed
+    if program == NULL:
+        course.at = END
+        return MISS
+    if course.generation != generation_of(program):
+        course.generation, course.at, course.tags = generation_of(program), START, 0
+    node = next_deed(program, query, sender, course, seen)
+    while node != NULL:
+        deed = deed_of(node)
+        if deed == WAY:
+            course.way = <uint16_t> node.value
+        if deed == PASS or deed == WAY or deed == TRUNCATE and not sender.datagram:
+            break
+        if deed == CALL or deed == ASK:
+            bump(&tally.decisions, 1)
+            return DECIDE
+        if deed == LET_DROP:
+            bump(&tally.ruled, 1)
+            return DROP
+        if deed == ERROR or deed == TRUNCATE:
+            bump(&tally.ruled, 1)
+            if deed == ERROR:
+                length[0] = put_error(out, query, <uint16_t> node.value, payload, extra)
+            else:
+                length[0] = _turn_back(out, query, True, payload, extra)
+            return REPLY
+        if deed == UNCACHED:
+            course.uncached = True
+        elif deed == BOUNDS:
+            course.bounds = <uint16_t> node.value
+        elif deed == TAG:
+            course.tags |= node.value
+        course.at = node.yes
+        node = next_deed(program, query, sender, course, seen)
+    course.at = END
+    return MISS
+
+
+cdef size_t _turn_back(uint8_t* out, const Query* query, bint to_tcp, uint16_t payload,
+                       const Extra* extra) noexcept nogil:
+    """Write what tells a client to come by TCP, or not at all."""
+    if to_tcp:
+        return cut(out, query, QR | query.flags & (OPCODE | RD | CD), payload, 0, query.edns_flags, extra)
+    return put_error(out, query, REFUSED, payload, extra)
+
+
+cdef int32_t _check_cookie(const House* house, const Query* query, Sender* sender, Extra* extra,
                            Tally* tally) noexcept nogil:
     """Return what a query's cookie earns (RFC 7873 5.2): NOERROR, FORMERR or BADCOOKIE; `extra` gets ours."""
     cdef:
@@ -122,6 +230,8 @@ cdef int32_t _check_cookie(const House* house, const Query* query, const Sender*
         if cookies.require and sender.datagram and query.question or standing == NOT_OURS and not query.question:
             bump(&tally.bad_cookies, 1)
             return BADCOOKIE
+    else:
+        sender.proven = True
     return NOERROR
 
 
@@ -140,8 +250,8 @@ cdef dict tally_as_dict(const Tally* tally):
         "short": peek(&tally.short_datagrams), "responses": peek(&tally.responses),
         "cut": peek(&tally.truncated), "ring_full": peek(&tally.ring_full),
         "reply_lost": peek(&tally.send_failed), "oversized": peek(&tally.oversized),
-        "bad_proxied": peek(&tally.bad_proxied),
-    }
+        "bad_proxied": peek(&tally.bad_proxied), "ruled": peek(&tally.ruled), "decisions": peek(&tally.decisions),
+    } | watch_as_dict(&tally.watch)
 
 
 @cython.final
@@ -151,8 +261,11 @@ cdef class Reception:
     Memory ownership: all is its own; whoever answers with it must be gone before it.
     """
 
-    def __cinit__(self, Cache cache not None) -> None:
+    def __cinit__(self, Cache cache not None, size_t guarded=1 << 20) -> None:
         self.cache = cache
+        self.guard = Guard(guarded)
+        self.chains = []
+        self.house.orders = &self.guard.orders
         self.house.index = &cache.index
         self.house.cookies = <uint64_t> &self.cookies[0]
         self.house.proxies = <uint64_t> &self.proxies[0]
@@ -189,6 +302,17 @@ cdef class Reception:
     def set_subnets(self, *, uint8_t ipv4, uint8_t ipv6, bint private) -> None:
         """Say how many bits of clients' addresses upstreams are told, and whether of private ones; 0: none."""
         poke(&self.house.subnets, subnet_rules(ipv4, ipv6, private))
+
+    def set_chains(self, Chain queries=None, Chain responses=None, Chain answers=None) -> None:
+        """Say which rules are asked from now on; None: there are none in that chain."""
+        cdef:
+            uint32_t k
+            Chain chain
+            list made = [queries, responses, answers]
+        self.chains = [*self.chains[-CHAINS * RULES:], *made]
+        for k in range(CHAINS):
+            chain = made[k]
+            publish(&self.house.programs[k], 0 if chain is None else <uint64_t> &chain.program)
 
     def is_proxy(self, bytes address not None) -> bool:
         """Tell whether an address of 4 or 16 octets is that of a front proxy."""

@@ -6,10 +6,19 @@ from ._answer cimport Answer, Built
 from ._answering cimport Answering
 from ._forgeries cimport Forgeries
 from ._outbox cimport Client
+from ._policy cimport Bounds
 from ._sockets cimport Sockets
 from ._upstreams cimport UpstreamTable
 from ._wheel cimport Wheel
 from ._wire cimport Extra, Query
+
+cdef enum:
+    WAYS_MAX = 65536               # numbers of ways, and of bounds
+    FUNCTION = 0xffff              # who is asked is no group, but a function of Python's
+
+cdef struct TtlBounds:             # that a rule set, in seconds; zeros: none
+    uint32_t shortest
+    uint32_t longest
 
 cdef struct Response:              # to an open query, taken apart
     const uint8_t* wire
@@ -17,6 +26,8 @@ cdef struct Response:              # to an open query, taken apart
     bint over_stream
     Built built                    # what the answer in the cache's scratch is good for
     Extra own                      # the upstream's cookie, for the first who asked
+
+cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil
 
 
 cdef class Waiting(Answering):
@@ -34,6 +45,8 @@ cdef class Waiting(Answering):
         # limits
         uint64_t timeout, deadline, patience
         uint16_t tries
+        uint16_t* ways             # the groups that rules may choose, by number
+        TtlBounds* bounds
         uint32_t try_next          # one bit for each RCODE with which another upstream is asked
         bint hedge
         bint retry_truncated

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from ._answer cimport (
-    FAILURE, KEEP, NEGATIVE, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, build,
+    FAILURE, KEEP, NEGATIVE, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, bound_ttls, build,
     build_failure
 )
 from ._answering cimport Answering
@@ -26,14 +26,14 @@ from ._forgeries cimport Forgeries
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
 from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open
 from ._outbox cimport NOBODY, STREAM, Client, put_client
-from ._policy cimport Policy
+from ._policy cimport Bounds, Policy
 from ._proxied cimport PROXIED_MAX
 from ._sockets cimport Attempt, Sockets
 from ._upstreams cimport ALL_BUSY, NOBODY_UP, TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
 from ._wheel cimport Wheel
 from ._wire cimport (
     BADCOOKIE, CHAOS, KEY_PREFIX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, RCODE,
-    Extra, Query, forwardable, hash_key, message_id, parse_query
+    Extra, Query, forwardable, hash_key, message_id, parse_query, set_course
 )
 
 cdef uint64_t NEVER = 0xffffffffffffffff
@@ -45,13 +45,21 @@ cdef enum:
 log = logging.getLogger(__name__)
 
 
+cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil:
+    """Let a zone's bounds of TTLs be within those of a rule, if it has any."""
+    if by.longest:
+        bounds.longest = min(bounds.longest, by.longest)
+        bounds.negative = min(bounds.negative, by.longest)
+        bounds.shortest = min(max(bounds.shortest, by.shortest), bounds.longest)
+
+
 cdef class Waiting(Answering):
     """Open queries: at most `capacity` clients wait at any time.
 
     Memory ownership: the lists of what is to be sent are its own.
     """
 
-    def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
+    def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
         self.sockets = Sockets(capacity * TRIES_MAX)
         self.upstreams = UpstreamTable()
         self.forgeries = Forgeries()
@@ -59,13 +67,17 @@ cdef class Waiting(Answering):
         self.carried, self.specials, self.spares = [], [], {}
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
-        if not (self.queued and self.failed):
+        self.ways = <uint16_t*> calloc(WAYS_MAX, sizeof(uint16_t))
+        self.bounds = <TtlBounds*> calloc(WAYS_MAX, sizeof(TtlBounds))
+        if not (self.queued and self.failed and self.ways and self.bounds):
             raise MemoryError(f"no memory for {capacity} open queries")
         self.set_limits()
 
     def __dealloc__(self) -> None:
         free(self.queued)
         free(self.failed)
+        free(self.ways)
+        free(self.bounds)
 
     def set_limits(self, *, double timeout=1.0, double deadline=2.5, double patience=0.1, uint16_t tries=3,
                    bint refuse_overload=True, bint retry_truncated=True, try_next=(), bint hedge=False,
@@ -92,6 +104,14 @@ cdef class Waiting(Answering):
         self.identity = identity
         self.denials = denials
 
+    def set_way(self, uint16_t number, *, uint16_t group=0, bint function=False) -> None:
+        """Say whom queries ask for which rules chose this way: a group of upstreams, or a function of Python's."""
+        self.ways[number] = FUNCTION if function else group
+
+    def set_bounds(self, uint16_t number, uint32_t shortest, uint32_t longest) -> None:
+        """Say between how many seconds TTLs are for which rules chose these bounds."""
+        self.bounds[number] = TtlBounds(shortest, longest)
+
     # ------------------------------------------------------------ misses come in
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
@@ -101,9 +121,11 @@ cdef class Waiting(Answering):
             const Answer* stored
             Freshness freshness = DEAD
             uint16_t zone
-        if parse_query(&query, wire, length) != PLAIN:
+        if parse_query(&query, wire, length) != PLAIN or client.course.uncached:
             return self._set_aside(client, wire, length)
         query.added = client.added
+        if client.course.way or client.course.bounds:
+            set_course(&query, client.course.way, client.course.bounds)
         hash_key(&query, &self.cache.index.secret)
         stored = find(&self.cache.index, &query)
         if stored != NULL and query.subnet and stored.kind == FAILURE and self._is_dead(stored, now):
@@ -117,6 +139,8 @@ cdef class Waiting(Answering):
             if client.fd == NOBODY and freshness < STALE and peek32(&stored.marks.retry) <= ticks(now):
                 return 0  # it was refreshed meanwhile
         zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
+        if client.course.way:
+            return self._open_query(client, &query, zone, freshness == RESERVE, now)
         if query.qclass == CHAOS or self.cache.index.policies[zone].cut or self.cache.index.policies[zone].trust_nsec:
             response = self._known(&query, zone, now)
             if response is not None:
@@ -198,7 +222,8 @@ cdef class Waiting(Answering):
             return 0
         entry.hash = query.hash
         entry.zone = zone
-        entry.group = policy.group
+        entry.group = self.ways[client.course.way] if client.course.way else policy.group
+        entry.by_function = entry.group == FUNCTION
         entry.purges = <uint32_t> self.cache.purges.rules.count
         entry.deadline = entry.try_until = now + self.deadline
         entry.stale_at = now + policy.client_timer if spare else NEVER
@@ -240,6 +265,7 @@ cdef class Waiting(Answering):
         entry.hash = self.pool[i].hash
         entry.zone = self.pool[i].zone
         entry.group = self.pool[i].group
+        entry.by_function = self.pool[i].by_function
         entry.purges = self.pool[i].purges
         entry.deadline = entry.try_until = self.pool[i].deadline
         entry.stale_at = self.pool[i].stale_at
@@ -254,10 +280,17 @@ cdef class Waiting(Answering):
 
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil:
         """Make the answer of a response, into the cache's scratch."""
-        cdef Answer* answer = self.cache.scratch
-        response.built = build(answer, query, response.wire, response.length,
-                               &self.cache.index.policies[self.pool[i].zone].bounds, now, self.cache.clock.wall(),
+        cdef:
+            Answer* answer = self.cache.scratch
+            Bounds bounds = self.cache.index.policies[self.pool[i].zone].bounds
+            const TtlBounds* asked = &self.bounds[self.pool[i].client.course.bounds]
+            const TtlBounds* answered = &self.bounds[self.pool[i].bounds]
+        narrow(&bounds, asked)
+        narrow(&bounds, answered)
+        response.built = build(answer, query, response.wire, response.length, &bounds, now, self.cache.clock.wall(),
                                &response.own)
+        if asked.longest or answered.longest:
+            bound_ttls(answer, max(asked.shortest, answered.shortest), bounds.longest)
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
 
@@ -270,7 +303,7 @@ cdef class Waiting(Answering):
             const Answer* stored
             const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
-            bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
+            bint unwanted = answer.kind == FAILURE and not entry.by_function and self.try_next >> rcode & 1
         if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_stream:
             if entry.spare:  # a second one says nothing new
                 return 0
@@ -286,7 +319,7 @@ cdef class Waiting(Answering):
         if unwanted or stored != NULL:
             if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
                 return 0
-            if entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
+            if not entry.by_function and entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
                 self._try_elsewhere(i)
                 return 0
         if stored != NULL:
@@ -343,7 +376,7 @@ cdef class Waiting(Answering):
             Response spare
             bytes truncated = self.spares[i]
             int32_t waits = i
-        parse_query(&query, self.pool[i].wire, self.pool[i].length)
+        self.queries.read(i, &query)
         spare.wire, spare.length = truncated, len(truncated)
         self._build(i, &query, &spare, now)
         while waits >= 0:
@@ -360,8 +393,7 @@ cdef class Waiting(Answering):
         cdef:
             Query query
             const Answer* stored
-        parse_query(&query, self.pool[i].wire, self.pool[i].length)
-        query.hash = self.pool[i].hash
+        self.queries.read(i, &query)
         stored = find(&self.cache.index, &query)
         if stored == NULL or stored.kind == FAILURE or self._is_dead(stored, now):
             return NULL
@@ -587,5 +619,6 @@ cdef class Waiting(Answering):
         """Let Python pass on a query that only the upstream can answer, for this client alone."""
         if client.fd == NOBODY:
             return 0
-        self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream))
+        self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream,
+                              client.course.way))
         return 0

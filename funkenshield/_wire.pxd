@@ -15,7 +15,7 @@ cdef enum:
     RECORD = 10                    # octets of type, class, TTL and RDLENGTH behind a record's owner
     OPT_FIXED = 11                 # octets of an OPT record without options
     QUESTION_MAX = NAME_MAX + 4
-    KEY_PREFIX = 8                 # flags, EDNS flags, type, class
+    KEY_PREFIX = 12                # flags, EDNS flags, type, class, course
     SUBNET_MAX = 2 + 16            # family, prefix length and address, behind the name in a key
     KEY_MAX = KEY_PREFIX + NAME_MAX + SUBNET_MAX
     MESSAGE_MAX = 65535
@@ -193,6 +193,7 @@ cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
 cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil
 cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
                             uint8_t bits) noexcept nogil
+cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil
 cdef void add_error(Extra* extra, uint16_t code) noexcept nogil

@@ -257,7 +257,7 @@ cdef bint _is_subnet(const uint8_t* value, uint16_t size) noexcept nogil:
 
 
 cdef void _set_key(Query* query) noexcept nogil:
-    """Write what tells two questions apart: flags, EDNS flags, type, class, name in lower case, client subnet.
+    """Write what tells two questions apart: flags, EDNS flags, type, class, course, name in lower case, client subnet.
 
     The opcode's bits of the flags are free here (it is QUERY): they say whether there are OPT and subnet.
     """
@@ -268,11 +268,18 @@ cdef void _set_key(Query* query) noexcept nogil:
     set16(query.key + 2, query.edns_flags)
     set16(query.key + 4, query.qtype)
     set16(query.key + 6, query.qclass)
+    set32(query.key + 8, 0)
     for i in range(octets):  # length octets are below 64: folding leaves them alone
         query.key[KEY_PREFIX + i] = fold(name[i])
     query.key_length = <uint16_t> (KEY_PREFIX + octets)
     if query.subnet:
         set_subnet(query, source_prefix(query))
+
+
+cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil:
+    """Let the key be that of queries for which rules chose the same way and bounds. The hash is the caller's to renew."""
+    set16(query.key + 8, way)
+    set16(query.key + 10, bounds)
 
 
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil:

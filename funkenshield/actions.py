@@ -18,7 +18,7 @@ class BoundsSection(Section):
     """Bounds of TTLs, on the wire and for holding."""
 
     min: int = Field(0, ge=0, le=604800, description="At least.", json_schema_extra={"unit": "s"})
-    max: int = Field(604800, ge=0, le=604800, description="At most.", json_schema_extra={"unit": "s"})
+    max: int = Field(604800, ge=1, le=604800, description="At most.", json_schema_extra={"unit": "s"})
 
 
 class RenameSection(Section):

@@ -1,6 +1,6 @@
 """Misses: to which upstream they go, and what happens when it does not answer.
 
-    collect -> send                      a batch of misses, each to the upstream that is chosen for it
+    collect -> decide -> send            a batch of misses, each to the upstream that is chosen for it
     receive                              carried by the fast gear: stored, and all who wait answered
     tick -> send                         what an upstream left unanswered, to another
     carry, pass on                       one query at a time: over TCP or TLS, or never cached
@@ -29,6 +29,28 @@ TICK = 0.016  # seconds; how finely time is told to open queries
 SERVFAIL, REFUSED = 2, 5
 RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
 NOTIFY = 4
+
+
+ASKED = 1 << 63  # numbers from here on are no connections, but questions of rules
+
+
+class Decider(Protocol):
+    """Rules in Python, and what they are asked."""
+
+    def decide(self, stopped: list[tuple[bytes, bytes, int, int, int]]) -> None:
+        """Decide about queries that stopped at a rule."""
+
+    def review(self, stopped: list[tuple[int, int, int, bytes, bytes, bytes]]) -> None:
+        """Decide about responses that stopped at a rule."""
+
+    def handle(self, misses: list[tuple[int, int, bytes, float, bytes]]) -> None:
+        """Answer misses in place of an upstream."""
+
+    def serve(self, client: bytes, query: bytes, way: int) -> None:
+        """Answer a query that is never cached in place of an upstream."""
+
+    def answered(self, number: int, response: bytes) -> None:
+        """Take the answer to a question of a rule; b"": there is none."""
 
 
 class Streams(Protocol):
@@ -61,6 +83,8 @@ class Forwarder:
         self._zones = inflight.cache.zones
         self._upstreams = upstreams
         self._streams: Streams  # given by `write_to`, before there are any
+        self.groups: Mapping[int, int] = {}  # of upstreams, by the number of the way to them
+        self._decider: Decider | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = self._transferring = 0
         self._ticking: asyncio.TimerHandle | None = None
@@ -69,6 +93,10 @@ class Forwarder:
     def write_to(self, streams: Streams) -> None:
         """Give answers to queries that came over connections to these."""
         self._streams = streams
+
+    def leave_to(self, decider: Decider) -> None:
+        """Have rules in Python decide what is left to them."""
+        self._decider = decider
 
     def configure(self, settings: ForwardSection) -> None:
         """Follow these limits from now on."""
@@ -99,11 +127,17 @@ class Forwarder:
     def dispatch(self) -> None:
         """Decide for everything that waits for a decision."""
         inflight = self._inflight
+        if self._decider is not None:
+            while (stopped := inflight.take_decisions()) or inflight.has_reviews:
+                self._decider.decide(stopped)
+                self._decider.review(inflight.take_reviews())
         inflight.send()
+        if self._decider is not None and (misses := inflight.take_handled()):
+            self._decider.handle(misses)
         for handle, upstream, query, left, heading in inflight.take_carried():
             self._start(self._carry(handle, upstream, query, left, heading))
-        for client, query, stream in inflight.take_specials():
-            self._admit_special(client, query, stream)
+        for client, query, stream, way in inflight.take_specials():
+            self._admit_special(client, query, stream, way)
         self._write_streams()
         if self._ticking is None and inflight.open_queries:
             self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
@@ -116,7 +150,12 @@ class Forwarder:
 
     def _write_streams(self) -> None:
         for stream, framed in self._inflight.outbox.take_streams():
-            self._streams.write(stream, framed)
+            if stream >= ASKED and self._decider is not None:
+                self._decider.answered(stream, framed[2:])
+            elif framed:
+                self._streams.write(stream, framed)
+            else:
+                self._streams.complete(stream)
 
     # ---------------------------------------------------------------- one query at a time
 
@@ -166,11 +205,14 @@ class Forwarder:
                         log.debug("upstream %s: %s", upstream, error or "no answer")
         return None
 
-    def _admit_special(self, client: bytes, query: bytes, stream: int) -> None:
+    def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
         """Let a query through that is never cached, within the bounds; transfers, which last, have one of their own."""
+        if way and way not in self.groups and self._decider is not None:
+            self._decider.serve(client, query, way)
+            return
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
-        group = self._zones.group(zone)
+        group = self.groups[way] if way else self._zones.group(zone)
         transfer = stream > 0 and is_transfer(found)
         if transfer and self._transferring < self._settings.transfers:
             self._transferring += 1

@@ -33,7 +33,7 @@ class AccessSection(Section):
 class LimitSection(Section):
     """So many queries a second from each source prefix; several tables bound several prefix lengths."""
 
-    queries: float = Field(gt=0, le=10_000_000, description="Queries a second.")
+    queries: float = Field(gt=0, le=1_000_000, description="Queries a second.")
     burst: float = Field(1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
                          description="As many as come in so long may come at once.")  # fmt: skip
     ipv4: int = Field(32, ge=1, le=32, description="Bits of a source prefix, for IPv4.")
@@ -68,7 +68,7 @@ class BlockSection(Section):
     what: Literal["queries", "nxdomains", "servfails", "octets"] = Field(
         description="What is counted: queries, NXDOMAIN or SERVFAIL answered, octets of answers."
     )
-    rate: float = Field(gt=0, le=1e12, description="So many a second.")
+    rate: float = Field(gt=0, le=1e10, description="So many a second.")
     seconds: float = Field(10.0, ge=1, le=3600, json_schema_extra={"unit": "s"},
                            description="So long over it: twice the rate takes so long, more is sooner.")  # fmt: skip
     block: float = Field(60.0, ge=1, le=86400, json_schema_extra={"unit": "s"},

@@ -30,10 +30,10 @@ class TcpServer:
         self.accepted = self.refused = self.timed_out = self.bad_proxied = 0
         self._next = 0
 
-    def protocol(self) -> "Connection":
-        """Return the protocol of one more connection."""
+    def protocol(self, listener: int = 0) -> "Connection":
+        """Return the protocol of one more connection, to the listener of this number."""
         self._next += 1
-        return Connection(self, self._next)
+        return Connection(self, self._next, listener)
 
     def write(self, stream: int, framed: bytes) -> None:
         """Give a connection an answer, if it is still there."""
@@ -82,11 +82,12 @@ class TcpServer:
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, server: TcpServer, number: int) -> None:
+    def __init__(self, server: TcpServer, number: int, listener: int) -> None:
         self.writable = asyncio.Event()
         self.writable.set()
         self._server = server
         self._number = number
+        self._listener = listener
         self._peer = b""
         self._address = b""  # the client's, once it is known whose connection this is
         self._buffer = bytearray()
@@ -163,7 +164,8 @@ class Connection(asyncio.Protocol):
             end = taken + 2 + (buffer[taken] << 8 | buffer[taken + 1])
             if len(buffer) < end:
                 break
-            self._waiting += self._server.inflight.submit(self._number, self._address, bytes(buffer[taken + 2 : end]))
+            query = bytes(buffer[taken + 2 : end])
+            self._waiting += self._server.inflight.submit(self._number, self._address, query, self._listener)
             taken = end
         if taken:
             del buffer[:taken]

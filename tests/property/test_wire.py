@@ -165,7 +165,7 @@ def compare(wire):
         (question,) = message.question
         assert question.name.to_wire() == found["qname"]
         assert (question.rdtype, question.rdclass) == (found["qtype"], found["qclass"])
-        assert found["key"][8:] == question.name.canonicalize().to_wire()
+        assert found["key"][12:] == question.name.canonicalize().to_wire()
         assert message.section_count(dns.message.ADDITIONAL) == (message.edns == 0)
         assert message.answer == message.authority == []
         assert (message.edns == 0) == ("payload" in found)

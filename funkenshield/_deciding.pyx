@@ -1,0 +1,308 @@
+"""What rules leave to Python, and how queries go on from there.
+
+    a query that stopped at a rule    take_decisions -> resume | ask | reply | drop
+    a miss that a function answers    take_handled   -> settle | give_up
+    a response that stopped at a rule take_reviews   -> conclude
+
+It knows how a query leaves the fast gear and comes back to it, at the rule that comes next. What Python makes of it
+meanwhile is not known here.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ._answer cimport FOREIGN, KEEP, PASS, answers_question
+from ._atomic cimport look
+from ._cache cimport Cache
+from ._clock cimport ticks
+from ._course cimport END, QUERIES, RESPONSES, START, Course, Sender
+from ._open cimport DECIDING, SENT, Open
+from ._outbox cimport NOBODY, STREAM, UDP_MAX, Client
+from ._outcome cimport (
+    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, answer, answer_on, follow, meet_from
+)
+from ._rules cimport Program, Seen, generation_of
+from ._subnets cimport TOLD_MAX
+from ._waiting cimport FUNCTION, WAYS_MAX, Response, Waiting
+from ._wire cimport (
+    HEADER, MESSAGE_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, Extra, Query, Verdict, cut, message_id, parse_query, set_id
+)
+
+
+cdef class Deciding(Waiting):
+    """Queries that Python decides about: each leaves with all that is known of it, and goes on where it stopped."""
+
+    def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
+        self.decisions, self.handled, self.reviews = [], [], []
+
+    # ------------------------------------------------------------ queries
+
+    cdef int take_in(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
+        """Take what a worker handed over: a miss, or a query that stopped at a rule."""
+        if client.stopped:
+            return self._set_decision(client, wire, length)
+        return self.admit(client, wire, length, now)
+
+    cdef bint enter(self, Client* client, const uint8_t* wire, size_t length, bint anew) except -1:
+        """Decide about a query as a worker would, and see to what comes of it; False: it gets no answer."""
+        cdef:
+            const House* house = &self.reception.house
+            uint64_t now = self.cache.clock.now()
+            Sender sender = self.outbox.sender(client)
+            uint8_t[TOLD_MAX] told
+            Query query
+            Verdict verdict = meet_from(house, &query, wire, length, client.ip, client.octets, told)
+            uint8_t* out = self.outbox.open(client)
+            Outcome outcome
+            size_t size = 0
+        if anew:
+            outcome = answer(house, &query, verdict, &sender, &client.course, out, self._limit(client, &query),
+                             ticks(now), &self.tally, &size)
+        else:
+            outcome = answer_on(house, &query, verdict, &sender, &client.course, out, self._limit(client, &query),
+                                ticks(now), &self.tally, &size)
+        client.proven = sender.proven
+        client.stopped = outcome == DECIDE
+        if outcome == DECIDE:
+            self._set_decision(client, wire, length)
+            return True
+        if outcome == REPLY or outcome == REPLY_AND_ASK:
+            self.outbox.post(client, size)
+        if outcome == REPLY_AND_ASK:
+            client.fd = NOBODY
+        if outcome != REPLY and outcome != DROP:
+            client.added = query.added
+            self.admit(client, query.wire, query.length, now)
+        return outcome != DROP
+
+    cdef int _set_decision(self, const Client* client, const uint8_t* wire, size_t length) except -1:
+        self.decisions.append(((<char*> client)[:sizeof(Client)], wire[:length],
+                               0 if client.fd >= 0 else client.stream, client.course.at, client.course.generation))
+        return 0
+
+    def take_decisions(self) -> list:
+        """Return the queries that stopped at a rule, as (client, query, stream, node, generation); stream 0 is UDP."""
+        taken, self.decisions = self.decisions, []
+        return taken
+
+    cdef Client _client(self, bytes client) except *:
+        if client is None or len(client) != sizeof(Client):
+            raise ValueError("that is no client")
+        return (<Client*> <char*> client)[0]
+
+    def resume(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, *, int32_t way=-1) -> None:
+        """Let a query go on at a node of its chain, changed or not; with `way`, past all rules to whom that is.
+
+        Rules that are in force no more let it begin anew.
+        """
+        cdef Client asking = self._client(client)
+        self._go_on(&asking, query, at, generation, way)
+
+    def ask(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, uint64_t stream) -> None:
+        """Let a query go on like `resume`, but have its answer come back for `outbox.take_streams`."""
+        cdef Client asking = self._client(client)
+        asking.fd = STREAM
+        asking.stream = stream
+        asking.peer.length = 0
+        self._go_on(&asking, query, at, generation, -1)
+
+    cdef int _go_on(self, Client* client, bytes query, uint32_t at, uint16_t generation, int32_t way) except -1:
+        if len(query) > MESSAGE_MAX:
+            raise ValueError(f"a query has at most {MESSAGE_MAX} octets, not {len(query)}")
+        client.course.at = at
+        client.course.generation = generation
+        if way >= 0:
+            client.course.way = <uint16_t> way
+        if not self.enter(client, query, len(query), False):
+            self.outbox.drop(client)
+        self.outbox.flush()
+        return 0
+
+    def drop(self, bytes client) -> None:
+        """Give a query no answer."""
+        cdef Client asking = self._client(client)
+        self.outbox.drop(&asking)
+
+    def reply(self, bytes client, bytes query not None, bytes response not None) -> None:
+        """Send the response to a query that Python answers, cut to what its client takes."""
+        cdef:
+            Query asked
+            Extra none
+            Client to = self._client(client)
+            uint8_t* out
+            size_t length = len(response)
+        if not HEADER <= len(query) <= MESSAGE_MAX or length > MESSAGE_MAX:
+            raise ValueError("that is no query or no response")
+        none.length = 0
+        parse_query(&asked, query, len(query))
+        out = self.outbox.open(&to)
+        if to.fd >= 0 and length > min(asked.payload, <uint16_t> UDP_MAX):  # its payload size went upstream as it was
+            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &none)
+        else:
+            memcpy(out, <char*> response, length)
+        set_id(out, message_id(query))
+        self.outbox.post(&to, length)
+        self.outbox.flush()
+
+    def address_of(self, bytes client) -> bytes:
+        """Return the address of the client of a query that Python has, 4 or 16 octets."""
+        cdef Client asking = self._client(client)
+        return asking.ip[:asking.octets]
+
+    def who(self, bytes client) -> tuple:
+        """Return whose query it is, as (address, "udp" or "tcp", number of the listener, tags)."""
+        cdef Client asking = self._client(client)
+        return (asking.ip[:asking.octets], "udp" if asking.fd >= 0 else "tcp", asking.listener,
+                asking.course.tags)
+
+    # ------------------------------------------------------------ misses that a function answers
+
+    cdef int let_function_answer(self, int32_t i, uint64_t now) except -1:
+        """Let a function of Python's answer an open query, for all who wait for it."""
+        cdef Open* entry = &self.pool[i]
+        entry.stage = DECIDING
+        self.handled.append((self.queries.handle(i, 0), entry.client.course.way, entry.wire[:entry.length],
+                             (entry.deadline - min(now, entry.deadline)) / 1e9,
+                             (<char*> &entry.client)[:sizeof(Client)]))
+        return 0
+
+    def take_handled(self) -> list:
+        """Return the misses for functions, as (handle, way, query, seconds left, client), for `settle` or `give_up`."""
+        taken, self.handled = self.handled, []
+        return taken
+
+    def settle(self, uint64_t handle, bytes response not None) -> bool:
+        """End a miss with what a function answered; False: it is over already, or this is no answer to it."""
+        cdef:
+            Query query
+            Response received
+            int32_t i = self.queries.held(handle)
+            uint64_t now = self.cache.clock.now()
+        if i < 0 or self.pool[i].stage != DECIDING or len(response) > MESSAGE_MAX:
+            return False
+        if not self._read(i, &query, &received, response, len(response), True, now):
+            return False
+        self._resolve(i, -1, &query, &received, now)
+        self.outbox.flush()
+        return True
+
+    def give_up(self, uint64_t handle) -> None:
+        """Say that a function has no answer."""
+        cdef int32_t i = self.queries.held(handle)
+        if i >= 0 and self.pool[i].stage == DECIDING:
+            self._fail(i, self.cache.clock.now())
+            self.outbox.flush()
+
+    # ------------------------------------------------------------ responses
+
+    cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
+                    bint over_stream, uint64_t now) noexcept nogil:
+        """Take a response apart, and build its answer; False: it is none to this query."""
+        self.queries.read(i, query)
+        response.wire, response.length, response.over_stream = wire, length, over_stream
+        if not answers_question(query, wire, length):
+            return False
+        self._build(i, query, response, now)
+        return response.built != FOREIGN
+
+    cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1:
+        """Let the rules see a response to an open query, and then let it end the query."""
+        cdef Course course = self.pool[i].client.course
+        if not look(&self.reception.house.programs[RESPONSES]):
+            return self._resolve(i, upstream, query, response, now)
+        if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
+            return 0
+        course.chain, course.at, course.bounds = RESPONSES, START, 0
+        return self._review(i, upstream, query, response, &course, now)
+
+    cdef int _review(self, int32_t i, int32_t upstream, const Query* query, Response* response, Course* course,
+                     uint64_t now) except -1:
+        """Follow the rules of responses from where this one has come to."""
+        cdef:
+            Open* entry = &self.pool[i]
+            Sender sender = self.outbox.sender(&entry.client)
+            Query asked = query[0]
+            uint8_t[HEADER + QUESTION_MAX + 128] error
+            Seen seen
+            Extra none
+            size_t length = 0
+            Outcome outcome
+            uint16_t group
+        none.length = 0
+        seen.flags = self.cache.scratch.flags
+        seen.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | seen.flags & RCODE
+        outcome = follow(&self.reception.house, query, &sender, course, &seen, &none, error, &self.tally, &length)
+        if outcome == DECIDE:
+            return self._set_review(i, query, response, course, now)
+        if outcome == DROP:
+            return self._ask_others(i, now)
+        if outcome == REPLY:
+            self._read(i, &asked, response, error, length, True, now)
+            return self._resolve(i, upstream, &asked, response, now)
+        group = self.ways[course.way] if course.way else entry.group
+        if group != entry.group and not entry.moved:
+            entry.group, entry.by_function, entry.moved = group, group == FUNCTION, True
+            entry.tried.count = 0
+            self._try_elsewhere(i)
+            return 0
+        if course.bounds:
+            entry.bounds = course.bounds
+            self._read(i, &asked, response, response.wire, response.length, response.over_stream, now)
+        if course.uncached and response.built == KEEP:
+            response.built = PASS
+        return self._resolve(i, upstream, &asked, response, now)
+
+    cdef int _ask_others(self, int32_t i, uint64_t now) except -1:
+        """Go on without a response that is not wanted."""
+        cdef Open* entry = &self.pool[i]
+        if entry.attempt >= 0:  # another upstream has been asked
+            return 0
+        if entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
+            self._try_elsewhere(i)
+            return 0
+        return self._fail(i, now)
+
+    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const Course* course,
+                         uint64_t now) except -1:
+        self.pool[i].stage = DECIDING
+        self._wait(i, self.pool[i].deadline)
+        self.reviews.append((self.queries.handle(i, 0), course.at, course.generation, query.wire[:query.length],
+                             response.wire[:response.length], (<char*> &self.pool[i].client)[:sizeof(Client)]))
+        return 0
+
+    @property
+    def has_reviews(self) -> bool:
+        """Tell whether responses stopped at a rule."""
+        return len(self.reviews) > 0
+
+    def take_reviews(self) -> list:
+        """Return the responses that stopped at a rule, as (handle, node, generation, query, response, client)."""
+        taken, self.reviews = self.reviews, []
+        return taken
+
+    def conclude(self, uint64_t handle, bytes response, uint32_t at, uint16_t generation) -> bool:
+        """Let a response go on at a node of its chain, changed or not; None: as if it had not come.
+
+        False: the query is over already. What is no answer to it is as if it had not come.
+        """
+        cdef:
+            Query query
+            Response received
+            Course course
+            const Program* program = <const Program*> look(&self.reception.house.programs[RESPONSES])
+            int32_t i = self.queries.held(handle)
+            uint64_t now = self.cache.clock.now()
+        if i < 0 or self.pool[i].stage != DECIDING or self.pool[i].by_function:
+            return False
+        self.pool[i].stage = SENT
+        if (response is None or len(response) > MESSAGE_MAX
+                or not self._read(i, &query, &received, response, len(response), True, now)):
+            self._ask_others(i, now)
+        elif at == END or program == NULL or generation_of(program) != generation:
+            self._resolve(i, -1, &query, &received, now)
+        else:
+            course = self.pool[i].client.course
+            course.chain, course.at, course.bounds, course.generation = RESPONSES, at, self.pool[i].bounds, generation
+            self._review(i, -1, &query, &received, &course, now)
+        self.outbox.flush()
+        return True

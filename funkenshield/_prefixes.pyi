@@ -1,0 +1,3 @@
+from collections.abc import Iterable
+
+def longest(prefixes: Iterable[tuple[bytes, int, int]], addresses: Iterable[bytes]) -> list[int]: ...

@@ -1,0 +1,6 @@
+from typing import final
+
+@final
+class RateTable:
+    def __new__(cls, memory: int, rate: float, burst: float, ipv4: int = ..., ipv6: int = ...) -> RateTable: ...
+    def exceeds(self, address: bytes, now: int, weight: int = ..., more: int = ...) -> bool: ...

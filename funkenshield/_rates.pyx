@@ -1,0 +1,144 @@
+"""How much came lately, by key, in memory of fixed size.
+
+    word:  | 24 bits: tag of the key | 40 bits: due time, in 2**-24 s |
+
+What fits is charged: the due time moves on by what it costs. What does not fit is not charged, so a client that is
+limited has his allowed rate all the time, and not only once he is silent.
+"""
+
+cimport cython
+import os
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+from posix.stdlib cimport posix_memalign
+
+from ._atomic cimport peek, replace
+from ._siphash cimport siphash
+
+cdef enum:
+    TAG_SHIFT = 40
+    LINE = 64                      # octets of a cache line
+    SECOND = 1 << 24               # units of time in a second
+    TURNS = 4                      # while others write the same word; then a charge is lost, rather than time
+
+cdef uint64_t DUE = (<uint64_t> 1 << TAG_SHIFT) - 1
+
+
+cdef int rates_make(Rates* rates, size_t memory) except -1:
+    """Make room for rates in so much memory, rounded down to a power of two of lines."""
+    cdef bytes secret = os.urandom(16)
+    rates.lines = 1
+    while 2 * rates.lines * LINE <= memory:
+        rates.lines *= 2
+    if posix_memalign(<void**> &rates.cells, LINE, rates.lines * LINE):
+        raise MemoryError("no memory for rates")
+    memset(rates.cells, 0, rates.lines * LINE)
+    memcpy(&rates.secret, <char*> secret, 16)
+    return 0
+
+
+cdef void rates_free(Rates* rates) noexcept nogil:
+    free(rates.cells)
+
+
+cdef Limit make_limit(double rate, double burst, uint64_t salt, uint8_t ipv4, uint8_t ipv6) noexcept nogil:
+    """Return the limit of so many a second, of which as many as come in `burst` seconds may come at once."""
+    cdef Limit limit
+    limit.cost = SECOND / rate
+    limit.tolerance = <uint64_t> (max(burst, 1 / rate) * SECOND)
+    limit.salt = salt
+    limit.ipv4 = ipv4
+    limit.ipv6 = ipv6
+    return limit
+
+
+cdef uint64_t key_of(const Rates* rates, const Limit* limit, const uint8_t* address, uint8_t octets,
+                     uint64_t more) noexcept nogil:
+    """Return the key of a source prefix, and of what else (a name, a kind) is counted by itself."""
+    cdef:
+        uint8_t[33] data
+        uint8_t bits = limit.ipv4 if octets == 4 else limit.ipv6
+        uint8_t whole = bits // 8
+    memset(data, 0, 33)
+    memcpy(data, &limit.salt, 8)
+    memcpy(data + 8, &more, 8)
+    data[16] = octets
+    memcpy(data + 17, address, whole)
+    if bits % 8:
+        data[17 + whole] = address[whole] & <uint8_t> (0xff00 >> bits % 8)
+    return siphash(&rates.secret, data, 17 + octets)
+
+
+cdef inline uint64_t _ahead(uint64_t word, uint64_t now, uint64_t most) noexcept nogil:
+    """Return how far a word's due time lies ahead; further than `most`, it is one that passed long ago."""
+    cdef uint64_t ahead = (word - now) & DUE
+    return ahead if ahead <= most else 0
+
+
+cdef bint exceeds(const Rates* rates, const Limit* limit, uint64_t key, uint64_t weight, uint64_t now) noexcept nogil:
+    """Charge a key with so much, and tell whether that does not fit; `now` is nanoseconds."""
+    cdef:
+        uint64_t* line
+        uint64_t tag = key & ~DUE | (<uint64_t> 1 << TAG_SHIFT)  # never that of an empty word
+        uint64_t units = <uint64_t> (<double> now * (SECOND / 1e9)) & DUE
+        uint64_t cost = max(<uint64_t> (limit.cost * <double> weight + 0.5), <uint64_t> 1)
+        uint64_t word, ahead
+        uint32_t _turn
+    for _turn in range(TURNS):
+        line = rates.cells + (key & (rates.lines - 1)) * CELLS
+        line += _choose(line, tag, units)
+        word = peek(line)
+        ahead = _ahead(word, units, limit.tolerance) if word & ~DUE == tag else 0
+        if ahead + cost > limit.tolerance:
+            return True
+        if replace(line, word, tag | ((units + ahead + cost) & DUE)):
+            return False
+    return False
+
+
+cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now) noexcept nogil:
+    """Return where a key's word is, or else that of whoever is least ahead of his due time."""
+    cdef:
+        uint64_t least = DUE
+        uint64_t word, ahead
+        uint32_t chosen = 0
+        uint32_t k
+    for k in range(CELLS):
+        word = peek(line + k)
+        if word & ~DUE == tag:
+            return k
+        ahead = _ahead(word, now, DUE >> 1)
+        if ahead < least:
+            least = ahead
+            chosen = k
+    return chosen
+
+
+# ---------------------------------------------------------------- for Python
+
+@cython.final
+cdef class RateTable:
+    """One limit, in a table of its own.
+
+    Memory ownership: the table is its own.
+    """
+
+    cdef:
+        Rates rates
+        Limit limit
+
+    def __cinit__(self, size_t memory, double rate, double burst, uint8_t ipv4=32, uint8_t ipv6=64) -> None:
+        rates_make(&self.rates, memory)
+        self.limit = make_limit(rate, burst, 1, ipv4, ipv6)
+
+    def __dealloc__(self) -> None:
+        rates_free(&self.rates)
+
+    def exceeds(self, bytes address not None, uint64_t now, uint64_t weight=1, uint64_t more=0) -> bool:
+        """Charge a source, and tell whether that does not fit; `now` is nanoseconds."""
+        if len(address) not in (4, 16):
+            raise ValueError("an address has 4 or 16 octets")
+        return exceeds(&self.rates, &self.limit,
+                       key_of(&self.rates, &self.limit, address, <uint8_t> len(address), more), weight, now)

@@ -1,0 +1,123 @@
+"""Who is shut out for how long: by alarms of the guard, and by hand."""
+
+import logging
+
+import pytest
+
+from funkenshield.blocks import BlockError, Blocks
+from funkenshield.guard import GuardSection
+
+
+class Guard:
+    """Take what is told, and raise the alarms that a test wants."""
+
+    def __init__(self):
+        self.alarms = []
+        self.out = []
+        self.told = {}
+
+    def __getattr__(self, name):
+        return lambda *given, **named: self.told.update({name: (given, named)})
+
+    def take_alarms(self):
+        taken, self.alarms = self.alarms, []
+        return taken
+
+    def shut_out(self, blocks):
+        self.out = blocks
+
+
+@pytest.fixture
+def time():
+    return [1000.0]
+
+
+@pytest.fixture
+def guard():
+    return Guard()
+
+
+@pytest.fixture
+def blocks(guard, time):
+    made = Blocks(guard, lambda: time[0])
+    made.configure(configured([{"what": "nxdomains", "rate": 10.0, "block": 30.0, "action": "refuse"}]))
+    return made
+
+
+def configured(watches, **section):
+    return GuardSection.model_validate({"blocks": watches, **section})
+
+
+ALARM = (0, bytes([192, 0, 2, 7]), 32)
+
+
+def test_an_alarm_shuts_a_prefix_out_until_its_time_is_over(blocks, guard, time, caplog):
+    guard.alarms = [ALARM, (0, bytes.fromhex("20010db8") + bytes(12), 64)]
+    with caplog.at_level(logging.WARNING):
+        blocks.judge()
+    assert guard.out == [(bytes([192, 0, 2, 7]), 32, "refuse"), (bytes.fromhex("20010db8") + bytes(12), 64, "refuse")]
+    assert "192.0.2.7/32 is shut out for 30 s: over 10 nxdomains a second" in caplog.text
+    assert [each["prefix"] for each in blocks.listed()] == ["192.0.2.7/32", "2001:db8::/64"]
+    assert blocks.raised == 2
+    time[0] += 29.9
+    blocks.judge()
+    assert len(guard.out) == 2
+    time[0] += 0.1
+    blocks.judge()
+    assert guard.out == []
+    assert blocks.listed() == []
+
+
+def test_who_goes_on_is_shut_out_for_longer_and_reported_once(blocks, guard, time, caplog):
+    guard.alarms = [ALARM]
+    blocks.judge()
+    time[0] += 20
+    guard.alarms = [ALARM]
+    blocks.judge()
+    assert caplog.text.count("is shut out") == 1
+    assert blocks.raised == 1
+    assert blocks.listed()[0]["seconds"] == 30.0
+
+
+def test_the_bound_lets_in_who_would_be_first(guard, time):
+    blocks = Blocks(guard, lambda: time[0])
+    blocks.configure(configured([{"what": "queries", "rate": 10.0}], blocked=16))
+    for number in range(17):
+        guard.alarms = [(0, bytes([192, 0, 2, number]), 32)]
+        time[0] += 1
+        blocks.judge()
+    assert len(guard.out) == 16
+    assert bytes([192, 0, 2, 0]) not in {address for address, _, _ in guard.out}
+
+
+def test_an_alarm_of_a_watch_that_is_no_more_is_nobodys(blocks, guard):
+    guard.alarms = [(1, bytes(4), 32)]
+    blocks.judge()
+    assert guard.out == []
+
+
+def test_by_hand(blocks, guard, time):
+    blocks.add("198.51.100.0/24", 60, "drop")
+    blocks.add("198.51.100.7", 60)
+    assert guard.out == [(bytes([198, 51, 100, 0]), 24, "drop"), (bytes([198, 51, 100, 7]), 32, "drop")]
+    assert blocks.listed()[0]["reason"] == "by hand"
+    assert blocks.lift("198.51.100.0/25") == 1
+    assert blocks.lift("2001:db8::/32") == 0
+    assert guard.out == [(bytes([198, 51, 100, 0]), 24, "drop")]
+    assert blocks.lift("0.0.0.0/0") == 1
+    assert guard.out == []
+
+
+@pytest.mark.parametrize(("prefix", "seconds"), [("198.51.100.1/24", 60), ("home", 60), ("192.0.2.1", 0)])
+def test_what_cannot_be_shut_out(blocks, prefix, seconds):
+    with pytest.raises(BlockError):
+        blocks.add(prefix, seconds)
+
+
+def test_a_reload_leaves_who_is_shut_out(blocks, guard):
+    guard.alarms = [ALARM]
+    blocks.judge()
+    blocks.configure(configured([]))
+    blocks.judge()
+    assert len(guard.out) == 1
+    assert guard.told["set_watches"] == (([],), {})
