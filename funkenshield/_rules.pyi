@@ -33,3 +33,6 @@ class Chain:
         rcode: int = ...,
         at: int = ...,
     ) -> list[tuple[int, int, int, int]]: ...
+
+TESTS: dict[str, int]
+DEEDS_OF: dict[str, int]

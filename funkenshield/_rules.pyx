@@ -187,7 +187,7 @@ cdef bint _holds(const Program* program, const Node* node, Subject* subject, con
     if op == TIME:
         return _is_time(node.value, <int64_t> subject.sender.wall + <int64_t> peek(&program.offset))
     if op == CHANCE:
-        return _draw(&program.secret, subject, node) < node.value
+        return _draw(&program.secret, subject, <uint32_t> (node - program.nodes)) < node.value
     if op == SHARE:
         return _place_of(subject.sender) < node.value
     if op == RCODES:
@@ -244,14 +244,13 @@ cdef bint _is_time(uint64_t span, int64_t local) noexcept nogil:
     return begin <= minute < end if begin <= end else minute >= begin or minute < end
 
 
-cdef uint64_t _draw(const Secret* secret, const Subject* subject, const Node* node) noexcept nogil:
+cdef uint64_t _draw(const Secret* secret, const Subject* subject, uint32_t node) noexcept nogil:
     """Return a number below 2**32 that is another for each query and each test, and that nobody can know before."""
     cdef uint8_t[36] data
     memset(data, 0, 36)
     memcpy(data, &subject.sender.now, 8)
-    memcpy(data + 8, &node.rule, 4)
-    memcpy(data + 12, &node.value, 6)
-    memcpy(data + 18, subject.query.wire, 2)
+    memcpy(data + 8, &node, 4)
+    memcpy(data + 12, subject.query.wire, HEADER - 4)
     memcpy(data + 20, subject.sender.address, subject.sender.octets)
     return siphash(secret, data, 36) >> 32
 
@@ -269,8 +268,8 @@ cdef uint64_t _place_of(const Sender* sender) noexcept nogil:
 cdef class Chain:
     """A program, made once.
 
-    `nodes` are (op, more, rule, value, yes, no); the first leads to the first rule, and `starts` says where each rule
-    begins. `names` are (name on the wire in lower case, its class, the class of those below it), `types` classes by
+    `nodes` are (op, more, rule, value, yes, no); the first is the NEXT of rule 2**32 - 1, before the first rule, and
+    `starts` says where each rule begins. Caller must ensure that sets, classes and limits that are named are there. `names` are (name on the wire in lower case, its class, the class of those below it), `types` classes by
     type, `sources` (address, bits, class). For each dimension, `rules` and `sets` have a number for each class: one
     bit for each rule that can match, and for each set that it is in; empty where no rule asks. `limits` are (rate,
     burst, salt, IPv4 bits, IPv6 bits); those with one salt and prefix count together. `generation` tells it from others.
@@ -405,3 +404,15 @@ cdef uint32_t _labels(bytes name) except? 0xffffffff:
     if at + 1 != len(name):
         raise ValueError("that is no name on the wire")
     return labels
+
+
+TESTS = {
+    "in": IN, "qclass": QCLASS, "opcodes": OPCODES, "flags": FLAGS, "edns": EDNS, "do": DNSSEC, "option": OPTION,
+    "listeners": LISTENERS, "datagram": DATAGRAM, "over": OVER, "time": TIME, "chance": CHANCE, "share": SHARE,
+    "rcode": RCODES, "tagged": TAGGED, "next": NEXT,
+}
+DEEDS_OF = {
+    "pass": DEEDS + PASS, "way": DEEDS + WAY, "error": DEEDS + ERROR, "drop": DEEDS + DROP,
+    "truncate": DEEDS + TRUNCATE, "uncached": DEEDS + UNCACHED, "bounds": DEEDS + BOUNDS, "tag": DEEDS + TAG,
+    "count": DEEDS + COUNT, "call": DEEDS + CALL, "ask": DEEDS + ASK,
+}

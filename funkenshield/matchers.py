@@ -55,8 +55,8 @@ class RateSection(Section):
     burst: float = Field(1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
                          description="As many as come in so long may come at once.")  # fmt: skip
     per: Literal["source", "zone", "name", "all"] = Field(
-        "source", description="Counted for each source prefix, each `[[zones]]` (or else the last two labels), each"
-                              " name, or all together.",
+        "source", description="Counted for each source prefix, each zone (its last two labels), each name, or all"
+                              " together.",
     )  # fmt: skip
     ipv4: int = Field(32, ge=1, le=32, description="Bits of a source prefix, for IPv4.")
     ipv6: int = Field(64, ge=1, le=128, description="Bits of a source prefix, for IPv6.")
@@ -102,11 +102,15 @@ class Match(Section):
     rate: RateSection | None = Field(None, description="There are more than so many a second (below).")
     time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may go past midnight.")
     days: Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...], Several] = Field(
-        (), strict=False, description="The day of the week, local time."
+        (), strict=False, description="The day of the week, local time; past midnight, it is the next one."
     )
     probability: float | None = Field(None, ge=0, le=1, description="By chance, in so large a share of the queries.")
     share: float | None = Field(
-        None, ge=0, le=1, description="The client's address is in so large a share of all, always the same ones."
+        None,
+        ge=0,
+        le=1,
+        description="The client's address is in so large a share of all, always the same ones: a larger"
+        " share holds a smaller one.",
     )
     rcode: Annotated[tuple[RCode, ...], Several] = Field(
         (), strict=False, description="The response code; not for queries."
