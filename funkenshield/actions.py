@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .fields import Endpoint, EndpointField, GroupName, Section, ZoneName, parse_endpoint
-from .matchers import Option, Several, Tag
+from .matchers import Match, Option, Several, Tag
+from .records import parse_record
 
 DECIDES = ("pass", "forward", "answer", "zone", "zone_file", "nxdomain", "nodata", "refused", "servfail", "drop",
            "truncate", "call")  # fmt: skip  # after these, no other rule is asked
@@ -77,6 +78,13 @@ class Action(Section):
         """Take the name of an action that takes nothing for the action."""
         return {value: True} if isinstance(value, str) else value
 
+    @field_validator("answer")
+    @classmethod
+    def _are_records(cls, records: tuple[str, ...]) -> tuple[str, ...]:
+        for record in records:
+            parse_record(record)
+        return records
+
     @field_validator("log")
     @classmethod
     def _has_known_fields(cls, text: str) -> str:
@@ -104,6 +112,22 @@ class Action(Section):
     def decides(self) -> bool:
         """Tell whether no other rule is asked after it."""
         return self.kind in DECIDES
+
+
+FITTING = {
+    "responses": {"pass", "forward", "nxdomain", "nodata", "refused", "servfail", "drop", "uncached", "ttl", "tag", "log",
+                  "continue", "call"},
+    "answers": {"pass", "nxdomain", "nodata", "refused", "servfail", "drop", "truncate", "tag", "log", "delay", "continue",
+                "call"},
+}  # fmt: skip
+
+
+def check(chain: str, match: Match, action: Action) -> None:
+    """Raise ValueError where a chain has no use for an action, or cannot know what a condition asks."""
+    if chain in FITTING and action.kind not in FITTING[chain]:
+        raise ValueError(f"{action.kind} is nothing for {chain}; these can: {', '.join(sorted(FITTING[chain]))}")
+    if chain == "queries" and any(each.rcode or {"AA", "TC", "RA"} & set(each.flags) for each in match.walk()):
+        raise ValueError("a query has no rcode, and none of the flags AA, TC and RA")
 
 
 # ---------------------------------------------------------------- for rules in Python

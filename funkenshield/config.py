@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from .actions import Action
+from .actions import Action, check
 from .errors import ConfigError
 from .fields import (
     AddressField,
@@ -393,6 +393,11 @@ class RuleSection(Section):
         "servfail", description="What a query gets where a Python function fails."
     )
     cache: bool = Field(False, description="Results of a Python function are kept, as if an upstream had given them.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RuleSection":
+        check(self.chain, self.match, self.action)
+        return self
 
 
 class Config(Section):

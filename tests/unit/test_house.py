@@ -22,6 +22,7 @@ PYTHON_FLOORS = [
     {"fields"},
     {"guard", "matchers"},
     {"blocks"},
+    {"records"},
     {"actions"},
     {"config"},
     {"programs"},

@@ -1,0 +1,44 @@
+"""Records as people write them in rules: `A 192.0.2.1`, `300 A 192.0.2.1`, `www.example.com. 300 A 192.0.2.1`."""
+
+import dns.exception
+import dns.name
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+TTL = 60  # seconds, where none is given
+
+
+def parse_record(text: str, owner: dns.name.Name = dns.name.root) -> dns.rrset.RRset:
+    """Return the record that a text stands for, of this owner if it names none; ValueError where it is none."""
+    ttl = TTL
+    word, rest = _split(text)
+    if not word.isdigit() and not _is_type(word):
+        try:
+            owner = dns.name.from_text(word)
+        except dns.exception.DNSException as error:
+            raise ValueError(f"{text!r} is no record: {error}") from None
+        word, rest = _split(rest)
+    if word.isdigit():
+        ttl = int(word)
+        word, rest = _split(rest)
+    if not _is_type(word) or not rest or ttl > 0x7FFFFFFF:
+        raise ValueError(f"{text!r} is no record; write TYPE DATA, with a TTL before it if you like")
+    try:
+        return dns.rrset.from_text(owner, ttl, dns.rdataclass.IN, word, rest)
+    except (dns.exception.DNSException, ValueError) as error:
+        raise ValueError(f"{text!r} is no record: {error}") from None
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the first word of a text, and what follows."""
+    word, *rest = text.split(None, 1) or [""]
+    return word, rest[0] if rest else ""
+
+
+def _is_type(word: str) -> bool:
+    try:
+        return not dns.rdatatype.is_metatype(dns.rdatatype.from_text(word))
+    except (dns.exception.DNSException, ValueError):
+        return False
