@@ -17,8 +17,9 @@ cdef struct Rates:                 # shared by all threads, without a lock
     Secret secret
 
 cdef struct Limit:
-    double cost                    # of one, in 2**-24 s
-    uint64_t tolerance             # how far its due time may lie ahead, in 2**-24 s
+    uint64_t cost                  # of one, in 2**-40 s
+    uint64_t tolerance             # how far its due time may lie ahead, in 2**-20 s
+    uint64_t debt                  # how much further what does not fit may move it; 0: that is not charged
     uint64_t salt                  # tells the keys of one limit from those of another
     uint8_t ipv4                   # bits of a source prefix that count
     uint8_t ipv6

@@ -1,9 +1,10 @@
 """How much came lately, by key, in memory of fixed size.
 
-    word:  | 24 bits: tag of the key | 40 bits: due time, in 2**-24 s |
+    word:  | 24 bits: tag of the key | 40 bits: due time, in 2**-20 s |
 
 What fits is charged: the due time moves on by what it costs. What does not fit is not charged, so a client that is
-limited has his allowed rate all the time, and not only once he is silent.
+limited has his allowed rate all the time, and not only once he is silent; with a `debt` it is, up to there, and who
+goes on is limited until he stops.
 """
 
 cimport cython
@@ -20,10 +21,15 @@ from ._siphash cimport siphash
 cdef enum:
     TAG_SHIFT = 40
     LINE = 64                      # octets of a cache line
-    SECOND = 1 << 24               # units of time in a second
+    PART = 20                      # bits of a cost below a unit of time
+    SECOND = 1 << 20               # units of time in a second
+    COARSE = 1 << 10               # so many units are exact enough: what is left of one is not charged
     TURNS = 4                      # while others write the same word; then a charge is lost, rather than time
 
 cdef uint64_t DUE = (<uint64_t> 1 << TAG_SHIFT) - 1
+cdef uint64_t LONGEST = <uint64_t> 1 << 38    # three days: at most what a tolerance is, and a cost
+cdef uint64_t SKEW = <uint64_t> 1 << 24       # 16 s: no two batches have clocks that differ by more
+cdef uint64_t GOLDEN = 0x9e3779b97f4a7c15     # 2**64 divided by the golden ratio
 
 
 cdef int rates_make(Rates* rates, size_t memory) except -1:
@@ -44,10 +50,15 @@ cdef void rates_free(Rates* rates) noexcept nogil:
 
 
 cdef Limit make_limit(double rate, double burst, uint64_t salt, uint8_t ipv4, uint8_t ipv6) noexcept nogil:
-    """Return the limit of so many a second, of which as many as come in `burst` seconds may come at once."""
+    """Return the limit of so many a second, of which as many as come in `burst` seconds, or one, may come at once.
+
+    Of rates there is nothing below one in three days, and nothing above 10**12 a second.
+    """
     cdef Limit limit
-    limit.cost = SECOND / rate
-    limit.tolerance = <uint64_t> (max(burst, 1 / rate) * SECOND)
+    limit.cost = <uint64_t> min(<double> (LONGEST << PART), max(1.0, <double> SECOND * SECOND / rate + 0.5))
+    limit.tolerance = <uint64_t> min(<double> LONGEST, burst * SECOND)
+    limit.tolerance = max(limit.tolerance, (limit.cost + SECOND - 1) >> PART)
+    limit.debt = 0
     limit.salt = salt
     limit.ipv4 = ipv4
     limit.ipv6 = ipv6
@@ -78,24 +89,32 @@ cdef inline uint64_t _ahead(uint64_t word, uint64_t now, uint64_t most) noexcept
 
 
 cdef bint exceeds(const Rates* rates, const Limit* limit, uint64_t key, uint64_t weight, uint64_t now) noexcept nogil:
-    """Charge a key with so much, and tell whether that does not fit; `now` is nanoseconds."""
+    """Charge a key with so much, below 2**24, and tell whether that does not fit; `now` is nanoseconds."""
     cdef:
-        uint64_t* line
+        uint64_t* line = rates.cells + (key & (rates.lines - 1)) * CELLS
+        uint64_t* place
         uint64_t tag = key & ~DUE | (<uint64_t> 1 << TAG_SHIFT)  # never that of an empty word
-        uint64_t units = <uint64_t> (<double> now * (SECOND / 1e9)) & DUE
-        uint64_t cost = max(<uint64_t> (limit.cost * <double> weight + 0.5), <uint64_t> 1)
-        uint64_t word, ahead
+        uint64_t units = (now // 1000000000 << PART) + (now % 1000000000 << PART) // 1000000000
+        uint64_t most = limit.tolerance + limit.debt
+        uint64_t part, cost, word, ahead
         uint32_t _turn
+        bint over = False
+    part = weight * (limit.cost & (SECOND - 1))
+    if limit.cost >> PART < COARSE:
+        # Part of a unit is charged as a whole one as often as it is large, or above 2**20 a second nothing would be.
+        part += now * GOLDEN >> (64 - PART)
+    cost = weight * (limit.cost >> PART) + (part >> PART)
     for _turn in range(TURNS):
-        line = rates.cells + (key & (rates.lines - 1)) * CELLS
-        line += _choose(line, tag, units)
-        word = peek(line)
-        ahead = _ahead(word, units, limit.tolerance) if word & ~DUE == tag else 0
-        if ahead + cost > limit.tolerance:
+        place = line + _choose(line, tag, units)
+        word = peek(place)
+        # Another batch's clock may be ahead of this one's: a word a little beyond `most` is not one of long ago.
+        ahead = _ahead(word, units, most + SKEW) if word & ~DUE == tag else 0
+        over = ahead + cost > limit.tolerance
+        if over and not limit.debt:
             return True
-        if replace(line, word, tag | ((units + ahead + cost) & DUE)):
-            return False
-    return False
+        if replace(place, word, tag | ((units + max(ahead, min(ahead + cost, most))) & DUE)):
+            return over
+    return over
 
 
 cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now) noexcept nogil:
@@ -129,9 +148,12 @@ cdef class RateTable:
         Rates rates
         Limit limit
 
-    def __cinit__(self, size_t memory, double rate, double burst, uint8_t ipv4=32, uint8_t ipv6=64) -> None:
+    def __cinit__(self, size_t memory, double rate, double burst, uint8_t ipv4=32, uint8_t ipv6=64,
+                  bint indebted=False) -> None:
         rates_make(&self.rates, memory)
         self.limit = make_limit(rate, burst, 1, ipv4, ipv6)
+        if indebted:
+            self.limit.debt = self.limit.tolerance
 
     def __dealloc__(self) -> None:
         rates_free(&self.rates)

@@ -26,7 +26,7 @@ def test_a_bucket_leaks_at_its_rate(rate, burst, arrivals):
         now += wait
         level = max(0.0, level - wait / SECOND * rate)
         exceeded = table.exceeds(ALICE, now, weight)
-        if abs(level + weight - room) > 0.01 + rate * 1e-5:  # units of time are rounded
+        if abs(level + weight - room) > 0.01 + rate * 1e-4:  # each charge is rounded to 2**-20 s
             assert exceeded == (level + weight > room)
         if not exceeded:
             level += weight
@@ -59,7 +59,7 @@ def test_who_is_over_has_his_rate_all_the_time():
 def test_a_flood_of_forged_sources_lets_nobody_off():
     table = RateTable(1 << 16, 5.0, 10.0)
     dice = random.Random(4)
-    for k in range(50):  # he has had all that he may
+    for _ in range(50):  # he has had all that he may
         table.exceeds(ALICE, SECOND)
     assert table.exceeds(ALICE, SECOND)
     for k in range(50_000):
@@ -71,6 +71,37 @@ def test_a_word_from_long_ago_is_no_debt():
     table = RateTable(4096, 1.0, 2.0)
     for hours in range(0, 200, 5):
         assert not table.exceeds(BOB, SECOND + hours * 3600 * SECOND)
+
+
+def test_times_that_wrap_are_no_debt():
+    table = RateTable(4096, 1.0, 3600.0)
+    assert not table.exceeds(ALICE, SECOND, 3600)
+    for hours in (18, 19, 24, 120):
+        assert not table.exceeds(ALICE, SECOND + hours * 3600 * SECOND)
+
+
+def test_two_batches_whose_clocks_differ_let_nobody_off():
+    table = RateTable(4096, 100.0, 1.0)
+    late = [50_000 * (k % 2) for k in range(100_000)]  # nanoseconds
+    assert sum(not table.exceeds(ALICE, SECOND + 10_000 * k - late[k]) for k in range(100_000)) in range(195, 203)
+
+
+def test_a_rate_far_above_the_units_of_time_holds():
+    table = RateTable(4096, 4e6, 0.01)
+    passed = sum(not table.exceeds(ALICE, SECOND + k * 1000, 8) for k in range(100_000))  # 8 million a second
+    assert 8 * passed == pytest.approx(4e6 * (0.1 + 0.01), rel=0.02)
+
+
+def test_a_rate_far_below_them_holds():
+    table = RateTable(4096, 1 / 100_000, 1.0)
+    assert [table.exceeds(ALICE, second * SECOND) for second in (1, 2, 99_000, 100_002)] == [False, True, True, False]
+
+
+def test_who_is_in_debt_is_limited_until_he_stops():
+    table = RateTable(4096, 10.0, 1.0, indebted=True)
+    assert sum(not table.exceeds(ALICE, SECOND + k * SECOND // 100) for k in range(1000)) in range(10, 13)
+    assert table.exceeds(ALICE, 11 * SECOND + SECOND // 2)
+    assert not table.exceeds(ALICE, 13 * SECOND)
 
 
 def test_many_threads_share_one_limit():
