@@ -9,16 +9,16 @@ how long, is decided in Python, by the alarms that are raised here.
 
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from ._atomic cimport bump, look, peek, publish, replace
 from ._course cimport Sender
 from ._prefixes cimport Prefixes, prefix_value, prefixes_fill, prefixes_free
-from ._rates cimport Limit, Rates, exceeds, key_of, make_limit, rates_free, rates_make
+from ._rates cimport exceeds, key_of, make_limit, rates_free, rates_make
 from ._siphash cimport siphash
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, NOERROR, NXDOMAIN, OPT, OPT_FIXED, QUESTION_MAX, RCODE, RECORD, SERVFAIL, TC, fold, get16,
-    message_flags, put_opt, question_length, set16, skip_name
+    HEADER, MESSAGE_MAX, NOERROR, NXDOMAIN, OPT, QUESTION_MAX, RCODE, RECORD, SERVFAIL, TC, fold, get16, message_flags,
+    question_length, set16, skip_name
 )
 
 cdef enum:
@@ -31,6 +31,8 @@ cdef enum:                         # alarms
     FREE
     WRITING
     RAISED
+
+cdef uint64_t GOLDEN = 0x9e3779b97f4a7c15     # 2**64 divided by the golden ratio
 
 _RULINGS = {"drop": IGNORE, "refuse": REFUSE, "truncate": CUT}
 _COUNTED = {"queries": QUERIES, "nxdomains": NXDOMAINS, "servfails": SERVFAILS, "octets": OCTETS}
@@ -105,9 +107,7 @@ cdef size_t judge_response(const Orders* orders, const Sender* sender, uint8_t* 
     Equal answers are those with the same name and type; of NXDOMAIN and other errors, all are. Who sent a cookie of
     ours, or came by TCP, is where he says he is.
     """
-    cdef:
-        uint16_t rcode
-        uint64_t over
+    cdef uint16_t rcode
     if length < HEADER:
         return length
     rcode = message_flags(wire) & RCODE
@@ -119,12 +119,20 @@ cdef size_t judge_response(const Orders* orders, const Sender* sender, uint8_t* 
         return length
     if prefix_value(&orders.exempt, sender.address, sender.octets) or not _is_over(orders, sender, wire, length, rcode):
         return length
-    over = peek(&watch.withheld) + peek(&watch.slipped)
-    if orders.slip and over % orders.slip == orders.slip - 1:
+    if _slips(orders.slip, peek(&watch.withheld) + peek(&watch.slipped)):
         bump(&watch.slipped, 1)
         return _cut(wire, length)
     bump(&watch.withheld, 1)
     return 0
+
+
+cdef bint _slips(uint64_t one_in, uint64_t turn) noexcept nogil:
+    """Tell whether this is one of those that slip.
+
+    Steps of the golden ratio are as even as dice are in the long run; and of two clients who come in turn, it is not
+    always the same one.
+    """
+    return one_in and (turn * GOLDEN >> 32) * one_in >> 32 == 0
 
 
 cdef bint _is_over(const Orders* orders, const Sender* sender, const uint8_t* wire, size_t length,
@@ -157,30 +165,40 @@ cdef uint64_t _hash_question(const Orders* orders, const uint8_t* wire, size_t l
 
 
 cdef size_t _cut(uint8_t* wire, size_t length) noexcept nogil:
-    """Cut a response to TC=1 with its question, and the OPT record that it had; return its octets."""
+    """Cut a response to TC=1 with its question, and the OPT record that it had; return its octets.
+
+    The options stay: a client that sent a cookie believes no response without it (RFC 7873 5.3).
+    """
     cdef:
-        int32_t question = question_length(wire, length) if get16(wire + 4) == 1 else 0
+        int32_t question = question_length(wire, length) if get16(wire + 4) == 1 else -1
         uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
-        size_t at = HEADER + max(question, 0)
-        size_t start = at
+        size_t start = HEADER + max(question, 0)
+        size_t at = start
         size_t opt = 0
+        size_t octets
         int32_t end
         uint32_t _i
+    set16(wire + 2, message_flags(wire) | TC)
+    memset(wire + 6, 0, 6)
+    if question < 0:
+        set16(wire + 4, 0)
+        return HEADER
     for _i in range(records):
         end = skip_name(wire, length, at)
         if end < 0 or <size_t> end + RECORD > length:
             break
+        octets = <size_t> end + RECORD + get16(wire + end + 8) - at
+        if at + octets > length:
+            break
         if get16(wire + end) == OPT and end - at == 1:
             opt = at
-        at = <size_t> end + RECORD + get16(wire + end + 8)
-    set16(wire + 2, message_flags(wire) | TC)
-    if question < 0:
-        set16(wire + 4, 0)
-    memset(wire + 6, 0, 6)
-    if opt:
-        set16(wire + 10, 1)
-        return start + put_opt(wire + start, get16(wire + opt + 3), wire[opt + 5], get16(wire + opt + 7), 0)
-    return start
+            break
+        at += octets
+    if not opt:
+        return start
+    set16(wire + 10, 1)
+    memmove(wire + start, wire + opt, octets)
+    return start + octets
 
 
 cdef dict watch_as_dict(const Watch* watch):
@@ -304,6 +322,8 @@ cdef class Guard:
             orders.orders.limits_kind[kind] = rates[kind] > 0
             if rates[kind] > 0:
                 orders.orders.kinds[kind] = make_limit(rates[kind], burst, 0x200 + kind, ipv4, ipv6)
+                # As in BIND: he who goes on gets nothing but what slips, for it is not he who asks.
+                orders.orders.kinds[kind].debt = orders.orders.kinds[kind].tolerance
         orders.orders.limits_responses = any(rates)
         orders.orders.slip = slip
         orders.orders.exempt = orders.keep("exempt", [(address, bits, EXEMPT) for address, bits in exempt])
