@@ -77,11 +77,12 @@ cdef class Deciding(Waiting):
 
     cdef int _set_decision(self, const Client* client, const uint8_t* wire, size_t length) except -1:
         self.decisions.append(((<char*> client)[:sizeof(Client)], wire[:length],
-                               0 if client.fd >= 0 else client.stream, client.course.at, client.course.generation))
+                               0 if client.fd >= 0 else client.stream, client.course.chain, client.course.at,
+                               client.course.generation))
         return 0
 
     def take_decisions(self) -> list:
-        """Return the queries that stopped at a rule, as (client, query, stream, node, generation); stream 0 is UDP."""
+        """Return the queries that stopped at a rule, as (client, query, stream, chain, node, generation)."""
         taken, self.decisions = self.decisions, []
         return taken
 
@@ -90,21 +91,26 @@ cdef class Deciding(Waiting):
             raise ValueError("that is no client")
         return (<Client*> <char*> client)[0]
 
-    def resume(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, *, int32_t way=-1) -> None:
-        """Let a query go on at a node of its chain, changed or not; with `way`, past all rules to whom that is.
+    def resume(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, *, int32_t way=-1,
+               uint64_t tags=0, uint16_t bounds=0, bint uncached=False) -> None:
+        """Let a query go on at a node of its chain, changed or not; what else is given is added to its course.
 
         Rules that are in force no more let it begin anew.
         """
         cdef Client asking = self._client(client)
+        asking.course.tags |= tags
+        asking.course.bounds = bounds or asking.course.bounds
+        asking.course.uncached = uncached or asking.course.uncached
         self._go_on(&asking, query, at, generation, way)
 
-    def ask(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, uint64_t stream) -> None:
+    def ask(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, uint64_t stream, *,
+            int32_t way=-1) -> None:
         """Let a query go on like `resume`, but have its answer come back for `outbox.take_streams`."""
         cdef Client asking = self._client(client)
         asking.fd = STREAM
         asking.stream = stream
         asking.peer.length = 0
-        self._go_on(&asking, query, at, generation, -1)
+        self._go_on(&asking, query, at, generation, way)
 
     cdef int _go_on(self, Client* client, bytes query, uint32_t at, uint16_t generation, int32_t way) except -1:
         if len(query) > MESSAGE_MAX:

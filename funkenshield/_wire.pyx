@@ -506,10 +506,10 @@ def inspect_query(bytes wire not None) -> dict:
     return found
 
 
-def error_response(bytes query not None, uint8_t rcode) -> bytes:
+def error_response(bytes query not None, uint8_t rcode, uint16_t payload=UDP_PLAIN) -> bytes:
     """Return the response with this rcode to a query, whatever its opcode; OPT and question are echoed.
 
-    Raises ValueError where the query has no header or is a response.
+    `payload` is the UDP payload size that we tell, in octets. Raises ValueError where the query has no header or is a response.
     """
     cdef:
         Query parsed
@@ -518,4 +518,4 @@ def error_response(bytes query not None, uint8_t rcode) -> bytes:
     none.length = 0
     if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) == UNANSWERABLE:
         raise ValueError("nobody answers that")
-    return (<char*> out)[:put_error(out, &parsed, rcode, UDP_PLAIN, &none)]
+    return (<char*> out)[:put_error(out, &parsed, rcode, payload, &none)]

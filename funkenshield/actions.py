@@ -3,11 +3,11 @@
 It says what there is, and checks what was written. What is done where is told in `programs` and `decider`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from .fields import Endpoint, EndpointField, GroupName, Section, ZoneName, parse_endpoint
+from .fields import EndpointField, GroupName, Section, ZoneName, parse_endpoint
 from .matchers import Match, Option, Several, Tag
 from .records import parse_record
 
@@ -67,7 +67,7 @@ class Action(Section):
     tee: EndpointField | None = Field(None, description="A copy goes to this server, whose answer nobody reads.")
     log: str = Field(
         "", description="A line in the log, as `{source} asks {qname} {qtype}`; also `qclass`, `transport`, `id`,"
-                        " `tags`, `rule`, `rcode`.",
+                        " `tags`, `rcode`.",
     )  # fmt: skip
     tag: Tag = Field("", validate_default=False, description="It gets a tag, for rules behind this one.")
     continue_: bool = Field(False, alias="continue", description="Nothing, but it is counted.")
@@ -88,7 +88,7 @@ class Action(Section):
     @field_validator("log")
     @classmethod
     def _has_known_fields(cls, text: str) -> str:
-        known = dict.fromkeys(("source", "qname", "qtype", "qclass", "transport", "id", "tags", "rule", "rcode"), "")
+        known = dict.fromkeys(("source", "qname", "qtype", "qclass", "transport", "id", "tags", "rcode"), "")
         try:
             text.format(**known)
         except (KeyError, IndexError, ValueError) as error:
@@ -115,10 +115,13 @@ class Action(Section):
 
 
 FITTING = {
-    "responses": {"pass", "forward", "nxdomain", "nodata", "refused", "servfail", "drop", "uncached", "ttl", "tag", "log",
-                  "continue", "call"},
-    "answers": {"pass", "nxdomain", "nodata", "refused", "servfail", "drop", "truncate", "tag", "log", "delay", "continue",
-                "call"},
+    "responses": {
+        "pass", "forward", "nxdomain", "nodata", "refused", "servfail", "drop", "uncached", "ttl", "tag", "log", "continue",
+        "call",
+    },
+    "answers": {
+        "pass", "nxdomain", "nodata", "refused", "servfail", "drop", "truncate", "tag", "log", "delay", "continue", "call",
+    },
 }  # fmt: skip
 
 

@@ -77,9 +77,12 @@ def check(file: Path) -> None:
     """Check a configuration file: a line for each mistake, and exit code 2 if there is one."""
     from .config import load
     from .connections import tls_of
+    from .funkensturm import check as check_rules
 
-    for upstream in load(file).upstreams:
+    config = load(file)
+    for upstream in config.upstreams:
         tls_of(upstream.address[0], upstream)
+    check_rules(config)
     click.echo(f"{file}: ok")
 
 
@@ -183,7 +186,7 @@ def stats(control: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    upstreams = found.pop("upstreams")
+    upstreams, rules = found.pop("upstreams"), found.pop("rules")
     del found["latencies"]
     for name, value in found.items():
         click.echo(f"{name:<20}{value:>16,}")
@@ -195,6 +198,10 @@ def stats(control: Path, as_json: bool) -> None:
             click.echo(f"  {name:<18}{value:>16,}")
         for name, seconds in latency.items():
             click.echo(f"  {f'latency {name}':<18}{seconds * 1000:>16,.3f} ms")
+    for rule, counters in rules.items():
+        click.echo(f"\nrule {rule}")
+        for name, value in counters.items():
+            click.echo(f"  {name:<18}{value:>16,}")
 
 
 @main.command()
@@ -216,3 +223,37 @@ def purge(control: Path, everything: bool, zone: str | None, name: str | None, q
         request["type"] = qtype
     ask(control, request)
     click.echo("purged")
+
+
+@main.command()
+@_control_option
+def blocks(control: Path) -> None:
+    """List the source prefixes that are shut out."""
+    from .control import ask
+
+    for block in ask(control, {"command": "blocks"})["blocks"]:
+        click.echo(f"{block['prefix']:<44}{block['seconds']:>10,.1f} s  {block['action']:<9}{block['reason']}")
+
+
+@main.command()
+@_control_option
+@click.option("--for", "seconds", type=float, default=3600.0, show_default=True, help="Seconds.")
+@click.option("--refuse", is_flag=True, help="Answer REFUSED, rather than nothing.")
+@click.argument("prefix")
+def block(control: Path, seconds: float, refuse: bool, prefix: str) -> None:
+    """Shut out a source prefix, or an address, for a while."""
+    from .control import ask
+
+    action = "refuse" if refuse else "drop"
+    ask(control, {"command": "block", "prefix": prefix, "seconds": seconds, "action": action})
+    click.echo("shut out")
+
+
+@main.command()
+@_control_option
+@click.argument("prefix")
+def unblock(control: Path, prefix: str) -> None:
+    """Let a source prefix, and all that is within it, in again."""
+    from .control import ask
+
+    click.echo(f"{ask(control, {'command': 'unblock', 'prefix': prefix})['lifted']} lifted")

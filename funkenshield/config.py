@@ -385,7 +385,7 @@ class RuleSection(Section):
     name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="What it is called in counters.")
     chain: Literal["queries", "responses", "answers"] = Field(
         "queries",
-        description="Asked of queries, of responses that come from an upstream, or of answers from the cache.",
+        description="Asked of queries, of upstreams' responses, or of answers from the cache.",
     )
     match: Match = Field(Match(), description="Which queries (below); all, unless said.")
     action: Action = Field(description="What is done with them (below).")

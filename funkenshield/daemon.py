@@ -29,11 +29,13 @@ from ._denial import Denials
 from ._fastpath import Worker
 from ._inflight import Inflight
 from ._shelf import Shelf
+from .blocks import Blocks
 from .config import DEFAULT_GROUP, RESTART, Config
 from .cookies import CookieSecrets
 from .errors import ConfigError, FunkenShieldError
 from .expiry import Expiry
 from .forwarder import Forwarder
+from .funkensturm import FunkenSturm, Prepared
 from .logs import set_up
 from .names import name_from_wire, name_to_wire
 from .purge import purge
@@ -44,6 +46,7 @@ from .watch import Rhythm, Watched, Watchers
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 1.0  # seconds
+GUARDING = 0.1  # seconds between two looks for who must be shut out
 
 
 class Daemon:
@@ -57,6 +60,8 @@ class Daemon:
         self.config = config
         self.clock = clock or Clock()
         self.reloads = 0
+        self._reloading: asyncio.Task[None] | None = None
+        self._again = False  # another reload was asked for while one goes on
         self._born = self.clock.seconds()
         self._reread = reread
         self._secrets: CookieSecrets | None = None
@@ -89,7 +94,7 @@ class Daemon:
         """Make everything that needs no privileges: cache, workers, upstreams, TCP."""
         self.cache = Cache(config.cache.memory, self.clock)
         self.denials = Denials()
-        self.inflight = Inflight(self.cache, config.forward.open)
+        self.inflight = Inflight(self.cache, config.forward.open, config.guard.memory)
         self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
         for sockets in self._udp:
             for worker, opened in zip(self.workers, sockets, strict=True):
@@ -98,6 +103,9 @@ class Daemon:
         self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
         self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
         self.forwarder.write_to(self.tcp)
+        self.sturm = FunkenSturm(self.inflight, self.forwarder.dispatch)
+        self.forwarder.leave_to(self.sturm.decider)
+        self.blocks = Blocks(self.inflight.reception.guard, self.clock.seconds)
         self.forwarder.notified = self._notified
         self.watchers = Watchers(self.forwarder.ask, self._changed, self.clock.seconds)
 
@@ -109,13 +117,20 @@ class Daemon:
         with listeners.explained(self.config.metrics.listen, "HTTP"):
             return metrics.serve(self.config.metrics.listen, self.snapshot)
 
-    def configure(self, config: Config) -> None:
-        """Follow what can be changed while running: zones, upstreams and limits; the cache stays."""
+    def configure(self, config: Config, prepared: Prepared | None = None) -> None:
+        """Follow what can be changed while running: zones, upstreams, rules and limits; the cache stays.
+
+        Rules take longest to read: they can be prepared before. Raises ConfigError, and changes nothing, for what is
+        wrong in them.
+        """
+        prepared = prepared or self.sturm.prepare(config)
         path = Path(config.cookies.secrets) if config.cookies.secrets else None
         secrets = self._secrets if self._secrets and self._secrets.path == path else CookieSecrets(path)
         set_up(config.log.level, config.log.format)
         numbers = self.upstreams.configure(zones.groups(config), config)
         self._assigned = zones.assign(self.cache.zones, config, numbers)
+        self.forwarder.groups = self.sturm.put_in_force(prepared, config, numbers)
+        self.blocks.configure(config.guard)
         self.forwarder.configure(config.forward)
         self.forwarder.notifiers = self._assigned.notifiers
         self.tcp.settings = config.tcp
@@ -147,28 +162,40 @@ class Daemon:
         )
 
     def reload(self) -> None:
-        """Read the configuration again; a wrong one is reported, and the old one stays."""
+        """Have the configuration read again; a wrong one is reported, and the old one stays."""
         if self._reread is None:
             return
-        notify("RELOADING=1")
-        try:
-            new = self._reread()
-        except ConfigError as error:
-            for line in str(error).splitlines():
-                log.error("not reloaded: %s", line)
-        else:
-            for key in RESTART:
-                if attrgetter(key)(new) != attrgetter(key)(self.config):
-                    log.warning("%s changed: that takes a restart", key)
+        self._again = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        while self._again:
+            self._again = False
+            notify("RELOADING=1")
             try:
-                self.configure(_kept(self.config, new))
+                await self._take_up()
             except ConfigError as error:
-                log.error("not reloaded: %s", error)
+                for line in str(error).splitlines():
+                    log.error("not reloaded: %s", line)
             else:
-                self.watchers.configure(self._watched())
                 self.reloads += 1
                 log.info("reloaded")
-        notify("READY=1")
+            notify("READY=1")
+
+    async def _take_up(self) -> None:
+        """Read the configuration and its rules beside the work that goes on, and then change to them at once."""
+        assert self._reread is not None
+        new = await asyncio.to_thread(self._reread)
+        for key in RESTART:
+            if attrgetter(key)(new) != attrgetter(key)(self.config):
+                log.warning("%s changed: that takes a restart", key)
+        new, before = _kept(self.config, new), self.sturm.rules
+        prepared = await asyncio.to_thread(self.sturm.prepare, new)
+        await self.sturm.set_up(prepared)
+        self.configure(new, prepared)
+        self.watchers.configure(self._watched())
+        await self.sturm.tear_down(before)
 
     def stop(self) -> None:
         """Have `run` drain and return."""
@@ -184,14 +211,16 @@ class Daemon:
         with self._close, contextlib.suppress(asyncio.CancelledError):
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
             servers = [
-                await loop.create_server(self.tcp.protocol, sock=opened, backlog=listeners.BACKLOG)
-                for opened in self._tcp
+                await loop.create_server(partial(self.tcp.protocol, n), sock=opened, backlog=listeners.BACKLOG)
+                for n, opened in enumerate(self._tcp)
             ]
             controlled = await control.serve(self._control, self._handle)
+            await self.sturm.set_up_first()
             self.watchers.configure(self._watched())
             works: list[Coroutine[Any, Any, None]] = [
                 self._keep_house(),
                 self._judge(),
+                self._shut_out(),
                 self.tcp.close_idle(),
                 Expiry(self.cache).run(),
             ]
@@ -221,6 +250,7 @@ class Daemon:
                     server.close()
                 self.forwarder.ready()  # what the workers handed over last
                 await self.forwarder.drain(self.config.drain)
+                await self.sturm.close()
             self.tcp.close()
             controlled.close()
             origins = self._origins()
@@ -262,6 +292,9 @@ class Daemon:
             await asyncio.sleep(HOUSEKEEPING)
             self.upstreams.keep_house()
             self.watchers.wake()
+            self.sturm.keep_house()
+            if self.sturm.has_changed():
+                self.reload()
             if self._secrets and self._secrets.refresh():
                 self._set_cookies(self._secrets, self.config)
 
@@ -269,6 +302,11 @@ class Daemon:
         while True:
             await asyncio.sleep(self.upstreams.pulse)
             self.upstreams.judge()
+
+    async def _shut_out(self) -> None:
+        while True:
+            await asyncio.sleep(GUARDING)
+            self.blocks.judge()
 
     # ---------------------------------------------------------------- changes at the origin
 
@@ -324,7 +362,17 @@ class Daemon:
                     raise FunkenShieldError("type is a text")
                 self._forget(purge(self.cache, name, qtype, below=options.get("below") is True))
                 return {}
-        raise FunkenShieldError("known commands: stats, purge (with name, and type or below)")
+            case {"command": "blocks"}:
+                return {"blocks": self.blocks.listed()}
+            case {"command": "block", "prefix": str(prefix), "seconds": int() | float() as seconds}:
+                self.blocks.add(prefix, seconds, "refuse" if request.get("action") == "refuse" else "drop")
+                return {}
+            case {"command": "unblock", "prefix": str(prefix)}:
+                return {"lifted": self.blocks.lift(prefix)}
+        raise FunkenShieldError(
+            "known commands: stats, purge (with name, and type or below), blocks, block (with prefix and seconds),"
+            " unblock (with prefix)"
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
@@ -345,6 +393,10 @@ class Daemon:
             "truncated": missed["truncated"], "open": missed["open"], "busy": missed["busy"],
             "hedged": missed["hedged"], "suspected": missed["suspected"],
             "refused": missed["refused"] + self.forwarder.passed_on_refused,
+            "ruled": total["ruled"], "decisions": total["decisions"], "rules_crowded": self.sturm.decider.crowded,
+            "denied": total["denied"], "shut_out": total["shut_out"], "limited": total["limited"],
+            "withheld": total["withheld"], "slipped": total["slipped"],
+            "blocks": len(self.blocks.listed()), "blocks_raised": self.blocks.raised,
             "purges": self.cache.purges_total,
             "entries": held["entries"], "cache_octets": held["octets"], "cache_memory": held["memory"],
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
@@ -353,6 +405,7 @@ class Daemon:
             "tcp_refused": tcp.refused, "tcp_timed_out": tcp.timed_out,
             "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
+            "rules": self.sturm.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
 

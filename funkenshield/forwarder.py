@@ -37,7 +37,7 @@ ASKED = 1 << 63  # numbers from here on are no connections, but questions of rul
 class Decider(Protocol):
     """Rules in Python, and what they are asked."""
 
-    def decide(self, stopped: list[tuple[bytes, bytes, int, int, int]]) -> None:
+    def decide(self, stopped: list[tuple[bytes, bytes, int, int, int, int]]) -> None:
         """Decide about queries that stopped at a rule."""
 
     def review(self, stopped: list[tuple[int, int, int, bytes, bytes, bytes]]) -> None:

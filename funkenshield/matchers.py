@@ -212,12 +212,12 @@ def flags(*names: str) -> Match:
     return Match.model_validate({"flags": names})
 
 
-def edns(present: bool = True) -> Match:  # noqa: FBT001, FBT002 - a condition that is read as a word
+def edns(present: bool = True) -> Match:
     """There is an OPT record."""
     return Match(edns=present)
 
 
-def dnssec(wanted: bool = True) -> Match:  # noqa: FBT001, FBT002
+def dnssec(wanted: bool = True) -> Match:
     """DNSSEC records are asked for (the DO flag)."""
     return Match(do=wanted)
 

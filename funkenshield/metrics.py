@@ -52,6 +52,16 @@ MEANINGS = {
     "retried": Meaning("counter", "Queries sent to an upstream once more, hedged ones included."),
     "truncated": Meaning("counter", "Responses that came truncated and were asked for again over TCP."),
     "open": Meaning("gauge", "Clients that wait for an upstream."),
+    "ruled": Meaning("counter", "Queries that a compiled rule answered, or dropped."),
+    "decisions": Meaning("counter", "Times that a query or a response was left to Python by a rule."),
+    "rules_crowded": Meaning("counter", "Queries refused because too many waited for rules in Python."),
+    "denied": Meaning("counter", "Queries from addresses that may not ask."),
+    "shut_out": Meaning("counter", "Queries from prefixes that are shut out."),
+    "limited": Meaning("counter", "Queries over a limit of their source prefix."),
+    "withheld": Meaning("counter", "Responses over a limit, not sent."),
+    "slipped": Meaning("counter", "Responses over a limit, sent with TC=1."),
+    "blocks": Meaning("gauge", "Prefixes that are shut out."),
+    "blocks_raised": Meaning("counter", "Times that a prefix was shut out for its rate."),
     "entries": Meaning("gauge", "Answers in the cache."),
     "cache_octets": Meaning("gauge", "Octets of the cache's memory that were written."),
     "cache_memory": Meaning("gauge", "Octets that the cache may take."),
@@ -82,6 +92,12 @@ UPSTREAM_LABELLED = {
     "in_service": ("state", Meaning("gauge", "1, with its state: up, recovering, down, and whether that is forced.")),
     "responses": ("rcode", Meaning("counter", "Responses by RCODE.")),
     "latency_seconds": ("quantile", Meaning("gauge", "Latency of the last ten to twenty seconds.")),
+}
+RULE_MEANINGS = {
+    "matched": Meaning("counter", "Times that it matched, since the rules were read."),
+    "calls": Meaning("counter", "Times that Python did something for it."),
+    "errors": Meaning("counter", "Of these, such that failed, or took too long."),
+    "seconds": Meaning("counter", "What they took, in all."),
 }
 LATENCY = "From a miss's arrival to its answer, in seconds."
 LATENCY_BOUNDS = [2 ** (k + 1) * 1e-6 for k in range(23)]  # what the compiled part's buckets end at
@@ -114,6 +130,12 @@ def documentation() -> str:
             f"| `upstream_{name}` | `{label}` | {meaning.kind} | {meaning.text} |"
             for name, (label, meaning) in UPSTREAM_LABELLED.items()
         ),
+        "",
+        "For each rule, with the label `rule`:",
+        "",
+        "| name | kind | meaning |",
+        "|---|---|---|",
+        *(f"| `rule_{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in RULE_MEANINGS.items()),
     ]
     return "\n".join([*lines, ""])
 
@@ -130,7 +152,9 @@ class _Exporter(Collector):
             family = _family(f"funkenshield_{name}", meaning, [])
             family.add_metric([], found[name])
             yield family
-        yield from _upstream_families(found["upstreams"])
+        yield from _families("upstream", UPSTREAM_MEANINGS, found["upstreams"])
+        yield from _labelled_families(found["upstreams"])
+        yield from _families("rule", RULE_MEANINGS, found["rules"])
         yield _latencies(found["latencies"], found["latency_sum"])
 
     def describe(self) -> Iterable[Metric]:
@@ -142,12 +166,18 @@ def _family(name: str, meaning: Meaning, labels: list[str]) -> CounterMetricFami
     return kind(name, meaning.text, labels=labels)
 
 
-def _upstream_families(upstreams: dict[str, dict[str, Any]]) -> Iterator[Metric]:
-    for name, meaning in UPSTREAM_MEANINGS.items():
-        family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream"])
-        for endpoint, counters in upstreams.items():
-            family.add_metric([endpoint], counters[name])
+def _families(
+    kind: str, meanings: dict[str, Meaning], counted: dict[str, dict[str, Any]]
+) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    """Yield what is counted for each of a kind of things."""
+    for name, meaning in meanings.items():
+        family = _family(f"funkenshield_{kind}_{name}", meaning, [kind])
+        for each, counters in counted.items():
+            family.add_metric([each], counters[name])
         yield family
+
+
+def _labelled_families(upstreams: dict[str, dict[str, Any]]) -> Iterator[Metric]:
     for name, (label, meaning) in UPSTREAM_LABELLED.items():
         family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream", label])
         for endpoint, counters in upstreams.items():

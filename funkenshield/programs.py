@@ -24,10 +24,12 @@ from .names import name_to_wire
 ChainName = Literal["queries", "responses", "answers"]
 NAME, TYPE, SOURCE = range(3)  # dimensions
 NOWHERE = 0xFFFFFFFF  # the rule before the first one
+START, END = 0, 0xFFFFFFFF  # of a chain, as nodes
 LISTENERS_MAX = 64
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PER = ("source", "zone", "name", "all")
 RCODES = {"nodata": 0, "servfail": 2, "nxdomain": 3, "refused": 5}
+DEEDS = {"pass": "pass", "drop": "drop", "truncate": "truncate", "uncached": "uncached", "continue": "count"}
 NUMBERS_MAX = 65535
 TAGS_MAX = 64
 
@@ -52,7 +54,7 @@ class Rule:
     def answers(self) -> bool:
         """Tell whether it is to the cache what an upstream is: its answers are kept."""
         kind = self.action.kind
-        return self.chain == "queries" and (kind in {"answer", "zone", "zone_file"} or kind == "call" and self.cache)
+        return self.chain == "queries" and (kind in {"answer", "zone", "zone_file"} or (kind == "call" and self.cache))
 
 
 @dataclass(frozen=True)
@@ -156,21 +158,20 @@ class _Assembly:
     def _deed(self, rule: Rule, following: int) -> int:
         """Add what a rule does; a deed that goes on leads to what follows."""
         action, kind = rule.action, rule.action.kind
+        value = 0
         if kind == "forward" or rule.answers:
-            return self._add(DEEDS_OF["way"], 0, self._numbers.way(way_to(rule)), following)
-        if kind in RCODES:
-            return self._add(DEEDS_OF["error"], 0, RCODES[kind], following)
-        if kind in {"pass", "drop", "truncate", "uncached"}:
-            return self._add(DEEDS_OF[kind], yes=following)
-        if action.ttl is not None:
-            number = self._numbers.bound((action.ttl.min, action.ttl.max))
-            return self._add(DEEDS_OF["bounds"], 0, number, following)
-        if kind == "tag":
-            return self._add(DEEDS_OF["tag"], 0, self._numbers.tag(action.tag), following)
-        if kind == "continue":
-            return self._add(DEEDS_OF["count"], yes=following)
-        node = self._add(DEEDS_OF["call"], yes=following)
-        self.stops[node] = Stop(rule, None, following, following)
+            name, value = "way", self._numbers.way(way_to(rule))
+        elif kind in RCODES:
+            name, value = "error", RCODES[kind]
+        elif action.ttl is not None:
+            name, value = "bounds", self._numbers.bound((action.ttl.min, action.ttl.max))
+        elif kind == "tag":
+            name, value = "tag", self._numbers.tag(action.tag)
+        else:
+            name = DEEDS.get(kind, "call")
+        node = self._add(DEEDS_OF[name], 0, value, following)
+        if name == "call":
+            self.stops[node] = Stop(rule, None, following, following)
         return node
 
     # ---------------------------------------------------------------- conditions
@@ -204,7 +205,7 @@ class _Assembly:
                 yes = self._add(TESTS[op], 0, 0, yes if wanted else no, no if wanted else yes)
         return yes
 
-    def _leaves(self, match: Match) -> Iterator[list[Leaf]]:
+    def _leaves(self, match: Match) -> Iterator[list[Leaf]]:  # noqa: PLR0912 - one branch for each thing to be asked
         """Yield the tests of a table; of each list, one must be true."""
         if match.opcode:
             yield [("opcodes", 0, sum(1 << code for code in set(match.opcode)))]
@@ -287,7 +288,11 @@ class _Assembly:
             bits |= branch or 0
         return bits
 
-    def tables(self, rules: int) -> tuple[Any, ...]:
+    def tables(
+        self, rules: int
+    ) -> tuple[
+        list[tuple[bytes, int, int]], dict[int, int], list[tuple[bytes, int, int]], list[list[int]], list[list[int]]
+    ]:
         """Return names, types and sources with their classes; for each class its rules, and its sets."""
         classes: list[dict[int, int]] = [{0: 0}, {0: 0}, {0: 0}]  # numbers of classes, by the sets that each is in
 

@@ -1,0 +1,159 @@
+"""FunkenSturm: rules are read, compiled, put in force, replaced, and end.
+
+It knows the order of things, and which files rules were read from. How a rule is written, compiled and run is told in
+`rules`, `programs` and `decider`.
+"""
+
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._deciding import Deciding
+from ._guard import Guard
+from .config import Config
+from .decider import Decider, Force
+from .errors import ConfigError
+from .programs import ChainName, Compiled, Numbers, compile_chain, way_to
+from .rules import Hook, RuleSet, load
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rules that are ready to be put in force."""
+
+    rules: RuleSet
+    chains: tuple[Compiled | None, Compiled | None, Compiled | None]  # queries, responses, answers
+    generation: int
+
+
+def _prepare(config: Config, numbers: Numbers, guard: Guard) -> Prepared:
+    rules = load(config)
+    generation = numbers.next_generation()
+
+    def compiled(chain: ChainName) -> Compiled | None:
+        of = rules.of(chain)
+        return compile_chain(of, numbers, generation, guard, config.listen) if of else None
+
+    return Prepared(rules, (compiled("queries"), compiled("responses"), compiled("answers")), generation)
+
+
+def check(config: Config) -> None:
+    """Read and compile the rules of a configuration, for nobody; ConfigError where that cannot be done."""
+    _prepare(config, Numbers(), Guard(1 << 16))
+
+
+class FunkenSturm:
+    """All rules, those in force and those that are to be."""
+
+    def __init__(self, inflight: Deciding, dispatch: Callable[[], None]) -> None:
+        self.numbers = Numbers()
+        self.decider = Decider(inflight, self.numbers, dispatch)
+        self._inflight = inflight
+        self._force = Prepared(RuleSet(), (None, None, None), 0)
+        self._seen: dict[Path, float] = {}
+
+    def prepare(self, config: Config) -> Prepared:
+        """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
+        return _prepare(config, self.numbers, self._inflight.reception.guard)
+
+    def put_in_force(self, prepared: Prepared, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
+        """Let these rules be followed from now on; return the groups of upstreams by the ways to them.
+
+        `groups` are their numbers by name. What the rules before need is left for queries that are with them.
+        """
+        ways = {}
+        for name, group in groups.items():
+            number = self.numbers.way(f"group {name}")
+            ways[number] = group
+            self._inflight.set_way(number, group=group)
+        answering = {self.numbers.way(way_to(rule)): rule for rule in prepared.rules.rules if rule.answers}
+        for number in answering:
+            self._inflight.set_way(number, function=True)
+        for (shortest, longest), number in self.numbers.bounds.items():
+            self._inflight.set_bounds(number, shortest, longest)
+        stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
+        listeners = [str(endpoint) for endpoint in config.listen]
+        self.decider.configure(Force(prepared.generation, stops, answering, listeners, config.forward.deadline))
+        queries, responses, answers = (compiled.chain if compiled else None for compiled in prepared.chains)
+        self._force = prepared
+        self._seen = _times(prepared.rules.files)
+        self.keep_house()
+        self._inflight.reception.set_chains(queries, responses, answers)
+        return ways
+
+    def keep_house(self) -> None:
+        """Tell the rules what the local time is: that changes twice a year, in many places."""
+        offset = time.localtime().tm_gmtoff
+        for compiled in self._force.chains:
+            if compiled is not None:
+                compiled.chain.set_offset(offset)
+
+    def has_changed(self) -> bool:
+        """Tell whether a file that rules were read from is another since."""
+        now = _times(self._force.rules.files)
+        changed = now != self._seen
+        self._seen = now
+        return changed
+
+    async def set_up(self, prepared: Prepared) -> None:
+        """Call what is to be called before rules are in force; ConfigError where that fails."""
+        for hook in prepared.rules.setups:
+            try:
+                await _call(hook)
+            except Exception as error:
+                raise ConfigError(f"rules: setup {hook.__name__}: {type(error).__name__}: {error}") from None
+
+    async def set_up_first(self) -> None:
+        """Call what is to be called before the rules that there are from the start."""
+        await self.set_up(self._force)
+
+    async def tear_down(self, rules: RuleSet) -> None:
+        """Call what is to be called when rules are in force no more."""
+        for hook in rules.teardowns:
+            try:
+                await _call(hook)
+            except Exception as error:
+                log.error("rules: teardown %s: %s: %s", hook.__name__, type(error).__name__, error)
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules in force."""
+        return self._force.rules
+
+    async def close(self) -> None:
+        """End what rules still do, and tear down."""
+        await self.decider.close()
+        await self.tear_down(self.rules)
+
+    def counters(self) -> dict[str, dict[str, float]]:
+        """Return what each rule did: how often it matched, and what Python was called for."""
+        called = self.decider.counters()
+        counted: dict[str, dict[str, float]] = {}
+        for compiled in self._force.chains:
+            if compiled is not None:
+                for rule, matched in zip(compiled.rules, compiled.chain.matched(), strict=True):
+                    nothing = {"calls": 0, "errors": 0, "seconds": 0.0}
+                    counted[rule.name] = {"matched": matched, **called.get(rule.name, nothing)}
+        return counted
+
+
+async def _call(hook: Hook) -> None:
+    result = hook()
+    if inspect.isawaitable(result):
+        await result
+
+
+def _times(files: Iterable[Path]) -> dict[Path, float]:
+    """Return when files changed last; 0 for those that are not there."""
+    times = {}
+    for path in files:
+        try:
+            times[path] = path.stat().st_mtime
+        except OSError:
+            times[path] = 0.0
+    return times
