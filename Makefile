@@ -35,6 +35,7 @@ format: $(VENV)/dev  ## put the code in shape
 docs: $(VENV)/built  ## the pages that are made from the code
 	$(BIN)/funkenshield about config > docs/configuration.md
 	$(BIN)/funkenshield about metrics > docs/metrics.md
+	$(BIN)/funkenshield about rules docs/guide/rules.md > docs/guide/rules.new && mv docs/guide/rules.new docs/guide/rules.md
 
 wheel: $(VENV)/dev  ## wheel and source distribution, and a look whether they run without a compiler
 	rm -rf dist

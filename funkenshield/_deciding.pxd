@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ._course cimport Course
 from ._outbox cimport Client
 from ._outcome cimport Outcome, Tally
+from ._rules cimport Program
 from ._waiting cimport Response, Waiting
 from ._wire cimport Query
 
@@ -22,6 +23,7 @@ cdef class Deciding(Waiting):
     cdef int let_function_answer(self, int32_t i, uint64_t now) except -1
     cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
                     bint over_stream, uint64_t now) noexcept nogil
+    cdef const Program* _program(self) noexcept nogil
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
     cdef int _review(self, int32_t i, int32_t upstream, const Query* query, Response* response, Course* course,
                      uint64_t now) except -1

@@ -19,7 +19,7 @@ from ._course cimport END, QUERIES, RESPONSES, START, Course, Sender
 from ._open cimport DECIDING, SENT, Open
 from ._outbox cimport NOBODY, STREAM, UDP_MAX, Client
 from ._outcome cimport (
-    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, answer, answer_on, follow, meet_from
+    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, Programs, answer, answer_on, follow, meet_from
 )
 from ._rules cimport Program, Seen, generation_of
 from ._subnets cimport TOLD_MAX
@@ -211,10 +211,14 @@ cdef class Deciding(Waiting):
         self._build(i, query, response, now)
         return response.built != FOREIGN
 
+    cdef const Program* _program(self) noexcept nogil:
+        """Return the rules of responses, or NULL."""
+        return <const Program*> (<const Programs*> look(&self.reception.house.programs)).of[RESPONSES]
+
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1:
         """Let the rules see a response to an open query, and then let it end the query."""
         cdef Course course = self.pool[i].client.course
-        if not look(&self.reception.house.programs[RESPONSES]):
+        if self._program() == NULL:
             return self._resolve(i, upstream, query, response, now)
         if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
             return 0
@@ -237,7 +241,7 @@ cdef class Deciding(Waiting):
         none.length = 0
         seen.flags = self.cache.scratch.flags
         seen.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | seen.flags & RCODE
-        outcome = follow(&self.reception.house, query, &sender, course, &seen, &none, error, &self.tally, &length)
+        outcome = follow(&self.reception.house, self._program(), query, &sender, course, &seen, &none, error, &self.tally, &length)
         if outcome == DECIDE:
             return self._set_review(i, query, response, course, now)
         if outcome == DROP:
@@ -295,7 +299,7 @@ cdef class Deciding(Waiting):
             Query query
             Response received
             Course course
-            const Program* program = <const Program*> look(&self.reception.house.programs[RESPONSES])
+            const Program* program = self._program()
             int32_t i = self.queries.held(handle)
             uint64_t now = self.cache.clock.now()
         if i < 0 or self.pool[i].stage != DECIDING or self.pool[i].by_function:

@@ -8,7 +8,7 @@ from ._cookies cimport Cookies
 from ._course cimport CHAINS, Course, Sender
 from ._guard cimport Guard, Watch
 from ._proxied cimport Proxies
-from ._rules cimport Chain, Seen
+from ._rules cimport Chain, Program, Seen
 from ._wire cimport Extra, Query, Verdict
 
 cdef enum Outcome:
@@ -22,13 +22,16 @@ cdef enum Outcome:
 cdef enum:
     RULES = 16                     # as many changes may come within one batch
 
+cdef struct Programs:              # of all chains, replaced together
+    uint64_t[CHAINS] of            # their addresses; 0: there are no rules
+
 cdef struct House:                 # what holds for every query
     const Index* index
     uint64_t cookies               # the address of the rules in force
     uint64_t proxies               # the address of the table in force
     uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
     const uint64_t* orders         # the address of the guard's orders in force; they are none where that is 0
-    uint64_t[CHAINS] programs      # the addresses of the chains of rules in force; 0: there is none
+    uint64_t programs              # the address of the rules in force
     uint8_t minimal_any            # ANY is answered here (RFC 8482)
 
 cdef struct Tally:                 # counters with one writer
@@ -60,8 +63,9 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
                     size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
 cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
                        size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
-cdef Outcome follow(const House* house, const Query* query, const Sender* sender, Course* course, const Seen* seen,
-                    const Extra* extra, uint8_t* out, Tally* tally, size_t* length) noexcept nogil
+cdef Outcome follow(const House* house, const Program* program, const Query* query, const Sender* sender,
+                    Course* course, const Seen* seen, const Extra* extra, uint8_t* out, Tally* tally,
+                    size_t* length) noexcept nogil
 cdef void own_cookie(const House* house, Extra* extra, const uint8_t* client_cookie,
                      const Sender* sender) noexcept nogil
 cdef dict tally_as_dict(const Tally* tally)
@@ -73,6 +77,7 @@ cdef class Reception:
         readonly Cache cache
         readonly Guard guard
         House house
+        Programs[RULES] programs
         list chains                # of rules, in force or until lately: workers may still be at them
         Cookies[RULES] cookies     # one in force; the others were, or will be
         Proxies[RULES] proxies

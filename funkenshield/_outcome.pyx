@@ -111,11 +111,13 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
         const Answer* stored
         const Policy* policy
         Freshness freshness
+        const Programs* programs = <const Programs*> look(&house.programs)
         Outcome outcome
         Seen seen
-    if look(&house.programs[QUERIES]) and course.chain == QUERIES and course.at != END:
+    if programs.of[QUERIES] and course.chain == QUERIES and course.at != END:
         seen.flags, seen.rcode = query.flags, 0
-        outcome = follow(house, query, sender, course, &seen, extra, out, tally, length)
+        outcome = follow(house, <const Program*> programs.of[QUERIES], query, sender, course, &seen, extra, out, tally,
+                         length)
         if outcome != MISS:
             return outcome
     if verdict == SPECIAL or course.uncached:
@@ -138,11 +140,12 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
     if freshness >= RESERVE:
         bump(&tally.misses, 1)
         return MISS
-    if look(&house.programs[ANSWERS]):
+    if programs.of[ANSWERS]:
         if course.chain != ANSWERS:
             course.chain, course.at = ANSWERS, START
         seen.flags, seen.rcode = stored.flags, <uint16_t> stored.rcode_high << 4 | stored.flags & RCODE
-        outcome = follow(house, query, sender, course, &seen, extra, out, tally, length)
+        outcome = follow(house, <const Program*> programs.of[ANSWERS], query, sender, course, &seen, extra, out, tally,
+                         length)
         if outcome != MISS:
             return outcome
     mark_used(stored)
@@ -159,17 +162,14 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
     return REPLY
 
 
-cdef Outcome follow(const House* house, const Query* query, const Sender* sender, Course* course, const Seen* seen,
-                    const Extra* extra, uint8_t* out, Tally* tally, size_t* length) noexcept nogil:
+cdef Outcome follow(const House* house, const Program* program, const Query* query, const Sender* sender,
+                    Course* course, const Seen* seen, const Extra* extra, uint8_t* out, Tally* tally,
+                    size_t* length) noexcept nogil:
     """Follow the rules of a chain from where the query has come to; MISS: they leave it to others."""
     cdef:
-        const Program* program = <const Program*> look(&house.programs[course.chain])
         uint16_t payload = house.index.policies.manner.payload
         const Node* node
         Deed deed
-    if program == NULL:
-        course.at = END
-        return MISS
     if course.generation != generation_of(program):
         course.generation, course.at, course.tags = generation_of(program), START, 0
     node = next_deed(program, query, sender, course, seen)
@@ -266,6 +266,7 @@ cdef class Reception:
         self.guard = Guard(guarded)
         self.chains = []
         self.house.orders = &self.guard.orders
+        self.house.programs = <uint64_t> &self.programs[0]
         self.house.index = &cache.index
         self.house.cookies = <uint64_t> &self.cookies[0]
         self.house.proxies = <uint64_t> &self.proxies[0]
@@ -308,11 +309,15 @@ cdef class Reception:
         cdef:
             uint32_t k
             Chain chain
+            Programs* other = <Programs*> self.house.programs + 1
             list made = [queries, responses, answers]
+        if other == &self.programs[RULES]:
+            other = &self.programs[0]
         self.chains = [*self.chains[-CHAINS * RULES:], *made]
         for k in range(CHAINS):
             chain = made[k]
-            publish(&self.house.programs[k], 0 if chain is None else <uint64_t> &chain.program)
+            other.of[k] = 0 if chain is None else <uint64_t> &chain.program
+        publish(&self.house.programs, <uint64_t> other)
 
     def is_proxy(self, bytes address not None) -> bool:
         """Tell whether an address of 4 or 16 octets is that of a front proxy."""

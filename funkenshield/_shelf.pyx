@@ -16,7 +16,7 @@ from ._answer cimport (
 from ._atomic cimport peek32
 from ._cache cimport FILLING, FULL, STORED, Cache, Segment, answer_at, stands
 from ._clock cimport TICKS_PER_SECOND, ticks
-from ._wire cimport KEY_MAX, KEY_PREFIX, WITH_SUBNET, get16, is_name, name_size
+from ._wire cimport KEY_MAX, KEY_PREFIX, WITH_SUBNET, get16, is_name, key_course, name_size
 
 
 @cython.final
@@ -31,7 +31,7 @@ cdef class Shelf:
     @property
     def layout(self) -> bytes:
         """Return what tells the form of `export` from any other."""
-        return f"answers 1, {sizeof(Answer)} octets, {sys.byteorder} endian".encode()
+        return f"answers 2, {sizeof(Answer)} octets, {sys.byteorder} endian".encode()
 
     @property
     def segments_total(self) -> int:
@@ -68,7 +68,7 @@ cdef class Shelf:
             at += size
             slot = cache._slot_of(answer)
             if (slot == NULL or answer_at(&cache.index, slot[0]) != answer or not stands(&cache.index, answer)
-                    or cache._dies(answer) <= now or answer.kind == FAILURE):
+                    or cache._dies(answer) <= now or answer.kind == FAILURE or key_course(answer_key(answer))):
                 continue
             memcpy(&copy, answer, sizeof(Answer) - sizeof(Marks))
             copy.born = now - answer.born
@@ -127,7 +127,7 @@ cdef bint _is_sound(const Answer* answer) noexcept nogil:
         size_t length, room
     if answer.kind >= FAILURE or answer.form != SECTIONS or answer.answers > answer.ttls:
         return False
-    if not KEY_PREFIX < answer.key_length <= KEY_MAX or not is_name(name, answer.key_length - KEY_PREFIX, 0):
+    if not KEY_PREFIX < answer.key_length <= KEY_MAX or key_course(answer_key(answer)) or not is_name(name, answer.key_length - KEY_PREFIX, 0):
         return False
     length = name_size(name)
     room = answer.key_length - KEY_PREFIX - length

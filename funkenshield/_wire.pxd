@@ -147,6 +147,11 @@ cdef inline uint16_t message_flags(const uint8_t* wire) noexcept nogil:
     return get16(wire + 2)
 
 
+cdef inline uint32_t key_course(const uint8_t* key) noexcept nogil:
+    """Return what rules chose for a query, as its key has it; 0: nothing."""
+    return get32(key + 8)
+
+
 cdef inline size_t name_size(const uint8_t* name) noexcept nogil:
     """Return the octets of a name without pointers. Caller must ensure that it is whole."""
     cdef size_t at = 0

@@ -116,11 +116,12 @@ class Action(Section):
 
 FITTING = {
     "responses": {
-        "pass", "forward", "nxdomain", "nodata", "refused", "servfail", "drop", "uncached", "ttl", "tag", "log", "continue",
-        "call",
+        "pass", "forward", "nxdomain", "nodata", "refused", "servfail", "drop", "uncached", "ttl", "tag", "log",
+        "continue", "call",
     },
     "answers": {
-        "pass", "nxdomain", "nodata", "refused", "servfail", "drop", "truncate", "tag", "log", "delay", "continue", "call",
+        "pass", "nxdomain", "nodata", "refused", "servfail", "drop", "truncate", "tag", "log", "delay", "continue",
+        "call",
     },
 }  # fmt: skip
 

@@ -158,6 +158,15 @@ def about_config() -> None:
     click.echo(reference(), nl=False)
 
 
+@about.command("rules")
+@click.argument("page", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def about_rules(page: Path) -> None:
+    """Print a page with its tables of conditions and actions made anew, in Markdown."""
+    from .reference import with_tables
+
+    click.echo(with_tables(page.read_text()), nl=False)
+
+
 @about.command("metrics")
 def about_metrics() -> None:
     """Print the reference of all metrics, in Markdown."""

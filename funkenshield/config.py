@@ -387,8 +387,8 @@ class RuleSection(Section):
         "queries",
         description="Asked of queries, of upstreams' responses, or of answers from the cache.",
     )
-    match: Match = Field(Match(), description="Which queries (below); all, unless said.")
-    action: Action = Field(description="What is done with them (below).")
+    match: Match = Field(Match(), description="Which queries: a table of conditions.")
+    action: Action = Field(description="What is done with them.")
     on_error: Literal["servfail", "refused", "drop", "pass"] = Field(
         "servfail", description="What a query gets where a Python function fails."
     )
@@ -447,7 +447,7 @@ class Config(Section):
     guard: GuardSection = GuardSection()
     rules: tuple[RuleSection, ...] = Field((), max_length=4096, strict=False)
     rules_file: str = Field(
-        "", description="File of rules in Python, which come behind those of `[[rules]]`; where there are none of these,"
+        "", description="File of rules in Python, which come behind those of `[[rules]]`; without any of those,"
                         ' `rules = "FILE.py"` says the same.',
     )  # fmt: skip
 

@@ -1,12 +1,16 @@
-"""The page of all options, made from what `config` says of them."""
+"""The page of all options, and the tables of conditions and actions, made from what the code says of them."""
 
 import inspect
+import re
 from collections.abc import Iterator
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from .actions import DECIDES, FITTING, Action, BoundsSection, OptionSection, RenameSection
 from .config import Config, section_at
+from .matchers import Match, RateSection
 
 
 def reference() -> str:
@@ -23,20 +27,88 @@ def reference() -> str:
     lines += ["", "## At the top of the file", "", *_table(top)]
     for name, field in Config.model_fields.items():
         if section_at([name]):
-            lines += _section([name], f"[[{name}]]" if get_origin(field.annotation) is tuple else f"[{name}]")
+            lines += _section([name], field)
     return "\n".join([*lines, ""])
 
 
-def _section(keys: list[str], heading: str) -> Iterator[str]:
-    """Yield what a table of the file takes, and then those below it that have no like at the top."""
+def _section(keys: list[str], field: FieldInfo) -> Iterator[str]:
+    """Yield what a table of the file takes, and then those below it that have no like at the top.
+
+    Conditions and actions are told in a guide of their own.
+    """
     section = section_at(keys)
     assert section is not None
-    below = [name for name in section.model_fields if section_at([*keys, name])]
+    heading = f"[{'.'.join(keys)}]" if get_origin(field.annotation) is not tuple else f"[[{'.'.join(keys)}]]"
+    below = [name for name in section.model_fields if section_at([*keys, name]) not in {None, Match, Action}]
     fields = {name: field for name, field in section.model_fields.items() if name not in below}
     yield from ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(fields)]
     for name in below:
-        if name not in Config.model_fields:
-            yield from _section([*keys, name], f"[{'.'.join([*keys, name])}]")
+        if name not in Config.model_fields or keys == ["guard"]:
+            yield from _section([*keys, name], section.model_fields[name])
+
+
+def rule_tables() -> dict[str, str]:
+    """Return the tables of conditions and actions, in Markdown, by name."""
+    rate, ttl, option, rename = (
+        "\n".join(_table(section.model_fields))
+        for section in (RateSection, BoundsSection, OptionSection, RenameSection)
+    )
+    return {
+        "conditions": "\n".join(_meanings(Match)),
+        "actions": "\n".join(_actions()),
+        "rate": rate,
+        "ttl": ttl,
+        "add_option": option,
+        "rename": rename,
+    }
+
+
+def with_tables(page: str) -> str:
+    """Return a page with the tables between `<!-- NAME -->` and `<!-- end -->` made anew."""
+    tables = rule_tables()
+    return re.sub(
+        r"(<!-- (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}{tables[found[2]]}\n{found[3]}" if found[2] in tables else found[0],
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def _meanings(section: type[BaseModel]) -> Iterator[str]:
+    yield "| key | takes | it is true if |"
+    yield "|---|---|---|"
+    for name, field in section.model_fields.items():
+        yield f"| `{field.alias or name}` | {_takes(field)} | {field.description} |"
+
+
+def _actions() -> Iterator[str]:
+    yield "| key | takes | what is done | and then | chains |"
+    yield "|---|---|---|---|---|"
+    for name, field in Action.model_fields.items():
+        kind = field.alias or name
+        after = "that is all" if kind in DECIDES else "the next rule"
+        chains = ", ".join(["queries", *(chain for chain, fitting in FITTING.items() if kind in fitting)])
+        yield f"| `{kind}` | {_takes(field)} | {field.description} | {after} | {chains} |"
+
+
+def _takes(field: FieldInfo) -> str:
+    """Return what a key takes, in a word or two."""
+    kind = field.annotation
+    several = get_origin(kind) is tuple
+    kind = get_args(kind)[0] if several else kind
+    kind = next((each for each in get_args(kind) if each is not type(None)), kind) if _is_union(kind) else kind
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(kind) is Literal:
+        word = ", ".join(f'`"{choice}"`' for choice in get_args(kind))
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        word = "table"
+    else:
+        word = {str: "text", bool: "`true`", int: "name or number", float: "number"}.get(kind, "text")  # type: ignore[arg-type]
+    return f"{word}, or a list" if several else word
+
+
+def _is_union(kind: object) -> bool:
+    return type(None) in get_args(kind)
 
 
 def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
@@ -49,6 +121,8 @@ def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
 
 
 def _show(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return "none"
     if isinstance(value, tuple):
         return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
     if isinstance(value, bool) or value is None:

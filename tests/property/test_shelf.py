@@ -295,7 +295,7 @@ def test_no_garbage_does_harm():
 
 def test_what_is_asked_for_wrongly_is_told():
     shelf = Shelf(Cache(MEMORY, Clock()))
-    assert re.fullmatch(rb"answers 1, \d+ octets, (little|big) endian", shelf.layout)
+    assert re.fullmatch(rb"answers 2, \d+ octets, (little|big) endian", shelf.layout)
     for segment in (-1, shelf.segments_total):
         with pytest.raises(IndexError, match=f"segment {segment} of"):
             shelf.export(segment)

@@ -106,6 +106,13 @@ def test_pages_made_from_the_code_are_up_to_date(page, made):
     assert (ROOT / "docs" / f"{page}.md").read_text() == made(), "say make docs"
 
 
+def test_tables_of_conditions_and_actions_are_up_to_date():
+    page = (ROOT / "docs" / "guide" / "rules.md").read_text()
+    assert page == reference.with_tables(page), "say make docs"
+    for name in reference.rule_tables():
+        assert f"<!-- {name} -->" in page
+
+
 def test_every_counter_has_a_meaning():
     source = (PACKAGE / "daemon.py").read_text()
     snapshot = source[source.index("def snapshot") : source.index("def _list")]
@@ -118,7 +125,7 @@ def test_every_option_is_described():
     for name, field in config.Config.model_fields.items():
         section = config.section_at([name])
         for inner, described in (section.model_fields if section else {name: field}).items():
-            assert described.description, f"{name}.{inner}"
+            assert described.description or config.section_at([name, inner]), f"{name}.{inner}"
 
 
 def test_every_dependency_is_named_with_its_reason():
@@ -128,7 +135,7 @@ def test_every_dependency_is_named_with_its_reason():
         assert f"`{re.split('[<>=]', requirement)[0]}`" in page
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/forwarding.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/forwarding.md", "docs/guide/rules.md"])
 def test_the_examples_of_configuration_are_right(page, tmp_path):
     examples = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert examples
