@@ -111,7 +111,7 @@ cdef size_t judge_response(const Orders* orders, const Sender* sender, uint8_t* 
     if length < HEADER:
         return length
     rcode = message_flags(wire) & RCODE
-    if orders.watch_count:
+    if orders.watch_count and not prefix_value(&orders.shut_out, sender.address, sender.octets):
         if rcode == NXDOMAIN or rcode == SERVFAIL:
             _count(orders, NXDOMAINS if rcode == NXDOMAIN else SERVFAILS, 1, sender)
         _count(orders, OCTETS, length, sender)

@@ -21,7 +21,7 @@ class Assignment(NamedTuple):
 
 
 def groups(config: Config) -> dict[str, Group]:
-    """Return the groups of upstreams: the default one, those that upstreams are in, and those of zones with their own."""
+    """Return the groups of upstreams: the default one, those that have a name, and those of zones with their own."""
     joined = [name for upstream in config.upstreams for name in upstream.groups]
     named = dict.fromkeys([DEFAULT_GROUP, *joined, *(group.name for group in config.groups), *_chosen(config)])
     made = {name: Group(config.policy_of(name), config.members(name)) for name in named}
