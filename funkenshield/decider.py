@@ -377,7 +377,9 @@ class Decider:
         """Count and report an error, and give the query what its rule says; `last`: that has failed too."""
         name = errand.rule.name
         self._errors[name] += 1
-        frame = next(reversed(traceback.extract_tb(error.__traceback__)), None)
+        frames = traceback.extract_tb(error.__traceback__)
+        own = getattr(getattr(errand.rule.function, "__code__", None), "co_filename", "")
+        frame = next((each for each in reversed(frames) if each.filename == own), frames[-1] if frames else None)
         where = f" at {frame.filename}:{frame.lineno}" if frame and not isinstance(error, TimeoutError) else ""
         told = "it took too long" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         log.error("rule %s: %s%s", name, told, where)

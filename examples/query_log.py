@@ -1,0 +1,51 @@
+"""Write down what each client asks for: a line for each query, in a file for each address.
+
+Lines are gathered and written once a second, so that no query waits for the disk.
+"""
+
+import asyncio
+import os
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from funkenshield.rules import shield
+
+FOLDER = Path(os.environ.get("QUERY_LOG", "/tmp/queries"))
+
+lines = defaultdict(list)
+tasks = []
+
+
+@shield.rule()
+async def note(query):
+    """Note a query, and let it go on."""
+    lines[query.source].append(f"{datetime.now(UTC):%FT%TZ} {query.qname} {query.qtype}\n")
+
+
+def write():
+    """Write what has been gathered."""
+    for source in list(lines):
+        with (FOLDER / f"{source}.log").open("a") as file:
+            file.writelines(lines.pop(source))
+
+
+async def write_each_second():
+    """Write once a second, for ever."""
+    while True:
+        await asyncio.sleep(1)
+        write()
+
+
+@shield.setup
+async def begin():
+    """Make the folder, and begin to write."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    tasks.append(asyncio.create_task(write_each_second()))
+
+
+@shield.teardown
+def end():
+    """Write the rest."""
+    tasks.pop().cancel()
+    write()
