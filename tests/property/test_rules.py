@@ -1,0 +1,159 @@
+"""Compiled rules against the plain reading of them: random chains, random queries, the same deeds in the same order."""
+
+import random
+from ipaddress import ip_address, ip_network
+
+import dns.flags
+import dns.message
+import dns.name
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from funkenshield._guard import Guard
+from funkenshield._rules import DEEDS_OF
+from funkenshield.actions import Action
+from funkenshield.matchers import FLAGS, Match
+from funkenshield.programs import Numbers, Rule, compile_chain
+
+GUARD = Guard(1 << 16)
+FIRST = min(DEEDS_OF.values())
+NAMES = {number - FIRST: name for name, number in DEEDS_OF.items()}
+GOES_ON = {"tag", "count", "uncached", "bounds"}
+
+labels = st.sampled_from(["a", "b", "c"])
+texts = st.lists(labels, max_size=4).map(lambda parts: ".".join(parts) + ".")
+types = st.sampled_from(["A", "AAAA", "MX", "ANY"])
+prefixes = st.sampled_from(
+    ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "::/0", "2001:db8::/32", "2001:db8:1::/48"]
+)
+addresses = st.sampled_from(
+    ["10.1.2.3", "10.1.2.4", "10.1.9.1", "10.9.9.9", "192.0.2.1", "2001:db8:1::1", "2001:db8::1"]
+)
+
+
+def several(one):
+    return st.lists(one, min_size=1, max_size=3, unique=True)
+
+
+def table(below):
+    """Draw a table of conditions, in which there may be others."""
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "suffix": several(texts),
+            "name": several(texts),
+            "qtype": several(types),
+            "source": several(prefixes),
+            "flags": several(st.sampled_from(["RD", "CD"])),
+            "do": st.booleans(),
+            "transport": st.sampled_from(["udp", "tcp"]),
+            "tag": several(st.sampled_from(["x", "y"])),
+            "opcode": several(st.sampled_from(["QUERY", "NOTIFY"])),
+            **below,
+        },
+    )
+
+
+matches = st.recursive(
+    table({}),
+    lambda inner: table(
+        {"all": st.lists(inner, min_size=1, max_size=2), "any": st.lists(inner, min_size=1, max_size=3), "not": inner}
+    ),
+    max_leaves=4,
+)
+actions = st.sampled_from(
+    ["drop", "refused", "pass", "continue", "uncached", {"tag": "x"}, {"tag": "y"}, {"ttl": {"max": 5}}]
+)
+queries = st.fixed_dictionaries(
+    {
+        "name": texts,
+        "rdtype": types,
+        "flags": st.sampled_from(["RD", "CD", "RD CD", ""]),
+        "do": st.booleans(),
+        "source": addresses,
+        "datagram": st.booleans(),
+    }
+)
+
+
+def holds(match, query, tags):
+    """Tell whether a table is true of a query, by reading it."""
+    name, source = dns.name.from_text(query["name"]), ip_address(query["source"])
+    wanted = dns.rdatatype.from_text(query["rdtype"])
+    asked = [
+        not match.suffix or any(name.is_subdomain(dns.name.from_text(each)) for each in match.suffix),
+        not match.name or any(name == dns.name.from_text(each) for each in match.name),
+        not match.qtype or wanted in match.qtype,
+        not match.source or any(source in ip_network(each) for each in match.source),
+        all(dns.flags.from_text(query["flags"]) & FLAGS[flag] for flag in match.flags),
+        match.do is None or match.do == query["do"],
+        match.transport is None or match.transport == ("udp" if query["datagram"] else "tcp"),
+        not match.tag or any(each in tags for each in match.tag),
+        not match.opcode or 0 in match.opcode,
+        all(holds(each, query, tags) for each in match.all),
+        not match.any or any(holds(each, query, tags) for each in match.any),
+        match.not_ is None or not holds(match.not_, query, tags),
+    ]
+    return all(asked)
+
+
+def plainly(rules, query):
+    """Return the numbers of the rules that a query meets, in order, up to the one that decides."""
+    met, tags = [], set()
+    for number, rule in enumerate(rules):
+        if holds(rule.match, query, tags):
+            met.append(number)
+            if rule.action.tag:
+                tags.add(rule.action.tag)
+            if rule.action.decides:
+                break
+    return met
+
+
+def wire_of(query):
+    message = dns.message.make_query(query["name"], query["rdtype"], want_dnssec=query["do"])
+    message.flags = dns.flags.from_text(query["flags"])
+    return message.to_wire()
+
+
+def compiled(rules):
+    numbers = Numbers()
+    return compile_chain(rules, numbers, numbers.next_generation(), GUARD, ())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(matches, actions), max_size=12), st.lists(queries, min_size=1, max_size=12))
+def test_a_program_does_what_the_rules_say(chain, asked):
+    rules = [
+        Rule(f"rule {number}", "queries", Match.model_validate(match), Action.model_validate(action))
+        for number, (match, action) in enumerate(chain)
+    ]
+    program = compiled(rules).chain
+    matched = [0] * len(rules)
+    for query in asked:
+        deeds = program.deeds(wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"])
+        met = plainly(rules, query)
+        assert [rule for _, _, _, rule in deeds] == met
+        assert [NAMES[deed] in GOES_ON for deed, _, _, _ in deeds] == [
+            not rules[number].action.decides for number in met
+        ]
+        for number in met:
+            matched[number] += 1
+    assert program.matched() == matched
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), queries)
+def test_many_rules_are_asked_in_order(seed, query):
+    dice = random.Random(seed)
+    names = [".".join(dice.choices("abc", k=dice.randint(0, 4))) + "." for _ in range(300)]
+    rules = [
+        Rule(
+            f"rule {number}", "queries",
+            Match.model_validate({"suffix": name, "qtype": dice.choice(["A", "MX", ["A", "AAAA", "MX", "ANY"]])}),
+            Action.model_validate("continue" if dice.random() < 0.95 else "drop"),
+        )
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+    deeds = compiled(rules).chain.deeds(wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"])
+    assert [rule for _, _, _, rule in deeds] == plainly(rules, query)
