@@ -68,6 +68,7 @@ cdef struct Seen:                  # of the message that a chain is asked about
 
 cdef struct Classes:               # of queries that no rule tells apart in one dimension
     uint64_t* rules                # that can match, one bit each, for each class
+    uint64_t* words                # of these that are not empty, one bit each, for each class
     uint64_t* sets                 # that it is in, one bit each, for each class
     uint32_t set_words
     uint8_t used                   # whether any rule asks
@@ -77,7 +78,7 @@ cdef struct Program:               # all that a chain is; but for counters, it n
     uint32_t* starts               # of rules
     uint64_t* matched              # by rule
     uint32_t rules
-    uint32_t words                 # of one bit for each rule
+    uint32_t words                 # of one bit for each rule; at most 64
     uint16_t generation
     Classes[DIMENSIONS] classes
     Suffixes names                 # classes for each name, and for those below it

@@ -85,19 +85,28 @@ cdef const Node* next_deed(const Program* program, const Query* query, const Sen
 
 
 cdef uint32_t _next_rule(const Program* program, Subject* subject, uint32_t first) noexcept nogil:
-    """Return the first rule from this one on that can match, as far as its classes tell; or some number too large."""
+    """Return the first rule from this one on that can match, as far as its classes tell; or some number too large.
+
+    Words that are empty in one dimension are left out at once.
+    """
     cdef:
-        uint32_t word = first // 64
-        uint64_t bits = ~<uint64_t> 0 << first % 64
-        uint32_t d
-    while word < program.words:
+        uint64_t words = ~<uint64_t> 0 << first // 64 if first // 64 < 64 else 0
+        uint64_t bits
+        uint32_t d, word
+    for d in range(DIMENSIONS):
+        if words and program.classes[d].used:
+            words &= program.classes[d].words[_class_of(program, subject, d)]
+    while words:
+        word = lowest(words)
+        if word >= program.words:
+            break
+        bits = ~<uint64_t> 0 << first % 64 if word == first // 64 else ~<uint64_t> 0
         for d in range(DIMENSIONS):
             if program.classes[d].used:
-                bits &= program.classes[d].rules[_class_of(program, subject, d) * program.words + word]
+                bits &= program.classes[d].rules[subject.of[d] * program.words + word]
         if bits:
             return word * 64 + lowest(bits)
-        word += 1
-        bits = ~<uint64_t> 0
+        words &= words - 1
     return program.rules
 
 
@@ -292,6 +301,8 @@ cdef class Chain:
         program.generation = generation
         program.rules = <uint32_t> len(starts)
         program.words = (program.rules + 63) // 64
+        if program.words > 64:
+            raise ValueError(f"a chain has at most 4096 rules, not {program.rules}")
         program.names.mask = 7
         while program.names.mask * 5 < len(names) * 8:
             program.names.mask = program.names.mask * 2 + 1
@@ -327,12 +338,15 @@ cdef class Chain:
         classes.used = len(rules) > 0
         classes.set_words = <uint32_t> (max((each.bit_length() for each in sets), default=0) // 64 + 1)
         classes.rules = <uint64_t*> calloc(len(rules) * self.program.words + 1, sizeof(uint64_t))
+        classes.words = <uint64_t*> calloc(len(rules) + 1, sizeof(uint64_t))
         classes.sets = <uint64_t*> calloc(len(sets) * classes.set_words + 1, sizeof(uint64_t))
-        if classes.rules == NULL or classes.sets == NULL:
+        if classes.rules == NULL or classes.words == NULL or classes.sets == NULL:
             raise MemoryError("no memory for rules")
         for k, bits in enumerate(rules):
             for word in range(self.program.words):
                 classes.rules[k * self.program.words + word] = bits >> 64 * word & 0xffffffffffffffff
+                if classes.rules[k * self.program.words + word]:
+                    classes.words[k] |= <uint64_t> 1 << word
         for k, bits in enumerate(sets):
             for word in range(classes.set_words):
                 classes.sets[k * classes.set_words + word] = bits >> 64 * word & 0xffffffffffffffff
@@ -349,6 +363,7 @@ cdef class Chain:
         prefixes_free(&self.program.sources)
         for k in range(DIMENSIONS):
             free(self.program.classes[k].rules)
+            free(self.program.classes[k].words)
             free(self.program.classes[k].sets)
 
     def set_offset(self, int64_t seconds) -> None:

@@ -26,6 +26,7 @@ NAME, TYPE, SOURCE = range(3)  # dimensions
 NOWHERE = 0xFFFFFFFF  # the rule before the first one
 START, END = 0, 0xFFFFFFFF  # of a chain, as nodes
 LISTENERS_MAX = 64
+RULES_MAX = 4096
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PER = ("source", "zone", "name", "all")
 RCODES = {"nodata": 0, "servfail": 2, "nxdomain": 3, "refused": 5}
@@ -119,7 +120,12 @@ def way_to(rule: Rule) -> str:
 def compile_chain(
     rules: Sequence[Rule], numbers: Numbers, generation: int, guard: Guard, listeners: Sequence[Endpoint]
 ) -> Compiled:
-    """Return the program of a chain of rules. Raises ConfigError for a list of names that cannot be read."""
+    """Return the program of a chain of rules.
+
+    Raises ConfigError for a list of names that cannot be read, and where there are too many rules.
+    """
+    if len(rules) > RULES_MAX:
+        raise ConfigError(f"rules: a chain has at most {RULES_MAX} rules, not {len(rules)}")
     made = _Assembly(numbers, listeners)
     starts = [made.rule(number, rule) for number, rule in enumerate(rules)]
     program = Chain(guard, generation, made.nodes, starts, *made.tables(len(rules)), made.limits)

@@ -1,5 +1,7 @@
 """Records as people write them in rules: `A 192.0.2.1`, `300 A 192.0.2.1`, `www.example.com. 300 A 192.0.2.1`."""
 
+from functools import lru_cache
+
 import dns.exception
 import dns.name
 import dns.rdata
@@ -12,21 +14,24 @@ TTL = 60  # seconds, where none is given
 
 def parse_record(text: str, owner: dns.name.Name = dns.name.root) -> dns.rrset.RRset:
     """Return the record that a text stands for, of this owner if it names none; ValueError where it is none."""
-    ttl = TTL
+    own, ttl, rdata = _parse(text)
+    return dns.rrset.from_rdata(own or owner, ttl, rdata)
+
+
+@lru_cache(1024)  # rules say the same again and again
+def _parse(text: str) -> tuple[dns.name.Name | None, int, dns.rdata.Rdata]:
+    owner, ttl = None, TTL
     word, rest = _split(text)
-    if not word.isdigit() and not _is_type(word):
-        try:
-            owner = dns.name.from_text(word)
-        except dns.exception.DNSException as error:
-            raise ValueError(f"{text!r} is no record: {error}") from None
-        word, rest = _split(rest)
-    if word.isdigit():
-        ttl = int(word)
-        word, rest = _split(rest)
-    if not _is_type(word) or not rest or ttl > 0x7FFFFFFF:
-        raise ValueError(f"{text!r} is no record; write TYPE DATA, with a TTL before it if you like")
     try:
-        return dns.rrset.from_text(owner, ttl, dns.rdataclass.IN, word, rest)
+        if not word.isdigit() and not _is_type(word):
+            owner = dns.name.from_text(word)
+            word, rest = _split(rest)
+        if word.isdigit():
+            ttl = int(word)
+            word, rest = _split(rest)
+        if not _is_type(word) or not rest or ttl > 0x7FFFFFFF:
+            raise ValueError("write TYPE DATA, with a TTL before it if you like")
+        return owner, ttl, dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(word), rest)
     except (dns.exception.DNSException, ValueError) as error:
         raise ValueError(f"{text!r} is no record: {error}") from None
 
