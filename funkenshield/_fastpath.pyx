@@ -27,7 +27,8 @@ from ._guard cimport Orders, judge_response
 from ._inflight cimport Inflight
 from ._outbox cimport NOBODY, Client
 from ._outcome cimport (
-    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, meet, meet_from, tally_as_dict
+    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, meet, meet_from, stand_guard,
+    tally_as_dict
 )
 from ._proxied cimport WHOLE_HEADER, Proxies, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
@@ -182,7 +183,7 @@ cdef class Worker:
             sender.proven = False
             memset(&course, 0, sizeof(Course))
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
-                outcome = self._send_to_tcp(i, self.outbox.buffer(replies), payload, &length)
+                outcome = self._send_to_tcp(i, &sender, self.outbox.buffer(replies), &length)
             else:
                 outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course,
                                  self.outbox.buffer(replies), min(self.queries[i].payload, payload), ticks(now),
@@ -254,10 +255,12 @@ cdef class Worker:
         memcpy(client.ip, sender.address, sender.octets)
         memcpy(record + sizeof(Client), wire, length)
 
-    cdef Outcome _send_to_tcp(self, int32_t i, uint8_t* out, uint16_t payload, size_t* length) noexcept nogil:
+    cdef Outcome _send_to_tcp(self, int32_t i, const Sender* sender, uint8_t* out, size_t* length) noexcept nogil:
         """Answer a query that is longer than its buffer with TC=1: over TCP there is room."""
         cdef:
+            const House* house = &self.reception.house
             Query* query = &self.queries[i]
+            Outcome outcome
             Extra none
         none.length = 0
         bump(&self.tally.queries, 1)
@@ -265,5 +268,8 @@ cdef class Worker:
         if self.verdicts[i] == UNANSWERABLE:
             return DROP
         query.opt = 0  # it may have been cut off
-        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), payload, 0, 0, &none)
+        outcome = stand_guard(house, query, sender, out, &self.tally, length)
+        if outcome != MISS:
+            return outcome
+        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), house.index.policies.manner.payload, 0, 0, &none)
         return REPLY

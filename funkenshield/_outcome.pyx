@@ -61,8 +61,7 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
     """
     cdef:
         uint16_t payload = house.index.policies.manner.payload
-        const Orders* orders = <const Orders*> look(house.orders)
-        Ruling ruling
+        Outcome outcome
         int32_t error
         Extra extra
     extra.length = 0
@@ -70,13 +69,9 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
     if verdict == UNANSWERABLE:
         bump(&tally.short_datagrams if query.length < HEADER else &tally.responses, 1)
         return DROP
-    if orders != NULL:
-        ruling = judge_query(orders, sender, &tally.watch)
-        if ruling == IGNORE:
-            return DROP
-        if ruling != WELCOME:
-            length[0] = _turn_back(out, query, ruling == CUT, payload, &extra)
-            return REPLY
+    outcome = stand_guard(house, query, sender, out, tally, length)
+    if outcome != MISS:
+        return outcome
     if verdict == MALFORMED:
         bump(&tally.malformed, 1)
         length[0] = put_error(out, query, FORMERR, payload, &extra)
@@ -87,6 +82,22 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
             length[0] = put_error(out, query, <uint16_t> error, payload, &extra)
             return REPLY
     return _go_on(house, query, verdict, sender, course, &extra, out, limit, now, tally, length)
+
+
+cdef Outcome stand_guard(const House* house, const Query* query, const Sender* sender, uint8_t* out, Tally* tally,
+                         size_t* length) noexcept nogil:
+    """Let the guard judge a query; MISS: it is welcome."""
+    cdef:
+        const Orders* orders = <const Orders*> look(house.orders)
+        Ruling ruling = judge_query(orders, sender, &tally.watch) if orders != NULL else WELCOME
+        Extra none
+    if ruling == WELCOME:
+        return MISS
+    if ruling == IGNORE:
+        return DROP
+    none.length = 0
+    length[0] = _turn_back(out, query, ruling == CUT, house.index.policies.manner.payload, &none)
+    return REPLY
 
 
 cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
