@@ -81,7 +81,9 @@ class Blocks:
         if prefix not in self._blocks:
             self.raised += 1
             log.warning("%s is shut out for %g s: %s", prefix, watch.block, reason)
-        self._put(Block(prefix, self._now() + watch.block, watch.action, reason))
+        until = self._now() + watch.block
+        if prefix not in self._blocks or self._blocks[prefix].until <= until:  # no alarm lets anybody in sooner
+            self._put(Block(prefix, until, watch.action, reason))
 
     def _put(self, block: Block) -> None:
         """Shut out a prefix; where there are too many, the one that would be let in first is let in."""

@@ -79,6 +79,14 @@ def test_who_goes_on_is_shut_out_for_longer_and_reported_once(blocks, guard, tim
     assert blocks.listed()[0]["seconds"] == 30.0
 
 
+def test_no_alarm_lets_in_sooner_who_is_shut_out_for_longer(blocks, guard, time):
+    blocks.configure(configured([{"what": "queries", "rate": 10.0, "block": 30.0, "action": "refuse"},
+                                 {"what": "octets", "rate": 10.0, "block": 5.0}]))  # fmt: skip
+    guard.alarms = [ALARM, (1, *ALARM[1:])]
+    blocks.judge()
+    assert [(each["seconds"], each["action"]) for each in blocks.listed()] == [(30.0, "refuse")]
+
+
 def test_the_bound_lets_in_who_would_be_first(guard, time):
     blocks = Blocks(guard, lambda: time[0])
     blocks.configure(configured([{"what": "queries", "rate": 10.0}], blocked=16))
