@@ -37,6 +37,7 @@ QUICK = 0.005  # seconds that such a function may keep all others waiting
 TRUSTED = 50  # quick calls in a row, from which on a function is called without a thread
 DISTRUSTED = 10_000  # more of them, after one that was not
 ASKED = 1 << 63  # questions of rules are numbered from here on
+LARGEST = 65535  # octets of a response, whatever its client takes: who sends it cuts it
 TC = 0x02  # in the third octet of a header
 REFUSED, SERVFAIL = 5, 2
 
@@ -73,10 +74,10 @@ class Errand:
     def conclude(self, result: object) -> None:
         """Do what a function, or a rule whose function failed, returned."""
         if isinstance(result, dns.message.Message):
-            self.answer(result.to_wire())
+            self.answer(result.to_wire(max_size=LARGEST))
         elif isinstance(result, bytes):
             self.answer(result)
-        elif result is None:
+        elif result is None or (isinstance(result, Action) and result.kind == "continue"):
             self.go_on()
         elif not isinstance(result, Action):
             raise TypeError(f"a rule returns an Action, a response or None, not {type(result).__name__}")
@@ -131,7 +132,7 @@ class QueryErrand(Errand):
 
     def go_on(self) -> None:
         """Let it go on in its chain."""
-        self.inflight.resume(self.client, self.wire, self.at, self.generation)
+        self.inflight.resume(self.client, self.wire, self.at, self.generation, way=self.way)
 
     def drop(self) -> None:
         """Leave the client without an answer."""
@@ -139,19 +140,21 @@ class QueryErrand(Errand):
 
     def let_pass(self) -> None:
         """Let it go on behind the chain."""
-        self.inflight.resume(self.client, self.wire, END, self.generation)
+        self.inflight.resume(self.client, self.wire, END, self.generation, way=self.way)
 
     def adjust(self, action: Action) -> None:
         """Change its course."""
-        numbers, resume = self.decider.numbers, partial(self.inflight.resume, self.client, self.wire)
+        numbers = self.decider.numbers
+        resume = partial(self.inflight.resume, self.client, self.wire, way=self.way)
         if action.kind == "forward":
-            resume(END, self.generation, way=numbers.ways[way_to(Rule("", "queries", self.rule.match, action))])
+            key = way_to(Rule("", "queries", self.rule.match, action))
+            if key not in numbers.ways:
+                raise ValueError(f"no upstream is in the group {action.forward}")
+            resume(END, self.generation, way=numbers.ways[key])
         elif action.kind == "tag":
             resume(self.at, self.generation, tags=numbers.tag(action.tag))
         elif action.kind == "uncached":
             resume(self.at, self.generation, uncached=True)
-        elif action.kind == "continue":
-            resume(self.at, self.generation)
         elif action.ttl is not None:
             number = numbers.bound((action.ttl.min, action.ttl.max))
             self.inflight.set_bounds(number, action.ttl.min, action.ttl.max)
@@ -211,6 +214,10 @@ class ReviewErrand(Errand):
         """Return what the function is given: with the response."""
         return super().query(self.response)
 
+    async def _ask(self, wire: bytes) -> bytes:
+        """Ask for something else; this question's answer is what all who ask it wait for, and is there."""
+        return self.response if wire == self.wire else await super()._ask(wire)
+
     def answer(self, response: bytes) -> None:
         """Let this response stand in the place of the other."""
         self.inflight.conclude(self.handle, response, END, self.generation)
@@ -247,10 +254,12 @@ class Decider:
         self._seconds: dict[str, float] = defaultdict(float)
         self._quick: Counter[str] = Counter()
         self._threads: ThreadPoolExecutor | None = None
+        self._closing = False
 
     def configure(self, force: Force) -> None:
         """Follow these rules from now on; queries that stopped at those before may still end there."""
         self._before, self.force = self.force, force
+        self._quick.clear()  # a name may be another function's now
 
     def counters(self) -> dict[str, dict[str, float]]:
         """Return for each rule that Python does something for: calls, errors, and seconds that they took in all."""
@@ -264,7 +273,8 @@ class Decider:
         address, transport, listener, tags = self.inflight.who(client)
         listeners = self.force.listeners
         if tags not in self._tags:
-            self._tags[tags] = frozenset(name for name, at in self.numbers.tags.items() if tags >> at & 1)
+            known = list(self.numbers.tags.items())  # others may be added meanwhile, by a thread that reads rules
+            self._tags[tags] = frozenset(name for name, at in known if tags >> at & 1)
         return Sender(
             address, transport, listeners[listener] if listener < len(listeners) else "", self._tags[tags]
         )  # fmt: skip
@@ -329,6 +339,8 @@ class Decider:
         self._calls[name] += 1
         try:
             if function is errand.rule.function and not self._is_quick(name, function):
+                if self._turned_away(errand):
+                    return
                 result = self._in_a_thread(function, errand.query())
             else:
                 result = function(errand.query())
@@ -337,7 +349,7 @@ class Decider:
                 return
             self._note(name, time.perf_counter() - begun)
             errand.conclude(result)
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             self._failed(errand, error)
 
     def _is_quick(self, name: str, function: Callable[..., Any]) -> bool:
@@ -350,15 +362,21 @@ class Decider:
         return asyncio.get_running_loop().run_in_executor(self._threads, function, query)
 
     def _wait_for(self, errand: Errand, result: Awaitable[object], begun: float, *, last: bool) -> None:
-        if len(self._tasks) >= ERRANDS_MAX:
-            self.crowded += 1
+        if self._turned_away(errand):
             if inspect.iscoroutine(result):
                 result.close()
-            errand.answer(error_response(errand.wire, REFUSED, PAYLOAD))
             return
         task = asyncio.get_running_loop().create_task(self._finish(errand, result, begun, last=last))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _turned_away(self, errand: Errand) -> bool:
+        """Refuse a query whose function would have to be waited for, where too many are."""
+        if len(self._tasks) < ERRANDS_MAX:
+            return False
+        self.crowded += 1
+        errand.answer(error_response(errand.wire, REFUSED, PAYLOAD))
+        return True
 
     async def _finish(self, errand: Errand, result: Awaitable[object], begun: float, *, last: bool) -> None:
         delayed = errand.rule.action.delay  # is not what the deadline is for
@@ -369,11 +387,13 @@ class Decider:
                     found = await found
             self._note(errand.rule.name, time.perf_counter() - begun)
             errand.conclude(found)
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if self._closing:
+                raise
             self._failed(errand, error, last=last)
         self._dispatch()
 
-    def _failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
+    def _failed(self, errand: Errand, error: BaseException, *, last: bool = False) -> None:
         """Count and report an error, and give the query what its rule says; `last`: that has failed too."""
         name = errand.rule.name
         self._errors[name] += 1
@@ -425,6 +445,7 @@ class Decider:
 
     async def close(self) -> None:
         """End what is still waited for."""
+        self._closing = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -44,7 +44,7 @@ def write_log(action: Action, query: Query) -> None:
     log.info(
         "%s",
         action.log.format(
-            source=query.source, qname=query.qname, qtype=query.qtype, qclass=query.qclass, id=query.id,
+            source=str(query.source), qname=query.qname, qtype=query.qtype, qclass=query.qclass, id=query.id,
             transport=query.transport, tags=" ".join(sorted(query.tags)), rcode=query.rcode,
         ),
     )  # fmt: skip
@@ -59,11 +59,11 @@ def tee(action: Action, query: Query) -> None:
     """Send a copy to a server; what the network does not take is lost, and so is the answer."""
     endpoint = action.tee
     assert endpoint is not None
-    if endpoint not in _copies:
-        opened = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_DGRAM)
-        opened.setblocking(False)
-        _copies[endpoint] = opened
     with contextlib.suppress(OSError):
+        if endpoint not in _copies:
+            opened = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_DGRAM)
+            opened.setblocking(False)
+            _copies[endpoint] = opened
         _copies[endpoint].sendto(query.wire, endpoint)
 
 

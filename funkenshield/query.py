@@ -161,7 +161,7 @@ class Query:
         """
         if self._ask is None:
             raise OSError("there is nobody to ask")
-        wire = self.wire if query is None else query if isinstance(query, bytes) else query.to_wire()
+        wire = self.wire if query is None else query if isinstance(query, bytes) else query.to_wire(max_size=65535)
         return await self._ask(wire)
 
     async def resolve(self, query: Wire | None = None) -> dns.message.Message:
