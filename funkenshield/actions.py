@@ -88,11 +88,19 @@ class Action(Section):
     @field_validator("log")
     @classmethod
     def _has_known_fields(cls, text: str) -> str:
-        known = dict.fromkeys(("source", "qname", "qtype", "qclass", "transport", "id", "tags", "rcode"), "")
+        known = dict.fromkeys(("source", "qname", "qtype", "qclass", "transport", "tags", "rcode"), "") | {"id": 0}
         try:
             text.format(**known)
-        except (KeyError, IndexError, ValueError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{error} is no field of a query; known: {', '.join(known)}") from None
+        return text
+
+    @field_validator("call")
+    @classmethod
+    def _is_in_a_file(cls, text: str) -> str:
+        path, _, function = text.rpartition(":")
+        if text and not (path and function):
+            raise ValueError("no function; write FILE.py:FUNCTION")
         return text
 
     @model_validator(mode="after")

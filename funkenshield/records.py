@@ -23,13 +23,13 @@ def _parse(text: str) -> tuple[dns.name.Name | None, int, dns.rdata.Rdata]:
     owner, ttl = None, TTL
     word, rest = _split(text)
     try:
-        if not word.isdigit() and not _is_type(word):
+        if not word.isdecimal() and not _is_type(word):
             owner = dns.name.from_text(word)
             word, rest = _split(rest)
-        if word.isdigit():
+        if word.isdecimal():
             ttl = int(word)
             word, rest = _split(rest)
-        if not _is_type(word) or not rest or ttl > 0x7FFFFFFF:
+        if not _is_type(word) or not rest or ttl > 0x7FFFFFFF or "\n" in rest.strip():
             raise ValueError("write TYPE DATA, with a TTL before it if you like")
         return owner, ttl, dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(word), rest)
     except (dns.exception.DNSException, ValueError) as error:

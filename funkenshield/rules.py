@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import dns.exception
 
@@ -130,6 +130,12 @@ class Shield:
         raises, or takes too long, the query gets what `on_error` says.
         """
         file = self._file()
+        for each in matches:
+            if not isinstance(each, Match):
+                raise TypeError(f"{each!r} is no condition; write @shield.rule(suffix(...)), or @shield.rule() for all")
+        for given, known in ((chain, get_args(ChainName)), (on_error, get_args(OnError))):
+            if given not in known:
+                raise ValueError(f"{given} is none of {', '.join(known)}")
         match = matches[0] if len(matches) == 1 else Match(all=matches)
         if action is not None:
             check(chain, match, action)
@@ -254,8 +260,8 @@ def _run(path: Path) -> tuple[_File, ModuleType]:
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)
     except SyntaxError as error:
-        raise ConfigError(f"{path}:{error.lineno}: {error.msg}") from None
-    except Exception as error:
+        raise ConfigError(f"{error.filename or path}:{error.lineno or 1}: {error.msg}") from None
+    except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         told = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{path}:{frames[-1].lineno if frames else 0}: {type(error).__name__}: {told}") from None

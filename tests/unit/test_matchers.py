@@ -1,0 +1,178 @@
+"""Conditions and actions as people write them: what they mean, and one clear line for each mistake."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funkenshield import actions, config, matchers
+from funkenshield.errors import ConfigError
+from funkenshield.matchers import Match
+
+
+def load(tmp_path, text):
+    path = tmp_path / "shield.toml"
+    path.write_text(text)
+    return config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ('match = { nonsense = 1 }\naction = "drop"', "rules[0].match.nonsense: unknown key; known here: all, any,"),
+        ('match = { suffix = "a..b" }\naction = "drop"', "rules[0].match.suffix: "),
+        ('match = { suffix = [] }\naction = "drop"', "suffix: an empty list never matches; leave it out"),
+        ('match = { qtype = "NOTHING" }\naction = "drop"', "NOTHING is no record type"),
+        ('match = { qtype = 65536 }\naction = "drop"', "65536 is no record type"),
+        ('match = { qtype = true }\naction = "drop"', "True is no record type"),
+        ('match = { opcode = "NOTHING" }\naction = "drop"', "NOTHING is no opcode"),
+        ('match = { option = "NOTHING" }\naction = "drop"', "NOTHING is no EDNS option"),
+        ('match = { source = "192.0.2.1/24" }\naction = "drop"', "192.0.2.1/24 has host bits set"),
+        ('match = { listener = "somewhere" }\naction = "drop"', "not an endpoint; write ADDR:PORT"),
+        ('match = { regex = "(" }\naction = "drop"', "no regular expression: "),
+        ('match = { time = "25:00-26:00" }\naction = "drop"', "not a time of day; write HH:MM-HH:MM"),
+        ('match = { time = "20:00-24:30" }\naction = "drop"', "not a time of day; write HH:MM-HH:MM"),
+        ('match = { days = "someday" }\naction = "drop"', "rules[0].match.days: "),
+        ('match = { flags = "QR" }\naction = "drop"', "rules[0].match.flags: "),
+        ('match = { probability = 1.5 }\naction = "drop"', "rules[0].match.probability: "),
+        ('match = { rate = { limit = 0.0 } }\naction = "drop"', "rules[0].match.rate.limit: "),
+        ('match = { tag = "two words" }\naction = "drop"', "rules[0].match.tag: "),
+        ('match = { not = { qclass = "XX" } }\naction = "drop"', "XX is no class"),
+        (
+            'match = { rcode = "SERVFAIL" }\naction = "drop"',
+            "a query has no rcode, and none of the flags AA, TC and RA",
+        ),
+        ('match = { any = [{ flags = "AA" }] }\naction = "drop"', "a query has no rcode, and none of the flags"),
+        ('action = "nonsense"', "rules[0].action.nonsense: unknown key; known here: "),
+        ('action = "rename"', "rules[0].action.rename: "),
+        ("action = { drop = false }", "drop: that is not done by saying no; leave the rule out"),
+        ("action = { pass = false }", "pass: that is not done by saying no; leave the rule out"),
+        ("action = { drop = true, refused = true }", "an action is one thing; give exactly one"),
+        ("action = {}", "an action is one thing; give exactly one"),
+        ('action = { tag = "two words" }', "rules[0].action.tag: "),
+        ('action = { answer = "A nonsense" }', "'A nonsense' is no record"),
+        ("action = { answer = [] }", "answer: that is not done by saying no"),
+        ('action = { add_option = { code = 9, data = "abc" } }', "rules[0].action.add_option.data: "),
+        ('action = { rename = { old = "example." } }', "rules[0].action.rename.new: "),
+        ("action = { delay = 11.0 }", "rules[0].action.delay: "),
+        ("action = { ttl = { max = 0 } }", "rules[0].action.ttl.max: "),
+        ('action = { call = "nonsense" }', "no function; write FILE.py:FUNCTION"),
+        ('action = { call = "rules.py:" }', "no function; write FILE.py:FUNCTION"),
+        ('action = { log = "{qnam}" }', "'qnam' is no field of a query; known: source, qname"),
+        ('action = { log = "{qname.nonsense}" }', "is no field of a query; known: source, qname"),
+        ('action = { log = "{id[0]}" }', "is no field of a query; known: source, qname"),
+        ('action = { log = "{id:s}" }', "is no field of a query; known: source, qname"),
+        ('action = { log = "{" }', "is no field of a query; known: source, qname"),
+        ('chain = "responses"\naction = { delay = 1.0 }', "delay is nothing for responses; these can: call, continue,"),
+        ('chain = "answers"\naction = { forward = "inner" }', "forward is nothing for answers; these can: call,"),
+        ('chain = "nonsense"\naction = "drop"', "rules[0].chain: "),
+        ('on_error = "nxdomain"\naction = "drop"', "rules[0].on_error: "),
+        ('match = { suffix = "example." }', "rules[0].action: "),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(tmp_path, rule, told):
+    with pytest.raises(ConfigError) as mistake:
+        load(tmp_path, f"[[rules]]\n{rule}\n")
+    (line,) = str(mistake.value).splitlines()
+    assert line.startswith(f"{tmp_path / 'shield.toml'}: rules[0]")
+    assert told in line
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    with pytest.raises(ConfigError) as mistakes:
+        load(tmp_path, '[[rules]]\nmatch = { qtype = "X1" }\naction = "drop"\n[[rules]]\naction = "nonsense"\n')
+    assert len(str(mistakes.value).splitlines()) == 2
+
+
+def test_one_thing_is_a_list_of_one_and_names_are_numbers(tmp_path):
+    (rule,) = load(
+        tmp_path,
+        '[[rules]]\nmatch = { suffix = "Example.COM", qtype = "aaaa", option = 10, source = "::1",'
+        ' opcode = "notify" }\naction = "pass"',
+    ).rules
+    match = rule.match
+    assert (match.suffix, match.qtype, match.option, match.opcode) == (("example.com.",), (28,), (10,), (4,))
+    assert [str(prefix) for prefix in match.source] == ["::1/128"]
+    assert rule.action == actions.pass_on()
+
+
+@pytest.mark.parametrize(
+    ("made", "written"),
+    [
+        (matchers.suffix("example."), {"suffix": "example."}),
+        (matchers.suffix_file("names"), {"suffix_file": "names"}),
+        (matchers.name("a.example.", "b.example."), {"name": ["a.example.", "b.example."]}),
+        (matchers.regex("^ad"), {"regex": "^ad"}),
+        (matchers.qtype("A", 28), {"qtype": ["A", "AAAA"]}),
+        (matchers.qclass("CH"), {"qclass": "CH"}),
+        (matchers.opcode("NOTIFY"), {"opcode": 4}),
+        (matchers.flags("RD", "CD"), {"flags": ["RD", "CD"]}),
+        (matchers.edns(), {"edns": True}),
+        (matchers.dnssec(False), {"do": False}),
+        (matchers.option("ECS"), {"option": 8}),
+        (matchers.source("10.0.0.0/8"), {"source": "10.0.0.0/8"}),
+        (matchers.listener("[::1]:53"), {"listener": "[::1]:53"}),
+        (matchers.transport("tcp"), {"transport": "tcp"}),
+        (matchers.rate(5.0, per="name"), {"rate": {"limit": 5.0, "per": "name"}}),
+        (matchers.time("22:00-06:00", "sat"), {"time": "22:00-06:00", "days": "sat"}),
+        (matchers.probability(0.5), {"probability": 0.5}),
+        (matchers.share(0.1), {"share": 0.1}),
+        (matchers.rcode("SERVFAIL"), {"rcode": 2}),
+        (matchers.tag("busy"), {"tag": "busy"}),
+        (matchers.edns() & matchers.dnssec(), {"all": [{"edns": True}, {"do": True}]}),
+        (matchers.edns() | matchers.dnssec(), {"any": [{"edns": True}, {"do": True}]}),
+        (~matchers.edns(), {"not": {"edns": True}}),
+        (matchers.all_of(matchers.edns()), {"all": [{"edns": True}]}),
+        (matchers.any_of(matchers.edns()), {"any": [{"edns": True}]}),
+        (matchers.not_(matchers.edns()), {"not": {"edns": True}}),
+    ],
+)
+def test_a_condition_is_the_same_in_python_and_in_toml(made, written):
+    assert made == Match.model_validate(written)
+
+
+def test_all_tables_within_a_table_are_walked():
+    inner = matchers.qtype("A")
+    made = (inner | ~matchers.edns()) & matchers.suffix("example.")
+    assert len(made.walk()) == 6
+    assert inner in made.walk()
+
+
+@given(st.text())
+def test_a_span_of_time_is_one_of_a_day_or_a_mistake(text):
+    try:
+        begin, end = matchers.minutes_of(text)
+    except ValueError:
+        return
+    assert 0 <= begin < 1440
+    assert 0 <= end <= 1440
+
+
+@pytest.mark.parametrize(
+    ("made", "written", "kind", "decides"),
+    [
+        (actions.pass_on(), "pass", "pass", True),
+        (actions.forward("inner"), {"forward": "inner"}, "forward", True),
+        (actions.answer("A 192.0.2.1"), {"answer": "A 192.0.2.1"}, "answer", True),
+        (actions.zone("@ SOA"), {"zone": "@ SOA"}, "zone", True),
+        (actions.zone_file("x.zone"), {"zone_file": "x.zone"}, "zone_file", True),
+        (actions.nxdomain(), "nxdomain", "nxdomain", True),
+        (actions.nodata(), "nodata", "nodata", True),
+        (actions.refuse(), "refused", "refused", True),
+        (actions.servfail(), "servfail", "servfail", True),
+        (actions.drop(), "drop", "drop", True),
+        (actions.truncate(), "truncate", "truncate", True),
+        (actions.uncached(), "uncached", "uncached", False),
+        (actions.ttl(max=60), {"ttl": {"max": 60}}, "ttl", False),
+        (actions.strip_option("ECS", 9), {"strip_option": [8, "EXPIRE"]}, "strip_option", False),
+        (actions.add_option(65001, b"\1"), {"add_option": {"code": 65001, "data": "01"}}, "add_option", False),
+        (actions.rename("a.", "b."), {"rename": {"old": "a", "new": "b"}}, "rename", False),
+        (actions.delay(0.5), {"delay": 0.5}, "delay", False),
+        (actions.tee("127.0.0.1:53"), {"tee": "127.0.0.1:53"}, "tee", False),
+        (actions.log("{qname}"), {"log": "{qname}"}, "log", False),
+        (actions.tag("busy"), {"tag": "busy"}, "tag", False),
+        (actions.proceed(), "continue", "continue", False),
+    ],
+)
+def test_an_action_is_the_same_in_python_and_in_toml(made, written, kind, decides):
+    assert made == actions.Action.model_validate(written)
+    assert (made.kind, made.decides) == (kind, decides)
