@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import dns.message
 
@@ -359,7 +359,7 @@ class Decider:
     def _in_a_thread(self, function: Callable[[Query], Any], query: Query) -> Awaitable[object]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "rule")
-        return asyncio.get_running_loop().run_in_executor(self._threads, function, query)
+        return asyncio.get_running_loop().run_in_executor(self._threads, _timed, function, query)
 
     def _wait_for(self, errand: Errand, result: Awaitable[object], begun: float, *, last: bool) -> None:
         if self._turned_away(errand):
@@ -383,9 +383,12 @@ class Decider:
         try:
             async with asyncio.timeout(errand.left + delayed):
                 found = await result
+                seconds = time.perf_counter() - begun
+                if isinstance(found, Timed):  # it may have waited for a thread, and for us
+                    found, seconds = found
                 if inspect.isawaitable(found):
                     found = await found
-            self._note(errand.rule.name, time.perf_counter() - begun)
+            self._note(errand.rule.name, seconds)
             errand.conclude(found)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if self._closing:
@@ -452,6 +455,19 @@ class Decider:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         deeds.close()
+
+
+class Timed(NamedTuple):
+    """What a function returned, and the seconds that it took."""
+
+    result: object
+    seconds: float
+
+
+def _timed(function: Callable[[Query], Any], query: Query) -> Timed:
+    begun = time.perf_counter()
+    result = function(query)
+    return Timed(result, time.perf_counter() - begun)
 
 
 def _next(stop: Stop, wire: bytes) -> int:

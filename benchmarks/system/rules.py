@@ -2,9 +2,9 @@
 
     python benchmarks/system/rules.py [--rounds 5] [--seconds 2] [--json]
 
-The shield has one core, the load another; variants take turns, and medians count. On a machine of two cores the load and
-the kernel disturb what is measured by some percent, so a ratio below 1.05 says "nothing to be seen". All
-queries are hits but where Python answers each; absolute figures say nothing about another machine.
+The shield has one core, the load another; variants take turns, and medians count. On a machine of two cores, load and
+kernel disturb what is measured by some percent, so a ratio below 1.05 says "nothing to be seen". All queries are hits,
+but where Python answers each; absolute figures say nothing about another machine.
 """
 
 import argparse

@@ -10,7 +10,7 @@ import dns.rcode
 from support import quick
 from support.client import LARGEST, address_of, frame
 
-QUIET = 0.3  # seconds after which what has not come does not come
+QUIET = 0.6  # seconds after which what has not come does not come
 AT_ONCE = 64
 IP_PKTINFO = 8
 _serial = itertools.count()

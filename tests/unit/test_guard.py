@@ -189,6 +189,18 @@ def test_twice_the_rate_raises_an_alarm_after_so_many_seconds(guard):
     assert guard.take_alarms() == []
 
 
+def test_what_is_refused_to_who_is_shut_out_does_not_prolong_that(guard):
+    guard.set_watches([("octets", 10.0, 1.0, 32, 64, [])])
+    refused = bytes.fromhex("0001800500010000000000000161000001") + bytes(1)
+    for _ in range(5):
+        guard.releases(bytes([192, 0, 2, 1]), refused, 10**9)
+    assert len(guard.take_alarms()) == 1
+    guard.shut_out([(bytes([192, 0, 2, 1]), 32, "refuse")])
+    for _ in range(5):
+        guard.releases(bytes([192, 0, 2, 1]), refused, 10**9)
+    assert guard.take_alarms() == []
+
+
 def test_an_alarm_that_was_taken_is_raised_again_by_who_goes_on(guard):
     guard.set_watches([("queries", 1, 1, 32, 64, [])])
     for _ in range(3):

@@ -40,7 +40,7 @@ def test_an_owner_who_is_not_given_is_the_root():
     "text",
     [
         "", "A", "300", "300 A", "A nonsense", "300 300 A 192.0.2.1", "ANY 192.0.2.1", "www.example.",
-        "a..b A 192.0.2.1", "2147483648 A 192.0.2.1", "A 192.0.2.1 192.0.2.2", "IN A 192.0.2.1 more", "A 192.0.2.1\nA 1",
+        "a..b A 192.0.2.1", "2147483648 A 192.0.2.1", "A 192.0.2.1 192.0.2.2", "IN A 192.0.2.1 more", "A 192.0.2.1\nA",
         f"{'x' * 64}. A 192.0.2.1", "MX mail.example.", "OPT x", "NOTHING 192.0.2.1",
     ],
 )  # fmt: skip
