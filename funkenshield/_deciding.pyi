@@ -1,6 +1,9 @@
+from typing_extensions import disjoint_base
+
 from ._cache import Cache
 from ._waiting import Waiting
 
+@disjoint_base
 class Deciding(Waiting):
     def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Deciding: ...
     def take_decisions(self) -> list[tuple[bytes, bytes, int, int, int, int]]: ...

@@ -15,7 +15,7 @@ from ._answer cimport FOREIGN, KEEP, PASS, answers_question
 from ._atomic cimport look
 from ._cache cimport Cache
 from ._clock cimport ticks
-from ._course cimport END, QUERIES, RESPONSES, START, Course, Sender
+from ._course cimport END, RESPONSES, START, Course, Sender
 from ._open cimport DECIDING, SENT, Open
 from ._outbox cimport NOBODY, STREAM, UDP_MAX, Client
 from ._outcome cimport (
@@ -23,9 +23,10 @@ from ._outcome cimport (
 )
 from ._rules cimport Program, Seen, generation_of
 from ._subnets cimport TOLD_MAX
-from ._waiting cimport FUNCTION, WAYS_MAX, Response, Waiting
+from ._waiting cimport FUNCTION, Response, Waiting
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, Extra, Query, Verdict, cut, message_id, parse_query, set_id
+    HEADER, MESSAGE_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, Extra, Query, Verdict, cut, message_id, parse_query,
+    set_id
 )
 
 
@@ -215,7 +216,8 @@ cdef class Deciding(Waiting):
         """Return the rules of responses, or NULL."""
         return <const Program*> (<const Programs*> look(&self.reception.house.programs)).of[RESPONSES]
 
-    cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1:
+    cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
+                      uint64_t now) except -1:
         """Let the rules see a response to an open query, and then let it end the query."""
         cdef Course course = self.pool[i].client.course
         if self._program() == NULL:
@@ -241,7 +243,8 @@ cdef class Deciding(Waiting):
         none.length = 0
         seen.flags = self.cache.scratch.flags
         seen.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | seen.flags & RCODE
-        outcome = follow(&self.reception.house, self._program(), query, &sender, course, &seen, &none, error, &self.tally, &length)
+        outcome = follow(&self.reception.house, self._program(), query, &sender, course, &seen, &none, error,
+                         &self.tally, &length)
         if outcome == DECIDE:
             return self._set_review(i, query, response, course, now)
         if outcome == DROP:

@@ -6,7 +6,7 @@ by what Python has said of them. It opens no socket, and speaks no TCP: that is 
 
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
@@ -116,8 +116,8 @@ cdef class Inflight(Deciding):
     def submit(self, uint64_t stream, bytes address not None, bytes wire not None, uint8_t listener=0) -> bool:
         """Take a query that came over a connection; its answer is for `outbox.take_streams`.
 
-        `address` is the client's, of 4 or 16 octets, `listener` the number of where he came to. False: it gets no answer. Raises ValueError where the
-        query is longer than DNS allows, or the address is none.
+        `address` is the client's, of 4 or 16 octets, `listener` the number of where he came to. False: it gets no
+        answer. Raises ValueError where the query is longer than DNS allows, or the address is none.
         """
         cdef Client client
         if len(wire) > MESSAGE_MAX:

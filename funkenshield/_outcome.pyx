@@ -21,14 +21,15 @@ from ._guard cimport CUT, IGNORE, WELCOME, Guard, Orders, Ruling, judge_query, w
 from ._policy cimport Policy
 from ._proxied cimport Proxies, is_trusted, set_prefixes
 from ._rules cimport (
-    ASK, BOUNDS, CALL, ERROR, PASS, TAG, TRUNCATE, UNCACHED, WAY, Chain, Deed, Node, Program, Seen, deed_of, generation_of,
-    next_deed
+    ASK, BOUNDS, CALL, ERROR, PASS, TAG, TRUNCATE, UNCACHED, WAY, Chain, Deed, Node, Program, Seen, deed_of,
+    generation_of, next_deed
 )
 from ._rules cimport DROP as LET_DROP
 from ._subnets cimport subnet_rules, tell_subnet
 from ._wire cimport (
     ANY, BADCOOKIE, CD, FORMERR, HEADER, MALFORMED, NOERROR, OPCODE, PLAIN, QR, RCODE, RD, REFUSED, SPECIAL, TC,
-    UNANSWERABLE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query, put_error, put_minimal_any, set_course
+    UNANSWERABLE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query, put_error, put_minimal_any,
+    set_course
 )
 
 

@@ -21,13 +21,12 @@ from libc.string cimport memcpy, memset
 from ._atomic cimport add, peek, poke
 from ._course cimport END, Course, Sender
 from ._guard cimport Guard
-from ._prefixes cimport Prefixes, prefix_value, prefixes_fill, prefixes_free
+from ._prefixes cimport prefix_value, prefixes_fill, prefixes_free
 from ._rates cimport Limit, exceeds, key_of, make_limit
 from ._siphash cimport Secret, siphash
 from ._suffixes cimport suffix_set, suffix_value
 from ._wire cimport (
-    DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, UNANSWERABLE, Query, fold, get16, has_own_opt, message_flags,
-    message_id, name_size, parse_query
+    DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, UNANSWERABLE, Query, fold, get16, has_own_opt, parse_query
 )
 
 cdef extern from *:
@@ -278,10 +277,11 @@ cdef class Chain:
     """A program, made once.
 
     `nodes` are (op, more, rule, value, yes, no); the first is the NEXT of rule 2**32 - 1, before the first rule, and
-    `starts` says where each rule begins. Caller must ensure that sets, classes and limits that are named are there. `names` are (name on the wire in lower case, its class, the class of those below it), `types` classes by
-    type, `sources` (address, bits, class). For each dimension, `rules` and `sets` have a number for each class: one
-    bit for each rule that can match, and for each set that it is in; empty where no rule asks. `limits` are (rate,
-    burst, salt, IPv4 bits, IPv6 bits); those with one salt and prefix count together. `generation` tells it from others.
+    `starts` says where each rule begins. `names` are (name on the wire in lower case, its class, the class of those
+    below it), `types` classes by type, `sources` (address, bits, class). For each dimension, `rules` and `sets` have a
+    number for each class: one bit for each rule that can match, and for each set that it is in; `rules` is empty where
+    no rule asks. `limits` are (rate, burst, salt, IPv4 bits, IPv6 bits); those with one salt and prefix count together.
+    `generation` tells it from others. Caller must ensure that sets, classes and limits that are named are there.
 
     Memory ownership: all is its own, but for the guard's rates.
     """
@@ -375,8 +375,9 @@ cdef class Chain:
         cdef uint32_t k
         return [peek(&self.program.matched[k]) for k in range(self.program.rules)]
 
-    def deeds(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0, bint datagram=True,
-              uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0, uint32_t at=0) -> list:
+    def deeds(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
+              bint datagram=True, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0,
+              uint32_t at=0) -> list:
         """Return what a query meets, as (deed, value, node, rule), up to the first deed that does not go on."""
         cdef:
             Query parsed

@@ -127,7 +127,9 @@ cdef bint _is_sound(const Answer* answer) noexcept nogil:
         size_t length, room
     if answer.kind >= FAILURE or answer.form != SECTIONS or answer.answers > answer.ttls:
         return False
-    if not KEY_PREFIX < answer.key_length <= KEY_MAX or key_course(answer_key(answer)) or not is_name(name, answer.key_length - KEY_PREFIX, 0):
+    if not KEY_PREFIX < answer.key_length <= KEY_MAX or not is_name(name, answer.key_length - KEY_PREFIX, 0):
+        return False
+    if key_course(answer_key(answer)):
         return False
     length = name_size(name)
     room = answer.key_length - KEY_PREFIX - length

@@ -303,7 +303,7 @@ cdef class Waiting(Answering):
             const Answer* stored
             const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
-            bint unwanted = answer.kind == FAILURE and not entry.by_function and self.try_next >> rcode & 1
+            bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
         if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_stream:
             if entry.spare:  # a second one says nothing new
                 return 0
@@ -316,10 +316,10 @@ cdef class Waiting(Answering):
             self._pass_the_lead(i)
             return 0
         stored = self._reserve(i, now) if answer.kind == FAILURE else NULL
-        if unwanted or stored != NULL:
+        if (unwanted or stored != NULL) and not entry.by_function:
             if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
                 return 0
-            if not entry.by_function and entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
+            if entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
                 self._try_elsewhere(i)
                 return 0
         if stored != NULL:

@@ -277,7 +277,7 @@ cdef void _set_key(Query* query) noexcept nogil:
 
 
 cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil:
-    """Let the key be that of queries for which rules chose the same way and bounds. The hash is the caller's to renew."""
+    """Let the key be that of queries for which rules chose the same; the hash is the caller's to renew."""
     set16(query.key + 8, way)
     set16(query.key + 10, bounds)
 
@@ -509,7 +509,8 @@ def inspect_query(bytes wire not None) -> dict:
 def error_response(bytes query not None, uint8_t rcode, uint16_t payload=UDP_PLAIN) -> bytes:
     """Return the response with this rcode to a query, whatever its opcode; OPT and question are echoed.
 
-    `payload` is the UDP payload size that we tell, in octets. Raises ValueError where the query has no header or is a response.
+    `payload` is the UDP payload size that we tell, in octets. Raises ValueError where the query has no header or is a
+    response.
     """
     cdef:
         Query parsed
