@@ -36,6 +36,7 @@ THREADS = 8  # that functions are called in until they are trusted to be quick
 QUICK = 0.005  # seconds that such a function may keep all others waiting
 TRUSTED = 50  # quick calls in a row, from which on a function is called without a thread
 DISTRUSTED = 10_000  # more of them, after one that was not
+REST = 15.0  # seconds; more than a deadline and a delay can be
 ASKED = 1 << 63  # questions of rules are numbered from here on
 LARGEST = 65535  # octets of a response, whatever its client takes: who sends it cuts it
 TC = 0x02  # in the third octet of a header
@@ -445,6 +446,11 @@ class Decider:
             future.set_result(response)
         else:
             future.set_exception(OSError("no answer"))
+
+    async def rest(self) -> None:
+        """Wait until the functions that run now have ended, as their deadlines see to."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=REST)
 
     async def close(self) -> None:
         """End what is still waited for."""

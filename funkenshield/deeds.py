@@ -78,10 +78,9 @@ async def rename(action: Action, query: Query) -> dns.message.Message | None:
     assert action.rename is not None
     old, new = dns.name.from_text(action.rename.old), dns.name.from_text(action.rename.new)
     asked = dns.message.from_wire(query.wire)
-    question = asked.question[0]
-    if not question.name.is_subdomain(old):
+    if not any(question.name.is_subdomain(old) for question in asked.question):
         return None
-    asked.question = [_renamed(question, old, new)]
+    asked.question[:] = [_renamed(question, old, new) for question in asked.question]
     response = await query.resolve(asked)
     response.question = list(query.message.question)
     for section in (response.answer, response.authority, response.additional):

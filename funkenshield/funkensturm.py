@@ -29,17 +29,19 @@ class Prepared:
     rules: RuleSet
     chains: tuple[Compiled | None, Compiled | None, Compiled | None]  # queries, responses, answers
     generation: int
+    seen: Mapping[Path, float]  # when the files that they are from had changed last
 
 
 def _prepare(config: Config, numbers: Numbers, guard: Guard) -> Prepared:
     rules = load(config)
+    seen = _times(rules.files)
     generation = numbers.next_generation()
 
     def compiled(chain: ChainName) -> Compiled | None:
         of = rules.of(chain)
         return compile_chain(of, numbers, generation, guard, config.listen) if of else None
 
-    return Prepared(rules, (compiled("queries"), compiled("responses"), compiled("answers")), generation)
+    return Prepared(rules, (compiled("queries"), compiled("responses"), compiled("answers")), generation, seen)
 
 
 def check(config: Config) -> None:
@@ -54,8 +56,8 @@ class FunkenSturm:
         self.numbers = Numbers()
         self.decider = Decider(inflight, self.numbers, dispatch)
         self._inflight = inflight
-        self._force = Prepared(RuleSet(), (None, None, None), 0)
-        self._seen: dict[Path, float] = {}
+        self._force = Prepared(RuleSet(), (None, None, None), 0, {})
+        self._seen: Mapping[Path, float] = {}
 
     def prepare(self, config: Config) -> Prepared:
         """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
@@ -74,14 +76,14 @@ class FunkenSturm:
         answering = {self.numbers.way(way_to(rule)): rule for rule in prepared.rules.rules if rule.answers}
         for number in answering:
             self._inflight.set_way(number, function=True)
-        for (shortest, longest), number in self.numbers.bounds.items():
+        for (shortest, longest), number in list(self.numbers.bounds.items()):
             self._inflight.set_bounds(number, shortest, longest)
         stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
         listeners = [str(endpoint) for endpoint in config.listen]
         self.decider.configure(Force(prepared.generation, stops, answering, listeners, config.forward.deadline))
         queries, responses, answers = (compiled.chain if compiled else None for compiled in prepared.chains)
         self._force = prepared
-        self._seen = _times(prepared.rules.files)
+        self._seen = prepared.seen
         self.keep_house()
         self._inflight.reception.set_chains(queries, responses, answers)
         return ways
@@ -105,20 +107,22 @@ class FunkenSturm:
         for hook in prepared.rules.setups:
             try:
                 await _call(hook)
-            except Exception as error:
-                raise ConfigError(f"rules: setup {hook.__name__}: {type(error).__name__}: {error}") from None
+            except (Exception, SystemExit) as error:
+                raise ConfigError(f"rules: setup {_name(hook)}: {type(error).__name__}: {error}") from None
 
     async def set_up_first(self) -> None:
         """Call what is to be called before the rules that there are from the start."""
         await self.set_up(self._force)
 
     async def tear_down(self, rules: RuleSet) -> None:
-        """Call what is to be called when rules are in force no more."""
+        """Call what is to be called when rules are in force no more, once no function of theirs runs."""
+        if rules.teardowns:
+            await self.decider.rest()
         for hook in rules.teardowns:
             try:
                 await _call(hook)
-            except Exception as error:
-                log.error("rules: teardown %s: %s: %s", hook.__name__, type(error).__name__, error)
+            except (Exception, SystemExit) as error:
+                log.error("rules: teardown %s: %s: %s", _name(hook), type(error).__name__, error)
 
     @property
     def rules(self) -> RuleSet:
@@ -140,6 +144,10 @@ class FunkenSturm:
                     nothing = {"calls": 0, "errors": 0, "seconds": 0.0}
                     counted[rule.name] = {"matched": matched, **called.get(rule.name, nothing)}
         return counted
+
+
+def _name(hook: Hook) -> str:
+    return getattr(hook, "__name__", repr(hook))
 
 
 async def _call(hook: Hook) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from ._guard import Guard
@@ -85,20 +86,24 @@ class Numbers:
     bounds: dict[tuple[int, int], int] = field(default_factory=dict)
     tags: dict[str, int] = field(default_factory=dict)
     generation: int = 0
+    _lock: Lock = field(default_factory=Lock, repr=False)  # rules are read in a thread, beside functions that run
 
     def way(self, key: str) -> int:
         """Return the number of who is asked; ConfigError where there are no more."""
-        return _number(self.ways, key, "ways")
+        with self._lock:
+            return _number(self.ways, key, "ways")
 
     def bound(self, bounds: tuple[int, int]) -> int:
         """Return the number of bounds of TTLs; ConfigError where there are no more."""
-        return _number(self.bounds, bounds, "bounds of TTLs")
+        with self._lock:
+            return _number(self.bounds, bounds, "bounds of TTLs")
 
     def tag(self, name: str) -> int:
         """Return the bit of a tag; ConfigError where there are no more."""
-        if name not in self.tags and len(self.tags) == TAGS_MAX:
-            raise ConfigError(f"rules: more than {TAGS_MAX} tags since the start; a restart forgets those before")
-        return 1 << self.tags.setdefault(name, len(self.tags))
+        with self._lock:
+            if name not in self.tags and len(self.tags) == TAGS_MAX:
+                raise ConfigError(f"rules: more than {TAGS_MAX} tags since the start; a restart forgets those before")
+            return 1 << self.tags.setdefault(name, len(self.tags))
 
     def next_generation(self) -> int:
         """Return a number for one more set of rules."""

@@ -1,0 +1,199 @@
+"""Rules are read, put in force, replaced and ended; and what a reload that fails leaves."""
+
+import asyncio
+import os
+
+import pytest
+
+from funkenshield import config
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+from funkenshield._inflight import Inflight
+from funkenshield.errors import ConfigError
+from funkenshield.funkensturm import FunkenSturm, check
+
+HOOKS = """
+from funkenshield.rules import *
+import builtins
+said = builtins.said_by_hooks
+
+@shield.setup
+def one(): said.append("one")
+@shield.setup
+async def two(): said.append("two")
+@shield.teardown
+async def three(): said.append("three")
+@shield.teardown
+def four(): said.append("four")
+"""
+
+
+class Stage:
+    """A FunkenSturm, and the file that its rules are in."""
+
+    def __init__(self, folder):
+        self.file = folder / "rules.py"
+        self.table = folder / "shield.toml"
+        self.table.write_text(
+            f'rules = "{self.file}"\n[[upstreams]]\naddress = "127.0.0.1:5300"\ngroups = ["default", "inner"]\n'
+        )
+        self.inflight = Inflight(Cache(4 << 20, Clock()), 64)
+        self.sturm = FunkenSturm(self.inflight, lambda: None)
+
+    def write(self, text, at=None):
+        self.file.write_text(f"from funkenshield.rules import *\n{text}\n")
+        if at is not None:
+            os.utime(self.file, (at, at))
+
+    def prepare(self):
+        return self.sturm.prepare(config.load(self.table))
+
+    def put_in_force(self, **groups):
+        prepared = self.prepare()
+        return self.sturm.put_in_force(prepared, config.load(self.table), groups)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Return what hooks of HOOKS have said."""
+    lines = []
+    monkeypatch.setattr("builtins.said_by_hooks", lines, raising=False)
+    return lines
+
+
+def test_rules_that_are_read_change_nothing_before_they_are_put_in_force(stage):
+    stage.write("shield.rule(action=drop(), name='old')")
+    stage.put_in_force()
+    stage.write("shield.rule(action=drop(), name='new')")
+    force = stage.sturm.decider.force
+    stage.prepare()
+    assert [rule.name for rule in stage.sturm.rules.rules] == ["old"]
+    assert stage.sturm.decider.force is force
+
+
+@pytest.mark.parametrize("broken", ["1 / 0", "def (", "shield.rule(suffix_file('/nowhere'), action=drop())"])
+def test_a_broken_file_changes_nothing(stage, broken):
+    stage.write("shield.rule(action=drop(), name='old')")
+    stage.put_in_force()
+    force = stage.sturm.decider.force
+    stage.write(broken)
+    with pytest.raises(ConfigError):
+        stage.prepare()
+    assert list(stage.sturm.counters()) == ["old"]
+    assert stage.sturm.decider.force is force
+
+
+def test_every_set_of_rules_has_a_generation_of_its_own(stage):
+    stage.write("@shield.rule()\ndef f(query): ...")
+    stage.put_in_force()
+    first = stage.sturm.decider.force
+    stage.put_in_force()
+    second = stage.sturm.decider.force
+    assert first.generation != second.generation
+    assert [len(stops) for stops in first.stops] == [1, 0, 0]
+    assert stage.sturm.decider._before is first
+
+
+def test_a_way_is_the_same_as_long_as_what_is_at_its_end(stage):
+    stage.write("@shield.rule(cache=True)\ndef f(query): ...\nshield.rule(action=forward('inner'))")
+    groups = stage.put_in_force(inner=5)
+    ways = dict(stage.sturm.decider.force.ways)
+    assert list(groups.values()) == [5]
+    assert stage.put_in_force(inner=6) == dict.fromkeys(groups, 6)
+    assert list(stage.sturm.decider.force.ways) == list(ways)
+    stage.write("@shield.rule(cache=True)\ndef f(query): return None\nshield.rule(action=forward('inner'))")
+    stage.put_in_force(inner=6)
+    assert not set(stage.sturm.decider.force.ways) & set(ways)
+
+
+def test_a_file_that_changes_is_seen_once(stage):
+    stage.write("", at=1000)
+    stage.put_in_force()
+    assert not stage.sturm.has_changed()
+    stage.write("1 / 0", at=2000)
+    assert [stage.sturm.has_changed() for _ in range(2)] == [True, False]
+    stage.file.unlink()
+    assert [stage.sturm.has_changed() for _ in range(2)] == [True, False]
+
+
+def test_a_file_that_changes_while_rules_are_set_up_is_seen(stage):
+    stage.write("", at=1000)
+    prepared = stage.prepare()
+    stage.write("shield.rule(action=drop())", at=2000)
+    stage.sturm.put_in_force(prepared, config.load(stage.table), {})
+    assert stage.sturm.has_changed()
+
+
+def test_hooks_are_called_in_order(stage, said):
+    stage.write(HOOKS)
+    stage.put_in_force()
+    assert said == []
+    asyncio.run(stage.sturm.set_up_first())
+    assert said == ["one", "two"]
+    asyncio.run(stage.sturm.close())
+    assert said == ["one", "two", "three", "four"]
+
+
+@pytest.mark.parametrize("told", ["raise LookupError('no database')", "raise SystemExit('no database')"])
+def test_a_setup_that_fails_is_told_and_the_next_is_not_called(stage, said, told):
+    stage.write(f"@shield.setup\nasync def connect(): {told}\n{HOOKS}")
+    with pytest.raises(ConfigError, match=r"^rules: setup connect: \w+: no database$"):
+        asyncio.run(stage.sturm.set_up(stage.prepare()))
+    assert said == []
+
+
+@pytest.mark.parametrize("told", ["raise LookupError('gone')", "raise SystemExit('gone')"])
+def test_a_teardown_that_fails_is_logged_and_the_next_is_called(stage, said, told, caplog):
+    stage.write(f"@shield.teardown\ndef leave(): {told}\n{HOOKS}")
+    asyncio.run(stage.sturm.tear_down(stage.prepare().rules))
+    assert said == ["three", "four"]
+    assert "rules: teardown leave: " in caplog.text
+
+
+def test_rules_are_torn_down_once_their_functions_have_ended(stage, said):
+    async def play():
+        async def work():
+            await asyncio.sleep(0.01)
+            said.append("function")
+
+        stage.write(HOOKS)
+        task = asyncio.get_running_loop().create_task(work())
+        stage.sturm.decider._tasks.add(task)
+        task.add_done_callback(stage.sturm.decider._tasks.discard)
+        await stage.sturm.tear_down(stage.prepare().rules)
+
+    asyncio.run(play())
+    assert said == ["function", "three", "four"]
+
+
+def test_a_hook_whose_name_nobody_knows_is_a_hook(stage):
+    stage.write(
+        "import functools\nshield.setup(functools.partial(int, 'x'))\nshield.teardown(functools.partial(int, 'x'))"
+    )
+    prepared = stage.prepare()
+    with pytest.raises(ConfigError, match=r"rules: setup .*invalid literal"):
+        asyncio.run(stage.sturm.set_up(prepared))
+    asyncio.run(stage.sturm.tear_down(prepared.rules))
+
+
+def test_all_rules_are_counted_whoever_decides(stage):
+    stage.write("shield.rule(action=drop(), name='here')\n@shield.rule(chain='responses')\ndef there(query): ...")
+    stage.put_in_force()
+    stage.sturm.decider._calls["there"] += 2
+    assert stage.sturm.counters() == {
+        "here": {"matched": 0, "calls": 0, "errors": 0, "seconds": 0.0},
+        "there": {"matched": 0, "calls": 2, "errors": 0, "seconds": 0.0},
+    }
+
+
+def test_rules_are_checked_for_nobody(stage):
+    stage.write("shield.rule(action=drop())")
+    check(config.load(stage.table))
+    stage.write("shield.rule(listener('192.0.2.1:53'), action=drop())")
+    with pytest.raises(ConfigError, match=r"nobody listens on 192\.0\.2\.1:53"):
+        check(config.load(stage.table))
