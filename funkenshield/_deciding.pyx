@@ -11,7 +11,7 @@ meanwhile is not known here.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ._answer cimport FOREIGN, KEEP, PASS, answers_question
+from ._answer cimport FOREIGN, KEEP, PASS, TRUNCATED, answers_question
 from ._atomic cimport look
 from ._cache cimport Cache
 from ._clock cimport ticks
@@ -138,7 +138,7 @@ cdef class Deciding(Waiting):
             Client to = self._client(client)
             uint8_t* out
             size_t length = len(response)
-        if not HEADER <= len(query) <= MESSAGE_MAX or length > MESSAGE_MAX:
+        if not HEADER <= len(query) <= MESSAGE_MAX or not HEADER <= length <= MESSAGE_MAX:
             raise ValueError("that is no query or no response")
         none.length = 0
         parse_query(&asked, query, len(query))
@@ -157,10 +157,10 @@ cdef class Deciding(Waiting):
         return asking.ip[:asking.octets]
 
     def who(self, bytes client) -> tuple:
-        """Return whose query it is, as (address, "udp" or "tcp", number of the listener, tags)."""
+        """Return whose query it is, as (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""
         cdef Client asking = self._client(client)
         return (asking.ip[:asking.octets], "udp" if asking.fd >= 0 else "tcp", asking.listener,
-                asking.course.tags)
+                asking.course.tags, asking.stream if asking.fd == STREAM else 0)
 
     # ------------------------------------------------------------ misses that a function answers
 
@@ -218,9 +218,10 @@ cdef class Deciding(Waiting):
 
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
                       uint64_t now) except -1:
-        """Let the rules see a response to an open query, and then let it end the query."""
+        """Let the rules see a response to an open query, and then let it end the query; it is to be had whole first."""
         cdef Course course = self.pool[i].client.course
-        if self._program() == NULL:
+        cdef bint in_part = response.built == TRUNCATED and self.retry_truncated and not response.over_stream
+        if self._program() == NULL or (in_part and self.pool[i].stage != DECIDING):
             return self._resolve(i, upstream, query, response, now)
         if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
             return 0

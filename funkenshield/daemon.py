@@ -178,6 +178,8 @@ class Daemon:
             except ConfigError as error:
                 for line in str(error).splitlines():
                     log.error("not reloaded: %s", line)
+            except Exception:  # whatever it is, the next reload may go better
+                log.exception("not reloaded")
             else:
                 self.reloads += 1
                 log.info("reloaded")

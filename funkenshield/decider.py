@@ -36,6 +36,7 @@ THREADS = 8  # that functions are called in until they are trusted to be quick
 QUICK = 0.005  # seconds that such a function may keep all others waiting
 TRUSTED = 50  # quick calls in a row, from which on a function is called without a thread
 DISTRUSTED = 10_000  # more of them, after one that was not
+DEPTH = 8  # of questions that rules ask about questions of rules
 REST = 15.0  # seconds; more than a deadline and a delay can be
 ASKED = 1 << 63  # questions of rules are numbered from here on
 LARGEST = 65535  # octets of a response, whatever its client takes: who sends it cuts it
@@ -249,6 +250,7 @@ class Decider:
         self._tags: dict[int, frozenset[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._questions: dict[int, asyncio.Future[bytes]] = {}
+        self._depths: dict[int, int] = {}  # of questions
         self._next = ASKED
         self._calls: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
@@ -271,7 +273,7 @@ class Decider:
 
     def sender(self, client: bytes) -> Sender:
         """Return whose query it is."""
-        address, transport, listener, tags = self.inflight.who(client)
+        address, transport, listener, tags, _ = self.inflight.who(client)
         listeners = self.force.listeners
         if tags not in self._tags:
             known = list(self.numbers.tags.items())  # others may be added meanwhile, by a thread that reads rules
@@ -427,14 +429,18 @@ class Decider:
 
     async def ask(self, client: bytes, wire: bytes, at: int, generation: int, way: int) -> bytes:
         """Return the answer to a query that goes on from there; OSError where it gets none."""
+        depth = self._depths.get(self.inflight.who(client)[4], 0) + 1
+        if depth > DEPTH:
+            raise OSError(f"rules ask questions about their own questions, {DEPTH} deep")
         number, self._next = self._next, self._next + 1
+        self._depths[number] = depth
         self._questions[number] = future = asyncio.get_running_loop().create_future()
         try:
             self.inflight.ask(client, wire, at, generation, number, way=way)
             self._dispatch()
             answer: bytes = await future
         finally:
-            del self._questions[number]
+            del self._questions[number], self._depths[number]
         return answer
 
     def answered(self, number: int, response: bytes) -> None:

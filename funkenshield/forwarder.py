@@ -125,22 +125,31 @@ class Forwarder:
                 break
 
     def dispatch(self) -> None:
-        """Decide for everything that waits for a decision."""
+        """Decide for everything that waits for a decision, and for what comes of that."""
+        inflight = self._inflight
+        while self._decide():
+            pass
+        self._write_streams()
+        if self._ticking is None and inflight.open_queries:
+            self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _decide(self) -> bool:
+        """Decide for what waits now; True: a query may go on that is never cached, or that a function answered."""
         inflight = self._inflight
         if self._decider is not None:
             while (stopped := inflight.take_decisions()) or inflight.has_reviews:
                 self._decider.decide(stopped)
                 self._decider.review(inflight.take_reviews())
         inflight.send()
-        if self._decider is not None and (misses := inflight.take_handled()):
+        misses = inflight.take_handled()
+        if self._decider is not None and misses:
             self._decider.handle(misses)
         for handle, upstream, query, left, heading in inflight.take_carried():
             self._start(self._carry(handle, upstream, query, left, heading))
-        for client, query, stream, way in inflight.take_specials():
+        specials = inflight.take_specials()
+        for client, query, stream, way in specials:
             self._admit_special(client, query, stream, way)
-        self._write_streams()
-        if self._ticking is None and inflight.open_queries:
-            self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
+        return bool(misses or specials)
 
     def _tick(self) -> None:
         """Let open queries grow older, and send those that an upstream failed to answer to another."""

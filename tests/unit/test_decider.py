@@ -29,9 +29,10 @@ class Inflight:
         self.answers = []
         self.settles = True
         self.transport = "udp"
+        self.stream = 0  # that all queries come from
 
     def who(self, client):
-        return bytes([192, 0, 2, 1]), self.transport, 0, 0b10
+        return bytes([192, 0, 2, 1]), self.transport, 0, 0b10, self.stream
 
     def resume(self, client, wire, at, generation, **how):
         assert (client, wire) == (CLIENT, WIRE)
@@ -477,6 +478,27 @@ def test_a_response_can_be_looked_at_beside_another_question():
 
     done = Scene(look, answer=b"other answer").run("review")
     assert done == [("ask", other, END, GENERATION, -1), ("conclude", HANDLE, b"other answer", END, GENERATION)]
+
+
+def test_questions_about_questions_come_to_an_end(caplog):
+    class Endless(Scene):
+        """Every question stops at the rule that asks it."""
+
+        def dispatch(self):
+            if self.inflight.answers:
+                self.inflight.stream = self.inflight.answers.pop()
+                self.begin("query")
+
+    async def play():
+        scene = Endless(resolve)
+        scene.begin("query")
+        while not any(done[0] == "reply" for done in scene.inflight.done):
+            await asyncio.sleep(0)
+        await scene.decider.close()
+        return [done[0] for done in scene.inflight.done]
+
+    assert asyncio.run(play()) == ["ask"] * deciding.DEPTH + ["reply"]
+    assert "rules ask questions about their own questions, 8 deep" in caplog.text
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_nothing():

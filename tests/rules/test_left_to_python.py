@@ -1,0 +1,79 @@
+"""What Python decides, at the wire: every query gets an answer, whatever a function makes of it."""
+
+import dns.flags
+import pytest
+from faults.stage import behind
+from support.upstream import answer, truncated
+
+from rules.stage import ask, asked, data, rcode, received
+
+FUNCTIONS = """
+from funkenshield.rules import *
+
+@shield.rule(suffix("silent.test"), cache=True)
+async def silent(query):
+    return None
+
+@shield.rule(suffix("large.test"), cache=True)
+async def large(query):
+    return query.respond(*(f'TXT "{number:0200}"' for number in range(20)))
+
+@shield.rule(suffix("empty.test"))
+async def empty(query):
+    return b""
+
+@shield.rule(suffix("again.test"), chain="responses")
+async def again(query):
+    return await query.resolve()
+"""
+
+
+def script(query):
+    """Answer large.* over TCP alone, and anything else at once."""
+    return truncated(query) if query.name.to_text().startswith("part.") and query.transport == "udp" else whole(query)
+
+
+def whole(query):
+    return answer(query, "A 192.0.2.1")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """A shield with functions, and its upstream."""
+    file = tmp_path_factory.mktemp("rules") / "functions.py"
+    file.write_text(FUNCTIONS)
+    rules = [{"name": "seen", "chain": "responses", "match": {"suffix": "seen.test"}, "action": {"log": "{rcode}"}}]
+    with behind(script, rules=rules, rules_file=str(file)) as (shield, upstream):
+        yield shield, upstream
+
+
+def test_rules_of_responses_see_what_came_truncated_once_it_is_whole(stage):
+    shield, upstream = stage
+    response = ask(shield, "part.seen.test")
+    assert (data(response), response.flags & dns.flags.TC) == (["192.0.2.1"], 0)
+    assert received(upstream)["part.seen.test."] == 2
+
+
+def test_a_query_that_is_never_cached_and_whose_function_says_nothing_is_asked_of_the_upstream_once(stage):
+    shield, upstream = stage
+    assert data(ask(shield, asked("x.silent.test", options=[(65001, b"x")]))) == ["192.0.2.1"]
+    assert received(upstream)["x.silent.test."] == 1
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_function_may_answer_more_than_a_datagram_holds(stage, tcp):
+    shield, _ = stage
+    response = ask(shield, asked("x.large.test", "TXT", edns=0), tcp=tcp)
+    assert [bool(response.flags & dns.flags.TC), len(data(response))] == ([False, 20] if tcp else [True, 0])
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_octets_that_are_no_response_are_an_error_of_the_function(stage, tcp):
+    shield, _ = stage
+    assert rcode(ask(shield, "x.empty.test", tcp=tcp)) == "SERVFAIL"
+
+
+def test_a_rule_of_responses_that_asks_its_own_question_is_told_what_it_knows(stage):
+    shield, upstream = stage
+    assert data(ask(shield, "x.again.test")) == ["192.0.2.1"]
+    assert received(upstream)["x.again.test."] == 1
