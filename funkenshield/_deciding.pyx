@@ -157,7 +157,7 @@ cdef class Deciding(Waiting):
         return asking.ip[:asking.octets]
 
     def who(self, bytes client) -> tuple:
-        """Return whose query it is, as (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""
+        """Return whose query it is: (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""
         cdef Client asking = self._client(client)
         return (asking.ip[:asking.octets], "udp" if asking.fd >= 0 else "tcp", asking.listener,
                 asking.course.tags, asking.stream if asking.fd == STREAM else 0)

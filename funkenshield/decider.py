@@ -453,6 +453,11 @@ class Decider:
         else:
             future.set_exception(OSError("no answer"))
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether functions are waited for."""
+        return bool(self._tasks)
+
     async def rest(self) -> None:
         """Wait until the functions that run now have ended, as their deadlines see to."""
         if self._tasks:

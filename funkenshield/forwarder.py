@@ -37,6 +37,10 @@ ASKED = 1 << 63  # numbers from here on are no connections, but questions of rul
 class Decider(Protocol):
     """Rules in Python, and what they are asked."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether functions are waited for."""
+
     def decide(self, stopped: list[tuple[bytes, bytes, int, int, int, int]]) -> None:
         """Decide about queries that stopped at a rule."""
 
@@ -321,11 +325,16 @@ class Forwarder:
                 self._streams.end(stream)
         return begun
 
+    def _is_waited_for(self) -> bool:
+        """Tell whether somebody waits for an answer, whoever is to give it."""
+        decided = self._decider is not None and self._decider.is_busy
+        return bool(self._inflight.open_queries or self._passing or self._transferring or decided)
+
     async def drain(self, seconds: float) -> None:
         """Wait until nobody waits for an upstream any more, at most so long."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while (self._inflight.open_queries or self._passing or self._transferring) and loop.time() < end:
+        while self._is_waited_for() and loop.time() < end:
             await asyncio.sleep(TICK)
         if self._ticking is not None:
             self._ticking.cancel()

@@ -269,7 +269,7 @@ def test_who_is_exempt_is_never_shut_out(watchful):
 
 
 def test_an_operator_shuts_out_and_lets_in(watchful):
-    assert watchful.command("block", "127.15.0.0/16", "--for", "5") == "shut out\n"
+    assert watchful.command("block", "127.15.0.0/16", "--for", "600") == "shut out\n"
     assert watchful.command("block", "127.15.1.1", "--refuse") == "shut out\n"
     assert outcomes(send(watchful, fresh(1), "127.15.9.9")) == {NOTHING: 1}
     assert outcomes(send(watchful, fresh(1), "127.15.1.1")) == {REFUSED: 1}

@@ -324,3 +324,21 @@ def test_what_a_function_may_return(written):
         ask(shield, "x.uncached.test")
         assert received(upstream)["x.uncached.test."] == 2
         until(lambda: "x.log.test. returned" in shield.log)
+
+
+def test_who_is_with_a_function_at_the_end_gets_an_answer(written):
+    path = written("""
+        import asyncio
+        @shield.rule(suffix('x.test'))
+        async def slow(query):
+            await asyncio.sleep(0.5)
+            return query.respond('A 192.0.2.1')
+    """)
+    with behind(answering("192.0.2.9"), rules_file=path) as (shield, _):
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(data(ask(shield, "a.x.test"))))
+        waiting.start()
+        until(lambda: shield.stats()["rules"]["slow"]["calls"] == 1)
+        shield.terminate()
+        waiting.join()
+        assert found == [["192.0.2.1"]]
