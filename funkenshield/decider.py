@@ -14,10 +14,12 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, NamedTuple
 
 import dns.message
@@ -256,7 +258,7 @@ class Decider:
         self._errors: Counter[str] = Counter()
         self._seconds: dict[str, float] = defaultdict(float)
         self._quick: Counter[str] = Counter()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._closing = False
 
     def configure(self, force: Force) -> None:
@@ -361,8 +363,8 @@ class Decider:
 
     def _in_a_thread(self, function: Callable[[Query], Any], query: Query) -> Awaitable[object]:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, "rule")
-        return asyncio.get_running_loop().run_in_executor(self._threads, _timed, function, query)
+            self._threads = Threads(THREADS)
+        return self._threads.call(function, query)
 
     def _wait_for(self, errand: Errand, result: Awaitable[object], begun: float, *, last: bool) -> None:
         if self._turned_away(errand):
@@ -470,7 +472,7 @@ class Decider:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
         deeds.close()
 
 
@@ -481,10 +483,38 @@ class Timed(NamedTuple):
     seconds: float
 
 
-def _timed(function: Callable[[Query], Any], query: Query) -> Timed:
-    begun = time.perf_counter()
-    result = function(query)
-    return Timed(result, time.perf_counter() - begun)
+class Threads:
+    """Threads that functions are called in; unlike an executor's, they keep no process from ending."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._calls: SimpleQueue[tuple[Future[Timed], Callable[[], object]] | None] = SimpleQueue()
+        for _ in range(count):
+            Thread(target=self._run, name="rule", daemon=True).start()
+
+    def call(self, function: Callable[[Query], Any], query: Query) -> Awaitable[Timed]:
+        """Have a function called; what it returned, and when, can be waited for."""
+        future: Future[Timed] = Future()
+        self._calls.put((future, partial(function, query)))
+        return asyncio.wrap_future(future)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            future, function = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            begun = time.perf_counter()
+            try:
+                future.set_result(Timed(function(), time.perf_counter() - begun))
+            except StopIteration as error:  # no future takes that one
+                future.set_exception(RuntimeError(f"StopIteration: {error}"))
+            except BaseException as error:  # whoever waits for it is told
+                future.set_exception(error)
+
+    def close(self) -> None:
+        """End the threads, each when its function has ended."""
+        for _ in range(self._count):
+            self._calls.put(None)
 
 
 def _next(stop: Stop, wire: bytes) -> int:

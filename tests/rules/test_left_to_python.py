@@ -25,6 +25,12 @@ async def empty(query):
 @shield.rule(suffix("again.test"), chain="responses")
 async def again(query):
     return await query.resolve()
+
+@shield.rule(suffix("stuck.test"))
+def stuck(query):
+    import time
+
+    time.sleep(60)
 """
 
 
@@ -37,10 +43,10 @@ def whole(query):
     return answer(query, "A 192.0.2.1")
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory):
+@pytest.fixture
+def stage(tmp_path):
     """A shield with functions, and its upstream."""
-    file = tmp_path_factory.mktemp("rules") / "functions.py"
+    file = tmp_path / "functions.py"
     file.write_text(FUNCTIONS)
     rules = [{"name": "seen", "chain": "responses", "match": {"suffix": "seen.test"}, "action": {"log": "{rcode}"}}]
     with behind(script, rules=rules, rules_file=str(file)) as (shield, upstream):
@@ -77,3 +83,12 @@ def test_a_rule_of_responses_that_asks_its_own_question_is_told_what_it_knows(st
     shield, upstream = stage
     assert data(ask(shield, "x.again.test")) == ["192.0.2.1"]
     assert received(upstream)["x.again.test."] == 1
+
+
+# ---------------------------------------------------------------- the end
+
+
+def test_a_function_that_does_not_return_keeps_no_shield_from_ending(stage):
+    shield, _ = stage
+    assert rcode(ask(shield, "x.stuck.test")) == "SERVFAIL"
+    shield.terminate()

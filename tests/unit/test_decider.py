@@ -373,11 +373,15 @@ async def await_what_is_cancelled(query):
     await future
 
 
+def run_out(query):
+    return next(iter(()))
+
+
 def leave(query):
     raise SystemExit(1)
 
 
-@pytest.mark.parametrize("function", [fail, fail_later, await_what_is_cancelled, leave, returning(42)])
+@pytest.mark.parametrize("function", [fail, fail_later, await_what_is_cancelled, run_out, leave, returning(42)])
 @pytest.mark.parametrize(
     ("on_error", "done"),
     [
