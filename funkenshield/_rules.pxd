@@ -82,7 +82,8 @@ cdef struct Program:               # all that a chain is; but for counters, it n
     uint16_t generation
     Classes[DIMENSIONS] classes
     Suffixes names                 # classes for each name, and for those below it
-    uint32_t deepest               # labels of the longest of these names
+    uint32_t deepest               # labels of the longest of these names,
+    uint32_t shallowest            # and of the shortest
     uint16_t* types                # class of each type
     Prefixes sources               # class of each prefix
     Secret secret

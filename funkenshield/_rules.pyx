@@ -26,7 +26,8 @@ from ._rates cimport Limit, exceeds, key_of, make_limit
 from ._siphash cimport Secret, siphash
 from ._suffixes cimport suffix_set, suffix_value
 from ._wire cimport (
-    DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, UNANSWERABLE, Query, fold, get16, has_own_opt, parse_query
+    DO, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, UNANSWERABLE, Query, fold, get16, has_own_opt,
+    parse_query
 )
 
 cdef extern from *:
@@ -48,9 +49,9 @@ cdef struct Subject:               # what a program has found out about a query 
     const Sender* sender
     uint32_t[DIMENSIONS] of        # its classes,
     uint8_t[DIMENSIONS] known      # where these were looked up
-    uint8_t folded                 # `name` is set
-    uint8_t[NAME_MAX + 1] name     # in lower case
+    const uint8_t* name            # in lower case; NULL: it was not read yet
     uint16_t length                # of it; 0: there is none
+    uint8_t[NAME_MAX + 1] folded   # where it stands if it stands nowhere else
 
 
 cdef const Node* next_deed(const Program* program, const Query* query, const Sender* sender, Course* course,
@@ -64,7 +65,7 @@ cdef const Node* next_deed(const Program* program, const Query* query, const Sen
     if at == END:
         return NULL
     subject.query, subject.sender = query, sender
-    subject.folded = False
+    subject.name = NULL
     memset(subject.known, 0, DIMENSIONS)
     while True:
         node = &program.nodes[at]
@@ -121,40 +122,43 @@ cdef uint32_t _class_of(const Program* program, Subject* subject, uint32_t dimen
     return subject.of[dimension]
 
 
-cdef void _fold_name(Subject* subject) noexcept nogil:
-    """Take the name out of the question, in lower case."""
+cdef void _read_name(Subject* subject) noexcept nogil:
+    """Take the name out of the question, in lower case; a query that the cache is asked about has it in its key."""
     cdef:
-        const uint8_t* name = subject.query.wire + HEADER
+        const Query* query = subject.query
         uint16_t i
-    subject.folded = True
-    subject.length = subject.query.question - 4 if subject.query.question else 0
-    for i in range(subject.length):
-        subject.name[i] = fold(name[i])
+    subject.length = query.question - 4 if query.question else 0
+    subject.name = query.key + KEY_PREFIX
+    if not query.key_length:
+        subject.name = subject.folded
+        for i in range(subject.length):
+            subject.folded[i] = fold(query.wire[HEADER + i])
 
 
 cdef uint32_t _class_of_name(const Program* program, Subject* subject) noexcept nogil:
     """Return the class of the longest name in the table that the query's is, or is below; 0 where there is none.
 
-    What has more labels than any name in the table is not looked up.
+    What has more labels than any name in the table is not looked up, nor what has fewer.
     """
     cdef:
-        const uint8_t* name = subject.name
+        const uint8_t* name
         uint8_t[LABELS_MAX] starts
         uint32_t labels = 0
         uint32_t k
         uint16_t at = 0
         uint64_t value
-    if not subject.folded:
-        _fold_name(subject)
+    if subject.name == NULL:
+        _read_name(subject)
     if not subject.length:
         return 0
+    name = subject.name
     while name[at]:
         starts[labels] = <uint8_t> at
         labels += 1
         at += 1 + name[at]
     starts[labels] = <uint8_t> at
     k = labels - program.deepest if labels > program.deepest else 0
-    while k <= labels:
+    while k + program.shallowest <= labels:
         at = starts[k]
         value = suffix_value(&program.names, siphash(&program.secret, name + at, subject.length - at) | 1)
         if value:
@@ -220,7 +224,7 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
     """Charge a query to its source, zone or name, and tell whether that is too much; a zone is its last two labels."""
     cdef:
         const Limit* limit = &program.limits[node.value]
-        const uint8_t* name = subject.name
+        const uint8_t* name
         const Sender* sender = subject.sender
         uint8_t[4] nobody
         uint64_t what = 0
@@ -231,8 +235,9 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
         return exceeds(program.rates, limit, key_of(program.rates, limit, sender.address, sender.octets, 0), 1,
                        sender.now)
     if node.more != PER_ALL:
-        if not subject.folded:
-            _fold_name(subject)
+        if subject.name == NULL:
+            _read_name(subject)
+        name = subject.name
         while node.more == PER_ZONE and subject.length and name[at]:
             before, last = last, at
             at += 1 + name[at]
@@ -304,6 +309,7 @@ cdef class Chain:
         if program.words > 64:
             raise ValueError(f"a chain has at most 4096 rules, not {program.rules}")
         program.names.mask = 7
+        program.shallowest = LABELS_MAX
         while program.names.mask * 5 < len(names) * 8:
             program.names.mask = program.names.mask * 2 + 1
         program.nodes = <Node*> calloc(len(nodes), sizeof(Node))
@@ -323,6 +329,7 @@ cdef class Chain:
             program.starts[k] = start
         for name, exact, below in names:
             program.deepest = max(program.deepest, _labels(name))
+            program.shallowest = min(program.shallowest, _labels(name))
             suffix_set(&program.names, siphash(&program.secret, <const uint8_t*> <char*> name, len(name)) | 1,
                        KNOWN | exact << 32 | below)
         for qtype, number in types.items():

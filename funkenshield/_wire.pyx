@@ -104,6 +104,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.options = 0
     query.cookie = 0
     query.subnet = 0
+    query.key_length = 0
     query.added = 0
     query.edns_flags = 0
     query.payload = UDP_PLAIN
