@@ -195,7 +195,11 @@ class Daemon:
         new, before = _kept(self.config, new), self.sturm.rules
         prepared = await asyncio.to_thread(self.sturm.prepare, new)
         await self.sturm.set_up(prepared)
-        self.configure(new, prepared)
+        try:
+            self.configure(new, prepared)
+        except Exception:
+            await self.sturm.tear_down(prepared.rules)
+            raise
         self.watchers.configure(self._watched())
         await self.sturm.tear_down(before)
 

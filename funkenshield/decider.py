@@ -185,7 +185,7 @@ class MissErrand(Errand):
     def answer(self, response: bytes) -> None:
         """Answer all who wait."""
         if not self.inflight.settle(self.handle, response):
-            self.inflight.give_up(self.handle)
+            raise ValueError("that is no answer to the query, or it came too late")
 
     def go_on(self) -> None:
         """Ask an upstream, and keep what it says as the function's answer."""

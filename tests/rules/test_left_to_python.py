@@ -1,14 +1,25 @@
 """What Python decides, at the wire: every query gets an answer, whatever a function makes of it."""
 
+import signal
+
 import dns.flags
 import pytest
 from faults.stage import behind
+from support.until import until
 from support.upstream import answer, truncated
 
 from rules.stage import ask, asked, data, rcode, received
 
 FUNCTIONS = """
 from funkenshield.rules import *
+
+@shield.setup
+async def begin():
+    print("set up", file=open("FOLDER/hooks", "a"), flush=True)
+
+@shield.teardown
+async def end():
+    print("torn down", file=open("FOLDER/hooks", "a"), flush=True)
 
 @shield.rule(suffix("silent.test"), cache=True)
 async def silent(query):
@@ -47,7 +58,7 @@ def whole(query):
 def stage(tmp_path):
     """A shield with functions, and its upstream."""
     file = tmp_path / "functions.py"
-    file.write_text(FUNCTIONS)
+    file.write_text(FUNCTIONS.replace("FOLDER", str(tmp_path)))
     rules = [{"name": "seen", "chain": "responses", "match": {"suffix": "seen.test"}, "action": {"log": "{rcode}"}}]
     with behind(script, rules=rules, rules_file=str(file)) as (shield, upstream):
         yield shield, upstream
@@ -92,3 +103,13 @@ def test_a_function_that_does_not_return_keeps_no_shield_from_ending(stage):
     shield, _ = stage
     assert rcode(ask(shield, "x.stuck.test")) == "SERVFAIL"
     shield.terminate()
+
+
+def test_what_was_set_up_for_a_reload_that_fails_is_torn_down(stage, tmp_path):
+    shield, _ = stage
+    config = shield.folder / "funkenshield.toml"
+    config.write_text(config.read_text() + '[cookies]\nsecrets = "/nowhere"\n')
+    shield.process.send_signal(signal.SIGHUP)
+    until(lambda: "not reloaded: /nowhere: No such file" in shield.log)
+    assert (tmp_path / "hooks").read_text().splitlines() == ["set up", "set up", "torn down"]
+    assert data(ask(shield, "x.silent.test")) == ["192.0.2.1"]

@@ -171,10 +171,17 @@ def test_a_miss_that_no_upstream_answers_either_is_given_up():
     assert Scene(returning(None), answer=b"").run("miss")[1:] == [("give up", HANDLE)]
 
 
-def test_a_miss_whose_answer_is_none_to_it_is_given_up():
-    scene = Scene(returning(b"no response"))
+def test_a_miss_whose_answer_is_none_to_it_is_an_error_that_says_so(caplog):
+    scene = Scene(returning(b"no response"), on_error="drop")
     scene.inflight.settles = False
     assert scene.run("miss") == [("settle", HANDLE, b"no response"), ("give up", HANDLE)]
+    assert "that is no answer to the query, or it came too late" in caplog.text
+
+
+def test_a_miss_that_is_over_is_given_up_once_and_for_all():
+    scene = Scene(returning(given.refuse()))
+    scene.inflight.settles = False
+    assert [done[0] for done in scene.run("miss")] == ["settle", "settle", "give up"]
 
 
 @pytest.mark.parametrize(
