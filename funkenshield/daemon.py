@@ -215,13 +215,13 @@ class Daemon:
         if kept:
             self._restore(shelf, kept)
         with self._close, contextlib.suppress(asyncio.CancelledError):
+            await self.sturm.set_up_first()
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
             servers = [
                 await loop.create_server(partial(self.tcp.protocol, n), sock=opened, backlog=listeners.BACKLOG)
                 for n, opened in enumerate(self._tcp)
             ]
             controlled = await control.serve(self._control, self._handle)
-            await self.sturm.set_up_first()
             self.watchers.configure(self._watched())
             works: list[Coroutine[Any, Any, None]] = [
                 self._keep_house(),

@@ -344,7 +344,7 @@ class Decider:
         self._calls[name] += 1
         try:
             if function is errand.rule.function and not self._is_quick(name, function):
-                if self._turned_away(errand):
+                if self._turned_away(errand, self._threads.waiting if self._threads is not None else 0):
                     return
                 result = self._in_a_thread(function, errand.query())
             else:
@@ -375,9 +375,9 @@ class Decider:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _turned_away(self, errand: Errand) -> bool:
-        """Refuse a query whose function would have to be waited for, where too many are."""
-        if len(self._tasks) < ERRANDS_MAX:
+    def _turned_away(self, errand: Errand, calls: int = 0) -> bool:
+        """Refuse a query whose function would have to be waited for, where too many are, or wait for a thread."""
+        if max(len(self._tasks), calls) < ERRANDS_MAX:
             return False
         self.crowded += 1
         errand.answer(error_response(errand.wire, REFUSED, PAYLOAD))
@@ -497,6 +497,11 @@ class Threads:
         future: Future[Timed] = Future()
         self._calls.put((future, partial(function, query)))
         return asyncio.wrap_future(future)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls no thread has begun, those among them that were given up."""
+        return self._calls.qsize()
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:

@@ -443,6 +443,23 @@ def test_when_too_many_are_waited_for_a_query_is_refused_and_its_function_not_ca
     assert scene.decider.counters()["rule"]["errors"] == 0
 
 
+def test_calls_do_not_heap_up_behind_functions_that_do_not_return(monkeypatch, caplog):
+    monkeypatch.setattr(deciding, "THREADS", 1)
+    monkeypatch.setattr(deciding, "ERRANDS_MAX", 3)
+    go = threading.Event()
+
+    async def play():
+        scene = Scene(lambda query: go.wait(5))
+        scene.put_in_force(deadline=0.01)
+        for _ in range(8):
+            scene.begin("query")
+            await asyncio.sleep(0.02)
+        go.set()
+        return [rcode_of(done[1]) for done in await scene.end()]
+
+    assert asyncio.run(play()) == ["SERVFAIL"] * 4 + ["REFUSED"] * 4
+
+
 def test_what_is_waited_for_at_the_end_is_ended_without_an_answer():
     async def never(query):
         await asyncio.Event().wait()
