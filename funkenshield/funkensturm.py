@@ -4,9 +4,11 @@ It knows the order of things, and which files rules were read from. How a rule i
 `rules`, `programs` and `decider`.
 """
 
+import asyncio
 import inspect
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from .programs import ChainName, Compiled, Numbers, compile_chain, way_to
 from .rules import Hook, RuleSet, load
 
 log = logging.getLogger(__name__)
+
+GRACE = 0.2  # seconds in which queries that workers stopped at a rule come to its function
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class FunkenSturm:
             try:
                 await _call(hook)
             except (Exception, SystemExit) as error:
-                raise ConfigError(f"rules: setup {_name(hook)}: {type(error).__name__}: {error}") from None
+                raise ConfigError(_told("setup", hook, error)) from None
 
     async def set_up_first(self) -> None:
         """Call what is to be called before the rules that there are from the start."""
@@ -117,12 +121,13 @@ class FunkenSturm:
     async def tear_down(self, rules: RuleSet) -> None:
         """Call what is to be called when rules are in force no more, once no function of theirs runs."""
         if rules.teardowns:
+            await asyncio.sleep(GRACE)
             await self.decider.rest()
         for hook in rules.teardowns:
             try:
                 await _call(hook)
             except (Exception, SystemExit) as error:
-                log.error("rules: teardown %s: %s: %s", _name(hook), type(error).__name__, error)
+                log.error("%s", _told("teardown", hook, error))
 
     @property
     def rules(self) -> RuleSet:
@@ -146,8 +151,10 @@ class FunkenSturm:
         return counted
 
 
-def _name(hook: Hook) -> str:
-    return getattr(hook, "__name__", repr(hook))
+def _told(what: str, hook: Hook, error: BaseException) -> str:
+    """Return in a line which hook failed, how, and where."""
+    name, frame = getattr(hook, "__name__", repr(hook)), traceback.extract_tb(error.__traceback__)[-1]
+    return f"rules: {what} {name}: {type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"
 
 
 async def _call(hook: Hook) -> None:
