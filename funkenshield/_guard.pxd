@@ -76,7 +76,7 @@ cdef class Guard:
     cdef:
         Rates rates
         uint64_t orders            # the address of those in force; 0: there is nothing to guard
-        list kept                  # orders in force or until lately: workers may still be at them
+        list kept                  # orders, those in force last; at the others workers may still be
         Alarm[ALARMS] alarms
 
     cdef object _anew(self)

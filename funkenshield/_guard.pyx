@@ -8,6 +8,8 @@ how long, is decided in Python, by the alarms that are raised here.
 """
 
 cimport cython
+from time import monotonic
+
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
@@ -22,7 +24,7 @@ from ._wire cimport (
 )
 
 cdef enum:
-    KEPT = 16                      # orders that are kept: as many changes may come within one batch
+    KEPT = 2                       # seconds that replaced orders are kept: no batch takes that long
     ALLOWED = 0xff                 # on the access list: whoever is there is welcome
     EXEMPT = 1
     NEIGHBOURS = 4                 # places where an alarm may stand
@@ -228,6 +230,7 @@ cdef class _Orders:
     cdef:
         Orders orders
         dict tables
+        double until               # when nobody is at them any more, once they are replaced
 
     cdef Prefixes keep(self, object place, prefixes) except *:
         """Keep a table for as long as these orders; it replaces the one that was in its place."""
@@ -267,10 +270,14 @@ cdef class Guard:
         """Put orders into force; where they ask for nothing, there are none."""
         cdef:
             _Orders made = orders
+            _Orders before = self.kept[len(self.kept) - 1]
+            _Orders each
+            double now = monotonic()
             Orders* new = &made.orders
             bint idle = (new.otherwise == WELCOME and not new.limit_count and not new.limits_responses
                          and not new.watch_count)
-        self.kept = [*self.kept[-KEPT:], made]
+        before.until = now + KEPT
+        self.kept = [*[each for each in self.kept if each.until > now], made]
         for place in ("access", "shut out"):
             table = <_Table> made.tables.get(place)
             if table is not None:
