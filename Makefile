@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
 
-.PHONY: run demo test proof lint format docs wheel bench clean
+.PHONY: run demo test proof lint format docs wheel bench bench-rules clean
 
 run: $(VENV)/built  ## the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -44,6 +44,9 @@ wheel: $(VENV)/dev  ## wheel and source distribution, and a look whether they ru
 
 bench: $(VENV)/dev  ## the parts of the fast path, beside the same thing in Python
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group
+
+bench-rules: $(VENV)/dev  ## what rules and guard cost for each hit
+	$(BIN)/python benchmarks/system/rules.py
 
 $(VENV)/built: $(COMPILED)
 	tools/make-venv $(PYTHON) $(VENV)

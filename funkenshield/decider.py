@@ -258,6 +258,7 @@ class Decider:
         self._errors: Counter[str] = Counter()
         self._seconds: dict[str, float] = defaultdict(float)
         self._quick: Counter[str] = Counter()
+        self._told: dict[str, float] = defaultdict(lambda: -1.0)  # when an error was reported last
         self._threads: Threads | None = None
         self._closing = False
 
@@ -405,13 +406,7 @@ class Decider:
         """Count and report an error, and give the query what its rule says; `last`: that has failed too."""
         name = errand.rule.name
         self._errors[name] += 1
-        frames = traceback.extract_tb(error.__traceback__)
-        own = getattr(getattr(errand.rule.function, "__code__", None), "co_filename", "")
-        frame = next((each for each in reversed(frames) if each.filename == own), frames[-1] if frames else None)
-        where = f" at {frame.filename}:{frame.lineno}" if frame and not isinstance(error, TimeoutError) else ""
-        told = "it took too long" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-        log.error("rule %s: %s%s", name, told, where)
-        log.debug("rule %s", name, exc_info=error)
+        self._report(errand.rule, error)
         try:
             if last:
                 errand.drop()
@@ -421,6 +416,20 @@ class Decider:
             log.debug("rule %s", name, exc_info=again)
             with suppress(Exception):
                 errand.drop()
+
+    def _report(self, rule: Rule, error: BaseException) -> None:
+        """Write an error to the log, for each rule one a second: a flood of queries is no flood of lines."""
+        name, now = rule.name, time.monotonic()
+        if self._told[name] + 1 > now:
+            return
+        self._told[name] = now
+        frames = traceback.extract_tb(error.__traceback__)
+        own = getattr(getattr(rule.function, "__code__", None), "co_filename", "")
+        frame = next((each for each in reversed(frames) if each.filename == own), frames[-1] if frames else None)
+        where = f" at {frame.filename}:{frame.lineno}" if frame and not isinstance(error, TimeoutError) else ""
+        told = "it took too long" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+        log.error("rule %s: %s%s", name, told, where)
+        log.debug("rule %s", name, exc_info=error)
 
     def _note(self, name: str, seconds: float) -> None:
         """Count how long a function took, and trust it or not to be quick."""

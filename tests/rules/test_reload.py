@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-from faults.load import Load
 from faults.stage import behind, toml
 from support.until import until
 
@@ -43,30 +42,6 @@ def rewrite(shield, upstream, **options):
     (shield.folder / "funkenshield.toml").write_text(
         f'listen = ["{shield.address}"]\n' + toml(upstreams=[str(upstream.address)], **options)
     )
-
-
-def test_rules_change_at_once_and_nothing_is_lost(written):
-    path = written("shield.rule(suffix('x.test'), action=answer('A 192.0.2.1'))")
-    with behind(answering("192.0.2.9"), rules_file=path) as (shield, _), Load(shield) as load:
-        load.go_on(0.3)
-        seen = []
-        over = threading.Event()
-
-        def watch():
-            while not over.is_set():
-                seen.append(data(ask(shield, "www.x.test"))[0])
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        for last in (2, 3):
-            written(f"shield.rule(suffix('x.test'), action=answer('A 192.0.2.{last}'))")
-            reload(shield)
-            load.go_on(0.2)
-        over.set()
-        watcher.join()
-        assert seen == sorted(seen)
-        assert set(seen) == {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
-    assert load.outcome == load.flawless
 
 
 def test_a_file_that_changes_is_read_again_without_a_signal(written):
@@ -156,29 +131,6 @@ def test_what_was_kept_for_a_function_ends_with_its_text(written):
         written(text.format(2))
         reload(shield)
         assert data(ask(shield, "x.test")) == ["192.0.2.2"]
-
-
-def test_hooks_run_before_and_after(written, tmp_path):
-    said = tmp_path / "said"
-    text = f"""
-        def say(word):
-            with open({str(said)!r}, 'a') as file:
-                file.write(word + ' ')
-        @shield.setup
-        async def up():
-            say('{{0}}-up')
-        @shield.teardown
-        def down():
-            say('{{0}}-down')
-    """
-    path = written(text.format("one"))
-    with behind(answering("192.0.2.9"), rules_file=path) as (shield, _):
-        assert said.read_text().split() == ["one-up"]
-        written(text.format("two"))
-        reload(shield)
-        until(lambda: "down" in said.read_text())
-        assert said.read_text().split() == ["one-up", "two-up", "one-down"]
-    assert said.read_text().split() == ["one-up", "two-up", "one-down", "two-down"]
 
 
 # ------------------------------------------------------------ functions
@@ -324,21 +276,3 @@ def test_what_a_function_may_return(written):
         ask(shield, "x.uncached.test")
         assert received(upstream)["x.uncached.test."] == 2
         until(lambda: "x.log.test. returned" in shield.log)
-
-
-def test_who_is_with_a_function_at_the_end_gets_an_answer(written):
-    path = written("""
-        import asyncio
-        @shield.rule(suffix('x.test'))
-        async def slow(query):
-            await asyncio.sleep(0.5)
-            return query.respond('A 192.0.2.1')
-    """)
-    with behind(answering("192.0.2.9"), rules_file=path) as (shield, _):
-        found = []
-        waiting = threading.Thread(target=lambda: found.append(data(ask(shield, "a.x.test"))))
-        waiting.start()
-        until(lambda: shield.stats()["rules"]["slow"]["calls"] == 1)
-        shield.terminate()
-        waiting.join()
-        assert found == [["192.0.2.1"]]
