@@ -1,7 +1,8 @@
 """Sign the answers of a zone whose nameserver does not.
 
 Each answer is signed once, and kept with its signatures. The key lives as long as this process: where others are to
-trust it, read it from a file, and give its DS record to the parent. That a name does not exist is not proven.
+trust it, read it from a file, and give its DS record to the parent. That a name does not exist is not proven,
+and delegations are signed like all else.
 """
 
 import dns.dnssec

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import dns.message
 
 from . import deeds
+from ._answer import is_response_to
 from ._deciding import Deciding
 from ._wire import error_response
 from .actions import Action
@@ -92,6 +93,7 @@ class Errand:
         elif result.kind == "pass":
             self.let_pass()
         elif result.kind in deeds.DEEDS:
+            self.left += result.delay
             self.decider.start(self, partial(deeds.DEEDS[result.kind], result))
         else:
             self.adjust(result)
@@ -131,7 +133,9 @@ class QueryErrand(Errand):
         self.at, self.generation = at, generation
 
     def answer(self, response: bytes) -> None:
-        """Answer the client."""
+        """Answer the client. Raises ValueError for what is no response to his query."""
+        if not is_response_to(self.wire, response):
+            raise ValueError("that is no response to this query")
         self.inflight.reply(self.client, self.wire, response)
 
     def go_on(self) -> None:

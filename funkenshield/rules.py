@@ -10,6 +10,7 @@ It knows how rules are written. What becomes of them is told in `programs`, and 
 """
 
 import hashlib
+import sys
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -254,9 +255,10 @@ def _run(path: Path) -> tuple[_File, ModuleType]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     file = _File(path, _digest(text))
-    module = ModuleType(path.stem)
+    module = ModuleType(f"funkenshield_rules_{file.key}")
     module.__file__ = str(path)
     token = _loading.set(file)
+    sys.modules[module.__name__] = module  # while it is loaded: dataclasses look there
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)
     except SyntaxError as error:
@@ -267,6 +269,7 @@ def _run(path: Path) -> tuple[_File, ModuleType]:
         raise ConfigError(f"{path}:{frames[-1].lineno if frames else 0}: {type(error).__name__}: {told}") from None
     finally:
         _loading.reset(token)
+        del sys.modules[module.__name__]
     return file, module
 
 

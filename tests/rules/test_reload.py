@@ -167,6 +167,13 @@ def test_functions_that_fail(written):
         @shield.rule(suffix('late.test'), on_error='refused')
         async def late(query):
             await asyncio.sleep(10)
+        @shield.rule(suffix('foreign.test'))
+        async def foreign(query):
+            import dns.message
+            return await query.resolve(dns.message.make_query('elsewhere.test', 'A'))
+        @shield.rule(suffix('question.test'))
+        def question(query):
+            return query.message
         @shield.rule(suffix('nonsense.test'))
         def nonsense(query):
             return 42
@@ -185,17 +192,19 @@ def test_functions_that_fail(written):
         assert ask(shield, "x.drop.test", timeout=0.3) is None
         assert data(ask(shield, "x.pass.test")) == ["192.0.2.9"]
         assert rcode(ask(shield, "x.late.test")) == "REFUSED"
-        assert rcode(ask(shield, "x.nonsense.test")) == "SERVFAIL"
+        for name in ("nonsense", "foreign", "question"):
+            assert rcode(ask(shield, f"x.{name}.test")) == "SERVFAIL"
         assert [rcode(ask(shield, "x.kept.test")) for _ in range(2)] == ["SERVFAIL"] * 2
         assert rcode(ask(shield, "x.other.test")) == "SERVFAIL"
         rules = shield.stats()["rules"]
         assert {name: rules[name]["errors"] for name in rules} == {
-            "servfail": 1, "refused": 1, "drop": 1, "pass": 1, "late": 1, "nonsense": 1, "kept": 1, "other": 1,
+            "servfail": 1, "refused": 1, "drop": 1, "pass": 1, "late": 1, "nonsense": 1,
+            "foreign": 1, "question": 1, "kept": 1, "other": 1,
         }  # fmt: skip
         assert "rule kept: ZeroDivisionError: division by zero at " in shield.log
         assert "rule late: it took too long" in shield.log
         assert "Traceback" not in shield.log
-        assert received(upstream) == {"x.pass.test.": 1}
+        assert received(upstream) == {"x.pass.test.": 1, "elsewhere.test.": 1}
 
 
 def test_a_cached_function_is_asked_once_for_all_who_wait(written):
@@ -249,7 +258,7 @@ def test_what_a_function_may_return(written):
         returned = {
             'pass': pass_on(), 'forward': forward('default'), 'nx': nxdomain(), 'tag': tag('t'), 'uncached': uncached(),
             'cut': truncate(), 'answer': answer('A 192.0.2.1'), 'ttl': ttl(max=3), 'log': log('{qname} returned'),
-            'delay': delay(0.1), 'go': proceed(), 'drop': drop(), 'rename': rename('rename.test', 'else.test'),
+            'delay': delay(1.2), 'go': proceed(), 'drop': drop(), 'rename': rename('rename.test', 'else.test'),
         }
         @shield.rule(suffix(*(name + '.test' for name in returned)))
         def f(query):

@@ -199,3 +199,14 @@ def test_a_file_that_is_no_text_is_told(tmp_path):
     (tmp_path / "shield.toml").write_text(f'rules = "{tmp_path}/rules.py"\n')
     with pytest.raises(ConfigError, match=r"rules\.py: 'utf-8' codec can't decode"):
         rules.load(config.load(tmp_path / "shield.toml"))
+
+
+def test_a_file_may_have_dataclasses_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "shield_rules.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Thing:\n    number: int\n"
+    )
+    before = set(sys.modules)
+    rules.load(config.Config(rules_file=str(path)))
+    assert not {name for name in set(sys.modules) - before if "rules_" in name}
