@@ -9,7 +9,8 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -269,11 +270,11 @@ class _Assembly:
             wanted.append(frozenset(match.source))
         if dimension == NAME:
             if match.suffix:
-                wanted.append(frozenset((name_to_wire(name), True) for name in match.suffix))
+                wanted.append(frozenset((_on_wire(name.encode()), True) for name in match.suffix))
             if match.suffix_file:
                 wanted.append(self._names_in(match.suffix_file))
             if match.name:
-                wanted.append(frozenset((name_to_wire(name), False) for name in match.name))
+                wanted.append(frozenset((_on_wire(name.encode()), False) for name in match.name))
         numbers = self._sets[dimension]
         return [numbers.setdefault(each, len(numbers)) for each in wanted]
 
@@ -384,7 +385,7 @@ PLAIN_NAME = re.compile(rb"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 
 
 def read_names(path: Path) -> Iterable[bytes]:
-    """Return the names of a file, on the wire: one on each line, or behind an address, as in a file of hosts.
+    """Return the names of a file, on the wire: one on each line, or several behind an address, as in a file of hosts.
 
     `#` begins a comment; a `*.` before a name may be there, and says nothing. Raises ConfigError with file and line.
     """
@@ -392,17 +393,35 @@ def read_names(path: Path) -> Iterable[bytes]:
         lines = path.read_bytes().lower().splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    found = set()
+    found: set[bytes] = set()
     for number, line in enumerate(lines, 1):
         words = line.split(b"#", 1)[0].split()
-        if not words:
-            continue
-        text = words[-1].removeprefix(b"*.").strip(b".")
-        if PLAIN_NAME.fullmatch(text) and len(text) < 254:
-            found.add(b"".join(bytes((len(label),)) + label for label in text.split(b".")) + b"\0")
-            continue
         try:
-            found.add(name_to_wire(text.decode()))
+            if len(words) > 1 and not _is_address(words.pop(0)):
+                raise ValueError("two names; write one on each line, or an address before them")
+            found.update(map(_listed, words))
         except ValueError as error:
             raise ConfigError(f"{path}:{number}: {error}") from None
     return found
+
+
+@lru_cache(16)  # a file has many lines, and few addresses
+def _is_address(word: bytes) -> bool:
+    try:
+        ip_address(word.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def _listed(word: bytes) -> bytes:
+    """Return a name of a list, on the wire; ValueError where it is none."""
+    return _on_wire(word.removeprefix(b"*.").strip(b".") or word)
+
+
+def _on_wire(text: bytes) -> bytes:
+    """Return a name on the wire, quickly where it is a plain one; ValueError where it is none."""
+    plain = text.removesuffix(b".")
+    if PLAIN_NAME.fullmatch(plain) and len(plain) < 254:
+        return b"".join(bytes((len(label),)) + label for label in plain.split(b".")) + b"\0"
+    return name_to_wire(text.decode())
