@@ -145,16 +145,19 @@ class _Assembly:
         self.nodes: list[tuple[int, int, int, int, int, int]] = [(TESTS["next"], 0, NOWHERE, 0, 0, 0)]
         self.stops: dict[int, Stop] = {}
         self.limits: list[tuple[float, float, int, int, int]] = []
+        self._limited = 0  # how many limits there were before the rule that is being compiled
         self._numbers = numbers
         self._listeners = list(listeners)
         self._number = 0  # of the rule that is being compiled
         self._files: dict[str, Names] = {}
+        self._slow: dict[int, bool] = {}  # by the identity of a table; the rules outlive this
         self._sets: tuple[dict[Any, int], dict[Any, int], dict[Any, int]] = ({}, {}, {})
         self._wanted: tuple[list[int | None], list[int | None], list[int | None]] = ([], [], [])
 
     def rule(self, number: int, rule: Rule) -> int:
         """Add a rule; return where it starts."""
         self._number = number
+        self._limited = len(self.limits)
         following = self._add(TESTS["next"])
         start = self._match(rule, rule.match, self._deed(rule, following), following)
         for dimension in (NAME, TYPE, SOURCE):
@@ -194,17 +197,10 @@ class _Assembly:
             node = self._add(DEEDS_OF["ask"], 0, 0, yes, no)
             self.stops[node] = Stop(rule, re.compile(match.regex), yes, no)
             yes = node
+        yes = self._tables(rule, match, yes, no, slow=True)
         if match.rate is not None:
             yes = self._add(TESTS["over"], PER.index(match.rate.per), self._limit(rule, match), yes, no)
-        if match.not_ is not None:
-            yes = self._match(rule, match.not_, no, yes)
-        if match.any:
-            otherwise = no
-            for each in reversed(match.any):
-                otherwise = self._match(rule, each, yes, otherwise)
-            yes = otherwise
-        for each in reversed(match.all):
-            yes = self._match(rule, each, yes, no)
+        yes = self._tables(rule, match, yes, no, slow=False)
         for leaves in reversed(list(self._leaves(match))):
             otherwise = no
             for op, more, value in reversed(leaves):
@@ -216,6 +212,32 @@ class _Assembly:
             if wanted is not None:
                 yes = self._add(TESTS[op], 0, 0, yes if wanted else no, no if wanted else yes)
         return yes
+
+    def _tables(self, rule: Rule, match: Match, yes: int, no: int, *, slow: bool) -> int:
+        """Add the tables in a table that Python may be asked about, or those that it is not; return where they start.
+
+        Of `any`, too, those that it is asked about come last.
+        """
+        groups: list[tuple[tuple[Match, ...], bool]] = [((each,), True) for each in match.all]
+        if match.any:
+            groups.append((tuple(sorted(match.any, key=self._is_slow)), True))
+        if match.not_ is not None:
+            groups.append(((match.not_,), False))
+        for tables, wanted in reversed(groups):
+            if any(map(self._is_slow, tables)) != slow:
+                continue
+            found, otherwise = (yes, no) if wanted else (no, yes)
+            for each in reversed(tables):
+                otherwise = self._match(rule, each, found, otherwise)
+            yes = otherwise
+        return yes
+
+    def _is_slow(self, match: Match) -> bool:
+        """Tell whether Python may have to be asked; each table of a deep nest is looked at once."""
+        if id(match) not in self._slow:
+            below = (*match.all, *match.any, *((match.not_,) if match.not_ else ()))
+            self._slow[id(match)] = bool(match.regex) or any(map(self._is_slow, below))
+        return self._slow[id(match)]
 
     def _leaves(self, match: Match) -> Iterator[list[Leaf]]:  # noqa: PLR0912 - one branch for each thing to be asked
         """Yield the tests of a table; of each list, one must be true."""
@@ -250,7 +272,8 @@ class _Assembly:
     def _limit(self, rule: Rule, match: Match) -> int:
         """Add a limit, which is the same one after a reload that leaves its rule; return its number."""
         assert match.rate is not None
-        salt = zlib.crc32(f"{rule.chain} {rule.name} {match.rate!r}".encode())
+        which = len(self.limits) - self._limited  # of those of its rule
+        salt = zlib.crc32(f"{rule.chain} {rule.name} {which} {match.rate!r}".encode())
         self.limits.append((match.rate.limit, match.rate.burst, salt, match.rate.ipv4, match.rate.ipv6))
         return len(self.limits) - 1
 
