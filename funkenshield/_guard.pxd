@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._course cimport Sender
 from ._prefixes cimport Prefixes
-from ._rates cimport Limit, Rates
+from ._rates cimport Limit
 
 cdef enum:
     LIMITS_MAX = 8
@@ -41,12 +41,11 @@ cdef struct Watch:                 # what the guard did; counters with one write
 cdef struct Alarm:                 # a source prefix is over a rate
     uint64_t state                 # 0: free, 1: being written, 2: raised
     uint64_t key
-    uint32_t number                # of the watch
+    const uint64_t* rates          # of the watch: no other has these
     uint8_t octets                 # of the address: 4 or 16
     uint8_t address[16]
 
 cdef struct Orders:                # what is in force; replaced as a whole
-    Rates* rates
     Alarm* alarms
     Prefixes access                # by prefix: a Ruling; ALLOWED
     Ruling otherwise               # for who is in none
@@ -74,7 +73,8 @@ cdef dict watch_as_dict(const Watch* watch)
 @cython.final
 cdef class Guard:
     cdef:
-        Rates rates
+        size_t memory              # octets, for the rates of each limit
+        object tables              # of rates, by what is counted there, as long as anybody counts
         uint64_t orders            # the address of those in force; 0: there is nothing to guard
         list kept                  # orders, those in force last; at the others workers may still be
         Alarm[ALARMS] alarms

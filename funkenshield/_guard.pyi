@@ -1,12 +1,17 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, final
 
+from ._rates import RateTable
+
 _Prefixes = Iterable[tuple[bytes, int]]
 _Action = Literal["drop", "refuse", "truncate"]
 
 @final
 class Guard:
     def __new__(cls, memory: int) -> Guard: ...
+    def rates_of(
+        self, what: tuple[object, ...], rate: float, burst: float, ipv4: int, ipv6: int, indebted: bool = ...
+    ) -> RateTable: ...
     def set_access(
         self, allow: _Prefixes, deny: _Prefixes, *, default_allow: bool = ..., refuse: bool = ...
     ) -> None: ...

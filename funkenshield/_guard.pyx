@@ -9,6 +9,7 @@ how long, is decided in Python, by the alarms that are raised here.
 
 cimport cython
 from time import monotonic
+from weakref import WeakValueDictionary
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
@@ -16,8 +17,8 @@ from libc.string cimport memcpy, memmove, memset
 from ._atomic cimport bump, look, peek, publish, replace
 from ._course cimport Sender
 from ._prefixes cimport Prefixes, prefix_value, prefixes_fill, prefixes_free
-from ._rates cimport exceeds, key_of, make_limit, rates_free, rates_make
-from ._siphash cimport siphash
+from ._rates cimport Limit, RateTable, exceeds, key_of
+from ._siphash cimport Secret, siphash
 from ._wire cimport (
     HEADER, MESSAGE_MAX, NOERROR, NXDOMAIN, OPT, QUESTION_MAX, RCODE, RECORD, SERVFAIL, TC, fold, get16, message_flags,
     question_length, set16, skip_name
@@ -55,8 +56,7 @@ cdef Ruling judge_query(const Orders* orders, const Sender* sender, Watch* watch
         return ruling
     _count(orders, QUERIES, 1, sender)
     for k in range(orders.limit_count):
-        if exceeds(orders.rates, &orders.limits[k],
-                   key_of(orders.rates, &orders.limits[k], sender.address, sender.octets, 0), 1, sender.now):
+        if _is_exceeded(&orders.limits[k], 0, sender):
             ruling = _unless_proven(orders.over[k], sender)
             if ruling != WELCOME:
                 bump(&watch.limited, 1)
@@ -69,6 +69,10 @@ cdef Ruling _unless_proven(Ruling ruling, const Sender* sender) noexcept nogil:
     return WELCOME if ruling == CUT and not sender.datagram else ruling
 
 
+cdef inline bint _is_exceeded(const Limit* limit, uint64_t what, const Sender* sender) noexcept nogil:
+    return exceeds(limit, key_of(limit, sender.address, sender.octets, what), 1, sender.now)
+
+
 cdef void _count(const Orders* orders, Counted what, uint64_t weight, const Sender* sender) noexcept nogil:
     """Let the watches for this count it, and raise an alarm where it is too much."""
     cdef:
@@ -77,12 +81,12 @@ cdef void _count(const Orders* orders, Counted what, uint64_t weight, const Send
     for k in range(orders.watch_count):
         if orders.counted[k] != what or prefix_value(&orders.unwatched[k], sender.address, sender.octets):
             continue
-        key = key_of(orders.rates, &orders.watches[k], sender.address, sender.octets, 0)
-        if exceeds(orders.rates, &orders.watches[k], key, weight, sender.now):
-            _raise(orders.alarms, key, k, sender)
+        key = key_of(&orders.watches[k], sender.address, sender.octets, 0)
+        if exceeds(&orders.watches[k], key, weight, sender.now):
+            _raise(orders.alarms, key, orders.watches[k].cells, sender)
 
 
-cdef void _raise(Alarm* alarms, uint64_t key, uint32_t number, const Sender* sender) noexcept nogil:
+cdef void _raise(Alarm* alarms, uint64_t key, const uint64_t* rates, const Sender* sender) noexcept nogil:
     """Raise an alarm, if it is not raised already and there is room; or else the next query will."""
     cdef:
         Alarm* alarm
@@ -95,7 +99,7 @@ cdef void _raise(Alarm* alarms, uint64_t key, uint32_t number, const Sender* sen
         alarm = &alarms[(key + k) % ALARMS]
         if look(&alarm.state) == FREE and replace(&alarm.state, FREE, WRITING):
             publish(&alarm.key, key)
-            alarm.number = number
+            alarm.rates = rates
             alarm.octets = sender.octets
             memcpy(alarm.address, sender.address, sender.octets)
             publish(&alarm.state, RAISED)
@@ -141,21 +145,25 @@ cdef bint _is_over(const Orders* orders, const Sender* sender, const uint8_t* wi
                    uint16_t rcode) noexcept nogil:
     """Charge a response to its source prefix, and tell whether it is one too many."""
     cdef:
-        uint32_t kind = ANSWERS if rcode == NOERROR else DENIALS if rcode == NXDOMAIN else ERRORS
+        uint32_t kind = DENIALS if rcode == NXDOMAIN else ERRORS
         uint64_t what = 0
+        size_t opt
         bint over = False
+    if rcode == NOERROR:
+        # Where there is neither answer nor authority, it may be an error whose upper bits are in the OPT record.
+        opt = 0 if get16(wire + 6) or get16(wire + 8) else _find_opt(wire, length)
+        if not opt or not wire[opt + 5]:
+            kind = ANSWERS
     if orders.limits_kind[kind]:
         if kind == ANSWERS:
-            what = _hash_question(orders, wire, length)
-        over = exceeds(orders.rates, &orders.kinds[kind],
-                       key_of(orders.rates, &orders.kinds[kind], sender.address, sender.octets, what), 1, sender.now)
+            what = _hash_question(&orders.kinds[ANSWERS].secret, wire, length)
+        over = _is_exceeded(&orders.kinds[kind], what, sender)
     if orders.limits_kind[RESPONSES] and not over:
-        over = exceeds(orders.rates, &orders.kinds[RESPONSES],
-                       key_of(orders.rates, &orders.kinds[RESPONSES], sender.address, sender.octets, 0), 1, sender.now)
+        over = _is_exceeded(&orders.kinds[RESPONSES], 0, sender)
     return over
 
 
-cdef uint64_t _hash_question(const Orders* orders, const uint8_t* wire, size_t length) noexcept nogil:
+cdef uint64_t _hash_question(const Secret* secret, const uint8_t* wire, size_t length) noexcept nogil:
     """Return a number for a response's name, in lower case, and type; 0 where it has none."""
     cdef:
         uint8_t[QUESTION_MAX] question
@@ -163,7 +171,7 @@ cdef uint64_t _hash_question(const Orders* orders, const uint8_t* wire, size_t l
         int32_t i
     for i in range(octets):
         question[i] = fold(wire[HEADER + i])
-    return siphash(&orders.rates.secret, question, octets) if octets > 0 else 0
+    return siphash(secret, question, octets) if octets > 0 else 0
 
 
 cdef size_t _cut(uint8_t* wire, size_t length) noexcept nogil:
@@ -173,34 +181,42 @@ cdef size_t _cut(uint8_t* wire, size_t length) noexcept nogil:
     """
     cdef:
         int32_t question = question_length(wire, length) if get16(wire + 4) == 1 else -1
-        uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
         size_t start = HEADER + max(question, 0)
-        size_t at = start
-        size_t opt = 0
+        size_t opt = _find_opt(wire, length)
         size_t octets
-        int32_t end
-        uint32_t _i
     set16(wire + 2, message_flags(wire) | TC)
     memset(wire + 6, 0, 6)
     if question < 0:
         set16(wire + 4, 0)
         return HEADER
+    if not opt:
+        return start
+    octets = 1 + RECORD + get16(wire + opt + 9)
+    set16(wire + 10, 1)
+    memmove(wire + start, wire + opt, octets)
+    return start + octets
+
+
+cdef size_t _find_opt(const uint8_t* wire, size_t length) noexcept nogil:
+    """Return where the OPT record of a response with at most one question is; 0: it has none."""
+    cdef:
+        int32_t question = question_length(wire, length) if get16(wire + 4) == 1 else 0
+        uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
+        size_t at = HEADER + max(question, 0)
+        size_t next
+        int32_t end
+        uint32_t _i
     for _i in range(records):
         end = skip_name(wire, length, at)
         if end < 0 or <size_t> end + RECORD > length:
             break
-        octets = <size_t> end + RECORD + get16(wire + end + 8) - at
-        if at + octets > length:
+        next = <size_t> end + RECORD + get16(wire + end + 8)
+        if next > length:
             break
         if get16(wire + end) == OPT and end - at == 1:
-            opt = at
-            break
-        at += octets
-    if not opt:
-        return start
-    set16(wire + 10, 1)
-    memmove(wire + start, wire + opt, octets)
-    return start + octets
+            return at
+        at = next
+    return 0
 
 
 cdef dict watch_as_dict(const Watch* watch):
@@ -225,7 +241,7 @@ cdef class _Table:
 
 @cython.final
 cdef class _Orders:
-    """Orders, and the tables that they lead to."""
+    """Orders, and the tables that they lead to: of prefixes by their place, of rates by what they count."""
 
     cdef:
         Orders orders
@@ -241,21 +257,27 @@ cdef class _Orders:
 
 @cython.final
 cdef class Guard:
-    """All orders, and the rates that they count by.
+    """All orders; each limit of theirs counts in a table of `memory` octets.
 
-    Memory ownership: rates and alarms are its own; whoever judges by its orders must be gone before it.
+    Memory ownership: orders, their tables and alarms are its own; whoever judges by its orders must be gone before it.
     """
 
     def __cinit__(self, size_t memory) -> None:
         cdef _Orders orders = _Orders()
-        rates_make(&self.rates, memory)
+        self.memory, self.tables = memory, WeakValueDictionary()
         orders.tables = {}
-        orders.orders.rates = &self.rates
         orders.orders.alarms = &self.alarms[0]
         self.kept = [orders]
 
-    def __dealloc__(self) -> None:
-        rates_free(&self.rates)
+    def rates_of(self, tuple what not None, double rate, double burst, uint8_t ipv4, uint8_t ipv6,
+                 bint indebted=False) -> RateTable:
+        """Return the table of a limit: the one that it has already, if anybody keeps it, and what was counted there."""
+        cdef:
+            tuple key = (what, rate, burst, ipv4, ipv6, indebted)
+            RateTable found = self.tables.get(key)
+        if found is None:
+            found = self.tables[key] = RateTable(self.memory, rate, burst, ipv4, ipv6, indebted)
+        return found
 
     cdef object _anew(self):
         """Return orders that are as those in force."""
@@ -308,29 +330,39 @@ cdef class Guard:
         """Say how many queries a second are taken, as (rate, burst in seconds, IPv4 bits, IPv6 bits, action)."""
         cdef:
             _Orders orders = self._anew()
-            uint32_t k = 0
-        if len(limits) > LIMITS_MAX:
+            list counts = [(rate, burst, ipv4, ipv6) for rate, burst, ipv4, ipv6, _ in limits]
+            RateTable table
+            uint32_t k
+        if len(counts) > LIMITS_MAX:
             raise ValueError(f"at most {LIMITS_MAX} limits")
-        orders.orders.limit_count = <uint32_t> len(limits)
-        for rate, burst, ipv4, ipv6, action in limits:
-            orders.orders.limits[k] = make_limit(rate, burst, 0x100 + k, ipv4, ipv6)
-            orders.orders.over[k] = _RULINGS[action]
-            k += 1
+        orders.tables["limits"] = [
+            self.rates_of(("limit", counts[:k].count(count)), *count) for k, count in enumerate(counts)
+        ]
+        orders.orders.limit_count = <uint32_t> len(counts)
+        for k, table in enumerate(orders.tables["limits"]):
+            orders.orders.limits[k] = table.limit
+            orders.orders.over[k] = _RULINGS[limits[k][4]]
         self._publish(orders)
 
     def set_responses(self, *, double answers=0, double nxdomains=0, double errors=0, double all=0, double burst=2,
                       uint8_t ipv4=24, uint8_t ipv6=56, uint32_t slip=2, exempt=()) -> None:
-        """Say how many responses a second go to a source prefix; 0 is no limit."""
+        """Say how many responses a second go to a source prefix; 0 is no limit.
+
+        As in BIND, who is over one and goes on gets nothing but what slips, for it is not he who asks.
+        """
         cdef:
             _Orders orders = self._anew()
-            uint32_t kind
-        rates = (answers, nxdomains, errors, all)
-        for kind in range(KINDS):
-            orders.orders.limits_kind[kind] = rates[kind] > 0
-            if rates[kind] > 0:
-                orders.orders.kinds[kind] = make_limit(rates[kind], burst, 0x200 + kind, ipv4, ipv6)
-                # As in BIND: he who goes on gets nothing but what slips, for it is not he who asks.
-                orders.orders.kinds[kind].debt = orders.orders.kinds[kind].tolerance
+            list rates = [answers, nxdomains, errors, all]
+            RateTable table
+            uint32_t k
+        orders.tables["responses"] = [
+            self.rates_of(("responses", k), rate, burst, ipv4, ipv6, True) if rate > 0 else None
+            for k, rate in enumerate(rates)
+        ]
+        for k, table in enumerate(orders.tables["responses"]):
+            orders.orders.limits_kind[k] = table is not None
+            if table is not None:
+                orders.orders.kinds[k] = table.limit
         orders.orders.limits_responses = any(rates)
         orders.orders.slip = slip
         orders.orders.exempt = orders.keep("exempt", [(address, bits, EXEMPT) for address, bits in exempt])
@@ -340,34 +372,43 @@ cdef class Guard:
         """Say what raises an alarm, as (what, rate, seconds, IPv4 bits, IPv6 bits, prefixes that are exempt)."""
         cdef:
             _Orders orders = self._anew()
-            uint32_t k = 0
-        if len(watches) > WATCHES_MAX:
+            list counts = [(what, (rate, seconds, ipv4, ipv6)) for what, rate, seconds, ipv4, ipv6, _ in watches]
+            RateTable table
+            uint32_t k
+        if len(counts) > WATCHES_MAX:
             raise ValueError(f"at most {WATCHES_MAX} watches")
-        orders.orders.watch_count = <uint32_t> len(watches)
-        for what, rate, seconds, ipv4, ipv6, exempt in watches:
-            orders.orders.counted[k] = _COUNTED[what]
-            orders.orders.watches[k] = make_limit(rate, seconds, 0x300 + k, ipv4, ipv6)
-            orders.orders.unwatched[k] = orders.keep(k, [(address, bits, EXEMPT) for address, bits in exempt])
-            k += 1
+        orders.tables["watches"] = [
+            self.rates_of((count[0], counts[:k].count(count)), *count[1]) for k, count in enumerate(counts)
+        ]
+        orders.orders.watch_count = <uint32_t> len(counts)
+        for k, table in enumerate(orders.tables["watches"]):
+            orders.orders.counted[k] = _COUNTED[counts[k][0]]
+            orders.orders.watches[k] = table.limit
+            orders.orders.unwatched[k] = orders.keep(k, [(address, bits, EXEMPT) for address, bits in watches[k][5]])
         self._publish(orders)
 
     def take_alarms(self) -> list:
-        """Return the alarms that were raised, as (number of the watch, network address, bits)."""
+        """Return the alarms that were raised, as (number of the watch, network address, bits).
+
+        Those of a watch that is no more are nobody's.
+        """
         cdef:
             _Orders orders = self.kept[len(self.kept) - 1]
             Alarm* alarm
-            uint32_t k
+            uint32_t k, number
             list taken = []
         for k in range(ALARMS):
             alarm = &self.alarms[k]
             if look(&alarm.state) != RAISED:
                 continue
-            if alarm.number < orders.orders.watch_count:
-                limit = orders.orders.watches[alarm.number]
+            for number in range(orders.orders.watch_count):
+                limit = orders.orders.watches[number]
+                if limit.cells != alarm.rates:
+                    continue
                 bits = limit.ipv4 if alarm.octets == 4 else limit.ipv6
                 size = 1 << (8 * alarm.octets - bits)
                 address = int.from_bytes(alarm.address[:alarm.octets], "big") // size * size
-                taken.append((alarm.number, address.to_bytes(alarm.octets, "big"), bits))
+                taken.append((number, address.to_bytes(alarm.octets, "big"), bits))
             publish(&alarm.state, FREE)
         return taken
 

@@ -11,9 +11,8 @@ cimport cython
 import os
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from posix.stdlib cimport posix_memalign
 
 from ._atomic cimport peek, replace
 from ._siphash cimport siphash
@@ -32,54 +31,19 @@ cdef uint64_t SKEW = <uint64_t> 1 << 24       # 16 s: no two batches have clocks
 cdef uint64_t GOLDEN = 0x9e3779b97f4a7c15     # 2**64 divided by the golden ratio
 
 
-cdef int rates_make(Rates* rates, size_t memory) except -1:
-    """Make room for rates in so much memory, rounded down to a power of two of lines."""
-    cdef bytes secret = os.urandom(16)
-    rates.lines = 1
-    while 2 * rates.lines * LINE <= memory:
-        rates.lines *= 2
-    if posix_memalign(<void**> &rates.cells, LINE, rates.lines * LINE):
-        raise MemoryError("no memory for rates")
-    memset(rates.cells, 0, rates.lines * LINE)
-    memcpy(&rates.secret, <char*> secret, 16)
-    return 0
-
-
-cdef void rates_free(Rates* rates) noexcept nogil:
-    free(rates.cells)
-
-
-cdef Limit make_limit(double rate, double burst, uint64_t salt, uint8_t ipv4, uint8_t ipv6) noexcept nogil:
-    """Return the limit of so many a second, of which as many as come in `burst` seconds, or one, may come at once.
-
-    Of rates there is nothing below one in three days, and nothing above 10**12 a second.
-    """
-    cdef Limit limit
-    limit.cost = <uint64_t> min(<double> (LONGEST << PART), max(1.0, <double> SECOND * SECOND / rate + 0.5))
-    limit.tolerance = <uint64_t> min(<double> LONGEST, burst * SECOND)
-    limit.tolerance = max(limit.tolerance, (limit.cost + SECOND - 1) >> PART)
-    limit.debt = 0
-    limit.salt = salt
-    limit.ipv4 = ipv4
-    limit.ipv6 = ipv6
-    return limit
-
-
-cdef uint64_t key_of(const Rates* rates, const Limit* limit, const uint8_t* address, uint8_t octets,
-                     uint64_t more) noexcept nogil:
+cdef uint64_t key_of(const Limit* limit, const uint8_t* address, uint8_t octets, uint64_t more) noexcept nogil:
     """Return the key of a source prefix, and of what else (a name, a kind) is counted by itself."""
     cdef:
-        uint8_t[33] data
+        uint8_t[25] data
         uint8_t bits = limit.ipv4 if octets == 4 else limit.ipv6
         uint8_t whole = bits // 8
-    memset(data, 0, 33)
-    memcpy(data, &limit.salt, 8)
-    memcpy(data + 8, &more, 8)
-    data[16] = octets
-    memcpy(data + 17, address, whole)
+    memset(data, 0, 25)
+    memcpy(data, &more, 8)
+    data[8] = octets
+    memcpy(data + 9, address, whole)
     if bits % 8:
-        data[17 + whole] = address[whole] & <uint8_t> (0xff00 >> bits % 8)
-    return siphash(&rates.secret, data, 17 + octets)
+        data[9 + whole] = address[whole] & <uint8_t> (0xff00 >> bits % 8)
+    return siphash(&limit.secret, data, 9 + octets)
 
 
 cdef inline uint64_t _ahead(uint64_t word, uint64_t now, uint64_t most) noexcept nogil:
@@ -88,10 +52,10 @@ cdef inline uint64_t _ahead(uint64_t word, uint64_t now, uint64_t most) noexcept
     return ahead if ahead <= most else 0
 
 
-cdef bint exceeds(const Rates* rates, const Limit* limit, uint64_t key, uint64_t weight, uint64_t now) noexcept nogil:
+cdef bint exceeds(const Limit* limit, uint64_t key, uint64_t weight, uint64_t now) noexcept nogil:
     """Charge a key with so much, below 2**24, and tell whether that does not fit; `now` is nanoseconds."""
     cdef:
-        uint64_t* line = rates.cells + (key & (rates.lines - 1)) * CELLS
+        uint64_t* line = limit.cells + (key & (limit.lines - 1)) * CELLS
         uint64_t* place
         uint64_t tag = key & ~DUE | (<uint64_t> 1 << TAG_SHIFT)  # never that of an empty word
         uint64_t units = (now // 1000000000 << PART) + (now % 1000000000 << PART) // 1000000000
@@ -139,28 +103,40 @@ cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now) noexcept
 
 @cython.final
 cdef class RateTable:
-    """One limit, in a table of its own.
+    """A limit: so many a second, of which as many as come in `burst` seconds, or one, may come at once.
 
-    Memory ownership: the table is its own.
+    Of rates there is nothing below one in three days, and nothing above 10**12 a second. It takes `memory` octets,
+    rounded down to a power of two of cache lines; none of them is touched before somebody is counted there.
+
+    Memory ownership: the table is its own; whoever counts by its limit keeps it.
     """
-
-    cdef:
-        Rates rates
-        Limit limit
 
     def __cinit__(self, size_t memory, double rate, double burst, uint8_t ipv4=32, uint8_t ipv6=64,
                   bint indebted=False) -> None:
-        rates_make(&self.rates, memory)
-        self.limit = make_limit(rate, burst, 1, ipv4, ipv6)
-        if indebted:
-            self.limit.debt = self.limit.tolerance
+        cdef:
+            Limit* limit = &self.limit
+            bytes secret = os.urandom(16)
+        if not (rate > 0 and burst >= 0 and ipv4 <= 32 and ipv6 <= 128):
+            raise ValueError("a limit has a rate above 0, and prefixes no longer than addresses")
+        limit.lines = 1
+        while 2 * limit.lines * LINE <= memory:
+            limit.lines *= 2
+        self.memory = calloc(limit.lines + 1, LINE)
+        if self.memory == NULL:
+            raise MemoryError("no memory for rates")
+        limit.cells = <uint64_t*> ((<size_t> self.memory + LINE - 1) // LINE * LINE)
+        memcpy(&limit.secret, <char*> secret, 16)
+        limit.cost = <uint64_t> min(<double> (LONGEST << PART), max(1.0, <double> SECOND * SECOND / rate + 0.5))
+        limit.tolerance = <uint64_t> min(<double> LONGEST, burst * SECOND)
+        limit.tolerance = max(limit.tolerance, (limit.cost + SECOND - 1) >> PART)
+        limit.debt = limit.tolerance if indebted else 0
+        limit.ipv4, limit.ipv6 = ipv4, ipv6
 
     def __dealloc__(self) -> None:
-        rates_free(&self.rates)
+        free(self.memory)
 
     def exceeds(self, bytes address not None, uint64_t now, uint64_t weight=1, uint64_t more=0) -> bool:
         """Charge a source, and tell whether that does not fit; `now` is nanoseconds."""
         if len(address) not in (4, 16):
             raise ValueError("an address has 4 or 16 octets")
-        return exceeds(&self.rates, &self.limit,
-                       key_of(&self.rates, &self.limit, address, <uint8_t> len(address), more), weight, now)
+        return exceeds(&self.limit, key_of(&self.limit, address, <uint8_t> len(address), more), weight, now)

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._course cimport Course, Sender
 from ._prefixes cimport Prefixes
-from ._rates cimport Limit, Rates
+from ._rates cimport Limit
 from ._siphash cimport Secret
 from ._suffixes cimport Suffixes
 from ._wire cimport Query
@@ -88,7 +88,6 @@ cdef struct Program:               # all that a chain is; but for counters, it n
     Prefixes sources               # class of each prefix
     Secret secret
     Limit* limits
-    Rates* rates
     uint64_t offset                # of local time, seconds, two's complement
 
 
@@ -108,6 +107,6 @@ cdef inline uint16_t generation_of(const Program* program) noexcept nogil:
 cdef class Chain:
     cdef:
         Program program
-        object guard               # whose rates are used
+        list limits                # RateTables that its limits count in
 
     cdef int _fill(self, Classes* classes, list rules, list sets) except -1

@@ -1,12 +1,11 @@
 from typing import final
 
-from ._guard import Guard
+from ._rates import RateTable
 
 @final
 class Chain:
     def __new__(
         cls,
-        guard: Guard,
         generation: int,
         nodes: list[tuple[int, int, int, int, int, int]],
         starts: list[int],
@@ -15,7 +14,7 @@ class Chain:
         sources: list[tuple[bytes, int, int]],
         rules: list[list[int]],
         sets: list[list[int]],
-        limits: list[tuple[float, float, int, int, int]],
+        limits: list[RateTable],
     ) -> Chain: ...
     def set_offset(self, seconds: int) -> None: ...
     def matched(self) -> list[int]: ...

@@ -20,9 +20,8 @@ from libc.string cimport memcpy, memset
 
 from ._atomic cimport add, peek, poke
 from ._course cimport END, Course, Sender
-from ._guard cimport Guard
 from ._prefixes cimport prefix_value, prefixes_fill, prefixes_free
-from ._rates cimport Limit, exceeds, key_of, make_limit
+from ._rates cimport Limit, RateTable, exceeds, key_of
 from ._siphash cimport Secret, siphash
 from ._suffixes cimport suffix_set, suffix_value
 from ._wire cimport (
@@ -40,7 +39,6 @@ cdef enum:
     LABELS_MAX = 128
     DAY = 86400                    # seconds
     THURSDAY = 3                   # the first of January 1970
-    SALT = 0x400                   # from here on, limits are rules'
 
 cdef uint64_t KNOWN = <uint64_t> 1 << 63  # a value in the names' table is never 0
 
@@ -232,8 +230,7 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
         uint16_t last = 0
         uint16_t before = 0
     if node.more == PER_SOURCE:
-        return exceeds(program.rates, limit, key_of(program.rates, limit, sender.address, sender.octets, 0), 1,
-                       sender.now)
+        return exceeds(limit, key_of(limit, sender.address, sender.octets, 0), 1, sender.now)
     if node.more != PER_ALL:
         if subject.name == NULL:
             _read_name(subject)
@@ -241,9 +238,9 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
         while node.more == PER_ZONE and subject.length and name[at]:
             before, last = last, at
             at += 1 + name[at]
-        what = siphash(&program.rates.secret, name + before, subject.length - before)
+        what = siphash(&limit.secret, name + before, subject.length - before)
     memset(nobody, 0, 4)
-    return exceeds(program.rates, limit, key_of(program.rates, limit, nobody, 4, what), 1, sender.now)
+    return exceeds(limit, key_of(limit, nobody, 4, what), 1, sender.now)
 
 
 cdef bint _is_time(uint64_t span, int64_t local) noexcept nogil:
@@ -285,24 +282,23 @@ cdef class Chain:
     `starts` says where each rule begins. `names` are (name on the wire in lower case, its class, the class of those
     below it), `types` classes by type, `sources` (address, bits, class). For each dimension, `rules` and `sets` have a
     number for each class: one bit for each rule that can match, and for each set that it is in; `rules` is empty where
-    no rule asks. `limits` are (rate, burst, salt, IPv4 bits, IPv6 bits); those with one salt and prefix count together.
-    `generation` tells it from others. Caller must ensure that sets, classes and limits that are named are there.
+    no rule asks. `limits` are RateTables. `generation` tells it from others. Caller must ensure that sets, classes and
+    limits that are named are there.
 
-    Memory ownership: all is its own, but for the guard's rates.
+    Memory ownership: all is its own; rates are shared.
     """
 
-    def __cinit__(self, Guard guard not None, uint16_t generation, list nodes, list starts, list names, dict types,
+    def __cinit__(self, uint16_t generation, list nodes, list starts, list names, dict types,
                   list sources, list rules, list sets, list limits) -> None:
         cdef:
             Program* program = &self.program
-            Guard owner = guard
+            RateTable table
             bytes secret = os.urandom(16)
             bytes name
             uint64_t exact, below
             uint32_t k
-        self.guard = guard
+        self.limits = limits
         memcpy(&program.secret, <char*> secret, 16)
-        program.rates = &owner.rates
         program.generation = generation
         program.rules = <uint32_t> len(starts)
         program.words = (program.rules + 63) // 64
@@ -335,8 +331,8 @@ cdef class Chain:
         for qtype, number in types.items():
             program.types[qtype] = number
         prefixes_fill(&program.sources, sources)
-        for k, (rate, burst, salt, ipv4, ipv6) in enumerate(limits):
-            program.limits[k] = make_limit(rate, burst, SALT + <uint64_t> salt, ipv4, ipv6)
+        for k, table in enumerate(limits):
+            program.limits[k] = table.limit
         for k in range(DIMENSIONS):
             self._fill(&program.classes[k], rules[k], sets[k])
 

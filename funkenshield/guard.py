@@ -83,8 +83,8 @@ class GuardSection(Section):
     """What stands before the rules: every query passes here, and every answer."""
 
     memory: Size = Field(4 << 20, ge=64 << 10, le=1 << 32, json_schema_extra={"unit": "octets"},
-                         description="For all rates, of rules too; where it is full, who asks least is forgotten."
-                                     " Restart to change.")  # fmt: skip
+                         description="For each limit, also that of a block or a rule; where it is full, who asks least"
+                                     " is forgotten. It is taken as it fills. Restart to change.")  # fmt: skip
     blocked: int = Field(4096, ge=16, le=65536, description="Prefixes shut out at once; more push out the oldest.")
     access: AccessSection = AccessSection()
     limits: tuple[LimitSection, ...] = Field((), max_length=8, strict=False)

@@ -6,7 +6,6 @@ how rules are written or loaded, nor of what Python does for them.
 """
 
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +15,7 @@ from threading import Lock
 from typing import Any, Literal
 
 from ._guard import Guard
+from ._rates import RateTable
 from ._rules import DEEDS_OF, TESTS, Chain
 from .actions import Action
 from .errors import ConfigError
@@ -132,21 +132,22 @@ def compile_chain(
     """
     if len(rules) > RULES_MAX:
         raise ConfigError(f"rules: a chain has at most {RULES_MAX} rules, not {len(rules)}")
-    made = _Assembly(numbers, listeners)
+    made = _Assembly(numbers, guard, listeners)
     starts = [made.rule(number, rule) for number, rule in enumerate(rules)]
-    program = Chain(guard, generation, made.nodes, starts, *made.tables(len(rules)), made.limits)
+    program = Chain(generation, made.nodes, starts, *made.tables(len(rules)), made.limits)
     return Compiled(program, tuple(rules), made.stops)
 
 
 class _Assembly:
     """A program that is being put together."""
 
-    def __init__(self, numbers: Numbers, listeners: Sequence[Endpoint]) -> None:
+    def __init__(self, numbers: Numbers, guard: Guard, listeners: Sequence[Endpoint]) -> None:
         self.nodes: list[tuple[int, int, int, int, int, int]] = [(TESTS["next"], 0, NOWHERE, 0, 0, 0)]
         self.stops: dict[int, Stop] = {}
-        self.limits: list[tuple[float, float, int, int, int]] = []
+        self.limits: list[RateTable] = []
         self._limited = 0  # how many limits there were before the rule that is being compiled
         self._numbers = numbers
+        self._guard = guard
         self._listeners = list(listeners)
         self._number = 0  # of the rule that is being compiled
         self._files: dict[str, Names] = {}
@@ -271,10 +272,10 @@ class _Assembly:
 
     def _limit(self, rule: Rule, match: Match) -> int:
         """Add a limit, which is the same one after a reload that leaves its rule; return its number."""
-        assert match.rate is not None
-        which = len(self.limits) - self._limited  # of those of its rule
-        salt = zlib.crc32(f"{rule.chain} {rule.name} {which} {match.rate!r}".encode())
-        self.limits.append((match.rate.limit, match.rate.burst, salt, match.rate.ipv4, match.rate.ipv6))
+        rate = match.rate
+        assert rate is not None
+        what = (rule.chain, rule.name, len(self.limits) - self._limited, rate.per)
+        self.limits.append(self._guard.rates_of(what, rate.limit, rate.burst, rate.ipv4, rate.ipv6))
         return len(self.limits) - 1
 
     def _listener(self, endpoint: Endpoint) -> int:

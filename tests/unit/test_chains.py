@@ -326,7 +326,8 @@ def test_only_what_meets_the_rest_of_its_table_is_counted():
 def test_a_rate_goes_on_over_a_reload_that_leaves_its_rule():
     guard = Guard(1 << 16)
     rule = ({"rate": {"limit": 1.0}}, "drop")
-    assert Chained(rule, guard=guard).deeds(query(), now=SECOND) == []
+    before = Chained(rule, guard=guard)
+    assert before.deeds(query(), now=SECOND) == []
     assert Chained(rule, guard=guard).deeds(query(), now=SECOND) == ["drop"]
     assert Chained(({"rate": {"limit": 1.5}}, "drop"), guard=guard).deeds(query(), now=SECOND) == []
     assert Chained(({}, "continue"), rule, guard=guard).deeds(query(), now=SECOND) == ["count"]  # its name is another

@@ -1,5 +1,7 @@
 """What stands before the rules: who may ask, how often, what goes out of a response, and who raises an alarm."""
 
+import random
+
 import dns.edns
 import dns.flags
 import dns.message
@@ -23,9 +25,9 @@ def guard():
 def response(name="www.example.org", rcode=dns.rcode.NOERROR, *, rdtype="A", options=None):
     """Return a response with an answer, if it is no error, and an OPT record, if there are options."""
     made = dns.message.make_response(dns.message.make_query(name, rdtype))
-    made.set_rcode(rcode)
     if options is not None:
         made.use_edns(0, payload=1232, options=options)
+    made.set_rcode(rcode)
     if rcode == dns.rcode.NOERROR:
         made.answer = [
             dns.rrset.from_text(f"{name}.", 60, "IN", rdtype, "192.0.2.80" if rdtype == "A" else "2001:db8::80")
@@ -97,6 +99,32 @@ def test_another_setting_does_not_forget_who_asked_how_much(guard):
     assert [guard.admits(address, SECOND) for address in (ALICE, BOB, CAROL)] == ["refuse", "refuse", "drop"]
 
 
+@pytest.mark.parametrize("others", [[], [("queries", 1.0, 10.0, 32, 64, [])], [("octets", 1.0, 1.0, 32, 64, [])]])
+def test_forged_sources_push_nobody_out_of_a_fast_limit_whatever_slow_ones_stand_beside_it(guard, others):
+    guard.set_limits([(10.0, 0.5, 32, 64, "refuse"), (1000.0, 1.0, 8, 16, "drop")])
+    guard.set_responses(all=0.1, burst=10, ipv4=32)
+    guard.set_watches(others)
+    dice = random.Random(5)
+    passed = 0
+    for turn in range(100_000):  # in a second, each from somewhere else; and one who asks 1,000 times
+        now = SECOND + turn * SECOND // 100_000
+        forged = bytes([turn % 200 + 1]) + dice.randbytes(3)
+        guard.admits(forged, now)
+        if turn % 10 == 0:
+            guard.releases(forged, response(), now)
+        if turn % 100 == 0:
+            passed += guard.admits(CAROL, now) == "welcome"
+    assert passed in range(14, 17)  # ten, and a burst of five
+
+
+def test_limits_that_change_their_order_keep_what_was_counted(guard):
+    one, other = (5, 1, 32, 128, "drop"), (8, 1, 32, 128, "refuse")
+    guard.set_limits([one, one, other])
+    assert queries(guard, ALICE, 6) == ["welcome"] * 5 + ["drop"]
+    guard.set_limits([other, one, one])
+    assert queries(guard, ALICE, 4) == ["drop"] * 3 + ["refuse"]
+
+
 def test_more_limits_than_there_is_room_for(guard):
     with pytest.raises(ValueError, match="at most 8 limits"):
         guard.set_limits([(1, 1, 32, 128, "drop")] * 9)
@@ -122,6 +150,13 @@ def test_what_has_many_names_is_limited_by_prefix(guard, limit, rcode):
     guard.set_responses(**{limit: 5}, burst=1, slip=0)
     passed = [bool(guard.releases(ALICE, response(f"a{k}.example.org", rcode), SECOND)) for k in range(8)]
     assert passed == [True] * 5 + [False] * 3
+
+
+def test_an_error_that_only_edns_has_room_for_is_one(guard):
+    guard.set_responses(errors=5, answers=1, burst=1, slip=0)
+    wires = [response(f"a{k}.example.org", dns.rcode.BADVERS, options=[COOKIE]) for k in range(8)]
+    assert [bool(guard.releases(ALICE, wire, SECOND)) for wire in wires] == [True] * 5 + [False] * 3
+    assert guard.releases(ALICE, response(options=[]), SECOND)
 
 
 def test_a_flood_gets_a_burst_and_nothing_until_it_stops(guard):
@@ -223,6 +258,17 @@ def test_what_is_answered_is_counted_over_every_transport(guard, what, rcode):
     for address in (ALICE, BOB):
         sent(guard, address, counted, 1, datagram=False, proven=True)
     assert guard.take_alarms() == [(0, ALICE, 32)]
+
+
+def test_an_alarm_is_told_for_its_watch_or_for_none(guard):
+    fast, slow = ("queries", 100, 1, 32, 64, []), ("queries", 5, 1, 24, 64, [])
+    guard.set_watches([fast, slow])
+    queries(guard, ALICE, 6)
+    guard.set_watches([slow, fast])
+    assert guard.take_alarms() == [(0, bytes([192, 0, 2, 0]), 24)]
+    queries(guard, ALICE, 1)
+    guard.set_watches([fast])
+    assert guard.take_alarms() == []
 
 
 def test_queries_over_a_limit_count_but_those_of_who_is_shut_out_do_not(guard):
