@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
 
-.PHONY: run demo test proof lint format docs wheel bench bench-rules clean
+.PHONY: run demo test proof lint format docs wheel bench bench-micro bench-rules clean
 
 run: $(VENV)/built  ## the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -24,7 +24,7 @@ proof: $(VENV)/dev  ## what takes minutes to be shown: a flood before a black ho
 lint: $(VENV)/dev  ## format, style, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	PATH="$(BIN):$$PATH" cython-lint funkenshield
+	PATH="$(BIN):$$PATH" cython-lint funkenshield benchmarks/micro
 	$(BIN)/mypy
 	$(BIN)/stubtest --concise --allowlist tools/stubtest-allowed $$(tools/compiled-modules)
 
@@ -42,7 +42,11 @@ wheel: $(VENV)/dev  ## wheel and source distribution, and a look whether they ru
 	$(BIN)/python -m build --outdir dist
 	tools/try-wheel $(BIN)/python dist/*.whl
 
-bench: $(VENV)/dev  ## the parts of the fast path, beside the same thing in Python
+bench: $(VENV)/dev  ## half an hour: beside every peer that is installed, with its page
+	$(BIN)/python -m benchmarks.system.run --json docs/benchmarks/results.json
+	$(BIN)/python -m benchmarks.system.page docs/benchmarks/results.json docs/benchmarks.md
+
+bench-micro: $(VENV)/dev  ## the parts of the fast path, by themselves
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group
 
 bench-rules: $(VENV)/dev  ## what rules and guard cost for each hit

@@ -22,7 +22,8 @@ from ._wire cimport Query
 from ._zones cimport Zones
 
 cdef enum:
-    SLOTS = 16                     # in a set: two cache lines
+    SLOTS = 16                     # in a set: two cache lines, of which a key has one that comes first
+    LINE = 64                      # octets of a cache line
     TAG_SHIFT = 40                 # a slot: hash tag above, offset in units of 8 octets below
     READERS_MAX = 256
     SUBNET_WORDS = 4               # 33 prefix lengths of IPv4 in the first, 129 of IPv6 in the others
@@ -72,6 +73,11 @@ cdef inline uint64_t* find_set(const Index* index, uint64_t key_hash) noexcept n
     return index.slots + ((key_hash >> 32) * index.sets >> 32) * SLOTS
 
 
+cdef inline uint64_t* slot_at(uint64_t* slots, uint64_t key_hash, size_t i) noexcept nogil:
+    """Return a slot of a set, in the order in which a key takes them: by a bit that neither set nor tag has."""
+    return slots + (i ^ (key_hash >> 24 & 1) * (SLOTS // 2))
+
+
 cdef inline uint64_t tag_of(uint64_t key_hash) noexcept nogil:
     return key_hash << TAG_SHIFT
 
@@ -97,13 +103,19 @@ cdef inline const Answer* find_key(const Index* index, const uint8_t* key, uint1
         const Answer* answer
         size_t i
     for i in range(SLOTS):
-        slot = look(slots + i)
+        slot = look(slot_at(slots, key_hash, i))
         if leads_to(slot, tag):
             answer = answer_at(index, slot)
-            if (answer.hash == key_hash and answer.key_length == key_length
-                    and memcmp(answer_key(answer), key, key_length) == 0):
+            if is_under(answer, key, key_length, key_hash):
                 return answer if stands(index, answer) else NULL
     return NULL
+
+
+cdef inline bint is_under(const Answer* answer, const uint8_t* key, uint16_t key_length,
+                          uint64_t key_hash) noexcept nogil:
+    """Tell whether an answer is stored under a key."""
+    return (answer.hash == key_hash and answer.key_length == key_length
+            and memcmp(answer_key(answer), key, key_length) == 0)
 
 
 cdef inline bint stands(const Index* index, const Answer* answer) noexcept nogil:
@@ -116,16 +128,41 @@ cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept 
 
 cdef inline const Answer* find(const Index* index, const Query* query) noexcept nogil:
     """Return the answer that serves a query, fresh or not, or NULL; see `find_key`."""
+    cdef const Answer* likely = <const Answer*> query.likely
     if query.subnet:
         return find_subnet(index, query)
+    if (likely != NULL and is_under(likely, query.key, query.key_length, query.hash)
+            and stands(index, likely)):
+        return likely
     return find_key(index, query.key, query.key_length, query.hash)
 
 
 cdef inline void find_soon(const Index* index, uint64_t key_hash) noexcept nogil:
-    """Fetch a set into the CPU's cache while the rest of the batch is being parsed."""
-    cdef uint64_t* slots = find_set(index, key_hash)
-    prefetch(slots)
-    prefetch(slots + SLOTS // 2)
+    """Fetch where a key is likely to be into the CPU's cache while the rest of the batch is being parsed."""
+    prefetch(slot_at(find_set(index, key_hash), key_hash, 0))
+
+
+cdef inline void look_ahead(const Index* index, Query* query) noexcept nogil:
+    """Fetch what is likely to be a query's answer, once its set was fetched; caller has entered, and `find`s within.
+
+    An answer of usual size is in three cache lines.
+    """
+    cdef:
+        uint64_t* slots = find_set(index, query.hash)
+        uint64_t tag = tag_of(query.hash)
+        uint64_t slot
+        const uint8_t* answer
+        size_t i
+    for i in range(SLOTS // 2):
+        slot = look(slot_at(slots, query.hash, i))
+        if leads_to(slot, tag):
+            answer = <const uint8_t*> answer_at(index, slot)
+            query.likely = answer
+            prefetch(answer)
+            prefetch(answer + LINE)
+            prefetch(answer + 2 * LINE)
+            return
+    prefetch(slot_at(slots, query.hash, SLOTS // 2))
 
 
 cdef inline void enter(const Index* index, Reader* reader) noexcept nogil:
@@ -142,6 +179,7 @@ cdef class Cache:
     cdef:
         Index index
         uint64_t epoch
+        void* mapped               # with room for the alignment of what is used
         size_t memory, segment_size
         Segment* segments
         uint32_t segment_count

@@ -32,7 +32,12 @@ from ._wire cimport (
 )
 from ._zones cimport Zones
 
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void* start, size_t length, int advice)
+    int MADV_HUGEPAGE
+
 cdef enum:
+    HUGE_PAGE = 1 << 21
     MEMORY_MIN = 1 << 22
     OCTETS_PER_SLOT = 88           # of memory: about half of what a usual answer takes
     NEWCOMERS_SHARE = 10           # newcomers get one segment in so many
@@ -59,11 +64,13 @@ cdef class Cache:
         self.memory = memory
         memcpy(&self.index.secret, <char*> secret, 16)
         self.index.sets = memory // (OCTETS_PER_SLOT * 16) + 1
-        self.index.slots = <uint64_t*> mmap(NULL, memory, PROT_READ | PROT_WRITE,
-                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        if <void*> self.index.slots == MAP_FAILED:
-            self.index.slots = NULL
+        self.mapped = mmap(NULL, memory + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if self.mapped == MAP_FAILED:
+            self.mapped = NULL
             raise MemoryError(f"no {memory} octets for the cache")
+        self.index.slots = <uint64_t*> ((<size_t> self.mapped + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
+        madvise(self.index.slots, memory, MADV_HUGEPAGE)  # else each look-up waits for page tables, too
         self.segment_size = 1 << 17
         while self.segment_size < 1 << 20 and self.segment_size * 128 < memory:
             self.segment_size <<= 1
@@ -81,8 +88,8 @@ cdef class Cache:
         self.index.rules = &self.purges.rules
 
     def __dealloc__(self) -> None:
-        if self.index.slots != NULL:
-            munmap(self.index.slots, self.memory)
+        if self.mapped != NULL:
+            munmap(self.mapped, self.memory + HUGE_PAGE)
         free(self.segments)
         free(self.readers)
         free(self.scratch)
@@ -226,8 +233,9 @@ cdef class Cache:
         if slot != NULL:
             return slot
         for i in range(SLOTS):
-            if not slots[i]:
-                return slots + i
+            slot = slot_at(slots, answer.hash, i)
+            if not slot[0]:
+                return slot
         for i in range(SLOTS):
             other = answer_at(&self.index, slots[i])
             if self._dies(other) <= now:

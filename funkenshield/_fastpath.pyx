@@ -27,8 +27,8 @@ from ._guard cimport Orders, judge_response
 from ._inflight cimport Inflight
 from ._outbox cimport NOBODY, Client
 from ._outcome cimport (
-    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, meet, meet_from, stand_guard,
-    tally_as_dict
+    AHEAD, DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, foresee, meet,
+    meet_from, stand_guard, tally_as_dict
 )
 from ._proxied cimport WHOLE_HEADER, Proxies, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
@@ -173,7 +173,9 @@ cdef class Worker:
         else:
             for i in range(count):
                 self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
+        foresee(house, self.queries, self.verdicts, 0, min(AHEAD, count))
         for i in range(count):
+            foresee(house, self.queries, self.verdicts, min(i + AHEAD, count), min(i + AHEAD + 1, count))
             if not is_told:
                 sender.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &sender.octets)
             elif self.told[i].address == NULL:

@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, render
 from ._atomic cimport bump, look, peek, poke, publish
-from ._cache cimport Cache, Index, find, find_soon
+from ._cache cimport Cache, Index, find, find_soon, look_ahead
 from ._cookies cimport (
     CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 )
@@ -51,6 +51,15 @@ cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, si
         hash_key(query, &house.index.secret)
         find_soon(house.index, query.hash)
     return verdict
+
+
+cdef void foresee(const House* house, Query* queries, const Verdict* verdicts, int32_t first,
+                  int32_t last) noexcept nogil:
+    """Have the likely answers of some queries of a batch that was met fetched while others are answered."""
+    cdef int32_t i
+    for i in range(first, last):
+        if verdicts[i] == PLAIN:
+            look_ahead(house.index, &queries[i])
 
 
 cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,

@@ -108,6 +108,7 @@ cdef struct Query:
     uint16_t cookie_at       # where that option starts
     uint16_t subnet          # where the CLIENT-SUBNET option starts; 0: there is none (RFC 7871)
     uint64_t hash            # of the key; set by `hash_key`
+    const void* likely       # an answer that may be its own, fetched beforehand; NULL: nobody looked
     uint16_t key_length      # 0: only PLAIN queries have one
     uint8_t added            # what the client did not send; not read from the wire
     uint8_t key[KEY_MAX + 1]

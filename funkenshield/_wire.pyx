@@ -106,6 +106,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.subnet = 0
     query.key_length = 0
     query.added = 0
+    query.likely = NULL
     query.edns_flags = 0
     query.payload = UDP_PLAIN
     if length < HEADER:

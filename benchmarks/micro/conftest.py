@@ -1,0 +1,48 @@
+"""What benchmarks of hits share: a reception whose cache has so many entries, and clients of it that are compiled."""
+
+import dns.message
+import dns.rrset
+import pytest
+from compiled import hits as build_hits
+
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+from funkenshield._outcome import Reception
+
+QUERY = dns.message.make_query("00000000.bench.example.", "A", id=7)
+RESPONSE = dns.message.make_response(QUERY)
+RESPONSE.answer.append(dns.rrset.from_text(QUERY.question[0].name, 86400, "IN", "A", "192.0.2.1"))
+MODEL, ANSWERED = QUERY.to_wire(), RESPONSE.to_wire()
+LABEL = slice(13, 21)  # the octets of the name that are its number
+
+
+def numbered(wire: bytes, number: int) -> bytes:
+    """Return a message about the name of this number."""
+    return b"%b%08d%b" % (wire[: LABEL.start], number, wire[LABEL.stop :])
+
+
+def fill(cache: Cache, entries: int) -> None:
+    for number in range(entries):
+        assert cache.store(numbered(MODEL, number), numbered(ANSWERED, number))
+
+
+@pytest.fixture(scope="session")
+def clients():
+    """Return the compiled clients: `Hits`."""
+    return build_hits().Hits
+
+
+@pytest.fixture(scope="module")
+def reception_of():
+    """Return what makes a reception whose cache has so many entries; the last one is kept, as ten million are slow."""
+    kept: dict[int, Reception] = {}
+
+    def make(entries: int) -> Reception:
+        if entries not in kept:
+            kept.clear()
+            cache = Cache(max(64 << 20, 320 * entries), Clock())
+            fill(cache, entries)
+            kept[entries] = Reception(cache)
+        return kept[entries]
+
+    return make

@@ -1,0 +1,98 @@
+"""What a worker does between receiving and sending, in batches, without sockets: meet all, answer each, judge each.
+
+Queries are made here, too: names are numbers, so that ten million of them take no memory.
+"""
+
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from funkenshield._atomic cimport look
+from funkenshield._cache cimport Cache, Reader, enter, leave
+from funkenshield._clock cimport NANOSECONDS, ticks
+from funkenshield._course cimport Course, Sender
+from funkenshield._guard cimport Orders, judge_response
+from funkenshield._outcome cimport AHEAD, REPLY, House, Outcome, Reception, Tally, answer, foresee, meet
+from funkenshield._wire cimport HEADER, Query, Verdict
+
+cdef enum:
+    BATCH = 64
+    DIGITS = 8
+    ROOM = 512
+
+cdef uint64_t FACTOR = 6364136223846793005  # of Knuth's linear congruential generator
+
+
+@cython.final
+cdef class Hits:
+    """Clients of one reception; `model` is a query whose first label is of eight digits."""
+
+    cdef:
+        Reception reception
+        Cache cache
+        Reader* reader
+        uint8_t[ROOM] model
+        size_t length
+        uint8_t[BATCH][ROOM] wires
+        Query[BATCH] queries
+        Verdict[BATCH] verdicts
+        uint8_t[4096] out
+        Tally tally
+
+    def __cinit__(self, Reception reception not None, bytes model not None) -> None:
+        if not HEADER + 1 + DIGITS < len(model) < ROOM:
+            raise ValueError("that is no model of a query")
+        self.reception, self.cache = reception, reception.cache
+        self.reader = self.cache.join()
+        self.length = len(model)
+        memcpy(self.model, <const uint8_t*> model, self.length)
+
+    def run(self, uint64_t count, uint64_t names, uint64_t seed=1) -> int:
+        """Ask so many queries, in whole batches, for so many names; return how many were answered."""
+        cdef uint64_t answered = 0
+        with nogil:
+            while count >= BATCH:
+                answered += self._batch(names, &seed)
+                count -= BATCH
+        return answered
+
+    cdef uint64_t _batch(self, uint64_t names, uint64_t* seed) noexcept nogil:
+        cdef:
+            const House* house = &self.reception.house
+            const Orders* orders = <const Orders*> look(house.orders)
+            uint64_t now = self.cache.clock.now()
+            uint64_t answered = 0
+            uint8_t[4] address
+            Sender sender
+            Course course
+            Outcome outcome
+            size_t length
+            int32_t i
+        memset(&sender, 0, sizeof(Sender))
+        address[0], address[1], address[2], address[3] = 192, 0, 2, 1
+        sender.address, sender.octets, sender.datagram = address, 4, True
+        sender.now, sender.wall = now, <uint32_t> (now // NANOSECONDS)
+        for i in range(BATCH):
+            seed[0] = seed[0] * FACTOR + 1
+            self._write(self.wires[i], (seed[0] >> 32) % names)
+        enter(house.index, self.reader)
+        for i in range(BATCH):
+            self.verdicts[i] = meet(house, &self.queries[i], self.wires[i], self.length)
+        foresee(house, self.queries, self.verdicts, 0, AHEAD)
+        for i in range(BATCH):
+            foresee(house, self.queries, self.verdicts, min(i + AHEAD, BATCH), min(i + AHEAD + 1, BATCH))
+            memset(&course, 0, sizeof(Course))
+            outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course, self.out, 512, ticks(now),
+                             &self.tally, &length)
+            if orders != NULL and outcome == REPLY:
+                length = judge_response(orders, &sender, self.out, length, &self.tally.watch)
+            answered += outcome == REPLY and length > 0
+        leave(self.reader)
+        return answered
+
+    cdef void _write(self, uint8_t* wire, uint64_t number) noexcept nogil:
+        cdef int32_t k
+        memcpy(wire, self.model, self.length)
+        for k in range(DIGITS):
+            wire[HEADER + DIGITS - k] = <uint8_t> (c'0' + number % 10)
+            number //= 10

@@ -1,0 +1,83 @@
+"""What is asked: names from a fixed seed, the same in each run, and the zone that has them."""
+
+import itertools
+import random
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ZONE = "bench.example"
+HOT = 1_000
+MANY = 100_000
+MILLION = 1_000_000
+SIGNED = 1_050  # octets of a record that looks like a signature: with an address, a response has 1,200 octets
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A stream of queries; `warm` names were asked before. Where each is for one use, no pass may be repeated."""
+
+    title: str
+    warm: list[str]
+    asked: list[str]
+    floor: str = "reflect"
+    dnssec: bool = False
+    tcp: bool = False
+    once: bool = False
+
+    def wires(self, names: Iterable[str]) -> list[bytes]:
+        """Return queries for A; with `dnssec`, with DO set and room for 4,096 octets."""
+        head = struct.pack("!6H", 0, 0x0100, 1, 0, 0, self.dnssec)
+        tail = struct.pack("!2H", 1, 1) + (struct.pack("!BHHIH", 0, 41, 4096, 0x8000, 0) if self.dnssec else b"")
+        below = "".join(f"{chr(len(label))}{label}" for label in ZONE.split(".")).encode() + b"\0"
+        return [
+            head + b"".join(bytes([len(each)]) + each.encode() for each in name.split(".")) + below + tail
+            for name in names
+        ]
+
+    def write(self, path: Path) -> Path:
+        """Write the queries as a data file."""
+        path.write_text("".join(f"{name}.{ZONE} A\n" for name in self.asked))
+        return path
+
+
+def workloads(misses: int) -> dict[str, Workload]:
+    """Return all workloads by name; so many queries there are in those that can be asked once."""
+    dice = random.Random(2011)
+    hot = [f"h{number}" for number in range(HOT)]
+    many = [f"u{number:06}" for number in range(MANY)]
+    denied = hot[: HOT * 7 // 10] + [f"x{number}.none" for number in range(HOT * 3 // 10)]
+    signed = [f"s{number}.signed" for number in range(HOT)]
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, MILLION + 1)))
+    zipf = [f"z{rank:06}" for rank in dice.choices(range(MILLION), cum_weights=weights, k=misses)]
+    warm = sorted(set(zipf))
+    for k in range(0, misses, 10):
+        zipf[k + dice.randrange(min(10, misses - k))] = f"n{k:06}"
+    for each in many, denied, signed:
+        dice.shuffle(each)
+    fresh = [f"m{number:07}" for number in range(misses)]
+    return {
+        "hot": Workload("1,000 names", hot, hot),
+        "uniform": Workload("100,000 names, each as often", many, many),
+        "zipf": Workload("Zipf over 1,000,000 names, a tenth of them misses", warm, zipf, once=True),
+        "miss": Workload("all misses", [], fresh, floor="relay", once=True),
+        "denied": Workload("1,000 names, three in ten NXDOMAIN", denied, denied),
+        "signed": Workload("1,000 names, answers of 1,200 octets with signatures", signed, signed, dnssec=True),
+        "tcp": Workload("1,000 names over TCP, 20 connections", hot, hot, tcp=True),
+    }
+
+
+def write_zone(path: Path) -> None:
+    """Write the zone of all these names: a wildcard, names without one, and addresses that look signed."""
+    dice = random.Random(2011)
+    signature = "13 2 300 20400101000000 20200101000000 4711 bench.example."
+    lines = [
+        f"$ORIGIN {ZONE}.\n$TTL 86400\n@ SOA ns mail 1 3600 600 86400 300\n@ NS ns\nns A 127.0.0.1\n* A 192.0.2.1",
+        "none A 192.0.2.2",
+        f"@ DNSKEY 257 3 13 {'A' * 88}\n@ RRSIG DNSKEY {signature} {'A' * 88}",  # so that signatures are sent
+    ]
+    for number in range(HOT):
+        octets = "".join(dice.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=4 * SIGNED // 3))
+        lines.append(f"s{number}.signed A 192.0.2.3\ns{number}.signed RRSIG A {signature} {octets}")
+    path.write_text("\n".join(lines) + "\n")
