@@ -15,8 +15,8 @@ demo: $(VENV)/built  ## the experiment of 2011
 
 test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 	tools/install-nameservers
-	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/rules
-	$(BIN)/python -m pytest tests/faults tests/rules --numprocesses=3 --dist=worksteal  # most of it is waiting
+	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/rules --ignore=tests/hostile
+	$(BIN)/python -m pytest tests/faults tests/rules tests/hostile --numprocesses=3 --dist=worksteal  # most of it is waiting
 
 proof: $(VENV)/dev  ## what takes minutes to be shown: a flood before a black hole, a lossy link (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof

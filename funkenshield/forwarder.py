@@ -11,6 +11,7 @@ Python decides who may be asked (`upstreams`), and `_inflight` carries.
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from .upstreams import Upstream, Upstreams
 log = logging.getLogger(__name__)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
+PASSED_AT_ONCE = 4  # queries that begin to be passed on, a socket each, in one turn of the loop
 TICK = 0.016  # seconds; how finely time is told to open queries
 SERVFAIL, REFUSED = 2, 5
 RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
@@ -91,6 +93,7 @@ class Forwarder:
         self._decider: Decider | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = self._transferring = 0
+        self._to_pass: deque[Coroutine[Any, Any, None]] = deque()
         self._ticking: asyncio.TimerHandle | None = None
         self.configure(settings)
 
@@ -236,11 +239,23 @@ class Forwarder:
             if found["opcode"] == NOTIFY and "qname" in found and self._heed(zone, found["qname"], client):
                 self._start(self._notify(group, client, query))
             else:
-                self._start(self._pass_on(group, client, query, stream))
+                self._pass_in_turn(self._pass_on(group, client, query, stream))
             return
         self.passed_on_refused += 1
         if stream or self._settings.overload == "refuse":
             self._inflight.reply(client, query, error_response(query, REFUSED))
+
+    def _pass_in_turn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start to pass on a query in one of the loop's next turns: many at once would hold up everybody."""
+        self._to_pass.append(work)
+        if len(self._to_pass) == 1:
+            asyncio.get_running_loop().call_soon(self._pass_some)
+
+    def _pass_some(self) -> None:
+        for _ in range(min(PASSED_AT_ONCE, len(self._to_pass))):
+            self._start(self._to_pass.popleft())
+        if self._to_pass:
+            asyncio.get_running_loop().call_soon(self._pass_some)
 
     def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
         """Tell whether a NOTIFY comes from where it may; if so, what is stored of the zone is as good as old."""
@@ -338,6 +353,8 @@ class Forwarder:
             await asyncio.sleep(TICK)
         if self._ticking is not None:
             self._ticking.cancel()
+        while self._to_pass:
+            self._to_pass.popleft().close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

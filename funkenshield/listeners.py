@@ -11,6 +11,7 @@ from .fields import Endpoint
 
 IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
 BACKLOG = 1024
+UNSENT = 64 << 10  # octets that the kernel takes for a client before they can go out: else it is megabytes
 
 
 class BindError(FunkenShieldError):
@@ -68,6 +69,7 @@ def bind_tcp(endpoint: Endpoint) -> socket.socket:
     with explained(endpoint, "TCP"):
         opened = _open(endpoint, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # of each connection to it
         opened.bind(endpoint)
         opened.listen(BACKLOG)  # taken from here on; a server says it again
         return opened

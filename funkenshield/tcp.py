@@ -6,7 +6,7 @@ own connection.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import cast
@@ -16,6 +16,8 @@ from ._proxied import told_by
 from .config import TcpSection
 
 SWEEP = 0.5  # seconds between two looks for idle connections
+SHARE = 8  # queries that a connection has taken in one go; who asks more takes turns with others who do
+TURNS = 4  # in one turn of the loop: so whoever asks little waits but for these
 
 
 class TcpServer:
@@ -29,11 +31,29 @@ class TcpServer:
         self.by_client: Counter[bytes] = Counter()
         self.accepted = self.refused = self.timed_out = self.bad_proxied = 0
         self._next = 0
+        self._queue: deque[Connection] = deque()
+        self._going_on = False
 
     def protocol(self, listener: int = 0) -> "Connection":
         """Return the protocol of one more connection, to the listener of this number."""
         self._next += 1
         return Connection(self, self._next, listener)
+
+    def queue(self, connection: "Connection") -> None:
+        """Let a connection take its turn."""
+        self._queue.append(connection)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._queue and not self._going_on:
+            self._going_on = True
+            asyncio.get_running_loop().call_soon(self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._going_on = False
+        for _ in range(min(TURNS, len(self._queue))):
+            self._queue.popleft().take_turn()
+        self._go_on()
 
     def write(self, stream: int, framed: bytes) -> None:
         """Give a connection an answer, if it is still there."""
@@ -93,6 +113,8 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._waiting = 0
         self._ended = False
+        self._queued = False
+        self._held: list[bytes] | None = None
         self._active = asyncio.get_running_loop().time
         self._last = self._active()
         self._transport: asyncio.Transport
@@ -130,6 +152,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; answers that still come for it go nowhere."""
         self.writable.set()
+        self._buffer.clear()
         self._server.connections.pop(self._number, None)
         if self._address:
             self._server.by_client[self._address] -= 1
@@ -137,10 +160,9 @@ class Connection(asyncio.Protocol):
                 del self._server.by_client[self._address]
 
     def data_received(self, data: bytes) -> None:
-        """Take every whole query that has come."""
+        """Take the whole queries that have come."""
         self._buffer += data
-        if self._address or self._take_header():
-            self._last = self._active()
+        if not self._queued and (self._address or self._take_header()):
             self._take_queries()
 
     def _take_header(self) -> bool:
@@ -154,23 +176,48 @@ class Connection(asyncio.Protocol):
         if not length or not self._admit(address or self._peer):
             return False
         del self._buffer[:length]
+        self._last = self._active()
         return True
 
     def _take_queries(self) -> None:
-        """Submit what is whole, as long as neither too many wait nor too much is unread."""
+        """Submit a share of what is whole, as long as neither too many wait nor too much is unread."""
         taken = 0
+        share = SHARE
         buffer = self._buffer
-        while self._may_ask() and len(buffer) - taken >= 2:
+        while share and self._may_ask() and len(buffer) - taken >= 2:
             end = taken + 2 + (buffer[taken] << 8 | buffer[taken + 1])
             if len(buffer) < end:
                 break
             query = bytes(buffer[taken + 2 : end])
             self._waiting += self._server.inflight.submit(self._number, self._address, query, self._listener)
             taken = end
+            share -= 1
         if taken:
+            self._last = self._active()
             del buffer[:taken]
-            self._server.dispatch()
+            self._dispatch()
+        if self._may_ask() and self._has_query():
+            self._queue()
         self._pace()
+
+    def _dispatch(self) -> None:
+        """Have decided what was submitted, and write in one go what is known at once."""
+        held = self._held = []
+        self._server.dispatch()
+        self._held = None
+        if held:
+            self._transport.write(b"".join(held))
+
+    def _queue(self) -> None:
+        """Go on when it is this one's turn."""
+        if not self._queued:
+            self._queued = True
+            self._server.queue(self)
+
+    def take_turn(self) -> None:
+        """Take the next share."""
+        self._queued = False
+        self._take_queries()
 
     def _has_query(self) -> bool:
         """Tell whether a whole query has come and was not taken yet."""
@@ -183,7 +230,7 @@ class Connection(asyncio.Protocol):
         """Read on only while the client may ask; what it sends meanwhile stays in the kernel, then with it."""
         if self._transport.is_closing():
             return
-        if self._may_ask():
+        if self._may_ask() and not self._queued:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
@@ -195,15 +242,18 @@ class Connection(asyncio.Protocol):
         was_full = not self._may_ask()
         self._last = self._active()
         self._waiting = max(self._waiting - 1, 0)
-        self._transport.write(framed)
+        if self._held is None:
+            self._transport.write(framed)
+        else:
+            self._held.append(framed)
         if was_full or self._ended:
-            asyncio.get_running_loop().call_soon(self._take_queries)
+            self._queue()
 
     def expect(self, more: int) -> None:
         """Wait for more answers than there were queries, or for fewer."""
         self._waiting += more
         if more < 0:
-            self._take_queries()
+            self._queue()
 
     def pause_writing(self) -> None:
         """Take no more queries from a client that does not read."""
@@ -214,7 +264,7 @@ class Connection(asyncio.Protocol):
         """Go on where it reads again."""
         self._last = self._active()
         self.writable.set()
-        self._take_queries()
+        self._queue()
 
     def eof_received(self) -> bool:
         """Keep the connection until what was asked is answered (RFC 7766 6.2.3)."""

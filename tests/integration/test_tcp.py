@@ -225,6 +225,22 @@ def test_an_idle_connection_is_ended(upstream, shield, sent):
     assert upstream.received == []
 
 
+def test_an_octet_now_and_then_keeps_no_connection(upstream, shield):
+    with connect(shield) as (sock, _):
+        timed_out = stats(shield)["tcp_timed_out"]
+        sock.settimeout(IDLE / 6)
+        start = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < start + 4 * IDLE:
+                sock.sendall(b"\xff")
+                with contextlib.suppress(TimeoutError):
+                    assert not sock.recv(1)
+                    break
+        assert IDLE <= time.monotonic() - start < 3 * IDLE
+        assert stats(shield)["tcp_timed_out"] == timed_out + 1
+    assert upstream.received == []
+
+
 def test_a_connection_in_use_is_kept(upstream, shield, name):
     with connect(shield) as (sock, stream):
         for n in range(4):

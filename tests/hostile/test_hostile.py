@@ -1,0 +1,46 @@
+"""Know that a client who means well loses nothing while others flood, stall, spoof and hang on: seconds of each.
+
+How fast he is answered meanwhile is for `proof`, where the machine has nothing else to do; here the margin is wide.
+"""
+
+import pytest
+from support.control import stats
+from support.nameservers import nsd
+from support.proc import descriptors, resident
+from support.process import run_shield
+from support.until import until
+
+from hostile.attacks import ATTACKS
+from hostile.behaved import Behaved
+
+SECONDS = 1.0
+SLOW = 1500.0  # milliseconds
+GROWTH = 64 << 20  # octets: the whole of the cache, and then some
+TOML = """
+cache.memory = "16MiB"
+[tcp]
+idle = 1.0
+[[guard.limits]]
+queries = 1000000.0
+[guard.responses]
+answers = 1000000.0
+"""
+
+
+@pytest.fixture(scope="module")
+def shield():
+    with nsd() as upstream, run_shield([upstream], workers=2, toml=TOML) as running:
+        yield running
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_a_client_who_means_well_loses_nothing(shield, attack, tmp_path):
+    before = descriptors(shield.process), resident(shield.process)
+    with Behaved(shield, tmp_path, SECONDS) as behaved:
+        done = attack(shield, behaved.going)
+    print(f"{attack.__name__}: {done}", behaved.reports)
+    assert behaved.outcome == behaved.flawless
+    assert max(behaved.p99.values()) < SLOW
+    until(lambda: stats(shield)["tcp_connections"] == 0)
+    until(lambda: descriptors(shield.process) <= before[0] + 4)
+    assert resident(shield.process) < before[1] + GROWTH
