@@ -102,34 +102,46 @@ class Upstream:
     # ---------------------------------------------------------------- sockets for the fast gear
 
     def turn_over(self, count: int, life: float) -> None:
-        """Keep `count` sockets open, each on a random port (RFC 5452) and none longer than `life` seconds."""
+        """Keep `count` sockets open, each on a random port (RFC 5452) and none longer than `life` seconds.
+
+        Where no other can be had, one is used for longer: without any, nobody gets an answer.
+        """
         if self.section.transport != "udp":
             count = 0
-        now = self._clock.seconds()
-        while self._sockets and (self._sockets[0][0] + life <= now or len(self._sockets) > count):
-            self._pool.retire(self._sockets.popleft()[1])
-        while len(self._sockets) < count:
-            try:
-                opened = self._open_udp()
-                self._sockets.append((now, self._pool.add(self.number, opened.fileno())))
-                opened.detach()
-            except OSError as error:
-                trouble = error.strerror or str(error)
-                if trouble != self._trouble:
-                    log.warning("no socket to upstream %s: %s", self, trouble)
-                self._trouble = trouble
-                return
-        self._trouble = ""
+        while len(self._sockets) > count:
+            self._retire_oldest()
+        while len(self._sockets) < count and self._add():
+            pass
+        while self._sockets and self._sockets[0][0] + life <= self._clock.seconds() and self._add():
+            self._retire_oldest()
 
     def renew_one(self, count: int, life: float) -> None:
         """Replace the oldest socket, so that ports change one by one rather than all at once."""
-        if self._sockets:
-            self._pool.retire(self._sockets.popleft()[1])
+        if self._sockets and self._add():
+            self._retire_oldest()
         self.turn_over(count, life)
+
+    def _add(self) -> bool:
+        """Open one more socket; False: there is none to be had."""
+        try:
+            opened = self._open_udp()
+            self._sockets.append((self._clock.seconds(), self._pool.add(self.number, opened.fileno())))
+            opened.detach()
+        except OSError as error:
+            trouble = error.strerror or str(error)
+            if trouble != self._trouble:
+                log.warning("no socket to upstream %s: %s", self, trouble)
+            self._trouble = trouble
+            return False
+        self._trouble = ""
+        return True
+
+    def _retire_oldest(self) -> None:
+        self._pool.retire(self._sockets.popleft()[1])
 
     def _retire_all(self) -> None:
         while self._sockets:
-            self._pool.retire(self._sockets.popleft()[1])
+            self._retire_oldest()
 
     def _open_udp(self) -> socket.socket:
         return open_udp(self.endpoint, str(self.section.source or ""))
