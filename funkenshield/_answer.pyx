@@ -398,7 +398,7 @@ cdef void _age_ttls(uint8_t* body, const Answer* answer, uint32_t age) noexcept 
         uint32_t ttl
         uint16_t i
     for i in range(answer.ttls):
-        ttl = get32(body + answer_ttls(answer)[i])
+        ttl = _ttl(get32(body + answer_ttls(answer)[i]))
         if ttl:
             set32(body + answer_ttls(answer)[i], ttl - age if ttl > age else 1)
 

@@ -279,6 +279,15 @@ def test_a_held_answer_never_counts_below_one():
     assert ask_cache(cache, query) is None
 
 
+def test_a_ttl_that_counts_as_0_is_not_counted_down():
+    clock, query = Clock(), make_query()
+    cache = Cache(MEMORY, clock)
+    failure = to_wire(query, {ANSWER: [ANSWERED]}, rcode=dns.rcode.SERVFAIL)
+    assert cache.store(query.to_wire(), ttl_of(0x80000000)(failure)), "failures are held whatever their TTLs"
+    clock.advance(1)
+    assert ttls(ask_cache(cache, query)) == [0]
+
+
 # ---------------------------------------------------------------- what may be stored, and for how long
 
 ANSWERED = rrset("www.example.com. 300 IN A 192.0.2.1")
