@@ -1,11 +1,12 @@
 # The commands that people type. `make run` and `make test` need nothing but Python 3.11+, gcc and make.
 
 PYTHON ?= python3
+FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
 
-.PHONY: run demo test proof lint format docs wheel bench bench-micro bench-rules clean
+.PHONY: run demo test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
 run: $(VENV)/built  ## the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -20,6 +21,10 @@ test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 
 proof: $(VENV)/dev  ## what takes minutes to be shown: a flood before a black hole, a lossy link (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof
+
+fuzz: $(VENV)/dev  ## a minute of mutations for each reader of what strangers send (with clang)
+	$(BIN)/python -m pip install --quiet --group fuzz
+	tools/fuzz $(BIN)/python $(FUZZ_SECONDS)
 
 lint: $(VENV)/dev  ## format, style, types, stubs
 	$(BIN)/ruff format --check .

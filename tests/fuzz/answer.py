@@ -1,0 +1,121 @@
+"""A reply of an upstream on its way through the cache: nothing wrong is kept, and a hit is what was stored."""
+
+from contextlib import suppress
+
+from funkenshield._answer import is_response_to, soa_serials
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+from funkenshield._guard import Guard
+from funkenshield._shelf import Shelf
+from funkenshield._wire import inspect_query
+
+from .messages import ADDRESS, HOP_BY_HOP, framed, is_whole, query_of, read, reply_to, unframed
+
+MEMORY = 1 << 22
+SUBNET, RD, DO = 8, 0x0100, 0x8000
+LENIENT = {"shortest": 30, "stale": "immediate", "shuffle": True}
+GUARD = Guard(1 << 16)
+GUARD.set_responses(answers=1.0, nxdomains=1.0, errors=1.0, all=1.0, slip=2)
+
+
+def made(dice):
+    """Return a query and a reply to it."""
+    query = query_of(dice)
+    return framed(query.to_wire(), reply_to(dice, query).to_wire(max_size=65535))
+
+
+def one(data):
+    """Store a reply, if that may be, and look at it in all ways in which clients may."""
+    query, reply, *_ = [*unframed(data), b"", b""]
+    passed = GUARD.releases(ADDRESS, reply, 0)
+    assert len(passed) <= len(reply)
+    for section in (0, 1):
+        soa_serials(reply, section)
+    if inspect_query(query)["verdict"] != "plain" or not is_response_to(query, reply):
+        with suppress(ValueError):
+            Cache(MEMORY, Clock()).store(query, reply)
+            raise AssertionError("stored, but no response to this query")
+        return
+    store(query, reply)
+
+
+def store(query, reply):
+    """Store the response to a plain query, and look it up under either policy; return whether it was stored."""
+    stored = _store(query, reply, {})
+    lenient = _store(query, reply, LENIENT)
+    assert lenient or not stored
+    return stored
+
+
+def _store(query, reply, policy):
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    cache.zones.set_policy(0, **policy)
+    stored = cache.store(query, reply)
+    assert cache.counters()["entries"] == stored
+    hit = cache.lookup(query)
+    if not stored:
+        assert hit is None
+        return False
+    assert is_whole(reply), "what cannot be read is never stored"
+    _check_sizes(cache, query, hit)
+    if not policy:
+        _check_same(query, reply, hit, 0)
+    _check_shelf(cache, query)
+    clock.advance(1)
+    later = cache.lookup(query)
+    if later is not None and not policy:
+        _check_same(query, reply, later, 1)
+    clock.advance(90_000)
+    assert policy or cache.lookup(query) is None
+    return True
+
+
+def _check_sizes(cache, query, hit):
+    """No hit is longer than it may be, and what is cut says so."""
+    assert is_whole(hit)
+    assert len(cache.lookup(query, len(hit))) == len(hit)
+    if len(hit) > 512:
+        short = cache.lookup(query, len(hit) - 1)
+        assert len(short) < len(hit)
+        assert short[2] & 2
+        assert is_whole(short)
+
+
+def _check_shelf(cache, query):
+    """What was on the shelf for no time is the same."""
+    shelf = Shelf(cache)
+    octets = b"".join(map(shelf.export, range(shelf.segments_total)))
+    again = Cache(MEMORY, Clock())
+    again.zones.set_policy(0, stale="immediate")
+    assert Shelf(again).restore(octets, 0.0) == (1 if octets else 0)
+    assert not octets or len(again.lookup(query)) == len(cache.lookup(query))
+
+
+def _check_same(query, reply, hit, age):
+    """A hit is the stored reply, but for what is this client's; a second may have passed besides `age`."""
+    stored, hit, asked = read(reply), read(hit), read(query)
+    if stored is None:
+        return
+    assert hit is not None, "a hit that cannot be read"
+    assert (hit.id, hit.question, hit.rcode()) == (asked.id, asked.question, stored.rcode())
+    assert hit.flags == stored.flags & ~RD | asked.flags & RD
+    assert _records(hit) == _records(stored)
+    for before, after in zip(_ttls(stored), _ttls(hit), strict=True):
+        assert before - age - 1 <= after <= before - age or after == min(before, 1)
+    assert (hit.edns == 0) <= (asked.edns == 0)
+    if hit.edns == 0:
+        assert hit.ednsflags & 0xFFFF == max(stored.ednsflags, 0) & 0x7FFF | asked.ednsflags & DO
+        assert _options(hit) == _options(stored)
+
+
+def _records(message):
+    return [[(each.name, each.rdclass, each.rdtype, each[0]) for each in section] for section in message.sections[1:]]
+
+
+def _ttls(message):
+    return [each.ttl for section in message.sections[1:] for each in section]
+
+
+def _options(message):
+    return [(each.otype, each.to_wire()) for each in message.options if each.otype not in {*HOP_BY_HOP, SUBNET}]

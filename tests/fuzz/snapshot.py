@@ -1,0 +1,76 @@
+"""A file that was a snapshot: it is restored, or refused, and what is restored leads nobody astray."""
+
+import hashlib
+import logging
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkdtemp
+
+from funkenshield import snapshot
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+from funkenshield._shelf import Shelf
+from funkenshield._wire import inspect_query
+
+from .messages import framed, query_of, reply_to, unframed
+
+FILE = Path(mkdtemp(prefix="funkenshield-fuzz-")) / "snapshot"
+MEMORY = 1 << 22
+FULL = {"shuffle": True, "stale": "immediate", "stale_longest": 1000}
+LAYOUT = Shelf(Cache(MEMORY, Clock())).layout.hex().encode()
+logging.getLogger("funkenshield.snapshot").setLevel(logging.CRITICAL)  # it has much to say here
+
+
+def made(dice):
+    """Return some queries whose responses are in a snapshot, and the rest of it, behind its first line."""
+    cache = Cache(MEMORY, Clock(), bytes(16))
+    queries = [query_of(dice) for _ in range(3)]
+    for query in queries:
+        with suppress(ValueError):
+            cache.store(query.to_wire(), reply_to(dice, query).to_wire(max_size=65535))
+    shelf = Shelf(cache)
+    answers = b"".join(map(shelf.export, range(shelf.segments_total)))
+    origins = b'{"zones": ["example.com."], "serials": {"example.com. 192.0.2.1:53": 7}}\n'
+    body = origins + (1000).to_bytes(8) + len(answers).to_bytes(3) + answers + bytes(11)
+    return framed(*(query.to_wire() for query in queries), body)
+
+
+def one(data):
+    """Restore from the answers alone, and from a file with the right digest; ask for all; and keep it again."""
+    *queries, body = unframed(data) or [b""]
+    queries = [query for query in queries if inspect_query(query)["verdict"] == "plain"]
+    chunk = body[body.find(b"\n") + 12 : -11]
+    cache, clock = _cache()
+    with suppress(ValueError):
+        Shelf(cache).restore(chunk, 1.0)
+    _use(cache, clock, queries)
+    cache, clock = _cache()
+    whole = b"FunkenShield snapshot 1 " + LAYOUT + b" now\n" + body
+    FILE.write_bytes(whole + hashlib.blake2b(whole, digest_size=32).digest())
+    restored, origins = snapshot.read(Shelf(cache), FILE, lambda: 2.0)
+    assert restored <= cache.counters()["stored"]
+    assert all(isinstance(name, str) for name in origins.zones)
+    _use(cache, clock, queries)
+
+
+def _cache():
+    clock = Clock()
+    cache = Cache(MEMORY, clock, bytes(16))
+    cache.zones.set_policy(0, **FULL)
+    return cache, clock
+
+
+def _use(cache, clock, queries):
+    """Do with a cache all that is done with answers."""
+    for passed in (0, 300):
+        clock.advance(passed)
+        for query in queries:
+            for limit in (65535, 512):
+                hit = cache.lookup(query, limit)
+                assert hit is None or (len(hit) <= limit and hit[:2] == query[:2])
+    shelf = Shelf(cache)
+    again = b"".join(map(shelf.export, range(shelf.segments_total)))
+    assert Shelf(_cache()[0]).restore(again, 0.0) <= cache.counters()["entries"]
+    cache.purge(b"\3com\0", below=True)
+    for segment in range(cache.segments_total):
+        cache.sweep(segment)

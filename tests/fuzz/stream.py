@@ -1,0 +1,135 @@
+"""What comes over TCP, in pieces: queries of a client or a front proxy, and responses of an upstream."""
+
+import asyncio
+from types import SimpleNamespace
+
+from support.proxied import told
+
+from funkenshield import connections, tcp
+from funkenshield._answer import is_response_to
+from funkenshield._proxied import told_by
+from funkenshield.config import TcpSection
+
+from .messages import framed, query_of, reply_to, unframed
+
+PEER = ("192.0.2.9", 4000)
+ASKED = bytes.fromhex("0000 0100 0001 0000 0000 0000 03777777 076578616d706c65 03636f6d 00 0001 0001")
+AT_ONCE = 2  # queries that may wait
+
+
+def made(dice):
+    """Return a stream that is cut somewhere: the pieces in which it comes, each behind its length."""
+    query = query_of(dice, "www.example.com.", "A")
+    query.id = 0
+    stream = dice.choice([b"", told("192.0.2.1", transport=1)])
+    stream += framed(query.to_wire(), reply_to(dice, query).to_wire(max_size=65535), query_of(dice).to_wire())
+    cuts = sorted(dice.sample(range(len(stream)), dice.choice([0, 1, 3])))
+    return framed(*(stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)))
+
+
+class _Transport(SimpleNamespace):
+    """A connection that notes what is written, and how it ends."""
+
+    def __init__(self):
+        super().__init__(written=[], ended=False, reading=True)
+
+    def get_extra_info(self, what):
+        return PEER if what == "peername" else None
+
+    def is_closing(self):
+        return self.ended
+
+    def write(self, octets):
+        self.written.append(octets)
+
+    def close(self):
+        self.ended = True
+
+    abort = close
+
+    def set_write_buffer_limits(self, high):
+        assert high
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+
+def one(data):
+    """Let a client, a front proxy and an upstream say it."""
+    pieces = unframed(data)
+    for proxied in (False, True):
+        LOOP.run_until_complete(_from_client(pieces, proxied))
+    LOOP.run_until_complete(_from_upstream(pieces))
+
+
+def _whole(stream):
+    """Return the whole messages of a stream."""
+    found = []
+    while len(stream) >= 2 and len(stream) >= (end := 2 + int.from_bytes(stream[:2])):
+        found.append(stream[2:end])
+        stream = stream[end:]
+    return found
+
+
+async def _from_client(pieces, proxied):
+    """Every whole query is taken once, in order; whoever sends no header where there must be one is cut off."""
+    asked, stream, transport = [], b"".join(pieces), _Transport()
+
+    def submit(number, address, query, listener):
+        asked.append(query)
+        return query[:1] != b"\xff"  # to those nobody answers
+
+    inflight = SimpleNamespace(submit=submit, reception=SimpleNamespace(is_proxy=lambda _: proxied))
+    server = tcp.TcpServer(inflight, lambda: None, TcpSection(queries=AT_ONCE))
+    connection = server.protocol()
+    connection.connection_made(transport)
+    for piece in pieces:
+        if not transport.ended:
+            connection.data_received(piece)
+        while connection._waiting:
+            connection.answer(b"\0\0")
+            await asyncio.sleep(0)
+    if proxied:
+        try:
+            header, _ = told_by(stream)
+        except ValueError:
+            header = None
+            assert (server.bad_proxied, transport.ended) == (1, bool(pieces))
+        stream = stream[header:] if header else b""
+    assert asked == _whole(stream)
+    connection.eof_received()
+    connection.connection_lost(None)
+    assert not server.connections
+    assert not server.by_client
+
+
+async def _from_upstream(pieces):
+    """The first response to a query is the answer, and nothing else is."""
+    siblings, transport = [], _Transport()
+    connection = connections.Connection(siblings)
+    connection.begin(transport, None)
+    exchange = asyncio.create_task(connection.exchange(ASKED))
+    await asyncio.sleep(0)
+    number = transport.written[0][2:4]
+    replies = [number + each[2:] if each[:2] == b"\0\0" else each for each in _whole(b"".join(pieces))]
+    for octet in framed(*replies)[:600]:
+        connection.data_received(bytes([octet]))
+    for piece in (framed(*replies)[600:], b""):
+        connection.data_received(piece)
+    await asyncio.sleep(0)
+    if exchange.done() and not exchange.exception():
+        assert is_response_to(ASKED, exchange.result())
+        assert exchange.result() in replies
+    connection.close()
+    await asyncio.wait([exchange])
+    assert exchange.exception() or exchange.result()
+    assert siblings == []
+
+
+LOOP = asyncio.new_event_loop()
