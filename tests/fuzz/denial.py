@@ -8,7 +8,7 @@ from funkenshield._wire import inspect_query
 
 from .messages import framed, is_whole, query_of, unframed
 
-WALL = 1_800_000_000.0
+WALL = 1_700_000_000.0  # seconds since 1970; made-up signatures are valid then
 HOUR = 3600
 NODES = {"a": ("A",), "b.a": ("TXT",), "*.c": ("MX",), "d": ("NS", "DS"), "e": ("DNAME",), "f.f": ("CNAME",)}
 ZONE = Zone("example.com.", {f"{name}.example.com.": types for name, types in NODES.items()})

@@ -107,5 +107,7 @@ def _options(dice):
 
 
 def _records(dice, name, types):
+    """Return records, each by itself: those of an RRset would be shuffled, and no input be the same again."""
     some = sorted(set(dice.choices(types, k=dice.choice([0, 1, 2]))))
-    return [dns.rrset.from_text(name, dice.choice([0, 1, 300, 90000]), "IN", each, *RDATA[each]) for each in some]
+    ttl = dice.choice([0, 1, 300, 90000])
+    return [dns.rrset.from_text(name, ttl, "IN", each, rdata) for each in some for rdata in RDATA[each]]
