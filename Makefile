@@ -26,6 +26,9 @@ fuzz: $(VENV)/dev  ## a minute of mutations for each reader of what strangers se
 	$(BIN)/python -m pip install --quiet --group fuzz
 	tools/fuzz $(BIN)/python $(FUZZ_SECONDS)
 
+asan tsan debug: $(VENV)/dev  ## tests and a load while memory and undefined behaviour, or races, or bounds are checked
+	tools/sanitized $@
+
 lint: $(VENV)/dev  ## format, style, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """Build the compiled part; everything else is said in pyproject.toml.
 
-FUNKENSHIELD_BUILD chooses the build: "release" (default), "debug" (bounds checks, assertions),
-"asan" or "tsan" (the debug build under a sanitizer), "fuzz" (that under ASan and UBSan, made by clang, which tells a
-fuzzer where it has been), "profile" (line numbers kept for profilers).
+FUNKENSHIELD_BUILD chooses the build: "release" (default), "debug" (bounds and undefined behaviour are checked),
+"asan" or "tsan" (memory, or races, too: see tools/sanitized), "fuzz" (memory and undefined behaviour, by clang, which
+tells a fuzzer where it has been: see tools/fuzz), "profile" (line numbers kept for profilers).
+Cython's own checks see Python's objects only; the C compiler's see the arrays and copies of code without the GIL.
 """
 
 import os
@@ -12,22 +13,25 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 SANITIZE = {
+    "debug": ["-fsanitize=undefined"],
     "asan": ["-fsanitize=address,undefined"],
     "tsan": ["-fsanitize=thread"],
     "fuzz": ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize=function", "-fno-sanitize-recover=all"],
 }
 KIND = os.environ.get("FUNKENSHIELD_BUILD", "release")
-if KIND not in {"release", "debug", "profile", *SANITIZE}:
+if KIND not in {"release", "profile", *SANITIZE}:
     raise SystemExit(f"FUNKENSHIELD_BUILD={KIND}: use release, debug, asan, tsan, fuzz or profile")
-CHECKED = KIND not in {"release", "profile"}
+CHECKED = KIND in SANITIZE
 
 if KIND == "fuzz":
     os.environ.setdefault("CC", "clang")
 compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-sign-compare", "-O1" if CHECKED else "-O3"]
 link_args = ["-lm"]
-if KIND in SANITIZE:
+if CHECKED:
     compile_args += [*SANITIZE[KIND], "-fno-omit-frame-pointer"]
     link_args += SANITIZE[KIND]
+if KIND == "debug":
+    compile_args += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-ftrivial-auto-var-init=pattern"]
 if KIND != "release":
     compile_args += ["-g"]
 
