@@ -158,6 +158,13 @@ def test_the_commands_of_the_readme_exist():
         assert re.search(rf"^  {command} ", helped, re.M), command
 
 
+def test_each_promise_has_its_test():
+    promised = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    assert len(promised) > 20
+    missing = {(path, name) for path, name in promised if f"def {name}(" not in (ROOT / path).read_text()}
+    assert not missing
+
+
 def test_a_source_distribution_has_what_a_wheel_is_made_from():
     patterns = (ROOT / "MANIFEST.in").read_text().removeprefix("include ").split()
     included = {path for pattern in patterns for path in ROOT.glob(pattern)}
