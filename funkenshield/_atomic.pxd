@@ -3,7 +3,7 @@
 One writer publishes (release), readers look (acquire); counters and marks need no order (relaxed).
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
@@ -19,6 +19,11 @@ cdef extern from *:
     static inline int fs_replace(uint64_t* p, uint64_t old, uint64_t other) {
         return __atomic_compare_exchange_n(p, &old, other, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     }
+    typedef uint64_t __attribute__((may_alias)) fs_word;
+    static inline void fs_copy_words(void* to, const void* from, size_t octets) {
+        for (size_t i = 0; i < octets / 8; i++)
+            FS_POKE((fs_word*) to + i, FS_PEEK((const fs_word*) from + i));
+    }
     #define FS_PREFETCH(p)       __builtin_prefetch((p))
     """
     # What was written before `publish` is seen after a `look` that sees it.
@@ -30,8 +35,12 @@ cdef extern from *:
     void poke "FS_POKE"(uint64_t*, uint64_t) noexcept nogil
     uint8_t peek_octet "FS_PEEK"(const uint8_t*) noexcept nogil
     void poke_octet "FS_POKE"(uint8_t*, uint8_t) noexcept nogil
+    uint16_t peek16 "FS_PEEK"(const uint16_t*) noexcept nogil
     uint32_t peek32 "FS_PEEK"(const uint32_t*) noexcept nogil
     void poke32 "FS_POKE"(uint32_t*, uint32_t) noexcept nogil
+
+    # A struct of settings, in words of eight octets: each field is true, but not all of them need be of one time.
+    void copy_words "fs_copy_words"(void* to, const void* source, size_t octets) noexcept nogil
 
     # Words that several threads write: counters, and words that one of them may replace.
     uint64_t add "FS_ADD"(uint64_t*, uint64_t) noexcept nogil

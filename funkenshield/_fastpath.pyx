@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
-from ._atomic cimport bump, look, peek
+from ._atomic cimport bump, look, peek, peek16
 from ._cache cimport Cache, Reader, enter, leave
 from ._clock cimport NANOSECONDS, Clock, ticks
 from ._course cimport Course, Sender
@@ -153,7 +153,7 @@ cdef class Worker:
             const House* house = &self.reception.house
             const Proxies* proxies = <const Proxies*> look(&house.proxies)
             bint is_told = proxies.count > 0 or peek(&house.subnets) > 0
-            uint16_t payload = house.index.policies.manner.payload
+            uint16_t payload = peek16(&house.index.policies.manner.payload)
             const Orders* orders = <const Orders*> look(house.orders)
             Sender sender
             Course course
@@ -262,6 +262,7 @@ cdef class Worker:
         cdef:
             const House* house = &self.reception.house
             Query* query = &self.queries[i]
+            uint16_t payload = peek16(&house.index.policies.manner.payload)
             Outcome outcome
             Extra none
         none.length = 0
@@ -273,5 +274,5 @@ cdef class Worker:
         outcome = stand_guard(house, query, sender, out, &self.tally, length)
         if outcome != MISS:
             return outcome
-        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), house.index.policies.manner.payload, 0, 0, &none)
+        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), payload, 0, 0, &none)
         return REPLY

@@ -10,7 +10,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, render
-from ._atomic cimport bump, look, peek, poke, publish
+from ._atomic cimport bump, copy_words, look, peek, peek16, poke, publish
 from ._cache cimport Cache, Index, find, find_soon, look_ahead
 from ._cookies cimport (
     CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
@@ -70,7 +70,7 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
     for an error. `now` is in ticks. `course` is that of a query at its beginning: zeros.
     """
     cdef:
-        uint16_t payload = house.index.policies.manner.payload
+        uint16_t payload = peek16(&house.index.policies.manner.payload)
         Outcome outcome
         int32_t error
         Extra extra
@@ -106,7 +106,7 @@ cdef Outcome stand_guard(const House* house, const Query* query, const Sender* s
     if ruling == IGNORE:
         return DROP
     none.length = 0
-    length[0] = _turn_back(out, query, ruling == CUT, house.index.policies.manner.payload, &none)
+    length[0] = _turn_back(out, query, ruling == CUT, peek16(&house.index.policies.manner.payload), &none)
     return REPLY
 
 
@@ -116,7 +116,7 @@ cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender
     cdef Extra extra
     extra.length = 0
     if verdict == UNANSWERABLE or verdict == MALFORMED:
-        length[0] = put_error(out, query, FORMERR, house.index.policies.manner.payload, &extra)
+        length[0] = put_error(out, query, FORMERR, peek16(&house.index.policies.manner.payload), &extra)
         return REPLY
     if query.cookie and (<const Cookies*> look(&house.cookies)).serve:
         own_cookie(house, &extra, query.wire + query.cookie_at + 4, sender)
@@ -130,7 +130,7 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
     cdef:
         const Index* index = house.index
         const Answer* stored
-        const Policy* policy
+        Policy policy
         Freshness freshness
         const Programs* programs = <const Programs*> look(&house.programs)
         Outcome outcome
@@ -146,7 +146,7 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
         return PASS_ON
     if query.qtype == ANY and house.minimal_any:
         bump(&tally.minimal, 1)
-        length[0] = put_minimal_any(out, query, index.policies.manner.payload, extra)
+        length[0] = put_minimal_any(out, query, peek16(&index.policies.manner.payload), extra)
         return REPLY
     if course.way or course.bounds:
         set_course(query, course.way, course.bounds)
@@ -156,8 +156,8 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
     if stored == NULL:
         bump(&tally.misses, 1)
         return MISS
-    policy = &index.policies[stored.zone]
-    freshness = judge(stored, policy, now)
+    copy_words(&policy, &index.policies[stored.zone], sizeof(Policy))
+    freshness = judge(stored, &policy, now)
     if freshness >= RESERVE:
         bump(&tally.misses, 1)
         return MISS
@@ -188,7 +188,7 @@ cdef Outcome follow(const House* house, const Program* program, const Query* que
                     size_t* length) noexcept nogil:
     """Follow the rules of a chain from where the query has come to; MISS: they leave it to others."""
     cdef:
-        uint16_t payload = house.index.policies.manner.payload
+        uint16_t payload = peek16(&house.index.policies.manner.payload)
         const Node* node
         Deed deed
     if course.generation != generation_of(program):

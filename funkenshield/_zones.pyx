@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from ._atomic cimport copy_words
 from ._clock cimport TICKS_PER_SECOND
 from ._policy cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Bounds, Manner, Policy
 from ._siphash cimport siphash
@@ -115,11 +116,12 @@ cdef class Zones:
                    double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0,
                    uint32_t open=0xffffffff) -> None:
         """Say how a zone's answers are held and served; times are seconds, the payload is octets."""
+        cdef Policy policy
         if not 512 <= payload <= 4096:
             raise ValueError(f"a UDP payload has 512 to 4096 octets, not {payload}")
         if zone >= ZONES_MAX or group >= ZONES_MAX:
             raise ValueError(f"zones are numbered below {ZONES_MAX}")
-        self.policies[zone] = Policy(
+        policy = Policy(
             bounds=Bounds(shortest, longest, negative, failure),
             manner=Manner(payload, keep_ttl, shuffle, stale_ttl),
             stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group,
@@ -127,3 +129,4 @@ cdef class Zones:
             stale_longest=stale_longest * TICKS_PER_SECOND, client_timer=<uint64_t> (client_timer * 1e9),
             recheck=<uint32_t> (recheck * TICKS_PER_SECOND),
         )
+        copy_words(&self.policies[zone], &policy, sizeof(Policy))
