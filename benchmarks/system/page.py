@@ -109,6 +109,25 @@ def memory(results: dict[str, Any], charts: Path) -> str:
     return f"## Memory\n\n{told}\n\n![{title}]({charts.name}/memory.svg)\n\n{table(rows)}"
 
 
+def standing(results: dict[str, Any]) -> str:
+    """Return what we want to reach, and where we are."""
+    rows = [["", "wanted", "here"]]
+    for which, other, wanted in (
+        ("hot", "reflect", 1.05), ("hot", "dnsdist", 0.95), ("miss", "relay", 1.4), ("miss", "dnsdist", 0.85),
+    ):  # fmt: skip
+        beside = ratio(results, which, "funkenshield", other)
+        if beside:
+            rows.append([f"CPU for each query, {which}, x {other}", f"{wanted:.2f}", f"{beside:.2f}"])
+    taken = {name: list(each.values())[-1] for name, each in results["memory"].items()}
+    if "dnsdist" in taken:
+        rows.append(["memory for an entry, x dnsdist", "0.50", f"{taken['funkenshield'] / taken['dnsdist']:.2f}"])
+    hot = results["taken"].get("hot", {})
+    if "reflect" in hot:
+        more = middle(hot["funkenshield"], "p99") - middle(hot["reflect"], "p99")
+        rows.append(["p99 of a hit at half load, over reflect's", "30 us", f"{more:.0f} us"])
+    return f"## What we want to reach\n\n{table(rows)}"
+
+
 def page(results: dict[str, Any], charts: Path) -> str:
     """Return the page, and write its charts."""
     known = servers()
@@ -123,6 +142,7 @@ def page(results: dict[str, Any], charts: Path) -> str:
         HEAD,
         f"{results['rounds']} rounds of {results['seconds']:g} s; {told}.\n",
         table(about),
+        standing(results),
         *(workload(results, which, charts) for which in results["taken"]),
         memory(results, charts),
         f"## The same hits, loaded by dnsperf\n\nAs a check of our own load: 1,000 names.\n\n{table(check)}",
