@@ -41,6 +41,8 @@ NAMES = [
 ]  # fmt: skip
 names = st.sampled_from(NAMES)
 rdtypes = st.sampled_from([A, TXT])
+minutes = st.integers(1, 12).map((60).__mul__)
+FAILURE_TTL = 5 * 60
 
 
 def is_under(name, apex):
@@ -49,12 +51,13 @@ def is_under(name, apex):
 
 
 class CacheAndDict(RuleBasedStateMachine):
-    """Do the same to a cache and to a dictionary; time moves by whole seconds, and only by hand."""
+    """Do the same to a cache and to a dictionary; time moves by whole minutes, and only by hand counts."""
 
     def __init__(self):
         super().__init__()
         self.clock = Clock()
         self.cache = Cache(LARGE, self.clock)
+        self.cache.zones.set_policy(0, failure=FAILURE_TTL)
         self.now = self.version = 0
         self.held = {}  # (name, type) -> (expires, version, or None for a failure)
 
@@ -62,7 +65,7 @@ class CacheAndDict(RuleBasedStateMachine):
         expires, version = self.held.get(key, (0, None))
         return (expires > self.now, version)
 
-    @rule(name=names, rdtype=rdtypes, ttl=st.integers(1, 12), size=st.sampled_from([0, 100, 3000]), shout=st.booleans())
+    @rule(name=names, rdtype=rdtypes, ttl=minutes, size=st.sampled_from([0, 100, 3000]), shout=st.booleans())
     def store(self, name, rdtype, ttl, size, shout):
         self.version += 1
         asked = query(name.upper() if shout else name, rdtype)
@@ -75,9 +78,9 @@ class CacheAndDict(RuleBasedStateMachine):
         asked = query(name, rdtype)
         assert self.cache.store(asked, failure(asked, rcode)) == (not fresh or version is None)
         if not fresh or version is None:
-            self.held[name, rdtype] = self.now + 5, None
+            self.held[name, rdtype] = self.now + FAILURE_TTL, None
 
-    @rule(seconds=st.integers(1, 6))
+    @rule(seconds=minutes)
     def wait(self, seconds):
         self.clock.advance(seconds)
         self.now += seconds
