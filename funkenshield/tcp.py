@@ -89,9 +89,11 @@ class TcpServer:
         while True:
             await asyncio.sleep(SWEEP)
             before = clock() - self.settings.idle
-            for connection in [each for each in self.connections.values() if each.is_idle(before)]:
+            for number, connection in enumerate([each for each in self.connections.values() if each.is_idle(before)]):
                 self.timed_out += 1
                 connection.abort()
+                if number % TURNS == 0:  # a thousand at once would hold up everybody
+                    await asyncio.sleep(0)
 
     def close(self) -> None:
         """Close all connections, once what was written has gone out."""

@@ -3,6 +3,8 @@
 How fast he is answered meanwhile is for `proof`, where the machine has nothing else to do; here the margin is wide.
 """
 
+import contextlib
+
 import pytest
 from support.control import stats
 from support.nameservers import nsd
@@ -18,8 +20,7 @@ SLOW = 1500.0  # milliseconds
 GROWTH = 64 << 20  # octets: the whole of the cache, and then some
 TOML = """
 cache.memory = "16MiB"
-[tcp]
-idle = 1.0
+tcp.idle = {idle}
 [[guard.limits]]
 queries = 1000000.0
 [guard.responses]
@@ -27,9 +28,16 @@ answers = 1000000.0
 """
 
 
+@contextlib.contextmanager
+def protected(idle):
+    """Run a shield that closes connections which are idle for so many seconds, and counts who asks how much."""
+    with nsd() as upstream, run_shield([upstream], workers=2, toml=TOML.format(idle=idle)) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def shield():
-    with nsd() as upstream, run_shield([upstream], workers=2, toml=TOML) as running:
+    with protected(idle=1) as running:
         yield running
 
 
