@@ -19,7 +19,7 @@ test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/rules --ignore=tests/hostile
 	$(BIN)/python -m pytest tests/faults tests/rules tests/hostile --numprocesses=3 --dist=worksteal  # most of it is waiting
 
-proof: $(VENV)/dev  ## what takes minutes to be shown: a flood before a black hole, a lossy link (as root)
+proof: $(VENV)/dev  ## what takes minutes to be shown: floods, attacks, kills, leaks, a lossy link (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof
 
 fuzz: $(VENV)/dev  ## a minute of mutations for each reader of what strangers send (with clang)

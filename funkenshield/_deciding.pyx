@@ -131,7 +131,7 @@ cdef class Deciding(Waiting):
         self.outbox.drop(&asking)
 
     def reply(self, bytes client, bytes query not None, bytes response not None) -> None:
-        """Send the response to a query that Python answers, cut to what its client takes."""
+        """Give the response to a query that Python answers, cut to what its client takes: `take_streams` sends it."""
         cdef:
             Query asked
             Extra none
@@ -149,7 +149,6 @@ cdef class Deciding(Waiting):
             memcpy(out, <char*> response, length)
         set_id(out, message_id(query))
         self.outbox.post(&to, length)
-        self.outbox.flush()
 
     def address_of(self, bytes client) -> bytes:
         """Return the address of the client of a query that Python has, 4 or 16 octets."""

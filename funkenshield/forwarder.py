@@ -26,7 +26,7 @@ from .upstreams import Upstream, Upstreams
 log = logging.getLogger(__name__)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
-PASSED_AT_ONCE = 4  # queries that begin to be passed on, a socket each, in one turn of the loop
+PASSED_AT_ONCE = 4  # queries that are passed on, a socket each, in one turn of the loop
 TICK = 0.016  # seconds; how finely time is told to open queries
 SERVFAIL, REFUSED = 2, 5
 RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
@@ -93,7 +93,7 @@ class Forwarder:
         self._decider: Decider | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = self._transferring = 0
-        self._to_pass: deque[Coroutine[Any, Any, None]] = deque()
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._ticking: asyncio.TimerHandle | None = None
         self.configure(settings)
 
@@ -212,6 +212,7 @@ class Forwarder:
             async with asyncio.timeout(seconds * 0.9):  # while the client still waits
                 while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
                     tried.append(upstream.number)
+                    await self._turn()
                     start = loop.time()
                     try:
                         async with asyncio.timeout(self._settings.timeout):
@@ -221,10 +222,29 @@ class Forwarder:
                         log.debug("upstream %s: %s", upstream, error or "no answer")
         return None
 
+    async def _turn(self) -> None:
+        """Wait for one's turn: sockets for hundreds who come, or try again, at once would hold up everybody."""
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        if len(self._queue) == 1:
+            asyncio.get_running_loop().call_soon(self._let_some_pass)
+        await turn
+
+    def _let_some_pass(self) -> None:
+        for _ in range(min(PASSED_AT_ONCE, len(self._queue))):
+            turn = self._queue.popleft()
+            if not turn.done():  # given up meanwhile
+                turn.set_result(None)
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._let_some_pass)
+
     def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
         """Let a query through that is never cached, within the bounds; transfers, which last, have one of their own."""
         if way and way not in self.groups and self._decider is not None:
             self._decider.serve(client, query, way)
+            return
+        if not stream and self._passing >= self._settings.passed_on:
+            self._turn_away(client, query, stream)
             return
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
@@ -239,23 +259,15 @@ class Forwarder:
             if found["opcode"] == NOTIFY and "qname" in found and self._heed(zone, found["qname"], client):
                 self._start(self._notify(group, client, query))
             else:
-                self._pass_in_turn(self._pass_on(group, client, query, stream))
+                self._start(self._pass_on(group, client, query, stream))
             return
+        self._turn_away(client, query, stream)
+
+    def _turn_away(self, client: bytes, query: bytes, stream: int) -> None:
+        """Refuse, or drop, what is over the bounds."""
         self.passed_on_refused += 1
         if stream or self._settings.overload == "refuse":
             self._inflight.reply(client, query, error_response(query, REFUSED))
-
-    def _pass_in_turn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start to pass on a query in one of the loop's next turns: many at once would hold up everybody."""
-        self._to_pass.append(work)
-        if len(self._to_pass) == 1:
-            asyncio.get_running_loop().call_soon(self._pass_some)
-
-    def _pass_some(self) -> None:
-        for _ in range(min(PASSED_AT_ONCE, len(self._to_pass))):
-            self._start(self._to_pass.popleft())
-        if self._to_pass:
-            asyncio.get_running_loop().call_soon(self._pass_some)
 
     def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
         """Tell whether a NOTIFY comes from where it may; if so, what is stored of the zone is as good as old."""
@@ -353,8 +365,6 @@ class Forwarder:
             await asyncio.sleep(TICK)
         if self._ticking is not None:
             self._ticking.cancel()
-        while self._to_pass:
-            self._to_pass.popleft().close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

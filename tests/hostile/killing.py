@@ -28,22 +28,8 @@ def kill_again_and_again(folder, count):
     names.write_text("".join(f"{name} A\n" for name in NAMES))
     rng = random.Random(count)
     toml = f'cache.snapshot = "{path}"\ncache.snapshot_interval = 1\n'
-    load = [
-        *COMMAND,
-        "perf",
-        "-d",
-        names,
-        "-s",
-        "127.0.0.1",
-        "-p",
-        str(port),
-        "-l",
-        "600",
-        "-Q",
-        str(RATE),
-        "-t",
-        "0.2",
-    ]
+    where = ["-s", "127.0.0.1", "-p", str(port)]
+    load = [*COMMAND, "perf", "-d", names, *where, "-l", "600", "-Q", str(RATE), "-t", "0.2"]
     warm = 0
     with nsd() as upstream, running(load):
         for turn in range(count):
