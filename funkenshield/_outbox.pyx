@@ -111,7 +111,7 @@ cdef class Outbox:
             self.count = 0
 
     def take_streams(self) -> list:
-        """Send the datagrams; return what is to be written to connections, as (stream, framed message), and forget it."""
+        """Send the datagrams; return what is for connections, as (stream, framed message), and forget it."""
         self.flush()
         taken, self.streams = self.streams, []
         return taken

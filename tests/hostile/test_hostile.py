@@ -17,10 +17,11 @@ from hostile.behaved import Behaved
 
 SECONDS = 1.0
 SLOW = 1500.0  # milliseconds
-GROWTH = 64 << 20  # octets: the whole of the cache, and then some
+GROWTH = 64 << 20  # octets: the whole of the cache, what 200 clients do not read, and then some
 TOML = """
 cache.memory = "16MiB"
 tcp.idle = {idle}
+tcp.write_buffer = "64KiB"
 [[guard.limits]]
 queries = 1000000.0
 [guard.responses]
