@@ -8,6 +8,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
 import dns.wire
 
@@ -59,20 +60,28 @@ def read(wire):
         return None
 
 
-def is_whole(wire):
-    """Tell whether the records that the header announces are there, whole, and nothing else."""
-    parser = dns.wire.Parser(wire)
+def ttls_at(wire):
+    """Return where the TTLs are; None unless the records that the header announces are there, whole, and no more."""
+    parser, places = dns.wire.Parser(wire), []
     try:
         *_, questions, answers, authorities, additionals = parser.get_struct("!6H")
         for number in range(questions + answers + authorities + additionals):
             while 0 < (size := parser.get_uint8()) < 0xC0:
                 parser.get_bytes(size)
             parser.get_bytes(size >= 0xC0)
-            *_, size = parser.get_struct("!HHIH") if number >= questions else (*parser.get_struct("!HH"), 0)
-            parser.get_bytes(size)
+            rdtype, _ = parser.get_struct("!HH")
+            if number >= questions:
+                places += [parser.current] if rdtype != dns.rdatatype.OPT else []
+                _, size = parser.get_struct("!IH")
+                parser.get_bytes(size)
     except dns.exception.FormError:
-        return False
-    return parser.remaining() == 0
+        return None
+    return None if parser.remaining() else places
+
+
+def is_whole(wire):
+    """Tell whether a message can be taken apart, though what is in its names and its RDATA may be nonsense."""
+    return ttls_at(wire) is not None
 
 
 def query_of(dice: Random, name="", rdtype="", edns=0.7):
