@@ -2,14 +2,15 @@
 
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from funkenshield import config, funkensturm
 from funkenshield.errors import ConfigError
 from funkenshield.programs import read_names
 from funkenshield.records import parse_record
 
-FILE = Path(mkdtemp(prefix="funkenshield-fuzz-")) / "file"
+FOLDER = TemporaryDirectory(prefix="funkenshield-fuzz-")
+FILE = Path(FOLDER.name) / "file"
 LINES = [
     'listen = ["127.0.0.1:53", "[::1]:53"]',
     'proxies = ["192.0.2.0/24"]',

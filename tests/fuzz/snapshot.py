@@ -4,7 +4,7 @@ import hashlib
 import logging
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from funkenshield import snapshot
 from funkenshield._cache import Cache
@@ -14,7 +14,8 @@ from funkenshield._wire import inspect_query
 
 from .messages import framed, query_of, reply_to, unframed
 
-FILE = Path(mkdtemp(prefix="funkenshield-fuzz-")) / "snapshot"
+FOLDER = TemporaryDirectory(prefix="funkenshield-fuzz-")
+FILE = Path(FOLDER.name) / "snapshot"
 MEMORY = 1 << 22
 FULL = {"shuffle": True, "stale": "immediate", "stale_longest": 1000}
 LAYOUT = Shelf(Cache(MEMORY, Clock())).layout.hex().encode()
