@@ -208,11 +208,13 @@ class Forwarder:
         """Return the response of the first of a group that gives one, within so many seconds; None where none does."""
         tried: list[int] = []
         loop = asyncio.get_running_loop()
+        await self._turn()  # before the time begins: else the time of all who came at once is over at once
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds * 0.9):  # while the client still waits
                 while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
+                    if tried:
+                        await self._turn()
                     tried.append(upstream.number)
-                    await self._turn()
                     start = loop.time()
                     try:
                         async with asyncio.timeout(self._settings.timeout):
