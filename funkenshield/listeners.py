@@ -11,7 +11,7 @@ from .fields import Endpoint
 
 IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
 BACKLOG = 1024
-UNSENT = 64 << 10  # octets that the kernel takes for a client before they can go out: else it is megabytes
+UNSENT = 256 << 10  # octets that the kernel takes for a client before they can go out: else it is megabytes
 
 
 class BindError(FunkenShieldError):
