@@ -140,7 +140,7 @@ def page(results: dict[str, Any], charts: Path) -> str:
     told = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     parts = [
         HEAD,
-        f"{results['rounds']} rounds of {results['seconds']:g} s; {told}.\n",
+        f"{results['rounds']} rounds, each of {results['seconds']:g} s for a figure; {told}.\n",
         table(about),
         standing(results),
         *(workload(results, which, charts) for which in results["taken"]),
