@@ -3,6 +3,7 @@
 Half of all new inputs are mutations of what is known; the others, of one that was just made to make sense.
 """
 
+import logging
 import sys
 from importlib import import_module
 from random import Random
@@ -21,5 +22,6 @@ def mutated(data, most, seed):
     return atheris.Mutate(data, most)
 
 
+logging.disable(logging.CRITICAL)  # targets have much to say
 atheris.Setup(sys.argv, target.one, custom_mutator=mutated)
 atheris.Fuzz()

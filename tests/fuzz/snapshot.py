@@ -1,7 +1,6 @@
 """A file that was a snapshot: it is restored, or refused, and what is restored leads nobody astray."""
 
 import hashlib
-import logging
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,6 @@ FILE = Path(FOLDER.name) / "snapshot"
 MEMORY = 1 << 22
 FULL = {"shuffle": True, "stale": "immediate", "stale_longest": 1000}
 LAYOUT = Shelf(Cache(MEMORY, Clock())).layout.hex().encode()
-logging.getLogger("funkenshield.snapshot").setLevel(logging.CRITICAL)  # it has much to say here
 
 
 def made(dice):
