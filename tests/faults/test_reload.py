@@ -75,8 +75,7 @@ def test_random_case_can_be_had_again():
         return wire[:12] + wire[12:end].lower() + wire[end:]
 
     with behind(placed(lowering, random_case=True)) as (shield, upstream):
-        ask_each(shield, names(25))
-        until(lambda: "random_case is off" in shield.log)
+        until(lambda: ask_each(shield, names(25)) and "random_case is off" in shield.log)
         reconfigure(shield, [(upstream, {})])
         upstream.handle = good
         reconfigure(shield, [(upstream, {"random_case": True})])
