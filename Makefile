@@ -58,7 +58,7 @@ bench-micro: $(VENV)/dev  ## the parts of the fast path, by themselves
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group
 
 bench-rules: $(VENV)/dev  ## what rules and guard cost for each hit
-	$(BIN)/python benchmarks/system/rules.py
+	$(BIN)/python -m benchmarks.system.rules
 
 $(VENV)/built: $(COMPILED)
 	tools/make-venv $(PYTHON) $(VENV)

@@ -5,6 +5,9 @@ One writer publishes (release), readers look (acquire); counters and marks need 
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef enum:
+    LINE = 64                      # octets of a cache line
+
 cdef extern from *:
     """
     #define FS_LOOK(p)           __atomic_load_n((p), __ATOMIC_ACQUIRE)

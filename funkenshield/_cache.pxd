@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from ._answer cimport Answer, answer_key
-from ._atomic cimport announce, barrier, look, peek, peek32, prefetch, witness
+from ._atomic cimport LINE, announce, barrier, look, peek, peek32, prefetch, witness
 from ._clock cimport Clock
 from ._policy cimport Policy
 from ._purges cimport Purges, Rules, survives
@@ -23,7 +23,6 @@ from ._zones cimport Zones
 
 cdef enum:
     SLOTS = 16                     # in a set: two cache lines, of which a key has one that comes first
-    LINE = 64                      # octets of a cache line
     TAG_SHIFT = 40                 # a slot: hash tag above, offset in units of 8 octets below
     READERS_MAX = 256
     SUBNET_WORDS = 4               # 33 prefix lengths of IPv4 in the first, 129 of IPv6 in the others

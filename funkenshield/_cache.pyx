@@ -14,7 +14,7 @@ import os
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from ._answer cimport (
@@ -217,8 +217,7 @@ cdef class Cache:
         for i in range(SLOTS):
             if leads_to(slots[i], tag):
                 other = answer_at(&self.index, slots[i])
-                if (other.hash == answer.hash and other.key_length == answer.key_length
-                        and memcmp(answer_key(other), answer_key(answer), answer.key_length) == 0):
+                if is_under(other, answer_key(answer), answer.key_length, answer.hash):
                     return slots + i
         return NULL
 

@@ -173,9 +173,11 @@ cdef class Worker:
         else:
             for i in range(count):
                 self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
-        foresee(house, self.queries, self.verdicts, 0, min(AHEAD, count))
+        for i in range(min(AHEAD, count)):
+            foresee(house, &self.queries[i], self.verdicts[i])
         for i in range(count):
-            foresee(house, self.queries, self.verdicts, min(i + AHEAD, count), min(i + AHEAD + 1, count))
+            if i + AHEAD < count:
+                foresee(house, &self.queries[i + AHEAD], self.verdicts[i + AHEAD])
             if not is_told:
                 sender.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &sender.octets)
             elif self.told[i].address == NULL:
@@ -221,6 +223,7 @@ cdef class Worker:
             told.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &told.octets)
             if is_trusted(proxies, told.address, told.octets) and read_header(told, wire, length) != WHOLE_HEADER:
                 told.address = NULL
+                self.verdicts[i] = UNANSWERABLE
                 bump(&self.tally.queries, 1)
                 bump(&self.tally.bad_proxied, 1)
                 continue

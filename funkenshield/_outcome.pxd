@@ -1,7 +1,7 @@
 """One query, one outcome: what becomes of a query, the same for every transport."""
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ._cache cimport Cache, Index
 from ._cookies cimport Cookies
@@ -60,8 +60,7 @@ cdef struct Tally:                 # counters with one writer
 cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil
 cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, size_t length, const uint8_t* address,
                        uint8_t octets, uint8_t* told) noexcept nogil
-cdef void foresee(const House* house, Query* queries, const Verdict* verdicts, int32_t first,
-                  int32_t last) noexcept nogil
+cdef void foresee(const House* house, Query* query, Verdict verdict) noexcept nogil
 cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
                     size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
 cdef Outcome stand_guard(const House* house, const Query* query, const Sender* sender, uint8_t* out, Tally* tally,

@@ -53,13 +53,10 @@ cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, si
     return verdict
 
 
-cdef void foresee(const House* house, Query* queries, const Verdict* verdicts, int32_t first,
-                  int32_t last) noexcept nogil:
-    """Have the likely answers of some queries of a batch that was met fetched while others are answered."""
-    cdef int32_t i
-    for i in range(first, last):
-        if verdicts[i] == PLAIN:
-            look_ahead(house.index, &queries[i])
+cdef void foresee(const House* house, Query* query, Verdict verdict) noexcept nogil:
+    """Have the likely answer of a query that was met fetched while others are answered."""
+    if verdict == PLAIN:
+        look_ahead(house.index, query)
 
 
 cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,

@@ -14,12 +14,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from ._atomic cimport peek, replace
+from ._atomic cimport LINE, peek, replace
 from ._siphash cimport siphash
 
 cdef enum:
     TAG_SHIFT = 40
-    LINE = 64                      # octets of a cache line
     PART = 20                      # bits of a cost below a unit of time
     SECOND = 1 << 20               # units of time in a second
     COARSE = 1 << 10               # so many units are exact enough: what is left of one is not charged

@@ -78,9 +78,11 @@ cdef class Hits:
         enter(house.index, self.reader)
         for i in range(BATCH):
             self.verdicts[i] = meet(house, &self.queries[i], self.wires[i], self.length)
-        foresee(house, self.queries, self.verdicts, 0, AHEAD)
+        for i in range(AHEAD):
+            foresee(house, &self.queries[i], self.verdicts[i])
         for i in range(BATCH):
-            foresee(house, self.queries, self.verdicts, min(i + AHEAD, BATCH), min(i + AHEAD + 1, BATCH))
+            if i + AHEAD < BATCH:
+                foresee(house, &self.queries[i + AHEAD], self.verdicts[i + AHEAD])
             memset(&course, 0, sizeof(Course))
             outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course, self.out, 512, ticks(now),
                              &self.tally, &length)

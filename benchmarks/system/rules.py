@@ -1,6 +1,6 @@
 """What rules and guard cost: CPU of the shield for each hit, beside the same shield without any.
 
-    python benchmarks/system/rules.py [--rounds 5] [--seconds 2] [--json]
+    python -m benchmarks.system.rules [--rounds 5] [--seconds 2] [--json]
 
 The shield has one core, the load another; variants take turns, and medians count. On a machine of two cores, load and
 kernel disturb what is measured by some percent, so a ratio below 1.05 says "nothing to be seen". All queries are hits,
@@ -20,15 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dns.message
 
+from . import stage
+
 HOT = 1_000  # names
-CLOCK = os.sysconf("SC_CLK_TCK")
+PROBE = "h0.bench.test"
 COMMAND = [sys.executable, "-m", "funkenshield"]
-SERVER_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 
 
 def suffixes(count: int) -> list[str]:
@@ -74,84 +76,63 @@ def variants(folder: Path) -> dict[str, str]:
     }
 
 
-@contextlib.contextmanager
-def running(command: list[str], core: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command on one core."""
-    process = subprocess.Popen(
-        ["taskset", "-c", str(core), *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(10)
+@dataclass(frozen=True)
+class Nameserver:
+    """A wildcard, served by Python."""
 
-
-def cpu(process: subprocess.Popen[bytes]) -> float:
-    """Return the seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    """Wait until somebody answers there."""
-    query = dns.message.make_query("h0.bench.test", "A").to_wire()
-    for _ in range(300):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, contextlib.suppress(OSError):
-            opened.settimeout(0.1)
-            opened.connect(("127.0.0.1", port))
-            opened.send(query)
-            opened.recv(4096)
-            return
-        time.sleep(0.05)
-    raise SystemExit(f"nobody answers on port {port}")
-
-
-class Bench:
-    """A small nameserver, and shields before it that are measured in turn."""
-
-    def __init__(self, folder: Path, seconds: float) -> None:
-        self.folder, self.seconds = folder, seconds
-        self.upstream = free_port()
-        self.queries = folder / "queries"
-        self.queries.write_text("".join(f"h{number}.bench.test A\n" for number in range(HOT)))
+    def command(self, folder: Path, port: int, _upstream: int) -> list[str]:
+        """Write the zone; return the command."""
         (folder / "zone").write_text(
             "$ORIGIN bench.test.\n@ 86400 SOA ns host 1 3600 600 86400 300\n@ 86400 NS ns\nns 86400 A 192.0.2.53\n"
             "* 86400 A 192.0.2.1\n"
         )
+        return [*COMMAND, "ns", "--listen", f"127.0.0.1:{port}", "--zone", f"{folder}/zone"]
+
+
+@dataclass(frozen=True)
+class Shield:
+    """A shield of one worker, with more in its configuration."""
+
+    text: str
+
+    def command(self, folder: Path, port: int, upstream: int) -> list[str]:
+        """Write the configuration; return the command."""
+        file = folder / "shield.toml"
+        top, _, tables = self.text.partition("[") if not self.text.startswith("rules") else (self.text, "", "")
+        file.write_text(
+            f'listen = ["127.0.0.1:{port}"]\nupstreams = ["127.0.0.1:{upstream}"]\nworkers = 1\n{top}\n'
+            f'[control]\nsocket = "{folder}/control"\n{"[" * bool(tables)}{tables}'
+        )
+        return [*COMMAND, "run", "-c", str(file)]
+
+
+class Bench:
+    """Shields before a small nameserver, measured in turn."""
+
+    def __init__(self, folder: Path, upstream: int, seconds: float) -> None:
+        self.folder, self.upstream, self.seconds = folder, upstream, seconds
+        self.queries = folder / "queries"
+        self.queries.write_text("".join(f"h{number}.bench.test A\n" for number in range(HOT)))
 
     @contextlib.contextmanager
-    def shield(self, text: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    def shield(self, text: str) -> Iterator[stage.Running]:
         """Run a shield that has answered each of the names once."""
-        port, file = free_port(), self.folder / "shield.toml"
-        top, _, tables = text.partition("[") if not text.startswith("rules") else (text, "", "")
-        file.write_text(
-            f'listen = ["127.0.0.1:{port}"]\nupstreams = ["127.0.0.1:{self.upstream}"]\nworkers = 1\n{top}\n'
-            f'[control]\nsocket = "{self.folder}/control"\n{"[" * bool(tables)}{tables}'
-        )
-        with running([*COMMAND, "run", "-c", str(file)], SERVER_CORE) as process:
-            wait_for(port)
-            self.perf(port, "-n", str(3 * HOT), "-q", "10")
-            yield process, port
+        with stage.running(Shield(text), self.folder / "shield", self.upstream, stage.SERVER_CORE, PROBE) as at:
+            self.perf(at.port, "-n", str(3 * HOT), "-q", "10")
+            yield at
 
     def perf(self, port: int, *how: str) -> dict[str, Any]:
         """Load a shield, and return what came of it."""
         command = [*COMMAND, "perf", "-d", str(self.queries), "-s", "127.0.0.1", "-p", str(port), "--json", *how]
-        done = subprocess.run(["taskset", "-c", str(LOAD_CORE), *command], capture_output=True, check=True)
+        done = subprocess.run(["taskset", "-c", str(stage.LOAD_CORE), *command], capture_output=True, check=True)
         return dict(json.loads(done.stdout))
 
     def hit(self, text: str) -> float:
         """Return the microseconds of CPU that an answer costs."""
-        with self.shield(text) as (process, port):
-            before = cpu(process)
-            report = self.perf(port, "-l", str(self.seconds))
-            used = cpu(process) - before
+        with self.shield(text) as at:
+            before = at.cpu()
+            report = self.perf(at.port, "-l", str(self.seconds))
+            used = at.cpu() - before
             if set(report["rcodes"]) != {"NOERROR"}:
                 raise SystemExit(f"not what was to be measured: {report['rcodes']}")
             return used * 1e6 / report["answered"]
@@ -159,22 +140,22 @@ class Bench:
     def flood(self, text: str) -> float:
         """Return the microseconds of CPU that a query costs in a flood for one name from sources that are forged."""
         wire = dns.message.make_query("h1.bench.test", "A").to_wire()
-        with self.shield(text) as (process, port), contextlib.ExitStack() as stack:
+        with self.shield(text) as at, contextlib.ExitStack() as stack:
             sources = []
             for number in range(4000):
                 opened = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
                 opened.bind((f"127.{number % 250 + 1}.{number // 250}.1", 0))
                 sources.append(opened)
-            os.sched_setaffinity(0, {LOAD_CORE})
-            before, end, sent = cpu(process), time.monotonic() + self.seconds, 0
+            os.sched_setaffinity(0, {stage.LOAD_CORE})
+            before, end, sent = at.cpu(), time.monotonic() + self.seconds, 0
             for opened in itertools.cycle(sources):
-                opened.sendto(wire, ("127.0.0.1", port))
+                opened.sendto(wire, ("127.0.0.1", at.port))
                 sent += 1
                 if not sent & 1023 and time.monotonic() > end:
                     break
             time.sleep(0.1)
-            used = cpu(process) - before
-            os.sched_setaffinity(0, {SERVER_CORE, LOAD_CORE})
+            used = at.cpu() - before
+            os.sched_setaffinity(0, {stage.SERVER_CORE, stage.LOAD_CORE})
             return used * 1e6 / sent
 
 
@@ -186,11 +167,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="funkenshield-bench-") as name:
-        bench = Bench(Path(name), given.seconds)
-        upstream = [*COMMAND, "ns", "--listen", f"127.0.0.1:{bench.upstream}", "--zone", f"{name}/zone"]
         taken: dict[str, list[float]] = {}
-        with running(upstream, LOAD_CORE):
-            wait_for(bench.upstream)
+        with stage.running(Nameserver(), Path(name) / "upstream", 0, stage.LOAD_CORE, PROBE) as upstream:
+            bench = Bench(Path(name), upstream.port, given.seconds)
             for turn in range(0, 5 * given.rounds, 5):  # nobody is always the first
                 asked = list(variants(Path(name)).items())
                 for variant, text in asked[turn % len(asked) :] + asked[: turn % len(asked)]:

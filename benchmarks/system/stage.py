@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 import dns.message
 
@@ -23,6 +24,13 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SERVER_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+class Server(Protocol):
+    """What can be run: a module of `servers`, or something like it."""
+
+    def command(self, folder: Path, port: int, upstream: int, /) -> list[str]:
+        """Write what it reads into a folder of its own; return the command that runs it in the foreground."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def version(server: ModuleType) -> str:
 
 
 @contextlib.contextmanager
-def running(server: ModuleType, folder: Path, upstream: int, core: int, probe: str = "") -> Iterator[Running]:
+def running(server: Server | ModuleType, folder: Path, upstream: int, core: int, probe: str = "") -> Iterator[Running]:
     """Run a server on one core until it is no longer needed; `probe` is a name that it must answer first."""
     folder.mkdir(exist_ok=True)
     port = _free_port()
