@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 cdef enum:
-    BATCH = 64                     # datagrams that one system call carries
+    BATCH = 64                     # datagrams that one system call carries, or the kernel takes as one
     PEER_MAX = 28                  # octets of a sockaddr_in6
     CONTROL_MAX = 40               # octets of one control message with an in6_pktinfo
 
@@ -32,6 +32,9 @@ cdef struct Peer:                  # who sent a datagram, and to which of our ad
     uint8_t control[CONTROL_MAX]
 
 
+cdef bint can_join(int fd) noexcept nogil
+
+
 cdef inline const uint8_t* ip_of(const uint8_t* address, uint8_t* octets) noexcept nogil:
     """Return where in a socket address the client's own stands, and its octets."""
     cdef bint six = (<const uint16_t*> address)[0] == AF_INET6
@@ -50,10 +53,14 @@ cdef class Datagrams:
         uint8_t* addresses
         uint8_t* controls
         int error                  # of the last `send`, for a datagram that could not be sent; 0: none
+        bint joined                # the way of the last `send_joined` allows it
         int32_t spoilt             # headers that the last call wrote to
 
     cdef int32_t receive(self, int fd) noexcept nogil
     cdef int32_t send(self, int fd, int32_t count) noexcept nogil
+    cdef int32_t send_joined(self, int fd, int32_t count) noexcept nogil
+    cdef void _sort(self, int32_t count) noexcept nogil
+    cdef int32_t _make_runs(self, int32_t first, int32_t count, size_t longest) noexcept nogil
     cdef uint8_t* buffer(self, int32_t i) noexcept nogil
     cdef void get_peer(self, int32_t i, Peer* peer) noexcept nogil
     cdef void put(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil

@@ -28,6 +28,7 @@ cdef class Inflight(Deciding):
     cdef void wake(self) noexcept nogil
     cdef int32_t _send(self, int32_t* listed, uint32_t count, Stage stage) except -1
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil
+    cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil
     cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1

@@ -175,7 +175,7 @@ cdef class Inflight(Deciding):
         cdef:
             uint32_t k = 0
             uint32_t kept = 0
-            int32_t i, socket, ready, sent
+            int32_t i, socket, ready
             Upstream* to = &self.upstreams.all[upstream]
         while k < count:
             socket = self.sockets.pick(upstream)
@@ -189,11 +189,23 @@ cdef class Inflight(Deciding):
                 elif self._attempt(i, upstream, socket, now):
                     self._put(ready, i, to)
                     ready += 1
-            sent = self.outgoing.send(self.sockets.sockets[socket].fd, ready) if ready else 0
-            if ready and self.outgoing.error:
-                self._unreachable(socket, now)
-            to.sent += <uint64_t> sent
+            if ready:
+                to.sent += <uint64_t> self._push(socket, ready, now)
         return kept
+
+    cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil:
+        """Send the outgoing batch through a socket; return how many queries went."""
+        cdef:
+            Socket* through = &self.sockets.sockets[socket]
+            int32_t sent
+        if through.joins:
+            sent = self.outgoing.send_joined(through.fd, count)
+            through.joins = self.outgoing.joined
+        else:
+            sent = self.outgoing.send(through.fd, count)
+        if self.outgoing.error:
+            self._unreachable(socket, now)
+        return sent
 
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil:
         """Give a query an ID of its own on a socket, and a time by which it must be answered."""

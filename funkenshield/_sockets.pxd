@@ -25,6 +25,7 @@ cdef struct Socket:
     int32_t fd                     # -1: none
     int16_t upstream
     uint8_t retired                # gets no new queries, and is closed with its last attempt
+    uint8_t joins                  # takes datagrams of one length as one
     uint32_t open                  # attempts
     int32_t chains[CHAINS]
 

@@ -11,6 +11,7 @@ from libc.stdint cimport int16_t, int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
 
+from ._datagrams cimport can_join
 from ._epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from ._random cimport random16
 from ._upstreams cimport UPSTREAMS_MAX
@@ -94,6 +95,7 @@ cdef class Sockets:
         self.sockets[s].fd = fd
         self.sockets[s].upstream = <int16_t> upstream
         self.sockets[s].retired = False
+        self.sockets[s].joins = can_join(fd)
         self.sockets[s].open = 0
         for c in range(CHAINS):
             self.sockets[s].chains[c] = -1

@@ -56,12 +56,12 @@ def workloads(misses: int) -> dict[str, Workload]:
         zipf[k + dice.randrange(min(10, misses - k))] = f"n{k:06}"
     for each in many, denied, signed:
         dice.shuffle(each)
-    fresh = [f"m{number:07}" for number in range(misses)]
+    fresh = [f"m{number:07}{'abcdefghijklmno'[: dice.randrange(16)]}" for number in range(misses)]  # of many lengths
     return {
         "hot": Workload("1,000 names", hot, hot),
         "uniform": Workload("100,000 names, each as often", many, many),
         "zipf": Workload("Zipf over 1,000,000 names, a tenth of them misses", warm, zipf, once=True),
-        "miss": Workload("all misses", [], fresh, floor="relay", once=True),
+        "miss": Workload("all misses, names of 16 lengths", [], fresh, floor="relay", once=True),
         "denied": Workload("1,000 names, three in ten NXDOMAIN", denied, denied),
         "signed": Workload("1,000 names, answers of 1,200 octets with signatures", signed, signed, dnssec=True),
         "tcp": Workload("1,000 names over TCP, 20 connections", hot, hot, tcp=True),

@@ -8,153 +8,23 @@ import contextlib
 import itertools
 import logging
 import secrets
-import select
 import socket
-import threading
 from collections import Counter
 from struct import pack
-from typing import NamedTuple
 
 import pytest
-from support.quick import QR, RD, A, answer, name_wire, payload_of, query
+from support.path import LIE, LOOPBACK, TRUTH, Path, told, udp
+from support.quick import QR, RD, A, answer, name_wire, query
 
 from funkenshield import upstreams
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._fastpath import Worker
-from funkenshield._inflight import Inflight
-from funkenshield.config import ForwardSection, HealthSection, UpstreamSection
 from funkenshield.fields import Endpoint
-from funkenshield.upstreams import RESPELLED_MAX, Upstream, open_udp
+from funkenshield.upstreams import RESPELLED_MAX, open_udp
 
-LOOPBACK = "127.0.0.1"
 AT_ONCE = 64  # queries that no buffer is too small for
 PORTS, IDS = 64512, 65536  # that are drawn from
-TRUTH, LIE = b"\xc0\0\2\1", b"\xc0\0\2\x42"
 SUSPICION = 10.0  # seconds
 TXT = 16
 LONG = "a-rather-long-label-of-letters-only.and-yet-another-one.test"
-
-
-class Arrived(NamedTuple):
-    """A query at the upstream."""
-
-    wire: bytes
-    port: int
-
-    @property
-    def ident(self):
-        return int.from_bytes(self.wire[:2])
-
-    @property
-    def name(self):
-        """The name as it is spelled, on the wire."""
-        return self.wire[12:-4]
-
-
-class Path:
-    """A shield without its daemon: a client, a worker, open queries, and an upstream over UDP that is the test."""
-
-    def __init__(self, stack, sockets=1, random_case=False, port_life=3600.0, **limits):
-        self.clock = Clock()
-        self.inflight = Inflight(Cache(1 << 22, self.clock), 1 << 15)
-        self.table = self.inflight.upstreams
-        self.listener, self.server, self.client = (stack.enter_context(udp()) for _ in range(3))
-        self.client.connect(self.listener.getsockname())
-        self.listener.setblocking(False)
-        self.worker = Worker(self.inflight.cache, self.inflight)
-        self.worker.listen(self.listener.fileno(), self.listener.fileno())
-        thread = threading.Thread(target=self.worker.run)
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(self.worker.stop)
-        endpoint = Endpoint(*self.server.getsockname())
-        self.upstream = Upstream(0, endpoint, self.inflight.sockets, self.table, self.clock)
-        self.upstream.configure(
-            UpstreamSection(address=(endpoint,), random_case=random_case),
-            None,
-            HealthSection(check="off"),
-            ForwardSection(sockets=sockets, port_life=port_life),
-        )
-        stack.callback(self.upstream.close)
-        self.table.set_group(0, "order", [0])
-        self.limits = {"timeout": 20.0, "deadline": 30.0, **limits}
-        self.inflight.set_limits(**self.limits)
-        self.serial = itertools.count()
-
-    def fresh(self, count=1):
-        return [f"fresh{next(self.serial)}.test" for _ in range(count)]
-
-    def ask(self, *names, rdtype=A):
-        """Ask for names, or for their wires; return what arrives at the upstream."""
-        for name in names:
-            self.client.send(name if isinstance(name, bytes) else query(name, rdtype))
-        left = len(names)
-        ready = select.poll()
-        ready.register(self.inflight.fileno(), select.POLLIN)
-        while left:
-            ready.poll(5000)
-            self.inflight.receive()  # it reads no more than what wakes us
-            left -= self.inflight.collect()
-        self.inflight.send()
-        return self.arrived(len(names))
-
-    def ask_each(self, count):
-        """Ask for so many fresh names, one after the other: what is asked at once goes through one socket."""
-        return [asked for name in self.fresh(count) for asked in self.ask(name)]
-
-    def arrived(self, count):
-        return [Arrived(wire, peer[1]) for wire, peer in (self.server.recvfrom(512) for _ in range(count))]
-
-    def nothing_arrived(self):
-        return not select.select([self.server], [], [], 0)[0]
-
-    def say(self, port, *wires):
-        """Send responses to a port of the shield, and have them taken."""
-        for wire in wires:
-            self.server.sendto(wire, (LOOPBACK, port))
-            assert self.inflight.receive() == 1
-
-    def answer(self, *asked, truth=TRUTH):
-        for each in asked:
-            self.say(each.port, told(each, truth))
-
-    def carried(self, asked):
-        """Answer what is asked over TCP, all of it; return how many there were."""
-        self.inflight.send()
-        taken = self.inflight.take_carried()
-        for handle, _, wire, *_ in taken:
-            assert wire[12:].lower() == asked.wire[12:].lower()
-            assert self.inflight.resolve(handle, answer(wire, TRUTH, rdtype=A, ttl=0))
-        return len(taken)
-
-    def heard(self, asked):
-        """Return what a client got who asked so, or None where there is nothing."""
-        if not select.select([self.client], [], [], 0)[0]:
-            return None
-        return payload_of(asked, self.client.recv(512))
-
-    def flood(self, asked, count, **changes):
-        """Send lies with wrong IDs."""
-        for wrong in range(1, count + 1):
-            self.say(asked.port, told(asked, LIE, ident=asked.ident ^ wrong, **changes))
-
-    @property
-    def mismatched(self):
-        return self.table.counters(0)["mismatched"]
-
-
-def udp():
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    opened.bind((LOOPBACK, 0))
-    opened.settimeout(5)
-    return opened
-
-
-def told(asked, payload, *, ident=None, question=None):
-    """Return a response with one address, to a query as it arrived but for what is given."""
-    wire = asked.wire[:12] + (question or asked.wire[12:])
-    return pack("!H", asked.ident if ident is None else ident) + answer(wire, payload, rdtype=A, ttl=0)[2:]
 
 
 def headers_only(asked, rcode=0):
