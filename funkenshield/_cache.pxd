@@ -180,8 +180,10 @@ cdef class Cache:
         uint64_t epoch
         void* mapped               # with room for the alignment of what is used
         size_t memory, segment_size
+        size_t prepared            # octets, from the index on, that the kernel has given before they are written
         Segment* segments
         uint32_t segment_count
+        uint64_t touched           # segments, from the lowest on, that were ever used
         int32_t free, leaving      # stacks of segments, linked by `next`
         uint32_t free_count, leaving_count
         Queue newcomers, residents
@@ -214,6 +216,7 @@ cdef class Cache:
     cdef void _let_go(self, int32_t segment) noexcept nogil
     cdef uint64_t* _choose_slot(self, const Answer* answer, uint32_t now) noexcept nogil
     cdef uint64_t* _slot_of(self, const Answer* answer) noexcept nogil
+    cdef size_t _wanted(self) noexcept nogil
     cdef uint64_t _offset(self, int32_t segment) noexcept nogil
     cdef int32_t _segment_of(self, uint64_t slot) noexcept nogil
     cdef void _unlink(self, uint64_t* slot) noexcept nogil

@@ -32,12 +32,19 @@ from ._wire cimport (
 )
 from ._zones cimport Zones
 
-cdef extern from "<sys/mman.h>" nogil:
+cdef extern from * nogil:
+    """
+    #include <sys/mman.h>
+    #ifndef MADV_POPULATE_WRITE    /* of Linux 5.14; glibc knows it since 2.35 */
+    #define MADV_POPULATE_WRITE 23
+    #endif
+    """
     int madvise(void* start, size_t length, int advice)
-    int MADV_HUGEPAGE
+    int MADV_HUGEPAGE, MADV_POPULATE_WRITE
 
 cdef enum:
     HUGE_PAGE = 1 << 21
+    AHEAD = 4 * HUGE_PAGE          # octets of memory that stand ready
     MEMORY_MIN = 1 << 22
     OCTETS_PER_SLOT = 88           # of memory: about half of what a usual answer takes
     NEWCOMERS_SHARE = 10           # newcomers get one segment in so many
@@ -49,11 +56,11 @@ cdef class Cache:
     """A bounded store of answers that one thread writes and all may read.
 
     Memory ownership: index and arena are one mapping of `memory` octets, of which only what was once
-    used takes real memory; segments, readers and scratch are small and its own. All is freed with it,
-    so whoever reads must be gone by then.
+    used takes real memory, or with `huge_pages` will be soon; segments, readers and scratch are small and its own.
+    All is freed with it, so whoever reads must be gone by then.
     """
 
-    def __cinit__(self, size_t memory, Clock clock not None, bytes secret=None) -> None:
+    def __cinit__(self, size_t memory, Clock clock not None, bytes secret=None, bint huge_pages=False) -> None:
         if memory < MEMORY_MIN:
             raise ValueError(f"the cache needs at least {MEMORY_MIN} octets, not {memory}")
         if secret is None:
@@ -70,9 +77,12 @@ cdef class Cache:
             self.mapped = NULL
             raise MemoryError(f"no {memory} octets for the cache")
         self.index.slots = <uint64_t*> ((<size_t> self.mapped + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
-        madvise(self.index.slots, memory, MADV_HUGEPAGE)  # else each look-up waits for page tables, too
+        if huge_pages:
+            madvise(self.index.slots, memory, MADV_HUGEPAGE)
+        else:
+            self.prepared = memory  # a small page is given soon enough
         self.segment_size = 1 << 17
-        while self.segment_size < 1 << 20 and self.segment_size * 128 < memory:
+        while self.segment_size < 1 << 18 and self.segment_size * 128 < memory:
             self.segment_size <<= 1
         self._lay_out()
         self.readers = <Reader*> calloc(READERS_MAX, sizeof(Reader))
@@ -148,7 +158,9 @@ cdef class Cache:
         if segment < 0:
             self.no_room += 1
             return NO_ROOM
-        self._append(segment, answer, size, self._choose_slot(answer, now))
+        if slot == NULL:
+            slot = self._choose_slot(answer, now)
+        self._append(segment, answer, size, slot)
         self._note_subnet(answer)
         self.stored += 1
         return STORED
@@ -222,15 +234,13 @@ cdef class Cache:
         return NULL
 
     cdef uint64_t* _choose_slot(self, const Answer* answer, uint32_t now) noexcept nogil:
-        """Return the slot of this key, or an empty one, or the one that is missed least."""
+        """Return the slot for a key that has none yet: an empty one, or the one that is missed least."""
         cdef:
-            uint64_t* slot = self._slot_of(answer)
             uint64_t* slots = find_set(&self.index, answer.hash)
             uint64_t* victim = slots
+            uint64_t* slot
             const Answer* other
             size_t i
-        if slot != NULL:
-            return slot
         for i in range(SLOTS):
             slot = slot_at(slots, answer.hash, i)
             if not slot[0]:
@@ -277,6 +287,7 @@ cdef class Cache:
             return -1
         self.free = self.segments[segment].next
         self.free_count -= 1
+        poke(&self.touched, max(peek(&self.touched), <uint64_t> segment + 1))
         self.segments[segment] = Segment(used=0, live=0, left=0, soonest=0xffffffff,
                                          checked=<uint32_t> self.purges.rules.count, next=-1, state=FILLING)
         if queue.last >= 0:
@@ -413,6 +424,30 @@ cdef class Cache:
         swept.checked = purges
         self.expired += dead
         return dead
+
+    @property
+    def needs_memory(self) -> bool:
+        """Tell whether `prepare` has something to do."""
+        return self.prepared + AHEAD // 2 < min(self._wanted(), self.memory)
+
+    def prepare(self) -> None:
+        """Have the kernel give the memory that is written next: the index, and some of the arena.
+
+        Any thread may call this, one at a time; neither the writer nor readers wait for it. Where the kernel cannot do
+        it (before Linux 5.14), it gives memory as it is written.
+        """
+        cdef:
+            size_t end = min(self._wanted(), self.memory)
+            bint failed
+        while self.prepared < end:
+            with nogil:
+                failed = madvise(<uint8_t*> self.index.slots + self.prepared,
+                                 min(<size_t> HUGE_PAGE, self.memory - self.prepared), MADV_POPULATE_WRITE) != 0
+            self.prepared = self.memory if failed else self.prepared + HUGE_PAGE
+
+    cdef size_t _wanted(self) noexcept nogil:
+        """Return the octets, from the index on, that are or will soon be written to."""
+        return (self.index.arena - <uint8_t*> self.index.slots) + peek(&self.touched) * self.segment_size + AHEAD
 
     # ------------------------------------------------------------ purges
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from . import control, identity, listeners, snapshot, zones
+from . import control, ground, identity, listeners, snapshot, zones
 from ._cache import Cache
 from ._clock import Clock
 from ._denial import Denials
@@ -93,7 +93,7 @@ class Daemon:
 
     def _build(self, config: Config, count: int) -> None:
         """Make everything that needs no privileges: cache, workers, upstreams, TCP."""
-        self.cache = Cache(config.cache.memory, self.clock)
+        self.cache = Cache(config.cache.memory, self.clock, huge_pages=ground.is_large(config.cache.memory))
         self.denials = Denials()
         self.inflight = Inflight(self.cache, config.forward.open, config.guard.memory)
         self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
@@ -231,6 +231,8 @@ class Daemon:
                 self.tcp.close_idle(),
                 Expiry(self.cache).run(),
             ]
+            if ground.is_large(self.config.cache.memory):
+                works.append(ground.prepare(self.cache))
             if kept:
                 interval = self.config.cache.snapshot_interval
                 works.append(snapshot.keep(shelf, kept, interval, self._origins))

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from ._cache import Cache
 
-INTERVAL = 0.25  # seconds from one step to the next
-BUDGET = 0.004  # seconds that a step may take
+INTERVAL = 0.25  # seconds from one step to the next,
+PAUSE = 0.03  # where the one before was cut short
+BUDGET = 0.0005  # seconds that a step may take: so long may a miss have to wait
 IN_FLIGHT = 60.0  # seconds after which nothing comes any more that was asked for before
 
 
@@ -23,15 +24,18 @@ class Expiry:
         self._next = 0
         self._noted: tuple[int, float] | None = None
         self._forgotten = 0
+        self._cut_short = False
 
     def step(self, budget: float = BUDGET) -> int:
         """Retire what has expired, for `budget` seconds or once round; return how many answers that were."""
         retired = 0
         end = self._clock() + budget
+        self._cut_short = False
         for _ in range(self._cache.segments_total):
             retired += self._cache.sweep(self._next)
             self._next = (self._next + 1) % self._cache.segments_total
             if self._clock() >= end:
+                self._cut_short = True
                 break
         self._cache.collect()
         self._forget_purges()
@@ -52,5 +56,5 @@ class Expiry:
     async def run(self) -> None:
         """Step for ever."""
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(PAUSE if self._cut_short else INTERVAL)
             self.step()

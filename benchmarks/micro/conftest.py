@@ -8,6 +8,7 @@ from compiled import hits as build_hits
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
 from funkenshield._outcome import Reception
+from funkenshield.ground import is_large
 
 QUERY = dns.message.make_query("00000000.bench.example.", "A", id=7)
 RESPONSE = dns.message.make_response(QUERY)
@@ -40,7 +41,8 @@ def reception_of():
     def make(entries: int) -> Reception:
         if entries not in kept:
             kept.clear()
-            cache = Cache(max(64 << 20, 320 * entries), Clock())
+            memory = max(64 << 20, 320 * entries)
+            cache = Cache(memory, Clock(), huge_pages=is_large(memory))
             fill(cache, entries)
             kept[entries] = Reception(cache)
         return kept[entries]

@@ -8,7 +8,7 @@ from support.quick import TXT, A, answer, query
 
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
-from funkenshield.expiry import IN_FLIGHT, Expiry
+from funkenshield.expiry import BUDGET, IN_FLIGHT, INTERVAL, PAUSE, Expiry
 from funkenshield.purge import PurgeError, purge
 
 MEMORY = 1 << 22
@@ -97,8 +97,32 @@ def test_a_purge_is_forgotten_when_nothing_is_left_that_it_could_concern():
     assert cache.counters()["purged"] == 10
 
 
+def test_where_a_step_was_cut_short_the_next_comes_sooner(monkeypatch):
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 12:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("funkenshield.expiry.asyncio.sleep", sleep)
+    clock = Clock()
+    cache = Cache(MEMORY, clock)
+    filled(cache, MANY)
+    clock.advance(10)
+    ticking = stopwatch(BUDGET / 4)
+    expiry = Expiry(cache, lambda: ticking() if cache.counters()["entries"] else 0.0)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(expiry.run())
+    assert (slept[0], slept[-1]) == (INTERVAL, INTERVAL)
+    assert set(slept) == {PAUSE, INTERVAL}
+    assert slept.count(PAUSE) >= 2
+    assert cache.counters()["entries"] == 0
+
+
 def test_it_runs_until_it_is_cancelled(monkeypatch):
     monkeypatch.setattr("funkenshield.expiry.INTERVAL", 0)
+    monkeypatch.setattr("funkenshield.expiry.PAUSE", 0)
     clock = Clock()
     cache = Cache(MEMORY, clock)
     filled(cache, MANY)
