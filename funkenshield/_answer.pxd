@@ -41,7 +41,6 @@ cdef struct Marks:       # hints that readers and writer may leave at any time, 
 # Followed by: TTL offsets in the body (uint16_t each), key, body, EDNS options. All of it is written
 # before a reader sees it and never after, but for the marks.
 cdef struct Answer:
-    uint64_t hash        # of the key
     uint32_t born        # when the response came, ticks
     uint16_t zone        # whose policy is followed
     uint16_t ttls        # how many TTL offsets

@@ -245,7 +245,6 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
 
 cdef void _start(Answer* out, const Query* query, uint16_t flags, uint64_t now) noexcept nogil:
     memset(out, 0, sizeof(Answer))
-    out.hash = query.hash
     out.born = ticks(now)
     out.marks.expires = out.born
     out.flags = flags

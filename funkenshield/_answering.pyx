@@ -6,11 +6,12 @@ It knows clients, and how an answer is rendered for one. Who waits for what, and
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, render
-from ._cache cimport Cache, find
+from ._cache cimport Cache
 from ._clock cimport ticks
 from ._cookies cimport Cookies
 from ._course cimport Sender
 from ._freshness cimport DEAD, judge
+from ._index cimport find
 from ._open cimport Open, OpenQueries
 from ._outbox cimport NOBODY, Client, Outbox
 from ._outcome cimport Reception, own_cookie

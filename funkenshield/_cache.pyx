@@ -23,12 +23,13 @@ from ._answer cimport (
 from ._atomic cimport announce, barrier, peek, peek32, peek_octet, poke, publish, witness
 from ._clock cimport Clock, ticks
 from ._freshness cimport DEAD, RESERVE, dies, judge, mark_used
+from ._index cimport (
+    SLOTS, TAG_SHIFT, Reader, answer_at, find, find_set, hash_of, is_under, leads_to, stands, tag_in, tag_of
+)
 from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
-from ._siphash cimport siphash
 from ._suffixes cimport Suffixes
 from ._wire cimport (
-    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Extra, Query, drop_subnet, get16, hash_key, is_name, name_size,
-    parse_query, set_subnet, source_prefix
+    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Extra, Query, get16, hash_key, is_name, name_size, parse_query
 )
 from ._zones cimport Zones
 
@@ -138,13 +139,13 @@ cdef class Cache:
         Caller must ensure that zone and number of purges are set: those of when it was asked for.
         """
         cdef:
+            uint64_t key_hash = hash_of(&self.index, answer)
             uint64_t* slot
             size_t size = answer_size(answer)
             Queue* queue = &self.newcomers
             const Answer* old
             int32_t segment
-        answer.hash = siphash(&self.index.secret, answer_key(answer), answer.key_length)
-        slot = self._slot_of(answer)
+        slot = self._slot_under(key_hash, answer)
         if not stands(&self.index, answer):
             return OUTDATED
         if slot != NULL:
@@ -159,8 +160,8 @@ cdef class Cache:
             self.no_room += 1
             return NO_ROOM
         if slot == NULL:
-            slot = self._choose_slot(answer, now)
-        self._append(segment, answer, size, slot)
+            slot = self._choose_slot(key_hash, now)
+        self._append(segment, answer, size, slot, tag_of(key_hash))
         self._note_subnet(answer)
         self.stored += 1
         return STORED
@@ -198,7 +199,8 @@ cdef class Cache:
     cdef uint32_t _dies(self, const Answer* answer) noexcept nogil:
         return dies(answer, &self.index.policies[answer.zone])
 
-    cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot) noexcept nogil:
+    cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot,
+                      uint64_t tag) noexcept nogil:
         """Write an answer at a segment's end, then let the slot lead to it."""
         cdef:
             Segment* home = &self.segments[segment]
@@ -217,34 +219,36 @@ cdef class Cache:
         home.checked = min(home.checked, copy.marks.purges)
         if slot[0]:
             self.segments[self._segment_of(slot[0])].live -= 1
-        publish(slot, tag_of(answer.hash) | offset >> 3)
+        publish(slot, tag | offset >> 3)
 
     cdef uint64_t* _slot_of(self, const Answer* answer) noexcept nogil:
-        """Return the slot that leads to this key, or NULL."""
+        """Return the slot that leads to this answer's key, or NULL."""
+        return self._slot_under(hash_of(&self.index, answer), answer)
+
+    cdef uint64_t* _slot_under(self, uint64_t key_hash, const Answer* answer) noexcept nogil:
+        """Return the slot that leads to this answer's key, whose hash is known, or NULL."""
         cdef:
-            uint64_t* slots = find_set(&self.index, answer.hash)
-            uint64_t tag = tag_of(answer.hash)
+            uint64_t* slots = find_set(&self.index, key_hash)
+            uint64_t tag = tag_of(key_hash)
             const Answer* other
             size_t i
         for i in range(SLOTS):
             if leads_to(slots[i], tag):
                 other = answer_at(&self.index, slots[i])
-                if is_under(other, answer_key(answer), answer.key_length, answer.hash):
+                if is_under(other, answer_key(answer), answer.key_length):
                     return slots + i
         return NULL
 
-    cdef uint64_t* _choose_slot(self, const Answer* answer, uint32_t now) noexcept nogil:
+    cdef uint64_t* _choose_slot(self, uint64_t key_hash, uint32_t now) noexcept nogil:
         """Return the slot for a key that has none yet: an empty one, or the one that is missed least."""
         cdef:
-            uint64_t* slots = find_set(&self.index, answer.hash)
+            uint64_t* slots = find_set(&self.index, key_hash)
             uint64_t* victim = slots
-            uint64_t* slot
             const Answer* other
             size_t i
         for i in range(SLOTS):
-            slot = slot_at(slots, answer.hash, i)
-            if not slot[0]:
-                return slot
+            if not slots[i]:
+                return slots + i
         for i in range(SLOTS):
             other = answer_at(&self.index, slots[i])
             if self._dies(other) <= now:
@@ -380,7 +384,7 @@ cdef class Cache:
                     self._reclaim()
                     self._append_free(&self.residents)
                 if self._has_room(self.residents.last, size):
-                    self._append(self.residents.last, answer, size, slot)
+                    self._append(self.residents.last, answer, size, slot, tag_in(slot[0]))
                     allowance -= size
                     continue
             self._unlink(slot)
@@ -402,6 +406,7 @@ cdef class Cache:
             size_t at = self._offset(segment)
             size_t end = at + swept.used
             uint64_t dead = 0
+            bint purged
             const Answer* answer
             uint64_t* slot
         if swept.state not in (FILLING, FULL) or swept.soonest > now and swept.checked == purges:
@@ -409,17 +414,16 @@ cdef class Cache:
         while at < end:
             answer = <const Answer*> (self.index.arena + at)
             at += answer_size(answer)
+            purged = not stands(&self.index, answer)
+            if not purged and self._dies(answer) > now:
+                soonest = min(soonest, self._dies(answer))
+                continue
             slot = self._slot_of(answer)
             if slot == NULL or answer_at(&self.index, slot[0]) != answer:
                 continue
-            if not stands(&self.index, answer):
-                self._unlink(slot)
-                self.purged += 1
-            elif self._dies(answer) <= now:
-                self._unlink(slot)
-                dead += 1
-            else:
-                soonest = min(soonest, self._dies(answer))
+            self._unlink(slot)
+            self.purged += purged
+            dead += not purged
         swept.soonest = soonest
         swept.checked = purges
         self.expired += dead
@@ -590,34 +594,3 @@ cdef class Cache:
             "evicted": self.evicted + self.displaced, "expired": self.expired, "purged": self.purged,
             "no_room": self.no_room, "purge_rules": (<Suffixes*> self.purges.rules.table).used,
         }
-
-
-# ---------------------------------------------------------------- client subnets
-
-cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept nogil:
-    """Return the answer for the longest prefix of the client's subnet that there is one for (RFC 7871 7.3.1).
-
-    Only prefix lengths that were ever stored are tried. An answer whose scope is longer than what was asked
-    about serves those alone who ask about just as much; last comes what is true for everybody.
-    """
-    cdef:
-        Query narrowed = query[0]
-        const Answer* answer
-        int32_t source = source_prefix(query)
-        int32_t prefix
-        const uint64_t* word
-    for prefix in range(source, -1 if not source else 0, -1):
-        word = &index.subnets[0 if query.wire[query.subnet + 5] < 2 else 1 + prefix // 64]
-        if not peek(word) >> prefix % 64 & 1:
-            continue
-        set_subnet(&narrowed, <uint8_t> prefix)
-        hash_key(&narrowed, &index.secret)
-        answer = find_key(index, narrowed.key, narrowed.key_length, narrowed.hash)
-        if answer != NULL and (prefix == source or answer.scope <= prefix):
-            return answer
-    if not source:
-        return NULL
-    drop_subnet(&narrowed)
-    hash_key(&narrowed, &index.secret)
-    answer = find_key(index, narrowed.key, narrowed.key_length, narrowed.hash)
-    return answer if answer != NULL and answer.everybody else NULL

@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
 from ._atomic cimport bump, look, peek, peek16
-from ._cache cimport Cache, Reader, enter, leave
+from ._cache cimport Cache
 from ._clock cimport NANOSECONDS, Clock, ticks
 from ._course cimport Course, Sender
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams, ip_of
@@ -24,10 +24,11 @@ from ._epoll cimport (
     eventfd
 )
 from ._guard cimport Orders, judge_response
+from ._index cimport Reader, enter, fetch, leave
 from ._inflight cimport Inflight
 from ._outbox cimport NOBODY, Client
 from ._outcome cimport (
-    AHEAD, DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, foresee, meet,
+    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, meet,
     meet_from, stand_guard, tally_as_dict
 )
 from ._proxied cimport WHOLE_HEADER, Proxies, Told, is_trusted, read_header
@@ -173,11 +174,8 @@ cdef class Worker:
         else:
             for i in range(count):
                 self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
-        for i in range(min(AHEAD, count)):
-            foresee(house, &self.queries[i], self.verdicts[i])
+        fetch(house.index, self.queries, count)
         for i in range(count):
-            if i + AHEAD < count:
-                foresee(house, &self.queries[i + AHEAD], self.verdicts[i + AHEAD])
             if not is_told:
                 sender.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &sender.octets)
             elif self.told[i].address == NULL:

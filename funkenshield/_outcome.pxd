@@ -3,10 +3,11 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from ._cache cimport Cache, Index
+from ._cache cimport Cache
 from ._cookies cimport Cookies
 from ._course cimport CHAINS, Course, Sender
 from ._guard cimport Guard, Watch
+from ._index cimport Index
 from ._proxied cimport Proxies
 from ._rules cimport Chain, Program, Seen
 from ._wire cimport Extra, Query, Verdict
@@ -21,7 +22,6 @@ cdef enum Outcome:
 
 cdef enum:
     RULES = 16                     # as many changes may come within one batch
-    AHEAD = 16                     # queries whose answers are fetched while others are answered
 
 cdef struct Programs:              # of all chains, replaced together
     uint64_t[CHAINS] of            # their addresses; 0: there are no rules
@@ -60,7 +60,6 @@ cdef struct Tally:                 # counters with one writer
 cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil
 cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, size_t length, const uint8_t* address,
                        uint8_t octets, uint8_t* told) noexcept nogil
-cdef void foresee(const House* house, Query* query, Verdict verdict) noexcept nogil
 cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
                     size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
 cdef Outcome stand_guard(const House* house, const Query* query, const Sender* sender, uint8_t* out, Tally* tally,

@@ -1,6 +1,6 @@
 """One query, one outcome: what becomes of a query, the same for every transport.
 
-    meet: parse, hash, fetch -> answer: drop | guard | FORMERR | cookie -> rules | pass on | ANY | hit | miss
+    meet: parse, hash -> answer: drop | guard | FORMERR | cookie -> rules | pass on | ANY | hit | miss
 
 It knows the order of the stations on a query's way. Where octets come from and go to is the
 transport's business; what a station does is the station's.
@@ -11,13 +11,14 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, render
 from ._atomic cimport bump, copy_words, look, peek, peek16, poke, publish
-from ._cache cimport Cache, Index, find, find_soon, look_ahead
+from ._cache cimport Cache
 from ._cookies cimport (
     CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 )
 from ._course cimport ANSWERS, CHAINS, END, QUERIES, START, Course, Sender
 from ._freshness cimport RESERVE, STALE, STALE_ASK, WANING, Freshness, judge, mark_asked, mark_used
 from ._guard cimport CUT, IGNORE, WELCOME, Guard, Orders, Ruling, judge_query, watch_as_dict
+from ._index cimport Index, find
 from ._policy cimport Policy
 from ._proxied cimport Proxies, is_trusted, set_prefixes
 from ._rules cimport (
@@ -34,11 +35,10 @@ from ._wire cimport (
 
 
 cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil:
-    """Read a query, and have its place in the cache fetched while others are read."""
+    """Read a query, and tell under which key its answer would be."""
     cdef Verdict verdict = parse_query(query, wire, length)
     if verdict == PLAIN:
         hash_key(query, &house.index.secret)
-        find_soon(house.index, query.hash)
     return verdict
 
 
@@ -49,14 +49,7 @@ cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, si
     if verdict == PLAIN:
         tell_subnet(query, peek(&house.subnets), address, octets, told)
         hash_key(query, &house.index.secret)
-        find_soon(house.index, query.hash)
     return verdict
-
-
-cdef void foresee(const House* house, Query* query, Verdict verdict) noexcept nogil:
-    """Have the likely answer of a query that was met fetched while others are answered."""
-    if verdict == PLAIN:
-        look_ahead(house.index, query)
 
 
 cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,

@@ -14,8 +14,9 @@ from ._answer cimport (
     ANSWER_MAX, FAILURE, SECTIONS, Answer, Marks, answer_body, answer_key, answer_name, answer_size, answer_ttls
 )
 from ._atomic cimport peek32
-from ._cache cimport FILLING, FULL, STORED, Cache, Segment, answer_at, stands
+from ._cache cimport FILLING, FULL, STORED, Cache, Segment
 from ._clock cimport TICKS_PER_SECOND, ticks
+from ._index cimport answer_at, stands
 from ._wire cimport KEY_MAX, KEY_PREFIX, WITH_SUBNET, get16, is_name, key_course, name_size
 
 
@@ -31,7 +32,7 @@ cdef class Shelf:
     @property
     def layout(self) -> bytes:
         """Return what tells the form of `export` from any other."""
-        return f"answers 2, {sizeof(Answer)} octets, {sys.byteorder} endian".encode()
+        return f"answers 3, {sizeof(Answer)} octets, {sys.byteorder} endian".encode()
 
     @property
     def segments_total(self) -> int:

@@ -19,11 +19,12 @@ from ._answer cimport (
 )
 from ._answering cimport Answering
 from ._atomic cimport peek32
-from ._cache cimport Cache, find
+from ._cache cimport Cache
 from ._clock cimport ticks
 from ._cookies cimport CLIENT_COOKIE, Cookies
 from ._forgeries cimport Forgeries
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
+from ._index cimport find
 from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._policy cimport Bounds, Policy

@@ -1,4 +1,5 @@
-"""What a worker does between receiving and sending, in batches, without sockets: meet all, answer each, judge each.
+"""What a worker does between receiving and sending, in batches, without sockets: meet all, fetch all, answer each,
+judge each.
 
 Queries are made here, too: names are numbers, so that ten million of them take no memory.
 """
@@ -7,12 +8,13 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from funkenshield._atomic cimport look
-from funkenshield._cache cimport Cache, Reader, enter, leave
+from funkenshield._atomic cimport LINE, look, touch
+from funkenshield._cache cimport Cache
 from funkenshield._clock cimport NANOSECONDS, ticks
 from funkenshield._course cimport Course, Sender
 from funkenshield._guard cimport Orders, judge_response
-from funkenshield._outcome cimport AHEAD, REPLY, House, Outcome, Reception, Tally, answer, foresee, meet
+from funkenshield._index cimport SLOTS, Index, Reader, enter, fetch, find_set, leave
+from funkenshield._outcome cimport REPLY, House, Outcome, Reception, Tally, answer, meet
 from funkenshield._wire cimport HEADER, Query, Verdict
 
 cdef enum:
@@ -56,6 +58,32 @@ cdef class Hits:
                 count -= BATCH
         return answered
 
+    def walk(self, uint64_t count, uint64_t octets, uint64_t seed=1) -> None:
+        """Fetch what so many hits fetch, in the same batches, and do nothing else: memory's own part of a hit.
+
+        That is a set of the index, and three cache lines somewhere in the first `octets` of the arena.
+        """
+        cdef:
+            const Index* index = &self.cache.index
+            const uint64_t* slots
+            const uint8_t* place
+            uint64_t at = seed
+            int32_t _i
+        with nogil:
+            while count >= BATCH:
+                for _i in range(BATCH):
+                    at = at * FACTOR + 1
+                    slots = find_set(index, at)
+                    touch(slots)
+                    touch(slots + SLOTS // 2)
+                for _i in range(BATCH):
+                    at = at * FACTOR + 1
+                    place = index.arena + (at >> 16) % octets // 8 * 8
+                    touch(place)
+                    touch(place + LINE)
+                    touch(place + 2 * LINE)
+                count -= BATCH
+
     cdef uint64_t _batch(self, uint64_t names, uint64_t* seed) noexcept nogil:
         cdef:
             const House* house = &self.reception.house
@@ -78,11 +106,8 @@ cdef class Hits:
         enter(house.index, self.reader)
         for i in range(BATCH):
             self.verdicts[i] = meet(house, &self.queries[i], self.wires[i], self.length)
-        for i in range(AHEAD):
-            foresee(house, &self.queries[i], self.verdicts[i])
+        fetch(house.index, self.queries, BATCH)
         for i in range(BATCH):
-            if i + AHEAD < BATCH:
-                foresee(house, &self.queries[i + AHEAD], self.verdicts[i + AHEAD])
             memset(&course, 0, sizeof(Course))
             outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course, self.out, 512, ticks(now),
                              &self.tally, &length)

@@ -29,7 +29,18 @@ def test_look_up(benchmark, clients, reception_of, entries):
     client.run(4 * ASKED, entries, 1)
     seeds = iter(range(2, 1_000_000))
     answered = benchmark.pedantic(lambda: client.run(ASKED, entries, next(seeds)), rounds=30)
-    assert answered == ASKED
+    assert answered > 0.999 * ASKED  # among millions, some share a set with more than have room in it
+
+
+@pytest.mark.benchmark(group="64,000 hits, by entries")
+@pytest.mark.parametrize("entries", [100_000, 10_000_000])
+def test_memory_alone(benchmark, clients, reception_of, entries):
+    """What the machine's memory takes for those hits, whatever is done with it: no cache can take less."""
+    reception = reception_of(entries)
+    client = clients(reception, MODEL)
+    seeds = iter(range(2, 1_000_000))
+    octets = reception.cache.counters()["octets"]
+    benchmark.pedantic(lambda: client.walk(ASKED, octets, next(seeds)), rounds=30)
 
 
 @pytest.mark.benchmark(group="hits of one thread, and of two that each ask as many")

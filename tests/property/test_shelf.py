@@ -273,7 +273,7 @@ def test_a_part_is_taken_up_to_its_last_whole_answer():
 
 
 @pytest.mark.parametrize(
-    ("at", "octets"), [(34, b"\3"), (34, b"\4"), (35, b"\1"), (35, b"\2"), (24, pack("=H", 4)), (24, b"\xff\xff")],
+    ("at", "octets"), [(26, b"\3"), (26, b"\4"), (27, b"\1"), (27, b"\2"), (16, pack("=H", 4)), (16, b"\xff\xff")],
     ids=["a failure", "what is not stored", "verbatim", "without a question", "more answers", "most answers"],
 )  # fmt: skip
 def test_what_no_export_says_is_refused(at, octets):
@@ -296,7 +296,7 @@ def test_no_garbage_does_harm():
 
 def test_what_is_asked_for_wrongly_is_told():
     shelf = Shelf(Cache(MEMORY, Clock()))
-    assert re.fullmatch(rb"answers 2, \d+ octets, (little|big) endian", shelf.layout)
+    assert re.fullmatch(rb"answers 3, \d+ octets, (little|big) endian", shelf.layout)
     for segment in (-1, shelf.segments_total):
         with pytest.raises(IndexError, match=f"segment {segment} of"):
             shelf.export(segment)

@@ -56,6 +56,7 @@ COMPILED_FLOORS = [
     {"_clock", "_wire", "_datagrams", "_rates", "_ring", "_suffixes", "_wheel"},
     {"_answer", "_cookies", "_forgeries", "_guard", "_negative", "_proxied", "_subnets", "_upstreams", "_zones"},
     {"_denial", "_freshness", "_outbox", "_purges", "_rules", "_sockets"},
+    {"_index"},
     {"_cache"},
     {"_open", "_outcome", "_shelf"},
     {"_answering"},

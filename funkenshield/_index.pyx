@@ -1,0 +1,71 @@
+"""The index, for whole batches and for clients' subnets; what is asked for each query alone is in `_index.pxd`."""
+
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+from ._answer cimport Answer
+from ._atomic cimport LINE, look, peek, touch
+from ._wire cimport Query, drop_subnet, hash_key, set_subnet, source_prefix
+
+
+cdef void fetch(const Index* index, Query* queries, int32_t count) noexcept nogil:
+    """Have what is likely to answer a batch come from memory, all at once; caller has entered, and `find`s within.
+
+    The rounds are short, so that the CPU has as many lines on their way as it can: the sets of all, then the
+    answers that these lead to. An answer of usual size is in three cache lines.
+    """
+    cdef:
+        Query* query
+        const uint64_t* slots
+        const uint8_t* answer
+        uint64_t slot
+        int32_t i, k
+    for i in range(count):
+        if queries[i].key_length:
+            slots = find_set(index, queries[i].hash)
+            touch(slots)
+            touch(slots + SLOTS // 2)
+    for i in range(count):
+        query = &queries[i]
+        if not query.key_length:
+            continue
+        slots = find_set(index, query.hash)
+        for k in range(SLOTS):
+            slot = look(slots + k)
+            if leads_to(slot, tag_of(query.hash)):
+                query.likely = answer_at(index, slot)
+                break
+    for i in range(count):
+        answer = <const uint8_t*> queries[i].likely
+        if answer != NULL:
+            touch(answer)
+            touch(answer + LINE)
+            touch(answer + 2 * LINE)
+
+
+cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept nogil:
+    """Return the answer for the longest prefix of the client's subnet that there is one for (RFC 7871 7.3.1).
+
+    Only prefix lengths that were ever stored are tried. An answer whose scope is longer than what was asked
+    about serves those alone who ask about just as much; last comes what is true for everybody.
+    """
+    cdef:
+        Query narrowed = query[0]
+        const Answer* answer
+        int32_t source = source_prefix(query)
+        int32_t prefix
+        const uint64_t* word
+    for prefix in range(source, -1 if not source else 0, -1):
+        word = &index.subnets[0 if query.wire[query.subnet + 5] < 2 else 1 + prefix // 64]
+        if not peek(word) >> prefix % 64 & 1:
+            continue
+        set_subnet(&narrowed, <uint8_t> prefix)
+        hash_key(&narrowed, &index.secret)
+        answer = find_key(index, narrowed.key, narrowed.key_length, narrowed.hash)
+        if answer != NULL and (prefix == source or answer.scope <= prefix):
+            return answer
+    if not source:
+        return NULL
+    drop_subnet(&narrowed)
+    hash_key(&narrowed, &index.secret)
+    answer = find_key(index, narrowed.key, narrowed.key_length, narrowed.hash)
+    return answer if answer != NULL and answer.everybody else NULL
