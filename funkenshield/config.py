@@ -123,7 +123,10 @@ class UdpSection(Section):
 class TcpSection(Section):
     """How clients are served over TCP."""
 
-    connections: int = Field(1000, ge=0, le=1_000_000, description="Connections at once; 0 turns TCP off.")
+    connections: int = Field(
+        1000, ge=0, le=1_000_000,
+        description="Connections at once; 0 turns TCP off. Where all are taken, who is silent the longest gives way.",
+    )  # fmt: skip
     per_client: int = Field(100, ge=1, le=1_000_000, description="Connections at once from one address.")
     queries: int = Field(100, ge=1, le=65535, description="Queries that wait for an answer, each connection.")
     idle: float = Field(10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this.",

@@ -411,7 +411,7 @@ class Daemon:
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
             "purged": held["purged"], "no_room": held["no_room"],
             "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,
-            "tcp_refused": tcp.refused, "tcp_timed_out": tcp.timed_out,
+            "tcp_refused": tcp.refused, "tcp_gave_way": tcp.gave_way, "tcp_timed_out": tcp.timed_out,
             "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
             "rules": self.sturm.counters(),

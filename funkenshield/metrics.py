@@ -74,6 +74,7 @@ MEANINGS = {
     "tcp_connections": Meaning("gauge", "Clients' TCP connections."),
     "tcp_accepted": Meaning("counter", "TCP connections that were taken."),
     "tcp_refused": Meaning("counter", "TCP connections over the bounds."),
+    "tcp_gave_way": Meaning("counter", "TCP connections, silent the longest, that were closed for another one."),
     "tcp_timed_out": Meaning("counter", "TCP connections closed for idleness."),
     "reloads": Meaning("counter", "Times that the configuration was read again and taken."),
     "uptime": Meaning("gauge", "Seconds since the start."),

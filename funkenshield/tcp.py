@@ -6,9 +6,10 @@ own connection.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from ipaddress import ip_address
+from itertools import islice
 from typing import cast
 
 from ._inflight import Inflight
@@ -17,6 +18,7 @@ from .config import TcpSection
 
 SWEEP = 0.5  # seconds between two looks for idle connections
 SHARE = 8  # queries that a connection has taken in one go; who asks more takes turns with others who do
+TRIED = 8  # connections that are asked to give way to another one
 TURNS = 4  # in one turn of the loop: so whoever asks little waits but for these
 
 
@@ -27,9 +29,9 @@ class TcpServer:
         self.inflight = inflight
         self.dispatch = dispatch
         self.settings = settings
-        self.connections: dict[int, Connection] = {}
+        self.connections: OrderedDict[int, Connection] = OrderedDict()  # who was silent the longest comes first
         self.by_client: Counter[bytes] = Counter()
-        self.accepted = self.refused = self.timed_out = self.bad_proxied = 0
+        self.accepted = self.refused = self.gave_way = self.timed_out = self.bad_proxied = 0
         self._next = 0
         self._queue: deque[Connection] = deque()
         self._going_on = False
@@ -38,6 +40,25 @@ class TcpServer:
         """Return the protocol of one more connection, to the listener of this number."""
         self._next += 1
         return Connection(self, self._next, listener)
+
+    def has_enough(self, client: bytes) -> bool:
+        """Tell whether a client holds as many connections as one may."""
+        return self.by_client[client] >= self.settings.per_client
+
+    def has_room(self) -> bool:
+        """Tell whether there may be one more: where all are taken, who is silent the longest gives way.
+
+        That is what RFC 7766 6.2.3 lets a server do; who waits for an answer stays.
+        """
+        if len(self.connections) < self.settings.connections:
+            return True
+        for number, connection in islice(self.connections.items(), TRIED):
+            if connection.is_silent():
+                self.gave_way += 1
+                del self.connections[number]
+                connection.abort()
+                return True
+        return False
 
     def queue(self, connection: "Connection") -> None:
         """Let a connection take its turn."""
@@ -123,23 +144,26 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or end it where there are too many; a front proxy has to say first whose it is."""
-        server, settings = self._server, self._server.settings
+        server = self._server
         self._transport = transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         if peer is None:  # it is gone already
             transport.abort()
             return
         self._peer = ip_address(peer[0]).packed
-        if len(server.connections) >= settings.connections:
+        by_proxy = server.inflight.reception.is_proxy(self._peer)
+        if (not by_proxy and server.has_enough(self._peer)) or not server.has_room():
             self._refuse()
-        elif server.inflight.reception.is_proxy(self._peer) or self._admit(self._peer):
-            server.connections[self._number] = self
-            transport.set_write_buffer_limits(high=settings.write_buffer)
+            return
+        server.connections[self._number] = self
+        transport.set_write_buffer_limits(high=server.settings.write_buffer)
+        if not by_proxy:
+            self._admit(self._peer)
 
     def _admit(self, address: bytes) -> bool:
         """Count the connection as this client's, or end it where he has too many."""
         server = self._server
-        if server.by_client[address] >= server.settings.per_client:
+        if server.has_enough(address):
             self._refuse()
             return False
         server.accepted += 1
@@ -178,7 +202,7 @@ class Connection(asyncio.Protocol):
         if not length or not self._admit(address or self._peer):
             return False
         del self._buffer[:length]
-        self._last = self._active()
+        self._move()
         return True
 
     def _take_queries(self) -> None:
@@ -195,7 +219,7 @@ class Connection(asyncio.Protocol):
             taken = end
             share -= 1
         if taken:
-            self._last = self._active()
+            self._move()
             del buffer[:taken]
             self._dispatch()
         if self._may_ask() and self._has_query():
@@ -242,7 +266,7 @@ class Connection(asyncio.Protocol):
     def answer(self, framed: bytes) -> None:
         """Write an answer, behind its two octets of length."""
         was_full = not self._may_ask()
-        self._last = self._active()
+        self._move()
         self._waiting = max(self._waiting - 1, 0)
         if self._held is None:
             self._transport.write(framed)
@@ -264,7 +288,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Go on where it reads again."""
-        self._last = self._active()
+        self._move()
         self.writable.set()
         self._queue()
 
@@ -273,9 +297,19 @@ class Connection(asyncio.Protocol):
         self._ended = True
         return self._address != b"" and (self._waiting > 0 or self._has_query())
 
+    def _move(self) -> None:
+        """Note that something moved now."""
+        self._last = self._active()
+        if self._number in self._server.connections:
+            self._server.connections.move_to_end(self._number)
+
     def is_idle(self, before: float) -> bool:
-        """Tell whether nothing moved since `before`, and nothing is being waited for."""
-        return self._last < before and (not self._waiting or not self.writable.is_set())
+        """Tell whether nothing moved since `before`, and the client waits for nothing."""
+        return self._last < before and self.is_silent()
+
+    def is_silent(self) -> bool:
+        """Tell whether the client waits for nothing, or does not read what it waited for."""
+        return not self._waiting or not self.writable.is_set()
 
     def abort(self) -> None:
         """End the connection now."""

@@ -4,15 +4,18 @@ How fast he is answered meanwhile is for `proof`, where the machine has nothing 
 """
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.client import ask
 from support.control import stats
 from support.nameservers import nsd
 from support.proc import descriptors, resident
 from support.process import run_shield
 from support.until import until
 
-from hostile.attacks import ATTACKS
+from hostile.attacks import ATTACKS, half_open
 from hostile.behaved import Behaved
 
 SECONDS = 1.0
@@ -53,3 +56,15 @@ def test_a_client_who_means_well_loses_nothing(shield, attack, tmp_path):
     until(lambda: stats(shield)["tcp_connections"] == 0)
     until(lambda: descriptors(shield.process) <= before[0] + 4)
     assert resident(shield.process) < before[1] + GROWTH
+
+
+def test_who_comes_while_others_hold_all_connections_in_silence_is_served():
+    with protected(idle=60) as shield, ThreadPoolExecutor(1) as others:
+        until_then = time.monotonic() + SECONDS
+        crowd = others.submit(half_open, shield, lambda: time.monotonic() < until_then)
+        until(lambda: stats(shield)["tcp_connections"] == 1000)
+        served = 0
+        while not crowd.done():
+            served += bool(ask("warm1.wild.shield.test.", server=shield, tcp=True).answer)
+        assert served > 10
+        assert crowd.result() > 1000, "there were more than it takes"

@@ -269,17 +269,52 @@ def test_an_address_may_hold_so_many_connections(upstream, shield, name):
     assert upstream.count(name) == len(upstream.received) == 1
 
 
-def test_all_may_hold_so_many_connections(upstream, shield, name):
+def test_where_all_connections_are_taken_the_one_silent_for_the_longest_gives_way(upstream, shield, name):
     with contextlib.ExitStack() as stack:
-        for n in range(8):
-            stack.enter_context(connect(shield, f"127.0.0.{2 + n % 4}"))
-        refused = stats(shield)["tcp_refused"]
-        assert not is_served(shield, name, "127.0.0.1")
-        assert stats(shield)["tcp_refused"] == refused + 1
-        assert upstream.received == []
-        assert ask(name, server=shield).answer
-    until(lambda: is_served(shield, name, "127.0.0.1"), within=3.0)
+        held = [stack.enter_context(connect(shield, f"127.0.0.{2 + n % 4}")) for n in range(8)]
+        until(lambda: stats(shield)["tcp_connections"] == 8)
+        for sock, stream in (held[0], held[2]):
+            sock.sendall(frame(ask_wire(name)))
+            assert read(stream).answer
+        before = stats(shield)
+        assert is_served(shield, name, "127.0.0.1")
+        after = stats(shield)
+        assert (after["tcp_gave_way"], after["tcp_refused"]) == (before["tcp_gave_way"] + 1, before["tcp_refused"])
+        assert ended(held[1][1])
+        for sock, stream in (held[0], *held[2:]):
+            sock.sendall(frame(ask_wire(name)))
+            assert read(stream).answer
     assert upstream.count(name) == 1
+
+
+def test_nobody_gives_way_to_a_client_who_has_enough(upstream, shield, name):
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(shield, f"127.0.0.{2 + n // 5}")) for n in range(8)]
+        until(lambda: stats(shield)["tcp_connections"] == 8)
+        before = stats(shield)
+        assert not is_served(shield, name, "127.0.0.2")
+        after = stats(shield)
+        assert (after["tcp_gave_way"], after["tcp_refused"]) == (before["tcp_gave_way"], before["tcp_refused"] + 1)
+        for sock, stream in held:
+            sock.sendall(frame(ask_wire(name)))
+            assert read(stream).answer
+    assert upstream.count(name) == len(upstream.received) == 1
+
+
+def test_nobody_who_waits_for_an_answer_gives_way(upstream, shield, name):
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(shield, f"127.0.0.{2 + n % 4}")) for n in range(8)]
+        for sock, _ in held:
+            sock.sendall(frame(ask_wire(f"slow.{name}")))
+        until(lambda: stats(shield)["tcp_connections"] == 8 and upstream.received)
+        before = stats(shield)
+        assert not is_served(shield, name, "127.0.0.1")
+        after = stats(shield)
+        assert (after["tcp_gave_way"], after["tcp_refused"]) == (before["tcp_gave_way"], before["tcp_refused"] + 1)
+        assert ask(f"slow.{name}", server=shield).answer
+        assert all(read(stream).answer for _, stream in held)
+    until(lambda: is_served(shield, name, "127.0.0.1"), within=3.0)
+    assert upstream.count(f"slow.{name}") == upstream.count(name) == 1
 
 
 def test_so_many_queries_of_a_connection_wait_at_once(upstream, shield, name):
