@@ -42,8 +42,8 @@ cdef enum:
     MOST_SOCKETS = 64
     MOST_OPEN = 32768              # half the IDs of a socket, so that a free one is always near
     IDS = 65536
-    STEPS = 16                     # histogram buckets for each power of two: 6.25 % wide
-    BUCKETS = STEPS * 61
+    STEPS = 64                     # histogram buckets for each power of two: 1.6 % wide
+    BUCKETS = STEPS * 59
     NANOSECONDS = 1000000000
     RECEIVE_BUFFER = 4 << 20
 
@@ -83,8 +83,8 @@ cdef inline uint64_t now_ns() noexcept nogil:
 
 
 cdef inline int bucket_of(uint64_t latency) noexcept nogil:
-    """Return the histogram bucket: exact below 32 ns, then 16 equal steps for each power of two."""
-    cdef int shift = 59 - leading_zeros(latency | STEPS)
+    """Return the histogram bucket: exact below 128 ns, then 64 equal steps for each power of two."""
+    cdef int shift = 57 - leading_zeros(latency | STEPS)
     return shift * STEPS + <int> (latency >> shift)
 
 

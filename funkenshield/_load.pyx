@@ -159,7 +159,7 @@ cdef class Load:
         return self.tally
 
     def percentile(self, double percent) -> int:
-        """Return the latency that so many per cent do not exceed: nanoseconds within 6.25 %, 0 for none."""
+        """Return the latency that so many per cent do not exceed: nanoseconds within 1.6 %, 0 for none."""
         cdef uint64_t seen = 0
         cdef int bucket
         _check("percent", percent, 0, 100)

@@ -47,7 +47,7 @@ class Report:
     seconds: float  # from the first query to the last query or answer
     qps: float  # answers per second
     rcodes: Mapping[str, int]
-    latency: Mapping[str, float]  # milliseconds: min, mean, p50 to p99.9 (within 6.25 %), max
+    latency: Mapping[str, float]  # milliseconds: min, mean, p50 to p99.9 (within 1.6 %), max
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as what JSON can hold."""
