@@ -11,7 +11,7 @@ cdef void fetch(const Index* index, Query* queries, int32_t count) noexcept nogi
     """Have what is likely to answer a batch come from memory, all at once; caller has entered, and `find`s within.
 
     The rounds are short, so that the CPU has as many lines on their way as it can: the sets of all, then the
-    answers that these lead to. An answer of usual size is in three cache lines.
+    answers that these lead to. An answer of usual size is in three cache lines; the mapping goes on behind the last.
     """
     cdef:
         Query* query
