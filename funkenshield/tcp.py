@@ -45,8 +45,8 @@ class TcpServer:
         """Tell whether a client holds as many connections as one may."""
         return self.by_client[client] >= self.settings.per_client
 
-    def has_room(self) -> bool:
-        """Tell whether there may be one more: where all are taken, who is silent the longest gives way.
+    def make_room(self) -> bool:
+        """See that there may be one more, and tell whether: where all are taken, who is silent the longest gives way.
 
         That is what RFC 7766 6.2.3 lets a server do; who waits for an answer stays.
         """
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
             return
         self._peer = ip_address(peer[0]).packed
         by_proxy = server.inflight.reception.is_proxy(self._peer)
-        if (not by_proxy and server.has_enough(self._peer)) or not server.has_room():
+        if (not by_proxy and server.has_enough(self._peer)) or not server.make_room():
             self._refuse()
             return
         server.connections[self._number] = self

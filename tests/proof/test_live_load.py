@@ -81,4 +81,4 @@ def test_a_load_of_everything_at_once_loses_nothing(tmp_path):
     for report in reports:
         assert (report["lost"], set(report["rcodes"])) == (0, {"NOERROR"})
     assert sum(report["answered"] for report in reports) > SECONDS * HITS / 2
-    assert counted["hits"] > counted["misses"] > MISSES
+    assert min(counted["hits"], counted["misses"]) > MISSES
