@@ -27,6 +27,7 @@ from .servers import FLOORS, NAMES, servers
 from .workloads import HOT, MANY, MILLION, ZONE, Workload, workloads, write_zone
 
 WINDOW = 200  # open queries, at most
+TAILS, TURNS, TURN = ("reflect", "funkenshield", "dnsdist"), 150, 0.1  # a turn takes so many seconds
 PROBE = f"ready.{ZONE}"
 
 
@@ -48,12 +49,41 @@ class Bench:
                 if floor and (load.tcp or load.floor != name):
                     continue
                 if not floor and load.warm:
-                    wires = load.wires(load.warm)
-                    passes = 2 if len(wires) <= HOT else 1
-                    run_perf(wires, "127.0.0.1", at.port, 120.0, window=100, limit=passes * len(wires))
-                    time.sleep(1.1)  # an entry that has aged is rendered at its usual cost
+                    self._warm(at, load)
                 taken[which] = self._tcp(at, load) if load.tcp else self._udp(at, which, load)
         return taken
+
+    def tails(self, present: dict[str, ModuleType]) -> dict[str, list[float]]:
+        """Return the 99th percentiles of hits at half load, in microseconds, of servers that run beside each other.
+
+        They take turns so short that a hiccup of the machine is in few of them: it is larger than what is between two.
+        """
+        load, wires = self.loads["hot"], self.wires["hot"]
+        taken: dict[str, list[float]] = {}
+        with contextlib.ExitStack() as stack:
+            beside = {
+                name: stack.enter_context(
+                    stage.running(
+                        server, self.folder / name, self.upstream, stage.SERVER_CORE, "" if name in FLOORS else PROBE
+                    )
+                )
+                for name, server in present.items()
+                if name in TAILS
+            }
+            for name in set(beside) - set(FLOORS):
+                self._warm(beside[name], load)
+            for _ in range(TURNS):
+                for name, at in beside.items():
+                    full = self._run(at, load, wires, seconds=TURN / 2)
+                    calm = self._run(at, load, wires, rate=full.qps / 2, seconds=TURN)
+                    taken.setdefault(name, []).append(1000 * calm.latency["p99"])
+        return taken
+
+    def _warm(self, at: stage.Running, load: Workload) -> None:
+        wires = load.wires(load.warm)
+        passes = 2 if len(wires) <= HOT else 1
+        run_perf(wires, "127.0.0.1", at.port, 120.0, window=100, limit=passes * len(wires))
+        time.sleep(1.1)  # an entry that has aged is rendered at its usual cost
 
     def _udp(self, at: stage.Running, which: str, load: Workload) -> dict[str, float]:
         wires = self.wires[which]
@@ -72,9 +102,12 @@ class Bench:
             **{key: 1000 * calm.latency[key] for key in ("p50", "p99", "p99.9")},
         }
 
-    def _run(self, at: stage.Running, load: Workload, wires: list[bytes], rate: float = 0.0) -> Report:
+    def _run(
+        self, at: stage.Running, load: Workload, wires: list[bytes], *, rate: float = 0.0, seconds: float = 0.0
+    ) -> Report:
         limit = len(wires) if load.once else 0
-        return run_perf(wires, "127.0.0.1", at.port, self.seconds, window=WINDOW, rate=rate, limit=limit, timeout=1.0)
+        span = seconds or self.seconds
+        return run_perf(wires, "127.0.0.1", at.port, span, window=WINDOW, rate=rate, limit=limit, timeout=1.0)
 
     def _tcp(self, at: stage.Running, load: Workload) -> dict[str, float]:
         before = at.cpu()
@@ -175,6 +208,10 @@ def measure(bench: Bench, present: dict[str, ModuleType], given: argparse.Namesp
         if name not in (*FLOORS, "nsd") and not given.no_memory:
             say(f"memory: {name}")
             memory[name] = bench.memory(name, present[name])
+    tails: dict[str, list[float]] = {}
+    if given.rounds and "hot" in wanted:
+        say("tails")
+        tails = bench.tails(present)
     titles = {which: bench.loads[which].title for which in wanted}
     return {
         "rounds": given.rounds,
@@ -182,6 +219,7 @@ def measure(bench: Bench, present: dict[str, ModuleType], given: argparse.Namesp
         "titles": titles,
         "taken": taken,
         "dnsperf": check,
+        "tails": tails,
         "memory": memory,
     }
 
@@ -223,6 +261,8 @@ def print_tables(results: dict[str, Any]) -> None:
         print(f"octets for an entry: {name:<14}{sizes}")
     for name, costs in results["dnsperf"].items():
         print(f"us for a hit, with dnsperf: {name:<14}{statistics.median(costs):.2f}")
+    for name, each in results["tails"].items():
+        print(f"us, p99 of hits at half load, {len(each)} turns: {name:<14}{statistics.median(each):.0f}")
     if results["absent"]:
         print(f"absent: {', '.join(results['absent'])}")
 
