@@ -39,19 +39,16 @@ class Bench:
         self.loads = workloads(int(220_000 * seconds))
         self.wires = {name: load.wires(load.asked) for name, load in self.loads.items()}
 
-    def take(self, name: str, server: ModuleType, wanted: list[str]) -> dict[str, dict[str, float]]:
-        """Return the figures of a server for each of these workloads."""
-        taken = {}
+    def take(self, name: str, server: ModuleType, which: str) -> dict[str, float]:
+        """Return the figures of a server for a workload; none for a floor of something else."""
+        load = self.loads[which]
         floor = name in FLOORS
+        if floor and (load.tcp or load.floor != name):
+            return {}
         with stage.running(server, self.folder / name, self.upstream, stage.SERVER_CORE, "" if floor else PROBE) as at:
-            for which in wanted:
-                load = self.loads[which]
-                if floor and (load.tcp or load.floor != name):
-                    continue
-                if not floor and load.warm:
-                    self._warm(at, load)
-                taken[which] = self._tcp(at, load) if load.tcp else self._udp(at, which, load)
-        return taken
+            if not floor and load.warm:
+                self._warm(at, load)
+            return self._tcp(at, load) if load.tcp else self._udp(at, which, load)
 
     def tails(self, present: dict[str, ModuleType]) -> dict[str, list[float]]:
         """Return the 99th percentiles of hits at half load, in microseconds, of servers that run beside each other.
@@ -198,12 +195,14 @@ def measure(bench: Bench, present: dict[str, ModuleType], given: argparse.Namesp
     memory: dict[str, dict[str, float]] = {}
     names = list(present)
     for turn in range(given.rounds):
-        for name in names[turn:] + names[:turn]:
-            say(f"round {turn + 1}: {name}")
-            for which, figures in bench.take(name, present[name], wanted).items():
-                taken[which].setdefault(name, []).append(figures)
-            if name != "relay" and "hot" in wanted:
-                check.setdefault(name, []).append(bench.dnsperf(name, present[name]))
+        for which in wanted:
+            say(f"round {turn + 1}: {which}")
+            for name in names[turn:] + names[:turn]:  # so that what is compared was measured within a minute
+                figures = bench.take(name, present[name], which)
+                if figures:
+                    taken[which].setdefault(name, []).append(figures)
+                if name != "relay" and which == "hot":
+                    check.setdefault(name, []).append(bench.dnsperf(name, present[name]))
     for name in names:
         if name not in (*FLOORS, "nsd") and not given.no_memory:
             say(f"memory: {name}")
