@@ -571,7 +571,7 @@ def test_old_tls_is_not_spoken(run, host):
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with Peer(context=context) as peer, over_tls(peer, profile="opportunistic") as shared:
-        assert_fails(run, ask(shared), "no TLS: ")
+        assert_fails(run, ask(shared), "no TLS: |it closed the connection at once")  # its end may overtake its alert
     assert peer.links[0].refusal
 
 
