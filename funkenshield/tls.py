@@ -51,6 +51,8 @@ class Tls:
             started = await loop.start_tls(plain, protocol, self._context, server_hostname=self._name or None)
         except ssl.SSLError as error:
             raise ConnectionError(self._explain(error)) from None
+        except ConnectionError:  # its end may overtake the alert that says why
+            raise ConnectionError("no TLS: it closed the connection") from None
         transport = cast(asyncio.Transport, started)
         if self._pins and _pin_of(transport.get_extra_info("ssl_object")) not in self._pins:
             raise ConnectionError("public key is not pinned")

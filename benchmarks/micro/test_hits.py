@@ -2,7 +2,7 @@
 with threads, with rules and limits; and what the writer does meanwhile.
 
 A call is for 64,000 queries. Making them is part of it, a tenth of a hit among few names. With millions of entries,
-each hit waits for memory in four or five places, of which most are fetched ahead.
+each hit needs memory in four or five places, which are fetched for a batch at once.
 """
 
 import threading

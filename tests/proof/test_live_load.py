@@ -81,4 +81,6 @@ def test_a_load_of_everything_at_once_loses_nothing(tmp_path):
     for report in reports:
         assert (report["lost"], set(report["rcodes"])) == (0, {"NOERROR"})
     assert sum(report["answered"] for report in reports) > SECONDS * HITS / 2
-    assert min(counted["hits"], counted["misses"]) > MISSES
+    # How many of the rest miss goes with how often the machine reloads and purges meanwhile.
+    assert counted["hits"] > SECONDS * HITS / 3
+    assert counted["misses"] > SECONDS * MISSES

@@ -548,7 +548,7 @@ def test_an_upstream_without_tls_is_told(run):
     with Peer(plain) as peer, over_tls(peer, profile="opportunistic") as shared:
         assert_fails(run, ask(shared), "no TLS: wrong version number")
     with Peer(lambda link: link.read(5)) as peer, over_tls(peer, profile="opportunistic") as shared:
-        assert_fails(run, ask(shared), "cannot be reached: ")
+        assert_fails(run, ask(shared), "no TLS: it closed the connection")
 
 
 def test_each_query_has_a_record_of_its_own(run, host):
@@ -571,7 +571,7 @@ def test_old_tls_is_not_spoken(run, host):
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with Peer(context=context) as peer, over_tls(peer, profile="opportunistic") as shared:
-        assert_fails(run, ask(shared), "no TLS: |it closed the connection at once")  # its end may overtake its alert
+        assert_fails(run, ask(shared), "no TLS: ")
     assert peer.links[0].refusal
 
 
