@@ -85,6 +85,8 @@ cdef inline size_t answer_size(const Answer* answer) noexcept nogil:
 
 cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
                  const Bounds* bounds, uint64_t now, uint64_t wall, Extra* own) noexcept nogil
+cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+                          uint64_t now) noexcept nogil
 cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,
                         uint64_t now) noexcept nogil
 cdef void bound_ttls(Answer* answer, uint32_t shortest, uint32_t longest) noexcept nogil

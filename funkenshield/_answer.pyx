@@ -277,6 +277,24 @@ cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_
     return built
 
 
+cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+                          uint64_t now) noexcept nogil:
+    """Make the answer of a response that is one client's alone, and goes to it as it came; see `build`."""
+    cdef:
+        Walk found
+        uint8_t rcode_high = 0
+        uint16_t rcode
+    _start(out, query, message_flags(wire), now)
+    if get16(wire + 4) and _walk(&found, <uint16_t*> (out + 1), wire, length, HEADER + query.question, 0) and found.opt:
+        rcode_high = wire[found.opt + 5]
+    _verbatim(out, query, wire, length, PASS)
+    out.rcode_high = rcode_high
+    rcode = <uint16_t> rcode_high << 4 | out.flags & RCODE
+    if rcode == SERVFAIL or rcode == REFUSED:
+        out.kind = FAILURE
+    return TRUNCATED if out.flags & TC else PASS
+
+
 cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extra* own) noexcept nogil:
     """Keep the options that are true for everybody; hop by hop ones end here. False: they overrun."""
     cdef:
@@ -305,7 +323,7 @@ cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bou
                         uint64_t now) noexcept nogil:
     """Make the answer for silence from every upstream: SERVFAIL with an extended error (RFC 8914)."""
     cdef uint8_t* at
-    _start(out, query, <uint16_t> (QR | SERVFAIL | (query.flags & (RD | CD))), now)
+    _start(out, query, <uint16_t> (QR | SERVFAIL | (query.flags & (OPCODE | RD | CD))), now)
     out.marks.expires += bounds.failure * TICKS_PER_SECOND
     out.kind = FAILURE
     out.opt = True

@@ -7,10 +7,19 @@ from ._cache cimport Cache
 from ._open cimport Open, OpenQueries
 from ._outbox cimport Client, Outbox
 from ._outcome cimport Reception
+from ._rates cimport RateTable
 from ._wire cimport Extra, Query
 
 cdef enum:
     WAITS = 24                     # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
+    LATE_MEMORY = 1 << 18          # octets, for the rates of late answers
+    LATE_RATE = 1 << 20            # octets of late answers a second to one client prefix,
+    LATE_BURST = 1 << 17           # and at once
+
+
+cdef inline bint is_cached(const Client* client, const Query* query) noexcept nogil:
+    """Tell whether the cache is asked for a query's answer, and keeps it."""
+    return query.key_length > 0 and not client.course.uncached
 
 
 cdef class Answering:
@@ -21,7 +30,8 @@ cdef class Answering:
         OpenQueries queries
         Open* pool                 # the queries'
         bint refuse_overload       # what is over a bound is refused, or else dropped
-        uint64_t busy
+        RateTable late             # answers, by client prefix
+        uint64_t busy, late_dropped
         uint64_t[WAITS] latencies
         uint64_t latency_sum
 
@@ -33,6 +43,7 @@ cdef class Answering:
                          uint64_t now) except -1
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
                      const Extra* extra, uint64_t now) except -1
+    cdef bint _is_pulse(self, const Client* client, size_t length, uint64_t now) noexcept nogil
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
     cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1

@@ -15,7 +15,10 @@ from ._index cimport find
 from ._open cimport Open, OpenQueries
 from ._outbox cimport NOBODY, Client, Outbox
 from ._outcome cimport Reception, own_cookie
+from ._rates cimport Limit, RateTable, exceeds, key_of
 from ._wire cimport MESSAGE_MAX, REFUSED, Extra, Query, put_error, set_id
+
+cdef uint64_t LATE = <uint64_t> 1000000000    # nanoseconds: an answer after that is a late one
 
 
 cdef class Answering:
@@ -28,6 +31,7 @@ cdef class Answering:
         self.pool = self.queries.pool
         self.outbox = Outbox(cache.clock)
         self.outbox.orders = self.reception.house.orders
+        self.late = RateTable(LATE_MEMORY, LATE_RATE, <double> LATE_BURST / LATE_RATE, 24, 56)
 
     cdef uint16_t _payload(self) noexcept nogil:
         """Return our UDP payload size, in octets."""
@@ -61,17 +65,32 @@ cdef class Answering:
                      const Extra* extra, uint64_t now) except -1:
         """Answer one client, in his own size and spelling."""
         cdef:
-            uint64_t waited = (now - client.arrived) // 2000 if now > client.arrived else 0
+            uint64_t delay = now - client.arrived if now > client.arrived else 0
+            uint64_t waited = delay // 2000
             uint32_t bucket = 0
+            size_t length
         if client.fd == NOBODY:
             return 0
         while waited and bucket < WAITS - 1:
             waited >>= 1
             bucket += 1
         self.latencies[bucket] += 1
-        self.latency_sum += now - client.arrived if now > client.arrived else 0
-        return self.outbox.post(client, render(self.outbox.open(client), limit, answer, query,
-                                               &self.cache.index.policies[answer.zone].manner, ticks(now), extra))
+        self.latency_sum += delay
+        length = render(self.outbox.open(client), limit, answer, query,
+                        &self.cache.index.policies[answer.zone].manner, ticks(now), extra)
+        if delay >= LATE and client.fd >= 0 and not client.proven and self._is_pulse(client, length, now):
+            self.late_dropped += 1
+            length = 0
+        return self.outbox.post(client, length)
+
+    cdef bint _is_pulse(self, const Client* client, size_t length, uint64_t now) noexcept nogil:
+        """Charge a late answer to its client's prefix, and tell whether there is too much of them at once.
+
+        Whoever asks under another's address for what takes long, again and again, could have all the answers hit it at
+        one time (CVE-2024-33655). What is not sent now is in the cache when the client asks again.
+        """
+        cdef const Limit* limit = &self.late.limit
+        return exceeds(limit, key_of(limit, client.ip, client.octets, 0), length, now)
 
     cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
         """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
@@ -104,7 +123,7 @@ cdef class Answering:
     cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1:
         """Answer one who cannot wait: with what is stale, or REFUSED, or nothing."""
         cdef:
-            const Answer* stored = find(&self.cache.index, query)
+            const Answer* stored = find(&self.cache.index, query) if is_cached(client, query) else NULL
             Extra extra
         if client.fd == NOBODY:
             return 0

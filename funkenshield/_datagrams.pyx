@@ -28,6 +28,9 @@ cdef extern from "<netinet/in.h>":
 cdef extern from "<netinet/udp.h>":
     int UDP_SEGMENT
 
+cdef enum:
+    JOINED_MAX = 512               # octets of the longest datagrams that pass the kernel as one: any link takes them
+
 
 cdef bint can_join(int fd) noexcept nogil:
     """Tell whether the kernel knows how to `send_joined` through a socket: since Linux 4.18."""
@@ -160,7 +163,8 @@ cdef class Datagrams:
             cmsghdr* control
             int32_t k
         for k in range(first, count):
-            if header != NULL and header.msg_iovlen < longest and header.msg_iov.iov_len == self.parts[k].iov_len:
+            if (header != NULL and header.msg_iovlen < longest and self.parts[k].iov_len <= JOINED_MAX
+                    and header.msg_iov.iov_len == self.parts[k].iov_len):
                 header.msg_iovlen += 1
                 if header.msg_iovlen > 2:
                     continue

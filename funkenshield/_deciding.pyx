@@ -17,7 +17,7 @@ from ._cache cimport Cache
 from ._clock cimport ticks
 from ._course cimport END, RESPONSES, START, Course, Sender
 from ._open cimport DECIDING, SENT, Open
-from ._outbox cimport NOBODY, STREAM, UDP_MAX, Client
+from ._outbox cimport NOBODY, STREAM, Client
 from ._outcome cimport (
     DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, Programs, answer, answer_on, follow, meet_from
 )
@@ -25,8 +25,8 @@ from ._rules cimport Program, Seen, generation_of
 from ._subnets cimport TOLD_MAX
 from ._waiting cimport FUNCTION, Response, Waiting
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, Extra, Query, Verdict, cut, message_id, parse_query,
-    set_id
+    HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, SPECIAL, Extra, Query, Verdict, cut, lower_name,
+    message_id, parse_query, set_id
 )
 
 
@@ -143,12 +143,24 @@ cdef class Deciding(Waiting):
         none.length = 0
         parse_query(&asked, query, len(query))
         out = self.outbox.open(&to)
-        if to.fd >= 0 and length > min(asked.payload, <uint16_t> UDP_MAX):  # its payload size went upstream as it was
+        if to.fd >= 0 and length > self._limit(&to, &asked):
             length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &none)
         else:
             memcpy(out, <char*> response, length)
         set_id(out, message_id(query))
         self.outbox.post(&to, length)
+
+    def pass_on(self, bytes client, bytes query not None) -> None:
+        """Let a query that Python has go to one upstream, like any that is never cached."""
+        cdef:
+            Query asked
+            Client asking = self._client(client)
+            uint8_t[NAME_MAX] room
+        if len(query) > MESSAGE_MAX or parse_query(&asked, query, len(query)) > SPECIAL:
+            raise ValueError("that is no query")
+        self._open_query(&asking, &asked, <uint16_t> self.cache.zones.find(lower_name(&asked, room), asked.qtype),
+                         False, self.cache.clock.now())
+        self.outbox.flush()
 
     def address_of(self, bytes client) -> bytes:
         """Return the address of the client of a query that Python has, 4 or 16 octets."""
@@ -270,7 +282,7 @@ cdef class Deciding(Waiting):
         cdef Open* entry = &self.pool[i]
         if entry.attempt >= 0:  # another upstream has been asked
             return 0
-        if entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
+        if self._may_try(i) and self.upstreams.has_other(entry.group, &entry.tried):
             self._try_elsewhere(i)
             return 0
         return self._fail(i, now)

@@ -34,13 +34,12 @@ from ._outcome cimport (
 from ._proxied cimport WHOLE_HEADER, Proxies, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
 from ._subnets cimport TOLD_MAX
-from ._wire cimport OPCODE, QR, RD, UNANSWERABLE, Extra, Query, Verdict, cut
+from ._wire cimport OPCODE, QR, QUERY_MAX, RD, UNANSWERABLE, Extra, Query, Verdict, cut
 
 cdef enum:
     LISTENERS_MAX = 64
     TURNS = 4                      # full batches from one listener, before the next one's
     STOP = -1                      # what epoll says of the stop eventfd
-    QUERY_MAX = 4096               # octets of the longest query that is read; longer ones get TC=1
     REPLY_MAX = 4096
 
 

@@ -17,7 +17,7 @@ from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
 from ._deciding cimport Deciding
 from ._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
 from ._guard cimport watch_as_dict
-from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open, Stage
+from ._open cimport FAILED, QUEUED, SENT, Open, Stage
 from ._outbox cimport STREAM, Client, put_client
 from ._outcome cimport tally_as_dict
 from ._proxied cimport PROXIED_MAX
@@ -26,12 +26,12 @@ from ._sockets cimport Socket
 from ._upstreams cimport Upstream, note_try
 from ._waiting cimport Response
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, Query, is_spelled, message_id, respell, set_id
+    HEADER, MESSAGE_MAX, QUERY_MAX, Query, is_spelled, message_id, respell, set_id
 )
 
 cdef enum:
     WAKE = -1                      # what epoll says of the workers' eventfd
-    OUT_MAX = PROXIED_MAX + WIRE_MAX
+    OUT_MAX = PROXIED_MAX + QUERY_MAX
     COLLECTED_AT_ONCE = 2048       # misses, before responses get their turn again
 
 
@@ -230,13 +230,13 @@ cdef class Inflight(Deciding):
             Open* entry = &self.pool[i]
             uint8_t* out = self.outgoing.buffer(place)
             size_t at = 0
-        if not (to.random_case or to.proxied):
+        if not (to.random_case and not entry.verbatim or to.proxied):
             self.outgoing.put(place, entry.wire, entry.length)
             return
         if to.proxied:
             at = put_client(out, &entry.client, True)
         memcpy(out + at, entry.wire, entry.length)
-        if to.random_case:
+        if to.random_case and not entry.verbatim:
             respell(out + at, self.sockets.spell(entry.attempt))
         self.outgoing.put(place, out, at + entry.length)
 
@@ -387,6 +387,7 @@ cdef class Inflight(Deciding):
         tally = tally_as_dict(&self.tally)
         return {
             "open": self.queries.waiting, "coalesced": self.coalesced, "refused": self.refused, "crowded": self.crowded,
+            "repeated": self.repeated, "over_share": self.over_share, "late_dropped": self.late_dropped,
             "answered_here": self.answered_here, "rescued": self.rescued, "failures": self.failures,
             "truncated": self.truncated, "retried": self.retried,
             "busy": self.busy, "suspected": self.suspected, "hedged": self.hedged,

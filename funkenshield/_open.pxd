@@ -9,9 +9,15 @@ from ._upstreams cimport Tried
 from ._wire cimport Query
 
 cdef enum:
-    WIRE_MAX = 384                 # octets of the longest query that is carried here
+    WIRE_MAX = 384                 # octets of a query that a place has room for
     OPEN_MAX = 1 << 22
     CROWDS = 4096                  # that names without a zone of their own are counted in
+
+cdef enum:                         # of what a client prefix has shares
+    EVERYTHING
+    OF_ZONE
+    OF_GROUP
+    SHARES                         # how many there are
 
 cdef enum Stage:
     IDLE                           # in the pool
@@ -25,12 +31,16 @@ cdef struct Open:
     Client client
     int32_t next                   # in the pool, or among those who wait for the same answer
     uint32_t crowd                 # whose bound it counts against
+    uint32_t[SHARES] shares        # where it counts for its client prefix: of everything, its zone, its upstreams
+    uint8_t forgeable              # it came over UDP, and nothing proves that its source is real
     uint16_t asked_id              # the client's
     uint16_t limit                 # octets of the largest answer that the client takes
     uint8_t with_cookie            # the client's cookie is ours to answer
     uint8_t cookie[8]              # his half of it
+    uint64_t hash                  # of its key; of all but its ID, where it is `alone`
     uint16_t length
-    uint8_t wire[WIRE_MAX]         # as it goes upstream; each attempt sets its ID
+    uint8_t* wire                  # as it goes upstream; each attempt sets its ID
+    uint8_t octets[WIRE_MAX]       # where that is, unless it is longer
     # -- what follows is of the first who asked
     int32_t chained                # the next open query whose hash falls into the same chain
     int32_t attempt                # the last one; -1: none
@@ -48,8 +58,10 @@ cdef struct Open:
     uint8_t late                   # clients are served what is stale, whatever comes
     uint8_t moved                  # a rule chose another group for its response
     uint8_t by_function            # a function of a rule answers it, not an upstream
+    uint8_t alone                  # asked for this client, and forgotten: the cache is left alone
+    uint8_t verbatim               # what comes back goes to the client as it came
+    uint8_t once                   # never sent again: it may have done its work
     uint16_t bounds                # that a rule set for the response, by number; 0: none
-    uint64_t hash
     uint64_t try_until             # another attempt is made then, nanoseconds
     uint64_t stale_at              # clients are served what is stale then
     uint64_t deadline
@@ -62,11 +74,20 @@ cdef class OpenQueries:
         Open* pool
         int32_t* chains
         uint32_t* crowds           # clients that wait, by zone, then by names without one
+        uint32_t* shares           # by client prefix, and what they are shares of
+        uint32_t* forgeable        # by client prefix: whose source nothing proves
+        int32_t* repeats           # who waits, by what would be the same query again
         uint32_t capacity, chain_mask, waiting
+        uint32_t long, long_max    # that are longer than WIRE_MAX
         int32_t idle, untouched
 
-    cdef uint32_t crowd_of(self, const Query* query, uint16_t zone) noexcept nogil
-    cdef int32_t take(self, uint32_t crowd) noexcept nogil
+    cdef uint32_t crowd_of(self, const uint8_t* name, uint16_t zone) noexcept nogil
+    cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t crowd, uint16_t group) noexcept nogil
+    cdef int32_t take(self, const Client* client, uint32_t crowd, const uint32_t* shares) noexcept nogil
+    cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil
+    cdef int32_t* repeat_of(self, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil
+    cdef bint is_repeat(self, const int32_t* place, const Client* client, uint16_t message_id,
+                        uint64_t hashed) noexcept nogil
     cdef void give_back(self, int32_t i) noexcept nogil
     cdef int32_t find(self, const Query* query) noexcept nogil
     cdef void read(self, int32_t i, Query* query) noexcept nogil

@@ -6,13 +6,14 @@ it. What a query waits for, and until when, is `_waiting`'s.
 
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
 
 from ._cache cimport Cache
 from ._outbox cimport Client
+from ._shares cimport COUNTERS, counter_of, hash_prefix, zone_number
 from ._siphash cimport siphash
-from ._wire cimport KEY_PREFIX, Query, parse_query, set_course
+from ._wire cimport Query, parse_query, set_course
 from ._zones cimport ZONES_MAX
 
 
@@ -34,8 +35,11 @@ cdef class OpenQueries:
             self.chain_mask <<= 1
         self.pool = <Open*> calloc(capacity, sizeof(Open))
         self.chains = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
+        self.repeats = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
         self.crowds = <uint32_t*> calloc(ZONES_MAX + CROWDS, sizeof(uint32_t))
-        if not (self.pool and self.chains and self.crowds):
+        self.shares = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
+        self.forgeable = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
+        if not (self.pool and self.chains and self.repeats and self.crowds and self.shares and self.forgeable):
             raise MemoryError(f"no memory for {capacity} open queries")
         for i in range(self.chain_mask):
             self.chains[i] = -1
@@ -43,57 +47,105 @@ cdef class OpenQueries:
         self.idle = -1
 
     def __dealloc__(self) -> None:
+        cdef int32_t i
+        for i in range(self.untouched):
+            if self.pool[i].wire != self.pool[i].octets:
+                free(self.pool[i].wire)
         free(self.pool)
         free(self.chains)
+        free(self.repeats)
         free(self.crowds)
+        free(self.shares)
+        free(self.forgeable)
 
-    cdef uint32_t crowd_of(self, const Query* query, uint16_t zone) noexcept nogil:
-        """Return whose bound a query counts against: its zone's, or that of all names with the same last two labels."""
-        cdef:
-            const uint8_t* name = query.key + KEY_PREFIX
-            size_t last = 0        # where the last label starts,
-            size_t before = 0      # and the one before
-            size_t at = 0
-        if zone:
-            return zone
-        while name[at]:
-            before = last
-            last = at
-            at += 1 + name[at]
-        return ZONES_MAX + siphash(&self.cache.index.secret, name + before, at - before) % CROWDS
+    cdef uint32_t crowd_of(self, const uint8_t* name, uint16_t zone) noexcept nogil:
+        """Return whose bound a name counts against: its zone's, or that of all names with the same last two labels."""
+        return zone or ZONES_MAX + zone_number(&self.cache.index.secret, name, CROWDS)
 
-    cdef int32_t take(self, uint32_t crowd) noexcept nogil:
-        """Return a clean place in the pool, or -1 where all are taken."""
+    cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t crowd, uint16_t group) noexcept nogil:
+        """Tell where a query counts for its client prefix."""
+        cdef uint64_t prefix = hash_prefix(&self.cache.index.secret, client.ip, client.octets)
+        shares[EVERYTHING] = counter_of(prefix, 0)
+        shares[OF_ZONE] = counter_of(prefix, 1 + crowd)
+        shares[OF_GROUP] = counter_of(prefix, 1 << 16 | group)
+
+    cdef int32_t take(self, const Client* client, uint32_t crowd, const uint32_t* shares) noexcept nogil:
+        """Return a clean place in the pool for a client, or -1 where all are taken."""
         cdef:
             int32_t i = self.idle
+            uint32_t k
             Open* entry
         if i >= 0:
             self.idle = self.pool[i].next
         elif self.untouched < <int32_t> self.capacity:
             i = self.untouched
+            self.pool[i].wire = self.pool[i].octets
             self.untouched += 1
         else:
             return -1
         self.waiting += 1
-        self.crowds[crowd] += 1
         entry = &self.pool[i]
-        entry.crowd = crowd
+        entry.client = client[0]
+        entry.crowd, entry.forgeable = crowd, client.fd >= 0 and not client.proven
+        self.crowds[crowd] += 1
+        for k in range(SHARES):
+            entry.shares[k] = shares[k]
+            self.shares[shares[k]] += 1
+        self.forgeable[shares[EVERYTHING]] += entry.forgeable
         entry.next = entry.chained = entry.attempt = -1
         entry.tried.count = 0
         entry.over_stream = entry.spare = entry.unreachable = entry.hedging = entry.late = False
-        entry.moved = entry.by_function = False
+        entry.moved = entry.by_function = entry.alone = entry.verbatim = entry.once = False
         entry.bounds = 0
         entry.stage = IDLE
         return i
 
+    cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil:
+        """Let an open query be these octets, however many; False: there are too many long ones."""
+        cdef:
+            Open* entry = &self.pool[i]
+            uint8_t* room
+        if length > WIRE_MAX:
+            room = <uint8_t*> malloc(length) if self.long < self.long_max else NULL
+            if room == NULL:
+                return False
+            entry.wire = room
+            self.long += 1
+        memcpy(entry.wire, wire, length)
+        entry.length = <uint16_t> length
+        return True
+
     cdef void give_back(self, int32_t i) noexcept nogil:
         """Put a place back into the pool. Caller must ensure that nobody stands behind it."""
-        self.crowds[self.pool[i].crowd] -= 1
+        cdef:
+            Open* entry = &self.pool[i]
+            uint32_t k
+        self.crowds[entry.crowd] -= 1
+        for k in range(SHARES):
+            self.shares[entry.shares[k]] -= 1
+        self.forgeable[entry.shares[EVERYTHING]] -= entry.forgeable
+        if entry.wire != entry.octets:
+            free(entry.wire)
+            entry.wire = entry.octets
+            self.long -= 1
         self.waiting -= 1
-        self.pool[i].stage = IDLE
-        self.pool[i].generation += 1
-        self.pool[i].next = self.idle
+        entry.stage = IDLE
+        entry.generation += 1
+        entry.next = self.idle
         self.idle = i
+
+    cdef int32_t* repeat_of(self, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil:
+        """Return where it is noted who waits for the answer to the very same datagram."""
+        return &self.repeats[(siphash(&self.cache.index.secret, client.peer.address, client.peer.length)
+                              ^ hashed ^ message_id) & self.chain_mask]
+
+    cdef bint is_repeat(self, const int32_t* place, const Client* client, uint16_t message_id,
+                        uint64_t hashed) noexcept nogil:
+        """Tell whether a client that sent this datagram before still waits for its answer."""
+        cdef const Open* entry = &self.pool[place[0]]
+        return (entry.stage != IDLE and entry.hash == hashed and entry.asked_id == message_id
+                and entry.client.fd == client.fd and entry.client.peer.length == client.peer.length
+                and not memcmp(entry.client.peer.address, client.peer.address, client.peer.length))
 
     cdef int32_t find(self, const Query* query) noexcept nogil:
         """Return the first who asked the same, or -1; one from before a purge will not have what is asked for now."""

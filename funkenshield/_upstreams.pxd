@@ -96,6 +96,7 @@ cdef class UpstreamTable:
         Randomness randomness
 
     cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil
+    cdef uint32_t room(self, uint32_t group) noexcept nogil
     cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil
     cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint typical) noexcept nogil
     cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil

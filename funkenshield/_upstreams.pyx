@@ -30,6 +30,9 @@ cdef enum Rank:                    # the lower, the better
     OUT
     RANKS
 
+cdef enum:
+    KEPT_FREE = 5                  # one in so many of the queries that an upstream may be asked is no second try
+
 cdef double BALANCE = 1.25         # how far above its fair share of open queries the HASH policy lets an upstream go
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
 POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-open": LEAST_OPEN, "random": RANDOM,
@@ -155,6 +158,21 @@ cdef class UpstreamTable:
             return ALL_BUSY if best == BUSY else NOBODY_UP
         return candidates[0] if count == 1 else self._elect(asked, candidates, count, name)
 
+    cdef uint32_t room(self, uint32_t group) noexcept nogil:
+        """Return how many more queries the upstreams of a group may be asked at once; any number where none may be."""
+        cdef:
+            Group* asked = &self.groups[group]
+            Upstream* member
+            uint32_t left = 0
+            uint32_t k
+            bint one = False
+        for k in range(asked.count):
+            member = &self.all[asked.members[k]]
+            if member.standing != FORCED_OUT:
+                one = True
+                left += member.limit - min(member.open, member.limit)
+        return left if one else 0xffffffff
+
     cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil:
         """Tell whether a group has an upstream that is well and was not tried yet."""
         cdef:
@@ -170,7 +188,7 @@ cdef class UpstreamTable:
         cdef Upstream* ranked = &self.all[upstream]
         if ranked.standing == FORCED_OUT:
             return OUT
-        if ranked.open >= ranked.limit:
+        if ranked.open >= ranked.limit - (ranked.limit // KEPT_FREE if tried.count else 0):
             return BUSY
         if ranked.standing == LEFT_ALONE or ranked.silent >= ranked.fall:
             return ILL_AND_TRIED if was_tried(tried, upstream) else ILL
@@ -309,14 +327,6 @@ cdef class UpstreamTable:
         if asked >= known.silent_since:
             known.silent += 1
             known.silent_since = now
-
-    def note(self, int32_t upstream, double seconds, rcode=None) -> None:
-        """Note a query that was sent in another way than most, and answered after so long; rcode None: it was not."""
-        self._known(upstream).sent += 1
-        if rcode is None:
-            self._known(upstream).timeouts += 1
-        else:
-            self.heard(upstream, rcode, <uint64_t> (max(seconds, 0.0) * 1e9), False)
 
     def signals(self, int32_t upstream) -> tuple:
         """Return what tells whether it is well: answered, unanswered, SERVFAILs; unanswered and hedged in a row."""

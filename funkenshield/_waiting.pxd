@@ -45,6 +45,7 @@ cdef class Waiting(Answering):
         # limits
         uint64_t timeout, deadline, patience
         uint16_t tries
+        uint32_t most_forgeable    # queries of one client prefix that came over UDP and are not proven to be its own
         uint16_t* ways             # the groups that rules may choose, by number
         TtlBounds* bounds
         uint32_t try_next          # one bit for each RCODE with which another upstream is asked
@@ -53,8 +54,8 @@ cdef class Waiting(Answering):
         # who knows without an upstream
         object identity, denials
         # counters
-        uint64_t coalesced, refused, crowded, answered_here, rescued, failures, truncated, retried
-        uint64_t suspected, hedged
+        uint64_t coalesced, repeated, refused, crowded, over_share, answered_here, rescued, failures, truncated
+        uint64_t retried, suspected, hedged
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
@@ -62,6 +63,10 @@ cdef class Waiting(Answering):
                           uint64_t now) except -1
     cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
                          uint64_t now) except -1
+    cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
+                             bint asks) noexcept nogil
+    cdef bint _put_query(self, int32_t i, const Query* query, bint alone) noexcept nogil
+    cdef bint _may_try(self, int32_t i) noexcept nogil
     cdef void _queue(self, int32_t i) noexcept nogil
     cdef int _pass_the_lead(self, int32_t i) except -1
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil

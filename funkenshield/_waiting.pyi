@@ -27,6 +27,8 @@ class Waiting(Answering):
         try_next: Iterable[int] = (),
         hedge: bool = False,
         mismatches: int = 8,
+        long: int = 512,
+        forgeable: int = 1000,
     ) -> None: ...
     def consult(
         self,

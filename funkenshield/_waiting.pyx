@@ -14,10 +14,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from ._answer cimport (
-    FAILURE, KEEP, NEGATIVE, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, bound_ttls, build,
-    build_failure
+    FAILURE, KEEP, NEGATIVE, PASS, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, bound_ttls,
+    build, build_failure, build_verbatim
 )
-from ._answering cimport Answering
+from ._answering cimport Answering, is_cached
 from ._atomic cimport peek32
 from ._cache cimport Cache
 from ._clock cimport ticks
@@ -25,16 +25,19 @@ from ._cookies cimport CLIENT_COOKIE, Cookies
 from ._forgeries cimport Forgeries
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
 from ._index cimport find
-from ._open cimport FAILED, QUEUED, SENT, WIRE_MAX, Open
+from ._open cimport EVERYTHING, FAILED, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, Open
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._policy cimport Bounds, Policy
 from ._proxied cimport PROXIED_MAX
+from ._shares cimport may_take
+from ._siphash cimport Secret, siphash
 from ._sockets cimport Attempt, Sockets
 from ._upstreams cimport ALL_BUSY, NOBODY_UP, TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
 from ._wheel cimport Wheel
 from ._wire cimport (
-    BADCOOKIE, CHAOS, KEY_PREFIX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, PLAIN, RCODE,
-    Extra, Query, forwardable, hash_key, message_id, parse_query, set_course
+    BADCOOKIE, CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE,
+    PLAIN, RCODE, SPECIAL, Extra, Query, Verdict, forwardable, hash_key, is_transfer, is_unsigned, lower_name,
+    message_id, parse_query, set_course, set_payload
 )
 
 cdef uint64_t NEVER = 0xffffffffffffffff
@@ -82,11 +85,12 @@ cdef class Waiting(Answering):
 
     def set_limits(self, *, double timeout=1.0, double deadline=2.5, double patience=0.1, uint16_t tries=3,
                    bint refuse_overload=True, bint retry_truncated=True, try_next=(), bint hedge=False,
-                   uint32_t mismatches=8) -> None:
+                   uint32_t mismatches=8, uint32_t long=512, uint32_t forgeable=1000) -> None:
         """Say how long an upstream is given and a client waits (seconds), what is tried again, and what is too much.
 
         `patience` is the least silence after which another upstream is asked, and `try_next` the RCODEs with which one
-        is; so many `mismatches` make a name suspect.
+        is; so many `mismatches` make a name suspect. So many `long` queries are open at most, and so many of one
+        client prefix whose source may be `forgeable`.
         """
         if not 1 <= tries <= TRIES_MAX or not 0 < timeout <= 30 or not 0 < deadline <= 30 or not 0 < patience <= 30:
             raise ValueError(f"1 to {TRIES_MAX} tries, in up to 30 seconds")
@@ -99,6 +103,8 @@ cdef class Waiting(Answering):
         self.try_next = sum({1 << rcode for rcode in try_next})
         self.hedge = hedge
         self.forgeries.bound = mismatches
+        self.queries.long_max = long
+        self.most_forgeable = forgeable
 
     def consult(self, *, identity=None, denials=None) -> None:
         """Say who knows answers without an upstream: of class CHAOS, and of what does not exist."""
@@ -121,10 +127,17 @@ cdef class Waiting(Answering):
             Query query
             const Answer* stored
             Freshness freshness = DEAD
+            uint8_t[NAME_MAX] room
             uint16_t zone
-        if parse_query(&query, wire, length) != PLAIN or client.course.uncached:
-            return self._set_aside(client, wire, length)
+            Verdict verdict = parse_query(&query, wire, length)
         query.added = client.added
+        if verdict != PLAIN or client.course.uncached:
+            if verdict > SPECIAL or client.fd == NOBODY:
+                return 0
+            if (query.flags & OPCODE) == NOTIFY or client.fd == STREAM and is_transfer(&query):
+                return self._set_aside(client, wire, length)
+            zone = <uint16_t> self.cache.zones.find(lower_name(&query, room), query.qtype)
+            return self._open_query(client, &query, zone, False, now)
         if client.course.way or client.course.bounds:
             set_course(&query, client.course.way, client.course.bounds)
         hash_key(&query, &self.cache.index.secret)
@@ -184,36 +197,38 @@ cdef class Waiting(Answering):
 
     cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
                          uint64_t now) except -1:
-        """Let a query wait: behind the first who asked the same, or as the first. `spare`: there is a stale answer."""
+        """Let a query wait: behind the first who asked the same, or as the first. `spare`: there is a stale answer.
+
+        What the cache is not asked for waits alone: nobody else gets its answer, and nothing of it stays.
+        """
         cdef:
             const Policy* policy = &self.cache.index.policies[zone]
-            uint32_t crowd = self.queries.crowd_of(query, zone)
-            bint serve_cookies = (<const Cookies*> self.reception.house.cookies).serve
-            int32_t first = self.queries.find(query)
+            bint alone = not is_cached(client, query)
+            uint16_t group = self.ways[client.course.way] if client.course.way else policy.group
+            const Secret* secret = &self.cache.index.secret
+            uint64_t hashed = siphash(secret, query.wire + 2, query.length - 2) if alone else query.hash
+            int32_t first = -1 if alone else self.queries.find(query)
+            int32_t* repeat = self.queries.repeat_of(client, message_id(query.wire), hashed)
             int32_t i
             Open* entry
         if first >= 0 and (client.fd == NOBODY or spare and self.pool[first].late):
             return self._turn_away(client, query, now)
-        if self.queries.crowds[crowd] >= policy.open:
-            self.crowded += 1
-            return self._turn_away(client, query, now)
+        if client.fd >= 0 and self.queries.is_repeat(repeat, client, message_id(query.wire), hashed):
+            self.repeated += 1
+            return 0
         if not self.queries.waiting:
             self.wheel.begin(now)
-        i = self.queries.take(crowd)
-        if i < 0:
-            self.refused += 1
+        i = self._take_place(client, query, zone, group, first < 0)
+        if i < 0 or not self._put_query(i, query, alone):
+            if i >= 0:
+                self.refused += 1
+                self.queries.give_back(i)
             return self._turn_away(client, query, now)
         entry = &self.pool[i]
-        entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, self._payload(), not serve_cookies)
-        if entry.length == 0:  # a crowd of EDNS options
-            self.queries.give_back(i)
-            return self._set_aside(client, query.wire, query.length)
-        entry.client = client[0]
+        repeat[0] = i
         entry.asked_id = message_id(query.wire)
         entry.limit = self._limit(client, query)
-        entry.with_cookie = serve_cookies and query.cookie > 0
-        if entry.with_cookie:
-            memcpy(entry.cookie, query.wire + query.cookie_at + 4, CLIENT_COOKIE)
+        entry.hash = hashed
         if first >= 0:
             self.coalesced += 1
             self.queries.follow(i, first)
@@ -221,17 +236,82 @@ cdef class Waiting(Answering):
                 self.pool[first].stale_at = min(self.pool[first].stale_at, now + policy.client_timer)
                 self._wait(first, self.pool[first].try_until)
             return 0
-        entry.hash = query.hash
         entry.zone = zone
-        entry.group = self.ways[client.course.way] if client.course.way else policy.group
-        entry.by_function = entry.group == FUNCTION
+        entry.group = group
+        entry.alone = alone
+        entry.by_function = group == FUNCTION
         entry.purges = <uint32_t> self.cache.purges.rules.count
         entry.deadline = entry.try_until = now + self.deadline
         entry.stale_at = now + policy.client_timer if spare else NEVER
-        self.queries.lead(i)
         entry.over_stream = client.fd == STREAM  # who asks so can take a large answer, and may expect one
+        if not alone:
+            self.queries.lead(i)
         self._queue(i)
         return 0
+
+    cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
+                             bint asks) noexcept nogil:
+        """Return a place in the pool, or -1 where there is none, or none for this client or zone any more.
+
+        A client prefix has its share of all places, of those of the zone, and of what the zone's upstreams may be
+        asked, if it `asks` and does not wait for another's answer; the zone has one of the places and its upstreams.
+        """
+        cdef:
+            uint8_t[NAME_MAX] room
+            uint32_t[SHARES] shares
+            uint32_t crowd = self.queries.crowd_of(lower_name(query, room), zone)
+            uint32_t waiting = self.queries.crowds[crowd]
+            uint32_t most = self.cache.index.policies[zone].open
+            uint32_t left = self.queries.capacity - self.queries.waiting
+            uint32_t upstreams = 0xffffffff
+            const uint32_t* held = self.queries.shares
+        if waiting >= most:
+            self.crowded += 1
+            return -1
+        if not left:
+            self.refused += 1
+            return -1
+        if asks and group != FUNCTION:  # what is queued is going to be asked
+            upstreams = max(self.upstreams.room(group), self.queued_count) - self.queued_count
+        if not upstreams:
+            self.busy += 1
+            return -1
+        self.queries.find_shares(shares, client, crowd, group)
+        if not (may_take(waiting, min(left, upstreams)) and may_take(held[shares[EVERYTHING]], left)
+                and may_take(held[shares[OF_ZONE]], most - waiting) and may_take(held[shares[OF_GROUP]], upstreams)):
+            self.over_share += 1
+            return -1
+        if (client.fd >= 0 and not client.proven
+                and self.queries.forgeable[shares[EVERYTHING]] >= self.most_forgeable):
+            self.over_share += 1
+            return -1
+        return self.queries.take(client, crowd, shares)
+
+    cdef bint _put_query(self, int32_t i, const Query* query, bint alone) noexcept nogil:
+        """Write a query as it goes upstream; False: it is too long.
+
+        What only the upstream can answer goes as it came, but for its ID and, where it is not signed, the UDP payload
+        size, which is no larger than ours (RFC 9715).
+        """
+        cdef:
+            Open* entry = &self.pool[i]
+            bint serve_cookies = (<const Cookies*> self.reception.house.cookies).serve
+            uint16_t payload = self._payload()
+        if query.key_length:
+            entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, payload, not serve_cookies)
+            if entry.length:
+                entry.with_cookie = serve_cookies and query.cookie > 0
+                if entry.with_cookie:
+                    memcpy(entry.cookie, query.wire + query.cookie_at + 4, CLIENT_COOKIE)
+                return True
+        entry.with_cookie = False
+        entry.verbatim = alone
+        entry.once = (query.flags & OPCODE) != 0
+        if not alone or not self.queries.copy(i, query.wire, query.length):
+            return False
+        if is_unsigned(query):
+            set_payload(entry.wire, query, min(query.payload, payload))
+        return True
 
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1:
         """End an open query that no upstream has time for: all who wait get what is stale, or REFUSED, or nothing."""
@@ -263,7 +343,6 @@ cdef class Waiting(Answering):
         parse_query(&query, entry.wire, entry.length)
         entry.length = <uint16_t> forwardable(wire, WIRE_MAX, &query, self._payload(), False)
         memcpy(entry.wire, wire, entry.length)
-        entry.hash = self.pool[i].hash
         entry.zone = self.pool[i].zone
         entry.group = self.pool[i].group
         entry.by_function = self.pool[i].by_function
@@ -288,8 +367,14 @@ cdef class Waiting(Answering):
             const TtlBounds* answered = &self.bounds[self.pool[i].bounds]
         narrow(&bounds, asked)
         narrow(&bounds, answered)
-        response.built = build(answer, query, response.wire, response.length, &bounds, now, self.cache.clock.wall(),
-                               &response.own)
+        if self.pool[i].verbatim:
+            response.own.length = 0
+            response.built = build_verbatim(answer, query, response.wire, response.length, now)
+        else:
+            response.built = build(answer, query, response.wire, response.length, &bounds, now,
+                                   self.cache.clock.wall(), &response.own)
+        if response.built == KEEP and self.pool[i].alone:
+            response.built = PASS
         if asked.longest or answered.longest:
             bound_ttls(answer, max(asked.shortest, answered.shortest), bounds.longest)
         answer.zone = self.pool[i].zone
@@ -305,7 +390,7 @@ cdef class Waiting(Answering):
             const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
-        if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_stream:
+        if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_stream and not entry.verbatim:
             if entry.spare:  # a second one says nothing new
                 return 0
             self.truncated += 1
@@ -320,7 +405,7 @@ cdef class Waiting(Answering):
         if (unwanted or stored != NULL) and not entry.by_function:
             if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
                 return 0
-            if entry.tried.count < self.tries and self.upstreams.has_other(entry.group, &entry.tried):
+            if self._may_try(i) and self.upstreams.has_other(entry.group, &entry.tried):
                 self._try_elsewhere(i)
                 return 0
         if stored != NULL:
@@ -329,8 +414,8 @@ cdef class Waiting(Answering):
         if response.built == KEEP:
             self._learn(i, query, response, now)
             self.cache.put_for(query, answer, ticks(now))
-        elif answer.form == SECTIONS and (rcode == NOERROR or rcode == NXDOMAIN):  # what was before is true no more
-            self.cache.drop(query)
+        elif not entry.alone and answer.form == SECTIONS and (rcode == NOERROR or rcode == NXDOMAIN):
+            self.cache.drop(query)  # what was before is true no more
         self._close(i)
         return 0
 
@@ -366,7 +451,7 @@ cdef class Waiting(Answering):
         answer.marks.purges = self.pool[i].purges
         self.failures += not self.pool[i].spare
         self._answer_all(i, answer, NULL, now)
-        if not self.pool[i].spare:
+        if not self.pool[i].spare and not self.pool[i].alone:
             self.cache.put(answer, ticks(now))
         return self._close(i)
 
@@ -394,6 +479,8 @@ cdef class Waiting(Answering):
         cdef:
             Query query
             const Answer* stored
+        if self.pool[i].alone:
+            return NULL
         self.queries.read(i, &query)
         stored = find(&self.cache.index, &query)
         if stored == NULL or stored.kind == FAILURE or self._is_dead(stored, now):
@@ -466,7 +553,7 @@ cdef class Waiting(Answering):
         entry.unreachable = entry.hedging = False
         note_try(&entry.tried, upstream)
         asked.credit = min(asked.credit + 1, <uint32_t> CREDIT_MAX)
-        if entry.tried.count >= self.tries:
+        if not self._may_try(i):
             wait = NEVER - now
         elif self.upstreams.has_other(entry.group, &entry.tried):
             wait = self._usual(attempt)
@@ -475,6 +562,10 @@ cdef class Waiting(Answering):
                 wait = asked.hedge_after
         entry.try_until = now + wait
         self._wait(i, entry.try_until)
+
+    cdef bint _may_try(self, int32_t i) noexcept nogil:
+        """Tell whether a query may be sent once more."""
+        return self.pool[i].tried.count < (1 if self.pool[i].once else self.tries)
 
     cdef uint64_t _usual(self, int32_t attempt) noexcept nogil:
         """Return how long the silence after an attempt is no news, where there is another upstream."""
@@ -566,7 +657,7 @@ cdef class Waiting(Answering):
             entry.try_until = self.sockets.attempts[entry.attempt].sent + self._usual(entry.attempt)
         elif entry.stage == SENT and (entry.attempt < 0 or now >= entry.try_until):
             self._blame(i, now)
-            if entry.tried.count < self.tries:
+            if self._may_try(i):
                 self._try_elsewhere(i)
                 return 0
             if entry.attempt < 0:
@@ -617,9 +708,7 @@ cdef class Waiting(Answering):
     # ------------------------------------------------------------ for Python
 
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1:
-        """Let Python pass on a query that only the upstream can answer, for this client alone."""
-        if client.fd == NOBODY:
-            return 0
+        """Let Python see to a query with more than one response: a transfer, or one for all upstreams."""
         self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream,
                               client.course.way))
         return 0

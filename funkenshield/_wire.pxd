@@ -19,6 +19,7 @@ cdef enum:
     SUBNET_MAX = 2 + 16            # family, prefix length and address, behind the name in a key
     KEY_MAX = KEY_PREFIX + NAME_MAX + SUBNET_MAX
     MESSAGE_MAX = 65535
+    QUERY_MAX = 4096               # octets of the longest query that is read over UDP; longer ones get TC=1
     UDP_PLAIN = 512                # octets of a UDP message without EDNS (RFC 1035 4.2.1)
     COOKIE_MAX = 40                # octets of a client's and a server's cookie together (RFC 7873 4)
     EXTRA_MAX = 96                 # octets of EDNS options for one client alone
@@ -33,6 +34,7 @@ cdef enum:  # the header's flags
     AD = 0x0020
     CD = 0x0010
     RCODE = 0x000f
+    NOTIFY = 0x2000                # an opcode (RFC 1996)
 
 cdef enum:  # EDNS flags
     DO = 0x8000
@@ -187,6 +189,10 @@ cdef inline bint same_folded(const uint8_t* a, const uint8_t* b, size_t length) 
 
 cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
+cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil
+cdef bint is_transfer(const Query* query) noexcept nogil
+cdef void set_payload(uint8_t* wire, const Query* query, uint16_t payload) noexcept nogil
+cdef bint is_unsigned(const Query* query) noexcept nogil
 cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
 cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil

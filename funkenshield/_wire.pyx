@@ -312,6 +312,36 @@ cdef void hash_key(Query* query, const Secret* secret) noexcept nogil:
     query.hash = siphash(secret, query.key, query.key_length)
 
 
+cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil:
+    """Return the question's name in lower case, from the key or, where there is none, in `room` of NAME_MAX octets.
+
+    Without a question, it is the root.
+    """
+    cdef size_t i
+    if query.key_length:
+        return query.key + KEY_PREFIX
+    room[0] = 0
+    if query.question:
+        for i in range(<size_t> query.question - 4):
+            room[i] = fold(query.wire[HEADER + i])
+    return room
+
+
+cdef bint is_transfer(const Query* query) noexcept nogil:
+    """Tell whether a query asks for a zone transfer (RFC 5936, 1995)."""
+    return not query.flags & OPCODE and query.question and (query.qtype == AXFR or query.qtype == IXFR)
+
+
+cdef void set_payload(uint8_t* wire, const Query* query, uint16_t payload) noexcept nogil:
+    """Set the UDP payload size in a copy of a query. Caller must ensure that it has an OPT record."""
+    set16(wire + query.opt + 3, payload)
+
+
+cdef bint is_unsigned(const Query* query) noexcept nogil:
+    """Tell whether a query has an OPT record and no other that may be a signature of it (RFC 8945, 2931)."""
+    return query.opt and get16(query.wire + 10) == 1
+
+
 # ---------------------------------------------------------------- what the shield writes itself
 
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,

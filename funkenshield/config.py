@@ -169,8 +169,14 @@ class ForwardSection(Section):
         8192, ge=1, le=1 << 22, description="Of these, for one zone; a name without a `[[zones]]` of its own counts for"
                                             " its last two labels.",
     )  # fmt: skip
-    passed_on: int = Field(512, ge=1, le=65535,
-                           description="Queries that are never cached (updates, notifies, ...), at once.")  # fmt: skip
+    forgeable: int = Field(
+        1000, ge=1, le=1 << 22,
+        description="Clients that wait in one prefix (/24, or /56 of IPv6), over UDP and without a cookie of ours:"
+                    " their addresses may be forged, and whoever has them gets all the answers.",
+    )  # fmt: skip
+    passed_on: int = Field(
+        512, ge=1, le=65535, description="Notifies that are passed on, and queries longer than 384 octets, at once."
+    )
     transfers: int = Field(16, ge=1, le=65535, description="Zone transfers at once.")
     overload: Literal["refuse", "drop"] = Field("refuse", description="What queries over these bounds get.")
     retry_truncated: bool = Field(True, description="Fetch a truncated answer over TCP, and keep it whole.")

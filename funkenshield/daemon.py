@@ -398,6 +398,7 @@ class Daemon:
             "stale": total["stale"], "refreshes": total["refreshes"], "rescued": missed["rescued"],
             "minimal": total["minimal"], "bad_cookies": total["bad_cookies"],
             "answered_here": missed["answered_here"], "crowded": missed["crowded"],
+            "over_share": missed["over_share"], "repeated": missed["repeated"], "late_dropped": missed["late_dropped"],
             "coalesced": missed["coalesced"], "failures": missed["failures"], "retried": missed["retried"],
             "truncated": missed["truncated"], "open": missed["open"], "busy": missed["busy"],
             "hedged": missed["hedged"], "suspected": missed["suspected"],

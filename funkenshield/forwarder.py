@@ -3,7 +3,8 @@
     collect -> decide -> send            a batch of misses, each to the upstream that is chosen for it
     receive                              carried by the fast gear: stored, and all who wait answered
     tick -> send                         what an upstream left unanswered, to another
-    carry, pass on                       one query at a time: over TCP or TLS, or never cached
+    carry                                one query at a time: over TCP or TLS
+    transfer, notify                     what has more than one response, or goes to more than one upstream
 
 Python decides who may be asked (`upstreams`), and `_inflight` carries.
 """
@@ -11,7 +12,6 @@ Python decides who may be asked (`upstreams`), and `_inflight` carries.
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
@@ -26,7 +26,6 @@ from .upstreams import Upstream, Upstreams
 log = logging.getLogger(__name__)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
-PASSED_AT_ONCE = 4  # queries that are passed on, a socket each, in one turn of the loop
 TICK = 0.016  # seconds; how finely time is told to open queries
 SERVFAIL, REFUSED = 2, 5
 RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
@@ -93,7 +92,6 @@ class Forwarder:
         self._decider: Decider | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = self._transferring = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
         self._ticking: asyncio.TimerHandle | None = None
         self.configure(settings)
 
@@ -118,6 +116,8 @@ class Forwarder:
             mismatches=settings.mismatches,
             refuse_overload=settings.overload == "refuse",
             retry_truncated=settings.retry_truncated,
+            long=settings.passed_on,
+            forgeable=settings.forgeable,
         )
 
     # ---------------------------------------------------------------- a batch at a time
@@ -202,68 +202,27 @@ class Forwarder:
             self._inflight.fail(handle)
         self.dispatch()
 
-    async def _first_to_answer(
-        self, group: int, ask: Callable[[Upstream], Coroutine[Any, Any, bytes]], seconds: float
-    ) -> bytes | None:
-        """Return the response of the first of a group that gives one, within so many seconds; None where none does."""
-        tried: list[int] = []
-        loop = asyncio.get_running_loop()
-        await self._turn()  # before the time begins: else the time of all who came at once is over at once
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds * 0.9):  # while the client still waits
-                while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
-                    if tried:
-                        await self._turn()
-                    tried.append(upstream.number)
-                    start = loop.time()
-                    try:
-                        async with asyncio.timeout(self._settings.timeout):
-                            return upstream.noted(loop.time() - start, await ask(upstream))
-                    except OSError as error:  # TimeoutError is one
-                        upstream.noted(loop.time() - start, None)
-                        log.debug("upstream %s: %s", upstream, error or "no answer")
-        return None
-
-    async def _turn(self) -> None:
-        """Wait for one's turn: sockets for hundreds who come, or try again, at once would hold up everybody."""
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        if len(self._queue) == 1:
-            asyncio.get_running_loop().call_soon(self._let_some_pass)
-        await turn
-
-    def _let_some_pass(self) -> None:
-        for _ in range(min(PASSED_AT_ONCE, len(self._queue))):
-            turn = self._queue.popleft()
-            if not turn.done():  # given up meanwhile
-                turn.set_result(None)
-        if self._queue:
-            asyncio.get_running_loop().call_soon(self._let_some_pass)
-
     def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
-        """Let a query through that is never cached, within the bounds; transfers, which last, have one of their own."""
+        """Let a transfer, or a NOTIFY, through within the bounds."""
         if way and way not in self.groups and self._decider is not None:
             self._decider.serve(client, query, way)
-            return
-        if not stream and self._passing >= self._settings.passed_on:
-            self._turn_away(client, query, stream)
             return
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
         group = self.groups[way] if way else self._zones.group(zone)
-        transfer = stream > 0 and is_transfer(found)
-        if transfer and self._transferring < self._settings.transfers:
-            self._transferring += 1
-            self._start(self._transfer(group, client, query, stream))
-            return
-        if not transfer and self._passing < self._settings.passed_on:
-            self._passing += 1
-            if found["opcode"] == NOTIFY and "qname" in found and self._heed(zone, found["qname"], client):
-                self._start(self._notify(group, client, query))
+        if is_transfer(found):
+            if self._transferring < self._settings.transfers:
+                self._transferring += 1
+                self._start(self._transfer(group, client, query, stream))
             else:
-                self._start(self._pass_on(group, client, query, stream))
-            return
-        self._turn_away(client, query, stream)
+                self._turn_away(client, query, stream)
+        elif "qname" not in found or not self._heed(zone, found["qname"], client):
+            self._inflight.pass_on(client, query)
+        elif self._passing < self._settings.passed_on:
+            self._passing += 1
+            self._start(self._notify(group, client, query))
+        else:
+            self._turn_away(client, query, stream)
 
     def _turn_away(self, client: bytes, query: bytes, stream: int) -> None:
         """Refuse, or drop, what is over the bounds."""
@@ -307,19 +266,6 @@ class Forwarder:
             raise OSError(f"{endpoint} is no upstream any more")
         async with asyncio.timeout(self._settings.timeout):
             return await upstream.exchange(query)
-
-    async def _pass_on(self, group: int, client: bytes, query: bytes, stream: int) -> None:
-        """Pass on what only the upstream can answer; nothing of it is remembered."""
-
-        def ask(upstream: Upstream) -> Coroutine[Any, Any, bytes]:
-            return upstream.exchange(query, self._inflight.address_of(client), over_stream=stream > 0)
-
-        try:
-            response = await self._first_to_answer(group, ask, self._settings.deadline)
-            self._inflight.reply(client, query, response or error_response(query, SERVFAIL))
-        finally:
-            self._passing -= 1
-            self._write_streams()
 
     async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""

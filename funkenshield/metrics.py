@@ -41,12 +41,19 @@ MEANINGS = {
     "dropped_ring_full": Meaning("counter", "Misses dropped because the control gear could not take them."),
     "refused": Meaning("counter", "Queries over the bound of open queries: REFUSED, or dropped."),
     "crowded": Meaning("counter", "Queries over the bound of one zone: REFUSED, or dropped, or answered stale."),
+    "over_share": Meaning(
+        "counter", "Queries of a client prefix, or a zone, that held as much as was left free: REFUSED, or dropped."
+    ),
+    "repeated": Meaning("counter", "Queries that came again while their first datagram waited: dropped."),
+    "late_dropped": Meaning("counter", "Answers a second late, too much at once for one client prefix: dropped."),
     "oversized": Meaning("counter", "Queries over 4,096 octets: sent to TCP."),
     "cut": Meaning("counter", "Hits that were cut to the client's size (TC=1)."),
     "replies_lost": Meaning("counter", "Answers that the kernel had no room for."),
     "failures": Meaning("counter", "Misses that no upstream answered: SERVFAIL."),
     "rescued": Meaning("counter", "Refreshes that failed, and left the answer that there was."),
-    "busy": Meaning("counter", "Queries whose upstreams all had as many open as they may: REFUSED, or dropped."),
+    "busy": Meaning(
+        "counter", "Queries whose upstreams all had as many open as they may: REFUSED, dropped, or answered stale."
+    ),
     "hedged": Meaning("counter", "Queries sent to a second upstream because the first was slower than usual."),
     "suspected": Meaning("counter", "Responses not believed, for forged ones came too, and asked for again over TCP."),
     "retried": Meaning("counter", "Queries sent to an upstream once more, hedged ones included."),

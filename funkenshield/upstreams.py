@@ -226,11 +226,6 @@ class Upstream:
 
     # ---------------------------------------------------------------- one query at a time
 
-    def noted(self, seconds: float, response: bytes | None) -> bytes | None:
-        """Count a query that went no usual way, and return its response, or None where there was none."""
-        self._table.note(self.number, seconds, response[3] & 15 if response else None)
-        return response
-
     def heading(self, client: bytes, *, datagram: bool) -> bytes:
         """Return what goes before a query of a client with this address; b"" is the shield itself."""
         if not self.section.proxy_protocol:

@@ -174,7 +174,7 @@ def test_a_reply_without_a_question_is_passed_on_and_not_stored(upstream, shield
 def test_misses_use_up_no_descriptors():
     with (
         ScriptedUpstream(lambda query: None) as silent,
-        run_shield([silent], toml="[forward]\ntimeout = 1.9\ndeadline = 2.0") as shield,
+        run_shield([silent], toml="[forward]\ntimeout = 1.9\ndeadline = 2.0\nforgeable = 2000") as shield,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)

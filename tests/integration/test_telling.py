@@ -86,7 +86,7 @@ def test_what_is_passed_on_tells_whose_it_is():
             sock.bind(("127.0.0.2", 0))
             sock.sendto(query, shield.address)
             assert sock.recv(65535)[:2] == query[:2]
-        assert upstream.told == [(PROXY, INET | DGRAM, v4("127.0.0.2", 0))]
+            assert upstream.told == [(PROXY, INET | DGRAM, v4("127.0.0.2", sock.getsockname()[1]))]
 
 
 def test_over_tcp_each_query_has_a_connection_that_begins_with_whose_it_is():

@@ -60,22 +60,27 @@ def frame(wire):
     return len(wire).to_bytes(2) + wire
 
 
-def udp_wire(server, wire, timeout=5.0):
-    """Send one datagram and return the first that comes back; raise TimeoutError after `timeout` seconds."""
+def udp_wire(server, wire, timeout=5.0, source=""):
+    """Send one datagram and return the first that comes back; raise TimeoutError after `timeout` seconds.
+
+    `source` is the address that it comes from.
+    """
     address = address_of(server)
     with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
+        sock.bind((source, 0))
         sock.connect(address)
         sock.send(wire)
         return sock.recv(LARGEST)
 
 
-def tcp_wire(server, wire, timeout=5.0):
+def tcp_wire(server, wire, timeout=5.0, source=""):
     """Send one message on a connection of its own and return the first that comes back.
 
     Raise TimeoutError after `timeout` seconds of silence, EOFError when the server closes too early.
     """
-    with socket.create_connection(address_of(server), timeout) as sock, sock.makefile("rb") as stream:
+    bound = (source, 0) if source else None
+    with socket.create_connection(address_of(server), timeout, bound) as sock, sock.makefile("rb") as stream:
         sock.sendall(frame(wire))
         length = int.from_bytes(stream.read(2))
         reply = stream.read(length)
@@ -84,15 +89,17 @@ def tcp_wire(server, wire, timeout=5.0):
     return reply
 
 
-def exchange(query, *, server, tcp=False, timeout=5.0):
+def exchange(query, *, server, tcp=False, timeout=5.0, source=""):
     """Send a Message and return the Message that answers it; the ID is asserted to be our own."""
-    wire = (tcp_wire if tcp else udp_wire)(server, query.to_wire(), timeout)
+    wire = (tcp_wire if tcp else udp_wire)(server, query.to_wire(), timeout, source)
     reply = dns.message.from_wire(wire)
     assert reply.id == query.id, f"asked with ID {query.id}, answered with {reply.id}"
     return reply
 
 
-def ask(name, rdtype="A", *, server, tcp=False, edns=None, dnssec=False, options=(), timeout=5.0, **header):
+def ask(
+    name, rdtype="A", *, server, tcp=False, edns=None, dnssec=False, options=(), timeout=5.0, source="", **header
+):  # fmt: skip
     """Ask `server` for one name and type and return the answering Message.
 
     `edns` is the payload size to offer, in octets (None: no OPT); `dnssec` sets DO. `header` takes the `id`,
@@ -103,4 +110,4 @@ def ask(name, rdtype="A", *, server, tcp=False, edns=None, dnssec=False, options
     query = dns.message.make_query(
         name, rdtype, payload=edns, want_dnssec=dnssec, options=list(options) or None, **header
     )
-    return exchange(query, server=server, tcp=tcp, timeout=timeout)
+    return exchange(query, server=server, tcp=tcp, timeout=timeout, source=source)

@@ -55,14 +55,14 @@ class Path:
         endpoint = Endpoint(*self.server.getsockname())
         self.upstream = Upstream(0, endpoint, self.inflight.sockets, self.table, self.clock)
         self.upstream.configure(
-            UpstreamSection(address=(endpoint,), random_case=random_case),
+            UpstreamSection(address=(endpoint,), random_case=random_case, open=1 << 22),
             None,
             HealthSection(check="off"),
             ForwardSection(sockets=sockets, port_life=port_life),
         )
         stack.callback(self.upstream.close)
         self.table.set_group(0, "order", [0])
-        self.limits = {"timeout": 20.0, "deadline": 30.0, **limits}
+        self.limits = {"timeout": 20.0, "deadline": 30.0, "forgeable": 1 << 20, **limits}
         self.inflight.set_limits(**self.limits)
         self.serial = itertools.count()
 

@@ -48,9 +48,13 @@ class Stage:
         self.serial, self.capacity = itertools.count(), capacity
 
     def ask(self, name=None, rdtype=A):
-        """Ask for a name that nobody has asked for, or this one; return the attempts that are made."""
-        wire = query(name or f"fresh{next(self.serial)}.test", rdtype)
-        assert self.inflight.submit(1, bytes(4), wire)
+        """Ask for a name that nobody has asked for, or this one; return the attempts that are made.
+
+        Each client is in a network of its own, and each fresh name in a zone: none of them has more than its share.
+        """
+        number = next(self.serial)
+        wire = query(name or f"fresh.zone{number}.test", rdtype)
+        assert self.inflight.submit(1, (number << 8).to_bytes(4), wire)
         return self.asked()
 
     def asked(self):

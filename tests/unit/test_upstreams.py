@@ -195,22 +195,11 @@ def test_those_left_alone_are_asked_where_no_other_can_be():
 
 def test_a_number_that_is_given_away_starts_anew():
     table = table_of("round-robin", {})
-    table.note(0, 0.5, SERVFAIL)
-    assert table.signals(0) == (1, 0, 1, 0, 0)
+    assert table.next_of(0) == 0
     table.forget(0)
-    assert (table.signals(0), table.next_of(0)) == ((0, 0, 0, 0, 0), -1)
+    assert table.next_of(0) == -1
     table.judge(0)
     assert table.next_of(0) == 0
-
-
-def test_what_came_another_way_is_counted_but_tells_no_latency():
-    table = table_of("round-robin", {})
-    for rcode in 0, 3, 15, 16, 23, 4095:
-        table.note(0, 0.25, rcode)
-    table.note(0, -1.0, 0)
-    counters = table.counters(0)
-    assert (counters["answered"], counters["latency_sum"], sum(counters["latencies"])) == (7, 1.5, 0)
-    assert {code: count for code, count in enumerate(counters["rcodes"]) if count} == {0: 2, 3: 1, 15: 1, 16: 3}
 
 
 # ---------------------------------------------------------------- mistakes
@@ -219,7 +208,6 @@ MISTAKES = {
     "an upstream too many": lambda table: table.judge(UPSTREAMS),
     "an upstream below 0": lambda table: table.set_upstream(-1),
     "a forgotten stranger": lambda table: table.forget(UPSTREAMS),
-    "a noted stranger": lambda table: table.note(UPSTREAMS, 0.1, 0),
     "a faded stranger": lambda table: table.fade(-2),
     "signals of a stranger": lambda table: table.signals(1 << 30),
     "counters of a stranger": lambda table: table.counters(-(1 << 30)),

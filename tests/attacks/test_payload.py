@@ -1,0 +1,62 @@
+"""Know that no answer over UDP is larger than `udp.payload`, whatever road it came by: fragments can be forged."""
+
+import dns.edns
+import dns.flags
+import dns.message
+import pytest
+from support.client import exchange
+from support.process import run_shield
+from support.upstream import ScriptedUpstream, answer
+
+from attacks.test_filters import KEYRING
+
+OURS = 1232
+TEXTS = [f'TXT "{n:03}{"x" * 200}"' for n in range(15)]  # 3,000 octets
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    def as_large_as_it_takes(query):
+        whole = answer(query, *TEXTS)
+        if query.transport == "tcp" or len(whole.to_wire(max_size=65535)) <= query.message.payload:
+            return whole
+        cut = answer(query)
+        cut.flags |= dns.flags.TC
+        return cut
+
+    with ScriptedUpstream(as_large_as_it_takes) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shield(upstream):
+    with run_shield([upstream]) as running:
+        yield running
+
+
+def query(name, payload, *, signed=False, options=()):
+    made = dns.message.make_query(name, "TXT", use_edns=0, payload=payload, options=list(options))
+    if signed:
+        made.use_tsig(KEYRING)
+    return made
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+@pytest.mark.parametrize("kind", ["plain", "NSID", "unknown option", "TSIG"])
+def test_what_a_client_offers_to_take_does_not_count(upstream, shield, kind, tcp):
+    options = {"NSID": [dns.edns.GenericOption(3, b"")], "unknown option": [dns.edns.GenericOption(65001, b"x")]}
+    name = f"{kind.replace(' ', '')}.{'tcp' if tcp else 'udp'}.test."
+    asked = query(name, 4096, signed=kind == "TSIG", options=options.get(kind, ()))
+    wire = (shield.tcp_wire if tcp else shield.udp_wire)(asked.to_wire())
+    truncated = bool(wire[2] & 2)
+    assert truncated != tcp
+    assert tcp or len(wire) <= OURS
+    told = {each.message.payload for each in upstream.received if each.name == asked.question[0].name}
+    assert told == ({4096} if kind == "TSIG" else {OURS}), "what is signed goes as it came"
+
+
+def test_a_client_that_takes_less_gets_no_more(shield):
+    asked = query("less.test.", 700, options=[dns.edns.GenericOption(3, b"")])
+    reply = exchange(asked, server=shield)
+    assert reply.flags & dns.flags.TC
+    assert len(reply.to_wire()) <= 700
