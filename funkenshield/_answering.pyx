@@ -8,7 +8,6 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ._answer cimport Answer, render
 from ._cache cimport Cache
 from ._clock cimport ticks
-from ._cookies cimport Cookies
 from ._course cimport Sender
 from ._freshness cimport DEAD, judge
 from ._index cimport find
@@ -48,9 +47,9 @@ cdef class Answering:
     cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil:
         """Make the COOKIE option of a client, where cookies are ours to make."""
         cdef Sender sender
-        if (<const Cookies*> self.reception.house.cookies).serve:
+        if self.reception.house.cookies.serve:
             sender = self.outbox.sender(client)
-            own_cookie(&self.reception.house, extra, cookie, &sender)
+            own_cookie(self.reception.house, extra, cookie, &sender)
 
     cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
                          uint64_t now) except -1:

@@ -8,13 +8,11 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from ._answer cimport Answer
 from ._clock cimport Clock
-from ._index cimport Index, Reader
+from ._epochs cimport Epochs
+from ._index cimport Index
 from ._purges cimport Purges
 from ._wire cimport Query
 from ._zones cimport Zones
-
-cdef enum:
-    READERS_MAX = 256
 
 cdef enum State:
     FREE
@@ -47,7 +45,6 @@ cdef enum Put:
 cdef class Cache:
     cdef:
         Index index
-        uint64_t epoch
         void* mapped               # with room for the alignment of what is used
         size_t memory, segment_size
         size_t prepared            # octets, from the index on, that the kernel has given before they are written
@@ -57,22 +54,19 @@ cdef class Cache:
         int32_t free, leaving      # stacks of segments, linked by `next`
         uint32_t free_count, leaving_count
         Queue newcomers, residents
-        Reader* readers
-        uint32_t reader_count
         Answer* scratch            # where the writer builds an answer before it is stored
         readonly Clock clock
+        readonly Epochs epochs
         readonly Zones zones
         Purges purges
         # counters
         uint64_t stored, evicted, displaced, expired, purged, no_room
 
-    cdef Reader* join(self) except NULL
     cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil
     cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil
     cdef void drop(self, const Query* query) noexcept nogil
     cdef void _note_subnet(self, const Answer* answer) noexcept nogil
     cdef uint32_t _dies(self, const Answer* answer) noexcept nogil
-    cdef bint _readers_left(self, uint64_t epoch) noexcept nogil
     cdef int32_t _room(self, Queue* queue, size_t size, uint32_t now) noexcept nogil
     cdef void _reclaim(self) noexcept nogil
     cdef void _evict(self, uint32_t now) noexcept nogil

@@ -1,11 +1,13 @@
 from typing import final
 
 from ._clock import Clock
+from ._epochs import Epochs
 from ._zones import Zones
 
 @final
 class Cache:
     clock: Clock
+    epochs: Epochs
     zones: Zones
     def __new__(cls, memory: int, clock: Clock, secret: bytes | None = None, huge_pages: bool = False) -> Cache: ...
     def store(self, query: bytes, response: bytes) -> bool: ...

@@ -20,11 +20,12 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, P
 from ._answer cimport (
     ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_key, answer_name, answer_size, answers_question, build, render
 )
-from ._atomic cimport announce, barrier, peek, peek32, peek_octet, poke, publish, witness
+from ._atomic cimport peek, peek32, peek_octet, poke, publish
 from ._clock cimport Clock, ticks
+from ._epochs cimport Epochs
 from ._freshness cimport DEAD, RESERVE, dies, judge, mark_used
 from ._index cimport (
-    SLOTS, TAG_SHIFT, Reader, answer_at, find, find_set, hash_of, is_under, leads_to, stands, tag_in, tag_of
+    SLOTS, TAG_SHIFT, answer_at, find, find_set, hash_of, is_under, leads_to, stands, tag_in, tag_of
 )
 from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
 from ._suffixes cimport Suffixes
@@ -57,7 +58,7 @@ cdef class Cache:
     """A bounded store of answers that one thread writes and all may read.
 
     Memory ownership: index and arena are one mapping of `memory` octets, of which only what was once
-    used takes real memory, or with `huge_pages` will be soon; segments, readers and scratch are small and its own.
+    used takes real memory, or with `huge_pages` will be soon; segments and scratch are small and its own.
     All is freed with it, so whoever reads must be gone by then.
     """
 
@@ -86,12 +87,10 @@ cdef class Cache:
         while self.segment_size < 1 << 18 and self.segment_size * 128 < memory:
             self.segment_size <<= 1
         self._lay_out()
-        self.readers = <Reader*> calloc(READERS_MAX, sizeof(Reader))
         self.scratch = <Answer*> malloc(ANSWER_MAX)
-        if self.segments == NULL or self.readers == NULL or self.scratch == NULL:
+        if self.segments == NULL or self.scratch == NULL:
             raise MemoryError("no memory for the cache's own books")
-        self.epoch = 1
-        self.index.epoch = &self.epoch
+        self.epochs = Epochs()
         self.zones = Zones()
         self.index.policies = self.zones.policies
         self.purges = Purges()
@@ -102,7 +101,6 @@ cdef class Cache:
         if self.mapped != NULL:
             munmap(self.mapped, self.memory + HUGE_PAGE)
         free(self.segments)
-        free(self.readers)
         free(self.scratch)
 
     def _lay_out(self) -> None:
@@ -123,13 +121,6 @@ cdef class Cache:
             self.segments[segment].next = self.free
             self.free = segment
         self.free_count = self.segment_count
-
-    cdef Reader* join(self) except NULL:
-        """Return a place for one more reader."""
-        if self.reader_count == READERS_MAX:
-            raise ValueError(f"a cache has at most {READERS_MAX} readers")
-        self.reader_count += 1
-        return &self.readers[self.reader_count - 1]
 
     # ------------------------------------------------------------ writing
 
@@ -305,13 +296,11 @@ cdef class Cache:
 
     cdef void _let_go(self, int32_t segment) noexcept nogil:
         """Put aside a segment that the index no longer leads to, until its readers have left."""
-        barrier()
         self.segments[segment].state = LEAVING
-        self.segments[segment].left = self.epoch
+        self.segments[segment].left = self.epochs.end()
         self.segments[segment].next = self.leaving
         self.leaving = segment
         self.leaving_count += 1
-        announce(&self.epoch, self.epoch + 1)
 
     cdef void _reclaim(self) noexcept nogil:
         """Free what no reader can see any more: all that left before the oldest reader entered."""
@@ -322,7 +311,7 @@ cdef class Cache:
         self.leaving_count = 0
         while segment >= 0:
             following = self.segments[segment].next
-            if self._readers_left(self.segments[segment].left):
+            if self.epochs.have_left(self.segments[segment].left):
                 self.segments[segment].state = FREE
                 self.segments[segment].next = self.free
                 self.free = segment
@@ -332,17 +321,6 @@ cdef class Cache:
                 self.leaving = segment
                 self.leaving_count += 1
             segment = following
-
-    cdef bint _readers_left(self, uint64_t epoch) noexcept nogil:
-        """Tell whether every reader that was inside in an epoch has left since."""
-        cdef:
-            uint64_t seen
-            uint32_t i
-        for i in range(self.reader_count):
-            seen = witness(&self.readers[i].seen)
-            if seen and seen <= epoch:
-                return False
-        return True
 
     cdef int32_t _take_first(self, Queue* queue) noexcept nogil:
         cdef int32_t segment = queue.first
@@ -492,12 +470,10 @@ cdef class Cache:
 
         Caller must ensure that nothing comes any more that was asked for before.
         """
-        if self.purges.swapped and not self._readers_left(self.purges.swapped):
+        if self.purges.swapped and not self.epochs.have_left(self.purges.swapped):
             return False
         self.purges.retire(max(min(number, <uint64_t> self.purges_settled), self.purges.rules.everything))
-        barrier()
-        self.purges.swapped = self.epoch
-        announce(&self.epoch, self.epoch + 1)
+        self.purges.swapped = self.epochs.end()
         return True
 
     def collect(self) -> None:

@@ -12,14 +12,13 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ._answer cimport FOREIGN, KEEP, PASS, TRUNCATED, answers_question
-from ._atomic cimport look
 from ._cache cimport Cache
 from ._clock cimport ticks
 from ._course cimport END, RESPONSES, START, Course, Sender
 from ._open cimport DECIDING, SENT, Open
 from ._outbox cimport NOBODY, STREAM, Client
 from ._outcome cimport (
-    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, Programs, answer, answer_on, follow, meet_from
+    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, answer, answer_on, follow, meet_from
 )
 from ._rules cimport Program, Seen, generation_of
 from ._subnets cimport TOLD_MAX
@@ -47,7 +46,7 @@ cdef class Deciding(Waiting):
     cdef bint enter(self, Client* client, const uint8_t* wire, size_t length, bint anew) except -1:
         """Decide about a query as a worker would, and see to what comes of it; False: it gets no answer."""
         cdef:
-            const House* house = &self.reception.house
+            const House* house = self.reception.house
             uint64_t now = self.cache.clock.now()
             Sender sender = self.outbox.sender(client)
             uint8_t[TOLD_MAX] told
@@ -225,7 +224,7 @@ cdef class Deciding(Waiting):
 
     cdef const Program* _program(self) noexcept nogil:
         """Return the rules of responses, or NULL."""
-        return <const Program*> (<const Programs*> look(&self.reception.house.programs)).of[RESPONSES]
+        return self.reception.house.programs[RESPONSES]
 
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
                       uint64_t now) except -1:
@@ -255,7 +254,7 @@ cdef class Deciding(Waiting):
         none.length = 0
         seen.flags = self.cache.scratch.flags
         seen.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | seen.flags & RCODE
-        outcome = follow(&self.reception.house, self._program(), query, &sender, course, &seen, &none, error,
+        outcome = follow(self.reception.house, self._program(), query, &sender, course, &seen, &none, error,
                          &self.tally, &length)
         if outcome == DECIDE:
             return self._set_review(i, query, response, course, now)

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
-from ._atomic cimport bump, look, peek, peek16
+from ._atomic cimport bump, peek16
 from ._cache cimport Cache
 from ._clock cimport NANOSECONDS, Clock, ticks
 from ._course cimport Course, Sender
@@ -23,15 +23,16 @@ from ._epoll cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
     eventfd
 )
-from ._guard cimport Orders, judge_response
-from ._index cimport Reader, enter, fetch, leave
+from ._epochs cimport Reader, enter, leave
+from ._guard cimport Orders, judge_response, look_orders
+from ._index cimport fetch
 from ._inflight cimport Inflight
 from ._outbox cimport NOBODY, Client
 from ._outcome cimport (
-    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, meet,
-    meet_from, stand_guard, tally_as_dict
+    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, look_house, meet, meet_from,
+    stand_guard, tally_as_dict
 )
-from ._proxied cimport WHOLE_HEADER, Proxies, Told, is_trusted, read_header
+from ._proxied cimport WHOLE_HEADER, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
 from ._subnets cimport TOLD_MAX
 from ._wire cimport OPCODE, QR, QUERY_MAX, RD, UNANSWERABLE, Extra, Query, Verdict, cut
@@ -81,7 +82,7 @@ cdef class Worker:
         self.told_wires = <uint8_t*> calloc(BATCH, TOLD_MAX)
         if not (self.queries and self.told_wires):
             raise MemoryError("no memory for a batch of queries")
-        self.reader = cache.join()
+        self.reader = cache.epochs.join()
         self.ring = inflight.join()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         self.stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -150,11 +151,10 @@ cdef class Worker:
             int fd = self.sockets[listener]
             int32_t count = self.inbox.receive(fd)
             uint64_t now = self.clock.now()
-            const House* house = &self.reception.house
-            const Proxies* proxies = <const Proxies*> look(&house.proxies)
-            bint is_told = proxies.count > 0 or peek(&house.subnets) > 0
-            uint16_t payload = peek16(&house.index.policies.manner.payload)
-            const Orders* orders = <const Orders*> look(house.orders)
+            const House* house
+            const Orders* orders
+            uint16_t payload
+            bint is_told
             Sender sender
             Course course
             int32_t replies = 0
@@ -167,9 +167,13 @@ cdef class Worker:
         sender.listener = <uint8_t> listener
         sender.now = now
         sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
-        enter(house.index, self.reader)
+        enter(self.reader)
+        house = look_house(&self.reception.house)
+        orders = look_orders(house.orders)
+        payload = peek16(&house.index.policies.manner.payload)
+        is_told = house.proxies.count > 0 or house.subnets > 0
         if is_told:
-            self._meet_told(house, proxies, count)
+            self._meet_told(house, count)
         else:
             for i in range(count):
                 self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
@@ -184,7 +188,7 @@ cdef class Worker:
             sender.proven = False
             memset(&course, 0, sizeof(Course))
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
-                outcome = self._send_to_tcp(i, &sender, self.outbox.buffer(replies), &length)
+                outcome = self._send_to_tcp(house, i, &sender, self.outbox.buffer(replies), &length)
             else:
                 outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course,
                                  self.outbox.buffer(replies), min(self.queries[i].payload, payload), ticks(now),
@@ -205,7 +209,7 @@ cdef class Worker:
             self.inflight.wake()
         return count
 
-    cdef void _meet_told(self, const House* house, const Proxies* proxies, int32_t count) noexcept nogil:
+    cdef void _meet_told(self, const House* house, int32_t count) noexcept nogil:
         """Meet a batch where it matters whose a query is: a front proxy tells us, or we tell upstreams."""
         cdef:
             const uint8_t* wire
@@ -218,7 +222,8 @@ cdef class Worker:
             length = self.inbox.headers[i].msg_len
             told.header = 0
             told.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &told.octets)
-            if is_trusted(proxies, told.address, told.octets) and read_header(told, wire, length) != WHOLE_HEADER:
+            if (is_trusted(&house.proxies, told.address, told.octets)
+                    and read_header(told, wire, length) != WHOLE_HEADER):
                 told.address = NULL
                 self.verdicts[i] = UNANSWERABLE
                 bump(&self.tally.queries, 1)
@@ -257,10 +262,10 @@ cdef class Worker:
         memcpy(client.ip, sender.address, sender.octets)
         memcpy(record + sizeof(Client), wire, length)
 
-    cdef Outcome _send_to_tcp(self, int32_t i, const Sender* sender, uint8_t* out, size_t* length) noexcept nogil:
+    cdef Outcome _send_to_tcp(self, const House* house, int32_t i, const Sender* sender, uint8_t* out,
+                              size_t* length) noexcept nogil:
         """Answer a query that is longer than its buffer with TC=1: over TCP there is room."""
         cdef:
-            const House* house = &self.reception.house
             Query* query = &self.queries[i]
             uint16_t payload = peek16(&house.index.policies.manner.payload)
             Outcome outcome

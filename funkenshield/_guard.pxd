@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._course cimport Sender
+from ._epochs cimport Epochs
 from ._prefixes cimport Prefixes
 from ._rates cimport Limit
 
@@ -64,6 +65,12 @@ cdef struct Orders:                # what is in force; replaced as a whole
     Prefixes[WATCHES_MAX] unwatched
 
 
+cdef extern from *:
+    # Defined in `_atomic`; here with a type.
+    const Orders* look_orders "FS_LOOK"(const Orders** place) noexcept nogil
+    void publish_orders "FS_PUBLISH"(const Orders** place, const Orders* orders) noexcept nogil
+
+
 cdef Ruling judge_query(const Orders* orders, const Sender* sender, Watch* watch) noexcept nogil
 cdef size_t judge_response(const Orders* orders, const Sender* sender, uint8_t* wire, size_t length,
                            Watch* watch) noexcept nogil
@@ -75,8 +82,9 @@ cdef class Guard:
     cdef:
         size_t memory              # octets, for the rates of each limit
         object tables              # of rates, by what is counted there, as long as anybody counts
-        uint64_t orders            # the address of those in force; 0: there is nothing to guard
-        list kept                  # orders, those in force last; at the others workers may still be
+        const Orders* orders       # in force; NULL: there is nothing to guard
+        object held                # what these are kept in, whether they are asked or not
+        Epochs epochs
         Alarm[ALARMS] alarms
 
     cdef object _anew(self)

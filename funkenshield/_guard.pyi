@@ -1,6 +1,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, final
 
+from ._epochs import Epochs
 from ._rates import RateTable
 
 _Prefixes = Iterable[tuple[bytes, int]]
@@ -8,7 +9,7 @@ _Action = Literal["drop", "refuse", "truncate"]
 
 @final
 class Guard:
-    def __new__(cls, memory: int) -> Guard: ...
+    def __new__(cls, memory: int, epochs: Epochs | None = None) -> Guard: ...
     def rates_of(
         self, what: tuple[object, ...], rate: float, burst: float, ipv4: int, ipv6: int, indebted: bool = ...
     ) -> RateTable: ...

@@ -8,7 +8,6 @@ how long, is decided in Python, by the alarms that are raised here.
 """
 
 cimport cython
-from time import monotonic
 from weakref import WeakValueDictionary
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -16,7 +15,8 @@ from libc.string cimport memcpy, memmove, memset
 
 from ._atomic cimport bump, look, peek, publish, replace
 from ._course cimport Sender
-from ._prefixes cimport Prefixes, prefix_value, prefixes_fill, prefixes_free
+from ._epochs cimport Epochs
+from ._prefixes cimport Prefixes, PrefixTable, prefix_value
 from ._rates cimport Limit, RateTable, exceeds, key_of
 from ._siphash cimport Secret, siphash
 from ._wire cimport (
@@ -25,7 +25,6 @@ from ._wire cimport (
 )
 
 cdef enum:
-    KEPT = 2                       # seconds that replaced orders are kept: no batch takes that long
     ALLOWED = 0xff                 # on the access list: whoever is there is welcome
     EXEMPT = 1
     NEIGHBOURS = 4                 # places where an alarm may stand
@@ -227,47 +226,34 @@ cdef dict watch_as_dict(const Watch* watch):
 
 
 @cython.final
-cdef class _Table:
-    """Prefixes with values. Memory ownership: the spans are its own."""
-
-    cdef Prefixes prefixes
-
-    def __cinit__(self, prefixes) -> None:
-        prefixes_fill(&self.prefixes, prefixes)
-
-    def __dealloc__(self) -> None:
-        prefixes_free(&self.prefixes)
-
-
-@cython.final
 cdef class _Orders:
     """Orders, and the tables that they lead to: of prefixes by their place, of rates by what they count."""
 
     cdef:
         Orders orders
         dict tables
-        double until               # when nobody is at them any more, once they are replaced
 
     cdef Prefixes keep(self, object place, prefixes) except *:
         """Keep a table for as long as these orders; it replaces the one that was in its place."""
-        cdef _Table table = _Table(prefixes)
+        cdef PrefixTable table = PrefixTable(prefixes)
         self.tables[place] = table
         return table.prefixes
 
 
 @cython.final
 cdef class Guard:
-    """All orders; each limit of theirs counts in a table of `memory` octets.
+    """All orders; each limit of theirs counts in a table of `memory` octets. `epochs` are those of who judges by them.
 
     Memory ownership: orders, their tables and alarms are its own; whoever judges by its orders must be gone before it.
     """
 
-    def __cinit__(self, size_t memory) -> None:
+    def __cinit__(self, size_t memory, Epochs epochs=None) -> None:
         cdef _Orders orders = _Orders()
         self.memory, self.tables = memory, WeakValueDictionary()
+        self.epochs = Epochs() if epochs is None else epochs
         orders.tables = {}
         orders.orders.alarms = &self.alarms[0]
-        self.kept = [orders]
+        self.held = orders
 
     def rates_of(self, tuple what not None, double rate, double burst, uint8_t ipv4, uint8_t ipv6,
                  bint indebted=False) -> RateTable:
@@ -282,7 +268,7 @@ cdef class Guard:
     cdef object _anew(self):
         """Return orders that are as those in force."""
         cdef:
-            _Orders before = self.kept[len(self.kept) - 1]
+            _Orders before = self.held
             _Orders orders = _Orders()
         orders.orders = before.orders
         orders.tables = dict(before.tables)
@@ -292,20 +278,18 @@ cdef class Guard:
         """Put orders into force; where they ask for nothing, there are none."""
         cdef:
             _Orders made = orders
-            _Orders before = self.kept[len(self.kept) - 1]
-            _Orders each
-            double now = monotonic()
+            _Orders before = self.held
+            PrefixTable table
             Orders* new = &made.orders
             bint idle = (new.otherwise == WELCOME and not new.limit_count and not new.limits_responses
                          and not new.watch_count)
-        before.until = now + KEPT
-        self.kept = [*[each for each in self.kept if each.until > now], made]
         for place in ("access", "shut out"):
-            table = <_Table> made.tables.get(place)
+            table = made.tables.get(place)
             if table is not None:
-                idle = idle and not (<_Table> table).prefixes.ipv4_count + (<_Table> table).prefixes.ipv6_count
-        publish(&self.orders, 0 if idle else <uint64_t> new)
-        return 0
+                idle = idle and not table.prefixes.ipv4_count + table.prefixes.ipv6_count
+        publish_orders(&self.orders, NULL if idle else new)
+        self.held = made
+        return self.epochs.retire(before)
 
     def set_access(self, allow, deny, *, bint default_allow=True, bint refuse=True) -> None:
         """Say who may ask: prefixes as (network address, bits), of which the longest decides, and all others."""
@@ -393,7 +377,7 @@ cdef class Guard:
         Those of a watch that is no more are nobody's.
         """
         cdef:
-            _Orders orders = self.kept[len(self.kept) - 1]
+            _Orders orders = self.held
             Alarm* alarm
             uint32_t k, number
             list taken = []
@@ -420,9 +404,9 @@ cdef class Guard:
             Watch watch
             Sender sender = _sender(address, now, datagram, False)
         memset(&watch, 0, sizeof(Watch))
-        if not self.orders:
+        if self.orders == NULL:
             return "welcome"
-        ruling = judge_query(<const Orders*> self.orders, &sender, &watch)
+        ruling = judge_query(self.orders, &sender, &watch)
         return next((name for name, number in _RULINGS.items() if number == ruling), "welcome")
 
     def releases(self, bytes address not None, bytes response not None, uint64_t now, *, bint datagram=True,
@@ -434,9 +418,9 @@ cdef class Guard:
             bytearray wire = bytearray(response)
         memset(&watch, 0, sizeof(Watch))
         watch.withheld = before
-        if not self.orders or len(response) > MESSAGE_MAX:
+        if self.orders == NULL or len(response) > MESSAGE_MAX:
             return response
-        return bytes(wire[:judge_response(<const Orders*> self.orders, &sender, wire, len(wire), &watch)])
+        return bytes(wire[:judge_response(self.orders, &sender, wire, len(wire), &watch)])
 
 
 cdef Sender _sender(bytes address, uint64_t now, bint datagram, bint proven) except *:

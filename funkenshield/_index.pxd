@@ -2,16 +2,16 @@
 
     sets of sixteen slots; a slot is 24 bits of the hash and where in the arena the answer is
 
-A reader enters before it looks and leaves when it has copied what it found. What the writer takes out
-of the index is reused only when every reader that was inside at that time has left: so an answer that
-a reader sees never changes under its eyes, and nothing has to be checked afterwards.
+A reader enters before it looks and leaves when it has copied what it found (`_epochs`). What the writer takes
+out of the index is reused only when every reader that was inside at that time has left: so an answer that a reader
+sees never changes under its eyes, and nothing has to be checked afterwards.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from ._answer cimport Answer, answer_key
-from ._atomic cimport announce, barrier, look, peek32, witness
+from ._atomic cimport look, peek32
 from ._policy cimport Policy
 from ._purges cimport Rules, survives
 from ._siphash cimport Secret, siphash
@@ -27,14 +27,9 @@ cdef struct Index:                 # what a reader needs; never changes once the
     uint64_t* slots
     uint64_t sets
     Secret secret
-    uint64_t* epoch
     const Policy* policies         # by zone
     const Rules* rules             # of purges
     uint64_t subnets[SUBNET_WORDS]  # prefix lengths of client subnets that were ever stored: IPv4, then IPv6
-
-cdef struct Reader:                # one cache line, so that readers do not disturb each other
-    uint64_t seen                  # the epoch when it entered; 0: it is outside
-    uint64_t unused[7]
 
 
 cdef inline uint64_t* find_set(const Index* index, uint64_t key_hash) noexcept nogil:
@@ -106,12 +101,3 @@ cdef inline const Answer* find(const Index* index, const Query* query) noexcept 
 
 
 cdef void fetch(const Index* index, Query* queries, int32_t count) noexcept nogil
-
-
-cdef inline void enter(const Index* index, Reader* reader) noexcept nogil:
-    announce(&reader.seen, witness(index.epoch))
-    barrier()
-
-
-cdef inline void leave(Reader* reader) noexcept nogil:
-    announce(&reader.seen, 0)

@@ -8,9 +8,9 @@ Python decides who may be asked; choosing among them, and carrying queries there
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ._cache cimport READERS_MAX
 from ._datagrams cimport Datagrams
 from ._deciding cimport Deciding
+from ._epochs cimport READERS_MAX
 from ._open cimport Stage
 from ._ring cimport Ring
 from ._upstreams cimport Upstream

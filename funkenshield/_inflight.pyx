@@ -12,10 +12,11 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
 from ._answering cimport WAITS
-from ._cache cimport READERS_MAX, Cache
+from ._cache cimport Cache
 from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
 from ._deciding cimport Deciding
 from ._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
+from ._epochs cimport READERS_MAX
 from ._guard cimport watch_as_dict
 from ._open cimport FAILED, QUEUED, SENT, Open, Stage
 from ._outbox cimport STREAM, Client, put_client

@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 from ._clock cimport Clock
 from ._course cimport Course, Sender
 from ._datagrams cimport BATCH, Datagrams, Peer
-from ._guard cimport Watch
+from ._guard cimport Orders, Watch
 
 cdef enum:
     UDP_MAX = 4096                 # octets of the largest answer over UDP
@@ -42,8 +42,8 @@ cdef class Outbox:
         list streams
         uint64_t send_failed
         Clock clock
-        const uint64_t* orders     # where the address of the guard's orders in force stands
-        uint64_t nobody
+        const Orders** orders      # where the guard has its orders in force
+        const Orders* nobody
         Watch watch
 
     cdef uint8_t* open(self, const Client* client) noexcept nogil

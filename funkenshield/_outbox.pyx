@@ -8,11 +8,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memset
 
-from ._atomic cimport look
 from ._clock cimport NANOSECONDS, Clock
 from ._course cimport Sender
 from ._datagrams cimport ip_of
-from ._guard cimport Orders, judge_response
+from ._guard cimport Orders, judge_response, look_orders
 from ._proxied cimport Told, put_header
 from ._wire cimport MESSAGE_MAX, get16, set16
 
@@ -43,7 +42,6 @@ cdef class Outbox:
 
     def __cinit__(self, Clock clock not None) -> None:
         self.clock = clock
-        self.nobody = 0
         self.orders = &self.nobody
         self.datagrams = Datagrams(UDP_MAX)
         self.framed = <uint8_t*> malloc(2 + MESSAGE_MAX)
@@ -69,7 +67,7 @@ cdef class Outbox:
         The guard sees all that goes out, and may hold it back.
         """
         cdef:
-            const Orders* orders = <const Orders*> look(self.orders)
+            const Orders* orders = look_orders(self.orders)
             Sender sender
         if length and orders != NULL:
             sender = self.sender(client)

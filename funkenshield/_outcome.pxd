@@ -6,10 +6,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from ._cache cimport Cache
 from ._cookies cimport Cookies
 from ._course cimport CHAINS, Course, Sender
-from ._guard cimport Guard, Watch
+from ._guard cimport Guard, Orders, Watch
 from ._index cimport Index
 from ._proxied cimport Proxies
-from ._rules cimport Chain, Program, Seen
+from ._rules cimport Program, Seen
 from ._wire cimport Extra, Query, Verdict
 
 cdef enum Outcome:
@@ -20,20 +20,14 @@ cdef enum Outcome:
     DROP                           # no answer at all
     DECIDE                         # a rule wants Python to decide
 
-cdef enum:
-    RULES = 16                     # as many changes may come within one batch
-
-cdef struct Programs:              # of all chains, replaced together
-    uint64_t[CHAINS] of            # their addresses; 0: there are no rules
-
-cdef struct House:                 # what holds for every query
+cdef struct House:                 # what holds for every query; replaced as a whole
     const Index* index
-    uint64_t cookies               # the address of the rules in force
-    uint64_t proxies               # the address of the table in force
+    const Orders** orders          # where the guard has its orders in force
+    const Program* programs[CHAINS]  # NULL: there are no rules
     uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
-    const uint64_t* orders         # the address of the guard's orders in force; they are none where that is 0
-    uint64_t programs              # the address of the rules in force
     uint8_t minimal_any            # ANY is answered here (RFC 8482)
+    Cookies cookies
+    Proxies proxies
 
 cdef struct Tally:                 # counters with one writer
     uint64_t queries
@@ -55,6 +49,12 @@ cdef struct Tally:                 # counters with one writer
     uint64_t ruled                 # answered, or dropped, by a rule
     uint64_t decisions             # handed to Python by a rule
     Watch watch                    # what the guard did
+
+
+cdef extern from *:
+    # Defined in `_atomic`; here with a type.
+    const House* look_house "FS_LOOK"(const House** place) noexcept nogil
+    void publish_house "FS_PUBLISH"(const House** place, const House* house) noexcept nogil
 
 
 cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil
@@ -79,8 +79,8 @@ cdef class Reception:
     cdef:
         readonly Cache cache
         readonly Guard guard
-        House house
-        Programs[RULES] programs
-        list chains                # of rules, in force or until lately: workers may still be at them
-        Cookies[RULES] cookies     # one in force; the others were, or will be
-        Proxies[RULES] proxies
+        const House* house         # in force; the control gear's own to follow, workers look it up
+        object held                # what it is kept in
+
+    cdef object _anew(self)
+    cdef int _publish(self, made) except -1

@@ -7,20 +7,20 @@ transport's business; what a station does is the station's.
 """
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 from ._answer cimport Answer, render
-from ._atomic cimport bump, copy_words, look, peek, peek16, poke, publish
+from ._atomic cimport bump, copy_words, peek, peek16
 from ._cache cimport Cache
 from ._cookies cimport (
     CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 )
 from ._course cimport ANSWERS, CHAINS, END, QUERIES, START, Course, Sender
 from ._freshness cimport RESERVE, STALE, STALE_ASK, WANING, Freshness, judge, mark_asked, mark_used
-from ._guard cimport CUT, IGNORE, WELCOME, Guard, Orders, Ruling, judge_query, watch_as_dict
+from ._guard cimport CUT, IGNORE, WELCOME, Guard, Orders, Ruling, judge_query, look_orders, watch_as_dict
 from ._index cimport Index, find
 from ._policy cimport Policy
-from ._proxied cimport Proxies, is_trusted, set_prefixes
+from ._proxied cimport is_trusted, set_prefixes
 from ._rules cimport (
     ASK, BOUNDS, CALL, ERROR, PASS, TAG, TRUNCATE, UNCACHED, WAY, Chain, Deed, Node, Program, Seen, deed_of,
     generation_of, next_deed
@@ -47,7 +47,7 @@ cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, si
     """Meet a query of the client with this address; `told`, of TOLD_MAX octets, is where it is told of him."""
     cdef Verdict verdict = parse_query(query, wire, length)
     if verdict == PLAIN:
-        tell_subnet(query, peek(&house.subnets), address, octets, told)
+        tell_subnet(query, house.subnets, address, octets, told)
         hash_key(query, &house.index.secret)
     return verdict
 
@@ -76,7 +76,7 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
         bump(&tally.malformed, 1)
         length[0] = put_error(out, query, FORMERR, payload, &extra)
         return REPLY
-    if query.cookie and (<const Cookies*> look(&house.cookies)).serve:
+    if query.cookie and house.cookies.serve:
         error = _check_cookie(house, query, sender, &extra, tally)
         if error != NOERROR or not query.question:
             length[0] = put_error(out, query, <uint16_t> error, payload, &extra)
@@ -88,7 +88,7 @@ cdef Outcome stand_guard(const House* house, const Query* query, const Sender* s
                          size_t* length) noexcept nogil:
     """Let the guard judge a query; MISS: it is welcome."""
     cdef:
-        const Orders* orders = <const Orders*> look(house.orders)
+        const Orders* orders = look_orders(house.orders)
         Ruling ruling = judge_query(orders, sender, &tally.watch) if orders != NULL else WELCOME
         Extra none
     if ruling == WELCOME:
@@ -108,7 +108,7 @@ cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender
     if verdict == UNANSWERABLE or verdict == MALFORMED:
         length[0] = put_error(out, query, FORMERR, peek16(&house.index.policies.manner.payload), &extra)
         return REPLY
-    if query.cookie and (<const Cookies*> look(&house.cookies)).serve:
+    if query.cookie and house.cookies.serve:
         own_cookie(house, &extra, query.wire + query.cookie_at + 4, sender)
     return _go_on(house, query, verdict, sender, course, &extra, out, limit, now, tally, length)
 
@@ -122,13 +122,11 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
         const Answer* stored
         Policy policy
         Freshness freshness
-        const Programs* programs = <const Programs*> look(&house.programs)
         Outcome outcome
         Seen seen
-    if programs.of[QUERIES] and course.chain == QUERIES and course.at != END:
+    if house.programs[QUERIES] != NULL and course.chain == QUERIES and course.at != END:
         seen.flags, seen.rcode = query.flags, 0
-        outcome = follow(house, <const Program*> programs.of[QUERIES], query, sender, course, &seen, extra, out, tally,
-                         length)
+        outcome = follow(house, house.programs[QUERIES], query, sender, course, &seen, extra, out, tally, length)
         if outcome != MISS:
             return outcome
     if verdict == SPECIAL or course.uncached:
@@ -151,12 +149,11 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
     if freshness >= RESERVE:
         bump(&tally.misses, 1)
         return MISS
-    if programs.of[ANSWERS]:
+    if house.programs[ANSWERS] != NULL:
         if course.chain != ANSWERS:
             course.chain, course.at = ANSWERS, START
         seen.flags, seen.rcode = stored.flags, <uint16_t> stored.rcode_high << 4 | stored.flags & RCODE
-        outcome = follow(house, <const Program*> programs.of[ANSWERS], query, sender, course, &seen, extra, out, tally,
-                         length)
+        outcome = follow(house, house.programs[ANSWERS], query, sender, course, &seen, extra, out, tally, length)
         if outcome != MISS:
             return outcome
     mark_used(stored)
@@ -227,7 +224,7 @@ cdef int32_t _check_cookie(const House* house, const Query* query, Sender* sende
                            Tally* tally) noexcept nogil:
     """Return what a query's cookie earns (RFC 7873 5.2): NOERROR, FORMERR or BADCOOKIE; `extra` gets ours."""
     cdef:
-        const Cookies* cookies = <const Cookies*> look(&house.cookies)
+        const Cookies* cookies = &house.cookies
         const uint8_t* cookie = query.wire + query.cookie_at + 4
         size_t size = query.cookie - 4
         Standing standing
@@ -249,8 +246,8 @@ cdef int32_t _check_cookie(const House* house, const Query* query, Sender* sende
 cdef void own_cookie(const House* house, Extra* extra, const uint8_t* client_cookie,
                      const Sender* sender) noexcept nogil:
     """Make the COOKIE option for a client who waited: his own cookie, and a new one of ours."""
-    extra.length = <uint16_t> put_cookie(extra.octets, <const Cookies*> look(&house.cookies), client_cookie,
-                                         CLIENT_ALONE, sender.address, sender.octets, sender.wall)
+    extra.length = <uint16_t> put_cookie(extra.octets, &house.cookies, client_cookie, CLIENT_ALONE, sender.address,
+                                         sender.octets, sender.wall)
 
 
 cdef dict tally_as_dict(const Tally* tally):
@@ -266,25 +263,49 @@ cdef dict tally_as_dict(const Tally* tally):
 
 
 @cython.final
+cdef class _Held:
+    """A house, and all that it leads to: the chains of its rules."""
+
+    cdef:
+        House house
+        tuple chains
+
+
+@cython.final
 cdef class Reception:
     """What holds for every query, whoever answers it.
 
-    Memory ownership: all is its own; whoever answers with it must be gone before it.
+    Memory ownership: all is its own, and lives until those who read it have left; whoever answers with it must be gone
+    before it.
     """
 
     def __cinit__(self, Cache cache not None, size_t guarded=1 << 20) -> None:
+        cdef _Held held = _Held()
         self.cache = cache
-        self.guard = Guard(guarded)
-        self.chains = []
-        self.house.orders = &self.guard.orders
-        self.house.programs = <uint64_t> &self.programs[0]
-        self.house.index = &cache.index
-        self.house.cookies = <uint64_t> &self.cookies[0]
-        self.house.proxies = <uint64_t> &self.proxies[0]
+        self.guard = Guard(guarded, cache.epochs)
+        held.house.index = &cache.index
+        held.house.orders = &self.guard.orders
+        self.held, self.house = held, &held.house
+
+    cdef object _anew(self):
+        """Return a house that is as the one in force."""
+        cdef:
+            _Held before = self.held
+            _Held made = _Held()
+        made.house, made.chains = before.house, before.chains
+        return made
+
+    cdef int _publish(self, made) except -1:
+        """Put a house into force."""
+        before, self.held = self.held, made
+        publish_house(&self.house, &(<_Held> made).house)
+        return self.cache.epochs.retire(before)
 
     def set_any(self, bint minimal) -> None:
         """Say whether ANY is answered here (RFC 8482)."""
-        self.house.minimal_any = minimal
+        cdef _Held made = self._anew()
+        made.house.minimal_any = minimal
+        self._publish(made)
 
     def set_cookies(self, tuple secrets not None, *, bint serve, bint require) -> None:
         """Say whether the shield is the cookie server, and with which secrets of 16 octets; the first makes cookies.
@@ -292,44 +313,38 @@ cdef class Reception:
         With `require`, a query over UDP whose cookie is not ours gets BADCOOKIE. Raises ValueError where
         the secrets are none.
         """
-        cdef Cookies* other = <Cookies*> self.house.cookies + 1
-        if other == &self.cookies[RULES]:
-            other = &self.cookies[0]
-        set_secrets(other, secrets)
-        other.serve = serve
-        other.require = require
-        publish(&self.house.cookies, <uint64_t> other)
+        cdef _Held made = self._anew()
+        set_secrets(&made.house.cookies, secrets)
+        made.house.cookies.serve, made.house.cookies.require = serve, require
+        self._publish(made)
 
     def set_proxies(self, tuple prefixes not None) -> None:
         """Say from where queries come through front proxies, as (network address, bits).
 
         Raises ValueError where there are more than 64, or one is no prefix.
         """
-        cdef Proxies* other = <Proxies*> self.house.proxies + 1
-        if other == &self.proxies[RULES]:
-            other = &self.proxies[0]
-        set_prefixes(other, prefixes)
-        publish(&self.house.proxies, <uint64_t> other)
+        cdef _Held made = self._anew()
+        set_prefixes(&made.house.proxies, prefixes)
+        self._publish(made)
 
     def set_subnets(self, *, uint8_t ipv4, uint8_t ipv6, bint private) -> None:
         """Say how many bits of clients' addresses upstreams are told, and whether of private ones; 0: none."""
-        poke(&self.house.subnets, subnet_rules(ipv4, ipv6, private))
+        cdef _Held made = self._anew()
+        made.house.subnets = subnet_rules(ipv4, ipv6, private)
+        self._publish(made)
 
     def set_chains(self, Chain queries=None, Chain responses=None, Chain answers=None) -> None:
         """Say which rules are asked from now on; None: there are none in that chain."""
         cdef:
-            uint32_t k
+            _Held made = self._anew()
             Chain chain
-            Programs* other = <Programs*> self.house.programs + 1
-            list made = [queries, responses, answers]
-        if other == &self.programs[RULES]:
-            other = &self.programs[0]
-        self.chains = [*self.chains[-CHAINS * RULES:], *made]
+            uint32_t k
+        made.chains = (queries, responses, answers)
         for k in range(CHAINS):
-            chain = made[k]
-            other.of[k] = 0 if chain is None else <uint64_t> &chain.program
-        publish(&self.house.programs, <uint64_t> other)
+            chain = made.chains[k]
+            made.house.programs[k] = NULL if chain is None else &chain.program
+        self._publish(made)
 
     def is_proxy(self, bytes address not None) -> bool:
         """Tell whether an address of 4 or 16 octets is that of a front proxy."""
-        return is_trusted(<const Proxies*> self.house.proxies, address, <uint8_t> len(address))
+        return is_trusted(&self.house.proxies, address, <uint8_t> len(address))

@@ -3,6 +3,7 @@
 A look-up is a binary search for the span that an address lies in. A table is made as a whole, and never changed.
 """
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef struct Span:                  # of IPv6 addresses; of IPv4, `low` alone counts
@@ -20,3 +21,8 @@ cdef struct Prefixes:              # zeros: an empty table
 cdef uint32_t prefix_value(const Prefixes* table, const uint8_t* address, uint8_t octets) noexcept nogil
 cdef int prefixes_fill(Prefixes* table, prefixes) except -1
 cdef void prefixes_free(Prefixes* table) noexcept nogil
+
+
+@cython.final
+cdef class PrefixTable:
+    cdef Prefixes prefixes

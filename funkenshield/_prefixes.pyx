@@ -5,6 +5,7 @@
 It knows addresses as numbers, and nothing of what the values mean.
 """
 
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -96,6 +97,17 @@ cdef int prefixes_fill(Prefixes* table, prefixes) except -1:
 cdef void prefixes_free(Prefixes* table) noexcept nogil:
     free(table.ipv4)
     free(table.ipv6)
+
+
+@cython.final
+cdef class PrefixTable:
+    """Prefixes with values, as (address of 4 or 16 octets, bits, value). Memory ownership: the spans are its own."""
+
+    def __cinit__(self, prefixes) -> None:
+        prefixes_fill(&self.prefixes, prefixes)
+
+    def __dealloc__(self) -> None:
+        prefixes_free(&self.prefixes)
 
 
 # ---------------------------------------------------------------- for Python

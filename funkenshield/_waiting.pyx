@@ -21,7 +21,7 @@ from ._answering cimport Answering, is_cached
 from ._atomic cimport peek32
 from ._cache cimport Cache
 from ._clock cimport ticks
-from ._cookies cimport CLIENT_COOKIE, Cookies
+from ._cookies cimport CLIENT_COOKIE
 from ._forgeries cimport Forgeries
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
 from ._index cimport find
@@ -295,7 +295,7 @@ cdef class Waiting(Answering):
         """
         cdef:
             Open* entry = &self.pool[i]
-            bint serve_cookies = (<const Cookies*> self.reception.house.cookies).serve
+            bint serve_cookies = self.reception.house.cookies.serve
             uint16_t payload = self._payload()
         if query.key_length:
             entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, payload, not serve_cookies)

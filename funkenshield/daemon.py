@@ -302,6 +302,7 @@ class Daemon:
             self.upstreams.keep_house()
             self.watchers.wake()
             self.sturm.keep_house()
+            self.cache.epochs.reclaim()
             if self.sturm.has_changed():
                 self.reload()
             if self._secrets and self._secrets.refresh():

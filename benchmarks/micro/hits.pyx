@@ -8,13 +8,14 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from funkenshield._atomic cimport LINE, look, touch
+from funkenshield._atomic cimport LINE, touch
 from funkenshield._cache cimport Cache
 from funkenshield._clock cimport NANOSECONDS, ticks
 from funkenshield._course cimport Course, Sender
-from funkenshield._guard cimport Orders, judge_response
-from funkenshield._index cimport SLOTS, Index, Reader, enter, fetch, find_set, leave
-from funkenshield._outcome cimport REPLY, House, Outcome, Reception, Tally, answer, meet
+from funkenshield._epochs cimport Reader, enter, leave
+from funkenshield._guard cimport Orders, judge_response, look_orders
+from funkenshield._index cimport SLOTS, Index, fetch, find_set
+from funkenshield._outcome cimport REPLY, House, Outcome, Reception, Tally, answer, look_house, meet
 from funkenshield._wire cimport HEADER, Query, Verdict
 
 cdef enum:
@@ -45,7 +46,7 @@ cdef class Hits:
         if not HEADER + 1 + DIGITS < len(model) < ROOM:
             raise ValueError("that is no model of a query")
         self.reception, self.cache = reception, reception.cache
-        self.reader = self.cache.join()
+        self.reader = self.cache.epochs.join()
         self.length = len(model)
         memcpy(self.model, <const uint8_t*> model, self.length)
 
@@ -86,8 +87,8 @@ cdef class Hits:
 
     cdef uint64_t _batch(self, uint64_t names, uint64_t* seed) noexcept nogil:
         cdef:
-            const House* house = &self.reception.house
-            const Orders* orders = <const Orders*> look(house.orders)
+            const House* house
+            const Orders* orders
             uint64_t now = self.cache.clock.now()
             uint64_t answered = 0
             uint8_t[4] address
@@ -103,7 +104,9 @@ cdef class Hits:
         for i in range(BATCH):
             seed[0] = seed[0] * FACTOR + 1
             self._write(self.wires[i], (seed[0] >> 32) % names)
-        enter(house.index, self.reader)
+        enter(self.reader)
+        house = look_house(&self.reception.house)
+        orders = look_orders(house.orders)
         for i in range(BATCH):
             self.verdicts[i] = meet(house, &self.queries[i], self.wires[i], self.length)
         fetch(house.index, self.queries, BATCH)

@@ -48,10 +48,10 @@ def options(number, rules_file):
     }
 
 
-def perf(shield, file, rate):
+def perf(shield, file, rate, seconds=SECONDS):
     """Load the shield, and return the process, which prints its report."""
     where = ["-s", shield.address.host, "-p", str(shield.address.port)]
-    command = [*COMMAND, "perf", "-d", file, *where, "-l", str(SECONDS), "-Q", str(rate), "-t", "10", "--json"]
+    command = [*COMMAND, "perf", "-d", file, *where, "-l", str(seconds), "-Q", str(rate), "-t", "10", "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 

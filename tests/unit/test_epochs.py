@@ -1,0 +1,112 @@
+"""When what was replaced is freed: once all who were inside then have left, and never sooner."""
+
+import weakref
+
+import pytest
+
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+from funkenshield._epochs import Epochs, Visitor
+from funkenshield._guard import Guard
+from funkenshield._outcome import Reception
+from funkenshield._rates import RateTable
+from funkenshield._rules import DEEDS_OF, TESTS, Chain
+
+CHANGES = 40
+WEIGHED = 1 << 16  # octets of a table of rates
+NOBODY = ([[], [], []], [[], [], []])
+
+
+@pytest.fixture
+def reception():
+    return Reception(Cache(4 << 20, Clock()))
+
+
+@pytest.fixture
+def epochs(reception):
+    return reception.cache.epochs
+
+
+def chain(number, limit):
+    """Return a chain of one rule, that drops everything, and keeps a limit."""
+    nodes = [(TESTS["next"], 0, 0xFFFFFFFF, 0, 0, 0), (TESTS["next"], 0, 0, 0, 0, 0), (DEEDS_OF["drop"], 0, 0, 0, 0, 0)]
+    return Chain(number, nodes, [2], [], {}, [], *NOBODY, [limit])
+
+
+def change(what, reception, number):
+    """Change a setting to another one; return a weak reference to what it alone keeps."""
+    limit = RateTable(WEIGHED, 1.0 + number, 1.0)
+    match what:
+        case "orders":
+            reception.guard.set_limits([(1.0 + number, 1.0, 32, 64, "drop")])
+            return weakref.ref(reception.guard.rates_of(("limit", 0), 1.0 + number, 1.0, 32, 64))
+        case "rules":
+            reception.set_chains(chain(number, limit))
+        case "cookies":
+            reception.set_cookies((bytes([number] * 16),), serve=True, require=False)
+        case "proxies":
+            reception.set_proxies(((bytes([10, 0, 0, number]), 32),))
+        case "subnets":
+            reception.set_subnets(ipv4=number % 32, ipv6=56, private=True)
+        case "any":
+            reception.set_any(number % 2 == 1)
+    return weakref.ref(limit)
+
+
+KINDS = ["orders", "rules", "cookies", "proxies", "subnets", "any"]
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_nothing_that_is_replaced_is_freed_before_who_was_inside_has_left(reception, epochs, what):
+    change(what, reception, 0)
+    with Visitor(epochs):
+        kept = [change(what, reception, number) for number in range(1, CHANGES + 1)]
+        assert epochs.reclaim() == CHANGES
+        if what in ("orders", "rules"):
+            assert all(each() is not None for each in kept)
+    assert epochs.reclaim() == 0
+    if what in ("orders", "rules"):
+        assert [each() is not None for each in kept] == [False] * (CHANGES - 1) + [True]
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_where_nobody_is_inside_nothing_is_kept(reception, epochs, what):
+    Visitor(epochs)
+    for number in range(CHANGES):
+        change(what, reception, number)
+        assert epochs.reclaim() == 0
+
+
+def test_who_comes_later_keeps_nothing_and_who_came_before_everything():
+    epochs = Epochs()
+    guard = Guard(WEIGHED, epochs)
+    early, late = Visitor(epochs), Visitor(epochs)
+    with early:
+        guard.shut_out([])
+        with late:
+            guard.shut_out([])
+            assert epochs.reclaim() == 2
+        assert epochs.reclaim() == 2
+    with late:
+        assert epochs.reclaim() == 0
+        guard.shut_out([])
+        with early:
+            assert epochs.reclaim() == 1
+    assert epochs.reclaim() == 0
+
+
+def test_segments_and_purges_go_by_the_same_epochs(reception, epochs):
+    cache = reception.cache
+    assert cache.forget_purges(0)
+    with Visitor(epochs):
+        assert cache.forget_purges(0)
+        assert not cache.forget_purges(0)
+    assert cache.forget_purges(0)
+
+
+def test_there_is_a_bound_on_readers():
+    epochs = Epochs()
+    for _ in range(256):
+        Visitor(epochs)
+    with pytest.raises(ValueError, match="256"):
+        Visitor(epochs)
