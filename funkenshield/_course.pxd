@@ -29,3 +29,4 @@ cdef struct Course:                # what rules made of a query so far; zeros wh
     uint16_t generation            # of the rules that it was asked by
     uint8_t chain
     uint8_t uncached               # the cache is left alone
+    uint8_t by_function            # who is asked instead is no group, but a function of Python's

@@ -118,7 +118,7 @@ cdef class Deciding(Waiting):
         client.course.at = at
         client.course.generation = generation
         if way >= 0:
-            client.course.way = <uint16_t> way
+            client.course.way, client.course.by_function = <uint16_t> way, self.ways[way] == FUNCTION
         if not self.enter(client, query, len(query), False):
             self.outbox.drop(client)
         self.outbox.flush()

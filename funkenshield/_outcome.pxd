@@ -8,6 +8,7 @@ from ._cookies cimport Cookies
 from ._course cimport CHAINS, Course, Sender
 from ._guard cimport Guard, Orders, Watch
 from ._index cimport Index
+from ._prefixes cimport Prefixes
 from ._proxied cimport Proxies
 from ._rules cimport Program, Seen
 from ._wire cimport Extra, Query, Verdict
@@ -20,6 +21,12 @@ cdef enum Outcome:
     DROP                           # no answer at all
     DECIDE                         # a rule wants Python to decide
 
+cdef enum:                         # what a nameserver may do for our address's sake
+    TRANSFERS
+    UPDATES
+    NOTIFIES
+    DEPUTIES                       # how many there are
+
 cdef struct House:                 # what holds for every query; replaced as a whole
     const Index* index
     const Orders** orders          # where the guard has its orders in force
@@ -27,6 +34,7 @@ cdef struct House:                 # what holds for every query; replaced as a w
     uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
     uint8_t minimal_any            # ANY is answered here (RFC 8482)
     Cookies cookies
+    Prefixes[DEPUTIES] allowed     # whose queries of each kind reach an upstream
     Proxies proxies
 
 cdef struct Tally:                 # counters with one writer
@@ -36,6 +44,7 @@ cdef struct Tally:                 # counters with one writer
     uint64_t refreshes             # hits that had the upstream asked again
     uint64_t misses
     uint64_t passed_on
+    uint64_t not_allowed           # transfers, updates, notifies, answered REFUSED
     uint64_t malformed             # answered FORMERR
     uint64_t bad_cookies           # answered BADCOOKIE
     uint64_t minimal               # ANY, answered here

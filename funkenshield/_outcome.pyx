@@ -20,6 +20,7 @@ from ._freshness cimport RESERVE, STALE, STALE_ASK, WANING, Freshness, judge, ma
 from ._guard cimport CUT, IGNORE, WELCOME, Guard, Orders, Ruling, judge_query, look_orders, watch_as_dict
 from ._index cimport Index, find
 from ._policy cimport Policy
+from ._prefixes cimport PrefixTable, prefix_value
 from ._proxied cimport is_trusted, set_prefixes
 from ._rules cimport (
     ASK, BOUNDS, CALL, ERROR, PASS, TAG, TRUNCATE, UNCACHED, WAY, Chain, Deed, Node, Program, Seen, deed_of,
@@ -28,9 +29,9 @@ from ._rules cimport (
 from ._rules cimport DROP as LET_DROP
 from ._subnets cimport subnet_rules, tell_subnet
 from ._wire cimport (
-    ANY, BADCOOKIE, CD, FORMERR, HEADER, MALFORMED, NOERROR, OPCODE, PLAIN, QR, RCODE, RD, REFUSED, SPECIAL, TC,
-    UNANSWERABLE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query, put_error, put_minimal_any,
-    set_course
+    ANY, AXFR, BADCOOKIE, CD, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, PLAIN, QR, RCODE, RD, REFUSED,
+    SPECIAL, TC, UNANSWERABLE, UPDATE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query, put_error,
+    put_minimal_any, set_course
 )
 
 
@@ -129,6 +130,10 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
         outcome = follow(house, house.programs[QUERIES], query, sender, course, &seen, extra, out, tally, length)
         if outcome != MISS:
             return outcome
+    if verdict == SPECIAL and not course.by_function and not _may_ask(house, query, sender):
+        bump(&tally.not_allowed, 1)
+        length[0] = put_error(out, query, REFUSED, peek16(&index.policies.manner.payload), extra)
+        return REPLY
     if verdict == SPECIAL or course.uncached:
         bump(&tally.passed_on, 1)
         return PASS_ON
@@ -170,6 +175,25 @@ cdef Outcome _go_on(const House* house, Query* query, Verdict verdict, const Sen
     return REPLY
 
 
+cdef bint _may_ask(const House* house, const Query* query, const Sender* sender) noexcept nogil:
+    """Tell whether a client may have an upstream asked what that may answer, or do, because it trusts our address.
+
+    The question alone decides, whatever else is in the message.
+    """
+    cdef:
+        uint16_t opcode = query.flags & OPCODE
+        uint32_t kind
+    if opcode == UPDATE:
+        kind = UPDATES
+    elif opcode == NOTIFY:
+        kind = NOTIFIES
+    elif not opcode and IXFR <= query.qtype <= AXFR:
+        kind = TRANSFERS
+    else:
+        return True
+    return prefix_value(&house.allowed[kind], sender.address, sender.octets) != 0
+
+
 cdef Outcome follow(const House* house, const Program* program, const Query* query, const Sender* sender,
                     Course* course, const Seen* seen, const Extra* extra, uint8_t* out, Tally* tally,
                     size_t* length) noexcept nogil:
@@ -184,7 +208,7 @@ cdef Outcome follow(const House* house, const Program* program, const Query* que
     while node != NULL:
         deed = deed_of(node)
         if deed == WAY:
-            course.way = <uint16_t> node.value
+            course.way, course.by_function = <uint16_t> node.value, <uint8_t> node.more
         if deed == PASS or deed == WAY or deed == TRUNCATE and not sender.datagram:
             break
         if deed == CALL or deed == ASK:
@@ -254,7 +278,8 @@ cdef dict tally_as_dict(const Tally* tally):
     return {
         "queries": peek(&tally.queries), "hits": peek(&tally.hits), "misses": peek(&tally.misses),
         "stale": peek(&tally.stale), "refreshes": peek(&tally.refreshes), "bad_cookies": peek(&tally.bad_cookies),
-        "minimal": peek(&tally.minimal), "passed_on": peek(&tally.passed_on), "malformed": peek(&tally.malformed),
+        "minimal": peek(&tally.minimal), "passed_on": peek(&tally.passed_on),
+        "not_allowed": peek(&tally.not_allowed), "malformed": peek(&tally.malformed),
         "short": peek(&tally.short_datagrams), "responses": peek(&tally.responses),
         "cut": peek(&tally.truncated), "ring_full": peek(&tally.ring_full),
         "reply_lost": peek(&tally.send_failed), "oversized": peek(&tally.oversized),
@@ -264,11 +289,11 @@ cdef dict tally_as_dict(const Tally* tally):
 
 @cython.final
 cdef class _Held:
-    """A house, and all that it leads to: the chains of its rules."""
+    """A house, and all that it leads to: the chains of its rules, and tables of prefixes."""
 
     cdef:
         House house
-        tuple chains
+        tuple chains, tables
 
 
 @cython.final
@@ -292,7 +317,7 @@ cdef class Reception:
         cdef:
             _Held before = self.held
             _Held made = _Held()
-        made.house, made.chains = before.house, before.chains
+        made.house, made.chains, made.tables = before.house, before.chains, before.tables
         return made
 
     cdef int _publish(self, made) except -1:
@@ -325,6 +350,23 @@ cdef class Reception:
         """
         cdef _Held made = self._anew()
         set_prefixes(&made.house.proxies, prefixes)
+        self._publish(made)
+
+    def set_allowed(self, *, transfers=(), updates=(), notifies=()) -> None:
+        """Say whose queries of these kinds reach an upstream: prefixes as (network address, bits); all others' do not.
+
+        Raises ValueError where one is no prefix.
+        """
+        cdef:
+            _Held made = self._anew()
+            PrefixTable table
+            uint32_t k
+        made.tables = tuple(
+            PrefixTable((address, bits, True) for address, bits in each) for each in (transfers, updates, notifies)
+        )
+        for k in range(DEPUTIES):
+            table = made.tables[k]
+            made.house.allowed[k] = table.prefixes
         self._publish(made)
 
     def set_subnets(self, *, uint8_t ipv4, uint8_t ipv6, bint private) -> None:

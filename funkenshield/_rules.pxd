@@ -12,7 +12,7 @@ from ._wire cimport Query
 
 cdef enum Deed:                    # what a program stops at
     PASS                           # its usual way, and no other rule
-    WAY                            # `value` is who is asked; no other rule
+    WAY                            # `value` is who is asked, a function where `more` says so; no other rule
     ERROR                          # `value` is the RCODE; 0 is NODATA
     DROP
     TRUNCATE                       # TC=1 over UDP; over TCP, its usual way and no other rule

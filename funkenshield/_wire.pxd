@@ -36,6 +36,10 @@ cdef enum:  # the header's flags
     RCODE = 0x000f
     NOTIFY = 0x2000                # an opcode (RFC 1996)
 
+cdef enum:  # opcodes, where they stand among the header's flags
+    NOTIFY = 4 << 11
+    UPDATE = 5 << 11
+
 cdef enum:  # EDNS flags
     DO = 0x8000
     CO = 0x4000

@@ -35,7 +35,7 @@ from .fields import (
     parse_rcode,
     parse_type,
 )
-from .guard import GuardSection
+from .guard import AllowSection, GuardSection
 from .matchers import Match
 
 UPSTREAMS_MAX = 256  # that the compiled part tells apart
@@ -188,6 +188,7 @@ class ForwardSection(Section):
     port_life: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",
                              json_schema_extra={"unit": "s"})  # fmt: skip
     connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
+    allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
 
 
 class HealthSection(Section):

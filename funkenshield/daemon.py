@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from .errors import ConfigError, FunkenShieldError
 from .expiry import Expiry
 from .forwarder import Forwarder
 from .funkensturm import FunkenSturm, Prepared
+from .guard import packed
 from .logs import set_up
 from .names import name_from_wire, name_to_wire
 from .purge import purge
@@ -143,6 +145,11 @@ class Daemon:
         self.inflight.reception.set_proxies(
             tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in config.proxies)
         )
+        allow = config.forward.allow
+        self.inflight.reception.set_allowed(
+            transfers=packed(allow.transfers), updates=packed(allow.updates),
+            notifies=packed((*allow.notifies, *chain.from_iterable(self._assigned.notifiers.values()))),
+        )  # fmt: skip
         told = config.client_subnet
         self.inflight.reception.set_subnets(
             ipv4=told.ipv4 if told.add else 0, ipv6=told.ipv6 if told.add else 0, private=told.private
@@ -391,7 +398,7 @@ class Daemon:
         total = {key: missed[key] + sum(tally[key] for tally in tallies) for key in tallies[0]}
         return {
             "queries": total["queries"], "hits": total["hits"], "misses": total["misses"],
-            "passed_on": total["passed_on"], "malformed": total["malformed"],
+            "passed_on": total["passed_on"], "not_allowed": total["not_allowed"], "malformed": total["malformed"],
             "dropped_short": total["short"], "dropped_responses": total["responses"],
             "dropped_ring_full": total["ring_full"], "oversized": total["oversized"], "cut": total["cut"],
             "bad_proxied": total["bad_proxied"] + tcp.bad_proxied,

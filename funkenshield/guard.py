@@ -14,6 +14,20 @@ Prefixes = Annotated[tuple[PrefixField, ...], BeforeValidator(as_several)]
 Refusal = Literal["drop", "refuse", "truncate"]
 
 
+class AllowSection(Section):
+    """Whose queries reach upstreams that may trust the shield's address, as primaries do: all others' are REFUSED.
+
+    An upstream sees the shield's address, and cannot tell clients apart by theirs. Over UDP, clients' can be forged,
+    too: what must be sure is signed (TSIG).
+    """
+
+    transfers: Prefixes = Field((), max_length=1000, strict=False, description="Prefixes whose AXFR and IXFR do.")
+    updates: Prefixes = Field((), max_length=1000, strict=False, description="Prefixes whose UPDATE does.")
+    notifies: Prefixes = Field((), max_length=1000, strict=False,
+                               description="Prefixes whose NOTIFY does, beside those of `notify` at the top and of"
+                                           " zones; that it is heeded here, only those say.")  # fmt: skip
+
+
 class AccessSection(Section):
     """Who may ask at all; of all prefixes that an address is in, the longest decides."""
 

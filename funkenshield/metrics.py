@@ -30,6 +30,7 @@ MEANINGS = {
     "refreshes": Meaning("counter", "Of these, such that had the upstream asked again."),
     "misses": Meaning("counter", "Queries that the cache had no fresh answer to."),
     "passed_on": Meaning("counter", "Queries that are never cached: updates, notifies, transfers, signed ones, ..."),
+    "not_allowed": Meaning("counter", "Transfers, updates and notifies of who may not ask for them: REFUSED."),
     "coalesced": Meaning("counter", "Misses that waited for the answer to another client's same question."),
     "answered_here": Meaning("counter", "Misses that needed no upstream: identity, and what is known not to exist."),
     "minimal": Meaning("counter", "Queries for ANY, answered with one HINFO record."),

@@ -185,7 +185,7 @@ class _Assembly:
             name, value = "tag", self._numbers.tag(action.tag)
         else:
             name = DEEDS.get(kind, "call")
-        node = self._add(DEEDS_OF[name], 0, value, following)
+        node = self._add(DEEDS_OF[name], int(rule.answers), value, following)
         if name == "call":
             self.stops[node] = Stop(rule, None, following, following)
         return node

@@ -11,6 +11,7 @@ failure = 300  # so that refusals are still there when they are asked for again
 [forward]
 timeout = 5
 deadline = 20  # a busy machine is no reason to fail
+allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }
 """
 
 

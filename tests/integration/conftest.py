@@ -20,5 +20,5 @@ def relay(nameserver):
 
 @pytest.fixture
 def shield(relay):
-    with run_shield([relay]) as running:
+    with run_shield([relay], toml='forward.allow.transfers = ["127.0.0.0/8"]') as running:
         yield running

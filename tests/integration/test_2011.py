@@ -28,6 +28,7 @@ HASTY = """
 [forward]
 timeout = 0.2
 deadline = 0.5
+allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }
 [ttl]
 failure = 1
 """

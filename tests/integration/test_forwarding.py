@@ -28,12 +28,14 @@ from support.upstream import Delayed, ScriptedUpstream, answer, respond, servfai
 from support.wires import ask_wire, record_wire, reply_wire
 
 TIMEOUT, DEADLINE = 0.2, 0.5  # seconds
+ALLOW = 'allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }'
 HASTY = f"""
 health.check = "off"
 [forward]
 timeout = {TIMEOUT}
 deadline = {DEADLINE}
 port_life = 1000
+{ALLOW}
 [ttl]
 failure = 1
 """
@@ -637,7 +639,7 @@ def test_a_transfer_that_pauses_is_not_idle(name):
         return [first, Delayed(1.5, rest)]
 
     with (
-        behind(pausing, toml="[tcp]\nidle = 0.5") as (shield, upstream),
+        behind(pausing, toml=f"{HASTY}[tcp]\nidle = 0.5") as (shield, upstream),
         socket.create_connection(shield.address, 5) as sock,
         sock.makefile("rb") as stream,
     ):

@@ -36,6 +36,7 @@ HASTY = """
 timeout = 0.3
 tries = 2
 deadline = 1.5
+allow.transfers = ["127.0.0.0/8"]
 """
 COOKIE = dns.edns.OptionType.COOKIE
 ALICE, SERVER = b"client_a", b"server__"

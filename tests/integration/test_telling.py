@@ -80,7 +80,7 @@ def test_over_udp_each_query_tells_whose_it_is(extra):
 
 def test_what_is_passed_on_tells_whose_it_is():
     with ToldUpstream(respond) as upstream, run_shield([], toml=tables(upstream)) as shield:
-        query = bytes([0, 1, 0x24, 0]) + quick.query("zone.test", 6)[4:]  # NOTIFY
+        query = bytes([0, 1, 0x14, 0]) + quick.query("zone.test", 6)[4:]  # STATUS
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(5)
             sock.bind(("127.0.0.2", 0))

@@ -360,7 +360,8 @@ def test_special_queries_meet_rules_too(tmp_path):
         {"match": {"suffix": "kept.test"}, "action": {"call": f"{functions}:ok"}, "cache": True},
     ]
     other = placed(answering("192.0.2.2"), groups=["other"])
-    with behind(answering("192.0.2.1"), other, rules=rules) as (shield, upstream, beside):
+    allow = {"allow": {"notifies": ["127.0.0.0/8"]}}
+    with behind(answering("192.0.2.1"), other, rules=rules, forward=allow) as (shield, upstream, beside):
         assert rcode(ask(shield, asked("test", "SOA", opcode="UPDATE"))) == "REFUSED"
         assert rcode(ask(shield, asked("test", "AXFR"), tcp=True)) == "REFUSED"
         assert ask(shield, asked("dropped.test", "SOA", opcode="NOTIFY"), timeout=SILENCE) is None

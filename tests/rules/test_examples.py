@@ -87,6 +87,20 @@ def test_caching(tmp_path, old):
         assert received(old) == {"www.example.com.": 1}
 
 
+def test_primary(tmp_path, old):
+    with started("primary.toml", tmp_path, old) as shield:
+        wanted = {
+            "127.0.0.1": ("REFUSED", "REFUSED"),
+            "127.0.0.2": ("NOERROR", "REFUSED"),
+            "127.0.0.3": ("REFUSED", "NOERROR"),
+        }
+        for source, (transfers, updates) in wanted.items():
+            assert rcode(ask(shield, asked("example.com", "IXFR"), source=source)) == transfers
+            assert rcode(ask(shield, asked("example.com", "SOA", opcode="UPDATE"), source=source)) == updates
+        assert received(old) == {"example.com.": 2}
+        assert data(ask(shield, "www.example.com")) == ["192.0.2.1"]
+
+
 def test_delaying(tmp_path, old):
     with started("delaying.toml", tmp_path, old) as shield:
         took = []
