@@ -3,6 +3,8 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
+from ._prefixes cimport unmapped
+
 cdef enum:
     BATCH = 64                     # datagrams that one system call carries, or the kernel takes as one
     PEER_MAX = 28                  # octets of a sockaddr_in6
@@ -39,7 +41,7 @@ cdef inline const uint8_t* ip_of(const uint8_t* address, uint8_t* octets) noexce
     """Return where in a socket address the client's own stands, and its octets."""
     cdef bint six = (<const uint16_t*> address)[0] == AF_INET6
     octets[0] = 16 if six else 4
-    return address + (8 if six else 4)
+    return unmapped(address + 8, octets) if six else address + 4
 
 
 @cython.final

@@ -5,6 +5,7 @@ A look-up is a binary search for the span that an address lies in. A table is ma
 
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 cdef struct Span:                  # of IPv6 addresses; of IPv4, `low` alone counts
     uint64_t high                  # its first address
@@ -16,6 +17,14 @@ cdef struct Prefixes:              # zeros: an empty table
     Span* ipv6
     uint32_t ipv4_count            # 0: every address has the value 0
     uint32_t ipv6_count
+
+
+cdef inline const uint8_t* unmapped(const uint8_t* address, uint8_t* octets) noexcept nogil:
+    """Return where an address of so many octets stands as what it is: of a mapped one, its IPv4 (RFC 4291 2.5.5.2)."""
+    if octets[0] == 16 and not memcmp(address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12):
+        octets[0] = 4
+        return address + 12
+    return address
 
 
 cdef uint32_t prefix_value(const Prefixes* table, const uint8_t* address, uint8_t octets) noexcept nogil

@@ -9,6 +9,7 @@ whose header is missing is decided elsewhere. Every length is checked before the
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcmp, memcpy, memset
 
+from ._prefixes cimport unmapped
 from ._wire cimport get16, set16
 
 cdef enum:
@@ -64,8 +65,8 @@ cdef Heading read_header(Told* told, const uint8_t* wire, size_t length) noexcep
         return PART_OF_HEADER
     told.header = FIXED + rest
     if needed == ADDRESSES_4 or needed == ADDRESSES_6:
-        told.address = wire + FIXED
         told.octets = 4 if needed == ADDRESSES_4 else 16
+        told.address = unmapped(wire + FIXED, &told.octets)
     return WHOLE_HEADER
 
 

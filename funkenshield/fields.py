@@ -1,6 +1,7 @@
 """What single values of the configuration look like: addresses, sizes, prefixes, names.
 
-Text in, a value out, or a ValueError that says what is allowed.
+Text in, a value out, or a ValueError that says what is allowed. An IPv6 address that is a mapped IPv4 one (RFC 4291
+2.5.5.2) is that, here as wherever an address comes in.
 """
 
 import ipaddress
@@ -10,6 +11,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 
+MAPPED = IPv6Network("::ffff:0:0/96")
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
@@ -45,7 +47,7 @@ def parse_endpoint(text: object) -> Endpoint:
         raise ValueError("IPv6 addresses stand in brackets, IPv4 addresses do not")
     if not 1 <= port <= 65535:
         raise ValueError(f"port {port} is not between 1 and 65535")
-    return Endpoint(str(address), port)
+    return Endpoint(str(parse_address(address)), port)
 
 
 def parse_size(value: object) -> int:
@@ -67,19 +69,21 @@ def parse_zone(text: object) -> str:
 
 def parse_prefix(value: object) -> IPv4Network | IPv6Network:
     """Return the network that `192.0.2.0/24` stands for, or one address; ValueError where it is none."""
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    return ipaddress.ip_network(value if isinstance(value, str) else "")
+    if not isinstance(value, IPv4Network | IPv6Network):
+        value = ipaddress.ip_network(value if isinstance(value, str) else "")
+    if isinstance(value, IPv6Network) and value.subnet_of(MAPPED):
+        return IPv4Network((value.network_address.packed[12:], value.prefixlen - 96))
+    return value
 
 
 def parse_address(value: object) -> IPv4Address | IPv6Address:
     """Return an IP address; ValueError where it is none."""
-    if isinstance(value, IPv4Address | IPv6Address):
-        return value
-    try:
-        return ipaddress.ip_address(value if isinstance(value, str) else "")
-    except ValueError:
-        raise ValueError("not an IP address") from None
+    if not isinstance(value, IPv4Address | IPv6Address):
+        try:
+            value = ipaddress.ip_address(value if isinstance(value, str) else "")
+        except ValueError:
+            raise ValueError("not an IP address") from None
+    return (isinstance(value, IPv6Address) and value.ipv4_mapped) or value
 
 
 def parse_type(text: str) -> str:

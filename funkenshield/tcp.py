@@ -8,13 +8,13 @@ own connection.
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from ipaddress import ip_address
 from itertools import islice
 from typing import cast
 
 from ._inflight import Inflight
 from ._proxied import told_by
 from .config import TcpSection
+from .fields import parse_address
 
 SWEEP = 0.5  # seconds between two looks for idle connections
 SHARE = 8  # queries that a connection has taken in one go; who asks more takes turns with others who do
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         if peer is None:  # it is gone already
             transport.abort()
             return
-        self._peer = ip_address(peer[0]).packed
+        self._peer = parse_address(peer[0]).packed
         by_proxy = server.inflight.reception.is_proxy(self._peer)
         if (not by_proxy and server.has_enough(self._peer)) or not server.make_room():
             self._refuse()

@@ -19,7 +19,9 @@ from funkenshield._proxied import header, told_by
 THOROUGH = settings(deadline=None, max_examples=300)
 ADDRESSES = {INET: 12, INET6: 36, UNIX: 216}  # octets of both ends
 
-addresses = st.ip_addresses().map(str)
+MAPPED = bytes(10) + b"\xff\xff"
+
+addresses = (st.ip_addresses() | st.ip_addresses(v=4).map(lambda each: ip_address(MAPPED + each.packed))).map(str)
 ports = st.integers(0, 0xFFFF)
 tlvs = st.binary(max_size=40)
 
@@ -36,7 +38,12 @@ def read(octets):
     if octets[:12] != SIGNATURE or command not in (LOCAL, PROXY) or rest < size:
         return None
     width = {12: 4, 36: 16}.get(size, 0)
-    return (0, None) if len(octets) < 16 + rest else (16 + rest, octets[16 : 16 + width] or None)
+    return (0, None) if len(octets) < 16 + rest else (16 + rest, unmapped(octets[16 : 16 + width]) or None)
+
+
+def unmapped(address):
+    """Return an address as IPv4 where it is a mapped one."""
+    return address.removeprefix(MAPPED) if len(address) == 16 else address
 
 
 def found(octets):
@@ -82,12 +89,12 @@ def test_what_we_write_tells_the_source_and_where_it_went(source, port, destinat
     one, other = ip_address(source), ip_address(destination)
     written = header(one.packed, port, other.packed, to_port, datagram=datagram)
     wide = 6 in (one.version, other.version)
-    ends = [bytes(10) + b"\xff\xff" + end.packed if wide and end.version == 4 else end.packed for end in (one, other)]
+    ends = [MAPPED + end.packed if wide and end.version == 4 else end.packed for end in (one, other)]
     assert written == block(
         PROXY, (INET6 if wide else INET) | (DGRAM if datagram else STREAM),
         ends[0] + ends[1] + port.to_bytes(2) + to_port.to_bytes(2),
     )  # fmt: skip
-    assert told_by(written + b"query") == (len(written), ends[0])
+    assert told_by(written + b"query") == (len(written), unmapped(ends[0]))
 
 
 def test_an_address_has_4_or_16_octets():
