@@ -5,6 +5,7 @@ whatever it had looked up by then would be gone, for what is freed is overwritte
 """
 
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -26,7 +27,7 @@ def stopped(tmp_path, monkeypatch):
     library, file = tmp_path / "stopped.so", tmp_path / "words"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("stopped.c")], check=True)
     file.write_bytes(bytes(24))
-    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("LD_PRELOAD", f"{os.environ.get('LD_PRELOAD', '')} {library}")  # behind a sanitizer's
     monkeypatch.setenv("STOPPED", str(file))
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
     monkeypatch.setenv("MALLOC_PERTURB_", "165")
