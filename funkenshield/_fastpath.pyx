@@ -34,8 +34,9 @@ from ._outcome cimport (
 )
 from ._proxied cimport WHOLE_HEADER, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
+from ._shares cimport RingShares, ring_share
 from ._subnets cimport TOLD_MAX
-from ._wire cimport OPCODE, QR, QUERY_MAX, RD, UNANSWERABLE, Extra, Query, Verdict, cut
+from ._wire cimport NAME_MAX, OPCODE, QR, QUERY_MAX, RD, UNANSWERABLE, Extra, Query, Verdict, cut, lower_name
 
 cdef enum:
     LISTENERS_MAX = 64
@@ -59,6 +60,7 @@ cdef class Worker:
         Clock clock
         Reader* reader
         Ring* ring
+        RingShares* shares             # of the ring
         Datagrams inbox, outbox
         Query* queries
         Verdict[BATCH] verdicts
@@ -80,7 +82,8 @@ cdef class Worker:
         self.outbox = Datagrams(REPLY_MAX)
         self.queries = <Query*> calloc(BATCH, sizeof(Query))
         self.told_wires = <uint8_t*> calloc(BATCH, TOLD_MAX)
-        if not (self.queries and self.told_wires):
+        self.shares = <RingShares*> calloc(1, sizeof(RingShares))
+        if not (self.queries and self.told_wires and self.shares):
             raise MemoryError("no memory for a batch of queries")
         self.reader = cache.epochs.join()
         self.ring = inflight.join()
@@ -97,6 +100,7 @@ cdef class Worker:
             close(self.stop_fd)
         free(self.queries)
         free(self.told_wires)
+        free(self.shares)
 
     cdef int _watch(self, int fd, int32_t which) except -1:
         cdef epoll_event event
@@ -239,12 +243,17 @@ cdef class Worker:
             uint32_t length = self.queries[i].length
             const uint8_t* wire = self.queries[i].wire
             uint8_t added = self.queries[i].added
+            uint8_t[NAME_MAX] name
             uint8_t* record
             Client* client
         if outcome == DECIDE and added:  # Python is shown what the client sent
             wire = self.inbox.buffer(i) + self.told[i].header
             length = self.inbox.headers[i].msg_len - <uint32_t> self.told[i].header
             added = 0
+        if not ring_share(self.shares, self.ring, &self.cache.index.secret, sender.address, sender.octets,
+                          lower_name(&self.queries[i], name), <uint32_t> sizeof(Client) + length):
+            bump(&self.tally.over_share, 1)
+            return
         record = ring_reserve(self.ring, sizeof(Client) + length)
         client = <Client*> record
         if record == NULL:

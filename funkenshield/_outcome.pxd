@@ -52,6 +52,7 @@ cdef struct Tally:                 # counters with one writer
     uint64_t responses             # dropped: QR=1
     uint64_t truncated             # hits that were cut with TC=1
     uint64_t ring_full             # dropped: the control gear could not take it
+    uint64_t over_share            # dropped: its client prefix, or zone, had its share of what the control gear takes
     uint64_t send_failed           # answers that the kernel had no room for
     uint64_t oversized             # queries longer than a buffer, sent to TCP
     uint64_t bad_proxied           # dropped: from a front proxy, without a right header

@@ -282,6 +282,7 @@ cdef dict tally_as_dict(const Tally* tally):
         "not_allowed": peek(&tally.not_allowed), "malformed": peek(&tally.malformed),
         "short": peek(&tally.short_datagrams), "responses": peek(&tally.responses),
         "cut": peek(&tally.truncated), "ring_full": peek(&tally.ring_full),
+        "ring_over_share": peek(&tally.over_share),
         "reply_lost": peek(&tally.send_failed), "oversized": peek(&tally.oversized),
         "bad_proxied": peek(&tally.bad_proxied), "ruled": peek(&tally.ruled), "decisions": peek(&tally.decisions),
     } | watch_as_dict(&tally.watch)

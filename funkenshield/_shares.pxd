@@ -7,6 +7,7 @@ and Hahne 1998).
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from ._ring cimport RING_SIZE, Ring
 from ._siphash cimport Secret, siphash
 
 cdef enum:
@@ -14,6 +15,8 @@ cdef enum:
     COUNTERS = 1 << 17             # of what client prefixes hold; few share one with another
     PREFIX_4 = 3                   # octets of an IPv4 address that are its client's: /24
     PREFIX_6 = 7                   # of an IPv6 address: /56
+    ZONES = 1 << 12                # counters of zones, where these have no numbers
+    TAKEN_MAX = 1 << 13            # records of a ring that are counted at once
 
 
 cdef inline bint may_take(uint64_t held, uint64_t left) noexcept nogil:
@@ -43,3 +46,20 @@ cdef inline uint32_t zone_number(const Secret* secret, const uint8_t* name, uint
         last = at
         at += 1 + name[at]
     return <uint32_t> (siphash(secret, name + before, at - before) % counters)
+
+
+cdef struct Taken:                 # a record in a ring, and whose it is
+    uint64_t end                   # octets ever filled, this record included
+    uint32_t size                  # octets
+    uint32_t prefix
+    uint32_t zone
+
+cdef struct RingShares:            # what client prefixes and zones hold of a ring, in octets; its producer's own
+    uint64_t first, last           # of those that are counted
+    uint32_t[COUNTERS] prefixes
+    uint32_t[ZONES] zones
+    Taken[TAKEN_MAX] taken
+
+
+cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret, const uint8_t* address, uint8_t octets,
+                     const uint8_t* name, uint32_t size) noexcept nogil

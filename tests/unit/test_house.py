@@ -53,8 +53,19 @@ PYTHON_FLOORS = [
 ]
 COMPILED_FLOORS = [
     {"_atomic", "_course", "_epoll", "_siphash", "_random", "_load", "_policy", "_prefixes"},
-    {"_clock", "_wire", "_datagrams", "_epochs", "_rates", "_ring", "_shares", "_suffixes", "_wheel"},
-    {"_answer", "_cookies", "_forgeries", "_guard", "_negative", "_proxied", "_subnets", "_upstreams", "_zones"},
+    {"_clock", "_wire", "_datagrams", "_epochs", "_rates", "_ring", "_suffixes", "_wheel"},
+    {
+        "_shares",
+        "_answer",
+        "_cookies",
+        "_forgeries",
+        "_guard",
+        "_negative",
+        "_proxied",
+        "_subnets",
+        "_upstreams",
+        "_zones",
+    },
     {"_denial", "_freshness", "_outbox", "_purges", "_rules", "_sockets"},
     {"_index"},
     {"_cache"},
