@@ -47,7 +47,7 @@ cdef extern from * nogil:
 cdef enum:
     HUGE_PAGE = 1 << 21
     AHEAD = 4 * HUGE_PAGE          # octets of memory that stand ready
-    MEMORY_MIN = 1 << 22
+    MEMORY_MIN = 7 << 19           # the least that can be configured, less what is for denials
     OCTETS_PER_SLOT = 88           # of memory: about half of what a usual answer takes
     NEWCOMERS_SHARE = 10           # newcomers get one segment in so many
     READY = 3                      # segments that stand ready, so that a reader inside holds nobody up

@@ -7,6 +7,7 @@ sort as names do (RFC 4034 6.1), and what is below a name starts with its key.
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from ._negative cimport Negative
+from ._purges cimport Purges
 from ._wire cimport NAME_MAX, Query
 
 cdef enum:
@@ -15,6 +16,9 @@ cdef enum:
     PAGE_MAX = 512                 # gaps of a page
     DENIAL_PAYLOAD = 1232          # octets: the UDP payload size in a response made here
     IN = 1                         # the class that is signed
+    GAP_COST = 720                 # octets that a gap takes beside those of its names and records, at most
+    LINE_COST = 1024               # octets that a line takes beside its gaps and records, at most
+    PURGES = 4096                  # places for purges that concern something
 
 
 cdef class Records:
@@ -33,7 +37,9 @@ cdef class Gap:
     cdef bytes types               # the bitmap of an NSEC: what its owner has
     cdef bytes line                # the key of the line that it stands in
     cdef size_t apex               # octets of the apex
+    cdef size_t octets             # that it takes
     cdef uint64_t number           # gaps are numbered as they are learnt
+    cdef uint64_t purges           # how many there had been when it was learnt
     cdef bint has(self, uint16_t rtype)
     cdef bint is_cut_above(self, bytes name)
 
@@ -45,24 +51,28 @@ cdef class Line:
     cdef list starts               # of the pages
     cdef Records soa               # of a zone whose NSEC chain this is, and the signatures of it
     cdef Records signatures
+    cdef size_t octets             # that it takes beside its gaps
     cdef Gap before(self, bytes key)
     cdef int put(self, Gap gap) except -1
     cdef int remove(self, Gap gap) except -1
 
 
 cdef class Denials:
-    cdef Py_ssize_t capacity
+    cdef readonly size_t limit     # octets that all may take,
+    cdef readonly size_t octets    # and those that they take
+    cdef Purges purges
     cdef Py_ssize_t deepest        # octets of the longest key of an apex
     cdef dict lines                # of cuts, and of the chains of zones, by what keeps them apart
     cdef dict ages                 # all gaps by their numbers
     cdef uint64_t learnt           # the next number
     cdef uint64_t oldest           # no gap has one below this
-    cdef Gap _covering(self, Line line, bytes name, double now)
+    cdef Gap _covering(self, Line line, bytes name, const uint8_t* wire, double now)
     cdef Line _chain_of(self, const Query* query, bytes name, bytes top)
     cdef bytes _cut(self, const Query* query, bytes name, size_t top, double now)
     cdef bytes _between(self, const Query* query, bytes name, bytes top, double now)
     cdef int _learn_cut(self, const Negative* found, const Query* query, bytes name, list gaps, double now) except -1
     cdef int _learn_chain(self, const Negative* found, const Query* query, list owners, list gaps) except -1
-    cdef Line _put(self, Gap gap)
+    cdef int _put(self, Gap gap, Records soa=*, Records signatures=*) except -1
     cdef int _clear(self, Line line, bytes first, bytes past) except -1
     cdef int _drop(self, Gap gap) except -1
+    cdef Gap _first(self)

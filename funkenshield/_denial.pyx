@@ -6,6 +6,7 @@ gear calls it. Where there is doubt it learns nothing, and says nothing.
 """
 
 cimport cython
+import os
 from bisect import bisect_left, bisect_right
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -16,9 +17,11 @@ from ._negative cimport (
     CNAME, DNAME, DS, NSEC, NXNAME, RRSIG_SIGNER, TTL_MAX, Negative, copy_record, expand, finish_records,
     read_negative
 )
+from ._purges cimport BELOW, Purges, is_purged
+from ._suffixes cimport Suffixes, suffixes_full
 from ._wire cimport (
-    AD, DO, HEADER, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PLAIN, RCODE, RD, RECORD, RRSIG,
-    SOA, WITH_OPT, Query, fold, get16, parse_query, plain_end, put_opt, set16, set32
+    AD, DO, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PLAIN, RCODE, RD, RECORD,
+    RRSIG, SOA, WITH_OPT, Query, fold, get16, name_size, parse_query, plain_end, put_opt, set16, set32
 )
 
 
@@ -240,7 +243,7 @@ cdef bint _is_for_everybody(Query* asked, bytes query):
 
 
 cdef bytes _apart(uint16_t flags, uint16_t edns_flags, uint16_t qclass):
-    """Return what keeps one line from another."""
+    """Return what keeps one line from another: flags of a key, and the class."""
     cdef uint8_t[6] key
     set16(key, flags)
     set16(key + 2, edns_flags)
@@ -249,12 +252,30 @@ cdef bytes _apart(uint16_t flags, uint16_t edns_flags, uint16_t qclass):
 
 
 cdef bytes _cut_line(const Query* query):
-    return _apart(query.flags | (WITH_OPT if query.opt else 0), query.edns_flags, query.qclass)
+    return _apart(get16(query.key), get16(query.key + 2), query.qclass)
 
 
 cdef bytes _chain_line(const Query* query, bytes apex):
     """Return what keeps chains apart. What comes with DO proves the same without; AD asks for nothing then."""
-    return _apart(query.flags & ~AD, query.edns_flags & ~DO, query.qclass) + apex
+    return _apart(get16(query.key) & ~(AD | WITH_OPT), get16(query.key + 2) & ~DO, query.qclass) + apex
+
+
+cdef size_t _octets_of(Records records) noexcept:
+    return len(records.wire) if records is not None else 0
+
+
+cdef size_t _wildcard_at(uint8_t* out, const uint8_t* name, Py_ssize_t above):
+    """Write the wildcard below what is so many labels above a name without pointers; return its octets."""
+    cdef:
+        size_t at = 0
+        size_t size
+        Py_ssize_t _i
+    for _i in range(above):
+        at += 1 + name[at]
+    size = name_size(name + at)
+    memcpy(out, b"\1*", 2)
+    memcpy(out + 2, name + at, size)
+    return 2 + size
 
 
 @cython.final
@@ -331,18 +352,20 @@ cdef class Line:
 
 @cython.final
 cdef class Denials:
-    """A bounded store of what does not exist, learnt from negative responses.
+    """A store of what does not exist, learnt from negative responses, that takes at most `limit` octets.
 
     Memory ownership: each gap owns copies of its records, at most RECORDS_MAX octets, usually some hundred.
-    A line goes with its last gap.
+    A line goes with its last gap. Purges are notes, as they are for answers: what one concerns goes when it is
+    asked for, or is the oldest.
     """
 
-    def __cinit__(self, Py_ssize_t capacity=65536) -> None:
-        if capacity < 1:
-            raise ValueError(f"room for {capacity} gaps is none")
-        self.capacity = capacity
+    def __cinit__(self, size_t limit=8 << 20) -> None:
+        cdef bytes secret = os.urandom(16)
+        self.limit = limit
         self.lines = {}
         self.ages = {}
+        self.purges = Purges(PURGES)
+        memcpy(&self.purges.rules.secret, <char*> secret, 16)
 
     def __len__(self) -> int:
         return len(self.ages)
@@ -360,7 +383,7 @@ cdef class Denials:
         cdef:
             Query asked
             Negative found
-            uint16_t i
+            uint16_t i, _i
             bytes top = _key_of(zone)
             bytes name, apex
             list owners, gaps
@@ -377,6 +400,9 @@ cdef class Denials:
         gaps = _gaps(&found, owners, name)
         if gaps is None:
             return
+        for _i in range(2):  # so many that are over make room whenever one is learnt
+            if self.ages and self._first().records.expires <= now:
+                self._drop(self._first())
         if cut and found.flags & RCODE == NXDOMAIN and name != apex:
             self._learn_cut(&found, &asked, name, gaps, now)
         if nsec and asked.edns_flags & DO and asked.qclass == IN:
@@ -394,7 +420,7 @@ cdef class Denials:
         else:
             if gaps:
                 return 0
-        if line is not None and self._covering(line, name, now) is not None:
+        if line is not None and self._covering(line, name, query.key + KEY_PREFIX, now) is not None:
             return 0
         cut.records = _take(found, 0xffffffff)
         if cut.records is not None:
@@ -410,33 +436,42 @@ cdef class Denials:
             Records signed = _take(found, signatures)
             bytes apex = owners[found.soa]
             Gap gap
-            Line line
         if not signatures or soa is None or signed is None:
             return 0
         for gap in gaps:
             if gap.records is not None and not gap.has(NXNAME):
                 gap.line = _chain_line(query, apex)
-                line = self._put(gap)
+                self._put(gap, soa, signed)
                 self.deepest = max(self.deepest, len(apex))
-                line.soa = soa
-                line.signatures = signed
         return 0
 
-    cdef Line _put(self, Gap gap):
-        """Put a gap into its line, instead of what overlaps with it: the newer is right."""
+    cdef int _put(self, Gap gap, Records soa=None, Records signatures=None) except -1:
+        """Put a gap into its line, instead of what overlaps with it: the newer is right. The oldest make room."""
         cdef Line line = self.lines.get(gap.line)
         if line is not None:
             self._clear(line, gap.first, gap.past)
         line = self.lines.setdefault(gap.line, line or Line())
+        self.octets -= line.octets if line.gaps else 0
+        line.soa = soa
+        line.signatures = signatures
+        line.octets = LINE_COST + len(gap.line) + _octets_of(soa) + _octets_of(signatures)
         line.put(gap)
+        gap.octets = (GAP_COST + len(gap.first) + len(gap.past) + len(gap.line) + len(gap.types or b"")
+                      + _octets_of(gap.records))
         gap.number = self.learnt
+        gap.purges = self.purges.rules.count
         self.learnt += 1
         self.ages[gap.number] = gap
-        if len(self.ages) > self.capacity:
-            while self.oldest not in self.ages:
-                self.oldest += 1
-            self._drop(self.ages[self.oldest])
-        return line
+        self.octets += line.octets + gap.octets
+        while self.octets > self.limit:
+            self._drop(self._first())
+        return 0
+
+    cdef Gap _first(self):
+        """Return the oldest gap. Caller must ensure that there is one."""
+        while self.oldest not in self.ages:
+            self.oldest += 1
+        return self.ages[self.oldest]
 
     cdef int _clear(self, Line line, bytes first, bytes past) except -1:
         """Drop all gaps of a line that reach into the keys from `first` up to, not including, `past`."""
@@ -450,15 +485,19 @@ cdef class Denials:
         cdef Line line = self.lines[gap.line]
         del self.ages[gap.number]
         line.remove(gap)
+        self.octets -= gap.octets
         if not line.gaps:
             del self.lines[gap.line]
+            self.octets -= line.octets
         return 0
 
     def forget(self, bytes name not None) -> None:
-        """Drop all that denies anything at or below a name on the wire. Raises ValueError where it is no name."""
-        cdef bytes first = _key_of(name)
-        for line in list(self.lines.values()):
-            self._clear(line, first, _past(first))
+        """Deny nothing more at or below a name on the wire, whatever it costs; ValueError where it is no name."""
+        cdef bytes folded = name.lower()  # the octets of lengths are no letters
+        _key_of(name)
+        if suffixes_full(<Suffixes*> self.purges.rules.table):
+            self.purges.retire(self._first().purges if self.ages else self.purges.rules.count)
+        self.purges.add(folded, len(folded), BELOW, -1, 0)
 
     # ------------------------------------------------------------ answering
 
@@ -483,12 +522,12 @@ cdef class Denials:
             response = self._between(&asked, name, top, now)
         return response
 
-    cdef Gap _covering(self, Line line, bytes name, double now):
-        """Return the gap that a name is in, or None; one that is over is dropped."""
+    cdef Gap _covering(self, Line line, bytes name, const uint8_t* wire, double now):
+        """Return the gap that a name is in, or None; one that is over, or purged for it (`wire`), is dropped."""
         cdef Gap gap = line.before(name + b"\0")
         if gap is None or gap.past <= name:
             return None
-        if gap.records.expires <= now:
+        if gap.records.expires <= now or is_purged(&self.purges.rules, wire, gap.purges):
             self._drop(gap)
             return None
         return gap
@@ -497,7 +536,7 @@ cdef class Denials:
         """Answer for a name at or below one that does not exist (RFC 8020)."""
         cdef:
             Line line = self.lines.get(_cut_line(query))
-            Gap gap = None if line is None else self._covering(line, name, now)
+            Gap gap = None if line is None else self._covering(line, name, query.key + KEY_PREFIX, now)
         if gap is None or gap.apex < top:
             return None
         return _respond(query, NXDOMAIN, gap.apex, [gap.records], 1, now)
@@ -506,9 +545,10 @@ cdef class Denials:
         """Answer from the NSEC chain of the name's zone (RFC 8198 5, RFC 4035 5.4)."""
         cdef:
             Line line = self._chain_of(query, name, top)
-            Gap gap = None if line is None else self._covering(line, name, now)
+            Gap gap = None if line is None else self._covering(line, name, query.key + KEY_PREFIX, now)
             Gap star
             bytes wildcard
+            uint8_t[NAME_MAX + 2] wire
             list proof
             size_t shown
         if gap is None or not _is_ordinary(query.qtype):
@@ -523,7 +563,8 @@ cdef class Denials:
             return _respond(query, NOERROR, gap.apex, proof, shown, now)
 
         wildcard = name[:max(_shared(name, gap.first), _shared(name, gap.past))] + b"*\0"
-        star = self._covering(line, wildcard, now)
+        _wildcard_at(wire, query.key + KEY_PREFIX, name.count(b"\0") + 1 - wildcard.count(b"\0"))
+        star = self._covering(line, wildcard, wire, now)
         if star is None or star.is_cut_above(wildcard) or star.past.startswith(wildcard):
             return None
         if star is not gap:

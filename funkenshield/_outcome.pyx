@@ -29,9 +29,9 @@ from ._rules cimport (
 from ._rules cimport DROP as LET_DROP
 from ._subnets cimport subnet_rules, tell_subnet
 from ._wire cimport (
-    ANY, AXFR, BADCOOKIE, CD, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, PLAIN, QR, RCODE, RD, REFUSED,
-    SPECIAL, TC, UNANSWERABLE, UPDATE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query, put_error,
-    put_minimal_any, set_course
+    ANY, AXFR, BADCOOKIE, CD, DO, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, PLAIN, QR, RCODE, RD,
+    REFUSED, SPECIAL, TC, UNANSWERABLE, UPDATE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query,
+    put_error, put_minimal_any, set_course
 )
 
 
@@ -240,7 +240,7 @@ cdef size_t _turn_back(uint8_t* out, const Query* query, bint to_tcp, uint16_t p
                        const Extra* extra) noexcept nogil:
     """Write what tells a client to come by TCP, or not at all."""
     if to_tcp:
-        return cut(out, query, QR | query.flags & (OPCODE | RD | CD), payload, 0, query.edns_flags, extra)
+        return cut(out, query, QR | query.flags & (OPCODE | RD | CD), payload, 0, query.edns_flags & DO, extra)
     return put_error(out, query, REFUSED, payload, extra)
 
 

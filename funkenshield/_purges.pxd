@@ -11,6 +11,9 @@ from ._answer cimport Answer
 from ._siphash cimport Secret
 from ._suffixes cimport Suffixes
 
+cdef enum:
+    PLACES = 1 << 16               # for rules in a table; a power of two
+
 cdef enum Reach:                   # what a rule concerns, as summands of its hash
     BELOW                          # a name and all names below it
     EXACT                          # one name
@@ -25,6 +28,7 @@ cdef struct Rules:                 # what a reader needs
 
 
 cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil
+cdef bint is_purged(const Rules* rules, const uint8_t* name, uint64_t since) noexcept nogil
 
 
 @cython.final

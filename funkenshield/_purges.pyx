@@ -16,10 +16,6 @@ from ._siphash cimport siphash
 from ._suffixes cimport Suffixes, suffix_set, suffix_value, suffixes_full
 from ._wire cimport get16, name_size
 
-cdef enum:
-    PLACES = 1 << 16               # of rules in a table
-
-
 cdef inline uint64_t _key(uint64_t name_hash, Reach reach, int32_t qtype) noexcept nogil:
     """Return the hash of a rule; a type of -1 is every type. Never 0, which is a free place."""
     return (name_hash ^ (<uint64_t> (qtype + 1) << 2 | reach) << 8) | 1
@@ -61,6 +57,22 @@ cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
     return True
 
 
+cdef bint is_purged(const Rules* rules, const uint8_t* name, uint64_t since) noexcept nogil:
+    """Tell whether a name without pointers, in lower case, was purged after this purge, with all below a name."""
+    cdef:
+        const Suffixes* table = <const Suffixes*> rules.table
+        size_t length = name_size(name)
+        size_t at = 0
+    if since == rules.count:
+        return False
+    while True:
+        if suffix_value(table, _key(siphash(&rules.secret, name + at, length - at), BELOW, -1)) > since:
+            return True
+        if name[at] == 0:
+            return rules.everything > since
+        at += 1 + name[at]
+
+
 @cython.final
 cdef class Purges:
     """The rules of one cache.
@@ -68,11 +80,11 @@ cdef class Purges:
     Memory ownership: both tables are its own.
     """
 
-    def __cinit__(self) -> None:
+    def __cinit__(self, uint64_t places=PLACES) -> None:
         cdef int32_t k
         for k in range(2):
-            self.tables[k].pairs = <uint64_t*> calloc(PLACES, 16)
-            self.tables[k].mask = PLACES - 1
+            self.tables[k].pairs = <uint64_t*> calloc(places, 16)
+            self.tables[k].mask = places - 1
             if self.tables[k].pairs == NULL:
                 raise MemoryError("no memory for the rules of purges")
         self.rules.table = <uint64_t> &self.tables[0]
@@ -106,9 +118,9 @@ cdef class Purges:
             Suffixes* old = <Suffixes*> self.rules.table
             Suffixes* new = &self.tables[old == &self.tables[0]]
             uint64_t place
-        memset(new.pairs, 0, PLACES * 16)
+        memset(new.pairs, 0, (new.mask + 1) * 16)
         new.used = 0
-        for place in range(PLACES):
+        for place in range(new.mask + 1):
             if old.pairs[2 * place + 1] > number:
                 suffix_set(new, old.pairs[2 * place], old.pairs[2 * place + 1])
         publish(&self.rules.table, <uint64_t> new)

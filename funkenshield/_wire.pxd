@@ -48,6 +48,10 @@ cdef enum:  # flags of a key, where a query's header has the opcode, which is QU
     WITH_OPT = 0x0800
     WITH_SUBNET = 0x1000
 
+cdef enum:  # all that means something in a query; no other bit makes a key, or goes upstream (RFC 6895 2, 6891 6.1.4)
+    ASKING = RD | AD | CD
+    EDNS_ASKING = DO | CO
+
 cdef enum:  # record types and classes that are treated in a way of their own
     NS = 2
     SOA = 6

@@ -259,15 +259,15 @@ cdef bint _is_subnet(const uint8_t* value, uint16_t size) noexcept nogil:
 
 
 cdef void _set_key(Query* query) noexcept nogil:
-    """Write what tells two questions apart: flags, EDNS flags, type, class, course, name in lower case, client subnet.
+    """Write what tells two questions apart: flags that ask for something, type, class, course, name, client subnet.
 
     The opcode's bits of the flags are free here (it is QUERY): they say whether there are OPT and subnet.
     """
     cdef:
         const uint8_t* name = query.wire + HEADER
         size_t i, octets = query.question - 4
-    set16(query.key, query.flags | (WITH_OPT if query.opt else 0))
-    set16(query.key + 2, query.edns_flags)
+    set16(query.key, query.flags & ASKING | (WITH_OPT if query.opt else 0))
+    set16(query.key + 2, query.edns_flags & EDNS_ASKING)
     set16(query.key + 4, query.qtype)
     set16(query.key + 6, query.qclass)
     set32(query.key + 8, 0)
@@ -361,8 +361,8 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
                         bint with_cookie) noexcept nogil:
     """Write a PLAIN query as it goes upstream; return its octets, or 0 where it needs more than `room`.
 
-    The payload size is ours, PADDING and KEEPALIVE end here (RFC 7830, 7828), and so does COOKIE where it
-    is ours to check; all else is the client's.
+    The payload size is ours, bits that mean nothing, PADDING and KEEPALIVE end here (RFC 7830, 7828), and so does
+    COOKIE where it is ours to check; all else is the client's.
     """
     cdef:
         size_t at = HEADER + query.question
@@ -373,8 +373,9 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
     if at + (OPT_FIXED if query.opt else 0) > room:
         return 0
     memcpy(out, query.wire, at)
+    set16(out + 2, query.flags & ASKING)
     if query.opt:
-        at += put_opt(opt, payload, 0, query.edns_flags, 0)
+        at += put_opt(opt, payload, 0, query.edns_flags & EDNS_ASKING, 0)
         while option < end:
             code = get16(option)
             size = 4 + get16(option + 2)

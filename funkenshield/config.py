@@ -46,7 +46,8 @@ class CacheSection(Section):
     """What is kept."""
 
     memory: Size = Field(
-        64 << 20, ge=4 << 20, le=1 << 40, description="Memory for answers, index included. Restart to change.",
+        64 << 20, ge=4 << 20, le=1 << 40,
+        description="Memory for answers and denials, index included. Restart to change.",
         json_schema_extra={"unit": "octets"},
     )  # fmt: skip
     snapshot: str = Field("", description="File that the cache is kept in while the daemon is down. Restart to change.")

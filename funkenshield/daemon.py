@@ -49,6 +49,7 @@ from .watch import Rhythm, Watched, Watchers
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 1.0  # seconds
+DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
 GUARDING = 0.1  # seconds between two looks for who must be shut out
 
 
@@ -95,8 +96,9 @@ class Daemon:
 
     def _build(self, config: Config, count: int) -> None:
         """Make everything that needs no privileges: cache, workers, upstreams, TCP."""
-        self.cache = Cache(config.cache.memory, self.clock, huge_pages=ground.is_large(config.cache.memory))
-        self.denials = Denials()
+        denied = config.cache.memory // DENIED if zones.deny(config) else 0
+        self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=ground.is_large(config.cache.memory))
+        self.denials = Denials(denied)
         self.inflight = Inflight(self.cache, config.forward.open, config.guard.memory)
         self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
         for sockets in self._udp:
@@ -200,6 +202,8 @@ class Daemon:
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 log.warning("%s changed: that takes a restart", key)
+        if zones.deny(new) and not self.denials.limit:
+            log.warning("nothing is denied yet, for that has no memory: it takes a restart")
         new, before = _kept(self.config, new), self.sturm.rules
         prepared = await asyncio.to_thread(self.sturm.prepare, new)
         await self.sturm.set_up(prepared)
@@ -417,7 +421,9 @@ class Daemon:
             "withheld": total["withheld"], "slipped": total["slipped"],
             "blocks": len(self.blocks.listed()), "blocks_raised": self.blocks.raised,
             "purges": self.cache.purges_total,
-            "entries": held["entries"], "cache_octets": held["octets"], "cache_memory": held["memory"],
+            "entries": held["entries"], "cache_octets": held["octets"] + self.denials.octets,
+            "cache_memory": held["memory"] + self.denials.limit,
+            "denials": len(self.denials), "denial_octets": self.denials.octets, "denial_memory": self.denials.limit,
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
             "purged": held["purged"], "no_room": held["no_room"],
             "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,

@@ -35,6 +35,11 @@ def _chosen(config: Config) -> list[str]:
     return [zone.group for zone in config.zones if zone.group is not None]
 
 
+def deny(config: Config) -> bool:
+    """Tell whether any zone wants to be answered for from what is known not to exist."""
+    return config.cache.nxdomain_cut or any(zone.nxdomain_cut or zone.nsec == "trust" for zone in config.zones)
+
+
 def _own_group(zone: ZoneSection) -> str:
     return f"zone {zone.name}"  # no group of that name can be configured: a space is not allowed there
 

@@ -15,7 +15,7 @@ from support.quick import QR, TXT, A, answer, failure, name_wire, payload_of, qu
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
 
-SMALLEST, LARGE = 1 << 22, 1 << 25
+LEAST, SMALLEST, LARGE = 7 << 19, 1 << 22, 1 << 25
 
 
 def sweep(cache):
@@ -255,8 +255,8 @@ def test_the_dead_do_not_stand_in_the_way_in_a_full_set():
 
 
 def test_bad_arguments_are_told():
-    with pytest.raises(ValueError, match=f"at least {SMALLEST} octets, not {SMALLEST - 1}"):
-        Cache(SMALLEST - 1, Clock())
+    with pytest.raises(ValueError, match=f"at least {LEAST} octets, not {LEAST - 1}"):
+        Cache(LEAST - 1, Clock())
     with pytest.raises(ValueError, match="secret has 16 octets"):
         Cache(SMALLEST, Clock(), bytes(15))
     cache = Cache(SMALLEST, Clock(), bytes(16))
@@ -293,8 +293,13 @@ def test_the_largest_message_is_held_too():
         cache.store(asked, largest + b"\0")
 
 
+FLAGS = [[bit for k, bit in enumerate((0x0100, 0x0020, 0x0010)) if n >> k & 1] for n in range(8)]  # RD, AD, CD
+
+
 def test_entries_with_other_flags_are_other_entries():
-    cache, asked = Cache(SMALLEST, Clock()), [query("a", flags=1 << bit) for bit in range(11)]
+    cache, asked = Cache(SMALLEST, Clock()), [query("a", flags=sum(some)) for some in FLAGS]
     for number, each in enumerate(asked):
         assert cache.store(each, answer(each, sealed("a", number, 0)))
-    assert [unseal("a", payload_of(each, cache.lookup(each))) for each in asked] == list(range(11))
+    assert [unseal("a", payload_of(each, cache.lookup(each))) for each in asked] == list(range(8))
+    for bit in (10, 9, 7, 6, 3, 2, 1, 0):  # of the header, that mean nothing in a query
+        assert cache.lookup(query("a", flags=1 << bit))[4:] == cache.lookup(asked[0])[4:]

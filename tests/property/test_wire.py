@@ -242,7 +242,7 @@ IN_THE_KEY = {
     "not quite letters, plus 32": {"labels": [b"www", b"Example", b"`{"]},
     "type": {"rdtype": 28},
     "class": {"rdclass": 3},
-    **{f"flag {1 << bit:#06x}": {"flags": 0x0100 ^ 1 << bit} for bit in range(11)},
+    **{f"flag {1 << bit:#06x}": {"flags": 0x0100 ^ 1 << bit} for bit in (8, 5, 4)},
     "OPT": {"opt": OPT_SAMPLE},
     "DO": {"opt": OPT_SAMPLE | {"flags": 0x8000}},
     "CO": {"opt": OPT_SAMPLE | {"flags": 0x4000}},
@@ -261,6 +261,8 @@ def test_keys_differ_where_answers_may():
 
 NOT_IN_THE_KEY = {
     "ID": {"ident": 65535},
+    **{f"flag {1 << bit:#06x}": {"flags": 0x0100 | 1 << bit} for bit in (10, 9, 7, 6, 3, 2, 1, 0)},
+    **{f"EDNS flag {1 << bit:#06x}": {"opt": OPT_SAMPLE | {"flags": 1 << bit}} for bit in range(14)},
     "case": {"labels": [b"WWW", b"eXAMPLE", b"cOm"]},
     "payload": {"opt": OPT_SAMPLE | {"payload": 4096}},
     "payload of nothing": {"opt": OPT_SAMPLE | {"payload": 0}},
