@@ -433,21 +433,26 @@ cdef class Cache:
 
     # ------------------------------------------------------------ purges
 
-    def purge(self, bytes name not None, *, bint below, int32_t qtype=-1, bint let_expire=False) -> None:
+    def purge(self, bytes name not None, *, bint below, int32_t qtype=-1, bint let_expire=False) -> bytes:
         """Take out what is stored for a name, with `below` for all names under it too; it is gone when this returns.
 
         `name` is a name on the wire in lower case; `qtype` keeps to one type. With `let_expire` it is not
-        gone but past its time. The cost is that of one note, whatever is stored. Raises ValueError where
-        the name is none, or where that is asked for less than a whole zone.
+        gone but past its time. The cost is that of one note, whatever is stored; after very many it is one of the
+        zone, or of the parent: return the name that it was of. Raises ValueError where the name is none, or where
+        that is asked for less than a whole zone, and OverflowError where there is room for no note.
         """
+        cdef size_t noted
         if not is_name(name, len(name), 0) or name_size(name) != len(name):
             raise ValueError("that is no name on the wire")
         if let_expire and (qtype >= 0 or not below):
             raise ValueError("only whole zones are let expire")
-        self.purges.add(name, len(name), LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype,
-                        ticks(self.clock.now()))
+        noted = self.purges.add(name, len(name), len(self.zones.name(self.zones.find(name, 0))),
+                                LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype, ticks(self.clock.now()))
+        if not noted:
+            raise OverflowError("too many purges at once; there is room for more within a minute or two")
         if self.purges.rules.everything == self.purges.rules.count:
             self.forget_purges(0)
+        return name[len(name) - noted:]
 
     @property
     def purges_total(self) -> int:

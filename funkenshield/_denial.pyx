@@ -497,7 +497,8 @@ cdef class Denials:
         _key_of(name)
         if suffixes_full(<Suffixes*> self.purges.rules.table):
             self.purges.retire(self._first().purges if self.ages else self.purges.rules.count)
-        self.purges.add(folded, len(folded), BELOW, -1, 0)
+        if not self.purges.add(folded, len(folded), 1, BELOW, -1, 0):
+            self.purges.add(b"\0", 1, 1, BELOW, -1, 0)  # what is lost here is learnt again
 
     # ------------------------------------------------------------ answering
 

@@ -38,6 +38,6 @@ cdef class Purges:
         Suffixes tables[2]         # one in force, one for when it is tidied up
         uint64_t swapped           # the cache's epoch when the other one was given up
 
-    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype,
-                  uint32_t now) noexcept nogil
+    cdef size_t add(self, const uint8_t* name, size_t length, size_t apex, Reach reach, int32_t qtype,
+                    uint32_t now) noexcept nogil
     cdef void retire(self, uint64_t number) noexcept nogil

@@ -93,21 +93,41 @@ cdef class Purges:
         free(self.tables[0].pairs)
         free(self.tables[1].pairs)
 
-    cdef void add(self, const uint8_t* name, size_t length, Reach reach, int32_t qtype, uint32_t now) noexcept nogil:
-        """Note a purge at a tick; it is in force when this returns. Where there is no room, it is one of everything.
+    cdef size_t add(self, const uint8_t* name, size_t length, size_t apex, Reach reach, int32_t qtype,
+                    uint32_t now) noexcept nogil:
+        """Note a purge at a tick; it is in force when this returns. Return the octets of the name that it is of then.
 
-        Caller must ensure that the name is one on the wire, in lower case.
+        Where there is no room, it becomes one of all that is at or below the apex of its zone, whose name has `apex`
+        octets, or below its parent where that is 1, for no zone; not where the parent has a single label, for there
+        all are strangers. 0: there is no room for that either. Caller must ensure that the name is one on the wire,
+        in lower case.
         """
         cdef:
             Suffixes* table = <Suffixes*> self.rules.table
             uint64_t number = self.rules.count + 1
-        if reach == LET_EXPIRE:
-            poke32(&self.rules.let_expire_at, now)
-        if length == 1 and reach == BELOW and qtype < 0 or suffixes_full(table):
+            uint64_t key = _key(siphash(&self.rules.secret, name, length), reach, qtype)
+            uint64_t room = (table.mask + 1) // 16
+        if length == 1 and reach == BELOW and qtype < 0:
             publish(&self.rules.everything, number)
         else:
-            suffix_set(table, _key(siphash(&self.rules.secret, name, length), reach, qtype), number)
+            if suffixes_full(table) and not suffix_value(table, key):
+                if apex > 1:
+                    room *= 15  # each zone's apex has room, to be purged and to be let expire
+                else:
+                    room *= 13
+                    apex = length - 1 - name[0]
+                    if apex <= 1 or apex == 2 + <size_t> name[1 + name[0]]:
+                        return 0
+                name += length - apex
+                length = apex
+                key = _key(siphash(&self.rules.secret, name, length), LET_EXPIRE if reach == LET_EXPIRE else BELOW, -1)
+                if table.used >= room and not suffix_value(table, key):
+                    return 0
+            suffix_set(table, key, number)
+        if reach == LET_EXPIRE:
+            poke32(&self.rules.let_expire_at, now)
         publish(&self.rules.count, number)
+        return length
 
     cdef void retire(self, uint64_t number) noexcept nogil:
         """Forget the rules up to this number: no answer is left that they could concern.

@@ -373,7 +373,7 @@ class ZoneSection(Section):
     group: GroupName | None = Field(None, description='Or else the group that is asked; none: `"default"`.')
     open: int | None = Field(None, ge=1, le=1 << 22, description="Clients that wait, in place of `forward.open_zone`.")
     notify: tuple[PrefixField, ...] | None = Field(
-        None, strict=False, description="Whose NOTIFY has it refreshed, in place of `notify` at the top."
+        None, strict=False, description="Whose NOTIFY has its serial looked at, in place of `notify` at the top."
     )
     watch: bool = Field(False, description="Ask for the serial of its SOA; a change purges it.")
     watch_interval: float = Field(60.0, ge=1, le=86400, description="So often.", json_schema_extra={"unit": "s"})
@@ -438,7 +438,7 @@ class Config(Section):
     )
     notify: tuple[PrefixField, ...] = Field(
         (), strict=False,
-        description="Addresses or prefixes whose NOTIFY for a zone has its answers refreshed at next use.",
+        description="Addresses or prefixes whose NOTIFY for a zone with a section has its serial looked at.",
     )  # fmt: skip
     shuffle: bool = Field(False, description="Rotate the addresses of an answer, from answer to answer.")
     cache: CacheSection = CacheSection()

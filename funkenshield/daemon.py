@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import pwd
 import resource
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 1.0  # seconds
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
+ON_NOTIFY = Rhythm(math.inf, 0.0)
 GUARDING = 0.1  # seconds between two looks for who must be shut out
 
 
@@ -65,6 +67,7 @@ class Daemon:
         self.clock = clock or Clock()
         self.reloads = 0
         self._reloading: asyncio.Task[None] | None = None
+        self._folded = False  # within the last second, it was said that a purge became one of more
         self._again = False  # another reload was asked for while one goes on
         self._born = self.clock.seconds()
         self._reread = reread
@@ -312,6 +315,7 @@ class Daemon:
             await asyncio.sleep(HOUSEKEEPING)
             self.upstreams.keep_house()
             self.watchers.wake()
+            self._folded = False
             self.sturm.keep_house()
             self.cache.epochs.reclaim()
             if self.sturm.has_changed():
@@ -332,11 +336,11 @@ class Daemon:
     # ---------------------------------------------------------------- changes at the origin
 
     def _watched(self) -> dict[Watched, Rhythm]:
-        """Return which zones are watched where, and how often."""
+        """Return which zones are watched where, and how often: those with notifiers when these say so."""
         return {
-            Watched(zone.name, endpoint): Rhythm(zone.watch_interval, zone.watch_jitter)
+            Watched(zone.name, endpoint): Rhythm(zone.watch_interval, zone.watch_jitter) if zone.watch else ON_NOTIFY
             for zone in self.config.zones
-            if zone.watch
+            if zone.watch or (self.config.notify if zone.notify is None else zone.notify)
             for endpoint in self.config.upstreams_of(zone)
         }
 
@@ -353,7 +357,12 @@ class Daemon:
             self._purge(name_to_wire(name))
 
     def _changed(self, zone: str) -> None:
-        self._purge(name_to_wire(zone))
+        """Purge a zone that is watched and has another serial; let another's answers expire."""
+        if any(each.watch for each in self.config.zones if each.name == zone):
+            self._purge(name_to_wire(zone))
+        else:
+            self.cache.purge(name_to_wire(zone), below=True, let_expire=True)
+            self._forget(name_to_wire(zone))
 
     def _purge(self, name: bytes) -> None:
         """Take out a name and all below it."""
@@ -366,11 +375,9 @@ class Daemon:
         if self.config.cache.snapshot:
             snapshot.remove(Path(self.config.cache.snapshot))
 
-    def _notified(self, name: bytes) -> None:
-        """Let a zone's answers expire: it says that it has changed."""
-        self.cache.purge(name, below=True, let_expire=True)
-        self._forget(name)
-        self.watchers.poll_now(name_from_wire(name))
+    def _notified(self, name: bytes) -> bool:
+        """Have a zone's serial looked at, since it says that it has changed; False: there is no such zone."""
+        return self.watchers.poll_now(name_from_wire(name))
 
     async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer a request on the control socket."""
@@ -381,7 +388,11 @@ class Daemon:
                 qtype = options.get("type")
                 if qtype is not None and not isinstance(qtype, str):
                     raise FunkenShieldError("type is a text")
-                self._forget(purge(self.cache, name, qtype, below=options.get("below") is True))
+                noted = purge(self.cache, name, qtype, below=options.get("below") is True)
+                if noted != name_to_wire(name) and not self._folded:
+                    self._folded = True
+                    log.warning("too many purges at once: instead of %s, %s is purged", name, name_from_wire(noted))
+                self._forget(noted)
                 return {}
             case {"command": "blocks"}:
                 return {"blocks": self.blocks.listed()}

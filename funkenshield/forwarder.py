@@ -83,7 +83,7 @@ class Forwarder:
     def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
         self.passed_on_refused = 0
         self.notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]] = {0: ()}
-        self.notified: Callable[[bytes], None] = lambda name: None
+        self.notified: Callable[[bytes], bool] = lambda name: False
         self._inflight = inflight
         self._zones = inflight.cache.zones
         self._upstreams = upstreams
@@ -231,12 +231,11 @@ class Forwarder:
             self._inflight.reply(client, query, error_response(query, REFUSED))
 
     def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
-        """Tell whether a NOTIFY comes from where it may; if so, what is stored of the zone is as good as old."""
+        """Tell whether a NOTIFY comes from where it may, and is for a zone of ours, whose serial is looked at then."""
         source = ip_address(self._inflight.address_of(client))
         if not any(source in prefix for prefix in self.notifiers.get(zone, self.notifiers[0])):
             return False
-        self.notified(name.lower())
-        return True
+        return self.notified(name.lower())
 
     async def _notify(self, group: int, client: bytes, query: bytes) -> None:
         """Pass a NOTIFY on to every upstream of a group (RFC 1996); the first response is the client's."""

@@ -10,15 +10,14 @@ class PurgeError(FunkenShieldError):
 
 
 def purge(cache: Cache, name: str = ".", qtype: str | None = None, *, below: bool = True) -> bytes:
-    """Take out the answers for a name, with `below` for all names under it too; return the name on the wire.
+    """Take out the answers for a name, with `below` for all names under it too.
 
-    It is in force when this returns, and costs the same whatever is stored. Raises PurgeError for a name or
-    type that is none.
+    It is in force when this returns, and costs the same whatever is stored. Returns the name on the wire that it
+    became a purge of: another where there were very many. Raises PurgeError for a name or type that is none.
     """
     try:
         wire = name_to_wire(name)
         number = -1 if qtype is None else type_number(qtype)
-    except ValueError as error:
+        return cache.purge(wire, below=below, qtype=number)
+    except (ValueError, OverflowError) as error:
         raise PurgeError(f"cannot purge: {error}") from None
-    cache.purge(wire, below=below, qtype=number)
-    return wire

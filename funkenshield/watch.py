@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 RETRY = 5.0  # seconds after the first failure, then twice as long each time, up to the interval
 BREATH = 1.0  # seconds between two queries, however many ask for one
+SETTLING = 60.0  # seconds in which a zone that says it has changed is looked at more often: it may be on its way
 
 
 class NoSerialError(Exception):
@@ -75,16 +76,20 @@ class Watcher:
         self._query = dns.message.make_query(self._zone, dns.rdatatype.SOA, flags=0, id=0).to_wire()
 
     def poll_now(self) -> None:
-        """Ask without waiting for the interval; several at once are one."""
+        """Ask without waiting for the interval, and some times more until the serial is another; several are one."""
         self._wanted.set()
 
     async def run(self) -> None:
         """Ask for ever."""
         retry = RETRY
+        settled = 0.0
         while True:
             asked = self._clock()
+            before = self.serial
+            if self._wanted.is_set():
+                retry, settled = RETRY, asked + SETTLING
             self._wanted.clear()  # before asking: the response may be older than a NOTIFY that comes meanwhile
-            if await self._poll():
+            if await self._poll() and (self.serial != before or asked >= settled):
                 retry = RETRY
                 pause = self._interval
             else:
@@ -143,7 +148,10 @@ class Watched(NamedTuple):
 
 
 class Rhythm(NamedTuple):
-    """How often a serial is asked for, in seconds, and by which share of that more or less."""
+    """How often a serial is asked for, in seconds, and by which share of that more or less.
+
+    With an interval of infinity it is asked for once, and then when somebody says that it has changed.
+    """
 
     interval: float
     jitter: float
@@ -169,6 +177,7 @@ class Watchers:
         self._ask = ask
         self._changed = changed
         self._running: dict[Watched, tuple[Rhythm, Watcher, asyncio.Task[None]]] = {}
+        self._of: dict[str, list[Watcher]] = {}  # by zone
 
     @property
     def serials(self) -> dict[str, int]:
@@ -191,6 +200,9 @@ class Watchers:
         for watched, rhythm in wanted.items():
             if watched not in self._running:
                 self._running[watched] = self._watch(watched, rhythm)
+        self._of = {}
+        for watched, (_, watcher, _) in self._running.items():
+            self._of.setdefault(watched.zone, []).append(watcher)
         names = {str(each) for each in wanted}
         self._serials = {name: serial for name, serial in self._serials.items() if name in names}
         self.restored = True  # whatever is watched later has entries from before
@@ -225,11 +237,11 @@ class Watchers:
             else:
                 self._asleep.append((until, woken))
 
-    def poll_now(self, zone: str) -> None:
-        """Ask for a zone's serial at once, wherever it is watched."""
-        for watched, (_, watcher, _) in self._running.items():
-            if watched.zone == zone:
-                watcher.poll_now()
+    def poll_now(self, zone: str) -> bool:
+        """Ask for a zone's serial at once, wherever it is watched; False: it is not."""
+        for watcher in self._of.get(zone, ()):
+            watcher.poll_now()
+        return zone in self._of
 
     def close(self) -> None:
         """Watch no more."""

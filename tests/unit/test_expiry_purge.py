@@ -4,7 +4,9 @@ import asyncio
 import itertools
 
 import pytest
-from support.quick import TXT, A, answer, query
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.quick import TXT, A, answer, name_wire, query
 
 from funkenshield._cache import Cache
 from funkenshield._clock import Clock
@@ -223,13 +225,81 @@ def test_a_purge_lets_live_what_is_stored_after_it():
     assert held(cache, asked) == asked
 
 
-def test_ever_so_many_purges_are_one_of_everything():
+def cache_with(*zones):
+    """Return a cache with zones of their own."""
     cache = Cache(MEMORY, Clock())
-    asked = filled(cache, 10)
-    for number in range(50_000):
-        purge(cache, f"n{number}.example.org", below=False)
+    cache.zones.assign([name_wire(zone) for zone in zones])
+    for zone in zones:
+        cache.zones.set_policy(cache.zones.number(name_wire(zone)))
+    return cache
+
+
+ROOM = 49150  # purges of single names that are noted as such
+
+
+def test_ever_so_many_purges_are_one_of_their_parent():
+    cache = Cache(MEMORY, Clock())
+    asked, others = filled(cache, 10, zone="example.org"), filled(cache, 10)
+    for number in range(ROOM + 10_000):
+        noted = purge(cache, f"n{number}.example.org", below=False)
+        assert noted == (name_wire(f"n{number}.example.org" if number < ROOM else "example.org"))
     assert held(cache, asked) == [], "there was no more room for single ones"
-    asked = filled(cache, 10)
+    assert held(cache, others) == others, "whose are of no concern to that"
+    asked = filled(cache, 10, zone="example.org")
     assert held(cache, asked) == asked
     purge(cache, "1.example.com", below=False)
-    assert held(cache, asked) == asked[:1] + asked[2:]
+    assert held(cache, others) == [], "there is still none"
+
+
+def test_ever_so_many_purges_are_one_of_their_zone_even_where_there_is_no_room_for_strangers():
+    zones = [f"zone{number}.example" for number in range(4095)]
+    cache = cache_with(*zones)
+    asked = [*filled(cache, 10, zone="a.zone1.example"), *filled(cache, 10, zone="zone2.example")]
+    for number in range(ROOM):
+        purge(cache, f"n{number}.other", below=False)
+    with pytest.raises(PurgeError, match="too many purges at once"):
+        purge(cache, "one-more.other", below=False)
+    for number in range(13 * 4096 - ROOM):
+        purge(cache, f"www.{number}.net", below=False)
+    with pytest.raises(PurgeError, match="too many purges at once"):
+        purge(cache, "www.5000.net", below=False)
+    assert held(cache, asked) == asked
+    assert purge(cache, "b.c.zone1.example", "TXT", below=False) == name_wire("zone1.example")
+    assert held(cache, asked) == asked[10:]
+    for zone in zones:
+        cache.purge(name_wire(zone), below=True)
+        cache.purge(name_wire(zone), below=True, let_expire=True)
+    assert held(cache, asked) == []
+    assert purge(cache, ".") == b"\0"
+
+
+NOTED = st.tuples(
+    st.sampled_from(
+        ["a.x.test", "b.x.test", "x.test", "a.y.test", "y.test", "a.b.x.test", "z.other.net", "a.z.other.net"]
+    ),
+    st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(NOTED, min_size=1, max_size=6))
+def test_where_purges_are_folded_nothing_survives_that_should_be_gone_and_other_zones_do(purges):
+    cache = cache_with("x.test", "y.test")
+    for number in range(ROOM):
+        cache.purge(b"\6%06d\4full\0" % number, below=False)
+    names = [
+        f"{stem}{zone}"
+        for zone in ("x.test", "y.test", "z.other.net", "w.other.net")
+        for stem in ("", "a.", "a.b.", "q.")
+    ]
+    for name in names:
+        assert cache.store(query(name), answer(query(name), b"text"))
+    gone, stay = set(), set(names)
+    for name, below in purges:
+        cache.purge(name_wire(name), below=below)
+        gone |= {each for each in names if each == name or (below and f".{each}".endswith(f".{name}"))}
+        home = next((zone for zone in ("x.test", "y.test") if f".{name}".endswith(f".{zone}")), name.partition(".")[2])
+        stay -= {each for each in names if f".{each}".endswith(f".{home}")}
+    found = set(held(cache, [query(name) for name in names]))
+    assert not {query(name) for name in gone} & found
+    assert {query(name) for name in stay} <= found

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 
 import dns.flags
 import dns.message
@@ -196,6 +197,32 @@ async def test_a_flood_of_notifies_asks_once_a_second():
         assert world.asked == [0, 1, 2, 3, 4, 5]
 
 
+@in_loop
+async def test_what_says_that_it_has_changed_is_looked_at_more_often_until_its_serial_is_another():
+    async with watching(1, interval=math.inf) as world:
+        await world.passes(1000)
+        assert world.asked == [0]
+        world.watcher.poll_now()
+        await world.passes(1000)
+        assert world.asked[1:] == [1000, 1005, 1015, 1035, 1075]
+        world.watcher.poll_now()
+        await world.passes(4)
+        world.says = 2
+        await world.passes(1000)
+        assert (world.asked[6:], world.changes) == ([2000, 2005], 1)
+
+
+@in_loop
+async def test_a_flood_of_notifies_for_a_zone_that_is_not_watched_asks_once_a_second():
+    async with watching(1, interval=math.inf) as world:
+        for _ in range(5):
+            for _ in range(100):
+                world.watcher.poll_now()
+            await world.passes(1)
+        assert world.asked == [0, 1, 2, 3, 4, 5]
+        assert world.changes == 0
+
+
 # ---------------------------------------------------------------- failure
 
 FAILURES = {
@@ -283,7 +310,8 @@ async def test_many_notifies_leave_no_sleepers_behind():
     for _ in range(100):
         for _ in range(10):
             await asyncio.sleep(0)
-        watchers.poll_now(ZONE)
+        assert watchers.poll_now(ZONE)
+        assert not watchers.poll_now("example.org")
         now += 2
         watchers.wake()
     assert len(asked) > 90
