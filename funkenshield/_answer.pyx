@@ -13,9 +13,9 @@ from ._policy cimport Bounds, Manner
 from ._wire cimport (
     AAAA, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
     OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER, STALE_NXDOMAIN,
-    SUBNET, TC, UNANSWERABLE, A, Extra, Query, add_error, cut, drop_subnet, get16, get32, has_own_opt, is_name,
+    SUBNET, TC, UNANSWERABLE, A, Extra, Query, add_error, cut, drop_subnet, follow_name, get16, get32, has_own_opt,
     message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16, set32, set_subnet,
-    skip_name, source_prefix
+    skip_name, source_prefix, steps_of
 )
 
 cdef enum:
@@ -55,11 +55,12 @@ cdef struct Walk:                  # what a walk over the records of a response 
 
 cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t length, size_t at,
                 uint64_t wall) noexcept nogil:
-    """Walk all records; return False where they are not exactly what the header announces."""
+    """Walk all records; return False where they are not exactly what the header announces, or their names cost much."""
     cdef:
         const uint8_t* fixed
         uint32_t ttl
         uint16_t section, _i, rtype, rdlength
+        uint32_t steps = steps_of(length)
         size_t start = at
         size_t owner
         int32_t end
@@ -71,7 +72,7 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
         for _i in range(get16(wire + 6 + 2 * section)):
             owner = at
             end = skip_name(wire, length, at)
-            if end < 0 or <size_t> end + RECORD > length or not is_name(wire, length, at):
+            if end < 0 or <size_t> end + RECORD > length or not follow_name(wire, length, at, &steps):
                 return False
             fixed = wire + end
             rtype = get16(fixed)

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from ._wire cimport Query
 
 cdef enum:
-    SECTION_MAX = 32               # records of an authority section that is learnt from
+    SECTION_MAX = 32               # records of an authority section that is learnt from: few names, each followed alone
     RRSIG_SIGNER = 18              # where the signer's name stands in the RDATA of an RRSIG
     TTL_MAX = 0x7fffffff           # seconds (RFC 2181 8)
 

@@ -12,6 +12,7 @@ cdef enum:
     NAME_MAX = 255                 # octets of a name on the wire
     LABEL_MAX = 63                 # octets of a label
     HOPS_MAX = 127                 # pointers that a name can need
+    STEPS_MAX = 512                # labels and pointers of a name, and more
     RECORD = 10                    # octets of type, class, TTL and RDLENGTH behind a record's owner
     OPT_FIXED = 11                 # octets of an OPT record without options
     QUESTION_MAX = NAME_MAX + 4
@@ -171,6 +172,15 @@ cdef inline size_t name_size(const uint8_t* name) noexcept nogil:
     return at + 1
 
 
+cdef inline uint32_t steps_of(size_t length) noexcept nogil:
+    """Return how many labels and pointers may be followed in a message of so many octets.
+
+    A record takes 11 octets or more, and its name can lead through all names before it. Thousands of addresses of a
+    name with ten labels, or of PTR records below ip6.arpa, need fewer; a message that needs more was made to cost.
+    """
+    return <uint32_t> (2 * length + 4096)
+
+
 cdef inline uint8_t source_prefix(const Query* query) noexcept nogil:
     """Return the SOURCE PREFIX-LENGTH of the CLIENT-SUBNET option. Caller must ensure that there is one."""
     return query.wire[query.subnet + 6]
@@ -205,6 +215,7 @@ cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
 cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
+cdef bint follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
                     uint16_t options) noexcept nogil
 cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload,

@@ -56,10 +56,17 @@ cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept n
 
 
 cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
-    """Tell whether a name stands at `at`, with all that its pointers lead to.
+    """Tell whether a name stands at `at`, with all that its pointers lead to."""
+    cdef uint32_t steps = STEPS_MAX
+    return follow_name(wire, length, at, &steps)
+
+
+cdef bint follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil:
+    """Tell whether a name stands at `at`, and all that its pointers lead to; take what that cost off `steps`.
 
     Each pointer must lead further back than the one before, and there are no more of them than a name
-    has labels: else a message of pointers would cost the square of its length.
+    has labels: else a name of pointers would cost the length of its message. What all names of a message may
+    cost together is what `steps_of` said when it was begun; where that is spent, nothing is a name.
     """
     cdef:
         size_t start = at
@@ -67,6 +74,9 @@ cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
         size_t hops = 0
         uint8_t label
     while at < length:
+        if not steps[0]:
+            return False
+        steps[0] -= 1
         label = wire[at]
         if label >= 0xc0:
             hops += 1

@@ -17,6 +17,7 @@ import dns.message
 import dns.rcode
 
 from .config import HealthSection
+from .names import READ_MAX
 
 BUCKET = 1.0  # seconds between two marks in the window
 FIRST_SHARE = 1 / 16  # of an upstream that has just come back
@@ -188,7 +189,9 @@ def check_query(name: str, type: str) -> bytes:
 
 
 def proves_well(response: bytes, rcodes: Sequence[str]) -> bool:
-    """Tell whether a response to a check has one of these codes; a malformed one proves nothing."""
+    """Tell whether a response to a check has one of these codes; one that is malformed, or huge, proves nothing."""
+    if len(response) > READ_MAX:
+        return False
     try:
         message = dns.message.from_wire(response)
     except dns.exception.DNSException:

@@ -4,6 +4,8 @@ import dns.exception
 import dns.name
 import dns.rdatatype
 
+READ_MAX = 4096  # octets of the largest response that is read in Python: names in a larger one can cost seconds
+
 
 def name_to_wire(text: str) -> bytes:
     """Return a name on the wire, absolute and in lower case; ValueError where it is none."""

@@ -20,6 +20,7 @@ import dns.rdataclass
 import dns.rdatatype
 
 from .fields import Endpoint
+from .names import READ_MAX
 
 log = logging.getLogger(__name__)
 
@@ -252,6 +253,8 @@ class Watchers:
 
 def _read_serial(response: bytes, zone: dns.name.Name) -> int:
     """Return the serial that the answer section gives for just this zone; NoSerialError or DNSException where none."""
+    if len(response) > READ_MAX:
+        raise NoSerialError("the response is too large")
     message = dns.message.from_wire(response)
     if message.rcode() != dns.rcode.NOERROR:
         raise NoSerialError(f"the response is {dns.rcode.to_text(message.rcode())}")

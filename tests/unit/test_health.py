@@ -114,6 +114,7 @@ def test_checks_on_the_wire():
     assert not proves_well(response.to_wire(), ["NOERROR"])
     assert not proves_well(b"\0\0\x80", ["NOERROR"])
     assert not proves_well(query, ["NOERROR"])
+    assert not proves_well(response.to_wire() + bytes(4096), ["NOERROR"])
 
 
 def test_a_good_check_forgives_failed_ones_and_the_interval_stays_while_in_service():

@@ -234,6 +234,7 @@ FAILURES = {
     "another zone": (response(8, zone="sub.example.com"), "the response has no SOA record of the zone"),
     "nothing": (b"", "The DNS packet passed to from_wire() is too short."),
     "cut": (response(8)[:-1], "DNS message is malformed."),
+    "too much": (response(8) + bytes(4096), "the response is too large"),
     "more than a message": (
         response(8) + b"\0",
         "The DNS packet passed to from_wire() has extra junk at the end of it.",

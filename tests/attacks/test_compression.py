@@ -1,0 +1,99 @@
+"""Know that a message costs about what its octets cost, however its names lead through each other (RFC 1035 4.1.4).
+
+Each name by itself is in order: at most 127 pointers, each further back. All of them together are the attack.
+"""
+
+from struct import pack
+
+import pytest
+from support import quick
+from support.control import stats
+from support.process import run_shield
+from support.upstream import ScriptedUpstream
+
+from funkenshield._cache import Cache
+from funkenshield._clock import Clock
+
+LARGEST = 65535
+LADDER = 62  # labels, each behind it a pointer to the one before
+
+
+def ladder(at, first=12):
+    """Return octets to stand at an offset, and where the last name in them starts: its pointers lead through all."""
+    octets, leads_to = b"", first
+    for _ in range(LADDER):
+        start = at + len(octets)
+        octets += b"\1a" + pack("!H", 0xC000 | leads_to)
+        leads_to = start
+    return octets, leads_to
+
+
+def hopping(asked, size=LARGEST):
+    """Return a response full of records, each of whose names leads through the ladder in the first one's data."""
+    records = b"\xc0\x0c" + pack("!HHIH", 16, 1, 300, 4 * LADDER)
+    octets, last = ladder(len(asked) + len(records))
+    records += octets
+    owner = pack("!H", 0xC000 | last)
+    count = 1
+    while len(asked) + len(records) + 12 <= size:
+        records += owner + pack("!HHIH", 16, 1, 300, 0)
+        count += 1
+    return asked[:2] + pack("!5H", 0x8400, 1, count, 0, 0) + asked[12:] + records, count
+
+
+def real(asked, rdtype, rdata):
+    """Return a response as full as can be of records of the name that was asked for."""
+    record = b"\xc0\x0c" + pack("!HHIH", rdtype, 1, 300, len(rdata)) + rdata
+    count = (LARGEST - len(asked)) // len(record)
+    return asked[:2] + pack("!5H", 0x8400, 1, count, 0, 0) + asked[12:] + count * record
+
+
+def is_kept(asked, response):
+    return Cache(1 << 22, Clock()).store(asked, response)
+
+
+def test_a_name_that_leads_through_many_is_in_order():
+    asked = quick.query("www.test")
+    response, count = hopping(asked, 600)
+    assert count > 10
+    assert is_kept(asked, response)
+
+
+def test_thousands_of_them_are_too_many_and_where_it_ends_the_length_says():
+    asked = quick.query("www.test")
+    kept = [size for size in range(400, 2000, 50) if is_kept(asked, hopping(asked, size)[0])]
+    steps = [2 * LADDER * hopping(asked, size)[1] for size in kept]
+    assert kept, "short ones are let be"
+    assert kept == list(range(400, kept[-1] + 1, 50))
+    assert all(done <= 2 * size + 4096 for done, size in zip(steps, kept, strict=True)), "so much, and no more, is done"
+    assert not is_kept(asked, hopping(asked)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "rdtype", "rdata"),
+    [
+        ("a.b.c.d.e.f.svc.cluster.example.com", 1, bytes(4)),
+        (".".join("0123456789abcdef0123456789abcdef") + ".ip6.arpa", 12, b"\x0ehost-192-0-2-1\xc0\x0c"),
+        (".".join(["x" * 14] * 16), 28, bytes(16)),
+        ("example.com", 2, b"\3ns1\xc0\x0c"),
+    ],
+    ids=["addresses of a long name", "PTR of IPv6", "a name as long as can be", "servers"],
+)
+def test_the_largest_real_ones_are_kept(name, rdtype, rdata):
+    asked = quick.query(name, rdtype)
+    assert is_kept(asked, real(asked, rdtype, rdata))
+
+
+def test_what_costs_too_much_is_passed_on_as_it_came():
+    made = []
+
+    def handle(query):
+        made.append(hopping(query.wire)[0])
+        return made[-1]
+
+    with ScriptedUpstream(handle) as upstream, run_shield([upstream]) as shield:
+        for times in 1, 2:
+            asked = quick.query("www.test", ident=times)
+            assert shield.tcp_wire(asked)[12:] == made[-1][12:]
+            assert upstream.count() == times
+        assert stats(shield)["entries"] == 0
