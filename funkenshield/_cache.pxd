@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from ._answer cimport Answer
 from ._clock cimport Clock
 from ._epochs cimport Epochs
-from ._index cimport Index
+from ._index cimport SUBNET_WORDS, Index
 from ._purges cimport Purges
 from ._wire cimport Query
 from ._zones cimport Zones
@@ -54,6 +54,7 @@ cdef class Cache:
         int32_t free, leaving      # stacks of segments, linked by `next`
         uint32_t free_count, leaving_count
         Queue newcomers, residents
+        uint32_t[SUBNET_WORDS * 64] lengths  # answers that a subnet's prefix length leads to, by where its bit is
         Answer* scratch            # where the writer builds an answer before it is stored
         readonly Clock clock
         readonly Epochs epochs
@@ -65,7 +66,8 @@ cdef class Cache:
     cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil
     cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil
     cdef void drop(self, const Query* query) noexcept nogil
-    cdef void _note_subnet(self, const Answer* answer) noexcept nogil
+    cdef void _fit_subnet(self, const Query* query, Answer* answer) noexcept nogil
+    cdef void _count_subnet(self, const Answer* answer, int32_t change) noexcept nogil
     cdef uint32_t _dies(self, const Answer* answer) noexcept nogil
     cdef int32_t _room(self, Queue* queue, size_t size, uint32_t now) noexcept nogil
     cdef void _reclaim(self) noexcept nogil

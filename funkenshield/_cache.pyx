@@ -14,23 +14,26 @@ import os
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from ._answer cimport (
-    ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_key, answer_name, answer_size, answers_question, build, render
+    ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_body, answer_key, answer_name, answer_size, answers_question, build,
+    render
 )
 from ._atomic cimport peek, peek32, peek_octet, poke, publish
 from ._clock cimport Clock, ticks
 from ._epochs cimport Epochs
 from ._freshness cimport DEAD, RESERVE, dies, judge, mark_used
 from ._index cimport (
-    SLOTS, TAG_SHIFT, answer_at, find, find_set, hash_of, is_under, leads_to, stands, tag_in, tag_of
+    SLOTS, TAG_SHIFT, answer_at, find, find_set, hash_of, is_under, leads_to, lengths_in_use, may_use,
+    shorter_length, stands, subnet_word, tag_in, tag_of
 )
 from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
 from ._suffixes cimport Suffixes
 from ._wire cimport (
-    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Extra, Query, get16, hash_key, is_name, name_size, parse_query
+    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Extra, Query, get16, hash_key, is_name, name_size, parse_query,
+    set_subnet, source_prefix
 )
 from ._zones cimport Zones
 
@@ -153,16 +156,18 @@ cdef class Cache:
         if slot == NULL:
             slot = self._choose_slot(key_hash, now)
         self._append(segment, answer, size, slot, tag_of(key_hash))
-        self._note_subnet(answer)
         self.stored += 1
         return STORED
 
     cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil:
         """Store the answer to a query, and let the query find it: what it found of a narrower scope is outdated."""
         cdef:
-            Put result = self.put(answer, now)
+            Put result
             const Answer* stored
             const Answer* found
+        if query.subnet:
+            self._fit_subnet(query, answer)
+        result = self.put(answer, now)
         if result != STORED or not query.subnet or answer.kind == FAILURE:
             return result
         stored = answer_at(&self.index, self._slot_of(answer)[0])
@@ -178,14 +183,46 @@ cdef class Cache:
         if answer != NULL:
             self._unlink(self._slot_of(answer))
 
-    cdef void _note_subnet(self, const Answer* answer) noexcept nogil:
-        """Let look-ups know that there are answers for subnets of this prefix length."""
+    cdef void _fit_subnet(self, const Query* query, Answer* answer) noexcept nogil:
+        """Keep an answer for fewer than it is true for, where its prefix length is not, and cannot come, in use.
+
+        That is the next longer one in use, or else what was asked about: so clients and upstreams may say what they
+        like, and look-ups try a few lengths. Caller must ensure that the answer is the scratch, and to this query.
+        """
+        cdef:
+            const uint8_t* subnet = answer_name(answer) + name_size(answer_name(answer))
+            uint8_t* behind = <uint8_t*> answer_body(answer)
+            Query narrowed = query[0]
+            int32_t prefix = source_prefix(query)
+            int32_t shorter
+        if not get16(answer_key(answer)) & WITH_SUBNET or subnet[1] == prefix or may_use(&self.index, subnet[0], subnet[1]):
+            return
+        shorter = shorter_length(&self.index, subnet[0], prefix)
+        while shorter > subnet[1]:
+            prefix = shorter
+            shorter = shorter_length(&self.index, subnet[0], prefix)
+        set_subnet(&narrowed, <uint8_t> prefix)
+        memmove(behind + narrowed.key_length - answer.key_length, behind, answer.body + answer.options)
+        answer.key_length = narrowed.key_length
+        memcpy(<uint8_t*> answer_key(answer), narrowed.key, narrowed.key_length)
+
+    cdef void _count_subnet(self, const Answer* answer, int32_t change) noexcept nogil:
+        """Note that one more answer, or one less, may be found under its subnet's prefix length by longer ones."""
         cdef:
             const uint8_t* subnet = answer_name(answer) + name_size(answer_name(answer))
             uint64_t* word
-        if get16(answer_key(answer)) & WITH_SUBNET:
-            word = &self.index.subnets[0 if subnet[0] < 2 else 1 + subnet[1] // 64]
-            poke(word, peek(word) | <uint64_t> 1 << subnet[1] % 64)
+            uint64_t bit
+            uint32_t* live
+        if not get16(answer_key(answer)) & WITH_SUBNET or not subnet[1] or answer.scope > subnet[1]:
+            return
+        word = &self.index.subnets[subnet_word(subnet[0], subnet[1])]
+        bit = <uint64_t> 1 << subnet[1] % 64
+        live = &self.lengths[64 * (word - self.index.subnets) + subnet[1] % 64]
+        live[0] += change
+        if not live[0]:
+            poke(word, peek(word) & ~bit)
+        elif change > 0 and may_use(&self.index, subnet[0], subnet[1]):
+            poke(word, peek(word) | bit)
 
     cdef uint32_t _dies(self, const Answer* answer) noexcept nogil:
         return dies(answer, &self.index.policies[answer.zone])
@@ -208,7 +245,9 @@ cdef class Cache:
         home.live += 1
         home.soonest = min(home.soonest, self._dies(copy))
         home.checked = min(home.checked, copy.marks.purges)
+        self._count_subnet(copy, 1)
         if slot[0]:
+            self._count_subnet(answer_at(&self.index, slot[0]), -1)
             self.segments[self._segment_of(slot[0])].live -= 1
         publish(slot, tag | offset >> 3)
 
@@ -258,6 +297,7 @@ cdef class Cache:
         return <int32_t> (((slot & ((<uint64_t> 1 << TAG_SHIFT) - 1)) << 3) // self.segment_size)
 
     cdef void _unlink(self, uint64_t* slot) noexcept nogil:
+        self._count_subnet(answer_at(&self.index, slot[0]), -1)
         self.segments[self._segment_of(slot[0])].live -= 1
         publish(slot, 0)
 
@@ -573,5 +613,6 @@ cdef class Cache:
         return {
             "entries": live, "octets": used, "memory": self.memory, "stored": self.stored,
             "evicted": self.evicted + self.displaced, "expired": self.expired, "purged": self.purged,
+            "subnet_lengths": lengths_in_use(&self.index, 0) + lengths_in_use(&self.index, 1),
             "no_room": self.no_room, "purge_rules": (<Suffixes*> self.purges.rules.table).used,
         }

@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from ._answer cimport Answer, answer_key
-from ._atomic cimport look, peek32
+from ._atomic cimport look, peek, peek32
 from ._policy cimport Policy
 from ._purges cimport Rules, survives
 from ._siphash cimport Secret, siphash
@@ -21,6 +21,7 @@ cdef enum:
     SLOTS = 16                     # in a set: two cache lines
     TAG_SHIFT = 40                 # a slot: hash tag above, offset in units of 8 octets below
     SUBNET_WORDS = 4               # 33 prefix lengths of IPv4 in the first, 129 of IPv6 in the others
+    LENGTHS_MAX = 8                # of each, that are in use at once
 
 cdef struct Index:                 # what a reader needs; never changes once the cache is made
     uint8_t* arena
@@ -29,7 +30,28 @@ cdef struct Index:                 # what a reader needs; never changes once the
     Secret secret
     const Policy* policies         # by zone
     const Rules* rules             # of purges
-    uint64_t subnets[SUBNET_WORDS]  # prefix lengths of client subnets that were ever stored: IPv4, then IPv6
+    uint64_t subnets[SUBNET_WORDS]  # a bit for each prefix length of client subnets in use: IPv4, then IPv6
+
+
+cdef extern from * nogil:
+    int __builtin_clzll(unsigned long long)
+
+
+cdef inline size_t subnet_word(uint8_t family, uint8_t prefix) noexcept nogil:
+    """Return in which word the bit of a prefix length is; it is bit `prefix % 64` there."""
+    return 0 if family < 2 else 1 + prefix // 64
+
+
+cdef inline int32_t shorter_length(const Index* index, uint8_t family, int32_t prefix) noexcept nogil:
+    """Return the longest prefix length in use that is shorter than this one; 0: there is none."""
+    cdef uint64_t below
+    while prefix > 0:
+        prefix -= 1
+        below = peek(&index.subnets[subnet_word(family, <uint8_t> prefix)]) << (63 - prefix % 64)
+        if below:
+            return prefix - __builtin_clzll(below)
+        prefix -= prefix % 64
+    return 0
 
 
 cdef inline uint64_t* find_set(const Index* index, uint64_t key_hash) noexcept nogil:
@@ -87,6 +109,8 @@ cdef inline bint stands(const Index* index, const Answer* answer) noexcept nogil
     return peek32(&answer.marks.purges) == <uint32_t> look(&index.rules.count) or survives(index.rules, answer)
 
 
+cdef int32_t lengths_in_use(const Index* index, size_t first) noexcept nogil
+cdef bint may_use(const Index* index, uint8_t family, uint8_t prefix) noexcept nogil
 cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept nogil
 
 

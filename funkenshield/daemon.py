@@ -435,6 +435,7 @@ class Daemon:
             "entries": held["entries"], "cache_octets": held["octets"] + self.denials.octets,
             "cache_memory": held["memory"] + self.denials.limit,
             "denials": len(self.denials), "denial_octets": self.denials.octets, "denial_memory": self.denials.limit,
+            "subnet_lengths": held["subnet_lengths"],
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
             "purged": held["purged"], "no_room": held["no_room"],
             "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,

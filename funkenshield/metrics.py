@@ -76,6 +76,7 @@ MEANINGS = {
     "denials": Meaning("gauge", "Gaps between names, in which nothing is known to exist."),
     "denial_octets": Meaning("gauge", "Octets that they take."),
     "denial_memory": Meaning("gauge", "Octets that they may take; 0: no zone wants them."),
+    "subnet_lengths": Meaning("gauge", "Prefix lengths of clients' subnets that look-ups try, of both families."),
     "stored": Meaning("counter", "Answers that were stored."),
     "evicted": Meaning("counter", "Answers that made room for others."),
     "expired": Meaning("counter", "Answers that were swept out after their time."),
