@@ -18,8 +18,8 @@ from libc.string cimport memcpy, memmove
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from ._answer cimport (
-    ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_body, answer_key, answer_name, answer_size, answers_question, build,
-    render
+    ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_body, answer_key, answer_name, answer_size, answers_question,
+    build, render
 )
 from ._atomic cimport peek, peek32, peek_octet, poke, publish
 from ._clock cimport Clock, ticks
@@ -195,7 +195,8 @@ cdef class Cache:
             Query narrowed = query[0]
             int32_t prefix = source_prefix(query)
             int32_t shorter
-        if not get16(answer_key(answer)) & WITH_SUBNET or subnet[1] == prefix or may_use(&self.index, subnet[0], subnet[1]):
+        if (not get16(answer_key(answer)) & WITH_SUBNET or subnet[1] == prefix
+                or may_use(&self.index, subnet[0], subnet[1])):
             return
         shorter = shorter_length(&self.index, subnet[0], prefix)
         while shorter > subnet[1]:

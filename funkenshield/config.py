@@ -35,6 +35,7 @@ from .fields import (
     parse_rcode,
     parse_type,
 )
+from .files import read_text
 from .guard import AllowSection, GuardSection
 from .matchers import Match
 
@@ -568,9 +569,11 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(read_text(path))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not TOML that we read: it is nested too deeply") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not TOML: {error}") from None
     for key, value in (overrides or {}).items():

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,11 @@ def bind(path: Path) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if path.parent.stat().st_uid not in (0, os.geteuid()):
+        folder = path.parent.stat()
+        if folder.st_uid not in (0, os.geteuid()):
             raise ControlError(f"{path}: the folder is another user's; set control.socket")
+        if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:  # what is bound there could be exchanged
+            raise ControlError(f"{path}: the folder is others' to write in; set control.socket")
         if path.is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 try:

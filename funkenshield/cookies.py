@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from .errors import ConfigError
+from .files import read_text
 
 SECRETS_MAX = 4
 
@@ -21,7 +22,7 @@ def load_secrets(path: Path) -> tuple[bytes, ...]:
     Raises ConfigError with the first mistake, its line, and what is allowed.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -479,7 +479,7 @@ def become(user: str, owned: Path) -> None:
     if entry.pw_uid == os.geteuid():
         return
     try:
-        os.chown(owned, entry.pw_uid, entry.pw_gid)
+        os.chown(owned, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
         os.initgroups(user, entry.pw_gid)
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)

@@ -20,6 +20,7 @@ from ._rules import DEEDS_OF, TESTS, Chain
 from .actions import Action
 from .errors import ConfigError
 from .fields import Endpoint
+from .files import read_file
 from .matchers import FLAGS, Match, minutes_of
 from .names import name_to_wire
 
@@ -414,7 +415,7 @@ def read_names(path: Path) -> Iterable[bytes]:
     `#` begins a comment; a `*.` before a name may be there, and says nothing. Raises ConfigError with file and line.
     """
     try:
-        lines = path.read_bytes().lower().splitlines()
+        lines = read_file(path).lower().splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     found: set[bytes] = set()

@@ -49,6 +49,7 @@ from .actions import (
 )
 from .config import Config
 from .errors import ConfigError
+from .files import read_text
 from .matchers import (
     Match,
     all_of,
@@ -221,7 +222,7 @@ def _rule(
     """Return a rule; that of a zone answers from what is read here."""
     if action.kind in {"zone", "zone_file"}:
         try:
-            text = action.zone or Path(action.zone_file).read_text(encoding="utf-8")
+            text = action.zone or read_text(Path(action.zone_file))
             function, key = Zone.from_text(text).respond, f"zone {_digest(text)}"
         except OSError as error:
             raise ConfigError(f"{action.zone_file}: {error.strerror}") from None
@@ -251,7 +252,7 @@ def _check_all(rules: list[Rule], config: Config) -> None:
 def _run(path: Path) -> tuple[_File, ModuleType]:
     """Return what a file of rules says, and its names. Raises ConfigError with the line that is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     file = _File(path, _digest(text))

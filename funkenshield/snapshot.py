@@ -25,11 +25,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from .files import UnfitError, open_file
+from .names import name_to_wire
+
 log = logging.getLogger(__name__)
 
 MAGIC, VERSION = b"FunkenShield snapshot", b"1"
 LINE_MAX = 4096
 ORIGINS_MAX = 16 << 20
+ZONES_MAX = 4096  # more cannot be configured
 TAKEN, LENGTH, DIGEST = 8, 3, 32  # octets; so no chunk, and no damaged length, is over 16 MiB
 END = bytes(TAKEN + LENGTH)
 
@@ -176,12 +180,12 @@ class _Draft:
 def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tuple[int, Origins]:
     """Restore the answers in a file; return how many, and where they are from; none where there is no file.
 
-    The whole file is seen to be right before the first answer is stored. One that is not is put aside as
-    PATH.damaged. Answers from the future, after a clock was set back, count as taken now.
+    The whole file is seen to be right before the first answer is stored. One that is not, or is not a file of ours
+    alone, is put aside as PATH.damaged. Answers from the future, after a clock was set back, count as taken now.
     """
     restored, origins = 0, Origins([], {})
     try:
-        with path.open("rb") as file:
+        with open_file(path, own=True) as file:
             for _ in _chunks(file, _head(file, store.layout)[0]):
                 pass
             file.seek(0)
@@ -190,10 +194,14 @@ def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tup
                 restored += store.restore(answers, max(0.0, wall() - taken))
     except FileNotFoundError:
         return 0, origins
+    except UnfitError as error:
+        log.warning("%s: snapshot not used: it is %s", path, error.strerror)
+        _put_aside(path)
     except OSError as error:
         log.warning("%s: snapshot not read: %s", path, error.strerror or error)
-    except ValueError as error:  # from the store too: then what came before this chunk has been stored
-        log.warning("%s: snapshot not used: %s", path, error)
+    except (ValueError, OverflowError, MemoryError) as error:
+        # From the store too: then what came before this chunk has been stored.
+        log.warning("%s: snapshot not used: %s", path, str(error) or type(error).__name__)
         _put_aside(path)
     else:
         log.info("%s: %d answers restored", path, restored)
@@ -247,9 +255,11 @@ def _read_origins(line: bytes) -> Origins:
     """Return what a second line says; DamagedError where it is none."""
     try:
         found = Origins(**json.loads(line))
-        known = all(isinstance(each, int) for each in found.serials.values())
-        known = known and all(isinstance(name, str) for name in found.zones)
-    except (ValueError, TypeError, AttributeError):
+        known = isinstance(found.zones, list) and len(found.zones) < ZONES_MAX
+        known = known and all(type(each) is int and 0 <= each < 2**32 for each in found.serials.values())
+        for name in found.zones:
+            name_to_wire(name)
+    except (ValueError, TypeError, AttributeError, RecursionError):
         known = False
     if not known:
         raise DamagedError("where it is from cannot be read")

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import ssl
 from collections import deque
+from pathlib import Path
 from typing import cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,6 +17,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from .config import TlsSection
 from .errors import ConfigError
+from .files import open_file
 
 SESSIONS = 16  # that are kept for the next connections
 NOT_FOR_NAME = {62, 64}  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
@@ -101,6 +103,7 @@ def _trust(context: ssl.SSLContext, authorities: str) -> None:
             context.load_default_certs()
         return
     try:
+        open_file(Path(authorities)).close()  # else a pipe would be waited for
         context.load_verify_locations(authorities)
     except ssl.SSLError:
         raise ConfigError(f"tls.authorities: {authorities}: no certificates in PEM format") from None

@@ -12,6 +12,7 @@ from funkenshield._cache import Cache
 from funkenshield._clock import Clock
 from funkenshield._shelf import Shelf
 from funkenshield._wire import inspect_query
+from funkenshield.names import name_to_wire
 
 from .messages import framed, query_of, reply_to, unframed
 
@@ -20,6 +21,13 @@ FILE = Path(FOLDER.name) / "snapshot"
 MEMORY = 1 << 22
 FULL = {"shuffle": True, "stale": "immediate", "stale_longest": 1000}
 LAYOUT = Shelf(Cache(MEMORY, Clock())).layout.hex().encode()
+
+
+ORIGINS = [
+    b'{"zones": ["example.com."], "serials": {"example.com. 192.0.2.1:53": 7}}',
+    b'{"zones": [".", "xn--a.\\\\000.test."], "serials": {}}',
+    b'{"serials": {"\\u0000": 4294967295}, "zones": ["' + b"a" * 63 + b'.", "b"]}',
+]
 
 
 def made(dice):
@@ -34,7 +42,7 @@ def made(dice):
                 queries.append(query)
     shelf = Shelf(cache)
     answers = b"".join(map(shelf.export, range(shelf.segments_total)))
-    origins = b'{"zones": ["example.com."], "serials": {"example.com. 192.0.2.1:53": 7}}\n'
+    origins = dice.choice(ORIGINS) + b"\n"
     body = origins + (1000).to_bytes(8) + len(answers).to_bytes(3) + answers + bytes(11)
     return framed(*(query.to_wire() for query in queries), body)
 
@@ -53,7 +61,8 @@ def one(data):
     FILE.write_bytes(whole + hashlib.blake2b(whole, digest_size=32).digest())
     restored, origins = snapshot.read(Shelf(cache), FILE, lambda: 2.0)
     assert restored <= cache.counters()["stored"]
-    assert all(isinstance(name, str) for name in origins.zones)
+    assert all(name_to_wire(name) for name in origins.zones)
+    assert all(0 <= serial < 2**32 for serial in origins.serials.values())
     _use(cache, clock, queries)
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import os
 import resource
 import threading
 
@@ -232,11 +234,53 @@ def test_a_damaged_file_that_cannot_be_put_aside_is_told_and_stays(path, caplog)
     assert path.read_bytes() == b"nonsense"
 
 
-def test_a_file_that_cannot_be_read_is_told_and_stays(path, caplog):
-    path.mkdir()
+def test_a_file_that_cannot_be_read_is_told_and_stays(path, caplog, monkeypatch):
+    def failing(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    write(Answers(b"abc"), path)
+    monkeypatch.setattr(snapshot, "open_file", failing)
     assert read(path) == ([], 0)
-    assert caplog.messages == [f"{path}: snapshot not read: Is a directory"]
+    assert caplog.messages == [f"{path}: snapshot not read: Input/output error"]
     assert names(path) == ["cache"]
+
+
+def hostile(line):
+    """Return what writes a snapshot whose second line is this, with the right digest."""
+
+    def make(path):
+        first = b"FunkenShield snapshot 1 40006c6974746c65 now\n"
+        body = first + line + b"\n" + bytes(11)
+        path.write_bytes(body + hashlib.blake2b(body, digest_size=32).digest())
+
+    return make
+
+
+SECOND_LINES = {
+    "deep": b"[" * 100_000,
+    "deep, and closed": b'{"zones": ' + b"[" * 100_000 + b"]" * 100_000 + b', "serials": {}}',
+    "a label of 70 octets": b'{"zones": ["' + b"a" * 70 + b'.test."], "serials": {}}',
+    "a name that is too long": b'{"zones": ["' + b"a." * 200 + b'"], "serials": {}}',
+    "no name": b'{"zones": [""], "serials": {}}',
+    "no text": b'{"zones": [5], "serials": {}}',
+    "a text for a list": b'{"zones": "test.", "serials": {}}',
+    "too many": b'{"zones": [' + b", ".join([b'"a."'] * 4096) + b'], "serials": {}}',
+    "a serial too large": b'{"zones": [], "serials": {"a": 4294967296}}',
+    "a serial below 0": b'{"zones": [], "serials": {"a": -1}}',
+    "no serial": b'{"zones": [], "serials": {"a": true}}',
+    "a number without end": b'{"zones": [], "serials": {"a": ' + b"9" * 10_000 + b"}}",
+    "no serials": b'{"zones": []}',
+    "more": b'{"zones": [], "serials": {}, "more": 1}',
+    "lone surrogates": b'{"zones": ["\\ud800."], "serials": {}}',
+}
+
+
+@pytest.mark.parametrize("line", SECOND_LINES.values(), ids=SECOND_LINES)
+def test_whatever_the_second_line_says_the_file_is_put_aside(line, path, caplog):
+    hostile(line)(path)
+    assert read(path) == ([], 0)
+    assert caplog.messages == [f"{path}: snapshot not used: where it is from cannot be read"]
+    assert names(path) == ["cache.damaged"]
 
 
 # ---------------------------------------------------------------- failure
