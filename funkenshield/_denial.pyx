@@ -264,18 +264,15 @@ cdef size_t _octets_of(Records records) noexcept:
     return len(records.wire) if records is not None else 0
 
 
-cdef size_t _wildcard_at(uint8_t* out, const uint8_t* name, Py_ssize_t above):
-    """Write the wildcard below what is so many labels above a name without pointers; return its octets."""
+cdef void _wildcard_at(uint8_t* out, const uint8_t* name, Py_ssize_t above) noexcept:
+    """Write the wildcard below what is so many labels above a name without pointers. Needs NAME_MAX + 2."""
     cdef:
         size_t at = 0
-        size_t size
         Py_ssize_t _i
     for _i in range(above):
         at += 1 + name[at]
-    size = name_size(name + at)
     memcpy(out, b"\1*", 2)
-    memcpy(out + 2, name + at, size)
-    return 2 + size
+    memcpy(out + 2, name + at, name_size(name + at))
 
 
 @cython.final
@@ -496,7 +493,8 @@ cdef class Denials:
         cdef bytes folded = name.lower()  # the octets of lengths are no letters
         _key_of(name)
         if suffixes_full(<Suffixes*> self.purges.rules.table):
-            self.purges.retire(self._first().purges if self.ages else self.purges.rules.count)
+            self.purges.retire(max(self._first().purges if self.ages else self.purges.rules.count,
+                                   self.purges.rules.everything))
         if not self.purges.add(folded, len(folded), 1, BELOW, -1, 0):
             self.purges.add(b"\0", 1, 1, BELOW, -1, 0)  # what is lost here is learnt again
 

@@ -591,6 +591,15 @@ def test_any_number_of_purges_leave_what_they_do_not_concern():
     for number in range(2000):
         denials.forget(b"\5n%04d\5other\0" % number)
     assert knows(denials, "d.example.test.")
+    for number in range(5000):
+        denials.forget(b"\5n%04d\5other\4test\0" % number)
+    assert knows(denials, "d.example.test."), "they have become one of their parent"
+    for number in range(5000):
+        denials.forget(b"\3www\5n%04d\5other\4test\0" % number)
+    learn(denials, QUERY, RESPONSE)
+    assert knows(denials, "d.example.test."), "where there was no room for parents, what was lost is learnt again"
+    denials.forget(b"\3www\5n9999\5other\4test\0")
+    assert knows(denials, "d.example.test."), "and there is room again"
 
 
 @pytest.mark.parametrize("name", [b"", b"\1a", b"\xc0\x0c", b"\0\0", bytes([64]) + bytes(65), (b"\1a" * 128) + b"\0"])
