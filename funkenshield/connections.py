@@ -13,10 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from ._answer import is_response_to
+from ._wire import inspect_query
 from .config import UpstreamSection
 from .errors import ConfigError
 from .fields import Endpoint
 from .tls import Tls
+from .transfer import IXFR
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +98,14 @@ class Connections:
     async def transfer(self, query: bytes, patience: float, proxied: bytes = b"") -> AsyncIterator[bytes]:
         """Yield the messages of a zone transfer (RFC 5936, 1995), over a connection of its own; OSError where it ends.
 
-        The first message must come within `patience` seconds.
+        The first message must come within `patience` seconds, and so must what follows a lone SOA record where changes
+        were asked for: it may have been all that there is to say.
         """
         reader = asyncio.StreamReader()
         async with asyncio.timeout(patience):
             transport = await self._open(asyncio.StreamReaderProtocol(reader), proxied)
         wire = secrets.token_bytes(2) + query[2:]
+        records, changes = 0, inspect_query(query).get("qtype") == IXFR
         try:
             transport.write(struct.pack("!H", len(wire)) + wire)
             while True:
@@ -111,7 +115,9 @@ class Connections:
                 if response[:2] != wire[:2] or not is_response_to(query, response):
                     raise UpstreamError("a message of another transfer")
                 yield response
-                patience = TRANSFER_IDLE
+                records += int.from_bytes(response[6:8])
+                if records > 1 or not changes:
+                    patience = TRANSFER_IDLE
         except asyncio.IncompleteReadError:
             raise UpstreamError("the upstream ended the transfer") from None
         finally:

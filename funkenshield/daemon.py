@@ -25,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from . import control, ground, identity, listeners, snapshot, zones
+from . import control, ground, identity, listeners, logs, snapshot, zones
 from ._cache import Cache
 from ._clock import Clock
 from ._denial import Denials
@@ -40,7 +40,6 @@ from .expiry import Expiry
 from .forwarder import Forwarder
 from .funkensturm import FunkenSturm, Prepared
 from .guard import packed
-from .logs import set_up
 from .names import name_from_wire, name_to_wire
 from .purge import purge
 from .tcp import TcpServer
@@ -134,7 +133,7 @@ class Daemon:
         prepared = prepared or self.sturm.prepare(config)
         path = Path(config.cookies.secrets) if config.cookies.secrets else None
         secrets = self._secrets if self._secrets and self._secrets.path == path else CookieSecrets(path)
-        set_up(config.log.level, config.log.format)
+        logs.set_up(config.log.level, config.log.format)
         numbers = self.upstreams.configure(zones.groups(config), config)
         self._assigned = zones.assign(self.cache.zones, config, numbers)
         self.forwarder.groups = self.sturm.put_in_force(prepared, config, numbers)
@@ -314,6 +313,7 @@ class Daemon:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             self.upstreams.keep_house()
+            logs.summarize()
             self.watchers.wake()
             self._folded = False
             self.sturm.keep_house()
@@ -439,7 +439,10 @@ class Daemon:
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
             "purged": held["purged"], "no_room": held["no_room"],
             "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,
-            "tcp_refused": tcp.refused, "tcp_gave_way": tcp.gave_way, "tcp_timed_out": tcp.timed_out,
+            "tcp_refused": tcp.refused, "tcp_refused_per_client": tcp.refused_per_client,
+            "tcp_refused_per_prefix": tcp.refused_per_prefix, "tcp_gave_way": tcp.gave_way,
+            "tcp_evicted_waiting": tcp.evicted_waiting, "tcp_evicted_memory": tcp.evicted_memory,
+            "tcp_buffered_bytes": tcp.memory.taken, "tcp_timed_out": tcp.timed_out,
             "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
             "rules": self.sturm.counters(),

@@ -19,11 +19,14 @@ from typing import Any, Protocol
 from ._inflight import Inflight
 from ._wire import error_response, inspect_query
 from .config import ForwardSection
+from .fairness import Shares, prefix_of
 from .fields import Endpoint
+from .logs import RateLimited
 from .transfer import is_transfer, until_complete
 from .upstreams import Upstream, Upstreams
 
 log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
 TICK = 0.016  # seconds; how finely time is told to open queries
@@ -73,6 +76,9 @@ class Streams(Protocol):
     def complete(self, stream: int) -> None:
         """Say that the answer before was the last to its query."""
 
+    def work_for(self, stream: int, task: asyncio.Task[Any]) -> bool:
+        """Have a task cancelled as soon as a connection is lost; False: it is gone already."""
+
     def end(self, stream: int) -> None:
         """End a connection whose answer cannot be completed."""
 
@@ -91,7 +97,8 @@ class Forwarder:
         self.groups: Mapping[int, int] = {}  # of upstreams, by the number of the way to them
         self._decider: Decider | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._passing = self._transferring = 0
+        self._passing = 0
+        self._transferring = Shares()
         self._ticking: asyncio.TimerHandle | None = None
         self.configure(settings)
 
@@ -211,8 +218,9 @@ class Forwarder:
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
         group = self.groups[way] if way else self._zones.group(zone)
         if is_transfer(found):
-            if self._transferring < self._settings.transfers:
-                self._transferring += 1
+            prefix = prefix_of(self._inflight.address_of(client))
+            if self._transferring.may_take(prefix, self._settings.transfers):
+                self._transferring.add(prefix, 1)
                 self._start(self._transfer(group, client, query, stream))
             else:
                 self._turn_away(client, query, stream)
@@ -269,14 +277,17 @@ class Forwarder:
     async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
         tried: list[int] = []
+        task = asyncio.current_task()
         try:
+            if task is None or not self._streams.work_for(stream, task):
+                return
             while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
                 tried.append(upstream.number)
                 if await self._transfer_from(upstream, client, query, stream):
                     return
             self._inflight.reply(client, query, error_response(query, SERVFAIL))
         finally:
-            self._transferring -= 1
+            self._transferring.add(prefix_of(self._inflight.address_of(client)), -1)
             self._write_streams()
 
     async def _transfer_from(self, upstream: Upstream, client: bytes, query: bytes, stream: int) -> bool:
@@ -294,7 +305,7 @@ class Forwarder:
                     return True
             self._streams.complete(stream)
         except OSError as error:
-            log.info("zone transfer from %s: %s", upstream, error or "silence")
+            limited.warning("transfer", "zone transfer from %s: %s", upstream, error or "silence")
             if begun:
                 self._streams.end(stream)
         return begun
@@ -302,7 +313,7 @@ class Forwarder:
     def _is_waited_for(self) -> bool:
         """Tell whether somebody waits for an answer, whoever is to give it."""
         decided = self._decider is not None and self._decider.is_busy
-        return bool(self._inflight.open_queries or self._passing or self._transferring or decided)
+        return bool(self._inflight.open_queries or self._passing or self._transferring.taken or decided)
 
     async def drain(self, seconds: float) -> None:
         """Wait until nobody waits for an upstream any more, at most so long."""

@@ -11,7 +11,9 @@ from .fields import Endpoint
 
 IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
 BACKLOG = 1024
-UNSENT = 256 << 10  # octets that the kernel takes for a client before they can go out: else it is megabytes
+# What the kernel takes for a connection: it counts twice these octets at most, where it would take ten megabytes.
+UNSENT = 256 << 10  # octets that can go out, and wait to be acknowledged
+UNTAKEN = 64 << 10  # octets that came
 
 
 class BindError(FunkenShieldError):
@@ -69,7 +71,8 @@ def bind_tcp(endpoint: Endpoint) -> socket.socket:
     with explained(endpoint, "TCP"):
         opened = _open(endpoint, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # of each connection to it
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)  # each connection to it has the same
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNTAKEN)
         opened.bind(endpoint)
         opened.listen(BACKLOG)  # taken from here on; a server says it again
         return opened

@@ -86,7 +86,14 @@ MEANINGS = {
     "tcp_connections": Meaning("gauge", "Clients' TCP connections."),
     "tcp_accepted": Meaning("counter", "TCP connections that were taken."),
     "tcp_refused": Meaning("counter", "TCP connections over the bounds."),
+    "tcp_refused_per_client": Meaning("counter", "Of these, such whose client had `tcp.per_client`."),
+    "tcp_refused_per_prefix": Meaning("counter", "Of these, such whose prefix had as many as were free."),
     "tcp_gave_way": Meaning("counter", "TCP connections, silent the longest, that were closed for another one."),
+    "tcp_evicted_waiting": Meaning(
+        "counter", "TCP connections, all of which waited for answers, closed for another one."
+    ),
+    "tcp_evicted_memory": Meaning("counter", "TCP connections closed for what waited in them, over `tcp.memory`."),
+    "tcp_buffered_bytes": Meaning("gauge", "Octets that wait in TCP connections."),
     "tcp_timed_out": Meaning("counter", "TCP connections closed for idleness."),
     "reloads": Meaning("counter", "Times that the configuration was read again and taken."),
     "uptime": Meaning("gauge", "Seconds since the start."),

@@ -6,59 +6,165 @@ own connection.
 """
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 from ._inflight import Inflight
 from ._proxied import told_by
 from .config import TcpSection
+from .fairness import Holders, Shares, client_of, may_take_one_more, prefix_of
 from .fields import parse_address
+from .logs import RateLimited
+
+limited = RateLimited(logging.getLogger(__name__))
 
 SWEEP = 0.5  # seconds between two looks for idle connections
 SHARE = 8  # queries that a connection has taken in one go; who asks more takes turns with others who do
-TRIED = 8  # connections that are asked to give way to another one
+TRIED = 8  # connections of a prefix that are asked to give way to another one of it
+GONE = 1.0  # seconds after which a client that has said all, and for which a transfer stands still, counts as gone
 TURNS = 4  # in one turn of the loop: so whoever asks little waits but for these
 
 
 class TcpServer:
-    """All connections of clients, by number; the forwarder writes to them."""
+    """All connections of clients, by number; the forwarder writes to them.
+
+    How many there are, and how many octets wait in them, is bounded, and both are shared by the law of `fairness`.
+    """
 
     def __init__(self, inflight: Inflight, dispatch: Callable[[], None], settings: TcpSection) -> None:
         self.inflight = inflight
         self.dispatch = dispatch
         self.settings = settings
-        self.connections: OrderedDict[int, Connection] = OrderedDict()  # who was silent the longest comes first
+        self.connections: dict[int, Connection] = {}
+        self.silent: OrderedDict[int, Connection] = OrderedDict()  # who was silent the longest comes first
+        self.unread: OrderedDict[int, Connection] = OrderedDict()  # in which octets wait, the longest first
         self.by_client: Counter[bytes] = Counter()
-        self.accepted = self.refused = self.gave_way = self.timed_out = self.bad_proxied = 0
+        self.by_prefix: Holders[Connection] = Holders()
+        self.memory = Shares()  # octets that wait in connections
+        self.accepted = self.gave_way = self.timed_out = self.bad_proxied = 0
+        self.refused_per_client = self.refused_per_prefix = self.evicted_waiting = self.evicted_memory = 0
         self._next = 0
         self._queue: deque[Connection] = deque()
         self._going_on = False
+        self._written: set[Connection] = set()
 
     def protocol(self, listener: int = 0) -> "Connection":
         """Return the protocol of one more connection, to the listener of this number."""
         self._next += 1
         return Connection(self, self._next, listener)
 
+    @property
+    def refused(self) -> int:
+        """Return how many connections were over a bound."""
+        return self.refused_per_client + self.refused_per_prefix
+
     def has_enough(self, client: bytes) -> bool:
         """Tell whether a client holds as many connections as one may."""
         return self.by_client[client] >= self.settings.per_client
 
-    def make_room(self) -> bool:
-        """See that there may be one more, and tell whether: where all are taken, who is silent the longest gives way.
+    def make_room(self, prefix: bytes) -> bool:
+        """See that a prefix may have one more connection, and tell whether.
 
-        That is what RFC 7766 6.2.3 lets a server do; who waits for an answer stays.
+        Where it has as many as are free, the longest silent one of its own gives way (RFC 7766 6.2.3 lets a server do
+        that). Where all are taken, and it has fewer than another, the longest silent of all does; where all wait for
+        answers, the oldest of the prefix that has the most.
         """
-        if len(self.connections) < self.settings.connections:
+        mine = self.by_prefix.of(prefix)
+        free = self.settings.connections - len(self.connections)
+        if may_take_one_more(len(mine), free):
             return True
-        for number, connection in islice(self.connections.items(), TRIED):
-            if connection.is_silent():
-                self.gave_way += 1
-                del self.connections[number]
-                connection.abort()
-                return True
-        return False
+        silent: Iterable[Connection] = islice(mine.values(), TRIED)
+        if free <= 0 and len(mine) < max(self.by_prefix.most, 1):
+            silent = self.silent.values()
+        victim = next((each for each in silent if each.is_silent()), None)
+        if victim is not None:
+            self.gave_way += 1
+        elif free <= 0 and len(mine) < self.by_prefix.most:
+            self.evicted_waiting += 1
+            victim = self.by_prefix.oldest_of_most()
+        else:
+            return False
+        victim.leave()
+        return True
+
+    def note_move(self, connection: "Connection") -> None:
+        """Note that something moved on a connection now."""
+        number = connection.number
+        if number not in self.connections:
+            return
+        if connection.address:
+            self.by_prefix.move(connection.prefix, number)
+        self.silent.pop(number, None)
+        if connection.is_silent():
+            self.silent[number] = connection
+
+    def add(self, connection: "Connection") -> None:
+        """Take a connection, whoever is at its other end."""
+        self.connections[connection.number] = connection
+        self.note_move(connection)
+
+    def admit(self, connection: "Connection") -> None:
+        """Count a connection for its client."""
+        self.accepted += 1
+        self.by_client[client_of(connection.address)] += 1
+        self.by_prefix.add(connection.prefix, connection.number, connection)
+
+    def forget(self, connection: "Connection") -> None:
+        """Count a connection no more."""
+        self.silent.pop(connection.number, None)
+        if self.connections.pop(connection.number, None) is None or not connection.address:
+            return
+        self.by_prefix.remove(connection.prefix, connection.number)
+        client = client_of(connection.address)
+        self.by_client[client] -= 1
+        if not self.by_client[client]:
+            del self.by_client[client]
+
+    # ---------------------------------------------------------------- memory
+
+    def count(self, connection: "Connection", octets: int) -> None:
+        """Note how many octets wait in a connection now."""
+        number = connection.number
+        if octets != connection.octets:
+            self.memory.add(connection.prefix, octets - connection.octets)
+            connection.octets = octets
+        if not octets:
+            self.unread.pop(number, None)
+        elif number not in self.unread:
+            self.unread[number] = connection
+
+    def has_memory(self, connection: "Connection") -> bool:
+        """See that a connection may hold more octets, and tell whether.
+
+        Where its prefix holds as much as is free, and more than its share, another one of the prefix gives way, or else
+        it ends; where the prefix holds less than that, others hold too much. It is who has not read for the longest.
+        """
+        memory, limit, prefix = self.memory, self.settings.memory, connection.prefix
+        while not memory.may_take(prefix, limit):
+            over = memory.of(prefix) * (len(memory) + 1) > limit
+            holding = islice(self.by_prefix.of(prefix).values(), TRIED) if over else self.unread.values()
+            victim = next((each for each in holding if each.octets), connection)
+            if victim is connection:
+                return False
+            victim.end_for_memory()
+        return True
+
+    def count_later(self, connection: "Connection") -> None:
+        """Count anew what waits in a connection, once the loop has had its turn to send it."""
+        if not self._written:
+            asyncio.get_running_loop().call_soon(self._count_written)
+        self._written.add(connection)
+
+    def _count_written(self) -> None:
+        written, self._written = self._written, set()
+        for connection in written:
+            connection.count()
+
+    # ---------------------------------------------------------------- turns
 
     def queue(self, connection: "Connection") -> None:
         """Let a connection take its turn."""
@@ -99,6 +205,15 @@ class TcpServer:
         if stream in self.connections:
             self.connections[stream].expect(-1)
 
+    def work_for(self, stream: int, task: asyncio.Task[Any]) -> bool:
+        """Have a task cancelled as soon as a connection is lost; False: it is gone already."""
+        connection = self.connections.get(stream)
+        if connection is None:
+            return False
+        connection.works.add(task)
+        task.add_done_callback(connection.works.discard)
+        return True
+
     def end(self, stream: int) -> None:
         """End a connection whose answer cannot be completed: nothing else tells the client."""
         if stream in self.connections:
@@ -110,6 +225,8 @@ class TcpServer:
         while True:
             await asyncio.sleep(SWEEP)
             before = clock() - self.settings.idle
+            for connection in list(self.unread.values()):
+                connection.count()
             for number, connection in enumerate([each for each in self.connections.values() if each.is_idle(before)]):
                 self.timed_out += 1
                 connection.abort()
@@ -126,13 +243,16 @@ class Connection(asyncio.Protocol):
     """One client's connection."""
 
     def __init__(self, server: TcpServer, number: int, listener: int) -> None:
+        self.number = number
+        self.address = b""  # the client's, once it is known whose connection this is
+        self.prefix = b""
+        self.octets = 0  # that wait in it, as they were counted last
+        self.works: set[asyncio.Task[Any]] = set()  # that are done for nobody else
         self.writable = asyncio.Event()
         self.writable.set()
         self._server = server
-        self._number = number
         self._listener = listener
         self._peer = b""
-        self._address = b""  # the client's, once it is known whose connection this is
         self._buffer = bytearray()
         self._waiting = 0
         self._ended = False
@@ -151,45 +271,90 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         self._peer = parse_address(peer[0]).packed
-        by_proxy = server.inflight.reception.is_proxy(self._peer)
-        if (not by_proxy and server.has_enough(self._peer)) or not server.make_room():
-            self._refuse()
+        if server.inflight.reception.is_proxy(self._peer):
+            if not server.make_room(b""):
+                self._refuse_prefix(b"")
+                return
+            server.add(self)
+        elif not self._admit(self._peer):
             return
-        server.connections[self._number] = self
         transport.set_write_buffer_limits(high=server.settings.write_buffer)
-        if not by_proxy:
-            self._admit(self._peer)
 
     def _admit(self, address: bytes) -> bool:
-        """Count the connection as this client's, or end it where he has too many."""
-        server = self._server
-        if server.has_enough(address):
-            self._refuse()
+        """Count the connection as this client's, or end it where the client, or its prefix, has too many."""
+        server, prefix = self._server, prefix_of(address)
+        if server.has_enough(client_of(address)):
+            server.refused_per_client += 1
+            limited.warning("client", "TCP connection of %s refused: it has tcp.per_client", ip_address(address))
+            self._transport.abort()
             return False
-        server.accepted += 1
-        server.by_client[address] += 1
-        self._address = address
+        server.connections.pop(self.number, None)  # a proxy's is counted once
+        if not server.make_room(prefix):
+            self._refuse_prefix(address)
+            return False
+        server.count(self, 0)
+        self.address, self.prefix = address, prefix
+        server.admit(self)
+        server.add(self)
         return True
 
-    def _refuse(self) -> None:
-        self._server.refused += 1
+    def _refuse_prefix(self, address: bytes) -> None:
+        self._server.refused_per_prefix += 1
+        limited.warning(
+            "prefix", "TCP connection of %s refused: its prefix has as many as are free of tcp.connections",
+            ip_address(address or self._peer),
+        )  # fmt: skip
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; answers that still come for it go nowhere."""
+        """Forget the connection; answers that still come for it go nowhere, and what is done for it alone ends."""
         self.writable.set()
         self._buffer.clear()
-        self._server.connections.pop(self._number, None)
-        if self._address:
-            self._server.by_client[self._address] -= 1
-            if not self._server.by_client[self._address]:
-                del self._server.by_client[self._address]
+        self._server.count(self, 0)
+        self._server.forget(self)
+        for task in self.works:
+            task.cancel()
+
+    def count(self) -> None:
+        """Count the octets that wait in this connection: what came and was not taken, and what does not go out."""
+        if not self._transport.is_closing():
+            self._server.count(self, len(self._buffer) + self._transport.get_write_buffer_size())
 
     def data_received(self, data: bytes) -> None:
         """Take the whole queries that have come."""
+        if not self._hold(len(data)):
+            return
         self._buffer += data
-        if not self._queued and (self._address or self._take_header()):
+        if not self._queued and (self.address or self._take_header()):
             self._take_queries()
+        if self._buffer or self.octets:
+            self._server.count_later(self)
+
+    def _hold(self, octets: int) -> bool:
+        """Count so many octets more; False: that is more than it may hold, and it ends."""
+        if self._transport.is_closing():
+            return False
+        if not self._server.has_memory(self):
+            self.end_for_memory()
+            return False
+        self._server.count(self, self.octets + octets)
+        return True
+
+    def end_for_memory(self) -> None:
+        """End the connection for what waits in it."""
+        self._server.evicted_memory += 1
+        limited.warning(
+            "memory", "TCP connection of %s closed: %d octets wait in it, and its prefix holds %d of tcp.memory",
+            ip_address(self.address or self._peer), self.octets, self._server.memory.of(self.prefix),
+        )  # fmt: skip
+        self.leave()
+
+    def leave(self) -> None:
+        """End the connection now, and have no part in any bound from here on."""
+        self._buffer.clear()
+        self._transport.abort()
+        self._server.count(self, 0)
+        self._server.forget(self)
 
     def _take_header(self) -> bool:
         """Take a front proxy's header; False: it is not whole yet, or the connection ends for it."""
@@ -215,7 +380,7 @@ class Connection(asyncio.Protocol):
             if len(buffer) < end:
                 break
             query = bytes(buffer[taken + 2 : end])
-            self._waiting += self._server.inflight.submit(self._number, self._address, query, self._listener)
+            self._waiting += self._server.inflight.submit(self.number, self.address, query, self._listener)
             taken = end
             share -= 1
         if taken:
@@ -231,7 +396,7 @@ class Connection(asyncio.Protocol):
         held = self._held = []
         self._server.dispatch()
         self._held = None
-        if held:
+        if held and not self._transport.is_closing():
             self._transport.write(b"".join(held))
 
     def _queue(self) -> None:
@@ -265,9 +430,12 @@ class Connection(asyncio.Protocol):
 
     def answer(self, framed: bytes) -> None:
         """Write an answer, behind its two octets of length."""
+        if not self._hold(len(framed)):
+            return
+        self._server.count_later(self)
         was_full = not self._may_ask()
-        self._move()
         self._waiting = max(self._waiting - 1, 0)
+        self._move()
         if self._held is None:
             self._transport.write(framed)
         else:
@@ -278,30 +446,40 @@ class Connection(asyncio.Protocol):
     def expect(self, more: int) -> None:
         """Wait for more answers than there were queries, or for fewer."""
         self._waiting += more
+        self._move()
         if more < 0:
             self._queue()
 
     def pause_writing(self) -> None:
         """Take no more queries from a client that does not read."""
         self.writable.clear()
+        self._server.note_move(self)
         self._pace()
 
     def resume_writing(self) -> None:
         """Go on where it reads again."""
-        self._move()
         self.writable.set()
+        self._move()
+        self._server.unread.pop(self.number, None)
+        self.count()
         self._queue()
 
     def eof_received(self) -> bool:
         """Keep the connection until what was asked is answered (RFC 7766 6.2.3)."""
         self._ended = True
-        return self._address != b"" and (self._waiting > 0 or self._has_query())
+        if self.works:
+            asyncio.get_running_loop().call_later(GONE, self._end_works, self._last)
+        return self.address != b"" and (self._waiting > 0 or self._has_query())
+
+    def _end_works(self, last: float) -> None:
+        """End what is done for a client, unless something moved since: nothing else shows whether it is still there."""
+        if self.works and self._last == last:
+            self.abort()
 
     def _move(self) -> None:
         """Note that something moved now."""
         self._last = self._active()
-        if self._number in self._server.connections:
-            self._server.connections.move_to_end(self._number)
+        self._server.note_move(self)
 
     def is_idle(self, before: float) -> bool:
         """Tell whether nothing moved since `before`, and the client waits for nothing."""

@@ -23,7 +23,7 @@ IDLE = 0.6  # seconds
 TOML = f"""
 [tcp]
 connections = 8
-per_client = 5
+per_client = 3
 queries = 20
 idle = {IDLE}
 write_buffer = "64KiB"
@@ -259,8 +259,10 @@ def test_a_connection_that_waits_for_an_upstream_is_not_idle(upstream, shield, n
 
 def test_an_address_may_hold_so_many_connections(upstream, shield, name):
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(shield)) for _ in range(5)]
+        held = [stack.enter_context(connect(shield)) for _ in range(3)]
+        before = stats(shield)["tcp_refused_per_client"]
         assert not is_served(shield, name, "127.0.0.1")
+        assert stats(shield)["tcp_refused_per_client"] == before + 1
         assert upstream.received == []
         assert is_served(shield, name, "127.0.0.2")
         held[0][0].close()
@@ -271,7 +273,7 @@ def test_an_address_may_hold_so_many_connections(upstream, shield, name):
 
 def test_where_all_connections_are_taken_the_one_silent_for_the_longest_gives_way(upstream, shield, name):
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(shield, f"127.0.0.{2 + n % 4}")) for n in range(8)]
+        held = [stack.enter_context(connect(shield, f"127.0.{2 + n}.1")) for n in range(8)]
         until(lambda: stats(shield)["tcp_connections"] == 8)
         for sock, stream in (held[0], held[2]):
             sock.sendall(frame(ask_wire(name)))
@@ -289,10 +291,10 @@ def test_where_all_connections_are_taken_the_one_silent_for_the_longest_gives_wa
 
 def test_nobody_gives_way_to_a_client_who_has_enough(upstream, shield, name):
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(shield, f"127.0.0.{2 + n // 5}")) for n in range(8)]
+        held = [stack.enter_context(connect(shield, f"127.0.{2 + max(n - 2, 0)}.1")) for n in range(8)]
         until(lambda: stats(shield)["tcp_connections"] == 8)
         before = stats(shield)
-        assert not is_served(shield, name, "127.0.0.2")
+        assert not is_served(shield, name, "127.0.2.1")
         after = stats(shield)
         assert (after["tcp_gave_way"], after["tcp_refused"]) == (before["tcp_gave_way"], before["tcp_refused"] + 1)
         for sock, stream in held:
@@ -301,20 +303,45 @@ def test_nobody_gives_way_to_a_client_who_has_enough(upstream, shield, name):
     assert upstream.count(name) == len(upstream.received) == 1
 
 
-def test_nobody_who_waits_for_an_answer_gives_way(upstream, shield, name):
+def test_where_all_wait_for_answers_the_oldest_of_the_prefix_with_the_most_gives_way(upstream, shield, name):
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(shield, f"127.0.0.{2 + n % 4}")) for n in range(8)]
+        held = [stack.enter_context(connect(shield, f"127.0.{2 + max(n - 2, 0)}.{1 + n % 3}")) for n in range(8)]
         for sock, _ in held:
             sock.sendall(frame(ask_wire(f"slow.{name}")))
         until(lambda: stats(shield)["tcp_connections"] == 8 and upstream.received)
         before = stats(shield)
-        assert not is_served(shield, name, "127.0.0.1")
+        assert is_served(shield, name, "127.0.0.1")
         after = stats(shield)
-        assert (after["tcp_gave_way"], after["tcp_refused"]) == (before["tcp_gave_way"], before["tcp_refused"] + 1)
-        assert ask(f"slow.{name}", server=shield).answer
-        assert all(read(stream).answer for _, stream in held)
-    until(lambda: is_served(shield, name, "127.0.0.1"), within=3.0)
+        for key, more in ("tcp_evicted_waiting", 1), ("tcp_gave_way", 0), ("tcp_refused", 0):
+            assert after[key] == before[key] + more, key
+        assert ended(held[0][1])
+        assert all(read(stream).answer for _, stream in held[1:])
     assert upstream.count(f"slow.{name}") == upstream.count(name) == 1
+
+
+def test_whose_prefix_has_the_most_is_refused_where_all_wait(upstream, shield, name):
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(shield, f"127.0.{2 + max(n - 2, 0)}.{1 + n % 3}")) for n in range(8)]
+        for sock, _ in held:
+            sock.sendall(frame(ask_wire(f"slow.{name}")))
+        until(lambda: stats(shield)["tcp_connections"] == 8 and upstream.received)
+        before = stats(shield)["tcp_refused_per_prefix"]
+        assert not is_served(shield, name, "127.0.2.9")
+        assert stats(shield)["tcp_refused_per_prefix"] == before + 1
+        assert all(read(stream).answer for _, stream in held)
+    assert upstream.count(f"slow.{name}") == len(upstream.received) == 1
+
+
+def test_a_prefix_has_half_of_all_connections_at_most(upstream, shield, name):
+    """Its own that is silent the longest gives way."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(shield, f"127.0.2.{1 + n}")) for n in range(5)]
+        assert ended(held[0][1])
+        for sock, stream in held[1:]:
+            sock.sendall(frame(ask_wire(name)))
+            assert read(stream).answer
+        assert stats(shield)["tcp_connections"] == 4
+    assert upstream.count(name) == len(upstream.received) == 1
 
 
 def test_so_many_queries_of_a_connection_wait_at_once(upstream, shield, name):

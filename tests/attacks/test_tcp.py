@@ -1,0 +1,262 @@
+"""Know that who holds connections, memory or transfers over TCP keeps nobody else out, and fills no log."""
+
+import contextlib
+import itertools
+import socket
+import time
+
+import dns.message
+import dns.rrset
+import pytest
+from support.client import ask, frame
+from support.control import stats
+from support.links import Peer
+from support.proc import descriptors, resident
+from support.process import run_shield
+from support.until import until
+from support.upstream import ScriptedUpstream, answer
+from support.wires import ask_wire, record_wire, reply_wire
+
+LARGE = 60_000  # octets of RDATA
+serial = itertools.count()
+
+
+def answering(query):
+    """Answer with an address; largely or not at all where the name says so."""
+    match query.name.labels[0]:
+        case b"large":
+            return reply_wire(query, record_wire(65280, bytes(LARGE)))
+        case b"silent":
+            return None
+    return answer(query, "A 192.0.2.1")
+
+
+@contextlib.contextmanager
+def shielded(toml, script=answering):
+    with ScriptedUpstream(script) as upstream, run_shield([upstream], toml=toml) as shield:
+        yield shield
+
+
+@pytest.fixture
+def opened():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def connect(opened, shield, source, *, receive_buffer=None, timeout=3.0):
+    """Connect from a loopback address, until the test ends."""
+    sock = opened.enter_context(socket.socket())
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.settimeout(timeout)
+    sock.bind((source, 0))
+    sock.connect(shield.address)
+    return sock
+
+
+def is_answered(sock, wire):
+    """Tell whether a query over a connection is answered with what it asked for."""
+    try:
+        sock.sendall(frame(wire))
+        stream = sock.makefile("rb")
+        return bool(dns.message.from_wire(stream.read(int.from_bytes(stream.read(2)))).answer)
+    except (OSError, dns.exception.DNSException):
+        return False
+
+
+def is_served(opened, shield, source):
+    return is_answered(connect(opened, shield, source), ask_wire(f"name{next(serial)}.test."))
+
+
+# ------------------------------------------------------------ connections
+
+WAITING = """
+[tcp]
+connections = 64
+[forward]
+timeout = 5.0
+deadline = 10.0
+tries = 1
+"""
+
+
+def test_connections_that_wait_for_silence_keep_nobody_out(opened):
+    """From one prefix, then from so many that all is taken."""
+    with shielded(WAITING) as shield:
+        for source in [*(f"127.1.1.{n + 1}" for n in range(64)), *(f"127.2.{n}.1" for n in range(64))]:
+            with contextlib.suppress(OSError):
+                connect(opened, shield, source).sendall(frame(ask_wire(f"silent.name{next(serial)}.test.")))
+        until(lambda: stats(shield)["tcp_evicted_waiting"] >= 31)
+        assert stats(shield)["tcp_connections"] == 64
+        start = time.monotonic()
+        assert [is_served(opened, shield, f"127.3.{n}.1") for n in range(10)] == [True] * 10
+        assert time.monotonic() - start < 2.0
+
+
+def test_one_prefix_gets_half_and_the_next_ones_their_share(opened):
+    with shielded(WAITING) as shield:
+        for prefix, expected in (1, 32), (2, 16), (3, 8):
+            before = stats(shield)["tcp_connections"]
+            for n in range(64):
+                with contextlib.suppress(OSError):
+                    wire = ask_wire(f"silent.name{next(serial)}.test.")
+                    connect(opened, shield, f"127.{prefix}.1.{n + 1}").sendall(frame(wire))
+            until(lambda: stats(shield)["tcp_connections"] == before + expected)  # noqa: B023
+        assert is_served(opened, shield, "127.9.1.1")
+
+
+# ------------------------------------------------------------ memory
+
+MEMORY = 8 << 20
+MARGIN = 24 << 20  # of the allocator, and of what is on its way
+CLIENTS = 150
+NEVER_READ = f"""
+[tcp]
+connections = 1000
+memory = {MEMORY}
+write_buffer = "1MiB"
+idle = 60.0
+[cache]
+memory = "4MiB"
+"""
+
+
+@pytest.mark.parametrize("spread", [1, CLIENTS], ids=["one prefix", "a prefix each"])
+def test_who_never_reads_takes_no_more_than_is_set_and_costs_others_nothing(opened, spread):
+    with shielded(NEVER_READ) as shield:
+        large = ask_wire("large.test.", "TYPE65280")
+        assert ask("large.test.", "TYPE65280", server=shield, tcp=True).answer
+        before = resident(shield.process)
+        honest = connect(opened, shield, "127.0.0.1")
+        held = []
+        for n in range(CLIENTS):
+            sock = connect(opened, shield, f"127.5.{n % spread}.{1 + n}", receive_buffer=4096)
+            sock.setblocking(False)
+            held.append(sock)
+        for _ in range(5):
+            for sock in held:
+                with contextlib.suppress(OSError):
+                    sock.send(frame(large) * 40)
+            assert is_answered(honest, ask_wire(f"name{next(serial)}.test."))
+            assert is_answered(honest, large)
+            assert resident(shield.process) < before + MEMORY + MARGIN
+        counted = stats(shield)
+        assert counted["tcp_evicted_memory"] > 0
+        assert counted["tcp_buffered_bytes"] < MEMORY + (1 << 20)
+        assert shield.log.count("octets wait in it") == 1
+        for sock in held:
+            sock.close()
+        until(lambda: stats(shield)["tcp_buffered_bytes"] == 0)
+        assert is_answered(honest, large)
+
+
+def test_who_says_half_of_a_long_query_takes_no_more_than_is_set(opened):
+    with shielded(NEVER_READ) as shield:
+        for n in range(CLIENTS * 2):
+            sock = connect(opened, shield, f"127.5.{n % 200}.{1 + n % 250}")
+            with contextlib.suppress(OSError):
+                sock.sendall(b"\xff\xff" + bytes(65000))
+        until(lambda: stats(shield)["tcp_evicted_memory"] > 0)
+        assert stats(shield)["tcp_buffered_bytes"] < MEMORY + (1 << 20)
+        assert is_served(opened, shield, "127.0.0.1")
+
+
+# ------------------------------------------------------------ transfers
+
+PATIENT = """
+[forward]
+timeout = 30.0
+deadline = 30.0
+transfers = 4
+"""
+
+
+def transfer(rdtype="AXFR"):
+    query = dns.message.make_query("zone.test.", rdtype, flags=0)
+    if rdtype == "IXFR":
+        query.authority.append(dns.rrset.from_text("zone.test.", 0, "IN", "SOA", ". . 3 0 0 0 0"))
+    return frame(query.to_wire())
+
+
+def soa(wire):
+    """Return a response of the SOA record alone."""
+    response = dns.message.make_response(dns.message.from_wire(wire))
+    response.answer.append(dns.rrset.from_text("zone.test.", 60, "IN", "SOA", ". . 5 0 0 0 0"))
+    return frame(response.to_wire())
+
+
+def hold(link):
+    """Take the query and say nothing."""
+    link.query()
+    link.query()
+
+
+def begin(link):
+    """Say how the zone begins, and nothing more."""
+    link.send(soa(link.query()))
+    link.query()
+
+
+@pytest.mark.parametrize("farewell", ["close", "reset"])
+@pytest.mark.parametrize("script", [hold, begin], ids=["before the first message", "after it"])
+@pytest.mark.parametrize("rdtype", ["AXFR", "IXFR"])
+def test_a_transfer_of_a_client_that_is_gone_ends_at_once(opened, rdtype, script, farewell):
+    """One that only closes may still wait for what it asked: a second shows whether it does."""
+    with Peer(script) as peer, run_shield([peer], toml=PATIENT) as shield:
+        before = descriptors(shield.process)
+        sock = connect(opened, shield, "127.0.0.1")
+        sock.sendall(transfer(rdtype))
+        until(lambda: peer.queries)
+        if script is begin:
+            assert sock.recv(2)
+        if farewell == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+        assert peer.links[0].ended.wait(0.5 if farewell == "reset" else 2.0)
+        until(lambda: descriptors(shield.process) == before)
+        assert len(peer.links) == 1
+
+
+def test_transfers_that_stand_still_leave_places_to_other_prefixes(opened):
+    with Peer(hold) as peer, run_shield([peer], toml=PATIENT) as shield:
+        for n in range(4):
+            connect(opened, shield, f"127.7.1.{n + 1}").sendall(transfer())
+        until(lambda: len(peer.queries) == 2)
+        connect(opened, shield, "127.8.1.1").sendall(transfer())
+        until(lambda: len(peer.queries) == 3)
+        refused = connect(opened, shield, "127.7.1.9")
+        refused.sendall(transfer())
+        assert refused.recv(6)[5] & 15 == 5
+        assert len(peer.links) == 3
+
+
+def test_a_lone_soa_is_waited_behind_for_no_longer_than_for_a_first_message(opened):
+    with Peer(begin) as peer, run_shield([peer], toml="[forward]\ntimeout = 0.2") as shield:
+        sock = connect(opened, shield, "127.0.0.1")
+        sock.sendall(transfer("IXFR"))
+        assert peer.links[until(lambda: len(peer.queries)) - 1].ended.wait(1.5)
+        assert stats(shield)["tcp_connections"] == 0
+
+
+# ------------------------------------------------------------ the log
+
+
+def test_transfers_that_fail_write_one_line(opened):
+    with Peer(lambda link: link.query()) as peer, run_shield([peer]) as shield:
+        sock = connect(opened, shield, "127.0.0.1")
+        with sock.makefile("rb") as stream:
+            for _ in range(100):
+                sock.sendall(transfer())
+                assert stream.read(int.from_bytes(stream.read(2)))[3] & 15 == 2
+        assert len(peer.queries) >= 100
+        assert shield.log.count("zone transfer") == 1
+
+
+def test_connections_that_are_refused_are_counted_by_reason_and_write_one_line_for_each(opened):
+    with shielded("[tcp]\nconnections = 16\nper_client = 2\n" + WAITING.partition("64")[2]) as shield:
+        for source in [*["127.4.1.1"] * 50, *(f"127.4.1.{n + 1}" for n in range(50))]:
+            with contextlib.suppress(OSError):
+                connect(opened, shield, source).sendall(frame(ask_wire(f"silent.name{next(serial)}.test.")))
+        counted = until(lambda: (found := stats(shield))["tcp_refused"] == 92 and found)
+        assert (counted["tcp_refused_per_client"], counted["tcp_refused_per_prefix"]) == (49, 43)
+        assert shield.log.count(" refused: ") == 2
