@@ -134,7 +134,7 @@ class TcpSection(Section):
         100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address, or one IPv6 /64."
     )
     memory: Size = Field(
-        64 << 20, ge=1 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
+        64 << 20, ge=8 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
         description="What may wait in all connections: queries that came and were not taken, and answers that do not go"
                     " out. One /24 or /56 may take no more than is left free.",
     )  # fmt: skip

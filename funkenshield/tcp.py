@@ -7,7 +7,7 @@ own connection.
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from itertools import islice
@@ -25,6 +25,7 @@ limited = RateLimited(logging.getLogger(__name__))
 SWEEP = 0.5  # seconds between two looks for idle connections
 SHARE = 8  # queries that a connection has taken in one go; who asks more takes turns with others who do
 TRIED = 8  # connections of a prefix that are asked to give way to another one of it
+LITTLE = 4 << 10  # octets; what one answer may take beside `tcp.memory` until the kernel does
 GONE = 1.0  # seconds after which a client that has said all, and for which a transfer stands still, counts as gone
 TURNS = 4  # in one turn of the loop: so whoever asks little waits but for these
 
@@ -48,7 +49,7 @@ class TcpServer:
         self.accepted = self.gave_way = self.timed_out = self.bad_proxied = 0
         self.refused_per_client = self.refused_per_prefix = self.evicted_waiting = self.evicted_memory = 0
         self._next = 0
-        self._queue: deque[Connection] = deque()
+        self._queue: OrderedDict[int, Connection] = OrderedDict()
         self._going_on = False
         self._written: set[Connection] = set()
 
@@ -116,6 +117,8 @@ class TcpServer:
     def forget(self, connection: "Connection") -> None:
         """Count a connection no more."""
         self.silent.pop(connection.number, None)
+        self._queue.pop(connection.number, None)
+        self._written.discard(connection)
         if self.connections.pop(connection.number, None) is None or not connection.address:
             return
         self.by_prefix.remove(connection.prefix, connection.number)
@@ -137,21 +140,42 @@ class TcpServer:
         elif number not in self.unread:
             self.unread[number] = connection
 
+    def is_tight(self, prefix: bytes) -> bool:
+        """Tell whether connections of a prefix must take turns: what gives way is free only in the loop's next one."""
+        free = self.settings.memory - self.memory.taken
+        return self.memory.of(prefix) * 2 > free or self.memory.taken > free
+
     def has_memory(self, connection: "Connection") -> bool:
         """See that a connection may hold more octets, and tell whether.
 
-        Where its prefix holds as much as is free, and more than its share, another one of the prefix gives way, or else
-        it ends; where the prefix holds less than that, others hold too much. It is who has not read for the longest.
+        Where its prefix holds as much as is free, and more than its share, the largest of the prefix gives way, maybe
+        this one. Where it holds less, others hold more than theirs: who has not read for the longest gives way.
         """
-        memory, limit, prefix = self.memory, self.settings.memory, connection.prefix
-        while not memory.may_take(prefix, limit):
-            over = memory.of(prefix) * (len(memory) + 1) > limit
-            holding = islice(self.by_prefix.of(prefix).values(), TRIED) if over else self.unread.values()
-            victim = next((each for each in holding if each.octets), connection)
-            if victim is connection:
+        prefix = connection.prefix
+        while not self.memory.may_take(prefix, self.settings.memory):
+            if self._has_more_than_its_share(prefix):
+                own = islice(self.by_prefix.of(prefix).values(), TRIED)
+                victim = max(own, key=lambda each: each.octets, default=connection)
+            else:
+                victim = self._longest_unread() or connection
+            if victim is connection or not victim.octets:
                 return False
-            victim.end_for_memory()
+            if (octets := victim.waiting()) < victim.octets:  # it has read since it was counted
+                self.count(victim, octets)
+            else:
+                victim.end_for_memory()
         return True
+
+    def _has_more_than_its_share(self, prefix: bytes) -> bool:
+        return self.memory.of(prefix) * (len(self.memory) + 1) > self.settings.memory
+
+    def _longest_unread(self) -> "Connection | None":
+        for _ in range(len(self.unread)):
+            number, connection = next(iter(self.unread.items()))
+            if self._has_more_than_its_share(connection.prefix):
+                return connection
+            self.unread.move_to_end(number)  # so that it is not looked at again soon
+        return None
 
     def count_later(self, connection: "Connection") -> None:
         """Count anew what waits in a connection, once the loop has had its turn to send it."""
@@ -168,7 +192,7 @@ class TcpServer:
 
     def queue(self, connection: "Connection") -> None:
         """Let a connection take its turn."""
-        self._queue.append(connection)
+        self._queue[connection.number] = connection
         self._go_on()
 
     def _go_on(self) -> None:
@@ -179,7 +203,7 @@ class TcpServer:
     def _take_turns(self) -> None:
         self._going_on = False
         for _ in range(min(TURNS, len(self._queue))):
-            self._queue.popleft().take_turn()
+            self._queue.popitem(last=False)[1].take_turn()
         self._go_on()
 
     def write(self, stream: int, framed: bytes) -> None:
@@ -258,6 +282,7 @@ class Connection(asyncio.Protocol):
         self._ended = False
         self._queued = False
         self._held: list[bytes] | None = None
+        self._largest = 0  # octets that were written at once, of those that do not go out
         self._active = asyncio.get_running_loop().time
         self._last = self._active()
         self._transport: asyncio.Transport
@@ -315,30 +340,36 @@ class Connection(asyncio.Protocol):
         for task in self.works:
             task.cancel()
 
+    def waiting(self) -> int:
+        """Return how many octets are held here: what came and was not taken, and what does not go out.
+
+        What goes out at once is held until the last octet of it has gone.
+        """
+        unsent = self._transport.get_write_buffer_size()
+        if not unsent:
+            self._largest = 0
+        return len(self._buffer) + unsent + self._largest
+
     def count(self) -> None:
-        """Count the octets that wait in this connection: what came and was not taken, and what does not go out."""
-        if not self._transport.is_closing():
-            self._server.count(self, len(self._buffer) + self._transport.get_write_buffer_size())
+        """Count what waits here, and end where it may not."""
+        if self._transport.is_closing():
+            return
+        octets = self.waiting()
+        if octets <= self.octets or self._server.has_memory(self):
+            self._server.count(self, octets)
+        else:
+            self.end_for_memory()
 
     def data_received(self, data: bytes) -> None:
         """Take the whole queries that have come."""
-        if not self._hold(len(data)):
-            return
         self._buffer += data
         if not self._queued and (self.address or self._take_header()):
-            self._take_queries()
+            if self._server.is_tight(self.prefix):
+                self._queue()
+            else:
+                self._take_queries()
         if self._buffer or self.octets:
-            self._server.count_later(self)
-
-    def _hold(self, octets: int) -> bool:
-        """Count so many octets more; False: that is more than it may hold, and it ends."""
-        if self._transport.is_closing():
-            return False
-        if not self._server.has_memory(self):
-            self.end_for_memory()
-            return False
-        self._server.count(self, self.octets + octets)
-        return True
+            self.count()
 
     def end_for_memory(self) -> None:
         """End the connection for what waits in it."""
@@ -384,9 +415,9 @@ class Connection(asyncio.Protocol):
             taken = end
             share -= 1
         if taken:
-            self._move()
             del buffer[:taken]
             self._dispatch()
+            self._move()
         if self._may_ask() and self._has_query():
             self._queue()
         self._pace()
@@ -396,8 +427,25 @@ class Connection(asyncio.Protocol):
         held = self._held = []
         self._server.dispatch()
         self._held = None
-        if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held))
+        if held:
+            self._write(held)
+
+    def _write(self, framed: list[bytes]) -> None:
+        """Write what is framed; what is little, before one who reads, is not worth to be counted."""
+        if self._transport.is_closing():
+            return
+        octets = sum(map(len, framed))
+        if octets > LITTLE or self._transport.get_write_buffer_size():
+            if not self._server.has_memory(self):
+                self.end_for_memory()
+                return
+            self._largest = max(self._largest, octets)
+            self._server.count(self, self.octets + octets)
+            self._server.count_later(self)
+        if octets > LITTLE:
+            self._transport.writelines(framed)
+        else:
+            self._transport.write(b"".join(framed))
 
     def _queue(self) -> None:
         """Go on when it is this one's turn."""
@@ -430,16 +478,13 @@ class Connection(asyncio.Protocol):
 
     def answer(self, framed: bytes) -> None:
         """Write an answer, behind its two octets of length."""
-        if not self._hold(len(framed)):
-            return
-        self._server.count_later(self)
         was_full = not self._may_ask()
         self._waiting = max(self._waiting - 1, 0)
-        self._move()
-        if self._held is None:
-            self._transport.write(framed)
-        else:
+        if self._held is not None:
             self._held.append(framed)
+            return
+        self._move()
+        self._write([framed])
         if was_full or self._ended:
             self._queue()
 

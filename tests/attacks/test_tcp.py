@@ -108,7 +108,7 @@ def test_one_prefix_gets_half_and_the_next_ones_their_share(opened):
 # ------------------------------------------------------------ memory
 
 MEMORY = 8 << 20
-MARGIN = 24 << 20  # of the allocator, and of what is on its way
+MARGIN = 16 << 20  # of the allocator, and of what is on its way
 CLIENTS = 150
 NEVER_READ = f"""
 [tcp]
