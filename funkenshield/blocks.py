@@ -13,6 +13,7 @@ from ._guard import Guard
 from .errors import FunkenShieldError
 from .fields import parse_prefix
 from .guard import BlockSection, GuardSection, Refusal, packed
+from .logs import RateLimited
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Blocks:
         self.raised = 0
         self._guard = guard
         self._now = now
+        self._limited = RateLimited(log, now)
         self._blocks: dict[Network, Block] = {}
         self._watches: tuple[BlockSection, ...] = ()
         self._most = GuardSection().blocked
@@ -80,7 +82,7 @@ class Blocks:
         reason = watch.name or f"over {watch.rate:g} {watch.what} a second"
         if prefix not in self._blocks:
             self.raised += 1
-            log.warning("%s is shut out for %g s: %s", prefix, watch.block, reason)
+            self._limited.warning(reason, "%s is shut out for %g s: %s", prefix, watch.block, reason)
         until = self._now() + watch.block
         if prefix not in self._blocks or self._blocks[prefix].until <= until:  # no alarm lets anybody in sooner
             self._put(Block(prefix, until, watch.action, reason))

@@ -81,10 +81,9 @@ class Daemon:
             self._tcp = [
                 undo.enter_context(listeners.bind_tcp(endpoint)) for endpoint in config.listen if config.tcp.connections
             ]
-            self._metrics = self._serve_metrics()
-            if self._metrics:
-                undo.callback(self._metrics.server_close)
-                undo.callback(self._metrics.shutdown)
+            self._scraped = self._serve_metrics()
+            if self._scraped is not None:
+                undo.enter_context(self._scraped[0])
             self._control = undo.enter_context(control.bind(Path(config.control.socket)))
             undo.callback(control.unbind, Path(config.control.socket))
             if config.user:
@@ -116,13 +115,16 @@ class Daemon:
         self.forwarder.notified = self._notified
         self.watchers = Watchers(self.forwarder.ask, self._changed, self.clock.seconds)
 
-    def _serve_metrics(self) -> Any:  # noqa: ANN401 - a WSGI server, whose module is loaded only where it is wanted
+    def _serve_metrics(self) -> tuple[socket.socket, Callable[[], asyncio.Protocol]] | None:
+        """Return where Prometheus asks, and who answers; the modules are loaded only where that is wanted."""
         if self.config.metrics.listen is None:
             return None
-        from . import metrics
+        from . import metrics, scrape
 
-        with listeners.explained(self.config.metrics.listen, "HTTP"):
-            return metrics.serve(self.config.metrics.listen, self.snapshot)
+        return (
+            listeners.bind_tcp(self.config.metrics.listen, "HTTP"),
+            scrape.Scraped(partial(metrics.render, self.snapshot)).protocol,
+        )
 
     def configure(self, config: Config, prepared: Prepared | None = None) -> None:
         """Follow what can be changed while running: zones, upstreams, rules and limits; the cache stays.
@@ -231,10 +233,7 @@ class Daemon:
         with self._close, contextlib.suppress(asyncio.CancelledError):
             await self.sturm.set_up_first()
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
-            servers = [
-                await loop.create_server(partial(self.tcp.protocol, n), sock=opened, backlog=listeners.BACKLOG)
-                for n, opened in enumerate(self._tcp)
-            ]
+            servers = await self._listen(loop)
             controlled = await control.serve(self._control, self._handle)
             self.watchers.configure(self._watched())
             works: list[Coroutine[Any, Any, None]] = [
@@ -286,6 +285,17 @@ class Daemon:
             self.upstreams.close()
             await asyncio.sleep(0)  # connections close on the loop's next turn
             log.info("stopped")
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.AbstractServer]:
+        """Take connections: of clients, and of Prometheus."""
+        protocols: list[tuple[socket.socket, Callable[[], asyncio.Protocol]]] = [
+            (opened, partial(self.tcp.protocol, n)) for n, opened in enumerate(self._tcp)
+        ]
+        if self._scraped is not None:
+            protocols.append(self._scraped)
+        return [
+            await loop.create_server(protocol, sock=opened, backlog=listeners.BACKLOG) for opened, protocol in protocols
+        ]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Stop where something that must go on for ever did not: whoever supervises us starts us again."""

@@ -191,7 +191,7 @@ class Forwarder:
         """Forget a task; that it failed, which none should, is for the log."""
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            log.error("a query was lost: %r", task.exception())
+            limited.warning("lost", "a query was lost: %r", task.exception())
 
     async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes) -> None:
         """Ask an upstream over TCP or TLS while `left` seconds last."""

@@ -66,9 +66,9 @@ def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
     return opened
 
 
-def bind_tcp(endpoint: Endpoint) -> socket.socket:
+def bind_tcp(endpoint: Endpoint, transport: str = "TCP") -> socket.socket:
     """Return a listening TCP socket; BindError where there can be none."""
-    with explained(endpoint, "TCP"):
+    with explained(endpoint, transport):
         opened = _open(endpoint, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)  # each connection to it has the same

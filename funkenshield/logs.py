@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 MINUTE = 60.0  # seconds between two lines of one kind
-_all: list["RateLimited"] = []
+_all: WeakSet["RateLimited"] = WeakSet()
 
 
 class JsonFormatter(logging.Formatter):
@@ -53,7 +54,7 @@ class RateLimited:
         self._log = log
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
-        _all.append(self)
+        _all.add(self)
 
     def warning(self, kind: str, text: str, *values: object) -> None:
         """Write a line, unless one of this kind was written within a minute: then it is counted."""
@@ -82,5 +83,5 @@ class RateLimited:
 
 def summarize() -> None:
     """Have every kind of line that was held back summed up, once its minute is over; to be called now and then."""
-    for each in _all:
+    for each in list(_all):
         each.summarize()

@@ -5,13 +5,11 @@ It knows names and meanings. The numbers are kept by those who count; reading th
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-
-from .fields import Endpoint
 
 Snapshot = dict[str, Any]
 
@@ -227,9 +225,14 @@ def _latencies(counts: list[int], total: float) -> HistogramMetricFamily:
     return family
 
 
-def serve(endpoint: Endpoint, snapshot: Callable[[], Snapshot]) -> WSGIServer:
-    """Serve /metrics over HTTP in a thread of its own; OSError where the port is taken."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Exporter(snapshot))
-    server, _ = start_http_server(endpoint.port, endpoint.host, registry=registry)
-    return server
+def render(snapshot: Callable[[], Snapshot], accept: str) -> Callable[[], tuple[str, bytes]]:
+    """Take a snapshot now; return what makes a page of it, wherever it is called: its content type, and itself."""
+    found = snapshot()
+
+    def page() -> tuple[str, bytes]:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Exporter(lambda: found))
+        encode, kind = choose_encoder(accept)
+        return kind, encode(registry)
+
+    return page

@@ -39,7 +39,7 @@ PYTHON_FLOORS = [
         "health",
     },
     {"connections"},
-    {"control", "cookies", "listeners", "metrics", "purge", "upstreams", "watch"},
+    {"control", "cookies", "listeners", "metrics", "purge", "scrape", "upstreams", "watch"},
     {"zones", "query"},
     {"rules", "deeds"},
     {"decider"},
