@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -17,10 +18,11 @@ from ._wire import inspect_query
 from .config import UpstreamSection
 from .errors import ConfigError
 from .fields import Endpoint
+from .logs import RateLimited
 from .tls import Tls
 from .transfer import IXFR
 
-log = logging.getLogger(__name__)
+limited = RateLimited(logging.getLogger(__name__))
 
 CONNECTING = 5.0  # seconds until a connection must be there, handshake included
 CONNECTION_IDLE = 10.0  # seconds that a connection is kept for the next query
@@ -38,10 +40,10 @@ class _LostError(UpstreamError):
     """A connection ended before the answer came; another one may do better."""
 
 
-def tls_of(endpoint: Endpoint, section: UpstreamSection) -> Tls | None:
+def tls_of(endpoint: Endpoint, section: UpstreamSection, wall: Callable[[], float] = time.time) -> Tls | None:
     """Return what an upstream must prove, if it is asked over TLS; ConfigError where that cannot be had as wanted."""
     try:
-        return Tls(section.tls) if section.transport == "tls" else None
+        return Tls(section.tls, wall) if section.transport == "tls" else None
     except ConfigError as error:
         raise ConfigError(f"upstream {endpoint}: {error}") from None
 
@@ -52,12 +54,15 @@ class Connections:
     `opened` of them were made, of which `resumed` went on with an earlier TLS session; `failed` could not be had.
     """
 
-    def __init__(self, endpoint: Endpoint, section: UpstreamSection) -> None:
-        """Connect to nobody yet; ConfigError where TLS cannot be had as it is wanted."""
+    def __init__(self, endpoint: Endpoint, section: UpstreamSection, wall: Callable[[], float] = time.time) -> None:
+        """Connect to nobody yet; ConfigError where TLS cannot be had as it is wanted.
+
+        `wall` is the clock that certificates go by.
+        """
         self.opened = self.resumed = self.failed = 0
         self._endpoint = endpoint
         self._source = (str(section.source), 0) if section.source else None
-        self._tls = tls_of(endpoint, section)
+        self._tls = tls_of(endpoint, section, wall)
         self._kept: list[Connection] = []
         self._alone: list[Connection] = []
         self._turns = (0, asyncio.Semaphore(0))
@@ -159,8 +164,8 @@ class Connections:
         except OSError as error:
             self.failed += 1
             trouble = _explain(error)
-            if trouble != self._trouble:
-                log.warning("upstream %s: %s", self._endpoint, trouble)
+            if trouble != self._trouble:  # it may come and go with each connection
+                limited.warning(f"{self._endpoint} {trouble}", "upstream %s: %s", self._endpoint, trouble)
             self._trouble = trouble
             raise UpstreamError(trouble) from None
         self._trouble = ""

@@ -7,9 +7,11 @@ import asyncio
 import base64
 import hashlib
 import ssl
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -20,18 +22,23 @@ from .errors import ConfigError
 from .files import open_file
 
 SESSIONS = 16  # that are kept for the next connections
+VERIFIED = 3600.0  # seconds that a chain of sessions may go on after its certificate was verified
 NOT_FOR_NAME = {62, 64}  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 class Tls:
     """What one upstream must prove, and the sessions that it has given us."""
 
-    def __init__(self, section: TlsSection) -> None:
-        """Read the authorities; ConfigError where they, or the name, are not what they should be."""
+    def __init__(self, section: TlsSection, wall: Callable[[], float] = time.time) -> None:
+        """Read the authorities; ConfigError where they, or the name, are not what they should be.
+
+        `wall` is the clock that certificates go by.
+        """
         strict = section.profile == "strict"
         self._name = section.name.removesuffix(".")
         self._pins = frozenset(section.pins) if strict else frozenset()
         self._context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.wall = wall
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context.set_alpn_protocols(["dot"])
         if not (strict and self._name):
@@ -65,7 +72,8 @@ class Tls:
         session = peer.session
         if session is None or not (session.has_ticket or session.id):
             return False
-        self._context.sessions.append(session)
+        assert isinstance(peer, _Peer)
+        self._context.sessions.append(_Kept(session, *peer.verified()))
         return True
 
     def _explain(self, error: ssl.SSLError) -> str:
@@ -77,11 +85,39 @@ class Tls:
         return f"certificate is not trusted: {error.verify_message}"
 
 
+class _Kept(NamedTuple):
+    """A session, when its certificate was verified, and until when that is valid, in seconds since the epoch."""
+
+    session: ssl.SSLSession
+    since: float
+    until: float
+
+
+class _Peer(ssl.SSLObject):
+    """The state of a connection that knows which session it offered."""
+
+    offered: _Kept | None
+    begun: float
+
+    def verified(self) -> tuple[float, float]:
+        """Return when the certificate was verified, and until when it is valid; what goes on keeps its first times."""
+        if self.session_reused and self.offered is not None:
+            return self.offered[1:]
+        return self.begun, _end_of(self)
+
+
 class _Context(ssl.SSLContext):
-    """A context that offers the sessions it has, each once (RFC 8446 C.4); event loops offer none themselves."""
+    """A context that offers the sessions it has, each once (RFC 8446 C.4); event loops offer none themselves.
+
+    A resumed session proves no certificate again. So none is offered when a full handshake is an hour ago, or the
+    certificate is not valid any more.
+    """
+
+    sslobject_class = _Peer
+    wall: Callable[[], float]
 
     def __init__(self, *_: object) -> None:
-        self.sessions: deque[ssl.SSLSession] = deque(maxlen=SESSIONS)
+        self.sessions: deque[_Kept] = deque(maxlen=SESSIONS)
 
     def wrap_bio(
         self,
@@ -92,8 +128,25 @@ class _Context(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         """Return the state of a new connection, which resumes the latest session that is left."""
-        session = self.sessions.pop() if self.sessions else None
-        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        now = self.wall()
+        kept = None
+        while self.sessions and kept is None:
+            latest = self.sessions.pop()
+            if latest.since <= now < min(latest.since + VERIFIED, latest.until):
+                kept = latest
+        session = kept.session if kept else None
+        peer = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(peer, _Peer)
+        peer.offered, peer.begun = kept, now
+        return peer
+
+
+def _end_of(peer: ssl.SSLObject) -> float:
+    """Return until when a peer's certificate is valid, in seconds since the epoch; 0 for one that we cannot read."""
+    try:
+        return load_der_x509_certificate(peer.getpeercert(True) or b"").not_valid_after_utc.timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _trust(context: ssl.SSLContext, authorities: str) -> None:

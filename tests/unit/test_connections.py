@@ -6,6 +6,7 @@ import ipaddress
 import secrets
 import ssl
 import threading
+import time
 
 import pytest
 import uvloop
@@ -36,18 +37,18 @@ def run(request):
 
 
 @contextlib.contextmanager
-def to(peer, **section):
-    """Yield the connections to a peer, and close them."""
+def to(peer, *clock, **section):
+    """Yield the connections to a peer, and close them; certificates go by a clock."""
     address = Endpoint(*peer.address)
-    made = Connections(address, UpstreamSection(address=(address,), **section))
+    made = Connections(address, UpstreamSection(address=(address,), **section), *clock)
     try:
         yield made
     finally:
         made.close()
 
 
-def over_tls(peer, **tls):
-    return to(peer, transport="tls", tls=tls)
+def over_tls(peer, *clock, **tls):
+    return to(peer, *clock, transport="tls", tls=tls)
 
 
 def link_of(query, response):
@@ -594,6 +595,68 @@ def test_a_session_goes_on_over_the_next_connections_and_with_nobody_else(run, a
     assert [link.tls.resumed for link in peer.links] == [False, True, True, False]
     assert {link.tls.version.replace(".", "_") for link in peer.links} == {version.name}
     assert (shared.opened, shared.resumed, other.resumed) == (3, 2, 0)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("tls", [("pins", "not pinned"), ("name", "not trusted")], ids=["pin", "name"])
+def test_a_chain_of_sessions_is_verified_again_within_the_hour(run, tmp_path, authority, host, version, tls):
+    """Its key is stolen and given up, say: whoever has the tickets goes on for so long, and no longer."""
+
+    async def story():
+        for number in range(3):  # each goes on with the session of the one before
+            now[0] += 1500
+            assert await ask(shared) == number
+            await ended(peer.links[number])
+            context.load_cert_chain(self_signed(tmp_path, "ns.test").file)
+        now[0] += 1500
+        with pytest.raises(UpstreamError, match=tls[1]):
+            await ask(shared)
+
+    now = [time.time()]
+    context = host.server(newest=version)
+    proof = {"pins": (host.pin,)} if tls[0] == "pins" else {"name": "ns.test", "authorities": str(authority.file)}
+    with (
+        Peer(lambda link: (query := link.query()) and link.answer(query), context=context) as peer,
+        over_tls(peer, lambda: now[0], **proof) as shared,
+    ):
+        run(story())
+    assert [link.tls.resumed for link in peer.links if link.tls][:3] == [False, True, True]
+    assert len(peer.queries) == 3
+
+
+@pytest.mark.parametrize(("passed", "resumed"), [(0, True), (3599, True), (3600, False), (-60, False)])
+def test_a_session_goes_on_for_an_hour_by_a_clock_that_does_not_go_back(run, host, passed, resumed):
+    async def story():
+        for number in range(2):
+            assert await ask(shared) == number
+            await ended(peer.links[number])
+            now[0] += passed
+
+    now = [time.time()]
+    with (
+        Peer(lambda link: link.answer(link.query()), context=host.server()) as peer,
+        over_tls(peer, lambda: now[0], pins=(host.pin,)) as shared,
+    ):
+        run(story())
+    assert [link.tls.resumed for link in peer.links] == [False, resumed]
+
+
+def test_no_session_goes_on_when_its_certificate_is_over(run, host):
+    """It has a day; the session was made ten minutes before its end."""
+
+    async def story():
+        for number in range(2):
+            assert await ask(shared) == number
+            await ended(peer.links[number])
+            now[0] += 1200
+
+    now = [time.time() + 86400 - 600]
+    with (
+        Peer(lambda link: link.answer(link.query()), context=host.server()) as peer,
+        over_tls(peer, lambda: now[0], pins=(host.pin,)) as shared,
+    ):
+        run(story())
+    assert [link.tls.resumed for link in peer.links] == [False, False]
 
 
 # ------------------------------------------------------------ transfers
