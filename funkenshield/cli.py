@@ -78,8 +78,10 @@ def check(file: Path) -> None:
     from .config import load
     from .connections import tls_of
     from .funkensturm import check as check_rules
+    from .loops import refuse_itself
 
     config = load(file)
+    refuse_itself(config)
     for upstream in config.upstreams:
         tls_of(upstream.address[0], upstream)
     check_rules(config)

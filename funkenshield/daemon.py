@@ -25,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from . import control, ground, identity, listeners, logs, snapshot, zones
+from . import control, ground, identity, listeners, logs, loops, snapshot, zones
 from ._cache import Cache
 from ._clock import Clock
 from ._denial import Denials
@@ -132,6 +132,7 @@ class Daemon:
         Rules take longest to read: they can be prepared before. Raises ConfigError, and changes nothing, for what is
         wrong in them.
         """
+        loops.refuse_itself(config)
         prepared = prepared or self.sturm.prepare(config)
         path = Path(config.cookies.secrets) if config.cookies.secrets else None
         secrets = self._secrets if self._secrets and self._secrets.path == path else CookieSecrets(path)
@@ -141,6 +142,8 @@ class Daemon:
         self.forwarder.groups = self.sturm.put_in_force(prepared, config, numbers)
         self.blocks.configure(config.guard)
         self.forwarder.configure(config.forward)
+        sources = [str(each.section.source) for each in self.upstreams.all if each.section.source]
+        self.forwarder.loops.configure([*(each.endpoint.host for each in self.upstreams.all), *sources])
         self.forwarder.notifiers = self._assigned.notifiers
         self.tcp.settings = config.tcp
         outdated = self._assigned.changed if config is not self.config else []  # there is nothing yet at the start
@@ -233,7 +236,7 @@ class Daemon:
         with self._close, contextlib.suppress(asyncio.CancelledError):
             await self.sturm.set_up_first()
             loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
-            servers = await self._listen(loop)
+            servers = await self._serve_streams(loop)
             controlled = await control.serve(self._control, self._handle)
             self.watchers.configure(self._watched())
             works: list[Coroutine[Any, Any, None]] = [
@@ -286,7 +289,7 @@ class Daemon:
             await asyncio.sleep(0)  # connections close on the loop's next turn
             log.info("stopped")
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.AbstractServer]:
+    async def _serve_streams(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.AbstractServer]:
         """Take connections: of clients, and of Prometheus."""
         protocols: list[tuple[socket.socket, Callable[[], asyncio.Protocol]]] = [
             (opened, partial(self.tcp.protocol, n)) for n, opened in enumerate(self._tcp)

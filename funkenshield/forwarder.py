@@ -22,6 +22,7 @@ from .config import ForwardSection
 from .fairness import Shares, prefix_of
 from .fields import Endpoint
 from .logs import RateLimited
+from .loops import Loops
 from .transfer import is_transfer, until_complete
 from .upstreams import Upstream, Upstreams
 
@@ -88,6 +89,7 @@ class Forwarder:
 
     def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
         self.passed_on_refused = 0
+        self.loops = Loops()
         self.notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]] = {0: ()}
         self.notified: Callable[[bytes], bool] = lambda name: False
         self._inflight = inflight
@@ -182,10 +184,15 @@ class Forwarder:
 
     # ---------------------------------------------------------------- one query at a time
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
+
+    def _start_special(self, source: bytes, query: bytes, work: Coroutine[Any, Any, None]) -> None:
+        self.loops.begin(source, query)
+        self._start(work).add_done_callback(lambda _: self.loops.end(source, query))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Forget a task; that it failed, which none should, is for the log."""
@@ -214,21 +221,25 @@ class Forwarder:
         if way and way not in self.groups and self._decider is not None:
             self._decider.serve(client, query, way)
             return
+        source = self._inflight.address_of(client)
+        if self.loops.is_one(source, query):
+            self.passed_on_refused += 1
+            self._inflight.reply(client, query, error_response(query, REFUSED))
+            return
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
         group = self.groups[way] if way else self._zones.group(zone)
         if is_transfer(found):
-            prefix = prefix_of(self._inflight.address_of(client))
-            if self._transferring.may_take(prefix, self._settings.transfers):
-                self._transferring.add(prefix, 1)
-                self._start(self._transfer(group, client, query, stream))
+            if self._transferring.may_take(prefix_of(source), self._settings.transfers):
+                self._transferring.add(prefix_of(source), 1)
+                self._start_special(source, query, self._transfer(group, client, query, stream))
             else:
                 self._turn_away(client, query, stream)
         elif "qname" not in found or not self._heed(zone, found["qname"], client):
             self._inflight.pass_on(client, query)
         elif self._passing < self._settings.passed_on:
             self._passing += 1
-            self._start(self._notify(group, client, query))
+            self._start_special(source, query, self._notify(group, client, query))
         else:
             self._turn_away(client, query, stream)
 

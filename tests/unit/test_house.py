@@ -35,6 +35,7 @@ PYTHON_FLOORS = [
         "nameserver",
         "perf",
         "identity",
+        "loops",
         "tls",
         "health",
     },
