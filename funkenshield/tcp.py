@@ -202,7 +202,9 @@ class TcpServer:
 
     def _take_turns(self) -> None:
         self._going_on = False
-        for _ in range(min(TURNS, len(self._queue))):
+        for _ in range(TURNS):
+            if not self._queue:  # a turn may end connections that wait for theirs
+                break
             self._queue.popitem(last=False)[1].take_turn()
         self._go_on()
 
@@ -310,10 +312,12 @@ class Connection(asyncio.Protocol):
         server, prefix = self._server, prefix_of(address)
         if server.has_enough(client_of(address)):
             server.refused_per_client += 1
-            limited.warning("client", "TCP connection of %s refused: it has tcp.per_client", ip_address(address))
+            limited.warning(
+                "client", "TCP connection of %s refused: it has tcp.per_client of them", ip_address(address)
+            )
             self._transport.abort()
             return False
-        server.connections.pop(self.number, None)  # a proxy's is counted once
+        server.forget(self)  # a proxy's is counted once
         if not server.make_room(prefix):
             self._refuse_prefix(address)
             return False
@@ -366,6 +370,7 @@ class Connection(asyncio.Protocol):
         if not self._queued and (self.address or self._take_header()):
             if self._server.is_tight(self.prefix):
                 self._queue()
+                self._pace()
             else:
                 self._take_queries()
         if self._buffer or self.octets:
@@ -517,8 +522,8 @@ class Connection(asyncio.Protocol):
         return self.address != b"" and (self._waiting > 0 or self._has_query())
 
     def _end_works(self, last: float) -> None:
-        """End what is done for a client, unless something moved since: nothing else shows whether it is still there."""
-        if self.works and self._last == last:
+        """End what is done for a client, unless something moved since, or it has to read: that shows if it is there."""
+        if self.works and self._last == last and not self._transport.get_write_buffer_size():
             self.abort()
 
     def _move(self) -> None:

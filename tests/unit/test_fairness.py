@@ -125,3 +125,20 @@ def test_an_ipv6_site_is_one_prefix_whatever_its_networks():
     server, transports = connected(sources, connections=20, per_client=10)
     assert (len(server.connections), server.gave_way) == (11, 90)
     assert [transport.ended for transport in transports[-11:]] == [False] * 11
+
+
+def test_a_turn_may_end_connections_that_wait_for_theirs():
+    async def story():
+        inflight = SimpleNamespace(reception=SimpleNamespace(is_proxy=lambda _: False))
+        server = TcpServer(inflight, lambda: None, TcpSection())
+        waiting = [server.protocol() for _ in range(3)]
+        for connection in waiting:
+            connection.connection_made(Transport("192.0.2.1"))
+            server.queue(connection)
+        taken, complaints = [], []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        waiting[0].take_turn = lambda: (taken.append(0), waiting[1].leave(), waiting[2].leave())
+        await asyncio.sleep(0)
+        return taken, complaints, len(server.connections)
+
+    assert asyncio.run(story()) == ([0], [], 1)
