@@ -35,7 +35,6 @@ cdef enum:  # the header's flags
     AD = 0x0020
     CD = 0x0010
     RCODE = 0x000f
-    NOTIFY = 0x2000                # an opcode (RFC 1996)
 
 cdef enum:  # opcodes, where they stand among the header's flags
     NOTIFY = 4 << 11
