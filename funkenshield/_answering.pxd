@@ -48,4 +48,5 @@ cdef class Answering:
     cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
     cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
     cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1
+    cdef int _post_refused(self, const Client* client, const Query* query) except -1
     cdef int _refuse(self, int32_t i) except -1

@@ -123,13 +123,17 @@ cdef class Answering:
         """Answer one who cannot wait: with what is stale, or REFUSED, or nothing."""
         cdef:
             const Answer* stored = find(&self.cache.index, query) if is_cached(client, query) else NULL
-            Extra extra
         if client.fd == NOBODY:
             return 0
         if stored != NULL and not self._is_dead(stored, now):
             return self._answer_now(client, query, stored, now)
         if not self.refuse_overload and client.fd >= 0:
             return 0
+        return self._post_refused(client, query)
+
+    cdef int _post_refused(self, const Client* client, const Query* query) except -1:
+        """Refuse one who asks."""
+        cdef Extra extra
         extra.length = 0
         if query.cookie:
             self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)

@@ -77,6 +77,7 @@ cdef class OpenQueries:
         uint32_t* shares           # by client prefix, and what they are shares of
         uint32_t* forgeable        # by client prefix: whose source nothing proves
         int32_t* repeats           # who waits, by what would be the same query again
+        uint32_t* equal            # queries that wait alone, by client prefix and all octets but the ID
         uint32_t capacity, chain_mask, waiting
         uint32_t long, long_max    # that are longer than WIRE_MAX
         int32_t idle, untouched
@@ -88,6 +89,7 @@ cdef class OpenQueries:
     cdef int32_t* repeat_of(self, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil
     cdef bint is_repeat(self, const int32_t* place, const Client* client, uint16_t message_id,
                         uint64_t hashed) noexcept nogil
+    cdef uint32_t* equal_to(self, const Client* client, uint64_t hashed) noexcept nogil
     cdef void give_back(self, int32_t i) noexcept nogil
     cdef int32_t find(self, const Query* query) noexcept nogil
     cdef void read(self, int32_t i, Query* query) noexcept nogil

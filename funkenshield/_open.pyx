@@ -39,7 +39,9 @@ cdef class OpenQueries:
         self.crowds = <uint32_t*> calloc(ZONES_MAX + CROWDS, sizeof(uint32_t))
         self.shares = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
         self.forgeable = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
-        if not (self.pool and self.chains and self.repeats and self.crowds and self.shares and self.forgeable):
+        self.equal = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
+        if not (self.pool and self.chains and self.repeats and self.crowds and self.shares and self.forgeable
+                and self.equal):
             raise MemoryError(f"no memory for {capacity} open queries")
         for i in range(self.chain_mask):
             self.chains[i] = -1
@@ -57,6 +59,7 @@ cdef class OpenQueries:
         free(self.crowds)
         free(self.shares)
         free(self.forgeable)
+        free(self.equal)
 
     cdef uint32_t crowd_of(self, const uint8_t* name, uint16_t zone) noexcept nogil:
         """Return whose bound a name counts against: its zone's, or that of all names with the same last two labels."""
@@ -124,6 +127,8 @@ cdef class OpenQueries:
         for k in range(SHARES):
             self.shares[entry.shares[k]] -= 1
         self.forgeable[entry.shares[EVERYTHING]] -= entry.forgeable
+        if entry.alone:
+            self.equal_to(&entry.client, entry.hash)[0] -= 1
         if entry.wire != entry.octets:
             free(entry.wire)
             entry.wire = entry.octets
@@ -133,6 +138,11 @@ cdef class OpenQueries:
         entry.generation += 1
         entry.next = self.idle
         self.idle = i
+
+    cdef uint32_t* equal_to(self, const Client* client, uint64_t hashed) noexcept nogil:
+        """Return where it is counted how many queries wait alone that are the same, but for the ID."""
+        cdef uint64_t prefix = hash_prefix(&self.cache.index.secret, client.ip, client.octets)
+        return &self.equal[counter_of(prefix ^ hashed, 0)]
 
     cdef int32_t* repeat_of(self, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil:
         """Return where it is noted who waits for the answer to the very same datagram."""

@@ -53,6 +53,7 @@ cdef class Waiting(Answering):
         bint retry_truncated
         # who knows without an upstream
         object identity, denials
+        object loops               # who tells whether a query that comes again and again is a loop
         # counters
         uint64_t coalesced, repeated, refused, crowded, over_share, answered_here, rescued, failures, truncated
         uint64_t retried, suspected, hedged

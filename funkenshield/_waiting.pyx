@@ -111,6 +111,10 @@ cdef class Waiting(Answering):
         self.identity = identity
         self.denials = denials
 
+    def notice_loops(self, loops, /) -> None:
+        """Say who tells, by the client's address, whether a query is a loop that waits so many times by itself."""
+        self.loops = loops
+
     def set_way(self, uint16_t number, *, uint16_t group=0, bint function=False) -> None:
         """Say whom queries ask for which rules chose this way: a group of upstreams, or a function of Python's."""
         self.ways[number] = FUNCTION if function else group
@@ -210,12 +214,18 @@ cdef class Waiting(Answering):
             int32_t first = -1 if alone else self.queries.find(query)
             int32_t* repeat = self.queries.repeat_of(client, message_id(query.wire), hashed)
             int32_t i
+            uint32_t waiting
             Open* entry
         if first >= 0 and (client.fd == NOBODY or spare and self.pool[first].late):
             return self._turn_away(client, query, now)
         if client.fd >= 0 and self.queries.is_repeat(repeat, client, message_id(query.wire), hashed):
             self.repeated += 1
             return 0
+        if alone and self.loops is not None:
+            waiting = self.queries.equal_to(client, hashed)[0]
+            if waiting and self.loops(client.ip[:client.octets], waiting):
+                self.refused += 1
+                return self._post_refused(client, query)
         if not self.queries.waiting:
             self.wheel.begin(now)
         i = self._take_place(client, query, zone, group, first < 0)
@@ -239,6 +249,7 @@ cdef class Waiting(Answering):
         entry.zone = zone
         entry.group = group
         entry.alone = alone
+        self.queries.equal_to(client, hashed)[0] += alone
         entry.by_function = group == FUNCTION
         entry.purges = <uint32_t> self.cache.purges.rules.count
         entry.deadline = entry.try_until = now + self.deadline

@@ -12,6 +12,7 @@ Python decides who may be asked (`upstreams`), and `_inflight` carries.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
@@ -94,6 +95,7 @@ class Forwarder:
         self.notified: Callable[[bytes], bool] = lambda name: False
         self._inflight = inflight
         self._zones = inflight.cache.zones
+        inflight.notice_loops(self.loops.is_one)
         self._upstreams = upstreams
         self._streams: Streams  # given by `write_to`, before there are any
         self.groups: Mapping[int, int] = {}  # of upstreams, by the number of the way to them
@@ -101,6 +103,7 @@ class Forwarder:
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = 0
         self._transferring = Shares()
+        self._equal: Counter[tuple[bytes, int]] = Counter()  # specials of one address, by all octets but the ID
         self._ticking: asyncio.TimerHandle | None = None
         self.configure(settings)
 
@@ -190,9 +193,16 @@ class Forwarder:
         task.add_done_callback(self._ended)
         return task
 
-    def _start_special(self, source: bytes, query: bytes, work: Coroutine[Any, Any, None]) -> None:
-        self.loops.begin(source, query)
-        self._start(work).add_done_callback(lambda _: self.loops.end(source, query))
+    def _start_special(self, key: tuple[bytes, int], work: Coroutine[Any, Any, None]) -> None:
+        """Start what is done for a transfer or a NOTIFY, of which equal ones are counted."""
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._equal[key] -= 1
+            if not self._equal[key]:
+                del self._equal[key]
+
+        self._equal[key] += 1
+        self._start(work).add_done_callback(ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Forget a task; that it failed, which none should, is for the log."""
@@ -222,7 +232,8 @@ class Forwarder:
             self._decider.serve(client, query, way)
             return
         source = self._inflight.address_of(client)
-        if self.loops.is_one(source, query):
+        key = source, hash(query[2:])
+        if self.loops.is_one(source, self._equal[key]):
             self.passed_on_refused += 1
             self._inflight.reply(client, query, error_response(query, REFUSED))
             return
@@ -232,14 +243,14 @@ class Forwarder:
         if is_transfer(found):
             if self._transferring.may_take(prefix_of(source), self._settings.transfers):
                 self._transferring.add(prefix_of(source), 1)
-                self._start_special(source, query, self._transfer(group, client, query, stream))
+                self._start_special(key, self._transfer(group, client, query, stream))
             else:
                 self._turn_away(client, query, stream)
         elif "qname" not in found or not self._heed(zone, found["qname"], client):
             self._inflight.pass_on(client, query)
         elif self._passing < self._settings.passed_on:
             self._passing += 1
-            self._start_special(source, query, self._notify(group, client, query))
+            self._start_special(key, self._notify(group, client, query))
         else:
             self._turn_away(client, query, stream)
 

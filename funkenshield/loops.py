@@ -8,7 +8,6 @@ import contextlib
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -20,8 +19,6 @@ from .logs import RateLimited
 log = logging.getLogger(__name__)
 
 EQUAL = 3  # queries, equal but for the ID, that an upstream may have passed on to us at once: as many as it has tries
-REFUSED_FOR = 5.0  # seconds, once there were more
-FOUND_MAX = 1024  # such queries that are remembered
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -57,49 +54,22 @@ def _is_here(address: IPv4Address | IPv6Address) -> bool:
 
 
 class Loops:
-    """The queries that are passed on for upstreams: one that does not end is a loop, and ends here."""
+    """Which queries, of those that are passed on for somebody alone, come back from an upstream: there a loop ends."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self._limited = RateLimited(log, clock)
         self._upstreams: frozenset[bytes] = frozenset()
-        self._passing: Counter[tuple[bytes, int]] = Counter()
-        self._found: dict[tuple[bytes, int], float] = {}
 
     def configure(self, addresses: Iterable[str]) -> None:
         """Take these for the addresses that our own queries may come back from."""
         self._upstreams = frozenset(ip_address(address).packed for address in addresses)
 
-    def is_one(self, source: bytes, query: bytes) -> bool:
-        """Tell whether a query goes round in a loop."""
-        if source not in self._upstreams:
+    def is_one(self, source: bytes, waiting: int) -> bool:
+        """Tell whether a query from here goes round in a loop, while so many wait that are equal but for the ID."""
+        if waiting < EQUAL or source not in self._upstreams:
             return False
-        key = _key(source, query)
-        now = self._clock()
-        if self._found.get(key, now) > now:
-            return True
-        if self._passing[key] < EQUAL:
-            return False
-        if len(self._found) >= FOUND_MAX:
-            self._found.clear()
-        self._found[key] = now + REFUSED_FOR
         self._limited.warning(
             "loop", "a query comes back from upstream %s again and again: it asks this shield, which asks it",
             ip_address(source),
         )  # fmt: skip
         return True
-
-    def begin(self, source: bytes, query: bytes) -> None:
-        """Count a query that is passed on."""
-        self._passing[_key(source, query)] += 1
-
-    def end(self, source: bytes, query: bytes) -> None:
-        """Count it no more."""
-        key = _key(source, query)
-        self._passing[key] -= 1
-        if not self._passing[key]:
-            del self._passing[key]
-
-
-def _key(source: bytes, query: bytes) -> tuple[bytes, int]:
-    return source, hash(query[2:])

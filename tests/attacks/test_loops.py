@@ -106,8 +106,8 @@ def test_who_is_no_loop_may_ask_the_same_again_and_again():
             sock.settimeout(3)
             sock.bind(("127.0.0.9", 0))
             sock.connect(shield.address)
-            for _ in range(20):
-                sock.send(wire)
+            for ident in range(20):
+                sock.send(ident.to_bytes(2) + wire[2:])
             assert {sock.recv(512)[3] & 15 for _ in range(20)} == {0}
         upstream.handle = respond
         for _ in range(20):
