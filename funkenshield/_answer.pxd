@@ -23,7 +23,6 @@ cdef enum Kind:
 cdef enum Form:
     SECTIONS       # well formed: the sections without OPT
     VERBATIM       # passed on as it came, behind the question
-    BARE           # passed on as it came, and it came without a question
 
 cdef enum Built:
     KEEP           # may be stored until `expires`
@@ -84,7 +83,7 @@ cdef inline size_t answer_size(const Answer* answer) noexcept nogil:
 
 
 cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const Bounds* bounds, uint64_t now, uint64_t wall, Extra* own) noexcept nogil
+                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream, Extra* own) noexcept nogil
 cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
                           uint64_t now) noexcept nogil
 cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,

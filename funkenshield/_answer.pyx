@@ -13,7 +13,7 @@ from ._policy cimport Bounds, Manner
 from ._wire cimport (
     AAAA, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
     OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER, STALE_NXDOMAIN,
-    SUBNET, TC, UNANSWERABLE, A, Extra, Query, add_error, cut, drop_subnet, follow_name, get16, get32, has_own_opt,
+    SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, cut, drop_subnet, follow_name, get16, get32, has_own_opt,
     message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16, set32, set_subnet,
     skip_name, source_prefix, steps_of
 )
@@ -26,7 +26,8 @@ cdef enum:
 cdef bint answers_question(const Query* query, const uint8_t* wire, size_t length) noexcept nogil:
     """Tell whether a response is one to this query: opcode and question, whatever its case.
 
-    One without a question passes: what an upstream cannot read, it cannot echo.
+    Without a question, one is a response only if it says that the upstream could not read it, or would not
+    (and to an UPDATE: RFC 2136 3.8); or if the query had none.
     """
     cdef int32_t question
     if length < HEADER or not message_flags(wire) & QR:
@@ -34,11 +35,15 @@ cdef bint answers_question(const Query* query, const uint8_t* wire, size_t lengt
     if (message_flags(wire) ^ query.flags) & OPCODE:
         return False
     if get16(wire + 4) == 0:
-        return True
+        return query.question == 0 or query.flags & OPCODE == UPDATE or _is_error(message_flags(wire) & RCODE)
     question = question_length(wire, length)
     return (get16(wire + 4) == 1 and question == query.question
             and same_folded(wire + HEADER, query.wire + HEADER, question - 4)
             and get32(wire + HEADER + question - 4) == get32(query.wire + HEADER + question - 4))
+
+
+cdef inline bint _is_error(uint16_t rcode) noexcept nogil:
+    return rcode == FORMERR or rcode == SERVFAIL or rcode == NOTIMP or rcode == REFUSED
 
 
 # ---------------------------------------------------------------- response -> answer
@@ -170,14 +175,15 @@ cdef int32_t _scope(const Query* query, const uint8_t* opt, uint16_t opt_size) n
     return NO_SCOPE
 
 
-cdef void _choose_key(Answer* out, Query* query, int32_t scope) noexcept nogil:
+cdef void _choose_key(Answer* out, Query* query, int32_t scope, bint over_stream) noexcept nogil:
     """Let the query's key be that of all whom the answer is true for, and note who that is.
 
     A longer scope than what was asked about says: not even for all of those. A failure says nothing of others.
+    Over UDP, a response that says nothing of subnets may be forged by whoever knows none: it is for this one alone.
     """
     cdef uint8_t source = source_prefix(query)
     out.scope = <uint8_t> scope
-    if out.kind == FAILURE or not source:
+    if out.kind == FAILURE or not source or scope == NO_SCOPE and not over_stream:
         return
     if scope == NO_SCOPE or scope == 0:
         out.everybody = True
@@ -187,11 +193,12 @@ cdef void _choose_key(Answer* out, Query* query, int32_t scope) noexcept nogil:
 
 
 cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const Bounds* bounds, uint64_t now, uint64_t wall, Extra* own) noexcept nogil:
+                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream, Extra* own) noexcept nogil:
     """Make the answer of a response; `own` gets its COOKIE, which is for the client that asked alone.
 
     Caller must ensure that the response `answers_question`, and that `out` has room for ANSWER_MAX.
-    `now` and `wall` are nanoseconds. The query's key becomes the one to store under.
+    `now` and `wall` are nanoseconds; `over_stream`: nobody else can have sent it. The query's key becomes the one to
+    store under.
     """
     cdef:
         Walk found
@@ -199,13 +206,15 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
         uint16_t rcode
         int32_t scope = NO_SCOPE
         uint32_t hold
-        size_t start = HEADER + (query.question if get16(wire + 4) else 0)
+        size_t start = HEADER + query.question
         size_t before, behind
     own.length = 0
+    if get16(wire + 4) == 0:
+        return _build_error(out, query, message_flags(wire) & RCODE, bounds.failure, now)
     _start(out, query, message_flags(wire), now)
     if out.flags & TC:
         return _verbatim(out, query, wire, length, TRUNCATED)
-    if start == HEADER or not _walk(&found, <uint16_t*> (out + 1), wire, length, start, wall):
+    if not _walk(&found, <uint16_t*> (out + 1), wire, length, start, wall):
         return _verbatim(out, query, wire, length, PASS)
 
     rcode = out.flags & RCODE
@@ -228,7 +237,7 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
             scope = _scope(query, wire + found.opt, found.opt_size)
         if scope < 0:
             return FOREIGN
-        _choose_key(out, query, scope)
+        _choose_key(out, query, scope, over_stream)
     at = _put_key(out, query)
     memcpy(at, wire + start, before)
     memcpy(at + before, wire + found.opt + found.opt_size, behind)
@@ -264,7 +273,7 @@ cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_
                      Built built) noexcept nogil:
     """Keep everything behind the question as it came; whoever is careless gets what was sent to him."""
     cdef size_t start = HEADER + (query.question if get16(wire + 4) else 0)
-    out.form = VERBATIM if get16(wire + 4) else BARE
+    out.form = VERBATIM
     out.kind = OTHER
     out.ttls = 0
     out.options = 0
@@ -285,6 +294,8 @@ cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, 
         Walk found
         uint8_t rcode_high = 0
         uint16_t rcode
+    if get16(wire + 4) == 0 and query.question and query.flags & OPCODE != UPDATE:
+        return _build_error(out, query, message_flags(wire) & RCODE, 0, now)
     _start(out, query, message_flags(wire), now)
     if get16(wire + 4) and _walk(&found, <uint16_t*> (out + 1), wire, length, HEADER + query.question, 0) and found.opt:
         rcode_high = wire[found.opt + 5]
@@ -324,15 +335,25 @@ cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bou
                         uint64_t now) noexcept nogil:
     """Make the answer for silence from every upstream: SERVFAIL with an extended error (RFC 8914)."""
     cdef uint8_t* at
-    _start(out, query, <uint16_t> (QR | SERVFAIL | (query.flags & (OPCODE | RD | CD))), now)
-    out.marks.expires += bounds.failure * TICKS_PER_SECOND
-    out.kind = FAILURE
-    out.opt = True
-    at = _put_key(out, query)
+    _build_error(out, query, SERVFAIL, bounds.failure, now)
+    at = <uint8_t*> answer_body(out)
     set16(at, EDE)
     set16(at + 2, 2)
     set16(at + 4, ede)
     out.options = 6
+
+
+cdef Built _build_error(Answer* out, const Query* query, uint16_t rcode, uint32_t hold, uint64_t now) noexcept nogil:
+    """Make an answer of our own that is an error and nothing else; a failure may be held for so many seconds."""
+    cdef bint failed = rcode == SERVFAIL or rcode == REFUSED
+    _start(out, query, <uint16_t> (QR | (query.flags & (OPCODE | RD | CD)) | rcode), now)
+    _put_key(out, query)
+    out.opt = failed  # the others, without one, say that EDNS is not understood
+    if not failed:
+        return PASS
+    out.kind = FAILURE
+    out.marks.expires += hold * TICKS_PER_SECOND
+    return KEEP if hold else PASS
 
 
 # ---------------------------------------------------------------- answer -> client
@@ -347,10 +368,9 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
     cdef:
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
         uint16_t edns_flags = (answer.edns_flags & ~DO) | (query.edns_flags & DO)
-        uint16_t question = query.question if answer.form != BARE else 0
         bint with_opt = has_own_opt(query) and answer.opt and answer.form == SECTIONS
         bint stale = now >= peek32(&answer.marks.expires) and answer.kind != OTHER
-        size_t at = HEADER + question
+        size_t at = HEADER + query.question
         Extra own
     own.length = 0
     if query.added and answer.form != SECTIONS:  # as it came, it may answer what the client did not send
@@ -364,7 +384,7 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
 
     memcpy(out, query.wire, at)
     set16(out + 2, flags)
-    set16(out + 4, 1 if question else 0)
+    set16(out + 4, 1 if query.question else 0)
     set16(out + 6, answer.answers)
     set16(out + 8, answer.authorities)
     set16(out + 10, answer.additionals + with_opt)
@@ -459,13 +479,19 @@ cdef bint _same_rrset(const uint8_t* body, uint16_t first, uint16_t other) noexc
 
 # ---------------------------------------------------------------- for Python
 
-def is_response_to(bytes query not None, bytes response not None) -> bool:
-    """Tell whether a response answers a query: QR, opcode and question (case aside); the ID is not looked at."""
+def is_response_to(bytes query not None, bytes response not None, *, bint continued=False) -> bool:
+    """Tell whether a response answers a query: QR, opcode and question (case aside); the ID is not looked at.
+
+    `continued`: it is a later message of a transfer, which may leave the question out (RFC 5936 2.2.1).
+    """
     cdef Query parsed
     if len(query) > MESSAGE_MAX or len(response) > MESSAGE_MAX:
         return False
-    return (parse_query(&parsed, query, len(query)) != UNANSWERABLE
-            and answers_question(&parsed, response, len(response)))
+    if parse_query(&parsed, query, len(query)) == UNANSWERABLE:
+        return False
+    if continued and len(response) >= HEADER and get16(<const uint8_t*> response + 4) == 0:
+        parsed.question = 0
+    return answers_question(&parsed, response, len(response))
 
 
 def soa_serials(bytes message not None, int section) -> tuple[int, list[tuple[int, int]]]:

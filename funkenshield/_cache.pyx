@@ -553,7 +553,7 @@ cdef class Cache:
 
     # ------------------------------------------------------------ for Python
 
-    def store(self, bytes query not None, bytes response not None) -> bool:
+    def store(self, bytes query not None, bytes response not None, *, bint over_stream=True) -> bool:
         """Store the response to a query; False: the rules of caching forbid it, or there is no room.
 
         Raises ValueError where the query has no key or the response is none to it.
@@ -568,7 +568,7 @@ cdef class Cache:
             raise ValueError("that is no response to this query")
         zone = self.zones.find(parsed.key + KEY_PREFIX, parsed.qtype)
         if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].bounds, now,
-                 self.clock.wall(), &own) != KEEP:
+                 self.clock.wall(), over_stream, &own) != KEEP:
             return False
         self.scratch.zone = <uint16_t> zone
         self.scratch.marks.purges = <uint32_t> self.purges.rules.count

@@ -14,6 +14,8 @@ from ._epochs cimport READERS_MAX
 from ._open cimport Stage
 from ._ring cimport Ring
 from ._upstreams cimport Upstream
+from ._waiting cimport Response
+from ._wire cimport Query
 
 
 @cython.final
@@ -27,11 +29,15 @@ cdef class Inflight(Deciding):
     cdef Ring* join(self) except NULL
     cdef void wake(self) noexcept nogil
     cdef int32_t _send(self, int32_t* listed, uint32_t count, Stage stage) except -1
+    cdef bint _may_go(self, int32_t i) noexcept nogil
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil
     cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil
     cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1
+    cdef int _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil
+    cdef int _doubt(self, int32_t i, int32_t upstream, const Response* response, bint serves, uint64_t now) except -1
+    cdef void _learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil
     cdef int32_t _carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil

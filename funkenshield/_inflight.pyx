@@ -11,14 +11,16 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
+from ._answer cimport FAILURE, TRUNCATED
 from ._answering cimport WAITS
+from ._asked cimport COUNTED
 from ._cache cimport Cache
-from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams
+from ._datagrams cimport BATCH, Datagrams
 from ._deciding cimport Deciding
 from ._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
 from ._epochs cimport READERS_MAX
 from ._guard cimport watch_as_dict
-from ._open cimport FAILED, QUEUED, SENT, Open, Stage
+from ._open cimport CUT, DECIDING, DOUBTED, FAILED, QUEUED, SENT, Open, Stage
 from ._outbox cimport STREAM, Client, put_client
 from ._outcome cimport tally_as_dict
 from ._proxied cimport PROXIED_MAX
@@ -27,7 +29,7 @@ from ._sockets cimport Socket
 from ._upstreams cimport Upstream, note_try
 from ._waiting cimport Response
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, QUERY_MAX, Query, is_spelled, message_id, respell, set_id
+    HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, question_length, respell, set_id
 )
 
 cdef enum:
@@ -161,7 +163,7 @@ cdef class Inflight(Deciding):
                 continue
             self.upstreams.all[upstream].open += 1
             self.retried += stage == FAILED
-            if self.pool[i].over_stream or self.upstreams.all[upstream].over_stream:
+            if self.pool[i].over_stream or self.upstreams.all[upstream].over_stream or not self._may_go(i):
                 self._hand_over(i, upstream, now)
                 continue
             self.pool[i].chosen = <int16_t> upstream
@@ -170,6 +172,20 @@ cdef class Inflight(Deciding):
         while ready:
             ready = self._transmit(listed, ready, self.pool[listed[0]].chosen, now)
         return 0
+
+    cdef bint _may_go(self, int32_t i) noexcept nogil:
+        """Tell whether a query may go over UDP, beside others for the same question; if so, it is counted.
+
+        What nobody else gets the answer of is not.
+        """
+        cdef:
+            Open* entry = &self.pool[i]
+            int32_t question = question_length(entry.wire, entry.length) if get16(entry.wire + 4) else 0
+        entry.question = self.sockets.asked.hash(entry.wire + HEADER, question)
+        if entry.alone:
+            entry.question ^= COUNTED
+            return True
+        return self.sockets.asked.enter(entry.question)
 
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil:
         """Send what an upstream was chosen for, in batches, each through a random socket; return how many are left."""
@@ -213,8 +229,11 @@ cdef class Inflight(Deciding):
         cdef:
             Open* entry = &self.pool[i]
             Upstream* to = &self.upstreams.all[upstream]
-            int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, socket, now) if socket >= 0 else -1
+            int32_t attempt = -1
+        if socket >= 0:
+            attempt = self.sockets.begin(i, entry.attempt, upstream, socket, entry.question, now)
         if attempt < 0:
+            self.sockets.asked.leave(entry.question)
             to.open -= 1
             entry.stage = SENT
             entry.unreachable = True
@@ -259,7 +278,6 @@ cdef class Inflight(Deciding):
     cdef int _receive_from(self, int32_t socket, uint64_t now) except -1:
         cdef:
             Socket* through = &self.sockets.sockets[socket]
-            Upstream* sender = &self.upstreams.all[through.upstream]
             int32_t k, count
         if through.fd < 0:  # closed by an event before this one
             return 0
@@ -269,36 +287,56 @@ cdef class Inflight(Deciding):
                 self._unreachable(socket, now)
             return 0
         for k in range(count):
-            if self.inbox.headers[k].msg_hdr.msg_flags & MSG_TRUNC:
-                sender.mismatched += 1
-            elif through.fd >= 0:
+            if through.fd >= 0:
                 self._take_reply(socket, self.inbox.buffer(k), self.inbox.headers[k].msg_len, now)
         return count
 
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1:
-        """Let a datagram end the query that it answers; any other counts as a mismatch, and changes nothing."""
+        """Let a datagram end the query that it answers; any other counts as a mismatch."""
         cdef:
             Query query
             Response response
             int32_t upstream = self.sockets.sockets[socket].upstream
             Upstream* sender = &self.upstreams.all[upstream]
+            bint doubted = self.sockets.sockets[socket].exposed or now < sender.suspected_until
             int32_t attempt = self.sockets.match(socket, message_id(wire)) if length >= HEADER else -1
             int32_t i = self.sockets.attempts[attempt].query if attempt >= 0 else -1
             uint64_t spelling
         if i < 0 or not self._read(i, &query, &response, wire, length, False, now):
-            sender.mismatched += 1
-            self.forgeries.note(wire, length, now)
-            return 0
+            return self._take_mismatch(socket, wire, length, now)
         spelling = self.sockets.attempts[attempt].spelling
+        self.sockets.attempts[attempt].answered = True
         self._heard(attempt, now)
         if spelling and not is_spelled(wire, query.question, spelling):
-            sender.respelled += 1
-            return self._fetch(i, upstream, now)
-        sender.respelled = 0
-        if self.forgeries.suspects(self.pool[i].wire, self.pool[i].length, now):
+            return self._doubt(i, upstream, &response, not sender.spells, now)
+        if spelling and not sender.spells:
+            sender.spells = is_mixed(wire, query.question)
+        if doubted and self.upstreams.suspect_after and not self.pool[i].once:
             self.suspected += 1
-            return self._fetch(i, upstream, now)
+            return self._doubt(i, upstream, &response, True, now)
         return self.consider(i, upstream, &query, &response, now)
+
+    cdef int _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil:
+        """Count a datagram that answers no open query; whoever sends one that is not late may know the port by now."""
+        cdef:
+            int32_t upstream = self.sockets.sockets[socket].upstream
+            int32_t question = -1 if length < HEADER else question_length(wire, length) if get16(wire + 4) else 0
+            uint64_t hashed = self.sockets.asked.hash(wire + HEADER, max(question, 0))
+            Upstream* sender = &self.upstreams.all[upstream]
+        sender.mismatched += 1
+        if question < 0 or not self.sockets.asked.is_late(hashed, socket, message_id(wire), now):
+            self.upstreams.stray(upstream, now)
+            self.sockets.expose(socket)
+        return 0
+
+    cdef int _doubt(self, int32_t i, int32_t upstream, const Response* response, bint serves, uint64_t now) except -1:
+        """Ask again over TCP for what came over UDP; where it `serves`, it does so if TCP cannot be had."""
+        if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
+            return 0
+        if serves and not self.pool[i].spare and self.cache.scratch.kind != FAILURE:
+            self.spares[i] = response.wire[:response.length]
+            self.pool[i].spare = CUT if response.built == TRUNCATED else DOUBTED
+        return self._fetch(i, upstream, now)
 
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil:
         """End all attempts through a socket whose peer refuses; they are tried elsewhere at once."""
@@ -306,6 +344,7 @@ cdef class Inflight(Deciding):
             Upstream* peer = &self.upstreams.all[self.sockets.sockets[socket].upstream]
             int32_t attempt = self.sockets.any_attempt(socket)
         peer.errors += 1
+        self.sockets.expose(socket)  # such an error can be forged, too
         while attempt >= 0:
             self._lost(attempt, now)
             attempt = self.sockets.any_attempt(socket)
@@ -348,10 +387,20 @@ cdef class Inflight(Deciding):
         if not self._read(i, &query, &received, response, len(response), True, now):
             return False
         upstream = self.sockets.attempts[attempt].upstream
+        self._learn_spelling(attempt, &query, response)
         self._heard(attempt, now)
         self.consider(i, upstream, &query, &received, now)
         self.outbox.flush()
         return True
+
+    cdef void _learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil:
+        """Note whether an upstream spells names as they are asked: over TCP, where nobody else can say so."""
+        cdef:
+            Upstream* sender = &self.upstreams.all[self.sockets.attempts[attempt].upstream]
+            uint64_t spelling = self.sockets.attempts[attempt].spelling
+        if spelling and get16(wire + 4):
+            sender.respelled += 1
+            sender.spells |= is_spelled(wire, query.question, spelling) and is_mixed(wire, query.question)
 
     def fail(self, uint64_t handle) -> None:
         """Say that there is no response to a carried query; another upstream is asked, if there may be one."""

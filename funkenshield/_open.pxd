@@ -27,6 +27,11 @@ cdef enum Stage:
     FAILED                         # to be sent again, elsewhere
     DECIDING                       # Python answers it, or looks at the answer
 
+cdef enum Spare:
+    NO_SPARE
+    CUT                            # it came truncated
+    DOUBTED                        # it came over UDP, and may be forged
+
 cdef struct Open:
     Client client
     int32_t next                   # in the pool, or among those who wait for the same answer
@@ -52,7 +57,7 @@ cdef struct Open:
     Tried tried                    # the upstreams, one after the other
     int16_t chosen                 # the next one
     uint8_t over_stream            # asked over TCP or TLS, in Python's hands
-    uint8_t spare                  # a truncated response is kept that serves if nothing better comes
+    uint8_t spare                  # a response is kept that serves if nothing better comes: of which Spare
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
     uint8_t late                   # clients are served what is stale, whatever comes
@@ -62,6 +67,7 @@ cdef struct Open:
     uint8_t verbatim               # what comes back goes to the client as it came
     uint8_t once                   # never sent again: it may have done its work
     uint16_t bounds                # that a rule set for the response, by number; 0: none
+    uint64_t question              # the hash of name, type and class alone
     uint64_t try_until             # another attempt is made then, nanoseconds
     uint64_t stale_at              # clients are served what is stale then
     uint64_t deadline

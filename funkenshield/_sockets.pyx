@@ -2,7 +2,7 @@
 
 It knows descriptors, IDs and numbers of queries; what a query is, and what becomes of it, is
 `_waiting`'s. A response is matched by the socket that it came through and by its ID (RFC 5452): the
-ports are random and turn over, and the IDs are drawn anew for each attempt.
+ports are random and turn over, and the IDs are drawn anew for each attempt. A port that somebody may know gives way.
 """
 
 cimport cython
@@ -11,6 +11,7 @@ from libc.stdint cimport int16_t, int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
 
+from ._asked cimport Asked
 from ._datagrams cimport can_join
 from ._epoll cimport EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from ._random cimport random16
@@ -36,6 +37,7 @@ cdef class Sockets:
         self.attempts = <Attempt*> calloc(capacity, sizeof(Attempt))
         self.sockets = <Socket*> calloc(SOCKETS_MAX, sizeof(Socket))
         self.pools = <Pool*> calloc(UPSTREAMS_MAX, sizeof(Pool))
+        self.asked = Asked(capacity)
         self.capacity = capacity
         if not (self.attempts and self.sockets and self.pools):
             raise MemoryError(f"no memory for {capacity} attempts")
@@ -94,7 +96,7 @@ cdef class Sockets:
         self.watch(fd, s, EPOLLIN)
         self.sockets[s].fd = fd
         self.sockets[s].upstream = <int16_t> upstream
-        self.sockets[s].retired = False
+        self.sockets[s].retired = self.sockets[s].exposed = False
         self.sockets[s].joins = can_join(fd)
         self.sockets[s].open = 0
         for c in range(CHAINS):
@@ -105,19 +107,31 @@ cdef class Sockets:
 
     def retire(self, int32_t s) -> None:
         """Send nothing more through a socket; it is closed when its last attempt has ended."""
-        cdef:
-            Pool* owner
-            uint32_t k
         if not 0 <= s < SOCKETS_MAX or self.sockets[s].fd < 0 or self.sockets[s].retired:
             raise ValueError(f"no socket {s} in use")
-        owner = &self.pools[self.sockets[s].upstream]
-        for k in range(owner.count):
-            if owner.sockets[k] == s:
-                owner.count -= 1
-                owner.sockets[k] = owner.sockets[owner.count]
-                break
+        self._leave_pool(s)
         self.sockets[s].retired = True
         self._close_if_done(s)
+
+    def is_exposed(self, int32_t s) -> bool:
+        """Tell whether somebody may know a socket's port, so that another should take its place."""
+        return 0 <= s < SOCKETS_MAX and self.sockets[s].exposed
+
+    cdef void expose(self, int32_t socket) noexcept nogil:
+        """Send nothing more through a socket whose port somebody may know, if there is another one."""
+        self.sockets[socket].exposed = True
+        if self.pools[self.sockets[socket].upstream].count > 1:
+            self._leave_pool(socket)
+
+    cdef void _leave_pool(self, int32_t socket) noexcept nogil:
+        cdef:
+            Pool* owner = &self.pools[self.sockets[socket].upstream]
+            uint32_t k
+        for k in range(owner.count):
+            if owner.sockets[k] == socket:
+                owner.count -= 1
+                owner.sockets[k] = owner.sockets[owner.count]
+                return
 
     cdef void _close_if_done(self, int32_t socket) noexcept nogil:
         if self.sockets[socket].retired and self.sockets[socket].open == 0 and self.sockets[socket].fd >= 0:
@@ -132,9 +146,10 @@ cdef class Sockets:
     # ------------------------------------------------------------ attempts
 
     cdef int32_t begin(self, int32_t query, int32_t before, int32_t upstream, int32_t socket,
-                       uint64_t now) noexcept nogil:
+                       uint64_t question, uint64_t now) noexcept nogil:
         """Return a new attempt, with an ID that no other has on its socket; socket -1 is a stream.
 
+        One through a socket must have been let `asked.enter`, and leaves when it ends.
         -1: no ID is free to draw, or there are too many attempts.
         """
         cdef:
@@ -155,7 +170,8 @@ cdef class Sockets:
         else:
             return -1
         self.attempts[a] = Attempt(query=query, next=-1, before=before, upstream=<int16_t> upstream,
-                                   socket=<int16_t> socket, id=drawn, blamed=False, sent=now, spelling=0)
+                                   socket=<int16_t> socket, id=drawn, answered=False,
+                                   blamed=False, sent=now, question=question, spelling=0)
         if socket >= 0:
             chain = &self.sockets[socket].chains[drawn % CHAINS]
             self.attempts[a].next = chain[0]
@@ -200,6 +216,8 @@ cdef class Sockets:
                 link = &self.attempts[link[0]].next
             link[0] = ended.next
             self.sockets[ended.socket].open -= 1
+            self.asked.leave(ended.question)
+            self.asked.remember(ended.question, ended.socket, ended.id, ended.sent, ended.answered)
             self._close_if_done(ended.socket)
         ended.next = self.idle
         self.idle = attempt

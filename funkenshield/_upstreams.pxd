@@ -50,7 +50,12 @@ cdef struct Upstream:
     uint32_t credit                # queries that hedges may be made on
     uint64_t silent_since          # when the last of those was counted, nanoseconds
     uint64_t mean, deviation       # of its latency, nanoseconds (RFC 6298); 0: not known
-    uint32_t respelled             # responses in a row that spell their name in their own way
+    uint32_t respelled             # responses over TCP in a row that spell their name in their own way
+    uint8_t spells                 # it has spelled a name as it was asked
+    uint32_t strays_lately         # datagrams that answer nothing, since `strays_since`
+    uint64_t strays_since          # nanoseconds
+    uint64_t suspected_until       # what comes over UDP is asked for again over TCP, nanoseconds
+    uint64_t strays, suspicions
     uint64_t sent, answered, timeouts, mismatched, errors, hedged
     uint64_t latency               # of the answered, summed, nanoseconds
     uint64_t[RCODES] rcodes
@@ -94,6 +99,7 @@ cdef class UpstreamTable:
         Upstream* all
         Group* groups
         Randomness randomness
+        uint32_t suspect_after     # strays; 0: never
 
     cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil
     cdef uint32_t room(self, uint32_t group) noexcept nogil
@@ -102,6 +108,7 @@ cdef class UpstreamTable:
     cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
     cdef void excuse(self, int32_t upstream) noexcept nogil
     cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
+    cdef void stray(self, int32_t upstream, uint64_t now) noexcept nogil
     cdef void _time(self, Upstream* known, uint64_t latency) noexcept nogil
     cdef uint8_t _rank(self, int32_t upstream, const Tried* tried) noexcept nogil
     cdef int32_t _elect(self, Group* group, const int16_t* candidates, uint32_t count,

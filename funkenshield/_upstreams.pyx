@@ -13,6 +13,7 @@ from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from ._clock cimport NANOSECONDS
 from ._random cimport random16
 from ._siphash cimport Secret, siphash
 from ._wire cimport NAME_MAX, SERVFAIL, fold, is_name, name_size
@@ -33,6 +34,9 @@ cdef enum Rank:                    # the lower, the better
 cdef enum:
     KEPT_FREE = 5                  # one in so many of the queries that an upstream may be asked is no second try
 
+cdef uint64_t MEMORY = <uint64_t> 300 * NANOSECONDS      # strays count together for so long
+cdef uint64_t SUSPICION = <uint64_t> 240 * NANOSECONDS   # after the last stray, at least; and at most
+cdef uint64_t UNCERTAINTY = <uint64_t> 120 * NANOSECONDS  # so much longer, that nobody knows when it ends
 cdef double BALANCE = 1.25         # how far above its fair share of open queries the HASH policy lets an upstream go
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
 POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-open": LEAST_OPEN, "random": RANDOM,
@@ -86,6 +90,8 @@ cdef class UpstreamTable:
         """Say how an upstream is reached, and what its share is."""
         cdef Upstream* known = self._known(upstream)
         known.order, known.weight, known.limit, known.seed = order, max(weight, <uint16_t> 1), limit, seed
+        if random_case and not known.random_case:
+            known.respelled = known.spells = 0
         known.over_stream, known.random_case, known.proxied = over_stream, random_case, proxied
 
     def judge(self, int32_t upstream, *, bint in_service=True, bint forced=False, double share=1.0,
@@ -100,8 +106,12 @@ cdef class UpstreamTable:
         known.hedge_after = <uint64_t> (hedge_after * 1e9)
 
     def respelled(self, int32_t upstream) -> int:
-        """Return how many responses in a row did not spell their name as it was drawn."""
-        return self._known(upstream).respelled
+        """Return how many responses over TCP in a row did not spell their name as it was drawn; 0 if any ever did."""
+        return 0 if self._known(upstream).spells else self._known(upstream).respelled
+
+    def suspected_until(self, int32_t upstream) -> float:
+        """Return until when nothing is believed that comes from an upstream over UDP, in the clock's seconds."""
+        return self._known(upstream).suspected_until / 1e9
 
     def fade(self, int32_t upstream) -> None:
         """Let what is known of an upstream's latency count less: nobody has asked it for a while."""
@@ -328,6 +338,19 @@ cdef class UpstreamTable:
             known.silent += 1
             known.silent_since = now
 
+    cdef void stray(self, int32_t upstream, uint64_t now) noexcept nogil:
+        """Note a datagram that answers nothing, nor what was asked lately: some of them make an upstream suspect."""
+        cdef:
+            Upstream* known = &self.all[upstream]
+            uint64_t until = now + SUSPICION + (UNCERTAINTY >> 16) * random16(&self.randomness)
+        known.strays += 1
+        if now > known.strays_since + MEMORY:
+            known.strays_since, known.strays_lately = now, 0
+        known.strays_lately += 1
+        if self.suspect_after and known.strays_lately >= self.suspect_after:
+            known.suspicions += now >= known.suspected_until
+            known.suspected_until = max(until, known.suspected_until)
+
     def signals(self, int32_t upstream) -> tuple:
         """Return what tells whether it is well: answered, unanswered, SERVFAILs; unanswered and hedged in a row."""
         cdef Upstream* known = self._known(upstream)
@@ -344,7 +367,8 @@ cdef class UpstreamTable:
             uint32_t k
         return {
             "sent": known.sent, "answered": known.answered, "timeouts": known.timeouts,
-            "mismatched": known.mismatched, "errors": known.errors, "hedged": known.hedged,
+            "mismatched": known.mismatched, "strays": known.strays, "suspicions": known.suspicions,
+            "errors": known.errors, "hedged": known.hedged,
             "open": known.open, "latency_sum": known.latency / 1e9,
             "rcodes": [known.rcodes[k] for k in range(RCODES)],
             "latencies": [known.latencies[k] for k in range(LATENCIES)],

@@ -4,7 +4,6 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, Built
 from ._answering cimport Answering
-from ._forgeries cimport Forgeries
 from ._outbox cimport Client
 from ._policy cimport Bounds
 from ._sockets cimport Sockets
@@ -34,14 +33,13 @@ cdef class Waiting(Answering):
     cdef:
         readonly Sockets sockets
         readonly UpstreamTable upstreams
-        Forgeries forgeries
         Wheel wheel
         # what Python is asked about: queries to send, to send again, to carry, that are special
         int32_t* queued
         int32_t* failed
         uint32_t queued_count, failed_count
         list carried, specials
-        dict spares                # truncated responses, by number of the query
+        dict spares                # responses that serve if nothing better comes, by number of the query
         # limits
         uint64_t timeout, deadline, patience
         uint16_t tries
@@ -89,6 +87,8 @@ cdef class Waiting(Answering):
     cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil
     cdef void _lost(self, int32_t attempt, uint64_t now) noexcept nogil
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
+    cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1
+    cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
     cdef int _serve_spare(self, int32_t i, uint64_t now) except -1
     cdef uint64_t _usual(self, int32_t attempt) noexcept nogil
     cdef bint _may_hedge(self, int32_t i) noexcept nogil

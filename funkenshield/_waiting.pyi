@@ -26,7 +26,7 @@ class Waiting(Answering):
         retry_truncated: bool = True,
         try_next: Iterable[int] = (),
         hedge: bool = False,
-        mismatches: int = 8,
+        mismatches: int = 3,
         long: int = 512,
         forgeable: int = 1000,
     ) -> None: ...

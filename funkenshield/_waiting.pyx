@@ -22,10 +22,9 @@ from ._atomic cimport peek32
 from ._cache cimport Cache
 from ._clock cimport ticks
 from ._cookies cimport CLIENT_COOKIE
-from ._forgeries cimport Forgeries
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
 from ._index cimport find
-from ._open cimport EVERYTHING, FAILED, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, Open
+from ._open cimport CUT, DOUBTED, EVERYTHING, FAILED, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, Open
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._policy cimport Bounds, Policy
 from ._proxied cimport PROXIED_MAX
@@ -37,7 +36,7 @@ from ._wheel cimport Wheel
 from ._wire cimport (
     BADCOOKIE, CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE,
     PLAIN, RCODE, SPECIAL, Extra, Query, Verdict, forwardable, hash_key, is_transfer, is_unsigned, lower_name,
-    message_id, parse_query, set_course, set_payload
+    message_id, parse_query, respell, set_course, set_payload
 )
 
 cdef uint64_t NEVER = 0xffffffffffffffff
@@ -66,7 +65,6 @@ cdef class Waiting(Answering):
     def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
         self.sockets = Sockets(capacity * TRIES_MAX)
         self.upstreams = UpstreamTable()
-        self.forgeries = Forgeries()
         self.wheel = Wheel(capacity)
         self.carried, self.specials, self.spares = [], [], {}
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
@@ -85,11 +83,11 @@ cdef class Waiting(Answering):
 
     def set_limits(self, *, double timeout=1.0, double deadline=2.5, double patience=0.1, uint16_t tries=3,
                    bint refuse_overload=True, bint retry_truncated=True, try_next=(), bint hedge=False,
-                   uint32_t mismatches=8, uint32_t long=512, uint32_t forgeable=1000) -> None:
+                   uint32_t mismatches=3, uint32_t long=512, uint32_t forgeable=1000) -> None:
         """Say how long an upstream is given and a client waits (seconds), what is tried again, and what is too much.
 
         `patience` is the least silence after which another upstream is asked, and `try_next` the RCODEs with which one
-        is; so many `mismatches` make a name suspect. So many `long` queries are open at most, and so many of one
+        is; so many `mismatches` make an upstream suspect. So many `long` queries are open at most, and so many of one
         client prefix whose source may be `forgeable`.
         """
         if not 1 <= tries <= TRIES_MAX or not 0 < timeout <= 30 or not 0 < deadline <= 30 or not 0 < patience <= 30:
@@ -102,7 +100,7 @@ cdef class Waiting(Answering):
         self.retry_truncated = retry_truncated
         self.try_next = sum({1 << rcode for rcode in try_next})
         self.hedge = hedge
-        self.forgeries.bound = mismatches
+        self.upstreams.suspect_after = mismatches
         self.queries.long_max = long
         self.most_forgeable = forgeable
 
@@ -190,7 +188,7 @@ cdef class Waiting(Answering):
             Answer* answer = self.cache.scratch
             Built built
         built = build(answer, query, response, len(response), &self.cache.index.policies[zone].bounds, now,
-                      self.cache.clock.wall(), &unused)
+                      self.cache.clock.wall(), True, &unused)
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
         self.answered_here += 1
@@ -383,7 +381,7 @@ cdef class Waiting(Answering):
             response.built = build_verbatim(answer, query, response.wire, response.length, now)
         else:
             response.built = build(answer, query, response.wire, response.length, &bounds, now,
-                                   self.cache.clock.wall(), &response.own)
+                                   self.cache.clock.wall(), response.over_stream, &response.own)
         if response.built == KEEP and self.pool[i].alone:
             response.built = PASS
         if asked.longest or answered.longest:
@@ -406,7 +404,7 @@ cdef class Waiting(Answering):
                 return 0
             self.truncated += 1
             self.spares[i] = response.wire[:response.length]
-            entry.spare = entry.over_stream = True
+            entry.spare, entry.over_stream = CUT, True
             return self._fetch(i, upstream, now)
         if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS) and entry.next >= 0:
             self._answer_one(i, answer, own, now)  # it may hold his cookie, which is nobody else's
@@ -453,6 +451,8 @@ cdef class Waiting(Answering):
         stored = self._reserve(i, now)
         if stored != NULL:
             return self._serve_stale(i, stored, now)
+        if self.pool[i].spare == DOUBTED:
+            return self._serve_doubted(i, now)
         if self.pool[i].spare:
             self._serve_spare(i, now)
         self._ask_as(i, &query)
@@ -466,6 +466,26 @@ cdef class Waiting(Answering):
             self.cache.put(answer, ticks(now))
         return self._close(i)
 
+    cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1:
+        """Give what may be forged to those who wait, for TCP cannot be had; nobody else ever gets it."""
+        cdef:
+            Query query
+            Response doubted
+            bytes spare = self.spares.pop(i)
+        self.pool[i].spare = False
+        while self.pool[i].attempt >= 0:
+            self._end_attempt(self.pool[i].attempt)
+        self.queries.read(i, &query)
+        doubted.wire, doubted.length, doubted.over_stream = spare, len(spare), True
+        self._build(i, &query, &doubted, now)
+        doubted.built = PASS
+        return self.consider(i, -1, &query, &doubted, now)
+
+    cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
+                      uint64_t now) except -1:
+        """Let a response end an open query."""
+        return self._resolve(i, upstream, query, response, now)
+
     cdef int _serve_spare(self, int32_t i, uint64_t now) except -1:
         """Give what came truncated to those who may have that: over UDP. The others still wait."""
         cdef:
@@ -474,7 +494,7 @@ cdef class Waiting(Answering):
             bytes truncated = self.spares[i]
             int32_t waits = i
         self.queries.read(i, &query)
-        spare.wire, spare.length = truncated, len(truncated)
+        spare.wire, spare.length, spare.over_stream = truncated, len(truncated), False
         self._build(i, &query, &spare, now)
         while waits >= 0:
             if self.pool[waits].client.fd >= 0:
@@ -624,8 +644,10 @@ cdef class Waiting(Answering):
         cdef:
             Open* entry = &self.pool[i]
             Upstream* to = &self.upstreams.all[upstream]
-            int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, -1, now)
+            int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, -1, 0, now)
             uint8_t[PROXIED_MAX] header
+            uint8_t[WIRE_MAX] wire
+            const uint8_t* out = entry.wire
             size_t octets = 0
         if attempt < 0:
             to.open -= 1
@@ -634,8 +656,12 @@ cdef class Waiting(Answering):
         self._sent(i, upstream, attempt, now)
         if to.proxied:
             octets = put_client(header, &entry.client, False)
+        if to.random_case and not entry.verbatim:  # so that it can be learnt whether it spells names as they are asked
+            memcpy(wire, entry.wire, entry.length)
+            respell(wire, self.sockets.spell(attempt))
+            out = wire
         self.carried.append((self.queries.handle(i, self.sockets.attempts[attempt].id), upstream,
-                             entry.wire[:entry.length], (entry.deadline - min(now, entry.deadline)) / 1e9,
+                             out[:entry.length], (entry.deadline - min(now, entry.deadline)) / 1e9,
                              header[:octets]))
         return 0
 

@@ -4,6 +4,7 @@ Nobody else touches octets of a message by number. What a message means is decid
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from ._siphash cimport Secret
 
@@ -195,13 +196,42 @@ cdef inline uint8_t fold(uint8_t c) noexcept nogil:
     return c + ((<uint8_t> (c - 65) < 26) << 5)
 
 
+cdef inline uint64_t fold8(const uint8_t* octets) noexcept nogil:
+    """Return eight octets in lower case, as they lie in memory."""
+    cdef uint64_t word, low
+    memcpy(&word, octets, 8)
+    low = word & <uint64_t> 0x7f7f7f7f7f7f7f7f  # of each, so that no sum runs over into the next
+    return word | ((low + <uint64_t> 0x3f3f3f3f3f3f3f3f ^ low + <uint64_t> 0x2525252525252525) & ~word
+                   & <uint64_t> 0x8080808080808080) >> 2
+
+
 cdef inline bint same_folded(const uint8_t* a, const uint8_t* b, size_t length) noexcept nogil:
     """Tell whether two names (or questions) differ in nothing but case."""
-    cdef size_t i
-    for i in range(length):
-        if fold(a[i]) != fold(b[i]):
+    cdef size_t i = 0
+    if length < 8:
+        while i < length and fold(a[i]) == fold(b[i]):
+            i += 1
+        return i == length
+    while i + 8 < length:
+        if fold8(a + i) != fold8(b + i):
             return False
-    return True
+        i += 8
+    return fold8(a + length - 8) == fold8(b + length - 8)  # some of it for the second time
+
+
+cdef inline void fold_all(uint8_t* out, const uint8_t* octets, size_t length) noexcept nogil:
+    """Write octets in lower case."""
+    cdef:
+        size_t i = 0
+        uint64_t word
+    while length < 8 and i < length:
+        out[i] = fold(octets[i])
+        i += 1
+    while i < length:
+        i = min(i, length - 8)
+        word = fold8(octets + i)
+        memcpy(out + i, &word, 8)
+        i += 8
 
 
 cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
@@ -221,6 +251,7 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
                         bint with_cookie) noexcept nogil
 cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
 cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil
+cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil
 cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
                             uint8_t bits) noexcept nogil
 cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil

@@ -423,6 +423,18 @@ cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) 
     return True
 
 
+cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil:
+    """Tell whether a question's name has letters of either case, as nobody spells it who has a way of his own."""
+    cdef:
+        bint upper = False
+        bint lower = False
+        size_t at
+    for at in range(question - 4):
+        upper |= <uint8_t> (wire[HEADER + at] - 65) < 26
+        lower |= <uint8_t> (wire[HEADER + at] - 97) < 26
+    return upper and lower
+
+
 cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
                             uint8_t bits) noexcept nogil:
     """Write a PLAIN query without CLIENT-SUBNET with one, of the first `bits` of an address (RFC 7871 6).

@@ -191,8 +191,9 @@ class ForwardSection(Section):
     overload: Literal["refuse", "drop"] = Field("refuse", description="What queries over these bounds get.")
     retry_truncated: bool = Field(True, description="Fetch a truncated answer over TCP, and keep it whole.")
     mismatches: int = Field(
-        8, ge=0, le=255, description="After so many forged (or late) answers to a name within seconds, it is asked for"
-                                     " over TCP; 0: never.",
+        3, ge=0, le=255,
+        description="After so many datagrams from an upstream, within five minutes, that answer nothing which was asked"
+                    " lately, what comes from it over UDP is asked for again over TCP for some minutes; 0: never.",
     )  # fmt: skip
     sockets: int = Field(16, ge=1, le=63, description="UDP sockets, each with a random port, for each upstream.")
     port_life: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",

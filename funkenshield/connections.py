@@ -117,7 +117,7 @@ class Connections:
                 async with asyncio.timeout(patience):
                     length = struct.unpack("!H", await reader.readexactly(2))[0]
                     response = await reader.readexactly(length)
-                if response[:2] != wire[:2] or not is_response_to(query, response):
+                if response[:2] != wire[:2] or not is_response_to(query, response, continued=records > 0):
                     raise UpstreamError("a message of another transfer")
                 yield response
                 records += int.from_bytes(response[6:8])

@@ -54,7 +54,7 @@ MEANINGS = {
         "counter", "Queries whose upstreams all had as many open as they may: REFUSED, dropped, or answered stale."
     ),
     "hedged": Meaning("counter", "Queries sent to a second upstream because the first was slower than usual."),
-    "suspected": Meaning("counter", "Responses not believed, for forged ones came too, and asked for again over TCP."),
+    "suspected": Meaning("counter", "Responses over UDP that may be forged, and were asked for again over TCP."),
     "retried": Meaning("counter", "Queries sent to an upstream once more, hedged ones included."),
     "truncated": Meaning("counter", "Responses that came truncated and were asked for again over TCP."),
     "open": Meaning("gauge", "Clients that wait for an upstream."),
@@ -102,6 +102,9 @@ UPSTREAM_MEANINGS = {
     "answered": Meaning("counter", "Responses that matched an open query."),
     "timeouts": Meaning("counter", "Queries that were not answered in time."),
     "mismatched": Meaning("counter", "Datagrams that matched no open query: late, foreign or forged."),
+    "strays": Meaning("counter", "Of these, such as answer nothing that was asked lately: foreign or forged."),
+    "suspicions": Meaning("counter", "Times that strays brought it under suspicion."),
+    "suspicious": Meaning("gauge", "1 while what comes from it over UDP is asked for again over TCP."),
     "errors": Meaning("counter", "Errors of the network."),
     "hedged": Meaning("counter", "Queries for which another was asked too, because it was slower than usual."),
     "latency_sum": Meaning("counter", "Seconds that the answered queries took, summed."),

@@ -21,6 +21,7 @@ from ._clock import Clock
 from ._proxied import header
 from ._sockets import Sockets
 from ._upstreams import UpstreamTable
+from ._wire import error_response, inspect_query
 from .config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, UpstreamSection
 from .connections import Connections
 from .fields import Endpoint
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 PORT_TRIES = 8
 LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
 GROUPS_MAX = 4096
-RESPELLED_MAX = 8  # responses in a row that spell names in their own way: more, and it cannot do otherwise
+RESPELLED_MAX = 8  # responses over TCP in a row that spell names in their own way: it cannot do otherwise
+UPDATE = 5  # an opcode
 WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
 RECENT = 20  # responses that quantiles can be told from
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -62,7 +64,7 @@ class Upstream:
         self._sockets: deque[tuple[float, int]] = deque()
         self._left: deque[tuple[float, Connections]] = deque()  # connections of a way that is taken no more, until then
         self._latencies = Latencies()
-        self._answered = 0
+        self._answered = self._suspicions = 0
         self._trouble = ""  # with sockets, as the log knows it
         self._checking: set[asyncio.Task[None]] = set()
 
@@ -120,6 +122,14 @@ class Upstream:
         if self._sockets and self._add():
             self._retire_oldest()
         self.turn_over(count, life)
+
+    def replace_exposed(self) -> None:
+        """Have another socket take the place of each whose port somebody may know."""
+        for kept in [kept for kept in self._sockets if self._pool.is_exposed(kept[1])]:
+            if not self._add():
+                return
+            self._sockets.remove(kept)
+            self._pool.retire(kept[1])
 
     def _add(self) -> bool:
         """Open one more socket; False: there is none to be had."""
@@ -198,8 +208,16 @@ class Upstream:
         if counters["answered"] == self._answered:
             self._table.fade(self.number)
         self._answered = counters["answered"]
+        if counters["suspicions"] != self._suspicions:
+            log.warning(
+                "upstream %s: somebody may be forging its answers (%d datagrams answered nothing so far); for minutes,"
+                " what comes from it over UDP is asked for again over TCP",
+                self,
+                counters["strays"],
+            )
+        self._suspicions = counters["suspicions"]
         if self.section.random_case and not self._respells and self._table.respelled(self.number) >= RESPELLED_MAX:
-            log.warning("upstream %s spells names in its own way: random_case is off", self)
+            log.warning("upstream %s spells names in its own way, over TCP, too: random_case is off", self)
             self._respells = True
             self._say()
 
@@ -210,6 +228,7 @@ class Upstream:
         rcodes = {_rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
         return counters | {
             "state": self.health.state,
+            "suspicious": int(self._table.suspected_until(self.number) > self._clock.seconds()),
             "rcodes": rcodes,
             "latency": {
                 name: self._latencies.recent(share) or quantile(latencies, share) for name, share in QUANTILES.items()
@@ -238,7 +257,9 @@ class Upstream:
         Over UDP, a datagram that is no answer to it is ignored, as if it had not come.
         """
         if over_stream or self.section.transport != "udp":
-            return await self.connections.exchange(query, self._most, self.heading(client, datagram=False))
+            return _cleaned(
+                query, await self.connections.exchange(query, self._most, self.heading(client, datagram=False))
+            )
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
         with self._open_udp() as opened:
@@ -246,7 +267,15 @@ class Upstream:
             while True:
                 response = await loop.sock_recv(opened, 65535)
                 if response[:2] == wire[:2] and is_response_to(query, response):
-                    return response
+                    return _cleaned(query, response)
+
+
+def _cleaned(query: bytes, response: bytes) -> bytes:
+    """Return a response; one that leaves out the question says no more than that it is an error, in our octets."""
+    asked = inspect_query(query)
+    if response[4:6] != b"\0\0" or "qname" not in asked or asked["opcode"] == UPDATE:
+        return response
+    return error_response(query, response[3] & 15)
 
 
 def way(section: UpstreamSection) -> tuple[object, ...]:
@@ -406,6 +435,7 @@ class Upstreams:
             self._next_renewal = now + self._renewal()
         for upstream in self.all:
             upstream.keep_house()
+            upstream.replace_exposed()
             if renew:
                 upstream.renew_one(self._settings.sockets, self._settings.port_life)
 

@@ -93,7 +93,8 @@ def liar(*lies, truth=good):
 
 @pytest.fixture(scope="module")
 def running():
-    with behind(good, forward=HASTY) as stage:
+    """Each lie is by itself here: what many bring about is `attacks/test_forgers.py`'s."""
+    with behind(good, forward={**HASTY, "mismatches": 0}) as stage:
         yield stage
 
 
@@ -142,7 +143,7 @@ def test_the_answer_to_another_open_query_is_no_answer():
         lies = [lie(one)[:2] + lie(other)[2:] for one, other in (asked, asked[::-1])]
         return [*lies, Delayed(0.1, good(query))]
 
-    with behind(crossed, forward={**HASTY, "sockets": 1}) as (shield, upstream):
+    with behind(crossed, forward={**HASTY, "sockets": 1, "mismatches": 0}) as (shield, upstream):
         assert answerers(ask_each(shield, names(2))) == {TRUTH: 2}
         assert (len(asked), counters(shield, upstream)["mismatched"]) == (2, 2)
 
@@ -231,17 +232,16 @@ def flood(count):
     return script
 
 
-def test_a_name_that_attracts_forgeries_is_asked_for_over_tcp():
+def test_an_upstream_whose_answers_are_forged_is_asked_over_tcp_whatever_the_name():
     with behind(flood(30), forward={"timeout": 1.0, "deadline": 3.0}) as (shield, upstream):
         forged, other = names(2)
         assert answerers(ask_each(shield, [forged])) == {TRUTH: 1}
         assert upstream.count(forged, transport="tcp") == 1
-        assert counters(shield, upstream)["mismatched"] >= 30
+        assert counters(shield, upstream)["strays"] >= 30
         upstream.handle = held_not
-        assert answerers(ask_each(shield, [other])) == {TRUTH: 1}
-        assert (upstream.count(other, transport="udp"), upstream.count(other, transport="tcp")) == (1, 0)
-        assert answerers(ask_each(shield, [forged])) == {TRUTH: 1}
-        assert upstream.count(forged, transport="tcp") == 2  # within seconds
+        for name, over_tcp in ((other, 1), (forged, 2)):
+            assert answerers(ask_each(shield, [name])) == {TRUTH: 1}
+            assert upstream.count(name, transport="tcp") == over_tcp
 
 
 def test_a_right_guess_in_a_flood_is_not_believed():
@@ -257,25 +257,29 @@ def test_a_right_guess_in_a_flood_is_not_believed():
         assert [upstream.count(name, transport="tcp") for name in asked] == [2, 2, 2]
 
 
-def test_where_there_is_no_tcp_a_flood_gets_nobody_its_lie_and_leaves_other_names_alone():
+def test_where_there_is_no_tcp_a_lie_under_suspicion_is_for_who_waits_and_is_not_kept():
     def guessing(query):
         return [*flood(20)(query)[:-1], lie(query)]
 
     with WithoutTcp(guessing) as upstream, behind(upstream) as (shield, _):
         forged, *others = names(11)
         start = time.monotonic()
-        assert rcodes(ask_each(shield, [forged])) == {SERVFAIL: 1}
+        assert answerers(ask_each(shield, [forged])) == {LIE: 1}
         assert time.monotonic() - start < DEADLINE + 0.5
         upstream.handle = good
-        assert answerers(ask_each(shield, others)) == {TRUTH: 10}
+        for _ in range(2):
+            assert answerers(ask_each(shield, [forged, *others])) == {TRUTH: 11}
+        assert set(asked_of(upstream).values()) <= {2, 3, 4, 5, 6}, "nothing is kept"
 
 
-def test_few_forgeries_make_no_name_suspect():
-    with behind(flood(3), forward={"timeout": 1.0, "deadline": 3.0, "mismatches": 8}) as (shield, upstream):
-        asked = names(20)
-        assert answerers(ask_each(shield, asked)) == {TRUTH: 20}
-        assert upstream.count(transport="tcp") == 0
-        assert asked_of(upstream) == dict.fromkeys(asked, 1)
+def test_few_forgeries_concern_what_waits_at_the_port_that_they_came_to():
+    with behind(flood(2), forward={"timeout": 1.0, "deadline": 3.0}) as (shield, upstream):
+        forged, *others = names(21)
+        assert answerers(ask_each(shield, [forged])) == {TRUTH: 1}
+        upstream.handle = held_not
+        assert answerers(ask_each(shield, others)) == {TRUTH: 20}
+        assert (upstream.count(forged, transport="tcp"), upstream.count(transport="tcp")) == (1, 1)
+        assert asked_of(upstream) == {forged: 2} | dict.fromkeys(others, 1)
 
 
 def test_where_the_operator_says_never_no_flood_changes_the_transport():
@@ -284,7 +288,7 @@ def test_where_the_operator_says_never_no_flood_changes_the_transport():
         assert upstream.count(transport="tcp") == 0
 
 
-def test_late_answers_to_many_names_make_no_name_suspect():
+def test_late_answers_make_nobody_suspect():
     forward = {"timeout": 0.2, "patience": 0.05, "deadline": 3.0, "policy": "order"}
     late = after(0.4, held_not)
     with behind(late, held_not, forward=forward, health={"fall": 100, "least": 1000}) as (shield, slow, well):

@@ -57,9 +57,10 @@ def _store(query, reply, policy):
     if not stored:
         assert hit is None
         return False
-    assert is_whole(reply), "what cannot be read is never stored"
+    error_alone = reply[4:6] == bytes(2)  # of which nothing but the RCODE is read
+    assert is_whole(reply) or error_alone, "what cannot be read is never stored"
     _check_sizes(cache, query, hit)
-    if not policy:
+    if not policy and not error_alone:
         _check_same(query, reply, hit)
     _check_shelf(cache, query)
     clock.advance(1)

@@ -33,6 +33,7 @@ ALLOW = 'allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notif
 HASTY = f"""
 health.check = "off"
 [forward]
+mismatches = 0
 timeout = {TIMEOUT}
 deadline = {DEADLINE}
 port_life = 1000

@@ -465,12 +465,29 @@ def test_what_answers_another_question_is_no_response(spoil):
     assert ask_cache(cache, query) is None
 
 
-@pytest.mark.parametrize("rcode", [0, 1, 2, 4, 5, 9])
-def test_a_response_without_question_passes_and_is_not_stored(rcode):
+@pytest.mark.parametrize("rcode", range(16))
+@pytest.mark.parametrize("behind", [b"", BARE_OPT, b"\5smuggled"], ids=["header", "OPT", "octets"])
+def test_a_response_without_question_is_one_if_it_is_an_error_that_has_none(rcode, behind):
     cache, query = Cache(MEMORY, Clock()), make_query()
-    wire = query.to_wire()[:2] + pack("!5H", 0x8000 | rcode, 0, 0, 0, 0)
-    assert is_response_to(query.to_wire(), wire)
-    assert not cache.store(query.to_wire(), wire)
+    wire = query.to_wire()[:2] + pack("!5H", 0x8780 | rcode, 0, 1, 0, 1) + behind
+    assert is_response_to(query.to_wire(), wire) == (rcode in (1, 2, 4, 5))
+    if rcode in (1, 2, 4, 5):
+        assert cache.store(query.to_wire(), wire) == (rcode in (2, 5))
+    if rcode in (2, 5):
+        held = ask_cache(cache, query)
+        assert (held.rcode(), held.question, held.sections[1:]) == (rcode, query.question, [[], [], []])
+        assert not held.flags & (dns.flags.AA | dns.flags.TC | dns.flags.RA), "of its octets, the RCODE alone"
+
+
+def test_a_response_without_question_answers_a_query_without_one_an_update_and_what_was_begun():
+    update, bare, transfer = (make_query().to_wire() for _ in range(3))
+    update = update[:2] + b"\x28\0" + update[4:]
+    bare = bare[:4] + bytes(8)
+    for query, flags in ((update, 0xA800), (bare, 0x8000)):
+        assert is_response_to(query, query[:2] + pack("!5H", flags, 0, 0, 0, 0))
+    said = transfer[:2] + pack("!5H", 0x8000, 0, 0, 0, 0)
+    assert (is_response_to(transfer, said), is_response_to(transfer, said, continued=True)) == (False, True)
+    assert not is_response_to(transfer, said[:2] + b"\xa8" + said[3:], continued=True)
 
 
 @pytest.mark.parametrize("old", [ANSWERED, None], ids=["positive", "negative"])

@@ -114,13 +114,14 @@ class Path:
         for each in asked:
             self.say(each.port, told(each, truth))
 
-    def carried(self, asked):
-        """Answer what is asked over TCP, all of it; return how many there were."""
+    def carried(self, asked, spelled=bytes):
+        """Answer what is asked over TCP, all of it, with names `spelled` so; return how many there were."""
         self.inflight.send()
         taken = self.inflight.take_carried()
         for handle, _, wire, *_ in taken:
             assert wire[12:].lower() == asked.wire[12:].lower()
-            assert self.inflight.resolve(handle, answer(wire, TRUTH, rdtype=A, ttl=0))
+            question = spelled(wire[12 : 12 + len(asked.name)]) + wire[12 + len(asked.name) :]
+            assert self.inflight.resolve(handle, answer(wire[:12] + question, TRUTH, rdtype=A, ttl=0))
         return len(taken)
 
     def heard(self, asked):
@@ -128,6 +129,10 @@ class Path:
         if not select.select([self.client], [], [], 0)[0]:
             return None
         return payload_of(asked, self.client.recv(512))
+
+    def heard_anything(self):
+        """Take what came to the client, and tell whether that was anything."""
+        return bool(select.select([self.client], [], [], 0)[0] and self.client.recv(512))
 
     def flood(self, asked, count, **changes):
         """Send lies with wrong IDs."""
@@ -137,6 +142,14 @@ class Path:
     @property
     def mismatched(self):
         return self.table.counters(0)["mismatched"]
+
+    @property
+    def strays(self):
+        return self.table.counters(0)["strays"]
+
+    @property
+    def suspicions(self):
+        return self.table.counters(0)["suspicions"]
 
 
 def udp():

@@ -58,7 +58,7 @@ COMPILED_FLOORS = [
         "_shares",
         "_answer",
         "_cookies",
-        "_forgeries",
+        "_asked",
         "_guard",
         "_negative",
         "_proxied",

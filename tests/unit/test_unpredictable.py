@@ -13,6 +13,7 @@ from collections import Counter
 from struct import pack
 
 import pytest
+from support.edns import subnet, with_opt
 from support.path import LIE, LOOPBACK, TRUTH, Path, told, udp
 from support.quick import QR, RD, A, answer, name_wire, query
 
@@ -22,7 +23,6 @@ from funkenshield.upstreams import RESPELLED_MAX, open_udp
 
 AT_ONCE = 64  # queries that no buffer is too small for
 PORTS, IDS = 64512, 65536  # that are drawn from
-SUSPICION = 10.0  # seconds
 TXT = 16
 LONG = "a-rather-long-label-of-letters-only.and-yet-another-one.test"
 
@@ -186,7 +186,7 @@ def test_each_attempt_has_an_id_of_its_own(path):
 
 
 def test_an_id_counts_on_the_socket_only_that_its_query_went_through(path):
-    shield = path(sockets=2)
+    shield = path(sockets=2, mismatches=0)
     asked = shield.ask_each(AT_ONCE)
     one = asked[0]
     other = next(each for each in asked if each.port != one.port)
@@ -200,98 +200,416 @@ def test_an_id_counts_on_the_socket_only_that_its_query_went_through(path):
     assert (shield.mismatched, shield.inflight.open_queries) == (2, 0)
 
 
-# ---------------------------------------------------------------- many guesses at one name
+# ---------------------------------------------------------------- strays: a port that somebody may know gives way
 
 
-def test_so_many_guesses_make_a_name_suspect_and_one_fewer_do_not(path):
+def two_ports(shield):
+    """Return a query that waits on each of two sockets, asked one after the other."""
+    asked = {each.port: each for each in shield.ask_each(20)}
+    assert len(asked) == 2
+    return asked.values()
+
+
+def test_a_port_that_a_stray_comes_to_gets_no_new_queries_and_another_takes_its_place(path):
+    shield = path(sockets=2, mismatches=0)
+    one, other = two_ports(shield)
+    shield.flood(one, 1)
+    assert {asked.port for asked in shield.ask_each(20)} == {other.port}
+    shield.upstream.replace_exposed()
+    ports = {asked.port for asked in shield.ask_each(40)}
+    assert (len(ports), one.port in ports, other.port in ports) == (2, False, True)
+    shield.upstream.replace_exposed()
+    assert {asked.port for asked in shield.ask_each(40)} == ports, "once is enough"
+
+
+def test_what_waits_on_a_port_that_gave_way_is_believed_over_tcp_alone_and_the_port_is_closed_then(path):
+    shield = path(sockets=2)
+    (asked,) = shield.ask(*shield.fresh())
+    shield.flood(asked, 1)
+    shield.upstream.replace_exposed()
+    (elsewhere,) = shield.ask(*shield.fresh())
+    shield.answer(elsewhere)
+    assert (shield.inflight.take_carried(), shield.inflight.open_queries) == ([], 1), "another port is as it was"
+    while shield.heard_anything():
+        pass
+    shield.answer(asked, truth=LIE)
+    assert not shield.heard_anything()
+    assert (shield.carried(asked), shield.inflight.open_queries) == (1, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+        again.bind((LOOPBACK, asked.port))
+
+
+def test_the_only_port_is_used_until_there_is_another(path):
     shield = path(mismatches=8)
-    for guesses, over_tcp in ((7, 0), (8, 1), (40, 1)):
-        (name,) = shield.fresh()
-        (asked,) = shield.ask(name)
-        shield.flood(asked, guesses)
-        shield.answer(asked, truth=LIE if over_tcp else TRUTH)
-        assert shield.heard(query(name, A)) == (None if over_tcp else TRUTH)
-        assert shield.carried(asked) == over_tcp
-        assert shield.heard(query(name, A)) == (TRUTH if over_tcp else None)
-    assert (shield.mismatched, shield.inflight.counters()["suspected"]) == (55, 2)
+    (asked,) = shield.ask(*shield.fresh())
+    shield.flood(asked, 1)
+    (after,) = shield.ask(*shield.fresh())
+    assert after.port == asked.port
+    shield.answer(after)
+    assert shield.carried(after) == 1
+    shield.upstream.replace_exposed()
+    (fresh,) = shield.ask(*shield.fresh())
+    assert fresh.port != asked.port
+    shield.answer(fresh)
+    assert shield.inflight.take_carried() == []
 
 
-def test_suspicion_ends_after_ten_seconds(path):
-    shield = path(mismatches=4)
+def test_where_no_other_port_can_be_had_the_one_that_is_known_stays(path, monkeypatch):
+    shield = path()
+    (asked,) = shield.ask(*shield.fresh())
+    shield.flood(asked, 1)
+    with monkeypatch.context() as without:
+        without.setattr(upstreams.socket, "socket", lambda *_: (_ for _ in ()).throw(OSError("no descriptors")))
+        shield.upstream.replace_exposed()
+    (still,) = shield.ask(*shield.fresh())
+    assert still.port == asked.port
+    shield.upstream.replace_exposed()
+    (fresh,) = shield.ask(*shield.fresh())
+    assert fresh.port != asked.port
+
+
+def test_an_error_that_can_be_forged_makes_a_port_give_way_too_and_brings_nobody_under_suspicion(path):
+    shield = path(sockets=2, tries=1)
+    two_ports(shield)
+    shield.server.close()
+    shield.hand_over(*shield.fresh(8))
+    while shield.inflight.receive():
+        pass
+    kept = [number for _, number in shield.upstream._sockets]
+    assert any(map(shield.inflight.sockets.is_exposed, kept))
+    shield.upstream.replace_exposed()
+    assert not any(shield.inflight.sockets.is_exposed(number) for _, number in shield.upstream._sockets)
+    assert (shield.suspicions, shield.strays) == (0, 0)
+
+
+STRAYS = {
+    "another ID": lambda asked: told(asked, LIE, ident=asked.ident ^ 1),
+    "another name": lambda asked: told(asked, LIE, question=query("else.test", A)[12:]),
+    "another type": lambda asked: told(asked, LIE, question=asked.name + pack("!2H", TXT, 1)),
+    "another class": lambda asked: told(asked, LIE, question=asked.name + pack("!2H", A, 3)),
+    "no question": headers_only,
+    "no question, NXDOMAIN": lambda asked: headers_only(asked, 3),
+    "no question, YXDOMAIN": lambda asked: headers_only(asked, 6),
+    "two questions": lambda asked: asked.wire[:2] + pack("!5H", QR | RD, 2, 0, 0, 0) + asked.wire[12:] * 2,
+    "a query": lambda asked: asked.wire,
+    "an ID": lambda asked: asked.wire[:2],
+    "nothing": lambda asked: b"",
+}
+
+
+@pytest.mark.parametrize("stray", STRAYS.values(), ids=STRAYS)
+def test_whatever_answers_nothing_is_a_stray(path, stray):
+    shield = path(sockets=2)
+    one, other = two_ports(shield)
+    shield.say(one.port, stray(one))
+    assert (shield.strays, shield.mismatched, shield.inflight.open_queries) == (1, 1, 20)
+    assert {asked.port for asked in shield.ask_each(10)} == {other.port}
+
+
+@pytest.mark.parametrize("rcode", [1, 2, 4, 5])
+def test_an_error_without_a_question_is_believed_and_none_of_its_octets_reaches_the_client(path, rcode):
+    shield = path()
     (name,) = shield.fresh()
     (asked,) = shield.ask(name)
-    shield.flood(asked, 4)
-    for passed, over_tcp in ((0.0, 1), (1.0, 1), (SUSPICION - 1.5, 1), (0.6, 0)):
-        shield.clock.advance(passed)
+    secret = b"\5tells\0" + pack("!2HIH", A, 1, 300, 4) + LIE
+    shield.say(asked.port, asked.wire[:2] + pack("!5H", 0x87F0 | rcode, 0, 1, 0, 0) + secret)
+    assert shield.client.recv(512) == query(name, A)[:2] + pack("!5H", QR | RD | rcode, 1, 0, 0, 0) + asked.wire[12:]
+    assert (shield.strays, shield.inflight.open_queries) == (0, 0)
+    if rcode in (2, 5):  # held, as it is with a question
+        shield.client.send(query(name, A))
+        assert shield.client.recv(512)[3] & 15 == rcode
+    else:
+        shield.ask(name)
+    assert shield.nothing_arrived()
+
+
+def test_late_answers_and_those_that_come_twice_are_no_strays(path):
+    shield = path(timeout=1.0, deadline=3.0, tries=2)
+    twice, late = shield.ask(*shield.fresh(2))
+    for _ in range(5):
+        shield.answer(twice)
+    shield.clock.advance(1.1)
+    shield.inflight.tick()
+    shield.inflight.send()
+    (again,) = shield.arrived(1)
+    shield.clock.advance(2.0)
+    shield.inflight.tick()
+    assert shield.inflight.open_queries == 0
+    shield.answer(late, again, late, again)
+    assert (shield.mismatched, shield.strays) == (8, 0)
+    for wrong in (told(late, LIE, ident=late.ident ^ 1), told(late, LIE, question=twice.wire[12:])):
+        shield.say(late.port, wrong)
+    assert (shield.mismatched, shield.strays) == (10, 2)
+
+
+@pytest.mark.parametrize(("seconds", "strays"), [(29, 0), (31, 1)])
+def test_half_a_minute_after_it_was_asked_for_an_answer_is_a_stray(path, seconds, strays):
+    shield = path()
+    (asked,) = shield.ask(*shield.fresh())
+    shield.answer(asked)
+    shield.clock.advance(seconds)
+    shield.answer(asked)
+    assert (shield.mismatched, shield.strays) == (1, strays)
+
+
+def test_a_slow_upstream_under_load_is_not_taken_for_a_forger(path):
+    shield = path(deadline=1.0, timeout=1.0, tries=1)
+    asked = [each for _ in range(64) for each in shield.ask(*shield.fresh(AT_ONCE))]
+    shield.clock.advance(1.1)
+    shield.inflight.tick()
+    shield.answer(*asked)
+    assert (shield.mismatched, shield.inflight.open_queries) == (64 * AT_ONCE, 0)
+    assert shield.strays <= 64, "of 4,096, a few are overwritten"
+
+
+# ---------------------------------------------------------------- suspicion is of the upstream, never of a name
+
+
+@pytest.mark.parametrize("bound", [1, 3, 8])
+def test_so_many_strays_bring_the_upstream_under_suspicion_for_every_name_and_one_fewer_do_not(path, bound):
+    shield = path(sockets=2, mismatches=bound)
+    one, other = two_ports(shield)
+    shield.flood(one, bound - 1)
+    shield.answer(other)
+    assert (shield.carried(other), shield.suspicions) == (0, 0)
+    (name,) = shield.fresh()
+    (innocent,) = shield.ask(name)
+    assert innocent.port == other.port or bound == 1
+    shield.flood(one, 1)
+    while shield.heard_anything():
+        pass
+    shield.answer(innocent, truth=LIE)
+    assert shield.heard(query(name, A)) is None
+    assert shield.carried(innocent) == 1
+    assert (shield.heard(query(name, A)), shield.suspicions) == (TRUTH, 1)
+    assert shield.inflight.counters()["suspected"] == 1
+
+
+def test_nothing_that_a_client_sees_tells_which_name_was_guessed_at(path):
+    """Strays that name one question, and an innocent one: both take the same way."""
+    shield = path(sockets=2)
+    (guessed,), (innocent,) = shield.ask(*shield.fresh()), shield.ask(*shield.fresh())
+    shield.flood(guessed, 3)
+    for each in (guessed, innocent):
+        shield.answer(each)
+        assert shield.carried(each) == 1
+
+
+def test_suspicion_lasts_for_four_to_six_minutes_and_nobody_knows_how_long(path):
+    shield, lasted = path(), []
+    for _ in range(40):
+        (asked,) = shield.ask(*shield.fresh())
+        shield.flood(asked, 3)
+        lasted.append(shield.table.suspected_until(0) - shield.clock.seconds())
         shield.answer(asked)
-        assert shield.carried(asked) == over_tcp
-        assert shield.heard(query(name, A)) == TRUTH
-        (asked,) = shield.ask(name)
+        assert shield.carried(asked) == 1
+        shield.upstream.replace_exposed()
+        for passed, over_tcp in ((239.0, 1), (121.1, 0)):
+            shield.clock.advance(passed)
+            (asked,) = shield.ask(*shield.fresh())
+            shield.answer(asked)
+            assert shield.carried(asked) == over_tcp
+    assert all(239.9 < seconds < 360.1 for seconds in lasted)
+    assert max(lasted) - min(lasted) > 60
+    assert shield.suspicions == 40
 
 
-@pytest.mark.parametrize(("apart", "over_tcp"), [(SUSPICION - 1.0, 1), (SUSPICION + 0.1, 0)])
-def test_guesses_within_ten_seconds_are_counted_together(path, apart, over_tcp):
-    shield = path(mismatches=4)
+def test_suspicion_goes_on_while_strays_do(path):
+    shield = path()
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 3)
+    shield.clock.advance(200)
+    shield.flood(asked, 1)
+    shield.clock.advance(239)
+    shield.upstream.replace_exposed()
+    (later,) = shield.ask(*shield.fresh())
+    shield.answer(later)
+    assert (shield.carried(later), shield.suspicions) == (1, 1)
+
+
+@pytest.mark.parametrize(("apart", "suspicions"), [(299, 1), (301, 0)])
+def test_strays_within_five_minutes_are_counted_together(path, apart, suspicions):
+    shield = path()
+    (asked,) = shield.ask(*shield.fresh())
+    shield.flood(asked, 2)
     shield.clock.advance(apart)
-    shield.flood(asked, 3)
+    shield.flood(asked, 2 if apart > 300 else 1)
+    assert (shield.strays, shield.suspicions) == (2 + (2 if apart > 300 else 1), suspicions)
+
+
+def test_suspicion_is_told_once_when_it_begins(path, caplog):
+    shield = path()
+    with caplog.at_level(logging.WARNING):
+        (asked,) = shield.ask(*shield.fresh())
+        shield.flood(asked, 2)
+        shield.upstream.keep_house()
+        assert (caplog.messages, shield.upstream.counters()["suspicious"]) == ([], 0)
+        shield.flood(asked, 100)
+        for _ in range(3):
+            shield.upstream.keep_house()
+    assert (len(caplog.messages), shield.upstream.counters()["suspicious"]) == (1, 1)
+    assert "somebody may be forging its answers (102 datagrams" in caplog.messages[0]
+    shield.clock.advance(361)
+    assert shield.upstream.counters()["suspicious"] == 0
+
+
+def test_where_the_operator_says_never_no_flood_changes_the_transport(path):
+    shield = path(mismatches=0)
+    (asked,) = shield.ask(*shield.fresh())
+    shield.flood(asked, 40)
     shield.answer(asked)
-    assert (shield.carried(asked), shield.inflight.open_queries) == (over_tcp, 0)
-
-
-def test_a_flood_over_many_names_makes_none_suspect(path):
-    shield = path(mismatches=8)
-    asked = shield.ask(*shield.fresh(AT_ONCE))
-    for each in asked:
-        shield.flood(each, 1)
-    for number in range(40_000):  # ten for each place that names are counted in
-        shield.flood(asked[0], 1, question=query(f"other{number}.test", A)[12:])
-    for each in asked:
-        shield.flood(each, 7)
-    shield.answer(*asked)
-    assert shield.inflight.take_carried() == []
-    assert (shield.inflight.open_queries, shield.inflight.counters()["suspected"]) == (0, 0)
-
-
-def test_guesses_count_for_the_question_they_are_at_whatever_their_case(path):
-    shield = path(mismatches=8)
-    ((name,), (other,)) = shield.fresh(), shield.fresh()
-    (asked,), (text,), (innocent,) = shield.ask(name), shield.ask(name, rdtype=TXT), shield.ask(other)
-    for number in range(8):
-        shield.flood(asked, 1, question=cased(asked, number))
-    shield.answer(innocent)
-    shield.say(text.port, answer(text.wire, b"text"))
-    assert shield.inflight.take_carried() == []
-    shield.answer(asked)
-    assert shield.carried(asked) == 1
-
-
-def cased(asked, number):
-    """Return the question of a query in one of two spellings."""
-    return (asked.name.upper() if number % 2 else asked.name) + asked.wire[-4:]
+    assert (shield.carried(asked), shield.strays, shield.suspicions) == (0, 40, 0)
 
 
 def test_while_it_is_asked_for_over_tcp_nothing_over_udp_is_believed(path):
-    shield = path(mismatches=8, timeout=1.0)
+    shield = path(timeout=1.0)
     (name,) = shield.fresh()
     (first,) = shield.ask(name)
     shield.clock.advance(1.1)
     shield.inflight.tick()
     shield.inflight.send()
     (second,) = shield.arrived(1)
-    shield.flood(first, 8)
+    shield.flood(first, 3)
     shield.answer(second, first, truth=LIE)
     assert (shield.heard(query(name, A)), shield.carried(first)) == (None, 1)
     assert (shield.heard(query(name, A)), shield.inflight.open_queries) == (TRUTH, 0)
 
 
 def test_a_right_guess_without_a_question_is_not_believed_either(path):
-    shield = path(mismatches=8)
+    shield = path()
     (asked,) = shield.ask(*shield.fresh())
-    shield.flood(asked, 20)
+    shield.flood(asked, 3)
     shield.say(asked.port, headers_only(asked, 5))
     assert shield.carried(asked) == 1
+
+
+def without_tcp(shield):
+    """Say that there is no TCP to be had, whatever is asked; return how often it was."""
+    failed = 0
+    shield.inflight.send()
+    while taken := shield.inflight.take_carried():
+        for handle, *_ in taken:
+            shield.inflight.fail(handle)
+            failed += 1
+        shield.inflight.send()
+    return failed
+
+
+def test_where_tcp_cannot_be_had_what_came_serves_those_who_wait_and_is_not_kept(path):
+    shield = path(tries=1)
+    (name,) = shield.fresh()
+    (asked,) = shield.ask(name)
+    shield.hand_over(name)
+    shield.flood(asked, 3)
+    for _ in range(2):
+        shield.say(asked.port, answer(asked.wire, TRUTH, rdtype=A, ttl=300))
+        assert without_tcp(shield) == 1
+        assert shield.heard(query(name, A)) == TRUTH
+        while shield.heard_anything():
+            pass
+        assert shield.inflight.open_queries == 0
+        (asked,) = shield.ask(name)
+
+
+def test_where_tcp_cannot_be_had_what_is_stale_is_better_than_what_may_be_forged(path):
+    shield = path(tries=1)
+    shield.inflight.cache.zones.set_policy(0, stale="on-failure")
+    (name,) = shield.fresh()
+    (asked,) = shield.ask(name)
+    shield.say(asked.port, answer(asked.wire, TRUTH, rdtype=A, ttl=5))
+    assert shield.heard(query(name, A)) == TRUTH
+    shield.clock.advance(6)
+    (asked,) = shield.ask(name)
+    shield.flood(asked, 3)
+    shield.answer(asked, truth=LIE)
+    assert (without_tcp(shield), shield.heard(query(name, A)), shield.inflight.open_queries) == (1, TRUTH, 0)
+
+
+def test_a_truncated_answer_under_suspicion_goes_to_those_who_came_over_udp(path):
+    shield = path(tries=1)
+    (name,) = shield.fresh()
+    (asked,) = shield.ask(name)
+    shield.flood(asked, 3)
+    shield.say(asked.port, asked.wire[:2] + pack("!5H", QR | RD | 0x200, 1, 0, 0, 0) + asked.wire[12:])
+    assert without_tcp(shield) == 1
+    assert shield.client.recv(512)[2] & 2
+    assert shield.inflight.open_queries == 0
+
+
+# ---------------------------------------------------------------- birthdays: no guess is right for many
+
+
+def alike(name):
+    """Yield queries for one question whose keys differ: in subnets, flags, options."""
+    plain = query(name, A)
+    yield from (with_opt(plain, subnet(f"192.0.{n}.0", 24)) for n in range(4))
+    yield from (with_opt(plain, subnet(f"2001:db8:{n}::", 48)) for n in range(4))
+    yield from (query(name, A, flags=flags) for flags in (0, RD, RD | 0x10, RD | 0x20, RD | 0x30))
+    yield with_opt(plain)
+
+
+def test_few_queries_for_one_question_are_open_over_udp_whatever_else_their_keys_say(path):
+    shield = path(sockets=4)
+    (name,) = shield.fresh()
+    wires = list(alike(name))
+    shield.hand_over(*wires, *(wire.replace(name_wire(name), name_wire(name).upper()) for wire in wires))
+    over_tcp = shield.inflight.take_carried()
+    asked = shield.arrived(4)
+    assert shield.nothing_arrived()
+    assert len(over_tcp) == len(wires) - 4
+    other = shield.ask(query(name, TXT), *shield.fresh(8))
+    assert len(other) == 9, "other types and names are not concerned"
+    shield.say(asked[0].port, headers_only(asked[0], 1))
+    (next_one,) = shield.ask(with_opt(query(name, A), subnet("203.0.113.0", 24)))
+    assert next_one.wire[12:].startswith(name_wire(name))
+    shield.hand_over(with_opt(query(name, A), subnet("203.0.112.0", 24)))
+    assert (len(shield.inflight.take_carried()), shield.nothing_arrived()) == (1, True)
+
+
+def test_tries_are_counted_too(path):
+    shield = path(timeout=1.0, tries=3)
+    (name,) = shield.fresh()
+    wires = [with_opt(query(name, A), subnet(f"192.0.{n}.0", 24)) for n in range(3)]
+    shield.ask(*wires)
+    shield.clock.advance(1.1)
+    shield.inflight.tick()
+    shield.inflight.send()
+    shield.arrived(1)
+    assert (shield.nothing_arrived(), len(shield.inflight.take_carried())) == (True, 2)
+
+
+def test_what_leaves_makes_room_however_it_ends(path):
+    shield = path(timeout=1.0, deadline=2.0, tries=1)
+    (name,) = shield.fresh()
+    for turn in range(5):
+        wires = [with_opt(query(name, A), subnet(f"192.{turn}.{n}.0", 24)) for n in range(4)]
+        asked = shield.ask(*wires)
+        if turn % 2:
+            shield.say(asked[0].port, *(headers_only(each, 1) for each in asked))
+        else:
+            shield.clock.advance(2.1)
+            shield.inflight.tick()
+        assert shield.inflight.open_queries == 0
+
+
+# ---------------------------------------------------------------- client subnets
+
+
+def test_a_response_over_udp_that_says_nothing_of_subnets_is_for_the_one_that_asked(path):
+    """Nobody has to guess a subnet to forge such a one."""
+    shield = path()
+    (name,) = shield.fresh()
+    plain = query(name, A)
+    here, there = (with_opt(plain, subnet(address, 24)) for address in ("192.0.2.0", "198.51.100.0"))
+    (asked,) = shield.ask(here)
+    shield.say(asked.port, asked.wire[:2] + answer(plain, LIE, rdtype=A)[2:])
+    assert LIE in shield.client.recv(512)
+    shield.client.send(here)
+    assert LIE in shield.client.recv(512)
+    nobody, narrower = (with_opt(plain, subnet(address, bits)) for address, bits in (("0.0.0.0", 0), ("192.0.2.0", 32)))
+    for other in (there, with_opt(plain), nobody, narrower):
+        (again,) = shield.ask(other)
+        assert again.wire[12:].startswith(name_wire(name))
 
 
 # ---------------------------------------------------------------- spelling (0x20)
@@ -341,7 +659,6 @@ MISSPELLED = {
     "the last letter": lambda asked: told(
         asked, LIE, question=asked.name[:-2] + asked.name[-2:].swapcase() + asked.wire[-4:]
     ),
-    "no question": headers_only,
     "no question, REFUSED": lambda asked: headers_only(asked, 5),
 }
 
@@ -354,25 +671,21 @@ def test_what_comes_in_another_spelling_is_asked_for_over_tcp(path, misspelled):
     assert shield.heard(query(LONG, A)) is None
     assert shield.carried(asked) == 1
     assert shield.heard(query(LONG, A)) == TRUTH
-    assert (shield.nothing_arrived(), shield.inflight.open_queries, shield.table.respelled(0)) == (True, 0, 1)
+    assert (shield.nothing_arrived(), shield.inflight.open_queries, shield.table.respelled(0)) == (True, 0, 0)
 
 
-def lowered(shield, count):
-    """Have so many queries answered in lower case, and over TCP; keep house after each."""
+def lowered(shield, count, over_tcp=bytes.lower):
+    """Have so many queries answered in lower case, and over TCP in that or another; keep house after each."""
     for _ in range(count):
         (asked,) = shield.ask(LONG)
         shield.say(asked.port, MISSPELLED["lower case"](asked))
-        assert shield.carried(asked) == 1
+        assert shield.carried(asked, over_tcp) == 1
         assert shield.heard(query(LONG, A)) == TRUTH
         shield.upstream.keep_house()
 
 
 def test_who_never_spells_names_as_he_was_asked_is_asked_plainly_and_the_log_says_so(path, caplog):
     shield = path(random_case=True)
-    lowered(shield, RESPELLED_MAX - 1)
-    (asked,) = shield.ask(LONG)
-    shield.answer(asked)
-    assert (shield.heard(query(LONG, A)), shield.table.respelled(0)) == (TRUTH, 0), "in a row, that is"
     with caplog.at_level(logging.WARNING):
         lowered(shield, RESPELLED_MAX - 1)
         assert caplog.messages == []
@@ -384,6 +697,52 @@ def test_who_never_spells_names_as_he_was_asked_is_asked_plainly_and_the_log_say
         shield.say(asked.port, told(asked, TRUTH, question=asked.name.upper() + asked.wire[-4:]))
         assert shield.carried(asked) == 0, "what was asked plainly may be spelled in any way"
         assert shield.heard(query(LONG, A)) == TRUTH
+
+
+def test_over_tcp_names_are_spelled_at_random_too_where_they_are_over_udp(path):
+    shield = path(random_case=True)
+    spelled = set()
+    for _ in range(20):
+        (asked,) = shield.ask(LONG)
+        shield.say(asked.port, MISSPELLED["lower case"](asked))
+        shield.inflight.send()
+        ((handle, _, wire, *_),) = shield.inflight.take_carried()
+        spelled.add(wire[12:])
+        assert shield.inflight.resolve(handle, answer(wire, TRUTH, rdtype=A, ttl=0))
+    assert (len(spelled), len({name.lower() for name in spelled})) == (20, 1)
+
+
+@pytest.mark.parametrize("proof", ["over UDP", "over TCP"])
+def test_who_has_spelled_right_is_asked_at_random_for_ever_whatever_comes(path, caplog, proof):
+    shield = path(random_case=True)
+    lowered(shield, RESPELLED_MAX - 1)
+    if proof == "over UDP":
+        shield.answer(*shield.ask(LONG))
+        assert shield.heard(query(LONG, A)) == TRUTH
+    else:
+        lowered(shield, 1, bytes)
+    with caplog.at_level(logging.WARNING):
+        lowered(shield, 4 * RESPELLED_MAX)
+    (asked,) = shield.ask(LONG)
+    assert (caplog.messages, asked.name != asked.name.lower()) == ([], True)
+
+
+def test_forged_spellings_over_udp_switch_nothing_off(path, caplog):
+    shield = path(random_case=True)
+    with caplog.at_level(logging.WARNING):
+        lowered(shield, 4 * RESPELLED_MAX, bytes)
+    (asked,) = shield.ask(LONG)
+    assert (caplog.messages, asked.name != asked.name.lower()) == ([], True)
+
+
+def test_another_spelling_of_who_can_spell_serves_nobody_even_without_tcp(path):
+    shield = path(random_case=True, tries=1)
+    shield.answer(*shield.ask(LONG))
+    assert shield.heard(query(LONG, A)) == TRUTH
+    (asked,) = shield.ask(LONG)
+    shield.say(asked.port, MISSPELLED["lower case"](asked))
+    assert without_tcp(shield) == 1
+    assert shield.client.recv(512)[3] & 15 == 2
 
 
 def test_what_was_spelled_before_says_nothing_of_what_is_asked_plainly(path):
