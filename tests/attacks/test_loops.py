@@ -24,16 +24,20 @@ NSID = (dns.edns.GenericOption(dns.edns.OptionType.NSID, b""),)
 REFUSED, SERVFAIL = dns.rcode.REFUSED, dns.rcode.SERVFAIL
 
 
+ALLOWED = """
+notify = ["127.0.0.0/8"]
+[forward]
+allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }
+"""
+
+
 @pytest.fixture(scope="module")
 def ring():
     """Run two shields that ask each other; what they ask goes through two relays."""
     ports = [Address("127.0.0.1", free_port()) for _ in range(2)]
     with contextlib.ExitStack() as stack:
         relays = [stack.enter_context(RecordingRelay(port)) for port in ports]
-        shields = [
-            stack.enter_context(run_shield([relays[1 - n]], listen=[ports[n]], toml='notify = ["127.0.0.0/8"]'))
-            for n in range(2)
-        ]
+        shields = [stack.enter_context(run_shield([relays[1 - n]], listen=[ports[n]], toml=ALLOWED)) for n in range(2)]
         yield shields, relays
 
 

@@ -163,8 +163,12 @@ def test_who_says_half_of_a_long_query_takes_no_more_than_is_set(opened):
 
 # ------------------------------------------------------------ transfers
 
-PATIENT = """
+ALLOWED = """
 [forward]
+allow = { transfers = ["127.0.0.0/8"] }
+"""
+PATIENT = f"""
+{ALLOWED}
 timeout = 30.0
 deadline = 30.0
 transfers = 4
@@ -231,7 +235,7 @@ def test_transfers_that_stand_still_leave_places_to_other_prefixes(opened):
 
 
 def test_a_lone_soa_is_waited_behind_for_no_longer_than_for_a_first_message(opened):
-    with Peer(begin) as peer, run_shield([peer], toml="[forward]\ntimeout = 0.2") as shield:
+    with Peer(begin) as peer, run_shield([peer], toml=f"{ALLOWED}\ntimeout = 0.2") as shield:
         sock = connect(opened, shield, "127.0.0.1")
         sock.sendall(transfer("IXFR"))
         assert peer.links[until(lambda: len(peer.queries)) - 1].ended.wait(1.5)
@@ -242,7 +246,7 @@ def test_a_lone_soa_is_waited_behind_for_no_longer_than_for_a_first_message(open
 
 
 def test_transfers_that_fail_write_one_line(opened):
-    with Peer(lambda link: link.query()) as peer, run_shield([peer]) as shield:
+    with Peer(lambda link: link.query()) as peer, run_shield([peer], toml=ALLOWED) as shield:
         sock = connect(opened, shield, "127.0.0.1")
         with sock.makefile("rb") as stream:
             for _ in range(100):
