@@ -122,7 +122,7 @@ def test_the_gil_is_given_up_where_a_thread_works_by_itself_and_never_taken(path
 def test_each_file_opens_with_what_it_knows_and_fits_in_a_head(path):
     text = path.read_text()
     assert path.suffix == ".pyi" or text.startswith('"""')
-    assert len(text.splitlines()) <= 750
+    assert len(text.splitlines()) <= 800
 
 
 @pytest.mark.parametrize(("page", "made"), [("configuration", reference.reference), ("metrics", metrics.documentation)])
