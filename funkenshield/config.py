@@ -127,8 +127,8 @@ class TcpSection(Section):
 
     connections: int = Field(
         1000, ge=0, le=1_000_000,
-        description="Connections at once; 0 turns TCP off. One /24 or /56 may take no more than are left free. Where"
-                    " all are taken, who is silent the longest gives way.",
+        description="Connections at once; 0 turns TCP off. One /24 or /56 has its share of them. Where all are"
+                    " taken, who is silent the longest gives way.",
     )  # fmt: skip
     per_client: int = Field(
         100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address, or one IPv6 /64."
@@ -136,7 +136,7 @@ class TcpSection(Section):
     memory: Size = Field(
         64 << 20, ge=8 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
         description="What may wait in all connections: queries that came and were not taken, and answers that do not go"
-                    " out. One /24 or /56 may take no more than is left free.",
+                    " out. One /24 or /56 has its share of it.",
     )  # fmt: skip
     queries: int = Field(100, ge=1, le=65535, description="Queries that wait for an answer, each connection.")
     idle: float = Field(10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this.",

@@ -1,13 +1,14 @@
-"""The law of fairness for everything bounded: a client prefix may take no more than what is left free.
+"""Fair shares of what is bounded, in Python: connections, their memory, transfers; `_shares` has them for open queries.
 
-The dynamic threshold of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6(2), 1998): one more may be taken
-only while what is held is less than what is free. So one prefix gets half at most, ten get an eleventh each, and
+A client prefix may take one more only while it holds less than four times what is left free (dynamic thresholds, Choudhury
+and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998): one gets four fifths, many share what they take, and
 somebody new finds room. It knows prefixes and numbers; what is taken, and who gives way, is for others.
 """
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+SHARE = 4  # times what is free
 IPV4_PREFIX, IPV6_PREFIX = 24, 56  # bits of an address that make one client prefix
 IPV6_CLIENT = 64  # bits of an IPv6 address that make one client
 
@@ -26,7 +27,7 @@ def client_of(address: bytes) -> bytes:
 
 def may_take_one_more(mine: int, free: int) -> bool:
     """Tell whether a prefix that holds so much may take one more while so much is free."""
-    return mine < free
+    return mine < SHARE * free
 
 
 class Shares:

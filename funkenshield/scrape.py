@@ -10,7 +10,7 @@ from typing import cast
 
 from .fairness import Holders, may_take_one_more, prefix_of
 
-CONNECTIONS = 32  # at once; one client prefix takes no more than are left free
+CONNECTIONS = 32  # at once; one client prefix has its share
 PATIENCE = 10.0  # seconds that a connection may take, from its first octet to its last
 REQUEST_MAX = 8192  # octets
 
