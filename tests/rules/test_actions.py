@@ -207,6 +207,14 @@ def test_rename_there_and_back(stage):
     assert not received(upstream)["www.rename.test."]
 
 
+def test_a_name_that_becomes_too_long_is_not_asked_for(stage):
+    """Nor is the rule left out, and the name asked for that it should have replaced."""
+    shield, upstream, _, _ = stage
+    name = ".".join(["x" * 63] * 3 + ["x" * 45, "rename.test"])
+    assert rcode(ask(shield, name)) == "SERVFAIL"
+    assert not [asked for asked in received(upstream) if asked.startswith("xxx")]
+
+
 def test_delay(stage):
     shield = stage[0]
     for _ in range(2):
