@@ -12,10 +12,10 @@ from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ._policy cimport Bounds, Manner
 from ._wire cimport (
     AAAA, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
-    OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER, STALE_NXDOMAIN,
-    SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, cut, drop_subnet, follow_name, get16, get32,
-    has_own_opt, message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16, set32,
-    set_subnet, skip_name, source_prefix, steps_of
+    OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER,
+    STALE_NXDOMAIN, SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, cut, drop_subnet, follow_name, get16,
+    get32, has_own_opt, message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded,
+    set16, set32, set_subnet, skip_name, source_prefix, steps_of
 )
 
 cdef enum:

@@ -289,6 +289,7 @@ cdef class Deciding(Waiting):
     cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const Course* course,
                          uint64_t now) except -1:
         self.pool[i].stage = DECIDING
+        self.pool[i].from_udp = not response.over_stream
         self._wait(i, self.pool[i].deadline)
         self.reviews.append((self.queries.handle(i, 0), course.at, course.generation, query.wire[:query.length],
                              response.wire[:response.length], (<char*> &self.pool[i].client)[:sizeof(Client)]))

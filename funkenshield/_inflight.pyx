@@ -407,11 +407,16 @@ cdef class Inflight(Deciding):
         cdef:
             int32_t i = self.queries.held(handle)
             int32_t attempt = self._carried_attempt(i, handle)
+            int32_t upstream
             uint64_t now = self.cache.clock.now()
         if attempt < 0:
             return
-        self.upstreams.all[self.sockets.attempts[attempt].upstream].errors += 1
+        upstream = self.sockets.attempts[attempt].upstream
         self._lost(attempt, now)
+        if self.pool[i].spare:  # it did answer, over UDP: that nobody believes it there makes it no worse
+            self.upstreams.excuse(upstream)
+        else:
+            self.upstreams.all[upstream].errors += 1
         if self.pool[i].attempt < 0:
             self._expired(i, now)
         self.outbox.flush()

@@ -58,6 +58,8 @@ cdef struct Open:
     int16_t chosen                 # the next one
     uint8_t over_stream            # asked over TCP or TLS, in Python's hands
     uint8_t spare                  # a response is kept that serves if nothing better comes: of which Spare
+    uint8_t doubted                # what ends it may be forged, and is not kept
+    uint8_t from_udp               # so came the response that Python looks at
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
     uint8_t late                   # clients are served what is stale, whatever comes

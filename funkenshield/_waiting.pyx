@@ -24,7 +24,9 @@ from ._clock cimport ticks
 from ._cookies cimport CLIENT_COOKIE
 from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
 from ._index cimport find
-from ._open cimport CUT, DOUBTED, EVERYTHING, FAILED, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, Open
+from ._open cimport (
+    CUT, DOUBTED, EVERYTHING, FAILED, NO_SPARE, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, Open
+)
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._policy cimport Bounds, Policy
 from ._proxied cimport PROXIED_MAX
@@ -381,8 +383,8 @@ cdef class Waiting(Answering):
             response.built = build_verbatim(answer, query, response.wire, response.length, now)
         else:
             response.built = build(answer, query, response.wire, response.length, &bounds, now,
-                                   self.cache.clock.wall(), response.over_stream, &response.own)
-        if response.built == KEEP and self.pool[i].alone:
+                                   self.cache.clock.wall(), response.over_stream and not self.pool[i].from_udp, &response.own)
+        if response.built == KEEP and (self.pool[i].alone or self.pool[i].doubted):
             response.built = PASS
         if asked.longest or answered.longest:
             bound_ttls(answer, max(asked.shortest, answered.shortest), bounds.longest)
@@ -472,13 +474,12 @@ cdef class Waiting(Answering):
             Query query
             Response doubted
             bytes spare = self.spares.pop(i)
-        self.pool[i].spare = False
+        self.pool[i].spare, self.pool[i].doubted = NO_SPARE, True
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         self.queries.read(i, &query)
         doubted.wire, doubted.length, doubted.over_stream = spare, len(spare), True
         self._build(i, &query, &doubted, now)
-        doubted.built = PASS
         return self.consider(i, -1, &query, &doubted, now)
 
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,

@@ -511,6 +511,18 @@ def test_where_tcp_cannot_be_had_what_came_serves_those_who_wait_and_is_not_kept
         (asked,) = shield.ask(name)
 
 
+def test_suspicion_makes_nobody_ill_who_has_no_tcp(path):
+    shield = path(tries=1)
+    for turn in range(20):
+        (asked,) = shield.ask(*shield.fresh())
+        shield.flood(asked, 0 if turn else 3)
+        shield.answer(asked)
+        assert without_tcp(shield) == 1
+        shield.upstream.replace_exposed()
+    answered, unanswered, _, silent, _ = shield.table.signals(0)
+    assert (answered, unanswered, silent) == (20, 0, 0)
+
+
 def test_where_tcp_cannot_be_had_what_is_stale_is_better_than_what_may_be_forged(path):
     shield = path(tries=1)
     shield.inflight.cache.zones.set_policy(0, stale="on-failure")
