@@ -475,6 +475,7 @@ cdef class Waiting(Answering):
             Response doubted
             bytes spare = self.spares.pop(i)
         self.pool[i].spare, self.pool[i].doubted = NO_SPARE, True
+        self.pool[i].deadline = max(self.pool[i].deadline, now + self.patience)  # a rule in Python may have to look at it
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         self.queries.read(i, &query)

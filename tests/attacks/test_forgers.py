@@ -175,6 +175,48 @@ def test_one_guess_is_never_right_for_many(stage):
         assert LIE not in shield.udp_wire(asked)
 
 
+LOOKING = """from funkenshield.rules import *
+
+@shield.rule(suffix("test"), chain="responses")
+def looked_at(query):
+    return None
+"""
+
+
+@pytest.fixture
+def looked_at(tmp_path):
+    """Return the configuration with a rule in Python that looks at every response, and changes none."""
+    file = tmp_path / "looking.py"
+    file.write_text(LOOKING)
+    return f'rules = "{file}"\n'
+
+
+def held_truth(query):
+    return reply_wire(query, record_wire(quick.A, TRUTH, 300))
+
+
+def test_a_rule_that_looks_at_a_response_makes_it_true_for_nobody_else(stage, looked_at):
+    upstream, _, client = stage(held_truth, looked_at)
+    for n in range(3):
+        client.ask("bank.test", subnet(f"10.0.{n}.0", 24))
+        assert TRUTH in client.heard()
+    assert upstream.count("bank.test") == 3
+
+
+def test_a_rule_that_looks_at_a_doubted_response_does_not_have_it_kept(stage, looked_at):
+    """There is no TCP to be had, and the upstream is under suspicion."""
+    upstream, shield, client = stage(lambda query: None if query.transport == "tcp" else held_truth(query), looked_at)
+    client.ask("first.test")
+    (query,) = upstream.wait_for(1)
+    assert client.heard()[-4:] == TRUTH
+    upstream.forge(query.source.port, *(lie(query, ident=int.from_bytes(query.wire[:2]) ^ n) for n in (1, 2, 3)))
+    until(lambda: told(shield, upstream)["suspicious"])
+    for times in (1, 2):
+        client.ask("bank.test")
+        assert client.heard()[-4:] == TRUTH
+        assert upstream.count("bank.test", transport="udp") >= times
+
+
 # ------------------------------------------------------------ what is promised
 
 
