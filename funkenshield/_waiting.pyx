@@ -383,7 +383,8 @@ cdef class Waiting(Answering):
             response.built = build_verbatim(answer, query, response.wire, response.length, now)
         else:
             response.built = build(answer, query, response.wire, response.length, &bounds, now,
-                                   self.cache.clock.wall(), response.over_stream and not self.pool[i].from_udp, &response.own)
+                                   self.cache.clock.wall(), response.over_stream and not self.pool[i].from_udp,
+                                   &response.own)
         if response.built == KEEP and (self.pool[i].alone or self.pool[i].doubted):
             response.built = PASS
         if asked.longest or answered.longest:
@@ -475,7 +476,7 @@ cdef class Waiting(Answering):
             Response doubted
             bytes spare = self.spares.pop(i)
         self.pool[i].spare, self.pool[i].doubted = NO_SPARE, True
-        self.pool[i].deadline = max(self.pool[i].deadline, now + self.patience)  # a rule in Python may have to look at it
+        self.pool[i].deadline = max(self.pool[i].deadline, now + self.patience)  # for a rule in Python
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         self.queries.read(i, &query)
