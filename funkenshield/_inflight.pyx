@@ -181,7 +181,7 @@ cdef class Inflight(Deciding):
         cdef:
             Open* entry = &self.pool[i]
             int32_t question = question_length(entry.wire, entry.length) if get16(entry.wire + 4) else 0
-        entry.question = self.sockets.asked.hash(entry.wire + HEADER, question)
+        entry.question = self.sockets.asked.hash(entry.wire + HEADER, max(question, 0))  # some have none to read
         if entry.alone:
             entry.question ^= COUNTED
             return True

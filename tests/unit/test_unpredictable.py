@@ -9,6 +9,7 @@ import itertools
 import logging
 import secrets
 import socket
+import time
 from collections import Counter
 from struct import pack
 
@@ -576,6 +577,28 @@ def test_few_queries_for_one_question_are_open_over_udp_whatever_else_their_keys
     assert next_one.wire[12:].startswith(name_wire(name))
     shield.hand_over(with_opt(query(name, A), subnet("203.0.112.0", 24)))
     assert (len(shield.inflight.take_carried()), shield.nothing_arrived()) == (1, True)
+
+
+UNREADABLE = {
+    "a name that never ends": pack("!6H", 7, 0x0800, 1, 0, 0, 0) + b"\x3fabc",
+    "thirteen questions, and noise": pack("!6H", 7, 0x0D0A, 13, 0x0A51, 0x5549, 0x540A) + b"\x21\x11\0\x0c" + bytes(12),
+    "no question": pack("!6H", 7, 0x1000, 0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("wire", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_has_no_question_that_can_be_read_goes_as_it_came(path, wire):
+    shield = path()
+    for _ in range(6):
+        shield.client.send(secrets.token_bytes(2) + wire[2:])
+    for _ in range(100):
+        shield.inflight.receive()
+        shield.inflight.collect()
+        shield.inflight.send()
+        time.sleep(0.001)
+    arrived = shield.arrived_in_all()
+    assert {octets[2:] for octets in arrived} <= {wire[2:]}
+    assert len(arrived) in (0, 6)
 
 
 def test_tries_are_counted_too(path):
