@@ -40,9 +40,9 @@ cdef class Asked:
         cdef bytes secret = os.urandom(16)
         memcpy(&self.secret, <char*> secret, 16)
         self.open_mask = 1
-        while self.open_mask < 2 * <uint64_t> capacity:
+        while self.open_mask < capacity:
             self.open_mask <<= 1
-        self.given_up_mask = self.open_mask - 1
+        self.given_up_mask = 2 * self.open_mask - 1
         self.open_mask -= 1
         self.open = <uint8_t*> calloc(self.open_mask + 1, 1)
         self.answered = <Ended*> calloc(ANSWERED, sizeof(Ended))

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
-from ._atomic cimport bump, peek16
+from ._atomic cimport bump, peek, peek16
 from ._cache cimport Cache
 from ._clock cimport NANOSECONDS, Clock, ticks
 from ._course cimport Course, Sender
@@ -131,6 +131,11 @@ cdef class Worker:
         """Have `run` return after the batch it is at; any thread may call this."""
         cdef uint64_t one = 1
         write(self.stop_fd, &one, 8)
+
+    @property
+    def dropped(self) -> int:
+        """Return how many misses were dropped because their client prefix, or zone, had its share of the ring."""
+        return peek(&self.tally.over_share)
 
     def counters(self) -> dict:
         """Return what happened to the queries of this worker, as numbers by name."""

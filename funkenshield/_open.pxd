@@ -94,9 +94,8 @@ cdef class OpenQueries:
     cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t crowd, uint16_t group) noexcept nogil
     cdef int32_t take(self, const Client* client, uint32_t crowd, const uint32_t* shares) noexcept nogil
     cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil
-    cdef int32_t* repeat_of(self, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil
-    cdef bint is_repeat(self, const int32_t* place, const Client* client, uint16_t message_id,
-                        uint64_t hashed) noexcept nogil
+    cdef bint is_repeat(self, int32_t i, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil
+    cdef int32_t* repeat_of(self, uint16_t message_id, uint64_t hashed) noexcept nogil
     cdef uint32_t* equal_to(self, const Client* client, uint64_t hashed) noexcept nogil
     cdef void give_back(self, int32_t i) noexcept nogil
     cdef int32_t find(self, const Query* query) noexcept nogil

@@ -145,18 +145,16 @@ cdef class OpenQueries:
         cdef uint64_t prefix = hash_prefix(&self.cache.index.secret, client.ip, client.octets)
         return &self.equal[counter_of(prefix ^ hashed, 0)]
 
-    cdef int32_t* repeat_of(self, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil:
-        """Return where it is noted who waits for the answer to the very same datagram."""
-        return &self.repeats[(siphash(&self.cache.index.secret, client.peer.address, client.peer.length)
-                              ^ hashed ^ message_id) & self.chain_mask]
-
-    cdef bint is_repeat(self, const int32_t* place, const Client* client, uint16_t message_id,
-                        uint64_t hashed) noexcept nogil:
-        """Tell whether a client that sent this datagram before still waits for its answer."""
-        cdef const Open* entry = &self.pool[place[0]]
+    cdef bint is_repeat(self, int32_t i, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil:
+        """Tell whether it is this very datagram that an open query came in."""
+        cdef const Open* entry = &self.pool[i]
         return (entry.stage != IDLE and entry.hash == hashed and entry.asked_id == message_id
                 and entry.client.fd == client.fd and entry.client.peer.length == client.peer.length
                 and not memcmp(entry.client.peer.address, client.peer.address, client.peer.length))
+
+    cdef int32_t* repeat_of(self, uint16_t message_id, uint64_t hashed) noexcept nogil:
+        """Return where it is noted who waits, alone or behind another, for the answer to the very same datagram."""
+        return &self.repeats[(hashed ^ message_id) & self.chain_mask]
 
     cdef int32_t find(self, const Query* query) noexcept nogil:
         """Return the first who asked the same, or -1; one from before a purge will not have what is asked for now."""

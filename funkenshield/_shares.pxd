@@ -5,7 +5,7 @@ wants all gets four fifths, many share what they take, and whoever comes anew fi
 and Hahne 1998).
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._ring cimport RING_SIZE, Ring
 from ._siphash cimport Secret, siphash
@@ -49,10 +49,10 @@ cdef inline uint32_t zone_number(const Secret* secret, const uint8_t* name, uint
 
 
 cdef struct Taken:                 # a record in a ring, and whose it is
-    uint64_t end                   # octets ever filled, this record included
-    uint32_t size                  # octets
+    uint32_t end                   # octets ever filled, this record included; compared as serial numbers
     uint32_t prefix
-    uint32_t zone
+    uint16_t zone
+    uint16_t size                  # octets
 
 cdef struct RingShares:            # what client prefixes and zones hold of a ring, in octets; its producer's own
     uint64_t first, last           # of those that are counted

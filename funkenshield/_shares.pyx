@@ -1,6 +1,6 @@
 """Fair shares of what is bounded: who may take one more of a ring."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._atomic cimport look
 from ._ring cimport RING_SIZE, Ring
@@ -20,7 +20,7 @@ cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret,
         uint32_t prefix = counter_of(hash_prefix(secret, address, octets), 0)
         uint32_t zone = zone_number(secret, name, ZONES)
         Taken* oldest = &shares.taken[shares.first % TAKEN_MAX]
-    while shares.first != shares.last and oldest.end <= tail:
+    while shares.first != shares.last and <int32_t> (<uint32_t> tail - oldest.end) >= 0:
         shares.prefixes[oldest.prefix] -= oldest.size
         shares.zones[oldest.zone] -= oldest.size
         shares.first += 1
@@ -28,7 +28,7 @@ cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret,
     if (shares.last - shares.first == TAKEN_MAX or not may_take(shares.prefixes[prefix], left)
             or not may_take(shares.zones[zone], left)):
         return False
-    shares.taken[shares.last % TAKEN_MAX] = Taken(ring.filled + size, size, prefix, zone)
+    shares.taken[shares.last % TAKEN_MAX] = Taken(<uint32_t> (ring.filled + size), prefix, <uint16_t> zone, <uint16_t> size)
     shares.last += 1
     shares.prefixes[prefix] += size
     shares.zones[zone] += size

@@ -212,15 +212,18 @@ cdef class Waiting(Answering):
             const Secret* secret = &self.cache.index.secret
             uint64_t hashed = siphash(secret, query.wire + 2, query.length - 2) if alone else query.hash
             int32_t first = -1 if alone else self.queries.find(query)
-            int32_t* repeat = self.queries.repeat_of(client, message_id(query.wire), hashed)
+            uint16_t asked_id = message_id(query.wire)
+            int32_t* repeat = self.queries.repeat_of(asked_id, hashed)
             int32_t i
             uint32_t waiting
             Open* entry
         if first >= 0 and (client.fd == NOBODY or spare and self.pool[first].late):
             return self._turn_away(client, query, now)
-        if client.fd >= 0 and self.queries.is_repeat(repeat, client, message_id(query.wire), hashed):
-            self.repeated += 1
-            return 0
+        if client.fd >= 0 and (first >= 0 or alone):
+            if (self.queries.is_repeat(repeat[0], client, asked_id, hashed)
+                    or first >= 0 and self.queries.is_repeat(first, client, asked_id, hashed)):
+                self.repeated += 1
+                return 0
         if alone and self.loops is not None:
             waiting = self.queries.equal_to(client, hashed)[0]
             if waiting and self.loops(client.ip[:client.octets], waiting):
@@ -235,8 +238,9 @@ cdef class Waiting(Answering):
                 self.queries.give_back(i)
             return self._turn_away(client, query, now)
         entry = &self.pool[i]
-        repeat[0] = i
-        entry.asked_id = message_id(query.wire)
+        if first >= 0 or alone:  # whoever asks first is found without
+            repeat[0] = i
+        entry.asked_id = asked_id
         entry.limit = self._limit(client, query)
         entry.hash = hashed
         if first >= 0:
@@ -249,7 +253,8 @@ cdef class Waiting(Answering):
         entry.zone = zone
         entry.group = group
         entry.alone = alone
-        self.queries.equal_to(client, hashed)[0] += alone
+        if alone:
+            self.queries.equal_to(client, hashed)[0] += 1
         entry.by_function = group == FUNCTION
         entry.purges = <uint32_t> self.cache.purges.rules.count
         entry.deadline = entry.try_until = now + self.deadline

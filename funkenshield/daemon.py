@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING = 1.0  # seconds
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
 ON_NOTIFY = Rhythm(math.inf, 0.0)
+NICE, CALM = 10, 60.0  # of the control gear under a flood of misses, and until so many seconds after it
 GUARDING = 0.1  # seconds between two looks for who must be shut out
 
 
@@ -69,6 +70,8 @@ class Daemon:
         self._folded = False  # within the last second, it was said that a purge became one of more
         self._again = False  # another reload was asked for while one goes on
         self._born = self.clock.seconds()
+        self._nice = self._niced = os.getpriority(os.PRIO_PROCESS, 0)
+        self._dropped, self._calm_at = 0, 0.0
         self._reread = reread
         self._secrets: CookieSecrets | None = None
         self._stopping = asyncio.Event()
@@ -345,6 +348,22 @@ class Daemon:
         while True:
             await asyncio.sleep(GUARDING)
             self.blocks.judge()
+            self._give_way(sum(worker.dropped for worker in self.workers))
+
+    def _give_way(self, dropped: int) -> None:
+        """Let workers go first, while they drop misses for want of shares: else this thread has the time that it takes.
+
+        Where there are cores for all, that changes nothing. To come back takes RLIMIT_NICE, which root sets at start.
+        """
+        now, flooded = self.clock.seconds(), dropped != self._dropped
+        self._dropped = dropped
+        if flooded:
+            self._calm_at = now + CALM
+        wanted = NICE if flooded or now < self._calm_at else self._nice
+        if wanted != self._niced:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), wanted)
+            self._niced = wanted
 
     # ---------------------------------------------------------------- changes at the origin
 
@@ -486,6 +505,13 @@ def allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def allow_nice() -> None:
+    """See that whoever has given way to others may have its own place again."""
+    allowed = 20 - os.getpriority(os.PRIO_PROCESS, 0)  # as getrlimit(2) counts
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NICE, (allowed, allowed))
+
+
 def become(user: str, owned: Path) -> None:
     """Give up root for a user, who gets the control socket; ConfigError where that cannot be done."""
     try:
@@ -515,6 +541,7 @@ def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:
     """Run a daemon until a signal ends it."""
 
     allow_descriptors()
+    allow_nice()
 
     async def main() -> None:
         daemon = Daemon(config, reread)

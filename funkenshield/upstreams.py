@@ -30,6 +30,7 @@ from .health import Health, Signals, check_query, proves_well
 log = logging.getLogger(__name__)
 
 PORT_TRIES = 8
+RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control gear waits for its turn
 LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
 GROUPS_MAX = 4096
 RESPELLED_MAX = 8  # responses over TCP in a row that spell names in their own way: it cannot do otherwise
@@ -287,6 +288,7 @@ def open_udp(endpoint: Endpoint, source: str = "") -> socket.socket:
     """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     try:
         for _ in range(PORT_TRIES):
             with contextlib.suppress(OSError):
