@@ -92,6 +92,7 @@ cdef class OpenQueries:
 
     cdef uint32_t crowd_of(self, const uint8_t* name, uint16_t zone) noexcept nogil
     cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t crowd, uint16_t group) noexcept nogil
+    cdef uint32_t long_share(self, const Client* client) noexcept nogil
     cdef int32_t take(self, const Client* client, uint32_t crowd, const uint32_t* shares) noexcept nogil
     cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil
     cdef bint is_repeat(self, int32_t i, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil

@@ -11,8 +11,7 @@ from libc.string cimport memcmp, memcpy
 
 from ._cache cimport Cache
 from ._outbox cimport Client
-from ._shares cimport COUNTERS, counter_of, hash_prefix, zone_number
-from ._siphash cimport siphash
+from ._shares cimport COUNTERS, counter_of, hash_prefix, may_take, zone_number
 from ._wire cimport Query, parse_query, set_course
 from ._zones cimport ZONES_MAX
 
@@ -72,6 +71,10 @@ cdef class OpenQueries:
         shares[OF_ZONE] = counter_of(prefix, 1 + crowd)
         shares[OF_GROUP] = counter_of(prefix, 1 << 16 | group)
 
+    cdef uint32_t long_share(self, const Client* client) noexcept nogil:
+        """Tell where a long query counts for its client prefix."""
+        return counter_of(hash_prefix(&self.cache.index.secret, client.ip, client.octets), 1 << 17)
+
     cdef int32_t take(self, const Client* client, uint32_t crowd, const uint32_t* shares) noexcept nogil:
         """Return a clean place in the pool for a client, or -1 where all are taken."""
         cdef:
@@ -105,16 +108,20 @@ cdef class OpenQueries:
         return i
 
     cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil:
-        """Let an open query be these octets, however many; False: there are too many long ones."""
+        """Let an open query be these octets, however many; False: there are too many long ones, or of its client."""
         cdef:
             Open* entry = &self.pool[i]
+            uint32_t* held = &self.shares[self.long_share(&entry.client)]
             uint8_t* room
         if length > WIRE_MAX:
-            room = <uint8_t*> malloc(length) if self.long < self.long_max else NULL
+            room = NULL
+            if self.long < self.long_max and may_take(held[0], self.long_max - self.long):
+                room = <uint8_t*> malloc(length)
             if room == NULL:
                 return False
             entry.wire = room
             self.long += 1
+            held[0] += 1
         memcpy(entry.wire, wire, length)
         entry.length = <uint16_t> length
         return True
@@ -134,6 +141,7 @@ cdef class OpenQueries:
             free(entry.wire)
             entry.wire = entry.octets
             self.long -= 1
+            self.shares[self.long_share(&entry.client)] -= 1
         self.waiting -= 1
         entry.stage = IDLE
         entry.generation += 1

@@ -28,7 +28,8 @@ cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret,
     if (shares.last - shares.first == TAKEN_MAX or not may_take(shares.prefixes[prefix], left)
             or not may_take(shares.zones[zone], left)):
         return False
-    shares.taken[shares.last % TAKEN_MAX] = Taken(<uint32_t> (ring.filled + size), prefix, <uint16_t> zone, <uint16_t> size)
+    shares.taken[shares.last % TAKEN_MAX] = Taken(<uint32_t> (ring.filled + size), prefix, <uint16_t> zone,
+                                                  <uint16_t> size)
     shares.last += 1
     shares.prefixes[prefix] += size
     shares.zones[zone] += size

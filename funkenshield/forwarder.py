@@ -101,7 +101,7 @@ class Forwarder:
         self.groups: Mapping[int, int] = {}  # of upstreams, by the number of the way to them
         self._decider: Decider | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._passing = 0
+        self._passing = Shares()
         self._transferring = Shares()
         self._equal: Counter[tuple[bytes, int]] = Counter()  # specials of one address, by all octets but the ID
         self._ticking: asyncio.TimerHandle | None = None
@@ -248,9 +248,9 @@ class Forwarder:
                 self._turn_away(client, query, stream)
         elif "qname" not in found or not self._heed(zone, found["qname"], client):
             self._inflight.pass_on(client, query)
-        elif self._passing < self._settings.passed_on:
-            self._passing += 1
-            self._start_special(key, self._notify(group, client, query))
+        elif self._passing.may_take(found["qname"], self._settings.passed_on):
+            self._passing.add(found["qname"], 1)
+            self._start_special(key, self._notify(group, client, query, found["qname"]))
         else:
             self._turn_away(client, query, stream)
 
@@ -267,8 +267,11 @@ class Forwarder:
             return False
         return self.notified(name.lower())
 
-    async def _notify(self, group: int, client: bytes, query: bytes) -> None:
-        """Pass a NOTIFY on to every upstream of a group (RFC 1996); the first response is the client's."""
+    async def _notify(self, group: int, client: bytes, query: bytes, zone: bytes) -> None:
+        """Pass a NOTIFY on to every upstream of a group (RFC 1996); the first response is the client's.
+
+        Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
+        """
         asked = [
             asyncio.wait_for(upstream.exchange(query, self._inflight.address_of(client)), self._settings.deadline)
             for upstream in self._upstreams.groups[group]
@@ -285,7 +288,7 @@ class Forwarder:
             if response is None:
                 self._inflight.reply(client, query, error_response(query, SERVFAIL))
         finally:
-            self._passing -= 1
+            self._passing.add(zone, -1)
             self._write_streams()
 
     async def ask(self, endpoint: Endpoint, query: bytes) -> bytes:
@@ -335,7 +338,7 @@ class Forwarder:
     def _is_waited_for(self) -> bool:
         """Tell whether somebody waits for an answer, whoever is to give it."""
         decided = self._decider is not None and self._decider.is_busy
-        return bool(self._inflight.open_queries or self._passing or self._transferring.taken or decided)
+        return bool(self._inflight.open_queries or self._passing.taken or self._transferring.taken or decided)
 
     async def drain(self, seconds: float) -> None:
         """Wait until nobody waits for an upstream any more, at most so long."""

@@ -128,3 +128,15 @@ def test_nobody_can_have_the_answers_to_what_takes_long_hit_an_address_at_one_ti
         with ThreadPoolExecutor(1) as pool:  # a client of another network gets its own
             asked = pool.submit(ask, "slow.test.", "TXT", server=shield, edns=1232, source=OTHER)
             assert asked.result().answer
+
+
+def test_long_queries_of_one_prefix_leave_places_to_others():
+    """What is longer than a place in the pool takes memory of its own, of which there is a bound: four fifths of it."""
+    opt = bytes([0, 0, 41, 4, 208, 0, 0, 0, 0, 2, 92, 0xFD, 0xE9, 2, 88]) + bytes(600)
+    plain = [quick.query(f"name{n}.zone{n}.silent.", ident=n) for n in range(40)]
+    wires = [wire[:11] + b"\1" + wire[12:] + opt for wire in plain]
+    toml = "forward.passed_on = 16\n" + TOML
+    with behind(silent_under(".silent."), toml) as (shield, upstream), send(shield, GREEDY, wires):
+        until(lambda: stats(shield)["queries"] == 40)
+        assert outcomes(shield, options=[dns.edns.GenericOption(65001, bytes(600))]) == {dns.rcode.NOERROR}
+        assert 10 < sum(query.name.to_text().endswith(".silent.") for query in upstream.received) < 16
