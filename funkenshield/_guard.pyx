@@ -255,6 +255,11 @@ cdef class Guard:
         orders.orders.alarms = &self.alarms[0]
         self.held = orders
 
+    @property
+    def memory_limit(self) -> int:
+        """Return the octets that all tables of rates may take."""
+        return len(self.tables) * self.memory
+
     def rates_of(self, tuple what not None, double rate, double burst, uint8_t ipv4, uint8_t ipv6,
                  bint indebted=False) -> RateTable:
         """Return the table of a limit: the one that it has already, if anybody keeps it, and what was counted there."""

@@ -25,9 +25,10 @@ from ._outbox cimport STREAM, Client, put_client
 from ._outcome cimport tally_as_dict
 from ._proxied cimport PROXIED_MAX
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
-from ._sockets cimport Socket
+from ._shares cimport RingShares
+from ._sockets cimport Attempt, Socket
 from ._upstreams cimport Upstream, note_try
-from ._waiting cimport Response
+from ._waiting cimport SPARES_MAX, Response
 from ._wire cimport (
     HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, question_length, respell, set_id
 )
@@ -334,8 +335,7 @@ cdef class Inflight(Deciding):
         if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
             return 0
         if serves and not self.pool[i].spare and self.cache.scratch.kind != FAILURE:
-            self.spares[i] = response.wire[:response.length]
-            self.pool[i].spare = CUT if response.built == TRUNCATED else DOUBTED
+            self._keep_spare(i, response, CUT if response.built == TRUNCATED else DOUBTED)
         return self._fetch(i, upstream, now)
 
     cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil:
@@ -436,6 +436,13 @@ cdef class Inflight(Deciding):
     def open_queries(self) -> int:
         """Return how many clients wait for an upstream now."""
         return self.queries.waiting
+
+    @property
+    def memory_limit(self) -> int:
+        """Return the octets that all that waits here may take: places, attempts, long queries, spares and rings."""
+        return (self.queries.capacity * sizeof(Open) + self.sockets.capacity * sizeof(Attempt)
+                + self.queries.long_max * <size_t> MESSAGE_MAX + SPARES_MAX
+                + self.ring_count * (sizeof(Ring) + sizeof(RingShares)))
 
     def counters(self) -> dict:
         """Return what happened to misses, as numbers by name, and the histogram of their latencies."""

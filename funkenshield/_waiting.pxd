@@ -13,6 +13,7 @@ from ._wire cimport Extra, Query
 
 cdef enum:
     WAYS_MAX = 65536               # numbers of ways, and of bounds
+    SPARES_MAX = 1 << 24           # octets of responses that are kept in case nothing better comes
     FUNCTION = 0xffff              # who is asked is no group, but a function of Python's
 
 cdef struct TtlBounds:             # that a rule set, in seconds; zeros: none
@@ -40,6 +41,7 @@ cdef class Waiting(Answering):
         uint32_t queued_count, failed_count
         list carried, specials
         dict spares                # responses that serve if nothing better comes, by number of the query
+        size_t spare_octets
         # limits
         uint64_t timeout, deadline, patience
         uint16_t tries
@@ -89,6 +91,8 @@ cdef class Waiting(Answering):
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
     cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
+    cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1
+    cdef bytes _take_spare(self, int32_t i)
     cdef int _serve_spare(self, int32_t i, uint64_t now) except -1
     cdef uint64_t _usual(self, int32_t attempt) noexcept nogil
     cdef bint _may_hedge(self, int32_t i) noexcept nogil

@@ -411,8 +411,8 @@ cdef class Waiting(Answering):
             if entry.spare:  # a second one says nothing new
                 return 0
             self.truncated += 1
-            self.spares[i] = response.wire[:response.length]
-            entry.spare, entry.over_stream = CUT, True
+            self._keep_spare(i, response, CUT)
+            entry.over_stream = True
             return self._fetch(i, upstream, now)
         if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS) and entry.next >= 0:
             self._answer_one(i, answer, own, now)  # it may hold his cookie, which is nobody else's
@@ -473,6 +473,21 @@ cdef class Waiting(Answering):
         if not self.pool[i].spare and not self.pool[i].alone:
             self.cache.put(answer, ticks(now))
         return self._close(i)
+
+    cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1:
+        """Keep a response in case nothing better comes, while there is room for it."""
+        if self.spare_octets + response.length <= SPARES_MAX:
+            self.spares[i] = response.wire[:response.length]
+            self.spare_octets += response.length
+            self.pool[i].spare = kind
+        return 0
+
+    cdef bytes _take_spare(self, int32_t i):
+        """Return what was kept for a query, and keep it no longer."""
+        cdef bytes spare = self.spares.pop(i)
+        self.spare_octets -= <size_t> len(spare)
+        self.pool[i].spare = False
+        return spare
 
     cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1:
         """Give what may be forged to those who wait, for TCP cannot be had; nobody else ever gets it."""
@@ -561,7 +576,7 @@ cdef class Waiting(Answering):
         self.queries.resign(i)
         self.wheel.unschedule(i)
         if self.pool[i].spare:
-            del self.spares[i]
+            self._take_spare(i)
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         self._release_followers(i)

@@ -468,6 +468,10 @@ class Daemon:
             "cache_memory": held["memory"] + self.denials.limit,
             "denials": len(self.denials), "denial_octets": self.denials.octets, "denial_memory": self.denials.limit,
             "subnet_lengths": held["subnet_lengths"],
+            "memory_limit": (
+                self.config.cache.memory + self.inflight.memory_limit + self.tcp.settings.memory
+                + self.inflight.reception.guard.memory_limit
+            ),
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
             "purged": held["purged"], "no_room": held["no_room"],
             "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,

@@ -75,6 +75,10 @@ MEANINGS = {
     "denial_octets": Meaning("gauge", "Octets that they take."),
     "denial_memory": Meaning("gauge", "Octets that they may take; 0: no zone wants them."),
     "subnet_lengths": Meaning("gauge", "Prefix lengths of clients' subnets that look-ups try, of both families."),
+    "memory_limit": Meaning(
+        "gauge",
+        "Octets that all that strangers can fill may take: the cache, queries that wait, TCP connections, limits.",
+    ),
     "stored": Meaning("counter", "Answers that were stored."),
     "evicted": Meaning("counter", "Answers that made room for others."),
     "expired": Meaning("counter", "Answers that were swept out after their time."),

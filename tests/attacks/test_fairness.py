@@ -140,3 +140,10 @@ def test_long_queries_of_one_prefix_leave_places_to_others():
         until(lambda: stats(shield)["queries"] == 40)
         assert outcomes(shield, options=[dns.edns.GenericOption(65001, bytes(600))]) == {dns.rcode.NOERROR}
         assert 10 < sum(query.name.to_text().endswith(".silent.") for query in upstream.received) < 16
+
+
+def test_all_that_strangers_can_fill_is_in_one_sum():
+    toml = 'cache.memory = "4MiB"\ntcp.memory = "8MiB"\nforward.open = 1000\nforward.passed_on = 16\n'
+    with behind(silent_under("."), toml + 'upstreams = ["{}"]') as (shield, _):
+        told = stats(shield)["memory_limit"]
+        assert (4 + 8 + 16 + 2) << 20 < told < 40 << 20

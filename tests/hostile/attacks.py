@@ -18,6 +18,7 @@ from hostile.behaved import LARGE, QUERIES
 
 PAUSE = 0.002  # seconds after so many datagrams:
 AT_ONCE = 50
+SOA, AXFR = 6, 252
 serial = itertools.count()
 
 
@@ -54,6 +55,34 @@ def names_asked_once(shield, going):
     """Ask for a name that nobody has asked for, each time, and below a zone that is not there, too."""
     zones = itertools.cycle(["wild.shield.test.", "wild.shield.test.", "nobody.shield.test.", "elsewhere.test."])
     return send_while(going, shield, (quick.query(f"once{next(serial)}.{zone}", quick.A) for zone in zones))
+
+
+def never_cached(shield, going):
+    """Ask, each time for another name, with an option that nobody knows: only the upstream can answer that."""
+    option = bytes([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 4, 0xFD, 0xE9, 0, 0])
+    plain = (quick.query(f"alone{next(serial)}.wild.shield.test.", quick.A) for _ in itertools.count())
+    return send_while(going, shield, (wire[:11] + b"\1" + wire[12:] + option for wire in plain))
+
+
+def notifies(shield, going):
+    """Say that zones have changed, and that they should be."""
+    opcodes = itertools.cycle([4 << 11, 5 << 11])
+    zones = itertools.cycle(["shield.test.", "wild.shield.test.", "."])
+    return send_while(going, shield, (quick.query(next(zones), SOA, flags=opcode) for opcode in opcodes))
+
+
+def bursts(shield, going):
+    """Ask for 5,000 names at once, and then for none, again and again."""
+
+    def in_bursts():
+        while going():
+            yield from (quick.query(f"burst{next(serial)}.wild.shield.test.", quick.A) for _ in range(5000))
+            time.sleep(0.2)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.9.9.9", 0))
+        sock.connect(shield.address)
+        return sum(bool(sock.send(wire)) for wire in in_bursts())
 
 
 def spoofed(shield, going):
@@ -144,6 +173,12 @@ def never_reading(shield, going):
     return crowd(shield, going, lambda sock: sock.send(asked), count=200)
 
 
+def transfers(shield, going):
+    """Ask for the whole zone, again and again, on many connections."""
+    asked = frame(quick.query("shield.test.", AXFR))
+    return crowd(shield, going, lambda sock: sock.send(asked), count=200)
+
+
 def come_and_go(shield, going):
     """Connect, ask, and be gone before the answer."""
 
@@ -176,10 +211,14 @@ def giant_pipelines(shield, going):
 ATTACKS = [
     garbage,
     names_asked_once,
+    never_cached,
+    notifies,
+    bursts,
     spoofed,
     half_open,
     slow_loris,
     never_reading,
+    transfers,
     come_and_go,
     giant_pipelines,
 ]
