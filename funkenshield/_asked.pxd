@@ -25,7 +25,7 @@ cdef class Asked:
         uint64_t open_mask, given_up_mask
         Secret secret
 
-    cdef uint64_t hash(self, const uint8_t* question, size_t length) noexcept nogil
+    cdef uint64_t hash(self, const uint8_t* wire, size_t length) noexcept nogil
     cdef bint enter(self, uint64_t question) noexcept nogil
     cdef void leave(self, uint64_t question) noexcept nogil
     cdef void remember(self, uint64_t question, int32_t socket, uint16_t message_id, uint64_t sent,

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 
 from ._clock cimport TICKS_PER_SECOND, ticks
 from ._siphash cimport siphash
-from ._wire cimport QUESTION_MAX, fold_all
+from ._wire cimport HEADER, QUESTION_MAX, fold_all, get16, question_length
 
 
 cdef inline bint _is(const Ended* ended, uint64_t mixed, uint64_t now) noexcept nogil:
@@ -55,11 +55,16 @@ cdef class Asked:
         free(self.answered)
         free(self.given_up)
 
-    cdef uint64_t hash(self, const uint8_t* question, size_t length) noexcept nogil:
-        """Return the keyed hash of a question in lower case, which may be none at all; it is to be counted."""
-        cdef uint8_t[QUESTION_MAX] folded
-        fold_all(folded, question, length)
-        return siphash(&self.secret, folded, length) | COUNTED
+    cdef uint64_t hash(self, const uint8_t* wire, size_t length) noexcept nogil:
+        """Return the keyed hash of a message's first question in lower case; one that is malformed is none at all.
+
+        It is to be counted. The caller ensures that there is a whole header.
+        """
+        cdef:
+            uint8_t[QUESTION_MAX] folded
+            size_t question = max(question_length(wire, length), 0) if get16(wire + 4) else 0
+        fold_all(folded, wire + HEADER, question)
+        return siphash(&self.secret, folded, question) | COUNTED
 
     cdef bint enter(self, uint64_t question) noexcept nogil:
         """Count an attempt; False: ALIKE_MAX are open for this question, so this one must go another way."""

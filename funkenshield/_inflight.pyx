@@ -30,7 +30,7 @@ from ._sockets cimport Attempt, Socket
 from ._upstreams cimport Upstream, note_try
 from ._waiting cimport SPARES_MAX, Response
 from ._wire cimport (
-    HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, question_length, respell, set_id
+    HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
 )
 
 cdef enum:
@@ -179,10 +179,8 @@ cdef class Inflight(Deciding):
 
         What nobody else gets the answer of is not.
         """
-        cdef:
-            Open* entry = &self.pool[i]
-            int32_t question = question_length(entry.wire, entry.length) if get16(entry.wire + 4) else 0
-        entry.question = self.sockets.asked.hash(entry.wire + HEADER, max(question, 0))  # some have none to read
+        cdef Open* entry = &self.pool[i]
+        entry.question = self.sockets.asked.hash(entry.wire, entry.length)
         if entry.alone:
             entry.question ^= COUNTED
             return True
@@ -321,11 +319,12 @@ cdef class Inflight(Deciding):
         """Count a datagram that answers no open query; whoever sends one that is not late may know the port by now."""
         cdef:
             int32_t upstream = self.sockets.sockets[socket].upstream
-            int32_t question = -1 if length < HEADER else question_length(wire, length) if get16(wire + 4) else 0
-            uint64_t hashed = self.sockets.asked.hash(wire + HEADER, max(question, 0))
             Upstream* sender = &self.upstreams.all[upstream]
+            bint is_late = False
+        if length >= HEADER:
+            is_late = self.sockets.asked.is_late(self.sockets.asked.hash(wire, length), socket, message_id(wire), now)
         sender.mismatched += 1
-        if question < 0 or not self.sockets.asked.is_late(hashed, socket, message_id(wire), now):
+        if not is_late:
             self.upstreams.stray(upstream, now)
             self.sockets.expose(socket)
         return 0

@@ -124,10 +124,8 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.flags = message_flags(wire)
     if query.flags & QR:
         return UNANSWERABLE
-    if query.flags & OPCODE:
-        return _parse_special(query)
     if get16(wire + 4) == 0:
-        return _parse_questionless(query)
+        return SPECIAL if query.flags & OPCODE else _parse_questionless(query)
     if get16(wire + 4) != 1:
         return MALFORMED
     question = question_length(wire, length)
@@ -136,7 +134,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.question = <uint16_t> question
     query.qtype = get16(wire + HEADER + question - 4)
     query.qclass = get16(wire + HEADER + question - 2)
-    if get16(wire + 6) or get16(wire + 8):
+    if query.flags & OPCODE or get16(wire + 6) or get16(wire + 8):
         _look_for_opt(query)
         return SPECIAL
     verdict = _parse_additional(query)
@@ -145,19 +143,6 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
             return SPECIAL
         _set_key(query)
     return verdict
-
-
-cdef Verdict _parse_special(Query* query) noexcept nogil:
-    """Read what an error or a truncated reply needs of a message with another opcode (RFC 5625)."""
-    cdef int32_t question
-    if get16(query.wire + 4) == 1:
-        question = question_length(query.wire, query.length)
-        if question > 0:
-            query.question = <uint16_t> question
-            query.qtype = get16(query.wire + HEADER + question - 4)
-            query.qclass = get16(query.wire + HEADER + question - 2)
-            _look_for_opt(query)
-    return SPECIAL
 
 
 cdef void _look_for_opt(Query* query) noexcept nogil:

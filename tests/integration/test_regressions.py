@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dns.edns
 import dns.flags
 import dns.message
+import dns.opcode
 import dns.rcode
 import pytest
 from support.client import Address, ask, frame, free_port
@@ -64,6 +65,37 @@ def send_from_port_0(wire, to):
     """Send a datagram whose source port is 0, which nobody can answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
         raw.sendto(struct.pack("!4H", 0, to.port, 8 + len(wire), 0) + wire, (to.host, 0))
+
+
+NO_QUESTIONS = {
+    "a pointer": b"\xc0\x0c\0\1\0\1",
+    "a label of 64 octets": b"\x40" + b"a" * 64 + bytes(5),
+    "a name past the end": b"\3ww",
+    "a name of 360 octets": b"\3abc" * 90 + bytes(5),
+    "nothing": b"",
+    "a second question": b"\0\0\1\0\1" * 2,
+}
+
+
+@pytest.mark.parametrize("opcode", [dns.opcode.QUERY, dns.opcode.STATUS, dns.opcode.NOTIFY, 6, 15])
+@pytest.mark.parametrize("rest", NO_QUESTIONS.values(), ids=NO_QUESTIONS)
+def test_a_question_that_is_none_ends_here_whatever_the_opcode(shield_before_echoes, rest, opcode):
+    """An upstream that echoes it would say what answers nothing, and come under suspicion."""
+    shield, upstream = shield_before_echoes
+    count = 2 if rest == NO_QUESTIONS["a second question"] else 1
+    wire = struct.pack("!6H", 7, opcode << 11, count, 0, 0, 0) + rest
+    for way in shield.udp_wire, shield.tcp_wire:
+        assert way(wire) == struct.pack("!6H", 7, 0x8001 | opcode << 11, 0, 0, 0, 0)
+    assert upstream.received == []
+    counted = stats(shield)["upstreams"][str(upstream.address)]
+    assert (counted["strays"], counted["mismatched"]) == (0, 0)
+
+
+@pytest.fixture(scope="module")
+def shield_before_echoes():
+    """Run a shield in front of an upstream that says FORMERR, and the rest as it came."""
+    with behind(lambda query: query.wire[:2] + bytes([query.wire[2] | 0x80, 1]) + query.wire[4:]) as both:
+        yield both
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may send from port 0")

@@ -355,7 +355,10 @@ VERDICTS = {
     },
     "special": {
         **{f"opcode {opcode}": packet(QUESTION, flags=opcode << 11) for opcode in range(1, 16)},
-        "another opcode and noise": packet(b"\xff" * 30, flags=0x2800, counts=(9, 9, 9, 9)),
+        "another opcode without a question": packet(b"\xff" * 30, flags=0x2800, counts=(0, 9, 9, 9)),
+        "another opcode, and noise behind the question": packet(
+            QUESTION, b"\xff" * 30, flags=0x2800, counts=(1, 9, 9, 9)
+        ),
         "nothing but a cookie": packet(b"", opt((COOKIE, bytes(8))), counts=(0, 0, 0, 1)),
         "EDNS version 1": packet(QUESTION, opt(ttl=0x00010000)),
         "an answer in the query": packet(QUESTION, record(1, bytes(4)), counts=(1, 1, 0, 0)),
@@ -380,6 +383,9 @@ VERDICTS = {
         "no question but padding": packet(b"", opt((PADDING, bytes(8))), counts=(0, 0, 0, 1)),
         "a cookie without question, then noise": packet(b"", opt((COOKIE, bytes(8))), b"\0", counts=(0, 0, 0, 1)),
         "two questions": packet(QUESTION, QUESTION, counts=(2, 0, 0, 0)),
+        "two questions with another opcode": packet(QUESTION, QUESTION, flags=0x2800, counts=(2, 0, 0, 0)),
+        "another opcode and a pointer": packet(question(b"\xc0\x0c"), flags=0x1000),
+        "another opcode and noise": packet(b"\xff" * 30, flags=0x2800),
         "65535 questions": packet(QUESTION, counts=(65535, 0, 0, 0)),
         "a label of 64 octets": packet(question(b"\x40" + b"a" * 64 + b"\0")),
         "a label type of old": packet(question(b"\x80" + b"a" * 128 + b"\0")),
