@@ -16,10 +16,12 @@ from support.control import request, stats
 from support.process import run_shield
 from support.upstream import ScriptedUpstream
 
+from proof import seconds
 from proof.test_live_load import PATIENT, large, perf
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
-SECONDS, HITS, MISSES, WORKERS = 20, 2000, 100, 2  # the rates are a second's
+SECONDS = seconds(20)
+HITS, MISSES, WORKERS = 2000, 100, 2  # the rates are a second's
 EVERY, STOPPED, GOING = 0.1, 2.2, 1.0  # seconds: between changes, that the process is stopped, that it goes on
 
 
