@@ -352,7 +352,7 @@ cdef Built _build_error(Answer* out, const Query* query, uint16_t rcode, uint32_
     if not failed:
         return PASS
     out.kind = FAILURE
-    out.marks.expires += hold * TICKS_PER_SECOND
+    out.marks.expires += max(hold * TICKS_PER_SECOND, <uint32_t> 1)  # what is not held is not past its time, either
     return KEEP if hold else PASS
 
 

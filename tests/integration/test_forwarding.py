@@ -409,6 +409,13 @@ def test_an_unknown_version_of_edns_is_the_upstreams_to_refuse(upstream, shield,
         assert upstream.count(name) == times
 
 
+@pytest.mark.parametrize("options", [(), [dns.edns.GenericOption(65001, b"")]], ids=["cached", "never cached"])
+def test_an_error_without_a_question_is_no_stale_answer(upstream, shield, name, options):
+    upstream.handle = lambda query: query.wire[:2] + b"\x81\x05" + bytes(8)
+    reply = ask(name, server=shield, edns=OUR_PAYLOAD, options=options)
+    assert (reply.rcode(), len(reply.question), ede(reply)) == (dns.rcode.REFUSED, 1, [])
+
+
 @transports
 def test_a_special_query_that_nobody_answers_is_a_server_failure(upstream, shield, name, tcp):
     upstream.handle = silent

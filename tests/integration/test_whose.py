@@ -31,7 +31,7 @@ PROXY, PROXY6, STRANGER = "127.0.0.1", "::1", "127.0.0.2"
 SECRET = bytes(range(16))
 CLIENT_COOKIE = b"a_client"
 COOKIE = dns.edns.OptionType.COOKIE
-SERVFAIL = dns.rcode.SERVFAIL
+FORMERR = dns.rcode.FORMERR
 IDLE = 0.6  # seconds
 CLIENTS = ["192.0.2.1", "2001:db8::1"]
 HEADERS = [told(client, transport=kind, tlvs=tlvs) for client in CLIENTS for kind in (DGRAM, STREAM)
@@ -203,8 +203,8 @@ def test_nobody_else_is_believed(upstream, shield, name):
     reply = udp(shield, question(name), source=STRANGER)
     assert is_made_for(reply, STRANGER)
     octets = told(CLIENTS[0]) + question(name)
-    assert udp_wire(shield, octets, source=STRANGER)[3] == SERVFAIL  # an opcode that no upstream knows
-    assert upstream.received[-1].wire[2:] == octets[2:]
+    assert udp_wire(shield, octets, source=STRANGER)[3] == FORMERR  # it has no question that can be read
+    assert len(upstream.received) == 1
     with connect(shield, STRANGER) as (sock, stream):
         sock.sendall(frame(question(name)))
         assert is_made_for(read(stream), STRANGER)

@@ -1,11 +1,13 @@
 """Know the one law: an answer through the shield is the answer of the nameserver behind it.
 
 Only the message ID, the case of the question name, TTLs that aged, and the hop-by-hop parts of EDNS (payload
-size, COOKIE, PADDING, TCP-KEEPALIVE) may differ.
+size, COOKIE, PADDING, TCP-KEEPALIVE) may differ. Of an error that echoes no question, only the RCODE is believed.
 """
 
 import dns.edns
+import dns.rcode
 
+ERRORS = {dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED}
 KEEPALIVE, PADDING = 11, 12
 HOP_BY_HOP = {dns.edns.OptionType.COOKIE, KEEPALIVE, PADDING}
 
@@ -17,6 +19,8 @@ def assert_lawful(reply, direct, *, aged=2):
 
 def is_lawful(reply, direct, *, aged=2):
     """Tell whether `assert_lawful` passes."""
+    if not direct.question and direct.rcode() in ERRORS:
+        return reply.rcode() == direct.rcode() and not any(reply.sections[1:])
     return _unaged(reply) == _unaged(direct) and all(
         before - aged <= after <= before for before, after in zip(_ttls(direct), _ttls(reply), strict=True)
     )
