@@ -4,7 +4,7 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
-PARALLEL := tests/unit tests/property tests/conformance tests/attacks tests/faults tests/rules tests/hostile
+WAITING := tests/attacks tests/faults tests/rules tests/hostile
 COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
 
 .PHONY: run demo test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
@@ -18,7 +18,8 @@ demo: $(VENV)/built  ## the experiment of 2011
 test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 	tools/install-nameservers
 	$(BIN)/python -m pytest tests/integration tests/differential tests/fuzz
-	$(BIN)/python -m pytest $(PARALLEL) --numprocesses=3 --dist=worksteal  # much of it is waiting
+	$(BIN)/python -m pytest tests/unit tests/property tests/conformance --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m pytest $(WAITING) --numprocesses=3 --dist=worksteal  # most of it is waiting
 
 proof: $(VENV)/dev  ## what takes minutes to be shown: floods, attacks, kills, leaks, a lossy link (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof

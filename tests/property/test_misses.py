@@ -65,12 +65,17 @@ class Forwarding(RuleBasedStateMachine):
         wire = query(f"n{which}.test", A)
         self.stream += 1
         known = wire[12:] in {name for name, _ in self.waiting.values()}
-        full = self.stage.inflight.open_queries == self.stage.capacity
-        self.turned_away = self.stream if known and full else None
+        before = self.over_bounds()
         self.stage.inflight.submit(self.stream, bytes(4), wire)
+        self.turned_away = self.stream if known and self.over_bounds() > before else None
         self.waiting[self.stream] = wire[12:], self.stage.clock.seconds()
         self.settle()
         self.turned_away = None
+
+    def over_bounds(self):
+        """Return how many were refused because everything was taken, or their share of it."""
+        counters = self.stage.inflight.counters()
+        return counters["refused"] + counters["over_share"]
 
     @rule(which=attempts, rcode=st.sampled_from([NOERROR, NOERROR, SERVFAIL, REFUSED]))
     def resolve(self, which, rcode):

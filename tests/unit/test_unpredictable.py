@@ -102,6 +102,9 @@ class Unconnectable:
     def __init__(self, closed):
         self._closed = closed
 
+    def setsockopt(self, level, option, value):
+        pass
+
     def bind(self, address):
         raise OSError("in use")
 
