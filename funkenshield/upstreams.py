@@ -288,8 +288,8 @@ def open_udp(endpoint: Endpoint, source: str = "") -> socket.socket:
     """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         for _ in range(PORT_TRIES):
             with contextlib.suppress(OSError):
                 opened.bind((source, 1024 + secrets.randbelow(64512)))

@@ -102,7 +102,7 @@ class Unconnectable:
     def __init__(self, closed):
         self._closed = closed
 
-    def setsockopt(self, level, option, value):
+    def setsockopt(self, *option):
         pass
 
     def bind(self, address):
