@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 SECONDS = seconds(20)
 HITS, MISSES, WORKERS = 2000, 100, 2  # the rates are a second's
 EVERY, STOPPED, GOING = 0.1, 2.2, 1.0  # seconds: between changes, that the process is stopped, that it goes on
+BURST = 10.0  # seconds: to a limit, who came before a worker was stopped comes when another one goes on
 
 
 def settings(number, secrets):
@@ -37,8 +38,8 @@ def settings(number, secrets):
         "any": "minimal" if number % 2 else "pass",
         "client_subnet": {"add": number % 2 == 1},
         "guard": {
-            "limits": [{"queries": 1e6 - number}],
-            "responses": {"answers": 1e6 - number},
+            "limits": [{"queries": 1e6 - number, "burst": BURST}],
+            "responses": {"answers": 1e6 - number, "burst": BURST},
             "access": {"deny": [f"198.51.100.{number % 256}"]},
         },
         "rules": [
