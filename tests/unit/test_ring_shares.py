@@ -43,11 +43,12 @@ def test_who_floods_the_ring_leaves_room_for_others(path, sources, zones):
         for n in range(100):
             other.send(query(f"other{n}.test"))
         until(lambda: path.worker.counters()["queries"] == FLOOD + 100)
-    assert path.worker.counters()["ring_over_share"] == counted["ring_over_share"]
     while path.inflight.collect():
         pass
     path.inflight.send()
-    assert path.inflight.open_queries == FLOOD + 100 - counted["ring_over_share"]
+    dropped = path.worker.counters()["ring_over_share"]
+    assert dropped <= counted["ring_over_share"] + 1, "a query is counted before what becomes of it"
+    assert path.inflight.open_queries == FLOOD + 100 - dropped
 
 
 def test_what_was_taken_out_counts_no_more(path):
