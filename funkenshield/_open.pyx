@@ -111,10 +111,10 @@ cdef class OpenQueries:
         """Let an open query be these octets, however many; False: there are too many long ones, or of its client."""
         cdef:
             Open* entry = &self.pool[i]
-            uint32_t* held = &self.shares[self.long_share(&entry.client)]
-            uint8_t* room
+            uint32_t* held
+            uint8_t* room = NULL
         if length > WIRE_MAX:
-            room = NULL
+            held = &self.shares[self.long_share(&entry.client)]
             if self.long < self.long_max and may_take(held[0], self.long_max - self.long):
                 room = <uint8_t*> malloc(length)
             if room == NULL:
