@@ -52,6 +52,7 @@ HOUSEKEEPING = 1.0  # seconds
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
 ON_NOTIFY = Rhythm(math.inf, 0.0)
 NICE, CALM = 10, 60.0  # of the control gear under a flood of misses, and until so many seconds after it
+NOTIFYING = 1.0  # seconds that the service manager may take
 GUARDING = 0.1  # seconds between two looks for who must be shut out
 
 
@@ -538,6 +539,7 @@ def notify(state: str) -> None:
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as opened:
+            opened.settimeout(NOTIFYING)
             opened.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
 
 
@@ -552,5 +554,8 @@ def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:
         gc.freeze()  # what there is by now stays: no collection looks at it again, which took tens of milliseconds
         await daemon.run()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+    finally:
+        logs.flush()

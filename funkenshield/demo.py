@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import dns.exception
@@ -66,18 +68,35 @@ def both(nameserver: Endpoint, shield: Endpoint) -> Iterator[subprocess.Popen[st
 
 
 def _start(stack: contextlib.ExitStack, *arguments: str) -> subprocess.Popen[str]:
-    """Start a command and wait until it says that it is ready; what it says otherwise is the error."""
+    """Start a command and wait until it says that it is ready; what else it says is told on standard error.
+
+    Where it ends before, that is the error.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "funkenshield", *arguments], stderr=subprocess.PIPE, text=True, process_group=0
     )
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
     assert process.stderr is not None
     stack.callback(process.stderr.close)
-    line = process.stderr.readline().strip()
-    if not re.search(r"\bready\b", line):  # "already in use" is not
-        raise FunkenShieldError(line.removeprefix("funkenshield: ") or f"{arguments[0]} did not start")
+    said, ready = [], False
+    for line in process.stderr:
+        if ready := bool(re.search(r"\bready\b", line)):  # "already in use" is not
+            break
+        said.append(line)
+    telling = threading.Thread(target=_tell, args=(chain(said if ready else (), process.stderr),), daemon=True)
+    telling.start()
+    stack.callback(telling.join, PATIENCE)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    if not ready:
+        raise FunkenShieldError("".join(said).strip().replace("funkenshield: ", "") or f"{arguments[0]} did not start")
     return process
+
+
+def _tell(lines: Iterable[str]) -> None:
+    """Pass on what a server says, for as long as somebody reads it."""
+    with contextlib.suppress(OSError):
+        for line in lines:
+            os.write(sys.stderr.fileno(), line.encode())  # not through a buffer, whose lock the end would wait for
 
 
 def run_playground() -> None:

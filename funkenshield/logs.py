@@ -1,8 +1,16 @@
-"""Lines on standard error: readable, or one JSON object each; and bounded where strangers cause them."""
+"""Lines on standard error: readable, or one JSON object each; and bounded where strangers cause them.
+
+Whoever has something to say never waits for whoever reads it: a thread does. What does not fit is counted, and told
+once there is room.
+"""
 
 import json
 import logging
+import os
+import queue
+import select
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +18,8 @@ from typing import Any
 from weakref import WeakSet
 
 MINUTE = 60.0  # seconds between two lines of one kind
+LINES = 1000  # that wait to be written
+PATIENCE = 1.0  # seconds in which the last ones are written
 _all: WeakSet["RateLimited"] = WeakSet()
 
 
@@ -24,15 +34,87 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+class Unwaiting(logging.Handler):
+    """Has lines written to a descriptor by a thread, and never waits: a pipe that nobody reads stops nobody.
+
+    The thread takes no lock while it writes, so that nothing at the end of the process waits for it either.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.lost = 0  # lines for which there was no room, and that were not told yet
+        self._descriptor = descriptor
+        self._lines: queue.Queue[str] = queue.Queue(LINES)
+        threading.Thread(target=self._write_all, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have a record written, or count it."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # a record that cannot be put into words
+            line = f"a line of the log is wrong: {error!r}, at {record.pathname}:{record.lineno}"
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.lost += 1
+
+    def flush_within(self, seconds: float) -> None:
+        """Wait until all is written, at most so long."""
+        end = time.monotonic() + seconds
+        while self._lines.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def _write_all(self) -> None:
+        while True:
+            written = self._write(self._lines.get())
+            self.acquire()
+            lost, self.lost = (self.lost, 0) if written else (0, self.lost + 1)
+            self.release()
+            if lost:
+                text = "%d lines of the log are lost: they could not be written in time"
+                self._write(self.format(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (lost,), None)))
+            self._lines.task_done()
+
+    def _write(self, line: str) -> bool:
+        """Write a line, however long that takes; False: it cannot be written."""
+        left = f"{line}\n".encode(errors="backslashreplace")
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:  # whoever else has this pipe wants no waiting
+                select.select([], [self._descriptor], [])
+            except OSError:  # nobody will ever read it, or the disk is full
+                return False
+        return True
+
+
+_handler: Unwaiting | None = None
+
+
 def set_up(level: str, form: str) -> None:
     """Send everything from `level` on to standard error in this form; may be called again."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
+    global _handler  # noqa: PLW0603 - as there is one standard error
+    if _handler is None and sys.stderr is not None:  # without it, its number may be any file's
+        _handler = Unwaiting(sys.__stderr__.fileno())
+    root = logging.getLogger()
+    root.handlers[:] = [_handler or logging.NullHandler()]
+    root.handlers[0].setFormatter(
         JsonFormatter() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
     )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    sys.unraisablehook = _tell_unraisable
+
+
+def _tell_unraisable(told: "sys.UnraisableHookArgs") -> None:
+    """Tell of an exception that nobody gets."""
+    logging.getLogger(__name__).error("%s: %r", told.err_msg or "nobody gets an exception", told.exc_value)
+
+
+def flush() -> None:
+    """Wait for the last lines, but not for ever."""
+    if _handler is not None:
+        _handler.flush_within(PATIENCE)
 
 
 @dataclass(slots=True)

@@ -38,6 +38,18 @@ def test_playground_is_left_with_nothing_running(playground):
     assert ask("miek.nl", "A", server=NAMESERVER).answer
 
 
+def test_playground_shows_what_the_shield_says():
+    with subprocess.Popen(
+        [*COMMAND, "playground"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for _ in range(3):
+            process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=10)[1]
+    assert re.search(r"INFO +draining\n.*INFO +stopped\n", said)
+    assert process.returncode == 0
+
+
 def test_demo_measures_both_and_their_ratio():
     shown = subprocess.run([*COMMAND, "demo", "-l", "0.5", "--json"], capture_output=True, text=True, timeout=60)
     assert shown.returncode == 0, shown.stderr
