@@ -1,5 +1,21 @@
-"""`python -m funkenshield` is the command `funkenshield`."""
+"""The command `funkenshield`, which is `python -m funkenshield`, too."""
 
-from .cli import main
+import sys
 
-main(prog_name="funkenshield")
+from . import signals
+
+
+def main() -> None:
+    """Run the command; the daemon knows what to do with signals before anything else is loaded."""
+    try:
+        if sys.argv[1:2] == ["run"]:
+            signals.hold()
+        from .cli import main as run
+
+        run(prog_name="funkenshield")
+    except signals.EndedError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

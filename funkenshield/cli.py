@@ -12,6 +12,7 @@ import click
 
 from . import __version__
 from .errors import FunkenShieldError
+from .signals import EndedError
 
 ENDPOINT = "ADDR:PORT"
 
@@ -27,6 +28,8 @@ class Commands(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"funkenshield: {line}", err=True)
             sys.exit(error.exit_code)
+        except EndedError:
+            sys.exit(0)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

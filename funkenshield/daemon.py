@@ -25,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from . import control, ground, identity, listeners, logs, loops, snapshot, zones
+from . import control, ground, identity, listeners, logs, loops, signals, snapshot, zones
 from ._cache import Cache
 from ._clock import Clock
 from ._denial import Denials
@@ -184,7 +184,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Have the configuration read again; a wrong one is reported, and the old one stays."""
-        if self._reread is None:
+        if self._reread is None or self._stopping.is_set():
             return
         self._again = True
         if self._reloading is None or self._reloading.done():
@@ -235,63 +235,69 @@ class Daemon:
         loop = asyncio.get_running_loop()
         threads = [threading.Thread(target=worker.run, name=f"worker-{n}") for n, worker in enumerate(self.workers)]
         shelf, kept = Shelf(self.cache), self.config.cache.snapshot and Path(self.config.cache.snapshot)
-        if kept:
-            self._restore(shelf, kept)
         with self._close, contextlib.suppress(asyncio.CancelledError):
+            if kept:
+                self._restore(shelf, kept)
             await self.sturm.set_up_first()
-            loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
-            servers = await self._serve_streams(loop)
-            controlled = await control.serve(self._control, self._handle)
-            self.watchers.configure(self._watched())
-            works: list[Coroutine[Any, Any, None]] = [
-                self._keep_house(),
-                self._judge(),
-                self._shut_out(),
-                self.tcp.close_idle(),
-                Expiry(self.cache).run(),
-            ]
-            if ground.is_large(self.config.cache.memory):
-                works.append(ground.prepare(self.cache))
-            if kept:
-                interval = self.config.cache.snapshot_interval
-                works.append(snapshot.keep(shelf, kept, interval, self._origins))
-            tasks = [loop.create_task(work) for work in works]
-            for task in tasks:
-                task.add_done_callback(self._ended)
             with self._signals(loop):
-                try:
-                    for thread in threads:
-                        thread.start()
-                    log.info(
-                        "ready: %s in front of %s", _list(self.config.listen), _list(self.config.members(DEFAULT_GROUP))
-                    )
-                    notify("READY=1")
-                    await self._stopping.wait()
-                    notify("STOPPING=1")
-                    log.info("draining")
-                finally:
-                    for worker in self.workers:
-                        worker.stop()
-                    for thread in threads:
-                        thread.join()
-                for server in servers:
-                    server.close()
-                self.forwarder.ready()  # what the workers handed over last
-                await self.forwarder.drain(self.config.drain)
-                await self.sturm.close()
-            self.tcp.close()
-            controlled.close()
-            origins = self._origins()
-            self.watchers.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if kept:
-                await snapshot.write(shelf, kept, origins)
-            loop.remove_reader(self.inflight.fileno())
-            self.upstreams.close()
-            await asyncio.sleep(0)  # connections close on the loop's next turn
-            log.info("stopped")
+                await self._serve(loop, threads, shelf, kept)
+
+    async def _serve(
+        self, loop: asyncio.AbstractEventLoop, threads: list[threading.Thread], shelf: Shelf, kept: Path | str
+    ) -> None:
+        """Serve from now on, until `stop`, and see to it that nothing is lost at the end."""
+        loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
+        servers = await self._serve_streams(loop)
+        controlled = await control.serve(self._control, self._handle)
+        self.watchers.configure(self._watched())
+        works: list[Coroutine[Any, Any, None]] = [
+            self._keep_house(),
+            self._judge(),
+            self._shut_out(),
+            self.tcp.close_idle(),
+            Expiry(self.cache).run(),
+        ]
+        if ground.is_large(self.config.cache.memory):
+            works.append(ground.prepare(self.cache))
+        if kept:
+            interval = self.config.cache.snapshot_interval
+            works.append(snapshot.keep(shelf, Path(kept), interval, self._origins))
+        tasks = [loop.create_task(work) for work in works]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        try:
+            for thread in threads:
+                thread.start()
+            log.info("ready: %s in front of %s", _list(self.config.listen), _list(self.config.members(DEFAULT_GROUP)))
+            notify("READY=1")
+            if signals.came(signal.SIGHUP):
+                self.reload()
+            await self._stopping.wait()
+            notify("STOPPING=1")
+            log.info("draining")
+        finally:
+            for worker in self.workers:
+                worker.stop()
+            for thread in threads:
+                thread.join()
+        for server in servers:
+            server.close()
+        self.forwarder.ready()  # what the workers handed over last
+        await self.forwarder.drain(self.config.drain)
+        await self.sturm.close()
+        self.tcp.close()
+        controlled.close()
+        origins = self._origins()
+        self.watchers.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if kept:
+            await snapshot.write(shelf, Path(kept), origins)
+        loop.remove_reader(self.inflight.fileno())
+        self.upstreams.close()
+        await asyncio.sleep(0)  # connections close on the loop's next turn
+        log.info("stopped")
 
     async def _serve_streams(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.AbstractServer]:
         """Take connections: of clients, and of Prometheus."""
@@ -312,12 +318,14 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401
+        """Follow signals until the very end: nothing may kill it while it writes its last snapshot."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
+        before = {number: signal.getsignal(number) for number in handlers}
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         try:
@@ -325,6 +333,7 @@ class Daemon:
         finally:
             for number in handlers:
                 loop.remove_signal_handler(number)
+                signal.signal(number, before[number] or signal.SIG_DFL)
 
     async def _keep_house(self) -> None:
         while True:

@@ -94,7 +94,7 @@ _handler: Unwaiting | None = None
 def set_up(level: str, form: str) -> None:
     """Send everything from `level` on to standard error in this form; may be called again."""
     global _handler  # noqa: PLW0603 - as there is one standard error
-    if _handler is None and sys.stderr is not None:  # without it, its number may be any file's
+    if _handler is None and sys.__stderr__ is not None:  # without it, its number may be any file's
         _handler = Unwaiting(sys.__stderr__.fileno())
     root = logging.getLogger()
     root.handlers[:] = [_handler or logging.NullHandler()]

@@ -1,0 +1,37 @@
+"""Signals that come before the daemon can follow them: from the first instruction on, none kills it, and none is lost.
+
+SIGTERM, SIGINT   end it at once, and cleanly
+SIGHUP            is remembered; what it asks for is done once the daemon is ready
+SIGUSR1, SIGUSR2  mean nothing
+"""
+
+import signal
+from types import FrameType
+
+HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_came: set[int] = set()
+
+
+class EndedError(KeyboardInterrupt):
+    """The daemon was told to end before it could be told so; nobody but the command may catch it."""
+
+
+def hold() -> None:
+    """Have nothing happen by default; as process 1, what has no handler would be lost."""
+    for number in HELD:
+        signal.signal(number, _note)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def came(number: int) -> bool:
+    """Tell whether a signal came while it was held; it is told once."""
+    known = number in _came
+    _came.discard(number)
+    return known
+
+
+def _note(number: int, _: FrameType | None) -> None:
+    _came.add(number)
+    if number != signal.SIGHUP:
+        raise EndedError
