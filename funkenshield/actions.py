@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from .fields import EndpointField, GroupName, Section, ZoneName, parse_endpoint
+from .fields import EndpointField, GroupName, PathField, Section, ZoneName, parse_endpoint
+from .files import resolve
 from .matchers import Match, Option, Several, Tag
 from .records import parse_record
 
@@ -48,7 +49,7 @@ class Action(Section):
                                       " (else 60); other types are NODATA.",
     )  # fmt: skip
     zone: str = Field("", description="Answer from this text, a zone file; `$ORIGIN` or full names.")
-    zone_file: str = Field("", description="Answer from this zone file; read again when it changes.")
+    zone_file: PathField = Field("", description="Answer from this zone file; read again when it changes.")
     nxdomain: bool = Field(False, description="The name does not exist.")
     nodata: bool = Field(False, description="The name has no such records.")
     refused: bool = Field(False, description="REFUSED.")
@@ -101,7 +102,7 @@ class Action(Section):
         path, _, function = text.rpartition(":")
         if text and not (path and function):
             raise ValueError("no function; write FILE.py:FUNCTION")
-        return text
+        return resolve(text)
 
     @model_validator(mode="after")
     def _is_one(self) -> "Action":

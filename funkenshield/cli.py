@@ -4,6 +4,7 @@ Modules are loaded by the command that needs them, so that the daemon starts fas
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def run(
         "upstreams": upstreams,
         "workers": workers,
         "cache.memory": cache_memory,
-        "control.socket": control,
+        "control.socket": control and os.path.abspath(control),
     }
     overrides = {key: value for key, value in given.items() if value not in (None, ())}
     serve(load(file, overrides), lambda: load(file, overrides))

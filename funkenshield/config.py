@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -27,6 +28,7 @@ from .fields import (
     Endpoint,
     EndpointField,
     GroupName,
+    PathField,
     PrefixField,
     Section,
     Size,
@@ -35,7 +37,7 @@ from .fields import (
     parse_rcode,
     parse_type,
 )
-from .files import read_text
+from .files import named_in, read_text
 from .guard import AllowSection, GuardSection
 from .matchers import Match
 
@@ -51,7 +53,9 @@ class CacheSection(Section):
         description="Memory for answers and denials, index included. Restart to change.",
         json_schema_extra={"unit": "octets"},
     )  # fmt: skip
-    snapshot: str = Field("", description="File that the cache is kept in while the daemon is down. Restart to change.")
+    snapshot: PathField = Field(
+        "", description="File that the cache is kept in while the daemon is down. Restart to change."
+    )
     snapshot_interval: float = Field(300.0, ge=1, le=86400, json_schema_extra={"unit": "s"},
                                      description="The file is written so often, and at the end."
                                                  " Restart to change.")  # fmt: skip
@@ -99,7 +103,7 @@ class CookiesSection(Section):
     mode: Literal["pass", "serve"] = Field(
         "pass", description='`"pass"` leaves them to the upstream; `"serve"` makes the shield the server.'
     )
-    secrets: str = Field(
+    secrets: PathField = Field(
         "", description="File with a secret of 32 hexadecimal digits a line; the first makes cookies, all are known."
                         " Read again when it changes. None: a random one for each start.",
     )  # fmt: skip
@@ -250,7 +254,7 @@ class TlsSection(Section):
         (), max_length=16, strict=False,
         description="SHA-256 digests, in base64, of public keys; its certificate must hold one of them.",
     )  # fmt: skip
-    authorities: str = Field("", description="File of certificates to trust, in place of the system's.")
+    authorities: PathField = Field("", description="File of certificates to trust, in place of the system's.")
     profile: Literal["strict", "opportunistic"] = Field(
         "strict",
         description='`"strict"` wants a name or a pin, and holds to it; `"opportunistic"` takes any certificate.',
@@ -363,7 +367,7 @@ def default_socket() -> str:
 class ControlSection(Section):
     """The socket of `funkenshield stats` and `purge`."""
 
-    socket: str = Field(
+    socket: PathField = Field(
         default_factory=default_socket, min_length=1, max_length=107,
         description="Path of a UNIX socket, made with mode 0600. By default `/run/funkenshield/control.sock`, or"
                     " `funkenshield.sock` in the runtime directory of a user who is not root. Restart to change.",
@@ -467,7 +471,7 @@ class Config(Section):
     zones: tuple[ZoneSection, ...] = Field((), max_length=4000, strict=False)
     guard: GuardSection = GuardSection()
     rules: tuple[RuleSection, ...] = Field((), max_length=4096, strict=False)
-    rules_file: str = Field(
+    rules_file: PathField = Field(
         "", description="File of rules in Python, which come behind those of `[[rules]]`; without any of those,"
                         ' `rules = "FILE.py"` says the same.',
     )  # fmt: skip
@@ -596,7 +600,8 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
         else:
             table[name] = value
     try:
-        return Config.model_validate(values)
+        with named_in(path) if path else nullcontext():
+            return Config.model_validate(values)
     except ValidationError as mistakes:
         where = str(path) if path else "command line"
         raise ConfigError("\n".join(f"{where}: {line}" for line in _explain(mistakes))) from None

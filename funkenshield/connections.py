@@ -19,7 +19,7 @@ from .config import UpstreamSection
 from .errors import ConfigError
 from .fields import Endpoint
 from .logs import RateLimited
-from .tls import Tls
+from .tls import Tls, read_authorities
 from .transfer import IXFR
 
 limited = RateLimited(logging.getLogger(__name__))
@@ -40,10 +40,17 @@ class _LostError(UpstreamError):
     """A connection ended before the answer came; another one may do better."""
 
 
-def tls_of(endpoint: Endpoint, section: UpstreamSection, wall: Callable[[], float] = time.time) -> Tls | None:
-    """Return what an upstream must prove, if it is asked over TLS; ConfigError where that cannot be had as wanted."""
+def tls_of(
+    endpoint: Endpoint, section: UpstreamSection, wall: Callable[[], float] = time.time, authorities: str | None = None
+) -> Tls | None:
+    """Return what an upstream must prove, if it is asked over TLS; ConfigError where that cannot be had as wanted.
+
+    `authorities` is what is in the file that the section names, if it was read already.
+    """
+    if section.transport != "tls":
+        return None
     try:
-        return Tls(section.tls, wall) if section.transport == "tls" else None
+        return Tls(section.tls, read_authorities(section.tls) if authorities is None else authorities, wall)
     except ConfigError as error:
         raise ConfigError(f"upstream {endpoint}: {error}") from None
 
@@ -54,15 +61,22 @@ class Connections:
     `opened` of them were made, of which `resumed` went on with an earlier TLS session; `failed` could not be had.
     """
 
-    def __init__(self, endpoint: Endpoint, section: UpstreamSection, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        section: UpstreamSection,
+        wall: Callable[[], float] = time.time,
+        authorities: str | None = None,
+    ) -> None:
         """Connect to nobody yet; ConfigError where TLS cannot be had as it is wanted.
 
-        `wall` is the clock that certificates go by.
+        `wall` is the clock that certificates go by, `authorities` what is in the file that the section names, if it was
+        read already.
         """
         self.opened = self.resumed = self.failed = 0
         self._endpoint = endpoint
         self._source = (str(section.source), 0) if section.source else None
-        self._tls = tls_of(endpoint, section, wall)
+        self._tls = tls_of(endpoint, section, wall, authorities)
         self._kept: list[Connection] = []
         self._alone: list[Connection] = []
         self._turns = (0, asyncio.Semaphore(0))

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from .errors import ConfigError
-from .files import read_text
+from .files import Version, read_text, version_of
 
 SECRETS_MAX = 4
 
@@ -75,12 +75,6 @@ class CookieSecrets:
         self._secrets = secrets
         return changed
 
-    def _look(self) -> tuple[int, int, int] | None:
-        """Return what tells one version of the file from the next; None where there is none."""
-        if self.path is None:
-            return None
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_size, status.st_mtime_ns
+    def _look(self) -> Version | None:
+        """Return which version of the file is there; None where there is none."""
+        return version_of(self.path) if self.path is not None else None

@@ -64,6 +64,7 @@ class Daemon:
     """
 
     def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
+        logs.set_up(config.log.level, config.log.format)
         self.config = config
         self.clock = clock or Clock()
         self.reloads = 0
@@ -139,9 +140,10 @@ class Daemon:
         loops.refuse_itself(config)
         prepared = prepared or self.sturm.prepare(config)
         path = Path(config.cookies.secrets) if config.cookies.secrets else None
-        secrets = self._secrets if self._secrets and self._secrets.path == path else CookieSecrets(path)
-        logs.set_up(config.log.level, config.log.format)
+        drawn = self._secrets if self._secrets and path is None and self._secrets.path is None else None
+        secrets = drawn or CookieSecrets(path)  # those in a file may be others by now
         numbers = self.upstreams.configure(zones.groups(config), config)
+        logs.set_up(config.log.level, config.log.format)
         self._assigned = zones.assign(self.cache.zones, config, numbers)
         self.forwarder.groups = self.sturm.put_in_force(prepared, config, numbers)
         self.blocks.configure(config.guard)

@@ -9,7 +9,9 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+
+from .files import resolve
 
 MAPPED = IPv6Network("::ffff:0:0/96")
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
@@ -117,6 +119,7 @@ def parse_rcode(text: str) -> str:
 
 
 EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]
+PathField = Annotated[str, AfterValidator(resolve)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
 AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_address), PlainSerializer(str)]

@@ -1,17 +1,74 @@
 """Files as they are opened for reading: nothing but a file is one, and nobody waits for what lies in its place.
 
-It knows kinds, owners and modes. What stands in a file is for those who read it.
+It knows kinds, owners and modes, which version of a file was read, and where a path leads that another file names. What
+stands in a file is for those who read it.
 """
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 
 class UnfitError(OSError):
     """What lies at a path is not a file that may be read; `strerror` says why."""
+
+
+class Version(NamedTuple):
+    """What differs between two versions of a file; nobody can set the time of its last change of status."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+_read: ContextVar[dict[Path, Version] | None] = ContextVar("read", default=None)
+
+
+@contextlib.contextmanager
+def named_in(file: Path) -> Iterator[None]:
+    """Let paths that are read meanwhile be relative to the folder of the file that names them."""
+    token = _folder.set(file.parent)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def resolve(path: str) -> str:
+    """Return where a path leads from here, which a file, or nobody in particular, has named; "" is none."""
+    folder = _folder.get()
+    return str(folder / path) if path and folder is not None else path
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[dict[Path, Version]]:
+    """Note which files are read meanwhile, each in the version that was read."""
+    notes: dict[Path, Version] = {}
+    token = _read.set(notes)
+    try:
+        yield notes
+    finally:
+        _read.reset(token)
+
+
+def version_of(path: Path) -> Version | None:
+    """Return the version of a file that is there now, if any."""
+    try:
+        return _version(path.stat())
+    except OSError:
+        return None
+
+
+def _version(found: os.stat_result) -> Version:
+    return Version(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def open_file(path: Path, *, own: bool = False) -> BinaryIO:
@@ -40,6 +97,9 @@ def open_file(path: Path, *, own: bool = False) -> BinaryIO:
             why = "a file that others can write"
         if why:
             raise UnfitError(errno.EINVAL, why, str(path))
+        notes = _read.get()
+        if notes is not None:
+            notes[path] = _version(found)
         return os.fdopen(opened, "rb")
     except BaseException:
         os.close(opened)

@@ -9,7 +9,7 @@ import inspect
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ._guard import Guard
 from .config import Config
 from .decider import Decider, Force
 from .errors import ConfigError
+from .files import Version, noted, version_of
 from .programs import ChainName, Compiled, Numbers, compile_chain, way_to
 from .rules import Hook, RuleSet, load
 
@@ -33,19 +34,27 @@ class Prepared:
     rules: RuleSet
     chains: tuple[Compiled | None, Compiled | None, Compiled | None]  # queries, responses, answers
     generation: int
-    seen: Mapping[Path, float]  # when the files that they are from had changed last
+    seen: Mapping[Path, Version | None]  # which versions of the files that they are from were read
 
 
 def _prepare(config: Config, numbers: Numbers, guard: Guard) -> Prepared:
-    rules = load(config)
-    seen = _times(rules.files)
+    with noted() as read:
+        rules = load(config)
+        made = _compile(rules, config, numbers, guard)
+    return Prepared(rules, *made, {path: read.get(path) for path in rules.files})
+
+
+def _compile(
+    rules: RuleSet, config: Config, numbers: Numbers, guard: Guard
+) -> tuple[tuple[Compiled | None, Compiled | None, Compiled | None], int]:
+    """Return the chains of rules, and their generation."""
     generation = numbers.next_generation()
 
     def compiled(chain: ChainName) -> Compiled | None:
         of = rules.of(chain)
         return compile_chain(of, numbers, generation, guard, config.listen) if of else None
 
-    return Prepared(rules, (compiled("queries"), compiled("responses"), compiled("answers")), generation, seen)
+    return (compiled("queries"), compiled("responses"), compiled("answers")), generation
 
 
 def check(config: Config) -> None:
@@ -61,7 +70,7 @@ class FunkenSturm:
         self.decider = Decider(inflight, self.numbers, dispatch)
         self._inflight = inflight
         self._force = Prepared(RuleSet(), (None, None, None), 0, {})
-        self._seen: Mapping[Path, float] = {}
+        self._seen: Mapping[Path, Version | None] = {}
 
     def prepare(self, config: Config) -> Prepared:
         """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
@@ -101,7 +110,7 @@ class FunkenSturm:
 
     def has_changed(self) -> bool:
         """Tell whether a file that rules were read from is another since."""
-        now = _times(self._force.rules.files)
+        now = {path: version_of(path) for path in self._seen}
         changed = now != self._seen
         self._seen = now
         return changed
@@ -161,14 +170,3 @@ async def _call(hook: Hook) -> None:
     result = hook()
     if inspect.isawaitable(result):
         await result
-
-
-def _times(files: Iterable[Path]) -> dict[Path, float]:
-    """Return when files changed last; 0 for those that are not there."""
-    times = {}
-    for path in files:
-        try:
-            times[path] = path.stat().st_mtime
-        except OSError:
-            times[path] = 0.0
-    return times

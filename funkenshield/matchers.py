@@ -15,7 +15,7 @@ import dns.rdataclass
 import dns.rdatatype
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from .fields import EndpointField, PrefixField, Section, ZoneName, as_several, parse_prefix
+from .fields import EndpointField, PathField, PrefixField, Section, ZoneName, as_several, parse_prefix
 
 OPCODES = {"QUERY": 0, "IQUERY": 1, "STATUS": 2, "NOTIFY": 4, "UPDATE": 5, "DSO": 6}
 FLAGS = {"AA": 0x0400, "TC": 0x0200, "RD": 0x0100, "RA": 0x0080, "AD": 0x0020, "CD": 0x0010}
@@ -73,7 +73,7 @@ class Match(Section):
     suffix: Annotated[tuple[ZoneName, ...], Several] = Field(
         (), strict=False, description="The name is one of these, or below one."
     )
-    suffix_file: str = Field(
+    suffix_file: PathField = Field(
         "", description="The name is in this file, one on each line, or below one there; read again when it changes."
     )
     name: Annotated[tuple[ZoneName, ...], Several] = Field((), strict=False, description="The name is one of these.")

@@ -49,7 +49,7 @@ from .actions import (
 )
 from .config import Config
 from .errors import ConfigError
-from .files import read_text
+from .files import named_in, read_text
 from .matchers import (
     Match,
     all_of,
@@ -261,7 +261,8 @@ def _run(path: Path) -> tuple[_File, ModuleType]:
     token = _loading.set(file)
     sys.modules[module.__name__] = module  # while it is loaded: dataclasses look there
     try:
-        exec(compile(text, str(path), "exec"), module.__dict__)
+        with named_in(path):
+            exec(compile(text, str(path), "exec"), module.__dict__)
     except SyntaxError as error:
         raise ConfigError(f"{error.filename or path}:{error.lineno or 1}: {error.msg}") from None
     except (Exception, SystemExit) as error:

@@ -19,7 +19,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from .config import TlsSection
 from .errors import ConfigError
-from .files import open_file
+from .files import read_file
 
 SESSIONS = 16  # that are kept for the next connections
 VERIFIED = 3600.0  # seconds that a chain of sessions may go on after its certificate was verified
@@ -29,10 +29,10 @@ NOT_FOR_NAME = {62, 64}  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR
 class Tls:
     """What one upstream must prove, and the sessions that it has given us."""
 
-    def __init__(self, section: TlsSection, wall: Callable[[], float] = time.time) -> None:
-        """Read the authorities; ConfigError where they, or the name, are not what they should be.
+    def __init__(self, section: TlsSection, authorities: str, wall: Callable[[], float] = time.time) -> None:
+        """Trust these authorities, or the system's; ConfigError where they, or the name, are not what they should be.
 
-        `wall` is the clock that certificates go by.
+        `authorities` is what is in the file that the section names. `wall` is the clock that certificates go by.
         """
         strict = section.profile == "strict"
         self._name = section.name.removesuffix(".")
@@ -44,7 +44,7 @@ class Tls:
         if not (strict and self._name):
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE
-        _trust(self._context, section.authorities)
+        _trust(self._context, section.authorities, authorities)
         try:
             self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name or None)
         except (ValueError, TypeError):
@@ -149,19 +149,25 @@ def _end_of(peer: ssl.SSLObject) -> float:
         return 0.0
 
 
-def _trust(context: ssl.SSLContext, authorities: str) -> None:
-    """Trust the certificates in a file, or else the system's; ConfigError where there are none in it."""
-    if not authorities:
+def read_authorities(section: TlsSection) -> str:
+    """Return what is in the file of authorities, "" where none is named; ConfigError where it cannot be read."""
+    try:
+        # All that counts is ASCII; comments may be anything.
+        return read_file(Path(section.authorities)).decode("ascii", "ignore") if section.authorities else ""
+    except OSError as error:
+        raise ConfigError(f"tls.authorities: {section.authorities}: {error.strerror}") from None
+
+
+def _trust(context: ssl.SSLContext, path: str, authorities: str) -> None:
+    """Trust the certificates of a file, or else the system's; ConfigError where there are none in it."""
+    if not path:
         if context.verify_mode != ssl.CERT_NONE:
             context.load_default_certs()
         return
     try:
-        open_file(Path(authorities)).close()  # else a pipe would be waited for
-        context.load_verify_locations(authorities)
-    except ssl.SSLError:
-        raise ConfigError(f"tls.authorities: {authorities}: no certificates in PEM format") from None
-    except OSError as error:
-        raise ConfigError(f"tls.authorities: {authorities}: {error.strerror}") from None
+        context.load_verify_locations(cadata=authorities)
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"tls.authorities: {path}: no certificates in PEM format") from None
 
 
 def _pin_of(peer: ssl.SSLObject) -> str:

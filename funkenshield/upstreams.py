@@ -24,8 +24,10 @@ from ._upstreams import UpstreamTable
 from ._wire import error_response, inspect_query
 from .config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, UpstreamSection
 from .connections import Connections
+from .errors import ConfigError
 from .fields import Endpoint
 from .health import Health, Signals, check_query, proves_well
+from .tls import read_authorities
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Upstream:
         self.number = number
         self.endpoint = endpoint
         self.section = UpstreamSection(address=(endpoint,))
+        self.authorities = ""  # what is in the file that it names
         self.connections = Connections(endpoint, self.section)
         self.health = Health(HealthSection(), "auto", clock.seconds())
         self._settings = HealthSection()
@@ -279,9 +282,21 @@ def _cleaned(query: bytes, response: bytes) -> bytes:
     return error_response(query, response[3] & 15)
 
 
-def way(section: UpstreamSection) -> tuple[object, ...]:
-    """Return what makes a connection to an upstream another one."""
-    return section.transport, section.tls, section.source
+def way(section: UpstreamSection, authorities: str) -> tuple[object, ...]:
+    """Return what makes a connection to an upstream another one, what is in its file of authorities included."""
+    return section.transport, section.tls, section.source, authorities
+
+
+def _authorities(sections: Mapping[Endpoint, UpstreamSection]) -> dict[Endpoint, str]:
+    """Return what is in the file of authorities of each upstream, each file read once; ConfigError where one cannot."""
+    read: dict[str, str] = {}
+    for endpoint, section in sections.items():
+        if section.tls.authorities not in read:
+            try:
+                read[section.tls.authorities] = read_authorities(section.tls)
+            except ConfigError as error:
+                raise ConfigError(f"upstream {endpoint}: {error}") from None
+    return {endpoint: read[section.tls.authorities] for endpoint, section in sections.items()}
 
 
 def open_udp(endpoint: Endpoint, source: str = "") -> socket.socket:
@@ -370,10 +385,12 @@ class Upstreams:
         """
         sections = {endpoint: config.section_of(endpoint) for group in groups.values() for endpoint in group.members}
         kept = {upstream.endpoint: upstream for upstream in self.all}
+        trusted = _authorities(sections)
         fresh = {
-            endpoint: Connections(endpoint, section)
+            endpoint: Connections(endpoint, section, authorities=trusted[endpoint])
             for endpoint, section in sections.items()
-            if endpoint not in kept or way(kept[endpoint].section) != way(section)
+            if endpoint not in kept
+            or way(kept[endpoint].section, kept[endpoint].authorities) != way(section, trusted[endpoint])
         }
         for endpoint, upstream in kept.items():
             if endpoint not in sections:
@@ -392,6 +409,7 @@ class Upstreams:
                 self._table.forget(number)
                 kept[endpoint] = Upstream(number, endpoint, self._pool, self._table, self._clock)
             self.all.append(kept[endpoint])
+            kept[endpoint].authorities = trusted[endpoint]
             kept[endpoint].configure(section, fresh.get(endpoint), config.health_of(section), config.forward)
         self._by_number = {upstream.number: upstream for upstream in self.all}
         self.pulse = min([1.0, *(config.health_of(section).interval for section in sections.values())])

@@ -1,13 +1,16 @@
 """Know that over TLS only the upstream that was meant is told anything, and that one which fails costs no answer."""
 
+import signal
 import ssl
 import time
 
 import pytest
 from support.certificates import Authority, self_signed
 from support.client import frame
+from support.control import stats
 from support.links import Peer
 from support.server import Received
+from support.until import until
 
 from faults.stage import (
     DEADLINE,
@@ -196,3 +199,27 @@ def test_who_closes_after_each_answer_is_asked_anew_each_time(authority, version
         assert [rcodes(ask_each(shield, [name])) for name in names(10)] == [{NOERROR: 1}] * 10
         assert len(peer.queries) >= 10
         assert any(link.tls.resumed for link in peer.links if link.tls)
+
+
+def test_authorities_count_by_what_is_in_their_file_and_nonsense_changes_nothing(authority, stranger, tmp_path):
+    file = tmp_path / "authorities.pem"
+    file.write_bytes(authority.file.read_bytes())
+    tls = {"name": HOST, "authorities": str(file)}
+    with (
+        Peer(answering(1), context=stranger.issue(HOST).server()) as peer,
+        behind(placed(peer, transport="tls", tls=tls)) as (shield, _),
+    ):
+
+        def reload(told):
+            shield.process.send_signal(signal.SIGHUP)
+            until(lambda: shield.log.count(told) == 1 if isinstance(told, str) else stats(shield)["reloads"] == told)
+
+        assert rcodes(ask_each(shield, names(3))) == {SERVFAIL: 3}
+        file.write_bytes(stranger.file.read_bytes())
+        reload(1)
+        assert answerers(ask_each(shield, names(3))) == {1: 3}
+        file.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+        reload(f"not reloaded: upstream {peer.address}: tls.authorities: {file}: no certificates in PEM format")
+        assert answerers(ask_each(shield, names(3))) == {1: 3}
+        assert stats(shield)["reloads"] == 1
+        assert len(peer.queries) == 6

@@ -129,6 +129,24 @@ def test_a_file_that_changes_while_rules_are_set_up_is_seen(stage):
     assert stage.sturm.has_changed()
 
 
+def test_a_file_that_another_took_the_place_of_is_seen_whatever_its_time_says(stage):
+    stage.write("# one", at=1000)
+    stage.put_in_force()
+    fresh = stage.file.with_name("fresh.py")
+    fresh.write_bytes(stage.file.read_bytes().replace(b"one", b"two"))
+    os.utime(fresh, ns=(stage.file.stat().st_atime_ns, stage.file.stat().st_mtime_ns))
+    fresh.replace(stage.file)
+    assert [stage.sturm.has_changed() for _ in range(2)] == [True, False]
+
+
+def test_a_file_that_changes_while_the_rules_are_read_is_seen(stage, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("one.test")
+    stage.write(f"shield.rule(suffix_file({str(names)!r}), action=drop())\nimport os\nos.utime(__file__, (5, 5))")
+    stage.put_in_force()
+    assert stage.sturm.has_changed()
+
+
 def test_hooks_are_called_in_order(stage, said):
     stage.write(HOOKS)
     stage.put_in_force()
