@@ -20,8 +20,9 @@ def reference() -> str:
         "",
         "One TOML file, given with `funkenshield run -c FILE` and checked by `funkenshield check -c FILE`.",
         "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
-        "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept. So does what is in",
-        "the files that it names: their content counts, not their path or time. Where one is wrong, nothing changes.",
+        "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
+        "So does what is in the files that it names: their content counts, not their path or time. Where one is wrong,",
+        "nothing changes.",
         "Paths are relative to the file that names them; those of the command line, to the working directory.",
         'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`.',
     ]
