@@ -10,6 +10,7 @@ import os
 import secrets
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -28,8 +29,10 @@ CONNECTING = 5.0  # seconds until a connection must be there, handshake included
 CONNECTION_IDLE = 10.0  # seconds that a connection is kept for the next query
 TRANSFER_IDLE = 30.0  # seconds between two messages of a transfer
 PIPELINE = 1024  # queries that wait on one connection
+LOSSES = 4  # connections that may end under a query
+SPENT = 0.1  # seconds that one is open which has given all the answers that we know of, until it is asked for more
 UNSENT = 1 << 20  # octets that wait to be sent on one connection
-HEADER, QR = 12, 0x80  # octets of the least message; the bit in its third that makes it a response
+HEADER, QR, OPCODE = 12, 0x80, 0x78  # octets of the least message; bits in its third: it is a response, or no QUERY
 
 
 class UpstreamError(OSError):
@@ -55,6 +58,83 @@ def tls_of(
         raise ConfigError(f"upstream {endpoint}: {error}") from None
 
 
+class Siblings:
+    """The connections to an upstream that queries share, how much each is good for, and who waits for one.
+
+    An upstream may end a connection after so many answers, whatever else was asked on it (RFC 7766 6.2.4): then no more
+    than that is asked. One that gives more, or stays open, has twice as many asked on it.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Connection] = []
+        self.takes = 0  # queries that one connection is good for; 0: any number
+        self.heard = 0  # answers, on whichever
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._most = 1
+
+    def usable(self, most: int) -> "tuple[Connection | None, bool]":
+        """Return the one with the least to do, if one takes another query, and whether there may be one more."""
+        self._most = most
+        able = [each for each in list(self.all) if each.is_open() and not (self.takes and each.taken >= self.takes)]
+        return min(able, key=lambda each: each.waiting, default=None), len(self.all) < most
+
+    async def room(self) -> None:
+        """Wait until a connection that can take another query may be there."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._call()  # somebody else may have our turn
+            raise
+
+    def _call(self) -> None:
+        """Let as many go on as there is room for."""
+        free = len(self._waiting)
+        if self.takes:
+            there = sum(max(self.takes - each.taken, 0) for each in self.all)
+            free = there + (self._most - len(self.all)) * self.takes
+        while free > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
+
+    def note_answer(self, connection: "Connection") -> None:
+        """Take in that a connection gave an answer."""
+        self.heard += 1
+        if self.takes:
+            self.takes = max(self.takes, connection.heard)
+
+    def note_loss(self, connection: "Connection") -> None:
+        """Take in that the upstream ended a connection that had more queries to answer.
+
+        What it answered may be lost with it, by RST.
+        """
+        takes = connection.heard or self.takes or 1
+        if all(each.heard <= takes for each in self.all):
+            self.takes = takes
+            for each in self.all:
+                each.rest()
+
+    def doubt(self) -> None:
+        """Take in that one is open still that has given all the answers that we know of."""
+        self.takes *= 2
+        if self.takes >= PIPELINE:
+            self.takes = 0
+        self._call()
+
+    def forget(self) -> None:
+        """Let everybody go on who waits."""
+        self.takes = 0
+        self._call()
+
+    def remove(self, connection: "Connection") -> None:
+        """Count a connection no more."""
+        self.all.remove(connection)
+        self._call()
+
+
 class Connections:
     """The TCP or TLS connections to one upstream: kept open, pipelined, answers out of order, bounded.
 
@@ -77,8 +157,8 @@ class Connections:
         self._endpoint = endpoint
         self._source = (str(section.source), 0) if section.source else None
         self._tls = tls_of(endpoint, section, wall, authorities)
-        self._kept: list[Connection] = []
-        self._alone: list[Connection] = []
+        self._kept = Siblings()
+        self._alone = Siblings()
         self._turns = (0, asyncio.Semaphore(0))
         self._trouble = ""
         self._closed = False
@@ -87,22 +167,31 @@ class Connections:
         """Return the response to a query over one of at most `most` kept connections; UpstreamError where none comes.
 
         With `proxied`, octets that tell whose query it is, the connection begins with these and serves no other
-        query; where there are `most` of that kind, it waits for its turn.
+        query; where there are `most` of that kind, it waits for its turn. What an upstream leaves over when it ends a
+        connection is asked on another one, unless it ended for this query, or may have done what it asks.
         """
         if proxied:
             return await self._exchange_alone(query, most, proxied)
-        connection = self._least_busy()
-        if connection is not None and (connection.waiting == 0 or len(self._kept) >= most):
+        losses = 0
+        while True:
+            connection, heard = await self._free(most), self._kept.heard
             try:
                 return await connection.exchange(query)
-            except _LostError:  # it may have been closed for idleness while our query was on its way
-                connection = self._least_busy()
-        if connection is None or len(self._kept) < most:
-            connection = self._connect(self._kept)
-        return await connection.exchange(query)
+            except _LostError:
+                losses += 1
+                moves = connection.heard or self._kept.takes or self._kept.heard != heard  # else it ended for this one
+                if losses == LOSSES or not moves or query[2] & OPCODE:
+                    raise
 
-    def _least_busy(self) -> "Connection | None":
-        return min(self._kept, key=lambda kept: kept.waiting, default=None)
+    async def _free(self, most: int) -> "Connection":
+        """Return a connection that takes a query: an idle one, or a new one if there may be one more."""
+        while True:
+            connection, more = self._kept.usable(most)
+            if connection is not None and (connection.waiting == 0 or not more):
+                return connection
+            if more or self._closed:
+                return self._connect(self._kept)
+            await self._kept.room()
 
     async def _exchange_alone(self, query: bytes, most: int, proxied: bytes) -> bytes:
         if self._turns[0] != most:
@@ -145,12 +234,13 @@ class Connections:
     def close(self) -> None:
         """End all connections for good; whoever waits gets UpstreamError. Transfers go on."""
         self._closed = True
-        for connection in [*self._kept, *self._alone]:
+        for connection in [*self._kept.all, *self._alone.all]:
             connection.close()
+        self._kept.forget()
 
     # ---------------------------------------------------------------- making one
 
-    def _connect(self, siblings: "list[Connection]", proxied: bytes = b"") -> "Connection":
+    def _connect(self, siblings: Siblings, proxied: bytes = b"") -> "Connection":
         """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
         if self._closed:
             raise UpstreamError("the upstream was given up")
@@ -220,12 +310,12 @@ def _explain(error: OSError) -> str:
 class Connection(asyncio.Protocol):
     """One connection that queries share until it is idle; it is given up where nothing comes on it."""
 
-    def __init__(self, siblings: list["Connection"]) -> None:
-        siblings.append(self)  # at once, so that their number is bounded
+    def __init__(self, siblings: Siblings) -> None:
+        siblings.all.append(self)  # at once, so that their number is bounded
+        self.taken = self.heard = 0  # queries, and answers
         self.making: asyncio.Task[None] | None = None
         self._siblings = siblings
-        self._open: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
-        self._heard = 0
+        self._open: dict[int, tuple[bytes, asyncio.Future[bytes], int]] = {}  # with what had been heard before
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._keep_session: Callable[[], bool] | None = None
@@ -237,31 +327,34 @@ class Connection(asyncio.Protocol):
         """Return how many queries wait for an answer."""
         return len(self._open)
 
+    def is_open(self) -> bool:
+        """Tell whether queries can be asked on it, now or when it is made."""
+        if self._transport is not None and self._transport.is_closing():
+            self.connection_lost(None)
+        return not self._over
+
     async def exchange(self, query: bytes) -> bytes:
         """Return the response to a query; UpstreamError where the connection ends before it."""
-        if self._transport is not None and self._transport.is_closing():
-            self.close()
-        if self._over:
-            raise _LostError("the connection is closed")
         if len(self._open) >= PIPELINE or self._unsent() > UNSENT:
             raise UpstreamError("the upstream is too slow")
-        heard = self._heard
+        heard = self.heard
+        self.taken += 1
         number = secrets.randbits(16)
         while number in self._open:
             number = secrets.randbits(16)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._open[number] = (query, future)
+        self._open[number] = (query, future, heard)
         if self._transport is not None:
             self._transport.write(_frame(number, query))
         try:
             return await future
         except asyncio.CancelledError:  # out of patience
-            if heard == self._heard and self._transport is not None:
+            if heard == self.heard and self._transport is not None:
                 self.end(UpstreamError("the upstream is silent"))  # the next query deserves another connection
             raise
         finally:
             self._open.pop(number, None)
-            self._rest()
+            self.rest()
 
     def begin(self, transport: asyncio.Transport, keep_session: Callable[[], bool] | None) -> None:
         """Send what was asked meanwhile; `keep_session` is called until it has kept one."""
@@ -270,7 +363,7 @@ class Connection(asyncio.Protocol):
             return
         self._transport = transport
         self._keep_session = keep_session
-        for number, (query, _) in self._open.items():
+        for number, (query, _, _) in self._open.items():
             transport.write(_frame(number, query))  # a TLS record each: NSD 4.6 answers but the first query of a record
 
     def close(self) -> None:
@@ -287,7 +380,7 @@ class Connection(asyncio.Protocol):
         self._siblings.remove(self)
         if self._idle:
             self._idle.cancel()
-        for _, future in self._open.values():
+        for _, future, _ in self._open.values():
             if not future.done():
                 future.set_exception(why)
         if self._transport is not None:
@@ -296,7 +389,15 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the connections that can be used."""
+        if not self._over and self._left_over():
+            self._siblings.note_loss(self)
         self.end(_LostError("the upstream closed the connection"))
+
+    def _left_over(self) -> bool:
+        """Tell whether queries wait that were sent with others, or before the last answer, and not just too late."""
+        if not self.heard:
+            return len(self._open) > 1
+        return any(heard < self.heard for _, _, heard in self._open.values())
 
     def data_received(self, data: bytes) -> None:
         """Give each whole message to the query that it answers."""
@@ -313,9 +414,10 @@ class Connection(asyncio.Protocol):
             self._take(response)
 
     def _take(self, response: bytes) -> None:
-        self._heard += 1
+        self.heard += 1
+        self._siblings.note_answer(self)
         self._learn_session()
-        query, future = self._open.get(int.from_bytes(response[:2]), (b"", None))
+        query, future, _ = self._open.get(int.from_bytes(response[:2]), (b"", None, 0))
         if future is not None and not future.done() and is_response_to(query, response):
             future.set_result(response)
 
@@ -324,21 +426,28 @@ class Connection(asyncio.Protocol):
         if self._keep_session is not None and self._keep_session():
             self._keep_session = None
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """See to it that the connection does not stay for ever when nobody asks anything on it."""
         if self._idle:
             self._idle.cancel()
         if self._over:
             return
-        self._idle = asyncio.get_running_loop().call_later(CONNECTION_IDLE, self._close_if_idle)
+        wait = SPENT if 0 < self._siblings.takes <= self.taken else CONNECTION_IDLE
+        self._idle = asyncio.get_running_loop().call_later(wait, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if not self._open:
+        if self._open:
+            return
+        if 0 < self._siblings.takes <= self.heard:
+            self._siblings.doubt()
+            self.rest()
+        else:
             self.close()
 
     def _unsent(self) -> int:
         """Return the octets that the upstream has not taken yet."""
         if self._transport is None:
-            return sum(len(query) for query, _ in self._open.values())
+            return sum(len(query) for query, _, _ in self._open.values())
         return self._transport.get_write_buffer_size()
 
 

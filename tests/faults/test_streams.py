@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +12,7 @@ import dns.message
 import dns.rdatatype
 import pytest
 from support.client import Address, ask, frame
+from support.control import stats
 from support.server import Received, frames
 from support.upstream import ScriptedUpstream, answer, truncated
 
@@ -84,6 +87,13 @@ async def say_nothing(upstream, queries, writer):
 
 async def close_after_each_answer(upstream, queries, writer):
     writer.write(upstream.framed(await anext(queries)))
+
+
+async def reset_after_two_answers(upstream, queries, writer):
+    for _ in range(2):
+        writer.write(upstream.framed(await anext(queries)))
+    writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def half_close_after_an_answer(upstream, queries, writer):
@@ -281,9 +291,11 @@ def test_who_is_odd_but_answers_is_understood(behave):
         assert asked_of(odd).total() >= 18
 
 
-def test_who_closes_after_each_answer_is_asked_on_new_connections_by_all_who_were_behind():
-    with Streaming(close_after_each_answer) as odd, behind(over_tcp(odd)) as (shield, _):
-        assert rcodes(ask_each(shield, names(24))) == {NOERROR: 24}
+@pytest.mark.parametrize("behave", [close_after_each_answer, reset_after_two_answers])
+def test_who_ends_connections_after_a_few_answers_is_asked_on_new_ones_and_everybody_is_served(behave):
+    with Streaming(behave) as odd, behind(over_tcp(odd)) as (shield, _):
+        assert rcodes(ask_each(shield, names(200))) == {NOERROR: 200}
+        assert stats(shield)["retried"] == 0  # it costs no try
 
 
 def test_answers_come_out_of_order_and_each_client_gets_his_own():

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import threading
 from typing import NamedTuple
 
@@ -75,6 +76,11 @@ class Link:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # an SSLSocket would forget that it is one
 
+    def reset(self):
+        """Close at once, with RST."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
     def close(self):
         self._sock.close()
 
@@ -130,6 +136,7 @@ class Peer:
             while True:
                 sock, source = self._listener.accept()
                 sock.settimeout(PATIENCE)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or an RST takes answers with it
                 link = Link(len(self.links), sock, Address(*source))
                 self.links.append(link)
                 self._threads.append(threading.Thread(target=self._serve, args=(link,)))
