@@ -83,9 +83,11 @@ def check(file: Path) -> None:
     from .connections import tls_of
     from .funkensturm import check as check_rules
     from .loops import refuse_itself
+    from .ports import usable
 
     config = load(file)
     refuse_itself(config)
+    usable(config.forward.ports_avoided)
     for upstream in config.upstreams:
         tls_of(upstream.address[0], upstream)
     check_rules(config)

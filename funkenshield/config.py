@@ -29,6 +29,7 @@ from .fields import (
     EndpointField,
     GroupName,
     PathField,
+    PortsField,
     PrefixField,
     Section,
     Size,
@@ -202,6 +203,11 @@ class ForwardSection(Section):
     sockets: int = Field(16, ge=1, le=63, description="UDP sockets, each with a random port, for each upstream.")
     port_life: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",
                              json_schema_extra={"unit": "s"})  # fmt: skip
+    ports_avoided: tuple[PortsField, ...] = Field(
+        (), max_length=1024, strict=False,
+        description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`. Those of"
+                    " the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, but for its reserved ones.",
+    )  # fmt: skip
     connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
     allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
 

@@ -107,6 +107,24 @@ def as_several(value: object) -> object:
     return (value,) if isinstance(value, str | int | float) else value
 
 
+def parse_ports(value: object) -> tuple[int, int]:
+    """Return the first and last of ports that `5353`, or text such as `5000-5010`, stands for; ValueError."""
+    if isinstance(value, tuple):
+        return value
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(value)) if not isinstance(value, bool) else None
+    if match is None:
+        raise ValueError('not ports; write 5353, or "5000-5010"')
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not 1 <= first <= last <= 65535:
+        raise ValueError("ports are between 1 and 65535, the lower one first")
+    return first, last
+
+
+def ports_as_text(ports: tuple[int, int]) -> str:
+    """Return the text that stands for some ports."""
+    return "-".join(map(str, dict.fromkeys(ports)))
+
+
 def parse_rcode(text: str) -> str:
     """Return the name of a response code; ValueError where it is none."""
     import dns.exception
@@ -124,4 +142,5 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
 AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_address), PlainSerializer(str)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone)]
+PortsField = Annotated[tuple[int, int], BeforeValidator(parse_ports), PlainSerializer(ports_as_text)]
 PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]

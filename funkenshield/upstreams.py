@@ -28,6 +28,7 @@ from .errors import ConfigError
 from .fields import Endpoint
 from .health import Health, Signals, check_query, proves_well
 from .tls import read_authorities
+from .ports import FEW, Ports, usable
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Upstream:
         self._settings = HealthSection()
         self._hedge = self._respells = False
         self._most = 1
+        self._ports = usable()
         self._pool = sockets
         self._table = table
         self._clock = clock
@@ -80,6 +82,7 @@ class Upstream:
     ) -> None:
         """Follow these from now on; what is known of it stays. New connections come with a new way to reach it."""
         before, old = self.health.in_service, self.section
+        self._ports = usable(forward.ports_avoided)
         self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.connections
         self._respells = self._respells and section == old
         if connections is not None:
@@ -158,7 +161,7 @@ class Upstream:
             self._retire_oldest()
 
     def _open_udp(self) -> socket.socket:
-        return open_udp(self.endpoint, str(self.section.source or ""))
+        return open_udp(self.endpoint, str(self.section.source or ""), self._ports)
 
     # ---------------------------------------------------------------- how it does
 
@@ -299,15 +302,16 @@ def _authorities(sections: Mapping[Endpoint, UpstreamSection]) -> dict[Endpoint,
     return {endpoint: read[section.tls.authorities] for endpoint, section in sections.items()}
 
 
-def open_udp(endpoint: Endpoint, source: str = "") -> socket.socket:
+def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -> socket.socket:
     """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
+    ports = ports or usable()
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         for _ in range(PORT_TRIES):
             with contextlib.suppress(OSError):
-                opened.bind((source, 1024 + secrets.randbelow(64512)))
+                opened.bind((source, ports.draw()))
                 break
         else:
             opened.bind((source, 0))  # says why
@@ -383,6 +387,8 @@ class Upstreams:
         Those that stay keep their number, sockets and counters. Raises ConfigError, and changes nothing, where one
         cannot be reached as is said.
         """
+        if len(ports := usable(config.forward.ports_avoided)) < FEW:
+            log.warning("queries leave from %d ports only: forgers have little to guess", len(ports))
         sections = {endpoint: config.section_of(endpoint) for group in groups.values() for endpoint in group.members}
         kept = {upstream.endpoint: upstream for upstream in self.all}
         trusted = _authorities(sections)

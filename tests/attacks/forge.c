@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { BATCH = 50, FIRST_PORT = 1024, OCTETS = 512 };
+enum { BATCH = 50, FIRST_PORT = 32768, PORTS = 28232, OCTETS = 512 };
 
 static uint64_t state;
 
@@ -60,7 +60,7 @@ int main(int argc, char **argv)
         for (int k = 0; k < BATCH; k++) {
             uint64_t drawn = draw();
             memcpy(octets[k], &drawn, 2);
-            to[k].sin_port = htons(FIRST_PORT + (drawn >> 16) % (65536 - FIRST_PORT));
+            to[k].sin_port = htons(FIRST_PORT + (drawn >> 16) % PORTS);
         }
         int went = sendmmsg(fd, messages, BATCH, 0);
         sent += went > 0 ? went : 0;

@@ -12,7 +12,7 @@ from support.upstream import ScriptedUpstream
 
 UPSTREAM, SHIELD = "127.53.0.1", "127.53.0.2"
 RATE = 50_000  # forged datagrams a second
-PORTS, IDS = 64512, 65536  # that are drawn from
+PORTS, IDS = 28232, 65536  # that are drawn from, as Linux comes
 
 
 class Impersonated(ScriptedUpstream):

@@ -334,6 +334,7 @@ MISTAKES = {
     "a host name": ('upstreams = ["localhost:53"]', "upstreams"),
     "no port": ('upstreams = ["127.0.0.1"]', "upstreams"),
     "port 0": ('upstreams = ["127.0.0.1:0"]', "upstreams"),
+    "no ports": ('[forward]\nports_avoided = [53, "5010-5000"]', "forward.ports_avoided"),
     "no brackets": ('upstreams = ["::1:53"]', "upstreams"),
     "no upstream": ("upstreams = []", "upstreams"),
     "nowhere to listen": ("listen = []", "listen"),

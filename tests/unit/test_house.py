@@ -38,6 +38,7 @@ PYTHON_FLOORS = [
         "loops",
         "tls",
         "health",
+        "ports",
     },
     {"connections"},
     {"control", "cookies", "listeners", "metrics", "purge", "scrape", "upstreams", "watch"},

@@ -18,12 +18,15 @@ from support.edns import subnet, with_opt
 from support.path import LIE, LOOPBACK, TRUTH, Path, told, udp
 from support.quick import QR, RD, A, answer, name_wire, query
 
+from funkenshield import ports as local_ports
 from funkenshield import upstreams
+from funkenshield.errors import ConfigError
 from funkenshield.fields import Endpoint
 from funkenshield.upstreams import RESPELLED_MAX, open_udp
 
 AT_ONCE = 64  # queries that no buffer is too small for
-PORTS, IDS = 64512, 65536  # that are drawn from
+DRAWN, IDS = local_ports.usable(), 65536  # that are drawn from
+PORTS = len(DRAWN)
 TXT = 16
 LONG = "a-rather-long-label-of-letters-only.and-yet-another-one.test"
 
@@ -61,11 +64,12 @@ def test_ports_are_spread_evenly_and_none_tells_of_the_next():
     for _ in range(4096):
         with open_udp(Endpoint(LOOPBACK, 53)) as opened:
             ports.append(opened.getsockname()[1])
-    drawn = [(port - 1024) / PORTS for port in ports]
-    assert (min(ports) >= 1024, min(drawn) < 0.01, max(drawn) > 0.99) == (True, True, True)
+    places = {port: place for place, port in enumerate(DRAWN)}
+    drawn = [places[port] / PORTS for port in ports]
+    assert (min(drawn) < 0.01, max(drawn) > 0.99) == (True, True)
     assert 20 < chi_square(drawn, 64) < 130, "63, and six deviations"
     assert 20 < chi_square(pairs(drawn, 8), 64) < 130
-    assert len(set(ports)) > 3800
+    assert len(set(ports)) > 0.9 * 4096 * (1 - 4096 / PORTS / 2)  # as birthdays have it
 
 
 def test_ports_and_ids_are_more_than_a_forger_can_try(monkeypatch):
@@ -80,14 +84,33 @@ def test_a_port_that_is_taken_is_drawn_again_and_if_all_are_the_kernel_gives_one
     with udp() as taken, udp() as freed:
         (_, busy), (_, free) = taken.getsockname(), freed.getsockname()
         freed.close()
-        draws = iter([busy - 1024] * 3 + [free - 1024])
-        monkeypatch.setattr(secrets, "randbelow", lambda _: next(draws))
+        draws = iter([busy] * 3 + [free])
+        monkeypatch.setattr(local_ports.Ports, "draw", lambda _: next(draws))
         with open_udp(Endpoint(LOOPBACK, 53), LOOPBACK) as opened:
             assert opened.getsockname()[1] == free
-        monkeypatch.setattr(secrets, "randbelow", lambda _: busy - 1024)
+        monkeypatch.setattr(local_ports.Ports, "draw", lambda _: busy)
         with open_udp(Endpoint(LOOPBACK, 53), LOOPBACK) as opened:
             assert opened.getsockname()[1] not in (0, busy)
             assert opened.getpeername() == (LOOPBACK, 53)
+
+
+def test_ports_that_others_need_are_never_drawn(tmp_path, monkeypatch):
+    (tmp_path / "ip_local_port_range").write_text("1000\t2000\n")
+    (tmp_path / "ip_local_reserved_ports").write_text("1024,1100-1199\n")
+    monkeypatch.setattr(local_ports, "SETTINGS", tmp_path)
+    left = local_ports.usable([(1900, 65535), (1500, 1500)])
+    assert set(left) == {*range(1025, 1100), *range(1200, 1500), *range(1501, 1900)}
+    with pytest.raises(ConfigError, match=r"forward\.ports_avoided: no port is left"):
+        local_ports.usable([(1, 65535)])
+
+
+def test_where_the_kernel_says_nothing_its_usual_range_is_drawn_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_ports, "SETTINGS", tmp_path)
+    assert local_ports.usable() == tuple(range(32768, 61000))
+
+
+def test_sockets_to_upstreams_keep_to_the_ports_that_may_be_drawn(path):
+    assert {asked.port for asked in path(sockets=16).ask_each(AT_ONCE)} <= set(DRAWN)
 
 
 def test_what_cannot_be_opened_leaves_nothing_open(monkeypatch):
