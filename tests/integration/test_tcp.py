@@ -13,7 +13,7 @@ import dns.rcode
 import pytest
 from support.client import ask, frame
 from support.control import stats
-from support.proc import resident
+from support.proc import connections, resident
 from support.process import run_shield
 from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, answer
@@ -206,6 +206,20 @@ def test_hits_are_answered_after_the_client_has_said_all(upstream, shield, name)
             assert [read(stream).id for _ in range(1000)] == list(range(1000))
             assert ended(stream)
     assert upstream.count(name) == 1
+
+
+def test_nothing_that_is_written_waits_for_an_acknowledgement(upstream, shield, name):
+    """Who acknowledges late would wait for each answer but the first (RFC 896)."""
+    with connect(shield) as (sock, stream):
+        sock.sendall(frame(ask_wire(name)))
+        assert read(stream).answer
+        try:
+            with connections(shield.process.pid) as held:
+                peers = {each.getpeername(): each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in held}
+        except PermissionError:
+            pytest.skip("the kernel does not let us look")
+        assert sock.getsockname() in peers
+    assert set(peers.values()) == {1}
 
 
 # ------------------------------------------------------------ bounds

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import ipaddress
+import os
 import secrets
+import socket
 import ssl
 import threading
 import time
@@ -14,6 +16,7 @@ from support import quick
 from support.certificates import Authority, self_signed
 from support.client import Address, frame, free_port
 from support.links import Peer, answer_all
+from support.proc import connections as sockets_of
 
 from funkenshield import connections
 from funkenshield.config import Config, UpstreamSection
@@ -91,6 +94,35 @@ async def seen(condition):
 
 
 # ------------------------------------------------------------ sharing
+
+
+def one_by_one(link):
+    """Answer six queries at a time, each in a write of its own, as most nameservers do."""
+    while queries := [query for _ in QUESTIONS if (query := link.query())]:
+        for query in queries:
+            link.answer(query)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+def test_an_upstream_whose_answers_wait_for_acknowledgements_gets_them_at_once(run, host, secure):
+    """By itself, the kernel acknowledges after 40 ms what nothing goes back for."""
+    rounds = []
+
+    async def story():
+        for _ in range(16):
+            start = time.monotonic()
+            assert await asyncio.gather(*(ask(shared, query) for query in QUESTIONS)) == [0] * 6
+            rounds.append(time.monotonic() - start)
+        with sockets_of(os.getpid()) as held:
+            (ours,) = (each for each in held if each.getpeername() == peer.address)
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    with (
+        Peer(one_by_one, context=host.server() if secure else None) as peer,
+        over_tls(peer, profile="opportunistic") if secure else to(peer) as shared,
+    ):
+        run(story())
+    assert min(rounds[8:]) < 0.03  # what comes first on a connection is acknowledged at once anyway
 
 
 def test_queries_share_a_connection_and_answers_come_in_any_order(run):
