@@ -29,14 +29,14 @@ from ._index cimport fetch
 from ._inflight cimport Inflight
 from ._outbox cimport NOBODY, Client
 from ._outcome cimport (
-    DECIDE, DROP, MISS, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, look_house, meet, meet_from,
-    stand_guard, tally_as_dict
+    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, answer_cut, look_house, meet,
+    meet_from, tally_as_dict
 )
 from ._proxied cimport WHOLE_HEADER, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
 from ._shares cimport RingShares, ring_share
 from ._subnets cimport TOLD_MAX
-from ._wire cimport NAME_MAX, OPCODE, QR, QUERY_MAX, RD, UNANSWERABLE, Extra, Query, Verdict, cut, lower_name
+from ._wire cimport NAME_MAX, QUERY_MAX, UNANSWERABLE, Query, Verdict, lower_name
 
 cdef enum:
     LISTENERS_MAX = 64
@@ -197,7 +197,8 @@ cdef class Worker:
             sender.proven = False
             memset(&course, 0, sizeof(Course))
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
-                outcome = self._send_to_tcp(house, i, &sender, self.outbox.buffer(replies), &length)
+                outcome = answer_cut(house, &self.queries[i], self.verdicts[i], &sender, self.outbox.buffer(replies),
+                                     &self.tally, &length)
             else:
                 outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course,
                                  self.outbox.buffer(replies), min(self.queries[i].payload, payload), ticks(now),
@@ -275,23 +276,3 @@ cdef class Worker:
         client.stopped = outcome == DECIDE
         memcpy(client.ip, sender.address, sender.octets)
         memcpy(record + sizeof(Client), wire, length)
-
-    cdef Outcome _send_to_tcp(self, const House* house, int32_t i, const Sender* sender, uint8_t* out,
-                              size_t* length) noexcept nogil:
-        """Answer a query that is longer than its buffer with TC=1: over TCP there is room."""
-        cdef:
-            Query* query = &self.queries[i]
-            uint16_t payload = peek16(&house.index.policies.manner.payload)
-            Outcome outcome
-            Extra none
-        none.length = 0
-        bump(&self.tally.queries, 1)
-        bump(&self.tally.oversized, 1)
-        if self.verdicts[i] == UNANSWERABLE:
-            return DROP
-        query.opt = 0  # it may have been cut off
-        outcome = stand_guard(house, query, sender, out, &self.tally, length)
-        if outcome != MISS:
-            return outcome
-        length[0] = cut(out, query, QR | query.flags & (OPCODE | RD), payload, 0, 0, &none)
-        return REPLY

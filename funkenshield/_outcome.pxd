@@ -72,8 +72,8 @@ cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, si
                        uint8_t octets, uint8_t* told) noexcept nogil
 cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
                     size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
-cdef Outcome stand_guard(const House* house, const Query* query, const Sender* sender, uint8_t* out, Tally* tally,
-                         size_t* length) noexcept nogil
+cdef Outcome answer_cut(const House* house, Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
+                        Tally* tally, size_t* length) noexcept nogil
 cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
                        size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
 cdef Outcome follow(const House* house, const Program* program, const Query* query, const Sender* sender,

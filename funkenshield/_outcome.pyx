@@ -30,8 +30,8 @@ from ._rules cimport DROP as LET_DROP
 from ._subnets cimport subnet_rules, tell_subnet
 from ._wire cimport (
     ANY, AXFR, BADCOOKIE, CD, DO, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, PLAIN, QR, RCODE, RD,
-    REFUSED, SPECIAL, TC, UNANSWERABLE, UPDATE, Extra, Query, Verdict, cut, hash_key, message_flags, parse_query,
-    put_error, put_minimal_any, set_course
+    REFUSED, SPECIAL, TC, UNANSWERABLE, UPDATE, Extra, Query, Verdict, cut, find_cut_opt, hash_key, message_flags,
+    parse_query, put_error, put_minimal_any, set_course
 )
 
 
@@ -70,7 +70,7 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
     if verdict == UNANSWERABLE:
         bump(&tally.short_datagrams if query.length < HEADER else &tally.responses, 1)
         return DROP
-    outcome = stand_guard(house, query, sender, out, tally, length)
+    outcome = _stand_guard(house, query, sender, out, tally, length)
     if outcome != MISS:
         return outcome
     if verdict == MALFORMED:
@@ -85,8 +85,27 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
     return _go_on(house, query, verdict, sender, course, &extra, out, limit, now, tally, length)
 
 
-cdef Outcome stand_guard(const House* house, const Query* query, const Sender* sender, uint8_t* out, Tally* tally,
-                         size_t* length) noexcept nogil:
+cdef Outcome answer_cut(const House* house, Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
+                        Tally* tally, size_t* length) noexcept nogil:
+    """Answer a query that is longer than the buffer that it came into: with TC=1, for over TCP there is room."""
+    cdef:
+        Outcome outcome
+        Extra none
+    none.length = 0
+    bump(&tally.queries, 1)
+    bump(&tally.oversized, 1)
+    if verdict == UNANSWERABLE:
+        return DROP
+    find_cut_opt(query)
+    outcome = _stand_guard(house, query, sender, out, tally, length)
+    if outcome == MISS:
+        length[0] = _turn_back(out, query, True, peek16(&house.index.policies.manner.payload), &none)
+        return REPLY
+    return outcome
+
+
+cdef Outcome _stand_guard(const House* house, const Query* query, const Sender* sender, uint8_t* out, Tally* tally,
+                          size_t* length) noexcept nogil:
     """Let the guard judge a query; MISS: it is welcome."""
     cdef:
         const Orders* orders = look_orders(house.orders)

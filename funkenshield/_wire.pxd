@@ -235,6 +235,7 @@ cdef inline void fold_all(uint8_t* out, const uint8_t* octets, size_t length) no
 
 
 cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
+cdef void find_cut_opt(Query* query) noexcept nogil
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
 cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil
 cdef bint is_transfer(const Query* query) noexcept nogil

@@ -162,6 +162,24 @@ cdef void _look_for_opt(Query* query) noexcept nogil:
         at = <size_t> end + RECORD + get16(wire + end + 8)
 
 
+cdef void find_cut_opt(Query* query) noexcept nogil:
+    """Read the OPT record of a query whose end did not come, if its fixed part did; nobody may read its options."""
+    cdef:
+        const uint8_t* wire = query.wire
+        size_t at = HEADER + query.question
+        int32_t end
+    query.opt = 0
+    while query.question:
+        end = skip_name(wire, query.length, at)
+        if end < 0 or <size_t> end + RECORD > query.length:
+            break
+        if get16(wire + end) == OPT and end - at == 1:
+            _set_opt(query, at, end)
+            break
+        at = <size_t> end + RECORD + get16(wire + end + 8)
+    query.options = 0
+
+
 cdef void _set_opt(Query* query, size_t at, int32_t fixed) noexcept nogil:
     query.opt = <uint16_t> at
     query.options = get16(query.wire + fixed + 8)

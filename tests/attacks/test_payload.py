@@ -3,6 +3,7 @@
 import dns.edns
 import dns.flags
 import dns.message
+import dns.rrset
 import pytest
 from support.client import exchange
 from support.process import run_shield
@@ -60,3 +61,44 @@ def test_a_client_that_takes_less_gets_no_more(shield):
     reply = exchange(asked, server=shield)
     assert reply.flags & dns.flags.TC
     assert len(reply.to_wire()) <= 700
+
+
+# ------------------------------------------------------------ queries that are longer than our buffer
+
+
+PADDED = {
+    "padding that is cut off": {"pad": 5000},
+    "padding behind DO": {"pad": 5000, "want_dnssec": True},
+    "a payload size of its own": {"pad": 5000, "payload": 1000},
+}
+
+
+@pytest.mark.parametrize("edns", PADDED.values(), ids=PADDED)
+def test_a_long_query_with_opt_is_told_to_come_by_tcp_with_opt(upstream, shield, edns):
+    asked = dns.message.make_query("long.test.", "TXT", use_edns=0, **edns)
+    reply = dns.message.from_wire(shield.udp_wire(asked.to_wire(max_size=65535)))
+    assert (reply.id, reply.question, reply.rcode(), reply.answer) == (asked.id, asked.question, 0, [])
+    assert reply.flags == dns.flags.QR | dns.flags.TC | dns.flags.RD
+    assert (reply.edns, reply.payload, reply.ednsflags) == (0, OURS, asked.ednsflags)
+
+
+def records(count):
+    """Return so many TXT records of 255 octets, in the additional section of a query."""
+    return [dns.rrset.from_text("long.test.", 1, "IN", "TXT", f'"{n:0242}"') for n in range(count)]
+
+
+def test_an_opt_behind_what_is_cut_off_is_not_seen(upstream, shield):
+    asked = dns.message.make_query("long.test.", "TXT", use_edns=0)
+    asked.additional += records(20)
+    wire = asked.to_wire(max_size=65535)
+    assert len(wire) > 4096
+    reply = dns.message.from_wire(shield.udp_wire(wire))
+    assert (reply.edns, reply.flags & dns.flags.TC) == (-1, dns.flags.TC)
+    assert not [each for each in upstream.received if each.name == asked.question[0].name]
+
+
+def test_a_long_query_without_opt_gets_none(shield):
+    asked = dns.message.make_query("long.test.", "TXT", use_edns=False)
+    asked.additional += records(20)
+    reply = dns.message.from_wire(shield.udp_wire(asked.to_wire(max_size=65535)))
+    assert (reply.edns, reply.flags & dns.flags.TC) == (-1, dns.flags.TC)
