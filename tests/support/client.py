@@ -31,14 +31,14 @@ def address_of(server):
     return Address(*getattr(server, "address", server))
 
 
-def bind_pair(host="127.0.0.1"):
-    """Return a UDP and a listening TCP socket that share one free port of `host`."""
+def bind_pair(host="127.0.0.1", port=0):
+    """Return a UDP and a listening TCP socket that share one port of `host`: this one, or one that is free."""
     family = Address(host, 0).family
     for _ in range(64):
         with contextlib.ExitStack() as undo:
             stream = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            stream.bind((host, 0))
+            stream.bind((host, port))
             datagrams = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             with contextlib.suppress(OSError):
                 datagrams.bind(stream.getsockname()[:2])

@@ -70,11 +70,13 @@ server:
     zonelistfile: "{folder}/zones"
     server-count: 1
     nsid: "ascii_nsd"
-    rrl-ratelimit: 0  # by default, what is like another is dropped or cut above 200 a second
+    {more}
 remote-control:
     control-enable: no
 {zones}
 """
+
+UNLIMITED = "rrl-ratelimit: 0"  # by default, what is like another is dropped or cut above 200 a second
 
 NSD_ZONE = """
 zone:
@@ -139,7 +141,7 @@ view "all" {{
 """
 
 BIND_ZONE = """
-zone "{zone}" {{ type primary; file "{folder}/{zone}"; }};
+zone "{zone}" {{ type primary; file "{folder}/{zone}"; {more} }};
 """
 
 
@@ -199,15 +201,20 @@ def program(name):
 
 
 @contextlib.contextmanager
-def _run(name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST) -> Iterator[Nameserver]:
-    """Run one nameserver with these master files, by the names of their zones, until the context is left."""
-    address = Address("127.0.0.1", free_port())
+def _run(
+    name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST, *, host="127.0.0.1", more=""
+) -> Iterator[Nameserver]:
+    """Run one nameserver with these master files, by the names of their zones, until the context is left.
+
+    `more` options are the server's, or with BIND the zone's.
+    """
+    address = Address(host, free_port(host))
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as temporary:
         folder = Path(temporary)
         for zone, text in zones.items():
             (folder / zone).write_text(text)
-        stanzas = "".join(stanza.format(folder=folder, zone=zone) for zone in zones)
-        (folder / "conf").write_text(config.format(folder=folder, address=address, zones=stanzas))
+        stanzas = "".join(stanza.format(folder=folder, zone=zone, more=more) for zone in zones)
+        (folder / "conf").write_text(config.format(folder=folder, address=address, zones=stanzas, more=more))
         command = program(name), *options, folder / "conf"
         running = Nameserver(name, address, [*zones], command, folder / "log")
         try:
@@ -217,6 +224,6 @@ def _run(name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST) 
             running.end()
 
 
-nsd = partial(_run, "nsd", ("-d", "-c"), NSD, NSD_ZONE)
+nsd = partial(_run, "nsd", ("-d", "-c"), NSD, NSD_ZONE, more=UNLIMITED)
 knot = partial(_run, "knotd", ("-c",), KNOT, KNOT_ZONE)
 bind = partial(_run, "named", ("-g", "-c"), BIND, BIND_ZONE)

@@ -11,7 +11,7 @@ from support.client import LARGEST, address_of, frame
 AT_ONCE = 32  # queries that wait for their replies: fewer than any server's bound, and than its buffers hold
 
 
-def ask_all(server, queries, *, tcp=False, timeout=10.0):
+def ask_all(server, queries, *, tcp=False, timeout=10.0, at_once=AT_ONCE):
     """Return the reply to each query, in the order of the queries, with the ID of the query (its first two octets).
 
     The IDs on the wire are our own. Raise TimeoutError after `timeout` seconds without any reply; another ID than
@@ -31,7 +31,7 @@ def ask_all(server, queries, *, tcp=False, timeout=10.0):
             ident = (number % 0x10000).to_bytes(2)
             waiting[ident] = number
             send(ident + query[2:])
-            if len(waiting) == AT_ONCE:
+            if len(waiting) == at_once:
                 take()
         while waiting:
             take()

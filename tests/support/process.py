@@ -103,11 +103,12 @@ def run_shield(upstreams, *, listen=(), **options) -> Iterator[Shield]:
 
 
 @contextlib.contextmanager
-def _run_once(upstreams, *, listen=(), workers=1, toml="") -> Iterator[Shield]:
+def _run_once(upstreams, *, listen=(), workers=1, toml="", under=()) -> Iterator[Shield]:
     """Run the daemon in front of `upstreams`, each an Address or something that has one; none: `toml` names them.
 
     `listen` holds (host, port) pairs, by default one free port of 127.0.0.1; `toml` is more configuration,
-    beginning at the top level. Leaving asserts a clean exit, unless an exception is on its way already.
+    beginning at the top level; `under` is a command that becomes the daemon. Leaving asserts a clean exit, unless
+    an exception is on its way already.
     """
     addresses = [Address(*pair) for pair in listen] or [Address("127.0.0.1", free_port())]
     with tempfile.TemporaryDirectory(prefix="funkenshield-") as name:
@@ -121,7 +122,7 @@ def _run_once(upstreams, *, listen=(), workers=1, toml="") -> Iterator[Shield]:
         )
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [*COMMAND, "run", "-c", config, "--control", folder / "control"],
+                [*under, *COMMAND, "run", "-c", config, "--control", folder / "control"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

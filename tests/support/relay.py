@@ -11,19 +11,20 @@ from support.server import LoopbackServer, Received, frames
 class RecordingRelay(LoopbackServer):
     """Forward to `target` what clients send, over the same transport, and back what it replies.
 
-    Each UDP client gets a socket of its own towards the target, each TCP connection one connection.
+    Each UDP client gets a socket of its own towards the target, each TCP connection one connection. Each query
+    goes on after `delay` seconds.
     """
 
-    def __init__(self, target, host="127.0.0.1"):
-        super().__init__(host)
+    def __init__(self, target, host="127.0.0.1", port=0, *, delay=0.0):
+        super().__init__(host, port)
         self._target = address_of(target)
+        self._delay = delay
         self._paths: dict[Address, socket.socket] = {}
 
     def serve(self, query, send):
         if query.source not in self._paths:
             self._paths[query.source] = self._path(send)
-        with contextlib.suppress(OSError):  # nobody listens there: silence, as on any network
-            self._paths[query.source].send(query.wire)
+        self._loop.call_later(self._delay, self._send, self._paths[query.source], query.wire)
 
     def release(self):
         for path in self._paths.values():
@@ -38,14 +39,19 @@ class RecordingRelay(LoopbackServer):
         try:
             async for wire in frames(reader):
                 self._record(Received(wire, "tcp", source))
-                onward.write(frame(wire))
-                await onward.drain()
+                self._loop.call_later(self._delay, onward.write, frame(wire))
+            await asyncio.sleep(self._delay)
             onward.write_eof()
             await back
         finally:
             back.cancel()
             self._writers.discard(onward)
             onward.close()
+
+    @staticmethod
+    def _send(path, wire):
+        with contextlib.suppress(OSError):  # nobody listens there: silence, as on any network
+            path.send(wire)
 
     def _path(self, send):
         path = socket.socket(self._target.family, socket.SOCK_DGRAM)

@@ -54,15 +54,15 @@ class Received:
 
 
 class LoopbackServer:
-    """Serve one port of `host` while the context is entered.
+    """Serve one port of `host`, this one or one that is free, while the context is entered.
 
     The loop and all its sockets belong to the thread; others only read `received` and `address`. An exception
     out of `serve` is kept and raised when the context is left.
     """
 
-    def __init__(self, host="127.0.0.1"):
+    def __init__(self, host="127.0.0.1", port=0):
         self.received: list[Received] = []
-        self._host = host
+        self._host, self._port = host, port
         self._news = threading.Condition()
         self._errors: list[Exception] = []
 
@@ -90,7 +90,7 @@ class LoopbackServer:
             return list(self.received)
 
     def __enter__(self):
-        self._datagrams, self._listener = bind_pair(self._host)
+        self._datagrams, self._listener = bind_pair(self._host, self._port)
         self.address = Address(*self._listener.getsockname()[:2])
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()

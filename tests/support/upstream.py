@@ -31,8 +31,8 @@ class Delayed:
 class ScriptedUpstream(LoopbackServer):
     """A fake nameserver; assign `handle` to change its mind while it runs."""
 
-    def __init__(self, handle, host="127.0.0.1"):
-        super().__init__(host)
+    def __init__(self, handle, host="127.0.0.1", port=0):
+        super().__init__(host, port)
         self.handle = handle
 
     def serve(self, query, send):

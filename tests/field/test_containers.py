@@ -1,0 +1,167 @@
+"""Know that the daemon runs where there is little: few descriptors, little memory, no IPv6, nothing to write to.
+
+Where it cannot, it says so in a line.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import nameservers, quick
+from support.client import Address, ask
+from support.network import Network
+from support.pipeline import ask_all
+from support.process import COMMAND, run_shield
+from support.until import until
+
+NO_PRIVILEGES = "setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"
+
+
+@pytest.fixture(scope="module")
+def server(network):
+    with nameservers.nsd() as running:
+        yield running
+
+
+def in_mounts(*steps):
+    """Return the command that becomes another one behind these steps, in mounts of its own."""
+    return "unshare", "--mount", "sh", "-c", " && ".join([*steps, 'exec "$0" "$@"'])
+
+
+def assert_it_serves(shield, names=40):
+    queries = [quick.query(f"host{n}.shield.test", quick.TXT) for n in range(names)]
+    for tcp in False, True:
+        assert [reply[3] & 15 for reply in ask_all(shield, queries, tcp=tcp)] == [0] * names
+
+
+def served_over_tcp(shield):
+    with contextlib.suppress(OSError, EOFError):
+        return ask("www.shield.test.", server=shield, tcp=True).answer
+
+
+def said_in_a_line(log):
+    return "Traceback" not in log and log.splitlines()[-1].startswith("funkenshield: ")
+
+
+# ------------------------------------------------------------ limits
+
+
+@pytest.mark.parametrize(
+    "limit", ["--nofile=16", "--nofile=24", "--nofile=32", "--nofile=48", "--as=100000000", "--as=300000000"]
+)
+def test_within_narrow_limits_it_serves_or_says_why_not(server, limit):
+    with contextlib.ExitStack() as stack:
+        try:
+            shield = stack.enter_context(run_shield([server], under=("prlimit", limit)))
+        except AssertionError as error:
+            log = str(error).partition("never ready\n")[2].partition("\nassert")[0]
+            assert said_in_a_line(log), log
+        else:
+            assert_it_serves(shield)
+
+
+def test_clients_that_hold_connections_leave_descriptors_for_misses(server):
+    """Sockets to upstreams give way to new ones all the time, and need descriptors, too."""
+    toml = "forward = { port_life = 1.0 }"
+    with run_shield([server], under=("prlimit", "--nofile=64"), toml=toml) as shield, contextlib.ExitStack() as held:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_connection(shield.address, 2))
+        for turn in range(5):
+            queries = [quick.query(f"host{40 * turn + n}.shield.test", quick.TXT) for n in range(40)]
+            assert [reply[3] & 15 for reply in ask_all(shield, queries)] == [0] * 40
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_connection(shield.address, 0.5))
+        held.close()
+        until(lambda: served_over_tcp(shield))
+
+
+# ------------------------------------------------------------ what is not there
+
+
+def test_it_writes_to_nothing_but_the_folder_of_its_control_socket(server):
+    with run_shield([server], under=in_mounts("mount --bind /tmp /tmp", "mount -o remount,bind,ro /")) as shield:
+        assert_it_serves(shield)
+
+
+@pytest.mark.parametrize("place", ["/sys", "/proc", "/dev/shm", "/etc"])
+def test_it_needs_none_of_the_systems_places(server, place):
+    with run_shield([server], under=in_mounts(f"mount -t tmpfs none {place}")) as shield:
+        assert_it_serves(shield)
+
+
+def test_it_needs_no_privileges(server):
+    with run_shield([server], under=NO_PRIVILEGES) as shield:
+        assert_it_serves(shield)
+
+
+@pytest.fixture
+def four():
+    """Be in a network without IPv6."""
+    with Network() as own, own.entered(), nameservers.nsd() as server:
+        own.without_ipv6()
+        yield server
+
+
+def test_without_ipv6_it_listens_on_all_that_there_is(four):
+    with run_shield([four], listen=[("0.0.0.0", 53), ("::", 53)]) as shield:
+        assert_it_serves(shield)
+        assert ask("www.shield.test.", server=Address("127.0.0.1", 53)).answer
+
+
+def test_without_ipv6_an_address_of_it_is_told_in_a_line(four, tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "run", "--listen", "[::1]:53", "--upstream", str(four.address), "--control", tmp_path / "control"],
+        capture_output=True,
+        text=True,
+        timeout=15,
+    )
+    assert done.returncode != 0
+    assert said_in_a_line(done.stderr)
+    assert "[::1]:53" in done.stderr
+
+
+# ------------------------------------------------------------ the first process
+
+
+@pytest.fixture
+def first(server, tmp_path):
+    """Start it as process 1; yield it, and the one that waits for it."""
+    command = [
+        *COMMAND,
+        "run",
+        "--listen",
+        "127.0.0.1:5353",
+        "--upstream",
+        str(server.address),
+        "--control",
+        tmp_path / "control",
+    ]
+    with subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *command], stderr=subprocess.PIPE, text=True
+    ) as outer:
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+        yield int(until(lambda: children.read_text().split())[0]), outer
+        outer.kill()
+
+
+def test_as_the_first_process_it_ends_when_it_is_told(first):
+    inner, outer = first
+    line = outer.stderr.readline()
+    assert "ready" in line
+    os.kill(inner, signal.SIGTERM)
+    assert outer.wait(10) == 0
+
+
+def test_as_the_first_process_it_ends_before_it_is_ready(first):
+    """A signal without a handler is nothing to process 1."""
+    inner, outer = first
+    until(lambda: "SigCgt" in Path(f"/proc/{inner}/status").read_text())
+    os.kill(inner, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        outer.wait(10)
+    assert outer.returncode is not None
