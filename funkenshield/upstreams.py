@@ -27,8 +27,8 @@ from .connections import Connections
 from .errors import ConfigError
 from .fields import Endpoint
 from .health import Health, Signals, check_query, proves_well
-from .tls import read_authorities
 from .ports import FEW, Ports, usable
+from .tls import read_authorities
 
 log = logging.getLogger(__name__)
 
