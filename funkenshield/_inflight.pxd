@@ -39,5 +39,5 @@ cdef class Inflight(Deciding):
     cdef int _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil
     cdef int _doubt(self, int32_t i, int32_t upstream, const Response* response, bint serves, uint64_t now) except -1
     cdef void _learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil
-    cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil
+    cdef void _unreachable(self, int32_t socket, int error, uint64_t now) noexcept nogil
     cdef int32_t _carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil

@@ -27,7 +27,7 @@ from ._proxied cimport PROXIED_MAX
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ._shares cimport RingShares
 from ._sockets cimport Attempt, Socket
-from ._upstreams cimport Upstream, note_try
+from ._upstreams cimport LOCAL, Upstream, note_try, trouble_of
 from ._waiting cimport SPARES_MAX, Response
 from ._wire cimport (
     HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
@@ -220,7 +220,7 @@ cdef class Inflight(Deciding):
         else:
             sent = self.outgoing.send(through.fd, count)
         if self.outgoing.error:
-            self._unreachable(socket, now)
+            self._unreachable(socket, self.outgoing.error, now)
         return sent
 
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil:
@@ -236,6 +236,7 @@ cdef class Inflight(Deciding):
             to.open -= 1
             entry.stage = SENT
             entry.unreachable = True
+            self.upstreams.failed(upstream, LOCAL)
             note_try(&entry.tried, upstream)
             self._wait(i, now)
             return False
@@ -283,7 +284,7 @@ cdef class Inflight(Deciding):
         count = self.inbox.receive(through.fd)
         if count < 0:
             if errno != EAGAIN and errno != EINTR:
-                self._unreachable(socket, now)
+                self._unreachable(socket, errno, now)
             return 0
         for k in range(count):
             if through.fd >= 0:
@@ -337,15 +338,15 @@ cdef class Inflight(Deciding):
             self._keep_spare(i, response, CUT if response.built == TRUNCATED else DOUBTED)
         return self._fetch(i, upstream, now)
 
-    cdef void _unreachable(self, int32_t socket, uint64_t now) noexcept nogil:
-        """End all attempts through a socket whose peer refuses; they are tried elsewhere at once."""
+    cdef void _unreachable(self, int32_t socket, int error, uint64_t now) noexcept nogil:
+        """End all attempts through a socket whose peer refuses (errno); they are tried elsewhere at once."""
         cdef:
             Upstream* peer = &self.upstreams.all[self.sockets.sockets[socket].upstream]
             int32_t attempt = self.sockets.any_attempt(socket)
         peer.errors += 1
         self.sockets.expose(socket)  # such an error can be forged, too
         while attempt >= 0:
-            self._lost(attempt, now)
+            self._lost(attempt, trouble_of(error), now)
             attempt = self.sockets.any_attempt(socket)
 
     # ------------------------------------------------------------ time
@@ -401,8 +402,11 @@ cdef class Inflight(Deciding):
             sender.respelled += 1
             sender.spells |= is_spelled(wire, query.question, spelling) and is_mixed(wire, query.question)
 
-    def fail(self, uint64_t handle) -> None:
-        """Say that there is no response to a carried query; another upstream is asked, if there may be one."""
+    def fail(self, uint64_t handle, int error=0) -> None:
+        """Say that there is no response to a carried query, and why (errno, 0 for what is none).
+
+        Another upstream is asked, if there may be one.
+        """
         cdef:
             int32_t i = self.queries.held(handle)
             int32_t attempt = self._carried_attempt(i, handle)
@@ -411,7 +415,7 @@ cdef class Inflight(Deciding):
         if attempt < 0:
             return
         upstream = self.sockets.attempts[attempt].upstream
-        self._lost(attempt, now)
+        self._lost(attempt, trouble_of(error), now)
         if self.pool[i].spare:  # it did answer, over UDP: that nobody believes it there makes it no worse
             self.upstreams.excuse(upstream)
         else:
@@ -450,6 +454,7 @@ cdef class Inflight(Deciding):
             "open": self.queries.waiting, "coalesced": self.coalesced, "refused": self.refused, "crowded": self.crowded,
             "repeated": self.repeated, "over_share": self.over_share, "late_dropped": self.late_dropped,
             "answered_here": self.answered_here, "rescued": self.rescued, "failures": self.failures,
+            "failures_for_nobody": self.nobody,
             "truncated": self.truncated, "retried": self.retried,
             "busy": self.busy, "suspected": self.suspected, "hedged": self.hedged,
             "send_failed": self.outbox.send_failed,

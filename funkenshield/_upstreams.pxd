@@ -1,9 +1,13 @@
 """Upstreams as the fast gear sees them: who is well, how busy, how fast, and which one is asked next."""
 
 cimport cython
+from libc.errno cimport (
+    ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT
+)
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._random cimport Randomness
+from ._wire cimport SERVFAIL
 
 cdef enum:
     UPSTREAMS_MAX = 256
@@ -22,6 +26,17 @@ cdef enum Standing:
     IN_SERVICE
     LEFT_ALONE                     # asked where no other can be
     FORCED_OUT                     # never asked
+
+cdef enum Trouble:                 # why a query to an upstream failed
+    SILENCE                        # no answer in time
+    NOT_LISTENING                  # it refused the connection, or the datagram
+    CLOSED                         # the connection ended before the answer
+    UNREACHABLE                    # the network knows no way
+    LOCAL                          # this machine could not send it
+    BROKEN                         # no TLS, no DNS, or something else
+    SAID_SERVFAIL                  # these two are answers
+    SAID_REFUSED
+    TROUBLES_MAX
 
 cdef enum Policy:
     ROUND_ROBIN
@@ -56,6 +71,9 @@ cdef struct Upstream:
     uint64_t strays_since          # nanoseconds
     uint64_t suspected_until       # what comes over UDP is asked for again over TCP, nanoseconds
     uint64_t strays, suspicions
+    uint8_t trouble                # the latest, of which Trouble
+    uint64_t[TROUBLES_MAX] troubles  # how many queries failed, by reason
+    uint64_t[TROUBLES_MAX] felt    # of these, such that clients got SERVFAIL or REFUSED for
     uint64_t sent, answered, timeouts, mismatched, errors, hedged
     uint64_t latency               # of the answered, summed, nanoseconds
     uint64_t[RCODES] rcodes
@@ -93,6 +111,26 @@ cdef inline uint64_t usual_wait(const Upstream* upstream, uint64_t least, uint64
     return max(least, min(usual, most)) if upstream.mean else most
 
 
+cdef inline uint8_t trouble_of(int error) noexcept nogil:
+    """Return what an error of the network (errno; 0: none) says of an upstream."""
+    if error == ECONNREFUSED:
+        return NOT_LISTENING
+    if error in (ECONNRESET, ECONNABORTED, EPIPE):
+        return CLOSED
+    if error in (EHOSTUNREACH, ENETUNREACH, EHOSTDOWN):
+        return UNREACHABLE
+    if error == ETIMEDOUT:
+        return SILENCE
+    return LOCAL if error else BROKEN
+
+
+cdef inline uint8_t trouble_said(uint16_t rcode) noexcept nogil:
+    """Return what SERVFAIL, or REFUSED, is among troubles."""
+    if rcode == SERVFAIL:
+        return SAID_SERVFAIL
+    return SAID_REFUSED
+
+
 @cython.final
 cdef class UpstreamTable:
     cdef:
@@ -108,6 +146,7 @@ cdef class UpstreamTable:
     cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
     cdef void excuse(self, int32_t upstream) noexcept nogil
     cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
+    cdef void failed(self, int32_t upstream, uint8_t trouble) noexcept nogil
     cdef void stray(self, int32_t upstream, uint64_t now) noexcept nogil
     cdef void _time(self, Upstream* known, uint64_t latency) noexcept nogil
     cdef uint8_t _rank(self, int32_t upstream, const Tried* tried) noexcept nogil

@@ -16,7 +16,7 @@ from libc.string cimport memset
 from ._clock cimport NANOSECONDS
 from ._random cimport random16
 from ._siphash cimport Secret, siphash
-from ._wire cimport NAME_MAX, SERVFAIL, fold, is_name, name_size
+from ._wire cimport NAME_MAX, REFUSED, SERVFAIL, fold, is_name, name_size
 
 cdef extern from *:
     int leading_zeros "__builtin_clzll"(unsigned long long) noexcept nogil
@@ -39,6 +39,7 @@ cdef uint64_t SUSPICION = <uint64_t> 240 * NANOSECONDS   # after the last stray,
 cdef uint64_t UNCERTAINTY = <uint64_t> 120 * NANOSECONDS  # so much longer, that nobody knows when it ends
 cdef double BALANCE = 1.25         # how far above its fair share of open queries the HASH policy lets an upstream go
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
+TROUBLES = ("silence", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail", "refused")
 POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-open": LEAST_OPEN, "random": RANDOM,
             "latency": LATENCY, "hash": HASH}
 
@@ -302,6 +303,8 @@ cdef class UpstreamTable:
         known.silent = known.overtaken = 0
         known.latency += latency
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
+        if rcode == SERVFAIL or rcode == REFUSED:
+            self.failed(upstream, trouble_said(rcode))
         if typical:
             known.latencies[min((bits - 10) * 4 + ((latency >> (bits - 2)) & 3), <uint64_t> (LATENCIES - 1))] += 1
             self._time(known, latency)
@@ -322,6 +325,7 @@ cdef class UpstreamTable:
         """
         cdef Upstream* known = &self.all[upstream]
         known.timeouts += 1
+        self.failed(upstream, SILENCE)
         if known.mean and now - asked > known.mean:
             self._time(known, now - asked)
         self.unheard(upstream, asked, now)
@@ -337,6 +341,15 @@ cdef class UpstreamTable:
         if asked >= known.silent_since:
             known.silent += 1
             known.silent_since = now
+
+    cdef void failed(self, int32_t upstream, uint8_t trouble) noexcept nogil:
+        """Note why a query failed."""
+        self.all[upstream].troubles[trouble] += 1
+        self.all[upstream].trouble = trouble
+
+    def trouble(self, int32_t upstream) -> str:
+        """Return why the latest query failed that did."""
+        return TROUBLES[self._known(upstream).trouble]
 
     cdef void stray(self, int32_t upstream, uint64_t now) noexcept nogil:
         """Note a datagram that answers nothing, nor what was asked lately: some of them make an upstream suspect."""
@@ -371,5 +384,7 @@ cdef class UpstreamTable:
             "errors": known.errors, "hedged": known.hedged,
             "open": known.open, "latency_sum": known.latency / 1e9,
             "rcodes": [known.rcodes[k] for k in range(RCODES)],
+            "failed": {TROUBLES[k]: known.troubles[k] for k in range(TROUBLES_MAX)},
+            "felt": {TROUBLES[k]: known.felt[k] for k in range(TROUBLES_MAX)},
             "latencies": [known.latencies[k] for k in range(LATENCIES)],
         }

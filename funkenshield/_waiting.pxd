@@ -55,6 +55,7 @@ cdef class Waiting(Answering):
         object identity, denials
         object loops               # who tells whether a query that comes again and again is a loop
         # counters
+        uint64_t nobody            # queries that failed because no upstream could be asked
         uint64_t coalesced, repeated, refused, crowded, over_share, answered_here, rescued, failures, truncated
         uint64_t retried, suspected, hedged
 
@@ -87,10 +88,11 @@ cdef class Waiting(Answering):
     cdef void _end_attempt(self, int32_t attempt) noexcept nogil
     cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil
     cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil
-    cdef void _lost(self, int32_t attempt, uint64_t now) noexcept nogil
+    cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
     cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
+    cdef void _note_felt(self, int32_t i) noexcept nogil
     cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1
     cdef bytes _take_spare(self, int32_t i)
     cdef int _serve_spare(self, int32_t i, uint64_t now) except -1

@@ -33,11 +33,13 @@ from ._proxied cimport PROXIED_MAX
 from ._shares cimport may_take
 from ._siphash cimport Secret, siphash
 from ._sockets cimport Attempt, Sockets
-from ._upstreams cimport ALL_BUSY, NOBODY_UP, TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
+from ._upstreams cimport (
+    ALL_BUSY, NOBODY_UP, SILENCE, TRIES_MAX, Upstream, UpstreamTable, note_try, trouble_said, usual_wait
+)
 from ._wheel cimport Wheel
 from ._wire cimport (
     BADCOOKIE, CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE,
-    PLAIN, RCODE, SPECIAL, Extra, Query, Verdict, forwardable, hash_key, is_transfer, is_unsigned, lower_name,
+    PLAIN, RCODE, REFUSED, SERVFAIL, SPECIAL, Extra, Query, Verdict, forwardable, hash_key, is_transfer, is_unsigned, lower_name,
     message_id, parse_query, respell, set_course, set_payload
 )
 
@@ -427,6 +429,8 @@ cdef class Waiting(Answering):
                 return 0
         if stored != NULL:
             return self._serve_stale(i, stored, now)
+        if upstream >= 0 and (rcode == SERVFAIL or rcode == REFUSED):
+            self.upstreams.all[upstream].felt[trouble_said(rcode)] += 1
         self._answer_all(i, answer, own, now)  # first: a purge that came meanwhile is not for those who waited
         if response.built == KEEP:
             self._learn(i, query, response, now)
@@ -468,11 +472,27 @@ cdef class Waiting(Answering):
                       &self.cache.index.policies[self.pool[i].zone].bounds, now)
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
-        self.failures += not self.pool[i].spare
+        if not self.pool[i].spare:
+            self.failures += 1
+            self._note_felt(i)
         self._answer_all(i, answer, NULL, now)
         if not self.pool[i].spare and not self.pool[i].alone:
             self.cache.put(answer, ticks(now))
         return self._close(i)
+
+    cdef void _note_felt(self, int32_t i) noexcept nogil:
+        """Note for whoever was asked last that clients feel it."""
+        cdef:
+            const Open* entry = &self.pool[i]
+            Upstream* last
+            uint8_t trouble = SILENCE
+        if not entry.tried.count:
+            self.nobody += 1
+            return
+        last = &self.upstreams.all[entry.tried.upstreams[entry.tried.count - 1]]
+        if entry.unreachable:
+            trouble = last.trouble
+        last.felt[trouble] += 1
 
     cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1:
         """Keep a response in case nothing better comes, while there is room for it."""
@@ -640,11 +660,12 @@ cdef class Waiting(Answering):
                              now - answered.sent, over_stream == self.upstreams.all[answered.upstream].over_stream)
         self._end_attempt(attempt)
 
-    cdef void _lost(self, int32_t attempt, uint64_t now) noexcept nogil:
+    cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil:
         """End an attempt that no answer can come to any more; another upstream is asked at once."""
         cdef:
             Attempt* lost = &self.sockets.attempts[attempt]
             int32_t i = lost.query
+        self.upstreams.failed(lost.upstream, trouble)
         self.upstreams.unheard(lost.upstream, lost.sent, now)
         self._end_attempt(attempt)
         self.pool[i].hedging = False

@@ -211,8 +211,12 @@ def stats(control: Path, as_json: bool) -> None:
         click.echo(f"\nupstream {endpoint}")
         click.echo(f"  {'state':<18}{counters.pop('state'):>16}")
         rcodes, latency = counters.pop("rcodes"), counters.pop("latency")
+        failed, felt = counters.pop("failed"), counters.pop("felt")
         for name, value in [*counters.items(), *rcodes.items()]:
             click.echo(f"  {name:<18}{value:>16,}")
+        for reason, count in failed.items():
+            if count:
+                click.echo(f"  {f'failed: {reason}':<26}{count:>8,}, felt by clients: {felt[reason]:,}")
         for name, seconds in latency.items():
             click.echo(f"  {f'latency {name}':<18}{seconds * 1000:>16,.3f} ms")
     for rule, counters in rules.items():

@@ -5,6 +5,7 @@ response, is for those above.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import secrets
@@ -37,7 +38,10 @@ HEADER, QR, OPCODE = 12, 0x80, 0x78  # octets of the least message; bits in its 
 
 
 class UpstreamError(OSError):
-    """An upstream cannot be reached, or went away."""
+    """An upstream cannot be reached, or went away; `errno` is 0 where the network has no number for it."""
+
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()
 
 
 class _LostError(UpstreamError):
@@ -273,7 +277,7 @@ class Connections:
             if trouble != self._trouble:  # it may come and go with each connection
                 limited.warning(f"{self._endpoint} {trouble}", "upstream %s: %s", self._endpoint, trouble)
             self._trouble = trouble
-            raise UpstreamError(trouble) from None
+            raise UpstreamError(_number(error), trouble) from None
         self._trouble = ""
         self.opened += 1
         peer = transport.get_extra_info("ssl_object")
@@ -298,6 +302,13 @@ class Connections:
             raise
         protocol.connection_made(transport)
         return transport
+
+
+def _number(error: OSError) -> int:
+    """Return the network's number for an error, 0 where it has none."""
+    if isinstance(error, TimeoutError):
+        return errno.ETIMEDOUT
+    return error.errno or (errno.ECONNRESET if isinstance(error, ConnectionResetError) else 0)
 
 
 def _explain(error: OSError) -> str:
@@ -352,7 +363,8 @@ class Connection(asyncio.Protocol):
             return await future
         except asyncio.CancelledError:  # out of patience
             if heard == self.heard and self._transport is not None:
-                self.end(UpstreamError("the upstream is silent"))  # the next query deserves another connection
+                silent = UpstreamError(errno.ETIMEDOUT, "the upstream is silent")
+                self.end(silent)  # the next query deserves another connection
             raise
         finally:
             self._open.pop(number, None)
@@ -370,7 +382,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection, or the making of it; whoever waits gets UpstreamError."""
-        self.end(_LostError("the connection was given up"))
+        self.end(_LostError(errno.ECONNRESET, "the connection was given up"))
         if self.making is not None:
             self.making.cancel()
 
@@ -393,7 +405,7 @@ class Connection(asyncio.Protocol):
         """Leave the connections that can be used."""
         if not self._over and self._left_over():
             self._siblings.note_loss(self)
-        self.end(_LostError("the upstream closed the connection"))
+        self.end(_LostError(errno.ECONNRESET, "the upstream closed the connection"))
 
     def _left_over(self) -> bool:
         """Tell whether queries wait that were sent with others, or before the last answer, and not just too late."""

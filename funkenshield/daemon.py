@@ -47,6 +47,7 @@ from .upstreams import Upstreams
 from .watch import Rhythm, Watched, Watchers
 
 log = logging.getLogger(__name__)
+limited = logs.RateLimited(log)
 
 HOUSEKEEPING = 1.0  # seconds
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
@@ -74,6 +75,7 @@ class Daemon:
         self._born = self.clock.seconds()
         self._nice = self._niced = os.getpriority(os.PRIO_PROCESS, 0)
         self._dropped, self._calm_at = 0, 0.0
+        self._for_nobody = 0
         self._reread = reread
         self._secrets: CookieSecrets | None = None
         self._stopping = asyncio.Event()
@@ -341,6 +343,7 @@ class Daemon:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             self.upstreams.keep_house()
+            self._tell_of_nobody()
             logs.summarize()
             self.watchers.wake()
             self._folded = False
@@ -350,6 +353,15 @@ class Daemon:
                 self.reload()
             if self._secrets and self._secrets.refresh():
                 self._set_cookies(self._secrets, self.config)
+
+    def _tell_of_nobody(self) -> None:
+        """Tell of queries that failed because there was no upstream to ask."""
+        failed = self.inflight.counters()["failures_for_nobody"]
+        if failed != self._for_nobody:
+            limited.warning(
+                "nobody", "a query failed: there is no upstream that may be asked", times=failed - self._for_nobody
+            )
+        self._for_nobody = failed
 
     async def _judge(self) -> None:
         while True:
@@ -467,7 +479,8 @@ class Daemon:
             "answered_here": missed["answered_here"], "crowded": missed["crowded"],
             "over_share": missed["over_share"] + total["ring_over_share"],
             "repeated": missed["repeated"], "late_dropped": missed["late_dropped"],
-            "coalesced": missed["coalesced"], "failures": missed["failures"], "retried": missed["retried"],
+            "coalesced": missed["coalesced"], "failures": missed["failures"],
+            "failures_for_nobody": missed["failures_for_nobody"], "retried": missed["retried"],
             "truncated": missed["truncated"], "open": missed["open"], "busy": missed["busy"],
             "hedged": missed["hedged"], "suspected": missed["suspected"],
             "refused": missed["refused"] + self.forwarder.passed_on_refused,

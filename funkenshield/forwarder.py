@@ -213,7 +213,7 @@ class Forwarder:
     async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes) -> None:
         """Ask an upstream over TCP or TLS while `left` seconds last."""
         upstream = self._upstreams.numbered(number)
-        response = None
+        response, why = None, 0
         try:
             async with asyncio.timeout(left):
                 if upstream is not None:
@@ -222,8 +222,9 @@ class Forwarder:
             return
         except OSError as error:
             log.debug("upstream %s: %s", upstream, error)
+            why = error.errno or 0
         if response is None or not self._inflight.resolve(handle, response):
-            self._inflight.fail(handle)
+            self._inflight.fail(handle, why)
         self.dispatch()
 
     def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:

@@ -22,6 +22,8 @@ from .names import READ_MAX
 BUCKET = 1.0  # seconds between two marks in the window
 FIRST_SHARE = 1 / 16  # of an upstream that has just come back
 
+SILENCE = "said nothing in time"
+
 Forced = Literal["auto", "up", "down"]
 
 
@@ -33,6 +35,7 @@ class Signals(NamedTuple):
     servfails: int  # of the answered
     silent: int  # unanswered in a row, up to now
     overtaken: int = 0  # hedged in a row, up to now: another's answer came first, so nobody knows
+    trouble: str = SILENCE  # what it did, the last time that a query failed
 
 
 class Health:
@@ -128,7 +131,7 @@ class Health:
         # No answer may have come while it was left alone: silence from before it came back does not count.
         silent = min(signals.silent, signals.unanswered - self._changed.unanswered)
         if silent >= settings.fall:
-            return f"{silent} queries in a row unanswered"
+            return f"{silent} queries in a row {_failed(signals)}"
         if signals.overtaken >= settings.fall and settings.check == "off":
             return f"{signals.overtaken} queries in a row answered by another first"
         while len(marks) > 1 and marks[1][0] <= now - settings.window:
@@ -141,7 +144,7 @@ class Health:
         if queries < max(1, settings.least):
             return ""
         if unanswered / queries >= settings.timeouts:
-            return f"{100 * unanswered / queries:.0f} % of {queries} queries unanswered"
+            return f"{100 * unanswered / queries:.0f} % of {queries} queries {_failed(signals)}"
         if answered and servfails / answered >= settings.servfails:
             return f"SERVFAIL in {100 * servfails / answered:.0f} % of {answered} responses"
         return ""
@@ -181,6 +184,10 @@ class Health:
 
     def _longer(self, wait: float) -> float:
         return max(self._settings.interval, min(2 * wait, self._settings.backoff))
+
+
+def _failed(signals: Signals) -> str:
+    return "unanswered" if signals.trouble == SILENCE else f"failed; lately, it {signals.trouble}"
 
 
 def check_query(name: str, type: str) -> bytes:

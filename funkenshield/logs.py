@@ -138,16 +138,18 @@ class RateLimited:
         self._kinds: dict[str, _Kind] = {}
         _all.add(self)
 
-    def warning(self, kind: str, text: str, *values: object) -> None:
-        """Write a line, unless one of this kind was written within a minute: then it is counted."""
+    def warning(self, kind: str, text: str, *values: object, times: int = 1) -> None:
+        """Write a line for what happened so many times, unless one of its kind was within a minute: then it counts."""
         now = self._clock()
         before = self._kinds.get(kind)
-        if before is None:
-            self._log.warning(text, *values)
-            self._kinds[kind] = _Kind(now, 0, ())
-        else:
-            before.more += 1
+        if before is not None:
+            before.more += times
             before.latest = (text, *values)
+            return
+        if times > 1:
+            text, values = f"{text}; %d like this", (*values, times)
+        self._log.warning(text, *values)
+        self._kinds[kind] = _Kind(now, 0, ())
 
     def summarize(self) -> None:
         """Write how many lines were not, of the kinds whose minute is over."""

@@ -49,6 +49,7 @@ MEANINGS = {
     "cut": Meaning("counter", "Hits that were cut to the client's size (TC=1)."),
     "replies_lost": Meaning("counter", "Answers that the kernel had no room for."),
     "failures": Meaning("counter", "Misses that no upstream answered: SERVFAIL."),
+    "failures_for_nobody": Meaning("counter", "Of these, such that no upstream could be asked for."),
     "rescued": Meaning("counter", "Refreshes that failed, and left the answer that there was."),
     "busy": Meaning(
         "counter", "Queries whose upstreams all had as many open as they may: REFUSED, dropped, or answered stale."
@@ -115,6 +116,8 @@ UPSTREAM_MEANINGS = {
 }
 UPSTREAM_LABELLED = {
     "in_service": ("state", Meaning("gauge", "1, with its state: up, recovering, down, and whether that is forced.")),
+    "failed": ("reason", Meaning("counter", "Queries to it that failed, by reason; SERVFAIL and REFUSED are reasons.")),
+    "felt": ("reason", Meaning("counter", "Of these, such that clients got SERVFAIL or REFUSED, by reason.")),
     "responses": ("rcode", Meaning("counter", "Responses by RCODE.")),
     "latency_seconds": ("quantile", Meaning("gauge", "Latency of the last ten to twenty seconds.")),
 }
@@ -216,6 +219,8 @@ def _labelled(name: str, counters: dict[str, Any]) -> Iterable[tuple[str, float]
     match name:
         case "in_service":
             return [(counters["state"], float(not counters["state"].startswith("down")))]
+        case "failed" | "felt":
+            return list(counters[name].items())
         case "responses":
             return [(rcode, count) for rcode, count in counters["rcodes"].items()]
     return [(f"0.{share[1:]}", seconds) for share, seconds in counters["latency"].items()]

@@ -26,11 +26,13 @@ from .config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, Health
 from .connections import Connections
 from .errors import ConfigError
 from .fields import Endpoint
-from .health import Health, Signals, check_query, proves_well
+from .health import SILENCE, Health, Signals, check_query, proves_well
+from .logs import RateLimited
 from .ports import FEW, Ports, usable
 from .tls import read_authorities
 
 log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 PORT_TRIES = 8
 RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control gear waits for its turn
@@ -40,6 +42,16 @@ RESPELLED_MAX = 8  # responses over TCP in a row that spell names in their own w
 UPDATE = 5  # an opcode
 WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
 RECENT = 20  # responses that quantiles can be told from
+TOLD = {  # of what clients feel, by reason
+    "silence": SILENCE,
+    "connection_refused": "refused the connection",
+    "connection_closed": "closed the connection before it answered",
+    "unreachable": "cannot be reached",
+    "local": "could not be asked: this machine could not send",
+    "other": "could not be understood, or not be trusted",
+    "servfail": "said SERVFAIL",
+    "refused": "said REFUSED",
+}
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -71,6 +83,7 @@ class Upstream:
         self._left: deque[tuple[float, Connections]] = deque()  # connections of a way that is taken no more, until then
         self._latencies = Latencies()
         self._answered = self._suspicions = 0
+        self._felt: dict[str, int] = {}
         self._trouble = ""  # with sockets, as the log knows it
         self._checking: set[asyncio.Task[None]] = set()
 
@@ -169,7 +182,7 @@ class Upstream:
         """Take in what queries say of its health, begin a check where one is due, and say what follows from it."""
         now, health = self._clock.seconds(), self.health
         before = health.in_service
-        health.observe(Signals(*self._table.signals(self.number)), now)
+        health.observe(Signals(*self._table.signals(self.number), TOLD[self._table.trouble(self.number)]), now)
         if health.check_due(now):
             checking = asyncio.get_running_loop().create_task(self._check())
             self._checking.add(checking)
@@ -223,6 +236,10 @@ class Upstream:
                 counters["strays"],
             )
         self._suspicions = counters["suspicions"]
+        for reason, count in counters["felt"].items():
+            if times := count - self._felt.get(reason, 0):
+                limited.warning(f"{self} {reason}", "a query failed: upstream %s %s", self, TOLD[reason], times=times)
+        self._felt = counters["felt"]
         if self.section.random_case and not self._respells and self._table.respelled(self.number) >= RESPELLED_MAX:
             log.warning("upstream %s spells names in its own way, over TCP, too: random_case is off", self)
             self._respells = True
