@@ -37,6 +37,7 @@ from .fields import (
     parse_endpoint,
     parse_rcode,
     parse_type,
+    wildcard_of,
 )
 from .files import named_in, read_text
 from .guard import AllowSection, GuardSection
@@ -436,7 +437,7 @@ class Config(Section):
 
     listen: tuple[EndpointField, ...] = Field(
         (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=64, strict=False,
-        description="Where queries are taken, UDP and TCP. Restart to change.",
+        description="Where queries are taken, UDP and TCP; a wildcard may stand beside one of its addresses. Restart to change.",
     )  # fmt: skip
     upstreams: tuple[UpstreamSection, ...] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
@@ -497,6 +498,17 @@ class Config(Section):
         if twice:
             raise ValueError(f"more than once: {', '.join(twice)}")
         return zones
+
+    @model_validator(mode="after")
+    def _addresses_are_listened_on_once(self) -> "Config":
+        twice = sorted({str(each) for each in self.listen if self.listen.count(each) > 1})
+        if twice:
+            raise ValueError(f"listen: more than once: {', '.join(twice)}")
+        scraped = self.metrics.listen
+        if scraped and self.tcp.connections and any(scraped in (each, wildcard_of(each)) or each == wildcard_of(scraped)
+                                                    for each in self.listen):  # fmt: skip
+            raise ValueError(f"metrics.listen: {scraped} is where queries are taken, over TCP; take another port")
+        return self
 
     @model_validator(mode="after")
     def _upstreams_can_be_told_apart(self) -> "Config":

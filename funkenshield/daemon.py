@@ -81,12 +81,15 @@ class Daemon:
         self._stopping = asyncio.Event()
         count = config.workers or len(os.sched_getaffinity(0))
         with contextlib.ExitStack() as undo:
+            listeners.probe(config.listen, tcp=config.tcp.connections > 0)
             self._udp = [
                 [undo.enter_context(each) for each in listeners.bind_udp(endpoint, count, config.udp.receive_buffer)]
                 for endpoint in config.listen
             ]
             self._tcp = [
-                undo.enter_context(listeners.bind_tcp(endpoint)) for endpoint in config.listen if config.tcp.connections
+                undo.enter_context(listeners.bind_tcp(endpoint, shared=listeners.overlaps(endpoint, config.listen)))
+                for endpoint in config.listen
+                if config.tcp.connections
             ]
             self._scraped = self._serve_metrics()
             if self._scraped is not None:

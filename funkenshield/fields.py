@@ -52,6 +52,11 @@ def parse_endpoint(text: object) -> Endpoint:
     return Endpoint(str(parse_address(address)), port)
 
 
+def wildcard_of(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint that is a port of all addresses of a family, one of which is this."""
+    return Endpoint("::" if ":" in endpoint.host else "0.0.0.0", endpoint.port)
+
+
 def parse_size(value: object) -> int:
     """Return a number of octets written as an integer or as text like `64MiB`; ValueError where it is none."""
     if isinstance(value, int) and not isinstance(value, bool):

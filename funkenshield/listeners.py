@@ -4,10 +4,10 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .errors import FunkenShieldError
-from .fields import Endpoint
+from .fields import Endpoint, wildcard_of
 
 IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
 BACKLOG = 1024
@@ -42,14 +42,33 @@ def _open(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
     return opened
 
 
+def probe(endpoints: Iterable[Endpoint], *, tcp: bool) -> None:
+    """Raise BindError where one of these addresses is taken, before any is.
+
+    Those that are bound with SO_REUSEPORT would share it with others without a word, and with our own, where one is a
+    wildcard and another one of its addresses: then the kernel gives what comes to that to the latter.
+    """
+    for endpoint in endpoints:
+        with explained(endpoint, "UDP"), _open(endpoint, socket.SOCK_DGRAM) as probing:
+            probing.bind(endpoint)
+        if tcp:
+            with explained(endpoint, "TCP"), _open(endpoint, socket.SOCK_STREAM) as probing:
+                probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probing.bind(endpoint)
+
+
+def overlaps(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> bool:
+    """Tell whether an endpoint is one of a wildcard's among these, or the wildcard of one."""
+    others = [each for each in endpoints if each != endpoint]
+    return wildcard_of(endpoint) in others or endpoint in map(wildcard_of, others)
+
+
 def bind_udp(endpoint: Endpoint, count: int, receive_buffer: int) -> list[socket.socket]:
     """Return `count` UDP sockets on one address, among which the kernel spreads clients (SO_REUSEPORT).
 
-    Raises BindError where the address is taken: SO_REUSEPORT alone would share it without a word.
+    Raises BindError where there can be none; whether others have the address is for `probe`.
     """
     with explained(endpoint, "UDP"):
-        with _open(endpoint, socket.SOCK_DGRAM) as probe:
-            probe.bind(endpoint)
         return [_bind_shared(endpoint, receive_buffer) for _ in range(count)]
 
 
@@ -66,11 +85,15 @@ def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
     return opened
 
 
-def bind_tcp(endpoint: Endpoint, transport: str = "TCP") -> socket.socket:
-    """Return a listening TCP socket; BindError where there can be none."""
+def bind_tcp(endpoint: Endpoint, transport: str = "TCP", *, shared: bool = False) -> socket.socket:
+    """Return a listening TCP socket; BindError where there can be none.
+
+    One that is `shared` may have a wildcard beside it that is, too, of this user's; see `probe`.
+    """
     with explained(endpoint, transport):
         opened = _open(endpoint, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)  # each connection to it has the same
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNTAKEN)
         opened.bind(endpoint)

@@ -132,6 +132,32 @@ def test_a_wildcard_answers_from_the_address_that_was_asked(upstream, host, aske
 
 
 @transports
+@pytest.mark.parametrize(("wildcard", "one", "other"), [("0.0.0.0", "127.0.0.1", "127.0.0.2"), ("::", "::1", None)])
+def test_a_wildcard_and_one_of_its_addresses_are_both_listened_on(upstream, wildcard, one, other, tcp):
+    port = free_port(wildcard)
+    rule = f'[[rules]]\nmatch = {{ listener = "{Address(one, port)}" }}\naction = "nxdomain"'
+    for listen in ([wildcard, one], [one, wildcard]):
+        with run_shield([upstream], listen=[(host, port) for host in listen], toml=rule):
+            assert ask("www.test.", server=(one, port), tcp=tcp).rcode() == dns.rcode.NXDOMAIN
+            if other:
+                assert ask("www.test.", server=(other, port), tcp=tcp).answer
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('listen = ["127.0.0.1:53", "[::1]:53", "127.0.0.1:53"]', "listen: more than once: 127.0.0.1:53"),
+        ('listen = ["127.0.0.1:53"]\nmetrics.listen = "0.0.0.0:53"', "metrics.listen: 0.0.0.0:53 is where queries are"),
+        ('listen = ["[::]:53"]\nmetrics.listen = "[::1]:53"', "metrics.listen: [::1]:53 is where queries are taken"),
+    ],
+)
+def test_an_address_that_is_listened_on_twice_is_named(tmp_path, text, told):
+    file = tmp_path / "file.toml"
+    file.write_text(text)
+    assert_one_line(command("check", "-c", file), 2, told)
+
+
+@transports
 def test_an_upstream_may_have_an_ipv6_address(tcp):
     with ScriptedUpstream(address, host="::1") as upstream, run_shield([upstream]) as shield:
         for _ in "cold", "warm":
