@@ -4,7 +4,7 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
-WAITING := tests/attacks tests/faults tests/rules tests/hostile
+WAITING := tests/attacks tests/faults tests/field tests/rules tests/hostile
 COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
 
 .PHONY: run demo test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
@@ -22,7 +22,7 @@ test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 	$(BIN)/python -m pytest $(WAITING) --numprocesses=3 --dist=worksteal  # most of it is waiting
 
 proof: $(VENV)/dev  ## what takes minutes to be shown: floods, attacks, kills, leaks, a lossy link (as root)
-	$(BIN)/python -m pytest -m proof -rP tests/proof
+	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
 
 fuzz: $(VENV)/dev  ## a minute of mutations for each reader of what strangers send (with clang)
 	$(BIN)/python -m pip install --quiet --group fuzz

@@ -23,13 +23,16 @@ from support.client import ask, frame
 from support.control import stats
 from support.edns import COOKIE
 from support.proc import descriptors
+from support.signed import rrset, rrsig
 from support.until import until
+from support.upstream import respond
 from support.wires import ask_wire
 
 from hostile.killing import kill_again_and_again
 
 TICKS = os.sysconf("SC_CLK_TCK")
 KILLS = 4
+YEARS = 56 * 365 * 86400
 
 
 def limited(shield, what, soft=None):
@@ -190,6 +193,24 @@ def test_a_clock_that_is_set_changes_no_answer(stepped, tmp_path, seconds):
         assert "answers restored" in shield.log
         assert ttl(shield) <= (last if seconds > 0 else first)
     assert upstream.count(warm) == (0 if seconds > 0 else 1)
+
+
+def test_a_signature_counts_from_the_time_of_day_at_which_it_comes(stepped):
+    """What has expired is passed on and never kept. A machine without a clock of its own begins in 1970."""
+    expires = int(time.time()) + 3600
+
+    def signed(query):
+        name, response = query.name.to_text(), respond(query)
+        response.answer += [rrset(name, "A", "192.0.2.1"), rrsig(name, "A", "test.", expires=expires)]
+        return response
+
+    stepped(-YEARS)
+    with behind(signed) as (shield, upstream):
+        for seconds, times in (-YEARS, 1), (0, 1), (86400, 2), (YEARS, 2), (-86400, 1):
+            stepped(seconds)
+            (name,) = names(1)
+            assert [len(ask(name, server=shield, dnssec=True).answer) for _ in range(2)] == [2, 2]
+            assert (seconds, upstream.count(name)) == (seconds, times)
 
 
 def with_cookie(shield, name, cookie):
