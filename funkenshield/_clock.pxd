@@ -14,7 +14,7 @@ cdef inline uint32_t ticks(uint64_t nanoseconds) noexcept nogil:
 
 @cython.final
 cdef class Clock:
-    cdef uint64_t start            # the kernel's monotonic clock when this one was made, nanoseconds
+    cdef uint64_t start            # the kernel's clock since boot when this one was made, nanoseconds
     cdef uint64_t moved            # what `advance` added to it, nanoseconds; written by one thread
 
     cdef uint64_t now(self) noexcept nogil

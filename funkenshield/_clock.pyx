@@ -1,11 +1,12 @@
 """The clock that everything else is told by: one reading for a batch, and a hand that tests may move.
 
-It knows the kernel's two clocks and nothing of DNS. Ages and expiries follow the monotonic clock, so
-that a wall clock set back an hour changes no answer; only RRSIG expiration asks for the time of day.
+It knows the kernel's two clocks and nothing of DNS. Ages, expiries and deadlines follow the clock since boot: nobody
+sets it, and it goes on while the machine sleeps, as time does where answers come from. So a wall clock set back an
+hour changes no answer; only RRSIG expiration, certificates and cookies ask for the time of day.
 """
 
 cimport cython
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_BOOTTIME, CLOCK_REALTIME, clock_gettime, timespec
 
 from ._atomic cimport peek, poke
 
@@ -21,10 +22,10 @@ cdef class Clock:
     """Time since this clock was made, which starts thirty days in, so that there is a time for what is older."""
 
     def __cinit__(self) -> None:
-        self.start = _read(CLOCK_MONOTONIC) - <uint64_t> 30 * 86400 * NANOSECONDS
+        self.start = _read(CLOCK_BOOTTIME) - <uint64_t> 30 * 86400 * NANOSECONDS
 
     cdef uint64_t now(self) noexcept nogil:
-        return _read(CLOCK_MONOTONIC) - self.start + peek(&self.moved)
+        return _read(CLOCK_BOOTTIME) - self.start + peek(&self.moved)
 
     cdef uint64_t wall(self) noexcept nogil:
         return _read(CLOCK_REALTIME) + peek(&self.moved)
@@ -34,7 +35,7 @@ cdef class Clock:
         return self.now() / 1e9
 
     def advance(self, double seconds) -> None:
-        """Move the clock forward by so many seconds (never back: it is monotonic)."""
+        """Move the clock forward by so many seconds (never back: it only grows)."""
         if not 0 <= seconds < 1e9:
             raise ValueError(f"a clock advances by 0 to 1e9 seconds, not by {seconds}")
         poke(&self.moved, self.moved + <uint64_t> (seconds * 1e9))

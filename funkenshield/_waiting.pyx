@@ -656,8 +656,10 @@ cdef class Waiting(Answering):
             Answer* answer = self.cache.scratch
             Attempt* answered = &self.sockets.attempts[attempt]
             bint over_stream = answered.socket < 0
+            uint64_t until = min(now, self.pool[answered.query].deadline)  # what came later is no slowness of its
         self.upstreams.heard(answered.upstream, (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE),
-                             now - answered.sent, over_stream == self.upstreams.all[answered.upstream].over_stream)
+                             until - min(answered.sent, until),
+                             over_stream == self.upstreams.all[answered.upstream].over_stream)
         self._end_attempt(attempt)
 
     cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil:
@@ -772,7 +774,7 @@ cdef class Waiting(Answering):
         if last.blamed or now < last.sent + self.patience:
             return
         last.blamed = True
-        self.upstreams.overdue(last.upstream, last.sent, now)
+        self.upstreams.overdue(last.upstream, last.sent, min(now, entry.deadline))  # nobody waited longer, nor slept
         if last.before >= 0:  # two are silent about this query: it says little of either
             self.upstreams.excuse(last.upstream)
             self.upstreams.excuse(self.sockets.attempts[last.before].upstream)

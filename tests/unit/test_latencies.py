@@ -143,3 +143,22 @@ def test_what_counts_came_between_the_last_look_and_one_at_least_a_window_before
         first = bucket_of(oldest * 1e9 + 1)
         assert 1 <= first <= look
         assert all(first <= other for other in range(1, look + 1) if looks[other - 1] > now - WINDOW)
+
+
+# ---------------------------------------------------------------- asleep
+
+
+@pytest.mark.parametrize("comes", [False, True], ids=["silence", "an answer"])
+def test_an_hour_that_nobody_was_awake_is_no_slowness(comes):
+    stage = Stage(2, deadline=2.5)
+    stage.teach(0, *[0.01] * 50)
+    before = stage.counters(0)["latency_sum"]
+    (attempt,) = stage.ask()
+    stage.clock.advance(3600)
+    if comes:
+        assert stage.answer(attempt)
+    stage.wait(0)
+    assert stage.counters(0)["latency_sum"] - before <= 2.5 + 1e-6
+    stage.teach(0, *[0.01] * 30)
+    _, most, _ = stage.silence(expected=0)
+    assert most < 0.6, "its silence is news as early as before"
