@@ -206,8 +206,8 @@ class ForwardSection(Section):
                              json_schema_extra={"unit": "s"})  # fmt: skip
     ports_avoided: tuple[PortsField, ...] = Field(
         (), max_length=1024, strict=False,
-        description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`. Those of"
-                    " the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, but for its reserved ones.",
+        description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`. Those"
+                    " of the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, but for its reserved ones.",
     )  # fmt: skip
     connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
     allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
@@ -437,7 +437,8 @@ class Config(Section):
 
     listen: tuple[EndpointField, ...] = Field(
         (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=64, strict=False,
-        description="Where queries are taken, UDP and TCP; a wildcard may stand beside one of its addresses. Restart to change.",
+        description="Where queries are taken, UDP and TCP; a wildcard may stand beside one of its addresses. Restart to"
+                    " change.",
     )  # fmt: skip
     upstreams: tuple[UpstreamSection, ...] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
