@@ -206,8 +206,8 @@ class ForwardSection(Section):
                              json_schema_extra={"unit": "s"})  # fmt: skip
     ports_avoided: tuple[PortsField, ...] = Field(
         (), max_length=1024, strict=False,
-        description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`. Those"
-                    " of the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, but for its reserved ones.",
+        description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`."
+                    " Those of the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, without its reserved ones.",
     )  # fmt: skip
     connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
     allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
