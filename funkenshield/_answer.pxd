@@ -27,6 +27,7 @@ cdef enum Form:
 cdef enum Built:
     KEEP           # may be stored until `expires`
     PASS           # for those who wait now, and nobody else
+    BROKEN         # cannot be read: for those who wait now, unless something better serves
     TRUNCATED      # TC=1: the full answer is to be had over TCP
     FOREIGN        # about another subnet than was asked about: to be ignored, like another question
 
@@ -52,7 +53,7 @@ cdef struct Answer:
     uint16_t additionals
     uint16_t edns_flags
     uint8_t rcode_high   # the extended rcode's upper octet
-    uint8_t opt          # an OPT goes with it where the query has one
+    uint8_t opt          # an OPT goes with it where the query has one; VERBATIM: it has its own, or needs none
     uint8_t kind
     uint8_t form
     uint8_t scope        # bits of the client's address that the answer depends on, or NO_SCOPE (RFC 7871)

@@ -10,12 +10,14 @@ from libc.string cimport memcmp, memcpy, memset
 from ._atomic cimport peek32
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ._policy cimport Bounds, Manner
+from ._rdata cimport has_sound_names
+from ._subnets cimport take_back
 from ._wire cimport (
-    AAAA, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, KEEPALIVE, MESSAGE_MAX, NOERROR, NOTIMP, NS, NXDOMAIN,
-    OPCODE, OPT, OPT_FIXED, PADDING, QR, RCODE, RD, RECORD, REFUSED, RRSIG, SERVFAIL, SOA, STALE_ANSWER,
-    STALE_NXDOMAIN, SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, cut, drop_subnet, follow_name, get16,
-    get32, has_own_opt, message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded,
-    set16, set32, set_subnet, skip_name, source_prefix, steps_of
+    AAAA, ANY, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR, NOTIMP, NS, NXDOMAIN,
+    OPCODE, OPT, OPT_FIXED, QR, RCODE, RD, RECORD, REFUSED, REPORT_CHANNEL, RRSIG, SERVFAIL, SIG, SOA, STALE_ANSWER,
+    STALE_NXDOMAIN, SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, can_move, cut, drop_subnet,
+    follow_name, get16, get32, has_own_opt, message_flags, message_id, parse_query, put_error, put_opt,
+    question_length, same_folded, set16, set32, set_subnet, skip_name, source_prefix, steps_of
 )
 
 cdef enum:
@@ -56,11 +58,16 @@ cdef struct Walk:                  # what a walk over the records of a response 
     uint16_t opt                   # where the OPT record starts; 0: none
     uint16_t opt_size
     uint16_t ttls
+    bint bound                     # to the message in which it came: it is right as it stands there, and nowhere else
 
 
 cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t length, size_t at,
                 uint64_t wall) noexcept nogil:
-    """Walk all records; return False where they are not exactly what the header announces, or their names cost much."""
+    """Walk all records; return False where they are not exactly what the header announces, or a name is none.
+
+    So it is where all names together cost too much. A signature of the message is of nothing else (RFC 8945, 2931), nor
+    is what other meta types say; what another version of EDNS means is not known: that binds records to it.
+    """
     cdef:
         const uint8_t* fixed
         uint32_t ttl
@@ -76,8 +83,8 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
     for section in range(3):
         for _i in range(get16(wire + 6 + 2 * section)):
             owner = at
-            end = skip_name(wire, length, at)
-            if end < 0 or <size_t> end + RECORD > length or not follow_name(wire, length, at, &steps):
+            end = follow_name(wire, length, at, &steps)
+            if end < 0 or <size_t> end + RECORD > length:
                 return False
             fixed = wire + end
             rtype = get16(fixed)
@@ -90,9 +97,13 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
                     return False
                 found.opt = <uint16_t> owner
                 found.opt_size = <uint16_t> (at - owner)
+                found.bound |= fixed[5] != 0
                 continue
-            if found.opt and not _can_move(wire, end, rtype, found.opt):
+            if not has_sound_names(wire, end + RECORD, at, rtype, &steps):
                 return False
+            if (META_FIRST <= rtype <= ANY or rtype == SIG and get16(fixed + RECORD) == 0
+                    or found.opt > 0 and not can_move(wire, end, found.opt)):
+                found.bound = True
             ttl = _ttl(get32(fixed + 4))
             found.ttl = min(found.ttl, ttl)
             offsets[found.ttls] = <uint16_t> (end + 4 - start - found.opt_size)
@@ -115,15 +126,6 @@ cdef int64_t _ticks_until(uint32_t expiration, uint64_t wall) noexcept nogil:
 cdef uint32_t _ttl(uint32_t told) noexcept nogil:
     """Return a TTL in seconds; one with the top bit set counts as 0 (RFC 2181 8)."""
     return told if told <= FOREVER else 0
-
-
-cdef bint _can_move(const uint8_t* wire, int32_t owner_end, uint16_t rtype, uint16_t opt) noexcept nogil:
-    """Tell whether a record behind the OPT stays right when the OPT before it is taken out.
-
-    It does if no compression pointer of it leads behind the OPT; only address records are sure of that.
-    """
-    cdef uint16_t pointer = get16(wire + owner_end - 2)
-    return (rtype == A or rtype == AAAA) and not (pointer >= 0xc000 and (pointer & 0x3fff) >= opt)
 
 
 cdef Kind _classify(const Walk* found, uint16_t rcode, uint16_t answers) noexcept nogil:
@@ -212,10 +214,10 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
     if get16(wire + 4) == 0:
         return _build_error(out, query, message_flags(wire) & RCODE, bounds.failure, now)
     _start(out, query, message_flags(wire), now)
-    if out.flags & TC:
-        return _verbatim(out, query, wire, length, TRUNCATED)
     if not _walk(&found, <uint16_t*> (out + 1), wire, length, start, wall):
-        return _verbatim(out, query, wire, length, PASS)
+        return _verbatim(out, query, wire, length, found.opt > 0, TRUNCATED if out.flags & TC else BROKEN)
+    if found.bound:
+        return _verbatim(out, query, wire, length, found.opt > 0, TRUNCATED if out.flags & TC else PASS)
 
     rcode = out.flags & RCODE
     out.answers = get16(wire + 6)
@@ -231,7 +233,7 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
         out.rcode_high = wire[found.opt + 5]
         out.edns_flags = get16(wire + found.opt + 7)
         rcode |= <uint16_t> out.rcode_high << 4
-    out.kind = _classify(&found, rcode, out.answers)
+    out.kind = OTHER if out.flags & TC else _classify(&found, rcode, out.answers)
     if query.subnet:
         if found.opt:
             scope = _scope(query, wire + found.opt, found.opt_size)
@@ -243,12 +245,12 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
     memcpy(at + before, wire + found.opt + found.opt_size, behind)
     out.body = <uint16_t> (before + behind)
     if found.opt and not _sort_options(out, wire + found.opt, found.opt_size, own):
-        return _verbatim(out, query, wire, length, PASS)
+        return _verbatim(out, query, wire, length, True, TRUNCATED if out.flags & TC else BROKEN)
 
     hold = _hold(&found, <Kind> out.kind, bounds)
     if hold == 0:
         out.kind = OTHER
-        return PASS
+        return TRUNCATED if out.flags & TC else PASS
     out.marks.expires = out.born + hold
     return KEEP
 
@@ -269,11 +271,15 @@ cdef uint8_t* _put_key(Answer* out, const Query* query) noexcept nogil:
     return <uint8_t*> answer_body(out)
 
 
-cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length, bint opt,
                      Built built) noexcept nogil:
-    """Keep everything behind the question as it came; whoever is careless gets what was sent to him."""
+    """Keep everything behind the question as it came; whoever is careless gets what was sent to him.
+
+    `opt`: there is one in it, or there need be none.
+    """
     cdef size_t start = HEADER + (query.question if get16(wire + 4) else 0)
     out.form = VERBATIM
+    out.opt = opt
     out.kind = OTHER
     out.ttls = 0
     out.options = 0
@@ -299,7 +305,7 @@ cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, 
     _start(out, query, message_flags(wire), now)
     if get16(wire + 4) and _walk(&found, <uint16_t*> (out + 1), wire, length, HEADER + query.question, 0) and found.opt:
         rcode_high = wire[found.opt + 5]
-    _verbatim(out, query, wire, length, PASS)
+    _verbatim(out, query, wire, length, True, PASS)
     out.rcode_high = rcode_high
     rcode = <uint16_t> rcode_high << 4 | out.flags & RCODE
     if rcode == SERVFAIL or rcode == REFUSED:
@@ -308,7 +314,10 @@ cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, 
 
 
 cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extra* own) noexcept nogil:
-    """Keep the options that are true for everybody; hop by hop ones end here. False: they overrun."""
+    """Keep the options that belong to the answer, whoever asks (RFC 8914, 9567). False: they overrun.
+
+    All others end here: they tell of the connection, of the server, or one client, and nobody with this key asked.
+    """
     cdef:
         const uint8_t* option = opt + OPT_FIXED
         const uint8_t* end = opt + opt_size
@@ -324,7 +333,7 @@ cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extr
             if size <= 4 + COOKIE_MAX:  # there must be room for other options beside it
                 memcpy(own.octets, option, size)
                 own.length = <uint16_t> size
-        elif code != PADDING and code != KEEPALIVE and code != SUBNET:
+        elif code == EDE or code == REPORT_CHANNEL:
             memcpy(kept + out.options, option, size)
             out.options += <uint16_t> size
         option += size
@@ -368,32 +377,24 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
     cdef:
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
         uint16_t edns_flags = (answer.edns_flags & ~DO) | (query.edns_flags & DO)
-        bint with_opt = has_own_opt(query) and answer.opt and answer.form == SECTIONS
+        bint with_opt = has_own_opt(query) and answer.opt
         bint stale = now >= peek32(&answer.marks.expires) and answer.kind != OTHER
         size_t at = HEADER + query.question
         Extra own
+    if answer.form != SECTIONS:
+        return _render_as_it_came(out, limit, answer, query, manner)
     own.length = 0
-    if query.added and answer.form != SECTIONS:  # as it came, it may answer what the client did not send
-        if flags & TC:
-            return cut(out, query, flags, manner.payload, 0, query.edns_flags & DO, &own)
-        return put_error(out, query, flags & RCODE if flags & RCODE else SERVFAIL, manner.payload, &own)
     if with_opt:
         _add_extras(&own, answer, query, stale, extra)
     if at + answer.body + (OPT_FIXED + answer.options + own.length if with_opt else 0) > limit:
         return cut(out, query, flags, manner.payload, answer.rcode_high, edns_flags, &own)
 
-    memcpy(out, query.wire, at)
-    set16(out + 2, flags)
-    set16(out + 4, 1 if query.question else 0)
-    set16(out + 6, answer.answers)
-    set16(out + 8, answer.authorities)
-    set16(out + 10, answer.additionals + with_opt)
-    memcpy(out + at, answer_body(answer), answer.body)
+    _put_body(out, answer, query, with_opt)
     if stale:
         _set_ttls(out + at, answer, manner.stale_ttl)
     elif not manner.keep_ttl and now > answer.born + TICKS_PER_SECOND - 1:
         _age_ttls(out + at, answer, (now - answer.born) // TICKS_PER_SECOND)
-    if manner.shuffle and answer.form == SECTIONS:
+    if manner.shuffle:
         _rotate(out + at, answer, message_id(query.wire))
     at += answer.body
 
@@ -403,6 +404,39 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
         memcpy(out + at + answer.options, own.octets, own.length)
         at += answer.options + own.length
     return at
+
+
+cdef inline void _put_body(uint8_t* out, const Answer* answer, const Query* query, bint with_opt) noexcept nogil:
+    """Write an answer as it is kept, with header and question of this query."""
+    cdef size_t at = HEADER + query.question
+    memcpy(out, query.wire, at)
+    set16(out + 2, (answer.flags & ~RD) | (query.flags & RD))
+    set16(out + 4, 1 if query.question else 0)
+    set16(out + 6, answer.answers)
+    set16(out + 8, answer.authorities)
+    set16(out + 10, answer.additionals + with_opt)
+    memcpy(out + at, answer_body(answer), answer.body)
+
+
+cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
+                               const Manner* manner) noexcept nogil:
+    """Write an answer that is kept as it came, without what nobody but the upstream was told.
+
+    What is truncated and lacks the OPT that its client must get is cut to that.
+    """
+    cdef:
+        uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
+        size_t size = HEADER + query.question + answer.body
+        Extra none
+    none.length = 0
+    if size > limit or flags & TC and not answer.opt and has_own_opt(query):
+        return cut(out, query, flags, manner.payload, answer.rcode_high, query.edns_flags & DO, &none)
+    _put_body(out, answer, query, False)
+    if query.added:
+        size = take_back(out, size, query.added)
+        if not size:
+            return put_error(out, query, flags & RCODE if flags & RCODE else SERVFAIL, manner.payload, &none)
+    return size
 
 
 cdef void _add_extras(Extra* own, const Answer* answer, const Query* query, bint stale,

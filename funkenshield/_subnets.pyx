@@ -2,14 +2,16 @@
 
     a client's query -> what he would have sent, had he told -> key, look-up, forwarding, coalescing: as always
 
-It knows which addresses are told, and how much of them. What the client gets, who told nothing, is
-for those who write answers: `Query.added` says so.
+It knows which addresses are told, and how much of them; and how a response that nobody can read is rid of what came
+back. What else the client gets, who told nothing, is for those who write answers: `Query.added` says so.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memmove
 
 from ._wire cimport (
-    ADDED_OPT, ADDED_SUBNET, CHAOS, MESSAGE_MAX, PLAIN, Query, get32, parse_query, put_with_subnet
+    ADDED_OPT, ADDED_SUBNET, CHAOS, HEADER, MESSAGE_MAX, OPT, PLAIN, RECORD, SUBNET, Query, can_move, get16, get32,
+    parse_query, put_with_subnet, question_length, set16, skip_name
 )
 
 
@@ -53,6 +55,67 @@ cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint
     if size:
         parse_query(query, out, size)
         query.added = added
+
+
+cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogil:
+    """Take what was added to a query out of the response to it, whatever that is; return the octets that are left.
+
+    It is looked for as far as there are records: whoever reads the response comes no further. 0: some that stand
+    behind it cannot move. Caller must ensure that there is a header, and a question where it says so.
+    """
+    cdef:
+        size_t at = HEADER + (<size_t> question_length(wire, length) if get16(wire + 4) else 0)
+        size_t to = at             # what is left is moved here
+        size_t opt = 0             # where the first one stood
+        size_t data, end
+        uint16_t section, count, _i
+        int32_t owner_end
+        bint ends = False
+    for section in range(3):
+        count = get16(wire + 6 + 2 * section)
+        for _i in range(count):
+            owner_end = skip_name(wire, length, at)
+            ends = owner_end < 0 or <size_t> owner_end + RECORD > length
+            data = <size_t> owner_end + RECORD
+            if ends or length - data < get16(wire + data - 2):
+                ends = True
+                break
+            end = data + get16(wire + data - 2)
+            if get16(wire + owner_end) == OPT:
+                opt = opt if opt else at
+                if added & ADDED_OPT:
+                    set16(wire + 6 + 2 * section, get16(wire + 6 + 2 * section) - 1)
+                else:
+                    to += _move_untold(wire + to, wire + at, data - at, end - at)
+            elif to == at or can_move(wire, owner_end, opt):
+                memmove(wire + to, wire + at, end - at)
+                to += end - at
+            else:
+                return 0
+            at = end
+        if ends:
+            break
+    memmove(wire + to, wire + at, length - at)
+    return to + length - at
+
+
+cdef size_t _move_untold(uint8_t* out, const uint8_t* opt, size_t at, size_t size) noexcept nogil:
+    """Move an OPT record of this size, whose options start at `at`, without CLIENT-SUBNET; return its octets."""
+    cdef:
+        size_t start = at
+        size_t to = at
+        size_t option
+    memmove(out, opt, at)
+    while size - at >= 4 and size - at - 4 >= get16(opt + at + 2):
+        option = 4 + <size_t> get16(opt + at + 2)
+        if get16(opt + at) != SUBNET:
+            memmove(out + to, opt + at, option)
+            to += option
+        at += option
+    memmove(out + to, opt + at, size - at)
+    to += size - at
+    set16(out + start - 2, <uint16_t> (to - start))
+    return to
 
 
 # ---------------------------------------------------------------- for Python

@@ -435,7 +435,8 @@ cdef class Waiting(Answering):
         if response.built == KEEP:
             self._learn(i, query, response, now)
             self.cache.put_for(query, answer, ticks(now))
-        elif not entry.alone and answer.form == SECTIONS and (rcode == NOERROR or rcode == NXDOMAIN):
+        elif (response.built == PASS and not entry.alone and answer.form == SECTIONS
+                and (rcode == NOERROR or rcode == NXDOMAIN)):
             self.cache.drop(query)  # what was before is true no more
         self._close(i)
         return 0

@@ -57,11 +57,13 @@ cdef enum:  # record types and classes that are treated in a way of their own
     NS = 2
     SOA = 6
     HINFO = 13
+    SIG = 24
     OPT = 41
     DS = 43
     RRSIG = 46
     A = 1
     AAAA = 28
+    META_FIRST = 128               # from here to ANY: of one message, or of questions alone (RFC 6895 3.1)
     TKEY = 249
     TSIG = 250
     IXFR = 251
@@ -87,6 +89,7 @@ cdef enum:  # EDNS options
     KEEPALIVE = 11
     PADDING = 12
     EDE = 15
+    REPORT_CHANNEL = 18
 
 cdef enum:  # extended errors (RFC 8914)
     STALE_ANSWER = 3
@@ -175,10 +178,10 @@ cdef inline size_t name_size(const uint8_t* name) noexcept nogil:
 cdef inline uint32_t steps_of(size_t length) noexcept nogil:
     """Return how many labels and pointers may be followed in a message of so many octets.
 
-    A record takes 11 octets or more, and its name can lead through all names before it. Thousands of addresses of a
+    A record takes 11 octets or more, and its names can lead through all names before them. Thousands of addresses of a
     name with ten labels, or of PTR records below ip6.arpa, need fewer; a message that needs more was made to cost.
     """
-    return <uint32_t> (2 * length + 4096)
+    return <uint32_t> (4 * length + 4096)
 
 
 cdef inline uint8_t source_prefix(const Query* query) noexcept nogil:
@@ -245,7 +248,8 @@ cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
 cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
-cdef bint follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil
+cdef bint can_move(const uint8_t* wire, int32_t owner_end, size_t behind) noexcept nogil
+cdef int32_t follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
                     uint16_t options) noexcept nogil
 cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload,

@@ -58,42 +58,56 @@ cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept n
 cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
     """Tell whether a name stands at `at`, with all that its pointers lead to."""
     cdef uint32_t steps = STEPS_MAX
-    return follow_name(wire, length, at, &steps)
+    return follow_name(wire, length, at, &steps) >= 0
 
 
-cdef bint follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil:
-    """Tell whether a name stands at `at`, and all that its pointers lead to; take what that cost off `steps`.
+cdef int32_t follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil:
+    """Return where the name at `at` ends, or -1 where it is none, with all that its pointers lead to.
 
     Each pointer must lead further back than the one before, and there are no more of them than a name
-    has labels: else a name of pointers would cost the length of its message. What all names of a message may
-    cost together is what `steps_of` said when it was begun; where that is spent, nothing is a name.
+    has labels: else a name of pointers would cost the length of its message. Each step is taken off `steps`: all names
+    of a message may cost together what `steps_of` said when it was begun; where that is spent, nothing is a name.
     """
     cdef:
         size_t start = at
         size_t octets = 0
         size_t hops = 0
+        int32_t end = -1
         uint8_t label
     while at < length:
         if not steps[0]:
-            return False
+            return -1
         steps[0] -= 1
         label = wire[at]
         if label >= 0xc0:
             hops += 1
             if at + 2 > length or hops > HOPS_MAX:
-                return False
+                return -1
+            if end < 0:
+                end = <int32_t> (at + 2)
             at = get16(wire + at) & 0x3fff
             if at >= start or at < HEADER:
-                return False
+                return -1
             start = at
             continue
         octets += 1 + label
         at += 1 + label
         if label > LABEL_MAX or octets > NAME_MAX:
-            return False
+            return -1
         if label == 0:
-            return True
-    return False
+            return end if end >= 0 else <int32_t> at
+    return -1
+
+
+cdef bint can_move(const uint8_t* wire, int32_t owner_end, size_t behind) noexcept nogil:
+    """Tell whether a record stays right when octets from `behind` on, all before it, are taken out.
+
+    It does if no compression pointer of it leads there; only address records are sure of that.
+    """
+    cdef:
+        uint16_t rtype = get16(wire + owner_end)
+        uint16_t pointer = get16(wire + owner_end - 2)
+    return (rtype == A or rtype == AAAA) and not (pointer >= 0xc000 and (pointer & 0x3fff) >= behind)
 
 
 # ---------------------------------------------------------------- queries

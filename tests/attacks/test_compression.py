@@ -28,15 +28,19 @@ def ladder(at, first=12):
     return octets, leads_to
 
 
-def hopping(asked, size=LARGEST):
-    """Return a response full of records, each of whose names leads through the ladder in the first one's data."""
+def hopping(asked, size=LARGEST, rdtype=16):
+    """Return a response full of records, each of whose names leads through the ladder in the first one's data.
+
+    The type may be one that has a name in its data.
+    """
     records = b"\xc0\x0c" + pack("!HHIH", 16, 1, 300, 4 * LADDER)
     octets, last = ladder(len(asked) + len(records))
     records += octets
     owner = pack("!H", 0xC000 | last)
+    data = b"" if rdtype == 16 else owner
     count = 1
-    while len(asked) + len(records) + 12 <= size:
-        records += owner + pack("!HHIH", 16, 1, 300, 0)
+    while len(asked) + len(records) + 12 + len(data) <= size:
+        records += owner + pack("!HHIH", rdtype, 1, 300, len(data)) + data
         count += 1
     return asked[:2] + pack("!5H", 0x8400, 1, count, 0, 0) + asked[12:] + records, count
 
@@ -59,14 +63,15 @@ def test_a_name_that_leads_through_many_is_in_order():
     assert is_kept(asked, response)
 
 
-def test_thousands_of_them_are_too_many_and_where_it_ends_the_length_says():
+@pytest.mark.parametrize(("rdtype", "names"), [(16, 1), (5, 2)], ids=["owners", "owners and data"])
+def test_thousands_of_them_are_too_many_and_where_it_ends_the_length_says(rdtype, names):
     asked = quick.query("www.test")
-    kept = [size for size in range(400, 2000, 50) if is_kept(asked, hopping(asked, size)[0])]
-    steps = [2 * LADDER * hopping(asked, size)[1] for size in kept]
+    kept = [size for size in range(400, 2000, 50) if is_kept(asked, hopping(asked, size, rdtype)[0])]
+    steps = [2 * LADDER * names * (hopping(asked, size, rdtype)[1] - 1) for size in kept]
     assert kept, "short ones are let be"
     assert kept == list(range(400, kept[-1] + 1, 50))
-    assert all(done <= 2 * size + 4096 for done, size in zip(steps, kept, strict=True)), "so much, and no more, is done"
-    assert not is_kept(asked, hopping(asked)[0])
+    assert all(done <= 4 * size + 4096 for done, size in zip(steps, kept, strict=True)), "so much, and no more, is done"
+    assert not is_kept(asked, hopping(asked, rdtype=rdtype)[0])
 
 
 @pytest.mark.parametrize(
@@ -76,8 +81,9 @@ def test_thousands_of_them_are_too_many_and_where_it_ends_the_length_says():
         (".".join("0123456789abcdef0123456789abcdef") + ".ip6.arpa", 12, b"\x0ehost-192-0-2-1\xc0\x0c"),
         (".".join(["x" * 14] * 16), 28, bytes(16)),
         ("example.com", 2, b"\3ns1\xc0\x0c"),
+        ("a.b.c.d.e.f.svc.cluster.example.com", 33, bytes(6) + b"\2s1\xc0\x0c"),
     ],
-    ids=["addresses of a long name", "PTR of IPv6", "a name as long as can be", "servers"],
+    ids=["addresses of a long name", "PTR of IPv6", "a name as long as can be", "servers", "services"],
 )
 def test_the_largest_real_ones_are_kept(name, rdtype, rdata):
     asked = quick.query(name, rdtype)

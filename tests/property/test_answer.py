@@ -30,7 +30,7 @@ PAYLOAD = 1232
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
 DAY = 86400
 COOKIE, PADDING, KEEPALIVE = 10, 12, 11
-HOP_BY_HOP = {COOKIE, PADDING, KEEPALIVE}
+OF_THE_ANSWER = {15, 18}  # extended errors, and where to report them: the options that stay
 
 
 def rrset(text):
@@ -125,7 +125,7 @@ def assert_same(hit, query, stored, age=0, payload=PAYLOAD):
     if query.edns == 0:
         assert hit.payload == payload
         assert hit.ednsflags & 0xFFFF == stored.ednsflags & 0x7FFF | query.ednsflags & do
-        assert options(hit) == [option for option in options(stored) if option[0] not in HOP_BY_HOP]
+        assert options(hit) == [option for option in options(stored) if option[0] in OF_THE_ANSWER]
 
 
 # ---------------------------------------------------------------- a hit is what was stored
@@ -180,7 +180,14 @@ def exchanges(draw):
     one = make_query(name, payload=draw(payloads), flags=flags, **edns or {})
     other = make_query(spelling(name), ident=65535, payload=draw(payloads), flags=flags, options=crumbs, **edns or {})
     said = st.sampled_from(
-        [(15, b"\0\3stale"), (3, b"nsid"), (COOKIE, bytes(24)), (PADDING, bytes(7)), (KEEPALIVE, b"")]
+        [
+            (15, b"\0\3stale"),
+            (18, b"\7example\0"),
+            (3, b"nsid"),
+            (COOKIE, bytes(24)),
+            (PADDING, bytes(7)),
+            (KEEPALIVE, b""),
+        ]
     )
     opt = (
         make_opt(*draw(st.lists(said)), flags=draw(st.sampled_from([0, 0x8000, 0x0001])))
@@ -322,6 +329,7 @@ def with_record(section, octets):
     return lambda wire: counted(section, 1)(wire) + octets
 
 
+SIG0 = pack("!BHHIH", 0, 24, 255, 9, 19)
 BARE_OPT = b"\0\0\x29\x10\0\0\0\0\0\0\0"
 NXDOMAIN = {"rcode": dns.rcode.NXDOMAIN}
 ROWS = {
@@ -386,6 +394,18 @@ ROWS = {
         says(ANSWERED, spoil=lambda wire: wire.replace(b"\xc0\x0c", b"\xc0\x0d")),
         0,
     ),
+    "a signature of the message": (says(ANSWERED, spoil=with_record(ADDITIONAL, pack("!BHHIH", 0, 250, 255, 9, 0))), 0),
+    "a signature of nothing": (says(ANSWERED, spoil=with_record(ADDITIONAL, SIG0 + b"\0\0" + bytes(17))), 0),
+    "a signature of something": (says(ANSWERED, spoil=with_record(ADDITIONAL, SIG0 + b"\0\1" + bytes(17))), 9),
+    **{
+        f"a record of meta type {rtype}": (
+            says(ANSWERED, spoil=with_record(section, pack("!BHHIH", 0, rtype, 1, 9, 0))),
+            0,
+        )
+        for rtype, section in ((128, ANSWER), (249, ADDITIONAL), (251, AUTHORITY), (255, ANSWER))
+    },
+    "no meta type": (says(ANSWERED, spoil=with_record(ANSWER, pack("!BHHIH", 0, 65280, 1, 9, 0))), 9),
+    "EDNS version 1": (says(ANSWERED, spoil=with_record(ADDITIONAL, BARE_OPT[:6] + b"\1" + BARE_OPT[7:])), 0),
     "two OPTs": (says(ANSWERED, opt=make_opt(), spoil=with_record(ADDITIONAL, BARE_OPT)), 0),
     "OPT with an owner": (says(ANSWERED, spoil=with_record(ADDITIONAL, b"\1a" + BARE_OPT)), 0),
     "OPT in the answer": (says(ANSWERED, spoil=with_record(ANSWER, BARE_OPT)), 0),

@@ -55,6 +55,7 @@ PYTHON_FLOORS = [
 COMPILED_FLOORS = [
     {"_atomic", "_course", "_epoll", "_siphash", "_random", "_load", "_policy", "_prefixes"},
     {"_clock", "_wire", "_datagrams", "_epochs", "_rates", "_ring", "_suffixes", "_wheel"},
+    {"_rdata", "_subnets"},
     {
         "_shares",
         "_answer",
@@ -63,7 +64,6 @@ COMPILED_FLOORS = [
         "_guard",
         "_negative",
         "_proxied",
-        "_subnets",
         "_upstreams",
         "_zones",
     },
