@@ -4,6 +4,7 @@ Where it cannot, it says so in a line.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from support.pipeline import ask_all
 from support.process import COMMAND, run_shield
 from support.until import until
 
+PLACE = Address("127.0.0.1", 5353)
 NO_PRIVILEGES = "setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"
 
 
@@ -30,6 +32,19 @@ def server(network):
 def in_mounts(*steps):
     """Return the command that becomes another one behind these steps, in mounts of its own."""
     return "unshare", "--mount", "sh", "-c", " && ".join([*steps, 'exec "$0" "$@"'])
+
+
+@contextlib.contextmanager
+def started(server, *under, control=None):
+    """Start it at PLACE, without a file; yield the process, whose log is a pipe."""
+    command = [*under, *COMMAND, "run", "--listen", str(PLACE), "--upstream", str(server.address)]
+    if control:
+        command += ["--control", control]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def assert_it_serves(shield, names=40):
@@ -94,6 +109,16 @@ def test_it_writes_to_nothing_but_the_folder_of_its_control_socket(server):
         assert_it_serves(shield)
 
 
+def test_it_needs_no_place_to_write_to_at_all(server):
+    """Then nobody can talk to it, and it says so."""
+    with started(server, *in_mounts("mount -t tmpfs none /run", "mount -o remount,ro /run")) as shield:
+        lines = list(itertools.takewhile(lambda line: "ready" not in line, shield.stderr))
+        assert any("control" in line for line in lines)
+        assert ask("www.shield.test.", server=PLACE).answer
+        shield.terminate()
+        assert shield.wait(10) == 0
+
+
 def test_it_needs_none_of_the_systems_places(server):
     places = "/sys", "/proc", "/dev/shm", "/etc"
     with run_shield([server], under=in_mounts(*(f"mount -t tmpfs none {place}" for place in places))) as shield:
@@ -136,23 +161,11 @@ def test_without_ipv6_an_address_of_it_is_told_in_a_line(four, tmp_path):
 
 @pytest.fixture
 def first(server, tmp_path):
-    """Start it as process 1; yield it, and the one that waits for it."""
-    command = [
-        *COMMAND,
-        "run",
-        "--listen",
-        "127.0.0.1:5353",
-        "--upstream",
-        str(server.address),
-        "--control",
-        tmp_path / "control",
-    ]
-    with subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *command], stderr=subprocess.PIPE, text=True
-    ) as outer:
+    """Start it as process 1; yield its number to us, and the one that waits for it."""
+    alone = "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"
+    with started(server, *alone, control=tmp_path / "control") as outer:
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
         yield int(until(lambda: children.read_text().split())[0]), outer
-        outer.kill()
 
 
 def test_as_the_first_process_it_ends_when_it_is_told(first):

@@ -9,7 +9,6 @@ import dns.opcode
 import dns.query
 import dns.rcode
 import dns.update
-import dns.zone
 import pytest
 from support import nameservers
 from support.client import ask, exchange
@@ -64,8 +63,10 @@ def test_an_update_is_carried_out_once(shield, far, tcp):
 
 
 def test_a_transfer_is_given_its_time(shield):
-    reply = dns.query.xfr(shield.address.host, "shield.test.", port=shield.address.port, timeout=10, lifetime=20)
-    assert len(dns.zone.from_xfr(reply, relativize=False)) > 400
+    messages = dns.query.xfr(
+        shield.address.host, "shield.test.", port=shield.address.port, relativize=False, lifetime=20
+    )
+    assert sum(len(rrset) for message in messages for rrset in message.answer) > 400
 
 
 def test_what_is_large_is_fetched_whole(far):
