@@ -4,7 +4,6 @@ Modules are loaded by the command that needs them, so that the daemon starts fas
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def run(
         "upstreams": upstreams,
         "workers": workers,
         "cache.memory": cache_memory,
-        "control.socket": control and os.path.abspath(control),
+        "control.socket": control and str(Path(control).absolute()),
     }
     overrides = {key: value for key, value in given.items() if value not in (None, ())}
     serve(load(file, overrides), lambda: load(file, overrides))
@@ -82,12 +81,14 @@ def check(file: Path) -> None:
     from .config import load
     from .connections import tls_of
     from .funkensturm import check as check_rules
+    from .ground import fitted
     from .loops import refuse_itself
     from .ports import usable
 
     config = load(file)
     refuse_itself(config)
     usable(config.forward.ports_avoided)
+    fitted(config)
     for upstream in config.upstreams:
         tls_of(upstream.address[0], upstream)
     check_rules(config)

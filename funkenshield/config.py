@@ -52,7 +52,8 @@ class CacheSection(Section):
 
     memory: Size = Field(
         64 << 20, ge=4 << 20, le=1 << 40,
-        description="Memory for answers and denials, index included. Restart to change.",
+        description="Memory for answers and denials, index included. What cannot fit into the machine, or the control"
+                    " group, is a mistake; where the default does not fit, there is less. Restart to change.",
         json_schema_extra={"unit": "octets"},
     )  # fmt: skip
     snapshot: PathField = Field(
@@ -207,7 +208,8 @@ class ForwardSection(Section):
     ports_avoided: tuple[PortsField, ...] = Field(
         (), max_length=1024, strict=False,
         description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`."
-                    " Those of the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, without its reserved ones.",
+                    " Those of the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, without its reserved"
+                    " ones.",
     )  # fmt: skip
     connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
     allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
@@ -375,9 +377,10 @@ class ControlSection(Section):
     """The socket of `funkenshield stats` and `purge`."""
 
     socket: PathField = Field(
-        default_factory=default_socket, min_length=1, max_length=107,
-        description="Path of a UNIX socket, made with mode 0600. By default `/run/funkenshield/control.sock`, or"
-                    " `funkenshield.sock` in the runtime directory of a user who is not root. Restart to change.",
+        default_factory=default_socket, max_length=107,
+        description='Path of a UNIX socket, made with mode 0600; `""`: none. By default'
+                    " `/run/funkenshield/control.sock`, or `funkenshield.sock` in the runtime directory of a user who"
+                    " is not root; where that one cannot be made, there is none. Restart to change.",
     )  # fmt: skip
 
 
@@ -451,7 +454,9 @@ class Config(Section):
         description="Addresses or prefixes of front proxies, whose queries come by PROXY protocol version 2 (and from"
                     " nobody else).",
     )  # fmt: skip
-    workers: int = Field(0, ge=0, le=255, description="Threads that answer; 0: one for each core. Restart to change.")
+    workers: int = Field(
+        0, ge=0, le=255, description="Threads that answer; 0: one for each core that we may have. Restart to change."
+    )
     user: str = Field("", description="Become this user once the sockets are bound. Restart to change.")
     drain: float = Field(3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
                          description="At the end, clients that wait for an upstream are given so long.")  # fmt: skip

@@ -27,6 +27,10 @@ class ControlError(FunkenShieldError):
     """The control socket cannot be had, or the daemon says no."""
 
 
+class NoPlaceError(ControlError):
+    """There is no place for a control socket."""
+
+
 def bind(path: Path) -> socket.socket:
     """Return a listening socket at a path, with mode 0600; ControlError where another daemon has it.
 
@@ -37,9 +41,9 @@ def bind(path: Path) -> socket.socket:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder = path.parent.stat()
         if folder.st_uid not in (0, os.geteuid()):
-            raise ControlError(f"{path}: the folder is another user's; set control.socket")
+            raise NoPlaceError(f"{path}: the folder is another user's; set control.socket")
         if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:  # what is bound there could be exchanged
-            raise ControlError(f"{path}: the folder is others' to write in; set control.socket")
+            raise NoPlaceError(f"{path}: the folder is others' to write in; set control.socket")
         if path.is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 try:
@@ -56,7 +60,7 @@ def bind(path: Path) -> socket.socket:
         opened.listen(16)
     except OSError as error:
         opened.close()
-        raise ControlError(f"{path}: no control socket: {error.strerror or error}") from None
+        raise NoPlaceError(f"{path}: no control socket: {error.strerror or error}") from None
     except ControlError:
         opened.close()
         raise

@@ -25,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from . import control, ground, identity, listeners, logs, loops, signals, snapshot, zones
+from . import control, ground, identity, listeners, logs, loops, machine, signals, snapshot, zones
 from ._cache import Cache
 from ._clock import Clock
 from ._denial import Denials
@@ -53,6 +53,7 @@ HOUSEKEEPING = 1.0  # seconds
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
 ON_NOTIFY = Rhythm(math.inf, 0.0)
 NICE, CALM = 10, 60.0  # of the control gear under a flood of misses, and until so many seconds after it
+OTHERS = 24  # descriptors that are there whatever is configured
 NOTIFYING = 1.0  # seconds that the service manager may take
 GUARDING = 0.1  # seconds between two looks for who must be shut out
 
@@ -66,6 +67,7 @@ class Daemon:
 
     def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
         logs.set_up(config.log.level, config.log.format)
+        config = ground.fitted(config)
         self.config = config
         self.clock = clock or Clock()
         self.reloads = 0
@@ -79,7 +81,7 @@ class Daemon:
         self._reread = reread
         self._secrets: CookieSecrets | None = None
         self._stopping = asyncio.Event()
-        count = config.workers or len(os.sched_getaffinity(0))
+        count = config.workers or machine.cores()
         with contextlib.ExitStack() as undo:
             listeners.probe(config.listen, tcp=config.tcp.connections > 0)
             self._udp = [
@@ -94,10 +96,13 @@ class Daemon:
             self._scraped = self._serve_metrics()
             if self._scraped is not None:
                 undo.enter_context(self._scraped[0])
-            self._control = undo.enter_context(control.bind(Path(config.control.socket)))
-            undo.callback(control.unbind, Path(config.control.socket))
+            self._control = _bind_control(config)
+            controlled = Path(config.control.socket) if self._control is not None else None
+            if self._control is not None and controlled is not None:
+                undo.enter_context(self._control)
+                undo.callback(control.unbind, controlled)
             if config.user:
-                become(config.user, Path(config.control.socket))
+                become(config.user, controlled)
             try:
                 self._build(config, count)
             except (MemoryError, OSError, ValueError) as error:
@@ -216,7 +221,7 @@ class Daemon:
     async def _take_up(self) -> None:
         """Read the configuration and its rules beside the work that goes on, and then change to them at once."""
         assert self._reread is not None
-        new = await asyncio.to_thread(self._reread)
+        new = ground.fitted(await asyncio.to_thread(self._reread))
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 log.warning("%s changed: that takes a restart", key)
@@ -255,7 +260,7 @@ class Daemon:
         """Serve from now on, until `stop`, and see to it that nothing is lost at the end."""
         loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
         servers = await self._serve_streams(loop)
-        controlled = await control.serve(self._control, self._handle)
+        controlled = await control.serve(self._control, self._handle) if self._control is not None else None
         self.watchers.configure(self._watched())
         works: list[Coroutine[Any, Any, None]] = [
             self._keep_house(),
@@ -293,7 +298,8 @@ class Daemon:
         await self.forwarder.drain(self.config.drain)
         await self.sturm.close()
         self.tcp.close()
-        controlled.close()
+        if controlled is not None:
+            controlled.close()
         origins = self._origins()
         self.watchers.close()
         for task in tasks:
@@ -530,11 +536,39 @@ def _list(endpoints: tuple[object, ...]) -> str:
     return ", ".join(map(str, endpoints))
 
 
-def allow_descriptors() -> None:
-    """Have as many descriptors as we may: each upstream takes some sockets, each client's connection one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _bind_control(config: Config) -> socket.socket | None:
+    """Return the control socket; None where there is to be none, or where there is no place for the default one."""
+    if not config.control.socket:
+        return None
+    try:
+        return control.bind(Path(config.control.socket))
+    except control.NoPlaceError as error:
+        if "socket" in config.control.model_fields_set:
+            raise
+        log.warning("%s; funkenshield stats, purge and block cannot be used", error)
+        return None
+
+
+def need_descriptors(config: Config) -> int:
+    """Return how many descriptors a shield needs at least, without any connection."""
+    workers = config.workers or machine.cores()
+    upstreams = {each for section in config.upstreams for each in section.address if section.transport == "udp"}
+    upstreams |= {each for zone in config.zones for each in zone.upstreams or ()}
+    listeners = len(config.listen) * (workers + 1)
+    return OTHERS + listeners + 2 * workers + len(upstreams) * config.forward.sockets
+
+
+def allow_descriptors(config: Config) -> None:
+    """Have as many descriptors as we may; FunkenShieldError where that is too few."""
+    needed, allowed = need_descriptors(config), machine.descriptors()
+    if allowed < needed:
+        raise FunkenShieldError(
+            f"cannot start: {needed} files and sockets must be open at once, and {allowed} may be; raise that limit"
+            " (ulimit -n, or LimitNOFILE=), or lower forward.sockets or workers"
+        )
+    if allowed < needed + config.tcp.connections:
+        logs.set_up(config.log.level, config.log.format)
+        log.warning("tcp.connections: with %d files and sockets at most, there can be %d", allowed, allowed - needed)
 
 
 def allow_nice() -> None:
@@ -544,7 +578,7 @@ def allow_nice() -> None:
         resource.setrlimit(resource.RLIMIT_NICE, (allowed, allowed))
 
 
-def become(user: str, owned: Path) -> None:
+def become(user: str, owned: Path | None) -> None:
     """Give up root for a user, who gets the control socket; ConfigError where that cannot be done."""
     try:
         entry = pwd.getpwnam(user)
@@ -552,8 +586,11 @@ def become(user: str, owned: Path) -> None:
         raise ConfigError(f"user: no user {user} on this machine") from None
     if entry.pw_uid == os.geteuid():
         return
+    if os.geteuid() != 0:  # where system calls are filtered, to try may be the end
+        raise ConfigError(f"user: cannot become {user}: that takes root")
     try:
-        os.chown(owned, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+        if owned is not None:
+            os.chown(owned, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
         os.initgroups(user, entry.pw_gid)
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
@@ -573,7 +610,7 @@ def notify(state: str) -> None:
 def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:
     """Run a daemon until a signal ends it."""
 
-    allow_descriptors()
+    allow_descriptors(config)
     allow_nice()
 
     async def main() -> None:
