@@ -206,10 +206,13 @@ def stats(control: Path, as_json: bool) -> None:
         return
     upstreams, rules = found.pop("upstreams"), found.pop("rules")
     del found["latencies"]
+    for transport, count in found.pop("transport_queries").items():
+        found[f"queries_{transport}"] = count
     for name, value in found.items():
         click.echo(f"{name:<20}{value:>16,}")
     for endpoint, counters in upstreams.items():
         click.echo(f"\nupstream {endpoint}")
+        del counters["name"], counters["address"]
         click.echo(f"  {'state':<18}{counters.pop('state'):>16}")
         rcodes, latency = counters.pop("rcodes"), counters.pop("latency")
         failed, felt = counters.pop("failed"), counters.pop("felt")

@@ -78,6 +78,7 @@ class Daemon:
         self._nice = self._niced = os.getpriority(os.PRIO_PROCESS, 0)
         self._dropped, self._calm_at = 0, 0.0
         self._for_nobody = 0
+        self._threads: list[threading.Thread] = []  # of the workers, once they were started
         self._reread = reread
         self._secrets: CookieSecrets | None = None
         self._stopping = asyncio.Event()
@@ -138,7 +139,7 @@ class Daemon:
 
         return (
             listeners.bind_tcp(self.config.metrics.listen, "HTTP"),
-            scrape.Scraped(partial(metrics.render, self.snapshot)).protocol,
+            scrape.Scraped(partial(metrics.render, self.snapshot), self.is_serving).protocol,
         )
 
     def configure(self, config: Config, prepared: Prepared | None = None) -> None:
@@ -238,6 +239,10 @@ class Daemon:
         self.watchers.configure(self._watched())
         await self.sturm.tear_down(before)
 
+    def is_serving(self) -> bool:
+        """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
+        return not self._stopping.is_set() and bool(self._threads) and all(each.is_alive() for each in self._threads)
+
     def stop(self) -> None:
         """Have `run` drain and return."""
         self._stopping.set()
@@ -280,6 +285,7 @@ class Daemon:
         try:
             for thread in threads:
                 thread.start()
+            self._threads = threads
             log.info("ready: %s in front of %s", _list(self.config.listen), _list(self.config.members(DEFAULT_GROUP)))
             notify("READY=1")
             if signals.came(signal.SIGHUP):
@@ -515,6 +521,7 @@ class Daemon:
             "tcp_buffered_bytes": tcp.memory.taken, "tcp_timed_out": tcp.timed_out,
             "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
+            "transport_queries": _by_transport(total["queries"], missed["queries"]),
             "rules": self.sturm.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
@@ -530,6 +537,10 @@ def _kept(old: Config, new: Config) -> Config:
         else:
             new = new.model_copy(update={name: getattr(old, name)})
     return new
+
+
+def _by_transport(all_queries: int, over_tcp: int) -> dict[str, int]:
+    return {"udp": all_queries - over_tcp, "tcp": over_tcp}
 
 
 def _list(endpoints: tuple[object, ...]) -> str:

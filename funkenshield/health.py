@@ -24,6 +24,7 @@ FIRST_SHARE = 1 / 16  # of an upstream that has just come back
 
 SILENCE = "said nothing in time"
 
+STATES = ("up", "recovering", "down", "up (forced)", "down (forced)")
 Forced = Literal["auto", "up", "down"]
 
 

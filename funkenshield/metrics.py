@@ -3,13 +3,23 @@
 It knows names and meanings. The numbers are kept by those who count; reading them stops nobody.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+
+from . import __version__
+from .health import STATES
 
 Snapshot = dict[str, Any]
 
@@ -112,14 +122,17 @@ UPSTREAM_MEANINGS = {
     "suspicious": Meaning("gauge", "1 while what comes from it over UDP is asked for again over TCP."),
     "errors": Meaning("counter", "Errors of the network."),
     "hedged": Meaning("counter", "Queries for which another was asked too, because it was slower than usual."),
-    "latency_sum": Meaning("counter", "Seconds that the answered queries took, summed."),
+    "in_service": Meaning("gauge", "1 while it is asked."),
 }
 UPSTREAM_LABELLED = {
-    "in_service": ("state", Meaning("gauge", "1, with its state: up, recovering, down, and whether that is forced.")),
+    "state": ("state", Meaning("gauge", "1 for the state that it is in, 0 for each other.")),
     "failed": ("reason", Meaning("counter", "Queries to it that failed, by reason; SERVFAIL and REFUSED are reasons.")),
     "felt": ("reason", Meaning("counter", "Of these, such that clients got SERVFAIL or REFUSED, by reason.")),
     "responses": ("rcode", Meaning("counter", "Responses by RCODE.")),
-    "latency_seconds": ("quantile", Meaning("gauge", "Latency of the last ten to twenty seconds.")),
+    "latency_seconds": (
+        "quantile",
+        Meaning("summary", "How long answers took; quantiles are of the last ten to twenty seconds."),
+    ),
 }
 RULE_MEANINGS = {
     "matched": Meaning("counter", "Times that it matched, since the rules were read."),
@@ -127,6 +140,8 @@ RULE_MEANINGS = {
     "errors": Meaning("counter", "Of these, such that failed, or took too long."),
     "seconds": Meaning("counter", "What they took, in all."),
 }
+TRANSPORT = Meaning("counter", "Of the queries that came, those by transport.")
+BUILD = "Which version this is."
 LATENCY = "From a miss's arrival to its answer, in seconds."
 LATENCY_BOUNDS = [2 ** (k + 1) * 1e-6 for k in range(23)]  # what the compiled part's buckets end at
 
@@ -142,9 +157,15 @@ def documentation() -> str:
         "| name | kind | meaning |",
         "|---|---|---|",
         *(f"| `{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in MEANINGS.items()),
+        f"| `transport_queries`, with the label `transport` | {TRANSPORT.kind} | {TRANSPORT.text} |",
         f"| `miss_latency_seconds` | histogram | {LATENCY} |",
+        f"| `build_info`, with the label `version` | gauge | {BUILD} |",
         "",
-        "For each upstream, with the label `upstream`:",
+        "Prometheus also gets the `process_*` metrics that are usual everywhere. On the same port, `/healthz` says 200",
+        "while the shield serves, and else 503: whether it has to be started again. How upstreams do is not asked:",
+        "what is stored serves without them.",
+        "",
+        "For each upstream, with the labels `upstream` (its name, or its address where it has none) and `address`:",
         "",
         "| name | kind | meaning |",
         "|---|---|---|",
@@ -180,9 +201,17 @@ class _Exporter(Collector):
             family = _family(f"funkenshield_{name}", meaning, [])
             family.add_metric([], found[name])
             yield family
-        yield from _families("upstream", UPSTREAM_MEANINGS, found["upstreams"])
-        yield from _labelled_families(found["upstreams"])
-        yield from _families("rule", RULE_MEANINGS, found["rules"])
+        yield InfoMetricFamily("funkenshield_build", BUILD, {"version": __version__})
+        transports = _family("funkenshield_transport_queries", TRANSPORT, ["transport"])
+        for transport, count in found["transport_queries"].items():
+            transports.add_metric([transport], count)
+        yield transports
+        upstreams: dict[tuple[str, ...], Any] = {
+            (each["name"], each["address"]): each for each in found["upstreams"].values()
+        }
+        yield from _families("upstream", ["upstream", "address"], UPSTREAM_MEANINGS, upstreams)
+        yield from _labelled_families(upstreams)
+        yield from _families("rule", ["rule"], RULE_MEANINGS, {(name,): each for name, each in found["rules"].items()})
         yield _latencies(found["latencies"], found["latency_sum"])
 
     def describe(self) -> Iterable[Metric]:
@@ -195,35 +224,47 @@ def _family(name: str, meaning: Meaning, labels: list[str]) -> CounterMetricFami
 
 
 def _families(
-    kind: str, meanings: dict[str, Meaning], counted: dict[str, dict[str, Any]]
+    kind: str, labels: list[str], meanings: dict[str, Meaning], counted: Mapping[tuple[str, ...], dict[str, Any]]
 ) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
     """Yield what is counted for each of a kind of things."""
     for name, meaning in meanings.items():
-        family = _family(f"funkenshield_{kind}_{name}", meaning, [kind])
+        family = _family(f"funkenshield_{kind}_{name}", meaning, labels)
         for each, counters in counted.items():
-            family.add_metric([each], counters[name])
+            family.add_metric(each, counters[name])
         yield family
 
 
-def _labelled_families(upstreams: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+def _labelled_families(upstreams: Mapping[tuple[str, ...], dict[str, Any]]) -> Iterator[Metric]:
     for name, (label, meaning) in UPSTREAM_LABELLED.items():
-        family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream", label])
-        for endpoint, counters in upstreams.items():
+        if meaning.kind == "summary":
+            yield _summary(f"funkenshield_upstream_{name}", meaning, upstreams)
+            continue
+        family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream", "address", label])
+        for each, counters in upstreams.items():
             for value, number in _labelled(name, counters):
-                family.add_metric([endpoint, value], number)
+                family.add_metric([*each, value], number)
         yield family
+
+
+def _summary(name: str, meaning: Meaning, upstreams: Mapping[tuple[str, ...], dict[str, Any]]) -> SummaryMetricFamily:
+    """Return the latencies of upstreams: quantiles, sum and count."""
+    family = SummaryMetricFamily(name, meaning.text, labels=["upstream", "address"])
+    for each, counters in upstreams.items():
+        labels = dict(zip(("upstream", "address"), each, strict=True))
+        for share, seconds in counters["latency"].items():
+            family.add_sample(name, {**labels, "quantile": str(int(share[1:]) / 100)}, seconds)
+        family.add_metric(each, counters["answered"], counters["latency_sum"])
+    return family
 
 
 def _labelled(name: str, counters: dict[str, Any]) -> Iterable[tuple[str, float]]:
     """Return pairs of a label's value and a number."""
     match name:
-        case "in_service":
-            return [(counters["state"], float(not counters["state"].startswith("down")))]
+        case "state":
+            return [(state, float(state == counters["state"])) for state in STATES]
         case "failed" | "felt":
             return list(counters[name].items())
-        case "responses":
-            return [(rcode, count) for rcode, count in counters["rcodes"].items()]
-    return [(f"0.{share[1:]}", seconds) for share, seconds in counters["latency"].items()]
+    return [(rcode, count) for rcode, count in counters["rcodes"].items()]
 
 
 def _latencies(counts: list[int], total: float) -> HistogramMetricFamily:
@@ -244,6 +285,7 @@ def render(snapshot: Callable[[], Snapshot], accept: str) -> Callable[[], tuple[
     def page() -> tuple[str, bytes]:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Exporter(lambda: found))
+        ProcessCollector(registry=registry)
         encode, kind = choose_encoder(accept)
         return kind, encode(registry)
 

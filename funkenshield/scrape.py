@@ -20,8 +20,9 @@ Render = Callable[[str], Callable[[], tuple[str, bytes]]]  # by the Accept heade
 class Scraped:
     """All connections to the endpoint; pages are made one at a time, on a thread that nobody waits for."""
 
-    def __init__(self, render: Render) -> None:
+    def __init__(self, render: Render, is_serving: Callable[[], bool]) -> None:
         self.render = render
+        self.is_serving = is_serving
         self.connections: Holders[Connection] = Holders()
         self.count = 0
         self._turn = asyncio.Lock()
@@ -109,7 +110,11 @@ class Connection(asyncio.Protocol):
         path = rest.partition(" ")[0].partition("?")[0]
         if method not in ("GET", "HEAD"):
             self._respond("405 Method Not Allowed", more="Allow: GET, HEAD\r\n")
-        elif path not in ("/", "/metrics"):
+        elif path == "/healthz":
+            well = self._server.is_serving()
+            page = b"ok\n" if well else b"not serving\n"
+            self._respond("200 OK" if well else "503 Service Unavailable", page=page, bare=method == "HEAD")
+        elif path != "/metrics":
             self._respond("404 Not Found")
         else:
             headers = {

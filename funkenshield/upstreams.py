@@ -251,7 +251,10 @@ class Upstream:
         latencies = counters.pop("latencies")
         rcodes = {_rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
         return counters | {
+            "name": self.section.name or str(self.endpoint),
+            "address": str(self.endpoint),
             "state": self.health.state,
+            "in_service": int(self.health.in_service),
             "suspicious": int(self._table.suspected_until(self.number) > self._clock.seconds()),
             "rcodes": rcodes,
             "latency": {

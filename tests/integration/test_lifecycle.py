@@ -656,7 +656,7 @@ def test_prometheus_reads_the_same_numbers(upstream):
         for family in families.values()
         for sample in family.samples
     }
-    assert all(name.startswith("funkenshield_") for name in families)
+    assert all(name.startswith(("funkenshield_", "process_")) for name in families)
     assert all(family.documentation and family.type != "unknown" for family in families.values())
     for key, value in {"queries": 3, "hits": 2, "misses": 1, "stored": 1, "tcp_accepted": 1}.items():
         assert samples[f"funkenshield_{key}_total", None] == stats[key] == value

@@ -140,9 +140,10 @@ def test_tables_of_conditions_and_actions_are_up_to_date():
 
 def test_every_counter_has_a_meaning():
     source = (PACKAGE / "daemon.py").read_text()
-    snapshot = source[source.index("def snapshot") : source.index("def _list")]
+    snapshot = source[source.index("def snapshot") : source.index("def _by_transport")]
     counted = set(re.findall(r'"(\w+)": ', snapshot))
-    assert counted == set(metrics.MEANINGS) | {"latencies", "latency_sum", "rules", "upstreams"}
+    labelled = {"latencies", "latency_sum", "rules", "transport_queries", "upstreams"}
+    assert counted == set(metrics.MEANINGS) | labelled
     assert Daemon.snapshot.__doc__
 
 

@@ -1,0 +1,96 @@
+"""Show that Prometheus reads what it wants to read, and that whoever asks is told whether the shield serves."""
+
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.client import Address, ask, free_port
+from support.process import run_shield
+from support.upstream import ScriptedUpstream, answer
+
+from funkenshield import __version__
+from funkenshield.health import STATES
+
+
+def get(where, path):
+    """Return status and body of a page."""
+    try:
+        with urllib.request.urlopen(f"http://{where}{path}", timeout=5) as page:
+            return page.status, page.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture(scope="module")
+def scraped():
+    """Return where a shield is scraped that has one upstream with a name, and one without; and their addresses."""
+    where = Address("127.0.0.1", free_port())
+    with ScriptedUpstream(lambda query: answer(query, "A 192.0.2.1")) as one:
+        other = Address("127.0.0.1", free_port())
+        toml = (
+            f'metrics.listen = "{where}"\n[[upstreams]]\nname = "ams"\naddress = "{one.address}"\n'
+            f'[[upstreams]]\naddress = "{other}"\nstate = "down"\n[[rules]]\nmatch = {{}}\naction = "continue"\n'
+        )
+        with run_shield([], toml=toml) as shield:
+            for tcp in (False, False, True):
+                assert ask("www.test.", server=shield, tcp=tcp).answer
+            yield where, str(one.address), str(other)
+
+
+def samples_of(page):
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_each_upstream_has_name_and_address_and_all_states_are_always_there(scraped):
+    where, one, other = scraped
+    status, page = get(where, "/metrics")
+    assert status == 200
+    found = samples_of(page)
+    for name, address, state in (("ams", one, "up"), (other, other, "down (forced)")):
+        labels = (("address", address), ("upstream", name))
+        states = {each: found["funkenshield_upstream_state", labels[0], ("state", each), labels[1]] for each in STATES}
+        assert states == dict.fromkeys(STATES, 0) | {state: 1}
+        assert found["funkenshield_upstream_in_service", *labels] == (state == "up")
+        assert found["funkenshield_upstream_latency_seconds_count", *labels] == (state == "up")
+    quantile = ("address", one), ("quantile", "0.5"), ("upstream", "ams")
+    assert 0 < found["funkenshield_upstream_latency_seconds", *quantile] < 5
+
+
+def test_queries_are_counted_by_transport_and_the_process_is_described(scraped):
+    found = samples_of(get(scraped[0], "/metrics")[1])
+    assert found["funkenshield_transport_queries_total", ("transport", "udp")] == 2
+    assert found["funkenshield_transport_queries_total", ("transport", "tcp")] == 1
+    assert found["funkenshield_build_info", ("version", __version__)] == 1
+    assert found["process_resident_memory_bytes",] > 1 << 20
+    assert found["process_start_time_seconds",] > 1e9
+    assert found["process_cpu_seconds_total",] > 0
+
+
+def test_promtool_has_nothing_to_say(scraped):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        families = text_string_to_metric_families(get(scraped[0], "/metrics")[1])
+        wrong = [
+            each.name for each in families if each.type == "gauge" for one in each.samples if "quantile" in one.labels
+        ]
+        assert not wrong
+        return
+    page = get(scraped[0], "/metrics")[1]
+    done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [("/healthz", 200, "ok\n"), ("/healthz?x", 200, "ok\n"), ("/", 404, ""), ("/metrics/x", 404, "")],
+)
+def test_a_page_is_what_it_is_and_nothing_else(scraped, path, status, body):
+    assert get(scraped[0], path) == (status, body)
