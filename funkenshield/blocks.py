@@ -18,6 +18,7 @@ from .logs import RateLimited
 log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
+SHORT = {4: 8, 6: 16}  # bits, by IP version: who shuts out a shorter prefix must be sure
 
 
 class BlockError(FunkenShieldError):
@@ -109,11 +110,16 @@ class Blocks:
             for block in sorted(self._blocks.values(), key=lambda each: each.until)
         ]  # fmt: skip
 
-    def add(self, text: str, seconds: float, action: Refusal = "drop") -> None:
-        """Shut out a prefix for so many seconds; BlockError where it is none."""
+    def add(self, text: str, seconds: float, action: Refusal = "drop", *, sure: bool = False) -> None:
+        """Shut out a prefix for so many seconds; BlockError where it is none, or nobody is `sure` of a very short one."""
         if not 1 <= seconds <= 366 * 86400:
             raise BlockError("a block lasts from a second to a year")
-        self._put(Block(_prefix(text), self._now() + seconds, action, "by hand"))
+        prefix = _prefix(text)
+        if prefix.prefixlen < SHORT[prefix.version] and not sure:
+            raise BlockError(
+                f"{prefix} shuts out 2^{prefix.max_prefixlen - prefix.prefixlen} addresses; is that meant?"
+            )
+        self._put(Block(prefix, self._now() + seconds, action, "by hand"))
         self._tell()
 
     def lift(self, text: str) -> int:

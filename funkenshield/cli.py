@@ -247,7 +247,8 @@ def purge(control: Path, everything: bool, zone: str | None, name: str | None, q
     if qtype:
         request["type"] = qtype
     ask(control, request)
-    click.echo("purged")
+    what = "everything" if everything else f"whatever there was of {name or zone}{' and below it' if zone else ''}"
+    click.echo(f"purged: {what}{f', of type {qtype}' if qtype else ''}")
 
 
 @main.command()
@@ -264,13 +265,18 @@ def blocks(control: Path) -> None:
 @_control_option
 @click.option("--for", "seconds", type=float, default=3600.0, show_default=True, help="Seconds.")
 @click.option("--refuse", is_flag=True, help="Answer REFUSED, rather than nothing.")
+@click.option("--yes", is_flag=True, help="Yes, also a prefix shorter than /8 (IPv6: /16).")
 @click.argument("prefix")
-def block(control: Path, seconds: float, refuse: bool, prefix: str) -> None:
+def block(control: Path, seconds: float, refuse: bool, yes: bool, prefix: str) -> None:
     """Shut out a source prefix, or an address, for a while."""
-    from .control import ask
+    from .control import ControlError, ask
 
     action = "refuse" if refuse else "drop"
-    ask(control, {"command": "block", "prefix": prefix, "seconds": seconds, "action": action})
+    request = {"command": "block", "prefix": prefix, "seconds": seconds, "action": action, "sure": yes}
+    try:
+        ask(control, request)
+    except ControlError as error:
+        raise ControlError(f"{error} Then say --yes." if str(error).endswith("?") else str(error)) from None
     click.echo("shut out")
 
 

@@ -39,7 +39,7 @@ from .errors import ConfigError, FunkenShieldError
 from .expiry import Expiry
 from .forwarder import Forwarder
 from .funkensturm import FunkenSturm, Prepared
-from .guard import packed
+from .guard import Refusal, packed
 from .names import name_from_wire, name_to_wire
 from .purge import purge
 from .tcp import TcpServer
@@ -468,7 +468,8 @@ class Daemon:
             case {"command": "blocks"}:
                 return {"blocks": self.blocks.listed()}
             case {"command": "block", "prefix": str(prefix), "seconds": int() | float() as seconds}:
-                self.blocks.add(prefix, seconds, "refuse" if request.get("action") == "refuse" else "drop")
+                action: Refusal = "refuse" if request.get("action") == "refuse" else "drop"
+                self.blocks.add(prefix, seconds, action, sure=request.get("sure") is True)
                 return {}
             case {"command": "unblock", "prefix": str(prefix)}:
                 return {"lifted": self.blocks.lift(prefix)}

@@ -598,7 +598,7 @@ def test_a_purge_takes_out_what_is_meant_and_nothing_else(emptied, options, purg
     upstream.handle = lambda query: answer(query, "A 192.0.2.1" if query.rdtype == 1 else 'TXT "text"')
     for question in FILLED:
         assert ask(*question, server=shield).answer
-    assert shield.command("purge", *options.split()) == "purged\n"
+    assert shield.command("purge", *options.split()).startswith("purged: ")
     for n, question in enumerate(FILLED):
         assert ask(*question, server=shield).answer
         assert upstream.count(*question) == 1 + (n in purged)

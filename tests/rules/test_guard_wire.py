@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 import time
 from collections import Counter
 
@@ -13,7 +14,7 @@ from support.client import free_port
 from support.control import request, stats
 from support.edns import COOKIE, option, split_opt, with_opt
 from support.proc import resident
-from support.process import run_shield
+from support.process import COMMAND, run_shield
 from support.until import until
 from support.upstream import ScriptedUpstream
 from support.wires import reply_wire
@@ -273,6 +274,11 @@ def test_who_is_exempt_is_never_shut_out(watchful):
 def test_an_operator_shuts_out_and_lets_in(watchful):
     assert watchful.command("block", "127.15.0.0/16", "--for", "600") == "shut out\n"
     assert watchful.command("block", "127.15.1.1", "--refuse") == "shut out\n"
+    wide = subprocess.run(
+        [*COMMAND, "block", "0.0.0.0/0", "--control", watchful.control], capture_output=True, text=True, timeout=15
+    )
+    assert wide.returncode == 1
+    assert wide.stderr == "funkenshield: 0.0.0.0/0 shuts out 2^32 addresses; is that meant? Then say --yes.\n"
     assert outcomes(send(watchful, fresh(1), "127.15.9.9")) == {NOTHING: 1}
     assert outcomes(send(watchful, fresh(1), "127.15.1.1")) == {REFUSED: 1}
     assert "by hand" in listed(watchful, "127.15.0.0/16")

@@ -129,3 +129,14 @@ def test_a_reload_leaves_who_is_shut_out(blocks, guard):
     blocks.judge()
     assert len(guard.out) == 1
     assert guard.told["set_watches"] == (([],), {})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "count"), [("0.0.0.0/0", 32), ("126.0.0.0/7", 25), ("::/0", 128), ("2000::/15", 113)]
+)
+def test_a_prefix_that_shuts_out_very_many_takes_somebody_who_is_sure(blocks, guard, prefix, count):
+    with pytest.raises(BlockError, match=rf"^{prefix} shuts out 2\^{count} addresses; is that meant\?$"):
+        blocks.add(prefix, 60.0)
+    assert blocks.listed() == []
+    blocks.add(prefix, 60.0, sure=True)
+    assert [each["prefix"] for each in blocks.listed()] == [prefix]
