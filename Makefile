@@ -1,13 +1,13 @@
-# The commands that people type. `make run` and `make test` need nothing but Python 3.11+, gcc and make.
+# The commands that people type; `make help` lists them. `make run` and `make test` need nothing but Python 3.11+, gcc and make.
 
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 WAITING := tests/attacks tests/faults tests/field tests/rules tests/hostile
-COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml
+COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml tools/build
 
-.PHONY: run demo test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
+.PHONY: help run demo test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
 run: $(VENV)/built  ## the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -42,6 +42,9 @@ format: $(VENV)/dev  ## put the code in shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+help:  ## what can be made
+	@sed -nE 's/^([a-z][a-z -]*):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
 docs: $(VENV)/built  ## the pages that are made from the code
 	$(BIN)/funkenshield about config > docs/configuration.md
 	$(BIN)/funkenshield about metrics > docs/metrics.md
@@ -63,12 +66,11 @@ bench-rules: $(VENV)/dev  ## what rules and guard cost for each hit
 	$(BIN)/python -m benchmarks.system.rules
 
 $(VENV)/built: $(COMPILED)
-	tools/make-venv $(PYTHON) $(VENV)
-	$(BIN)/python -m pip install --quiet --group build
-	$(BIN)/python -m pip install --quiet --no-build-isolation --config-settings editable_mode=compat --editable .
+	@tools/build $(PYTHON) $(VENV)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/built
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # which knows dependency groups
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 

@@ -2,7 +2,8 @@
 
 FUNKENSHIELD_BUILD chooses the build: "release" (default), "debug" (bounds and undefined behaviour are checked),
 "asan" or "tsan" (memory, or races, too: see tools/sanitized), "fuzz" (memory and undefined behaviour, by clang, which
-tells a fuzzer where it has been: see tools/fuzz), "profile" (line numbers kept for profilers).
+tells a fuzzer where it has been: see tools/fuzz), "profile" (line numbers kept for profilers), "none" (what is compiled
+stays as it is: see tools/build). As many modules are made at once as there are cores, the largest first.
 Cython's own checks see Python's objects only; the C compiler's see the arrays and copies of code without the GIL.
 """
 
@@ -19,9 +20,10 @@ SANITIZE = {
     "fuzz": ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize=function", "-fno-sanitize-recover=all"],
 }
 KIND = os.environ.get("FUNKENSHIELD_BUILD", "release")
-if KIND not in {"release", "profile", *SANITIZE}:
-    raise SystemExit(f"FUNKENSHIELD_BUILD={KIND}: use release, debug, asan, tsan, fuzz or profile")
+if KIND not in {"release", "profile", "none", *SANITIZE}:
+    raise SystemExit(f"FUNKENSHIELD_BUILD={KIND}: use release, debug, asan, tsan, fuzz, profile or none")
 CHECKED = KIND in SANITIZE
+CORES = len(os.sched_getaffinity(0))
 
 if KIND == "fuzz":
     os.environ.setdefault("CC", "clang")
@@ -32,14 +34,15 @@ if CHECKED:
     link_args += SANITIZE[KIND]
 if KIND == "debug":
     compile_args += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-ftrivial-auto-var-init=pattern"]
-if KIND != "release":
-    compile_args += ["-g"]
+compile_args += ["-g0" if KIND == "release" else "-g"]  # Python's own flags have -g: a third of the compiler's time
 
-sources = sorted(Path("funkenshield").glob("_*.pyx"))
-if not sources:
-    raise SystemExit("there is nothing to compile: funkenshield/*.pyx are missing")
-setup(
-    ext_modules=cythonize(
+
+def extensions() -> list[Extension]:
+    """Return the compiled modules, turned into C."""
+    sources = sorted(Path("funkenshield").glob("_*.pyx"), key=lambda source: -source.stat().st_size)
+    if not sources:
+        raise SystemExit("there is nothing to compile: funkenshield/*.pyx are missing")
+    return cythonize(
         [
             Extension(
                 f"funkenshield.{source.stem}",
@@ -50,6 +53,7 @@ setup(
             )
             for source in sources
         ],
+        nthreads=CORES if CORES > 1 else 0,
         build_dir=f"build/{KIND}",  # so that none is made from what another has checked
         force=CHECKED and KIND != "fuzz",  # which is built beside the others, and not in their place
         compiler_directives={
@@ -62,5 +66,8 @@ setup(
             "cdivision": True,
             "overflowcheck": False,
         },
-    ),
-)
+    )
+
+
+if __name__ == "__main__":  # and not in the processes that help
+    setup(ext_modules=extensions() if KIND != "none" else [], options={"build_ext": {"parallel": CORES}})
