@@ -111,7 +111,7 @@ class Blocks:
         ]  # fmt: skip
 
     def add(self, text: str, seconds: float, action: Refusal = "drop", *, sure: bool = False) -> None:
-        """Shut out a prefix for so many seconds; BlockError where it is none, or nobody is `sure` of a very short one."""
+        """Shut out a prefix for so many seconds; BlockError where it is none, or so short that one must be `sure`."""
         if not 1 <= seconds <= 366 * 86400:
             raise BlockError("a block lasts from a second to a year")
         prefix = _prefix(text)

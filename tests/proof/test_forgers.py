@@ -18,7 +18,7 @@ from support.upstream import Delayed
 from support.wires import record_wire, reply_wire
 
 SECONDS = int(os.environ.get("FORGING_SECONDS", "25"))
-pytestmark = [pytest.mark.proof, pytest.mark.timeout(SECONDS + 60)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(1.5 * SECONDS + 60)]
 SOCKETS, ALIKE, THRESHOLD, SUSPICION = 16, 4, 3, 300  # seconds on average
 NAME = "bank.example"
 LIE, TRUTH = bytes([192, 0, 2, 66]), bytes([192, 0, 2, 1])

@@ -162,7 +162,11 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data, addr):
-        self._server._take(Received(data, "udp", Address(*addr[:2])), lambda reply: self._transport.sendto(reply, addr))
+        def send(reply):
+            if not self._transport.is_closing():  # what was to leave later stays
+                self._transport.sendto(reply, addr)
+
+        self._server._take(Received(data, "udp", Address(*addr[:2])), send)
 
 
 async def frames(reader):
