@@ -14,15 +14,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from ._answer cimport (
-    BROKEN, FAILURE, KEEP, NEGATIVE, PASS, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question,
-    bound_ttls, build, build_failure, build_verbatim
+    FAILURE, KEEP, NEGATIVE, PASS, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, bound_ttls,
+    build, build_failure, build_verbatim
 )
 from ._answering cimport Answering, is_cached
 from ._atomic cimport peek32
 from ._cache cimport Cache
 from ._clock cimport ticks
 from ._cookies cimport CLIENT_COOKIE
-from ._freshness cimport DEAD, RESERVE, STALE, Freshness, judge, mark_failed, mark_used
+from ._freshness cimport DEAD, RESERVE, STALE, Freshness, fails_to_refresh, judge, mark_failed, mark_used
 from ._index cimport find
 from ._open cimport (
     CUT, DOUBTED, EVERYTHING, FAILED, NO_SPARE, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, Open
@@ -58,15 +58,6 @@ cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil:
         bounds.longest = min(bounds.longest, by.longest)
         bounds.negative = min(bounds.negative, by.longest)
         bounds.shortest = min(max(bounds.shortest, by.shortest), bounds.longest)
-
-
-cdef bint _is_no_refresh(Built built, uint16_t rcode) noexcept nogil:
-    """Tell whether a response leaves what is past its time as true as it was (RFC 8767 4).
-
-    NOERROR and NXDOMAIN say what is true now. Anything else, and what cannot be read, says nothing of the name; but
-    a bad cookie is its client's, and what is truncated can be had.
-    """
-    return built == BROKEN or built != IS_TRUNCATED and rcode not in (NOERROR, NXDOMAIN, BADCOOKIE)
 
 
 cdef class Waiting(Answering):
@@ -425,7 +416,7 @@ cdef class Waiting(Answering):
             self._keep_spare(i, response, CUT)
             entry.over_stream = True
             return self._fetch(i, upstream, now)
-        stored = self._reserve(i, now) if _is_no_refresh(response.built, rcode) else NULL
+        stored = self._reserve(i, now) if fails_to_refresh(response.built, rcode) else NULL
         if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS and stored == NULL) and entry.next >= 0:
             self._answer_one(i, answer, own, now)  # it may hold his cookie, which is nobody else's
             self._pass_the_lead(i)

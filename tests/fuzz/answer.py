@@ -9,10 +9,11 @@ from funkenshield._guard import Guard
 from funkenshield._shelf import Shelf
 from funkenshield._wire import inspect_query
 
-from .messages import ADDRESS, HOP_BY_HOP, framed, is_whole, query_of, read, reply_to, ttls_at, unframed
+from .messages import ADDRESS, framed, is_whole, query_of, read, reply_to, ttls_at, unframed
 
 MEMORY = 1 << 22
-SUBNET, RD, DO = 8, 0x0100, 0x8000
+RD, DO = 0x0100, 0x8000
+OF_THE_ANSWER = {15, 18}  # extended errors, and where to report them: the options that stay
 LENIENT = {"shortest": 30, "stale": "immediate", "shuffle": True}
 GUARD = Guard(1 << 16)
 GUARD.set_responses(answers=1.0, nxdomains=1.0, errors=1.0, all=1.0, slip=2)
@@ -136,4 +137,4 @@ def _ttls(message):
 
 
 def _options(message):
-    return [(each.otype, each.to_wire()) for each in message.options if each.otype not in {*HOP_BY_HOP, SUBNET}]
+    return [(each.otype, each.to_wire()) for each in message.options if each.otype in OF_THE_ANSWER]

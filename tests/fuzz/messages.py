@@ -15,7 +15,6 @@ import dns.wire
 ADDRESS = bytes([192, 0, 2, 1])
 LARGEST = 65535
 COOKIE, PADDING, KEEPALIVE = 10, 12, 11
-HOP_BY_HOP = {COOKIE, PADDING, KEEPALIVE}
 NAMES = ["www.Example.COM.", "example.com.", "a.b.c.example.com.", ".", f"{'y' * 63}.example.com.", "*.example.com."]
 TYPES = ["A", "AAAA", "MX", "TXT", "NS", "SOA", "CNAME", "DS", "ANY", "HTTPS", "TSIG"]
 RDATA = {
