@@ -39,8 +39,8 @@ from ._upstreams cimport (
 from ._wheel cimport Wheel
 from ._wire cimport (
     BADCOOKIE, CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE,
-    PLAIN, RCODE, REFUSED, SERVFAIL, SPECIAL, Extra, Query, Verdict, forwardable, hash_key, is_transfer, is_unsigned, lower_name,
-    message_id, parse_query, respell, set_course, set_payload
+    PLAIN, RCODE, REFUSED, SERVFAIL, SPECIAL, Extra, Query, Verdict, forwardable, hash_key, is_transfer, is_unsigned,
+    lower_name, message_id, parse_query, respell, set_course, set_payload
 )
 
 cdef uint64_t NEVER = 0xffffffffffffffff
