@@ -34,7 +34,8 @@ class _Transport(SimpleNamespace):
         super().__init__(written=[], ended=False, reading=True)
 
     def get_extra_info(self, what):
-        return PEER if what == "peername" else None
+        told = {"peername": PEER, "socket": SimpleNamespace(setsockopt=lambda *_: None)}
+        return told.get(what)
 
     def is_closing(self):
         return self.ended
@@ -111,7 +112,7 @@ async def _from_client(pieces, proxied):
 
 async def _from_upstream(pieces):
     """The first response to a query is the answer, and nothing else is."""
-    siblings, transport = [], _Transport()
+    siblings, transport = connections.Siblings(), _Transport()
     connection = connections.Connection(siblings)
     connection.begin(transport, None)
     exchange = asyncio.create_task(connection.exchange(ASKED))
@@ -129,7 +130,7 @@ async def _from_upstream(pieces):
     connection.close()
     await asyncio.wait([exchange])
     assert exchange.exception() or exchange.result()
-    assert siblings == []
+    assert siblings.all == []
 
 
 LOOP = asyncio.new_event_loop()
