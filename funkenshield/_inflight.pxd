@@ -25,6 +25,8 @@ cdef class Inflight(Deciding):
         Ring* rings[READERS_MAX]
         uint32_t ring_count
         int wake_fd
+        object renew               # who opens new sockets to an upstream that has none left
+        Stage walked               # of the queries that are being sent
 
     cdef Ring* join(self) except NULL
     cdef void wake(self) noexcept nogil
@@ -39,5 +41,8 @@ cdef class Inflight(Deciding):
     cdef int _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil
     cdef int _doubt(self, int32_t i, int32_t upstream, const Response* response, bint serves, uint64_t now) except -1
     cdef void _learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil
+    cdef void _failed(self, int32_t socket, int error, uint64_t now) noexcept nogil
     cdef void _unreachable(self, int32_t socket, int error, uint64_t now) noexcept nogil
+    cdef void _strand(self, int32_t socket, uint64_t now) noexcept nogil
+    cdef void _again(self, int32_t i, uint64_t now) noexcept nogil
     cdef int32_t _carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil

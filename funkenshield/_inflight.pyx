@@ -5,7 +5,7 @@ by what Python has said of them. It opens no socket, and speaks no TCP: that is 
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EADDRNOTAVAIL, EAGAIN, EINTR, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, EPERM, errno
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -20,14 +20,14 @@ from ._deciding cimport Deciding
 from ._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
 from ._epochs cimport READERS_MAX
 from ._guard cimport watch_as_dict
-from ._open cimport CUT, DECIDING, DOUBTED, FAILED, QUEUED, SENT, Open, Stage
+from ._open cimport CUT, DECIDING, DOUBTED, FAILED, IDLE, QUEUED, SENT, Open, Stage
 from ._outbox cimport STREAM, Client, put_client
 from ._outcome cimport tally_as_dict
 from ._proxied cimport PROXIED_MAX
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ._shares cimport RingShares
-from ._sockets cimport Attempt, Socket
-from ._upstreams cimport LOCAL, Upstream, note_try, trouble_of
+from ._sockets cimport SOCKETS_MAX, Attempt, Socket
+from ._upstreams cimport LOCAL, Upstream, forget_try, note_try, trouble_of
 from ._waiting cimport SPARES_MAX, Response
 from ._wire cimport (
     HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
@@ -141,8 +141,11 @@ cdef class Inflight(Deciding):
 
     def send(self) -> None:
         """Send what is queued, and what another upstream failed to answer, to upstreams that are chosen now."""
+        self.walked = QUEUED
         self.queued_count = self._send(self.queued, self.queued_count, QUEUED)
+        self.walked = FAILED
         self.failed_count = self._send(self.failed, self.failed_count, FAILED)
+        self.walked = IDLE
 
     cdef int32_t _send(self, int32_t* listed, uint32_t count, Stage stage) except -1:
         """Choose an upstream for all that is listed and still in this stage, and send it; return how many are left."""
@@ -171,7 +174,10 @@ cdef class Inflight(Deciding):
             listed[ready] = i
             ready += 1
         while ready:
-            ready = self._transmit(listed, ready, self.pool[listed[0]].chosen, now)
+            upstream = self.pool[listed[0]].chosen
+            if self.sockets.has_none(upstream) and self.renew is not None:
+                self.renew(upstream)
+            ready = self._transmit(listed, ready, upstream, now)
         return 0
 
     cdef bint _may_go(self, int32_t i) noexcept nogil:
@@ -196,6 +202,10 @@ cdef class Inflight(Deciding):
         while k < count:
             socket = self.sockets.pick(upstream)
             ready = 0
+            while socket < 0 and 0 < k < count:  # they were lost on the way: the rest may have new ones
+                listed[kept] = listed[k]
+                kept += 1
+                k += 1
             while k < count and ready < BATCH:
                 i = listed[k]
                 k += 1
@@ -220,7 +230,7 @@ cdef class Inflight(Deciding):
         else:
             sent = self.outgoing.send(through.fd, count)
         if self.outgoing.error:
-            self._unreachable(socket, self.outgoing.error, now)
+            self._failed(socket, self.outgoing.error, now)
         return sent
 
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil:
@@ -284,7 +294,7 @@ cdef class Inflight(Deciding):
         count = self.inbox.receive(through.fd)
         if count < 0:
             if errno != EAGAIN and errno != EINTR:
-                self._unreachable(socket, errno, now)
+                self._failed(socket, errno, now)
             return 0
         for k in range(count):
             if through.fd >= 0:
@@ -337,6 +347,58 @@ cdef class Inflight(Deciding):
         if serves and not self.pool[i].spare and self.cache.scratch.kind != FAILURE:
             self._keep_spare(i, response, CUT if response.built == TRUNCATED else DOUBTED)
         return self._fetch(i, upstream, now)
+
+    cdef void _failed(self, int32_t socket, int error, uint64_t now) noexcept nogil:
+        """Deal with an error of a socket: it tells of the upstream, or of the way from here, which others have, too."""
+        cdef int32_t other
+        if error in (ENETUNREACH, EADDRNOTAVAIL, EINVAL, EPERM, ENETDOWN, ENODEV):
+            self._strand(socket, now)
+            while not self.sockets.has_none(self.sockets.sockets[socket].upstream):
+                other = self.sockets.pick(self.sockets.sockets[socket].upstream)
+                self._strand(other, now)
+        else:
+            self._unreachable(socket, error, now)
+
+    def strand(self, int32_t socket) -> None:
+        """Give up a socket that leads nowhere from here any more; what waits for an answer through it is sent anew."""
+        if 0 <= socket < SOCKETS_MAX:
+            self._strand(socket, self.cache.clock.now())
+
+    def renew_with(self, renew, /) -> None:
+        """Say who opens new sockets to an upstream, by its number, where none leads there any more."""
+        self.renew = renew
+
+    cdef void _strand(self, int32_t socket, uint64_t now) noexcept nogil:
+        """Give up a socket that leads nowhere from here; its queries go by another one, and nobody is blamed."""
+        cdef:
+            int32_t attempt = self.sockets.any_attempt(socket)
+            int32_t i, upstream
+            uint64_t sent
+        self.sockets.strand(socket)
+        while attempt >= 0:
+            i = self.sockets.attempts[attempt].query
+            upstream = self.sockets.attempts[attempt].upstream
+            sent = self.sockets.attempts[attempt].sent
+            self.upstreams.failed(upstream, LOCAL)
+            self._end_attempt(attempt)
+            if not self.pool[i].stranded and not (self.pool[i].once and sent < now):  # that may have arrived
+                forget_try(&self.pool[i].tried, upstream)
+            if self.pool[i].stage == SENT and self.pool[i].attempt < 0:
+                self._again(i, now)
+            attempt = self.sockets.any_attempt(socket)
+
+    cdef void _again(self, int32_t i, uint64_t now) noexcept nogil:
+        """Have a query sent anew, as if it had not been; the second time, as if it had been answered by nobody."""
+        cdef Open* entry = &self.pool[i]
+        entry.hedging = False
+        if entry.stranded or not self._may_try(i) or self.queued_count == self.queries.capacity:
+            entry.unreachable = True
+            self._wait(i, now)
+        elif self.walked == QUEUED:
+            self._try_elsewhere(i)
+        else:
+            self._queue(i)
+        entry.stranded = True
 
     cdef void _unreachable(self, int32_t socket, int error, uint64_t now) noexcept nogil:
         """End all attempts through a socket whose peer refuses (errno); they are tried elsewhere at once."""

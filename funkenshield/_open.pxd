@@ -63,6 +63,7 @@ cdef struct Open:
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
     uint8_t late                   # clients are served what is stale, whatever comes
+    uint8_t stranded               # a socket that it went by led nowhere from here: once is no try
     uint8_t moved                  # a rule chose another group for its response
     uint8_t by_function            # a function of a rule answers it, not an upstream
     uint8_t alone                  # asked for this client, and forgotten: the cache is left alone

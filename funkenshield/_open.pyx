@@ -101,7 +101,7 @@ cdef class OpenQueries:
         entry.next = entry.chained = entry.attempt = -1
         entry.tried.count = 0
         entry.over_stream = entry.spare = entry.doubted = entry.from_udp = False
-        entry.unreachable = entry.hedging = entry.late = False
+        entry.unreachable = entry.hedging = entry.late = entry.stranded = False
         entry.moved = entry.by_function = entry.alone = entry.verbatim = entry.once = False
         entry.bounds = 0
         entry.stage = IDLE

@@ -60,6 +60,8 @@ cdef class Sockets:
     cdef int32_t any_attempt(self, int32_t socket) noexcept nogil
     cdef void end(self, int32_t attempt) noexcept nogil
     cdef void expose(self, int32_t socket) noexcept nogil
+    cdef void strand(self, int32_t socket) noexcept nogil
+    cdef bint has_none(self, int32_t upstream) noexcept nogil
     cdef void _leave_pool(self, int32_t socket) noexcept nogil
     cdef void _close_if_done(self, int32_t socket) noexcept nogil
     cdef Pool* _pool(self, int32_t upstream) except NULL

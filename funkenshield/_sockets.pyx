@@ -123,6 +123,15 @@ cdef class Sockets:
         if self.pools[self.sockets[socket].upstream].count > 1:
             self._leave_pool(socket)
 
+    cdef void strand(self, int32_t socket) noexcept nogil:
+        """Send nothing more through a socket that leads nowhere from here, even if it is the last one."""
+        self.sockets[socket].exposed = True
+        self._leave_pool(socket)
+
+    cdef bint has_none(self, int32_t upstream) noexcept nogil:
+        """Tell whether an upstream has no socket that gets new queries."""
+        return self.pools[upstream].count == 0
+
     cdef void _leave_pool(self, int32_t socket) noexcept nogil:
         cdef:
             Pool* owner = &self.pools[self.sockets[socket].upstream]

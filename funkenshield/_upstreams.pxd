@@ -97,6 +97,19 @@ cdef inline void note_try(Tried* tried, int32_t upstream) noexcept nogil:
         tried.count += 1
 
 
+cdef inline void forget_try(Tried* tried, int32_t upstream) noexcept nogil:
+    """Forget the last try of an upstream."""
+    cdef uint16_t k = tried.count
+    while k:
+        k -= 1
+        if tried.upstreams[k] == upstream:
+            tried.count -= 1
+            while k < tried.count:
+                tried.upstreams[k] = tried.upstreams[k + 1]
+                k += 1
+            return
+
+
 cdef inline bint was_tried(const Tried* tried, int32_t upstream) noexcept nogil:
     cdef uint16_t k
     for k in range(tried.count):

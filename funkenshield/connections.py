@@ -237,6 +237,12 @@ class Connections:
         finally:
             transport.abort()
 
+    def leave_other_than(self, ours: str) -> None:
+        """Use no connection any more that is from another address of ours: no answer may come to it."""
+        for connection in [*self._kept.all]:
+            if connection.address not in ("", ours):
+                connection.close()
+
     def close(self) -> None:
         """End all connections for good; whoever waits gets UpstreamError. Transfers go on."""
         self._closed = True
@@ -339,6 +345,11 @@ class Connection(asyncio.Protocol):
     def waiting(self) -> int:
         """Return how many queries wait for an answer."""
         return len(self._open)
+
+    @property
+    def address(self) -> str:
+        """Return our address that it is from, if it is there."""
+        return str((self._transport.get_extra_info("sockname") or ("",))[0]) if self._transport is not None else ""
 
     def is_open(self) -> bool:
         """Tell whether queries can be asked on it, now or when it is made."""

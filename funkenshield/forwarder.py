@@ -97,6 +97,8 @@ class Forwarder:
         self._zones = inflight.cache.zones
         inflight.notice_loops(self.loops.is_one)
         self._upstreams = upstreams
+        inflight.renew_with(upstreams.renew)
+        upstreams.strand_with(inflight.strand)
         self._streams: Streams  # given by `write_to`, before there are any
         self.groups: Mapping[int, int] = {}  # of upstreams, by the number of the way to them
         self._decider: Decider | None = None

@@ -6,11 +6,12 @@ chooses. Which queries go where, and what becomes of them, is the forwarder's bu
 
 import asyncio
 import contextlib
+import errno
 import logging
 import secrets
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -52,6 +53,7 @@ TOLD = {  # of what clients feel, by reason
     "servfail": "said SERVFAIL",
     "refused": "said REFUSED",
 }
+ANEW = 0.1  # seconds between two times that all sockets of one upstream are opened anew
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -80,6 +82,8 @@ class Upstream:
         self._table = table
         self._clock = clock
         self._sockets: deque[tuple[float, int]] = deque()
+        self._addresses: dict[int, str] = {}  # of ours, that sockets have
+        self._renewed = -ANEW
         self._left: deque[tuple[float, Connections]] = deque()  # connections of a way that is taken no more, until then
         self._latencies = Latencies()
         self._answered = self._suspicions = 0
@@ -148,14 +152,38 @@ class Upstream:
         for kept in [kept for kept in self._sockets if self._pool.is_exposed(kept[1])]:
             if not self._add():
                 return
-            self._sockets.remove(kept)
-            self._pool.retire(kept[1])
+            self._retire(kept)
+
+    def renew_all(self, count: int, life: float) -> None:
+        """Open new sockets, for none that there is leads anywhere from here; not more often than makes sense."""
+        if self._renewed + ANEW <= self._clock.seconds():
+            self._renewed = self._clock.seconds()
+            self._retire_all()
+            self.turn_over(count, life)
+
+    def follow_address(self, strand: Callable[[int], None]) -> None:
+        """See to it that queries leave from the address that the kernel takes for the way to it now.
+
+        A socket keeps the one that it was given, though it may be gone: over IPv6, the kernel still sends from it.
+        """
+        ours = local_address(self.endpoint, str(self.section.source or ""))
+        if not ours:
+            return
+        for kept in [kept for kept in self._sockets if self._addresses[kept[1]] != ours]:
+            gone = not has_address(self._addresses[kept[1]])
+            if not self._add():
+                return
+            self._retire(kept)
+            if gone:
+                strand(kept[1])
+        self.connections.leave_other_than(ours)
 
     def _add(self) -> bool:
         """Open one more socket; False: there is none to be had."""
         try:
             opened = self._open_udp()
             self._sockets.append((self._clock.seconds(), self._pool.add(self.number, opened.fileno())))
+            self._addresses[self._sockets[-1][1]] = opened.getsockname()[0]
             opened.detach()
         except OSError as error:
             trouble = error.strerror or str(error)
@@ -167,7 +195,12 @@ class Upstream:
         return True
 
     def _retire_oldest(self) -> None:
-        self._pool.retire(self._sockets.popleft()[1])
+        self._retire(self._sockets[0])
+
+    def _retire(self, kept: tuple[float, int]) -> None:
+        self._sockets.remove(kept)
+        self._addresses.pop(kept[1], None)
+        self._pool.retire(kept[1])
 
     def _retire_all(self) -> None:
         while self._sockets:
@@ -325,8 +358,7 @@ def _authorities(sections: Mapping[Endpoint, UpstreamSection]) -> dict[Endpoint,
 def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -> socket.socket:
     """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
     ports = ports or usable()
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    opened = socket.socket(_family(endpoint), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         for _ in range(PORT_TRIES):
@@ -340,6 +372,32 @@ def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -
         opened.close()
         raise
     return opened
+
+
+def local_address(endpoint: Endpoint, source: str = "") -> str:
+    """Return our address that the kernel takes for the way to another now; empty where there is no way."""
+    try:
+        with socket.socket(_family(endpoint), socket.SOCK_DGRAM) as probe:
+            if source:
+                probe.bind((source, 0))
+            probe.connect(endpoint)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def has_address(host: str) -> bool:
+    """Tell whether an address is this machine's."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def _family(endpoint: Endpoint) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
 
 
 class Latencies:
@@ -400,6 +458,17 @@ class Upstreams:
         self._next_group = 1
         self._next_number = 0
         self._next_renewal = 0.0
+        self._strand: Callable[[int], None] = lambda _: None
+
+    def strand_with(self, strand: Callable[[int], None]) -> None:
+        """Have what waits for an answer through a socket, by its number, sent through another one by this."""
+        self._strand = strand
+
+    def renew(self, number: int) -> None:
+        """Open new sockets to an upstream, by its number."""
+        upstream = self.numbered(number)
+        if upstream is not None:
+            upstream.renew_all(self._settings.sockets, self._settings.port_life)
 
     def configure(self, groups: Mapping[str, Group], config: Config) -> dict[str, int]:
         """Ask these from now on, and return the groups' numbers; that of the default group is 0.
@@ -481,6 +550,7 @@ class Upstreams:
             self._next_renewal = now + self._renewal()
         for upstream in self.all:
             upstream.keep_house()
+            upstream.follow_address(self._strand)
             upstream.replace_exposed()
             if renew:
                 upstream.renew_one(self._settings.sockets, self._settings.port_life)

@@ -39,11 +39,11 @@ class Arrived(NamedTuple):
 class Path:
     """A shield without its daemon: a client, a worker, open queries, and an upstream over UDP that is the test."""
 
-    def __init__(self, stack, sockets=1, random_case=False, port_life=3600.0, **limits):
+    def __init__(self, stack, sockets=1, random_case=False, port_life=3600.0, host=LOOPBACK, **limits):
         self.clock = Clock()
         self.inflight = Inflight(Cache(1 << 22, self.clock), 1 << 15)
         self.table = self.inflight.upstreams
-        self.listener, self.server, self.client = (stack.enter_context(udp()) for _ in range(3))
+        self.listener, self.server, self.client = (stack.enter_context(udp(at)) for at in (LOOPBACK, host, LOOPBACK))
         self.client.connect(self.listener.getsockname())
         self.listener.setblocking(False)
         self.worker = Worker(self.inflight.cache, self.inflight)
@@ -52,7 +52,7 @@ class Path:
         thread.start()
         stack.callback(thread.join)
         stack.callback(self.worker.stop)
-        endpoint = Endpoint(*self.server.getsockname())
+        endpoint = Endpoint(*self.server.getsockname()[:2])
         self.upstream = Upstream(0, endpoint, self.inflight.sockets, self.table, self.clock)
         self.upstream.configure(
             UpstreamSection(address=(endpoint,), random_case=random_case, open=1 << 22),
@@ -61,6 +61,7 @@ class Path:
             ForwardSection(sockets=sockets, port_life=port_life),
         )
         stack.callback(self.upstream.close)
+        self.inflight.renew_with(lambda _: self.upstream.renew_all(sockets, port_life))
         self.table.set_group(0, "order", [0])
         self.limits = {"timeout": 20.0, "deadline": 30.0, "forgeable": 1 << 20, **limits}
         self.inflight.set_limits(**self.limits)
@@ -152,9 +153,9 @@ class Path:
         return self.table.counters(0)["suspicions"]
 
 
-def udp():
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    opened.bind((LOOPBACK, 0))
+def udp(host=LOOPBACK):
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    opened.bind((host, 0))
     opened.settimeout(5)
     return opened
 

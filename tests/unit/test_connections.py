@@ -383,6 +383,25 @@ def test_a_peer_that_only_listens_on_is_not_asked_again(run):
     assert questions(peer.queries) == questions([FIRST, SECOND])
 
 
+def test_a_connection_from_an_address_that_is_ours_no_more_is_left_and_what_waits_there_asked_again(run):
+    def script(link):
+        if link.number == 0:
+            link.answer(link.query())
+            link.query()
+        answer_all(link)
+
+    async def story():
+        assert await ask(shared) == 0
+        shared.leave_other_than("127.0.0.1")
+        waiting = asyncio.ensure_future(ask(shared, SECOND))
+        await seen(lambda: len(peer.queries) == 2)
+        shared.leave_other_than("127.0.0.9")
+        assert await waiting == 1
+
+    with Peer(script) as peer, to(peer) as shared:
+        run(story())
+
+
 def test_an_idle_connection_is_closed(run, monkeypatch):
     monkeypatch.setattr(connections, "CONNECTION_IDLE", 0.02)
 

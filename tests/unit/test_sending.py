@@ -30,8 +30,8 @@ def path():
 def one_by_one(monkeypatch):
     """Have ways to upstreams that take no datagrams together."""
 
-    def opened(endpoint, source=""):
-        way = open_udp(endpoint, source)
+    def opened(endpoint, source="", ports=None):
+        way = open_udp(endpoint, source, ports)
         way.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
         return way
 
