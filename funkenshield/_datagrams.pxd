@@ -65,6 +65,7 @@ cdef class Datagrams:
     cdef int32_t _make_runs(self, int32_t first, int32_t count, size_t longest) noexcept nogil
     cdef uint8_t* buffer(self, int32_t i) noexcept nogil
     cdef void get_peer(self, int32_t i, Peer* peer) noexcept nogil
+    cdef const uint8_t* asked(self, int32_t i, uint8_t* octets) noexcept nogil
     cdef void put(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil
     cdef void put_peer(self, int32_t i, const Peer* peer) noexcept nogil
     cdef void answer_to(self, int32_t i, Datagrams received, int32_t j) noexcept nogil

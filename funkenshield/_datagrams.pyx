@@ -23,7 +23,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
 
 cdef extern from "<netinet/in.h>":
-    int IPPROTO_IP, IPPROTO_UDP, IP_PKTINFO
+    int IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IP_PKTINFO, IPV6_PKTINFO
 
 cdef extern from "<netinet/udp.h>":
     int UDP_SEGMENT
@@ -191,6 +191,19 @@ cdef class Datagrams:
         if peer.control_length:
             _any_interface(header)
             memcpy(peer.control, header.msg_control, CONTROL_MAX)
+
+    cdef const uint8_t* asked(self, int32_t i, uint8_t* octets) noexcept nogil:
+        """Return the address that a received datagram was sent to, where the socket is told so; or else NULL."""
+        cdef cmsghdr* control = CMSG_FIRSTHDR(&self.headers[i].msg_hdr)
+        if control == NULL:
+            return NULL
+        if control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_PKTINFO:
+            octets[0] = 4
+            return CMSG_DATA(control) + 8  # behind the interface, and the address that an answer is from
+        if control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_PKTINFO:
+            octets[0] = 16
+            return CMSG_DATA(control)
+        return NULL
 
     cdef void put(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil:
         """Make a datagram of `length` octets at `wire`, for the socket's own peer."""

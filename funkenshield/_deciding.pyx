@@ -16,10 +16,11 @@ from ._cache cimport Cache
 from ._clock cimport ticks
 from ._course cimport END, RESPONSES, START, Course, Sender
 from ._open cimport DECIDING, SENT, Open
-from ._outbox cimport NOBODY, STREAM, Client
+from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._outcome cimport (
     DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, answer, answer_on, follow, meet_from
 )
+from ._proxied cimport PROXIED_MAX
 from ._rules cimport Program, Seen, generation_of
 from ._subnets cimport TOLD_MAX
 from ._waiting cimport FUNCTION, Response, Waiting
@@ -165,6 +166,13 @@ cdef class Deciding(Waiting):
         """Return the address of the client of a query that Python has, 4 or 16 octets."""
         cdef Client asking = self._client(client)
         return asking.ip[:asking.octets]
+
+    def header_of(self, bytes client, bint datagram) -> bytes:
+        """Return the header that tells an upstream whose query it is that Python has."""
+        cdef:
+            Client asking = self._client(client)
+            uint8_t[PROXIED_MAX] out
+        return (<char*> out)[:put_client(out, &asking, datagram)]
 
     def who(self, bytes client) -> tuple:
         """Return whose query it is: (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""

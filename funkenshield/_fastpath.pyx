@@ -18,7 +18,7 @@ from ._atomic cimport bump, peek, peek16
 from ._cache cimport Cache
 from ._clock cimport NANOSECONDS, Clock, ticks
 from ._course cimport Course, Sender
-from ._datagrams cimport BATCH, MSG_TRUNC, Datagrams, ip_of
+from ._datagrams cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ._epoll cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
     eventfd
@@ -36,7 +36,12 @@ from ._proxied cimport WHOLE_HEADER, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
 from ._shares cimport RingShares, ring_share
 from ._subnets cimport TOLD_MAX
-from ._wire cimport NAME_MAX, QUERY_MAX, UNANSWERABLE, Query, Verdict, lower_name
+from ._wire cimport NAME_MAX, QUERY_MAX, UNANSWERABLE, Query, Verdict, get16, lower_name
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef struct sockaddr "struct sockaddr":
+        pass
+    int getsockname(int fd, sockaddr* address, uint32_t* length)
 
 cdef enum:
     LISTENERS_MAX = 64
@@ -68,6 +73,7 @@ cdef class Worker:
         uint8_t* told_wires            # queries that upstreams are told more in
         int[LISTENERS_MAX] sockets     # that this worker receives from
         int[LISTENERS_MAX] answer_from  # the same address's socket that the control gear answers from
+        uint8_t[LISTENERS_MAX][PEER_MAX] own  # the address itself
         int32_t listeners
         int epoll_fd, stop_fd
         Tally tally
@@ -115,8 +121,11 @@ cdef class Worker:
 
         Raises ValueError where a worker has too many, OSError where the kernel refuses.
         """
+        cdef uint32_t length = PEER_MAX
         if self.listeners == LISTENERS_MAX:
             raise ValueError(f"a worker listens on at most {LISTENERS_MAX} addresses")
+        if getsockname(fd, <sockaddr*> self.own[self.listeners], &length):
+            raise OSError(errno, "a socket has no address")
         self._watch(fd, self.listeners)
         self.sockets[self.listeners] = fd
         self.answer_from[self.listeners] = answer_from
@@ -210,7 +219,7 @@ cdef class Worker:
                 self.outbox.answer_to(replies, self.inbox, i)
                 replies += 1
             if outcome != REPLY and outcome != DROP:
-                self._hand_over(listener, i, &sender, &course, outcome)
+                self._hand_over(listener, i, &sender, &course, outcome, is_told and self.told[i].header > 0)
         leave(self.reader)
         if replies:
             sent = self.outbox.send(fd, replies)
@@ -243,7 +252,7 @@ cdef class Worker:
                                          told.address, told.octets, self.told_wires + i * TOLD_MAX)
 
     cdef void _hand_over(self, int32_t listener, int32_t i, const Sender* sender, const Course* course,
-                         Outcome outcome) noexcept nogil:
+                         Outcome outcome, bint has_header) noexcept nogil:
         """Put a query into the ring, as it came; where that is full, a client who waits must ask again."""
         cdef:
             uint32_t length = self.queries[i].length
@@ -274,5 +283,21 @@ cdef class Worker:
         client.proven, client.listener = sender.proven, sender.listener
         client.course = course[0]
         client.stopped = outcome == DECIDE
+        self._note_ends(listener, i, client, has_header)
         memcpy(client.ip, sender.address, sender.octets)
         memcpy(record + sizeof(Client), wire, length)
+
+    cdef void _note_ends(self, int32_t listener, int32_t i, Client* client, bint has_header) noexcept nogil:
+        """Note from which port a client asked, and whom: as the header of a front proxy tells, or the socket."""
+        cdef:
+            const uint8_t* own = self.own[listener]
+            const uint8_t* to
+        if has_header and self.told[i].to_octets:
+            client.port, client.to_port = self.told[i].port, self.told[i].to_port
+            to, client.to_octets = self.told[i].to, self.told[i].to_octets
+        else:
+            client.port, client.to_port = get16(client.peer.address + 2), get16(own + 2)
+            to = self.inbox.asked(i, &client.to_octets)
+            if to == NULL:
+                to = ip_of(own, &client.to_octets)
+        memcpy(client.to, to, client.to_octets)

@@ -117,11 +117,12 @@ cdef class Inflight(Deciding):
         self.outbox.flush()
         return collected
 
-    def submit(self, uint64_t stream, bytes address not None, bytes wire not None, uint8_t listener=0) -> bool:
+    def submit(self, uint64_t stream, bytes address not None, bytes wire not None, uint8_t listener=0,
+               bytes ends not None=b"") -> bool:
         """Take a query that came over a connection; its answer is for `outbox.take_streams`.
 
-        `address` is the client's, of 4 or 16 octets, `listener` the number of where he came to. False: it gets no
-        answer. Raises ValueError where the query is longer than DNS allows, or the address is none.
+        `address` is the client's, of 4 or 16 octets, `listener` the number of where he came to, `ends` his port, the
+        port that he asked, and the address of that, 4 or 16 octets, where they are known. False: it gets no answer. Raises ValueError where the query is longer than DNS allows, or the address is none.
         """
         cdef Client client
         if len(wire) > MESSAGE_MAX:
@@ -135,6 +136,10 @@ cdef class Inflight(Deciding):
         client.octets = <uint8_t> len(address)
         memcpy(client.ip, <char*> address, client.octets)
         client.listener = listener
+        if len(ends) in (8, 20):
+            client.port, client.to_port = get16(ends), get16(<const uint8_t*> <char*> ends + 2)
+            client.to_octets = <uint8_t> (len(ends) - 4)
+            memcpy(client.to, <char*> ends + 4, client.to_octets)
         return self.enter(&client, wire, len(wire), True)
 
     # ------------------------------------------------------------ to the upstream

@@ -22,6 +22,9 @@ cdef struct Client:                # who asked, and how to answer
     Peer peer                      # whom a datagram goes back to: the client, or the proxy in front of him
     uint8_t ip[16]                 # the client's own address
     uint8_t octets                 # of it: 4 or 16
+    uint8_t to[16]                 # the address that he asked
+    uint8_t to_octets              # of it; 0: it is not known
+    uint16_t port, to_port         # his own, and the one that he asked
     uint8_t added                  # what of the query he did not send
     uint8_t proven                 # his address is not forged
     uint8_t listener               # to which he came, by number

@@ -6,31 +6,29 @@ It knows how a client is reached. What he gets is written by the caller, straigh
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memset
 
 from ._clock cimport NANOSECONDS, Clock
 from ._course cimport Sender
-from ._datagrams cimport ip_of
 from ._guard cimport Orders, judge_response, look_orders
 from ._proxied cimport Told, put_header
-from ._wire cimport MESSAGE_MAX, get16, set16
+from ._wire cimport MESSAGE_MAX, set16
 
 
 cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil:
-    """Write the header that tells an upstream whose query follows; return its octets, at most PROXIED_MAX.
+    """Write the header that tells an upstream whose query follows, and where he sent it to, as far as it is known.
 
-    Where it was sent to is not told: 0.0.0.0 or ::, port 0. Nor is the port of who came through a proxy, or over TCP.
+    Return its octets, at most PROXIED_MAX.
     """
     cdef:
-        Told source, nowhere
+        Told source, asked
         uint8_t[16] zeros
-        uint8_t octets
-        const uint8_t* peer = ip_of(client.peer.address, &octets)
-        bint direct = client.peer.length and octets == client.octets and not memcmp(peer, client.ip, octets)
-    memset(zeros, 0, 16)
     source.address, source.octets = client.ip, client.octets
-    nowhere.address, nowhere.octets = zeros, client.octets
-    return put_header(out, &source, get16(client.peer.address + 2) if direct else 0, &nowhere, 0, datagram)
+    asked.address, asked.octets = client.to, client.to_octets
+    if not asked.octets:
+        memset(zeros, 0, 16)
+        asked.address, asked.octets = zeros, client.octets
+    return put_header(out, &source, client.port, &asked, client.to_port, datagram)
 
 
 @cython.final

@@ -20,6 +20,9 @@ cdef struct Told:                  # what a header tells
     size_t header                  # its octets, whatever it tells
     const uint8_t* address         # the client's, in network order; not owned
     uint8_t octets                 # of the address: 4 or 16
+    uint8_t to_octets              # of where it was sent to; 0: that is not told
+    uint16_t port, to_port
+    const uint8_t* to
 
 cdef struct Prefix:
     uint8_t address[16]

@@ -64,9 +64,13 @@ cdef Heading read_header(Told* told, const uint8_t* wire, size_t length) noexcep
     if length < FIXED + rest:
         return PART_OF_HEADER
     told.header = FIXED + rest
+    told.to_octets = 0
     if needed == ADDRESSES_4 or needed == ADDRESSES_6:
         told.octets = 4 if needed == ADDRESSES_4 else 16
         told.address = unmapped(wire + FIXED, &told.octets)
+        told.to_octets = 4 if needed == ADDRESSES_4 else 16
+        told.to = unmapped(wire + FIXED + told.to_octets, &told.to_octets)
+        told.port, told.to_port = get16(wire + FIXED + needed - 4), get16(wire + FIXED + needed - 2)
     return WHOLE_HEADER
 
 
@@ -152,6 +156,15 @@ def told_by(bytes octets not None) -> tuple[int, bytes | None]:
     if heading == NO_HEADER or heading == BAD_HEADER:
         raise ValueError("that begins with no header of PROXY protocol version 2")
     return told.header, told.address[:told.octets] if told.octets else None
+
+
+def ends_told(bytes octets not None) -> bytes:
+    """Return the client's port, the port that it asked, and the address of that, from a whole header; b"": not told."""
+    cdef Told told
+    told.to_octets = 0
+    if read_header(&told, octets, len(octets)) != WHOLE_HEADER or not told.to_octets:
+        return b""
+    return bytes((told.port >> 8, told.port & 255, told.to_port >> 8, told.to_port & 255)) + told.to[:told.to_octets]
 
 
 def header(bytes source not None, uint16_t port, bytes destination not None, uint16_t to_port, *,

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
@@ -276,7 +277,9 @@ class Forwarder:
         Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
         """
         asked = [
-            asyncio.wait_for(upstream.exchange(query, self._inflight.address_of(client)), self._settings.deadline)
+            asyncio.wait_for(
+                upstream.exchange(query, partial(self._inflight.header_of, client)), self._settings.deadline
+            )
             for upstream in self._upstreams.groups[group]
         ]
         response = None
@@ -322,7 +325,7 @@ class Forwarder:
         """Let a zone transfer through from one upstream; False: it did not even begin."""
         begun = False
         try:
-            heading = upstream.heading(self._inflight.address_of(client), datagram=False)
+            heading = upstream.heading(partial(self._inflight.header_of, client), datagram=False)
             messages = upstream.connections.transfer(query, self._settings.timeout, heading)
             async for message in until_complete(query, messages):
                 begun = True

@@ -11,10 +11,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from itertools import islice
+from struct import pack
 from typing import Any, cast
 
 from ._inflight import Inflight
-from ._proxied import told_by
+from ._proxied import ends_told, told_by
 from .config import TcpSection
 from .fairness import Holders, Shares, client_of, may_take_one_more, prefix_of
 from .fields import parse_address
@@ -279,6 +280,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._listener = listener
         self._peer = b""
+        self._ends = b""  # the client's port, the port that was asked, and the address of that
         self._buffer = bytearray()
         self._waiting = 0
         self._ended = False
@@ -298,6 +300,8 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         self._peer = parse_address(peer[0]).packed
+        ours = transport.get_extra_info("sockname")
+        self._ends = pack("!HH", peer[1], ours[1]) + parse_address(ours[0]).packed
         if server.inflight.reception.is_proxy(self._peer):
             if not server.make_room(b""):
                 self._refuse_prefix(b"")
@@ -402,6 +406,7 @@ class Connection(asyncio.Protocol):
             return False
         if not length or not self._admit(address or self._peer):
             return False
+        self._ends = ends_told(bytes(self._buffer[:length])) or self._ends
         del self._buffer[:length]
         self._move()
         return True
@@ -416,7 +421,7 @@ class Connection(asyncio.Protocol):
             if len(buffer) < end:
                 break
             query = bytes(buffer[taken + 2 : end])
-            self._waiting += self._server.inflight.submit(self.number, self.address, query, self._listener)
+            self._waiting += self._server.inflight.submit(self.number, self.address, query, self._listener, self._ends)
             taken = end
             share -= 1
         if taken:

@@ -19,7 +19,6 @@ import dns.rcode
 
 from ._answer import is_response_to
 from ._clock import Clock
-from ._proxied import header
 from ._sockets import Sockets
 from ._upstreams import UpstreamTable
 from ._wire import error_response, inspect_query
@@ -305,25 +304,27 @@ class Upstream:
 
     # ---------------------------------------------------------------- one query at a time
 
-    def heading(self, client: bytes, *, datagram: bool) -> bytes:
-        """Return what goes before a query of a client with this address; b"" is the shield itself."""
+    def heading(self, told: Callable[[bool], bytes] | None, *, datagram: bool) -> bytes:
+        """Return what goes before a query of a client who is `told` of; None is the shield itself."""
         if not self.section.proxy_protocol:
             return b""
-        return header(client, 0, bytes(len(client)), 0, datagram=datagram) if client else LOCAL
+        return told(datagram) if told else LOCAL
 
-    async def exchange(self, query: bytes, client: bytes = b"", *, over_stream: bool = False) -> bytes:
+    async def exchange(
+        self, query: bytes, told: Callable[[bool], bytes] | None = None, *, over_stream: bool = False
+    ) -> bytes:
         """Return the response to a query that is not coalesced, nor tried elsewhere; OSError where none comes.
 
         Over UDP, a datagram that is no answer to it is ignored, as if it had not come.
         """
         if over_stream or self.section.transport != "udp":
             return _cleaned(
-                query, await self.connections.exchange(query, self._most, self.heading(client, datagram=False))
+                query, await self.connections.exchange(query, self._most, self.heading(told, datagram=False))
             )
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
         with self._open_udp() as opened:
-            await loop.sock_sendall(opened, self.heading(client, datagram=True) + wire)
+            await loop.sock_sendall(opened, self.heading(told, datagram=True) + wire)
             while True:
                 response = await loop.sock_recv(opened, 65535)
                 if response[:2] == wire[:2] and is_response_to(query, response):
