@@ -20,7 +20,7 @@ from ._answer import is_response_to
 from ._wire import inspect_query
 from .config import UpstreamSection
 from .errors import ConfigError
-from .fields import Endpoint
+from .fields import Endpoint, sockaddr
 from .logs import RateLimited
 from .tls import Tls, read_authorities
 from .transfer import IXFR
@@ -34,6 +34,7 @@ PIPELINE = 1024  # queries that wait on one connection
 LOSSES = 4  # connections that may end under a query
 SPENT = 0.1  # seconds that one is open which has given all the answers that we know of, until it is asked for more
 UNSENT = 1 << 20  # octets that wait to be sent on one connection
+IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>: the port is chosen when it is known where it leads to
 HEADER, QR, OPCODE = 12, 0x80, 0x78  # octets of the least message; bits in its third: it is a response, or no QUERY
 
 
@@ -160,7 +161,7 @@ class Connections:
         """
         self.opened = self.resumed = self.failed = 0
         self._endpoint = endpoint
-        self._source = (str(section.source), 0) if section.source else None
+        self._source = str(section.source or "")
         self._tls = tls_of(endpoint, section, wall, authorities)
         self._kept = Siblings()
         self._alone = Siblings()
@@ -290,10 +291,29 @@ class Connections:
         self.resumed += peer is not None and bool(peer.session_reused)
         return transport
 
+    async def _connected(self) -> socket.socket:
+        """Return a socket that is connected to the upstream; OSError where there is none."""
+        family = socket.AF_INET6 if ":" in self._endpoint.host else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if self._source:
+                opened.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                opened.bind(sockaddr(self._source, 0))
+            await asyncio.get_running_loop().sock_connect(opened, self._endpoint.sockaddr)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
     async def _reach(self, protocol: asyncio.Protocol, first: bytes) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
         # Until the upstream has proved who it is, whatever it says is said to nobody.
-        plain, _ = await loop.create_connection(asyncio.Protocol, *self._endpoint, local_addr=self._source)
+        opened = await self._connected()
+        try:
+            plain, _ = await loop.create_connection(asyncio.Protocol, sock=opened)
+        except BaseException:
+            opened.close()
+            raise
         transport = plain
         try:
             if not plain.is_closing():
@@ -349,7 +369,8 @@ class Connection(asyncio.Protocol):
     @property
     def address(self) -> str:
         """Return our address that it is from, if it is there."""
-        return str((self._transport.get_extra_info("sockname") or ("",))[0]) if self._transport is not None else ""
+        ours = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return str(ours[0]).partition("%")[0] if ours else ""
 
     def is_open(self) -> bool:
         """Tell whether queries can be asked on it, now or when it is made."""

@@ -64,7 +64,7 @@ def tee(action: Action, query: Query) -> None:
             opened = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_DGRAM)
             opened.setblocking(False)
             _copies[endpoint] = opened
-        _copies[endpoint].sendto(query.wire, endpoint)
+        _copies[endpoint].sendto(query.wire, endpoint.sockaddr)
 
 
 def close() -> None:

@@ -6,6 +6,7 @@ Text in, a value out, or a ValueError that says what is allowed. An IPv6 address
 
 import ipaddress
 import re
+import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, NamedTuple
 
@@ -29,8 +30,37 @@ class Endpoint(NamedTuple):
     host: str
     port: int
 
+    @property
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Return it as sockets take it: an interface is a number there; OSError where it is gone."""
+        return sockaddr(self.host, self.port)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def sockaddr(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return an address and a port as sockets take them (RFC 4007); OSError where its interface is gone."""
+    address, _, interface = host.partition("%")
+    if not interface:
+        return host, port
+    return address, port, 0, int(interface) if interface.isdecimal() else socket.if_nametoindex(interface)
+
+
+def has_scope(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return an address that can be reached as it is written: a link-local one needs an interface of this machine."""
+    if isinstance(address, IPv6Address):
+        if address.is_link_local and not address.scope_id:
+            raise ValueError(f"{address} is link-local: write on which interface, {address}%eth0")
+        names = [text for number, name in socket.if_nameindex() for text in (str(number), name)]
+        if address.scope_id and address.scope_id not in names:
+            raise ValueError(f"this machine has no interface {address.scope_id}")
+    return address
+
+
+def parse_own_address(value: object) -> IPv4Address | IPv6Address:
+    """Return an IP address that sockets can have; ValueError where it is none."""
+    return has_scope(parse_address(value))
 
 
 def parse_endpoint(text: object) -> Endpoint:
@@ -49,7 +79,7 @@ def parse_endpoint(text: object) -> Endpoint:
         raise ValueError("IPv6 addresses stand in brackets, IPv4 addresses do not")
     if not 1 <= port <= 65535:
         raise ValueError(f"port {port} is not between 1 and 65535")
-    return Endpoint(str(parse_address(address)), port)
+    return Endpoint(str(has_scope(parse_address(address))), port)
 
 
 def wildcard_of(endpoint: Endpoint) -> Endpoint:
@@ -145,7 +175,7 @@ EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerial
 PathField = Annotated[str, AfterValidator(resolve)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
-AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_address), PlainSerializer(str)]
+AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_own_address), PlainSerializer(str)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone)]
 PortsField = Annotated[tuple[int, int], BeforeValidator(parse_ports), PlainSerializer(ports_as_text)]
 PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]

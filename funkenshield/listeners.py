@@ -50,11 +50,11 @@ def probe(endpoints: Iterable[Endpoint], *, tcp: bool) -> None:
     """
     for endpoint in endpoints:
         with explained(endpoint, "UDP"), _open(endpoint, socket.SOCK_DGRAM) as probing:
-            probing.bind(endpoint)
+            probing.bind(endpoint.sockaddr)
         if tcp:
             with explained(endpoint, "TCP"), _open(endpoint, socket.SOCK_STREAM) as probing:
                 probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probing.bind(endpoint)
+                probing.bind(endpoint.sockaddr)
 
 
 def overlaps(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> bool:
@@ -81,7 +81,7 @@ def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
         opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     elif endpoint.host == "::":
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    opened.bind(endpoint)
+    opened.bind(endpoint.sockaddr)
     return opened
 
 
@@ -96,6 +96,6 @@ def bind_tcp(endpoint: Endpoint, transport: str = "TCP", *, shared: bool = False
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)  # each connection to it has the same
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNTAKEN)
-        opened.bind(endpoint)
+        opened.bind(endpoint.sockaddr)
         opened.listen(BACKLOG)  # taken from here on; a server says it again
         return opened

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from .config import Config
 from .errors import ConfigError
-from .fields import Endpoint
+from .fields import Endpoint, sockaddr
 from .logs import RateLimited
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def _is_here(address: IPv4Address | IPv6Address) -> bool:
     """Tell whether an address is one of this machine's."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.bind((str(address), 0))
+        probe.bind(sockaddr(str(address), 0))
         return True
     return False
 

@@ -25,7 +25,7 @@ from ._wire import error_response, inspect_query
 from .config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, UpstreamSection
 from .connections import Connections
 from .errors import ConfigError
-from .fields import Endpoint
+from .fields import Endpoint, sockaddr
 from .health import SILENCE, Health, Signals, check_query, proves_well
 from .logs import RateLimited
 from .ports import FEW, Ports, usable
@@ -364,11 +364,11 @@ def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         for _ in range(PORT_TRIES):
             with contextlib.suppress(OSError):
-                opened.bind((source, ports.draw()))
+                opened.bind(sockaddr(source, ports.draw()))
                 break
         else:
-            opened.bind((source, 0))  # says why
-        opened.connect(endpoint)
+            opened.bind(sockaddr(source, 0))  # says why
+        opened.connect(endpoint.sockaddr)
     except OSError:
         opened.close()
         raise
@@ -380,8 +380,8 @@ def local_address(endpoint: Endpoint, source: str = "") -> str:
     try:
         with socket.socket(_family(endpoint), socket.SOCK_DGRAM) as probe:
             if source:
-                probe.bind((source, 0))
-            probe.connect(endpoint)
+                probe.bind(sockaddr(source, 0))
+            probe.connect(endpoint.sockaddr)
             return str(probe.getsockname()[0])
     except OSError:
         return ""
