@@ -122,7 +122,8 @@ cdef class Inflight(Deciding):
         """Take a query that came over a connection; its answer is for `outbox.take_streams`.
 
         `address` is the client's, of 4 or 16 octets, `listener` the number of where he came to, `ends` his port, the
-        port that he asked, and the address of that, 4 or 16 octets, where they are known. False: it gets no answer. Raises ValueError where the query is longer than DNS allows, or the address is none.
+        port that he asked, and the address of that, 4 or 16 octets, where they are known. False: it gets no answer.
+        Raises ValueError where the query is longer than DNS allows, or the address is none.
         """
         cdef Client client
         if len(wire) > MESSAGE_MAX:

@@ -296,6 +296,7 @@ class Connections:
         family = socket.AF_INET6 if ":" in self._endpoint.host else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._source:
                 opened.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 opened.bind(sockaddr(self._source, 0))
