@@ -3,13 +3,11 @@
 It says what there is, and checks what was written. What is done where is told in `programs` and `decider`.
 """
 
-from typing import Annotated
-
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .fields import EndpointField, GroupName, PathField, Section, ZoneName, parse_endpoint
 from .files import resolve
-from .matchers import Match, Option, Several, Tag
+from .matchers import Match, Option, Tag
 from .records import parse_record
 
 DECIDES = ("pass", "forward", "answer", "zone", "zone_file", "nxdomain", "nodata", "refused", "servfail", "drop",
@@ -21,6 +19,12 @@ class BoundsSection(Section):
 
     min: int = Field(0, ge=0, le=604800, description="At least.", json_schema_extra={"unit": "s"})
     max: int = Field(604800, ge=1, le=604800, description="At most.", json_schema_extra={"unit": "s"})
+
+    @model_validator(mode="after")
+    def _leave_room(self) -> "BoundsSection":
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, and max only {self.max}")
+        return self
 
 
 class RenameSection(Section):
@@ -44,7 +48,7 @@ class Action(Section):
 
     pass_: bool = Field(False, alias="pass", description="Nothing: it goes its usual way, and no other rule is asked.")
     forward: GroupName = Field("", description="Upstreams of this group are asked.")
-    answer: Annotated[tuple[str, ...], Several] = Field(
+    answer: tuple[str, ...] = Field(
         (), strict=False, description="Records of the name asked for, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL"
                                       " (else 60); other types are NODATA.",
     )  # fmt: skip
@@ -59,7 +63,7 @@ class Action(Section):
     call: str = Field("", description="A Python function, as `FILE.py:FUNCTION`.")
     uncached: bool = Field(False, description="The cache is left alone: the upstream is asked, and nothing kept.")
     ttl: BoundsSection | None = Field(None, description="TTLs are kept within bounds (below).")
-    strip_option: Annotated[tuple[Option, ...], Several] = Field(
+    strip_option: tuple[Option, ...] = Field(
         (), strict=False, description="These EDNS options are taken out of the query."
     )
     add_option: OptionSection | None = Field(None, description="An EDNS option is put into the query (below).")

@@ -6,12 +6,10 @@ allowed. Nobody else reads files or flags.
 
 import base64
 import os
-import re
 import tomllib
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -32,7 +30,6 @@ from .fields import (
     PortsField,
     PrefixField,
     Section,
-    Size,
     ZoneName,
     parse_endpoint,
     parse_rcode,
@@ -42,7 +39,10 @@ from .fields import (
 from .files import named_in, read_text
 from .guard import AllowSection, GuardSection
 from .matchers import Match
+from .mistakes import not_toml, told
+from .mistakes import section_at as below
 
+DEFAULT_FILE = Path("/etc/funkenshield.toml")
 UPSTREAMS_MAX = 256  # that the compiled part tells apart
 SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wait for answers
 
@@ -50,7 +50,7 @@ SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wa
 class CacheSection(Section):
     """What is kept."""
 
-    memory: Size = Field(
+    memory: int = Field(
         64 << 20, ge=4 << 20, le=1 << 40,
         description="Memory for answers and denials, index included. What cannot fit into the machine, or the control"
                     " group, is a mistake; where the default does not fit, there is less. Restart to change.",
@@ -125,7 +125,7 @@ class UdpSection(Section):
 
     payload: int = Field(1232, ge=512, le=4096, description="Largest answer, and the EDNS payload size we tell.",
                          json_schema_extra={"unit": "octets"})  # fmt: skip
-    receive_buffer: Size = Field(4 << 20, ge=4096, le=1 << 30, json_schema_extra={"unit": "octets"},
+    receive_buffer: int = Field(4 << 20, ge=4096, le=1 << 30, json_schema_extra={"unit": "octets"},
                                  description="Kernel's buffer of each socket. Restart to change.")  # fmt: skip
 
 
@@ -140,7 +140,7 @@ class TcpSection(Section):
     per_client: int = Field(
         100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address, or one IPv6 /64."
     )
-    memory: Size = Field(
+    memory: int = Field(
         64 << 20, ge=8 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
         description="What may wait in all connections: queries that came and were not taken, and answers that do not go"
                     " out. One /24 or /56 has its share of it.",
@@ -148,7 +148,7 @@ class TcpSection(Section):
     queries: int = Field(100, ge=1, le=65535, description="Queries that wait for an answer, each connection.")
     idle: float = Field(10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this.",
                         json_schema_extra={"unit": "s"})  # fmt: skip
-    write_buffer: Size = Field(
+    write_buffer: int = Field(
         256 << 10, ge=1 << 10, le=1 << 30, json_schema_extra={"unit": "octets"},
         description="A client that leaves more unread is read no further, and closed when idle.",
     )  # fmt: skip
@@ -213,6 +213,15 @@ class ForwardSection(Section):
     )  # fmt: skip
     connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
     allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
+
+    @model_validator(mode="after")
+    def _tries_again(self) -> "ForwardSection":
+        if self.deadline < self.timeout:
+            raise ValueError(
+                f"deadline is {self.deadline}, and timeout {self.timeout}: a client would get SERVFAIL before"
+                " anything is tried again"
+            )
+        return self
 
 
 class HealthSection(Section):
@@ -316,8 +325,6 @@ class UpstreamSection(Section):
         """Take `ADDR:PORT` for an upstream that has nothing but an address."""
         if isinstance(value, str):
             return {"address": (parse_endpoint(value),)}
-        if isinstance(value, dict) and isinstance(value.get("address"), str):
-            return {**value, "address": (value["address"],)}
         if not isinstance(value, dict | UpstreamSection):
             raise ValueError("not an upstream; write ADDR:PORT, or a table")  # noqa: TRY004 - what pydantic turns into a line
         return value
@@ -530,6 +537,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _bounds_leave_room(self) -> "Config":
+        for at, bounds in (
+            ("ttl", self.ttl),
+            *((f"zones: {zone.name}: ttl", self.ttl_of(zone)) for zone in self.zones),
+        ):
+            if bounds.min > bounds.max:
+                raise ValueError(f"{at}: min is {bounds.min}, and max only {bounds.max}")
+        return self
+
+    @model_validator(mode="after")
     def _groups_have_members(self) -> "Config":
         names = [group.name for group in self.groups]
         wanted = {DEFAULT_GROUP: "upstreams"} | dict.fromkeys(names, "groups")
@@ -603,16 +620,7 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
 
     `overrides` maps keys, dotted for tables, to values. Raises ConfigError with a line for each mistake.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(read_text(path))
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from None
-        except RecursionError:
-            raise ConfigError(f"{path}: not TOML that we read: it is nested too deeply") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not TOML: {error}") from None
+    values = _read(path) if path is not None else {}
     for key, value in (overrides or {}).items():
         *tables, name = key.split(".")
         table = values
@@ -627,50 +635,48 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
         with named_in(path) if path else nullcontext():
             return Config.model_validate(values)
     except ValidationError as mistakes:
-        where = str(path) if path else "command line"
-        raise ConfigError("\n".join(f"{where}: {line}" for line in _explain(mistakes))) from None
+        lines = [
+            f"{path if path and key not in (overrides or {}) else 'command line'}: {line}"
+            for key, line in told(mistakes, Config, values)
+        ]
+        raise ConfigError("\n".join(lines)) from None
 
 
-def _explain(mistakes: ValidationError) -> Iterator[str]:
-    """Yield `key: what is wrong; what is allowed` for each mistake."""
-    found = mistakes.errors(include_url=False)
-    for mistake in found:
-        if mistake["type"] == "too_short" and any(
-            other["loc"][: len(mistake["loc"])] == mistake["loc"] for other in found if other is not mistake
-        ):
-            continue  # items with mistakes of their own are not counted
-        keys = [part for part in mistake["loc"] if isinstance(part, str)]
-        key = _path(mistake["loc"], of_table=isinstance(mistake["input"], dict))
-        if mistake["type"] == "extra_forbidden":
-            section = section_at(keys[:-1])
-            known = sorted(section.model_fields) if section else []
-            yield f"{key}: unknown key; known here: {', '.join(known)}"
-        else:
-            message = mistake["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(mistake["input"], dict | list) else f", not {mistake['input']!r}"
-            told = re.sub("^Input", "input", message)
-            yield f"{key}: {told}{given}" if key else told
+def _read(path: Path) -> dict[str, Any]:
+    """Return what stands in a file; ConfigError where it cannot be read, or is not TOML."""
+    try:
+        text = read_text(path).removeprefix("\ufeff")
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML that we read: it is nested too deeply") from None
+    except tomllib.TOMLDecodeError as error:
+        at, why = not_toml(error, text)
+        raise ConfigError(f"{path}:{at}: {why}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not text in UTF-8") from None
 
 
-def _path(loc: tuple[int | str, ...], *, of_table: bool) -> str:
-    """Return where a mistake is: keys, with the number of the table where there are several."""
-    path = ""
-    for at, part in enumerate(loc):
-        if isinstance(part, str):
-            path += f".{part}" if path else part
-        elif of_table or at + 1 < len(loc):
-            path += f"[{part}]"
-    return path
+def default_file() -> Path | None:
+    """Return the file that is read where none is named, if there is one that we may read."""
+    return DEFAULT_FILE if os.access(DEFAULT_FILE, os.R_OK) else None
+
+
+def control_socket(path: Path | None) -> Path:
+    """Return where the daemon of a file (None: of the default one) is controlled.
+
+    Other mistakes in the file do not matter: a daemon goes on with what it has read. ConfigError where it is not TOML.
+    """
+    path = path or default_file()
+    said = _read(path).get("control") if path else None
+    socket = said.get("socket") if isinstance(said, dict) else None
+    if socket == "":
+        raise ConfigError(f'{path}: control.socket is "": the daemon has none, and cannot be asked')
+    return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())
 
 
 def section_at(keys: list[str]) -> type[BaseModel] | None:
     """Return the section that a path of keys leads to."""
-    section: type[BaseModel] = Config
-    for key in keys:
-        kind = section.model_fields[key].annotation if key in section.model_fields else None
-        if get_origin(kind) is tuple:
-            kind = get_args(kind)[0]
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return None
-        section = kind
-    return section
+    return below(Config, keys)

@@ -4,13 +4,13 @@ It says what an operator can ask of the guard, each with type, default, unit and
 """
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from .fields import PrefixField, Section, Size, as_several
+from .fields import PrefixField, Section
 
-Prefixes = Annotated[tuple[PrefixField, ...], BeforeValidator(as_several)]
+Prefixes = tuple[PrefixField, ...]
 Refusal = Literal["drop", "refuse", "truncate"]
 
 
@@ -96,7 +96,7 @@ class BlockSection(Section):
 class GuardSection(Section):
     """What stands before the rules: every query passes here, and every answer."""
 
-    memory: Size = Field(4 << 20, ge=64 << 10, le=1 << 32, json_schema_extra={"unit": "octets"},
+    memory: int = Field(4 << 20, ge=64 << 10, le=1 << 32, json_schema_extra={"unit": "octets"},
                          description="For each limit, also that of a block or a rule; where it is full, who asks least"
                                      " is forgotten. It is taken as it fills. Restart to change.")  # fmt: skip
     blocked: int = Field(4096, ge=16, le=65536, description="Prefixes shut out at once; more push out the oldest.")

@@ -15,14 +15,12 @@ import dns.rdataclass
 import dns.rdatatype
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from .fields import EndpointField, PathField, PrefixField, Section, ZoneName, as_several, parse_prefix
+from .fields import EndpointField, PathField, PrefixField, Section, ZoneName, parse_prefix
 
 OPCODES = {"QUERY": 0, "IQUERY": 1, "STATUS": 2, "NOTIFY": 4, "UPDATE": 5, "DSO": 6}
 FLAGS = {"AA": 0x0400, "TC": 0x0200, "RD": 0x0100, "RA": 0x0080, "AD": 0x0020, "CD": 0x0010}
 OPTIONS = {"LLQ": 1, "NSID": 3, "DAU": 5, "DHU": 6, "N3U": 7, "ECS": 8, "EXPIRE": 9, "COOKIE": 10, "KEEPALIVE": 11,
            "PADDING": 12, "CHAIN": 13, "KEYTAG": 14, "EDE": 15, "REPORTING": 18, "ZONEVERSION": 19}  # fmt: skip
-
-Several = BeforeValidator(as_several)
 
 
 def _named(kind: str, number_of: Callable[[str], int], most: int) -> BeforeValidator:
@@ -34,7 +32,7 @@ def _named(kind: str, number_of: Callable[[str], int], most: int) -> BeforeValid
         try:
             return int(number_of(value.upper() if isinstance(value, str) else ""))
         except (dns.exception.DNSException, KeyError, ValueError):
-            raise ValueError(f"{value} is no {kind}") from None
+            raise ValueError(f"no {kind}") from None
 
     return BeforeValidator(parse)
 
@@ -70,38 +68,32 @@ class Match(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    suffix: Annotated[tuple[ZoneName, ...], Several] = Field(
-        (), strict=False, description="The name is one of these, or below one."
-    )
+    suffix: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these, or below one.")
     suffix_file: PathField = Field(
         "", description="The name is in this file, one on each line, or below one there; read again when it changes."
     )
-    name: Annotated[tuple[ZoneName, ...], Several] = Field((), strict=False, description="The name is one of these.")
+    name: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these.")
     regex: str = Field(
         "", description="A regular expression of Python's is found in the name, in lower case, without the dot at its"
                         " end. It takes the slow gear: other conditions are asked first.",
     )  # fmt: skip
-    qtype: Annotated[tuple[QType, ...], Several] = Field((), strict=False, description="The type asked for.")
-    qclass: Annotated[tuple[QClass, ...], Several] = Field((), strict=False, description="The class asked for.")
-    opcode: Annotated[tuple[OpCode, ...], Several] = Field((), strict=False, description="The opcode.")
-    flags: Annotated[tuple[FlagName, ...], Several] = Field(
+    qtype: tuple[QType, ...] = Field((), strict=False, description="The type asked for.")
+    qclass: tuple[QClass, ...] = Field((), strict=False, description="The class asked for.")
+    opcode: tuple[OpCode, ...] = Field((), strict=False, description="The opcode.")
+    flags: tuple[FlagName, ...] = Field(
         (), strict=False, description="All of these flags are set; `AA`, `TC` and `RA` only where there is a response."
     )
     edns: bool | None = Field(None, description="Whether there is an OPT record.")
     do: bool | None = Field(None, description="Whether DNSSEC records are asked for.")
-    option: Annotated[tuple[Option, ...], Several] = Field(
-        (), strict=False, description="The query has one of these EDNS options."
-    )
-    source: Annotated[tuple[PrefixField, ...], Several] = Field(
+    option: tuple[Option, ...] = Field((), strict=False, description="The query has one of these EDNS options.")
+    source: tuple[PrefixField, ...] = Field(
         (), strict=False, description="The client's address is in one of these prefixes."
     )
-    listener: Annotated[tuple[EndpointField, ...], Several] = Field(
-        (), strict=False, description="It came to this address of `listen`."
-    )
+    listener: tuple[EndpointField, ...] = Field((), strict=False, description="It came to this address of `listen`.")
     transport: Literal["udp", "tcp"] | None = Field(None, description="How it came.")
     rate: RateSection | None = Field(None, description="There are more than so many a second (below).")
     time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may go past midnight.")
-    days: Annotated[tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...], Several] = Field(
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
         (), strict=False, description="The day of the week, local time; past midnight, it is the next one."
     )
     probability: float | None = Field(None, ge=0, le=1, description="By chance, in so large a share of the queries.")
@@ -112,10 +104,8 @@ class Match(Section):
         description="The client's address is in so large a share of all, always the same ones: a larger"
         " share holds a smaller one.",
     )
-    rcode: Annotated[tuple[RCode, ...], Several] = Field(
-        (), strict=False, description="The response code; not for queries."
-    )
-    tag: Annotated[tuple[Tag, ...], Several] = Field((), strict=False, description="A rule before gave it this tag.")
+    rcode: tuple[RCode, ...] = Field((), strict=False, description="The response code; not for queries.")
+    tag: tuple[Tag, ...] = Field((), strict=False, description="A rule before gave it this tag.")
     all: tuple["Match", ...] = Field((), strict=False, description="All of these tables match.")
     any: tuple["Match", ...] = Field((), strict=False, description="One of these tables matches.")
     not_: "Match | None" = Field(None, alias="not", description="This table does not match.")

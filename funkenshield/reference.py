@@ -18,13 +18,16 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "One TOML file, given with `funkenshield run -c FILE` and checked by `funkenshield check -c FILE`.",
+        "One TOML file, given with `funkenshield run -c FILE`, and checked by `funkenshield check -c FILE`. Where no",
+        "FILE is given, and neither `--listen` nor `--upstream`, it is `/etc/funkenshield.toml`. `funkenshield stats`,",
+        "`purge`, `blocks` and the like take `-c FILE` as well, and find the daemon by its `control.socket`.",
         "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
         "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
         "So does what is in the files that it names: their content counts, not their path or time. Where one is wrong,",
         "nothing changes.",
         "Paths are relative to the file that names them; those of the command line, to the working directory.",
-        'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`.',
+        'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`. Times (unit s) are seconds, or text:',
+        '`90`, `"90s"`, `"1m30s"`, `"250ms"`, `"7d"`. Where a list is taken, one value stands for a list of one.',
     ]
     top = {name: field for name, field in Config.model_fields.items() if not section_at([name])}
     lines += ["", "## At the top of the file", "", *_table(top)]

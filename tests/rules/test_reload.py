@@ -83,7 +83,7 @@ def test_a_broken_table_leaves_the_rules_before():
     with behind(answering("192.0.2.9"), rules=rules) as (shield, upstream):
         rewrite(shield, upstream, rules=[{"match": {"sufix": "x.test"}, "action": "refused"}])
         shield.process.send_signal(signal.SIGHUP)
-        until(lambda: "rules[0].match.sufix: unknown key" in shield.log)
+        until(lambda: "rules[1].match.sufix: no such key" in shield.log)
         assert rcode(ask(shield, "www.x.test")) == "REFUSED"
 
 

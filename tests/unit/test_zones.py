@@ -239,34 +239,32 @@ MISTAKES = {
         "zones: more than once: a.test."
     ],
     '[[zones]]\nname = "a..test"\n[[zones]]\n[[zones]]\nname = ""\n[[zones]]\nname = 5\n[[zones]]\nname = "@"': [
-        "zones[0].name: a..test is not a name: A DNS label is empty., not 'a..test'",
-        "zones[1].name: Field required",
-        "zones[2].name: an empty name is none; everything is ., not ''",
-        "zones[3].name: an empty name is none; everything is ., not 5",
-        "zones[4].name: an empty name is none; everything is ., not '@'",
+        "zones[1].name: a..test is not a name: A DNS label is empty.",
+        "zones[2].name: this key is missing",
+        "zones[3].name: an empty name is none; everything is .",
+        "zones[4].name: 5: an empty name is none; everything is .",
+        'zones[5].name: "@": an empty name is none; everything is .',
     ],
     'notify = ["192.0.2.1/24", 5]\n[[zones]]\nname = "test"\n[[zones]]\nname = "a"\nnotify = ["::/129"]': [
-        "notify: 192.0.2.1/24 has host bits set, not '192.0.2.1/24'",
-        "notify: '' does not appear to be an IPv4 or IPv6 network, not 5",
-        "zones[1].notify: '::/129' does not appear to be an IPv4 or IPv6 network, not '::/129'",
+        'notify[1]: "192.0.2.1/24" is not a prefix: bits are set behind its length; did you mean 192.0.2.0/24?',
+        "notify[2]: 5 is not a prefix; write ADDR/LENGTH, or ADDR",
+        'zones[2].notify[1] (in "a"): "::/129" is not a prefix; write ADDR/LENGTH, or ADDR',
     ],
     '[[zones]]\nname = "a"\nupstreams = ["127.0.0.1"]\nopen = 0\nnsec = "on"\nwatch_jitter = 1.0': [
-        "zones[0].upstreams: not an endpoint; write ADDR:PORT, with IPv6 addresses in brackets: [::1]:53, not"
-        " '127.0.0.1'",
-        "zones[0].open: input should be greater than or equal to 1, not 0",
-        "zones[0].watch_jitter: input should be less than or equal to 0.9, not 1.0",
-        "zones[0].nsec: input should be 'off' or 'trust', not 'on'",
+        'zones[1].upstreams[1] (in "a"): "127.0.0.1" is not an endpoint; an address needs a port: 127.0.0.1:53',
+        'zones[1].open (in "a"): 0 is too small; at least 1',
+        'zones[1].watch_jitter (in "a"): 1.0 is too large; at most 0.9',
+        'zones[1].nsec (in "a"): "on" is none of "off", "trust"',
     ],
     '[[zones]]\nname = "a"\nnotice = []\n[zones.ttl]\nmin = -1\nmost = 2\n[zones.stale]\nmode = "on"\nttl = 0': [
-        "zones[0].ttl.min: input should be greater than or equal to 0, not -1",
-        "zones[0].ttl.most: unknown key; known here: failure, max, min, negative_max, on_wire",
-        "zones[0].stale.mode: input should be 'off', 'on-failure' or 'immediate', not 'on'",
-        "zones[0].stale.ttl: input should be greater than or equal to 1, not 0",
-        "zones[0].notice: unknown key; known here: group, name, notify, nsec, nxdomain_cut, open, stale, ttl,"
-        " upstreams, watch, watch_interval, watch_jitter",
+        'zones[1].ttl.min (in "a"): -1 is too small; at least 0 s',
+        'zones[1].ttl.most (in "a"): no such key; known here: min, max, negative_max, failure, on_wire',
+        'zones[1].stale.mode (in "a"): "on" is none of "off", "on-failure", "immediate"',
+        'zones[1].stale.ttl (in "a"): 0 is too small; at least 1 s',
+        'zones[1].notice (in "a"): no such key; did you mean "notify"?',
     ],
     "\n".join(f'[[zones]]\nname = "n{number}"' for number in range(4001)): [
-        "zones: Tuple should have at most 4000 items after validation, not 4001"
+        "zones: 4001 entries are too many; at most 4000"
     ],
 }
 

@@ -1,0 +1,153 @@
+# ruff: noqa: E501 - a mistake and its line stand side by side
+"""Each mistake that newcomers make gets one line: where it is, what stands there, and what was probably meant."""
+
+import pytest
+
+from funkenshield import config
+from funkenshield.errors import ConfigError
+
+ZONE = '[[zones]]\nname = "example.com"\n'
+RULE = "[[rules]]\n"
+MISTAKES = {
+    # addresses
+    'listen = "127.0.0.1"': ": listen: \"127.0.0.1\" is not an endpoint; an address needs a port: 127.0.0.1:53",
+    'listen = ["127.0.0.1:53", "::1:53"]': ': listen[2]: "::1:53" is not an endpoint; IPv6 addresses stand in brackets: [::1]:53',
+    'listen = ":53"': ': listen: ":53" is not an endpoint; for all addresses, write 0.0.0.0:53 and [::]:53',
+    "listen = 53": ": listen: 53 is not an endpoint; write ADDR:PORT",
+    'upstreams = "localhost:53"': ': upstreams: "localhost:53": localhost is not an IP address',
+    'upstreams = "192.0.2.1:99999"': ': upstreams: "192.0.2.1:99999": port 99999 is not between 1 and 65535',
+    'notify = "192.0.2.1/24"': ': notify: "192.0.2.1/24" is not a prefix: bits are set behind its length; did you mean 192.0.2.0/24?',
+    'listen = ["127.0.0.1:53", "127.0.0.1:53"]': ": listen: more than once: 127.0.0.1:53",
+    # keys
+    'listens = "127.0.0.1:53"': ': listens: no such key; did you mean "listen"?',
+    'servers = "127.0.0.1:53"': ': servers: no such key; did you mean "upstreams"?',
+    "[cache]\nsize = 5": ': cache.size: no such key; did you mean "memory"?',
+    "[cash]\nmemory = 5": ': cash: no such key; did you mean "cache"?',
+    "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; known here: payload, receive_buffer",
+    "deadline = 3": ": deadline: no such key; it belongs in [forward]",
+    '[cache]\nmemory = "1GiB"\nlisten = "127.0.0.1:53"': (
+        ": cache.listen: no such key in [cache]: what stands below the line [cache] belongs to that table;"
+        " move listen above the first such line of the file"
+    ),
+    f"{ZONE}workers = 2": (
+        ': zones[1].workers (in "example.com"): no such key in [[zones]]: what stands below the line [[zones]] belongs'
+        " to that table; move workers above the first such line of the file"
+    ),
+    f"{ZONE}negative_max = 5": ': zones[1].negative_max (in "example.com"): no such key; it belongs in [ttl]',
+    "[forward.health]\nrise = 3": ": forward.health: no such key; [health] is a table of its own",
+    '[zones."example.com"]\nwatch = true': (
+        ': zones.example.com: no such key; write [[zones]], and below it name = "example.com"'
+    ),
+    f'{RULE}action = "refuse"': ': rules[1].action: "refuse" is none of these; did you mean "refused"?',
+    f'{RULE}action = "drop"\nmatch = {{ sufix = "a.test" }}': (
+        ': rules[1].match.sufix: no such key; did you mean "suffix"?'
+    ),
+    f'{RULE}name = "mine"\naction = "drop"\nmatch = {{ nots = {{ edns = true }} }}': (
+        ': rules[1].match.nots (in "mine"): no such key; did you mean "not"?'
+    ),
+    f'{RULE}match = {{ edns = true }}': ": rules[1].action: this key is missing",
+    "[[zones]]\nwatch = true": ": zones[1].name: this key is missing",
+    # what stands there
+    'workers = "4"': ": workers: \"4\" is text; numbers stand without quotes: 4",
+    "workers = 1.5": ": workers: 1.5 is no whole number",
+    'shuffle = "yes"': ': shuffle: "yes" is neither true nor false; write one of them, without quotes',
+    'any = "minimum"': ': any: "minimum" is none of "pass", "minimal"; did you mean "minimal"?',
+    '[log]\nlevel = "WARN"': ': log.level: "WARN" is none of "debug", "info", "warning", "error"; did you mean "warning"?',
+    "user = 1000": ': user: 1000 is no text; text stands in quotes: "1000"',
+    "cache = 5": ": cache: 5 stands where a table belongs; write [cache] with keys such as memory, snapshot, snapshot_interval",
+    'zones = "example.com"': (
+        ': zones: "example.com" stands where a table belongs; write [[zones]] with keys such as name, upstreams, group'
+    ),
+    "[[cache]]\nmemory = 5000000": ": cache: a list of tables stands where there is one; write [cache]",
+    "upstreams = []": ": upstreams: an empty list; at least one is needed",
+    f'{ZONE}{ZONE.replace("example", "EXAMPLE")}': ": zones: more than once: example.com.",
+    # sizes and times
+    '[cache]\nmemory = "64 apples"': ': cache.memory: "64 apples" is no size; write octets, or text like "512MiB", "2GB"',
+    '[cache]\nmemory = "64KB"': ': cache.memory: "64KB" is too small; at least 4MiB',
+    "[cache]\nmemory = 64": ": cache.memory: 64 is too small; at least 4194304 octets",
+    '[ttl]\nmax = "30d"': ': ttl.max: "30d" is too large; at most 1w',
+    "[ttl]\nmax = 9999999": ": ttl.max: 9999999 is too large; at most 604800 s",
+    '[ttl]\nmin = "1.5s"': ': ttl.min: "1.5s" is no time; write seconds, or text like "90s", "1h30m", "7d", whole seconds',
+    '[forward]\ntimeout = "soon"': ': forward.timeout: "soon" is no time; write seconds, or text like "90s", "1h30m", "7d"',
+    f'{ZONE}[zones.ttl]\nmax = "30d"': ': zones[1].ttl.max (in "example.com"): "30d" is too large; at most 1w',
+    # what does not go together
+    '[ttl]\nmin = "2h"\nmax = 3600': ": ttl: min is 7200, and max only 3600",
+    f"{ZONE}[zones.ttl]\nmax = 60\n[ttl]\nmin = 3600": ": zones: example.com.: ttl: min is 3600, and max only 60",
+    f'{RULE}action = {{ ttl = {{ min = 9, max = 8 }} }}': ": rules[1].action.ttl: min is 9, and max only 8",
+    "[forward]\ndeadline = 0.5": ": forward: deadline is 0.5, and timeout 1.0: a client would get SERVFAIL before anything is tried again",
+    # what is no TOML
+    "listen = 127.0.0.1:53": ":1:15: not TOML: text stands in quotes: listen = 127.0.0.1:53",
+    "listen: 127.0.0.1": ":1:7: not TOML: keys and values are joined by =, not by a colon: listen: 127.0.0.1",
+    "workers = 1\n\nlisten = [": ":3:11: not TOML: invalid value: listen = [",
+    "[cache]\n[cache]": ":2:7: not TOML: the table [cache] stands in the file twice; write it once: [cache]",
+    "workers = 1\nworkers = 2": ":2:12: not TOML: that is in the file already; each key is given once: workers = 2",
+    "user = 'caf\udce9'": ":1: not text in UTF-8",
+}  # fmt: skip
+
+
+def load(tmp_path, text):
+    path = tmp_path / "f.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    return config.load(path)
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_each_mistake_has_one_line(text, tmp_path):
+    with pytest.raises(ConfigError) as told:
+        load(tmp_path, text)
+    assert str(told.value) == f"{tmp_path / 'f.toml'}{MISTAKES[text]}"
+
+
+def test_a_flag_with_a_mistake_is_not_said_to_be_in_the_file(tmp_path):
+    path = tmp_path / "f.toml"
+    path.write_text("drain = 1000")
+    with pytest.raises(ConfigError) as told:
+        config.load(path, {"workers": 300, "cache.memory": "1MiB"})
+    assert str(told.value).splitlines() == [
+        "command line: workers: 300 is too large; at most 255",
+        f"{path}: drain: 1000 is too large; at most 300 s",
+        'command line: cache.memory: "1MiB" is too small; at least 4MiB',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "meant"),
+    [
+        ('listen = "127.0.0.1:53"', "listen", ("127.0.0.1", 53)),
+        ('proxies = "192.0.2.1"', "proxies", "192.0.2.1/32"),
+        ('forward.try_next = "REFUSED"', "forward.try_next", "REFUSED"),
+        ('health.rcodes = "NOERROR"', "health.rcodes", "NOERROR"),
+        ('guard.access.deny = "192.0.2.0/24"', "guard.access.deny", "192.0.2.0/24"),
+    ],
+)
+def test_one_value_is_a_list_of_one(text, key, meant, tmp_path):
+    found = load(tmp_path, text)
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert len(found) == 1
+    assert str(found[0]) == meant or found[0] == meant
+
+
+def test_one_table_is_a_list_of_one(tmp_path):
+    text = '[upstreams]\naddress = "192.0.2.1:53"\n[zones]\nname = "a.test"\n[guard.limits]\nqueries = 5\n'
+    made = load(tmp_path, f'{text}[rules]\naction = "drop"\nmatch = {{ any = {{ edns = true }} }}\n')
+    assert [len(each) for each in (made.upstreams, made.zones, made.rules, made.guard.limits)] == [1, 1, 1, 1]
+    assert made.rules[0].match.any[0].edns
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("90", 90), ('"90"', 90), ('"90s"', 90), ('"1m30s"', 90), ('"1.5 min"', 90), ('"1h"', 3600), ('"1d"', 86400), ('"1w"', 604800)],
+)  # fmt: skip
+def test_times_are_understood_as_people_write_them(written, seconds, tmp_path):
+    assert load(tmp_path, f"[ttl]\nmax = {written}").ttl.max == seconds
+
+
+def test_times_may_be_parts_of_a_second(tmp_path):
+    forward = load(tmp_path, '[forward]\ntimeout = "250ms"\ndeadline = "1s500ms"').forward
+    assert (forward.timeout, forward.deadline) == (0.25, 1.5)
+
+
+def test_sizes_are_understood_wherever_octets_are_meant(tmp_path):
+    made = load(tmp_path, '[udp]\npayload = "1KiB"\nreceive_buffer = "8 MB"\n[guard]\nmemory = "1mib"')
+    assert (made.udp.payload, made.udp.receive_buffer, made.guard.memory) == (1024, 8_000_000, 1 << 20)
