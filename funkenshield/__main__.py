@@ -1,6 +1,7 @@
 """The command `funkenshield`, which is `python -m funkenshield`, too."""
 
 import sys
+from importlib.util import find_spec
 
 from . import signals
 
@@ -10,11 +11,22 @@ def main() -> None:
     try:
         if sys.argv[1:2] == ["run"]:
             signals.hold()
+        _see_that_all_is_there()
         from .cli import main as run
 
         run(prog_name="funkenshield")
     except signals.EndedError:
         sys.exit(0)
+
+
+def _see_that_all_is_there() -> None:
+    """End with a line where nothing has been built or installed, as in a source folder that was just cloned."""
+    for needed in "click", "pydantic", "uvloop", "funkenshield._inflight":
+        if find_spec(needed) is None:
+            sys.exit(
+                f"funkenshield: there is no {needed} for {sys.executable}: in the source folder, `make run` builds all"
+                " that is needed; elsewhere, `pip install funkenshield`"
+            )
 
 
 if __name__ == "__main__":

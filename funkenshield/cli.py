@@ -3,10 +3,12 @@
 Modules are loaded by the command that needs them, so that the daemon starts fast.
 """
 
+import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +16,20 @@ from . import __version__
 from .errors import FunkenShieldError
 from .signals import EndedError
 
+if TYPE_CHECKING:
+    from .config import Config
+
 ENDPOINT = "ADDR:PORT"
+
+
+def seconds(written: str | float) -> float:
+    """Return the seconds that a text such as 90, 1h30m or 7d stands for."""
+    from .fields import parse_time
+
+    try:
+        return parse_time(str(written))
+    except ValueError as error:
+        raise click.BadParameter(f"{written} is {error}") from None
 
 
 class Commands(click.Group):
@@ -59,9 +74,12 @@ def run(
     cache_memory: str | None,
     control: str | None,
 ) -> None:
-    """Run the shield until SIGTERM or SIGINT; SIGHUP re-reads FILE. Flags override the file."""
-    from .config import load
+    """Run the shield until SIGTERM or SIGINT; SIGHUP re-reads FILE. Flags override the file.
+
+    Without FILE, --listen and --upstream, /etc/funkenshield.toml is read, if it is there.
+    """
     from .daemon import serve
+    from .surroundings import default_file
 
     given = {
         "listen": listen,
@@ -71,34 +89,39 @@ def run(
         "control.socket": control and str(Path(control).absolute()),
     }
     overrides = {key: value for key, value in given.items() if value not in (None, ())}
-    serve(load(file, overrides), lambda: load(file, overrides))
+    file = file or (None if listen or upstreams else default_file())
+    serve(_read(file, overrides), lambda: _read(file, overrides))
+
+
+def _read(file: Path | None, overrides: dict[str, Any]) -> "Config":
+    """Return a configuration of which all that it names is there."""
+    from .config import load
+    from .surroundings import examine
+
+    config = load(file, overrides)
+    examine(config, str(file or "command line"))
+    return config
 
 
 @main.command()
-@click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", required=True)
-def check(file: Path) -> None:
-    """Check a configuration file: a line for each mistake, and exit code 2 if there is one."""
-    from .config import load
-    from .connections import tls_of
-    from .funkensturm import check as check_rules
-    from .ground import fitted
-    from .loops import refuse_itself
-    from .ports import usable
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Check this TOML file.")
+def check(file: Path | None) -> None:
+    """Check a configuration file: a line for each mistake, and exit code 2 if there is one.
 
-    config = load(file)
-    refuse_itself(config)
-    usable(config.forward.ports_avoided)
-    fitted(config)
-    for upstream in config.upstreams:
-        tls_of(upstream.address[0], upstream)
-    check_rules(config)
+    Without FILE, it is /etc/funkenshield.toml.
+    """
+    from .funkensturm import check as check_rules
+    from .surroundings import DEFAULT_FILE
+
+    file = file or DEFAULT_FILE
+    check_rules(_read(file, {}))
     click.echo(f"{file}: ok")
 
 
 @main.command()
 @click.option("--listen", default="127.0.0.1:8053", show_default=True, metavar=ENDPOINT)
 @click.option("--zone", type=click.Path(path_type=Path), metavar="FILE", help="Serve this zone file.")
-@click.option("--delay", type=float, default=0.0, metavar="SECONDS", help="Answer so much later.")
+@click.option("--delay", type=seconds, default=0.0, metavar="TIME", help="Answer so much later.")
 def ns(listen: str, zone: Path | None, delay: float) -> None:
     """Run the small nameserver: plain, correct and slow, made to stand behind the shield."""
     from .demo import run_nameserver
@@ -110,11 +133,11 @@ def ns(listen: str, zone: Path | None, delay: float) -> None:
 @click.option("-d", "file", required=True, metavar="FILE", help='Lines of "name type"; - is standard input.')
 @click.option("-s", "server", default="127.0.0.1", show_default=True, metavar="ADDR", help="The server.")
 @click.option("-p", "port", type=int, default=53, show_default=True, help="Its port.")
-@click.option("-l", "seconds", type=float, default=10.0, show_default=True, help="Seconds to run.")
+@click.option("-l", "seconds", type=seconds, default=10.0, show_default=True, help="Seconds to run.")
 @click.option("-q", "window", type=int, default=100, show_default=True, help="Open queries, at most.")
 @click.option("-Q", "rate", type=float, default=0.0, metavar="QPS", help="Queries a second; 0: as many as can be.")
 @click.option("-n", "limit", type=int, default=0, metavar="N", help="Stop after N queries; 0: after the seconds.")
-@click.option("-t", "timeout", type=float, default=5.0, show_default=True, help="Seconds until a query is lost.")
+@click.option("-t", "timeout", type=seconds, default=5.0, show_default=True, help="Seconds until a query is lost.")
 @click.option("-e", "edns", is_flag=True, help="Send EDNS.")
 @click.option("-D", "dnssec", is_flag=True, help="Ask for DNSSEC records.")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
@@ -136,22 +159,33 @@ def perf(
         click.echo(json.dumps(report.as_dict()))
 
 
+def _ports(command: Callable[..., None]) -> Callable[..., None]:
+    """Let the addresses of the small nameserver and the shield be chosen."""
+    for flag, default in (("--shield", "127.0.0.1:8054"), ("--nameserver", "127.0.0.1:8053")):
+        command = click.option(flag, default=default, show_default=True, metavar=ENDPOINT, help="It listens there.")(
+            command
+        )
+    return command
+
+
 @main.command()
-@click.option("-l", "seconds", type=float, default=5.0, show_default=True, help="Seconds for each of the two runs.")
+@click.option("-l", "seconds", type=seconds, default=5.0, show_default=True, help="Seconds for each of the two runs.")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
-def demo(seconds: float, as_json: bool) -> None:
+@_ports
+def demo(seconds: float, as_json: bool, nameserver: str, shield: str) -> None:
     """Repeat the experiment of 2011: a slow nameserver alone, then through the shield."""
     from .demo import run_experiment
 
-    run_experiment(seconds, as_json=as_json)
+    run_experiment(nameserver, shield, seconds, as_json=as_json)
 
 
 @main.command()
-def playground() -> None:
+@_ports
+def playground(nameserver: str, shield: str) -> None:
     """Run the small nameserver and the shield in front of it, to be tried with dig."""
     from .demo import run_playground
 
-    run_playground()
+    run_playground(nameserver, shield)
 
 
 @main.group()
@@ -184,17 +218,25 @@ def about_metrics() -> None:
     click.echo(documentation(), nl=False)
 
 
-def _control_option(command: Any) -> Any:  # noqa: ANN401 - a decorator of click's
-    from .config import default_socket
+def _controls(command: Callable[..., None]) -> Callable[..., None]:
+    """Have a command called with `control`, the socket of the daemon that is meant."""
 
-    return click.option(
-        "--control", type=click.Path(path_type=Path), default=default_socket, metavar="PATH",
-        help="The daemon's control socket.",
-    )(command)  # fmt: skip
+    @click.option(
+        "-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+        help="The daemon's file: its control.socket is asked. By default /etc/funkenshield.toml, if it is there.",
+    )  # fmt: skip
+    @click.option("--control", type=click.Path(path_type=Path), metavar="PATH", help="Or else its control socket.")
+    @functools.wraps(command)
+    def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
+        from .surroundings import control_socket
+
+        command(control=control or control_socket(file), **others)
+
+    return found
 
 
 @main.command()
-@_control_option
+@_controls
 @click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
 def stats(control: Path, as_json: bool) -> None:
     """Show what a running daemon has counted."""
@@ -230,7 +272,7 @@ def stats(control: Path, as_json: bool) -> None:
 
 
 @main.command()
-@_control_option
+@_controls
 @click.option("--all", "everything", is_flag=True, help="Purge everything.")
 @click.option("--zone", metavar="NAME", help="Purge a name and all names under it.")
 @click.option("--name", metavar="NAME", help="Purge one name.")
@@ -252,7 +294,7 @@ def purge(control: Path, everything: bool, zone: str | None, name: str | None, q
 
 
 @main.command()
-@_control_option
+@_controls
 def blocks(control: Path) -> None:
     """List the source prefixes that are shut out."""
     from .control import ask
@@ -262,8 +304,8 @@ def blocks(control: Path) -> None:
 
 
 @main.command()
-@_control_option
-@click.option("--for", "seconds", type=float, default=3600.0, show_default=True, help="Seconds.")
+@_controls
+@click.option("--for", "seconds", type=seconds, default=3600.0, show_default=True, help="Seconds, or such as 30m, 1d.")
 @click.option("--refuse", is_flag=True, help="Answer REFUSED, rather than nothing.")
 @click.option("--yes", is_flag=True, help="Yes, also a prefix shorter than /8 (IPv6: /16).")
 @click.argument("prefix")
@@ -281,7 +323,7 @@ def block(control: Path, seconds: float, refuse: bool, yes: bool, prefix: str) -
 
 
 @main.command()
-@_control_option
+@_controls
 @click.argument("prefix")
 def unblock(control: Path, prefix: str) -> None:
     """Let a source prefix, and all that is within it, in again."""

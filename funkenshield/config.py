@@ -42,7 +42,6 @@ from .matchers import Match
 from .mistakes import not_toml, told
 from .mistakes import section_at as below
 
-DEFAULT_FILE = Path("/etc/funkenshield.toml")
 UPSTREAMS_MAX = 256  # that the compiled part tells apart
 SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wait for answers
 
@@ -620,7 +619,7 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
 
     `overrides` maps keys, dotted for tables, to values. Raises ConfigError with a line for each mistake.
     """
-    values = _read(path) if path is not None else {}
+    values = read(path) if path is not None else {}
     for key, value in (overrides or {}).items():
         *tables, name = key.split(".")
         table = values
@@ -642,7 +641,7 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
         raise ConfigError("\n".join(lines)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """Return what stands in a file; ConfigError where it cannot be read, or is not TOML."""
     try:
         text = read_text(path).removeprefix("\ufeff")
@@ -657,24 +656,6 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not text in UTF-8") from None
-
-
-def default_file() -> Path | None:
-    """Return the file that is read where none is named, if there is one that we may read."""
-    return DEFAULT_FILE if os.access(DEFAULT_FILE, os.R_OK) else None
-
-
-def control_socket(path: Path | None) -> Path:
-    """Return where the daemon of a file (None: of the default one) is controlled.
-
-    Other mistakes in the file do not matter: a daemon goes on with what it has read. ConfigError where it is not TOML.
-    """
-    path = path or default_file()
-    said = _read(path).get("control") if path else None
-    socket = said.get("socket") if isinstance(said, dict) else None
-    if socket == "":
-        raise ConfigError(f'{path}: control.socket is "": the daemon has none, and cannot be asked')
-    return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())
 
 
 def section_at(keys: list[str]) -> type[BaseModel] | None:

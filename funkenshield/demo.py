@@ -20,14 +20,16 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from .config import default_socket
 from .errors import ConfigError, FunkenShieldError
 from .fields import Endpoint, parse_endpoint
+from .listeners import explained
 from .nameserver import Zone, serve
 from .perf import make_queries, run_perf
+from .surroundings import control_socket
 
-NAMESERVER, SHIELD = Endpoint("127.0.0.1", 8053), Endpoint("127.0.0.1", 8054)
+PATIENCE = 5.0  # seconds that a server is given to say its last
 QUESTIONS = ["miek.nl A", "miek.nl AAAA"]  # those of 2011
-PATIENCE = 5.0  # seconds that a server is given to start
 
 
 def run_nameserver(listen: str, zone: Path | None, delay: float) -> None:
@@ -46,10 +48,8 @@ def run_nameserver(listen: str, zone: Path | None, delay: float) -> None:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        try:
+        with explained(endpoint, "UDP and TCP"):
             nameserver = await serve(*endpoint, delay=delay, zone=served)
-        except OSError as error:
-            raise FunkenShieldError(f"cannot listen on {endpoint}: {os.strerror(error.errno or 0)}") from None
         print(f"nameserver ready on {endpoint}", file=sys.stderr, flush=True)
         await stopping.wait()
         await nameserver.close()
@@ -59,22 +59,37 @@ def run_nameserver(listen: str, zone: Path | None, delay: float) -> None:
 
 
 @contextlib.contextmanager
-def both(nameserver: Endpoint, shield: Endpoint) -> Iterator[subprocess.Popen[str]]:
-    """Have the nameserver, and the shield in front of it, run as processes of their own; yield the shield's."""
+def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Have the nameserver, and the shield in front of it, run as processes of their own.
+
+    Yield the shield's, and where it is controlled: at the first of these paths that no other daemon has, or else in a
+    folder that is gone at the end.
+    """
     with tempfile.TemporaryDirectory(prefix="funkenshield-") as folder, contextlib.ExitStack() as stack:
-        _start(stack, "ns", "--listen", str(nameserver))
-        yield _start(stack, "run", "--listen", str(shield), "--upstream", str(nameserver),
-                     "--control", f"{folder}/control.sock")  # fmt: skip
+        _start(stack, "--nameserver", "ns", "--listen", nameserver)
+        run = "run", "--listen", shield, "--upstream", nameserver, "--control"
+        for path in (*sockets, Path(folder, "control.sock")):
+            try:
+                started = _start(stack, "--shield", *run, str(path))
+            except FunkenShieldError as error:
+                if path not in sockets or not str(error).startswith(str(path)):
+                    raise
+            else:
+                yield started, path
+                return
 
 
-def _start(stack: contextlib.ExitStack, *arguments: str) -> subprocess.Popen[str]:
+def _start(stack: contextlib.ExitStack, flag: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a command and wait until it says that it is ready; what else it says is told on standard error.
 
-    Where it ends before, that is the error.
+    `flag` is the one of ours that says where it listens. The command finds this package where we did, and not in the
+    folder that it is started in. Where it ends before, what it said last is the error.
     """
+    seen = os.pathsep.join(each or os.getcwd() for each in sys.path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "funkenshield", *arguments], stderr=subprocess.PIPE, text=True, process_group=0
-    )
+        [sys.executable, "-P", "-m", "funkenshield", *arguments],
+        stderr=subprocess.PIPE, text=True, errors="replace", process_group=0, env={**os.environ, "PYTHONPATH": seen},
+    )  # fmt: skip
     assert process.stderr is not None
     stack.callback(process.stderr.close)
     said, ready = [], False
@@ -87,9 +102,13 @@ def _start(stack: contextlib.ExitStack, *arguments: str) -> subprocess.Popen[str
     stack.callback(telling.join, PATIENCE)
     stack.callback(process.wait)
     stack.callback(process.terminate)
-    if not ready:
-        raise FunkenShieldError("".join(said).strip().replace("funkenshield: ", "") or f"{arguments[0]} did not start")
-    return process
+    if ready:
+        return process
+    told = [line.strip() for line in said if line.strip()]
+    why = told[-1].removeprefix("funkenshield: ") if told else f"{arguments[0]} did not start"
+    if "another program listens there" in why:
+        why += f"; end that one, or say where else: {_command()} {' '.join(sys.argv[1:])} {flag} ADDR:PORT"
+    raise FunkenShieldError(why)
 
 
 def _tell(lines: Iterable[str]) -> None:
@@ -99,7 +118,13 @@ def _tell(lines: Iterable[str]) -> None:
             os.write(sys.stderr.fileno(), line.encode())  # not through a buffer, whose lock the end would wait for
 
 
-def run_playground() -> None:
+def _command() -> str:
+    """Return how this command was called, as people type it."""
+    called = sys.argv[0]
+    return f"{Path(sys.executable).name} -m funkenshield" if called.endswith("__main__.py") else called
+
+
+def run_playground(nameserver: str, shield: str) -> None:
     """Run both until a signal comes, and say what to try."""
     stopped = False
 
@@ -109,26 +134,36 @@ def run_playground() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    with both(NAMESERVER, SHIELD) as shield:
-        print(f"nameserver  {NAMESERVER}  the zone miek.nl, answered by plain Python")
-        print(f"shield      {SHIELD}  in front of it; stop both with Ctrl-C")
-        print(f"try         dig @{SHIELD.host} -p {SHIELD.port} miek.nl MX", flush=True)
-        while not stopped and shield.poll() is None:
+    endpoint = _endpoints(nameserver, shield)[1]
+    with both(nameserver, shield, Path(default_socket())) as (process, path):
+        asked = "" if path == control_socket(None) else f" --control {path}"
+        print(f"nameserver  {nameserver}  the zone miek.nl, answered by plain Python")
+        print(f"shield      {shield}  in front of it; stop both with Ctrl-C")
+        print(f"try         dig @{endpoint.host} -p {endpoint.port} miek.nl MX")
+        print(f"and then    {_command()} stats{asked}", flush=True)
+        while not stopped and process.poll() is None:
             time.sleep(0.1)
         if not stopped:
             raise FunkenShieldError("the shield ended by itself")
 
 
-def run_experiment(seconds: float, *, as_json: bool) -> None:
+def _endpoints(*texts: str) -> list[Endpoint]:
+    try:
+        return [parse_endpoint(text) for text in texts]
+    except ValueError as error:
+        raise ConfigError(f"{', '.join(texts)}: {error}") from None
+
+
+def run_experiment(nameserver: str, shield: str, seconds: float, *, as_json: bool) -> None:
     """Measure the nameserver alone, then through the shield, and print both with their ratio."""
     if not 0.1 <= seconds <= 3600:
         raise ConfigError(f"-l: 0.1 to 3600 seconds, not {seconds}")
     queries = make_queries(QUESTIONS, edns=False, dnssec=False, rd=False)
-    console = Console()
-    with both(NAMESERVER, SHIELD), console.status("measuring the nameserver alone") as status:
-        alone = run_perf(queries, *NAMESERVER, seconds, window=20)
+    console, endpoints = Console(), _endpoints(nameserver, shield)
+    with both(nameserver, shield), console.status("measuring the nameserver alone") as status:
+        alone = run_perf(queries, *endpoints[0], seconds, window=20)
         status.update("measuring through the shield")
-        shielded = run_perf(queries, *SHIELD, seconds, window=20)
+        shielded = run_perf(queries, *endpoints[1], seconds, window=20)
     ratio = shielded.qps / alone.qps if alone.qps else 0.0
     if as_json:
         print(json.dumps({"alone": alone.as_dict(), "shielded": shielded.as_dict(), "ratio": ratio}))

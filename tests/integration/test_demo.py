@@ -2,35 +2,48 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from support.client import ask
+from support.client import ask, free_port
+
+import funkenshield
 
 COMMAND = [sys.executable, "-m", "funkenshield"]
+PACKAGE = Path(funkenshield.__file__).parent
 NAMESERVER, SHIELD = ("127.0.0.1", 8053), ("127.0.0.1", 8054)
 
 
 @pytest.fixture
 def playground():
-    """Run what `make run` runs, and yield the three lines that it says."""
+    """Run what `make run` runs, and yield the four lines that it says."""
     with subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield [process.stdout.readline() for _ in range(3)]
+        yield [process.stdout.readline() for _ in range(4)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
-def test_playground_says_in_three_lines_what_runs_where_and_what_to_try(playground):
+def test_playground_says_in_few_lines_what_runs_where_and_what_to_try(playground):
     assert "127.0.0.1:8053" in playground[0]
     assert "127.0.0.1:8054" in playground[1]
     dig = re.search(r"dig .*", playground[2])
     assert dig
     shown = subprocess.run([*dig[0].split(), "+short"], capture_output=True, text=True, timeout=10).stdout
     assert sorted(shown.splitlines()) == ["20 mail.atoom.net.", "40 mx-ext.tjeb.nl."]
+
+
+def test_playground_says_how_it_is_asked_for_its_counters(playground):
+    command = playground[3].removeprefix("and then").split()
+    assert command[1:4] == ["-m", "funkenshield", "stats"]
+    ask("miek.nl", "A", server=SHIELD)
+    shown = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, timeout=15)
+    assert re.search(r"^queries +[1-9]", shown.stdout, re.M), shown.stderr
 
 
 def test_playground_is_left_with_nothing_running(playground):
@@ -66,6 +79,35 @@ def test_demo_says_in_one_line_that_a_port_is_taken(playground):
     assert shown.returncode == 1
     assert "cannot listen on 127.0.0.1:8053" in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_who_is_told_that_a_port_is_taken_is_told_what_to_do(playground):
+    elsewhere = ["--nameserver", f"127.0.0.1:{free_port()}"]
+    for flags, port, flag in (([], 8053, "--nameserver"), (elsewhere, 8054, "--shield")):
+        shown = subprocess.run([*COMMAND, "playground", *flags], capture_output=True, text=True, timeout=60)
+        assert shown.returncode == 1
+        (line,) = shown.stderr.splitlines()
+        assert f"cannot listen on 127.0.0.1:{port}" in line
+        assert line.endswith(" ".join(["-m funkenshield playground", *flags, flag, "ADDR:PORT"]))
+
+
+def test_a_folder_that_is_called_like_the_package_is_not_taken_for_it(tmp_path):
+    (tmp_path / "funkenshield").mkdir()
+    (tmp_path / "funkenshield" / "__init__.py").write_text("raise SystemExit('not this one')")
+    places = ["--nameserver", f"127.0.0.1:{free_port()}", "--shield", f"127.0.0.1:{free_port()}"]
+    command = [sys.executable, "-P", "-m", "funkenshield", "demo", "-l", "0.2", "--json", *places]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["shielded"]["answered"]
+
+
+def test_where_nothing_is_built_a_line_says_so(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "funkenshield", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shown = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert shown.returncode == 1
+    (line,) = shown.stderr.splitlines()
+    assert line.startswith("funkenshield: there is no funkenshield._inflight for ")
+    assert "`make run`" in line
 
 
 def test_nameserver_answers_from_a_zone_file(tmp_path):

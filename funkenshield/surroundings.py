@@ -1,0 +1,85 @@
+"""Where a configuration is, and what it names on this machine: users, folders, files, certificates, our own addresses.
+
+It looks whether they are there, before anything is begun or changed. What rules name, `funkensturm` finds out.
+"""
+
+import os
+import pwd
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from .config import Config, default_socket, read
+from .connections import tls_of
+from .cookies import load_secrets
+from .errors import ConfigError
+from .ground import fitted
+from .loops import refuse_itself
+from .ports import usable
+
+DEFAULT_FILE = Path("/etc/funkenshield.toml")
+
+
+def default_file() -> Path | None:
+    """Return the file that is read where none is named, if there is one that we may read."""
+    return DEFAULT_FILE if os.access(DEFAULT_FILE, os.R_OK) else None
+
+
+def control_socket(path: Path | None) -> Path:
+    """Return where the daemon of a file (None: of the default one) is controlled.
+
+    Other mistakes in the file do not matter: a daemon goes on with what it has read. ConfigError where it is not TOML.
+    """
+    path = path or default_file()
+    said = read(path).get("control") if path else None
+    socket = said.get("socket") if isinstance(said, dict) else None
+    if socket == "":
+        raise ConfigError(f'{path}: control.socket is "": the daemon has none, and cannot be asked')
+    return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())
+
+
+def examine(config: Config, where: str) -> None:
+    """See that all is there; ConfigError has a line for each thing that is not, which says where it was named."""
+    looks: list[Callable[[], object]] = [
+        partial(_find_user, config.user),
+        partial(_find_folder, config.cache.snapshot),
+        partial(_find_secrets, config.cookies.secrets),
+        *(partial(tls_of, each.address[0], each) for each in config.upstreams),
+        partial(refuse_itself, config),
+        partial(usable, config.forward.ports_avoided),
+        partial(fitted, config),
+    ]
+    lines: list[str] = []
+    for look in looks:
+        try:
+            look()
+        except ConfigError as error:
+            lines += str(error).splitlines()
+    if lines:
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines))
+
+
+def _find_user(user: str) -> None:
+    try:
+        if user:
+            pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user: no user {user} on this machine") from None
+
+
+def _find_folder(snapshot: str) -> None:
+    """See that there is a folder for the snapshot; where we may not look, there may be one."""
+    folder = Path(snapshot).parent
+    try:
+        if snapshot and not folder.is_dir():
+            raise ConfigError(f"cache.snapshot: no folder {folder} on this machine")
+    except PermissionError:
+        return
+
+
+def _find_secrets(file: str) -> None:
+    try:
+        if file:
+            load_secrets(Path(file))
+    except ConfigError as error:
+        raise ConfigError(f"cookies.secrets: {error}") from None
