@@ -52,7 +52,8 @@ class CacheSection(Section):
     memory: int = Field(
         64 << 20, ge=4 << 20, le=1 << 40,
         description="Memory for answers and denials, index included. What cannot fit into the machine, or the control"
-                    " group, is a mistake; where the default does not fit, there is less. Restart to change.",
+                    " group, is a mistake; where the default does not fit, there is less. From 1 GiB on, an eleventh of"
+                    " it, the index, is resident from the start. Restart to change.",
         json_schema_extra={"unit": "octets"},
     )  # fmt: skip
     snapshot: PathField = Field(
