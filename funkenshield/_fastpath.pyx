@@ -36,7 +36,7 @@ from ._proxied cimport WHOLE_HEADER, Told, is_trusted, read_header
 from ._ring cimport Ring, ring_publish, ring_reserve
 from ._shares cimport RingShares, ring_share
 from ._subnets cimport TOLD_MAX
-from ._wire cimport NAME_MAX, QUERY_MAX, UNANSWERABLE, Query, Verdict, get16, lower_name
+from ._wire cimport NAME_MAX, QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, lower_name, message_flags
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct sockaddr "struct sockaddr":
@@ -77,6 +77,7 @@ cdef class Worker:
         int32_t listeners
         int epoll_fd, stop_fd
         Tally tally
+        uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
     def __cinit__(self, Cache cache not None, Inflight inflight not None) -> None:
         self.epoll_fd = self.stop_fd = -1
@@ -150,6 +151,10 @@ cdef class Worker:
         """Return what happened to the queries of this worker, as numbers by name."""
         return tally_as_dict(&self.tally)
 
+    def rcodes(self) -> list:
+        """Return how many responses there were of each RCODE in a header."""
+        return [peek(&self.sent_rcodes[k]) for k in range(RCODE + 1)]
+
     cdef void _serve(self) noexcept nogil:
         cdef:
             epoll_event[LISTENERS_MAX + 1] events
@@ -215,6 +220,7 @@ cdef class Worker:
             if orders != NULL and (outcome == REPLY or outcome == REPLY_AND_ASK):
                 length = judge_response(orders, &sender, self.outbox.buffer(replies), length, &self.tally.watch)
             if (outcome == REPLY or outcome == REPLY_AND_ASK) and length:
+                bump(&self.sent_rcodes[message_flags(self.outbox.buffer(replies)) & RCODE], 1)
                 self.outbox.put(replies, self.outbox.buffer(replies), length)
                 self.outbox.answer_to(replies, self.inbox, i)
                 replies += 1

@@ -44,6 +44,7 @@ cdef class Outbox:
         uint8_t* framed            # one message for a stream, behind its two octets of length
         list streams
         uint64_t send_failed
+        uint64_t[16] by_datagram, over_stream  # responses, by the RCODE in their header
         Clock clock
         const Orders** orders      # where the guard has its orders in force
         const Orders* nobody

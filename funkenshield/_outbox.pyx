@@ -12,7 +12,7 @@ from ._clock cimport NANOSECONDS, Clock
 from ._course cimport Sender
 from ._guard cimport Orders, judge_response, look_orders
 from ._proxied cimport Told, put_header
-from ._wire cimport MESSAGE_MAX, set16
+from ._wire cimport MESSAGE_MAX, RCODE, get16, message_flags, set16
 
 
 cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil:
@@ -74,9 +74,11 @@ cdef class Outbox:
         if length == 0:
             return 0
         if client.fd < 0:
+            self.over_stream[message_flags(self.framed + 2) & RCODE] += not client.stream >> 63  # a rule is no client
             set16(self.framed, <uint16_t> length)
             self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
             return 0
+        self.by_datagram[message_flags(self.datagrams.buffer(self.count)) & RCODE] += 1
         self.peers[self.count] = client.peer
         self.datagrams.put(self.count, self.datagrams.buffer(self.count), length)
         self.datagrams.put_peer(self.count, &self.peers[self.count])
@@ -105,6 +107,10 @@ cdef class Outbox:
         if self.count:
             self.send_failed += <uint64_t> (self.count - self.datagrams.send(self.fd, self.count))
             self.count = 0
+
+    def rcodes(self) -> tuple:
+        """Return how many responses there were of each RCODE in a header, by datagram and over connections."""
+        return ([self.by_datagram[k] for k in range(RCODE + 1)], [self.over_stream[k] for k in range(RCODE + 1)])
 
     def take_streams(self) -> list:
         """Send the datagrams; return what is for connections, as (stream, framed message), and forget it."""

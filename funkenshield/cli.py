@@ -248,6 +248,8 @@ def stats(control: Path, as_json: bool) -> None:
         return
     upstreams, rules = found.pop("upstreams"), found.pop("rules")
     del found["latencies"]
+    for transport, counts in found.pop("responses").items():
+        found.update({f"{transport} {rcode}": count for rcode, count in counts.items()})
     for transport, count in found.pop("transport_queries").items():
         found[f"queries_{transport}"] = count
     for name, value in found.items():

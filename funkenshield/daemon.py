@@ -43,7 +43,7 @@ from .guard import Refusal, packed
 from .names import name_from_wire, name_to_wire
 from .purge import purge
 from .tcp import TcpServer
-from .upstreams import Upstreams
+from .upstreams import Upstreams, rcode_name
 from .watch import Rhythm, Watched, Watchers
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ DENIED = 8  # of the cache's memory, one part in so many is for what is known no
 ON_NOTIFY = Rhythm(math.inf, 0.0)
 NICE, CALM = 10, 60.0  # of the control gear under a flood of misses, and until so many seconds after it
 OTHERS = 24  # descriptors that are there whatever is configured
+COMMON = (0, 2, 3, 5)  # RCODEs that are always told of, however few they are
 NOTIFYING = 1.0  # seconds that the service manager may take
 GUARDING = 0.1  # seconds between two looks for who must be shut out
 
@@ -478,6 +479,16 @@ class Daemon:
             " unblock (with prefix)"
         )
 
+    def _responses(self) -> dict[str, dict[str, int]]:
+        """Return how many responses clients got, by transport and by the RCODE in their header."""
+        by_datagram, over_stream = self.inflight.outbox.rcodes()
+        by_worker = [worker.rcodes() for worker in self.workers]
+        udp = [sum(counts) for counts in zip(by_datagram, *by_worker, strict=True)]
+        return {
+            transport: {rcode_name(code): count for code, count in enumerate(counts) if count or code in COMMON}
+            for transport, counts in (("udp", udp), ("tcp", over_stream))
+        }
+
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
         tallies = [worker.counters() for worker in self.workers]
@@ -522,6 +533,7 @@ class Daemon:
             "tcp_buffered_bytes": tcp.memory.taken, "tcp_timed_out": tcp.timed_out,
             "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
+            "responses": self._responses(),
             "transport_queries": _by_transport(total["queries"], missed["queries"]),
             "rules": self.sturm.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},

@@ -141,6 +141,7 @@ RULE_MEANINGS = {
     "seconds": Meaning("counter", "What they took, in all."),
 }
 TRANSPORT = Meaning("counter", "Of the queries that came, those by transport.")
+RESPONSES = Meaning("counter", "Responses to clients, by transport and by the RCODE in their header.")
 BUILD = "Which version this is."
 LATENCY = "From a miss's arrival to its answer, in seconds."
 LATENCY_BOUNDS = [2 ** (k + 1) * 1e-6 for k in range(23)]  # what the compiled part's buckets end at
@@ -158,6 +159,7 @@ def documentation() -> str:
         "|---|---|---|",
         *(f"| `{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in MEANINGS.items()),
         f"| `transport_queries`, with the label `transport` | {TRANSPORT.kind} | {TRANSPORT.text} |",
+        f"| `responses`, with the labels `transport` and `rcode` | {RESPONSES.kind} | {RESPONSES.text} |",
         f"| `miss_latency_seconds` | histogram | {LATENCY} |",
         f"| `build_info`, with the label `version` | gauge | {BUILD} |",
         "",
@@ -206,6 +208,11 @@ class _Exporter(Collector):
         for transport, count in found["transport_queries"].items():
             transports.add_metric([transport], count)
         yield transports
+        responses = _family("funkenshield_responses", RESPONSES, ["transport", "rcode"])
+        for transport, counts in found["responses"].items():
+            for rcode, count in counts.items():
+                responses.add_metric([transport, rcode], count)
+        yield responses
         upstreams: dict[tuple[str, ...], Any] = {
             (each["name"], each["address"]): each for each in found["upstreams"].values()
         }

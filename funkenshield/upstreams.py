@@ -281,7 +281,7 @@ class Upstream:
         """Return how it does, by the names that `metrics` gives a meaning."""
         counters = self._table.counters(self.number)
         latencies = counters.pop("latencies")
-        rcodes = {_rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
+        rcodes = {rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
         return counters | {
             "name": self.section.name or str(self.endpoint),
             "address": str(self.endpoint),
@@ -439,7 +439,8 @@ def bucket_start(bucket: int) -> int:
     return (4 + bucket % 4) << (8 + bucket // 4)
 
 
-def _rcode_name(code: int) -> str:
+def rcode_name(code: int) -> str:
+    """Return the name of an RCODE, "OTHER" for what a header has no room for."""
     return str(dns.rcode.to_text(dns.rcode.Rcode(code))) if code < 16 else "OTHER"
 
 

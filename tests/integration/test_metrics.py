@@ -68,6 +68,9 @@ def test_queries_are_counted_by_transport_and_the_process_is_described(scraped):
     found = samples_of(get(scraped[0], "/metrics")[1])
     assert found["funkenshield_transport_queries_total", ("transport", "udp")] == 2
     assert found["funkenshield_transport_queries_total", ("transport", "tcp")] == 1
+    for transport, count in (("udp", 2), ("tcp", 1)):
+        for rcode, sent in (("NOERROR", count), ("SERVFAIL", 0), ("NXDOMAIN", 0), ("REFUSED", 0)):
+            assert found["funkenshield_responses_total", ("rcode", rcode), ("transport", transport)] == sent
     assert found["funkenshield_build_info", ("version", __version__)] == 1
     assert found["process_resident_memory_bytes",] > 1 << 20
     assert found["process_start_time_seconds",] > 1e9

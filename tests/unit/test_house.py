@@ -142,7 +142,7 @@ def test_every_counter_has_a_meaning():
     source = (PACKAGE / "daemon.py").read_text()
     snapshot = source[source.index("def snapshot") : source.index("def _by_transport")]
     counted = set(re.findall(r'"(\w+)": ', snapshot))
-    labelled = {"latencies", "latency_sum", "rules", "transport_queries", "upstreams"}
+    labelled = {"latencies", "latency_sum", "responses", "rules", "transport_queries", "upstreams"}
     assert counted == set(metrics.MEANINGS) | labelled
     assert Daemon.snapshot.__doc__
 
