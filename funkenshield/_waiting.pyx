@@ -483,17 +483,10 @@ cdef class Waiting(Answering):
 
     cdef void _note_felt(self, int32_t i) noexcept nogil:
         """Note for whoever was asked last that clients feel it."""
-        cdef:
-            const Open* entry = &self.pool[i]
-            Upstream* last
-            uint8_t trouble = SILENCE
-        if not entry.tried.count:
-            self.nobody += 1
-            return
-        last = &self.upstreams.all[entry.tried.upstreams[entry.tried.count - 1]]
-        if entry.unreachable:
-            trouble = last.trouble
-        last.felt[trouble] += 1
+        cdef const Open* it = &self.pool[i]
+        cdef Upstream* last = &self.upstreams.all[it.tried.upstreams[it.tried.count - 1] if it.tried.count else 0]
+        self.nobody += not it.tried.count
+        last.felt[last.trouble if it.unreachable else <uint8_t> SILENCE] += it.tried.count > 0
 
     cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1:
         """Keep a response in case nothing better comes, while there is room for it."""
