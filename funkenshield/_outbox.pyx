@@ -12,7 +12,7 @@ from ._clock cimport NANOSECONDS, Clock
 from ._course cimport Sender
 from ._guard cimport Orders, judge_response, look_orders
 from ._proxied cimport Told, put_header
-from ._wire cimport MESSAGE_MAX, RCODE, get16, message_flags, set16
+from ._wire cimport MESSAGE_MAX, RCODE, message_flags, set16
 
 
 cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil:
