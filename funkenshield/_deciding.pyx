@@ -11,7 +11,7 @@ meanwhile is not known here.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ._answer cimport FOREIGN, KEEP, PASS, TRUNCATED, answers_question
+from ._answer cimport FOREIGN, KEEP, PASS, answers_question
 from ._cache cimport Cache
 from ._clock cimport ticks
 from ._course cimport END, RESPONSES, START, Course, Sender
@@ -238,8 +238,7 @@ cdef class Deciding(Waiting):
                       uint64_t now) except -1:
         """Let the rules see a response to an open query, and then let it end the query; it is to be had whole first."""
         cdef Course course = self.pool[i].client.course
-        cdef bint in_part = response.built == TRUNCATED and self.retry_truncated and not response.over_stream
-        if self._program() == NULL or (in_part and self.pool[i].stage != DECIDING):
+        if self._program() == NULL or (self.pool[i].stage != DECIDING and self._is_in_part(i, response)):
             return self._resolve(i, upstream, query, response, now)
         if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
             return 0
@@ -272,9 +271,11 @@ cdef class Deciding(Waiting):
             self._read(i, &asked, response, error, length, True, now)
             return self._resolve(i, upstream, &asked, response, now)
         group = self.ways[course.way] if course.way else entry.group
-        if group != entry.group and not entry.moved:
+        if group != entry.group and not entry.moved and not entry.once:
             entry.group, entry.by_function, entry.moved = group, group == FUNCTION, True
-            entry.tried.count = 0
+            entry.over_stream, entry.tried.count = False, 0
+            if entry.spare:
+                self._take_spare(i)
             self._try_elsewhere(i)
             return 0
         if course.bounds:

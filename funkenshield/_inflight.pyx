@@ -27,7 +27,7 @@ from ._proxied cimport PROXIED_MAX
 from ._ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ._shares cimport RingShares
 from ._sockets cimport SOCKETS_MAX, Attempt, Socket
-from ._upstreams cimport LOCAL, Upstream, forget_try, note_try, trouble_of
+from ._upstreams cimport LOCAL, Upstream, forget_try, note_try, trouble_of, was_tried
 from ._waiting cimport SPARES_MAX, Response
 from ._wire cimport (
     HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
@@ -173,7 +173,7 @@ cdef class Inflight(Deciding):
                 continue
             self.upstreams.all[upstream].open += 1
             self.retried += stage == FAILED
-            if self.pool[i].over_stream or self.upstreams.all[upstream].over_stream or not self._may_go(i):
+            if not self._may_go(i, upstream):
                 self._hand_over(i, upstream, now)
                 continue
             self.pool[i].chosen = <int16_t> upstream
@@ -186,17 +186,23 @@ cdef class Inflight(Deciding):
             ready = self._transmit(listed, ready, upstream, now)
         return 0
 
-    cdef bint _may_go(self, int32_t i) noexcept nogil:
+    cdef bint _may_go(self, int32_t i, int32_t upstream) noexcept nogil:
         """Tell whether a query may go over UDP, beside others for the same question; if so, it is counted.
 
-        What nobody else gets the answer of is not.
+        What nobody else gets the answer of is not. A last try, where there is nobody left who was not silent over UDP,
+        goes over TCP for those who came over TCP.
         """
         cdef Open* entry = &self.pool[i]
+        if entry.over_stream or self.upstreams.all[upstream].over_stream:
+            return False
+        if entry.tried.count == self.tries - 1 and was_tried(&entry.tried, upstream) and self._has_stream(i):
+            return False
         entry.question = self.sockets.asked.hash(entry.wire, entry.length)
         if entry.alone:
             entry.question ^= COUNTED
             return True
-        return self.sockets.asked.enter(entry.question)
+        entry.aside = not self.sockets.asked.enter(entry.question)
+        return not entry.aside
 
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil:
         """Send what an upstream was chosen for, in batches, each through a random socket; return how many are left."""
@@ -253,6 +259,7 @@ cdef class Inflight(Deciding):
             entry.stage = SENT
             entry.unreachable = True
             self.upstreams.failed(upstream, LOCAL)
+            entry.try_until = now
             note_try(&entry.tried, upstream)
             self._wait(i, now)
             return False
@@ -432,7 +439,10 @@ cdef class Inflight(Deciding):
     # ------------------------------------------------------------ in Python's hands
 
     def take_carried(self) -> list:
-        """Return the queries to carry over TCP or TLS, as (handle, upstream, query, seconds left, header before it)."""
+        """Return the queries to carry over TCP or TLS.
+
+        Each is (handle, upstream, query, seconds left, header before it, whether it is sent once at most).
+        """
         taken, self.carried = self.carried, []
         return taken
 
@@ -470,24 +480,22 @@ cdef class Inflight(Deciding):
             sender.respelled += 1
             sender.spells |= is_spelled(wire, query.question, spelling) and is_mixed(wire, query.question)
 
-    def fail(self, uint64_t handle, int error=0) -> None:
+    def fail(self, uint64_t handle, int error=0, *, bint unsent=False) -> None:
         """Say that there is no response to a carried query, and why (errno, 0 for what is none).
 
-        Another upstream is asked, if there may be one.
+        Another upstream is asked, if there may be one. `unsent`: it is certain that nothing of it has arrived.
         """
         cdef:
             int32_t i = self.queries.held(handle)
             int32_t attempt = self._carried_attempt(i, handle)
-            int32_t upstream
+            const Attempt* failed
             uint64_t now = self.cache.clock.now()
         if attempt < 0:
             return
-        upstream = self.sockets.attempts[attempt].upstream
+        failed = &self.sockets.attempts[attempt]
+        self.upstreams.all[failed.upstream].errors += not self._is_aside(failed)
+        self.pool[i].gone = self.pool[i].gone and not unsent
         self._lost(attempt, trouble_of(error), now)
-        if self.pool[i].spare:  # it did answer, over UDP: that nobody believes it there makes it no worse
-            self.upstreams.excuse(upstream)
-        else:
-            self.upstreams.all[upstream].errors += 1
         if self.pool[i].attempt < 0:
             self._expired(i, now)
         self.outbox.flush()

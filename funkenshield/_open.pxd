@@ -56,7 +56,8 @@ cdef struct Open:
     uint16_t group                 # of upstreams
     Tried tried                    # the upstreams, one after the other
     int16_t chosen                 # the next one
-    uint8_t over_stream            # asked over TCP or TLS, in Python's hands
+    uint8_t over_stream            # asked over TCP from here on, whatever its upstream is asked over as a rule
+    uint8_t aside                  # asked so of late: if that fails, it is no failure of the name
     uint8_t spare                  # a response is kept that serves if nothing better comes: of which Spare
     uint8_t doubted                # what ends it may be forged, and is not kept
     uint8_t from_udp               # so came the response that Python looks at
@@ -68,7 +69,8 @@ cdef struct Open:
     uint8_t by_function            # a function of a rule answers it, not an upstream
     uint8_t alone                  # asked for this client, and forgotten: the cache is left alone
     uint8_t verbatim               # what comes back goes to the client as it came
-    uint8_t once                   # never sent again: it may have done its work
+    uint8_t once                   # never sent again where it may have arrived: it may have done its work
+    uint8_t gone                   # it may have arrived
     uint16_t bounds                # that a rule set for the response, by number; 0: none
     uint64_t question              # the hash of name, type and class alone
     uint64_t try_until             # another attempt is made then, nanoseconds

@@ -100,9 +100,9 @@ cdef class OpenQueries:
         self.forgeable[shares[EVERYTHING]] += entry.forgeable
         entry.next = entry.chained = entry.attempt = -1
         entry.tried.count = 0
-        entry.over_stream = entry.spare = entry.doubted = entry.from_udp = False
+        entry.over_stream = entry.aside = entry.spare = entry.doubted = entry.from_udp = False
         entry.unreachable = entry.hedging = entry.late = entry.stranded = False
-        entry.moved = entry.by_function = entry.alone = entry.verbatim = entry.once = False
+        entry.moved = entry.by_function = entry.alone = entry.verbatim = entry.once = entry.gone = False
         entry.bounds = 0
         entry.stage = IDLE
         return i

@@ -75,6 +75,8 @@ cdef struct Upstream:
     uint64_t[TROUBLES_MAX] troubles  # how many queries failed, by reason
     uint64_t[TROUBLES_MAX] felt    # of these, such that clients got SERVFAIL or REFUSED for
     uint64_t sent, answered, timeouts, mismatched, errors, hedged
+    uint64_t fetched, fetches_failed   # asked over TCP, though it is asked over UDP: that says nothing of its health
+    uint64_t servfails             # of the others that were answered
     uint64_t latency               # of the answered, summed, nanoseconds
     uint64_t[RCODES] rcodes
     uint64_t[LATENCIES] latencies
@@ -155,8 +157,9 @@ cdef class UpstreamTable:
     cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil
     cdef uint32_t room(self, uint32_t group) noexcept nogil
     cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil
-    cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint typical) noexcept nogil
-    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
+    cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil
+    cdef void fetched(self, int32_t upstream, uint16_t rcode, uint64_t latency) noexcept nogil
+    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now, bint timed) noexcept nogil
     cdef void excuse(self, int32_t upstream) noexcept nogil
     cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
     cdef void failed(self, int32_t upstream, uint8_t trouble) noexcept nogil

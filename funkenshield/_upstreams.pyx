@@ -295,8 +295,16 @@ cdef class UpstreamTable:
 
     # ------------------------------------------------------------ how they do
 
-    cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint typical) noexcept nogil:
-        """Note a response after so many nanoseconds; `typical`: as others come, and their time is told by it."""
+    cdef void fetched(self, int32_t upstream, uint16_t rcode, uint64_t latency) noexcept nogil:
+        """Note a response over TCP of an upstream that is asked over UDP: that is no sign of its health."""
+        cdef Upstream* known = &self.all[upstream]
+        known.answered += 1
+        known.fetched += 1
+        known.latency += latency
+        known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
+
+    cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil:
+        """Note a response after so many nanoseconds; `timed`: what that is as a rule is told by it."""
         cdef:
             Upstream* known = &self.all[upstream]
             int bits = 63 - leading_zeros(latency | 1024)
@@ -304,9 +312,10 @@ cdef class UpstreamTable:
         known.silent = known.overtaken = 0
         known.latency += latency
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
+        known.servfails += rcode == SERVFAIL
         if rcode == SERVFAIL or rcode == REFUSED:
             self.failed(upstream, trouble_said(rcode))
-        if typical:
+        if timed:
             known.latencies[min((bits - 10) * 4 + ((latency >> (bits - 2)) & 3), <uint64_t> (LATENCIES - 1))] += 1
             self._time(known, latency)
 
@@ -319,15 +328,15 @@ cdef class UpstreamTable:
             known.deviation += (off >> 2) - (known.deviation >> 2)
             known.mean += (latency >> 3) - (known.mean >> 3)
 
-    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil:
+    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now, bint timed) noexcept nogil:
         """Note that what was asked then should have been answered.
 
-        It may still come, later than it was waited for: that, too, is something learnt about its latency.
+        It may still come, later than it was waited for: that, too, tells something of its latency, where `timed`.
         """
         cdef Upstream* known = &self.all[upstream]
         known.timeouts += 1
         self.failed(upstream, SILENCE)
-        if known.mean and now - asked > known.mean:
+        if timed and known.mean and now - asked > known.mean:
             self._time(known, now - asked)
         self.unheard(upstream, asked, now)
 
@@ -366,10 +375,13 @@ cdef class UpstreamTable:
             known.suspected_until = max(until, known.suspected_until)
 
     def signals(self, int32_t upstream) -> tuple:
-        """Return what tells whether it is well: answered, unanswered, SERVFAILs; unanswered and hedged in a row."""
+        """Return what tells whether it is well: answered, unanswered, SERVFAILs; unanswered and hedged in a row.
+
+        Only the way counts that it is asked as a rule.
+        """
         cdef Upstream* known = self._known(upstream)
         unanswered = known.timeouts + known.errors
-        return known.answered, unanswered, known.rcodes[SERVFAIL], known.silent, known.overtaken
+        return known.answered - known.fetched, unanswered, known.servfails, known.silent, known.overtaken
 
     def counters(self, int32_t upstream) -> dict:
         """Return what happened between the shield and an upstream, as numbers by name, and two histograms.
@@ -382,7 +394,7 @@ cdef class UpstreamTable:
         return {
             "sent": known.sent, "answered": known.answered, "timeouts": known.timeouts,
             "mismatched": known.mismatched, "strays": known.strays, "suspicions": known.suspicions,
-            "errors": known.errors, "hedged": known.hedged,
+            "errors": known.errors, "hedged": known.hedged, "fetches_failed": known.fetches_failed,
             "open": known.open, "latency_sum": known.latency / 1e9,
             "rcodes": [known.rcodes[k] for k in range(RCODES)],
             "failed": {TROUBLES[k]: known.troubles[k] for k in range(TROUBLES_MAX)},

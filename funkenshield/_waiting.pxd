@@ -3,12 +3,9 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._answer cimport Answer, Built
-from ._answering cimport Answering
 from ._outbox cimport Client
 from ._policy cimport Bounds
-from ._sockets cimport Sockets
-from ._upstreams cimport UpstreamTable
-from ._wheel cimport Wheel
+from ._trying cimport Trying
 from ._wire cimport Extra, Query
 
 cdef enum:
@@ -30,11 +27,8 @@ cdef struct Response:              # to an open query, taken apart
 cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil
 
 
-cdef class Waiting(Answering):
+cdef class Waiting(Trying):
     cdef:
-        readonly Sockets sockets
-        readonly UpstreamTable upstreams
-        Wheel wheel
         # what Python is asked about: queries to send, to send again, to carry, that are special
         int32_t* queued
         int32_t* failed
@@ -43,13 +37,10 @@ cdef class Waiting(Answering):
         dict spares                # responses that serve if nothing better comes, by number of the query
         size_t spare_octets
         # limits
-        uint64_t timeout, deadline, patience
-        uint16_t tries
         uint32_t most_forgeable    # queries of one client prefix that came over UDP and are not proven to be its own
         uint16_t* ways             # the groups that rules may choose, by number
         TtlBounds* bounds
         uint32_t try_next          # one bit for each RCODE with which another upstream is asked
-        bint hedge
         bint retry_truncated
         # who knows without an upstream
         object identity, denials
@@ -57,7 +48,7 @@ cdef class Waiting(Answering):
         # counters
         uint64_t nobody            # queries that failed because no upstream could be asked
         uint64_t coalesced, repeated, refused, crowded, over_share, answered_here, rescued, failures, truncated
-        uint64_t retried, suspected, hedged
+        uint64_t retried, suspected
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
@@ -68,7 +59,8 @@ cdef class Waiting(Answering):
     cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
                              bint asks) noexcept nogil
     cdef bint _put_query(self, int32_t i, const Query* query, bint alone) noexcept nogil
-    cdef bint _may_try(self, int32_t i) noexcept nogil
+    cdef bint _has_stream(self, int32_t i) noexcept nogil
+    cdef bint _is_in_part(self, int32_t i, const Response* response) noexcept nogil
     cdef void _queue(self, int32_t i) noexcept nogil
     cdef int _pass_the_lead(self, int32_t i) except -1
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil
@@ -81,14 +73,8 @@ cdef class Waiting(Answering):
     cdef int _serve_meanwhile(self, int32_t i, uint64_t now) except -1
     cdef void _release_followers(self, int32_t i) noexcept nogil
     cdef int _close(self, int32_t i) except -1
-    cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil
     cdef int _expired(self, int32_t i, uint64_t now) except -1
-    cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil
     cdef void _try_elsewhere(self, int32_t i) noexcept nogil
-    cdef void _end_attempt(self, int32_t attempt) noexcept nogil
-    cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil
-    cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil
-    cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
     cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
@@ -96,8 +82,6 @@ cdef class Waiting(Answering):
     cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1
     cdef bytes _take_spare(self, int32_t i)
     cdef int _serve_spare(self, int32_t i, uint64_t now) except -1
-    cdef uint64_t _usual(self, int32_t attempt) noexcept nogil
-    cdef bint _may_hedge(self, int32_t i) noexcept nogil
     cdef int _hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1
     cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1
     cdef int _go_without(self, int32_t i, int32_t why, uint64_t now) except -1

@@ -2,16 +2,12 @@ from collections.abc import Callable, Iterable
 
 from typing_extensions import disjoint_base
 
-from ._answering import Answering
 from ._cache import Cache
 from ._denial import Denials
-from ._sockets import Sockets
-from ._upstreams import UpstreamTable
+from ._trying import Trying
 
 @disjoint_base
-class Waiting(Answering):
-    sockets: Sockets
-    upstreams: UpstreamTable
+class Waiting(Trying):
     def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Waiting: ...
     def set_way(self, number: int, *, group: int = 0, function: bool = False) -> None: ...
     def set_bounds(self, number: int, shortest: int, longest: int) -> None: ...
@@ -21,6 +17,7 @@ class Waiting(Answering):
         timeout: float = 1.0,
         deadline: float = 2.5,
         patience: float = 0.1,
+        update_timeout: float = 10.0,
         tries: int = 3,
         refuse_overload: bool = True,
         retry_truncated: bool = True,

@@ -17,7 +17,7 @@ from ._answer cimport (
     FAILURE, KEEP, NEGATIVE, PASS, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, bound_ttls,
     build, build_failure, build_verbatim
 )
-from ._answering cimport Answering, is_cached
+from ._answering cimport is_cached
 from ._atomic cimport peek32
 from ._cache cimport Cache
 from ._clock cimport ticks
@@ -32,22 +32,13 @@ from ._policy cimport Bounds, Policy
 from ._proxied cimport PROXIED_MAX
 from ._shares cimport may_take
 from ._siphash cimport Secret, siphash
-from ._sockets cimport Attempt, Sockets
-from ._upstreams cimport (
-    ALL_BUSY, NOBODY_UP, SILENCE, TRIES_MAX, Upstream, UpstreamTable, note_try, trouble_said, usual_wait
-)
-from ._wheel cimport Wheel
+from ._trying cimport NEVER, Trying
+from ._upstreams cimport ALL_BUSY, NOBODY_UP, SILENCE, TRIES_MAX, Upstream, trouble_said
 from ._wire cimport (
     BADCOOKIE, CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE,
-    PLAIN, RCODE, REFUSED, SERVFAIL, SPECIAL, Extra, Query, Verdict, forwardable, hash_key, is_transfer, is_unsigned,
-    lower_name, message_id, parse_query, respell, set_course, set_payload
+    PLAIN, QUERY_MAX, RCODE, REFUSED, SERVFAIL, SPECIAL, TKEY, Extra, Query, Verdict, forwardable, hash_key,
+    is_transfer, is_unsigned, lower_name, message_id, parse_query, respell, set_course, set_payload
 )
-
-cdef uint64_t NEVER = 0xffffffffffffffff
-
-cdef enum:
-    HEDGE = 8                      # queries that must have been sent for one to be hedged
-    CREDIT_MAX = 32 * HEDGE
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +51,13 @@ cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil:
         bounds.shortest = min(max(bounds.shortest, by.shortest), bounds.longest)
 
 
-cdef class Waiting(Answering):
+cdef class Waiting(Trying):
     """Open queries: at most `capacity` clients wait at any time.
 
     Memory ownership: the lists of what is to be sent are its own.
     """
 
     def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
-        self.sockets = Sockets(capacity * TRIES_MAX)
-        self.upstreams = UpstreamTable()
-        self.wheel = Wheel(capacity)
         self.carried, self.specials, self.spares = [], [], {}
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
@@ -85,20 +73,22 @@ cdef class Waiting(Answering):
         free(self.ways)
         free(self.bounds)
 
-    def set_limits(self, *, double timeout=1.0, double deadline=2.5, double patience=0.1, uint16_t tries=3,
-                   bint refuse_overload=True, bint retry_truncated=True, try_next=(), bint hedge=False,
+    def set_limits(self, *, double timeout=1.0, double deadline=2.5, double patience=0.1,
+                   double update_timeout=10.0, uint16_t tries=3, bint refuse_overload=True,
+                   bint retry_truncated=True, try_next=(), bint hedge=False,
                    uint32_t mismatches=3, uint32_t long=512, uint32_t forgeable=1000) -> None:
         """Say how long an upstream is given and a client waits (seconds), what is tried again, and what is too much.
 
         `patience` is the least silence after which another upstream is asked, and `try_next` the RCODEs with which one
-        is; so many `mismatches` make an upstream suspect. So many `long` queries are open at most, and so many of one
-        client prefix whose source may be `forgeable`.
+        is; what is sent once is waited for `update_timeout`; so many `mismatches` make an upstream suspect. So many
+        `long` queries are open at most, and so many of one client prefix whose source may be `forgeable`.
         """
         if not 1 <= tries <= TRIES_MAX or not 0 < timeout <= 30 or not 0 < deadline <= 30 or not 0 < patience <= 30:
             raise ValueError(f"1 to {TRIES_MAX} tries, in up to 30 seconds")
         self.timeout = <uint64_t> (timeout * 1e9)
         self.deadline = <uint64_t> (deadline * 1e9)
         self.patience = <uint64_t> (min(patience, timeout) * 1e9)
+        self.update_timeout = <uint64_t> (update_timeout * 1e9)
         self.tries = tries
         self.refuse_overload = refuse_overload
         self.retry_truncated = retry_truncated
@@ -259,9 +249,9 @@ cdef class Waiting(Answering):
             self.queries.equal_to(client, hashed)[0] += 1
         entry.by_function = group == FUNCTION
         entry.purges = <uint32_t> self.cache.purges.rules.count
-        entry.deadline = entry.try_until = now + self.deadline
+        entry.deadline = entry.try_until = now + (self.update_timeout if entry.once else self.deadline)
         entry.stale_at = now + policy.client_timer if spare else NEVER
-        entry.over_stream = client.fd == STREAM  # who asks so can take a large answer, and may expect one
+        entry.over_stream = entry.length > QUERY_MAX or entry.once and client.fd == STREAM  # where nothing is lost
         if not alone:
             self.queries.lead(i)
         self._queue(i)
@@ -324,7 +314,7 @@ cdef class Waiting(Answering):
                 return True
         entry.with_cookie = False
         entry.verbatim = alone
-        entry.once = (query.flags & OPCODE) != 0
+        entry.once = (query.flags & OPCODE) != 0 or query.qtype == TKEY
         if not alone or not self.queries.copy(i, query.wire, query.length):
             return False
         if is_unsigned(query):
@@ -409,7 +399,7 @@ cdef class Waiting(Answering):
             const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
-        if response.built == IS_TRUNCATED and self.retry_truncated and not response.over_stream and not entry.verbatim:
+        if self._is_in_part(i, response):
             if entry.spare:  # a second one says nothing new
                 return 0
             self.truncated += 1
@@ -477,7 +467,7 @@ cdef class Waiting(Answering):
             self.failures += 1
             self._note_felt(i)
         self._answer_all(i, answer, NULL, now)
-        if not self.pool[i].spare and not self.pool[i].alone:
+        if not (self.pool[i].spare or self.pool[i].aside or self.pool[i].alone):
             self.cache.put(answer, ticks(now))
         return self._close(i)
 
@@ -487,6 +477,18 @@ cdef class Waiting(Answering):
         cdef Upstream* last = &self.upstreams.all[it.tried.upstreams[it.tried.count - 1] if it.tried.count else 0]
         self.nobody += not it.tried.count
         last.felt[last.trouble if it.unreachable else <uint8_t> SILENCE] += it.tried.count > 0
+
+    cdef bint _has_stream(self, int32_t i) noexcept nogil:
+        """Tell whether somebody waits who came over TCP, and takes an answer of any length."""
+        while i >= 0 and self.pool[i].client.fd != STREAM:
+            i = self.pool[i].next
+        return i >= 0
+
+    cdef bint _is_in_part(self, int32_t i, const Response* response) noexcept nogil:
+        """Tell whether a response is truncated, and the whole is to be had over TCP."""
+        if response.built != IS_TRUNCATED or response.over_stream or self.pool[i].once:
+            return False
+        return self.retry_truncated or self._has_stream(i)
 
     cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1:
         """Keep a response in case nothing better comes, while there is room for it."""
@@ -597,77 +599,7 @@ cdef class Waiting(Answering):
         self.queries.give_back(i)
         return 0
 
-    cdef void _end_attempt(self, int32_t attempt) noexcept nogil:
-        """End one of a query's attempts."""
-        cdef:
-            int32_t* link = &self.pool[self.sockets.attempts[attempt].query].attempt
-            Upstream* asked = &self.upstreams.all[self.sockets.attempts[attempt].upstream]
-        while link[0] != attempt:
-            link = &self.sockets.attempts[link[0]].before
-        link[0] = self.sockets.attempts[attempt].before
-        asked.open -= 1
-        self.sockets.end(attempt)
-
     # ------------------------------------------------------------ asking
-
-    cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil:
-        """Note that a query is on its way, and until when its upstream's silence is no news."""
-        cdef:
-            Open* entry = &self.pool[i]
-            Upstream* asked = &self.upstreams.all[upstream]
-            uint64_t wait = self.timeout
-        entry.attempt = attempt
-        entry.stage = SENT
-        entry.unreachable = entry.hedging = False
-        note_try(&entry.tried, upstream)
-        asked.credit = min(asked.credit + 1, <uint32_t> CREDIT_MAX)
-        if not self._may_try(i):
-            wait = NEVER - now
-        elif self.upstreams.has_other(entry.group, &entry.tried):
-            wait = self._usual(attempt)
-            entry.hedging = self.hedge and 0 < asked.hedge_after < wait
-            if entry.hedging:
-                wait = asked.hedge_after
-        entry.try_until = now + wait
-        self._wait(i, entry.try_until)
-
-    cdef bint _may_try(self, int32_t i) noexcept nogil:
-        """Tell whether a query may be sent once more."""
-        return self.pool[i].tried.count < (1 if self.pool[i].once else self.tries)
-
-    cdef uint64_t _usual(self, int32_t attempt) noexcept nogil:
-        """Return how long the silence after an attempt is no news, where there is another upstream."""
-        cdef:
-            const Attempt* made = &self.sockets.attempts[attempt]
-            const Upstream* asked = &self.upstreams.all[made.upstream]
-        if (made.socket < 0) != asked.over_stream:  # its latency is told by those that go the usual way
-            return self.timeout
-        return usual_wait(asked, self.patience, self.timeout)
-
-    cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil:
-        """Note that an upstream has answered, with what is built, and end the attempt."""
-        cdef:
-            Answer* answer = self.cache.scratch
-            Attempt* answered = &self.sockets.attempts[attempt]
-            bint over_stream = answered.socket < 0
-            uint64_t until = min(now, self.pool[answered.query].deadline)  # what came later is no slowness of its
-        self.upstreams.heard(answered.upstream, (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE),
-                             until - min(answered.sent, until),
-                             over_stream == self.upstreams.all[answered.upstream].over_stream)
-        self._end_attempt(attempt)
-
-    cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil:
-        """End an attempt that no answer can come to any more; another upstream is asked at once."""
-        cdef:
-            Attempt* lost = &self.sockets.attempts[attempt]
-            int32_t i = lost.query
-        self.upstreams.failed(lost.upstream, trouble)
-        self.upstreams.unheard(lost.upstream, lost.sent, now)
-        self._end_attempt(attempt)
-        self.pool[i].hedging = False
-        if self.pool[i].stage == SENT and self.pool[i].attempt < 0:
-            self.pool[i].unreachable = True
-            self._wait(i, now)
 
     cdef int _go_without(self, int32_t i, int32_t why, uint64_t now) except -1:
         """Let a query that can be sent nowhere wait for who was asked before; where nobody was, it ends."""
@@ -702,7 +634,7 @@ cdef class Waiting(Answering):
             out = wire
         self.carried.append((self.queries.handle(i, self.sockets.attempts[attempt].id), upstream,
                              out[:entry.length], (entry.deadline - min(now, entry.deadline)) / 1e9,
-                             header[:octets]))
+                             header[:octets], entry.once))
         return 0
 
     cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1:
@@ -713,14 +645,10 @@ cdef class Waiting(Answering):
                 return 0
             attempt = self.sockets.attempts[attempt].before
         self.upstreams.all[upstream].open += 1
+        self.pool[i].aside = True
         return self._hand_over(i, upstream, now)
 
     # ------------------------------------------------------------ time
-
-    cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil:
-        """Have a query looked at then, or when its clients have waited long enough."""
-        cdef Open* entry = &self.pool[i]
-        self.wheel.schedule(i, min(until, min(entry.stale_at, entry.deadline)))
 
     cdef int _expired(self, int32_t i, uint64_t now) except -1:
         """Do what a query's time has come for."""
@@ -732,7 +660,7 @@ cdef class Waiting(Answering):
             return self._fail(i, now)
         if entry.hedging and entry.stage == SENT and now >= entry.try_until and not self._may_hedge(i):
             entry.try_until = self.sockets.attempts[entry.attempt].sent + self._usual(entry.attempt)
-        elif entry.stage == SENT and (entry.attempt < 0 or now >= entry.try_until):
+        elif entry.stage == SENT and now >= entry.try_until:
             self._blame(i, now)
             if self._may_try(i):
                 self._try_elsewhere(i)
@@ -741,37 +669,6 @@ cdef class Waiting(Answering):
                 return self._fail(i, now)
         self._wait(i, entry.try_until)
         return 0
-
-    cdef bint _may_hedge(self, int32_t i) noexcept nogil:
-        """Tell whether another may be asked although the last is only slower than usual: one in eight.
-
-        Caller must ensure that the last attempt is waited for.
-        """
-        cdef Upstream* slow = &self.upstreams.all[self.sockets.attempts[self.pool[i].attempt].upstream]
-        if slow.credit < HEDGE:
-            self.pool[i].hedging = False
-            return False
-        slow.credit -= HEDGE
-        slow.hedged += 1
-        slow.overtaken += 1
-        self.hedged += 1
-        return True
-
-    cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
-        """Hold the last attempt against its upstream, if it had its time: once, and less if others are silent too."""
-        cdef:
-            const Open* entry = &self.pool[i]
-            Attempt* last
-        if entry.stage != SENT or entry.attempt < 0 or entry.hedging:
-            return
-        last = &self.sockets.attempts[entry.attempt]
-        if last.blamed or now < last.sent + self.patience:
-            return
-        last.blamed = True
-        self.upstreams.overdue(last.upstream, last.sent, min(now, entry.deadline))  # nobody waited longer, nor slept
-        if last.before >= 0:  # two are silent about this query: it says little of either
-            self.upstreams.excuse(last.upstream)
-            self.upstreams.excuse(self.sockets.attempts[last.before].upstream)
 
     cdef void _try_elsewhere(self, int32_t i) noexcept nogil:
         """Have a query sent again, to another upstream."""

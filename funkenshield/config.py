@@ -180,6 +180,15 @@ class ForwardSection(Section):
     )
     deadline: float = Field(2.5, ge=0.05, le=30, description="A client gets SERVFAIL after this.",
                             json_schema_extra={"unit": "s"})  # fmt: skip
+    update_timeout: float = Field(
+        10.0, ge=0.05, le=60, json_schema_extra={"unit": "s"},
+        description="In place of `timeout` and `deadline`, for what may change something at the upstream, and so is"
+                    " sent once: UPDATE, NOTIFY, TKEY, any opcode but QUERY.",
+    )  # fmt: skip
+    transfer_timeout: float = Field(
+        10.0, ge=0.05, le=300, json_schema_extra={"unit": "s"},
+        description="Within this the first message of a zone transfer must come, or another upstream is asked.",
+    )  # fmt: skip
     tries: int = Field(3, ge=1, le=4, description="How often a query is sent, in all.")
     open: int = Field(32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change.")
     open_zone: int = Field(

@@ -45,6 +45,10 @@ class UpstreamError(OSError):
         return self.strerror or super().__str__()
 
 
+class UnsentError(UpstreamError):
+    """Nothing of a query was sent."""
+
+
 class _LostError(UpstreamError):
     """A connection ended before the answer came; another one may do better."""
 
@@ -169,14 +173,15 @@ class Connections:
         self._trouble = ""
         self._closed = False
 
-    async def exchange(self, query: bytes, most: int, proxied: bytes = b"") -> bytes:
+    async def exchange(self, query: bytes, most: int, proxied: bytes = b"", *, once: bool = False) -> bytes:
         """Return the response to a query over one of at most `most` kept connections; UpstreamError where none comes.
 
         With `proxied`, octets that tell whose query it is, the connection begins with these and serves no other
-        query; where there are `most` of that kind, it waits for its turn. What an upstream leaves over when it ends a
-        connection is asked on another one, unless it ended for this query, or may have done what it asks.
+        query; where there are `most` of that kind, it waits for its turn. So does what is sent `once`: a connection
+        that is kept may end while it is on its way, and it could not be sent again. What else an upstream leaves over
+        when it ends a connection is asked on another one, unless it ended for this query.
         """
-        if proxied:
+        if proxied or once:
             return await self._exchange_alone(query, most, proxied)
         losses = 0
         while True:
@@ -209,21 +214,24 @@ class Connections:
             finally:
                 connection.close()
 
-    async def transfer(self, query: bytes, patience: float, proxied: bytes = b"") -> AsyncIterator[bytes]:
+    async def transfer(
+        self, query: bytes, patience: float, proxied: bytes = b"", *, first: float
+    ) -> AsyncIterator[bytes]:
         """Yield the messages of a zone transfer (RFC 5936, 1995), over a connection of its own; OSError where it ends.
 
-        The first message must come within `patience` seconds, and so must what follows a lone SOA record where changes
-        were asked for: it may have been all that there is to say.
+        The connection must be there within `patience` seconds, and the `first` message after so many more. What follows
+        a lone SOA record where changes were asked for must come within `patience`: it may have been all that there is.
         """
         reader = asyncio.StreamReader()
         async with asyncio.timeout(patience):
             transport = await self._open(asyncio.StreamReaderProtocol(reader), proxied)
         wire = secrets.token_bytes(2) + query[2:]
         records, changes = 0, inspect_query(query).get("qtype") == IXFR
+        wait = first
         try:
             transport.write(struct.pack("!H", len(wire)) + wire)
             while True:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(wait):
                     length = struct.unpack("!H", await reader.readexactly(2))[0]
                     response = await reader.readexactly(length)
                 acknowledge(transport)
@@ -231,8 +239,7 @@ class Connections:
                     raise UpstreamError("a message of another transfer")
                 yield response
                 records += int.from_bytes(response[6:8])
-                if records > 1 or not changes:
-                    patience = TRANSFER_IDLE
+                wait = TRANSFER_IDLE if records > 1 or not changes else patience
         except asyncio.IncompleteReadError:
             raise UpstreamError("the upstream ended the transfer") from None
         finally:
@@ -256,7 +263,7 @@ class Connections:
     def _connect(self, siblings: Siblings, proxied: bytes = b"") -> "Connection":
         """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
         if self._closed:
-            raise UpstreamError("the upstream was given up")
+            raise UnsentError("the upstream was given up")
         connection = Connection(siblings)
         connection.making = asyncio.get_running_loop().create_task(self._make(connection, proxied))
         return connection
@@ -423,6 +430,8 @@ class Connection(asyncio.Protocol):
         """Tell everybody who waits why no answer comes."""
         if self._over:
             return
+        if self._transport is None:
+            why = UnsentError(str(why))
         self._over = True
         self._siblings.remove(self)
         if self._idle:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from ._inflight import Inflight
 from ._wire import error_response, inspect_query
 from .config import ForwardSection
+from .connections import UnsentError
 from .fairness import Shares, prefix_of
 from .fields import Endpoint
 from .logs import RateLimited
@@ -125,6 +126,7 @@ class Forwarder:
             timeout=settings.timeout,
             deadline=settings.deadline,
             patience=settings.patience,
+            update_timeout=settings.update_timeout,
             tries=settings.tries,
             try_next=[RCODES[name] for name in settings.try_next],
             hedge=settings.hedge,
@@ -166,8 +168,8 @@ class Forwarder:
         misses = inflight.take_handled()
         if self._decider is not None and misses:
             self._decider.handle(misses)
-        for handle, upstream, query, left, heading in inflight.take_carried():
-            self._start(self._carry(handle, upstream, query, left, heading))
+        for carried in inflight.take_carried():
+            self._start(self._carry(*carried))
         specials = inflight.take_specials()
         for client, query, stream, way in specials:
             self._admit_special(client, query, stream, way)
@@ -213,21 +215,23 @@ class Forwarder:
         if not task.cancelled() and task.exception() is not None:
             limited.warning("lost", "a query was lost: %r", task.exception())
 
-    async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes) -> None:
-        """Ask an upstream over TCP or TLS while `left` seconds last."""
+    async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes, once: bool) -> None:
+        """Ask an upstream over TCP or TLS while `left` seconds last; `once`: not again where it may have arrived."""
         upstream = self._upstreams.numbered(number)
-        response, why = None, 0
+        response, why, unsent = None, 0, upstream is None
         try:
             async with asyncio.timeout(left):
                 if upstream is not None:
-                    response = await upstream.connections.exchange(query, self._settings.connections, heading)
+                    most = self._settings.connections
+                    response = await upstream.connections.exchange(query, most, heading, once=once)
         except TimeoutError:  # so is the client's
             return
         except OSError as error:
+            unsent = isinstance(error, UnsentError)
             log.debug("upstream %s: %s", upstream, error)
             why = error.errno or 0
         if response is None or not self._inflight.resolve(handle, response):
-            self._inflight.fail(handle, why)
+            self._inflight.fail(handle, why, unsent=unsent)
         self.dispatch()
 
     def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
@@ -272,14 +276,13 @@ class Forwarder:
         return self.notified(name.lower())
 
     async def _notify(self, group: int, client: bytes, query: bytes, zone: bytes) -> None:
-        """Pass a NOTIFY on to every upstream of a group (RFC 1996); the first response is the client's.
+        """Pass a NOTIFY on to every upstream of a group (RFC 1996), once; the first response is the client's.
 
         Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
         """
+        told, patience = partial(self._inflight.header_of, client), self._settings.update_timeout
         asked = [
-            asyncio.wait_for(
-                upstream.exchange(query, partial(self._inflight.header_of, client)), self._settings.deadline
-            )
+            asyncio.wait_for(upstream.exchange(query, told, once=True), patience)
             for upstream in self._upstreams.groups[group]
         ]
         response = None
@@ -302,7 +305,7 @@ class Forwarder:
         upstream = next((each for each in self._upstreams.all if each.endpoint == endpoint), None)
         if upstream is None:
             raise OSError(f"{endpoint} is no upstream any more")
-        async with asyncio.timeout(self._settings.timeout):
+        async with asyncio.timeout(self._settings.deadline):
             return await upstream.exchange(query)
 
     async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
@@ -326,7 +329,9 @@ class Forwarder:
         begun = False
         try:
             heading = upstream.heading(partial(self._inflight.header_of, client), datagram=False)
-            messages = upstream.connections.transfer(query, self._settings.timeout, heading)
+            messages = upstream.connections.transfer(
+                query, self._settings.timeout, heading, first=self._settings.transfer_timeout
+            )
             async for message in until_complete(query, messages):
                 begun = True
                 self._streams.expect_more(stream)

@@ -121,6 +121,7 @@ UPSTREAM_MEANINGS = {
     "suspicions": Meaning("counter", "Times that strays brought it under suspicion."),
     "suspicious": Meaning("gauge", "1 while what comes from it over UDP is asked for again over TCP."),
     "errors": Meaning("counter", "Errors of the network."),
+    "fetches_failed": Meaning("counter", "Queries over TCP, to an upstream that is asked over UDP, in vain."),
     "hedged": Meaning("counter", "Queries for which another was asked too, because it was slower than usual."),
     "in_service": Meaning("gauge", "1 while it is asked."),
 }

@@ -102,7 +102,8 @@ class Upstream:
         self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.connections
         self._respells = self._respells and section == old
         if connections is not None:
-            self._left.append((self._clock.seconds() + forward.deadline, self.connections))  # some may wait there
+            wait = max(forward.deadline, forward.update_timeout)  # of those who wait there
+            self._left.append((self._clock.seconds() + wait, self.connections))
             self.connections = connections
         if section.source != old.source:
             self._retire_all()
@@ -311,16 +312,15 @@ class Upstream:
         return told(datagram) if told else LOCAL
 
     async def exchange(
-        self, query: bytes, told: Callable[[bool], bytes] | None = None, *, over_stream: bool = False
+        self, query: bytes, told: Callable[[bool], bytes] | None = None, *, once: bool = False
     ) -> bytes:
         """Return the response to a query that is not coalesced, nor tried elsewhere; OSError where none comes.
 
-        Over UDP, a datagram that is no answer to it is ignored, as if it had not come.
+        Over UDP, a datagram that is no answer to it is ignored, as if it had not come. `once`: never sent again.
         """
-        if over_stream or self.section.transport != "udp":
-            return _cleaned(
-                query, await self.connections.exchange(query, self._most, self.heading(told, datagram=False))
-            )
+        if self.section.transport != "udp":
+            heading = self.heading(told, datagram=False)
+            return _cleaned(query, await self.connections.exchange(query, self._most, heading, once=once))
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
         with self._open_udp() as opened:

@@ -36,6 +36,7 @@ health.check = "off"
 mismatches = 0
 timeout = {TIMEOUT}
 deadline = {DEADLINE}
+update_timeout = {DEADLINE}
 port_life = 1000
 {ALLOW}
 [ttl]
@@ -84,6 +85,11 @@ def behind(*handles, toml=HASTY):
     with contextlib.ExitStack() as stack:
         upstreams = [stack.enter_context(ScriptedUpstream(handle)) for handle in handles]
         yield stack.enter_context(run_shield(upstreams, toml=toml)), *upstreams
+
+
+def over_tcp(upstream):
+    """Return the configuration of an upstream that is asked over TCP."""
+    return f'[[upstreams]]\naddress = "{upstream.address}"\ntransport = "tcp"\n'
 
 
 def at_once(count, work):
@@ -267,14 +273,19 @@ def test_what_cannot_be_fetched_over_tcp_stays_truncated(upstream, shield, name)
         assert upstream.count(name, transport="udp") == times
 
 
-def test_what_comes_over_tcp_goes_over_one_tcp_connection(upstream, shield):
-    with socket.create_connection(shield.address) as sock, sock.makefile("rb") as stream:
+def test_what_goes_over_tcp_goes_over_one_tcp_connection():
+    with (
+        ScriptedUpstream(address) as upstream,
+        run_shield([], toml=HASTY + over_tcp(upstream)) as shield,
+        socket.create_connection(shield.address) as sock,
+        sock.makefile("rb") as stream,
+    ):
         for n in range(20):
             sock.sendall(frame(ask_wire(f"name{next(serial)}.test.", id=n)))
             assert stream.read(int.from_bytes(stream.read(2)))[:2] == n.to_bytes(2)
-    assert ask(f"name{next(serial)}.test.", server=shield, tcp=True).answer
-    assert upstream.count(transport="tcp") == len(upstream.received) == 21
-    assert len({query.source for query in upstream.received}) == 1
+        assert ask(f"name{next(serial)}.test.", server=shield, tcp=True).answer
+        assert upstream.count(transport="tcp") == len(upstream.received) == 21
+        assert len({query.source for query in upstream.received}) == 1
 
 
 def test_connections_to_an_upstream_are_bounded():
@@ -282,7 +293,8 @@ def test_connections_to_an_upstream_are_bounded():
         return Delayed(0.1, address(query))
 
     with (
-        behind(slow, toml="[forward]\nconnections = 3") as (shield, upstream),
+        ScriptedUpstream(slow) as upstream,
+        run_shield([], toml="[forward]\nconnections = 3\n" + over_tcp(upstream)) as shield,
         socket.create_connection(shield.address, 3) as sock,
         sock.makefile("rb") as stream,
     ):
@@ -311,7 +323,10 @@ class Leaving(ScriptedUpstream):
 
 
 def test_an_upstream_may_close_its_connection_between_queries():
-    with Leaving(lambda query: [address(query)]) as upstream, run_shield([upstream], toml=HASTY) as shield:
+    with (
+        Leaving(lambda query: [address(query)]) as upstream,
+        run_shield([], toml=HASTY + over_tcp(upstream)) as shield,
+    ):
         for n in range(10):
             assert ask(f"name{n}.test.", server=shield, tcp=True).answer
             assert upstream.count(f"name{n}.test.", transport="tcp") == 1
@@ -320,7 +335,10 @@ def test_an_upstream_may_close_its_connection_between_queries():
 
 @pytest.mark.parametrize("rdtype", ["A", "AXFR"])
 def test_an_upstream_that_hangs_up_without_a_word_is_a_server_failure(name, rdtype):
-    with Leaving(lambda query: [address(query)]) as upstream, run_shield([upstream], toml=HASTY) as shield:
+    with (
+        Leaving(lambda query: [address(query)]) as upstream,
+        run_shield([], toml=HASTY + over_tcp(upstream)) as shield,
+    ):
         upstream.replies = 0
         assert ask(name, rdtype, server=shield, tcp=True, timeout=3).rcode() == dns.rcode.SERVFAIL
         assert 1 <= upstream.count(name, rdtype, "tcp") == len(upstream.received) <= 2 * TRIES
@@ -377,20 +395,21 @@ SPECIALS = {
 
 
 @transports
-@pytest.mark.parametrize("special", SPECIALS.values(), ids=SPECIALS)
-def test_what_only_the_upstream_can_answer_is_passed_on_each_time(upstream, shield, name, special, tcp):
+@pytest.mark.parametrize("kind", SPECIALS)
+def test_what_only_the_upstream_can_answer_is_passed_on_each_time(upstream, shield, name, kind, tcp):
     def odd(query):  # a reply that no library would have written
         flags = 0x8400 | int.from_bytes(query.wire[2:4]) & 0x7900
         return reply_wire(query, record_wire(65280, b"\x80") + b"\0 and more", (1, 0, 0), flags)
 
-    query = special(name).to_wire()
+    query = SPECIALS[kind](name).to_wire()
     query = bytes([query[2] & 0x7F]) + query[3:]
     send = tcp_wire if tcp else udp_wire
+    transport = "tcp" if tcp and kind in ("NOTIFY", "UPDATE", "STATUS", "TKEY") else "udp"
     upstream.handle = lambda query: Delayed(0.05, odd(query))
     replies = at_once(2, lambda n: send(shield, bytes([0, n]) + query))
     replies.append(send(shield, b"\0\2" + query))
     received = upstream.wait_for(3)
-    assert [(each.wire[2:], each.transport) for each in received] == [(query, "tcp" if tcp else "udp")] * 3
+    assert [(each.wire[2:], each.transport) for each in received] == [(query, transport)] * 3
     assert {each.wire[:2] for each in received} != {b"\0\0", b"\0\1", b"\0\2"}
     assert replies == [bytes([0, n]) + odd(received[0])[2:] for n in range(3)]
 

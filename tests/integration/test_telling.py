@@ -90,7 +90,7 @@ def test_what_is_passed_on_tells_whose_it_is():
 
 
 def test_over_tcp_each_query_has_a_connection_that_begins_with_whose_it_is():
-    with ToldUpstream(address) as upstream, run_shield([], toml=tables(upstream)) as shield:
+    with ToldUpstream(address) as upstream, run_shield([], toml=tables(upstream, 'transport = "tcp"\n')) as shield:
         with socket.create_connection(shield.address) as sock, sock.makefile("rb") as stream:
             port = sock.getsockname()[1]
             for name in ("a.test.", "b.test."):

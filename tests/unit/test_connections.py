@@ -20,7 +20,7 @@ from support.proc import connections as sockets_of
 
 from funkenshield import connections
 from funkenshield.config import Config, UpstreamSection
-from funkenshield.connections import Connections, UpstreamError
+from funkenshield.connections import Connections, UnsentError, UpstreamError
 from funkenshield.errors import ConfigError
 from funkenshield.fields import Endpoint
 
@@ -654,7 +654,7 @@ def test_an_upstream_that_is_another_gets_no_query(run, tmp_path, authority, hos
         caplog.clear()
         with Peer(context=host.server()) as peer, over_tls(peer, **tls) as shared:
             assert_fails(run, ask(shared), why)
-            assert_fails(run, anext(shared.transfer(FIRST, 5)), why)
+            assert_fails(run, anext(shared.transfer(FIRST, 5, first=5)), why)
         assert len(peer.links) == 2
         assert peer.queries == []
         assert (shared.opened, shared.failed, len(caplog.messages)) == (0, 2, 1)
@@ -828,7 +828,7 @@ def test_a_transfer_has_a_connection_of_its_own(run, host, tls):
     async def story():
         assert await ask(shared) == 0
         for query, why in ((FIRST, "ended the transfer"), (SECOND, "of another transfer")):
-            messages = shared.transfer(query, 5)
+            messages = shared.transfer(query, 5, first=5)
             number = link_of(query, await anext(messages))
             assert link_of(query, await anext(messages)) == number
             with pytest.raises(UpstreamError, match=why):
@@ -847,12 +847,46 @@ def test_a_transfer_has_a_connection_of_its_own(run, host, tls):
 def test_a_transfer_that_does_not_begin_is_given_up(run):
     async def story():
         with pytest.raises(TimeoutError):
-            await anext(shared.transfer(FIRST, 0.05))
+            await anext(shared.transfer(FIRST, 5, first=0.05))
         await ended(peer.links[0])
 
     with Peer(listen) as peer, to(peer) as shared:
         run(story())
     assert questions(peer.queries) == questions([FIRST])
+
+
+# ------------------------------------------------------------ once
+
+
+def test_what_is_sent_once_has_a_connection_of_its_own_and_is_never_sent_again(run):
+    def answer_the_first(link):
+        query = link.query()
+        if link.number != 1:
+            link.answer(query)
+            link.query()
+
+    async def story():
+        assert await ask(shared) == 0
+        with pytest.raises(UpstreamError, match="closed the connection") as caught:
+            await shared.exchange(SECOND, 8, once=True)
+        assert not isinstance(caught.value, UnsentError), "it may have arrived"
+        assert link_of(SECOND, await shared.exchange(SECOND, 8, once=True)) == 2
+
+    with Peer(answer_the_first) as peer, to(peer) as shared:
+        run(story())
+    assert questions(peer.queries) == questions([FIRST, SECOND, SECOND])
+
+
+def test_where_there_was_no_connection_nothing_was_sent(run):
+    with Peer() as peer:
+        pass
+
+    async def story():
+        with pytest.raises(UnsentError):
+            await shared.exchange(FIRST, 8, once=True)
+
+    with to(peer) as shared:
+        run(story())
 
 
 # ------------------------------------------------------------ configuration

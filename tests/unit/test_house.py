@@ -72,6 +72,7 @@ COMPILED_FLOORS = [
     {"_cache"},
     {"_open", "_outcome", "_shelf"},
     {"_answering"},
+    {"_trying"},
     {"_waiting"},
     {"_deciding"},
     {"_inflight"},

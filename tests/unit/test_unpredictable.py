@@ -605,6 +605,25 @@ def test_few_queries_for_one_question_are_open_over_udp_whatever_else_their_keys
     assert (len(shield.inflight.take_carried()), shield.nothing_arrived()) == (1, True)
 
 
+def test_where_tcp_cannot_be_had_who_is_over_that_waits_for_his_turn_over_udp(path):
+    shield = path(timeout=1.0, deadline=20.0)
+    shield.answer(*shield.ask(*shield.fresh()))
+    (name,) = shield.fresh()
+    wires = list(alike(name))
+    shield.hand_over(*wires[:5])
+    asked = shield.arrived(4)
+    assert without_tcp(shield) == 1
+    assert shield.nothing_arrived(), "four are open"
+    shield.answer(*asked)
+    shield.clock.advance(1.0)
+    shield.inflight.tick()
+    shield.inflight.send()
+    shield.answer(*shield.arrived(1))
+    assert shield.inflight.open_queries == 0
+    answered, unanswered, _, silent, _ = shield.table.signals(0)
+    assert (answered, unanswered, silent) == (6, 0, 0)
+
+
 UNREADABLE = {
     "a name that never ends": pack("!6H", 7, 0x0800, 1, 0, 0, 0) + b"\x3fabc",
     "thirteen questions, and noise": pack("!6H", 7, 0x0D0A, 13, 0x0A51, 0x5549, 0x540A) + b"\x21\x11\0\x0c" + bytes(12),
