@@ -311,9 +311,7 @@ class Upstream:
             return b""
         return told(datagram) if told else LOCAL
 
-    async def exchange(
-        self, query: bytes, told: Callable[[bool], bytes] | None = None, *, once: bool = False
-    ) -> bytes:
+    async def exchange(self, query: bytes, told: Callable[[bool], bytes] | None = None, *, once: bool = False) -> bytes:
         """Return the response to a query that is not coalesced, nor tried elsewhere; OSError where none comes.
 
         Over UDP, a datagram that is no answer to it is ignored, as if it had not come. `once`: never sent again.
