@@ -84,7 +84,7 @@ cdef inline size_t answer_size(const Answer* answer) noexcept nogil:
 
 
 cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream, Extra* own) noexcept nogil
+                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil
 cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
                           uint64_t now) noexcept nogil
 cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,

@@ -13,11 +13,11 @@ from ._policy cimport Bounds, Manner
 from ._rdata cimport has_sound_names
 from ._subnets cimport take_back
 from ._wire cimport (
-    AAAA, ANY, CD, COOKIE, COOKIE_MAX, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR, NOTIMP, NS, NXDOMAIN,
-    OPCODE, OPT, OPT_FIXED, QR, RCODE, RD, RECORD, REFUSED, REPORT_CHANNEL, RRSIG, SERVFAIL, SIG, SOA, STALE_ANSWER,
-    STALE_NXDOMAIN, SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, can_move, cut, drop_subnet,
-    follow_name, get16, get32, has_own_opt, message_flags, message_id, parse_query, put_error, put_opt,
-    question_length, same_folded, set16, set32, set_subnet, skip_name, source_prefix, steps_of
+    AAAA, ANY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT,
+    OPT_FIXED, QR, RCODE, RD, RECORD, REFUSED, REPORT_CHANNEL, RRSIG, SERVFAIL, SIG, SOA, STALE_ANSWER, STALE_NXDOMAIN,
+    SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, can_move, cut, drop_subnet, follow_name, get16, get32,
+    has_own_opt, message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16, set32,
+    set_subnet, skip_name, source_prefix, steps_of
 )
 
 cdef enum:
@@ -195,8 +195,8 @@ cdef void _choose_key(Answer* out, Query* query, int32_t scope, bint over_stream
 
 
 cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream, Extra* own) noexcept nogil:
-    """Make the answer of a response; `own` gets its COOKIE, which is for the client that asked alone.
+                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil:
+    """Make the answer of a response.
 
     Caller must ensure that the response `answers_question`, and that `out` has room for ANSWER_MAX.
     `now` and `wall` are nanoseconds; `over_stream`: nobody else can have sent it. The query's key becomes the one to
@@ -210,7 +210,6 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
         uint32_t hold
         size_t start = HEADER + query.question
         size_t before, behind
-    own.length = 0
     if get16(wire + 4) == 0:
         return _build_error(out, query, message_flags(wire) & RCODE, bounds.failure, now)
     _start(out, query, message_flags(wire), now)
@@ -244,7 +243,7 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
     memcpy(at, wire + start, before)
     memcpy(at + before, wire + found.opt + found.opt_size, behind)
     out.body = <uint16_t> (before + behind)
-    if found.opt and not _sort_options(out, wire + found.opt, found.opt_size, own):
+    if found.opt and not _sort_options(out, wire + found.opt, found.opt_size):
         return _verbatim(out, query, wire, length, True, TRUNCATED if out.flags & TC else BROKEN)
 
     hold = _hold(&found, <Kind> out.kind, bounds)
@@ -313,7 +312,7 @@ cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, 
     return TRUNCATED if out.flags & TC else PASS
 
 
-cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extra* own) noexcept nogil:
+cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size) noexcept nogil:
     """Keep the options that belong to the answer, whoever asks (RFC 8914, 9567). False: they overrun.
 
     All others end here: they tell of the connection, of the server, or one client, and nobody with this key asked.
@@ -329,11 +328,7 @@ cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size, Extr
             return False
         code = get16(option)
         size = 4 + <size_t> get16(option + 2)
-        if code == COOKIE:
-            if size <= 4 + COOKIE_MAX:  # there must be room for other options beside it
-                memcpy(own.octets, option, size)
-                own.length = <uint16_t> size
-        elif code == EDE or code == REPORT_CHANNEL:
+        if code == EDE or code == REPORT_CHANNEL:
             memcpy(kept + out.options, option, size)
             out.options += <uint16_t> size
         option += size

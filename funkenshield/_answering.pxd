@@ -38,15 +38,18 @@ cdef class Answering:
     cdef uint16_t _payload(self) noexcept nogil
     cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
     cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
-    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil
+    cdef void _add_own(self, Extra* extra, const Client* client, const Query* query) noexcept nogil
+    cdef void _add_entrys(self, Extra* extra, const Open* entry) noexcept nogil
     cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
                          uint64_t now) except -1
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
                      const Extra* extra, uint64_t now) except -1
+    cdef size_t _as_ours(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
+                         const Extra* extra) noexcept nogil
     cdef bint _is_pulse(self, const Client* client, size_t length, uint64_t now) noexcept nogil
-    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
+    cdef int _answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1
     cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
-    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1
+    cdef int _answer_one(self, int32_t i, const Answer* answer, uint64_t now) except -1
     cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1
     cdef int _post_refused(self, const Client* client, const Query* query) except -1
     cdef int _refuse(self, int32_t i) except -1

@@ -5,7 +5,7 @@ It knows clients, and how an answer is rendered for one. Who waits for what, and
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ._answer cimport Answer, render
+from ._answer cimport SECTIONS, Answer, render
 from ._cache cimport Cache
 from ._clock cimport ticks
 from ._course cimport Sender
@@ -13,9 +13,12 @@ from ._freshness cimport DEAD, judge
 from ._index cimport find
 from ._open cimport Open, OpenQueries
 from ._outbox cimport NOBODY, Client, Outbox
-from ._outcome cimport Reception, own_cookie
+from ._outcome cimport Reception, own_options
 from ._rates cimport Limit, RateTable, exceeds, key_of
-from ._wire cimport MESSAGE_MAX, REFUSED, Extra, Query, put_error, set_id
+from ._wire cimport (
+    DO, MESSAGE_MAX, REFUSED, Extra, Query, cookie_of, cut, get16, has_own_opt, message_flags, put_error,
+    put_own_options, set_id
+)
 
 cdef uint64_t LATE = <uint64_t> 1000000000    # nanoseconds: an answer after that is a late one
 
@@ -44,20 +47,28 @@ cdef class Answering:
         """Tell whether an answer serves nobody any more, whatever happens."""
         return judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
 
-    cdef void _add_cookie(self, Extra* extra, const Client* client, const uint8_t* cookie) noexcept nogil:
-        """Make the COOKIE option of a client, where cookies are ours to make."""
+    cdef void _add_own(self, Extra* extra, const Client* client, const Query* query) noexcept nogil:
+        """Make the EDNS options that are for a client alone, of his query."""
         cdef Sender sender
-        if self.reception.house.cookies.serve:
+        extra.length = 0
+        if query.cookie or query.keepalive:
             sender = self.outbox.sender(client)
-            own_cookie(self.reception.house, extra, cookie, &sender)
+            own_options(self.reception.house, extra, cookie_of(query), query.keepalive, &sender)
+
+    cdef void _add_entrys(self, Extra* extra, const Open* entry) noexcept nogil:
+        """Make the EDNS options that are for a client alone who waits."""
+        cdef Sender sender
+        extra.length = 0
+        if entry.with_cookie or entry.keepalive:
+            sender = self.outbox.sender(&entry.client)
+            own_options(self.reception.house, extra, entry.cookie if entry.with_cookie else NULL, entry.keepalive,
+                        &sender)
 
     cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
                          uint64_t now) except -1:
         """Answer a client who did not wait."""
         cdef Extra extra
-        extra.length = 0
-        if query.cookie:
-            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
+        self._add_own(&extra, client, query)
         return self._answer(client, self._limit(client, query), answer, query, &extra, now)
 
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
@@ -66,6 +77,7 @@ cdef class Answering:
         cdef:
             uint64_t delay = now - client.arrived if now > client.arrived else 0
             uint64_t waited = delay // 2000
+            uint8_t* out = self.outbox.open(client)
             uint32_t bucket = 0
             size_t length
         if client.fd == NOBODY:
@@ -75,12 +87,25 @@ cdef class Answering:
             bucket += 1
         self.latencies[bucket] += 1
         self.latency_sum += delay
-        length = render(self.outbox.open(client), limit, answer, query,
-                        &self.cache.index.policies[answer.zone].manner, ticks(now), extra)
+        length = render(out, limit, answer, query, &self.cache.index.policies[answer.zone].manner, ticks(now), extra)
+        if answer.form != SECTIONS:
+            length = self._as_ours(out, length, limit, query, answer.rcode_high, extra)
         if delay >= LATE and client.fd >= 0 and not client.proven and self._is_pulse(client, length, now):
             self.late_dropped += 1
             length = 0
         return self.outbox.post(client, length)
+
+    cdef size_t _as_ours(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
+                         const Extra* extra) noexcept nogil:
+        """Let a response that goes out as it came have the options of this client alone; return its octets.
+
+        Caller must ensure that there is room for `limit` octets.
+        """
+        if length + extra.length <= limit:
+            return put_own_options(out, length, extra)
+        if has_own_opt(query) and get16(out + 10):
+            return cut(out, query, message_flags(out), self._payload(), rcode_high, query.edns_flags & DO, extra)
+        return length
 
     cdef bint _is_pulse(self, const Client* client, size_t length, uint64_t now) noexcept nogil:
         """Charge a late answer to its client's prefix, and tell whether there is too much of them at once.
@@ -91,12 +116,10 @@ cdef class Answering:
         cdef const Limit* limit = &self.late.limit
         return exceeds(limit, key_of(limit, client.ip, client.octets, 0), length, now)
 
-    cdef int _answer_all(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
-        """Answer everybody who waits for an open query; `extra` is for the first, who carried it."""
-        self._answer_one(i, answer, extra, now)
-        i = self.pool[i].next
+    cdef int _answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1:
+        """Answer everybody who waits for an open query."""
         while i >= 0:
-            self._answer_one(i, answer, NULL, now)
+            self._answer_one(i, answer, now)
             i = self.pool[i].next
         return 0
 
@@ -105,18 +128,14 @@ cdef class Answering:
         set_id(self.pool[i].wire, self.pool[i].asked_id)
         self.queries.read(i, query)
 
-    cdef int _answer_one(self, int32_t i, const Answer* answer, const Extra* extra, uint64_t now) except -1:
-        """Answer one who waits; `extra` is for him if he sent a cookie to the upstream."""
+    cdef int _answer_one(self, int32_t i, const Answer* answer, uint64_t now) except -1:
+        """Answer one who waits."""
         cdef:
             Query query
             Open* entry = &self.pool[i]
             Extra own
         self._ask_as(i, &query)
-        own.length = 0
-        if entry.with_cookie:
-            self._add_cookie(&own, &entry.client, entry.cookie)
-        elif query.cookie and extra != NULL:
-            own = extra[0]
+        self._add_entrys(&own, entry)
         return self._answer(&entry.client, entry.limit, answer, &query, &own, now)
 
     cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1:
@@ -134,9 +153,7 @@ cdef class Answering:
     cdef int _post_refused(self, const Client* client, const Query* query) except -1:
         """Refuse one who asks."""
         cdef Extra extra
-        extra.length = 0
-        if query.cookie:
-            self._add_cookie(&extra, client, query.wire + query.cookie_at + 4)
+        self._add_own(&extra, client, query)
         return self.outbox.post(client, put_error(self.outbox.open(client), query, REFUSED, self._payload(), &extra))
 
     cdef int _refuse(self, int32_t i) except -1:
@@ -151,8 +168,6 @@ cdef class Answering:
         if not self.refuse_overload and entry.client.fd >= 0:
             return 0
         self._ask_as(i, &query)
-        own.length = 0
-        if entry.with_cookie:
-            self._add_cookie(&own, &entry.client, entry.cookie)
+        self._add_entrys(&own, entry)
         return self.outbox.post(&entry.client, put_error(self.outbox.open(&entry.client), &query, REFUSED,
                                                          self._payload(), &own))

@@ -32,7 +32,7 @@ from ._index cimport (
 from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
 from ._suffixes cimport Suffixes
 from ._wire cimport (
-    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Extra, Query, get16, hash_key, is_name, name_size, parse_query,
+    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Query, get16, hash_key, is_name, name_size, parse_query,
     set_subnet, source_prefix
 )
 from ._zones cimport Zones
@@ -560,7 +560,6 @@ cdef class Cache:
         """
         cdef:
             Query parsed
-            Extra own
             uint64_t now = self.clock.now()
             uint32_t zone
         self._parse(&parsed, query)
@@ -568,7 +567,7 @@ cdef class Cache:
             raise ValueError("that is no response to this query")
         zone = self.zones.find(parsed.key + KEY_PREFIX, parsed.qtype)
         if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].bounds, now,
-                 self.clock.wall(), over_stream, &own) != KEEP:
+                 self.clock.wall(), over_stream) != KEEP:
             return False
         self.scratch.zone = <uint16_t> zone
         self.scratch.marks.purges = <uint32_t> self.purges.rules.count

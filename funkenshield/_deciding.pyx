@@ -134,19 +134,21 @@ cdef class Deciding(Waiting):
         """Give the response to a query that Python answers, cut to what its client takes: `take_streams` sends it."""
         cdef:
             Query asked
-            Extra none
+            Extra own
             Client to = self._client(client)
             uint8_t* out
             size_t length = len(response)
         if not HEADER <= len(query) <= MESSAGE_MAX or not HEADER <= length <= MESSAGE_MAX:
             raise ValueError("that is no query or no response")
-        none.length = 0
         parse_query(&asked, query, len(query))
+        self._add_own(&own, &to, &asked)
         out = self.outbox.open(&to)
         if to.fd >= 0 and length > self._limit(&to, &asked):
-            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &none)
+            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &own)
         else:
             memcpy(out, <char*> response, length)
+            if asked.cookie or asked.keepalive:
+                length = self._as_ours(out, length, self._limit(&to, &asked), &asked, 0, &own)
         set_id(out, message_id(query))
         self.outbox.post(&to, length)
 

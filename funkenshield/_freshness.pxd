@@ -9,7 +9,7 @@ from ._answer cimport BROKEN, FAILURE, OTHER, TRUNCATED, Answer, Built
 from ._atomic cimport peek32, peek_octet, poke32, poke_octet
 from ._clock cimport TICKS_PER_SECOND
 from ._policy cimport STALE_IMMEDIATE, STALE_OFF, Policy
-from ._wire cimport BADCOOKIE, NOERROR, NXDOMAIN
+from ._wire cimport NOERROR, NXDOMAIN
 
 cdef enum:
     OFTEN = 3                      # an answer that was asked for so many times is in use
@@ -54,9 +54,9 @@ cdef inline bint fails_to_refresh(Built built, uint16_t rcode) noexcept nogil:
     """Tell whether a response leaves what is past its time as true as it was (RFC 8767 4).
 
     NOERROR and NXDOMAIN say what is true now. Anything else, and what cannot be read, says nothing of the name; but
-    a bad cookie is its client's, and what is truncated can be had.
+    what is truncated can be had.
     """
-    return built == BROKEN or built != TRUNCATED and rcode not in (NOERROR, NXDOMAIN, BADCOOKIE)
+    return built == BROKEN or built != TRUNCATED and rcode not in (NOERROR, NXDOMAIN)
 
 
 cdef inline void mark_used(const Answer* answer) noexcept nogil:

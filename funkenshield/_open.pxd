@@ -40,8 +40,9 @@ cdef struct Open:
     uint8_t forgeable              # it came over UDP, and nothing proves that its source is real
     uint16_t asked_id              # the client's
     uint16_t limit                 # octets of the largest answer that the client takes
-    uint8_t with_cookie            # the client's cookie is ours to answer
+    uint8_t with_cookie            # the client sent one
     uint8_t cookie[8]              # his half of it
+    uint8_t keepalive              # he asked how long his connection may be idle
     uint64_t hash                  # of its key; of all but its ID, where it is `alone`
     uint16_t length
     uint8_t* wire                  # as it goes upstream; each attempt sets its ID

@@ -1,7 +1,7 @@
 """One query, one outcome: what becomes of a query, the same for every transport."""
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._cache cimport Cache
 from ._cookies cimport Cookies
@@ -11,7 +11,7 @@ from ._index cimport Index
 from ._prefixes cimport Prefixes
 from ._proxied cimport Proxies
 from ._rules cimport Program, Seen
-from ._wire cimport Extra, Query, Verdict
+from ._wire cimport Extra, Ignored, Query, Verdict
 
 cdef enum Outcome:
     REPLY                          # it is written; send it
@@ -34,6 +34,8 @@ cdef struct House:                 # what holds for every query; replaced as a w
     uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
     uint8_t minimal_any            # ANY is answered here (RFC 8482)
     Cookies cookies
+    Ignored ignored                # EDNS options
+    uint16_t idle                  # tenths of a second that a connection may be (RFC 7828)
     Prefixes[DEPUTIES] allowed     # whose queries of each kind reach an upstream
     Proxies proxies
 
@@ -79,8 +81,8 @@ cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender
 cdef Outcome follow(const House* house, const Program* program, const Query* query, const Sender* sender,
                     Course* course, const Seen* seen, const Extra* extra, uint8_t* out, Tally* tally,
                     size_t* length) noexcept nogil
-cdef void own_cookie(const House* house, Extra* extra, const uint8_t* client_cookie,
-                     const Sender* sender) noexcept nogil
+cdef void own_options(const House* house, Extra* extra, const uint8_t* client_cookie, bint keepalive,
+                      const Sender* sender) noexcept nogil
 cdef dict tally_as_dict(const Tally* tally)
 
 

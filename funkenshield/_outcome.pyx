@@ -29,15 +29,15 @@ from ._rules cimport (
 from ._rules cimport DROP as LET_DROP
 from ._subnets cimport subnet_rules, tell_subnet
 from ._wire cimport (
-    ANY, AXFR, BADCOOKIE, CD, DO, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, PLAIN, QR, RCODE, RD,
-    REFUSED, SPECIAL, TC, UNANSWERABLE, UPDATE, Extra, Query, Verdict, cut, find_cut_opt, hash_key, message_flags,
-    parse_query, put_error, put_minimal_any, set_course
+    ANY, AXFR, BADCOOKIE, CD, DO, FORMERR, HEADER, IGNORED_MAX, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, PLAIN, QR,
+    RCODE, RD, REFUSED, SPECIAL, TC, UNANSWERABLE, UPDATE, Extra, Query, Verdict, add_keepalive, cookie_of, cut,
+    find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any, set_course
 )
 
 
 cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil:
     """Read a query, and tell under which key its answer would be."""
-    cdef Verdict verdict = parse_query(query, wire, length)
+    cdef Verdict verdict = parse_ignoring(query, wire, length, &house.ignored)
     if verdict == PLAIN:
         hash_key(query, &house.index.secret)
     return verdict
@@ -46,9 +46,9 @@ cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t 
 cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, size_t length, const uint8_t* address,
                        uint8_t octets, uint8_t* told) noexcept nogil:
     """Meet a query of the client with this address; `told`, of TOLD_MAX octets, is where it is told of him."""
-    cdef Verdict verdict = parse_query(query, wire, length)
+    cdef Verdict verdict = parse_ignoring(query, wire, length, &house.ignored)
     if verdict == PLAIN:
-        tell_subnet(query, house.subnets, address, octets, told)
+        tell_subnet(query, house.subnets, address, octets, &house.ignored, told)
         hash_key(query, &house.index.secret)
     return verdict
 
@@ -82,16 +82,15 @@ cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* s
         if error != NOERROR or not query.question:
             length[0] = put_error(out, query, <uint16_t> error, payload, &extra)
             return REPLY
+    if query.keepalive and not sender.datagram:
+        add_keepalive(&extra, house.idle)
     return _go_on(house, query, verdict, sender, course, &extra, out, limit, now, tally, length)
 
 
 cdef Outcome answer_cut(const House* house, Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
                         Tally* tally, size_t* length) noexcept nogil:
     """Answer a query that is longer than the buffer that it came into: with TC=1, for over TCP there is room."""
-    cdef:
-        Outcome outcome
-        Extra none
-    none.length = 0
+    cdef Outcome outcome
     bump(&tally.queries, 1)
     bump(&tally.oversized, 1)
     if verdict == UNANSWERABLE:
@@ -99,7 +98,7 @@ cdef Outcome answer_cut(const House* house, Query* query, Verdict verdict, const
     find_cut_opt(query)
     outcome = _stand_guard(house, query, sender, out, tally, length)
     if outcome == MISS:
-        length[0] = _turn_back(out, query, True, peek16(&house.index.policies.manner.payload), &none)
+        length[0] = _turn_back_early(house, out, query, sender, True)
         return REPLY
     return outcome
 
@@ -110,13 +109,11 @@ cdef Outcome _stand_guard(const House* house, const Query* query, const Sender* 
     cdef:
         const Orders* orders = look_orders(house.orders)
         Ruling ruling = judge_query(orders, sender, &tally.watch) if orders != NULL else WELCOME
-        Extra none
     if ruling == WELCOME:
         return MISS
     if ruling == IGNORE:
         return DROP
-    none.length = 0
-    length[0] = _turn_back(out, query, ruling == CUT, peek16(&house.index.policies.manner.payload), &none)
+    length[0] = _turn_back_early(house, out, query, sender, ruling == CUT)
     return REPLY
 
 
@@ -128,8 +125,7 @@ cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender
     if verdict == UNANSWERABLE or verdict == MALFORMED:
         length[0] = put_error(out, query, FORMERR, peek16(&house.index.policies.manner.payload), &extra)
         return REPLY
-    if query.cookie and house.cookies.serve:
-        own_cookie(house, &extra, query.wire + query.cookie_at + 4, sender)
+    own_options(house, &extra, cookie_of(query), query.keepalive, sender)
     return _go_on(house, query, verdict, sender, course, &extra, out, limit, now, tally, length)
 
 
@@ -263,6 +259,15 @@ cdef size_t _turn_back(uint8_t* out, const Query* query, bint to_tcp, uint16_t p
     return put_error(out, query, REFUSED, payload, extra)
 
 
+cdef size_t _turn_back_early(const House* house, uint8_t* out, const Query* query, const Sender* sender,
+                             bint to_tcp) noexcept nogil:
+    """Turn a client back before its cookie was looked at: even so, it believes no answer without one."""
+    cdef Extra extra
+    extra.length = 0
+    own_options(house, &extra, cookie_of(query), query.keepalive, sender)
+    return _turn_back(out, query, to_tcp, peek16(&house.index.policies.manner.payload), &extra)
+
+
 cdef int32_t _check_cookie(const House* house, const Query* query, Sender* sender, Extra* extra,
                            Tally* tally) noexcept nogil:
     """Return what a query's cookie earns (RFC 7873 5.2): NOERROR, FORMERR or BADCOOKIE; `extra` gets ours."""
@@ -286,11 +291,14 @@ cdef int32_t _check_cookie(const House* house, const Query* query, Sender* sende
     return NOERROR
 
 
-cdef void own_cookie(const House* house, Extra* extra, const uint8_t* client_cookie,
-                     const Sender* sender) noexcept nogil:
-    """Make the COOKIE option for a client who waited: his own cookie, and a new one of ours."""
-    extra.length = <uint16_t> put_cookie(extra.octets, &house.cookies, client_cookie, CLIENT_ALONE, sender.address,
-                                         sender.octets, sender.wall)
+cdef void own_options(const House* house, Extra* extra, const uint8_t* client_cookie, bint keepalive,
+                      const Sender* sender) noexcept nogil:
+    """Make the EDNS options that are for a client alone: his cookie (or NULL) with a new one of ours, and KEEPALIVE."""
+    if client_cookie != NULL and house.cookies.serve:
+        extra.length = <uint16_t> put_cookie(extra.octets, &house.cookies, client_cookie, CLIENT_ALONE, sender.address,
+                                             sender.octets, sender.wall)
+    if keepalive and not sender.datagram:
+        add_keepalive(extra, house.idle)
 
 
 cdef dict tally_as_dict(const Tally* tally):
@@ -361,6 +369,25 @@ cdef class Reception:
         cdef _Held made = self._anew()
         set_secrets(&made.house.cookies, secrets)
         made.house.cookies.serve, made.house.cookies.require = serve, require
+        self._publish(made)
+
+    def set_idle(self, double seconds) -> None:
+        """Say how long a connection may be idle, for clients that ask (RFC 7828); 0: it should end now."""
+        cdef _Held made = self._anew()
+        made.house.idle = <uint16_t> min(seconds * 10, 65535)
+        self._publish(made)
+
+    def set_ignored(self, tuple options not None) -> None:
+        """Say which EDNS options, by code, tell no questions apart; they end here.
+
+        Raises ValueError where there are too many.
+        """
+        cdef _Held made = self._anew()
+        if len(options) > IGNORED_MAX:
+            raise ValueError(f"at most {IGNORED_MAX} options are ignored, not {len(options)}")
+        for k, code in enumerate(options):
+            made.house.ignored.codes[k] = code
+        made.house.ignored.count = <uint8_t> len(options)
         self._publish(made)
 
     def set_proxies(self, tuple prefixes not None) -> None:

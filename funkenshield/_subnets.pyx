@@ -10,8 +10,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from ._wire cimport (
-    ADDED_OPT, ADDED_SUBNET, CHAOS, HEADER, MESSAGE_MAX, OPT, PLAIN, RECORD, SUBNET, Query, can_move, get16, get32,
-    parse_query, put_with_subnet, question_length, set16, skip_name
+    ADDED_OPT, ADDED_SUBNET, CHAOS, HEADER, MESSAGE_MAX, OPT, PLAIN, RECORD, SUBNET, Ignored, Query, can_move, get16,
+    get32, parse_ignoring, parse_query, put_with_subnet, question_length, set16, skip_name
 )
 
 
@@ -39,7 +39,7 @@ cdef bint _is_private(const uint8_t* address, uint8_t octets) noexcept nogil:
 
 
 cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
-                      uint8_t* out) noexcept nogil:
+                      const Ignored* ignored, uint8_t* out) noexcept nogil:
     """Let a PLAIN query be one that tells its client's subnet, written to `out`, of TOLD_MAX octets.
 
     It stays as it is where the client told something himself, even if it is nothing (RFC 7871 7.1.2), where
@@ -53,7 +53,7 @@ cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint
         return
     size = put_with_subnet(out, TOLD_MAX, query, address, octets, bits)
     if size:
-        parse_query(query, out, size)
+        parse_ignoring(query, out, size, ignored)
         query.added = added
 
 
@@ -132,5 +132,5 @@ def with_subnet(bytes query not None, bytes address not None, *, uint8_t ipv4, u
         raise ValueError("an address has 4 or 16 octets")
     if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) != PLAIN:
         raise ValueError("that is no plain query")
-    tell_subnet(&parsed, subnet_rules(ipv4, ipv6, private), address, <uint8_t> len(address), out)
+    tell_subnet(&parsed, subnet_rules(ipv4, ipv6, private), address, <uint8_t> len(address), NULL, out)
     return parsed.wire[:parsed.length]

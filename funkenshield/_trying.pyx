@@ -137,7 +137,8 @@ cdef class Trying(Answering):
         if self._is_aside(last):
             self._fetch_failed(last)
             return
-        self.upstreams.overdue(last.upstream, last.sent, min(now, entry.deadline), not entry.once)  # nobody waited longer
+        # Nobody waited longer than until the deadline.
+        self.upstreams.overdue(last.upstream, last.sent, min(now, entry.deadline), not entry.once)
         if last.before >= 0:
             before = &self.sockets.attempts[last.before]
             if not self._is_aside(before):  # two are silent about this query: it says little of either

@@ -6,7 +6,7 @@ from ._answer cimport Answer, Built
 from ._outbox cimport Client
 from ._policy cimport Bounds
 from ._trying cimport Trying
-from ._wire cimport Extra, Query
+from ._wire cimport Query
 
 cdef enum:
     WAYS_MAX = 65536               # numbers of ways, and of bounds
@@ -22,7 +22,6 @@ cdef struct Response:              # to an open query, taken apart
     size_t length
     bint over_stream
     Built built                    # what the answer in the cache's scratch is good for
-    Extra own                      # the upstream's cookie, for the first who asked
 
 cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil
 
@@ -62,7 +61,6 @@ cdef class Waiting(Trying):
     cdef bint _has_stream(self, int32_t i) noexcept nogil
     cdef bint _is_in_part(self, int32_t i, const Response* response) noexcept nogil
     cdef void _queue(self, int32_t i) noexcept nogil
-    cdef int _pass_the_lead(self, int32_t i) except -1
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil
     cdef int _resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
                       uint64_t now) except -1

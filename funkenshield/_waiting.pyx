@@ -35,9 +35,9 @@ from ._siphash cimport Secret, siphash
 from ._trying cimport NEVER, Trying
 from ._upstreams cimport ALL_BUSY, NOBODY_UP, SILENCE, TRIES_MAX, Upstream, trouble_said
 from ._wire cimport (
-    BADCOOKIE, CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE,
-    PLAIN, QUERY_MAX, RCODE, REFUSED, SERVFAIL, SPECIAL, TKEY, Extra, Query, Verdict, forwardable, hash_key,
-    is_transfer, is_unsigned, lower_name, message_id, parse_query, respell, set_course, set_payload
+    CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE, PLAIN,
+    QUERY_MAX, RCODE, REFUSED, SERVFAIL, SPECIAL, TKEY, Query, Verdict, cookie_of, end_options, forwardable, hash_key,
+    is_transfer, is_unsigned, lower_name, message_id, parse_ignoring, respell, set_course, set_payload
 )
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ cdef class Waiting(Trying):
             Freshness freshness = DEAD
             uint8_t[NAME_MAX] room
             uint16_t zone
-            Verdict verdict = parse_query(&query, wire, length)
+            Verdict verdict = parse_ignoring(&query, wire, length, &self.reception.house.ignored)
         query.added = client.added
         if verdict != PLAIN or client.course.uncached:
             if verdict > SPECIAL or client.fd == NOBODY:
@@ -178,11 +178,10 @@ cdef class Waiting(Trying):
                           uint64_t now) except -1:
         """Answer from a response that no upstream gave, and store it like any other."""
         cdef:
-            Extra unused
             Answer* answer = self.cache.scratch
             Built built
         built = build(answer, query, response, len(response), &self.cache.index.policies[zone].bounds, now,
-                      self.cache.clock.wall(), True, &unused)
+                      self.cache.clock.wall(), True)
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
         self.answered_here += 1
@@ -298,27 +297,28 @@ cdef class Waiting(Trying):
     cdef bint _put_query(self, int32_t i, const Query* query, bint alone) noexcept nogil:
         """Write a query as it goes upstream; False: it is too long.
 
-        What only the upstream can answer goes as it came, but for its ID and, where it is not signed, the UDP payload
-        size, which is no larger than ours (RFC 9715).
+        What only the upstream can answer goes as it came, but for its ID and, where it is not signed, options that are
+        hop by hop and the UDP payload size, which is no larger than ours (RFC 9715).
         """
         cdef:
             Open* entry = &self.pool[i]
-            bint serve_cookies = self.reception.house.cookies.serve
+            const uint8_t* cookie = cookie_of(query)
             uint16_t payload = self._payload()
+        entry.with_cookie = cookie != NULL
+        if entry.with_cookie:
+            memcpy(entry.cookie, cookie, CLIENT_COOKIE)
+        entry.keepalive = query.keepalive and entry.client.fd == STREAM
         if query.key_length:
-            entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, payload, not serve_cookies)
+            entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, payload)
             if entry.length:
-                entry.with_cookie = serve_cookies and query.cookie > 0
-                if entry.with_cookie:
-                    memcpy(entry.cookie, query.wire + query.cookie_at + 4, CLIENT_COOKIE)
                 return True
-        entry.with_cookie = False
         entry.verbatim = alone
         entry.once = (query.flags & OPCODE) != 0 or query.qtype == TKEY
         if not alone or not self.queries.copy(i, query.wire, query.length):
             return False
         if is_unsigned(query):
             set_payload(entry.wire, query, min(query.payload, payload))
+            entry.length = <uint16_t> end_options(entry.wire, query, &self.reception.house.ignored)
         return True
 
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1:
@@ -327,7 +327,7 @@ cdef class Waiting(Trying):
             const Answer* stored = self._reserve(i, now)
             int32_t waits = i
         if stored != NULL:
-            self._answer_all(i, stored, NULL, now)
+            self._answer_all(i, stored, now)
             return self._close(i)
         while waits >= 0:
             self._refuse(waits)
@@ -341,29 +341,6 @@ cdef class Waiting(Trying):
         self.queued_count += 1
         self._wait(i, self.pool[i].deadline)
 
-    cdef int _pass_the_lead(self, int32_t i) except -1:
-        """End the query of the first who asked, and let the next ask for all: without a cookie, which may be bad."""
-        cdef:
-            int32_t heir = self.pool[i].next
-            Open* entry = &self.pool[heir]
-            Query query
-            uint8_t[WIRE_MAX] wire
-        parse_query(&query, entry.wire, entry.length)
-        entry.length = <uint16_t> forwardable(wire, WIRE_MAX, &query, self._payload(), False)
-        memcpy(entry.wire, wire, entry.length)
-        entry.zone = self.pool[i].zone
-        entry.group = self.pool[i].group
-        entry.by_function = self.pool[i].by_function
-        entry.purges = self.pool[i].purges
-        entry.deadline = entry.try_until = self.pool[i].deadline
-        entry.stale_at = self.pool[i].stale_at
-        entry.over_stream = self.pool[i].over_stream
-        self.pool[i].next = -1
-        self._close(i)
-        self.queries.lead(heir)
-        self._queue(heir)
-        return 0
-
     # ------------------------------------------------------------ what came back
 
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil:
@@ -376,12 +353,10 @@ cdef class Waiting(Trying):
         narrow(&bounds, asked)
         narrow(&bounds, answered)
         if self.pool[i].verbatim:
-            response.own.length = 0
             response.built = build_verbatim(answer, query, response.wire, response.length, now)
         else:
             response.built = build(answer, query, response.wire, response.length, &bounds, now,
-                                   self.cache.clock.wall(), response.over_stream and not self.pool[i].from_udp,
-                                   &response.own)
+                                   self.cache.clock.wall(), response.over_stream and not self.pool[i].from_udp)
         if response.built == KEEP and (self.pool[i].alone or self.pool[i].doubted):
             response.built = PASS
         if asked.longest or answered.longest:
@@ -396,7 +371,6 @@ cdef class Waiting(Trying):
             Answer* answer = self.cache.scratch
             Open* entry = &self.pool[i]
             const Answer* stored
-            const Extra* own = &response.own
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
         if self._is_in_part(i, response):
@@ -407,10 +381,6 @@ cdef class Waiting(Trying):
             entry.over_stream = True
             return self._fetch(i, upstream, now)
         stored = self._reserve(i, now) if fails_to_refresh(response.built, rcode) else NULL
-        if (rcode == BADCOOKIE or query.cookie and answer.form != SECTIONS and stored == NULL) and entry.next >= 0:
-            self._answer_one(i, answer, own, now)  # it may hold his cookie, which is nobody else's
-            self._pass_the_lead(i)
-            return 0
         if (unwanted or stored != NULL) and not entry.by_function:
             if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
                 return 0
@@ -421,7 +391,7 @@ cdef class Waiting(Trying):
             return self._serve_stale(i, stored, now)
         if upstream >= 0 and (rcode == SERVFAIL or rcode == REFUSED):
             self.upstreams.all[upstream].felt[trouble_said(rcode)] += 1
-        self._answer_all(i, answer, own, now)  # first: a purge that came meanwhile is not for those who waited
+        self._answer_all(i, answer, now)  # first: a purge that came meanwhile is not for those who waited
         if response.built == KEEP:
             self._learn(i, query, response, now)
             self.cache.put_for(query, answer, ticks(now))
@@ -466,7 +436,7 @@ cdef class Waiting(Trying):
         if not self.pool[i].spare:
             self.failures += 1
             self._note_felt(i)
-        self._answer_all(i, answer, NULL, now)
+        self._answer_all(i, answer, now)
         if not (self.pool[i].spare or self.pool[i].aside or self.pool[i].alone):
             self.cache.put(answer, ticks(now))
         return self._close(i)
@@ -537,7 +507,7 @@ cdef class Waiting(Trying):
         self._build(i, &query, &spare, now)
         while waits >= 0:
             if self.pool[waits].client.fd >= 0:
-                self._answer_one(waits, self.cache.scratch, &spare.own if waits == i else NULL, now)
+                self._answer_one(waits, self.cache.scratch, now)
                 self.pool[waits].client.fd = NOBODY
             waits = self.pool[waits].next
         return 0
@@ -561,7 +531,7 @@ cdef class Waiting(Trying):
         """End a query whose refresh failed; the answer serves on, and is not asked for again for a while."""
         self.rescued += 1
         mark_failed(stored, ticks(now) + self.cache.index.policies[stored.zone].recheck)
-        self._answer_all(i, stored, NULL, now)
+        self._answer_all(i, stored, now)
         self._close(i)
         return 0
 
@@ -571,7 +541,7 @@ cdef class Waiting(Trying):
         self.pool[i].stale_at = NEVER
         if stored == NULL:
             return 0
-        self._answer_all(i, stored, NULL, now)
+        self._answer_all(i, stored, now)
         self._release_followers(i)
         self.pool[i].client.fd = NOBODY
         self.pool[i].late = True

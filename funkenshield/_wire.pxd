@@ -23,8 +23,8 @@ cdef enum:
     MESSAGE_MAX = 65535
     QUERY_MAX = 4096               # octets of the longest query that is read over UDP; longer ones get TC=1
     UDP_PLAIN = 512                # octets of a UDP message without EDNS (RFC 1035 4.2.1)
-    COOKIE_MAX = 40                # octets of a client's and a server's cookie together (RFC 7873 4)
     EXTRA_MAX = 96                 # octets of EDNS options for one client alone
+    IGNORED_MAX = 16               # EDNS options that an operator may have ignored
 
 cdef enum:  # the header's flags
     QR = 0x8000
@@ -118,14 +118,19 @@ cdef struct Query:
     uint16_t options         # octets of EDNS options
     uint16_t payload         # the UDP payload size of the OPT record
     uint16_t edns_flags
-    uint16_t cookie          # octets of the COOKIE option, code and length included; 0: none
+    uint16_t cookie          # octets of the first COOKIE option, code and length included; 0: none
     uint16_t cookie_at       # where that option starts
     uint16_t subnet          # where the CLIENT-SUBNET option starts; 0: there is none (RFC 7871)
     uint64_t hash            # of the key; set by `hash_key`
     const void* likely       # an answer that may be its own, fetched beforehand; NULL: nobody looked
     uint16_t key_length      # 0: only PLAIN queries have one
     uint8_t added            # what the client did not send; not read from the wire
+    uint8_t keepalive        # it asks how long its connection may be idle (RFC 7828)
     uint8_t key[KEY_MAX + 1]
+
+cdef struct Ignored:         # EDNS options that tell no questions apart, and end here
+    uint8_t count
+    uint16_t[IGNORED_MAX] codes
 
 cdef struct Extra:           # EDNS options for one client alone
     uint16_t length
@@ -189,9 +194,26 @@ cdef inline uint8_t source_prefix(const Query* query) noexcept nogil:
     return query.wire[query.subnet + 6]
 
 
+cdef inline const uint8_t* cookie_of(const Query* query) noexcept nogil:
+    """Return the client's cookie, of 8 octets, or NULL where he sent none that can be one."""
+    return query.wire + query.cookie_at + 4 if query.cookie >= 4 + 8 else NULL
+
+
 cdef inline bint has_own_opt(const Query* query) noexcept nogil:
     """Tell whether the client sent an OPT record, and gets one."""
     return query.opt and not query.added & ADDED_OPT
+
+
+cdef inline bint ends_here(uint16_t code, const Ignored* ignored) noexcept nogil:
+    """Tell whether an EDNS option of a query is hop by hop, or to be ignored; NULL: none is that."""
+    cdef uint8_t k
+    if code == COOKIE or code == PADDING or code == KEEPALIVE:
+        return True
+    if ignored != NULL:
+        for k in range(ignored.count):
+            if ignored.codes[k] == code:
+                return True
+    return False
 
 
 cdef inline uint8_t fold(uint8_t c) noexcept nogil:
@@ -238,6 +260,7 @@ cdef inline void fold_all(uint8_t* out, const uint8_t* octets, size_t length) no
 
 
 cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
+cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, const Ignored* ignored) noexcept nogil
 cdef void find_cut_opt(Query* query) noexcept nogil
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
 cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil
@@ -252,8 +275,9 @@ cdef bint can_move(const uint8_t* wire, int32_t owner_end, size_t behind) noexce
 cdef int32_t follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
                     uint16_t options) noexcept nogil
-cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload,
-                        bint with_cookie) noexcept nogil
+cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil
+cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignored) noexcept nogil
+cdef size_t put_own_options(uint8_t* wire, size_t length, const Extra* extra) noexcept nogil
 cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
 cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil
 cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil
@@ -262,6 +286,7 @@ cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const
 cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil
+cdef void add_keepalive(Extra* extra, uint16_t idle) noexcept nogil
 cdef void add_error(Extra* extra, uint16_t code) noexcept nogil
 cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
                       const Extra* extra) noexcept nogil

@@ -5,7 +5,7 @@ no state. Every length is checked before the octet is read; nothing here allocat
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 from ._siphash cimport siphash
 
@@ -113,6 +113,11 @@ cdef bint can_move(const uint8_t* wire, int32_t owner_end, size_t behind) noexce
 # ---------------------------------------------------------------- queries
 
 cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil:
+    """Take a query apart of which no option is ignored; see `parse_ignoring`."""
+    return parse_ignoring(query, wire, length, NULL)
+
+
+cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, const Ignored* ignored) noexcept nogil:
     """Take a query apart, in the order in which a message is laid out; the key is set if it is PLAIN.
 
     Caller must ensure that `wire` outlives `query`. `question` is set as soon as it was read, so that
@@ -130,6 +135,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     query.subnet = 0
     query.key_length = 0
     query.added = 0
+    query.keepalive = False
     query.likely = NULL
     query.edns_flags = 0
     query.payload = UDP_PLAIN
@@ -151,7 +157,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
     if query.flags & OPCODE or get16(wire + 6) or get16(wire + 8):
         _look_for_opt(query)
         return SPECIAL
-    verdict = _parse_additional(query)
+    verdict = _parse_additional(query, ignored)
     if verdict == PLAIN:
         if query.qtype == OPT or TKEY <= query.qtype <= AXFR:
             return SPECIAL
@@ -174,21 +180,28 @@ cdef void _look_for_opt(Query* query) noexcept nogil:
         if get16(wire + end) == OPT and end - at == 1:
             _set_opt(query, at, end)
         at = <size_t> end + RECORD + get16(wire + end + 8)
+    if query.opt:
+        _parse_options(query, NULL)
 
 
 cdef void find_cut_opt(Query* query) noexcept nogil:
-    """Read the OPT record of a query whose end did not come, if its fixed part did; nobody may read its options."""
+    """Read the OPT record of a query whose end did not come, if its fixed part did, and a COOKIE that is whole.
+
+    Nobody may read its other options.
+    """
     cdef:
         const uint8_t* wire = query.wire
         size_t at = HEADER + query.question
         int32_t end
-    query.opt = 0
+    query.opt = query.cookie = 0
     while query.question:
         end = skip_name(wire, query.length, at)
         if end < 0 or <size_t> end + RECORD > query.length:
             break
         if get16(wire + end) == OPT and end - at == 1:
             _set_opt(query, at, end)
+            query.options = <uint16_t> min(query.options, query.length - end - RECORD)
+            _parse_options(query, NULL)
             break
         at = <size_t> end + RECORD + get16(wire + end + 8)
     query.options = 0
@@ -205,12 +218,12 @@ cdef Verdict _parse_questionless(Query* query) noexcept nogil:
     """Let pass a query for nothing but a server cookie (RFC 7873 5.4)."""
     query.qtype = 0
     query.qclass = 0
-    if get16(query.wire + 6) or get16(query.wire + 8) or _parse_additional(query) == MALFORMED:
+    if get16(query.wire + 6) or get16(query.wire + 8) or _parse_additional(query, NULL) == MALFORMED:
         return MALFORMED
     return SPECIAL if query.cookie else MALFORMED
 
 
-cdef Verdict _parse_additional(Query* query) noexcept nogil:
+cdef Verdict _parse_additional(Query* query, const Ignored* ignored) noexcept nogil:
     """Walk the additional section: one OPT at most, and no octet behind the last record."""
     cdef:
         const uint8_t* wire = query.wire
@@ -240,12 +253,15 @@ cdef Verdict _parse_additional(Query* query) noexcept nogil:
     if at != length:
         return MALFORMED
     if query.opt:
-        return max(verdict, _parse_options(query))
+        return max(verdict, _parse_options(query, ignored))
     return verdict
 
 
-cdef Verdict _parse_options(Query* query) noexcept nogil:
-    """Sort the EDNS options: hop by hop ones and hints keep a query PLAIN, unknown ones do not."""
+cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil:
+    """Sort the EDNS options: hop by hop ones, hints and ignored ones keep a query PLAIN, unknown ones do not.
+
+    Of several cookies the first counts (RFC 7873 5.2).
+    """
     cdef:
         const uint8_t* option = query.wire + query.opt + OPT_FIXED
         const uint8_t* end = option + query.options
@@ -259,13 +275,16 @@ cdef Verdict _parse_options(Query* query) noexcept nogil:
         if code == COOKIE:
             if query.cookie or not (size == 8 or 16 <= size <= 40):
                 verdict = SPECIAL
-            query.cookie = 4 + size
-            query.cookie_at = <uint16_t> (option - query.wire)
+            if not query.cookie:
+                query.cookie = 4 + size
+                query.cookie_at = <uint16_t> (option - query.wire)
+        elif code == KEEPALIVE:
+            query.keepalive = True
         elif code == SUBNET:
             if query.subnet or not _is_subnet(option + 4, size):
                 verdict = SPECIAL
             query.subnet = <uint16_t> (option - query.wire)
-        elif not (code == PADDING or code == KEEPALIVE or DAU <= code <= N3U):
+        elif not (DAU <= code <= N3U or ends_here(code, ignored)):
             verdict = SPECIAL
         option += 4 + size
     return verdict
@@ -384,12 +403,11 @@ cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t
     return OPT_FIXED
 
 
-cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload,
-                        bint with_cookie) noexcept nogil:
+cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil:
     """Write a PLAIN query as it goes upstream; return its octets, or 0 where it needs more than `room`.
 
-    The payload size is ours, bits that mean nothing, PADDING and KEEPALIVE end here (RFC 7830, 7828), and so does
-    COOKIE where it is ours to check; all else is the client's.
+    The payload size is ours, and bits that mean nothing end here. So do all options but CLIENT-SUBNET and those that
+    say which algorithms are understood: what else there is in a PLAIN query is hop by hop, or ignored.
     """
     cdef:
         size_t at = HEADER + query.question
@@ -406,7 +424,7 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
         while option < end:
             code = get16(option)
             size = 4 + get16(option + 2)
-            if code != PADDING and code != KEEPALIVE and (with_cookie or code != COOKIE):
+            if code == SUBNET or DAU <= code <= N3U:
                 if at + size > room:
                     return 0
                 memcpy(out + at, option, size)
@@ -414,6 +432,64 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
             option += size
         set16(opt + 9, <uint16_t> (out + at - opt - OPT_FIXED))
     return at
+
+
+cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignored) noexcept nogil:
+    """Take the options that end here out of a copy of a query; return its octets.
+
+    Caller must ensure that it has an OPT record. Where that is not the last record, all stays as it is.
+    """
+    if query.opt + OPT_FIXED + query.options != query.length:
+        return query.length
+    return _take_out(wire, query.opt, query.length, ignored)
+
+
+cdef size_t _take_out(uint8_t* wire, size_t opt, size_t length, const Ignored* ignored) noexcept nogil:
+    """Take the options that end here out of the OPT record at the end of a message; return its octets."""
+    cdef:
+        size_t at = opt + OPT_FIXED
+        size_t kept = at
+        size_t size
+    while at < length:
+        size = 4 + <size_t> get16(wire + at + 2) if length - at >= 4 else length - at
+        if size > length - at:  # that is no option: it stays
+            size = length - at
+        if size < 4 or not ends_here(get16(wire + at), ignored):
+            memmove(wire + kept, wire + at, size)
+            kept += size
+        at += size
+    set16(wire + opt + 9, <uint16_t> (kept - opt - OPT_FIXED))
+    return kept
+
+
+cdef size_t put_own_options(uint8_t* wire, size_t length, const Extra* extra) noexcept nogil:
+    """Let the options of a response that are hop by hop be ours; return its octets.
+
+    Needs room for `extra` behind it. Where no OPT record is its last, it stays as it is: it may be signed.
+    """
+    cdef:
+        uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
+        uint32_t _i
+        int32_t end = HEADER
+        size_t at = HEADER
+        size_t opt = 0
+    if get16(wire + 4):
+        end = question_length(wire, length)
+        if get16(wire + 4) > 1 or end < 0:
+            return length
+        at = HEADER + end
+    for _i in range(records):
+        end = skip_name(wire, length, at)
+        if end < 0 or <size_t> end + RECORD > length:
+            return length
+        opt = at if get16(wire + end) == OPT and end - at == 1 else 0
+        at = <size_t> end + RECORD + get16(wire + end + 8)
+    if not opt or at != length:
+        return length
+    length = _take_out(wire, opt, length, NULL)
+    memcpy(wire + length, extra.octets, extra.length)
+    set16(wire + opt + 9, get16(wire + opt + 9) + extra.length)
+    return length + extra.length
 
 
 cdef inline uint8_t _spelled(uint8_t letter, size_t at, uint64_t spelling) noexcept nogil:
@@ -478,6 +554,14 @@ cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const
     if bits % 8:
         out[at - 1] &= <uint8_t> (0xff00 >> bits % 8)
     return at
+
+
+cdef void add_keepalive(Extra* extra, uint16_t idle) noexcept nogil:
+    """Say for how many tenths of a second a connection may be idle (RFC 7828)."""
+    set16(extra.octets + extra.length, KEEPALIVE)
+    set16(extra.octets + extra.length + 2, 2)
+    set16(extra.octets + extra.length + 4, idle)
+    extra.length += 6
 
 
 cdef void add_error(Extra* extra, uint16_t code) noexcept nogil:
@@ -576,6 +660,15 @@ def inspect_query(bytes wire not None) -> dict:
     if verdict == PLAIN:
         found["key"] = (<char*> query.key)[:query.key_length]
     return found
+
+
+def without_hops(bytes query not None) -> bytes:
+    """Return a query without options that are hop by hop, if it is not signed, for upstreams that Python asks."""
+    cdef Query parsed
+    if (len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) > SPECIAL or not is_unsigned(&parsed)):
+        return query
+    copy = bytearray(query)
+    return bytes(copy[:end_options(copy, &parsed, NULL)])
 
 
 def error_response(bytes query not None, uint8_t rcode, uint16_t payload=UDP_PLAIN) -> bytes:

@@ -38,11 +38,12 @@ from .fields import (
 )
 from .files import named_in, read_text
 from .guard import AllowSection, GuardSection
-from .matchers import Match
+from .matchers import Match, Option
 from .mistakes import not_toml, told
 from .mistakes import section_at as below
 
 UPSTREAMS_MAX = 256  # that the compiled part tells apart
+MEANINGFUL = {5, 6, 7, 8, 10, 11, 12}  # EDNS options that the compiled part deals with
 SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wait for answers
 
 
@@ -64,6 +65,19 @@ class CacheSection(Section):
                                                  " Restart to change.")  # fmt: skip
     prefetch: bool = Field(True, description="Ask again for what is in use, in the last tenth of its life.")
     nxdomain_cut: bool = Field(False, description="A name that does not exist has none below it (RFC 8020).")
+    options_ignored: tuple[Option, ...] = Field(
+        (), max_length=16, strict=False,
+        description="EDNS options, by number, that tell no questions apart, such as marks of clients (65001, 20292):"
+                    " answers are the same whatever they say, and upstreams do not get them.",
+    )  # fmt: skip
+
+    @field_validator("options_ignored")
+    @classmethod
+    def _mean_nothing_here(cls, options: tuple[int, ...]) -> tuple[int, ...]:
+        for option in options:
+            if option in MEANINGFUL:
+                raise ValueError(f"{option} means something to the shield itself")
+        return options
 
 
 class TtlSection(Section):
@@ -100,15 +114,28 @@ class StaleSection(Section):
                            description="So long a failed refresh is not tried again.")  # fmt: skip
 
 
+def default_secrets() -> str:
+    """Return where the secret of cookies is kept unless configured: in a folder of state; "": there is none."""
+    if folder := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:  # the service manager's
+        return f"{folder}/cookies"
+    if os.geteuid() == 0:
+        return "/var/lib/funkenshield/cookies"
+    folder = os.environ.get("XDG_STATE_HOME", "") or os.path.expanduser("~/.local/state")
+    return f"{folder}/funkenshield/cookies" if os.path.isabs(folder) else ""
+
+
 class CookiesSection(Section):
     """DNS cookies (RFC 7873, 9018)."""
 
-    mode: Literal["pass", "serve"] = Field(
-        "pass", description='`"pass"` leaves them to the upstream; `"serve"` makes the shield the server.'
+    mode: Literal["serve", "off"] = Field(
+        "serve", description='`"serve"` makes the shield the server; with `"off"`, no client gets one from anybody.'
     )
     secrets: PathField = Field(
-        "", description="File with a secret of 32 hexadecimal digits a line; the first makes cookies, all are known."
-                        " Read again when it changes. None: a random one for each start.",
+        default_factory=default_secrets,
+        description="File with a secret of 32 hexadecimal digits a line; the first makes cookies, all are known."
+                    " Read again when it changes. By default `cookies` in the service's state directory,"
+                    " `/var/lib/funkenshield`, or `~/.local/state/funkenshield` of a user who is not root: it is made"
+                    ' where it is missing. `""`: a random secret for each start.',
     )  # fmt: skip
     require: bool = Field(False, description="Over UDP, answer BADCOOKIE to a cookie that is not ours.")
 

@@ -42,6 +42,31 @@ def load_secrets(path: Path) -> tuple[bytes, ...]:
     return tuple(secrets)
 
 
+def keep_secret(path: Path) -> bool:
+    """Write a secret of our own where there is no file; False: there is one. Raises OSError where it cannot be kept.
+
+    Nobody ever sees a part of it: where two do that at once, one of them is first.
+    """
+    if path.exists():
+        return False
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    drawn = path.with_name(f".{path.name}.{os.getpid()}")
+    drawn.unlink(missing_ok=True)  # of one that was killed
+    try:
+        with open(os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(
+                f"# of DNS cookies; all machines that answer under one address want the same\n{os.urandom(16).hex()}\n"
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(drawn, path)
+    except FileExistsError:
+        return False
+    finally:
+        drawn.unlink(missing_ok=True)
+    return True
+
+
 class CookieSecrets:
     """The secrets in use. To change them on several machines, write their files (RFC 9018 5):
 
@@ -50,11 +75,25 @@ class CookieSecrets:
     3. an hour and five minutes later, when none of the old one's cookies is accepted, take it out.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        """Read the file, or draw one secret if there is none; raises ConfigError where the file is wrong."""
+    def __init__(self, path: Path | None, *, kept: bool = False) -> None:
+        """Read the file, or draw one secret if there is none; raises ConfigError where the file is wrong.
+
+        With `kept`, nobody named the file: it is made where it is missing, and what is wrong with it stops nothing.
+        """
         self.path = path
-        self._seen = self._look()
-        self._secrets = (os.urandom(16),) if path is None else load_secrets(path)
+        self._secrets: tuple[bytes, ...] = (os.urandom(16),)
+        try:
+            if path is not None and kept:
+                keep_secret(path)
+            self._seen = self._look()
+            if path is not None:
+                self._secrets = load_secrets(path)
+        except (OSError, ConfigError) as error:
+            if not kept:
+                raise
+            self._seen = self._look()
+            why = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
+            log.warning("%s; cookies are made with a secret of this start alone", why)
 
     def current(self) -> tuple[bytes, ...]:
         """Return the secrets in use, the one that makes cookies first."""

@@ -34,7 +34,7 @@ from ._inflight import Inflight
 from ._shelf import Shelf
 from .blocks import Blocks
 from .config import DEFAULT_GROUP, RESTART, Config
-from .cookies import CookieSecrets
+from .cookies import CookieSecrets, keep_secret
 from .errors import ConfigError, FunkenShieldError
 from .expiry import Expiry
 from .forwarder import Forwarder
@@ -104,7 +104,7 @@ class Daemon:
                 undo.enter_context(self._control)
                 undo.callback(control.unbind, controlled)
             if config.user:
-                become(config.user, controlled)
+                become(config.user, *filter(None, [controlled]), *self._kept_secret(config))
             try:
                 self._build(config, count)
             except (MemoryError, OSError, ValueError) as error:
@@ -132,6 +132,14 @@ class Daemon:
         self.forwarder.notified = self._notified
         self.watchers = Watchers(self.forwarder.ask, self._changed, self.clock.seconds)
 
+    def _kept_secret(self, config: Config) -> list[Path]:
+        """Make the file of the cookies' secret that nobody named, while we may; return it, if it is new."""
+        path = Path(config.cookies.secrets)
+        with contextlib.suppress(OSError):  # which is told when it is read
+            if "secrets" not in config.cookies.model_fields_set and config.cookies.mode == "serve":
+                return [path] if keep_secret(path) else []
+        return []
+
     def _serve_metrics(self) -> tuple[socket.socket, Callable[[], asyncio.Protocol]] | None:
         """Return where Prometheus asks, and who answers; the modules are loaded only where that is wanted."""
         if self.config.metrics.listen is None:
@@ -151,9 +159,12 @@ class Daemon:
         """
         loops.refuse_itself(config)
         prepared = prepared or self.sturm.prepare(config)
-        path = Path(config.cookies.secrets) if config.cookies.secrets else None
-        drawn = self._secrets if self._secrets and path is None and self._secrets.path is None else None
-        secrets = drawn or CookieSecrets(path)  # those in a file may be others by now
+        path = Path(config.cookies.secrets) if config.cookies.secrets and config.cookies.mode == "serve" else None
+        kept = path is None or "secrets" not in config.cookies.model_fields_set
+        if self._secrets is None or self._secrets.path != path or not kept:  # those in a file may be others by now
+            secrets = CookieSecrets(path, kept=kept)
+        else:
+            secrets = self._secrets
         numbers = self.upstreams.configure(zones.groups(config), config)
         logs.set_up(config.log.level, config.log.format)
         self._assigned = zones.assign(self.cache.zones, config, numbers)
@@ -169,6 +180,8 @@ class Daemon:
             self._purge(name)
         self.inflight.consult(identity=self._identity(config), denials=self.denials)
         self.inflight.reception.set_any(config.any == "minimal")
+        self.inflight.reception.set_ignored(config.cache.options_ignored)
+        self.inflight.reception.set_idle(config.tcp.idle)
         self.inflight.reception.set_proxies(
             tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in config.proxies)
         )
@@ -294,6 +307,7 @@ class Daemon:
             await self._stopping.wait()
             notify("STOPPING=1")
             log.info("draining")
+            self.inflight.reception.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
         finally:
             for worker in self.workers:
                 worker.stop()
@@ -531,6 +545,7 @@ class Daemon:
             "tcp_refused_per_prefix": tcp.refused_per_prefix, "tcp_gave_way": tcp.gave_way,
             "tcp_evicted_waiting": tcp.evicted_waiting, "tcp_evicted_memory": tcp.evicted_memory,
             "tcp_buffered_bytes": tcp.memory.taken, "tcp_timed_out": tcp.timed_out,
+            "tcp_broken": tcp.ended_broken,
             "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
             "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
             "responses": self._responses(),
@@ -602,8 +617,8 @@ def allow_nice() -> None:
         resource.setrlimit(resource.RLIMIT_NICE, (allowed, allowed))
 
 
-def become(user: str, owned: Path | None) -> None:
-    """Give up root for a user, who gets the control socket; ConfigError where that cannot be done."""
+def become(user: str, *owned: Path) -> None:
+    """Give up root for a user, who gets the control socket and what is new; ConfigError where that cannot be done."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -613,8 +628,8 @@ def become(user: str, owned: Path | None) -> None:
     if os.geteuid() != 0:  # where system calls are filtered, to try may be the end
         raise ConfigError(f"user: cannot become {user}: that takes root")
     try:
-        if owned is not None:
-            os.chown(owned, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+        for path in owned:
+            os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
         os.initgroups(user, entry.pw_gid)
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)

@@ -19,7 +19,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
 from ._inflight import Inflight
-from ._wire import error_response, inspect_query
+from ._wire import error_response, inspect_query, without_hops
 from .config import ForwardSection
 from .connections import UnsentError
 from .fairness import Shares, prefix_of
@@ -281,8 +281,9 @@ class Forwarder:
         Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
         """
         told, patience = partial(self._inflight.header_of, client), self._settings.update_timeout
+        onward = without_hops(query)
         asked = [
-            asyncio.wait_for(upstream.exchange(query, told, once=True), patience)
+            asyncio.wait_for(upstream.exchange(onward, told, once=True), patience)
             for upstream in self._upstreams.groups[group]
         ]
         response = None
@@ -330,7 +331,7 @@ class Forwarder:
         try:
             heading = upstream.heading(partial(self._inflight.header_of, client), datagram=False)
             messages = upstream.connections.transfer(
-                query, self._settings.timeout, heading, first=self._settings.transfer_timeout
+                without_hops(query), self._settings.timeout, heading, first=self._settings.transfer_timeout
             )
             async for message in until_complete(query, messages):
                 begun = True

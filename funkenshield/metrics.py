@@ -108,6 +108,7 @@ MEANINGS = {
     "tcp_evicted_memory": Meaning("counter", "TCP connections closed for what waited in them, over `tcp.memory`."),
     "tcp_buffered_bytes": Meaning("gauge", "Octets that wait in TCP connections."),
     "tcp_timed_out": Meaning("counter", "TCP connections closed for idleness."),
+    "tcp_broken": Meaning("counter", "TCP connections closed for a message that cannot be a query."),
     "reloads": Meaning("counter", "Times that the configuration was read again and taken."),
     "uptime": Meaning("gauge", "Seconds since the start."),
 }

@@ -23,6 +23,7 @@ from .logs import RateLimited
 
 limited = RateLimited(logging.getLogger(__name__))
 
+HEADER, QR = 12, 0x80  # octets of the least message; the bit in its third that makes it a response
 SWEEP = 0.5  # seconds between two looks for idle connections
 SHARE = 8  # queries that a connection has taken in one go; who asks more takes turns with others who do
 TRIED = 8  # connections of a prefix that are asked to give way to another one of it
@@ -47,7 +48,7 @@ class TcpServer:
         self.by_client: Counter[bytes] = Counter()
         self.by_prefix: Holders[Connection] = Holders()
         self.memory = Shares()  # octets that wait in connections
-        self.accepted = self.gave_way = self.timed_out = self.bad_proxied = 0
+        self.accepted = self.gave_way = self.timed_out = self.bad_proxied = self.ended_broken = 0
         self.refused_per_client = self.refused_per_prefix = self.evicted_waiting = self.evicted_memory = 0
         self._next = 0
         self._queue: OrderedDict[int, Connection] = OrderedDict()
@@ -424,6 +425,10 @@ class Connection(asyncio.Protocol):
             self._waiting += self._server.inflight.submit(self.number, self.address, query, self._listener, self._ends)
             taken = end
             share -= 1
+            if len(query) < HEADER or query[2] & QR:  # who says such things is broken, or hostile (RFC 7766 8)
+                self._server.ended_broken += 1
+                self.leave()
+                return
         if taken:
             del buffer[:taken]
             self._dispatch()

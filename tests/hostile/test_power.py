@@ -162,7 +162,7 @@ def stepped(tmp_path, monkeypatch):
 @pytest.mark.parametrize("seconds", [-3600, 3600], ids=["back", "on"])
 def test_a_clock_that_is_set_changes_no_answer(stepped, tmp_path, seconds):
     path = tmp_path / "cache"
-    cookies = {"mode": "serve", "require": True}
+    cookies = {"mode": "serve", "require": True, "secrets": ""}
     options = {"cache": kept_in(path), "cookies": cookies, "log": {"format": "json"}}
     (warm,) = names(1)
 

@@ -73,7 +73,7 @@ def test_all_settings_change_while_a_worker_is_stopped(stopped):
         for number in range(CHANGES // 2):
             configure(
                 shield, upstream, guard={"responses": {"all": 1e5 + number}}, proxies=[f"192.0.2.{number}"],
-                cookies={"mode": "serve" if number % 2 else "pass"},
+                cookies={"mode": "serve" if number % 2 else "off"},
                 rules=[{"match": {"suffix": f"x{number}.test"}, "action": "refused"}],
             )  # fmt: skip
             reloaded(shield, before + 1 + number)

@@ -20,6 +20,9 @@ from support.until import until
 from support.upstream import ScriptedUpstream, answer, servfail
 from support.wires import ask_wire
 
+from funkenshield import config
+from funkenshield.errors import ConfigError
+
 LIMITS = "[forward]\ntimeout = 0.3\ndeadline = 0.6\n"
 COOKIE = dns.edns.OptionType.COOKIE
 CLIENT = b"a_client"
@@ -325,3 +328,35 @@ def test_an_outage_is_lived_through_with_what_there_was(upstream):
         upstream.handle = short
         assert serial_of(ask("other.test.", server=shield)) == 1
     assert upstream.count("www.test.") == 2, "once it failed, it is left alone for 30 seconds"
+
+
+def test_a_restart_keeps_the_secret_that_nobody_named(upstream):
+    found = []
+    for cookie in CLIENT, None:
+        with run_shield([upstream], toml="cookies.require = true") as shield:
+            reply = ask("www.test.", server=shield, options=with_cookie(cookie or found[0]))
+            found.append(cookie_of(reply))
+    assert reply.rcode() == dns.rcode.NOERROR, "its cookie is one of ours"
+
+
+def test_options_that_are_ignored_change_with_a_reload(upstream):
+    marked = [dns.edns.GenericOption(65001, b"whose")]
+    with run_shield([upstream], toml="") as shield:
+        for times in 1, 2:
+            assert ask("marked.test.", server=shield, options=marked).answer
+            assert upstream.count("marked.test.") == times
+        config = shield.folder / "funkenshield.toml"
+        config.write_text(config.read_text() + "cache.options_ignored = [65001]\n")
+        shield.process.send_signal(signal.SIGHUP)
+        until(lambda: "reloaded" in shield.log)
+        for _ in range(2):
+            assert ask("marked.test.", server=shield, options=marked).answer
+        assert upstream.count("marked.test.") == 3
+
+
+@pytest.mark.parametrize("option", [8, "COOKIE", 11])
+def test_an_option_that_means_something_here_is_not_ignored(tmp_path, option):
+    file = tmp_path / "funkenshield.toml"
+    file.write_text(f"cache.options_ignored = [{option!r}]\n".replace("'", '"'))
+    with pytest.raises(ConfigError, match=r"cache.options_ignored: .* means something to the shield itself"):
+        config.load(file)

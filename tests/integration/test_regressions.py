@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import dns.edns
 import dns.flags
@@ -25,7 +24,7 @@ from support.control import request, stats
 from support.proc import descriptors
 from support.process import COMMAND, run_shield
 from support.server import Received, frames
-from support.upstream import Delayed, ScriptedUpstream, answer, respond, truncated
+from support.upstream import ScriptedUpstream, answer, respond
 from support.wires import ask_wire, record_wire, reply_wire
 
 from funkenshield import config
@@ -39,8 +38,6 @@ tries = 2
 deadline = 1.5
 allow.transfers = ["127.0.0.0/8"]
 """
-COOKIE = dns.edns.OptionType.COOKIE
-ALICE, SERVER = b"client_a", b"server__"
 NAME = "www.test."
 
 
@@ -225,56 +222,6 @@ def test_a_transfer_that_goes_wrong_ends(bad, begun):
             begun and [reply[3] & 15 for reply in replies] in ([0], [0, dns.rcode.SERVFAIL])
         )
         assert 1 <= upstream.count(NAME, "AXFR", "tcp") == len(upstream.received) <= 2
-
-
-# ------------------------------------------------------------ cookies
-
-
-def with_cookie(reply):
-    reply.use_edns(0, 0, 1232, options=[dns.edns.GenericOption(COOKIE, ALICE + SERVER)])
-    return reply
-
-
-def cookies(message):
-    return [option.to_wire() for option in message.options if option.otype == COOKIE]
-
-
-def ask_as_alice_and_bob(shield, upstream):
-    """Let alice ask with a cookie, and bob the same without one while she waits; return what each got."""
-    with ThreadPoolExecutor(1) as pool:
-        options = [dns.edns.GenericOption(COOKIE, ALICE)]
-        alice = pool.submit(ask, NAME, server=shield, edns=1232, options=options)
-        upstream.wait_for(1)
-        bob = ask(NAME, server=shield, edns=1232)
-        return alice.result(), bob
-
-
-def test_who_waits_with_another_is_not_told_the_cookie_of_a_truncated_answer():
-    def script(query):
-        return Delayed(0.25, with_cookie(truncated(query)) if cookies(query.message) else truncated(query))
-
-    with behind(script, toml="[forward]\nretry_truncated = false") as (shield, upstream):
-        alice, bob = ask_as_alice_and_bob(shield, upstream)
-        assert alice.flags & dns.flags.TC
-        assert bob.flags & dns.flags.TC
-        assert cookies(alice) in ([], [ALICE + SERVER])
-        assert cookies(bob) == []
-        assert [cookies(query.message) for query in upstream.received] == [[ALICE], []]
-
-
-def test_who_waits_with_another_is_not_told_that_his_cookie_is_bad():
-    def script(query):
-        if cookies(query.message):
-            refusal = with_cookie(respond(query))
-            refusal.set_rcode(dns.rcode.BADCOOKIE)  # last: its upper bits are in the OPT record
-            return Delayed(0.2, refusal)
-        return address(query)
-
-    with behind(script) as (shield, upstream):
-        alice, bob = ask_as_alice_and_bob(shield, upstream)
-        assert (alice.rcode(), alice.answer) == (dns.rcode.BADCOOKIE, [])
-        assert (bob.rcode(), bob.answer[0][0].address, cookies(bob)) == (dns.rcode.NOERROR, "192.0.2.1", [])
-        assert [cookies(query.message) for query in upstream.received] == [[ALICE], []]
 
 
 # ------------------------------------------------------------ reset, and purged by mistake

@@ -8,6 +8,7 @@ import itertools
 import socket
 import time
 
+import dns.edns
 import dns.message
 import dns.rcode
 import pytest
@@ -161,11 +162,18 @@ def test_two_queries_may_be_split_anywhere(upstream, shield, name, where):
     [b"", b"\0", b"\xff" * 11, b"\xff" * 500, bytes.fromhex("0001 8000 0001 0000 0000 0000 00 0001 0001")],
     ids=["nothing", "one octet", "less than a header", "ones", "a response"],
 )
-def test_what_is_no_query_gets_no_answer_and_the_next_one_does(upstream, shield, name, garbage):
+def test_what_can_be_no_query_ends_the_connection(upstream, shield, name, garbage):
+    """RFC 7766 8: whoever sends it is broken, or hostile; his query behind it is not asked."""
+    before = stats(shield)
     with connect(shield) as (sock, stream):
         sock.sendall(frame(garbage) + frame(ask_wire(name, id=2)))
-        assert read(stream).id == 2
-    assert upstream.count(name) == len(upstream.received) == 1
+        assert ended(stream)
+    after = stats(shield)
+    assert after["tcp_broken"] == before["tcp_broken"] + 1
+    assert after["dropped_short"] + after["dropped_responses"] == (
+        before["dropped_short"] + before["dropped_responses"] + 1
+    )
+    assert upstream.received == []
 
 
 def test_a_malformed_query_is_a_format_error_and_the_next_one_is_answered(upstream, shield, name):
@@ -220,6 +228,52 @@ def test_nothing_that_is_written_waits_for_an_acknowledgement(upstream, shield, 
             pytest.skip("the kernel does not let us look")
         assert sock.getsockname() in peers
     assert set(peers.values()) == {1}
+
+
+# ------------------------------------------------------------ keepalive (RFC 7828)
+
+ASKS = dns.edns.GenericOption(11, b"")
+
+
+def told(reply):
+    """Return the tenths of a second that a reply says a connection may be idle, of each option."""
+    return [int.from_bytes(option.to_wire()) for option in reply.options if option.otype == 11]
+
+
+@pytest.mark.parametrize("kind", ["miss", "hit", "passed on", "failure", "malformed cookie"])
+def test_who_asks_is_told_how_long_a_connection_may_be_idle(upstream, shield, name, kind):
+    options = {"passed on": [dns.edns.NSIDOption(b"")], "malformed cookie": [dns.edns.GenericOption(10, b"x")]}
+    name = f"silent.{name}" if kind == "failure" else name
+    if kind == "hit":
+        ask(name, server=shield, edns=1232)
+    asked = ask_wire(name, use_edns=0, options=[*options.get(kind, ()), ASKS])
+    with connect(shield) as (sock, stream):
+        sock.sendall(frame(asked))
+        reply = read(stream)
+        assert told(reply) == ([] if kind == "malformed cookie" else [int(IDLE * 10)])
+        assert len(reply.options) == (2 if kind == "failure" else len(told(reply)))
+        sock.sendall(frame(ask_wire(name, use_edns=0)))
+        assert told(read(stream)) == [], "who does not ask is not told"
+    reply = ask(name, server=shield, options=[ASKS])
+    assert told(reply) == [], "over UDP, there is no connection"
+    assert not any(option.otype == 11 for query in upstream.received for option in query.message.options)
+
+
+def test_who_asks_while_the_shield_drains_is_told_to_leave():
+    with (
+        ScriptedUpstream(answering) as upstream,
+        run_shield([upstream], toml="tcp.idle = 3600.0") as shield,
+        connect(shield) as (sock, stream),
+    ):
+        sock.sendall(frame(ask_wire("slow.test.")) + frame(ask_wire("a.test.", options=[ASKS])))
+        assert told(read(stream)) == [36000]
+        upstream.wait_for(2)
+        shield.process.terminate()
+        until(lambda: "draining" in shield.log)
+        sock.sendall(frame(ask_wire("a.test.", options=[ASKS])))
+        assert told(read(stream)) == [0]
+        assert read(stream).answer
+        shield.process.wait(5)
 
 
 # ------------------------------------------------------------ bounds

@@ -292,14 +292,18 @@ def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, tex
 
 
 @pytest.mark.parametrize("octets", [16, 40, 41, 92, 93, 1000])
-def test_the_cookie_of_an_upstream_leaves_room_for_the_subnet(octets):
+def test_the_cookie_of_an_upstream_takes_no_room_from_the_subnet_and_our_own(octets):
     inflight = inflight_before_a_test(Cache(MEMORY, Clock()))
+    inflight.reception.set_cookies((bytes(16),), serve=True, require=False)
+    inflight.reception.set_idle(2.5)
     client = Asker("2001:db8::1", 128)
-    inflight.submit(1, bytes(4), ask(client, option(COOKIE, bytes(8))))
+    inflight.submit(1, bytes(4), ask(client, option(COOKIE, bytes(8)) + option(11, b"")))
     (handle,) = carried(inflight)
     cookie = option(COOKIE, pack("!B", 255) * octets)
     assert inflight.resolve(handle, with_opt(answer(PLAIN, b"text"), cookie, subnet(*client, 128)))
     ((_, framed),) = inflight.outbox.take_streams()
     plain, said = split_opt(framed[2:])
     assert payload_of(PLAIN, plain) == b"text"
-    assert said == (cookie if octets <= 40 else b"") + subnet(*client, 128)
+    ours = said[: 4 + 24]
+    assert ours.startswith(option(COOKIE, bytes(24))[:4] + bytes(8) + b"\1\0\0\0")
+    assert said == ours + option(11, b"\0\x19") + subnet(*client, 128)

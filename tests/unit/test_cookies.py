@@ -6,7 +6,8 @@ import os
 import pytest
 
 from funkenshield._cookies import answer_cookie, hash24
-from funkenshield.cookies import CookieSecrets, load_secrets
+from funkenshield.config import default_secrets
+from funkenshield.cookies import CookieSecrets, keep_secret, load_secrets
 from funkenshield.errors import ConfigError
 
 OLD, NEW = bytes(range(16)), bytes(range(16, 32))
@@ -241,3 +242,62 @@ def test_a_broken_file_is_warned_of_once_and_the_secrets_stay(tmp_path, caplog, 
     file.write_text(NEW.hex())
     assert secrets.refresh()
     assert secrets.current() == (NEW,)
+
+
+# ---------------------------------------------------------------- the secret that nobody named
+
+
+def test_a_secret_that_nobody_named_is_made_once_and_stays(tmp_path):
+    file = tmp_path / "state" / "cookies"
+    first = CookieSecrets(file, kept=True)
+    assert file.stat().st_mode & 0o7777 == 0o600
+    assert CookieSecrets(file, kept=True).current() == first.current() == load_secrets(file)
+    assert [each.name for each in file.parent.iterdir()] == ["cookies"]
+    assert not first.refresh()
+
+
+def test_of_two_who_make_it_at_once_one_is_first(tmp_path, monkeypatch):
+    file = tmp_path / "cookies"
+    link = os.link
+
+    def later(source, target):
+        link(source, target)  # what the other did meanwhile
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", later)
+    assert not keep_secret(file)
+    assert [each.name for each in tmp_path.iterdir()] == ["cookies"]
+
+
+@pytest.mark.parametrize("there", ["a folder that is none", "no secret", "a folder"])
+def test_where_it_cannot_be_kept_cookies_are_served_all_the_same(tmp_path, caplog, there):
+    file = tmp_path / "state" / "cookies"
+    if there == "a folder that is none":
+        file.parent.write_text("")
+    else:
+        file.parent.mkdir()
+        file.mkdir() if there == "a folder" else file.write_text("")
+    (secret,) = CookieSecrets(file, kept=True).current()
+    assert len(secret) == 16
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{file}: ")
+    assert warning.endswith("; cookies are made with a secret of this start alone")
+
+
+@pytest.mark.parametrize(
+    ("environment", "user", "path"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/one:/var/lib/two"}, 0, "/var/lib/one/cookies"),
+        ({"XDG_STATE_HOME": "/home/me/state"}, 0, "/var/lib/funkenshield/cookies"),
+        ({"XDG_STATE_HOME": "/home/me/state"}, 1000, "/home/me/state/funkenshield/cookies"),
+        ({"HOME": "/home/me"}, 1000, "/home/me/.local/state/funkenshield/cookies"),
+        ({"HOME": "no/path"}, 1000, ""),
+    ],
+)
+def test_where_it_is_kept(monkeypatch, environment, user, path):
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert default_secrets() == path
