@@ -1,4 +1,4 @@
-"""Be alone on the network before anything opens a socket, and keep what daemons keep by default in a folder of our own."""
+"""Be alone on the network before anything opens a socket; what daemons keep by default is kept in a folder of ours."""
 
 import atexit
 import os
