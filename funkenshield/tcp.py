@@ -296,12 +296,11 @@ class Connection(asyncio.Protocol):
         """Take the connection, or end it where there are too many; a front proxy has to say first whose it is."""
         server = self._server
         self._transport = transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        if peer is None:  # it is gone already
+        peer, ours = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if peer is None or ours is None:  # it is gone already
             transport.abort()
             return
         self._peer = parse_address(peer[0]).packed
-        ours = transport.get_extra_info("sockname")
         self._ends = pack("!HH", peer[1], ours[1]) + parse_address(ours[0]).packed
         if server.inflight.reception.is_proxy(self._peer):
             if not server.make_room(b""):

@@ -85,7 +85,7 @@ class Transport(SimpleNamespace):
         super().__init__(source=source, ended=False)
 
     def get_extra_info(self, what):
-        return (self.source, 1) if what == "peername" else None
+        return {"peername": (self.source, 1), "sockname": ("192.0.2.53", 53)}.get(what)
 
     def is_closing(self):
         return self.ended
