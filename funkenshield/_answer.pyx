@@ -5,10 +5,11 @@ answer looks to a client (RFC 6891). It does not know where answers are kept, no
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from ._atomic cimport peek32
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
+from ._fit cimport Sections, fit
 from ._policy cimport Bounds, Manner
 from ._rdata cimport has_sound_names
 from ._subnets cimport take_back
@@ -23,6 +24,7 @@ from ._wire cimport (
 cdef enum:
     FOREVER = 0x7fffffff           # seconds; also the largest TTL (RFC 2181 8)
     NO_SOA = 0xffffffff
+    ANSWER_WORDS = (ANSWER_MAX // 8)
 
 
 cdef bint answers_question(const Query* query, const uint8_t* wire, size_t length) noexcept nogil:
@@ -366,8 +368,8 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
                    const Manner* manner, uint32_t now, const Extra* extra) noexcept nogil:
     """Write the answer as this client may see it; return its octets, never more than `limit`.
 
-    `now` is in ticks, `extra` (or NULL) for this client alone. Where it does not fit: TC=1, with question and
-    OPT only. One past its time says so (RFC 8767).
+    `now` is in ticks, `extra` (or NULL) for this client alone. Where not even what is needed fits: TC=1, with
+    question and OPT only. One past its time says so (RFC 8767).
     """
     cdef:
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
@@ -377,11 +379,15 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
         size_t at = HEADER + query.question
         Extra own
     if answer.form != SECTIONS:
+        if at + answer.body > limit and not answer.reduced:
+            return _render_part(out, limit, answer, query, manner, now, extra)
         return _render_as_it_came(out, limit, answer, query, manner)
     own.length = 0
     if with_opt:
         _add_extras(&own, answer, query, stale, extra)
     if at + answer.body + (OPT_FIXED + answer.options + own.length if with_opt else 0) > limit:
+        if not answer.reduced:
+            return _render_part(out, limit, answer, query, manner, now, extra)
         return cut(out, query, flags, manner.payload, answer.rcode_high, edns_flags, &own)
 
     _put_body(out, answer, query, with_opt)
@@ -434,6 +440,58 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
     return size
 
 
+cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const Query* query, const Manner* manner,
+                         uint32_t now, const Extra* extra) noexcept nogil:
+    """Render what a client may have of an answer that he cannot take whole: extended errors go first (RFC 8914 3)."""
+    cdef:
+        uint64_t[ANSWER_WORDS] memory
+        Answer* part = <Answer*> memory
+        uint8_t* options
+        size_t before = HEADER + query.question
+        Sections whole, kept
+        Extra own
+    part[0] = answer[0]
+    part.reduced = True
+    part.key_length = 0
+    options = <uint8_t*> memory + ANSWER_MAX - answer.options
+    part.options = _copy_options(options, answer_body(answer) + answer.body, answer.options)
+    if answer.form == SECTIONS and answer.opt and has_own_opt(query):
+        own.length = 0
+        _add_extras(&own, part, query, False, extra)
+        before += OPT_FIXED + part.options + own.length
+    whole.octets, whole.length, whole.ttls = answer_body(answer), answer.body, answer.ttls
+    whole.counts[0], whole.counts[1], whole.counts[2] = answer.answers, answer.authorities, answer.additionals
+    whole.bare = answer.form == SECTIONS
+    if before + whole.length <= limit:
+        kept = whole
+        memcpy(part + 1, answer_ttls(answer), 2 * answer.ttls)
+    elif (answer.flags & (TC | OPCODE) or not query.question or before > limit
+            or not fit(out, <uint16_t*> (part + 1), &kept, &whole, query, limit - before)):
+        return render(out, limit, part, query, manner, now, extra)  # too large as before, and so it is cut
+    if answer.form == SECTIONS:
+        part.ttls = kept.ttls
+    part.answers, part.authorities, part.additionals = kept.counts[0], kept.counts[1], kept.counts[2]
+    part.body = <uint16_t> kept.length
+    memcpy(<uint8_t*> answer_body(part), kept.octets, kept.length)
+    memmove(<uint8_t*> answer_body(part) + part.body, options, part.options)
+    return render(out, limit, part, query, manner, now, extra)
+
+
+cdef uint16_t _copy_options(uint8_t* out, const uint8_t* option, uint16_t length) noexcept nogil:
+    """Write EDNS options without extended errors; return their octets. Caller must ensure that they are well formed."""
+    cdef:
+        const uint8_t* end = option + length
+        uint16_t kept = 0
+        size_t size
+    while option < end:
+        size = 4 + <size_t> get16(option + 2)
+        if get16(option) != EDE:
+            memcpy(out + kept, option, size)
+            kept += <uint16_t> size
+        option += size
+    return kept
+
+
 cdef void _add_extras(Extra* own, const Answer* answer, const Query* query, bint stale,
                       const Extra* extra) noexcept nogil:
     """Gather the EDNS options that depend on who asks, and when."""
@@ -446,7 +504,7 @@ cdef void _add_extras(Extra* own, const Answer* answer, const Query* query, bint
         memcpy(own.octets + own.length, subnet, size)
         own.octets[own.length + 7] = answer.scope
         own.length += size
-    if stale:
+    if stale and not answer.reduced:
         add_error(own, STALE_NXDOMAIN if answer.flags & RCODE == NXDOMAIN else STALE_ANSWER)
 
 

@@ -79,6 +79,7 @@ cdef class Answering:
             uint64_t waited = delay // 2000
             uint8_t* out = self.outbox.open(client)
             uint32_t bucket = 0
+            uint16_t later = <uint16_t> extra.length if answer.form != SECTIONS else 0  # octets that are put in below
             size_t length
         if client.fd == NOBODY:
             return 0
@@ -87,7 +88,8 @@ cdef class Answering:
             bucket += 1
         self.latencies[bucket] += 1
         self.latency_sum += delay
-        length = render(out, limit, answer, query, &self.cache.index.policies[answer.zone].manner, ticks(now), extra)
+        length = render(out, limit - later, answer, query, &self.cache.index.policies[answer.zone].manner, ticks(now),
+                        extra)
         if answer.form != SECTIONS:
             length = self._as_ours(out, length, limit, query, answer.rcode_high, extra)
         if delay >= LATE and client.fd >= 0 and not client.proven and self._is_pulse(client, length, now):

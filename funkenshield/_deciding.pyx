@@ -15,6 +15,7 @@ from ._answer cimport FOREIGN, KEEP, PASS, answers_question
 from ._cache cimport Cache
 from ._clock cimport ticks
 from ._course cimport END, RESPONSES, START, Course, Sender
+from ._fit cimport fit_message
 from ._open cimport DECIDING, SENT, Open
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._outcome cimport (
@@ -131,24 +132,28 @@ cdef class Deciding(Waiting):
         self.outbox.drop(&asking)
 
     def reply(self, bytes client, bytes query not None, bytes response not None) -> None:
-        """Give the response to a query that Python answers, cut to what its client takes: `take_streams` sends it."""
+        """Give the response to a query that Python answers, or what its client takes of it: `take_streams` sends it."""
         cdef:
             Query asked
             Extra own
             Client to = self._client(client)
             uint8_t* out
             size_t length = len(response)
+            size_t limit
         if not HEADER <= len(query) <= MESSAGE_MAX or not HEADER <= length <= MESSAGE_MAX:
             raise ValueError("that is no query or no response")
         parse_query(&asked, query, len(query))
         self._add_own(&own, &to, &asked)
         out = self.outbox.open(&to)
-        if to.fd >= 0 and length > self._limit(&to, &asked):
-            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &own)
+        limit = self._limit(&to, &asked)
+        if length + own.length > limit:
+            length = fit_message(out, response, length, &asked, limit - own.length)
         else:
             memcpy(out, <char*> response, length)
-            if asked.cookie or asked.keepalive:
-                length = self._as_ours(out, length, self._limit(&to, &asked), &asked, 0, &own)
+        if not length:
+            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &own)
+        elif own.length:
+            length = self._as_ours(out, length, limit, &asked, 0, &own)
         set_id(out, message_id(query))
         self.outbox.post(&to, length)
 

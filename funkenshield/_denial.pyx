@@ -13,15 +13,13 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
-from ._negative cimport (
-    CNAME, DNAME, DS, NSEC, NXNAME, RRSIG_SIGNER, TTL_MAX, Negative, copy_record, expand, finish_records,
-    read_negative
-)
+from ._negative cimport DNAME, NXNAME, TTL_MAX, Negative, copy_record, expand, finish_records, read_negative
 from ._purges cimport BELOW, Purges, is_purged
 from ._suffixes cimport Suffixes, suffixes_full
 from ._wire cimport (
-    AD, DO, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NXDOMAIN, OPT, OPT_FIXED, PLAIN, RCODE, RD, RECORD,
-    RRSIG, SOA, WITH_OPT, Query, fold, get16, name_size, parse_query, plain_end, put_opt, set16, set32
+    AD, CNAME, DO, DS, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NSEC, NXDOMAIN, OPT, OPT_FIXED, PLAIN,
+    RCODE, RD, RECORD, RRSIG, RRSIG_SIGNER, SOA, WITH_OPT, Query, fold, get16, name_size, parse_query, plain_end,
+    put_opt, set16, set32
 )
 
 

@@ -6,15 +6,10 @@ from ._wire cimport Query
 
 cdef enum:
     SECTION_MAX = 32               # records of an authority section that is learnt from: few names, each followed alone
-    RRSIG_SIGNER = 18              # where the signer's name stands in the RDATA of an RRSIG
     TTL_MAX = 0x7fffffff           # seconds (RFC 2181 8)
 
 cdef enum:  # record types that tell what exists
-    CNAME = 5
     DNAME = 39
-    DS = 43
-    NSEC = 47
-    NSEC3 = 50
     NXNAME = 128                   # the owner of this NSEC does not exist (RFC 9824)
 
 cdef struct Record:

@@ -8,8 +8,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ._wire cimport (
-    HEADER, LABEL_MAX, NAME_MAX, NOERROR, NXDOMAIN, OPCODE, OPT, QR, RCODE, RECORD, RRSIG, SOA, TC, Query, get16,
-    get32, is_name, message_flags, plain_end, question_length, set16, set32, skip_name
+    HEADER, LABEL_MAX, NAME_MAX, NOERROR, NSEC, NSEC3, NXDOMAIN, OPCODE, OPT, QR, RCODE, RECORD, RRSIG, RRSIG_SIGNER,
+    SOA, TC, Query, get16, get32, is_name, message_flags, plain_end, question_length, set16, set32, skip_name
 )
 
 cdef enum:

@@ -16,6 +16,7 @@ cdef enum:
     STEPS_MAX = 512                # labels and pointers of a name, and more
     RECORD = 10                    # octets of type, class, TTL and RDLENGTH behind a record's owner
     OPT_FIXED = 11                 # octets of an OPT record without options
+    RRSIG_SIGNER = 18              # where the signer's name stands in the RDATA of an RRSIG
     QUESTION_MAX = NAME_MAX + 4
     KEY_PREFIX = 12                # flags, EDNS flags, type, class, course
     SUBNET_MAX = 2 + 16            # family, prefix length and address, behind the name in a key
@@ -55,12 +56,15 @@ cdef enum:  # all that means something in a query; no other bit makes a key, or 
 
 cdef enum:  # record types and classes that are treated in a way of their own
     NS = 2
+    CNAME = 5
     SOA = 6
     HINFO = 13
     SIG = 24
     OPT = 41
     DS = 43
     RRSIG = 46
+    NSEC = 47
+    NSEC3 = 50
     A = 1
     AAAA = 28
     META_FIRST = 128               # from here to ANY: of one message, or of questions alone (RFC 6895 3.1)

@@ -74,14 +74,14 @@ def _store(query, reply, policy):
 
 
 def _check_sizes(cache, query, hit):
-    """No hit is longer than it may be, and what is cut says so."""
+    """No hit is longer than it may be, and one that lacks an answer says so."""
     assert is_whole(hit)
     assert len(cache.lookup(query, len(hit))) == len(hit)
-    if len(hit) > 512:
-        short = cache.lookup(query, len(hit) - 1)
-        assert len(short) < len(hit)
-        assert short[2] & 2
+    for limit in {512, (512 + len(hit)) // 2, len(hit) - 1} if len(hit) > 512 else ():
+        short = cache.lookup(query, limit)
+        assert len(short) <= limit
         assert is_whole(short)
+        assert short[6:8] == (bytes(2) if short[2] & 2 and not hit[2] & 2 else hit[6:8])
 
 
 def _check_shelf(cache, query):

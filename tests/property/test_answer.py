@@ -251,7 +251,7 @@ def test_a_hit_is_what_was_stored(exchange, part):
 def test_what_does_not_fit_is_cut_to_question_and_opt(edns):
     query = make_query(**edns or {})
     text = "\n".join(f'www.example.com. 60 IN TXT "{number} {"x" * 40}"' for number in range(40))
-    opt = make_opt((15, b"\0\0why"), (COOKIE, bytes(8))) if edns else None
+    opt = make_opt((65001, b"why"), (COOKIE, bytes(8))) if edns else None
     cache = Cache(MEMORY, Clock())
     assert cache.store(query.to_wire(), to_wire(query, {ANSWER: [rrset(text)]}, flags=0x8580, opt=opt))
     whole = cache.lookup(query.to_wire())

@@ -15,6 +15,7 @@ _GLUE = "\n".join(f"wide NS ns{n}.wide\nns{n}.wide A 192.0.2.{n}\nns{n}.wide AAA
 _MIDDLE = "\n".join(f'middle TXT "{n} {"m" * 200}"' for n in range(3))  # too large without EDNS
 _BIG = "\n".join(f'big TXT "{n:02} {"x" * 240}"' for n in range(12))  # too large for UDP
 _HUGE = "\n".join("huge TXT" + 4 * f' "{n:02} {"y" * 240}"' for n in range(60))  # nearly too large for TCP
+_POOL = "\n".join(f"pool A 198.51.100.{n}" for n in range(101, 121))  # larger than what is additional beside it
 _HOSTS = "\n".join(f"hosts A 198.51.100.{n}" for n in range(1, 61))
 TEMPLATE = rf"""
 $ORIGIN {{origin}}
@@ -32,6 +33,9 @@ ns1           AAAA   2001:db8::1
 ns2      7200 A      192.0.2.2
 mail          A      192.0.2.25
 mail          MX     5 mail
+mails         MX     10 pool
+mails         MX     20 mail
+mails         MX     30 ns1
 www           A      192.0.2.80
 www           A      192.0.2.81
 www           AAAA   2001:db8::80
@@ -69,6 +73,13 @@ secure        DS     4711 13 4 {"1147" * 24}
 ns.secure     A      192.0.2.54
 glueless      NS     ns.elsewhere.test.
 sibling       NS     ns.child
+both          NS     pool
+both          NS     ns.child
+both          NS     ns.both
+both          NS     ns2.both
+ns.both       A      192.0.2.55
+ns2.both      AAAA   2001:db8::55
+within        CNAME  {"w" * 60}.{"w" * 60}.both
 {_GLUE}
 old           DNAME  new
 host.new      A      192.0.2.9
@@ -96,6 +107,7 @@ b\000in\255.y\.\032\"\\z TXT "odd octets"
 {_BIG}
 {_HUGE}
 {_HOSTS}
+{_POOL}
 """
 
 SIGNED = {"nsec.test": [], "nsec3.test": ["-3", "-"], "optout.test": ["-3", "-", "-A"]}  # options of dnssec-signzone

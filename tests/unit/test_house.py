@@ -55,7 +55,7 @@ PYTHON_FLOORS = [
 COMPILED_FLOORS = [
     {"_atomic", "_course", "_epoll", "_siphash", "_random", "_load", "_policy", "_prefixes"},
     {"_clock", "_wire", "_datagrams", "_epochs", "_rates", "_ring", "_suffixes", "_wheel"},
-    {"_rdata", "_subnets"},
+    {"_fit", "_rdata", "_subnets"},
     {
         "_shares",
         "_answer",
