@@ -31,7 +31,7 @@ cdef class Inflight(Deciding):
     cdef Ring* join(self) except NULL
     cdef void wake(self) noexcept nogil
     cdef int32_t _send(self, int32_t* listed, uint32_t count, Stage stage) except -1
-    cdef bint _may_go(self, int32_t i, int32_t upstream) noexcept nogil
+    cdef bint _may_go(self, int32_t i, int32_t upstream, uint64_t now) noexcept nogil
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil
     cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil

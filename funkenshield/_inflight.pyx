@@ -173,7 +173,7 @@ cdef class Inflight(Deciding):
                 continue
             self.upstreams.all[upstream].open += 1
             self.retried += stage == FAILED
-            if not self._may_go(i, upstream):
+            if not self._may_go(i, upstream, now):
                 self._hand_over(i, upstream, now)
                 continue
             self.pool[i].chosen = <int16_t> upstream
@@ -186,17 +186,20 @@ cdef class Inflight(Deciding):
             ready = self._transmit(listed, ready, upstream, now)
         return 0
 
-    cdef bint _may_go(self, int32_t i, int32_t upstream) noexcept nogil:
+    cdef bint _may_go(self, int32_t i, int32_t upstream, uint64_t now) noexcept nogil:
         """Tell whether a query may go over UDP, beside others for the same question; if so, it is counted.
 
-        What nobody else gets the answer of is not. A last try, where there is nobody left who was not silent over UDP,
-        goes over TCP for those who came over TCP.
+        What nobody else gets the answer of is not. Where there is nobody left who was not silent over UDP, it goes over
+        TCP if that one limits its rate, and a last try for those who came over TCP.
         """
         cdef Open* entry = &self.pool[i]
         if entry.over_stream or self.upstreams.all[upstream].over_stream:
             return False
-        if entry.tried.count == self.tries - 1 and was_tried(&entry.tried, upstream) and self._has_stream(i):
-            return False
+        if was_tried(&entry.tried, upstream):
+            if now < self.upstreams.all[upstream].limits_until:
+                return False
+            if entry.tried.count == self.tries - 1 and self._has_stream(i):
+                return False
         entry.question = self.sockets.asked.hash(entry.wire, entry.length)
         if entry.alone:
             entry.question ^= COUNTED

@@ -70,6 +70,7 @@ cdef struct Upstream:
     uint32_t strays_lately         # datagrams that answer nothing, since `strays_since`
     uint64_t strays_since          # nanoseconds
     uint64_t suspected_until       # what comes over UDP is asked for again over TCP, nanoseconds
+    uint64_t limits_until          # it has truncated what is small: a bound on its rate, nanoseconds
     uint64_t strays, suspicions
     uint8_t trouble                # the latest, of which Trouble
     uint64_t[TROUBLES_MAX] troubles  # how many queries failed, by reason

@@ -40,6 +40,8 @@ from ._wire cimport (
     is_transfer, is_unsigned, lower_name, message_id, parse_ignoring, respell, set_course, set_payload
 )
 
+cdef uint64_t LIMITED = <uint64_t> 60000000000  # nanoseconds: so long, who truncated what is small limits its rate
+
 log = logging.getLogger(__name__)
 
 
@@ -380,6 +382,8 @@ cdef class Waiting(Trying):
             self._keep_spare(i, response, CUT)
             entry.over_stream = True
             return self._fetch(i, upstream, now)
+        if response.over_stream and entry.spare == CUT and response.length <= query.payload:
+            self.upstreams.all[upstream].limits_until = now + LIMITED
         stored = self._reserve(i, now) if fails_to_refresh(response.built, rcode) else NULL
         if (unwanted or stored != NULL) and not entry.by_function:
             if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be

@@ -12,7 +12,7 @@ import pytest
 from support.control import stats
 from support.relay import RecordingRelay
 from support.until import until
-from support.upstream import Delayed, ScriptedUpstream
+from support.upstream import Delayed, ScriptedUpstream, answer, truncated
 from support.wires import ask_wire
 
 from faults.stage import (
@@ -317,3 +317,25 @@ def test_names_that_nobody_answers_make_nobody_ill():
             assert rcodes(ask_each(shield, [f"bad{number}.test."])) == {SERVFAIL: 1}
         time.sleep(1.1)
         assert [counters(shield, each)["state"] for each in both] == ["up", "up"]
+
+
+def test_who_limits_its_rate_is_asked_over_tcp_when_it_is_silent():
+    """It truncates some of what is small, and drops the rest; others who are silent are not asked over TCP."""
+
+    def dropping(query):
+        return good(query) if query.transport == "tcp" else None
+
+    def cutting(whole):
+        return lambda query: whole(query) if query.transport == "tcp" else truncated(query)
+
+    def large(query):
+        return answer(query, *(f'TXT "{n} {"x" * 200}"' for n in range(30)))
+
+    with behind(cutting(large), health={"check": "off"}) as (shield, upstream):
+        for script, told, times in (large, SERVFAIL, (3, 0)), (good, NOERROR, (1, 1)):
+            upstream.handle = cutting(script)
+            assert rcodes(ask_each(shield, names(1))) == {NOERROR: 1}
+            upstream.handle = dropping
+            (name,) = names(1)
+            assert rcodes(ask_each(shield, [name])) == {told: 1}
+            assert (upstream.count(name, transport="udp"), upstream.count(name, transport="tcp")) == times
