@@ -43,7 +43,7 @@ def examine(config: Config, where: str) -> None:
     looks: list[Callable[[], object]] = [
         partial(_find_user, config.user),
         partial(_find_folder, config.cache.snapshot),
-        partial(_find_secrets, config.cookies.secrets),
+        partial(_find_secrets, config.cookies.secrets if "secrets" in config.cookies.model_fields_set else ""),
         *(partial(tls_of, each.address[0], each) for each in config.upstreams),
         partial(refuse_itself, config),
         partial(usable, config.forward.ports_avoided),

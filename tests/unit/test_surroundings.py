@@ -23,6 +23,14 @@ def test_all_that_is_missing_is_told_at_once(command, tmp_path):
     assert done.stderr.splitlines() == [f"funkenshield: {file}: {line.format(tmp_path)}" for line in MISSING.values()]
 
 
+def test_the_secret_that_nobody_named_is_made_when_it_is_wanted(tmp_path, monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "none"))
+    file = tmp_path / "f.toml"
+    file.write_text('upstreams = "192.0.2.53:53"')
+    done = CliRunner().invoke(cli.main, ["check", "-c", str(file)])
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
 def test_certificates_are_looked_for(tmp_path):
     file = tmp_path / "f.toml"
     file.write_text(TLS.format(tmp_path))
