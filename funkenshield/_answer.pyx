@@ -478,13 +478,15 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
 
 
 cdef uint16_t _copy_options(uint8_t* out, const uint8_t* option, uint16_t length) noexcept nogil:
-    """Write EDNS options without extended errors; return their octets. Caller must ensure that they are well formed."""
+    """Write EDNS options without extended errors, up to one that is not whole; return their octets."""
     cdef:
         const uint8_t* end = option + length
         uint16_t kept = 0
         size_t size
-    while option < end:
+    while option + 4 <= end:
         size = 4 + <size_t> get16(option + 2)
+        if size > <size_t> (end - option):
+            break
         if get16(option) != EDE:
             memcpy(out + kept, option, size)
             kept += <uint16_t> size

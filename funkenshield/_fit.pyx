@@ -134,7 +134,7 @@ cdef size_t _elsewhere(Walk* walk, size_t at) noexcept nogil:
         size_t place = walk.before + walk.final
         uint8_t label = 1
     _read_name(&lost, walk, at)
-    while label and lost.octets and walk.steps:
+    while label and lost.octets and walk.steps and place + 2 <= walk.before + walk.sections.length:
         walk.steps -= 1
         label = _octet(walk, place)
         if label > LABEL_MAX:
