@@ -174,12 +174,12 @@ cdef class Deciding(Waiting):
         cdef Client asking = self._client(client)
         return asking.ip[:asking.octets]
 
-    def header_of(self, bytes client, bint datagram) -> bytes:
+    def header_of(self, bytes client) -> bytes:
         """Return the header that tells an upstream whose query it is that Python has."""
         cdef:
             Client asking = self._client(client)
             uint8_t[PROXIED_MAX] out
-        return (<char*> out)[:put_client(out, &asking, datagram)]
+        return (<char*> out)[:put_client(out, &asking)]
 
     def who(self, bytes client) -> tuple:
         """Return whose query it is: (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""

@@ -280,7 +280,7 @@ cdef class Inflight(Deciding):
             self.outgoing.put(place, entry.wire, entry.length)
             return
         if to.proxied:
-            at = put_client(out, &entry.client, True)
+            at = put_client(out, &entry.client)
         memcpy(out + at, entry.wire, entry.length)
         if to.random_case and not entry.verbatim:
             respell(out + at, self.sockets.spell(entry.attempt))

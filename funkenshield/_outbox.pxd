@@ -32,7 +32,7 @@ cdef struct Client:                # who asked, and how to answer
     Course course                  # what rules made of his query
 
 
-cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil
+cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil
 
 
 @cython.final

@@ -15,10 +15,10 @@ from ._proxied cimport Told, put_header
 from ._wire cimport MESSAGE_MAX, RCODE, message_flags, set16
 
 
-cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexcept nogil:
+cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil:
     """Write the header that tells an upstream whose query follows, and where he sent it to, as far as it is known.
 
-    Return its octets, at most PROXIED_MAX.
+    It tells of his own transport, whatever the upstream is asked over. Return its octets, at most PROXIED_MAX.
     """
     cdef:
         Told source, asked
@@ -28,7 +28,7 @@ cdef size_t put_client(uint8_t* out, const Client* client, bint datagram) noexce
     if not asked.octets:
         memset(zeros, 0, 16)
         asked.address, asked.octets = zeros, client.octets
-    return put_header(out, &source, client.port, &asked, client.to_port, datagram)
+    return put_header(out, &source, client.port, &asked, client.to_port, client.fd >= 0)
 
 
 @cython.final

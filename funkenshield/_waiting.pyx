@@ -601,7 +601,7 @@ cdef class Waiting(Trying):
         to.sent += 1
         self._sent(i, upstream, attempt, now)
         if to.proxied:
-            octets = put_client(header, &entry.client, False)
+            octets = put_client(header, &entry.client)
         if to.random_case and not entry.verbatim:  # so that it can be learnt whether it spells names as they are asked
             memcpy(wire, entry.wire, entry.length)
             respell(wire, self.sockets.spell(attempt))

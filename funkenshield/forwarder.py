@@ -14,7 +14,6 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
@@ -280,7 +279,7 @@ class Forwarder:
 
         Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
         """
-        told, patience = partial(self._inflight.header_of, client), self._settings.update_timeout
+        told, patience = self._inflight.header_of(client), self._settings.update_timeout
         onward = without_hops(query)
         asked = [
             asyncio.wait_for(upstream.exchange(onward, told, once=True), patience)
@@ -329,7 +328,7 @@ class Forwarder:
         """Let a zone transfer through from one upstream; False: it did not even begin."""
         begun = False
         try:
-            heading = upstream.heading(partial(self._inflight.header_of, client), datagram=False)
+            heading = upstream.heading(self._inflight.header_of(client))
             messages = upstream.connections.transfer(
                 without_hops(query), self._settings.timeout, heading, first=self._settings.transfer_timeout
             )

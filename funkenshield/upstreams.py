@@ -305,24 +305,22 @@ class Upstream:
 
     # ---------------------------------------------------------------- one query at a time
 
-    def heading(self, told: Callable[[bool], bytes] | None, *, datagram: bool) -> bytes:
-        """Return what goes before a query of a client who is `told` of; None is the shield itself."""
-        if not self.section.proxy_protocol:
-            return b""
-        return told(datagram) if told else LOCAL
+    def heading(self, told: bytes) -> bytes:
+        """Return what goes before a query of a client who is `told` of; b"" is the shield itself."""
+        return (told or LOCAL) if self.section.proxy_protocol else b""
 
-    async def exchange(self, query: bytes, told: Callable[[bool], bytes] | None = None, *, once: bool = False) -> bytes:
+    async def exchange(self, query: bytes, told: bytes = b"", *, once: bool = False) -> bytes:
         """Return the response to a query that is not coalesced, nor tried elsewhere; OSError where none comes.
 
         Over UDP, a datagram that is no answer to it is ignored, as if it had not come. `once`: never sent again.
         """
         if self.section.transport != "udp":
-            heading = self.heading(told, datagram=False)
+            heading = self.heading(told)
             return _cleaned(query, await self.connections.exchange(query, self._most, heading, once=once))
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
         with self._open_udp() as opened:
-            await loop.sock_sendall(opened, self.heading(told, datagram=True) + wire)
+            await loop.sock_sendall(opened, self.heading(told) + wire)
             while True:
                 response = await loop.sock_recv(opened, 65535)
                 if response[:2] == wire[:2] and is_response_to(query, response):

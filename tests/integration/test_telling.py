@@ -109,7 +109,7 @@ def test_what_came_truncated_is_fetched_for_the_same_client():
         assert not reply[2] & 2
         assert upstream.told == [
             (PROXY, INET | DGRAM, v4("127.0.0.2", port, shield.address)),
-            (PROXY, INET | STREAM, v4("127.0.0.2", port, shield.address)),
+            (PROXY, INET | DGRAM, v4("127.0.0.2", port, shield.address)),
         ]
 
 
