@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from ._atomic cimport peek32
 from ._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
-from ._fit cimport Sections, fit
+from ._fit cimport Sections, copy_opt, fit
 from ._policy cimport Bounds, Manner
 from ._rdata cimport has_sound_names
 from ._subnets cimport take_back
@@ -423,15 +423,22 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
                                const Manner* manner) noexcept nogil:
     """Write an answer that is kept as it came, without what nobody but the upstream was told.
 
-    What is truncated and lacks the OPT that its client must get is cut to that.
+    What is too large is cut to its OPT; what is truncated and lacks the OPT that its client must get, to that.
     """
     cdef:
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
         size_t size = HEADER + query.question + answer.body
+        size_t at, opt
+        Sections whole
         Extra none
     none.length = 0
     if size > limit or flags & TC and not answer.opt and has_own_opt(query):
-        return cut(out, query, flags, manner.payload, answer.rcode_high, query.edns_flags & DO, &none)
+        at = cut(out, query, flags, manner.payload, answer.rcode_high, query.edns_flags & DO, &none)
+        if not query.added:
+            _take_apart(&whole, answer)
+            opt = copy_opt(out + HEADER + query.question, &whole, query, limit - HEADER - query.question)
+            at = HEADER + query.question + opt if opt else at
+        return at
     _put_body(out, answer, query, False)
     if query.added:
         size = take_back(out, size, query.added)
@@ -459,14 +466,14 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
         own.length = 0
         _add_extras(&own, part, query, False, extra)
         before += OPT_FIXED + part.options + own.length
-    whole.octets, whole.length, whole.ttls = answer_body(answer), answer.body, answer.ttls
-    whole.counts[0], whole.counts[1], whole.counts[2] = answer.answers, answer.authorities, answer.additionals
-    whole.bare = answer.form == SECTIONS
+    _take_apart(&whole, answer)
     if before + whole.length <= limit:
         kept = whole
         memcpy(part + 1, answer_ttls(answer), 2 * answer.ttls)
     elif (answer.flags & (TC | OPCODE) or not query.question or before > limit
             or not fit(out, <uint16_t*> (part + 1), &kept, &whole, query, limit - before)):
+        if answer.form != SECTIONS:
+            return _render_as_it_came(out, limit, answer, query, manner)
         return render(out, limit, part, query, manner, now, extra)  # too large as before, and so it is cut
     if answer.form == SECTIONS:
         part.ttls = kept.ttls
@@ -475,6 +482,13 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
     memcpy(<uint8_t*> answer_body(part), kept.octets, kept.length)
     memmove(<uint8_t*> answer_body(part) + part.body, options, part.options)
     return render(out, limit, part, query, manner, now, extra)
+
+
+cdef inline void _take_apart(Sections* whole, const Answer* answer) noexcept nogil:
+    """Tell where the records of an answer are."""
+    whole.octets, whole.length, whole.ttls = answer_body(answer), answer.body, answer.ttls
+    whole.counts[0], whole.counts[1], whole.counts[2] = answer.answers, answer.authorities, answer.additionals
+    whole.bare = answer.form == SECTIONS
 
 
 cdef uint16_t _copy_options(uint8_t* out, const uint8_t* option, uint16_t length) noexcept nogil:

@@ -14,5 +14,6 @@ cdef struct Sections:              # answer, authority and additional, as they s
 
 cdef bint fit(uint8_t* out, uint16_t* ttls, Sections* kept, const Sections* whole, const Query* query,
               size_t room) noexcept nogil
+cdef size_t copy_opt(uint8_t* out, const Sections* whole, const Query* query, size_t room) noexcept nogil
 cdef size_t fit_message(uint8_t* out, const uint8_t* wire, size_t length, const Query* query,
                         size_t limit) noexcept nogil

@@ -371,6 +371,21 @@ cdef bint _is_missed(Walk* walk, const Record* first, const Record* missed, uint
     return False
 
 
+cdef size_t copy_opt(uint8_t* out, const Sections* whole, const Query* query, size_t room) noexcept nogil:
+    """Write the OPT that is among the records of a response, if it fits; return its octets, or 0."""
+    cdef:
+        Walk walk
+        Record record
+        size_t size
+    _begin(&walk, whole, query)
+    while _next(&walk, &record) == FOUND:
+        size = record.end - record.start
+        if record.section == ADDITIONAL and record.rtype == OPT and size <= room:
+            memcpy(out, whole.octets + record.start, size)
+            return size
+    return 0
+
+
 cdef size_t fit_message(uint8_t* out, const uint8_t* wire, size_t length, const Query* query,
                         size_t limit) noexcept nogil:
     """Write what fits of a whole response into `limit` octets; return how many it takes, or 0 where it cannot be."""
