@@ -319,7 +319,7 @@ cdef class Waiting(Trying):
         if not alone or not self.queries.copy(i, query.wire, query.length):
             return False
         if is_unsigned(query):
-            set_payload(entry.wire, query, min(query.payload, payload))
+            set_payload(entry.wire, query, payload)
             entry.length = <uint16_t> end_options(entry.wire, query, &self.reception.house.ignored)
         return True
 

@@ -25,7 +25,7 @@ import dns.rdatatype
 import pytest
 from support.control import stats
 from support.fitting import is_what_fits
-from support.law import HOP_BY_HOP, KEEPALIVE, PADDING, assert_lawful, envelope, is_lawful
+from support.law import HOP_BY_HOP, assert_lawful, envelope, is_lawful
 from support.pipeline import ask_all
 from support.questions import OPTION, draw, respell
 
@@ -104,7 +104,7 @@ def as_the_shield_asks(asked):
     """Return the question with the payload size of the shield, and without what is hop by hop."""
     if asked.edns is None:
         return asked
-    options = tuple((code, data) for code, data in asked.edns.options if code not in (KEEPALIVE, PADDING))
+    options = tuple((code, data) for code, data in asked.edns.options if code not in HOP_BY_HOP)
     return replace(asked, edns=replace(asked.edns, payload=PAYLOAD, options=options))
 
 
