@@ -7,9 +7,11 @@ allowed. Nobody else reads files or flags.
 import base64
 import os
 import tomllib
+from collections import Counter
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -339,8 +341,9 @@ class UpstreamSection(Section):
         description="`ADDR:PORT`, or a list: each is an upstream of its own, and all else is the same.",
     )  # fmt: skip
     name: str = Field(
-        "", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="What it is called in logs and counters."
-    )
+        "", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="What it is called in logs and counters; without one, as it is asked: `tcp://192.0.2.1:53`, say.",
+    )  # fmt: skip
     groups: tuple[GroupName, ...] = Field(
         (DEFAULT_GROUP,), min_length=1, max_length=16, strict=False, description="Groups that it belongs to."
     )
@@ -376,6 +379,33 @@ class UpstreamSection(Section):
         if self.source and any((":" in each.host) != (self.source.version == 6) for each in self.address):
             raise ValueError(f"source: {self.source} is of another family than the address")
         return self
+
+    @property
+    def way(self) -> tuple[object, ...]:
+        """Return the way to it: what makes it another upstream at the same address."""
+        return self.transport, self.tls, self.source
+
+
+class Member(NamedTuple):
+    """One upstream: an address, and what was said of it. As text, it is what tells it from all others."""
+
+    endpoint: Endpoint
+    section: UpstreamSection
+
+    @property
+    def asked(self) -> str:
+        """Return where and how it is asked, whoever asks; UDP goes without saying."""
+        scheme = "" if self.section.transport == "udp" else f"{self.section.transport}://"
+        return f"{scheme}{self.endpoint}{'#' * bool(self.section.tls.name)}{self.section.tls.name}"
+
+    @property
+    def title(self) -> str:
+        """Return what it is called: its name, or else how we ask it."""
+        source = f" from {self.section.source}" if self.section.source else ""
+        return self.section.name or f"{self.asked}{source}"
+
+    def __str__(self) -> str:
+        return f"{self.section.name} ({self.endpoint})" if self.section.name else self.title
 
 
 class GroupSection(Section):
@@ -561,11 +591,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _upstreams_can_be_told_apart(self) -> "Config":
-        endpoints = [endpoint for upstream in self.upstreams for endpoint in upstream.address]
-        twice = sorted({str(endpoint) for endpoint in endpoints if endpoints.count(endpoint) > 1})
-        if twice:
+        ways = Counter((each.endpoint, each.section.way) for each in self.all_upstreams)
+        if twice := sorted({each.asked for each in self.all_upstreams if ways[each.endpoint, each.section.way] > 1}):
             raise ValueError(f"upstreams: more than once: {', '.join(twice)}")
-        count = len({*endpoints, *(each for zone in self.zones for each in zone.upstreams or ())})
+        names = Counter((each.title, each.endpoint) for each in self.all_upstreams)
+        if alike := sorted({str(each) for each in self.all_upstreams if names[each.title, each.endpoint] > 1}):
+            raise ValueError(f"upstreams: asked in several ways: {', '.join(alike)}; give each a name of its own")
+        for zone in self.zones:
+            for endpoint in zone.upstreams or ():
+                if len(meant := self._places[endpoint]) > 1:
+                    raise ValueError(
+                        f"zones: {zone.name}: {endpoint} is more than one upstream: {', '.join(map(str, meant))};"
+                        " put the one that is meant into a group, and name that"
+                    )
+        count = len(self.all_upstreams)
         if count > UPSTREAMS_MAX:
             raise ValueError(f"upstreams: at most {UPSTREAMS_MAX} in all, not {count}")
         if count * self.forward.sockets > SOCKETS_MAX:
@@ -600,18 +639,37 @@ class Config(Section):
                 raise ValueError(f"groups: more than once: {name}")
         return self
 
-    def members(self, group: str) -> tuple[Endpoint, ...]:
+    def members(self, group: str) -> tuple[Member, ...]:
         """Return the upstreams of a group."""
-        return tuple(each for upstream in self.upstreams if group in upstream.groups for each in upstream.address)
+        return tuple(
+            Member(each, upstream)
+            for upstream in self.upstreams
+            if group in upstream.groups
+            for each in upstream.address
+        )
 
-    def upstreams_of(self, zone: ZoneSection) -> tuple[Endpoint, ...]:
+    def upstreams_of(self, zone: ZoneSection) -> tuple[Member, ...]:
         """Return the upstreams of a zone."""
-        return zone.upstreams or self.members(zone.group or DEFAULT_GROUP)
+        if zone.upstreams is None:
+            return self.members(zone.group or DEFAULT_GROUP)
+        return tuple(member for endpoint in zone.upstreams for member in self._places[endpoint])
 
-    def section_of(self, endpoint: Endpoint) -> UpstreamSection:
-        """Return what was said of an upstream; one that only a zone names has nothing but its address."""
-        said = (upstream for upstream in self.upstreams if endpoint in upstream.address)
-        return next(said, None) or UpstreamSection(address=(endpoint,))
+    @property
+    def all_upstreams(self) -> list[Member]:
+        """Return the upstreams of all groups and zones."""
+        return [member for members in self._places.values() for member in members]
+
+    @cached_property
+    def _places(self) -> dict[Endpoint, list[Member]]:
+        """Return the upstreams by address; one that only a zone names has nothing but that."""
+        places: dict[Endpoint, list[Member]] = {}
+        for upstream in self.upstreams:
+            for endpoint in upstream.address:
+                places.setdefault(endpoint, []).append(Member(endpoint, upstream))
+        for endpoint in (each for zone in self.zones for each in zone.upstreams or ()):
+            if endpoint not in places:
+                places[endpoint] = [Member(endpoint, UpstreamSection(address=(endpoint,)))]
+        return places
 
     def policy_of(self, group: str) -> Policy:
         """Return how one upstream of a group is chosen."""

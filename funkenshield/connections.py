@@ -18,7 +18,7 @@ from functools import partial
 
 from ._answer import is_response_to
 from ._wire import inspect_query
-from .config import UpstreamSection
+from .config import Member, UpstreamSection
 from .errors import ConfigError
 from .fields import Endpoint, sockaddr
 from .logs import RateLimited
@@ -65,7 +65,7 @@ def tls_of(
     try:
         return Tls(section.tls, read_authorities(section.tls) if authorities is None else authorities, wall)
     except ConfigError as error:
-        raise ConfigError(f"upstream {endpoint}: {error}") from None
+        raise ConfigError(f"upstream {Member(endpoint, section)}: {error}") from None
 
 
 class Siblings:
@@ -165,6 +165,7 @@ class Connections:
         """
         self.opened = self.resumed = self.failed = 0
         self._endpoint = endpoint
+        self._asked = Member(endpoint, section).asked
         self._source = str(section.source or "")
         self._tls = tls_of(endpoint, section, wall, authorities)
         self._kept = Siblings()
@@ -289,7 +290,7 @@ class Connections:
             self.failed += 1
             trouble = _explain(error)
             if trouble != self._trouble:  # it may come and go with each connection
-                limited.warning(f"{self._endpoint} {trouble}", "upstream %s: %s", self._endpoint, trouble)
+                limited.warning(f"{self._asked} {trouble}", "upstream %s: %s", self._asked, trouble)
             self._trouble = trouble
             raise UpstreamError(_number(error), trouble) from None
         self._trouble = ""

@@ -424,10 +424,10 @@ class Daemon:
     def _watched(self) -> dict[Watched, Rhythm]:
         """Return which zones are watched where, and how often: those with notifiers when these say so."""
         return {
-            Watched(zone.name, endpoint): Rhythm(zone.watch_interval, zone.watch_jitter) if zone.watch else ON_NOTIFY
+            Watched(zone.name, each.asked): Rhythm(zone.watch_interval, zone.watch_jitter) if zone.watch else ON_NOTIFY
             for zone in self.config.zones
             if zone.watch or (self.config.notify if zone.notify is None else zone.notify)
-            for endpoint in self.config.upstreams_of(zone)
+            for each in self.config.upstreams_of(zone)
         }
 
     def _origins(self) -> snapshot.Origins:
@@ -591,10 +591,9 @@ def _bind_control(config: Config) -> socket.socket | None:
 def need_descriptors(config: Config) -> int:
     """Return how many descriptors a shield needs at least, without any connection."""
     workers = config.workers or machine.cores()
-    upstreams = {each for section in config.upstreams for each in section.address if section.transport == "udp"}
-    upstreams |= {each for zone in config.zones for each in zone.upstreams or ()}
+    upstreams = sum(each.section.transport == "udp" for each in config.all_upstreams)
     listeners = len(config.listen) * (workers + 1)
-    return OTHERS + listeners + 2 * workers + len(upstreams) * config.forward.sockets
+    return OTHERS + listeners + 2 * workers + upstreams * config.forward.sockets
 
 
 def allow_descriptors(config: Config) -> None:

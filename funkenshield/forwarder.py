@@ -22,7 +22,6 @@ from ._wire import error_response, inspect_query, without_hops
 from .config import ForwardSection
 from .connections import UnsentError
 from .fairness import Shares, prefix_of
-from .fields import Endpoint
 from .logs import RateLimited
 from .loops import Loops
 from .transfer import is_transfer, until_complete
@@ -300,11 +299,11 @@ class Forwarder:
             self._passing.add(zone, -1)
             self._write_streams()
 
-    async def ask(self, endpoint: Endpoint, query: bytes) -> bytes:
-        """Return an upstream's response to a query of the shield's own; OSError where none comes."""
-        upstream = next((each for each in self._upstreams.all if each.endpoint == endpoint), None)
+    async def ask(self, asked: str, query: bytes) -> bytes:
+        """Return the response of an upstream that is asked so to a query of our own; OSError where none comes."""
+        upstream = next((each for each in self._upstreams.all if each.member.asked == asked), None)
         if upstream is None:
-            raise OSError(f"{endpoint} is no upstream any more")
+            raise OSError(f"{asked} is no upstream any more")
         async with asyncio.timeout(self._settings.deadline):
             return await upstream.exchange(query)
 

@@ -24,9 +24,7 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def refuse_itself(config: Config) -> None:
     """See that no upstream is where the shield listens; ConfigError names one that is."""
-    upstreams = {each for upstream in config.upstreams for each in upstream.address}
-    upstreams.update(each for zone in config.zones for each in zone.upstreams or ())
-    for upstream in sorted(upstreams):
+    for upstream in sorted({each.endpoint for each in config.all_upstreams}):
         for listener in config.listen:
             if upstream.port == listener.port and _is_same(_reached(upstream), _reached(listener), listener):
                 raise ConfigError(f"upstreams: {upstream} is this shield itself, which listens on {listener}")

@@ -11,7 +11,7 @@ import logging
 import secrets
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from ._clock import Clock
 from ._sockets import Sockets
 from ._upstreams import UpstreamTable
 from ._wire import error_response, inspect_query
-from .config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, UpstreamSection
+from .config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, Member, UpstreamSection
 from .connections import Connections
 from .errors import ConfigError
 from .fields import Endpoint, sockaddr
@@ -60,7 +60,7 @@ class Group(NamedTuple):
     """Upstreams of which one is asked, and how it is chosen."""
 
     policy: str
-    members: tuple[Endpoint, ...]
+    members: tuple[Member, ...]
 
 
 class Upstream:
@@ -91,7 +91,12 @@ class Upstream:
         self._checking: set[asyncio.Task[None]] = set()
 
     def __str__(self) -> str:
-        return f"{self.section.name} ({self.endpoint})" if self.section.name else str(self.endpoint)
+        return str(self.member)
+
+    @property
+    def member(self) -> Member:
+        """Return what the configuration says of it."""
+        return Member(self.endpoint, self.section)
 
     def configure(
         self, section: UpstreamSection, connections: Connections | None, health: HealthSection, forward: ForwardSection
@@ -122,7 +127,7 @@ class Upstream:
             over_stream=self.section.transport != "udp",
             random_case=self.section.random_case and not self._respells,
             proxied=self.section.proxy_protocol,
-            seed=int.from_bytes(blake2b(str(self.endpoint).encode(), digest_size=8).digest()),
+            seed=int.from_bytes(blake2b(self.member.asked.encode(), digest_size=8).digest()),
         )
 
     # ---------------------------------------------------------------- sockets for the fast gear
@@ -284,7 +289,7 @@ class Upstream:
         latencies = counters.pop("latencies")
         rcodes = {rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
         return counters | {
-            "name": self.section.name or str(self.endpoint),
+            "name": self.member.title,
             "address": str(self.endpoint),
             "state": self.health.state,
             "in_service": int(self.health.in_service),
@@ -335,21 +340,30 @@ def _cleaned(query: bytes, response: bytes) -> bytes:
     return error_response(query, response[3] & 15)
 
 
-def way(section: UpstreamSection, authorities: str) -> tuple[object, ...]:
-    """Return what makes a connection to an upstream another one, what is in its file of authorities included."""
-    return section.transport, section.tls, section.source, authorities
-
-
-def _authorities(sections: Mapping[Endpoint, UpstreamSection]) -> dict[Endpoint, str]:
-    """Return what is in the file of authorities of each upstream, each file read once; ConfigError where one cannot."""
+def _authorities(members: Iterable[Member]) -> dict[str, str]:
+    """Return what is in each file of authorities, each read once; ConfigError where one cannot be."""
     read: dict[str, str] = {}
-    for endpoint, section in sections.items():
-        if section.tls.authorities not in read:
+    for member in members:
+        tls = member.section.tls
+        if tls.authorities not in read:
             try:
-                read[section.tls.authorities] = read_authorities(section.tls)
+                read[tls.authorities] = read_authorities(tls)
             except ConfigError as error:
-                raise ConfigError(f"upstream {endpoint}: {error}") from None
-    return {endpoint: read[section.tls.authorities] for endpoint, section in sections.items()}
+                raise ConfigError(f"upstream {member}: {error}") from None
+    return read
+
+
+def _staying(before: Iterable[Upstream], wanted: Mapping[str, Member]) -> dict[str, Upstream]:
+    """Return who is among the wanted: who is called as before, else is asked as before, else is where one was."""
+    staying: dict[str, Upstream] = {}
+    left = list(before)
+    for alike in (str, lambda each: (each.endpoint, each.section.way), lambda each: each.endpoint):
+        found = {alike(each.member): each for each in left}
+        for name, member in wanted.items():
+            if name not in staying and (same := found.pop(alike(member), None)):
+                staying[name] = same
+                left.remove(same)
+    return staying
 
 
 def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -> socket.socket:
@@ -476,39 +490,39 @@ class Upstreams:
         """
         if len(ports := usable(config.forward.ports_avoided)) < FEW:
             log.warning("queries leave from %d ports only: forgers have little to guess", len(ports))
-        sections = {endpoint: config.section_of(endpoint) for group in groups.values() for endpoint in group.members}
-        kept = {upstream.endpoint: upstream for upstream in self.all}
-        trusted = _authorities(sections)
+        wanted = {str(member): member for group in groups.values() for member in group.members}
+        kept = _staying(self.all, wanted)
+        trusted = _authorities(wanted.values())
         fresh = {
-            endpoint: Connections(endpoint, section, authorities=trusted[endpoint])
-            for endpoint, section in sections.items()
-            if endpoint not in kept
-            or way(kept[endpoint].section, kept[endpoint].authorities) != way(section, trusted[endpoint])
+            name: Connections(endpoint, section, authorities=trusted[section.tls.authorities])
+            for name, (endpoint, section) in wanted.items()
+            if name not in kept
+            or (kept[name].section.way, kept[name].authorities) != (section.way, trusted[section.tls.authorities])
         }
-        for endpoint, upstream in kept.items():
-            if endpoint not in sections:
+        taken = {upstream.number for upstream in kept.values()}
+        for upstream in self.all:
+            if upstream.number not in taken:
                 upstream.close()
                 self._table.judge(upstream.number, in_service=False, forced=True)
-        taken = {upstream.number for endpoint, upstream in kept.items() if endpoint in sections}
         free = (number % UPSTREAMS_MAX for number in range(self._next_number, self._next_number + UPSTREAMS_MAX))
         free = (number for number in free if number not in taken)
         self._settings = config.forward
         self._next_renewal = self._next_renewal or self._clock.seconds() + self._renewal()
         self.all = []
-        for endpoint, section in sections.items():
-            if endpoint not in kept:
+        for name, (endpoint, section) in wanted.items():
+            if name not in kept:
                 number = next(free)
                 self._next_number = number + 1  # one that was given back is used last: answers to it may still come
                 self._table.forget(number)
-                kept[endpoint] = Upstream(number, endpoint, self._pool, self._table, self._clock)
-            self.all.append(kept[endpoint])
-            kept[endpoint].authorities = trusted[endpoint]
-            kept[endpoint].configure(section, fresh.get(endpoint), config.health_of(section), config.forward)
+                kept[name] = Upstream(number, endpoint, self._pool, self._table, self._clock)
+            self.all.append(kept[name])
+            kept[name].authorities = trusted[section.tls.authorities]
+            kept[name].configure(section, fresh.get(name), config.health_of(section), config.forward)
         self._by_number = {upstream.number: upstream for upstream in self.all}
-        self.pulse = min([1.0, *(config.health_of(section).interval for section in sections.values())])
+        self.pulse = min([1.0, *(config.health_of(section).interval for _, section in wanted.values())])
         return self._number_groups(groups, kept)
 
-    def _number_groups(self, groups: Mapping[str, Group], known: Mapping[Endpoint, Upstream]) -> dict[str, int]:
+    def _number_groups(self, groups: Mapping[str, Group], known: Mapping[str, Upstream]) -> dict[str, int]:
         """Give each group a number, the one it had if it had one: who still waits must not go to another group."""
         before = self._group_numbers
         numbers = {DEFAULT_GROUP: 0} | {name: before[name] for name in groups if name in before}
@@ -522,8 +536,8 @@ class Upstreams:
         for name in before.keys() - groups.keys():
             self._table.set_group(before[name], "order", ())
         for name, group in groups.items():
-            self._table.set_group(numbers[name], group.policy, [known[each].number for each in group.members])
-        self.groups = {numbers[name]: [known[each] for each in group.members] for name, group in groups.items()}
+            self._table.set_group(numbers[name], group.policy, [known[str(each)].number for each in group.members])
+        self.groups = {numbers[name]: [known[str(each)] for each in group.members] for name, group in groups.items()}
         self._group_numbers = numbers
         return numbers
 

@@ -19,7 +19,6 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
-from .fields import Endpoint
 from .names import READ_MAX
 
 log = logging.getLogger(__name__)
@@ -139,10 +138,10 @@ class Watcher:
 
 
 class Watched(NamedTuple):
-    """A zone at one of its upstreams: each has its own serial, until the zone has come to all."""
+    """A zone at one of its upstreams, by how that is asked: each has its own serial, until the zone has come to all."""
 
     zone: str
-    origin: Endpoint
+    origin: str
 
     def __str__(self) -> str:
         return f"{self.zone} {self.origin}"
@@ -167,7 +166,7 @@ class Watchers:
 
     def __init__(
         self,
-        ask: Callable[[Endpoint, bytes], Awaitable[bytes]],
+        ask: Callable[[str, bytes], Awaitable[bytes]],
         changed: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:

@@ -27,7 +27,7 @@ def groups(config: Config) -> dict[str, Group]:
     made = {name: Group(config.policy_of(name), config.members(name)) for name in named}
     for zone in config.zones:
         if zone.upstreams is not None:
-            made[_own_group(zone)] = Group(config.forward.policy, zone.upstreams)
+            made[_own_group(zone)] = Group(config.forward.policy, config.upstreams_of(zone))
     return made
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from support import quick
-from support.control import stats
+from support.control import stats_of
 from support.edns import subnet, with_opt
 from support.process import run_shield
 from support.until import until
@@ -67,7 +67,7 @@ def stage():
 
 def told(shield, upstream):
     """Return what the shield counted of its upstream."""
-    return stats(shield)["upstreams"][str(upstream.address)]
+    return stats_of(shield, upstream.address)
 
 
 def ports(upstream, since=0):

@@ -14,7 +14,7 @@ from typing import Any
 
 from support import quick
 from support.client import address_of
-from support.control import stats
+from support.control import stats_of
 from support.pipeline import ask_all
 from support.process import run_shield
 from support.upstream import Delayed, ScriptedUpstream
@@ -149,4 +149,4 @@ def at_once(count, work):
 
 def counters(shield, upstream):
     """Return what the shield has counted of one upstream."""
-    return stats(shield)["upstreams"][str(address_of(upstream))]
+    return stats_of(shield, address_of(upstream))

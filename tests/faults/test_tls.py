@@ -219,7 +219,8 @@ def test_authorities_count_by_what_is_in_their_file_and_nonsense_changes_nothing
         reload(1)
         assert answerers(ask_each(shield, names(3))) == {1: 3}
         file.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
-        reload(f"not reloaded: upstream {peer.address}: tls.authorities: {file}: no certificates in PEM format")
+        called = f"tls://{peer.address}#{HOST}"
+        reload(f"upstream {called}: tls.authorities: {file}: no certificates in PEM format")
         assert answerers(ask_each(shield, names(3))) == {1: 3}
         assert stats(shield)["reloads"] == 1
         assert len(peer.queries) == 6

@@ -20,7 +20,7 @@ import dns.tsigkeyring
 import dns.update
 import pytest
 from support.client import Address, ask, exchange, frame, free_port, tcp_wire, udp_wire
-from support.control import stats
+from support.control import stats, stats_of
 from support.proc import resident
 from support.process import run_shield
 from support.server import Received, frames
@@ -103,7 +103,7 @@ def ede(message):
 
 
 def counters(shield, upstream):
-    return stats(shield)["upstreams"][str(upstream.address)]
+    return stats_of(shield, upstream.address)
 
 
 # ------------------------------------------------------------ silence and failure

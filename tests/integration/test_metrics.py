@@ -27,13 +27,15 @@ def get(where, path):
 
 @pytest.fixture(scope="module")
 def scraped():
-    """Return where a shield is scraped that has one upstream with a name, and one without; and their addresses."""
+    """Return where a shield is scraped, and two addresses: one has a name, one has none and is asked in two ways."""
     where = Address("127.0.0.1", free_port())
     with ScriptedUpstream(lambda query: answer(query, "A 192.0.2.1")) as one:
         other = Address("127.0.0.1", free_port())
         toml = (
             f'metrics.listen = "{where}"\n[[upstreams]]\nname = "ams"\naddress = "{one.address}"\n'
-            f'[[upstreams]]\naddress = "{other}"\nstate = "down"\n[[rules]]\nmatch = {{}}\naction = "continue"\n'
+            f'[[upstreams]]\naddress = "{other}"\nstate = "down"\n'
+            f'[[upstreams]]\naddress = "{other}"\ntransport = "tcp"\nstate = "down"\n'
+            '[[rules]]\nmatch = {}\naction = "continue"\n'
         )
         with run_shield([], toml=toml) as shield:
             for tcp in (False, False, True):
@@ -54,7 +56,8 @@ def test_each_upstream_has_name_and_address_and_all_states_are_always_there(scra
     status, page = get(where, "/metrics")
     assert status == 200
     found = samples_of(page)
-    for name, address, state in (("ams", one, "up"), (other, other, "down (forced)")):
+    down = "down (forced)"
+    for name, address, state in (("ams", one, "up"), (other, other, down), (f"tcp://{other}", other, down)):
         labels = (("address", address), ("upstream", name))
         states = {each: found["funkenshield_upstream_state", labels[0], ("state", each), labels[1]] for each in STATES}
         assert states == dict.fromkeys(STATES, 0) | {state: 1}

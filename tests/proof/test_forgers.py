@@ -11,7 +11,7 @@ from struct import pack
 import pytest
 from attacks.forging import RATE, Impersonated, days_until_right
 from support import quick
-from support.control import stats
+from support.control import stats_of
 from support.edns import option, subnet, with_opt
 from support.process import run_shield
 from support.upstream import Delayed
@@ -94,7 +94,7 @@ def test_a_blind_forger_gets_nothing_and_would_need_a_month_at_least(tmp_path_fa
                     told += 1
                 except TimeoutError:
                     pass
-        counted = stats(shield)["upstreams"][str(upstream.address)]
+        counted = stats_of(shield, upstream.address)
         keys = [PLAIN, with_opt(PLAIN), subnets(0), subnets(asked - 1), with_opt(PLAIN, subnet("9.9.9.0", 24))]
         lies += sum(LIE in shield.udp_wire(key) for key in keys)
         udp = upstream.count(transport="udp")

@@ -20,3 +20,9 @@ def request(shield, *lines):
 def stats(shield):
     """Return the daemon's counters; twenty times as fast as Shield.stats, which runs the command."""
     return request(shield, b'{"command": "stats"}')[0]["stats"]
+
+
+def stats_of(shield, address):
+    """Return the daemon's counters of the upstream at an address, where there is one only."""
+    (counted,) = (each for each in stats(shield)["upstreams"].values() if each["address"] == str(address))
+    return counted

@@ -8,6 +8,8 @@ from funkenshield.errors import ConfigError
 
 ZONE = '[[zones]]\nname = "example.com"\n'
 RULE = "[[rules]]\n"
+OVER_TCP = '[[upstreams]]\naddress = "192.0.2.1:53"\ntransport = "tcp"\n'
+PINNED = '[[upstreams]]\naddress = "192.0.2.1:853"\ntransport = "tls"\ntls.pins = "{0}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="\n'
 MISTAKES = {
     # addresses
     'listen = "127.0.0.1"': ": listen: \"127.0.0.1\" is not an endpoint; an address needs a port: 127.0.0.1:53",
@@ -18,6 +20,18 @@ MISTAKES = {
     'upstreams = "192.0.2.1:99999"': ': upstreams: "192.0.2.1:99999": port 99999 is not between 1 and 65535',
     'notify = "192.0.2.1/24"': ': notify: "192.0.2.1/24" is not a prefix: bits are set behind its length; did you mean 192.0.2.0/24?',
     'listen = ["127.0.0.1:53", "127.0.0.1:53"]': ": listen: more than once: 127.0.0.1:53",
+    'upstreams = ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53"]': ": upstreams: more than once: 192.0.2.1:53",
+    f'{OVER_TCP}name = "a"\n{OVER_TCP}name = "b"': ": upstreams: more than once: tcp://192.0.2.1:53",
+    f'{OVER_TCP}name = "a"\n[[upstreams]]\naddress = "192.0.2.1:53"\nname = "a"': (
+        ": upstreams: asked in several ways: a (192.0.2.1:53); give each a name of its own"
+    ),
+    f'{PINNED.format("A")}{PINNED.format("B")}': (
+        ": upstreams: asked in several ways: tls://192.0.2.1:853; give each a name of its own"
+    ),
+    f'{OVER_TCP}[[upstreams]]\naddress = "192.0.2.1:53"\nname = "a"\n{ZONE}upstreams = "192.0.2.1:53"': (
+        ": zones: example.com.: 192.0.2.1:53 is more than one upstream: tcp://192.0.2.1:53, a (192.0.2.1:53);"
+        " put the one that is meant into a group, and name that"
+    ),
     # keys
     'listens = "127.0.0.1:53"': ': listens: no such key; did you mean "listen"?',
     'servers = "127.0.0.1:53"': ': servers: no such key; did you mean "upstreams"?',

@@ -36,7 +36,7 @@ def test_certificates_are_looked_for(tmp_path):
     file.write_text(TLS.format(tmp_path))
     done = CliRunner().invoke(cli.main, ["check", "-c", str(file)])
     assert done.exit_code == 2
-    assert f"{file}: upstream 127.0.0.1:853: " in done.stderr
+    assert f"{file}: upstream tls://127.0.0.1:853#a.test: " in done.stderr
 
 
 def test_the_file_is_the_default_one_where_none_is_named(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import dns.flags
 import dns.message
 import pytest
 
-from funkenshield.config import Endpoint
 from funkenshield.watch import Rhythm, Watched, Watcher, Watchers
 
 ZONE = "example.com"
@@ -307,7 +306,7 @@ async def test_many_notifies_leave_no_sleepers_behind():
         return response(7)
 
     watchers = Watchers(ask, lambda _: None, lambda: now)
-    watchers.configure({Watched(ZONE, Endpoint("192.0.2.53", 53)): Rhythm(86400.0, 0.0)})
+    watchers.configure({Watched(ZONE, "192.0.2.53:53"): Rhythm(86400.0, 0.0)})
     for _ in range(100):
         for _ in range(10):
             await asyncio.sleep(0)
