@@ -409,6 +409,7 @@ cdef class Inflight(Deciding):
         entry.hedging = False
         if entry.stranded or not self._may_try(i) or self.queued_count == self.queries.capacity:
             entry.unreachable = True
+            entry.try_until = now
             self._wait(i, now)
         elif self.walked == QUEUED:
             self._try_elsewhere(i)

@@ -432,7 +432,7 @@ class Connection(asyncio.Protocol):
         if self._over:
             return
         if self._transport is None:
-            why = UnsentError(str(why))
+            why = UnsentError(why.errno or 0, str(why))
         self._over = True
         self._siblings.remove(self)
         if self._idle:

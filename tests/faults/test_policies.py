@@ -146,7 +146,7 @@ def test_at_random_by_weight():
 
 def test_a_slow_one_has_as_many_open_and_so_gets_fewer():
     slow = placed(after(0.1, numbered(1)))
-    forward = policy("least-open", timeout=2.0, patience=1.0)
+    forward = policy("least-open", timeout=2.0, patience=1.0, deadline=4.0)
     with behind(slow, *three()[1:], forward=forward) as (shield, *_):
         found = answerers(ask_each(shield, names(400)))
         assert found.total() == 400
@@ -156,14 +156,14 @@ def test_a_slow_one_has_as_many_open_and_so_gets_fewer():
 
 def test_who_weighs_three_times_as_much_has_three_times_as_many_open():
     both = [placed(after(0.05, numbered(n)), weight=weight) for n, weight in ((1, 3), (2, 1))]
-    with behind(*both, forward=policy("least-open", timeout=2.0, patience=1.0)) as (shield, *_):
+    with behind(*both, forward=policy("least-open", timeout=2.0, patience=1.0, deadline=4.0)) as (shield, *_):
         found = answerers(ask_each(shield, names(400)))
         assert 2.0 < found[1] / found[2] < 4.5
 
 
 def test_the_fastest_gets_most():
     slow = [placed(after(seconds, numbered(n))) for n, seconds in ((1, 0.06), (2, 0.12))]
-    forward = policy("latency", timeout=2.0, patience=1.0)
+    forward = policy("latency", timeout=2.0, patience=1.0, deadline=4.0)
     with behind(*slow, placed(numbered(3)), forward=forward) as (shield, *_):
         ask_each(shield, names(60))  # all are known
         replies = [ask_each(shield, [name])[0] for name in names(100)]
@@ -173,7 +173,7 @@ def test_the_fastest_gets_most():
 
 
 def test_who_becomes_slow_gets_less_and_who_becomes_fast_again_gets_it_back():
-    forward = policy("latency", timeout=2.0, patience=1.0)
+    forward = policy("latency", timeout=2.0, patience=1.0, deadline=4.0)
     with behind(placed(numbered(1, ttl=0)), placed(after(0.03, numbered(2, ttl=0))), forward=forward) as (
         shield,
         *both,
@@ -243,7 +243,7 @@ def test_when_one_is_ill_its_names_are_shared_and_no_others_move():
 def test_one_name_that_is_asked_for_much_does_not_drown_its_upstream():
     """With 32 queries at once for types of one name, whoever has more than his share lets others help."""
     upstreams = [placed(after(0.05, numbered(n))) for n in (1, 2, 3)]
-    with behind(*upstreams, forward=policy("hash", timeout=2.0, patience=1.0)) as (shield, *_):
+    with behind(*upstreams, forward=policy("hash", timeout=2.0, patience=1.0, deadline=4.0)) as (shield, *_):
         (name,) = names(1)
         found = answerers(ask_all(shield, [quick.query(name, rdtype) for rdtype in range(1000, 1300)]))
         assert found.total() == 300
