@@ -626,6 +626,28 @@ def test_closing_cuts_connections_and_forgets_delayed_answers(run):
     run(main())
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["asking", "done"])
+def test_closing_while_clients_are_connected_is_no_error(run, ended):
+    errors = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        async with served(delay=60) as running, tcp(running.address) as (_, writer):
+            writer.write(framed("www.miek.nl"))
+            if ended:
+                writer.write_eof()
+            async with asyncio.timeout(5):
+                while not running.queries:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.01)  # until the end of what is asked is seen, too
+            clients = [*running._clients]
+            await running.close()
+            assert [client.cancelled() for client in clients] == [False]
+
+    run(main())
+    assert errors == []
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def test_a_port_that_is_taken_is_an_error(run, kind):
     with socket.socket(socket.AF_INET, kind) as taken:
