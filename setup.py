@@ -22,6 +22,8 @@ SANITIZE = {
 KIND = os.environ.get("FUNKENSHIELD_BUILD", "release")
 if KIND not in {"release", "profile", "none", *SANITIZE}:
     raise SystemExit(f"FUNKENSHIELD_BUILD={KIND}: use release, debug, asan, tsan, fuzz, profile or none")
+if not os.access(".", os.W_OK):
+    raise SystemExit(f"{os.getcwd()} cannot be written to, and what is built belongs there: make a copy of your own")
 CHECKED = KIND in SANITIZE
 CORES = len(os.sched_getaffinity(0))
 

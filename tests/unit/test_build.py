@@ -1,0 +1,55 @@
+"""Show that who cannot build is told in one line what to do."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Yield a source folder that anybody may read."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    folder = tmp_path / "source"
+    (folder / "funkenshield").mkdir(parents=True)
+    for each in "tools/build", "setup.py", "pyproject.toml":
+        (folder / each).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / each, folder / each)
+    return folder
+
+
+def build(source, **environment):
+    """Build as one who is not root, with a Python as Debian's is without python3-venv and python3-dev."""
+    python = source.parent / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ]\n')
+    python.chmod(0o755)
+    who = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+    return subprocess.run(
+        ["tools/build", python, ".venv"],
+        cwd=source, capture_output=True, text=True, timeout=30, env={**os.environ, **environment}, **who,
+    )  # fmt: skip
+
+
+def test_what_is_missing_is_told_in_one_line_all_at_once(source):
+    for folder in source, source / "funkenshield":
+        folder.chmod(0o777)
+    for compiler in "no-such-compiler", "false":
+        built = build(source, CC=compiler)
+        assert built.returncode == 1
+        (line,) = built.stderr.splitlines()
+        assert line == "please install gcc libc6-dev python3-venv python3-dev (or the like) and try again"
+
+
+def test_a_source_folder_that_cannot_be_written_to_is_told(source):
+    for folder in source, source / "funkenshield":
+        folder.chmod(0o555)
+    built = build(source)
+    assert built.returncode == 1
+    (line,) = built.stderr.splitlines()
+    assert line.startswith(f"{source} cannot be written to")
