@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import stat
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ async def serve(listening: socket.socket, handle: Handler) -> asyncio.Server:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    return await asyncio.start_unix_server(talk, sock=listening, limit=LINE_MAX)
+    # `unbind` removes it: from 3.13 on, Python would, and fail at once where its folder is not ours any more
+    ours: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+    return await asyncio.start_unix_server(talk, sock=listening, limit=LINE_MAX, **ours)
 
 
 async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
