@@ -112,7 +112,9 @@ def test_what_is_never_cached_is_sent_again_where_it_is_not_answered():
 def test_what_may_have_done_its_work_is_sent_once():
     with (
         ScriptedUpstream(lambda query: None) as upstream,
-        run_shield([upstream], toml="forward.timeout = 0.1\nforward.deadline = 0.5\nforward.update_timeout = 0.5") as shield,
+        run_shield(
+            [upstream], toml="forward.timeout = 0.1\nforward.deadline = 0.5\nforward.update_timeout = 0.5"
+        ) as shield,
     ):
         assert rcode_of(with_opcode("once.test."), shield, tcp=False) == dns.rcode.SERVFAIL
         assert upstream.count("once.test.") == 1
