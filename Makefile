@@ -17,7 +17,7 @@ demo: $(VENV)/built  ## the experiment of 2011
 
 test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
 	tools/install-nameservers
-	$(BIN)/python -m pytest tests/integration tests/differential tests/fuzz
+	$(BIN)/python -m pytest tests/integration tests/differential tests/fuzz --numprocesses=2 --dist=worksteal
 	$(BIN)/python -m pytest tests/unit tests/property tests/conformance --numprocesses=2 --dist=worksteal
 	$(BIN)/python -m pytest $(WAITING) --numprocesses=3 --dist=worksteal  # most of it is waiting
 

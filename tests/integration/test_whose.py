@@ -245,7 +245,9 @@ def test_a_connection_is_of_the_client_that_is_told_in_pieces_too(upstream, shie
 
 
 @pytest.mark.parametrize(
-    "octets", [frame(ask_wire("none.test.")), b"PROXY TCP4 1", told(CLIENTS[0])[:12] + b"\x21\x41\0\0"]
+    "octets",
+    [frame(ask_wire("none.test.")), b"PROXY TCP4 1", told(CLIENTS[0])[:12] + b"\x21\x41\0\0"],
+    ids=["none", "version 1", "no family that is known"],
 )
 def test_a_proxys_connection_without_a_right_header_is_closed_and_counted(upstream, shield, octets):
     before = stats(shield)["bad_proxied"]
