@@ -11,11 +11,14 @@ from support.upstream import answer, truncated
 from rules.stage import ask, asked, data, rcode, received
 
 FUNCTIONS = """
+import pathlib
+
 from funkenshield.rules import *
 
 @shield.setup
 async def begin():
     print("set up", file=open("FOLDER/hooks", "a"), flush=True)
+    pathlib.Path("FOLDER/secrets").unlink(missing_ok=True)
 
 @shield.teardown
 async def end():
@@ -107,9 +110,24 @@ def test_a_function_that_does_not_return_keeps_no_shield_from_ending(stage):
 
 def test_nothing_is_set_up_for_a_reload_that_names_what_is_not_there(stage, tmp_path):
     shield, _ = stage
-    config = shield.folder / "funkenshield.toml"
-    config.write_text(config.read_text() + '[cookies]\nsecrets = "/nowhere"\n')
-    shield.process.send_signal(signal.SIGHUP)
-    until(lambda: "cookies.secrets: /nowhere: No such file" in shield.log)
+    reload_with(shield, "/nowhere", "cookies.secrets: /nowhere: No such file")
     assert (tmp_path / "hooks").read_text().splitlines() == ["set up"]
     assert data(ask(shield, "x.silent.test")) == ["192.0.2.1"]
+
+
+def test_what_was_set_up_for_a_reload_that_fails_is_torn_down(stage, tmp_path):
+    """The secrets are there when they are looked for, and gone when they are taken up."""
+    shield, _ = stage
+    secrets = tmp_path / "secrets"
+    secrets.write_text("00" * 16 + "\n")
+    reload_with(shield, secrets, f"not reloaded: {secrets}: No such file")
+    assert (tmp_path / "hooks").read_text().splitlines() == ["set up", "set up", "torn down"]
+    assert data(ask(shield, "x.silent.test")) == ["192.0.2.1"]
+
+
+def reload_with(shield, secrets, told):
+    """Have a shield read its configuration with other secrets; wait until it tells what is wrong."""
+    config = shield.folder / "funkenshield.toml"
+    config.write_text(config.read_text() + f'[cookies]\nsecrets = "{secrets}"\n')
+    shield.process.send_signal(signal.SIGHUP)
+    until(lambda: told in shield.log)
