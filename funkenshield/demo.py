@@ -66,11 +66,11 @@ def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subproc
     folder that is gone at the end.
     """
     with tempfile.TemporaryDirectory(prefix="funkenshield-") as folder, contextlib.ExitStack() as stack:
-        _start(stack, "--nameserver", "ns", "--listen", nameserver)
+        _start(stack, folder, "--nameserver", "ns", "--listen", nameserver)
         run = "run", "--listen", shield, "--upstream", nameserver, "--control"
         for path in (*sockets, Path(folder, "control.sock")):
             try:
-                started = _start(stack, "--shield", *run, str(path))
+                started = _start(stack, folder, "--shield", *run, str(path))
             except FunkenShieldError as error:
                 if path not in sockets or not str(error).startswith(str(path)):
                     raise
@@ -79,16 +79,18 @@ def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subproc
                 return
 
 
-def _start(stack: contextlib.ExitStack, flag: str, *arguments: str) -> subprocess.Popen[str]:
+def _start(stack: contextlib.ExitStack, folder: str, flag: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a command and wait until it says that it is ready; what else it says is told on standard error.
 
-    `flag` is the one of ours that says where it listens. The command finds this package where we did, and not in the
-    folder that it is started in. Where it ends before, what it said last is the error.
+    What it keeps goes into `folder`; `flag` is the one of ours that says where it listens. The command finds this
+    package where we did, and not in the folder that it is started in. Where it ends before, what it said last is the
+    error.
     """
     seen = os.pathsep.join(each or os.getcwd() for each in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "funkenshield", *arguments],
-        stderr=subprocess.PIPE, text=True, errors="replace", process_group=0, env={**os.environ, "PYTHONPATH": seen},
+        stderr=subprocess.PIPE, text=True, errors="replace", process_group=0,
+        env={**os.environ, "PYTHONPATH": seen, "STATE_DIRECTORY": folder},
     )  # fmt: skip
     assert process.stderr is not None
     stack.callback(process.stderr.close)

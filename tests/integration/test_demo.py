@@ -1,6 +1,7 @@
 """What can be seen with nothing but the package does what the README says."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -61,6 +62,17 @@ def test_playground_shows_what_the_shield_says():
         said = process.communicate(timeout=10)[1]
     assert re.search(r"INFO +draining\n.*INFO +stopped\n", said)
     assert process.returncode == 0
+
+
+def test_the_playground_leaves_nothing_behind(tmp_path):
+    """A secret of cookies is kept where the next start finds it; this shield has no next one."""
+    environment = {**os.environ, "STATE_DIRECTORY": str(tmp_path)}
+    with subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_demo_measures_both_and_their_ratio():
