@@ -180,20 +180,20 @@ class Connections:
         With `proxied`, octets that tell whose query it is, the connection begins with these and serves no other
         query; where there are `most` of that kind, it waits for its turn. So does what is sent `once`: a connection
         that is kept may end while it is on its way, and it could not be sent again. What else an upstream leaves over
-        when it ends a connection is asked on another one, unless it ended for this query.
+        when it ends a connection is asked on another one, unless it ended for this query; the last time alone.
         """
         if proxied or once:
             return await self._exchange_alone(query, most, proxied)
-        losses = 0
-        while True:
+        for _ in range(LOSSES - 1):
             connection, heard = await self._free(most), self._kept.heard
             try:
                 return await connection.exchange(query)
             except _LostError:
-                losses += 1
-                moves = connection.heard or self._kept.takes or self._kept.heard != heard  # else it ended for this one
-                if losses == LOSSES or not moves or query[2] & OPCODE:
+                # Nothing was heard on any connection, and nobody else asked on this one: it ended for this query.
+                moves = connection.taken > 1 or self._kept.takes or self._kept.heard != heard
+                if not moves or query[2] & OPCODE:
                     raise
+        return await self._exchange_alone(query, most)  # where nobody else's query can end it
 
     async def _free(self, most: int) -> "Connection":
         """Return a connection that takes a query: an idle one, or a new one if there may be one more."""
@@ -205,7 +205,7 @@ class Connections:
                 return self._connect(self._kept)
             await self._kept.room()
 
-    async def _exchange_alone(self, query: bytes, most: int, proxied: bytes) -> bytes:
+    async def _exchange_alone(self, query: bytes, most: int, proxied: bytes = b"") -> bytes:
         if self._turns[0] != most:
             self._turns = (most, asyncio.Semaphore(most))
         async with self._turns[1]:

@@ -308,6 +308,36 @@ def test_one_query_that_connections_end_for_is_asked_a_few_times_only(run):
     assert 1 <= questions(peer.queries).count(poison[2:]) <= connections.LOSSES
 
 
+@pytest.mark.parametrize(("ending", "answered_on"), [(1, {2}), (connections.LOSSES - 1, {4, 5})], ids=["once", "often"])
+def test_who_shared_a_connection_that_ended_is_asked_again_and_at_last_alone(run, ending, answered_on):
+    """Even where another connection, now busy, has shown that the upstream gives more than it did on this one."""
+
+    def script(link):
+        if link.number == 0:
+            link.answer(link.query())
+            link.answer(link.query())
+            listen(link)
+        elif link.number <= ending:
+            link.query()
+            link.query()
+        else:
+            answer_all(link)
+
+    async def story():
+        for query in QUESTIONS[:2]:
+            assert await ask(shared, query, most=2) == 0
+        asked = [asyncio.create_task(ask(shared, query, most=2)) for query in QUESTIONS[2:]]
+        done, waiting = await asyncio.wait(asked, timeout=1)
+        assert {task.result() for task in done} == answered_on
+        assert len(done) == 2
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    with Peer(script) as peer, to(peer) as shared:
+        run(story())
+
+
 @pytest.mark.parametrize("opcode", [4, 5])
 def test_what_may_have_been_done_on_a_connection_that_ended_is_not_asked_again(run, opcode):
     update = FIRST[:2] + bytes([opcode << 3]) + FIRST[3:]
