@@ -79,7 +79,7 @@ def run(
     Without FILE, --listen and --upstream, /etc/funkenshield.toml is read, if it is there.
     """
     from .daemon import serve
-    from .surroundings import default_file
+    from .places import default_file
 
     given = {
         "listen": listen,
@@ -111,7 +111,7 @@ def check(file: Path | None) -> None:
     Without FILE, it is /etc/funkenshield.toml.
     """
     from .funkensturm import check as check_rules
-    from .surroundings import DEFAULT_FILE
+    from .places import DEFAULT_FILE
 
     file = file or DEFAULT_FILE
     check_rules(_read(file, {}))
@@ -228,7 +228,7 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--control", type=click.Path(path_type=Path), metavar="PATH", help="Or else its control socket.")
     @functools.wraps(command)
     def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
-        from .surroundings import control_socket
+        from .places import control_socket
 
         command(control=control or control_socket(file), **others)
 

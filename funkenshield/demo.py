@@ -20,13 +20,14 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from .authority import Zone
 from .config import default_socket
 from .errors import ConfigError, FunkenShieldError
 from .fields import Endpoint, parse_endpoint
 from .listeners import explained
-from .nameserver import Zone, serve
+from .nameserver import serve
 from .perf import make_queries, run_perf
-from .surroundings import control_socket
+from .places import control_socket
 
 PATIENCE = 5.0  # seconds that a server is given to say its last
 QUESTIONS = ["miek.nl A", "miek.nl AAAA"]  # those of 2011

@@ -47,6 +47,7 @@ from .actions import (
     zone,
     zone_file,
 )
+from .authority import Zone
 from .config import Config
 from .errors import ConfigError
 from .files import named_in, read_text
@@ -75,7 +76,6 @@ from .matchers import (
     time,
     transport,
 )
-from .nameserver import Zone
 from .programs import ChainName, Rule
 from .query import Query
 

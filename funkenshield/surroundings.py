@@ -1,41 +1,20 @@
-"""Where a configuration is, and what it names on this machine: users, folders, files, certificates, our own addresses.
+"""What a configuration names on this machine: users, folders, files, certificates, our own addresses.
 
 It looks whether they are there, before anything is begun or changed. What rules name, `funkensturm` finds out.
 """
 
-import os
 import pwd
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .config import Config, default_socket, read
+from .config import Config
 from .connections import tls_of
 from .cookies import load_secrets
 from .errors import ConfigError
 from .ground import fitted
 from .loops import refuse_itself
 from .ports import usable
-
-DEFAULT_FILE = Path("/etc/funkenshield.toml")
-
-
-def default_file() -> Path | None:
-    """Return the file that is read where none is named, if there is one that we may read."""
-    return DEFAULT_FILE if os.access(DEFAULT_FILE, os.R_OK) else None
-
-
-def control_socket(path: Path | None) -> Path:
-    """Return where the daemon of a file (None: of the default one) is controlled.
-
-    Other mistakes in the file do not matter: a daemon goes on with what it has read. ConfigError where it is not TOML.
-    """
-    path = path or default_file()
-    said = read(path).get("control") if path else None
-    socket = said.get("socket") if isinstance(said, dict) else None
-    if socket == "":
-        raise ConfigError(f'{path}: control.socket is "": the daemon has none, and cannot be asked')
-    return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())
 
 
 def examine(config: Config, where: str) -> None:

@@ -24,7 +24,8 @@ import pytest
 import uvloop
 
 from funkenshield import nameserver
-from funkenshield.nameserver import PAYLOAD, PORT_TRIES, SERVED_BY, ZONE, Zone, serve
+from funkenshield.authority import PAYLOAD, SERVED_BY, Zone
+from funkenshield.nameserver import PORT_TRIES, ZONE, serve
 
 TXT = dns.rdatatype.TXT
 NOERROR, NXDOMAIN, REFUSED = dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED

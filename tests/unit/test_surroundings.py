@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from funkenshield import cli, config, surroundings
+from funkenshield import cli, config, places
 
 MISSING = {
     'user = "nobody-of-that-name"': "user: no user nobody-of-that-name on this machine",
@@ -40,7 +40,7 @@ def test_certificates_are_looked_for(tmp_path):
 
 
 def test_the_file_is_the_default_one_where_none_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(surroundings, "DEFAULT_FILE", tmp_path / "f.toml")
+    monkeypatch.setattr(places, "DEFAULT_FILE", tmp_path / "f.toml")
     (tmp_path / "f.toml").write_text("workers = 300")
     for command in ("check", "run"):
         done = CliRunner().invoke(cli.main, [command])
@@ -50,10 +50,10 @@ def test_the_file_is_the_default_one_where_none_is_named(tmp_path, monkeypatch):
 
 def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, monkeypatch):
     file = tmp_path / "f.toml"
-    monkeypatch.setattr(surroundings, "DEFAULT_FILE", file)
-    assert str(surroundings.control_socket(None)) == config.default_socket()
+    monkeypatch.setattr(places, "DEFAULT_FILE", file)
+    assert str(places.control_socket(None)) == config.default_socket()
     file.write_text('workers = "many"\n[control]\nsocket = "/some/where"')
-    assert str(surroundings.control_socket(None)) == str(surroundings.control_socket(file)) == "/some/where"
+    assert str(places.control_socket(None)) == str(places.control_socket(file)) == "/some/where"
     done = CliRunner().invoke(cli.main, ["stats", "-c", str(file)])
     assert done.stderr.startswith("funkenshield: /some/where: no daemon answers there")
 
