@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 WAITING := tests/attacks tests/faults tests/field tests/rules tests/hostile
-COMPILED := $(wildcard funkenshield/*.pyx funkenshield/*.pxd) setup.py pyproject.toml tools/build
+COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
@@ -75,4 +75,4 @@ $(VENV)/dev: $(VENV)/built
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info funkenshield/*.so
+	rm -rf $(VENV) build dist *.egg-info && find funkenshield -name "*.so" -delete

@@ -41,17 +41,17 @@ compile_args += ["-g0" if KIND == "release" else "-g"]  # Python's own flags hav
 
 def extensions() -> list[Extension]:
     """Return the compiled modules, turned into C."""
-    sources = sorted(Path("funkenshield").glob("_*.pyx"), key=lambda source: -source.stat().st_size)
+    sources = sorted(Path("funkenshield").rglob("_*.pyx"), key=lambda source: -source.stat().st_size)
     if not sources:
-        raise SystemExit("there is nothing to compile: funkenshield/*.pyx are missing")
+        raise SystemExit("there is nothing to compile: the *.pyx in funkenshield are missing")
     return cythonize(
         [
             Extension(
-                f"funkenshield.{source.stem}",
+                ".".join(source.with_suffix("").parts),
                 [str(source)],
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
-                depends=[str(header) for header in Path("funkenshield").glob("*.pxd")],
+                depends=[str(header) for header in Path("funkenshield").rglob("*.pxd")],
             )
             for source in sources
         ],

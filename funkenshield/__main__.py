@@ -3,7 +3,7 @@
 import sys
 from importlib.util import find_spec
 
-from . import signals
+from .core import signals
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
 
 def _see_that_all_is_there() -> None:
     """End with a line where nothing has been built or installed, as in a source folder that was just cloned."""
-    for needed in "click", "pydantic", "uvloop", "funkenshield._inflight":
+    for needed in "click", "pydantic", "uvloop", "funkenshield.forward._transport":
         if find_spec(needed) is None:
             sys.exit(
                 f"funkenshield: there is no {needed} for {sys.executable}: in the source folder, `make run` builds all"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
+from .core.signals import EndedError
 from .errors import FunkenShieldError
-from .signals import EndedError
 
 if TYPE_CHECKING:
     from .config import Config
@@ -24,7 +24,7 @@ ENDPOINT = "ADDR:PORT"
 
 def seconds(written: str | float) -> float:
     """Return the seconds that a text such as 90, 1h30m or 7d stands for."""
-    from .fields import parse_time
+    from .config.types import parse_time
 
     try:
         return parse_time(str(written))
@@ -78,8 +78,8 @@ def run(
 
     Without FILE, --listen and --upstream, /etc/funkenshield.toml is read, if it is there.
     """
+    from .config.places import default_file
     from .daemon import serve
-    from .places import default_file
 
     given = {
         "listen": listen,
@@ -96,7 +96,7 @@ def run(
 def _read(file: Path | None, overrides: dict[str, Any]) -> "Config":
     """Return a configuration of which all that it names is there."""
     from .config import load
-    from .surroundings import examine
+    from .preflight import examine
 
     config = load(file, overrides)
     examine(config, str(file or "command line"))
@@ -110,8 +110,8 @@ def check(file: Path | None) -> None:
 
     Without FILE, it is /etc/funkenshield.toml.
     """
-    from .funkensturm import check as check_rules
-    from .places import DEFAULT_FILE
+    from .config.places import DEFAULT_FILE
+    from .rules.engine import check as check_rules
 
     file = file or DEFAULT_FILE
     check_rules(_read(file, {}))
@@ -124,7 +124,7 @@ def check(file: Path | None) -> None:
 @click.option("--delay", type=seconds, default=0.0, metavar="TIME", help="Answer so much later.")
 def ns(listen: str, zone: Path | None, delay: float) -> None:
     """Run the small nameserver: plain, correct and slow, made to stand behind the shield."""
-    from .demo import run_nameserver
+    from .tools.demo import run_nameserver
 
     run_nameserver(listen, zone, delay)
 
@@ -148,7 +148,7 @@ def perf(
     """Load a server with queries, and report how it did."""
     from rich.console import Console
 
-    from .perf import read_queries, run_perf
+    from .tools.perf import read_queries, run_perf
 
     queries = read_queries(file, edns=edns, dnssec=dnssec)
     report = run_perf(
@@ -174,7 +174,7 @@ def _ports(command: Callable[..., None]) -> Callable[..., None]:
 @_ports
 def demo(seconds: float, as_json: bool, nameserver: str, shield: str) -> None:
     """Repeat the experiment of 2011: a slow nameserver alone, then through the shield."""
-    from .demo import run_experiment
+    from .tools.demo import run_experiment
 
     run_experiment(nameserver, shield, seconds, as_json=as_json)
 
@@ -183,7 +183,7 @@ def demo(seconds: float, as_json: bool, nameserver: str, shield: str) -> None:
 @_ports
 def playground(nameserver: str, shield: str) -> None:
     """Run the small nameserver and the shield in front of it, to be tried with dig."""
-    from .demo import run_playground
+    from .tools.demo import run_playground
 
     run_playground(nameserver, shield)
 
@@ -196,7 +196,7 @@ def about() -> None:
 @about.command("config")
 def about_config() -> None:
     """Print the reference of all options, in Markdown."""
-    from .reference import reference
+    from .config.reference import reference
 
     click.echo(reference(), nl=False)
 
@@ -205,7 +205,7 @@ def about_config() -> None:
 @click.argument("page", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def about_rules(page: Path) -> None:
     """Print a page with its tables of conditions and actions made anew, in Markdown."""
-    from .reference import with_tables
+    from .config.reference import with_tables
 
     click.echo(with_tables(page.read_text()), nl=False)
 
@@ -213,7 +213,7 @@ def about_rules(page: Path) -> None:
 @about.command("metrics")
 def about_metrics() -> None:
     """Print the reference of all metrics, in Markdown."""
-    from .metrics import documentation
+    from .admin.metrics import documentation
 
     click.echo(documentation(), nl=False)
 
@@ -228,7 +228,7 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--control", type=click.Path(path_type=Path), metavar="PATH", help="Or else its control socket.")
     @functools.wraps(command)
     def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
-        from .places import control_socket
+        from .config.places import control_socket
 
         command(control=control or control_socket(file), **others)
 
@@ -240,7 +240,7 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
 def stats(control: Path, as_json: bool) -> None:
     """Show what a running daemon has counted."""
-    from .control import ask
+    from .admin.control import ask
 
     found = ask(control, {"command": "stats"})["stats"]
     if as_json:
@@ -281,7 +281,7 @@ def stats(control: Path, as_json: bool) -> None:
 @click.option("--type", "qtype", metavar="TYPE", help="Purge only this type.")
 def purge(control: Path, everything: bool, zone: str | None, name: str | None, qtype: str | None) -> None:
     """Take answers out of a running daemon's cache: --all, --zone NAME or --name NAME."""
-    from .control import ask
+    from .admin.control import ask
 
     if sum((everything, zone is not None, name is not None)) != 1:
         raise click.UsageError("give one of --all, --zone and --name")
@@ -299,7 +299,7 @@ def purge(control: Path, everything: bool, zone: str | None, name: str | None, q
 @_controls
 def blocks(control: Path) -> None:
     """List the source prefixes that are shut out."""
-    from .control import ask
+    from .admin.control import ask
 
     for block in ask(control, {"command": "blocks"})["blocks"]:
         click.echo(f"{block['prefix']:<44}{block['seconds']:>10,.1f} s  {block['action']:<9}{block['reason']}")
@@ -313,7 +313,7 @@ def blocks(control: Path) -> None:
 @click.argument("prefix")
 def block(control: Path, seconds: float, refuse: bool, yes: bool, prefix: str) -> None:
     """Shut out a source prefix, or an address, for a while."""
-    from .control import ControlError, ask
+    from .admin.control import ControlError, ask
 
     action = "refuse" if refuse else "drop"
     request = {"command": "block", "prefix": prefix, "seconds": seconds, "action": action, "sure": yes}
@@ -329,6 +329,6 @@ def block(control: Path, seconds: float, refuse: bool, yes: bool, prefix: str) -
 @click.argument("prefix")
 def unblock(control: Path, prefix: str) -> None:
     """Let a source prefix, and all that is within it, in again."""
-    from .control import ask
+    from .admin.control import ask
 
     click.echo(f"{ask(control, {'command': 'unblock', 'prefix': prefix})['lifted']} lifted")

@@ -25,26 +25,31 @@ from typing import Any
 
 import uvloop
 
-from . import control, ground, identity, listeners, logs, loops, machine, signals, snapshot, zones
-from ._cache import Cache
-from ._clock import Clock
-from ._denial import Denials
-from ._fastpath import Worker
-from ._inflight import Inflight
-from ._shelf import Shelf
-from .blocks import Blocks
+from .admin import control
+from .cache import hugepages, snapshot
+from .cache._export import Shelf
+from .cache._nsec_cache import Denials
+from .cache._store import Cache
+from .cache.expiry import Expiry
+from .cache.purge import purge
 from .config import DEFAULT_GROUP, RESTART, Config
-from .cookies import CookieSecrets, keep_secret
+from .config.guard import Refusal, packed
+from .core import logs, machine, signals
+from .core._clock import Clock
 from .errors import ConfigError, FunkenShieldError
-from .expiry import Expiry
-from .forwarder import Forwarder
-from .funkensturm import FunkenSturm, Prepared
-from .guard import Refusal, packed
-from .names import name_from_wire, name_to_wire
-from .purge import purge
-from .tcp import TcpServer
-from .upstreams import Upstreams, rcode_name
-from .watch import Rhythm, Watched, Watchers
+from .forward import chaos, loop
+from .forward._transport import Inflight
+from .forward.uncached import Forwarder
+from .policy.cookie_secrets import CookieSecrets, keep_secret
+from .policy.dynblocks import Blocks
+from .rules.engine import FunkenSturm, Prepared
+from .server import sockets
+from .server._udp_worker import Worker
+from .server.tcp import TcpServer
+from .upstream.pool import Upstreams, rcode_name
+from .wire.names import name_from_wire, name_to_wire
+from .zones import settings
+from .zones.soa_watch import Rhythm, Watched, Watchers
 
 log = logging.getLogger(__name__)
 limited = logs.RateLimited(log)
@@ -68,7 +73,7 @@ class Daemon:
 
     def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
         logs.set_up(config.log.level, config.log.format)
-        config = ground.fitted(config)
+        config = hugepages.fitted(config)
         self.config = config
         self.clock = clock or Clock()
         self.reloads = 0
@@ -85,13 +90,13 @@ class Daemon:
         self._stopping = asyncio.Event()
         count = config.workers or machine.cores()
         with contextlib.ExitStack() as undo:
-            listeners.probe(config.listen, tcp=config.tcp.connections > 0)
+            sockets.probe(config.listen, tcp=config.tcp.connections > 0)
             self._udp = [
-                [undo.enter_context(each) for each in listeners.bind_udp(endpoint, count, config.udp.receive_buffer)]
+                [undo.enter_context(each) for each in sockets.bind_udp(endpoint, count, config.udp.receive_buffer)]
                 for endpoint in config.listen
             ]
             self._tcp = [
-                undo.enter_context(listeners.bind_tcp(endpoint, shared=listeners.overlaps(endpoint, config.listen)))
+                undo.enter_context(sockets.bind_tcp(endpoint, shared=sockets.overlaps(endpoint, config.listen)))
                 for endpoint in config.listen
                 if config.tcp.connections
             ]
@@ -114,14 +119,14 @@ class Daemon:
 
     def _build(self, config: Config, count: int) -> None:
         """Make everything that needs no privileges: cache, workers, upstreams, TCP."""
-        denied = config.cache.memory // DENIED if zones.deny(config) else 0
-        self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=ground.is_large(config.cache.memory))
+        denied = config.cache.memory // DENIED if settings.deny(config) else 0
+        self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
         self.denials = Denials(denied)
         self.inflight = Inflight(self.cache, config.forward.open, config.guard.memory)
         self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
-        for sockets in self._udp:
-            for worker, opened in zip(self.workers, sockets, strict=True):
-                worker.listen(opened.fileno(), sockets[0].fileno())
+        for group in self._udp:
+            for worker, opened in zip(self.workers, group, strict=True):
+                worker.listen(opened.fileno(), group[0].fileno())
         self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock)
         self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
         self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
@@ -144,10 +149,10 @@ class Daemon:
         """Return where Prometheus asks, and who answers; the modules are loaded only where that is wanted."""
         if self.config.metrics.listen is None:
             return None
-        from . import metrics, scrape
+        from .admin import metrics, scrape
 
         return (
-            listeners.bind_tcp(self.config.metrics.listen, "HTTP"),
+            sockets.bind_tcp(self.config.metrics.listen, "HTTP"),
             scrape.Scraped(partial(metrics.render, self.snapshot), self.is_serving).protocol,
         )
 
@@ -157,7 +162,7 @@ class Daemon:
         Rules take longest to read: they can be prepared before. Raises ConfigError, and changes nothing, for what is
         wrong in them.
         """
-        loops.refuse_itself(config)
+        loop.refuse_itself(config)
         prepared = prepared or self.sturm.prepare(config)
         path = Path(config.cookies.secrets) if config.cookies.secrets and config.cookies.mode == "serve" else None
         kept = path is None or "secrets" not in config.cookies.model_fields_set
@@ -165,9 +170,9 @@ class Daemon:
             secrets = CookieSecrets(path, kept=kept)
         else:
             secrets = self._secrets
-        numbers = self.upstreams.configure(zones.groups(config), config)
+        numbers = self.upstreams.configure(settings.groups(config), config)
         logs.set_up(config.log.level, config.log.format)
-        self._assigned = zones.assign(self.cache.zones, config, numbers)
+        self._assigned = settings.assign(self.cache.zones, config, numbers)
         self.forwarder.groups = self.sturm.put_in_force(prepared, config, numbers)
         self.blocks.configure(config.guard)
         self.forwarder.configure(config.forward)
@@ -176,7 +181,7 @@ class Daemon:
         self.forwarder.notifiers = self._assigned.notifiers
         self.tcp.settings = config.tcp
         outdated = self._assigned.changed if config is not self.config else []  # there is nothing yet at the start
-        for name in (*outdated, *(identity.ZONES if config.identity != self.config.identity else ())):
+        for name in (*outdated, *(chaos.ZONES if config.identity != self.config.identity else ())):
             self._purge(name)
         self.inflight.consult(identity=self._identity(config), denials=self.denials)
         self.inflight.reception.set_any(config.any == "minimal")
@@ -202,7 +207,7 @@ class Daemon:
         """Return who answers questions of class CHAOS, if the shield does."""
         if not config.identity.server and not config.identity.version:
             return None
-        return partial(identity.response, server=config.identity.server, version=config.identity.version)
+        return partial(chaos.response, server=config.identity.server, version=config.identity.version)
 
     def _set_cookies(self, secrets: CookieSecrets, config: Config) -> None:
         self.inflight.reception.set_cookies(
@@ -236,11 +241,11 @@ class Daemon:
     async def _take_up(self) -> None:
         """Read the configuration and its rules beside the work that goes on, and then change to them at once."""
         assert self._reread is not None
-        new = ground.fitted(await asyncio.to_thread(self._reread))
+        new = hugepages.fitted(await asyncio.to_thread(self._reread))
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 log.warning("%s changed: that takes a restart", key)
-        if zones.deny(new) and not self.denials.limit:
+        if settings.deny(new) and not self.denials.limit:
             log.warning("nothing is denied yet, for that has no memory: it takes a restart")
         new, before = _kept(self.config, new), self.sturm.rules
         prepared = await asyncio.to_thread(self.sturm.prepare, new)
@@ -288,8 +293,8 @@ class Daemon:
             self.tcp.close_idle(),
             Expiry(self.cache).run(),
         ]
-        if ground.is_large(self.config.cache.memory):
-            works.append(ground.prepare(self.cache))
+        if hugepages.is_large(self.config.cache.memory):
+            works.append(hugepages.prepare(self.cache))
         if kept:
             interval = self.config.cache.snapshot_interval
             works.append(snapshot.keep(shelf, Path(kept), interval, self._origins))
@@ -341,7 +346,7 @@ class Daemon:
         if self._scraped is not None:
             protocols.append(self._scraped)
         return [
-            await loop.create_server(protocol, sock=opened, backlog=listeners.BACKLOG) for opened, protocol in protocols
+            await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG) for opened, protocol in protocols
         ]
 
     def _ended(self, task: asyncio.Task[None]) -> None:

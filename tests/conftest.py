@@ -4,11 +4,14 @@ It is alone on the network, it ends at Ctrl-C, and what daemons keep by default 
 """
 
 import atexit
+import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 
+import pytest
 from support.alone import be_alone
 
 if not os.environ.get("FUNKENSHIELD_NETWORK"):  # set it to keep the network, for a debugger or a capture
@@ -16,3 +19,15 @@ if not os.environ.get("FUNKENSHIELD_NETWORK"):  # set it to keep the network, fo
 os.environ["STATE_DIRECTORY"] = tempfile.mkdtemp(prefix="funkenshield-state-")
 atexit.register(shutil.rmtree, os.environ["STATE_DIRECTORY"], ignore_errors=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has those that it starts with `&` ignore it
+
+
+@pytest.fixture(autouse=True)
+def the_log_of_this_process():
+    """Undo what a command that was run here did to the log: the next test reads its own."""
+    root, unraisable = logging.getLogger(), sys.unraisablehook
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    sys.unraisablehook = unraisable
+    logging.captureWarnings(False)

@@ -5,10 +5,10 @@ import dns.rrset
 import pytest
 from compiled import hits as build_hits
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._outcome import Reception
-from funkenshield.ground import is_large
+from funkenshield._fastpath import Reception
+from funkenshield.cache._store import Cache
+from funkenshield.cache.hugepages import is_large
+from funkenshield.core._clock import Clock
 
 QUERY = dns.message.make_query("00000000.bench.example.", "A", id=7)
 RESPONSE = dns.message.make_response(QUERY)

@@ -8,15 +8,15 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from funkenshield._atomic cimport LINE, touch
-from funkenshield._cache cimport Cache
-from funkenshield._clock cimport NANOSECONDS, ticks
-from funkenshield._course cimport Course, Sender
-from funkenshield._epochs cimport Reader, enter, leave
-from funkenshield._guard cimport Orders, judge_response, look_orders
-from funkenshield._index cimport SLOTS, Index, fetch, find_set
-from funkenshield._outcome cimport REPLY, House, Outcome, Reception, Tally, answer, look_house, meet
-from funkenshield._wire cimport HEADER, Query, Verdict
+from funkenshield.core._atomic cimport LINE, touch
+from funkenshield.cache._store cimport Cache
+from funkenshield.core._clock cimport NANOSECONDS, ticks
+from funkenshield.policy._rule_state cimport Course, Sender
+from funkenshield.core._epochs cimport Reader, enter, leave
+from funkenshield.policy._guard cimport Orders, judge_response, look_orders
+from funkenshield.cache._index cimport SLOTS, Index, fetch, find_set
+from funkenshield._fastpath cimport REPLY, House, Outcome, Reception, Tally, answer, look_house, meet
+from funkenshield.wire._message cimport HEADER, Query, Verdict
 
 cdef enum:
     BATCH = 64

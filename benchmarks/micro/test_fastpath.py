@@ -9,9 +9,9 @@ import dns.message
 import dns.name
 import pytest
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._wire import inspect_query
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.wire._message import inspect_query
 
 NAMES = 10_000
 

@@ -10,13 +10,13 @@ import threading
 import pytest
 from conftest import ANSWERED, MODEL, fill, numbered
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._guard import Guard
-from funkenshield._outcome import Reception
-from funkenshield.actions import Action
-from funkenshield.matchers import Match
-from funkenshield.programs import Numbers, Rule, compile_chain
+from funkenshield._fastpath import Reception
+from funkenshield.cache._store import Cache
+from funkenshield.config.action import Action
+from funkenshield.config.match import Match
+from funkenshield.core._clock import Clock
+from funkenshield.policy._guard import Guard
+from funkenshield.rules.compiler import Numbers, Rule, compile_chain
 
 ASKED = 64_000
 THOUSAND = 1_000

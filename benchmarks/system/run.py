@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from funkenshield.perf import Report, run_perf
+from funkenshield.tools.perf import Report, run_perf
 
 from . import stage
 from .servers import FLOORS, NAMES, servers

@@ -16,12 +16,12 @@ from support.control import request, stats
 from support.proxied import STREAM, told
 from support.wires import ask_wire
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._fastpath import Worker
-from funkenshield._inflight import Inflight
+from funkenshield.cache._store import Cache
 from funkenshield.config import Config
-from funkenshield.fields import parse_address, parse_endpoint, parse_prefix
+from funkenshield.config.types import parse_address, parse_endpoint, parse_prefix
+from funkenshield.core._clock import Clock
+from funkenshield.forward._transport import Inflight
+from funkenshield.server._udp_worker import Worker
 
 NOERROR, REFUSED = 0, 5
 NAME = "www.example.test."

@@ -11,8 +11,8 @@ from support.control import stats
 from support.process import run_shield
 from support.upstream import ScriptedUpstream, truncated
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 LARGEST = 65535
 LADDER = 62  # labels, each behind it a pointer to the one before

@@ -13,7 +13,8 @@ from support.process import COMMAND, run_shield
 from support.until import until
 from support.upstream import ScriptedUpstream, answer
 
-from funkenshield import control, daemon
+from funkenshield import daemon
+from funkenshield.admin import control
 from funkenshield.errors import ConfigError
 
 NOBODY = pwd.getpwnam("nobody").pw_uid

@@ -14,9 +14,9 @@ from support.edns import split_opt, subnet, with_opt
 from support.process import run_shield
 from support.upstream import ScriptedUpstream
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield.expiry import Expiry
+from funkenshield.cache._store import Cache
+from funkenshield.cache.expiry import Expiry
+from funkenshield.core._clock import Clock
 
 MEMORY = 1 << 22
 MOST = 8  # lengths of a family in use at once

@@ -36,8 +36,9 @@ from conformance.notation import (
     Received,
     WasAsked,
 )
-from funkenshield import config, control
-from funkenshield._clock import Clock
+from funkenshield import config
+from funkenshield.admin import control
+from funkenshield.core._clock import Clock
 from funkenshield.daemon import Daemon
 
 PATIENCE = 2.0  # seconds that something may take which must come

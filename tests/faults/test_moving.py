@@ -6,7 +6,7 @@ import pytest
 from support.namespace import in_namespace, ip
 from support.path import TRUTH, Arrived, Path, told
 
-from funkenshield.health import Signals
+from funkenshield.upstream.health import Signals
 
 FAMILIES = {"IPv4": ("10.9.0.", 32, "-4"), "IPv6": ("fd00:9::", 128, "-6")}
 families = pytest.mark.parametrize("family", FAMILIES)

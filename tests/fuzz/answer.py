@@ -2,12 +2,12 @@
 
 from contextlib import suppress
 
-from funkenshield._answer import is_response_to, soa_serials
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._guard import Guard
-from funkenshield._shelf import Shelf
-from funkenshield._wire import inspect_query
+from funkenshield.cache._entry import is_response_to, soa_serials
+from funkenshield.cache._export import Shelf
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.policy._guard import Guard
+from funkenshield.wire._message import inspect_query
 
 from .messages import ADDRESS, framed, is_whole, query_of, read, reply_to, ttls_at, unframed
 

@@ -3,12 +3,12 @@
 import dns.flags
 import dns.name
 
-from funkenshield._guard import Guard
-from funkenshield._wire import inspect_query
-from funkenshield.actions import Action
-from funkenshield.fields import Endpoint
-from funkenshield.matchers import Match
-from funkenshield.programs import Numbers, Rule, compile_chain
+from funkenshield.config.action import Action
+from funkenshield.config.match import Match
+from funkenshield.config.types import Endpoint
+from funkenshield.policy._guard import Guard
+from funkenshield.rules.compiler import Numbers, Rule, compile_chain
+from funkenshield.wire._message import inspect_query
 
 from .messages import query_of, read
 

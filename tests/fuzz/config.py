@@ -4,10 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from funkenshield import config, funkensturm
+from funkenshield import config
 from funkenshield.errors import ConfigError
-from funkenshield.programs import read_names
-from funkenshield.records import parse_record
+from funkenshield.rules import engine
+from funkenshield.rules.compiler import read_names
+from funkenshield.wire.record_text import parse_record
 
 FOLDER = TemporaryDirectory(prefix="funkenshield-fuzz-")
 FILE = Path(FOLDER.name) / "file"
@@ -57,4 +58,4 @@ def one(data):
             parse_record(line)
     with suppress(ConfigError):
         settings = config.load(FILE)
-        funkensturm.check(settings.model_copy(update={"rules_file": ""}))  # which nobody wants to be run
+        engine.check(settings.model_copy(update={"rules_file": ""}))  # which nobody wants to be run

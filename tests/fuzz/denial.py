@@ -2,9 +2,9 @@
 
 from support.signed import Authority, Zone
 
-from funkenshield._answer import is_response_to
-from funkenshield._denial import Denials
-from funkenshield._wire import inspect_query
+from funkenshield.cache._entry import is_response_to
+from funkenshield.cache._nsec_cache import Denials
+from funkenshield.wire._message import inspect_query
 
 from .messages import framed, is_whole, query_of, unframed
 

@@ -4,7 +4,7 @@ from struct import unpack_from
 
 from support.proxied import DGRAM, INET, INET6, PROXY, SIGNATURE, STREAM, UNIX, block, local, told
 
-from funkenshield._proxied import header, told_by
+from funkenshield.wire._proxy_protocol import header, told_by
 
 from .messages import query_of
 

@@ -2,9 +2,9 @@
 
 from struct import pack
 
-from funkenshield._cookies import answer_cookie
-from funkenshield._subnets import with_subnet
-from funkenshield._wire import error_response, inspect_query
+from funkenshield.wire._ecs import with_subnet
+from funkenshield.wire._edns_cookies import answer_cookie
+from funkenshield.wire._message import error_response, inspect_query
 
 from .messages import ADDRESS, COOKIE, query_of, read
 

@@ -7,12 +7,12 @@ from tempfile import TemporaryDirectory
 
 from dns.message import Message
 
-from funkenshield import snapshot
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._shelf import Shelf
-from funkenshield._wire import inspect_query
-from funkenshield.names import name_to_wire
+from funkenshield.cache import snapshot
+from funkenshield.cache._export import Shelf
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.wire._message import inspect_query
+from funkenshield.wire.names import name_to_wire
 
 from .messages import framed, query_of, reply_to, unframed
 

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 from support.proxied import told
 
-from funkenshield import connections, tcp
-from funkenshield._answer import is_response_to
-from funkenshield._proxied import told_by
+from funkenshield.cache._entry import is_response_to
 from funkenshield.config import TcpSection
+from funkenshield.server import tcp
+from funkenshield.upstream import streams
+from funkenshield.wire._proxy_protocol import told_by
 
 from .messages import framed, query_of, reply_to, unframed
 
@@ -81,7 +82,7 @@ def _whole(stream):
 def _until_broken(messages):
     """Return the messages up to the first that can be no query, which ends its connection."""
     for at, message in enumerate(messages):
-        if len(message) < connections.HEADER or message[2] & connections.QR:
+        if len(message) < streams.HEADER or message[2] & streams.QR:
             return messages[: at + 1]
     return messages
 
@@ -120,8 +121,8 @@ async def _from_client(pieces, proxied):
 
 async def _from_upstream(pieces):
     """The first response to a query is the answer, and nothing else is."""
-    siblings, transport = connections.Siblings(), _Transport()
-    connection = connections.Connection(siblings)
+    siblings, transport = streams.Siblings(), _Transport()
+    connection = streams.Connection(siblings)
     connection.begin(transport, None)
     exchange = asyncio.create_task(connection.exchange(ASKED))
     await asyncio.sleep(0)

@@ -2,10 +2,10 @@
 
 from support.quick import carried, inflight_before_a_test
 
-from funkenshield._answer import is_response_to
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._wire import inspect_query
+from funkenshield.cache._entry import is_response_to
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.wire._message import inspect_query
 
 from .messages import ADDRESS, framed, query_of, reply_to, unframed
 

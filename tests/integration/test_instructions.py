@@ -22,9 +22,9 @@ ASKED = 6400
 PROGRAM = f"""
 import sys
 from hits import Hits
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._outcome import Reception
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield._fastpath import Reception
 query, response = map(bytes.fromhex, sys.argv[1:])
 clock = Clock()
 cache = Cache(1 << 22, clock)

@@ -12,7 +12,7 @@ from support.process import run_shield
 from support.upstream import ScriptedUpstream, answer
 
 from funkenshield import __version__
-from funkenshield.health import STATES
+from funkenshield.upstream.health import STATES
 
 
 def get(where, path):

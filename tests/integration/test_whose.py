@@ -25,7 +25,7 @@ from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, answer
 from support.wires import ask_wire
 
-from funkenshield._cookies import answer_cookie
+from funkenshield.wire._edns_cookies import answer_cookie
 
 PROXY, PROXY6, STRANGER = "127.0.0.1", "::1", "127.0.0.2"
 SECRET = bytes(range(16))

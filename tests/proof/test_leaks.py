@@ -14,7 +14,7 @@ from support.proc import descriptors, resident
 from support.process import run_shield
 from support.until import until
 
-from funkenshield.perf import run_perf
+from funkenshield.tools.perf import run_perf
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]
 ROUNDS, WARM_UP = 10, 4

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from funkenshield._answer import is_response_to
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._entry import is_response_to
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 THOROUGH = settings(deadline=None, max_examples=200)
 MEMORY = 1 << 22

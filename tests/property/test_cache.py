@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.quick import QR, TXT, A, answer, failure, name_wire, payload_of, query, sealed, unseal
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 LEAST, SMALLEST, LARGE = 7 << 19, 1 << 22, 1 << 25
 

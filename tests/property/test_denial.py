@@ -22,7 +22,7 @@ from support.law import assert_lawful
 from support.nameservers import nsd
 from support.signed import Authority, Zone, rrset, rrsig
 
-from funkenshield._denial import Denials
+from funkenshield.cache._nsec_cache import Denials
 
 THOROUGH = settings(deadline=None, max_examples=200)
 HOUR = 3600

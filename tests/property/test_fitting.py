@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from property.test_answer import to_wire
 from support.fitting import needed, read, size_of, what_fits
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 THOROUGH = settings(deadline=None, max_examples=300)
 MEMORY = 1 << 22

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.quick import A, query
 from support.waiting import TURN, Stage
 
-from funkenshield._upstreams import POLICIES
+from funkenshield.upstream._selection import POLICIES
 
 NOERROR, SERVFAIL, REFUSED = 0, 2, 5
 TRIES = 4

@@ -10,11 +10,11 @@ import dns.name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funkenshield._guard import Guard
-from funkenshield._rules import DEEDS_OF
-from funkenshield.actions import Action
-from funkenshield.matchers import FLAGS, Match
-from funkenshield.programs import START, Numbers, Rule, compile_chain
+from funkenshield.config.action import Action
+from funkenshield.config.match import FLAGS, Match
+from funkenshield.policy._guard import Guard
+from funkenshield.policy._rule_program import DEEDS_OF
+from funkenshield.rules.compiler import START, Numbers, Rule, compile_chain
 
 GUARD = Guard(1 << 16)
 FIRST = min(DEEDS_OF.values())

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.proxied import DGRAM, INET, INET6, LOCAL, PROXY, SIGNATURE, STREAM, UNIX, UNSPEC, block, local, told
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._outcome import Reception
-from funkenshield._proxied import header, told_by
+from funkenshield._fastpath import Reception
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.wire._proxy_protocol import header, told_by
 
 THOROUGH = settings(deadline=None, max_examples=300)
 ADDRESSES = {INET: 12, INET6: 36, UNIX: 216}  # octets of both ends

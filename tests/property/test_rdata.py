@@ -14,9 +14,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import quick
 
-from funkenshield._answer import is_response_to
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._entry import is_response_to
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 THOROUGH = settings(deadline=None, max_examples=200)
 CACHE = Cache(1 << 22, Clock())

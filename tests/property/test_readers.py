@@ -17,12 +17,12 @@ import pytest
 from support.client import Address, free_port
 from support.quick import answer, payload_of, query, sealed, unseal
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._fastpath import Worker
-from funkenshield._inflight import Inflight
+from funkenshield.cache._store import Cache
 from funkenshield.config import Endpoint
-from funkenshield.listeners import bind_udp
+from funkenshield.core._clock import Clock
+from funkenshield.forward._transport import Inflight
+from funkenshield.server._udp_worker import Worker
+from funkenshield.server.sockets import bind_udp
 
 SECONDS = 5.0
 MEMORY = 1 << 22

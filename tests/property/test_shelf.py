@@ -15,10 +15,10 @@ from support.edns import EDE, option, subnet, with_opt
 from support.quick import QR, RD, TXT, A, answer, failure, name_wire, query, sealed
 from support.wires import record_wire
 
-from funkenshield import snapshot
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._shelf import Shelf
+from funkenshield.cache import snapshot
+from funkenshield.cache._export import Shelf
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 MEMORY = 1 << 22
 NS, SOA, AAAA = 2, 6, 28

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.edns import COOKIE, SUBNET, option, split_opt, subnet, with_opt
 from support.quick import answer, carried, failure, inflight_before_a_test, payload_of, query
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 MEMORY = 1 << 22
 PLAIN = query("www.example.com")

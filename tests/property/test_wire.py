@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from funkenshield._wire import error_response, inspect_query
+from funkenshield.wire._message import error_response, inspect_query
 
 THOROUGH = settings(deadline=None, max_examples=400)
 

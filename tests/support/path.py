@@ -7,13 +7,13 @@ import threading
 from struct import pack
 from typing import NamedTuple
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._fastpath import Worker
-from funkenshield._inflight import Inflight
+from funkenshield.cache._store import Cache
 from funkenshield.config import ForwardSection, HealthSection, UpstreamSection
-from funkenshield.fields import Endpoint
-from funkenshield.upstreams import Upstream
+from funkenshield.config.types import Endpoint
+from funkenshield.core._clock import Clock
+from funkenshield.forward._transport import Inflight
+from funkenshield.server._udp_worker import Worker
+from funkenshield.upstream.pool import Upstream
 from support.quick import A, answer, payload_of, query
 
 LOOPBACK = "127.0.0.1"

@@ -3,7 +3,7 @@
 import zlib
 from struct import pack, unpack_from
 
-from funkenshield._inflight import Inflight
+from funkenshield.forward._transport import Inflight
 
 A, TXT = 1, 16
 RD, QR = 0x0100, 0x8000

@@ -9,9 +9,9 @@ from hashlib import blake2b
 from math import inf
 from typing import Any, NamedTuple
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._inflight import Inflight
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.forward._transport import Inflight
 from support.quick import A, answer, failure, query
 
 TURN = 0.0168  # seconds: nothing is due later than so many

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from funkenshield.blocks import BlockError, Blocks
-from funkenshield.guard import GuardSection
+from funkenshield.config.guard import GuardSection
+from funkenshield.policy.dynblocks import BlockError, Blocks
 
 
 class Guard:

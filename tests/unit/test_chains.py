@@ -10,13 +10,13 @@ import dns.opcode
 import dns.update
 import pytest
 
-from funkenshield._guard import Guard
-from funkenshield._rules import DEEDS_OF
-from funkenshield.actions import Action
+from funkenshield.config.action import Action
+from funkenshield.config.match import Match
+from funkenshield.config.types import Endpoint
 from funkenshield.errors import ConfigError
-from funkenshield.fields import Endpoint
-from funkenshield.matchers import Match
-from funkenshield.programs import END, NUMBERS_MAX, RULES_MAX, START, TAGS_MAX, Numbers, Rule, compile_chain
+from funkenshield.policy._guard import Guard
+from funkenshield.policy._rule_program import DEEDS_OF
+from funkenshield.rules.compiler import END, NUMBERS_MAX, RULES_MAX, START, TAGS_MAX, Numbers, Rule, compile_chain
 
 FIRST = min(DEEDS_OF.values())
 DEED = {number - FIRST: name for name, number in DEEDS_OF.items()}

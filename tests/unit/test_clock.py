@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from funkenshield._clock import Clock
+from funkenshield.core._clock import Clock
 
 TESTS = Path(__file__).parents[1]
 HOUR = 3600
@@ -58,8 +58,8 @@ def test_each_has_a_time_of_its_own():
 SLEEPS = """
 import time
 from support import asleep, quick
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 clock = Clock()
 cache, began, awake = Cache(1 << 22, clock), clock.seconds(), time.monotonic()
 asked = quick.query("www.test")

@@ -18,11 +18,11 @@ from support.client import Address, frame, free_port
 from support.links import Peer, answer_all
 from support.proc import connections as sockets_of
 
-from funkenshield import connections
 from funkenshield.config import Config, UpstreamSection
-from funkenshield.connections import Connections, UnsentError, UpstreamError
+from funkenshield.config.types import Endpoint
 from funkenshield.errors import ConfigError
-from funkenshield.fields import Endpoint
+from funkenshield.upstream import streams
+from funkenshield.upstream.streams import Connections, UnsentError, UpstreamError
 
 OPPORTUNISTIC = {"profile": "opportunistic"}
 HEADER = b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x20, 0, 0, 0])  # of a PROXY protocol: LOCAL, nothing more
@@ -165,7 +165,7 @@ def test_no_more_connections_are_made_than_may_be(run):
 
 
 def test_a_connection_takes_so_many_queries_and_no_more(run, monkeypatch):
-    monkeypatch.setattr(connections, "PIPELINE", 2)
+    monkeypatch.setattr(streams, "PIPELINE", 2)
 
     async def story():
         asking = [asyncio.ensure_future(ask(shared, query)) for query in QUESTIONS[:2]]
@@ -182,7 +182,7 @@ def test_a_connection_takes_so_many_queries_and_no_more(run, monkeypatch):
 
 
 def test_only_so_many_octets_wait_to_be_sent(run, monkeypatch):
-    monkeypatch.setattr(connections, "UNSENT", len(FIRST) - 1)
+    monkeypatch.setattr(streams, "UNSENT", len(FIRST) - 1)
 
     async def story():
         first = asyncio.ensure_future(ask(shared))
@@ -279,7 +279,7 @@ def test_an_upstream_that_ended_a_connection_once_is_asked_much_on_the_next(run)
     async def story():
         await asyncio.gather(*(ask(shared, query) for query in QUESTIONS))
         before = len(peer.links)
-        await asyncio.sleep(1.5 * connections.SPENT)  # the last one stays open all the same
+        await asyncio.sleep(1.5 * streams.SPENT)  # the last one stays open all the same
         for _ in range(4):
             await asyncio.gather(*(ask(shared, query) for query in QUESTIONS))
         assert set(await asyncio.gather(*(ask(shared, query) for query in QUESTIONS))) == {before - 1}
@@ -305,10 +305,10 @@ def test_one_query_that_connections_end_for_is_asked_a_few_times_only(run):
 
     with Peer(script) as peer, to(peer) as shared:
         run(story())
-    assert 1 <= questions(peer.queries).count(poison[2:]) <= connections.LOSSES
+    assert 1 <= questions(peer.queries).count(poison[2:]) <= streams.LOSSES
 
 
-@pytest.mark.parametrize(("ending", "answered_on"), [(1, {2}), (connections.LOSSES - 1, {4, 5})], ids=["once", "often"])
+@pytest.mark.parametrize(("ending", "answered_on"), [(1, {2}), (streams.LOSSES - 1, {4, 5})], ids=["once", "often"])
 def test_who_shared_a_connection_that_ended_is_asked_again_and_at_last_alone(run, ending, answered_on):
     """Even where another connection, now busy, has shown that the upstream gives more than it did on this one."""
 
@@ -433,7 +433,7 @@ def test_a_connection_from_an_address_that_is_ours_no_more_is_left_and_what_wait
 
 
 def test_an_idle_connection_is_closed(run, monkeypatch):
-    monkeypatch.setattr(connections, "CONNECTION_IDLE", 0.02)
+    monkeypatch.setattr(streams, "CONNECTION_IDLE", 0.02)
 
     async def story():
         assert await ask(shared) == 0
@@ -598,7 +598,7 @@ def test_an_upstream_that_is_not_there_is_told_once(run, caplog):
 
 
 def test_a_handshake_that_does_not_end_is_given_up(run, monkeypatch):
-    monkeypatch.setattr(connections, "CONNECTING", 0.1)
+    monkeypatch.setattr(streams, "CONNECTING", 0.1)
     with Peer(lambda link: link.read(1 << 16)) as peer, over_tls(peer, profile="opportunistic") as shared:
         assert_fails(run, ask(shared), r"cannot be reached: no connection within 0\.1 s")
         assert (shared.opened, shared.failed) == (0, 1)

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from funkenshield._cookies import answer_cookie, hash24
 from funkenshield.config import default_secrets
-from funkenshield.cookies import CookieSecrets, keep_secret, load_secrets
 from funkenshield.errors import ConfigError
+from funkenshield.policy.cookie_secrets import CookieSecrets, keep_secret, load_secrets
+from funkenshield.wire._edns_cookies import answer_cookie, hash24
 
 OLD, NEW = bytes(range(16)), bytes(range(16, 32))
 CLIENT = b"a client"

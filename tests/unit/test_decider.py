@@ -10,11 +10,11 @@ import dns.rcode
 import pytest
 from support.wires import ask_wire
 
-from funkenshield import decider as deciding
 from funkenshield import rules as given
-from funkenshield.decider import Decider, Force
-from funkenshield.matchers import Match
-from funkenshield.programs import END, START, Numbers, Rule, Stop
+from funkenshield.config.match import Match
+from funkenshield.rules import executor as deciding
+from funkenshield.rules.compiler import END, START, Numbers, Rule, Stop
+from funkenshield.rules.executor import Decider, Force
 
 CLIENT, WIRE = b"client", ask_wire("www.example.")
 HANDLE, GENERATION, AT, NEXT = 7, 3, 5, 6

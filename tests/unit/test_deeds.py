@@ -9,8 +9,9 @@ import dns.flags
 import dns.message
 import pytest
 
-from funkenshield import actions, deeds
-from funkenshield.query import Query, Sender
+from funkenshield.config import action as actions
+from funkenshield.rules import handlers
+from funkenshield.rules.query import Query, Sender
 
 EXPIRE = dns.edns.GenericOption(9, b"")
 OWN = dns.edns.GenericOption(65001, b"x")
@@ -35,7 +36,7 @@ def query(name="www.example.", rdtype="A", upstream=None, **how):
 
 def do(action, asked):
     """Return what the deed of an action returns."""
-    done = deeds.DEEDS[action.kind](action, asked)
+    done = handlers.DEEDS[action.kind](action, asked)
     return asyncio.run(done) if asyncio.iscoroutine(done) else done
 
 
@@ -84,7 +85,7 @@ def test_a_delay_is_waited_for():
     async def play():
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        assert await deeds.delay(actions.delay(0.02), query()) is None
+        assert await handlers.delay(actions.delay(0.02), query()) is None
         return loop.time() - begun
 
     assert 0.02 <= asyncio.run(play()) < 1
@@ -100,17 +101,17 @@ def test_a_copy_goes_to_a_server_through_one_socket():
         first, second = server.recvfrom(512), server.recvfrom(512)
         assert first == second
         assert first[0] == asked.wire
-        deeds.close()
-        assert not deeds._copies
+        handlers.close()
+        assert not handlers._copies
 
 
 def test_a_copy_that_cannot_be_sent_is_lost(monkeypatch):
     def full(*_):
         raise OSError("too many open files")
 
-    monkeypatch.setattr(deeds.socket, "socket", full)
+    monkeypatch.setattr(handlers.socket, "socket", full)
     assert do(actions.tee("192.0.2.53:53"), query()) is None
-    assert not deeds._copies
+    assert not handlers._copies
 
 
 # ---------------------------------------------------------------- rename, and options

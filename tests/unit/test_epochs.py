@@ -4,13 +4,13 @@ import weakref
 
 import pytest
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._epochs import Epochs, Visitor
-from funkenshield._guard import Guard
-from funkenshield._outcome import Reception
-from funkenshield._rates import RateTable
-from funkenshield._rules import DEEDS_OF, TESTS, Chain
+from funkenshield._fastpath import Reception
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.core._epochs import Epochs, Visitor
+from funkenshield.core._rate_limit import RateTable
+from funkenshield.policy._guard import Guard
+from funkenshield.policy._rule_program import DEEDS_OF, TESTS, Chain
 
 CHANGES = 40
 WEIGHED = 1 << 16  # octets of a table of rates

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.quick import TXT, A, answer, name_wire, query
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield.expiry import BUDGET, IN_FLIGHT, INTERVAL, PAUSE, Expiry
-from funkenshield.purge import PurgeError, purge
+from funkenshield.cache._store import Cache
+from funkenshield.cache.expiry import BUDGET, IN_FLIGHT, INTERVAL, PAUSE, Expiry
+from funkenshield.cache.purge import PurgeError, purge
+from funkenshield.core._clock import Clock
 
 MEMORY = 1 << 22
 SIZE = 1000  # octets of payload
@@ -107,7 +107,7 @@ def test_where_a_step_was_cut_short_the_next_comes_sooner(monkeypatch):
         if len(slept) == 12:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("funkenshield.expiry.asyncio.sleep", sleep)
+    monkeypatch.setattr("funkenshield.cache.expiry.asyncio.sleep", sleep)
     clock = Clock()
     cache = Cache(MEMORY, clock)
     filled(cache, MANY)
@@ -123,8 +123,8 @@ def test_where_a_step_was_cut_short_the_next_comes_sooner(monkeypatch):
 
 
 def test_it_runs_until_it_is_cancelled(monkeypatch):
-    monkeypatch.setattr("funkenshield.expiry.INTERVAL", 0)
-    monkeypatch.setattr("funkenshield.expiry.PAUSE", 0)
+    monkeypatch.setattr("funkenshield.cache.expiry.INTERVAL", 0)
+    monkeypatch.setattr("funkenshield.cache.expiry.PAUSE", 0)
     clock = Clock()
     cache = Cache(MEMORY, clock)
     filled(cache, MANY)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funkenshield.config import TcpSection
-from funkenshield.fairness import SHARE, Holders, Shares, client_of, may_take_one_more, prefix_of
-from funkenshield.tcp import TcpServer
+from funkenshield.core.fair_shares import SHARE, Holders, Shares, client_of, may_take_one_more, prefix_of
+from funkenshield.server.tcp import TcpServer
 
 
 def packed(address):

@@ -7,10 +7,10 @@ from support.client import free_port
 
 from funkenshield import cli
 from funkenshield.config import load
+from funkenshield.core.files import noted, read_text
 from funkenshield.daemon import Daemon
 from funkenshield.errors import ConfigError
-from funkenshield.files import noted, read_text
-from funkenshield.funkensturm import check
+from funkenshield.rules.engine import check
 
 TABLE = """
 rules_file = "rules.py"
@@ -60,7 +60,7 @@ def test_paths_in_a_file_are_relative_to_the_file(elsewhere):
 def test_a_path_of_the_command_line_is_relative_to_the_working_directory(elsewhere, monkeypatch):
     served = []
     monkeypatch.setattr("funkenshield.daemon.serve", lambda config, reread: served.extend((config, reread())))
-    monkeypatch.setattr("funkenshield.surroundings.examine", lambda *_: None)  # what it names is not there
+    monkeypatch.setattr("funkenshield.preflight.examine", lambda *_: None)  # what it names is not there
     file = elsewhere / "funkenshield.toml"
     cli.main(["run", "-c", str(file), "--control", "here"], standalone_mode=False)
     assert [each.control.socket for each in served] == [f"{Path.cwd()}/here"] * 2

@@ -6,11 +6,11 @@ import os
 import pytest
 
 from funkenshield import config
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._inflight import Inflight
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
-from funkenshield.funkensturm import FunkenSturm, check
+from funkenshield.forward._transport import Inflight
+from funkenshield.rules.engine import FunkenSturm, check
 
 HOOKS = """
 from funkenshield.rules import *

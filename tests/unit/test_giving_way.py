@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from funkenshield._clock import Clock
+from funkenshield.core._clock import Clock
 from funkenshield.daemon import CALM, NICE, Daemon
 
 

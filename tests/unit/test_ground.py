@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from support.quick import answer, query
 
-from funkenshield import ground
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache import hugepages
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 MIB = 1 << 20
 MEMORY = 64 * MIB
@@ -55,7 +55,7 @@ def test_a_small_cache_takes_memory_as_it_needs_it():
     cache.prepare()
     assert resident() - before < MIB
     assert MIB <= fill(cache, 0, MIB) < 4 * MIB
-    assert [ground.is_large(memory) for memory in (MEMORY, (1 << 30) - 1, 1 << 30)] == [False, False, True]
+    assert [hugepages.is_large(memory) for memory in (MEMORY, (1 << 30) - 1, 1 << 30)] == [False, False, True]
 
 
 def test_memory_is_prepared_to_its_end_and_no_further():
@@ -70,7 +70,7 @@ def test_memory_is_prepared_to_its_end_and_no_further():
 
 
 def test_it_is_prepared_again_and_again_by_a_thread_that_stands_back(monkeypatch):
-    monkeypatch.setattr(ground, "INTERVAL", 0)
+    monkeypatch.setattr(hugepages, "INTERVAL", 0)
     cache = Cache(MEMORY, Clock(), huge_pages=True)
     seen = []
 
@@ -84,7 +84,7 @@ def test_it_is_prepared_again_and_again_by_a_thread_that_stands_back(monkeypatch
             cache.prepare()
 
     async def run():
-        preparing = asyncio.create_task(ground.prepare(Watched()))
+        preparing = asyncio.create_task(hugepages.prepare(Watched()))
         for n in range(3):
             while cache.needs_memory:
                 await asyncio.sleep(0)
@@ -96,5 +96,5 @@ def test_it_is_prepared_again_and_again_by_a_thread_that_stands_back(monkeypatch
 
     nice = os.nice(0)
     asyncio.run(asyncio.wait_for(run(), 20))
-    assert seen[:3] == [(False, min(nice + ground.NICE, 19))] * 3
+    assert seen[:3] == [(False, min(nice + hugepages.NICE, 19))] * 3
     assert os.nice(0) == nice

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funkenshield._guard import Guard
+from funkenshield.policy._guard import Guard
 
 SECOND = 10**9
 ALICE, BOB, CAROL = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 9]), bytes.fromhex("20010db8000000010000000000000001")

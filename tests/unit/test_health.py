@@ -5,7 +5,7 @@ import dns.rcode
 import pytest
 
 from funkenshield.config import HealthSection
-from funkenshield.health import Health, Signals, check_query, proves_well
+from funkenshield.upstream.health import Health, Signals, check_query, proves_well
 
 
 def health(check="lazy", forced="auto", **settings):

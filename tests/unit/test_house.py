@@ -5,125 +5,109 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from funkenshield import config, metrics, reference
+from funkenshield import config
+from funkenshield.admin import metrics
+from funkenshield.config import reference
 from funkenshield.daemon import Daemon
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funkenshield"
 
-# From the ground up: a module may import those on lower floors only.
-PYTHON_FLOORS = [
-    {"errors", "logs", "fairness", "machine", "signals", "__init__"},
-    {"files", "names"},
-    {"fields"},
-    {"guard", "matchers", "mistakes"},
-    {"blocks"},
-    {"records"},
-    {"actions"},
+# From the ground up, rooms and the modules beside them: each may import what is on lower floors, and its own room.
+FLOORS = [
+    {"core", "errors"},
+    {"wire"},
     {"config"},
-    {"programs"},
-    {
-        "reference",
-        "expiry",
-        "ground",
-        "snapshot",
-        "transfer",
-        "authority",
-        "perf",
-        "identity",
-        "loops",
-        "tls",
-        "health",
-        "ports",
-    },
-    {"connections"},
-    {"control", "nameserver", "places", "cookies", "listeners", "metrics", "purge", "scrape", "upstreams", "watch"},
-    {"zones", "query", "surroundings"},
-    {"rules", "deeds"},
-    {"decider"},
-    {"funkensturm"},
-    {"forwarder"},
-    {"tcp"},
-    {"daemon", "demo"},
+    {"policy", "cache"},
+    {"_fastpath", "upstream"},
+    {"forward", "zones"},
+    {"rules", "server"},
+    {"admin", "tools"},
+    {"preflight", "daemon"},
     {"cli"},
     {"__main__"},
 ]
-COMPILED_FLOORS = [
-    {"_atomic", "_course", "_epoll", "_siphash", "_random", "_load", "_policy", "_prefixes"},
-    {"_clock", "_wire", "_datagrams", "_epochs", "_rates", "_ring", "_suffixes", "_wheel"},
-    {"_fit", "_rdata", "_subnets"},
-    {
-        "_shares",
-        "_answer",
-        "_cookies",
-        "_asked",
-        "_guard",
-        "_negative",
-        "_proxied",
-        "_upstreams",
-        "_zones",
-    },
-    {"_freshness", "_outbox", "_purges", "_rules", "_sockets"},
-    {"_denial", "_index"},
-    {"_cache"},
-    {"_open", "_outcome", "_shelf"},
-    {"_answering"},
-    {"_trying"},
-    {"_waiting"},
-    {"_deciding"},
-    {"_inflight"},
-    {"_fastpath"},
-]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+SOURCES = sorted(path for kind in ("py", "pyx", "pxd") for path in PACKAGE.rglob(f"*.{kind}"))
+ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 
 
-def floor_of(module: str, floors: list[set[str]]) -> int:
-    """Return the floor that a module stands on; a module nobody placed is a mistake."""
-    return next(number for number, floor in enumerate(floors) if module in floor)
+def name_of(path: Path) -> str:
+    """Return a source's module as its path inside the package: `wire/_message`; a room's own is `wire/__init__`."""
+    return str(path.relative_to(PACKAGE).with_suffix(""))
 
 
-def python_imports(path: Path) -> set[str]:
-    """Return the modules of ours that a Python file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= {node.module} if node.module else {alias.name for alias in node.names}
-    return {name for name in found if (PACKAGE / f"{name}.py").exists() or (PACKAGE / f"{name}.pyx").exists()}
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of ours that a source imports, wherever in it."""
+    if path.suffix == ".py":
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        found = [(node.level, node.module or "", [alias.name for alias in node.names]) for node in nodes]
+    else:
+        lines = re.findall(r"^ *from (\.+)([\w.]*) c?import (\w*)", path.read_text(), re.M)
+        found = [(len(dots), module, [name]) for dots, module, name in lines]
+    imported = set()
+    for level, module, names in found:
+        if level:
+            base = path.parents[level - 1].joinpath(*module.split("."))
+            for target in {base / name for name in names} if base.is_dir() else {base}:
+                here = any(target.with_suffix(f".{kind}").exists() for kind in ("py", "pyx", "pxd"))
+                imported.add(name_of(target if here else base / "__init__"))
+    return imported - {"__init__"}  # the version
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
-def test_python_imports_point_down(path):
-    mine = floor_of(path.stem, PYTHON_FLOORS)
-    for imported in python_imports(path) - {"__init__"}:
-        if not imported.startswith("_"):
-            assert floor_of(imported, PYTHON_FLOORS) < mine, f"{path.stem} imports {imported}"
+def room_of(module: str) -> str:
+    return module.partition("/")[0]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("_*.p[yx][xd]")), ids=lambda path: path.name)
-def test_compiled_imports_point_down_and_never_into_python(path):
-    text = path.read_text()
-    mine = floor_of(path.stem, COMPILED_FLOORS)
-    for imported in set(re.findall(r"^from \.(\w+) cimport", text, re.M)) - {path.stem}:
-        assert floor_of(imported, COMPILED_FLOORS) < mine, f"{path.stem} cimports {imported}"
-    assert not re.search(r"^\s*(from \.\w* import|import funkenshield|include )", text, re.M)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    mine = name_of(path)
+    for imported in imports_of(path) if mine != "__init__" else ():
+        ours = "/" in mine and room_of(imported) == room_of(mine)
+        assert ours or FLOOR[room_of(imported)] < FLOOR[room_of(mine)], f"{mine} imports {imported}"
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("_*.pyx")), ids=lambda path: path.stem)
+def test_no_import_leads_back():
+    graph = {}
+    for path in SOURCES:
+        graph[name_of(path)] = graph.get(name_of(path), set()) | imports_of(path) - {name_of(path)}
+    assert sum(map(len, graph.values())) > 400
+    tuple(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_a_room_says_in_its_first_line_what_it_knows(room):
+    docstring = (room / "__init__.py").read_text()
+    assert docstring.startswith('"""')
+    if list(room.glob("*.pxd")):  # or else a compiled module would load what the room imports
+        assert len(docstring.splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.suffix != ".py"], ids=lambda path: path.name)
+def test_no_compiled_module_imports_a_python_one(path):
+    for imported in imports_of(path):
+        assert (PACKAGE / f"{imported}.pxd").exists(), imported
+    assert not re.search(r"^ *(from \.\S* import|import funkenshield|include )", path.read_text(), re.M)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("_*.pyx")), ids=lambda path: path.stem)
 def test_the_gil_is_given_up_where_a_thread_works_by_itself_and_never_taken(path):
     text = path.read_text()
     assert "with gil" not in text
-    assert ("with nogil" in text) == (path.stem in {"_fastpath", "_load", "_cache"})
+    assert ("with nogil" in text) == (path.stem in {"_udp_worker", "_loadgen", "_store"})
     for line in re.findall(r"^.*\bnogil:?$", text, re.M):
         assert "noexcept" in line or line.strip() == "with nogil:" or "cdef extern" in line, line
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.p[yx]*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_each_file_opens_with_what_it_knows_and_fits_in_a_head(path):
     text = path.read_text()
-    assert path.suffix == ".pyi" or text.startswith('"""')
+    assert text.startswith('"""')
     assert len(text.splitlines()) <= 800
 
 
@@ -200,6 +184,6 @@ def test_each_promise_has_its_test(page):
 
 
 def test_a_source_distribution_has_what_a_wheel_is_made_from():
-    patterns = (ROOT / "MANIFEST.in").read_text().removeprefix("include ").split()
-    included = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    assert included == {*PACKAGE.glob("*.pyx"), *PACKAGE.glob("*.pxd")}
+    patterns = (ROOT / "MANIFEST.in").read_text().removeprefix("recursive-include funkenshield ").split()
+    included = {path for pattern in patterns for path in PACKAGE.rglob(pattern)}
+    assert included == {*PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")}

@@ -11,7 +11,7 @@ import dns.tsigkeyring
 import dns.update
 import pytest
 
-from funkenshield.identity import response
+from funkenshield.forward.chaos import response
 
 TEXTS = {"server": "ams1", "version": "FunkenShield"}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.waiting import Stage
 
-from funkenshield.upstreams import RECENT, WINDOW, Latencies, bucket_start, quantile
+from funkenshield.upstream.pool import RECENT, WINDOW, Latencies, bucket_start, quantile
 
 BUCKETS = 96
 FIRST, LAST = bucket_start(0), bucket_start(BUCKETS) - 1  # nanoseconds

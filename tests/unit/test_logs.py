@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from funkenshield.logs import RateLimited
+from funkenshield.core.logs import RateLimited
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 from support.client import Address, free_port
 from support.process import COMMAND
 
-from funkenshield import ground, machine
+from funkenshield.cache import hugepages
 from funkenshield.config import load
+from funkenshield.core import machine
 from funkenshield.daemon import Daemon, need_descriptors
 from funkenshield.errors import ConfigError
 
@@ -69,11 +70,11 @@ def test_a_cache_that_was_said_to_be_too_large_is_told_and_the_default_fits(monk
     file = tmp_path / "file.toml"
     file.write_text('cache.memory = "512MiB"')
     with pytest.raises(ConfigError, match=r"^cache.memory: 512 MiB cannot be had: .* has 100 MiB; at most 36 MiB"):
-        ground.fitted(load(file))
-    assert ground.fitted(load(None)).cache.memory == 25 << 20
+        hugepages.fitted(load(file))
+    assert hugepages.fitted(load(None)).cache.memory == 25 << 20
     assert caplog.messages == ["cache.memory is 25 MiB: this machine, or this control group, has 100 MiB"]
     file.write_text('cache.memory = "36MiB"')
-    assert ground.fitted(load(file)).cache.memory == 36 << 20
+    assert hugepages.fitted(load(file)).cache.memory == 36 << 20
 
 
 def test_without_a_place_for_its_default_socket_it_does_without(monkeypatch, tmp_path, capfd):

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funkenshield import actions, config, matchers
+from funkenshield import config
+from funkenshield.config import action, match
+from funkenshield.config.match import Match
 from funkenshield.errors import ConfigError
-from funkenshield.matchers import Match
 
 
 def load(tmp_path, text):
@@ -92,38 +93,38 @@ def test_one_thing_is_a_list_of_one_and_names_are_numbers(tmp_path):
     match = rule.match
     assert (match.suffix, match.qtype, match.option, match.opcode) == (("example.com.",), (28,), (10,), (4,))
     assert [str(prefix) for prefix in match.source] == ["::1/128"]
-    assert rule.action == actions.pass_on()
+    assert rule.action == action.pass_on()
 
 
 @pytest.mark.parametrize(
     ("made", "written"),
     [
-        (matchers.suffix("example."), {"suffix": "example."}),
-        (matchers.suffix_file("names"), {"suffix_file": "names"}),
-        (matchers.name("a.example.", "b.example."), {"name": ["a.example.", "b.example."]}),
-        (matchers.regex("^ad"), {"regex": "^ad"}),
-        (matchers.qtype("A", 28), {"qtype": ["A", "AAAA"]}),
-        (matchers.qclass("CH"), {"qclass": "CH"}),
-        (matchers.opcode("NOTIFY"), {"opcode": 4}),
-        (matchers.flags("RD", "CD"), {"flags": ["RD", "CD"]}),
-        (matchers.edns(), {"edns": True}),
-        (matchers.dnssec(False), {"do": False}),
-        (matchers.option("ECS"), {"option": 8}),
-        (matchers.source("10.0.0.0/8"), {"source": "10.0.0.0/8"}),
-        (matchers.listener("[::1]:53"), {"listener": "[::1]:53"}),
-        (matchers.transport("tcp"), {"transport": "tcp"}),
-        (matchers.rate(5.0, per="name"), {"rate": {"limit": 5.0, "per": "name"}}),
-        (matchers.time("22:00-06:00", "sat"), {"time": "22:00-06:00", "days": "sat"}),
-        (matchers.probability(0.5), {"probability": 0.5}),
-        (matchers.share(0.1), {"share": 0.1}),
-        (matchers.rcode("SERVFAIL"), {"rcode": 2}),
-        (matchers.tag("busy"), {"tag": "busy"}),
-        (matchers.edns() & matchers.dnssec(), {"all": [{"edns": True}, {"do": True}]}),
-        (matchers.edns() | matchers.dnssec(), {"any": [{"edns": True}, {"do": True}]}),
-        (~matchers.edns(), {"not": {"edns": True}}),
-        (matchers.all_of(matchers.edns()), {"all": [{"edns": True}]}),
-        (matchers.any_of(matchers.edns()), {"any": [{"edns": True}]}),
-        (matchers.not_(matchers.edns()), {"not": {"edns": True}}),
+        (match.suffix("example."), {"suffix": "example."}),
+        (match.suffix_file("names"), {"suffix_file": "names"}),
+        (match.name("a.example.", "b.example."), {"name": ["a.example.", "b.example."]}),
+        (match.regex("^ad"), {"regex": "^ad"}),
+        (match.qtype("A", 28), {"qtype": ["A", "AAAA"]}),
+        (match.qclass("CH"), {"qclass": "CH"}),
+        (match.opcode("NOTIFY"), {"opcode": 4}),
+        (match.flags("RD", "CD"), {"flags": ["RD", "CD"]}),
+        (match.edns(), {"edns": True}),
+        (match.dnssec(False), {"do": False}),
+        (match.option("ECS"), {"option": 8}),
+        (match.source("10.0.0.0/8"), {"source": "10.0.0.0/8"}),
+        (match.listener("[::1]:53"), {"listener": "[::1]:53"}),
+        (match.transport("tcp"), {"transport": "tcp"}),
+        (match.rate(5.0, per="name"), {"rate": {"limit": 5.0, "per": "name"}}),
+        (match.time("22:00-06:00", "sat"), {"time": "22:00-06:00", "days": "sat"}),
+        (match.probability(0.5), {"probability": 0.5}),
+        (match.share(0.1), {"share": 0.1}),
+        (match.rcode("SERVFAIL"), {"rcode": 2}),
+        (match.tag("busy"), {"tag": "busy"}),
+        (match.edns() & match.dnssec(), {"all": [{"edns": True}, {"do": True}]}),
+        (match.edns() | match.dnssec(), {"any": [{"edns": True}, {"do": True}]}),
+        (~match.edns(), {"not": {"edns": True}}),
+        (match.all_of(match.edns()), {"all": [{"edns": True}]}),
+        (match.any_of(match.edns()), {"any": [{"edns": True}]}),
+        (match.not_(match.edns()), {"not": {"edns": True}}),
     ],
 )
 def test_a_condition_is_the_same_in_python_and_in_toml(made, written):
@@ -131,8 +132,8 @@ def test_a_condition_is_the_same_in_python_and_in_toml(made, written):
 
 
 def test_all_tables_within_a_table_are_walked():
-    inner = matchers.qtype("A")
-    made = (inner | ~matchers.edns()) & matchers.suffix("example.")
+    inner = match.qtype("A")
+    made = (inner | ~match.edns()) & match.suffix("example.")
     assert len(made.walk()) == 6
     assert inner in made.walk()
 
@@ -140,7 +141,7 @@ def test_all_tables_within_a_table_are_walked():
 @given(st.text())
 def test_a_span_of_time_is_one_of_a_day_or_a_mistake(text):
     try:
-        begin, end = matchers.minutes_of(text)
+        begin, end = match.minutes_of(text)
     except ValueError:
         return
     assert 0 <= begin < 1440
@@ -150,29 +151,29 @@ def test_a_span_of_time_is_one_of_a_day_or_a_mistake(text):
 @pytest.mark.parametrize(
     ("made", "written", "kind", "decides"),
     [
-        (actions.pass_on(), "pass", "pass", True),
-        (actions.forward("inner"), {"forward": "inner"}, "forward", True),
-        (actions.answer("A 192.0.2.1"), {"answer": "A 192.0.2.1"}, "answer", True),
-        (actions.zone("@ SOA"), {"zone": "@ SOA"}, "zone", True),
-        (actions.zone_file("x.zone"), {"zone_file": "x.zone"}, "zone_file", True),
-        (actions.nxdomain(), "nxdomain", "nxdomain", True),
-        (actions.nodata(), "nodata", "nodata", True),
-        (actions.refuse(), "refused", "refused", True),
-        (actions.servfail(), "servfail", "servfail", True),
-        (actions.drop(), "drop", "drop", True),
-        (actions.truncate(), "truncate", "truncate", True),
-        (actions.uncached(), "uncached", "uncached", False),
-        (actions.ttl(max=60), {"ttl": {"max": 60}}, "ttl", False),
-        (actions.strip_option("ECS", 9), {"strip_option": [8, "EXPIRE"]}, "strip_option", False),
-        (actions.add_option(65001, b"\1"), {"add_option": {"code": 65001, "data": "01"}}, "add_option", False),
-        (actions.rename("a.", "b."), {"rename": {"old": "a", "new": "b"}}, "rename", False),
-        (actions.delay(0.5), {"delay": 0.5}, "delay", False),
-        (actions.tee("127.0.0.1:53"), {"tee": "127.0.0.1:53"}, "tee", False),
-        (actions.log("{qname}"), {"log": "{qname}"}, "log", False),
-        (actions.tag("busy"), {"tag": "busy"}, "tag", False),
-        (actions.proceed(), "continue", "continue", False),
+        (action.pass_on(), "pass", "pass", True),
+        (action.forward("inner"), {"forward": "inner"}, "forward", True),
+        (action.answer("A 192.0.2.1"), {"answer": "A 192.0.2.1"}, "answer", True),
+        (action.zone("@ SOA"), {"zone": "@ SOA"}, "zone", True),
+        (action.zone_file("x.zone"), {"zone_file": "x.zone"}, "zone_file", True),
+        (action.nxdomain(), "nxdomain", "nxdomain", True),
+        (action.nodata(), "nodata", "nodata", True),
+        (action.refuse(), "refused", "refused", True),
+        (action.servfail(), "servfail", "servfail", True),
+        (action.drop(), "drop", "drop", True),
+        (action.truncate(), "truncate", "truncate", True),
+        (action.uncached(), "uncached", "uncached", False),
+        (action.ttl(max=60), {"ttl": {"max": 60}}, "ttl", False),
+        (action.strip_option("ECS", 9), {"strip_option": [8, "EXPIRE"]}, "strip_option", False),
+        (action.add_option(65001, b"\1"), {"add_option": {"code": 65001, "data": "01"}}, "add_option", False),
+        (action.rename("a.", "b."), {"rename": {"old": "a", "new": "b"}}, "rename", False),
+        (action.delay(0.5), {"delay": 0.5}, "delay", False),
+        (action.tee("127.0.0.1:53"), {"tee": "127.0.0.1:53"}, "tee", False),
+        (action.log("{qname}"), {"log": "{qname}"}, "log", False),
+        (action.tag("busy"), {"tag": "busy"}, "tag", False),
+        (action.proceed(), "continue", "continue", False),
     ],
 )
 def test_an_action_is_the_same_in_python_and_in_toml(made, written, kind, decides):
-    assert made == actions.Action.model_validate(written)
+    assert made == action.Action.model_validate(written)
     assert (made.kind, made.decides) == (kind, decides)

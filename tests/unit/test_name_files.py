@@ -3,8 +3,8 @@
 import pytest
 
 from funkenshield.errors import ConfigError
-from funkenshield.names import name_from_wire
-from funkenshield.programs import read_names
+from funkenshield.rules.compiler import read_names
+from funkenshield.wire.names import name_from_wire
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield.names import name_from_wire, name_to_wire, type_number
-from funkenshield.purge import purge
+from funkenshield.cache._store import Cache
+from funkenshield.cache.purge import purge
+from funkenshield.core._clock import Clock
+from funkenshield.wire.names import name_from_wire, name_to_wire, type_number
 
 labels = st.lists(st.binary(min_size=1, max_size=63), max_size=8)
 

@@ -23,9 +23,9 @@ import dns.update
 import pytest
 import uvloop
 
-from funkenshield import nameserver
-from funkenshield.authority import PAYLOAD, SERVED_BY, Zone
-from funkenshield.nameserver import PORT_TRIES, ZONE, serve
+from funkenshield.tools import nameserver
+from funkenshield.tools.nameserver import PORT_TRIES, ZONE, serve
+from funkenshield.zones.authority import PAYLOAD, SERVED_BY, Zone
 
 TXT = dns.rdatatype.TXT
 NOERROR, NXDOMAIN, REFUSED = dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED

@@ -18,9 +18,9 @@ import dns.message
 import pytest
 from rich.console import Console
 
-from funkenshield._load import Load
 from funkenshield.errors import FunkenShieldError
-from funkenshield.perf import make_queries, read_queries, run_perf
+from funkenshield.tools._loadgen import Load
+from funkenshield.tools.perf import make_queries, read_queries, run_perf
 
 QR, TC = 0x80, 0x02
 QUERIES = make_queries([f"host{i}.example A" for i in range(10)], edns=False, dnssec=False, rd=True)

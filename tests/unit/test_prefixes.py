@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funkenshield._prefixes import longest
+from funkenshield.core._prefix_table import longest
 
 
 def networks(octets):

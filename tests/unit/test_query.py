@@ -11,7 +11,7 @@ import dns.rrset
 import dns.tsig
 import pytest
 
-from funkenshield.query import Query, Sender
+from funkenshield.rules.query import Query, Sender
 
 ADDRESS = bytes([192, 0, 2, 1])
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funkenshield._rates import RateTable
+from funkenshield.core._rate_limit import RateTable
 
 SECOND = 10**9
 ALICE, BOB = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 9])

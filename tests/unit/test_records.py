@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funkenshield.records import parse_record
+from funkenshield.wire.record_text import parse_record
 
 OWNER = dns.name.from_text("www.example.")
 

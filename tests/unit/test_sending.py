@@ -11,8 +11,8 @@ import pytest
 from support.path import Path
 from support.quick import name_wire
 
-from funkenshield import upstreams
-from funkenshield.upstreams import open_udp
+from funkenshield.upstream import pool
+from funkenshield.upstream.pool import open_udp
 
 UDP_GRO = 104
 SO_NO_CHECK = 11  # without checksums, the kernel takes datagrams one by one
@@ -35,7 +35,7 @@ def one_by_one(monkeypatch):
         way.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
         return way
 
-    monkeypatch.setattr(upstreams, "open_udp", opened)
+    monkeypatch.setattr(pool, "open_udp", opened)
 
 
 def together(path, names):

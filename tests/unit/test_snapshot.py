@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from funkenshield import snapshot
+from funkenshield.cache import snapshot
 
 NOW = 1_700_000_000.0
 ORIGINS = snapshot.Origins(["example.com."], {"example.com. 192.0.2.1:53": 2**32 - 1})

@@ -25,8 +25,8 @@ from support.quick import (
 )
 from support.wires import record_wire
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 MEMORY = 1 << 22
 CNAME, SOA, AAAA = 5, 6, 28

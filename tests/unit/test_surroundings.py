@@ -3,7 +3,8 @@
 import pytest
 from click.testing import CliRunner
 
-from funkenshield import cli, config, places
+from funkenshield import cli, config
+from funkenshield.config import places
 
 MISSING = {
     'user = "nobody-of-that-name"': "user: no user nobody-of-that-name on this machine",

@@ -18,11 +18,11 @@ from support.edns import subnet, with_opt
 from support.path import LIE, LOOPBACK, TRUTH, Path, told, udp
 from support.quick import QR, RD, A, answer, name_wire, query
 
-from funkenshield import ports as local_ports
-from funkenshield import upstreams
+from funkenshield.config.types import Endpoint
 from funkenshield.errors import ConfigError
-from funkenshield.fields import Endpoint
-from funkenshield.upstreams import RESPELLED_MAX, open_udp
+from funkenshield.upstream import pool
+from funkenshield.upstream import ports as local_ports
+from funkenshield.upstream.pool import RESPELLED_MAX, open_udp
 
 AT_ONCE = 64  # queries that no buffer is too small for
 DRAWN, IDS = local_ports.usable(), 65536  # that are drawn from
@@ -115,7 +115,7 @@ def test_sockets_to_upstreams_keep_to_the_ports_that_may_be_drawn(path):
 
 def test_what_cannot_be_opened_leaves_nothing_open(monkeypatch):
     closed = []
-    monkeypatch.setattr(upstreams.socket, "socket", lambda *_: Unconnectable(closed))
+    monkeypatch.setattr(pool.socket, "socket", lambda *_: Unconnectable(closed))
     with pytest.raises(OSError, match="in use"):
         open_udp(Endpoint(LOOPBACK, 53))
     assert closed == [True]
@@ -286,7 +286,7 @@ def test_where_no_other_port_can_be_had_the_one_that_is_known_stays(path, monkey
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 1)
     with monkeypatch.context() as without:
-        without.setattr(upstreams.socket, "socket", lambda *_: (_ for _ in ()).throw(OSError("no descriptors")))
+        without.setattr(pool.socket, "socket", lambda *_: (_ for _ in ()).throw(OSError("no descriptors")))
         shield.upstream.replace_exposed()
     (still,) = shield.ask(*shield.fresh())
     assert still.port == asked.port

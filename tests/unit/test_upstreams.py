@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.quick import A, name_wire, query
 from support.waiting import TURN, Stage, seed_of
 
-from funkenshield._upstreams import POLICIES, UpstreamTable
+from funkenshield.upstream._selection import POLICIES, UpstreamTable
 
 NOERROR, SERVFAIL, REFUSED = 0, 2, 5
 GROUPS, MEMBERS, UPSTREAMS, TRIES = 4096, 64, 256, 4

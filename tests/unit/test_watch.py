@@ -10,7 +10,7 @@ import dns.flags
 import dns.message
 import pytest
 
-from funkenshield.watch import Rhythm, Watched, Watcher, Watchers
+from funkenshield.zones.soa_watch import Rhythm, Watched, Watcher, Watchers
 
 ZONE = "example.com"
 SOA = "ns.example.com. hostmaster.example.com. {serial} 3600 600 86400 300"

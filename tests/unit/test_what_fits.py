@@ -13,8 +13,8 @@ from dns.rdatatype import NS, NSEC3, RRSIG, A
 from support.fitting import read, size_of
 from support.wires import record_wire
 
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
 
 MEMORY = 1 << 22
 OPT = 11  # octets of an OPT record without options

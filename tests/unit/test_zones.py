@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from support.quick import answer, name_wire, payload_of, query
 
 from funkenshield import config
-from funkenshield._cache import Cache
-from funkenshield._clock import Clock
-from funkenshield._zones import Zones
+from funkenshield.cache._store import Cache
+from funkenshield.cache._zone_table import Zones
 from funkenshield.config import Endpoint
+from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
-from funkenshield.zones import assign, groups
+from funkenshield.zones.settings import assign, groups
 
 MEMORY = 1 << 22
 

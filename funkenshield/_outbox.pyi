@@ -1,9 +1,0 @@
-from typing import final
-
-from ._clock import Clock
-
-@final
-class Outbox:
-    def __new__(cls, clock: Clock) -> Outbox: ...
-    def rcodes(self) -> tuple[list[int], list[int]]: ...
-    def take_streams(self) -> list[tuple[int, bytes]]: ...

@@ -1,0 +1,1 @@
+"""What operators look at and steer with: the control socket and the metrics."""

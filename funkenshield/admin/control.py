@@ -1,0 +1,118 @@
+"""The local control socket: one JSON request a line, one JSON response a line.
+
+{"command": "stats"}                                          -> {"ok": true, "stats": {...}}
+{"command": "purge", "name": "example.com", "below": true}    -> {"ok": true}
+anything else                                                 -> {"ok": false, "error": "..."}
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import FunkenShieldError
+
+LINE_MAX = 65536
+PATIENCE = 10.0  # seconds that a client waits for the daemon
+
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class ControlError(FunkenShieldError):
+    """The control socket cannot be had, or the daemon says no."""
+
+
+class NoPlaceError(ControlError):
+    """There is no place for a control socket."""
+
+
+def bind(path: Path) -> socket.socket:
+    """Return a listening socket at a path, with mode 0600; ControlError where another daemon has it.
+
+    A socket that nobody answers on was left by a daemon that died, and is replaced.
+    """
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder = path.parent.stat()
+        if folder.st_uid not in (0, os.geteuid()):
+            raise NoPlaceError(f"{path}: the folder is another user's; set control.socket")
+        if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:  # what is bound there could be exchanged
+            raise NoPlaceError(f"{path}: the folder is others' to write in; set control.socket")
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(str(path))
+                except ConnectionRefusedError:
+                    path.unlink()
+                else:
+                    raise ControlError(f"{path}: another daemon is controlled there; set control.socket")
+        before = os.umask(0o177)
+        try:
+            opened.bind(str(path))
+        finally:
+            os.umask(before)
+        opened.listen(16)
+    except OSError as error:
+        opened.close()
+        raise NoPlaceError(f"{path}: no control socket: {error.strerror or error}") from None
+    except ControlError:
+        opened.close()
+        raise
+    return opened
+
+
+def unbind(path: Path) -> None:
+    """Remove a socket; where its folder is not ours any more, the next daemon replaces it."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+async def serve(listening: socket.socket, handle: Handler) -> asyncio.Server:
+    """Answer requests on a listening socket."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # ValueError: over LINE_MAX
+            while line := await reader.readline():
+                writer.write(json.dumps(await _respond(line, handle)).encode() + b"\n")
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    # `unbind` removes it: from 3.13 on, Python would, and fail at once where its folder is not ours any more
+    ours: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+    return await asyncio.start_unix_server(talk, sock=listening, limit=LINE_MAX, **ours)
+
+
+async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise ControlError("a request is a JSON object")
+        return {"ok": True, **await handle(request)}
+    except (FunkenShieldError, ValueError, RecursionError) as error:
+        return {"ok": False, "error": str(error)}
+
+
+def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the daemon's response to a request; ControlError where there is none, or it says no."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
+            opened.settimeout(PATIENCE)
+            opened.connect(str(path))
+            opened.sendall(json.dumps(request).encode() + b"\n")
+            with opened.makefile("rb") as lines:
+                response = json.loads(lines.readline())
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ControlError(f"{path}: no daemon answers there: {reason}") from None
+    if not isinstance(response, dict) or not response.pop("ok", False):
+        raise ControlError(str(response.get("error", "the daemon's response cannot be understood")))
+    return response

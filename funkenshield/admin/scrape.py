@@ -1,0 +1,131 @@
+"""The HTTP endpoint that Prometheus reads: one request a connection, bounded like all that strangers can reach.
+
+It knows as much of HTTP as a scrape takes. What the page says is for `metrics`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import cast
+
+from ..core.fair_shares import Holders, may_take_one_more, prefix_of
+
+CONNECTIONS = 32  # at once; one client prefix has its share
+PATIENCE = 10.0  # seconds that a connection may take, from its first octet to its last
+REQUEST_MAX = 8192  # octets
+
+Render = Callable[[str], Callable[[], tuple[str, bytes]]]  # by the Accept header: what makes (content type, page)
+
+
+class Scraped:
+    """All connections to the endpoint; pages are made one at a time, on a thread that nobody waits for."""
+
+    def __init__(self, render: Render, is_serving: Callable[[], bool]) -> None:
+        self.render = render
+        self.is_serving = is_serving
+        self.connections: Holders[Connection] = Holders()
+        self.count = 0
+        self._turn = asyncio.Lock()
+        self._next = 0
+
+    def protocol(self) -> "Connection":
+        """Return the protocol of one more connection."""
+        self._next += 1
+        return Connection(self, self._next)
+
+    def make_room(self, prefix: bytes) -> None:
+        """See that a prefix may have one more: one of its own gives way, or where it has none, the oldest of most."""
+        mine = self.connections.of(prefix)
+        if may_take_one_more(len(mine), CONNECTIONS - self.count):
+            return
+        own = next((each for each in mine.values() if each.is_silent()), next(iter(mine.values()), None))
+        (own or self.connections.oldest_of_most()).leave()
+
+    async def page(self, accept: str) -> tuple[str, bytes]:
+        """Return the page as of now, with its content type."""
+        async with self._turn:
+            return await asyncio.to_thread(self.render(accept))
+
+
+class Connection(asyncio.Protocol):
+    """One connection: a request, an answer, the end."""
+
+    def __init__(self, server: Scraped, number: int) -> None:
+        self._server = server
+        self._number = number
+        self._prefix = b""
+        self._request = b""
+        self._answering: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection; another one may have to give way."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # it is gone already
+            self._transport.abort()
+            return
+        self._prefix = prefix_of(ip_address(peer[0]).packed)
+        self._server.make_room(self._prefix)
+        self._server.connections.add(self._prefix, self._number, self)
+        self._server.count += 1
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the place to another one."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._number in self._server.connections.of(self._prefix):
+            self._server.connections.remove(self._prefix, self._number)
+            self._server.count -= 1
+
+    def is_silent(self) -> bool:
+        """Tell whether nothing was asked yet."""
+        return self._answering is None
+
+    def leave(self) -> None:
+        """End the connection now."""
+        self._forget()
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the request, once it is whole."""
+        if self._answering is not None or self._transport.is_closing():
+            return
+        self._request += data
+        if len(self._request) > REQUEST_MAX:
+            self._respond("431 Request Header Fields Too Large")
+        elif b"\r\n\r\n" in self._request:
+            self._answering = asyncio.get_running_loop().create_task(self._answer())
+
+    async def _answer(self) -> None:
+        first, *lines = self._request.decode("latin-1").partition("\r\n\r\n")[0].split("\r\n")
+        method, _, rest = first.partition(" ")
+        path = rest.partition(" ")[0].partition("?")[0]
+        if method not in ("GET", "HEAD"):
+            self._respond("405 Method Not Allowed", more="Allow: GET, HEAD\r\n")
+        elif path == "/healthz":
+            well = self._server.is_serving()
+            page = b"ok\n" if well else b"not serving\n"
+            self._respond("200 OK" if well else "503 Service Unavailable", page=page, bare=method == "HEAD")
+        elif path != "/metrics":
+            self._respond("404 Not Found")
+        else:
+            headers = {
+                name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+            }
+            kind, page = await self._server.page(headers.get("accept", ""))
+            self._respond("200 OK", kind, page, bare=method == "HEAD")
+
+    def _respond(
+        self, status: str, kind: str = "text/plain", page: bytes = b"", *, more: str = "", bare: bool = False
+    ) -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(page)}\r\nConnection: close\r\n"
+        self._transport.write(f"{head}{more}\r\n".encode() + (b"" if bare else page))
+        self._transport.close()

@@ -1,0 +1,77 @@
+"""How old an answer is, and what follows from it (RFC 8767): here it is decided whom an answer may serve.
+
+    born ──── FRESH ──── WANING ──┤expires├──── STALE, STALE_ASK or RESERVE ────┤stale_longest├──── DEAD
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from ..core._atomic cimport peek32, peek_octet, poke32, poke_octet
+from ..core._clock cimport TICKS_PER_SECOND
+from ..wire._message cimport NOERROR, NXDOMAIN
+from ._entry cimport BROKEN, FAILURE, OTHER, TRUNCATED, Answer, Built
+from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, Policy
+
+cdef enum:
+    OFTEN = 3                      # an answer that was asked for so many times is in use
+    PATIENCE = 5 * TICKS_PER_SECOND  # until a refresh that was asked for is asked for again
+
+cdef enum Freshness:
+    FRESH                          # served
+    WANING                         # served, and asked for anew: it is in use, and its last tenth has begun
+    STALE                          # past its time and served: a refresh failed, or is on its way
+    STALE_ASK                      # past its time and served, and asked for anew
+    RESERVE                        # past its time, and served only if the upstream fails
+    DEAD                           # never served again
+
+
+cdef inline uint32_t dies(const Answer* answer, const Policy* policy) noexcept nogil:
+    """Return from when on an answer serves nobody, in ticks."""
+    cdef uint32_t expires = peek32(&answer.marks.expires)
+    if policy.stale_mode == STALE_OFF or answer.kind == FAILURE or answer.kind == OTHER:
+        return expires
+    return expires + policy.stale_longest
+
+
+cdef inline Freshness judge(const Answer* answer, const Policy* policy, uint32_t now) noexcept nogil:
+    """Tell how fresh an answer is; `now` is in ticks."""
+    cdef:
+        uint32_t expires = peek32(&answer.marks.expires)
+        bint asked
+    if now < expires:
+        if (policy.prefetch and (expires - now) * 10 < expires - answer.born and answer.kind != FAILURE
+                and peek_octet(&answer.marks.used) >= OFTEN and now >= peek32(&answer.marks.retry)):
+            return WANING
+        return FRESH
+    if now >= dies(answer, policy):
+        return DEAD
+    asked = now < peek32(&answer.marks.retry)
+    if policy.stale_mode == STALE_IMMEDIATE:
+        return STALE if asked else STALE_ASK
+    return STALE if asked and peek_octet(&answer.marks.failed) else RESERVE
+
+
+cdef inline bint fails_to_refresh(Built built, uint16_t rcode) noexcept nogil:
+    """Tell whether a response leaves what is past its time as true as it was (RFC 8767 4).
+
+    NOERROR and NXDOMAIN say what is true now. Anything else, and what cannot be read, says nothing of the name; but
+    what is truncated can be had.
+    """
+    return built == BROKEN or built != TRUNCATED and rcode not in (NOERROR, NXDOMAIN)
+
+
+cdef inline void mark_used(const Answer* answer) noexcept nogil:
+    """Note that an answer was asked for; from the third time on there is nothing to note."""
+    cdef uint8_t used = peek_octet(&answer.marks.used)
+    if used < OFTEN:
+        poke_octet(&(<Answer*> answer).marks.used, used + 1)
+
+
+cdef inline void mark_asked(const Answer* answer, uint32_t now) noexcept nogil:
+    """Note that a refresh is on its way, so that nobody else asks for one."""
+    poke32(&(<Answer*> answer).marks.retry, now + PATIENCE)
+
+
+cdef inline void mark_failed(const Answer* answer, uint32_t until) noexcept nogil:
+    """Note that a refresh failed: the answer serves without another one until then."""
+    poke_octet(&(<Answer*> answer).marks.failed, 1)
+    poke32(&(<Answer*> answer).marks.retry, until)

@@ -1,0 +1,618 @@
+"""The cache: one arena of answers, one writer, any number of readers that never wait.
+
+It knows keys, ages and octets, and where room is made; what may be stored was decided before
+(`_entry`), and when to sweep or purge is decided in Python (`expiry`, `purge`).
+
+Eviction is S3-FIFO (Yang et al., SOSP 2023) over a log of segments (Segcache, NSDI 2021): newcomers
+fill a small queue of segments, and only what was asked for again moves on to the residents; there,
+what was asked for since its last turn gets another one. So a flood of names that are asked once walks
+through a tenth of the memory and leaves everything else alone.
+"""
+
+cimport cython
+import os
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+
+from ..core._atomic cimport peek, peek32, peek_octet, poke, publish
+from ..core._clock cimport Clock, ticks
+from ..core._epochs cimport Epochs
+from ..core._suffix_table cimport Suffixes
+from ..wire._message cimport (
+    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Query, get16, hash_key, is_name, name_size, parse_query,
+    set_subnet, source_prefix
+)
+from ._entry cimport (
+    ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_body, answer_key, answer_name, answer_size, answers_question,
+    build, render
+)
+from ._freshness cimport DEAD, RESERVE, dies, judge, mark_used
+from ._index cimport (
+    SLOTS, TAG_SHIFT, answer_at, find, find_set, hash_of, is_under, leads_to, lengths_in_use, may_use,
+    shorter_length, stands, subnet_word, tag_in, tag_of
+)
+from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
+from ._zone_table cimport Zones
+
+cdef extern from * nogil:
+    """
+    #include <sys/mman.h>
+    #ifndef MADV_POPULATE_WRITE    /* of Linux 5.14; glibc knows it since 2.35 */
+    #define MADV_POPULATE_WRITE 23
+    #endif
+    """
+    int madvise(void* start, size_t length, int advice)
+    int MADV_HUGEPAGE, MADV_POPULATE_WRITE
+
+cdef enum:
+    HUGE_PAGE = 1 << 21
+    AHEAD = 4 * HUGE_PAGE          # octets of memory that stand ready
+    MEMORY_MIN = 7 << 19           # the least that can be configured, less what is for denials
+    OCTETS_PER_SLOT = 88           # of memory: about half of what a usual answer takes
+    NEWCOMERS_SHARE = 10           # newcomers get one segment in so many
+    READY = 3                      # segments that stand ready, so that a reader inside holds nobody up
+
+
+@cython.final
+cdef class Cache:
+    """A bounded store of answers that one thread writes and all may read.
+
+    Memory ownership: index and arena are one mapping of `memory` octets, of which only what was once
+    used takes real memory, or with `huge_pages` will be soon; segments and scratch are small and its own.
+    All is freed with it, so whoever reads must be gone by then.
+    """
+
+    def __cinit__(self, size_t memory, Clock clock not None, bytes secret=None, bint huge_pages=False) -> None:
+        if memory < MEMORY_MIN:
+            raise ValueError(f"the cache needs at least {MEMORY_MIN} octets, not {memory}")
+        if secret is None:
+            secret = os.urandom(16)
+        if len(secret) != 16:
+            raise ValueError("the hash secret has 16 octets")
+        self.clock = clock
+        self.memory = memory
+        memcpy(&self.index.secret, <char*> secret, 16)
+        self.index.sets = memory // (OCTETS_PER_SLOT * 16) + 1
+        self.mapped = mmap(NULL, memory + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if self.mapped == MAP_FAILED:
+            self.mapped = NULL
+            raise MemoryError(f"no {memory} octets for the cache")
+        self.index.slots = <uint64_t*> ((<size_t> self.mapped + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
+        if huge_pages:
+            madvise(self.index.slots, memory, MADV_HUGEPAGE)
+        else:
+            self.prepared = memory  # a small page is given soon enough
+        self.segment_size = 1 << 17
+        while self.segment_size < 1 << 18 and self.segment_size * 128 < memory:
+            self.segment_size <<= 1
+        self._lay_out()
+        self.scratch = <Answer*> malloc(ANSWER_MAX)
+        if self.segments == NULL or self.scratch == NULL:
+            raise MemoryError("no memory for the cache's own books")
+        self.epochs = Epochs()
+        self.zones = Zones()
+        self.index.policies = self.zones.policies
+        self.purges = Purges()
+        self.purges.rules.secret = self.index.secret
+        self.index.rules = &self.purges.rules
+
+    def __dealloc__(self) -> None:
+        if self.mapped != NULL:
+            munmap(self.mapped, self.memory + HUGE_PAGE)
+        free(self.segments)
+        free(self.scratch)
+
+    def _lay_out(self) -> None:
+        """Divide the memory: the index first, then as many whole segments as fit."""
+        cdef:
+            size_t taken = (self.index.sets * 128 + 63) & ~63
+            int32_t segment
+        self.index.arena = <uint8_t*> self.index.slots + taken
+        self.segment_count = <uint32_t> ((self.memory - taken) // self.segment_size)
+        self.segments = <Segment*> calloc(self.segment_count, sizeof(Segment))
+        if self.segments == NULL:
+            return
+        self.newcomers = Queue(-1, -1, 0)
+        self.residents = Queue(-1, -1, 0)
+        self.leaving = -1
+        self.free = -1
+        for segment in range(self.segment_count - 1, -1, -1):  # the lowest is used first, and again
+            self.segments[segment].next = self.free
+            self.free = segment
+        self.free_count = self.segment_count
+
+    # ------------------------------------------------------------ writing
+
+    cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil:
+        """Store an answer under its key, instead of what was there. Only the writer calls this.
+
+        Caller must ensure that zone and number of purges are set: those of when it was asked for.
+        """
+        cdef:
+            uint64_t key_hash = hash_of(&self.index, answer)
+            uint64_t* slot
+            size_t size = answer_size(answer)
+            Queue* queue = &self.newcomers
+            const Answer* old
+            int32_t segment
+        slot = self._slot_under(key_hash, answer)
+        if not stands(&self.index, answer):
+            return OUTDATED
+        if slot != NULL:
+            old = answer_at(&self.index, slot[0])
+            if (answer.kind == FAILURE and old.kind != FAILURE and stands(&self.index, old)
+                    and judge(old, &self.index.policies[old.zone], now) != DEAD):
+                return KEPT_OLD
+            if peek_octet(&old.marks.used):
+                queue = &self.residents
+        segment = self._room(queue, size, now)
+        if segment < 0:
+            self.no_room += 1
+            return NO_ROOM
+        if slot == NULL:
+            slot = self._choose_slot(key_hash, now)
+        self._append(segment, answer, size, slot, tag_of(key_hash))
+        self.stored += 1
+        return STORED
+
+    cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil:
+        """Store the answer to a query, and let the query find it: what it found of a narrower scope is outdated."""
+        cdef:
+            Put result
+            const Answer* stored
+            const Answer* found
+        if query.subnet:
+            self._fit_subnet(query, answer)
+        result = self.put(answer, now)
+        if result != STORED or not query.subnet or answer.kind == FAILURE:
+            return result
+        stored = answer_at(&self.index, self._slot_of(answer)[0])
+        found = find(&self.index, query)
+        while found != NULL and found != stored:
+            self._unlink(self._slot_of(found))
+            found = find(&self.index, query)
+        return result
+
+    cdef void drop(self, const Query* query) noexcept nogil:
+        """Take out what is stored for a query, if anything is."""
+        cdef const Answer* answer = find(&self.index, query)
+        if answer != NULL:
+            self._unlink(self._slot_of(answer))
+
+    cdef void _fit_subnet(self, const Query* query, Answer* answer) noexcept nogil:
+        """Keep an answer for fewer than it is true for, where its prefix length is not, and cannot come, in use.
+
+        That is the next longer one in use, or else what was asked about: so clients and upstreams may say what they
+        like, and look-ups try a few lengths. Caller must ensure that the answer is the scratch, and to this query.
+        """
+        cdef:
+            const uint8_t* subnet = answer_name(answer) + name_size(answer_name(answer))
+            uint8_t* behind = <uint8_t*> answer_body(answer)
+            Query narrowed = query[0]
+            int32_t prefix = source_prefix(query)
+            int32_t shorter
+        if (not get16(answer_key(answer)) & WITH_SUBNET or subnet[1] == prefix
+                or may_use(&self.index, subnet[0], subnet[1])):
+            return
+        shorter = shorter_length(&self.index, subnet[0], prefix)
+        while shorter > subnet[1]:
+            prefix = shorter
+            shorter = shorter_length(&self.index, subnet[0], prefix)
+        set_subnet(&narrowed, <uint8_t> prefix)
+        memmove(behind + narrowed.key_length - answer.key_length, behind, answer.body + answer.options)
+        answer.key_length = narrowed.key_length
+        memcpy(<uint8_t*> answer_key(answer), narrowed.key, narrowed.key_length)
+
+    cdef void _count_subnet(self, const Answer* answer, int32_t change) noexcept nogil:
+        """Note that one more answer, or one less, may be found under its subnet's prefix length by longer ones."""
+        cdef:
+            const uint8_t* subnet = answer_name(answer) + name_size(answer_name(answer))
+            uint64_t* word
+            uint64_t bit
+            uint32_t* live
+        if not get16(answer_key(answer)) & WITH_SUBNET or not subnet[1] or answer.scope > subnet[1]:
+            return
+        word = &self.index.subnets[subnet_word(subnet[0], subnet[1])]
+        bit = <uint64_t> 1 << subnet[1] % 64
+        live = &self.lengths[64 * (word - self.index.subnets) + subnet[1] % 64]
+        live[0] += change
+        if not live[0]:
+            poke(word, peek(word) & ~bit)
+        elif change > 0 and may_use(&self.index, subnet[0], subnet[1]):
+            poke(word, peek(word) | bit)
+
+    cdef uint32_t _dies(self, const Answer* answer) noexcept nogil:
+        return dies(answer, &self.index.policies[answer.zone])
+
+    cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot,
+                      uint64_t tag) noexcept nogil:
+        """Write an answer at a segment's end, then let the slot lead to it."""
+        cdef:
+            Segment* home = &self.segments[segment]
+            uint64_t offset = self._offset(segment) + home.used
+            Answer* copy = <Answer*> (self.index.arena + offset)
+        memcpy(copy, answer, sizeof(Answer) - sizeof(Marks))  # a reader may be leaving marks
+        memcpy(copy + 1, answer + 1, size - sizeof(Answer))
+        copy.marks.expires = peek32(&answer.marks.expires)
+        copy.marks.retry = peek32(&answer.marks.retry)
+        copy.marks.purges = peek32(&answer.marks.purges)
+        copy.marks.failed = peek_octet(&answer.marks.failed)
+        copy.marks.used = 0
+        home.used += <uint32_t> size
+        home.live += 1
+        home.soonest = min(home.soonest, self._dies(copy))
+        home.checked = min(home.checked, copy.marks.purges)
+        self._count_subnet(copy, 1)
+        if slot[0]:
+            self._count_subnet(answer_at(&self.index, slot[0]), -1)
+            self.segments[self._segment_of(slot[0])].live -= 1
+        publish(slot, tag | offset >> 3)
+
+    cdef uint64_t* _slot_of(self, const Answer* answer) noexcept nogil:
+        """Return the slot that leads to this answer's key, or NULL."""
+        return self._slot_under(hash_of(&self.index, answer), answer)
+
+    cdef uint64_t* _slot_under(self, uint64_t key_hash, const Answer* answer) noexcept nogil:
+        """Return the slot that leads to this answer's key, whose hash is known, or NULL."""
+        cdef:
+            uint64_t* slots = find_set(&self.index, key_hash)
+            uint64_t tag = tag_of(key_hash)
+            const Answer* other
+            size_t i
+        for i in range(SLOTS):
+            if leads_to(slots[i], tag):
+                other = answer_at(&self.index, slots[i])
+                if is_under(other, answer_key(answer), answer.key_length):
+                    return slots + i
+        return NULL
+
+    cdef uint64_t* _choose_slot(self, uint64_t key_hash, uint32_t now) noexcept nogil:
+        """Return the slot for a key that has none yet: an empty one, or the one that is missed least."""
+        cdef:
+            uint64_t* slots = find_set(&self.index, key_hash)
+            uint64_t* victim = slots
+            const Answer* other
+            size_t i
+        for i in range(SLOTS):
+            if not slots[i]:
+                return slots + i
+        for i in range(SLOTS):
+            other = answer_at(&self.index, slots[i])
+            if self._dies(other) <= now:
+                victim = slots + i
+                break
+            if not peek_octet(&other.marks.used):
+                victim = slots + i
+        self.displaced += 1
+        return victim
+
+    cdef uint64_t _offset(self, int32_t segment) noexcept nogil:
+        """Return where a segment starts; eight octets are left out so that no offset is zero."""
+        return <uint64_t> segment * self.segment_size + 8
+
+    cdef int32_t _segment_of(self, uint64_t slot) noexcept nogil:
+        return <int32_t> (((slot & ((<uint64_t> 1 << TAG_SHIFT) - 1)) << 3) // self.segment_size)
+
+    cdef void _unlink(self, uint64_t* slot) noexcept nogil:
+        self._count_subnet(answer_at(&self.index, slot[0]), -1)
+        self.segments[self._segment_of(slot[0])].live -= 1
+        publish(slot, 0)
+
+    # ------------------------------------------------------------ making room
+
+    cdef bint _has_room(self, int32_t segment, size_t size) noexcept nogil:
+        return segment >= 0 and self.segments[segment].used + size + 8 <= self.segment_size
+
+    cdef int32_t _room(self, Queue* queue, size_t size, uint32_t now) noexcept nogil:
+        """Return the segment at the queue's end, a fresh one where it has no room for `size`, or -1."""
+        if self._has_room(queue.last, size):
+            return queue.last
+        while self.free_count + self.leaving_count < READY:
+            self._evict(now)
+        self._reclaim()
+        return self._append_free(queue)
+
+    cdef int32_t _append_free(self, Queue* queue) noexcept nogil:
+        """Put an empty segment at the queue's end; -1: readers still hold all that could be one."""
+        cdef int32_t segment = self.free
+        if segment < 0:
+            return -1
+        self.free = self.segments[segment].next
+        self.free_count -= 1
+        poke(&self.touched, max(peek(&self.touched), <uint64_t> segment + 1))
+        self.segments[segment] = Segment(used=0, live=0, left=0, soonest=0xffffffff,
+                                         checked=<uint32_t> self.purges.rules.count, next=-1, state=FILLING)
+        if queue.last >= 0:
+            self.segments[queue.last].state = FULL
+            self.segments[queue.last].next = segment
+        else:
+            queue.first = segment
+        queue.last = segment
+        queue.length += 1
+        return segment
+
+    cdef void _let_go(self, int32_t segment) noexcept nogil:
+        """Put aside a segment that the index no longer leads to, until its readers have left."""
+        self.segments[segment].state = LEAVING
+        self.segments[segment].left = self.epochs.end()
+        self.segments[segment].next = self.leaving
+        self.leaving = segment
+        self.leaving_count += 1
+
+    cdef void _reclaim(self) noexcept nogil:
+        """Free what no reader can see any more: all that left before the oldest reader entered."""
+        cdef:
+            int32_t segment = self.leaving
+            int32_t following
+        self.leaving = -1
+        self.leaving_count = 0
+        while segment >= 0:
+            following = self.segments[segment].next
+            if self.epochs.have_left(self.segments[segment].left):
+                self.segments[segment].state = FREE
+                self.segments[segment].next = self.free
+                self.free = segment
+                self.free_count += 1
+            else:
+                self.segments[segment].next = self.leaving
+                self.leaving = segment
+                self.leaving_count += 1
+            segment = following
+
+    cdef int32_t _take_first(self, Queue* queue) noexcept nogil:
+        cdef int32_t segment = queue.first
+        queue.first = self.segments[segment].next
+        if queue.first < 0:
+            queue.last = -1
+        queue.length -= 1
+        return segment
+
+    cdef void _evict(self, uint32_t now) noexcept nogil:
+        """Empty the oldest segment of the queue that has more than its share.
+
+        What may still serve and was asked for moves to the residents' end; of a resident segment at most
+        three quarters may, so that every eviction gains room and none takes longer than one walk.
+        """
+        cdef:
+            bint newcomers = (self.newcomers.length > self.segment_count // NEWCOMERS_SHARE
+                              or self.residents.length < 2)
+            int32_t segment = self._take_first(&self.newcomers if newcomers else &self.residents)
+            size_t allowance = self.segment_size if newcomers else self.segment_size * 3 // 4
+            size_t at = self._offset(segment)
+            size_t end = at + self.segments[segment].used
+            size_t size
+            const Answer* answer
+            uint64_t* slot
+        while at < end:
+            answer = <const Answer*> (self.index.arena + at)
+            size = answer_size(answer)
+            at += size
+            slot = self._slot_of(answer)
+            if slot == NULL or answer_at(&self.index, slot[0]) != answer:
+                continue
+            if not stands(&self.index, answer):
+                self._unlink(slot)
+                self.purged += 1
+                continue
+            if self._dies(answer) > now and peek_octet(&answer.marks.used) and size <= allowance:
+                if not self._has_room(self.residents.last, size):
+                    self._reclaim()
+                    self._append_free(&self.residents)
+                if self._has_room(self.residents.last, size):
+                    self._append(self.residents.last, answer, size, slot, tag_in(slot[0]))
+                    allowance -= size
+                    continue
+            self._unlink(slot)
+            self.evicted += 1
+        self._let_go(segment)
+
+    # ------------------------------------------------------------ policies' tools
+
+    def sweep(self, int32_t segment) -> int:
+        """Take what is dead or was purged out of a segment; return how many answers were dead.
+
+        Raises IndexError where there is no such segment.
+        """
+        cdef:
+            Segment* swept = self._segment(segment)
+            uint32_t now = ticks(self.clock.now())
+            uint32_t purges = <uint32_t> self.purges.rules.count
+            uint32_t soonest = 0xffffffff
+            size_t at = self._offset(segment)
+            size_t end = at + swept.used
+            uint64_t dead = 0
+            bint purged
+            const Answer* answer
+            uint64_t* slot
+        if swept.state not in (FILLING, FULL) or swept.soonest > now and swept.checked == purges:
+            return 0
+        while at < end:
+            answer = <const Answer*> (self.index.arena + at)
+            at += answer_size(answer)
+            purged = not stands(&self.index, answer)
+            if not purged and self._dies(answer) > now:
+                soonest = min(soonest, self._dies(answer))
+                continue
+            slot = self._slot_of(answer)
+            if slot == NULL or answer_at(&self.index, slot[0]) != answer:
+                continue
+            self._unlink(slot)
+            self.purged += purged
+            dead += not purged
+        swept.soonest = soonest
+        swept.checked = purges
+        self.expired += dead
+        return dead
+
+    @property
+    def needs_memory(self) -> bool:
+        """Tell whether `prepare` has something to do."""
+        return self.prepared + AHEAD // 2 < min(self._wanted(), self.memory)
+
+    def prepare(self) -> None:
+        """Have the kernel give the memory that is written next: the index, and some of the arena.
+
+        Any thread may call this, one at a time; neither the writer nor readers wait for it. Where the kernel cannot do
+        it (before Linux 5.14), it gives memory as it is written.
+        """
+        cdef:
+            size_t end = min(self._wanted(), self.memory)
+            bint failed
+        while self.prepared < end:
+            with nogil:
+                failed = madvise(<uint8_t*> self.index.slots + self.prepared,
+                                 min(<size_t> HUGE_PAGE, self.memory - self.prepared), MADV_POPULATE_WRITE) != 0
+            self.prepared = self.memory if failed else self.prepared + HUGE_PAGE
+
+    cdef size_t _wanted(self) noexcept nogil:
+        """Return the octets, from the index on, that are or will soon be written to."""
+        return (self.index.arena - <uint8_t*> self.index.slots) + peek(&self.touched) * self.segment_size + AHEAD
+
+    # ------------------------------------------------------------ purges
+
+    def purge(self, bytes name not None, *, bint below, int32_t qtype=-1, bint let_expire=False) -> bytes:
+        """Take out what is stored for a name, with `below` for all names under it too; it is gone when this returns.
+
+        `name` is a name on the wire in lower case; `qtype` keeps to one type. With `let_expire` it is not
+        gone but past its time. The cost is that of one note, whatever is stored; after very many it is one of the
+        zone, or of the parent: return the name that it was of. Raises ValueError where the name is none, or where
+        that is asked for less than a whole zone, and OverflowError where there is room for no note.
+        """
+        cdef size_t noted
+        if not is_name(name, len(name), 0) or name_size(name) != len(name):
+            raise ValueError("that is no name on the wire")
+        if let_expire and (qtype >= 0 or not below):
+            raise ValueError("only whole zones are let expire")
+        noted = self.purges.add(name, len(name), len(self.zones.name(self.zones.find(name, 0))),
+                                LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype, ticks(self.clock.now()))
+        if not noted:
+            raise OverflowError("too many purges at once; there is room for more within a minute or two")
+        if self.purges.rules.everything == self.purges.rules.count:
+            self.forget_purges(0)
+        return name[len(name) - noted:]
+
+    @property
+    def purges_total(self) -> int:
+        """Return the number of the last purge."""
+        return self.purges.rules.count
+
+    @property
+    def purges_settled(self) -> int:
+        """Return the number of the last purge that every stored answer was held against."""
+        cdef:
+            uint32_t settled = <uint32_t> self.purges.rules.count
+            uint32_t i
+        for i in range(self.segment_count):
+            if self.segments[i].state in (FILLING, FULL):
+                settled = min(settled, self.segments[i].checked)
+        return settled
+
+    def forget_purges(self, uint64_t number) -> bool:
+        """Forget the purges up to this number and before one of everything; return False where readers forbid it.
+
+        Caller must ensure that nothing comes any more that was asked for before.
+        """
+        if self.purges.swapped and not self.epochs.have_left(self.purges.swapped):
+            return False
+        self.purges.retire(max(min(number, <uint64_t> self.purges_settled), self.purges.rules.everything))
+        self.purges.swapped = self.epochs.end()
+        return True
+
+    def collect(self) -> None:
+        """Give back the segments in which nothing is left that the index leads to."""
+        self._collect(&self.newcomers)
+        self._collect(&self.residents)
+        self._reclaim()
+
+    cdef void _collect(self, Queue* queue) noexcept nogil:
+        cdef:
+            int32_t before = -1
+            int32_t segment = queue.first
+            int32_t following
+        while segment >= 0 and segment != queue.last:
+            following = self.segments[segment].next
+            if self.segments[segment].live:
+                before = segment
+            else:
+                if before < 0:
+                    queue.first = following
+                else:
+                    self.segments[before].next = following
+                queue.length -= 1
+                self._let_go(segment)
+            segment = following
+
+    cdef Segment* _segment(self, int32_t segment) except NULL:
+        if not 0 <= segment < <int32_t> self.segment_count:
+            raise IndexError(f"segment {segment} of {self.segment_count}")
+        return &self.segments[segment]
+
+    # ------------------------------------------------------------ for Python
+
+    def store(self, bytes query not None, bytes response not None, *, bint over_stream=True) -> bool:
+        """Store the response to a query; False: the rules of caching forbid it, or there is no room.
+
+        Raises ValueError where the query has no key or the response is none to it.
+        """
+        cdef:
+            Query parsed
+            uint64_t now = self.clock.now()
+            uint32_t zone
+        self._parse(&parsed, query)
+        if len(response) > MESSAGE_MAX or not answers_question(&parsed, response, len(response)):
+            raise ValueError("that is no response to this query")
+        zone = self.zones.find(parsed.key + KEY_PREFIX, parsed.qtype)
+        if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].bounds, now,
+                 self.clock.wall(), over_stream) != KEEP:
+            return False
+        self.scratch.zone = <uint16_t> zone
+        self.scratch.marks.purges = <uint32_t> self.purges.rules.count
+        return self.put_for(&parsed, self.scratch, ticks(now)) == STORED
+
+    def lookup(self, bytes query not None, size_t limit=MESSAGE_MAX) -> bytes | None:
+        """Return the answer to a query as its client would get it in at most `limit` octets, or None."""
+        cdef:
+            Query parsed
+            uint8_t[MESSAGE_MAX] out
+            const Answer* answer
+            uint32_t now = ticks(self.clock.now())
+        self._parse(&parsed, query)
+        answer = find(&self.index, &parsed)
+        if answer == NULL or judge(answer, &self.index.policies[answer.zone], now) >= RESERVE:
+            return None
+        mark_used(answer)
+        size = render(out, min(limit, MESSAGE_MAX), answer, &parsed, &self.index.policies[answer.zone].manner, now,
+                      NULL)
+        return (<char*> out)[:size]
+
+    cdef int _parse(self, Query* parsed, bytes query) except -1:
+        if len(query) > MESSAGE_MAX or parse_query(parsed, query, len(query)) != PLAIN:
+            raise ValueError("that is no query that a cache may answer")
+        hash_key(parsed, &self.index.secret)
+        return 0
+
+    @property
+    def segments_total(self) -> int:
+        """Return how many segments there are, in use or not."""
+        return self.segment_count
+
+    def counters(self) -> dict:
+        """Return what is held and what happened to it, as numbers by name."""
+        cdef:
+            uint64_t live = 0
+            uint64_t used = 0
+            uint32_t i
+        for i in range(self.segment_count):
+            if self.segments[i].state == FILLING or self.segments[i].state == FULL:
+                live += self.segments[i].live
+                used += self.segments[i].used
+        return {
+            "entries": live, "octets": used, "memory": self.memory, "stored": self.stored,
+            "evicted": self.evicted + self.displaced, "expired": self.expired, "purged": self.purged,
+            "subnet_lengths": lengths_in_use(&self.index, 0) + lengths_in_use(&self.index, 1),
+            "no_room": self.no_room, "purge_rules": (<Suffixes*> self.purges.rules.table).used,
+        }

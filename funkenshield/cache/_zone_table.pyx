@@ -1,0 +1,132 @@
+"""Zones: which policy is a name's.
+
+It knows names and their numbers; the longest zone that a name is in decides. Only the control gear asks
+for a name, once for a miss; an answer in the cache carries its zone's number.
+"""
+
+cimport cython
+import os
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from ..core._atomic cimport copy_words
+from ..core._clock cimport TICKS_PER_SECOND
+from ..core._siphash cimport siphash
+from ..core._suffix_table cimport suffix_set, suffix_value
+from ..wire._message cimport DS, is_name, name_size
+from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Bounds, Manner, Policy
+
+_MODES = {"off": STALE_OFF, "on-failure": STALE_ON_FAILURE, "immediate": STALE_IMMEDIATE}
+
+
+@cython.final
+cdef class Zones:
+    """Policies by number, and numbers by name.
+
+    Memory ownership: policies and table are its own.
+    """
+
+    def __cinit__(self) -> None:
+        cdef bytes secret
+        self.policies = <Policy*> calloc(ZONES_MAX, sizeof(Policy))
+        self.numbers.pairs = <uint64_t*> calloc(4 * ZONES_MAX, 16)
+        self.numbers.mask = 4 * ZONES_MAX - 1
+        if self.policies == NULL or self.numbers.pairs == NULL:
+            raise MemoryError("no memory for zones")
+        secret = os.urandom(16)
+        memcpy(&self.secret, <char*> secret, 16)
+        self.names = [None] * ZONES_MAX
+        self.fresh = 1
+        self.set_policy(0)
+
+    def __dealloc__(self) -> None:
+        free(self.policies)
+        free(self.numbers.pairs)
+
+    cdef uint32_t find(self, const uint8_t* name, uint16_t qtype) noexcept nogil:
+        """Return the number of the zone that a question is about. Caller must ensure that the name is in lower case.
+
+        The DS records of a zone are its parent's (RFC 4035 3.1.4.1).
+        """
+        cdef:
+            size_t length = name_size(name)
+            size_t at = 0
+            uint64_t number
+        if not self.count:
+            return 0
+        if qtype == DS and name[0]:
+            at = 1 + name[0]
+        while True:
+            number = suffix_value(&self.numbers, siphash(&self.secret, name + at, length - at) | 1)
+            if number:
+                return <uint32_t> number
+            if not name[at]:
+                return 0
+            at += 1 + name[at]
+
+    def number(self, bytes name not None, uint16_t qtype=0) -> int:
+        """Return the number of the zone that a question is about, or 0; the name is on the wire, in lower case."""
+        cdef const uint8_t* wire = name
+        if not is_name(wire, len(name), 0) or name_size(wire) != len(name):
+            raise ValueError("that is no name on the wire")
+        return self.find(wire, qtype)
+
+    def group(self, uint32_t number) -> int:
+        """Return the group of upstreams that a zone asks."""
+        return self.policies[number % ZONES_MAX].group
+
+    def name(self, uint32_t number) -> bytes:
+        """Return the name of a zone; zone 0 is everything, and the root's."""
+        return self.names[number] or b"\0"
+
+    def assign(self, names) -> list:
+        """Let these be the zones from now on; return the names that were not before, or are no longer.
+
+        A zone that stays keeps its number; one that leaves gives its number back. Raises ValueError where
+        there are too many.
+        """
+        wanted = set(names)
+        had = {name for name in self.names if name is not None}
+        if len(wanted) >= ZONES_MAX:
+            raise ValueError(f"there can be {ZONES_MAX - 1} zones, not {len(wanted)}")
+        for number in range(1, ZONES_MAX):
+            if self.names[number] not in wanted:
+                self.names[number] = None
+        for name in sorted(wanted - had):
+            while self.names[self.fresh] is not None:
+                self.fresh = self.fresh % (ZONES_MAX - 1) + 1
+            self.names[self.fresh] = name
+            self.fresh = self.fresh % (ZONES_MAX - 1) + 1  # a number that was given back is used last
+        memset(self.numbers.pairs, 0, 4 * ZONES_MAX * 16)
+        self.numbers.used = 0
+        for number in range(1, ZONES_MAX):
+            if self.names[number] is not None:
+                suffix_set(&self.numbers, self._key(self.names[number]), number)
+        self.count = <uint32_t> len(wanted)
+        return sorted(wanted ^ had)
+
+    cdef uint64_t _key(self, bytes name) except? 0:
+        return siphash(&self.secret, <const uint8_t*> <char*> name, len(name)) | 1
+
+    def set_policy(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
+                   uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False, bint shuffle=False,
+                   str stale="off", uint32_t stale_longest=86400, uint32_t stale_ttl=30, double client_timer=1.8,
+                   double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0,
+                   uint32_t open=0xffffffff) -> None:
+        """Say how a zone's answers are held and served; times are seconds, the payload is octets."""
+        cdef Policy policy
+        if not 512 <= payload <= 4096:
+            raise ValueError(f"a UDP payload has 512 to 4096 octets, not {payload}")
+        if zone >= ZONES_MAX or group >= ZONES_MAX:
+            raise ValueError(f"zones are numbered below {ZONES_MAX}")
+        policy = Policy(
+            bounds=Bounds(shortest, longest, negative, failure),
+            manner=Manner(payload, keep_ttl, shuffle, stale_ttl),
+            stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group,
+            open=open,
+            stale_longest=stale_longest * TICKS_PER_SECOND, client_timer=<uint64_t> (client_timer * 1e9),
+            recheck=<uint32_t> (recheck * TICKS_PER_SECOND),
+        )
+        copy_words(&self.policies[zone], &policy, sizeof(Policy))

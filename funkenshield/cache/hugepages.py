@@ -1,0 +1,64 @@
+"""How a large cache gets its memory from the kernel: in huge pages, before they are written to.
+
+Among millions of answers, a look-up would wait for page tables, too. But the kernel clears what it gives, two megabytes
+at a time, and a miss whose answer is stored there would wait for that: so it is done on a thread that nobody waits for.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from ..config import Config
+from ..core import machine
+from ..errors import ConfigError
+from ._store import Cache
+
+log = logging.getLogger(__name__)
+
+LARGE = 1 << 30  # octets
+INTERVAL = 0.1  # seconds
+NICE = 10  # whoever has queries to answer comes first
+OWN = 64 << 20  # octets that all else takes where nothing happens
+LEAST = 4 << 20
+SHARE = 4  # where the default does not fit, one part in so many of what may be had is the cache's
+
+
+def is_large(memory: int) -> bool:
+    """Tell whether a cache of so many octets should have huge pages."""
+    return memory >= LARGE
+
+
+def fitted(config: Config) -> Config:
+    """Return a configuration whose cache fits into what may be had; ConfigError where it was said to be too large."""
+    allowed, wanted = machine.memory(), config.cache.memory
+    if wanted + OWN <= allowed:
+        return config
+    if "memory" in config.cache.model_fields_set:
+        raise ConfigError(
+            f"cache.memory: {_said(wanted)} cannot be had: this machine, or this control group, has {_said(allowed)};"
+            f" at most {_said(max(LEAST, allowed - OWN))}, with what else the shield takes"
+        )
+    less = max(LEAST, allowed // SHARE)
+    log.warning("cache.memory is %s: this machine, or this control group, has %s", _said(less), _said(allowed))
+    return config.model_copy(update={"cache": config.cache.model_copy(update={"memory": less})})
+
+
+def _said(octets: int) -> str:
+    return f"{octets >> 20} MiB"
+
+
+def _give_way() -> None:
+    """Let others go first, if that is allowed."""
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+
+
+async def prepare(cache: Cache) -> None:
+    """Keep memory of a cache with huge pages ready, for ever."""
+    with ThreadPoolExecutor(1, "ground", _give_way) as thread:
+        while True:
+            if cache.needs_memory:
+                await asyncio.get_running_loop().run_in_executor(thread, cache.prepare)
+            await asyncio.sleep(INTERVAL)

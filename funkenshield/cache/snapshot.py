@@ -1,0 +1,273 @@
+"""The cache on disk, so that a daemon that starts again starts warm.
+
+It knows the file and how it is written without anybody waiting. What an answer looks like inside is the
+store's business; to this module answers are octets. With them goes where they are from: the zones that had
+settings of their own, and the serials of those that were watched. What was purged since is in no snapshot.
+
+    FunkenShield snapshot 1 LAYOUT TIME\\n     layout in hexadecimal, time in UTC for people who look
+    {"zones": [...], "serials": {...}}\\n      where the answers are from, as known when the writing began
+    taken (8), length (3), answers            big-endian; taken in milliseconds since the epoch; again and again
+    0 (8), 0 (3)                              the end
+    digest (32)                               BLAKE2b (RFC 7693) of everything before it
+"""
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from ..core.files import UnfitError, open_file
+from ..wire.names import name_to_wire
+
+log = logging.getLogger(__name__)
+
+MAGIC, VERSION = b"FunkenShield snapshot", b"1"
+LINE_MAX = 4096
+ORIGINS_MAX = 16 << 20
+ZONES_MAX = 4096  # more cannot be configured
+TAKEN, LENGTH, DIGEST = 8, 3, 32  # octets; so no chunk, and no damaged length, is over 16 MiB
+END = bytes(TAKEN + LENGTH)
+
+
+class Origins(NamedTuple):
+    """Where answers are from."""
+
+    zones: list[str]
+    serials: dict[str, int]
+
+
+class Store(Protocol):
+    """What has answers to keep, in segments."""
+
+    @property
+    def layout(self) -> bytes:
+        """Return what tells one binary form of answers from another."""
+
+    @property
+    def segments_total(self) -> int:
+        """Return how many segments there are."""
+
+    @property
+    def purges_total(self) -> int:
+        """Return how many purges there were."""
+
+    def export(self, segment: int) -> bytes:
+        """Return the live answers of a segment, less than 16 MiB of octets."""
+
+    def restore(self, answers: bytes, age: float) -> int:
+        """Store what `export` gave so many seconds ago; return how many answers; ValueError where malformed."""
+
+
+class DamagedError(ValueError):
+    """A file is not what `write` has made for this store."""
+
+
+# ---------------------------------------------------------------- writing
+
+
+async def keep(
+    store: Store,
+    path: Path,
+    interval: float,
+    origins: Callable[[], Origins],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Write for ever, with `interval` seconds between."""
+    while True:
+        await sleep(interval)
+        await write(store, path, origins())
+
+
+async def write(store: Store, path: Path, origins: Origins, wall: Callable[[], float] = time.time) -> int:
+    """Write all answers in place of the file at a path; return how many octets, 0 where it went wrong.
+
+    `origins` is where all answers are from at the earliest. Where something is purged meanwhile, nothing is written.
+
+    The old file stays until the new one is complete. The loop gets its turn after each segment, and only a
+    thread waits for the disk. One at a time for each path; who cancels it must wait for its end.
+    """
+    # One thread, so that what it is told happens in that order, a cancellation in between or not.
+    thread = ThreadPoolExecutor(1, "snapshot")
+    run = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
+    draft = _Draft(path)
+    purges = store.purges_total
+    try:
+        await run(draft.begin, store.layout, wall(), origins)
+        for segment in range(store.segments_total):
+            taken = wall()
+            if answers := store.export(segment):
+                await run(draft.add, taken, answers)
+            else:
+                await asyncio.sleep(0)
+        await run(draft.publish)
+        if store.purges_total != purges:
+            remove(path)
+            return 0
+    except OSError as error:
+        log.warning("%s: no snapshot written: %s", path, error.strerror or error)
+        return 0
+    finally:
+        await run(draft.discard)
+        thread.shutdown(wait=False)
+    return draft.octets
+
+
+class _Draft:
+    """A file that takes the place of another when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.octets = 0
+        self._path = path
+        self._draft = path.with_name(path.name + ".new")  # always the same: what a crash left is written over
+        self._digest = hashlib.blake2b(digest_size=DIGEST)
+        self._file: BinaryIO | None = None
+
+    def begin(self, layout: bytes, now: float, origins: Origins) -> None:
+        """Make the file, for our own user only, and write its first lines."""
+        self._draft.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # no link that somebody has laid there is followed
+        self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb")
+        written = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+        self._append(b"%s %s %s %s\n" % (MAGIC, VERSION, layout.hex().encode(), written.encode()))
+        self._append(json.dumps(origins._asdict()).encode() + b"\n")
+
+    def add(self, taken: float, answers: bytes) -> None:
+        """Write a chunk."""
+        self._append(int(taken * 1000).to_bytes(TAKEN) + len(answers).to_bytes(LENGTH))
+        self._append(answers)
+
+    def publish(self) -> None:
+        """Write the end, and let the file take its place once it is safe on disk."""
+        self._append(END)
+        self._append(self._digest.digest())
+        assert self._file
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._draft.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def discard(self) -> None:
+        """Close the file, and remove it unless it has taken its place; what went wrong has been told."""
+        if self._file:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._draft.unlink()
+
+    def _append(self, octets: bytes) -> None:
+        assert self._file
+        self._digest.update(octets)
+        self._file.write(octets)
+        self.octets += len(octets)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tuple[int, Origins]:
+    """Restore the answers in a file; return how many, and where they are from; none where there is no file.
+
+    The whole file is seen to be right before the first answer is stored. One that is not, or is not a file of ours
+    alone, is put aside as PATH.damaged. Answers from the future, after a clock was set back, count as taken now.
+    """
+    restored, origins = 0, Origins([], {})
+    try:
+        with open_file(path, own=True) as file:
+            for _ in _chunks(file, _head(file, store.layout)[0]):
+                pass
+            file.seek(0)
+            digest, found = _head(file, store.layout)
+            for taken, answers in _chunks(file, digest):
+                restored += store.restore(answers, max(0.0, wall() - taken))
+    except FileNotFoundError:
+        return 0, origins
+    except UnfitError as error:
+        log.warning("%s: snapshot not used: it is %s", path, error.strerror)
+        _put_aside(path)
+    except OSError as error:
+        log.warning("%s: snapshot not read: %s", path, error.strerror or error)
+    except (ValueError, OverflowError, MemoryError) as error:
+        # From the store too: then what came before this chunk has been stored.
+        log.warning("%s: snapshot not used: %s", path, str(error) or type(error).__name__)
+        _put_aside(path)
+    else:
+        log.info("%s: %d answers restored", path, restored)
+        origins = found
+    return restored, origins
+
+
+def remove(path: Path) -> None:
+    """Remove a snapshot: what is in it is not true any more."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _head(file: BinaryIO, layout: bytes) -> tuple["hashlib.blake2b", Origins]:
+    """Return the digest of the first two lines, and where they say that the answers are from; DamagedError if none."""
+    line = file.readline(LINE_MAX)
+    _check_line(line, layout)
+    origins = file.readline(ORIGINS_MAX)
+    return hashlib.blake2b(line + origins, digest_size=DIGEST), _read_origins(origins)
+
+
+def _chunks(file: BinaryIO, digest: "hashlib.blake2b") -> Iterator[tuple[float, bytes]]:
+    """Yield when each chunk was taken, in seconds since the epoch, and its answers; DamagedError where that ends."""
+
+    def take(count: int) -> bytes:
+        octets = file.read(count)
+        if len(octets) < count:
+            raise DamagedError("it ends too early")
+        digest.update(octets)
+        return octets
+
+    while (head := take(TAKEN + LENGTH))[TAKEN:] != END[TAKEN:]:
+        yield int.from_bytes(head[:TAKEN]) / 1000, take(int.from_bytes(head[TAKEN:]))
+    if file.read(DIGEST + 1) != digest.digest():
+        raise DamagedError("it does not match its digest")
+
+
+def _check_line(line: bytes, layout: bytes) -> None:
+    """Raise DamagedError unless a first line promises answers that this store can read."""
+    magic, _, rest = line.partition(MAGIC + b" ")
+    if magic or not rest:
+        raise DamagedError("it is no snapshot")
+    version, _, rest = rest.partition(b" ")
+    if version != VERSION:
+        raise DamagedError("it is of another format version")
+    if rest.partition(b" ")[0] != layout.hex().encode():
+        raise DamagedError("its answers have another layout")
+
+
+def _read_origins(line: bytes) -> Origins:
+    """Return what a second line says; DamagedError where it is none."""
+    try:
+        found = Origins(**json.loads(line))
+        known = isinstance(found.zones, list) and len(found.zones) < ZONES_MAX
+        known = known and all(type(each) is int and 0 <= each < 2**32 for each in found.serials.values())
+        for name in found.zones:
+            name_to_wire(name)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        known = False
+    if not known:
+        raise DamagedError("where it is from cannot be read")
+    return found
+
+
+def _put_aside(path: Path) -> None:
+    try:
+        path.replace(path.with_name(path.name + ".damaged"))
+    except OSError as error:
+        log.warning("%s: cannot be put aside: %s", path, error.strerror or error)

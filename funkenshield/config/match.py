@@ -1,0 +1,277 @@
+"""What a rule can ask of a query: one table of conditions, in the configuration and in Python alike.
+
+It says what can be asked, and checks what was written. How a condition is decided without Python is told in
+`rules.compiler`; nothing here looks at a query.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import dns.exception
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from .types import EndpointField, PathField, PrefixField, Section, ZoneName, parse_prefix
+
+OPCODES = {"QUERY": 0, "IQUERY": 1, "STATUS": 2, "NOTIFY": 4, "UPDATE": 5, "DSO": 6}
+FLAGS = {"AA": 0x0400, "TC": 0x0200, "RD": 0x0100, "RA": 0x0080, "AD": 0x0020, "CD": 0x0010}
+OPTIONS = {"LLQ": 1, "NSID": 3, "DAU": 5, "DHU": 6, "N3U": 7, "ECS": 8, "EXPIRE": 9, "COOKIE": 10, "KEEPALIVE": 11,
+           "PADDING": 12, "CHAIN": 13, "KEYTAG": 14, "EDE": 15, "REPORTING": 18, "ZONEVERSION": 19}  # fmt: skip
+
+
+def _named(kind: str, number_of: Callable[[str], int], most: int) -> BeforeValidator:
+    """Return a validator that turns the name of one of a kind of things, or its number, into the number."""
+
+    def parse(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
+            return value
+        try:
+            return int(number_of(value.upper() if isinstance(value, str) else ""))
+        except (dns.exception.DNSException, KeyError, ValueError):
+            raise ValueError(f"no {kind}") from None
+
+    return BeforeValidator(parse)
+
+
+QType = Annotated[int, _named("record type", dns.rdatatype.from_text, 65535)]
+QClass = Annotated[int, _named("class", dns.rdataclass.from_text, 65535)]
+RCode = Annotated[int, _named("response code", dns.rcode.from_text, 4095)]
+OpCode = Annotated[int, _named("opcode", OPCODES.__getitem__, 15)]
+Option = Annotated[int, _named("EDNS option", OPTIONS.__getitem__, 65535)]
+FlagName = Literal["AA", "TC", "RD", "RA", "AD", "CD"]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S+$")]
+
+
+class RateSection(Section):
+    """More queries a second than this; each query that a rule asks about counts."""
+
+    limit: float = Field(gt=0, le=1_000_000, description="Queries a second.")
+    burst: float = Field(1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
+                         description="As many as come in so long may come at once.")  # fmt: skip
+    per: Literal["source", "zone", "name", "all"] = Field(
+        "source", description="Counted for each source prefix, each zone (its last two labels), each name, or all"
+                              " together.",
+    )  # fmt: skip
+    ipv4: int = Field(32, ge=1, le=32, description="Bits of a source prefix, for IPv4.")
+    ipv6: int = Field(64, ge=1, le=128, description="Bits of a source prefix, for IPv6.")
+
+
+class Match(Section):
+    """What must be so for a rule to match; all that is given must, and nothing given matches always.
+
+    Where a list is given, one of it must be so.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    suffix: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these, or below one.")
+    suffix_file: PathField = Field(
+        "", description="The name is in this file, one on each line, or below one there; read again when it changes."
+    )
+    name: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these.")
+    regex: str = Field(
+        "", description="A regular expression of Python's is found in the name, in lower case, without the dot at its"
+                        " end. It takes the slow gear: other conditions are asked first.",
+    )  # fmt: skip
+    qtype: tuple[QType, ...] = Field((), strict=False, description="The type asked for.")
+    qclass: tuple[QClass, ...] = Field((), strict=False, description="The class asked for.")
+    opcode: tuple[OpCode, ...] = Field((), strict=False, description="The opcode.")
+    flags: tuple[FlagName, ...] = Field(
+        (), strict=False, description="All of these flags are set; `AA`, `TC` and `RA` only where there is a response."
+    )
+    edns: bool | None = Field(None, description="Whether there is an OPT record.")
+    do: bool | None = Field(None, description="Whether DNSSEC records are asked for.")
+    option: tuple[Option, ...] = Field((), strict=False, description="The query has one of these EDNS options.")
+    source: tuple[PrefixField, ...] = Field(
+        (), strict=False, description="The client's address is in one of these prefixes."
+    )
+    listener: tuple[EndpointField, ...] = Field((), strict=False, description="It came to this address of `listen`.")
+    transport: Literal["udp", "tcp"] | None = Field(None, description="How it came.")
+    rate: RateSection | None = Field(None, description="There are more than so many a second (below).")
+    time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may go past midnight.")
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        (), strict=False, description="The day of the week, local time; past midnight, it is the next one."
+    )
+    probability: float | None = Field(None, ge=0, le=1, description="By chance, in so large a share of the queries.")
+    share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The client's address is in so large a share of all, always the same ones: a larger"
+        " share holds a smaller one.",
+    )
+    rcode: tuple[RCode, ...] = Field((), strict=False, description="The response code; not for queries.")
+    tag: tuple[Tag, ...] = Field((), strict=False, description="A rule before gave it this tag.")
+    all: tuple["Match", ...] = Field((), strict=False, description="All of these tables match.")
+    any: tuple["Match", ...] = Field((), strict=False, description="One of these tables matches.")
+    not_: "Match | None" = Field(None, alias="not", description="This table does not match.")
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return pattern
+
+    @field_validator("time")
+    @classmethod
+    def _is_span(cls, text: str) -> str:
+        if text:
+            minutes_of(text)
+        return text
+
+    @model_validator(mode="after")
+    def _is_something(self) -> "Match":
+        for name in self.model_fields_set & {"suffix", "name", "qtype", "source", "any"}:
+            if not getattr(self, name):
+                raise ValueError(f"{name}: an empty list never matches; leave it out")
+        return self
+
+    def __and__(self, other: "Match") -> "Match":
+        """Both match."""
+        return Match(all=(self, other))
+
+    def __or__(self, other: "Match") -> "Match":
+        """One of both matches."""
+        return Match(any=(self, other))
+
+    def __invert__(self) -> "Match":
+        """It does not match."""
+        return Match(not_=self)
+
+    def walk(self) -> "list[Match]":
+        """Return this table and all tables in it."""
+        below = (*self.all, *self.any, *((self.not_,) if self.not_ else ()))
+        return [self, *(inner for each in below for inner in each.walk())]
+
+
+def minutes_of(text: str) -> tuple[int, int]:
+    """Return the minutes of the day that `HH:MM-HH:MM` begins and ends at; ValueError where it is none."""
+    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-4]):([0-5]\d)", text)
+    if match is None or (int(match[3]) == 24 and int(match[4])):
+        raise ValueError("not a time of day; write HH:MM-HH:MM")
+    return int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+
+
+# ---------------------------------------------------------------- for rules in Python
+
+
+def suffix(*names: str) -> Match:
+    """The name is one of these, or below one."""
+    return Match(suffix=names)
+
+
+def suffix_file(path: str) -> Match:
+    """The name is in this file, one on each line, or below one there."""
+    return Match(suffix_file=path)
+
+
+def name(*names: str) -> Match:
+    """The name is one of these."""
+    return Match(name=names)
+
+
+def regex(pattern: str) -> Match:
+    """A regular expression is found in the name, in lower case, without the dot at its end; in the slow gear."""
+    return Match(regex=pattern)
+
+
+def qtype(*types: str | int) -> Match:
+    """The type asked for is one of these."""
+    return Match.model_validate({"qtype": types})
+
+
+def qclass(*classes: str) -> Match:
+    """The class asked for is one of these."""
+    return Match.model_validate({"qclass": classes})
+
+
+def opcode(*opcodes: str | int) -> Match:
+    """The opcode is one of these."""
+    return Match.model_validate({"opcode": opcodes})
+
+
+def flags(*names: str) -> Match:
+    """All of these flags are set."""
+    return Match.model_validate({"flags": names})
+
+
+def edns(present: bool = True) -> Match:
+    """There is an OPT record."""
+    return Match(edns=present)
+
+
+def dnssec(wanted: bool = True) -> Match:
+    """DNSSEC records are asked for (the DO flag)."""
+    return Match(do=wanted)
+
+
+def option(*codes: str | int) -> Match:
+    """The query has one of these EDNS options."""
+    return Match.model_validate({"option": codes})
+
+
+def source(*prefixes: str | ipaddress.IPv4Network | ipaddress.IPv6Network) -> Match:
+    """The client's address is in one of these prefixes."""
+    return Match(source=tuple(parse_prefix(prefix) for prefix in prefixes))
+
+
+def listener(*endpoints: str) -> Match:
+    """The query came to one of these addresses of `listen`."""
+    return Match.model_validate({"listener": endpoints})
+
+
+def transport(how: Literal["udp", "tcp"]) -> Match:
+    """The query came this way."""
+    return Match(transport=how)
+
+
+def rate(limit: float, **how: Any) -> Match:  # noqa: ANN401 - the fields of RateSection
+    """There are more than so many a second; `burst`, `per`, `ipv4` and `ipv6` as in the configuration."""
+    return Match(rate=RateSection(limit=limit, **how))
+
+
+def time(span: str, *days: str) -> Match:
+    """The local time of day is within `HH:MM-HH:MM`, on one of these days if any are named."""
+    return Match.model_validate({"time": span, "days": days})
+
+
+def probability(share: float) -> Match:
+    """By chance, in so large a share of the queries."""
+    return Match(probability=share)
+
+
+def share(of_sources: float) -> Match:
+    """The client's address is in so large a share of all, always the same ones."""
+    return Match(share=of_sources)
+
+
+def rcode(*codes: str) -> Match:
+    """The response has one of these codes."""
+    return Match.model_validate({"rcode": codes})
+
+
+def tag(*names: str) -> Match:
+    """A rule before gave the query one of these tags."""
+    return Match(tag=names)
+
+
+def any_of(*matches: Match) -> Match:
+    """One of these matches."""
+    return Match(any=matches)
+
+
+def all_of(*matches: Match) -> Match:
+    """All of these match."""
+    return Match(all=matches)
+
+
+def not_(match: Match) -> Match:
+    """This does not match."""
+    return Match(not_=match)

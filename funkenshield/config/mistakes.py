@@ -1,0 +1,308 @@
+"""What is said of a mistake in the configuration: where it is, what stands there, and what was probably meant.
+
+It knows tables, their keys, and what was written. What is right, the tables say themselves.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from .types import SIZES, TIMES, is_several, kind_of, unit_of
+
+SHOWN_MAX = 60  # characters of what was written
+LISTED_MAX = 16  # keys that are named where nothing is like the one that was written
+WORDS = {
+    r"^\S+$": "a word without spaces",
+    r"^[^\x00-\x1f\x7f]*$": "text without control characters",
+    r"^([0-9a-fA-F]{2})*$": "octets in hexadecimal, two digits each",
+}
+OTHERS = {  # as the same thing is called elsewhere
+    "upstreams": {"backend", "backends", "forwarder", "forwarders", "nameservers", "origin", "servers"},
+    "listen": {"address", "addresses", "bind", "interface", "interfaces", "listener", "port"},
+    "workers": {"cpus", "processes", "threads"},
+    "memory": {"limit", "max_size", "maxsize", "size"},
+    "level": {"verbosity"},
+    "deadline": {"query_timeout"},
+    "tries": {"retries", "attempts"},
+    "source": {"client", "clients"},
+    "suffix": {"domain", "domains", "zone"},
+}
+SAID = {
+    "missing": "this key is missing",
+    "string_type": '{shown} is no text; text stands in quotes: "{shown}"',
+    "bool_type": "{shown} is neither true nor false; write one of them, without quotes",
+    "too_short": "{shown}; at least one is needed",
+    "too_long": "{actual_length} entries are too many; at most {max_length}",
+    "string_too_short": "an empty text is none",
+    "string_too_long": "{shown} is too long; at most {max_length} characters",
+    "finite_number": "{shown} is no number with an end",
+}
+MISSING = object()
+
+
+class Place(NamedTuple):
+    """Where a mistake is: its path, what was written there, and what should have been."""
+
+    path: str
+    inside: str  # the name of the last table of several that it is in
+    written: Any  # MISSING if nothing was
+    field: FieldInfo | None
+    section: type[BaseModel]  # that has the field
+
+
+def told(found: ValidationError, root: type[BaseModel], written: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield for each mistake its keys, joined by dots, and `key: what stands there; what was probably meant`."""
+    mistakes = found.errors(include_url=False)
+    for mistake in mistakes:
+        loc = mistake["loc"]
+        if mistake["type"] == "too_short" and any(
+            other["loc"][: len(loc)] == loc for other in mistakes if other is not mistake
+        ):
+            continue  # entries with mistakes of their own are not counted
+        place = _place(root, written, loc)
+        if mistake["type"] == "missing" and any("." in str(key) for key in mistake["input"]):
+            continue  # [zones."example.com"], of which another line tells
+        said = _unknown(place, root, str(loc[-1])) if mistake["type"] == "extra_forbidden" else _said(place, mistake)
+        inside = f" (in {place.inside})" if place.inside else ""
+        yield (
+            ".".join(str(part) for part in loc if isinstance(part, str)),
+            (f"{place.path}{inside}: {said}" if place.path else said),
+        )
+
+
+def not_toml(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, str]:
+    """Return where a text stops to be TOML, as `LINE:COLUMN`, and why."""
+    why, _, at = str(error).rpartition(" (at ")
+    lines = text.splitlines() or [""]
+    found = re.match(r"line (\d+), column (\d+)", at)
+    line, column = map(int, found.groups()) if found else (len(lines), len(lines[-1]) + 1)
+    here = lines[min(line, len(lines)) - 1].strip()
+    why = why[:1].lower() + why[1:]
+    if twice := re.fullmatch(r"cannot declare \((.*)\) twice", why):
+        header = ".".join(re.findall(r"'([^']*)'", twice[1]))
+        why = f"the table [{header}] stands in the file twice; write it once"
+    elif why == "cannot overwrite a value":
+        why = "that is in the file already; each key is given once"
+    elif re.match(r"\w[\w.-]*\s*:", here):
+        why = "keys and values are joined by =, not by a colon"
+    elif re.match(r"[\w.-]+\s*=\s*[^\"'\[{\s]*[^\"'\[{\s\d.+-]", here) and not re.search(
+        r"=\s*(true|false|inf|nan)\b", here
+    ):
+        why = "text stands in quotes"
+    return f"{line}:{column}", f"not TOML: {why}" + (f": {_shown(here)[1:-1]}" if here else "")
+
+
+def section_at(root: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:
+    """Return the section that a path of keys leads to."""
+    section = root
+    for key in keys:
+        field = _field(section, key)
+        below = _below(field) if field else None
+        if below is None:
+            return None
+        section = below
+    return section
+
+
+def _below(field: FieldInfo) -> type[BaseModel] | None:
+    kind = kind_of(field)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _field(section: type[BaseModel], key: str) -> FieldInfo | None:
+    fields = section.model_fields
+    return fields.get(key) or next((each for each in fields.values() if each.alias == key), None)
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    """Return the keys of a table, as they stand in a file."""
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _place(root: type[BaseModel], written: object, loc: tuple[int | str, ...]) -> Place:
+    place = Place("", "", written, None, root)
+    for part in loc:
+        at = place.written
+        if isinstance(part, int):
+            if not isinstance(at, list | tuple):
+                continue  # one value, where a list may be
+            entry = at[part]
+            place = place._replace(path=f"{place.path}[{part + 1}]", written=entry)
+            if isinstance(entry, dict):
+                named = entry.get("name", entry.get("address"))
+                place = place._replace(inside=_shown(named) if isinstance(named, str) else "")
+            continue
+        section = (place.field and _below(place.field)) or place.section
+        below = at.get(part, MISSING) if isinstance(at, dict) else at
+        field, path = _field(section, part), f"{place.path}.{part}" if place.path else part
+        if below is at and field is None:
+            continue  # what is no name of an action, where a table of one may be
+        inside = "" if part in {"name", "address"} else place.inside
+        place = Place(path, inside, below, field, section)
+    return place
+
+
+def _shown(value: object) -> str:
+    """Return a value as it was written, or nearly so."""
+    if isinstance(value, dict | list | tuple):
+        return "a table" if isinstance(value, dict) else "a list" if value else "an empty list"
+    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, str | bool) else str(value)
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..." + '"' * isinstance(value, str)
+
+
+def _said(place: Place, mistake: ErrorDetails) -> str:
+    """Return what is wrong with a value, and what is allowed."""
+    kind, shown = mistake["type"], _shown(place.written)
+    if kind in SAID:
+        return SAID[kind].format(shown=shown, **mistake.get("ctx", {}))
+    if kind == "value_error":
+        return _refused(place, mistake)
+    if kind in TOLD:
+        return f"{shown} {TOLD[kind](place, mistake)}"
+    return f"{shown}: {mistake['msg']}"
+
+
+def _refused(place: Place, mistake: ErrorDetails) -> str:
+    """Return what is said by whoever looked closer at a value."""
+    message = mistake["msg"].removeprefix("Value error, ")
+    shown = _shown(place.written)
+    if isinstance(place.written, dict | list) or place.written is MISSING:
+        return message
+    if message.startswith(("no ", "not ")):
+        return f"{shown} is {message}"
+    return message if str(place.written) in message else f"{shown}: {message}"
+
+
+def _no_number(place: Place, mistake: ErrorDetails) -> str:
+    unit, whole = unit_of(place.field) if place.field else "", mistake["type"] != "float_type"
+    if isinstance(place.written, str) and re.fullmatch(r"\s*[+-]?\d+(\.\d+)?\s*", place.written) and not unit:
+        return f"is text; numbers stand without quotes: {place.written.strip()}"
+    if whole and isinstance(place.written, float):
+        return "is no whole number" + (" of seconds" if unit == "s" else "")
+    return {
+        "s": 'is no time; write seconds, or text like "90s", "1h30m", "7d"' + (", whole seconds" if whole else ""),
+        "octets": 'is no size; write octets, or text like "512MiB", "2GB"',
+    }.get(unit, "is no whole number; write one" if whole else "is no number; write one")
+
+
+def _no_choice(place: Place, _: ErrorDetails) -> str:
+    kind = kind_of(place.field) if place.field else None
+    choices = list(get_args(kind)) if get_origin(kind) is Literal else []
+    near = difflib.get_close_matches(str(place.written).lower(), [each.lower() for each in choices], 1)
+    meant = next((each for each in choices if near and each.lower() == near[0]), None)
+    return f"is none of {', '.join(map(_shown, choices))}" + (f'; did you mean "{meant}"?' if meant else "")
+
+
+def _no_word(_: Place, mistake: ErrorDetails) -> str:
+    pattern = str(mistake["ctx"]["pattern"])
+    return f"is not {WORDS.get(pattern, pattern)}"
+
+
+def _out_of_bounds(place: Place, mistake: ErrorDetails) -> str:
+    """Say that a number is too small or too large, in the unit that it was written in."""
+    (how, bound) = next(iter(mistake["ctx"].items()))
+    limit = {"ge": "at least", "le": "at most", "gt": "more than", "lt": "less than"}[how]
+    unit = unit_of(place.field) if place.field else ""
+    written = (f"{bound:.0f}" if bound == round(bound) else str(bound)) + (f" {unit}" if unit else "")
+    if isinstance(place.written, str):
+        octets = {f"{name.upper().replace('I', 'i')}B": size for name, size in SIZES.items()}
+        written = _in_units(bound, TIMES if unit == "s" else octets)
+    return f"is too {'small' if how[0] == 'g' else 'large'}; {limit} {written}"
+
+
+def _in_units(value: float, units: Mapping[str, float]) -> str:
+    """Return a number in the largest unit that it is a whole multiple of."""
+    fitting = [(each, name) for name, each in units.items() if value >= each and not round(value / each, 6) % 1]
+    if not fitting:
+        return str(value)
+    size, name = max(fitting)
+    return f"{round(value / size)}{name}"
+
+
+def _no_table(place: Place, _: ErrorDetails) -> str:
+    several = place.field is not None and is_several(place.field)
+    path = re.sub(r"\[\d+\]", "", place.path)
+    wanted = f"[[{path}]]" if several else f"[{path}]"
+    if isinstance(place.written, list) and not several:
+        return f"of tables stands where there is one; write {wanted}"
+    below = _below(place.field) if place.field else None
+    keys = f" with keys such as {', '.join(_keys(below)[:3])}" if below else ""
+    return f"stands where a table belongs; write {wanted}{keys}"
+
+
+TOLD = {
+    "int_type": _no_number,
+    "int_from_float": _no_number,
+    "float_type": _no_number,
+    "literal_error": _no_choice,
+    "string_pattern_mismatch": _no_word,
+    "greater_than_equal": _out_of_bounds,
+    "less_than_equal": _out_of_bounds,
+    "greater_than": _out_of_bounds,
+    "less_than": _out_of_bounds,
+    "model_type": _no_table,
+    "model_attributes_type": _no_table,
+}
+
+
+def _unknown(place: Place, root: type[BaseModel], key: str) -> str:
+    """Say what was probably meant by a key that is none."""
+    section = (place.field and _below(place.field)) or place.section  # a word, where a table may be
+    known, plain = _keys(section), key.strip().replace("-", "_").lower()
+    near = difflib.get_close_matches(plain, known, 1, 0.65) or [each for each in known if plain in OTHERS.get(each, ())]
+    if isinstance(place.written, str) and place.written == key:
+        return f'"{key}" is none of these' + (f'; did you mean "{near[0]}"?' if near else f": {', '.join(known)}")
+    if section is not root and key in _keys(root) and near[:1] != [plain]:
+        if isinstance(place.written, dict):
+            return f"no such key; [{key}] is a table of its own"
+        header = _header(root, section)
+        return (
+            f"no such key in {header}: what stands below the line {header} belongs to that table;"
+            f" move {key} above the first such line of the file"
+        )
+    if near:
+        return f'no such key; did you mean "{near[0]}"?'
+    return f"no such key; {_elsewhere(place, root, key)}"
+
+
+def _elsewhere(place: Place, root: type[BaseModel], key: str) -> str:
+    """Say where a key belongs that is like none of its table."""
+    known = _keys(place.section)
+    if isinstance(place.written, dict) and "." in key and "name" in known:
+        return f'write [[{place.path.removesuffix(f".{key}")}]], and below it name = "{key}"'
+    tables = [_header(root, each) for each in _tables(root) if key in _keys(each) and each is not place.section]
+    if tables:
+        return f"it belongs in {' or '.join(tables[:3])}"
+    if len(known) <= LISTED_MAX:
+        return f"known here: {', '.join(known)}"
+    return "none is like it; `funkenshield about config` tells all"
+
+
+def _tables(section: type[BaseModel], seen: dict[type[BaseModel], None] | None = None) -> list[type[BaseModel]]:
+    """Return all tables of a file, those at the top first."""
+    found = {section: None} if seen is None else seen
+    below = [each for field in section.model_fields.values() if (each := _below(field)) and each not in found]
+    found |= dict.fromkeys(below)
+    for each in below:
+        _tables(each, found)
+    return list(found)
+
+
+def _header(root: type[BaseModel], wanted: type[BaseModel], path: str = "") -> str:
+    """Return the line that begins a table in a file."""
+    if wanted is root:
+        return "the top of the file, above all tables"
+    for name, field in root.model_fields.items():
+        below, inner = _below(field), f"{path}.{name}" if path else name
+        if below is wanted:
+            return f"[[{inner}]]" if is_several(field) else f"[{inner}]"
+        if below is not None and below is not root and (found := _header(below, wanted, inner)):
+            return found
+    return ""

@@ -1,0 +1,149 @@
+"""The page of all options, and the tables of conditions and actions, made from what the code says of them."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from . import Config, section_at
+from .action import DECIDES, FITTING, Action, BoundsSection, OptionSection, RenameSection
+from .match import Match, RateSection
+
+
+def reference() -> str:
+    """Return the reference page of all options, in Markdown."""
+    lines = [
+        "# Configuration",
+        "",
+        "One TOML file, given with `funkenshield run -c FILE`, and checked by `funkenshield check -c FILE`. Where no",
+        "FILE is given, and neither `--listen` nor `--upstream`, it is `/etc/funkenshield.toml`. `funkenshield stats`,",
+        "`purge`, `blocks` and the like take `-c FILE` as well, and find the daemon by its `control.socket`.",
+        "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
+        "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
+        "So does what is in the files that it names: their content counts, not their path or time. Where one is wrong,",
+        "nothing changes.",
+        "Paths are relative to the file that names them; those of the command line, to the working directory.",
+        'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`. Times (unit s) are seconds, or text:',
+        '`90`, `"90s"`, `"1m30s"`, `"250ms"`, `"7d"`. Where a list is taken, one value stands for a list of one.',
+    ]
+    top = {name: field for name, field in Config.model_fields.items() if not section_at([name])}
+    lines += ["", "## At the top of the file", "", *_table(top)]
+    for name, field in Config.model_fields.items():
+        if section_at([name]):
+            lines += _section([name], field)
+    return "\n".join([*lines, ""])
+
+
+def _section(keys: list[str], field: FieldInfo) -> Iterator[str]:
+    """Yield what a table of the file takes, and then those below it that have no like at the top.
+
+    Conditions and actions are told in a guide of their own.
+    """
+    section = section_at(keys)
+    assert section is not None
+    heading = f"[{'.'.join(keys)}]" if get_origin(field.annotation) is not tuple else f"[[{'.'.join(keys)}]]"
+    below = [name for name in section.model_fields if section_at([*keys, name]) not in {None, Match, Action}]
+    fields = {name: field for name, field in section.model_fields.items() if name not in below}
+    yield from ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(fields)]
+    for name in below:
+        if name not in Config.model_fields or keys == ["guard"]:
+            yield from _section([*keys, name], section.model_fields[name])
+
+
+def rule_tables() -> dict[str, str]:
+    """Return the tables of conditions and actions, in Markdown, by name."""
+    rate, ttl, option, rename = (
+        "\n".join(_table(section.model_fields))
+        for section in (RateSection, BoundsSection, OptionSection, RenameSection)
+    )
+    return {
+        "conditions": "\n".join(_meanings(Match)),
+        "actions": "\n".join(_actions()),
+        "rate": rate,
+        "ttl": ttl,
+        "add_option": option,
+        "rename": rename,
+    }
+
+
+def with_tables(page: str) -> str:
+    """Return a page with the tables between `<!-- NAME -->` and `<!-- end -->` made anew."""
+    tables = rule_tables()
+    return re.sub(
+        r"(<!-- (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}{tables[found[2]]}\n{found[3]}" if found[2] in tables else found[0],
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def _meanings(section: type[BaseModel]) -> Iterator[str]:
+    yield "| key | takes | it is true if |"
+    yield "|---|---|---|"
+    for name, field in section.model_fields.items():
+        yield f"| `{field.alias or name}` | {_takes(field)} | {field.description} |"
+
+
+def _actions() -> Iterator[str]:
+    yield "| key | takes | what is done | and then | chains |"
+    yield "|---|---|---|---|---|"
+    for name, field in Action.model_fields.items():
+        kind = field.alias or name
+        after = "that is all" if kind in DECIDES else "the next rule"
+        chains = ", ".join(["queries", *(chain for chain, fitting in FITTING.items() if kind in fitting)])
+        yield f"| `{kind}` | {_takes(field)} | {field.description} | {after} | {chains} |"
+
+
+def _takes(field: FieldInfo) -> str:
+    """Return what a key takes, in a word or two."""
+    kind = field.annotation
+    several = get_origin(kind) is tuple
+    kind = get_args(kind)[0] if several else kind
+    kind = next((each for each in get_args(kind) if each is not type(None)), kind) if _is_union(kind) else kind
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(kind) is Literal:
+        word = ", ".join(f'`"{choice}"`' for choice in get_args(kind))
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        word = "table"
+    else:
+        word = {str: "text", bool: "`true`", int: "name or number", float: "number"}.get(kind, "text")  # type: ignore[arg-type]
+    return f"{word}, or a list" if several else word
+
+
+def _is_union(kind: object) -> bool:
+    return type(None) in get_args(kind)
+
+
+def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
+    yield "| key | default | unit | bounds | meaning |"
+    yield "|---|---|---|---|---|"
+    for name, field in fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        default = "see right" if field.default_factory else "required" if field.is_required() else _show(field.default)
+        yield f"| `{name}` | {default} | {extra.get('unit', '')} | {_bounds(field)} | {field.description} |"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return "none"
+    if isinstance(value, tuple):
+        return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
+    if isinstance(value, bool) or value is None:
+        return "none" if value is None else f"`{str(value).lower()}`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+def _bounds(field: FieldInfo) -> str:
+    kind = field.annotation
+    kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    if get_origin(kind) is Literal:
+        return ", ".join(f'`"{choice}"`' for choice in get_args(kind))
+    limits = {
+        name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
+    }
+    if "le" not in limits:
+        return ""
+    return f"over {limits['gt']} to {limits['le']}" if "gt" in limits else f"{limits['ge']} to {limits['le']}"

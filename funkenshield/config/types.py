@@ -1,0 +1,279 @@
+"""What single values of the configuration look like: addresses, sizes, times, prefixes, names.
+
+Text in, a value out, or a ValueError that says what is allowed. An IPv6 address that is a mapped IPv4 one (RFC 4291
+2.5.5.2) is that, here as wherever an address comes in.
+"""
+
+import contextlib
+import ipaddress
+import re
+import socket
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from ..core.files import resolve
+
+MAPPED = IPv6Network("::ffff:0:0/96")
+SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Section(BaseModel):
+    """A table of the file: nothing unknown, nothing changed later.
+
+    Three things may be written shorter than they are: one value where a list belongs, times, and sizes with their unit.
+    What is none of them stays as it was written, for pydantic to name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    _readers: ClassVar[dict[str, Callable[[object], object]]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:  # noqa: ANN401 - as in pydantic
+        """Find out which fields may be written shorter."""
+        cls._readers = {
+            key: reader
+            for name, field in cls.model_fields.items()
+            if (reader := as_several if is_several(field) else UNITS.get(unit_of(field)))
+            for key in (name, field.alias or name)
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_meant(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        return {key: cls._readers[key](value) if key in cls._readers else value for key, value in values.items()}
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of a field: `s`, `octets`, or none."""
+    return str(field.json_schema_extra.get("unit", "")) if isinstance(field.json_schema_extra, dict) else ""
+
+
+def kind_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type, or what stands for one
+    """Return the type of a field, or of its items: without None, and without what checks them."""
+    kind: Any = field.annotation
+    while True:
+        if get_origin(kind) is tuple or get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        elif type(None) in get_args(kind):
+            kind = next(each for each in get_args(kind) if each is not type(None))
+        else:
+            return kind
+
+
+def is_several(field: FieldInfo) -> bool:
+    """Tell whether a field takes a list."""
+    return any(get_origin(each) is tuple for each in (field.annotation, *get_args(field.annotation)))
+
+
+class Endpoint(NamedTuple):
+    """An address and a port."""
+
+    host: str
+    port: int
+
+    @property
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Return it as sockets take it: an interface is a number there; OSError where it is gone."""
+        return sockaddr(self.host, self.port)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def sockaddr(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return an address and a port as sockets take them (RFC 4007); OSError where its interface is gone."""
+    address, _, interface = host.partition("%")
+    if not interface:
+        return host, port
+    return address, port, 0, int(interface) if interface.isdecimal() else socket.if_nametoindex(interface)
+
+
+def has_scope(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return an address that can be reached as it is written: a link-local one needs an interface of this machine."""
+    if isinstance(address, IPv6Address):
+        if address.is_link_local and not address.scope_id:
+            raise ValueError(f"{address} is link-local: write on which interface, {address}%eth0")
+        names = [text for number, name in socket.if_nameindex() for text in (str(number), name)]
+        if address.scope_id and address.scope_id not in names:
+            raise ValueError(f"this machine has no interface {address.scope_id}")
+    return address
+
+
+def parse_own_address(value: object) -> IPv4Address | IPv6Address:
+    """Return an IP address that sockets can have; ValueError where it is none."""
+    return has_scope(parse_address(value))
+
+
+def parse_endpoint(text: object) -> Endpoint:
+    """Return the endpoint that `ADDR:PORT`, or `[ADDR]:PORT` for IPv6, stands for; ValueError where it is none."""
+    if isinstance(text, Endpoint):
+        return text
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})", text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"not an endpoint; {_endpoint_meant(text) or 'write ADDR:PORT'}")
+    host, port = match[1] or match[2], int(match[3])
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host} is not an IP address") from None
+    if (address.version == 6) != bool(match[1]):
+        raise ValueError("IPv6 addresses stand in brackets, IPv4 addresses do not")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    return Endpoint(str(has_scope(parse_address(address))), port)
+
+
+def wildcard_of(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint that is a port of all addresses of a family, one of which is this."""
+    return Endpoint("::" if ":" in endpoint.host else "0.0.0.0", endpoint.port)
+
+
+def _endpoint_meant(text: object) -> str:
+    """Return what was probably meant by a text that is no endpoint."""
+    if not isinstance(text, str):
+        return ""
+    host, _, port = text.rpartition(":")
+    if port.isdecimal() and host in {"", "*"}:
+        return f"for all addresses, write 0.0.0.0:{port} and [::]:{port}"
+    with contextlib.suppress(ValueError):
+        return f"IPv6 addresses stand in brackets: [{ipaddress.IPv6Address(host)}]:{port}"
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text.strip("[]"))
+        return f"an address needs a port: {f'[{address}]' if address.version == 6 else address}:53"
+    return ""
+
+
+def parse_size(text: str) -> int:
+    """Return the number of octets that a text like `64MiB` stands for; ValueError where it is none."""
+    match = re.fullmatch(r"(\d{1,18})\s*([kmg]i?)?b?", text.strip().lower())
+    if match is None:
+        raise ValueError("not a size; write octets, or a number with kB, MB, GB, KiB, MiB or GiB")
+    return int(match[1]) * SIZES[match[2] or ""]
+
+
+def parse_time(text: str) -> float:
+    """Return the seconds that a text like `1h30m` or `500ms` stands for; ValueError where it is none."""
+    if not re.fullmatch(r"\d{1,12}(\.\d{1,9})?|(\d{1,12}(\.\d{1,9})?\s*(ms|min|[smhdw])\s*)+", text.strip()):
+        raise ValueError("not a time; write seconds, or numbers with ms, s, m, h, d or w")
+    parts = re.findall(r"([\d.]+)\s*([a-z]*)", text)
+    seconds = round(sum(float(number) * TIMES[unit or "s"] for number, unit in parts), 6)
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def _read(parse: Callable[[str], float]) -> Callable[[object], object]:
+    """Return what reads text, and leaves alone what it cannot read."""
+
+    def reader(value: object) -> object:
+        with contextlib.suppress(ValueError):
+            return parse(value) if isinstance(value, str) else value
+        return value
+
+    return reader
+
+
+UNITS = {"s": _read(parse_time), "octets": _read(parse_size)}
+
+
+def parse_zone(text: object) -> str:
+    """Return a zone's name as an absolute one in lower case; ValueError where it is none."""
+    from ..wire.names import name_from_wire, name_to_wire
+
+    return name_from_wire(name_to_wire(text if isinstance(text, str) else ""))
+
+
+def parse_prefix(value: object) -> IPv4Network | IPv6Network:
+    """Return the network that `192.0.2.0/24` stands for, or one address; ValueError where it is none."""
+    if not isinstance(value, IPv4Network | IPv6Network):
+        text = value if isinstance(value, str) else ""
+        try:
+            value = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError("not a prefix; write ADDR/LENGTH, or ADDR") from None
+        if value.network_address != ipaddress.ip_address(text.partition("/")[0]):
+            raise ValueError(f"not a prefix: bits are set behind its length; did you mean {value}?")
+    if isinstance(value, IPv6Network) and value.subnet_of(MAPPED):
+        return IPv4Network((value.network_address.packed[12:], value.prefixlen - 96))
+    return value
+
+
+def parse_address(value: object) -> IPv4Address | IPv6Address:
+    """Return an IP address; ValueError where it is none."""
+    if not isinstance(value, IPv4Address | IPv6Address):
+        try:
+            value = ipaddress.ip_address(value if isinstance(value, str) else "")
+        except ValueError:
+            raise ValueError("not an IP address") from None
+    return (isinstance(value, IPv6Address) and value.ipv4_mapped) or value
+
+
+def parse_type(text: str) -> str:
+    """Return the name of a record type; ValueError where it is none."""
+    import dns.exception
+    import dns.rdatatype
+
+    try:
+        number = dns.rdatatype.from_text(text)
+    except (dns.exception.DNSException, ValueError):
+        raise ValueError("no record type") from None
+    if dns.rdatatype.is_metatype(number):
+        raise ValueError("no type of records")
+    return dns.rdatatype.to_text(number)
+
+
+def as_several(value: object) -> object:
+    """Return one value as a list of one; whoever names one thing need not write a list."""
+    return value if value is None or isinstance(value, list | tuple | set | frozenset) else (value,)
+
+
+def parse_ports(value: object) -> tuple[int, int]:
+    """Return the first and last of ports that `5353`, or text such as `5000-5010`, stands for; ValueError."""
+    if isinstance(value, tuple):
+        return value
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(value)) if not isinstance(value, bool) else None
+    if match is None:
+        raise ValueError('not ports; write 5353, or "5000-5010"')
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not 1 <= first <= last <= 65535:
+        raise ValueError("ports are between 1 and 65535, the lower one first")
+    return first, last
+
+
+def ports_as_text(ports: tuple[int, int]) -> str:
+    """Return the text that stands for some ports."""
+    return "-".join(map(str, dict.fromkeys(ports)))
+
+
+def parse_rcode(text: str) -> str:
+    """Return the name of a response code; ValueError where it is none."""
+    import dns.exception
+    import dns.rcode
+
+    try:
+        return dns.rcode.to_text(dns.rcode.from_text(text))
+    except (dns.exception.DNSException, ValueError):
+        raise ValueError(f"{text} is no response code") from None
+
+
+EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]
+PathField = Annotated[str, AfterValidator(resolve)]
+GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
+AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_own_address), PlainSerializer(str)]
+ZoneName = Annotated[str, BeforeValidator(parse_zone)]
+PortsField = Annotated[tuple[int, int], BeforeValidator(parse_ports), PlainSerializer(ports_as_text)]
+PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]

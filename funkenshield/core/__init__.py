@@ -1,0 +1,1 @@
+"""What any fast network program needs, and no DNS: clocks, memory order, sockets, rings, tables, files."""

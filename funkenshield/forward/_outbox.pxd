@@ -1,0 +1,57 @@
+"""Answers of the control gear on their way to clients: datagrams in batches, streams through Python."""
+
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
+
+from ..core._clock cimport Clock
+from ..core._udp_batch cimport BATCH, Datagrams, Peer
+from ..policy._guard cimport Orders, Watch
+from ..policy._rule_state cimport Course, Sender
+
+cdef enum:
+    UDP_MAX = 4096                 # octets of the largest answer over UDP
+
+cdef enum:                         # instead of a descriptor
+    STREAM = -1
+    NOBODY = -2                    # a refresh: nobody waits for it
+
+cdef struct Client:                # who asked, and how to answer
+    uint64_t arrived               # nanoseconds
+    uint64_t stream                # whose connection, where `fd` is STREAM
+    int32_t fd                     # the UDP socket to answer from
+    Peer peer                      # whom a datagram goes back to: the client, or the proxy in front of him
+    uint8_t ip[16]                 # the client's own address
+    uint8_t octets                 # of it: 4 or 16
+    uint8_t to[16]                 # the address that he asked
+    uint8_t to_octets              # of it; 0: it is not known
+    uint16_t port, to_port         # his own, and the one that he asked
+    uint8_t added                  # what of the query he did not send
+    uint8_t proven                 # his address is not forged
+    uint8_t listener               # to which he came, by number
+    uint8_t stopped                # a rule wants Python to decide
+    Course course                  # what rules made of his query
+
+
+cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil
+
+
+@cython.final
+cdef class Outbox:
+    cdef:
+        Datagrams datagrams
+        Peer[BATCH] peers
+        int32_t count, fd
+        uint8_t* framed            # one message for a stream, behind its two octets of length
+        list streams
+        uint64_t send_failed
+        uint64_t[16] by_datagram, over_stream  # responses, by the RCODE in their header
+        Clock clock
+        const Orders** orders      # where the guard has its orders in force
+        const Orders* nobody
+        Watch watch
+
+    cdef uint8_t* open(self, const Client* client) noexcept nogil
+    cdef int post(self, const Client* client, size_t length) except -1
+    cdef void drop(self, const Client* client)
+    cdef Sender sender(self, const Client* client) noexcept nogil
+    cdef void flush(self) noexcept nogil

@@ -1,0 +1,119 @@
+"""Answers of the control gear on their way to clients: datagrams in batches, streams through Python.
+
+It knows how a client is reached. What he gets is written by the caller, straight into the batch.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from ..core._clock cimport NANOSECONDS, Clock
+from ..policy._guard cimport Orders, judge_response, look_orders
+from ..policy._rule_state cimport Sender
+from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
+from ..wire._proxy_protocol cimport Told, put_header
+
+
+cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil:
+    """Write the header that tells an upstream whose query follows, and where he sent it to, as far as it is known.
+
+    It tells of his own transport, whatever the upstream is asked over. Return its octets, at most PROXIED_MAX.
+    """
+    cdef:
+        Told source, asked
+        uint8_t[16] zeros
+    source.address, source.octets = client.ip, client.octets
+    asked.address, asked.octets = client.to, client.to_octets
+    if not asked.octets:
+        memset(zeros, 0, 16)
+        asked.address, asked.octets = zeros, client.octets
+    return put_header(out, &source, client.port, &asked, client.to_port, client.fd >= 0)
+
+
+@cython.final
+cdef class Outbox:
+    """A batch of datagrams for one socket, and a list of (stream, framed message) for connections.
+
+    Memory ownership: the buffers are its own; a written answer is copied by nobody before it is sent.
+    """
+
+    def __cinit__(self, Clock clock not None) -> None:
+        self.clock = clock
+        self.orders = &self.nobody
+        self.datagrams = Datagrams(UDP_MAX)
+        self.framed = <uint8_t*> malloc(2 + MESSAGE_MAX)
+        if self.framed == NULL:
+            raise MemoryError("no memory for a framed message")
+        self.streams = []
+
+    def __dealloc__(self) -> None:
+        free(self.framed)
+
+    cdef uint8_t* open(self, const Client* client) noexcept nogil:
+        """Return where an answer to this client is to be written."""
+        if client.fd < 0:
+            return self.framed + 2
+        if self.count == BATCH or self.count and self.fd != client.fd:
+            self.flush()
+        self.fd = client.fd
+        return self.datagrams.buffer(self.count)
+
+    cdef int post(self, const Client* client, size_t length) except -1:
+        """Take what was written to `open`'s place; 0 octets: nothing after all.
+
+        The guard sees all that goes out, and may hold it back.
+        """
+        cdef:
+            const Orders* orders = look_orders(self.orders)
+            Sender sender
+        if length and orders != NULL:
+            sender = self.sender(client)
+            length = judge_response(orders, &sender, self.framed + 2 if client.fd < 0
+                                    else self.datagrams.buffer(self.count), length, &self.watch)
+        if length == 0:
+            return 0
+        if client.fd < 0:
+            self.over_stream[message_flags(self.framed + 2) & RCODE] += not client.stream >> 63  # a rule is no client
+            set16(self.framed, <uint16_t> length)
+            self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
+            return 0
+        self.by_datagram[message_flags(self.datagrams.buffer(self.count)) & RCODE] += 1
+        self.peers[self.count] = client.peer
+        self.datagrams.put(self.count, self.datagrams.buffer(self.count), length)
+        self.datagrams.put_peer(self.count, &self.peers[self.count])
+        self.count += 1
+        return 0
+
+    cdef void drop(self, const Client* client):
+        """Say that a query gets no answer; whoever keeps count of a connection's queries is told so."""
+        if client.fd == STREAM:
+            self.streams.append((client.stream, b""))
+
+    cdef Sender sender(self, const Client* client) noexcept nogil:
+        """Return where the query of a client came from, as of now."""
+        cdef Sender sender
+        sender.address = client.ip
+        sender.octets = client.octets
+        sender.datagram = client.fd >= 0
+        sender.proven = client.proven
+        sender.listener = client.listener
+        sender.now = self.clock.now()
+        sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
+        return sender
+
+    cdef void flush(self) noexcept nogil:
+        """Send the datagrams; what the kernel has no room for is lost, as on any wire."""
+        if self.count:
+            self.send_failed += <uint64_t> (self.count - self.datagrams.send(self.fd, self.count))
+            self.count = 0
+
+    def rcodes(self) -> tuple:
+        """Return how many responses there were of each RCODE in a header, by datagram and over connections."""
+        return ([self.by_datagram[k] for k in range(RCODE + 1)], [self.over_stream[k] for k in range(RCODE + 1)])
+
+    def take_streams(self) -> list:
+        """Send the datagrams; return what is for connections, as (stream, framed message), and forget it."""
+        self.flush()
+        taken, self.streams = self.streams, []
+        return taken

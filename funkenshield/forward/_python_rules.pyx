@@ -1,0 +1,349 @@
+"""What rules leave to Python, and how queries go on from there.
+
+    a query that stopped at a rule    take_decisions -> resume | ask | reply | drop
+    a miss that a function answers    take_handled   -> settle | give_up
+    a response that stopped at a rule take_reviews   -> conclude
+
+It knows how a query leaves the fast gear and comes back to it, at the rule that comes next. What Python makes of it
+meanwhile is not known here.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from .._fastpath cimport (
+    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, answer, answer_on, follow, meet_from
+)
+from ..cache._entry cimport FOREIGN, KEEP, PASS, answers_question
+from ..cache._store cimport Cache
+from ..core._clock cimport ticks
+from ..policy._rule_program cimport Program, Seen, generation_of
+from ..policy._rule_state cimport END, RESPONSES, START, Course, Sender
+from ..wire._ecs cimport TOLD_MAX
+from ..wire._message cimport (
+    HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, SPECIAL, Extra, Query, Verdict, cut, lower_name,
+    message_id, parse_query, set_id
+)
+from ..wire._proxy_protocol cimport PROXIED_MAX
+from ..wire._truncate cimport fit_message
+from ._outbox cimport NOBODY, STREAM, Client, put_client
+from ._pending cimport DECIDING, SENT, Open
+from ._resolution cimport FUNCTION, Response, Waiting
+
+
+cdef class Deciding(Waiting):
+    """Queries that Python decides about: each leaves with all that is known of it, and goes on where it stopped."""
+
+    def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
+        self.decisions, self.handled, self.reviews = [], [], []
+
+    # ------------------------------------------------------------ queries
+
+    cdef int take_in(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
+        """Take what a worker handed over: a miss, or a query that stopped at a rule."""
+        if client.stopped:
+            return self._set_decision(client, wire, length)
+        return self.admit(client, wire, length, now)
+
+    cdef bint enter(self, Client* client, const uint8_t* wire, size_t length, bint anew) except -1:
+        """Decide about a query as a worker would, and see to what comes of it; False: it gets no answer."""
+        cdef:
+            const House* house = self.reception.house
+            uint64_t now = self.cache.clock.now()
+            Sender sender = self.outbox.sender(client)
+            uint8_t[TOLD_MAX] told
+            Query query
+            Verdict verdict = meet_from(house, &query, wire, length, client.ip, client.octets, told)
+            uint8_t* out = self.outbox.open(client)
+            Outcome outcome
+            size_t size = 0
+        if anew:
+            outcome = answer(house, &query, verdict, &sender, &client.course, out, self._limit(client, &query),
+                             ticks(now), &self.tally, &size)
+        else:
+            outcome = answer_on(house, &query, verdict, &sender, &client.course, out, self._limit(client, &query),
+                                ticks(now), &self.tally, &size)
+        client.proven = sender.proven
+        client.stopped = outcome == DECIDE
+        if outcome == DECIDE:
+            self._set_decision(client, wire, length)
+            return True
+        if outcome == REPLY or outcome == REPLY_AND_ASK:
+            self.outbox.post(client, size)
+        if outcome == REPLY_AND_ASK:
+            client.fd = NOBODY
+        if outcome != REPLY and outcome != DROP:
+            client.added = query.added
+            self.admit(client, query.wire, query.length, now)
+        return outcome != DROP
+
+    cdef int _set_decision(self, const Client* client, const uint8_t* wire, size_t length) except -1:
+        self.decisions.append(((<char*> client)[:sizeof(Client)], wire[:length],
+                               0 if client.fd >= 0 else client.stream, client.course.chain, client.course.at,
+                               client.course.generation))
+        return 0
+
+    def take_decisions(self) -> list:
+        """Return the queries that stopped at a rule, as (client, query, stream, chain, node, generation)."""
+        taken, self.decisions = self.decisions, []
+        return taken
+
+    cdef Client _client(self, bytes client) except *:
+        if client is None or len(client) != sizeof(Client):
+            raise ValueError("that is no client")
+        return (<Client*> <char*> client)[0]
+
+    def resume(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, *, int32_t way=-1,
+               uint64_t tags=0, uint16_t bounds=0, bint uncached=False) -> None:
+        """Let a query go on at a node of its chain, changed or not; what else is given is added to its course.
+
+        Rules that are in force no more let it begin anew.
+        """
+        cdef Client asking = self._client(client)
+        asking.course.tags |= tags
+        asking.course.bounds = bounds or asking.course.bounds
+        asking.course.uncached = uncached or asking.course.uncached
+        self._go_on(&asking, query, at, generation, way)
+
+    def ask(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, uint64_t stream, *,
+            int32_t way=-1) -> None:
+        """Let a query go on like `resume`, but have its answer come back for `outbox.take_streams`."""
+        cdef Client asking = self._client(client)
+        asking.fd = STREAM
+        asking.stream = stream
+        asking.peer.length = 0
+        self._go_on(&asking, query, at, generation, way)
+
+    cdef int _go_on(self, Client* client, bytes query, uint32_t at, uint16_t generation, int32_t way) except -1:
+        if len(query) > MESSAGE_MAX:
+            raise ValueError(f"a query has at most {MESSAGE_MAX} octets, not {len(query)}")
+        client.course.at = at
+        client.course.generation = generation
+        if way >= 0:
+            client.course.way, client.course.by_function = <uint16_t> way, self.ways[way] == FUNCTION
+        if not self.enter(client, query, len(query), False):
+            self.outbox.drop(client)
+        self.outbox.flush()
+        return 0
+
+    def drop(self, bytes client) -> None:
+        """Give a query no answer."""
+        cdef Client asking = self._client(client)
+        self.outbox.drop(&asking)
+
+    def reply(self, bytes client, bytes query not None, bytes response not None) -> None:
+        """Give the response to a query that Python answers, or what its client takes of it: `take_streams` sends it."""
+        cdef:
+            Query asked
+            Extra own
+            Client to = self._client(client)
+            uint8_t* out
+            size_t length = len(response)
+            size_t limit
+        if not HEADER <= len(query) <= MESSAGE_MAX or not HEADER <= length <= MESSAGE_MAX:
+            raise ValueError("that is no query or no response")
+        parse_query(&asked, query, len(query))
+        self._add_own(&own, &to, &asked)
+        out = self.outbox.open(&to)
+        limit = self._limit(&to, &asked)
+        if length + own.length > limit:
+            length = fit_message(out, response, length, &asked, limit - own.length)
+        else:
+            memcpy(out, <char*> response, length)
+        if not length:
+            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &own)
+        elif own.length:
+            length = self._as_ours(out, length, limit, &asked, 0, &own)
+        set_id(out, message_id(query))
+        self.outbox.post(&to, length)
+
+    def pass_on(self, bytes client, bytes query not None) -> None:
+        """Let a query that Python has go to one upstream, like any that is never cached."""
+        cdef:
+            Query asked
+            Client asking = self._client(client)
+            uint8_t[NAME_MAX] room
+        if len(query) > MESSAGE_MAX or parse_query(&asked, query, len(query)) > SPECIAL:
+            raise ValueError("that is no query")
+        self._open_query(&asking, &asked, <uint16_t> self.cache.zones.find(lower_name(&asked, room), asked.qtype),
+                         False, self.cache.clock.now())
+        self.outbox.flush()
+
+    def address_of(self, bytes client) -> bytes:
+        """Return the address of the client of a query that Python has, 4 or 16 octets."""
+        cdef Client asking = self._client(client)
+        return asking.ip[:asking.octets]
+
+    def header_of(self, bytes client) -> bytes:
+        """Return the header that tells an upstream whose query it is that Python has."""
+        cdef:
+            Client asking = self._client(client)
+            uint8_t[PROXIED_MAX] out
+        return (<char*> out)[:put_client(out, &asking)]
+
+    def who(self, bytes client) -> tuple:
+        """Return whose query it is: (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""
+        cdef Client asking = self._client(client)
+        return (asking.ip[:asking.octets], "udp" if asking.fd >= 0 else "tcp", asking.listener,
+                asking.course.tags, asking.stream if asking.fd == STREAM else 0)
+
+    # ------------------------------------------------------------ misses that a function answers
+
+    cdef int let_function_answer(self, int32_t i, uint64_t now) except -1:
+        """Let a function of Python's answer an open query, for all who wait for it."""
+        cdef Open* entry = &self.pool[i]
+        entry.stage = DECIDING
+        self.handled.append((self.queries.handle(i, 0), entry.client.course.way, entry.wire[:entry.length],
+                             (entry.deadline - min(now, entry.deadline)) / 1e9,
+                             (<char*> &entry.client)[:sizeof(Client)]))
+        return 0
+
+    def take_handled(self) -> list:
+        """Return the misses for functions, as (handle, way, query, seconds left, client), for `settle` or `give_up`."""
+        taken, self.handled = self.handled, []
+        return taken
+
+    def settle(self, uint64_t handle, bytes response not None) -> bool:
+        """End a miss with what a function answered; False: it is over already, or this is no answer to it."""
+        cdef:
+            Query query
+            Response received
+            int32_t i = self.queries.held(handle)
+            uint64_t now = self.cache.clock.now()
+        if i < 0 or self.pool[i].stage != DECIDING or len(response) > MESSAGE_MAX:
+            return False
+        if not self._read(i, &query, &received, response, len(response), True, now):
+            return False
+        self._resolve(i, -1, &query, &received, now)
+        self.outbox.flush()
+        return True
+
+    def give_up(self, uint64_t handle) -> None:
+        """Say that a function has no answer."""
+        cdef int32_t i = self.queries.held(handle)
+        if i >= 0 and self.pool[i].stage == DECIDING:
+            self._fail(i, self.cache.clock.now())
+            self.outbox.flush()
+
+    # ------------------------------------------------------------ responses
+
+    cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
+                    bint over_stream, uint64_t now) noexcept nogil:
+        """Take a response apart, and build its answer; False: it is none to this query."""
+        self.queries.read(i, query)
+        response.wire, response.length, response.over_stream = wire, length, over_stream
+        if not answers_question(query, wire, length):
+            return False
+        self._build(i, query, response, now)
+        return response.built != FOREIGN
+
+    cdef const Program* _program(self) noexcept nogil:
+        """Return the rules of responses, or NULL."""
+        return self.reception.house.programs[RESPONSES]
+
+    cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
+                      uint64_t now) except -1:
+        """Let the rules see a response to an open query, and then let it end the query; it is to be had whole first."""
+        cdef Course course = self.pool[i].client.course
+        if self._program() == NULL or (self.pool[i].stage != DECIDING and self._is_in_part(i, response)):
+            return self._resolve(i, upstream, query, response, now)
+        if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
+            return 0
+        course.chain, course.at, course.bounds = RESPONSES, START, 0
+        return self._review(i, upstream, query, response, &course, now)
+
+    cdef int _review(self, int32_t i, int32_t upstream, const Query* query, Response* response, Course* course,
+                     uint64_t now) except -1:
+        """Follow the rules of responses from where this one has come to."""
+        cdef:
+            Open* entry = &self.pool[i]
+            Sender sender = self.outbox.sender(&entry.client)
+            Query asked = query[0]
+            uint8_t[HEADER + QUESTION_MAX + 128] error
+            Seen seen
+            Extra none
+            size_t length = 0
+            Outcome outcome
+            uint16_t group
+        none.length = 0
+        seen.flags = self.cache.scratch.flags
+        seen.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | seen.flags & RCODE
+        outcome = follow(self.reception.house, self._program(), query, &sender, course, &seen, &none, error,
+                         &self.tally, &length)
+        if outcome == DECIDE:
+            return self._set_review(i, query, response, course, now)
+        if outcome == DROP:
+            return self._ask_others(i, now)
+        if outcome == REPLY:
+            self._read(i, &asked, response, error, length, True, now)
+            return self._resolve(i, upstream, &asked, response, now)
+        group = self.ways[course.way] if course.way else entry.group
+        if group != entry.group and not entry.moved and not entry.once:
+            entry.group, entry.by_function, entry.moved = group, group == FUNCTION, True
+            entry.over_stream, entry.tried.count = False, 0
+            if entry.spare:
+                self._take_spare(i)
+            self._try_elsewhere(i)
+            return 0
+        if course.bounds:
+            entry.bounds = course.bounds
+            self._read(i, &asked, response, response.wire, response.length, response.over_stream, now)
+        if course.uncached and response.built == KEEP:
+            response.built = PASS
+        return self._resolve(i, upstream, &asked, response, now)
+
+    cdef int _ask_others(self, int32_t i, uint64_t now) except -1:
+        """Go on without a response that is not wanted."""
+        cdef Open* entry = &self.pool[i]
+        if entry.attempt >= 0:  # another upstream has been asked
+            return 0
+        if self._may_try(i) and self.upstreams.has_other(entry.group, &entry.tried):
+            self._try_elsewhere(i)
+            return 0
+        return self._fail(i, now)
+
+    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const Course* course,
+                         uint64_t now) except -1:
+        self.pool[i].stage = DECIDING
+        self.pool[i].from_udp = not response.over_stream
+        self._wait(i, self.pool[i].deadline)
+        self.reviews.append((self.queries.handle(i, 0), course.at, course.generation, query.wire[:query.length],
+                             response.wire[:response.length], (<char*> &self.pool[i].client)[:sizeof(Client)]))
+        return 0
+
+    @property
+    def has_reviews(self) -> bool:
+        """Tell whether responses stopped at a rule."""
+        return len(self.reviews) > 0
+
+    def take_reviews(self) -> list:
+        """Return the responses that stopped at a rule, as (handle, node, generation, query, response, client)."""
+        taken, self.reviews = self.reviews, []
+        return taken
+
+    def conclude(self, uint64_t handle, bytes response, uint32_t at, uint16_t generation) -> bool:
+        """Let a response go on at a node of its chain, changed or not; None: as if it had not come.
+
+        False: the query is over already. What is no answer to it is as if it had not come.
+        """
+        cdef:
+            Query query
+            Response received
+            Course course
+            const Program* program = self._program()
+            int32_t i = self.queries.held(handle)
+            uint64_t now = self.cache.clock.now()
+        if i < 0 or self.pool[i].stage != DECIDING or self.pool[i].by_function:
+            return False
+        self.pool[i].stage = SENT
+        if (response is None or len(response) > MESSAGE_MAX
+                or not self._read(i, &query, &received, response, len(response), True, now)):
+            self._ask_others(i, now)
+        elif at == END or program == NULL or generation_of(program) != generation:
+            self._resolve(i, -1, &query, &received, now)
+        else:
+            course = self.pool[i].client.course
+            course.chain, course.at, course.bounds, course.generation = RESPONSES, at, self.pool[i].bounds, generation
+            self._review(i, -1, &query, &received, &course, now)
+        self.outbox.flush()
+        return True

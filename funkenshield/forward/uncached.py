@@ -1,0 +1,363 @@
+"""Misses: to which upstream they go, and what happens when it does not answer.
+
+    collect -> decide -> send            a batch of misses, each to the upstream that is chosen for it
+    receive                              carried by the fast gear: stored, and all who wait answered
+    tick -> send                         what an upstream left unanswered, to another
+    carry                                one query at a time: over TCP or TLS
+    transfer, notify                     what has more than one response, or goes to more than one upstream
+
+Python decides who may be asked (`upstream.pool`), and `_transport` carries.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any, Protocol
+
+from ..config import ForwardSection
+from ..core.fair_shares import Shares, prefix_of
+from ..core.logs import RateLimited
+from ..upstream.axfr import is_transfer, until_complete
+from ..upstream.pool import Upstream, Upstreams
+from ..upstream.streams import UnsentError
+from ..wire._message import error_response, inspect_query, without_hops
+from ._transport import Inflight
+from .loop import Loops
+
+log = logging.getLogger(__name__)
+limited = RateLimited(log)
+
+ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
+TICK = 0.016  # seconds; how finely time is told to open queries
+SERVFAIL, REFUSED = 2, 5
+RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
+NOTIFY = 4
+
+
+ASKED = 1 << 63  # numbers from here on are no connections, but questions of rules
+
+
+class Decider(Protocol):
+    """Rules in Python, and what they are asked."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether functions are waited for."""
+
+    def decide(self, stopped: list[tuple[bytes, bytes, int, int, int, int]]) -> None:
+        """Decide about queries that stopped at a rule."""
+
+    def review(self, stopped: list[tuple[int, int, int, bytes, bytes, bytes]]) -> None:
+        """Decide about responses that stopped at a rule."""
+
+    def handle(self, misses: list[tuple[int, int, bytes, float, bytes]]) -> None:
+        """Answer misses in place of an upstream."""
+
+    def serve(self, client: bytes, query: bytes, way: int) -> None:
+        """Answer a query that is never cached in place of an upstream."""
+
+    def answered(self, number: int, response: bytes) -> None:
+        """Take the answer to a question of a rule; b"": there is none."""
+
+
+class Streams(Protocol):
+    """Connections of clients, by number."""
+
+    def write(self, stream: int, framed: bytes) -> None:
+        """Give a connection a framed message."""
+
+    async def drained(self, stream: int) -> bool:
+        """Wait until a connection takes more; False: it is gone."""
+
+    def expect_more(self, stream: int) -> None:
+        """Say that the next answer to a connection is not the last to its query."""
+
+    def complete(self, stream: int) -> None:
+        """Say that the answer before was the last to its query."""
+
+    def work_for(self, stream: int, task: asyncio.Task[Any]) -> bool:
+        """Have a task cancelled as soon as a connection is lost; False: it is gone already."""
+
+    def end(self, stream: int) -> None:
+        """End a connection whose answer cannot be completed."""
+
+
+class Forwarder:
+    """The control gear's side of every miss."""
+
+    def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
+        self.passed_on_refused = 0
+        self.loops = Loops()
+        self.notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]] = {0: ()}
+        self.notified: Callable[[bytes], bool] = lambda name: False
+        self._inflight = inflight
+        self._zones = inflight.cache.zones
+        inflight.notice_loops(self.loops.is_one)
+        self._upstreams = upstreams
+        inflight.renew_with(upstreams.renew)
+        upstreams.strand_with(inflight.strand)
+        self._streams: Streams  # given by `write_to`, before there are any
+        self.groups: Mapping[int, int] = {}  # of upstreams, by the number of the way to them
+        self._decider: Decider | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._passing = Shares()
+        self._transferring = Shares()
+        self._equal: Counter[tuple[bytes, int]] = Counter()  # specials of one address, by all octets but the ID
+        self._ticking: asyncio.TimerHandle | None = None
+        self.configure(settings)
+
+    def write_to(self, streams: Streams) -> None:
+        """Give answers to queries that came over connections to these."""
+        self._streams = streams
+
+    def leave_to(self, decider: Decider) -> None:
+        """Have rules in Python decide what is left to them."""
+        self._decider = decider
+
+    def configure(self, settings: ForwardSection) -> None:
+        """Follow these limits from now on."""
+        self._settings = settings
+        self._inflight.set_limits(
+            timeout=settings.timeout,
+            deadline=settings.deadline,
+            patience=settings.patience,
+            update_timeout=settings.update_timeout,
+            tries=settings.tries,
+            try_next=[RCODES[name] for name in settings.try_next],
+            hedge=settings.hedge,
+            mismatches=settings.mismatches,
+            refuse_overload=settings.overload == "refuse",
+            retry_truncated=settings.retry_truncated,
+            long=settings.passed_on,
+            forgeable=settings.forgeable,
+        )
+
+    # ---------------------------------------------------------------- a batch at a time
+
+    def ready(self) -> None:
+        """Take what workers and upstreams have; called when either says that there is something."""
+        for _ in range(ROUNDS):
+            received = self._inflight.receive()
+            collected = self._inflight.collect()
+            self.dispatch()
+            if not received and not collected:
+                break
+
+    def dispatch(self) -> None:
+        """Decide for everything that waits for a decision, and for what comes of that."""
+        inflight = self._inflight
+        while self._decide():
+            pass
+        self._write_streams()
+        if self._ticking is None and inflight.open_queries:
+            self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _decide(self) -> bool:
+        """Decide for what waits now; True: a query may go on that is never cached, or that a function answered."""
+        inflight = self._inflight
+        if self._decider is not None:
+            while (stopped := inflight.take_decisions()) or inflight.has_reviews:
+                self._decider.decide(stopped)
+                self._decider.review(inflight.take_reviews())
+        inflight.send()
+        misses = inflight.take_handled()
+        if self._decider is not None and misses:
+            self._decider.handle(misses)
+        for carried in inflight.take_carried():
+            self._start(self._carry(*carried))
+        specials = inflight.take_specials()
+        for client, query, stream, way in specials:
+            self._admit_special(client, query, stream, way)
+        return bool(misses or specials)
+
+    def _tick(self) -> None:
+        """Let open queries grow older, and send those that an upstream failed to answer to another."""
+        self._ticking = None
+        self._inflight.tick()
+        self.dispatch()
+
+    def _write_streams(self) -> None:
+        for stream, framed in self._inflight.outbox.take_streams():
+            if stream >= ASKED and self._decider is not None:
+                self._decider.answered(stream, framed[2:])
+            elif framed:
+                self._streams.write(stream, framed)
+            else:
+                self._streams.complete(stream)
+
+    # ---------------------------------------------------------------- one query at a time
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _start_special(self, key: tuple[bytes, int], work: Coroutine[Any, Any, None]) -> None:
+        """Start what is done for a transfer or a NOTIFY, of which equal ones are counted."""
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._equal[key] -= 1
+            if not self._equal[key]:
+                del self._equal[key]
+
+        self._equal[key] += 1
+        self._start(work).add_done_callback(ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Forget a task; that it failed, which none should, is for the log."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            limited.warning("lost", "a query was lost: %r", task.exception())
+
+    async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes, once: bool) -> None:
+        """Ask an upstream over TCP or TLS while `left` seconds last; `once`: not again where it may have arrived."""
+        upstream = self._upstreams.numbered(number)
+        response, why, unsent = None, 0, upstream is None
+        try:
+            async with asyncio.timeout(left):
+                if upstream is not None:
+                    most = self._settings.connections
+                    response = await upstream.connections.exchange(query, most, heading, once=once)
+        except TimeoutError:  # so is the client's
+            return
+        except OSError as error:
+            unsent = isinstance(error, UnsentError)
+            log.debug("upstream %s: %s", upstream, error)
+            why = error.errno or 0
+        if response is None or not self._inflight.resolve(handle, response):
+            self._inflight.fail(handle, why, unsent=unsent)
+        self.dispatch()
+
+    def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
+        """Let a transfer, or a NOTIFY, through within the bounds."""
+        if way and way not in self.groups and self._decider is not None:
+            self._decider.serve(client, query, way)
+            return
+        source = self._inflight.address_of(client)
+        key = source, hash(query[2:])
+        if self.loops.is_one(source, self._equal[key]):
+            self.passed_on_refused += 1
+            self._inflight.reply(client, query, error_response(query, REFUSED))
+            return
+        found = inspect_query(query)
+        zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
+        group = self.groups[way] if way else self._zones.group(zone)
+        if is_transfer(found):
+            if self._transferring.may_take(prefix_of(source), self._settings.transfers):
+                self._transferring.add(prefix_of(source), 1)
+                self._start_special(key, self._transfer(group, client, query, stream))
+            else:
+                self._turn_away(client, query, stream)
+        elif "qname" not in found or not self._heed(zone, found["qname"], client):
+            self._inflight.pass_on(client, query)
+        elif self._passing.may_take(found["qname"], self._settings.passed_on):
+            self._passing.add(found["qname"], 1)
+            self._start_special(key, self._notify(group, client, query, found["qname"]))
+        else:
+            self._turn_away(client, query, stream)
+
+    def _turn_away(self, client: bytes, query: bytes, stream: int) -> None:
+        """Refuse, or drop, what is over the bounds."""
+        self.passed_on_refused += 1
+        if stream or self._settings.overload == "refuse":
+            self._inflight.reply(client, query, error_response(query, REFUSED))
+
+    def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
+        """Tell whether a NOTIFY comes from where it may, and is for a zone of ours, whose serial is looked at then."""
+        source = ip_address(self._inflight.address_of(client))
+        if not any(source in prefix for prefix in self.notifiers.get(zone, self.notifiers[0])):
+            return False
+        return self.notified(name.lower())
+
+    async def _notify(self, group: int, client: bytes, query: bytes, zone: bytes) -> None:
+        """Pass a NOTIFY on to every upstream of a group (RFC 1996), once; the first response is the client's.
+
+        Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
+        """
+        told, patience = self._inflight.header_of(client), self._settings.update_timeout
+        onward = without_hops(query)
+        asked = [
+            asyncio.wait_for(upstream.exchange(onward, told, once=True), patience)
+            for upstream in self._upstreams.groups[group]
+        ]
+        response = None
+        try:
+            for first in asyncio.as_completed(asked):
+                with contextlib.suppress(OSError):
+                    received = await first
+                    if response is None:
+                        response = received
+                        self._inflight.reply(client, query, response)
+                        self._write_streams()
+            if response is None:
+                self._inflight.reply(client, query, error_response(query, SERVFAIL))
+        finally:
+            self._passing.add(zone, -1)
+            self._write_streams()
+
+    async def ask(self, asked: str, query: bytes) -> bytes:
+        """Return the response of an upstream that is asked so to a query of our own; OSError where none comes."""
+        upstream = next((each for each in self._upstreams.all if each.member.asked == asked), None)
+        if upstream is None:
+            raise OSError(f"{asked} is no upstream any more")
+        async with asyncio.timeout(self._settings.deadline):
+            return await upstream.exchange(query)
+
+    async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
+        """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
+        tried: list[int] = []
+        task = asyncio.current_task()
+        try:
+            if task is None or not self._streams.work_for(stream, task):
+                return
+            while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
+                tried.append(upstream.number)
+                if await self._transfer_from(upstream, client, query, stream):
+                    return
+            self._inflight.reply(client, query, error_response(query, SERVFAIL))
+        finally:
+            self._transferring.add(prefix_of(self._inflight.address_of(client)), -1)
+            self._write_streams()
+
+    async def _transfer_from(self, upstream: Upstream, client: bytes, query: bytes, stream: int) -> bool:
+        """Let a zone transfer through from one upstream; False: it did not even begin."""
+        begun = False
+        try:
+            heading = upstream.heading(self._inflight.header_of(client))
+            messages = upstream.connections.transfer(
+                without_hops(query), self._settings.timeout, heading, first=self._settings.transfer_timeout
+            )
+            async for message in until_complete(query, messages):
+                begun = True
+                self._streams.expect_more(stream)
+                self._inflight.reply(client, query, message)
+                self._write_streams()
+                if not await self._streams.drained(stream):
+                    return True
+            self._streams.complete(stream)
+        except OSError as error:
+            limited.warning("transfer", "zone transfer from %s: %s", upstream, error or "silence")
+            if begun:
+                self._streams.end(stream)
+        return begun
+
+    def _is_waited_for(self) -> bool:
+        """Tell whether somebody waits for an answer, whoever is to give it."""
+        decided = self._decider is not None and self._decider.is_busy
+        return bool(self._inflight.open_queries or self._passing.taken or self._transferring.taken or decided)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nobody waits for an upstream any more, at most so long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self._is_waited_for() and loop.time() < end:
+            await asyncio.sleep(TICK)
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

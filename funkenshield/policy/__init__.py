@@ -1,0 +1,1 @@
+"""What the operator allows: the guard with its rates and blocks, cookies, and rules as programs."""

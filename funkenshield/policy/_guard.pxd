@@ -1,0 +1,91 @@
+"""Who may ask, how often, and how much is answered: what stands before all rules."""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from ..core._epochs cimport Epochs
+from ..core._prefix_table cimport Prefixes
+from ..core._rate_limit cimport Limit
+from ._rule_state cimport Sender
+
+cdef enum:
+    LIMITS_MAX = 8
+    WATCHES_MAX = 16
+    ALARMS = 256
+
+cdef enum Ruling:
+    WELCOME
+    IGNORE                         # no answer at all
+    REFUSE
+    CUT                            # TC=1; over TCP, where the address is real, it is welcome
+
+cdef enum Counted:                 # what a watch counts, for each source prefix
+    QUERIES
+    NXDOMAINS
+    SERVFAILS
+    OCTETS
+
+cdef enum:                         # which responses a limit is for
+    ANSWERS
+    DENIALS
+    ERRORS
+    RESPONSES
+    KINDS                          # how many there are
+
+cdef struct Watch:                 # what the guard did; counters with one writer
+    uint64_t denied                # by the access list
+    uint64_t shut_out              # by a block
+    uint64_t limited               # over a limit of queries
+    uint64_t withheld              # responses over a limit, not sent
+    uint64_t slipped               # responses over a limit, sent with TC=1
+
+cdef struct Alarm:                 # a source prefix is over a rate
+    uint64_t state                 # 0: free, 1: being written, 2: raised
+    uint64_t key
+    const uint64_t* rates          # of the watch: no other has these
+    uint8_t octets                 # of the address: 4 or 16
+    uint8_t address[16]
+
+cdef struct Orders:                # what is in force; replaced as a whole
+    Alarm* alarms
+    Prefixes access                # by prefix: a Ruling; ALLOWED
+    Ruling otherwise               # for who is in none
+    Prefixes shut_out              # by prefix: a Ruling
+    uint32_t limit_count
+    Limit[LIMITS_MAX] limits
+    Ruling[LIMITS_MAX] over        # what is beyond each of them
+    uint8_t[KINDS] limits_kind     # whether responses of a kind are limited,
+    Limit[KINDS] kinds             # and how
+    uint8_t limits_responses       # whether any are
+    uint32_t slip                  # one of so many goes out with TC=1; 0: none
+    Prefixes exempt                # whose responses are not limited
+    uint32_t watch_count
+    Counted[WATCHES_MAX] counted
+    Limit[WATCHES_MAX] watches
+    Prefixes[WATCHES_MAX] unwatched
+
+
+cdef extern from *:
+    # Defined in `_atomic`; here with a type.
+    const Orders* look_orders "FS_LOOK"(const Orders** place) noexcept nogil
+    void publish_orders "FS_PUBLISH"(const Orders** place, const Orders* orders) noexcept nogil
+
+
+cdef Ruling judge_query(const Orders* orders, const Sender* sender, Watch* watch) noexcept nogil
+cdef size_t judge_response(const Orders* orders, const Sender* sender, uint8_t* wire, size_t length,
+                           Watch* watch) noexcept nogil
+cdef dict watch_as_dict(const Watch* watch)
+
+
+@cython.final
+cdef class Guard:
+    cdef:
+        size_t memory              # octets, for the rates of each limit
+        object tables              # of rates, by what is counted there, as long as anybody counts
+        const Orders* orders       # in force; NULL: there is nothing to guard
+        object held                # what these are kept in, whether they are asked or not
+        Epochs epochs
+        Alarm[ALARMS] alarms
+
+    cdef object _anew(self)
+    cdef int _publish(self, orders) except -1

@@ -1,0 +1,112 @@
+"""Chains of rules, as a program: tests with two ways out, and deeds; no stack, no calls, no Python."""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from ..core._prefix_table cimport Prefixes
+from ..core._rate_limit cimport Limit
+from ..core._siphash cimport Secret
+from ..core._suffix_table cimport Suffixes
+from ..wire._message cimport Query
+from ._rule_state cimport Course, Sender
+
+cdef enum Deed:                    # what a program stops at
+    PASS                           # its usual way, and no other rule
+    WAY                            # `value` is who is asked, a function where `more` says so; no other rule
+    ERROR                          # `value` is the RCODE; 0 is NODATA
+    DROP
+    TRUNCATE                       # TC=1 over UDP; over TCP, its usual way and no other rule
+    UNCACHED                       # the cache is left alone; go on
+    BOUNDS                         # `value` is the number of TTL bounds; go on
+    TAG                            # `value` is the tag's bit; go on
+    COUNT                          # go on
+    CALL                           # Python decides; it goes on at `yes`
+    ASK                            # Python knows whether a condition is true; it goes on at `yes`, or at `no`
+
+cdef enum:                         # dimensions in which rules are found before they are asked
+    NAME
+    TYPE
+    SOURCE
+    DIMENSIONS                     # how many there are
+
+cdef enum Test:
+    IN                             # the set `value` of the dimension `more`
+    QCLASS
+    OPCODES                        # one bit each
+    FLAGS                          # all of these
+    EDNS
+    DNSSEC
+    OPTION
+    LISTENERS                      # one bit each
+    DATAGRAM
+    OVER                           # the limit `value` by a source, a zone, a name or all: `more`
+    TIME                           # minutes of the day: from, to; days of the week, one bit each
+    CHANCE                         # in so many of 2**32 queries
+    SHARE                          # for so many of 2**32 addresses
+    RCODES
+    TAGGED                         # with one of these bits
+    NEXT                           # no test: on to the next rule that can match
+    DEEDS                          # from here on, a Deed
+
+cdef enum Per:                     # what a rate is counted for
+    PER_SOURCE
+    PER_ZONE
+    PER_NAME
+    PER_ALL
+
+cdef struct Node:
+    uint16_t op                    # a Test, or DEEDS + a Deed
+    uint16_t more
+    uint32_t rule                  # whose it is
+    uint64_t value
+    uint32_t yes                   # where it goes on
+    uint32_t no
+
+cdef struct Seen:                  # of the message that a chain is asked about
+    uint16_t flags                 # of its header
+    uint16_t rcode                 # with the upper octet that EDNS has
+
+cdef struct Classes:               # of queries that no rule tells apart in one dimension
+    uint64_t* rules                # that can match, one bit each, for each class
+    uint64_t* words                # of these that are not empty, one bit each, for each class
+    uint64_t* sets                 # that it is in, one bit each, for each class
+    uint32_t set_words
+    uint8_t used                   # whether any rule asks
+
+cdef struct Program:               # all that a chain is; but for counters, it never changes
+    Node* nodes                    # the first leads to the first rule
+    uint32_t* starts               # of rules
+    uint64_t* matched              # by rule
+    uint32_t rules
+    uint32_t words                 # of one bit for each rule; at most 64
+    uint16_t generation
+    Classes[DIMENSIONS] classes
+    Suffixes names                 # classes for each name, and for those below it
+    uint32_t deepest               # labels of the longest of these names,
+    uint32_t shallowest            # and of the shortest
+    uint16_t* types                # class of each type
+    Prefixes sources               # class of each prefix
+    Secret secret
+    Limit* limits
+    uint64_t offset                # of local time, seconds, two's complement
+
+
+cdef const Node* next_deed(const Program* program, const Query* query, const Sender* sender, Course* course,
+                           const Seen* seen) noexcept nogil
+
+
+cdef inline Deed deed_of(const Node* node) noexcept nogil:
+    return <Deed> (node.op - DEEDS)
+
+
+cdef inline uint16_t generation_of(const Program* program) noexcept nogil:
+    return program.generation
+
+
+@cython.final
+cdef class Chain:
+    cdef:
+        Program program
+        list limits                # RateTables that its limits count in
+
+    cdef int _fill(self, Classes* classes, list rules, list sets) except -1

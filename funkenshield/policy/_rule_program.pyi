@@ -1,0 +1,37 @@
+from typing import final
+
+from ..core._rate_limit import RateTable
+
+@final
+class Chain:
+    def __new__(
+        cls,
+        generation: int,
+        nodes: list[tuple[int, int, int, int, int, int]],
+        starts: list[int],
+        names: list[tuple[bytes, int, int]],
+        types: dict[int, int],
+        sources: list[tuple[bytes, int, int]],
+        rules: list[list[int]],
+        sets: list[list[int]],
+        limits: list[RateTable],
+    ) -> Chain: ...
+    def set_offset(self, seconds: int) -> None: ...
+    def matched(self) -> list[int]: ...
+    def deeds(
+        self,
+        query: bytes,
+        address: bytes,
+        *,
+        now: int = ...,
+        wall: int = ...,
+        datagram: bool = ...,
+        listener: int = ...,
+        tags: int = ...,
+        flags: int = ...,
+        rcode: int = ...,
+        at: int = ...,
+    ) -> list[tuple[int, int, int, int]]: ...
+
+TESTS: dict[str, int]
+DEEDS_OF: dict[str, int]

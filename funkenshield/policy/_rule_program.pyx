@@ -1,0 +1,437 @@
+"""Chains of rules, as a program: tests with two ways out, and deeds; no stack, no calls, no Python.
+
+    start of a rule -> test -> test -> deed
+                         |______|_________|___> next: the next rule that can match
+
+Which rules can match at all is known before one is asked (Lakshman and Stiliadis, SIGCOMM 1998): the name, the type and
+the source of a query each are of a class, a class has one bit for each rule that can match, and only rules with all
+three bits are asked. So a thousand rules about a thousand names cost as much as one. A class also has one bit for each
+set that it is in, which answers "is the name in set 7" without looking again.
+
+It knows how a program runs. How rules become one is told in `rules.compiler`.
+"""
+
+cimport cython
+import os
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from ..core._atomic cimport add, peek, poke
+from ..core._prefix_table cimport prefix_value, prefixes_fill, prefixes_free
+from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
+from ..core._siphash cimport Secret, siphash
+from ..core._suffix_table cimport suffix_set, suffix_value
+from ..wire._message cimport (
+    DO, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, UNANSWERABLE, Query, fold, get16, has_own_opt,
+    parse_query
+)
+from ._rule_state cimport END, Course, Sender
+
+cdef extern from *:
+    """
+    #define FS_LOWEST(word) __builtin_ctzll(word)
+    """
+    uint32_t lowest "FS_LOWEST"(uint64_t word) noexcept nogil
+
+cdef enum:
+    LABELS_MAX = 128
+    DAY = 86400                    # seconds
+    THURSDAY = 3                   # the first of January 1970
+
+cdef uint64_t KNOWN = <uint64_t> 1 << 63  # a value in the names' table is never 0
+
+cdef struct Subject:               # what a program has found out about a query so far
+    const Query* query
+    const Sender* sender
+    uint32_t[DIMENSIONS] of        # its classes,
+    uint8_t[DIMENSIONS] known      # where these were looked up
+    const uint8_t* name            # in lower case; NULL: it was not read yet
+    uint16_t length                # of it; 0: there is none
+    uint8_t[NAME_MAX + 1] folded   # where it stands if it stands nowhere else
+
+
+cdef const Node* next_deed(const Program* program, const Query* query, const Sender* sender, Course* course,
+                           const Seen* seen) noexcept nogil:
+    """Run from `course.at` to the next deed and return it, with `course.at` there; NULL, and END: there is none."""
+    cdef:
+        Subject subject
+        const Node* node
+        uint32_t at = course.at
+        uint32_t rule
+    if at == END:
+        return NULL
+    subject.query, subject.sender = query, sender
+    subject.name = NULL
+    memset(subject.known, 0, DIMENSIONS)
+    while True:
+        node = &program.nodes[at]
+        if node.op >= DEEDS:
+            if deed_of(node) != ASK:
+                add(&program.matched[node.rule], 1)
+            course.at = at
+            return node
+        if node.op == NEXT:
+            rule = _next_rule(program, &subject, node.rule + 1)
+            if rule >= program.rules:
+                course.at = END
+                return NULL
+            at = program.starts[rule]
+        else:
+            at = node.yes if _holds(program, node, &subject, course, seen) else node.no
+
+
+cdef uint32_t _next_rule(const Program* program, Subject* subject, uint32_t first) noexcept nogil:
+    """Return the first rule from this one on that can match, as far as its classes tell; or some number too large.
+
+    Words that are empty in one dimension are left out at once.
+    """
+    cdef:
+        uint64_t words = ~<uint64_t> 0 << first // 64 if first // 64 < 64 else 0
+        uint64_t bits
+        uint32_t d, word
+    for d in range(DIMENSIONS):
+        if words and program.classes[d].used:
+            words &= program.classes[d].words[_class_of(program, subject, d)]
+    while words:
+        word = lowest(words)
+        if word >= program.words:
+            break
+        bits = ~<uint64_t> 0 << first % 64 if word == first // 64 else ~<uint64_t> 0
+        for d in range(DIMENSIONS):
+            if program.classes[d].used:
+                bits &= program.classes[d].rules[subject.of[d] * program.words + word]
+        if bits:
+            return word * 64 + lowest(bits)
+        words &= words - 1
+    return program.rules
+
+
+cdef uint32_t _class_of(const Program* program, Subject* subject, uint32_t dimension) noexcept nogil:
+    if not subject.known[dimension]:
+        subject.known[dimension] = True
+        if dimension == NAME:
+            subject.of[NAME] = _class_of_name(program, subject)
+        elif dimension == TYPE:
+            subject.of[TYPE] = program.types[subject.query.qtype] if subject.query.question else 0
+        else:
+            subject.of[SOURCE] = prefix_value(&program.sources, subject.sender.address, subject.sender.octets)
+    return subject.of[dimension]
+
+
+cdef void _read_name(Subject* subject) noexcept nogil:
+    """Take the name out of the question, in lower case; a query that the cache is asked about has it in its key."""
+    cdef:
+        const Query* query = subject.query
+        uint16_t i
+    subject.length = query.question - 4 if query.question else 0
+    subject.name = query.key + KEY_PREFIX
+    if not query.key_length:
+        subject.name = subject.folded
+        for i in range(subject.length):
+            subject.folded[i] = fold(query.wire[HEADER + i])
+
+
+cdef uint32_t _class_of_name(const Program* program, Subject* subject) noexcept nogil:
+    """Return the class of the longest name in the table that the query's is, or is below; 0 where there is none.
+
+    What has more labels than any name in the table is not looked up, nor what has fewer.
+    """
+    cdef:
+        const uint8_t* name
+        uint8_t[LABELS_MAX] starts
+        uint32_t labels = 0
+        uint32_t k
+        uint16_t at = 0
+        uint64_t value
+    if subject.name == NULL:
+        _read_name(subject)
+    if not subject.length:
+        return 0
+    name = subject.name
+    while name[at]:
+        starts[labels] = <uint8_t> at
+        labels += 1
+        at += 1 + name[at]
+    starts[labels] = <uint8_t> at
+    k = labels - program.deepest if labels > program.deepest else 0
+    while k + program.shallowest <= labels:
+        at = starts[k]
+        value = suffix_value(&program.names, siphash(&program.secret, name + at, subject.length - at) | 1)
+        if value:
+            return <uint32_t> value if at else <uint32_t> (value >> 32) & 0x7fffffff
+        k += 1
+    return 0
+
+
+cdef bint _holds(const Program* program, const Node* node, Subject* subject, const Course* course,
+                 const Seen* seen) noexcept nogil:
+    """Tell whether a test's condition is true."""
+    cdef:
+        const Query* query = subject.query
+        const Classes* classes
+        uint16_t op = node.op
+    if op == IN:
+        classes = &program.classes[node.more]
+        return classes.sets[_class_of(program, subject, node.more) * classes.set_words + node.value // 64] \
+            >> node.value % 64 & 1
+    if op == QCLASS:
+        return query.question and query.qclass == node.value
+    if op == OPCODES:
+        return node.value >> ((query.flags & OPCODE) >> 11) & 1
+    if op == FLAGS:
+        return seen.flags & node.value == node.value
+    if op == EDNS:
+        return has_own_opt(query)
+    if op == DNSSEC:
+        return query.opt and query.edns_flags & DO
+    if op == OPTION:
+        return _has_option(query, <uint16_t> node.value)
+    if op == LISTENERS:
+        return node.value >> (subject.sender.listener & 63) & 1
+    if op == DATAGRAM:
+        return subject.sender.datagram
+    if op == OVER:
+        return _is_over(program, node, subject)
+    if op == TIME:
+        return _is_time(node.value, <int64_t> subject.sender.wall + <int64_t> peek(&program.offset))
+    if op == CHANCE:
+        return _draw(&program.secret, subject, <uint32_t> (node - program.nodes)) < node.value
+    if op == SHARE:
+        return _place_of(subject.sender) < node.value
+    if op == RCODES:
+        return seen.rcode == node.value
+    return course.tags & node.value != 0
+
+
+cdef bint _has_option(const Query* query, uint16_t code) noexcept nogil:
+    cdef:
+        size_t at = query.opt + OPT_FIXED
+        size_t end = min(at + query.options, <size_t> query.length)
+    if not has_own_opt(query):
+        return False
+    while at + 4 <= end:
+        if get16(query.wire + at) == code:
+            return True
+        at += 4 + get16(query.wire + at + 2)
+    return False
+
+
+cdef bint _is_over(const Program* program, const Node* node, Subject* subject) noexcept nogil:
+    """Charge a query to its source, zone or name, and tell whether that is too much; a zone is its last two labels."""
+    cdef:
+        const Limit* limit = &program.limits[node.value]
+        const uint8_t* name
+        const Sender* sender = subject.sender
+        uint8_t[4] nobody
+        uint64_t what = 0
+        uint16_t at = 0
+        uint16_t last = 0
+        uint16_t before = 0
+    if node.more == PER_SOURCE:
+        return exceeds(limit, key_of(limit, sender.address, sender.octets, 0), 1, sender.now)
+    if node.more != PER_ALL:
+        if subject.name == NULL:
+            _read_name(subject)
+        name = subject.name
+        while node.more == PER_ZONE and subject.length and name[at]:
+            before, last = last, at
+            at += 1 + name[at]
+        what = siphash(&limit.secret, name + before, subject.length - before)
+    memset(nobody, 0, 4)
+    return exceeds(limit, key_of(limit, nobody, 4, what), 1, sender.now)
+
+
+cdef bint _is_time(uint64_t span, int64_t local) noexcept nogil:
+    """Tell whether a local time, in seconds since 1970, is within a span of the day, on one of its days."""
+    cdef:
+        uint32_t minute = <uint32_t> (local % DAY // 60)
+        uint32_t begin = span & 0xffff
+        uint32_t end = span >> 16 & 0xffff
+    if not span >> 32 >> ((local // DAY + THURSDAY) % 7) & 1:
+        return False
+    return begin <= minute < end if begin <= end else minute >= begin or minute < end
+
+
+cdef uint64_t _draw(const Secret* secret, const Subject* subject, uint32_t node) noexcept nogil:
+    """Return a number below 2**32 that is another for each query and each test, and that nobody can know before."""
+    cdef uint8_t[36] data
+    memset(data, 0, 36)
+    memcpy(data, &subject.sender.now, 8)
+    memcpy(data + 8, &node, 4)
+    memcpy(data + 12, subject.query.wire, HEADER - 4)
+    memcpy(data + 20, subject.sender.address, subject.sender.octets)
+    return siphash(secret, data, 36) >> 32
+
+
+cdef uint64_t _place_of(const Sender* sender) noexcept nogil:
+    """Return a number below 2**32 that is always the same for an address, here and after a restart."""
+    cdef Secret fixed
+    fixed.k0, fixed.k1 = 2, 11
+    return siphash(&fixed, sender.address, sender.octets) >> 32
+
+
+# ---------------------------------------------------------------- for Python
+
+@cython.final
+cdef class Chain:
+    """A program, made once.
+
+    `nodes` are (op, more, rule, value, yes, no); the first is the NEXT of rule 2**32 - 1, before the first rule, and
+    `starts` says where each rule begins. `names` are (name on the wire in lower case, its class, the class of those
+    below it), `types` classes by type, `sources` (address, bits, class). For each dimension, `rules` and `sets` have a
+    number for each class: one bit for each rule that can match, and for each set that it is in; `rules` is empty where
+    no rule asks. `limits` are RateTables. `generation` tells it from others. Caller must ensure that sets, classes and
+    limits that are named are there.
+
+    Memory ownership: all is its own; rates are shared.
+    """
+
+    def __cinit__(self, uint16_t generation, list nodes, list starts, list names, dict types,
+                  list sources, list rules, list sets, list limits) -> None:
+        cdef:
+            Program* program = &self.program
+            RateTable table
+            bytes secret = os.urandom(16)
+            bytes name
+            uint64_t exact, below
+            uint32_t k
+        self.limits = limits
+        memcpy(&program.secret, <char*> secret, 16)
+        program.generation = generation
+        program.rules = <uint32_t> len(starts)
+        program.words = (program.rules + 63) // 64
+        if program.words > 64:
+            raise ValueError(f"a chain has at most 4096 rules, not {program.rules}")
+        program.names.mask = 7
+        program.shallowest = LABELS_MAX
+        while program.names.mask * 5 < len(names) * 8:
+            program.names.mask = program.names.mask * 2 + 1
+        program.nodes = <Node*> calloc(len(nodes), sizeof(Node))
+        program.starts = <uint32_t*> calloc(program.rules + 1, sizeof(uint32_t))
+        program.matched = <uint64_t*> calloc(program.rules + 1, sizeof(uint64_t))
+        program.names.pairs = <uint64_t*> calloc(program.names.mask + 1, 16)
+        program.types = <uint16_t*> calloc(65536, sizeof(uint16_t))
+        program.limits = <Limit*> calloc(len(limits) + 1, sizeof(Limit))
+        if not (program.nodes and program.starts and program.matched and program.names.pairs and program.types
+                and program.limits):
+            raise MemoryError("no memory for rules")
+        for k, (op, more, rule, value, yes, no) in enumerate(nodes):
+            if max(yes, no) >= len(nodes):
+                raise ValueError("a node leads nowhere")
+            program.nodes[k] = Node(op, more, rule, value, yes, no)
+        for k, start in enumerate(starts):
+            program.starts[k] = start
+        for name, exact, below in names:
+            program.deepest = max(program.deepest, _labels(name))
+            program.shallowest = min(program.shallowest, _labels(name))
+            suffix_set(&program.names, siphash(&program.secret, <const uint8_t*> <char*> name, len(name)) | 1,
+                       KNOWN | exact << 32 | below)
+        for qtype, number in types.items():
+            program.types[qtype] = number
+        prefixes_fill(&program.sources, sources)
+        for k, table in enumerate(limits):
+            program.limits[k] = table.limit
+        for k in range(DIMENSIONS):
+            self._fill(&program.classes[k], rules[k], sets[k])
+
+    cdef int _fill(self, Classes* classes, list rules, list sets) except -1:
+        cdef uint32_t k, word
+        classes.used = len(rules) > 0
+        classes.set_words = <uint32_t> (max((each.bit_length() for each in sets), default=0) // 64 + 1)
+        classes.rules = <uint64_t*> calloc(len(rules) * self.program.words + 1, sizeof(uint64_t))
+        classes.words = <uint64_t*> calloc(len(rules) + 1, sizeof(uint64_t))
+        classes.sets = <uint64_t*> calloc(len(sets) * classes.set_words + 1, sizeof(uint64_t))
+        if classes.rules == NULL or classes.words == NULL or classes.sets == NULL:
+            raise MemoryError("no memory for rules")
+        for k, bits in enumerate(rules):
+            for word in range(self.program.words):
+                classes.rules[k * self.program.words + word] = bits >> 64 * word & 0xffffffffffffffff
+                if classes.rules[k * self.program.words + word]:
+                    classes.words[k] |= <uint64_t> 1 << word
+        for k, bits in enumerate(sets):
+            for word in range(classes.set_words):
+                classes.sets[k * classes.set_words + word] = bits >> 64 * word & 0xffffffffffffffff
+        return 0
+
+    def __dealloc__(self) -> None:
+        cdef uint32_t k
+        free(self.program.nodes)
+        free(self.program.starts)
+        free(self.program.matched)
+        free(self.program.names.pairs)
+        free(self.program.types)
+        free(self.program.limits)
+        prefixes_free(&self.program.sources)
+        for k in range(DIMENSIONS):
+            free(self.program.classes[k].rules)
+            free(self.program.classes[k].words)
+            free(self.program.classes[k].sets)
+
+    def set_offset(self, int64_t seconds) -> None:
+        """Say how far local time is ahead of UTC."""
+        poke(&self.program.offset, <uint64_t> seconds)
+
+    def matched(self) -> list:
+        """Return how often each rule matched."""
+        cdef uint32_t k
+        return [peek(&self.program.matched[k]) for k in range(self.program.rules)]
+
+    def deeds(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
+              bint datagram=True, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0,
+              uint32_t at=0) -> list:
+        """Return what a query meets, as (deed, value, node, rule), up to the first deed that does not go on."""
+        cdef:
+            Query parsed
+            Sender sender
+            Course course
+            Seen seen
+            const Node* node
+            list met = []
+        if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) == UNANSWERABLE:
+            raise ValueError("that is no query")
+        if len(address) not in (4, 16):
+            raise ValueError("an address has 4 or 16 octets")
+        memset(&course, 0, sizeof(Course))
+        memset(&sender, 0, sizeof(Sender))
+        sender.address, sender.octets, sender.datagram = address, <uint8_t> len(address), datagram
+        sender.now, sender.wall, sender.listener = now, wall, listener
+        course.at, course.tags = at, tags
+        seen.flags, seen.rcode = parsed.flags | flags, rcode
+        node = next_deed(&self.program, &parsed, &sender, &course, &seen)
+        while node != NULL:
+            met.append((deed_of(node), node.value, course.at, node.rule))
+            if deed_of(node) == TAG:
+                course.tags |= node.value
+            if not UNCACHED <= deed_of(node) <= COUNT:
+                break
+            course.at = node.yes
+            node = next_deed(&self.program, &parsed, &sender, &course, &seen)
+        return met
+
+
+cdef uint32_t _labels(bytes name) except? 0xffffffff:
+    """Return how many labels a name on the wire has, the root not counted."""
+    cdef:
+        const uint8_t* wire = name
+        uint32_t labels = 0
+        size_t at = 0
+    while at < len(name) and wire[at]:
+        labels += 1
+        at += 1 + wire[at]
+    if at + 1 != len(name):
+        raise ValueError("that is no name on the wire")
+    return labels
+
+
+TESTS = {
+    "in": IN, "qclass": QCLASS, "opcodes": OPCODES, "flags": FLAGS, "edns": EDNS, "do": DNSSEC, "option": OPTION,
+    "listeners": LISTENERS, "datagram": DATAGRAM, "over": OVER, "time": TIME, "chance": CHANCE, "share": SHARE,
+    "rcode": RCODES, "tagged": TAGGED, "next": NEXT,
+}
+DEEDS_OF = {
+    "pass": DEEDS + PASS, "way": DEEDS + WAY, "error": DEEDS + ERROR, "drop": DEEDS + DROP,
+    "truncate": DEEDS + TRUNCATE, "uncached": DEEDS + UNCACHED, "bounds": DEEDS + BOUNDS, "tag": DEEDS + TAG,
+    "count": DEEDS + COUNT, "call": DEEDS + CALL, "ask": DEEDS + ASK,
+}

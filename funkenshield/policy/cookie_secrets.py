@@ -1,0 +1,119 @@
+"""The secrets that make and verify DNS cookies: read from a file, and read again when it changes.
+
+It knows the file; what a cookie is, `_edns_cookies` knows. No secret ever stands in a message.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from ..core.files import Version, read_text, version_of
+from ..errors import ConfigError
+
+SECRETS_MAX = 4
+
+log = logging.getLogger(__name__)
+
+
+def load_secrets(path: Path) -> tuple[bytes, ...]:
+    """Return the secrets of a file: 1 to 4 lines of 32 hex digits, with `#` before comments.
+
+    Raises ConfigError with the first mistake, its line, and what is allowed.
+    """
+    try:
+        lines = read_text(path).splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not text; write secrets of 32 hex digits, one a line") from None
+    secrets = []
+    for number, line in enumerate(lines, 1):
+        digits = line.partition("#")[0].strip()
+        if not digits:
+            continue
+        if not re.fullmatch(r"[0-9A-Fa-f]{32}", digits):
+            raise ConfigError(f"{path}:{number}: not a secret; write 32 hex digits, one secret a line")
+        secrets.append(bytes.fromhex(digits))
+        if len(secrets) > SECRETS_MAX:
+            raise ConfigError(f"{path}:{number}: one secret too many; {SECRETS_MAX} are allowed")
+    if not secrets:
+        raise ConfigError(f"{path}: no secret; write 1 to {SECRETS_MAX} of 32 hex digits, one a line")
+    return tuple(secrets)
+
+
+def keep_secret(path: Path) -> bool:
+    """Write a secret of our own where there is no file; False: there is one. Raises OSError where it cannot be kept.
+
+    Nobody ever sees a part of it: where two do that at once, one of them is first.
+    """
+    if path.exists():
+        return False
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    drawn = path.with_name(f".{path.name}.{os.getpid()}")
+    drawn.unlink(missing_ok=True)  # of one that was killed
+    try:
+        with open(os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(
+                f"# of DNS cookies; all machines that answer under one address want the same\n{os.urandom(16).hex()}\n"
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(drawn, path)
+    except FileExistsError:
+        return False
+    finally:
+        drawn.unlink(missing_ok=True)
+    return True
+
+
+class CookieSecrets:
+    """The secrets in use. To change them on several machines, write their files (RFC 9018 5):
+
+    1. add the new secret behind the old one, and wait until every machine has read it;
+    2. put the new one first: it makes cookies, and the old one still verifies those that are out;
+    3. an hour and five minutes later, when none of the old one's cookies is accepted, take it out.
+    """
+
+    def __init__(self, path: Path | None, *, kept: bool = False) -> None:
+        """Read the file, or draw one secret if there is none; raises ConfigError where the file is wrong.
+
+        With `kept`, nobody named the file: it is made where it is missing, and what is wrong with it stops nothing.
+        """
+        self.path = path
+        self._secrets: tuple[bytes, ...] = (os.urandom(16),)
+        try:
+            if path is not None and kept:
+                keep_secret(path)
+            self._seen = self._look()
+            if path is not None:
+                self._secrets = load_secrets(path)
+        except (OSError, ConfigError) as error:
+            if not kept:
+                raise
+            self._seen = self._look()
+            why = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
+            log.warning("%s; cookies are made with a secret of this start alone", why)
+
+    def current(self) -> tuple[bytes, ...]:
+        """Return the secrets in use, the one that makes cookies first."""
+        return self._secrets
+
+    def refresh(self) -> bool:
+        """Look at the file; tell whether there are other secrets now. A wrong file is warned of once, and ignored."""
+        seen = self._look()
+        if self.path is None or seen == self._seen:
+            return False
+        self._seen = seen
+        try:
+            secrets = load_secrets(self.path)
+        except ConfigError as error:
+            log.warning("%s; the cookie secrets stay as they were", error)
+            return False
+        changed = secrets != self._secrets
+        self._secrets = secrets
+        return changed
+
+    def _look(self) -> Version | None:
+        """Return which version of the file is there; None where there is none."""
+        return version_of(self.path) if self.path is not None else None

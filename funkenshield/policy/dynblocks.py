@@ -1,0 +1,142 @@
+"""Who is shut out, for how long: source prefixes over a rate, and those that an operator names.
+
+It decides by the guard's alarms, and tells the guard; it counts nothing itself.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+from ..config.guard import BlockSection, GuardSection, Refusal, packed
+from ..config.types import parse_prefix
+from ..core.logs import RateLimited
+from ..errors import FunkenShieldError
+from ._guard import Guard
+
+log = logging.getLogger(__name__)
+
+Network = IPv4Network | IPv6Network
+SHORT = {4: 8, 6: 16}  # bits, by IP version: who shuts out a shorter prefix must be sure
+
+
+class BlockError(FunkenShieldError):
+    """What is to be shut out, or let in again, cannot be."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A prefix that is shut out."""
+
+    prefix: Network
+    until: float  # seconds, of the clock
+    action: Refusal
+    reason: str
+
+
+class Blocks:
+    """All prefixes that are shut out, now."""
+
+    def __init__(self, guard: Guard, now: Callable[[], float]) -> None:
+        self.raised = 0
+        self._guard = guard
+        self._now = now
+        self._limited = RateLimited(log, now)
+        self._blocks: dict[Network, Block] = {}
+        self._watches: tuple[BlockSection, ...] = ()
+        self._most = GuardSection().blocked
+
+    def configure(self, section: GuardSection) -> None:
+        """Follow these settings from now on; who is shut out stays so."""
+        access, responses = section.access, section.responses
+        self._watches, self._most = section.blocks, section.blocked
+        self._guard.set_access(
+            packed(access.allow), packed(access.deny), default_allow=access.default == "allow",
+            refuse=access.action == "refuse",
+        )  # fmt: skip
+        self._guard.set_limits(
+            [(limit.queries, limit.burst, limit.ipv4, limit.ipv6, limit.action) for limit in section.limits]
+        )
+        self._guard.set_responses(
+            answers=responses.answers, nxdomains=responses.nxdomains, errors=responses.errors, all=responses.all,
+            burst=responses.burst, ipv4=responses.ipv4, ipv6=responses.ipv6, slip=responses.slip,
+            exempt=packed(responses.exempt),
+        )  # fmt: skip
+        self._guard.set_watches(
+            [(each.what, each.rate, each.seconds, each.ipv4, each.ipv6, packed(each.exempt)) for each in section.blocks]
+        )
+
+    def judge(self) -> None:
+        """Shut out who was over a rate, and let in again whose time is over."""
+        alarms = self._guard.take_alarms()
+        over = [prefix for prefix, block in self._blocks.items() if block.until <= self._now()]
+        for prefix in over:
+            del self._blocks[prefix]
+        for number, address, bits in alarms:
+            if number < len(self._watches):  # there may be fewer than when it was raised
+                self._shut_out(ip_network((address, bits)), self._watches[number])
+        if alarms or over:
+            self._tell()
+
+    def _shut_out(self, prefix: Network, watch: BlockSection) -> None:
+        reason = watch.name or f"over {watch.rate:g} {watch.what} a second"
+        if prefix not in self._blocks:
+            self.raised += 1
+            self._limited.warning(reason, "%s is shut out for %g s: %s", prefix, watch.block, reason)
+        until = self._now() + watch.block
+        if prefix not in self._blocks or self._blocks[prefix].until <= until:  # no alarm lets anybody in sooner
+            self._put(Block(prefix, until, watch.action, reason))
+
+    def _put(self, block: Block) -> None:
+        """Shut out a prefix; where there are too many, the one that would be let in first is let in."""
+        if block.prefix not in self._blocks and len(self._blocks) >= self._most:
+            del self._blocks[min(self._blocks.values(), key=lambda each: each.until).prefix]
+        self._blocks[block.prefix] = block
+
+    def _tell(self) -> None:
+        self._guard.shut_out(
+            [(block.prefix.network_address.packed, block.prefix.prefixlen, block.action)
+             for block in self._blocks.values()]
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- for operators
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return who is shut out, by the time that is left."""
+        return [
+            {"prefix": str(block.prefix), "seconds": round(block.until - self._now(), 1), "action": block.action,
+             "reason": block.reason}
+            for block in sorted(self._blocks.values(), key=lambda each: each.until)
+        ]  # fmt: skip
+
+    def add(self, text: str, seconds: float, action: Refusal = "drop", *, sure: bool = False) -> None:
+        """Shut out a prefix for so many seconds; BlockError where it is none, or so short that one must be `sure`."""
+        if not 1 <= seconds <= 366 * 86400:
+            raise BlockError("a block lasts from a second to a year")
+        prefix = _prefix(text)
+        if prefix.prefixlen < SHORT[prefix.version] and not sure:
+            raise BlockError(
+                f"{prefix} shuts out 2^{prefix.max_prefixlen - prefix.prefixlen} addresses; is that meant?"
+            )
+        self._put(Block(prefix, self._now() + seconds, action, "by hand"))
+        self._tell()
+
+    def lift(self, text: str) -> int:
+        """Let in again a prefix and all within it; return how many blocks were lifted."""
+        wanted = _prefix(text)
+        lifted = [
+            prefix for prefix in self._blocks
+            if prefix.version == wanted.version and prefix.subnet_of(wanted)  # type: ignore[arg-type]
+        ]  # fmt: skip
+        for prefix in lifted:
+            del self._blocks[prefix]
+        self._tell()
+        return len(lifted)
+
+
+def _prefix(text: str) -> Network:
+    try:
+        return parse_prefix(text)
+    except ValueError as error:
+        raise BlockError(str(error)) from None

@@ -1,0 +1,64 @@
+"""What a configuration names on this machine: users, folders, files, certificates, our own addresses.
+
+It looks whether they are there, before anything is begun or changed. What rules name, `rules.engine` finds out.
+"""
+
+import pwd
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from .cache.hugepages import fitted
+from .config import Config
+from .errors import ConfigError
+from .forward.loop import refuse_itself
+from .policy.cookie_secrets import load_secrets
+from .upstream.ports import usable
+from .upstream.streams import tls_of
+
+
+def examine(config: Config, where: str) -> None:
+    """See that all is there; ConfigError has a line for each thing that is not, which says where it was named."""
+    looks: list[Callable[[], object]] = [
+        partial(_find_user, config.user),
+        partial(_find_folder, config.cache.snapshot),
+        partial(_find_secrets, config.cookies.secrets if "secrets" in config.cookies.model_fields_set else ""),
+        *(partial(tls_of, each.address[0], each) for each in config.upstreams),
+        partial(refuse_itself, config),
+        partial(usable, config.forward.ports_avoided),
+        partial(fitted, config),
+    ]
+    lines: list[str] = []
+    for look in looks:
+        try:
+            look()
+        except ConfigError as error:
+            lines += str(error).splitlines()
+    if lines:
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines))
+
+
+def _find_user(user: str) -> None:
+    try:
+        if user:
+            pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user: no user {user} on this machine") from None
+
+
+def _find_folder(snapshot: str) -> None:
+    """See that there is a folder for the snapshot; where we may not look, there may be one."""
+    folder = Path(snapshot).parent
+    try:
+        if snapshot and not folder.is_dir():
+            raise ConfigError(f"cache.snapshot: no folder {folder} on this machine")
+    except PermissionError:
+        return
+
+
+def _find_secrets(file: str) -> None:
+    try:
+        if file:
+            load_secrets(Path(file))
+    except ConfigError as error:
+        raise ConfigError(f"cookies.secrets: {error}") from None

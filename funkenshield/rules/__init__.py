@@ -1,0 +1,278 @@
+"""Rules in Python, and all rules together: what users write, and how it is read.
+
+    from funkenshield.rules import *
+
+    @shield.rule(suffix("internal.example"), ~source("10.0.0.0/8"))
+    def outsiders(query):
+        return refuse()
+
+It knows how rules are written. What becomes of them is told in `compiler`, and who calls functions in `executor`.
+"""
+
+import hashlib
+import sys
+import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import dns.exception
+
+from ..config import Config, match
+from ..config.action import (
+    Action,
+    add_option,
+    answer,
+    check,
+    delay,
+    drop,
+    forward,
+    log,
+    nodata,
+    nxdomain,
+    pass_on,
+    proceed,
+    refuse,
+    rename,
+    servfail,
+    strip_option,
+    tag,
+    tee,
+    truncate,
+    ttl,
+    uncached,
+    zone,
+    zone_file,
+)
+from ..config.match import (
+    Match,
+    all_of,
+    any_of,
+    dnssec,
+    edns,
+    flags,
+    listener,
+    name,
+    not_,
+    opcode,
+    option,
+    probability,
+    qclass,
+    qtype,
+    rate,
+    rcode,
+    regex,
+    share,
+    source,
+    suffix,
+    suffix_file,
+    time,
+    transport,
+)
+from ..core.files import named_in, read_text
+from ..errors import ConfigError
+from ..zones.authority import Zone
+from .compiler import ChainName, Rule
+from .query import Query
+
+tagged = match.tag
+Hook = Callable[[], Any]
+OnError = Literal["servfail", "refused", "drop", "pass"]
+
+__all__ = [
+    "Action", "Match", "Query", "add_option", "all_of", "answer", "any_of", "delay", "dnssec", "drop", "edns", "flags",
+    "forward", "listener", "log", "name", "nodata", "not_", "nxdomain", "opcode", "option", "pass_on", "probability",
+    "proceed", "qclass", "qtype", "rate", "rcode", "refuse", "regex", "rename", "servfail", "share", "shield", "source",
+    "strip_option", "suffix", "suffix_file", "tag", "tagged", "tee", "time", "transport", "truncate", "ttl", "uncached",
+    "zone", "zone_file",
+]  # fmt: skip
+
+
+@dataclass
+class _File:
+    """What a file of rules has said so far."""
+
+    path: Path
+    key: str
+    rules: list[Rule] = field(default_factory=list)
+    setups: list[Hook] = field(default_factory=list)
+    teardowns: list[Hook] = field(default_factory=list)
+
+
+_loading: ContextVar[_File | None] = ContextVar("loading", default=None)
+
+
+class Shield:
+    """What a file of rules talks to while it is loaded."""
+
+    @staticmethod
+    def _file() -> _File:
+        file = _loading.get()
+        if file is None:
+            raise RuntimeError("rules are made while the file is loaded, and not later")
+        return file
+
+    def rule(
+        self,
+        *matches: Match,
+        action: Action | None = None,
+        name: str = "",
+        chain: ChainName = "queries",
+        on_error: OnError = "servfail",
+        cache: bool = False,
+    ) -> Callable[[Callable[[Query], Any]], Callable[[Query], Any]]:
+        """Make a rule of all these conditions and an action, or of the function that this decorates.
+
+        The function gets a Query, and returns an Action, a response (a dnspython message, or wire), or None: then the
+        next rule is asked. It may be async. With `cache`, what it returns is kept like an upstream's response. Where it
+        raises, or takes too long, the query gets what `on_error` says.
+        """
+        file = self._file()
+        for each in matches:
+            if not isinstance(each, Match):
+                raise TypeError(f"{each!r} is no condition; write @shield.rule(suffix(...)), or @shield.rule() for all")
+        for given, known in ((chain, get_args(ChainName)), (on_error, get_args(OnError))):
+            if given not in known:
+                raise ValueError(f"{given} is none of {', '.join(known)}")
+        match = matches[0] if len(matches) == 1 else Match(all=matches)
+        if action is not None:
+            check(chain, match, action)
+            file.rules.append(_rule(name or f"rule {len(file.rules) + 1} of {file.path.name}", chain, match, action))
+
+        def decorate(function: Callable[[Query], Any]) -> Callable[[Query], Any]:
+            called = Action(call=f"{file.path.name}:{function.__name__}")
+            check(chain, match, called)
+            made = name or function.__name__
+            key = f"{file.key} {made}"
+            file.rules.append(Rule(made, chain, match, called, function, on_error, cache, key))
+            return function
+
+        return decorate
+
+    def setup(self, hook: Hook) -> Hook:
+        """Have a function called before the rules are in force; it may be async."""
+        self._file().setups.append(hook)
+        return hook
+
+    def teardown(self, hook: Hook) -> Hook:
+        """Have a function called when the rules are in force no more; it may be async."""
+        self._file().teardowns.append(hook)
+        return hook
+
+
+shield = Shield()
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """All rules of a configuration, in order, and what is done before and after."""
+
+    rules: tuple[Rule, ...] = ()
+    setups: tuple[Hook, ...] = ()
+    teardowns: tuple[Hook, ...] = ()
+    files: tuple[Path, ...] = ()  # that it was read from
+
+    def of(self, chain: ChainName) -> tuple[Rule, ...]:
+        """Return the rules of a chain."""
+        return tuple(rule for rule in self.rules if rule.chain == chain)
+
+
+def load(config: Config) -> RuleSet:
+    """Return the rules of a configuration: those of its tables, then those of its file.
+
+    Raises ConfigError, with file and line, for what is wrong in a file.
+    """
+    loaded: dict[str, tuple[_File, ModuleType]] = {}
+    rules = []
+    for number, section in enumerate(config.rules, 1):
+        made, function, key = section.name or f"rule {number}", None, ""
+        if section.action.call:
+            path, _, wanted = section.action.call.rpartition(":")
+            if path not in loaded:
+                loaded[path] = _run(Path(path))
+            function = getattr(loaded[path][1], wanted, None)
+            if not callable(function):
+                raise ConfigError(f"{path}: there is no function {wanted}")
+            key = f"{loaded[path][0].key} {made} {wanted}"
+        rules.append(
+            _rule(made, section.chain, section.match, section.action, function, section.on_error, section.cache, key)
+        )
+    if config.rules_file:
+        if config.rules_file not in loaded:
+            loaded[config.rules_file] = _run(Path(config.rules_file))
+        rules += loaded[config.rules_file][0].rules
+    _check_all(rules, config)
+    files = [file for file, _ in loaded.values()]
+    return RuleSet(
+        tuple(rules),
+        tuple(hook for file in files for hook in file.setups),
+        tuple(hook for file in files for hook in file.teardowns),
+        (*(file.path for file in files), *_named_files(rules)),
+    )
+
+
+def _rule(
+    name: str, chain: ChainName, match: Match, action: Action, function: Callable[..., Any] | None = None,
+    on_error: OnError = "servfail", cache: bool = False, key: str = "",
+) -> Rule:  # fmt: skip
+    """Return a rule; that of a zone answers from what is read here."""
+    if action.kind in {"zone", "zone_file"}:
+        try:
+            text = action.zone or read_text(Path(action.zone_file))
+            function, key = Zone.from_text(text).respond, f"zone {_digest(text)}"
+        except OSError as error:
+            raise ConfigError(f"{action.zone_file}: {error.strerror}") from None
+        except (dns.exception.DNSException, ValueError) as error:
+            raise ConfigError(f"{action.zone_file or name}: no zone: {error or type(error).__doc__}") from None
+    if action.kind == "answer":
+        key = f"answer {' | '.join(action.answer)}"
+    return Rule(name, chain, match, action, function, on_error, cache, key)
+
+
+def _named_files(rules: list[Rule]) -> list[Path]:
+    """Return the files that conditions and actions read."""
+    read = [each.suffix_file for rule in rules for each in rule.match.walk()]
+    return [Path(path) for path in dict.fromkeys([*read, *(rule.action.zone_file for rule in rules)]) if path]
+
+
+def _check_all(rules: list[Rule], config: Config) -> None:
+    names = [rule.name for rule in rules]
+    twice = sorted({each for each in names if names.count(each) > 1})
+    if twice:
+        raise ConfigError(f"rules: more than one is called {', '.join(twice)}")
+    for rule in rules:
+        if rule.action.forward and not config.members(rule.action.forward):
+            raise ConfigError(f"rules: {rule.name}: no upstream is in the group {rule.action.forward}")
+
+
+def _run(path: Path) -> tuple[_File, ModuleType]:
+    """Return what a file of rules says, and its names. Raises ConfigError with the line that is wrong."""
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    file = _File(path, _digest(text))
+    module = ModuleType(f"funkenshield_rules_{file.key}")
+    module.__file__ = str(path)
+    token = _loading.set(file)
+    sys.modules[module.__name__] = module  # while it is loaded: dataclasses look there
+    try:
+        with named_in(path):
+            exec(compile(text, str(path), "exec"), module.__dict__)
+    except SyntaxError as error:
+        raise ConfigError(f"{error.filename or path}:{error.lineno or 1}: {error.msg}") from None
+    except (Exception, SystemExit) as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}:{frames[-1].lineno if frames else 0}: {type(error).__name__}: {told}") from None
+    finally:
+        _loading.reset(token)
+        del sys.modules[module.__name__]
+    return file, module
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

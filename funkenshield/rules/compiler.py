@@ -1,0 +1,452 @@
+"""Rules become a program: conditions turn into tests with two ways out, actions into deeds.
+
+A condition is compiled backwards, from where it leads to: `all` of a and b is a, which leads to b if it is true, `any`
+is a, which leads to b if it is not, and `not` changes the two ways. It knows what a program looks like, and nothing of
+how rules are written or loaded, nor of what Python does for them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+from ..config.action import Action
+from ..config.match import FLAGS, Match, minutes_of
+from ..config.types import Endpoint
+from ..core._rate_limit import RateTable
+from ..core.files import read_file
+from ..errors import ConfigError
+from ..policy._guard import Guard
+from ..policy._rule_program import DEEDS_OF, TESTS, Chain
+from ..wire.names import name_to_wire
+
+ChainName = Literal["queries", "responses", "answers"]
+NAME, TYPE, SOURCE = range(3)  # dimensions
+NOWHERE = 0xFFFFFFFF  # the rule before the first one
+START, END = 0, 0xFFFFFFFF  # of a chain, as nodes
+LISTENERS_MAX = 64
+RULES_MAX = 4096
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+PER = ("source", "zone", "name", "all")
+RCODES = {"nodata": 0, "servfail": 2, "nxdomain": 3, "refused": 5}
+DEEDS = {"pass": "pass", "drop": "drop", "truncate": "truncate", "uncached": "uncached", "continue": "count"}
+NUMBERS_MAX = 65535
+TAGS_MAX = 64
+
+Leaf = tuple[str, int, int]  # test, its own `more`, value
+Names = frozenset[tuple[bytes, bool]]  # on the wire, and whether names below it are meant too
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done with which queries of a chain."""
+
+    name: str
+    chain: ChainName
+    match: Match
+    action: Action
+    function: Callable[..., Any] | None = None  # that the action `call` calls
+    on_error: Literal["servfail", "refused", "drop", "pass"] = "servfail"
+    cache: bool = False
+    key: str = ""  # tells its answers from those of any other rule, and of itself before it changed
+
+    @property
+    def answers(self) -> bool:
+        """Tell whether it is to the cache what an upstream is: its answers are kept."""
+        kind = self.action.kind
+        return self.chain == "queries" and (kind in {"answer", "zone", "zone_file"} or (kind == "call" and self.cache))
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A node where Python decides: a condition if there is a regular expression, or else the rule's action."""
+
+    rule: Rule
+    regex: re.Pattern[str] | None
+    yes: int
+    no: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A chain that is ready to run, and what it needs of Python."""
+
+    chain: Chain
+    rules: tuple[Rule, ...]
+    stops: dict[int, Stop]
+
+
+@dataclass
+class Numbers:
+    """Numbers that rules are known by in the cache: who had one keeps it as long as the process lives."""
+
+    ways: dict[str, int] = field(default_factory=dict)
+    bounds: dict[tuple[int, int], int] = field(default_factory=dict)
+    tags: dict[str, int] = field(default_factory=dict)
+    generation: int = 0
+    _lock: Lock = field(default_factory=Lock, repr=False)  # rules are read in a thread, beside functions that run
+
+    def way(self, key: str) -> int:
+        """Return the number of who is asked; ConfigError where there are no more."""
+        with self._lock:
+            return _number(self.ways, key, "ways")
+
+    def bound(self, bounds: tuple[int, int]) -> int:
+        """Return the number of bounds of TTLs; ConfigError where there are no more."""
+        with self._lock:
+            return _number(self.bounds, bounds, "bounds of TTLs")
+
+    def tag(self, name: str) -> int:
+        """Return the bit of a tag; ConfigError where there are no more."""
+        with self._lock:
+            if name not in self.tags and len(self.tags) == TAGS_MAX:
+                raise ConfigError(f"rules: more than {TAGS_MAX} tags since the start; a restart forgets those before")
+            return 1 << self.tags.setdefault(name, len(self.tags))
+
+    def next_generation(self) -> int:
+        """Return a number for one more set of rules."""
+        self.generation = self.generation % NUMBERS_MAX + 1
+        return self.generation
+
+
+def _number(numbers: dict[Any, int], key: Any, what: str) -> int:  # noqa: ANN401 - whatever can be a key
+    if key not in numbers and len(numbers) == NUMBERS_MAX:
+        raise ConfigError(f"rules: more than {NUMBERS_MAX} {what} since the start; a restart forgets those before")
+    return numbers.setdefault(key, len(numbers) + 1)
+
+
+def way_to(rule: Rule) -> str:
+    """Return the key of whom a rule has asked: a group of upstreams, or the rule itself."""
+    return f"group {rule.action.forward}" if rule.action.kind == "forward" else f"rule {rule.key or rule.name}"
+
+
+def compile_chain(
+    rules: Sequence[Rule], numbers: Numbers, generation: int, guard: Guard, listeners: Sequence[Endpoint]
+) -> Compiled:
+    """Return the program of a chain of rules.
+
+    Raises ConfigError for a list of names that cannot be read, and where there are too many rules.
+    """
+    if len(rules) > RULES_MAX:
+        raise ConfigError(f"rules: a chain has at most {RULES_MAX} rules, not {len(rules)}")
+    made = _Assembly(numbers, guard, listeners)
+    starts = [made.rule(number, rule) for number, rule in enumerate(rules)]
+    program = Chain(generation, made.nodes, starts, *made.tables(len(rules)), made.limits)
+    return Compiled(program, tuple(rules), made.stops)
+
+
+class _Assembly:
+    """A program that is being put together."""
+
+    def __init__(self, numbers: Numbers, guard: Guard, listeners: Sequence[Endpoint]) -> None:
+        self.nodes: list[tuple[int, int, int, int, int, int]] = [(TESTS["next"], 0, NOWHERE, 0, 0, 0)]
+        self.stops: dict[int, Stop] = {}
+        self.limits: list[RateTable] = []
+        self._limited = 0  # how many limits there were before the rule that is being compiled
+        self._numbers = numbers
+        self._guard = guard
+        self._listeners = list(listeners)
+        self._number = 0  # of the rule that is being compiled
+        self._files: dict[str, Names] = {}
+        self._slow: dict[int, bool] = {}  # by the identity of a table; the rules outlive this
+        self._sets: tuple[dict[Any, int], dict[Any, int], dict[Any, int]] = ({}, {}, {})
+        self._wanted: tuple[list[int | None], list[int | None], list[int | None]] = ([], [], [])
+
+    def rule(self, number: int, rule: Rule) -> int:
+        """Add a rule; return where it starts."""
+        self._number = number
+        self._limited = len(self.limits)
+        following = self._add(TESTS["next"])
+        start = self._match(rule, rule.match, self._deed(rule, following), following)
+        for dimension in (NAME, TYPE, SOURCE):
+            self._wanted[dimension].append(self._possible(rule.match, dimension))
+        return start
+
+    def _add(self, op: int, more: int = 0, value: int = 0, yes: int = 0, no: int = 0) -> int:
+        self.nodes.append((op, more, self._number, value, yes, no))
+        return len(self.nodes) - 1
+
+    # ---------------------------------------------------------------- actions
+
+    def _deed(self, rule: Rule, following: int) -> int:
+        """Add what a rule does; a deed that goes on leads to what follows."""
+        action, kind = rule.action, rule.action.kind
+        value = 0
+        if kind == "forward" or rule.answers:
+            name, value = "way", self._numbers.way(way_to(rule))
+        elif kind in RCODES:
+            name, value = "error", RCODES[kind]
+        elif action.ttl is not None:
+            name, value = "bounds", self._numbers.bound((action.ttl.min, action.ttl.max))
+        elif kind == "tag":
+            name, value = "tag", self._numbers.tag(action.tag)
+        else:
+            name = DEEDS.get(kind, "call")
+        node = self._add(DEEDS_OF[name], int(rule.answers), value, following)
+        if name == "call":
+            self.stops[node] = Stop(rule, None, following, following)
+        return node
+
+    # ---------------------------------------------------------------- conditions
+
+    def _match(self, rule: Rule, match: Match, yes: int, no: int) -> int:
+        """Add a condition that leads to `yes` or `no`; return where it starts. What costs little is asked first."""
+        if match.regex:
+            node = self._add(DEEDS_OF["ask"], 0, 0, yes, no)
+            self.stops[node] = Stop(rule, re.compile(match.regex), yes, no)
+            yes = node
+        yes = self._tables(rule, match, yes, no, slow=True)
+        if match.rate is not None:
+            yes = self._add(TESTS["over"], PER.index(match.rate.per), self._limit(rule, match), yes, no)
+        yes = self._tables(rule, match, yes, no, slow=False)
+        for leaves in reversed(list(self._leaves(match))):
+            otherwise = no
+            for op, more, value in reversed(leaves):
+                otherwise = self._add(TESTS[op], more, value, yes, otherwise)
+            yes = otherwise
+        if match.transport == "tcp":
+            yes = self._add(TESTS["datagram"], 0, 0, no, yes)
+        for wanted, op in ((match.edns, "edns"), (match.do, "do")):
+            if wanted is not None:
+                yes = self._add(TESTS[op], 0, 0, yes if wanted else no, no if wanted else yes)
+        return yes
+
+    def _tables(self, rule: Rule, match: Match, yes: int, no: int, *, slow: bool) -> int:
+        """Add the tables in a table that Python may be asked about, or those that it is not; return where they start.
+
+        Of `any`, too, those that it is asked about come last.
+        """
+        groups: list[tuple[tuple[Match, ...], bool]] = [((each,), True) for each in match.all]
+        if match.any:
+            groups.append((tuple(sorted(match.any, key=self._is_slow)), True))
+        if match.not_ is not None:
+            groups.append(((match.not_,), False))
+        for tables, wanted in reversed(groups):
+            if any(map(self._is_slow, tables)) != slow:
+                continue
+            found, otherwise = (yes, no) if wanted else (no, yes)
+            for each in reversed(tables):
+                otherwise = self._match(rule, each, found, otherwise)
+            yes = otherwise
+        return yes
+
+    def _is_slow(self, match: Match) -> bool:
+        """Tell whether Python may have to be asked; each table of a deep nest is looked at once."""
+        if id(match) not in self._slow:
+            below = (*match.all, *match.any, *((match.not_,) if match.not_ else ()))
+            self._slow[id(match)] = bool(match.regex) or any(map(self._is_slow, below))
+        return self._slow[id(match)]
+
+    def _leaves(self, match: Match) -> Iterator[list[Leaf]]:  # noqa: PLR0912 - one branch for each thing to be asked
+        """Yield the tests of a table; of each list, one must be true."""
+        if match.opcode:
+            yield [("opcodes", 0, sum(1 << code for code in set(match.opcode)))]
+        if match.flags:
+            yield [("flags", 0, sum(FLAGS[name] for name in set(match.flags)))]
+        if match.tag:
+            yield [("tagged", 0, sum(self._numbers.tag(name) for name in set(match.tag)))]
+        if match.transport == "udp":
+            yield [("datagram", 0, 0)]
+        if match.listener:
+            yield [("listeners", 0, sum(1 << self._listener(endpoint) for endpoint in set(match.listener)))]
+        for dimension in (TYPE, SOURCE, NAME):
+            for number in self._own_sets(match, dimension):
+                yield [("in", dimension, number)]
+        if match.qclass:
+            yield [("qclass", 0, each) for each in match.qclass]
+        if match.rcode:
+            yield [("rcode", 0, each) for each in match.rcode]
+        if match.option:
+            yield [("option", 0, each) for each in match.option]
+        if match.time or match.days:
+            begin, end = minutes_of(match.time or "00:00-24:00")
+            days = sum(1 << DAYS.index(day) for day in set(match.days or DAYS))
+            yield [("time", 0, begin | end << 16 | days << 32)]
+        if match.share is not None:
+            yield [("share", 0, round(match.share * 2**32))]
+        if match.probability is not None:
+            yield [("chance", 0, round(match.probability * 2**32))]
+
+    def _limit(self, rule: Rule, match: Match) -> int:
+        """Add a limit, which is the same one after a reload that leaves its rule; return its number."""
+        rate = match.rate
+        assert rate is not None
+        what = (rule.chain, rule.name, len(self.limits) - self._limited, rate.per)
+        self.limits.append(self._guard.rates_of(what, rate.limit, rate.burst, rate.ipv4, rate.ipv6))
+        return len(self.limits) - 1
+
+    def _listener(self, endpoint: Endpoint) -> int:
+        if endpoint not in self._listeners:
+            raise ConfigError(f"rules: nobody listens on {endpoint}; listen has {', '.join(map(str, self._listeners))}")
+        return self._listeners.index(endpoint) % LISTENERS_MAX
+
+    # ---------------------------------------------------------------- sets and classes
+
+    def _own_sets(self, match: Match, dimension: int) -> list[int]:
+        """Return the sets that a table itself names in a dimension, by number."""
+        wanted: list[Any] = []
+        if dimension == TYPE and match.qtype:
+            wanted.append(frozenset(match.qtype))
+        if dimension == SOURCE and match.source:
+            wanted.append(frozenset(match.source))
+        if dimension == NAME:
+            if match.suffix:
+                wanted.append(frozenset((_on_wire(name.encode()), True) for name in match.suffix))
+            if match.suffix_file:
+                wanted.append(self._names_in(match.suffix_file))
+            if match.name:
+                wanted.append(frozenset((_on_wire(name.encode()), False) for name in match.name))
+        numbers = self._sets[dimension]
+        return [numbers.setdefault(each, len(numbers)) for each in wanted]
+
+    def _names_in(self, path: str) -> Names:
+        if path not in self._files:
+            self._files[path] = frozenset((name, True) for name in read_names(Path(path)))
+        return self._files[path]
+
+    def _possible(self, match: Match, dimension: int) -> int | None:
+        """Return the sets of a dimension, one bit each, of which a query must be in one to match; None: it need not."""
+        own = self._own_sets(match, dimension)
+        if own:
+            return 1 << own[0]
+        for each in match.all:
+            found = self._possible(each, dimension)
+            if found is not None:
+                return found
+        branches = [self._possible(each, dimension) for each in match.any]
+        if not branches or None in branches:
+            return None
+        bits = 0
+        for branch in branches:
+            bits |= branch or 0
+        return bits
+
+    def tables(
+        self, rules: int
+    ) -> tuple[
+        list[tuple[bytes, int, int]], dict[int, int], list[tuple[bytes, int, int]], list[list[int]], list[list[int]]
+    ]:
+        """Return names, types and sources with their classes; for each class its rules, and its sets."""
+        classes: list[dict[int, int]] = [{0: 0}, {0: 0}, {0: 0}]  # numbers of classes, by the sets that each is in
+
+        def class_of(dimension: int, sets: int) -> int:
+            return classes[dimension].setdefault(sets, len(classes[dimension]))
+
+        names = [(name, class_of(NAME, exact), class_of(NAME, below)) for name, exact, below in self._named()]
+        types = {qtype: class_of(TYPE, sets) for qtype, sets in _members(self._sets[TYPE]).items()}
+        sources = [
+            (prefix.network_address.packed, prefix.prefixlen, class_of(SOURCE, sets))
+            for prefix, sets in self._sourced()
+        ]
+        wanted = [self._rules_of(dimension, rules, list(classes[dimension])) for dimension in (NAME, TYPE, SOURCE)]
+        return names, types, sources, wanted, [list(each) for each in classes]
+
+    def _rules_of(self, dimension: int, rules: int, classes: list[int]) -> list[int]:
+        """Return the rules that can match for each class, one bit each; none at all where no rule asks."""
+        wanted = self._wanted[dimension]
+        if all(each is None for each in wanted):
+            return []
+        free = sum(1 << rule for rule in range(rules) if wanted[rule] is None)
+        by_set = [0] * len(self._sets[dimension])
+        for rule in range(rules):
+            for number in _bits(wanted[rule] or 0):
+                by_set[number] |= 1 << rule
+        found = []
+        for sets in classes:
+            bits = free
+            for number in _bits(sets):
+                bits |= by_set[number]
+            found.append(bits)
+        return found
+
+    def _named(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield each name of all sets, with the sets that it is in, and those that all below it are in."""
+        members = _members(self._sets[NAME])
+        suffixes: dict[bytes, int] = {}
+        exact: dict[bytes, int] = {}
+        for (name, below), sets in members.items():
+            table = suffixes if below else exact
+            table[name] = table.get(name, 0) | sets
+        for name in suffixes.keys() | exact.keys():
+            inherited, rest = suffixes.get(name, 0), name
+            while rest != b"\0":
+                rest = rest[1 + rest[0] :]
+                inherited |= suffixes.get(rest, 0)
+            yield name, inherited | exact.get(name, 0), inherited
+
+    def _sourced(self) -> Iterator[tuple[IPv4Network | IPv6Network, int]]:
+        """Yield each prefix of all sets, with the sets that all in it are in: those of wider prefixes too."""
+        members: dict[IPv4Network | IPv6Network, int] = _members(self._sets[SOURCE])
+        widths = sorted({(prefix.version, prefix.prefixlen) for prefix in members})
+        for prefix in members:
+            sets = 0
+            for version, width in widths:
+                if version == prefix.version and width <= prefix.prefixlen:
+                    sets |= members.get(prefix.supernet(new_prefix=width), 0)
+            yield prefix, sets
+
+
+def _members(sets: dict[Any, int]) -> dict[Any, int]:
+    """Return for each member of some numbered sets which of them it is in, one bit each."""
+    found: dict[Any, int] = {}
+    for members, number in sets.items():
+        for member in members:
+            found[member] = found.get(member, 0) | 1 << number
+    return found
+
+
+def _bits(number: int) -> Iterator[int]:
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest
+
+
+PLAIN_NAME = re.compile(rb"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+
+
+def read_names(path: Path) -> Iterable[bytes]:
+    """Return the names of a file, on the wire: one on each line, or several behind an address, as in a file of hosts.
+
+    `#` begins a comment; a `*.` before a name may be there, and says nothing. Raises ConfigError with file and line.
+    """
+    try:
+        lines = read_file(path).lower().splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    found: set[bytes] = set()
+    for number, line in enumerate(lines, 1):
+        words = line.split(b"#", 1)[0].split()
+        try:
+            if len(words) > 1 and not _is_address(words.pop(0)):
+                raise ValueError("two names; write one on each line, or an address before them")
+            found.update(map(_listed, words))
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: {error}") from None
+    return found
+
+
+@lru_cache(16)  # a file has many lines, and few addresses
+def _is_address(word: bytes) -> bool:
+    try:
+        ip_address(word.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def _listed(word: bytes) -> bytes:
+    """Return a name of a list, on the wire; ValueError where it is none."""
+    return _on_wire(word.removeprefix(b"*.").strip(b".") or word)
+
+
+def _on_wire(text: bytes) -> bytes:
+    """Return a name on the wire, quickly where it is a plain one; ValueError where it is none."""
+    plain = text.removesuffix(b".")
+    if PLAIN_NAME.fullmatch(plain) and len(plain) < 254:
+        return b"".join(bytes((len(label),)) + label for label in plain.split(b".")) + b"\0"
+    return name_to_wire(text.decode())

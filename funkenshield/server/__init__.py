@@ -1,0 +1,1 @@
+"""How clients come in: sockets, the workers on them, TCP."""

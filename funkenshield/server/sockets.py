@@ -1,0 +1,101 @@
+"""Sockets that clients send to: bound before privileges are dropped, one UDP socket for each worker."""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterable, Iterator
+
+from ..config.types import Endpoint, wildcard_of
+from ..errors import FunkenShieldError
+
+IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
+BACKLOG = 1024
+# What the kernel takes for a connection: it counts twice these octets at most, where it would take ten megabytes.
+UNSENT = 256 << 10  # octets that can go out, and wait to be acknowledged
+UNTAKEN = 64 << 10  # octets that came
+
+
+class BindError(FunkenShieldError):
+    """An address cannot be listened on."""
+
+
+@contextlib.contextmanager
+def explained(endpoint: Endpoint, transport: str) -> Iterator[None]:
+    """Turn the OSError of a bind into one line that a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        reason = {
+            errno.EADDRINUSE: "another program listens there",
+            errno.EACCES: "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+        }.get(error.errno or 0, os.strerror(error.errno or 0))
+        raise BindError(f"cannot listen on {endpoint}, {transport}: {reason}") from None
+
+
+def _open(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
+    opened = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, kind)
+    opened.setblocking(False)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return opened
+
+
+def probe(endpoints: Iterable[Endpoint], *, tcp: bool) -> None:
+    """Raise BindError where one of these addresses is taken, before any is.
+
+    Those that are bound with SO_REUSEPORT would share it with others without a word, and with our own, where one is a
+    wildcard and another one of its addresses: then the kernel gives what comes to that to the latter.
+    """
+    for endpoint in endpoints:
+        with explained(endpoint, "UDP"), _open(endpoint, socket.SOCK_DGRAM) as probing:
+            probing.bind(endpoint.sockaddr)
+        if tcp:
+            with explained(endpoint, "TCP"), _open(endpoint, socket.SOCK_STREAM) as probing:
+                probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probing.bind(endpoint.sockaddr)
+
+
+def overlaps(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> bool:
+    """Tell whether an endpoint is one of a wildcard's among these, or the wildcard of one."""
+    others = [each for each in endpoints if each != endpoint]
+    return wildcard_of(endpoint) in others or endpoint in map(wildcard_of, others)
+
+
+def bind_udp(endpoint: Endpoint, count: int, receive_buffer: int) -> list[socket.socket]:
+    """Return `count` UDP sockets on one address, among which the kernel spreads clients (SO_REUSEPORT).
+
+    Raises BindError where there can be none; whether others have the address is for `probe`.
+    """
+    with explained(endpoint, "UDP"):
+        return [_bind_shared(endpoint, receive_buffer) for _ in range(count)]
+
+
+def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
+    opened = _open(endpoint, socket.SOCK_DGRAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_buffer)
+    if endpoint.host == "0.0.0.0":
+        opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    elif endpoint.host == "::":
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    opened.bind(endpoint.sockaddr)
+    return opened
+
+
+def bind_tcp(endpoint: Endpoint, transport: str = "TCP", *, shared: bool = False) -> socket.socket:
+    """Return a listening TCP socket; BindError where there can be none.
+
+    One that is `shared` may have a wildcard beside it that is, too, of this user's; see `probe`.
+    """
+    with explained(endpoint, transport):
+        opened = _open(endpoint, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)  # each connection to it has the same
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNTAKEN)
+        opened.bind(endpoint.sockaddr)
+        opened.listen(BACKLOG)  # taken from here on; a server says it again
+        return opened

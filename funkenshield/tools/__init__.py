@@ -1,0 +1,1 @@
+"""What ships beside the shield: a load tester, a small nameserver, the demo."""

@@ -1,0 +1,207 @@
+"""Is an upstream well? What real queries and checks say of it.
+
+It knows when to leave an upstream alone, when to check it and how its share comes back. It sends nothing and reads
+no clock: signals, the results of checks and the time (seconds, monotonic) are given to it.
+
+    in service -- silence, shares, failed checks --> left alone -- good checks, or time --> in service, share growing
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+from typing import Literal, NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+
+from ..config import HealthSection
+from ..wire.names import READ_MAX
+
+BUCKET = 1.0  # seconds between two marks in the window
+FIRST_SHARE = 1 / 16  # of an upstream that has just come back
+
+SILENCE = "said nothing in time"
+
+STATES = ("up", "recovering", "down", "up (forced)", "down (forced)")
+Forced = Literal["auto", "up", "down"]
+
+
+class Signals(NamedTuple):
+    """What became of the queries to one upstream since it is known; only `silent` and `overtaken` shrink."""
+
+    answered: int
+    unanswered: int  # not in time, and errors of the network
+    servfails: int  # of the answered
+    silent: int  # unanswered in a row, up to now
+    overtaken: int = 0  # hedged in a row, up to now: another's answer came first, so nobody knows
+    trouble: str = SILENCE  # what it did, the last time that a query failed
+
+
+class Health:
+    """Whether one upstream may be asked, and how much."""
+
+    def __init__(self, settings: HealthSection, forced: Forced, now: float) -> None:
+        """Take it for well."""
+        self._seen = Signals(0, 0, 0, 0)
+        self._now = now
+        self._due = inf
+        self._checking = False
+        self._hold = self._wait = settings.interval
+        self._good = self._bad = 0
+        self._settings, self._forced = settings, forced
+        self._start(now)
+
+    def configure(self, settings: HealthSection, forced: Forced, now: float) -> None:
+        """Follow a reload; what is known stays, but one that was forced starts as if new."""
+        fresh, changed = self._forced != forced, self._settings != settings
+        self._settings, self._forced, self._now = settings, forced, now
+        if fresh:
+            self._start(now)
+            self.why = "by configuration"
+        elif changed:
+            due = self._due
+            self._plan(now)
+            self._due = min(due, self._due) if self._checks() else inf  # no reload puts a check off
+
+    @property
+    def in_service(self) -> bool:
+        """Tell whether it may be asked."""
+        return self._well if self._forced == "auto" else self._forced == "up"
+
+    @property
+    def state(self) -> str:
+        """Name the state, as of the last time that was told."""
+        if self._forced != "auto":
+            return f"{self._forced} (forced)"
+        if not self._well:
+            return "down"
+        return "up" if self.share(self._now) == 1 else "recovering"
+
+    def share(self, now: float) -> float:
+        """Return what it gets of its whole share, 0.0 to 1.0."""
+        if not self.in_service:
+            return 0.0
+        slow = self._settings.slow_start
+        if self._forced == "up" or now - self._back >= slow:
+            return 1.0
+        return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - self._back) / slow
+
+    def observe(self, signals: Signals, now: float) -> None:
+        """Judge real queries; call it about once a second."""
+        self._seen, self._now = signals, now
+        if self._forced != "auto":
+            return
+        if not self._well:
+            if self._settings.check == "off" and now >= self._not_before:
+                self._come_back("tried again", now)
+            return
+        if reason := self._complaint(signals, now):
+            self._leave(reason, now)
+        elif self._checks() and self._due == inf and not self._checking:
+            self._due = now
+
+    def check_due(self, now: float) -> bool:
+        """Return True once for each check to be made; the next waits until it is `checked`."""
+        if now < self._due or self._checking:
+            return False
+        self._due = inf
+        if not self._checks():
+            return False
+        self._checking = True
+        return True
+
+    def checked(self, well: bool, now: float) -> None:
+        """Take the result of a check."""
+        settings, self._now, self._checking = self._settings, now, False
+        if not self._checks():
+            return
+        self._good, self._bad = (self._good + 1, 0) if well else (0, self._bad + 1)
+        if self._well and self._bad >= settings.fall:
+            self._leave("checks fail", now)
+            return
+        if not self._well and self._good >= settings.rise and now >= self._not_before:
+            self._come_back("checks succeed", now)
+            return
+        self._wait = settings.interval if self._well or well else self._longer(self._wait)
+        self._due = now + self._wait
+
+    def _complaint(self, signals: Signals, now: float) -> str:
+        settings, marks = self._settings, self._marks
+        # No answer may have come while it was left alone: silence from before it came back does not count.
+        silent = min(signals.silent, signals.unanswered - self._changed.unanswered)
+        if silent >= settings.fall:
+            return f"{silent} queries in a row {_failed(signals)}"
+        if signals.overtaken >= settings.fall and settings.check == "off":
+            return f"{signals.overtaken} queries in a row answered by another first"
+        while len(marks) > 1 and marks[1][0] <= now - settings.window:
+            marks.popleft()
+        base = marks[0][1]
+        if now - marks[-1][0] >= BUCKET:
+            marks.append((now, signals))
+        answered, unanswered = signals.answered - base.answered, signals.unanswered - base.unanswered
+        queries, servfails = answered + unanswered, signals.servfails - base.servfails
+        if queries < max(1, settings.least):
+            return ""
+        if unanswered / queries >= settings.timeouts:
+            return f"{100 * unanswered / queries:.0f} % of {queries} queries {_failed(signals)}"
+        if answered and servfails / answered >= settings.servfails:
+            return f"SERVFAIL in {100 * servfails / answered:.0f} % of {answered} responses"
+        return ""
+
+    def _start(self, now: float) -> None:
+        self._well, self._back, self.why = True, -inf, ""
+        self._turn(now)
+        if self._settings.check == "always" and self._forced == "auto":
+            self._due = now
+
+    def _leave(self, reason: str, now: float) -> None:
+        relapse = now - self._back <= self._settings.window
+        self._hold = self._longer(self._hold) if relapse else self._settings.interval
+        self._not_before = now + self._hold
+        self._well, self.why = False, reason
+        self._turn(now)
+
+    def _come_back(self, reason: str, now: float) -> None:
+        self._well, self._back, self.why = True, now, reason
+        self._turn(now)
+
+    def _turn(self, now: float) -> None:
+        """Let new evidence only count from here on."""
+        self._good = self._bad = 0
+        self._changed = self._seen
+        self._marks = deque([(now, self._seen)])
+        self._plan(now)
+
+    def _plan(self, now: float) -> None:
+        self._wait = self._settings.interval
+        self._due = now + self._wait if self._checks() else inf
+
+    def _checks(self) -> bool:
+        check = self._settings.check
+        doubted = not self._well or self._seen.overtaken >= self._settings.fall
+        return self._forced == "auto" and (check == "always" or (check == "lazy" and doubted))
+
+    def _longer(self, wait: float) -> float:
+        return max(self._settings.interval, min(2 * wait, self._settings.backoff))
+
+
+def _failed(signals: Signals) -> str:
+    return "unanswered" if signals.trouble == SILENCE else f"failed; lately, it {signals.trouble}"
+
+
+def check_query(name: str, type: str) -> bytes:
+    """Return a query for a check: ID 0, recursion desired, no EDNS."""
+    return dns.message.make_query(name, type, id=0).to_wire()
+
+
+def proves_well(response: bytes, rcodes: Sequence[str]) -> bool:
+    """Tell whether a response to a check has one of these codes; one that is malformed, or huge, proves nothing."""
+    if len(response) > READ_MAX:
+        return False
+    try:
+        message = dns.message.from_wire(response)
+    except dns.exception.DNSException:
+        return False
+    return bool(message.flags & dns.flags.QR) and dns.rcode.to_text(message.rcode()) in rcodes

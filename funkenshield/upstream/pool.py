@@ -1,0 +1,577 @@
+"""The nameservers behind the shield: how each is reached, how it does, and whether it is asked.
+
+It opens sockets, lets ports turn over, has health judged, and says what it knows to the compiled part, which
+chooses. Which queries go where, and what becomes of them, is the forwarder's business.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import dns.rcode
+
+from ..cache._entry import is_response_to
+from ..config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, Member, UpstreamSection
+from ..config.types import Endpoint, sockaddr
+from ..core._clock import Clock
+from ..core.logs import RateLimited
+from ..errors import ConfigError
+from ..wire._message import error_response, inspect_query
+from ._selection import UpstreamTable
+from ._sockets import Sockets
+from .health import SILENCE, Health, Signals, check_query, proves_well
+from .ports import FEW, Ports, usable
+from .streams import Connections
+from .tls import read_authorities
+
+log = logging.getLogger(__name__)
+limited = RateLimited(log)
+
+PORT_TRIES = 8
+RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control gear waits for its turn
+LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
+GROUPS_MAX = 4096
+RESPELLED_MAX = 8  # responses over TCP in a row that spell names in their own way: it cannot do otherwise
+UPDATE = 5  # an opcode
+WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
+RECENT = 20  # responses that quantiles can be told from
+TOLD = {  # of what clients feel, by reason
+    "silence": SILENCE,
+    "connection_refused": "refused the connection",
+    "connection_closed": "closed the connection before it answered",
+    "unreachable": "cannot be reached",
+    "local": "could not be asked: this machine could not send",
+    "other": "could not be understood, or not be trusted",
+    "servfail": "said SERVFAIL",
+    "refused": "said REFUSED",
+}
+ANEW = 0.1  # seconds between two times that all sockets of one upstream are opened anew
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+class Group(NamedTuple):
+    """Upstreams of which one is asked, and how it is chosen."""
+
+    policy: str
+    members: tuple[Member, ...]
+
+
+class Upstream:
+    """One nameserver: a pool of UDP sockets that turns over, connections, and its health."""
+
+    def __init__(self, number: int, endpoint: Endpoint, sockets: Sockets, table: UpstreamTable, clock: Clock) -> None:
+        self.number = number
+        self.endpoint = endpoint
+        self.section = UpstreamSection(address=(endpoint,))
+        self.authorities = ""  # what is in the file that it names
+        self.connections = Connections(endpoint, self.section)
+        self.health = Health(HealthSection(), "auto", clock.seconds())
+        self._settings = HealthSection()
+        self._hedge = self._respells = False
+        self._most = 1
+        self._ports = usable()
+        self._pool = sockets
+        self._table = table
+        self._clock = clock
+        self._sockets: deque[tuple[float, int]] = deque()
+        self._addresses: dict[int, str] = {}  # of ours, that sockets have
+        self._renewed = -ANEW
+        self._left: deque[tuple[float, Connections]] = deque()  # connections of a way that is taken no more, until then
+        self._latencies = Latencies()
+        self._answered = self._suspicions = 0
+        self._felt: dict[str, int] = {}
+        self._trouble = ""  # with sockets, as the log knows it
+        self._checking: set[asyncio.Task[None]] = set()
+
+    def __str__(self) -> str:
+        return str(self.member)
+
+    @property
+    def member(self) -> Member:
+        """Return what the configuration says of it."""
+        return Member(self.endpoint, self.section)
+
+    def configure(
+        self, section: UpstreamSection, connections: Connections | None, health: HealthSection, forward: ForwardSection
+    ) -> None:
+        """Follow these from now on; what is known of it stays. New connections come with a new way to reach it."""
+        before, old = self.health.in_service, self.section
+        self._ports = usable(forward.ports_avoided)
+        self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.connections
+        self._respells = self._respells and section == old
+        if connections is not None:
+            wait = max(forward.deadline, forward.update_timeout)  # of those who wait there
+            self._left.append((self._clock.seconds() + wait, self.connections))
+            self.connections = connections
+        if section.source != old.source:
+            self._retire_all()
+        self._say()
+        self.turn_over(forward.sockets, forward.port_life)
+        self.health.configure(health, section.state, self._clock.seconds())
+        self._tell(before)
+
+    def _say(self) -> None:
+        """Say to the fast gear how it is asked."""
+        self._table.set_upstream(
+            self.number,
+            order=self.section.order,
+            weight=self.section.weight,
+            limit=self.section.open,
+            over_stream=self.section.transport != "udp",
+            random_case=self.section.random_case and not self._respells,
+            proxied=self.section.proxy_protocol,
+            seed=int.from_bytes(blake2b(self.member.asked.encode(), digest_size=8).digest()),
+        )
+
+    # ---------------------------------------------------------------- sockets for the fast gear
+
+    def turn_over(self, count: int, life: float) -> None:
+        """Keep `count` sockets open, each on a random port (RFC 5452) and none longer than `life` seconds.
+
+        Where no other can be had, one is used for longer: without any, nobody gets an answer.
+        """
+        if self.section.transport != "udp":
+            count = 0
+        while len(self._sockets) > count:
+            self._retire_oldest()
+        while len(self._sockets) < count and self._add():
+            pass
+        while self._sockets and self._sockets[0][0] + life <= self._clock.seconds() and self._add():
+            self._retire_oldest()
+
+    def renew_one(self, count: int, life: float) -> None:
+        """Replace the oldest socket, so that ports change one by one rather than all at once."""
+        if self._sockets and self._add():
+            self._retire_oldest()
+        self.turn_over(count, life)
+
+    def replace_exposed(self) -> None:
+        """Have another socket take the place of each whose port somebody may know."""
+        for kept in [kept for kept in self._sockets if self._pool.is_exposed(kept[1])]:
+            if not self._add():
+                return
+            self._retire(kept)
+
+    def renew_all(self, count: int, life: float) -> None:
+        """Open new sockets, for none that there is leads anywhere from here; not more often than makes sense."""
+        if self._renewed + ANEW <= self._clock.seconds():
+            self._renewed = self._clock.seconds()
+            self._retire_all()
+            self.turn_over(count, life)
+
+    def follow_address(self, strand: Callable[[int], None]) -> None:
+        """See to it that queries leave from the address that the kernel takes for the way to it now.
+
+        A socket keeps the one that it was given, though it may be gone: over IPv6, the kernel still sends from it.
+        """
+        ours = local_address(self.endpoint, str(self.section.source or ""))
+        if not ours:
+            return
+        for kept in [kept for kept in self._sockets if self._addresses[kept[1]] != ours]:
+            gone = not has_address(self._addresses[kept[1]])
+            if not self._add():
+                return
+            self._retire(kept)
+            if gone:
+                strand(kept[1])
+        self.connections.leave_other_than(ours)
+
+    def _add(self) -> bool:
+        """Open one more socket; False: there is none to be had."""
+        try:
+            opened = self._open_udp()
+            self._sockets.append((self._clock.seconds(), self._pool.add(self.number, opened.fileno())))
+            self._addresses[self._sockets[-1][1]] = opened.getsockname()[0]
+            opened.detach()
+        except OSError as error:
+            trouble = error.strerror or str(error)
+            if trouble != self._trouble:
+                log.warning("no socket to upstream %s: %s", self, trouble)
+            self._trouble = trouble
+            return False
+        self._trouble = ""
+        return True
+
+    def _retire_oldest(self) -> None:
+        self._retire(self._sockets[0])
+
+    def _retire(self, kept: tuple[float, int]) -> None:
+        self._sockets.remove(kept)
+        self._addresses.pop(kept[1], None)
+        self._pool.retire(kept[1])
+
+    def _retire_all(self) -> None:
+        while self._sockets:
+            self._retire_oldest()
+
+    def _open_udp(self) -> socket.socket:
+        return open_udp(self.endpoint, str(self.section.source or ""), self._ports)
+
+    # ---------------------------------------------------------------- how it does
+
+    def judge(self) -> None:
+        """Take in what queries say of its health, begin a check where one is due, and say what follows from it."""
+        now, health = self._clock.seconds(), self.health
+        before = health.in_service
+        health.observe(Signals(*self._table.signals(self.number), TOLD[self._table.trouble(self.number)]), now)
+        if health.check_due(now):
+            checking = asyncio.get_running_loop().create_task(self._check())
+            self._checking.add(checking)
+            checking.add_done_callback(self._checking.discard)
+        self._tell(before)
+
+    def _tell(self, before: bool) -> None:
+        """Tell the fast gear, and whoever reads the log, whether it is asked."""
+        health = self.health
+        if health.in_service and not before:
+            log.info("upstream %s is asked again: %s", self, health.why)
+        if before and not health.in_service:
+            log.warning("upstream %s is left alone: %s", self, health.why)
+        forced = self.section.state != "auto"
+        self._table.judge(
+            self.number,
+            in_service=health.in_service,
+            forced=forced,
+            share=health.share(self._clock.seconds()),
+            fall=0xFFFF if forced else self._settings.fall,
+            hedge_after=self._latencies.recent(QUANTILES["p95"]) if self._hedge else 0.0,
+        )
+
+    async def _check(self) -> None:
+        """Ask it something of our own."""
+        settings, well = self._settings, False
+        try:
+            with contextlib.suppress(OSError):  # TimeoutError is one
+                async with asyncio.timeout(settings.timeout):
+                    response = await self.exchange(check_query(settings.name, settings.type))
+                well = proves_well(response, settings.rcodes)
+        finally:
+            before = self.health.in_service
+            self.health.checked(well, self._clock.seconds())
+            self._tell(before)
+
+    def keep_house(self) -> None:
+        """Let what is known grow old; called about once a second."""
+        while self._left and self._left[0][0] <= self._clock.seconds():
+            self._left.popleft()[1].close()
+        counters = self._table.counters(self.number)
+        self._latencies.take(counters["latencies"], self._clock.seconds())
+        if counters["answered"] == self._answered:
+            self._table.fade(self.number)
+        self._answered = counters["answered"]
+        if counters["suspicions"] != self._suspicions:
+            log.warning(
+                "upstream %s: somebody may be forging its answers (%d datagrams answered nothing so far); for minutes,"
+                " what comes from it over UDP is asked for again over TCP",
+                self,
+                counters["strays"],
+            )
+        self._suspicions = counters["suspicions"]
+        for reason, count in counters["felt"].items():
+            if times := count - self._felt.get(reason, 0):
+                limited.warning(f"{self} {reason}", "a query failed: upstream %s %s", self, TOLD[reason], times=times)
+        self._felt = counters["felt"]
+        if self.section.random_case and not self._respells and self._table.respelled(self.number) >= RESPELLED_MAX:
+            log.warning("upstream %s spells names in its own way, over TCP, too: random_case is off", self)
+            self._respells = True
+            self._say()
+
+    def counters(self) -> dict[str, Any]:
+        """Return how it does, by the names that `metrics` gives a meaning."""
+        counters = self._table.counters(self.number)
+        latencies = counters.pop("latencies")
+        rcodes = {rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
+        return counters | {
+            "name": self.member.title,
+            "address": str(self.endpoint),
+            "state": self.health.state,
+            "in_service": int(self.health.in_service),
+            "suspicious": int(self._table.suspected_until(self.number) > self._clock.seconds()),
+            "rcodes": rcodes,
+            "latency": {
+                name: self._latencies.recent(share) or quantile(latencies, share) for name, share in QUANTILES.items()
+            },
+        }
+
+    def close(self) -> None:
+        """Retire all sockets, close all connections, and check no more."""
+        self._retire_all()
+        for connections in (self.connections, *(left for _, left in self._left)):
+            connections.close()
+        for checking in self._checking:
+            checking.cancel()
+
+    # ---------------------------------------------------------------- one query at a time
+
+    def heading(self, told: bytes) -> bytes:
+        """Return what goes before a query of a client who is `told` of; b"" is the shield itself."""
+        return (told or LOCAL) if self.section.proxy_protocol else b""
+
+    async def exchange(self, query: bytes, told: bytes = b"", *, once: bool = False) -> bytes:
+        """Return the response to a query that is not coalesced, nor tried elsewhere; OSError where none comes.
+
+        Over UDP, a datagram that is no answer to it is ignored, as if it had not come. `once`: never sent again.
+        """
+        if self.section.transport != "udp":
+            heading = self.heading(told)
+            return _cleaned(query, await self.connections.exchange(query, self._most, heading, once=once))
+        loop = asyncio.get_running_loop()
+        wire = secrets.token_bytes(2) + query[2:]
+        with self._open_udp() as opened:
+            await loop.sock_sendall(opened, self.heading(told) + wire)
+            while True:
+                response = await loop.sock_recv(opened, 65535)
+                if response[:2] == wire[:2] and is_response_to(query, response):
+                    return _cleaned(query, response)
+
+
+def _cleaned(query: bytes, response: bytes) -> bytes:
+    """Return a response; one that leaves out the question says no more than that it is an error, in our octets."""
+    asked = inspect_query(query)
+    if response[4:6] != b"\0\0" or "qname" not in asked or asked["opcode"] == UPDATE:
+        return response
+    return error_response(query, response[3] & 15)
+
+
+def _authorities(members: Iterable[Member]) -> dict[str, str]:
+    """Return what is in each file of authorities, each read once; ConfigError where one cannot be."""
+    read: dict[str, str] = {}
+    for member in members:
+        tls = member.section.tls
+        if tls.authorities not in read:
+            try:
+                read[tls.authorities] = read_authorities(tls)
+            except ConfigError as error:
+                raise ConfigError(f"upstream {member}: {error}") from None
+    return read
+
+
+def _staying(before: Iterable[Upstream], wanted: Mapping[str, Member]) -> dict[str, Upstream]:
+    """Return who is among the wanted: who is called as before, else is asked as before, else is where one was."""
+    staying: dict[str, Upstream] = {}
+    left = list(before)
+    for alike in (str, lambda each: (each.endpoint, each.section.way), lambda each: each.endpoint):
+        found = {alike(each.member): each for each in left}
+        for name, member in wanted.items():
+            if name not in staying and (same := found.pop(alike(member), None)):
+                staying[name] = same
+                left.remove(same)
+    return staying
+
+
+def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -> socket.socket:
+    """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
+    ports = ports or usable()
+    opened = socket.socket(_family(endpoint), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        for _ in range(PORT_TRIES):
+            with contextlib.suppress(OSError):
+                opened.bind(sockaddr(source, ports.draw()))
+                break
+        else:
+            opened.bind(sockaddr(source, 0))  # says why
+        opened.connect(endpoint.sockaddr)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def local_address(endpoint: Endpoint, source: str = "") -> str:
+    """Return our address that the kernel takes for the way to another now; empty where there is no way."""
+    try:
+        with socket.socket(_family(endpoint), socket.SOCK_DGRAM) as probe:
+            if source:
+                probe.bind(sockaddr(source, 0))
+            probe.connect(endpoint.sockaddr)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def has_address(host: str) -> bool:
+    """Tell whether an address is this machine's."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def _family(endpoint: Endpoint) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+
+
+class Latencies:
+    """How long an upstream takes, from histograms that only grow: of the last ten to twenty seconds."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._older: list[int] = []
+        self._old: list[int] = []
+        self._now: list[int] = []
+
+    def take(self, counts: list[int], now: float) -> None:
+        """Take in a histogram as it is now."""
+        self._now = counts
+        if not self._older or now >= self._since + WINDOW:
+            self._older, self._old, self._since = self._old or counts, counts, now
+
+    def recent(self, share: float) -> float:
+        """Return the seconds within which so large a share of the responses came, or 0 where there were too few."""
+        counts = [now - then for now, then in zip(self._now, self._older, strict=True)] if self._now else []
+        return quantile(counts, share) if sum(counts) >= RECENT else 0.0
+
+
+def quantile(counts: Sequence[int], share: float) -> float:
+    """Return where in a latency histogram so large a share lies below, in seconds; 0 where it is empty."""
+    wanted = share * sum(counts)
+    below = 0
+    for bucket, count in enumerate(counts):
+        if count and below + count >= wanted:
+            start, width = bucket_start(bucket), bucket_start(bucket + 1) - bucket_start(bucket)
+            return (start + width * (wanted - below) / count) / 1e9
+        below += count
+    return 0.0
+
+
+def bucket_start(bucket: int) -> int:
+    """Return the nanoseconds that a bucket begins at: there are four for each power of two."""
+    return (4 + bucket % 4) << (8 + bucket // 4)
+
+
+def rcode_name(code: int) -> str:
+    """Return the name of an RCODE, "OTHER" for what a header has no room for."""
+    return str(dns.rcode.to_text(dns.rcode.Rcode(code))) if code < 16 else "OTHER"
+
+
+class Upstreams:
+    """All nameservers behind the shield, in groups."""
+
+    def __init__(self, sockets: Sockets, table: UpstreamTable, clock: Clock) -> None:
+        self.all: list[Upstream] = []
+        self.groups: dict[int, list[Upstream]] = {}
+        self.pulse = 1.0  # seconds between two calls of `judge` that checks ask for
+        self._pool = sockets
+        self._table = table
+        self._clock = clock
+        self._settings = ForwardSection()
+        self._by_number: dict[int, Upstream] = {}
+        self._group_numbers: dict[str, int] = {}
+        self._next_group = 1
+        self._next_number = 0
+        self._next_renewal = 0.0
+        self._strand: Callable[[int], None] = lambda _: None
+
+    def strand_with(self, strand: Callable[[int], None]) -> None:
+        """Have what waits for an answer through a socket, by its number, sent through another one by this."""
+        self._strand = strand
+
+    def renew(self, number: int) -> None:
+        """Open new sockets to an upstream, by its number."""
+        upstream = self.numbered(number)
+        if upstream is not None:
+            upstream.renew_all(self._settings.sockets, self._settings.port_life)
+
+    def configure(self, groups: Mapping[str, Group], config: Config) -> dict[str, int]:
+        """Ask these from now on, and return the groups' numbers; that of the default group is 0.
+
+        Those that stay keep their number, sockets and counters. Raises ConfigError, and changes nothing, where one
+        cannot be reached as is said.
+        """
+        if len(ports := usable(config.forward.ports_avoided)) < FEW:
+            log.warning("queries leave from %d ports only: forgers have little to guess", len(ports))
+        wanted = {str(member): member for group in groups.values() for member in group.members}
+        kept = _staying(self.all, wanted)
+        trusted = _authorities(wanted.values())
+        fresh = {
+            name: Connections(endpoint, section, authorities=trusted[section.tls.authorities])
+            for name, (endpoint, section) in wanted.items()
+            if name not in kept
+            or (kept[name].section.way, kept[name].authorities) != (section.way, trusted[section.tls.authorities])
+        }
+        taken = {upstream.number for upstream in kept.values()}
+        for upstream in self.all:
+            if upstream.number not in taken:
+                upstream.close()
+                self._table.judge(upstream.number, in_service=False, forced=True)
+        free = (number % UPSTREAMS_MAX for number in range(self._next_number, self._next_number + UPSTREAMS_MAX))
+        free = (number for number in free if number not in taken)
+        self._settings = config.forward
+        self._next_renewal = self._next_renewal or self._clock.seconds() + self._renewal()
+        self.all = []
+        for name, (endpoint, section) in wanted.items():
+            if name not in kept:
+                number = next(free)
+                self._next_number = number + 1  # one that was given back is used last: answers to it may still come
+                self._table.forget(number)
+                kept[name] = Upstream(number, endpoint, self._pool, self._table, self._clock)
+            self.all.append(kept[name])
+            kept[name].authorities = trusted[section.tls.authorities]
+            kept[name].configure(section, fresh.get(name), config.health_of(section), config.forward)
+        self._by_number = {upstream.number: upstream for upstream in self.all}
+        self.pulse = min([1.0, *(config.health_of(section).interval for _, section in wanted.values())])
+        return self._number_groups(groups, kept)
+
+    def _number_groups(self, groups: Mapping[str, Group], known: Mapping[str, Upstream]) -> dict[str, int]:
+        """Give each group a number, the one it had if it had one: who still waits must not go to another group."""
+        before = self._group_numbers
+        numbers = {DEFAULT_GROUP: 0} | {name: before[name] for name in groups if name in before}
+        taken = set(numbers.values())
+        for name in groups.keys() - numbers.keys():
+            while self._next_group in taken:
+                self._next_group = self._next_group % (GROUPS_MAX - 1) + 1
+            taken.add(self._next_group)
+            numbers[name] = self._next_group
+            self._next_group = self._next_group % (GROUPS_MAX - 1) + 1  # one that was given back is used last
+        for name in before.keys() - groups.keys():
+            self._table.set_group(before[name], "order", ())
+        for name, group in groups.items():
+            self._table.set_group(numbers[name], group.policy, [known[str(each)].number for each in group.members])
+        self.groups = {numbers[name]: [known[str(each)] for each in group.members] for name, group in groups.items()}
+        self._group_numbers = numbers
+        return numbers
+
+    def choose(self, group: int, tried: Sequence[int] = ()) -> Upstream | None:
+        """Return whose turn it is in a group after those that were tried, or None."""
+        return self.numbered(self._table.next_of(group, tried))
+
+    def numbered(self, number: int) -> Upstream | None:
+        """Return an upstream by its number, or None where there is none any more."""
+        return self._by_number.get(number)
+
+    def judge(self) -> None:
+        """Judge who is asked; called once a `pulse`."""
+        for upstream in self.all:
+            upstream.judge()
+
+    def keep_house(self) -> None:
+        """Turn ports over, and let what is known grow old; called about once a second."""
+        now = self._clock.seconds()
+        renew = now >= self._next_renewal
+        if renew:
+            self._next_renewal = now + self._renewal()
+        for upstream in self.all:
+            upstream.keep_house()
+            upstream.follow_address(self._strand)
+            upstream.replace_exposed()
+            if renew:
+                upstream.renew_one(self._settings.sockets, self._settings.port_life)
+
+    def _renewal(self) -> float:
+        """Return the seconds after which one port of each upstream is given up."""
+        return self._settings.port_life / self._settings.sockets
+
+    def close(self) -> None:
+        """Give up all sockets and connections."""
+        for upstream in self.all:
+            upstream.close()

@@ -1,0 +1,136 @@
+"""Which network a client is in, as upstreams are told of it where he did not say so himself (RFC 7871).
+
+    a client's query -> what he would have sent, had he told -> key, look-up, forwarding, coalescing: as always
+
+It knows which addresses are told, and how much of them; and how a response that nobody can read is rid of what came
+back. What else the client gets, who told nothing, is for those who write answers: `Query.added` says so.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memmove
+
+from ._message cimport (
+    ADDED_OPT, ADDED_SUBNET, CHAOS, HEADER, MESSAGE_MAX, OPT, PLAIN, RECORD, SUBNET, Ignored, Query, can_move, get16,
+    get32, parse_ignoring, parse_query, put_with_subnet, question_length, set16, skip_name
+)
+
+
+cdef uint64_t subnet_rules(uint8_t ipv4, uint8_t ipv6, bint private) noexcept nogil:
+    """Return as one number how many bits of an address are told, and whether of private ones; 0: nothing ever."""
+    return ipv4 | <uint64_t> ipv6 << 8 | (<uint64_t> private << 16 if ipv4 or ipv6 else 0)
+
+
+cdef bint _is_private(const uint8_t* address, uint8_t octets) noexcept nogil:
+    """Tell whether an address is one that says nothing on the Internet (RFC 6890): of IPv6, all but 2000::/3."""
+    cdef uint32_t ip
+    if octets == 16:
+        return address[0] >> 5 != 1
+    ip = get32(address)
+    return (
+        ip >> 24 == 0 or ip >> 24 == 10 or ip >> 24 == 127  # this network, private, loopback
+        or ip >> 22 == 0x6440 >> 6                          # 100.64.0.0/10, shared by carriers
+        or ip >> 16 == 0xa9fe                               # 169.254.0.0/16, link-local
+        or ip >> 20 == 0xac1                                # 172.16.0.0/12
+        or ip >> 16 == 0xc0a8                               # 192.168.0.0/16
+        or ip >> 8 == 0xc00000                              # 192.0.0.0/24, protocols
+        or ip >> 17 == 0xc612 >> 1                          # 198.18.0.0/15, benchmarks
+        or ip >> 29 == 7                                    # multicast, reserved, broadcast
+    )
+
+
+cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
+                      const Ignored* ignored, uint8_t* out) noexcept nogil:
+    """Let a PLAIN query be one that tells its client's subnet, written to `out`, of TOLD_MAX octets.
+
+    It stays as it is where the client told something himself, even if it is nothing (RFC 7871 7.1.2), where
+    his address is not told, and where it would be too long. The hash is the caller's to renew.
+    """
+    cdef:
+        uint8_t bits = <uint8_t> (rules if octets == 4 else rules >> 8)
+        uint8_t added = ADDED_SUBNET if query.opt else ADDED_SUBNET | ADDED_OPT
+        size_t size
+    if not bits or query.subnet or query.qclass == CHAOS or not rules >> 16 and _is_private(address, octets):
+        return
+    size = put_with_subnet(out, TOLD_MAX, query, address, octets, bits)
+    if size:
+        parse_ignoring(query, out, size, ignored)
+        query.added = added
+
+
+cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogil:
+    """Take what was added to a query out of the response to it, whatever that is; return the octets that are left.
+
+    It is looked for as far as there are records: whoever reads the response comes no further. 0: some that stand
+    behind it cannot move. Caller must ensure that there is a header, and a question where it says so.
+    """
+    cdef:
+        size_t at = HEADER + (<size_t> question_length(wire, length) if get16(wire + 4) else 0)
+        size_t to = at             # what is left is moved here
+        size_t opt = 0             # where the first one stood
+        size_t data, end
+        uint16_t section, count, _i
+        int32_t owner_end
+        bint ends = False
+    for section in range(3):
+        count = get16(wire + 6 + 2 * section)
+        for _i in range(count):
+            owner_end = skip_name(wire, length, at)
+            ends = owner_end < 0 or <size_t> owner_end + RECORD > length
+            data = <size_t> owner_end + RECORD
+            if ends or length - data < get16(wire + data - 2):
+                ends = True
+                break
+            end = data + get16(wire + data - 2)
+            if get16(wire + owner_end) == OPT:
+                opt = opt if opt else at
+                if added & ADDED_OPT:
+                    set16(wire + 6 + 2 * section, get16(wire + 6 + 2 * section) - 1)
+                else:
+                    to += _move_untold(wire + to, wire + at, data - at, end - at)
+            elif to == at or can_move(wire, owner_end, opt):
+                memmove(wire + to, wire + at, end - at)
+                to += end - at
+            else:
+                return 0
+            at = end
+        if ends:
+            break
+    memmove(wire + to, wire + at, length - at)
+    return to + length - at
+
+
+cdef size_t _move_untold(uint8_t* out, const uint8_t* opt, size_t at, size_t size) noexcept nogil:
+    """Move an OPT record of this size, whose options start at `at`, without CLIENT-SUBNET; return its octets."""
+    cdef:
+        size_t start = at
+        size_t to = at
+        size_t option
+    memmove(out, opt, at)
+    while size - at >= 4 and size - at - 4 >= get16(opt + at + 2):
+        option = 4 + <size_t> get16(opt + at + 2)
+        if get16(opt + at) != SUBNET:
+            memmove(out + to, opt + at, option)
+            to += option
+        at += option
+    memmove(out + to, opt + at, size - at)
+    to += size - at
+    set16(out + start - 2, <uint16_t> (to - start))
+    return to
+
+
+# ---------------------------------------------------------------- for Python
+
+def with_subnet(bytes query not None, bytes address not None, *, uint8_t ipv4, uint8_t ipv6, bint private) -> bytes:
+    """Return a query as it goes on for a client with this address of 4 or 16 octets.
+
+    Raises ValueError where it is no plain query, or the address is none.
+    """
+    cdef:
+        Query parsed
+        uint8_t[TOLD_MAX] out
+    if len(address) not in (4, 16):
+        raise ValueError("an address has 4 or 16 octets")
+    if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) != PLAIN:
+        raise ValueError("that is no plain query")
+    tell_subnet(&parsed, subnet_rules(ipv4, ipv6, private), address, <uint8_t> len(address), NULL, out)
+    return parsed.wire[:parsed.length]

@@ -1,0 +1,299 @@
+"""The wire format of DNS (RFC 1035, 6891): where each octet of a message stands, and how to read it.
+
+Nobody else touches octets of a message by number. What a message means is decided elsewhere.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ..core._siphash cimport Secret
+
+cdef enum:
+    HEADER = 12                    # octets of a message's header
+    NAME_MAX = 255                 # octets of a name on the wire
+    LABEL_MAX = 63                 # octets of a label
+    HOPS_MAX = 127                 # pointers that a name can need
+    STEPS_MAX = 512                # labels and pointers of a name, and more
+    RECORD = 10                    # octets of type, class, TTL and RDLENGTH behind a record's owner
+    OPT_FIXED = 11                 # octets of an OPT record without options
+    RRSIG_SIGNER = 18              # where the signer's name stands in the RDATA of an RRSIG
+    QUESTION_MAX = NAME_MAX + 4
+    KEY_PREFIX = 12                # flags, EDNS flags, type, class, course
+    SUBNET_MAX = 2 + 16            # family, prefix length and address, behind the name in a key
+    KEY_MAX = KEY_PREFIX + NAME_MAX + SUBNET_MAX
+    MESSAGE_MAX = 65535
+    QUERY_MAX = 4096               # octets of the longest query that is read over UDP; longer ones get TC=1
+    UDP_PLAIN = 512                # octets of a UDP message without EDNS (RFC 1035 4.2.1)
+    EXTRA_MAX = 96                 # octets of EDNS options for one client alone
+    IGNORED_MAX = 16               # EDNS options that an operator may have ignored
+
+cdef enum:  # the header's flags
+    QR = 0x8000
+    OPCODE = 0x7800
+    AA = 0x0400
+    TC = 0x0200
+    RD = 0x0100
+    RA = 0x0080
+    AD = 0x0020
+    CD = 0x0010
+    RCODE = 0x000f
+
+cdef enum:  # opcodes, where they stand among the header's flags
+    NOTIFY = 4 << 11
+    UPDATE = 5 << 11
+
+cdef enum:  # EDNS flags
+    DO = 0x8000
+    CO = 0x4000
+
+cdef enum:  # flags of a key, where a query's header has the opcode, which is QUERY
+    WITH_OPT = 0x0800
+    WITH_SUBNET = 0x1000
+
+cdef enum:  # all that means something in a query; no other bit makes a key, or goes upstream (RFC 6895 2, 6891 6.1.4)
+    ASKING = RD | AD | CD
+    EDNS_ASKING = DO | CO
+
+cdef enum:  # record types and classes that are treated in a way of their own
+    NS = 2
+    CNAME = 5
+    SOA = 6
+    HINFO = 13
+    SIG = 24
+    OPT = 41
+    DS = 43
+    RRSIG = 46
+    NSEC = 47
+    NSEC3 = 50
+    A = 1
+    AAAA = 28
+    META_FIRST = 128               # from here to ANY: of one message, or of questions alone (RFC 6895 3.1)
+    TKEY = 249
+    TSIG = 250
+    IXFR = 251
+    AXFR = 252
+    ANY = 255
+    CHAOS = 3                      # a class
+
+cdef enum:  # response codes
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+    REFUSED = 5
+    BADCOOKIE = 23
+
+cdef enum:  # EDNS options
+    DAU = 5
+    DHU = 6
+    N3U = 7
+    SUBNET = 8
+    COOKIE = 10
+    KEEPALIVE = 11
+    PADDING = 12
+    EDE = 15
+    REPORT_CHANNEL = 18
+
+cdef enum:  # extended errors (RFC 8914)
+    STALE_ANSWER = 3
+    STALE_NXDOMAIN = 19
+    NO_REACHABLE_AUTHORITY = 22
+    NETWORK_ERROR = 23
+
+cdef enum:  # what of a query its client did not send, and gets no answer to
+    ADDED_SUBNET = 1
+    ADDED_OPT = 2
+
+cdef enum Verdict:
+    PLAIN          # one question that a cache may answer: its key is set
+    SPECIAL        # well formed, but only the upstream can answer it, each time anew
+    MALFORMED      # a header, and then something that is no query: FORMERR
+    UNANSWERABLE   # shorter than a header, or a response: never answered
+
+cdef struct Query:
+    const uint8_t* wire      # the whole message; not owned
+    uint16_t length          # octets of the message
+    uint16_t question        # octets of the question section; 0: none was read
+    uint16_t flags           # the header's flags, with opcode and rcode
+    uint16_t qtype
+    uint16_t qclass
+    uint16_t opt             # where the OPT record starts; 0: there is none
+    uint16_t options         # octets of EDNS options
+    uint16_t payload         # the UDP payload size of the OPT record
+    uint16_t edns_flags
+    uint16_t cookie          # octets of the first COOKIE option, code and length included; 0: none
+    uint16_t cookie_at       # where that option starts
+    uint16_t subnet          # where the CLIENT-SUBNET option starts; 0: there is none (RFC 7871)
+    uint64_t hash            # of the key; set by `hash_key`
+    const void* likely       # an answer that may be its own, fetched beforehand; NULL: nobody looked
+    uint16_t key_length      # 0: only PLAIN queries have one
+    uint8_t added            # what the client did not send; not read from the wire
+    uint8_t keepalive        # it asks how long its connection may be idle (RFC 7828)
+    uint8_t key[KEY_MAX + 1]
+
+cdef struct Ignored:         # EDNS options that tell no questions apart, and end here
+    uint8_t count
+    uint16_t[IGNORED_MAX] codes
+
+cdef struct Extra:           # EDNS options for one client alone
+    uint16_t length
+    uint8_t octets[EXTRA_MAX]
+
+
+cdef inline uint16_t get16(const uint8_t* at) noexcept nogil:
+    return (<uint16_t> at[0] << 8) | at[1]
+
+
+cdef inline uint32_t get32(const uint8_t* at) noexcept nogil:
+    return (<uint32_t> get16(at) << 16) | get16(at + 2)
+
+
+cdef inline void set16(uint8_t* at, uint16_t value) noexcept nogil:
+    at[0] = value >> 8
+    at[1] = value & 0xff
+
+
+cdef inline void set32(uint8_t* at, uint32_t value) noexcept nogil:
+    set16(at, value >> 16)
+    set16(at + 2, value & 0xffff)
+
+
+cdef inline uint16_t message_id(const uint8_t* wire) noexcept nogil:
+    return get16(wire)
+
+
+cdef inline void set_id(uint8_t* wire, uint16_t value) noexcept nogil:
+    set16(wire, value)
+
+
+cdef inline uint16_t message_flags(const uint8_t* wire) noexcept nogil:
+    return get16(wire + 2)
+
+
+cdef inline uint32_t key_course(const uint8_t* key) noexcept nogil:
+    """Return what rules chose for a query, as its key has it; 0: nothing."""
+    return get32(key + 8)
+
+
+cdef inline size_t name_size(const uint8_t* name) noexcept nogil:
+    """Return the octets of a name without pointers. Caller must ensure that it is whole."""
+    cdef size_t at = 0
+    while name[at]:
+        at += 1 + name[at]
+    return at + 1
+
+
+cdef inline uint32_t steps_of(size_t length) noexcept nogil:
+    """Return how many labels and pointers may be followed in a message of so many octets.
+
+    A record takes 11 octets or more, and its names can lead through all names before them. Thousands of addresses of a
+    name with ten labels, or of PTR records below ip6.arpa, need fewer; a message that needs more was made to cost.
+    """
+    return <uint32_t> (4 * length + 4096)
+
+
+cdef inline uint8_t source_prefix(const Query* query) noexcept nogil:
+    """Return the SOURCE PREFIX-LENGTH of the CLIENT-SUBNET option. Caller must ensure that there is one."""
+    return query.wire[query.subnet + 6]
+
+
+cdef inline const uint8_t* cookie_of(const Query* query) noexcept nogil:
+    """Return the client's cookie, of 8 octets, or NULL where he sent none that can be one."""
+    return query.wire + query.cookie_at + 4 if query.cookie >= 4 + 8 else NULL
+
+
+cdef inline bint has_own_opt(const Query* query) noexcept nogil:
+    """Tell whether the client sent an OPT record, and gets one."""
+    return query.opt and not query.added & ADDED_OPT
+
+
+cdef inline bint ends_here(uint16_t code, const Ignored* ignored) noexcept nogil:
+    """Tell whether an EDNS option of a query is hop by hop, or to be ignored; NULL: none is that."""
+    cdef uint8_t k
+    if code == COOKIE or code == PADDING or code == KEEPALIVE:
+        return True
+    if ignored != NULL:
+        for k in range(ignored.count):
+            if ignored.codes[k] == code:
+                return True
+    return False
+
+
+cdef inline uint8_t fold(uint8_t c) noexcept nogil:
+    """Return the octet in lower case: ASCII only (RFC 4343)."""
+    return c + ((<uint8_t> (c - 65) < 26) << 5)
+
+
+cdef inline uint64_t fold8(const uint8_t* octets) noexcept nogil:
+    """Return eight octets in lower case, as they lie in memory."""
+    cdef uint64_t word, low
+    memcpy(&word, octets, 8)
+    low = word & <uint64_t> 0x7f7f7f7f7f7f7f7f  # of each, so that no sum runs over into the next
+    return word | ((low + <uint64_t> 0x3f3f3f3f3f3f3f3f ^ low + <uint64_t> 0x2525252525252525) & ~word
+                   & <uint64_t> 0x8080808080808080) >> 2
+
+
+cdef inline bint same_folded(const uint8_t* a, const uint8_t* b, size_t length) noexcept nogil:
+    """Tell whether two names (or questions) differ in nothing but case."""
+    cdef size_t i = 0
+    if length < 8:
+        while i < length and fold(a[i]) == fold(b[i]):
+            i += 1
+        return i == length
+    while i + 8 < length:
+        if fold8(a + i) != fold8(b + i):
+            return False
+        i += 8
+    return fold8(a + length - 8) == fold8(b + length - 8)  # some of it for the second time
+
+
+cdef inline void fold_all(uint8_t* out, const uint8_t* octets, size_t length) noexcept nogil:
+    """Write octets in lower case."""
+    cdef:
+        size_t i = 0
+        uint64_t word
+    while length < 8 and i < length:
+        out[i] = fold(octets[i])
+        i += 1
+    while i < length:
+        i = min(i, length - 8)
+        word = fold8(octets + i)
+        memcpy(out + i, &word, 8)
+        i += 8
+
+
+cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
+cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, const Ignored* ignored) noexcept nogil
+cdef void find_cut_opt(Query* query) noexcept nogil
+cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
+cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil
+cdef bint is_transfer(const Query* query) noexcept nogil
+cdef void set_payload(uint8_t* wire, const Query* query, uint16_t payload) noexcept nogil
+cdef bint is_unsigned(const Query* query) noexcept nogil
+cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
+cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil
+cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
+cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
+cdef bint can_move(const uint8_t* wire, int32_t owner_end, size_t behind) noexcept nogil
+cdef int32_t follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil
+cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
+                    uint16_t options) noexcept nogil
+cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil
+cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignored) noexcept nogil
+cdef size_t put_own_options(uint8_t* wire, size_t length, const Extra* extra) noexcept nogil
+cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
+cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil
+cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil
+cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
+                            uint8_t bits) noexcept nogil
+cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil
+cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
+cdef void drop_subnet(Query* query) noexcept nogil
+cdef void add_keepalive(Extra* extra, uint16_t idle) noexcept nogil
+cdef void add_error(Extra* extra, uint16_t code) noexcept nogil
+cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
+                      const Extra* extra) noexcept nogil
+cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const Extra* extra) noexcept nogil
+cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
+                uint16_t edns_flags, const Extra* extra) noexcept nogil

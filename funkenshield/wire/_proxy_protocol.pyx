@@ -1,0 +1,183 @@
+"""Whose query it is, where a front proxy tells: PROXY protocol version 2, as HAProxy's specification has it.
+
+    signature (12) | version and command | family and transport | length of the rest (2) | addresses, ports | TLVs
+
+It knows one header in front of a query, and who is trusted to write one. What is done with a query
+whose header is missing is decided elsewhere. Every length is checked before the octet is read.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t
+from libc.string cimport memcmp, memcpy, memset
+
+from ..core._prefix_table cimport unmapped
+from ._message cimport get16, set16
+
+cdef enum:
+    SIGNATURE = 12                 # octets that no query begins with
+    FIXED = 16                     # octets before the addresses
+    LOCAL = 0x20                   # version 2; the proxy's own query
+    PROXY = 0x21
+    UNSPECIFIED = 0x00             # family and transport
+    STREAM_4 = 0x11
+    DATAGRAM_4 = 0x12
+    STREAM_6 = 0x21
+    DATAGRAM_6 = 0x22
+    STREAM_UNIX = 0x31
+    DATAGRAM_UNIX = 0x32
+    ADDRESSES_4 = 12               # octets of two addresses and two ports
+    ADDRESSES_6 = 36
+    ADDRESSES_UNIX = 216
+
+cdef const uint8_t* _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+
+
+cdef Heading read_header(Told* told, const uint8_t* wire, size_t length) noexcept nogil:
+    """Read the header at the start of a datagram, or of what has come of a stream.
+
+    `told.header` is set where the header is whole; `told.address` only where it tells one: with LOCAL,
+    or without an address of the Internet, it stays the peer's, who must be in it before. TLVs are skipped.
+    """
+    cdef:
+        uint8_t command, family
+        size_t rest, needed
+    if memcmp(wire, _SIGNATURE, min(length, <size_t> SIGNATURE)):
+        return NO_HEADER
+    if length < FIXED:
+        return PART_OF_HEADER
+    command = wire[12]
+    family = wire[13]
+    rest = get16(wire + 14)
+    if command == LOCAL or command == PROXY and family == UNSPECIFIED:
+        needed = 0
+    elif command != PROXY:
+        return BAD_HEADER
+    elif family == STREAM_4 or family == DATAGRAM_4:
+        needed = ADDRESSES_4
+    elif family == STREAM_6 or family == DATAGRAM_6:
+        needed = ADDRESSES_6
+    elif family == STREAM_UNIX or family == DATAGRAM_UNIX:
+        needed = ADDRESSES_UNIX
+    else:
+        return BAD_HEADER
+    if rest < needed:
+        return BAD_HEADER
+    if length < FIXED + rest:
+        return PART_OF_HEADER
+    told.header = FIXED + rest
+    told.to_octets = 0
+    if needed == ADDRESSES_4 or needed == ADDRESSES_6:
+        told.octets = 4 if needed == ADDRESSES_4 else 16
+        told.address = unmapped(wire + FIXED, &told.octets)
+        told.to_octets = 4 if needed == ADDRESSES_4 else 16
+        told.to = unmapped(wire + FIXED + told.to_octets, &told.to_octets)
+        told.port, told.to_port = get16(wire + FIXED + needed - 4), get16(wire + FIXED + needed - 2)
+    return WHOLE_HEADER
+
+
+cdef size_t _put_address(uint8_t* out, const Told* end, bint wide) noexcept nogil:
+    """Write an address, as an IPv6 one where both must be `wide` (RFC 4291 2.5.5.2); return its octets."""
+    if wide and end.octets == 4:
+        memset(out, 0, 10)
+        memset(out + 10, 0xff, 2)
+        memcpy(out + 12, end.address, 4)
+        return 16
+    memcpy(out, end.address, end.octets)
+    return end.octets
+
+
+cdef size_t put_header(uint8_t* out, const Told* source, uint16_t port, const Told* destination, uint16_t to_port,
+                       bint datagram) noexcept nogil:
+    """Write the header that tells an upstream whose query it is; return its octets, at most PROXIED_MAX."""
+    cdef:
+        bint wide = source.octets == 16 or destination.octets == 16
+        size_t at = FIXED
+    memcpy(out, _SIGNATURE, SIGNATURE)
+    out[12] = PROXY
+    if wide:
+        out[13] = DATAGRAM_6 if datagram else STREAM_6
+    else:
+        out[13] = DATAGRAM_4 if datagram else STREAM_4
+    at += _put_address(out + at, source, wide)
+    at += _put_address(out + at, destination, wide)
+    set16(out + at, port)
+    set16(out + at + 2, to_port)
+    at += 4
+    set16(out + 14, <uint16_t> (at - FIXED))
+    return at
+
+
+cdef bint is_trusted(const Proxies* proxies, const uint8_t* address, uint8_t octets) noexcept nogil:
+    """Tell whether an address of 4 or 16 octets is that of a front proxy."""
+    cdef:
+        const Prefix* prefix
+        uint8_t i, whole, odd
+    for i in range(proxies.count):
+        prefix = &proxies.prefixes[i]
+        whole = prefix.bits // 8
+        odd = prefix.bits % 8
+        if (prefix.octets == octets and not memcmp(prefix.address, address, whole)
+                and (not odd or not (prefix.address[whole] ^ address[whole]) >> (8 - odd))):
+            return True
+    return False
+
+
+cdef bint set_prefixes(Proxies* proxies, tuple prefixes) except False:
+    """Fill a table from (network address, bits); ValueError where there are too many, or one is none."""
+    cdef:
+        Prefix* prefix = &proxies.prefixes[0]
+        bytes address
+    if len(prefixes) > PREFIXES_MAX:
+        raise ValueError(f"at most {PREFIXES_MAX} prefixes of proxies, not {len(prefixes)}")
+    for address, bits in prefixes:
+        if len(address) not in (4, 16) or not 0 <= bits <= 8 * len(address):
+            raise ValueError(f"{address.hex()}/{bits} is no prefix")
+        memcpy(prefix.address, <char*> address, len(address))
+        prefix.octets = <uint8_t> len(address)
+        prefix.bits = bits
+        prefix += 1
+    proxies.count = <uint8_t> len(prefixes)
+    return True
+
+
+# ---------------------------------------------------------------- for Python
+
+def told_by(bytes octets not None) -> tuple[int, bytes | None]:
+    """Return the length of the header that octets begin with, and the client's address, if it tells one.
+
+    A length of 0: the header is not whole yet. Raises ValueError where they begin with no header.
+    """
+    cdef:
+        Told told
+        Heading heading
+    told.header = 0
+    told.address = NULL
+    told.octets = 0
+    heading = read_header(&told, octets, len(octets))
+    if heading == NO_HEADER or heading == BAD_HEADER:
+        raise ValueError("that begins with no header of PROXY protocol version 2")
+    return told.header, told.address[:told.octets] if told.octets else None
+
+
+def ends_told(bytes octets not None) -> bytes:
+    """Return the client's port, the port that it asked, and the address of that, from a whole header; b"": not told."""
+    cdef Told told
+    told.to_octets = 0
+    if read_header(&told, octets, len(octets)) != WHOLE_HEADER or not told.to_octets:
+        return b""
+    return bytes((told.port >> 8, told.port & 255, told.to_port >> 8, told.to_port & 255)) + told.to[:told.to_octets]
+
+
+def header(bytes source not None, uint16_t port, bytes destination not None, uint16_t to_port, *,
+           bint datagram) -> bytes:
+    """Return the header that tells of a query from one address and port to another.
+
+    Raises ValueError where an address has neither 4 nor 16 octets.
+    """
+    cdef:
+        Told one, other
+        uint8_t[PROXIED_MAX] out
+    if len(source) not in (4, 16) or len(destination) not in (4, 16):
+        raise ValueError("an address has 4 or 16 octets")
+    one.address, one.octets = source, <uint8_t> len(source)
+    other.address, other.octets = destination, <uint8_t> len(destination)
+    return (<char*> out)[:put_header(out, &one, port, &other, to_port, datagram)]

@@ -1,0 +1,1 @@
+"""Zones: their settings, their serials, and zones that we answer for ourselves."""

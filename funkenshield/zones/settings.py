@@ -1,0 +1,95 @@
+"""Zones with settings of their own: from the configuration to what the compiled part follows, by number.
+
+Zone 0 is everything that has no section of its own; it asks the default group of upstreams.
+"""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, NamedTuple
+
+from ..cache._zone_table import Zones
+from ..config import DEFAULT_GROUP, Config, StaleSection, TtlSection, ZoneSection
+from ..upstream.pool import Group
+from ..wire.names import name_to_wire
+
+
+class Assignment(NamedTuple):
+    """What the zones' numbers stand for."""
+
+    notifiers: dict[int, tuple[IPv4Network | IPv6Network, ...]]  # whose NOTIFY counts
+    changed: list[bytes]  # names of zones that are new, or no more
+
+
+def groups(config: Config) -> dict[str, Group]:
+    """Return the groups of upstreams: the default one, those that have a name, and those of zones with their own."""
+    joined = [name for upstream in config.upstreams for name in upstream.groups]
+    named = dict.fromkeys([DEFAULT_GROUP, *joined, *(group.name for group in config.groups), *_chosen(config)])
+    made = {name: Group(config.policy_of(name), config.members(name)) for name in named}
+    for zone in config.zones:
+        if zone.upstreams is not None:
+            made[_own_group(zone)] = Group(config.forward.policy, config.upstreams_of(zone))
+    return made
+
+
+def _chosen(config: Config) -> list[str]:
+    return [zone.group for zone in config.zones if zone.group is not None]
+
+
+def deny(config: Config) -> bool:
+    """Tell whether any zone wants to be answered for from what is known not to exist."""
+    return config.cache.nxdomain_cut or any(zone.nxdomain_cut or zone.nsec == "trust" for zone in config.zones)
+
+
+def _own_group(zone: ZoneSection) -> str:
+    return f"zone {zone.name}"  # no group of that name can be configured: a space is not allowed there
+
+
+def assign(zones: Zones, config: Config, numbers: Mapping[str, int]) -> Assignment:
+    """Give each zone a number, and its policy; `numbers` are those of the groups.
+
+    What is stored under `changed` is of another policy and must go.
+    """
+    changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
+    made = Assignment({0: config.notify}, changed)
+    zones.set_policy(
+        0,
+        cut=config.cache.nxdomain_cut,
+        open=config.forward.open_zone,
+        **_policy(config, config.ttl, config.stale),
+    )
+    for zone in config.zones:
+        number = zones.number(name_to_wire(zone.name))
+        if zone.notify is not None:
+            made.notifiers[number] = zone.notify
+        group = _own_group(zone) if zone.upstreams is not None else zone.group or DEFAULT_GROUP
+        _set_policy(zones, number, config, zone, numbers[group])
+    return made
+
+
+def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection, group: int) -> None:
+    zones.set_policy(
+        number,
+        cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
+        open=zone.open or config.forward.open_zone,
+        trust_nsec=zone.nsec == "trust",
+        group=group,
+        **_policy(config, config.ttl_of(zone), config.stale_of(zone)),
+    )
+
+
+def _policy(config: Config, ttl: TtlSection, stale: StaleSection) -> dict[str, Any]:
+    return {
+        "shortest": ttl.min,
+        "longest": ttl.max,
+        "negative": ttl.negative_max,
+        "failure": ttl.failure,
+        "keep_ttl": ttl.on_wire == "keep",
+        "payload": config.udp.payload,
+        "shuffle": config.shuffle,
+        "prefetch": config.cache.prefetch,
+        "stale": stale.mode,
+        "stale_longest": stale.max,
+        "stale_ttl": stale.ttl,
+        "client_timer": stale.client_timer,
+        "recheck": stale.recheck,
+    }

@@ -1,0 +1,263 @@
+"""Has a zone changed at the origin? Its SOA serial tells (RFC 1035 3.3.13, RFC 1982).
+
+It knows when to ask and what a serial means. How a query gets to an upstream, and what becomes of the
+zone's entries, is for those who are given to it.
+"""
+
+import asyncio
+import logging
+import random as random_numbers
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+
+from ..wire.names import READ_MAX
+
+log = logging.getLogger(__name__)
+
+RETRY = 5.0  # seconds after the first failure, then twice as long each time, up to the interval
+BREATH = 1.0  # seconds between two queries, however many ask for one
+SETTLING = 60.0  # seconds in which a zone that says it has changed is looked at more often: it may be on its way
+
+
+class NoSerialError(Exception):
+    """A response does not tell the zone's serial."""
+
+
+class Watcher:
+    """Asks for a zone's serial at intervals, and tells when it is another.
+
+    Any other is a change, a smaller one too: a zone that was restored from a backup is not the zone in the cache.
+
+    The first serial alone says nothing about entries that are already there. So `serial` is the one from which
+    they are at the earliest, and `restored` says that there are some of a serial that nobody remembers: then, and
+    after a beginning in which the zone could not be asked, the first serial counts as a change too.
+    """
+
+    def __init__(
+        self,
+        zone: str,
+        ask: Callable[[bytes], Awaitable[bytes]],
+        changed: Callable[[], None],
+        *,
+        interval: float,
+        jitter: float,
+        serial: int | None = None,
+        restored: bool = False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random_numbers.random,
+    ) -> None:
+        """Watch a zone every `interval` seconds, more or less by up to the share `jitter`.
+
+        `ask` sends a query under an ID of its own choice and returns the response, or raises OSError.
+        """
+        self.serial = serial
+        self._zone = dns.name.from_text(zone)
+        self._ask = ask
+        self._changed = changed
+        self._interval = interval
+        self._jitter = jitter
+        self._sleep = sleep
+        self._clock = clock
+        self._random = random
+        self._entries_before = restored
+        self._failing = False
+        self._wanted = asyncio.Event()
+        # Neither RD nor EDNS: it asks an authoritative, and one SOA record fits everywhere.
+        self._query = dns.message.make_query(self._zone, dns.rdatatype.SOA, flags=0, id=0).to_wire()
+
+    def poll_now(self) -> None:
+        """Ask without waiting for the interval, and some times more until the serial is another; several are one."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        retry = RETRY
+        settled = 0.0
+        while True:
+            asked = self._clock()
+            before = self.serial
+            if self._wanted.is_set():
+                retry, settled = RETRY, asked + SETTLING
+            self._wanted.clear()  # before asking: the response may be older than a NOTIFY that comes meanwhile
+            if await self._poll() and (self.serial != before or asked >= settled):
+                retry = RETRY
+                pause = self._interval
+            else:
+                pause = min(retry, self._interval)
+                retry = 2 * pause
+            pause *= 1 + self._jitter * (2 * self._random() - 1)
+            await self._rest(max(0.0, asked + pause - self._clock()))
+
+    async def _poll(self) -> bool:
+        """Ask once; return whether the serial is known."""
+        try:
+            serial = _read_serial(await self._ask(self._query), self._zone)
+        except (OSError, dns.exception.DNSException, NoSerialError) as error:
+            if not self._failing:
+                log.warning("zone %s: cannot be watched: %s", self._zone, str(error) or "no response in time")
+            self._failing = self._entries_before = True
+            return False
+        if self._failing:
+            log.info("zone %s: is watched again", self._zone)
+        self._failing = False
+        self._compare(serial)
+        return True
+
+    def _compare(self, serial: int) -> None:
+        before, self.serial = self.serial, serial
+        if serial == before or (before is None and not self._entries_before):
+            return
+        if before is None:
+            log.info("zone %s: serial %d, and entries from before", self._zone, serial)
+        else:
+            way = "forward" if (serial - before) % 2**32 < 2**31 else "back"  # RFC 1982 3.2
+            log.info("zone %s: serial went %s from %d to %d", self._zone, way, before, serial)
+        self._changed()
+
+    async def _rest(self, pause: float) -> None:
+        """Wait so many seconds, or less if somebody wants to know now."""
+        pausing = asyncio.ensure_future(self._sleep(pause))
+        breathing = asyncio.ensure_future(self._sleep(min(BREATH, pause)))
+        wanted = asyncio.ensure_future(self._wanted.wait())
+        try:
+            await asyncio.wait([pausing, wanted], return_when=asyncio.FIRST_COMPLETED)
+            await breathing
+        finally:
+            for each in (pausing, breathing, wanted):
+                each.cancel()
+
+
+class Watched(NamedTuple):
+    """A zone at one of its upstreams, by how that is asked: each has its own serial, until the zone has come to all."""
+
+    zone: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.zone} {self.origin}"
+
+
+class Rhythm(NamedTuple):
+    """How often a serial is asked for, in seconds, and by which share of that more or less.
+
+    With an interval of infinity it is asked for once, and then when somebody says that it has changed.
+    """
+
+    interval: float
+    jitter: float
+
+
+class Watchers:
+    """All that is watched, and the time that it goes by.
+
+    `ask` sends a query to an upstream, `changed` is told of a zone that has changed there. `serials` are those
+    from which the entries of a zone are, where that is remembered; `restored`: there may be entries without one.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str, bytes], Awaitable[bytes]],
+        changed: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.restored = False
+        self._clock = clock
+        self._asleep: list[tuple[float, asyncio.Future[None]]] = []
+        self._serials: dict[str, int] = {}
+        self._ask = ask
+        self._changed = changed
+        self._running: dict[Watched, tuple[Rhythm, Watcher, asyncio.Task[None]]] = {}
+        self._of: dict[str, list[Watcher]] = {}  # by zone
+
+    @property
+    def serials(self) -> dict[str, int]:
+        """Return the serials that are known, by zone and upstream."""
+        return self._serials | {
+            str(watched): watcher.serial
+            for watched, (_, watcher, _) in self._running.items()
+            if watcher.serial is not None
+        }
+
+    @serials.setter
+    def serials(self, serials: Mapping[str, int]) -> None:
+        self._serials = dict(serials)
+
+    def configure(self, wanted: Mapping[Watched, Rhythm]) -> None:
+        """Watch these from now on; what is watched as before is not disturbed."""
+        self._serials = self.serials
+        for watched in [each for each, (rhythm, *_) in self._running.items() if wanted.get(each) != rhythm]:
+            self._running.pop(watched)[2].cancel()
+        for watched, rhythm in wanted.items():
+            if watched not in self._running:
+                self._running[watched] = self._watch(watched, rhythm)
+        self._of = {}
+        for watched, (_, watcher, _) in self._running.items():
+            self._of.setdefault(watched.zone, []).append(watcher)
+        names = {str(each) for each in wanted}
+        self._serials = {name: serial for name, serial in self._serials.items() if name in names}
+        self.restored = True  # whatever is watched later has entries from before
+
+    def _watch(self, watched: Watched, rhythm: Rhythm) -> tuple[Rhythm, Watcher, asyncio.Task[None]]:
+        watcher = Watcher(
+            watched.zone,
+            partial(self._ask, watched.origin),
+            partial(self._changed, watched.zone),
+            interval=rhythm.interval,
+            jitter=rhythm.jitter,
+            serial=self._serials.get(str(watched)),
+            restored=self.restored,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
+        return rhythm, watcher, asyncio.get_running_loop().create_task(watcher.run())
+
+    async def _sleep(self, seconds: float) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        self._asleep.append((self._clock() + seconds, woken))
+        await woken
+
+    def wake(self) -> None:
+        """Wake those whose time has come; called about once a second."""
+        now, asleep, self._asleep = self._clock(), self._asleep, []
+        for until, woken in asleep:
+            if woken.done():
+                continue
+            if until <= now:
+                woken.set_result(None)
+            else:
+                self._asleep.append((until, woken))
+
+    def poll_now(self, zone: str) -> bool:
+        """Ask for a zone's serial at once, wherever it is watched; False: it is not."""
+        for watcher in self._of.get(zone, ()):
+            watcher.poll_now()
+        return zone in self._of
+
+    def close(self) -> None:
+        """Watch no more."""
+        for *_, task in self._running.values():
+            task.cancel()
+        self._running.clear()
+
+
+def _read_serial(response: bytes, zone: dns.name.Name) -> int:
+    """Return the serial that the answer section gives for just this zone; NoSerialError or DNSException where none."""
+    if len(response) > READ_MAX:
+        raise NoSerialError("the response is too large")
+    message = dns.message.from_wire(response)
+    if message.rcode() != dns.rcode.NOERROR:
+        raise NoSerialError(f"the response is {dns.rcode.to_text(message.rcode())}")
+    found = message.get_rrset(message.answer, zone, dns.rdataclass.IN, dns.rdatatype.SOA)
+    if not found:
+        raise NoSerialError("the response has no SOA record of the zone")
+    return int(found[0].serial)
