@@ -1,4 +1,4 @@
-"""Fair shares of what is bounded, in Python: connections, their memory, transfers; `_fair_shares` has them for open queries.
+"""Fair shares of what is bounded, in Python: connections, their memory, transfers; `_fair_shares` has those of queries.
 
 A client prefix may take one more only while it holds less than four times what is left free (dynamic thresholds,
 Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998): one gets four fifths, many share what they take,

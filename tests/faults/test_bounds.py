@@ -9,6 +9,7 @@ import dns.message
 import pytest
 from support.client import ask, udp_wire
 from support.control import stats
+from support.stopwatch import Stopwatch
 from support.until import until
 from support.wires import record_wire, reply_wire
 
@@ -173,9 +174,9 @@ def test_a_flood_for_one_zone_leaves_the_others_alone():
     with behind(script, forward=forward, zones=zones) as (shield, _), ThreadPoolExecutor(8) as pool:
         flood = [pool.submit(ask_each, shield, [f"n{k}-{n}.flooded.test." for n in range(32)]) for k in range(8)]
         asked = [f"www{n}.calm.test." for n in range(100)]
-        start = time.monotonic()
+        stopwatch = Stopwatch()
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 100}
-        assert time.monotonic() - start < 0.9
+        assert stopwatch.seconds() < 0.9
         found = sum((rcodes(each.result()) for each in flood), start=rcodes([]))
         assert found == {SERVFAIL: found[SERVFAIL], REFUSED: 256 - found[SERVFAIL]}
         assert 32 <= found[SERVFAIL] <= 160
@@ -211,9 +212,9 @@ def test_hits_are_served_whatever_waits():
         upstream.handle = after(SLOW, good)
         waiting = pool.submit(ask_each, shield, names(13))
         upstream.wait_for(33)
-        start = time.monotonic()
+        stopwatch = Stopwatch()
         assert rcodes(ask_each(shield, held)) == {NOERROR: 20}
-        assert time.monotonic() - start < AT_ONCE
+        assert stopwatch.seconds() < AT_ONCE
         assert rcodes(waiting.result()) == {NOERROR: 13}
         assert len(upstream.received) == 33
 

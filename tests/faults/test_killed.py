@@ -13,6 +13,7 @@ from support import quick
 from support.client import ask
 from support.nameservers import knot, nsd
 from support.pipeline import ask_all
+from support.stopwatch import Stopwatch
 from support.until import until
 
 from faults.load import Load
@@ -128,9 +129,9 @@ def test_both_are_stopped_and_hits_are_served_and_afterwards_all_is_fresh(server
     with before(servers) as (shield, *_):
         assert rcodes(texts(shield)) == {NOERROR: 40}
         with stopped(*servers):
-            start = time.monotonic()
+            stopwatch = Stopwatch()
             assert rcodes(texts(shield)) == {NOERROR: 40}
-            assert time.monotonic() - start < 0.3
+            assert stopwatch.seconds() < 0.3
             assert ask("new.wild.shield.test.", server=shield).rcode() == SERVFAIL
         fresh_names_within(shield, 4.0)
 

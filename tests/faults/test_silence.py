@@ -11,6 +11,7 @@ import dns.message
 import pytest
 from support.control import stats
 from support.relay import RecordingRelay
+from support.stopwatch import Stopwatch
 from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, answer, truncated
 from support.wires import ask_wire
@@ -50,8 +51,10 @@ def test_when_all_are_silent_every_client_is_told_so_within_the_deadline(tcp):
     with behind(silent, silent, forward={**HASTY, "tries": 2}, health={"check": "off"}) as (shield, *upstreams):
         asked = names(20)
         start = time.monotonic()
+        stopwatch = Stopwatch()
         assert rcodes(ask_each(shield, asked, tcp)) == {SERVFAIL: 20}
-        assert TIMEOUT < time.monotonic() - start < DEADLINE + 1.0
+        assert time.monotonic() - start > TIMEOUT
+        assert stopwatch.seconds() < DEADLINE + 1.0
         assert sum(map(len, (upstream.received for upstream in upstreams))) == 40
         for upstream in upstreams:
             assert asked_of(upstream) == dict.fromkeys(asked, 1)
@@ -99,9 +102,9 @@ def test_who_is_slower_than_patience_is_overtaken_and_his_late_answer_is_nobodys
     forward = {"timeout": 0.2, "patience": 0.1, "deadline": 3.0, "policy": "order", "tries": 2}
     with behind(after(1.0, numbered(66)), numbered(1), forward=forward, health={"fall": 100}) as (shield, slow, quick):
         asked = names(5)
-        start = time.monotonic()
+        stopwatch = Stopwatch()
         replies = ask_each(shield, asked)
-        assert time.monotonic() - start < 0.9
+        assert stopwatch.seconds() < 0.9
         assert answerers(replies) == answerers(ask_each(shield, asked)) == {1: 5}
         until(lambda: counters(shield, slow)["mismatched"] == 5)
         assert asked_of(slow) == asked_of(quick) == dict.fromkeys(asked, 1)
@@ -117,9 +120,9 @@ def test_the_second_try_at_another_waits_as_long_as_is_usual_there():
         assert answerers(ask_each(shield, names(40)))[1] > 35
         assert len(other.received) - before < 5
         usual.handle = silent
-        start = time.monotonic()
+        stopwatch = Stopwatch()
         assert answerers(ask_each(shield, names(1))) == {2: 1}
-        assert time.monotonic() - start < 0.9
+        assert stopwatch.seconds() < 0.9
 
 
 def test_an_answer_after_the_deadline_reaches_nobody_and_is_counted():
@@ -129,11 +132,11 @@ def test_an_answer_after_the_deadline_reaches_nobody_and_is_counted():
             sock.connect(shield.address)
             sock.settimeout(1.0)
             (name,) = names(1)
-            start = time.monotonic()
+            stopwatch = Stopwatch()
             sock.send(ask_wire(name, id=7))
             reply = dns.message.from_wire(sock.recv(512))
             assert (reply.id, reply.rcode()) == (7, SERVFAIL)
-            assert time.monotonic() - start < 0.65
+            assert stopwatch.seconds() < 0.65
             until(lambda: counters(shield, late)["mismatched"] == 1)
             late.handle = numbered(1)
             assert answerers(ask_each(shield, names(10))) == {1: 10}
@@ -222,9 +225,9 @@ def test_when_all_refuse_the_client_gets_it_at_once(plain, rcode):
     for one in bad:
         one.handle = failing(rcode)
     (name,) = names(1)
-    start = time.monotonic()
+    stopwatch = Stopwatch()
     assert rcodes(ask_each(shield, [name])) == {rcode: 1}
-    assert time.monotonic() - start < TIMEOUT
+    assert stopwatch.seconds() < TIMEOUT
     assert [asked_of(each)[name] for each in bad] == [1, 1]
 
 
@@ -232,9 +235,9 @@ def test_when_one_refuses_and_the_other_is_silent_the_client_is_told_in_time(pla
     shield, bad, mute = plain
     bad.handle, mute.handle = failing(REFUSED), silent
     asked = names(4)
-    start = time.monotonic()
+    stopwatch = Stopwatch()
     assert set(rcodes(ask_each(shield, asked))) <= {REFUSED, SERVFAIL}
-    assert time.monotonic() - start < DEADLINE + 0.5
+    assert stopwatch.seconds() < DEADLINE + 0.5
     assert min(asked_of(bad)[name] for name in asked) >= 1
     assert min(asked_of(mute)[name] for name in asked) >= 1
 
@@ -282,9 +285,9 @@ def test_who_is_fast_as_a_rule_is_not_waited_for_long(transport):
     with behind(*servers, forward=forward) as (shield, first, _):
         ask_each(shield, names(100))
         first.handle = silent
-        start = time.monotonic()
+        stopwatch = Stopwatch()
         assert answerers(ask_each(shield, names(1))) == {2: 1}
-        assert time.monotonic() - start < 0.6
+        assert stopwatch.seconds() < 0.6
 
 
 def test_who_becomes_slow_is_learnt_and_not_left_alone():

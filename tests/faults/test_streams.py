@@ -14,6 +14,7 @@ import pytest
 from support.client import Address, ask, frame
 from support.control import stats
 from support.server import Received, frames
+from support.stopwatch import Stopwatch
 from support.upstream import ScriptedUpstream, answer, truncated
 
 from faults.stage import (
@@ -216,9 +217,9 @@ def test_what_cannot_be_fetched_stays_truncated_and_is_told_in_time(broken, beha
     shield, pairs = broken
     where = zone(behave, "cut-alone")
     (name,) = in_zone(where, 1)
-    start = time.monotonic()
+    stopwatch = Stopwatch()
     reply = ask(name, server=shield)
-    assert time.monotonic() - start < DEADLINE + 0.5
+    assert stopwatch.seconds() < DEADLINE + 0.5
     assert (reply.rcode(), bool(reply.flags & dns.flags.TC), reply.answer) == (NOERROR, True, [])
     assert pairs[where][0].count(name, transport="udp") == 1
 
@@ -235,9 +236,9 @@ def test_what_cannot_be_fetched_from_one_is_fetched_from_another(broken, behave)
 
 def test_where_the_port_is_closed_to_tcp_a_truncated_answer_is_told_at_once():
     with WithoutTcp(truncated) as upstream, behind(upstream, forward={"timeout": 5, "deadline": 10}) as (shield, _):
-        start = time.monotonic()
+        stopwatch = Stopwatch()
         reply = ask(names(1)[0], server=shield)
-        assert time.monotonic() - start < 1.0
+        assert stopwatch.seconds() < 1.0
         assert (reply.rcode(), bool(reply.flags & dns.flags.TC)) == (NOERROR, True)
 
 
@@ -267,9 +268,9 @@ def test_one_of_two_breaks_its_connections_and_nobody_fails(broken, behave):
 def test_who_is_alone_and_breaks_his_connections_is_a_server_failure_in_time(broken, behave):
     shield, pairs = broken
     where = zone(behave, "alone")
-    start = time.monotonic()
+    stopwatch = Stopwatch()
     assert rcodes(ask_each(shield, in_zone(where, 5))) == {SERVFAIL: 5}
-    assert time.monotonic() - start < DEADLINE + 0.7
+    assert stopwatch.seconds() < DEADLINE + 0.7
     assert pairs[where][0].connections > 0
 
 
@@ -343,9 +344,9 @@ def test_over_tcp_too_silence_is_answered_by_another_and_its_late_answer_is_nobo
         behind(over_tcp(slow), over_tcp(good), forward=forward) as (shield, _, quick),
     ):
         asked = names(5)
-        start = time.monotonic()
+        stopwatch = Stopwatch()
         assert answerers(ask_each(shield, asked)) == {1: 5}
-        assert time.monotonic() - start < 0.55
+        assert stopwatch.seconds() < 0.55
         time.sleep(0.7)  # the late answers come
         assert answerers(ask_each(shield, asked)) == {1: 5}
         assert asked_of(quick) == dict.fromkeys(asked, 1)

@@ -21,6 +21,7 @@ import pytest
 from support.client import Address, ask, exchange, free_port, tcp_wire, udp_wire
 from support.proc import descriptors, resident
 from support.process import run_shield
+from support.stopwatch import Stopwatch
 from support.upstream import Delayed, ScriptedUpstream, answer, respond, servfail, truncated
 from support.wires import ask_wire, record_wire, reply_wire
 
@@ -472,8 +473,10 @@ def test_ttls_age_and_end(upstream, shield, name):
 def test_a_silent_upstream_is_a_server_failure_in_time(upstream, shield, name, tcp):
     upstream.handle = lambda query: None
     start = time.monotonic()
+    stopwatch = Stopwatch()
     reply = ask(name, server=shield, tcp=tcp, edns=1232)
-    assert 0.3 < time.monotonic() - start < 1.5
+    assert time.monotonic() - start > 0.3
+    assert stopwatch.seconds() < 1.5
     assert (reply.rcode(), ede(reply)) == (dns.rcode.SERVFAIL, [dns.edns.EDECode.NO_REACHABLE_AUTHORITY])
     assert upstream.count(name) == TRIES
 

@@ -24,6 +24,7 @@ from support.control import stats, stats_of
 from support.proc import resident
 from support.process import run_shield
 from support.server import Received, frames
+from support.stopwatch import Stopwatch
 from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, answer, respond, servfail, truncated
 from support.wires import ask_wire, record_wire, reply_wire
@@ -134,8 +135,10 @@ def test_an_upstream_that_is_not_there_is_passed_over_at_once(tcp):
 def test_when_all_fail_the_client_is_told_within_the_deadline(name, tcp, count):
     with behind(*[silent] * count) as (shield, *upstreams):
         start = time.monotonic()
+        stopwatch = Stopwatch()
         reply = ask(name, server=shield, tcp=tcp, edns=1232)
-        assert TIMEOUT < time.monotonic() - start < DEADLINE + 0.5
+        assert time.monotonic() - start > TIMEOUT
+        assert stopwatch.seconds() < DEADLINE + 0.5
         assert (reply.rcode(), ede(reply)) == (dns.rcode.SERVFAIL, [dns.edns.EDECode.NO_REACHABLE_AUTHORITY])
         assert sum(upstream.count(name) for upstream in upstreams) == TRIES
         assert max(upstream.count(name) for upstream in upstreams) == (TRIES if count == 1 else 1)
