@@ -1,7 +1,7 @@
 """Attempts: what is sent to which upstream, until when its silence is no news, and what is held against whom.
 
-An upstream is judged by the way that it is asked as a rule. What goes over TCP besides, to one that is asked over
-UDP, says nothing of it: nor does a failure there say anything of the name. What is made of an answer is `_resolution`'s.
+An upstream is judged by the way that it is asked as a rule. What goes over TCP besides, to one that is asked over UDP,
+says nothing of it: nor does a failure there say anything of the name. What is made of an answer is `_resolution`'s.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
