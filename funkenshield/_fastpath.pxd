@@ -6,20 +6,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .cache._index cimport Index
 from .cache._store cimport Cache
 from .core._prefix_table cimport Prefixes
-from .policy._guard cimport Guard, Orders, Watch
-from .policy._rule_program cimport Program, Seen
-from .policy._rule_state cimport CHAINS, Course, Sender
+from .policy._guard cimport Guard, GuardCounters, GuardTable
+from .policy._rule_program cimport MessageFacts, Program
+from .policy._rule_state cimport CHAINS, ClientInfo, RuleState
 from .wire._edns_cookies cimport Cookies
-from .wire._message cimport Extra, Ignored, Query, Verdict
+from .wire._message cimport EdnsOptions, Ignored, Query, Verdict
 from .wire._proxy_protocol cimport Proxies
 
-cdef enum Outcome:
-    REPLY                          # it is written; send it
-    REPLY_AND_ASK                  # it is written; send it, and have the upstream asked for a fresher one
-    MISS                           # nobody here knows; ask the upstream, and remember
-    PASS_ON                        # only the upstream can say; ask it, and forget
-    DROP                           # no answer at all
-    DECIDE                         # a rule wants Python to decide
+cdef enum Outcome:                 # two bits; NEXT is of a station on the way, and never the end
+    DROP = 0                       # nobody gets anything
+    SEND = 1                       # the client gets a reply: it is written
+    ASK = 2                        # the control gear has it: an upstream is asked, or Python, where rules have stopped
+    NEXT = 4                       # the next station decides
 
 cdef enum:                         # what a nameserver may do for our address's sake
     TRANSFERS
@@ -27,9 +25,9 @@ cdef enum:                         # what a nameserver may do for our address's 
     NOTIFIES
     DEPUTIES                       # how many there are
 
-cdef struct House:                 # what holds for every query; replaced as a whole
+cdef struct Settings:              # what holds for every query; replaced as a whole
     const Index* index
-    const Orders** orders          # where the guard has its orders in force
+    const GuardTable** guard_table # where the guard has its table in force
     const Program* programs[CHAINS]  # NULL: there are no rules
     uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
     uint8_t minimal_any            # ANY is answered here (RFC 8482)
@@ -39,7 +37,7 @@ cdef struct House:                 # what holds for every query; replaced as a w
     Prefixes[DEPUTIES] allowed     # whose queries of each kind reach an upstream
     Proxies proxies
 
-cdef struct Tally:                 # counters with one writer
+cdef struct Counters:              # counters with one writer
     uint64_t queries
     uint64_t hits
     uint64_t stale                 # hits with an answer past its time
@@ -60,38 +58,47 @@ cdef struct Tally:                 # counters with one writer
     uint64_t bad_proxied           # dropped: from a front proxy, without a right header
     uint64_t ruled                 # answered, or dropped, by a rule
     uint64_t decisions             # handed to Python by a rule
-    Watch watch                    # what the guard did
+    GuardCounters guard            # what the guard did
+
+
+cdef struct QueryContext:          # a query on its way: what is asked, by whom, and what was made of it so far
+    const Settings* settings       # what holds for it
+    Query* query
+    ClientInfo client
+    RuleState rule_state           # zeros, where it begins
+    EdnsOptions options            # of ours, for this client alone
+    uint8_t* reply                 # where a reply is written; there is room for an error at least
+    size_t limit                   # octets that it may have
+    size_t length                  # octets that it has
+    uint32_t now                   # ticks
+    Verdict verdict                # the parser's
+    Counters* counters
 
 
 cdef extern from *:
     # Defined in `_atomic`; here with a type.
-    const House* look_house "FS_LOOK"(const House** place) noexcept nogil
-    void publish_house "FS_PUBLISH"(const House** place, const House* house) noexcept nogil
+    const Settings* load_settings "FS_LOAD_ACQUIRE"(const Settings** place) noexcept nogil
+    void store_settings "FS_STORE_RELEASE"(const Settings** place, const Settings* settings) noexcept nogil
 
 
-cdef Verdict meet(const House* house, Query* query, const uint8_t* wire, size_t length) noexcept nogil
-cdef Verdict meet_from(const House* house, Query* query, const uint8_t* wire, size_t length, const uint8_t* address,
-                       uint8_t octets, uint8_t* told) noexcept nogil
-cdef Outcome answer(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
-                    size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
-cdef Outcome answer_cut(const House* house, Query* query, Verdict verdict, const Sender* sender, uint8_t* out,
-                        Tally* tally, size_t* length) noexcept nogil
-cdef Outcome answer_on(const House* house, Query* query, Verdict verdict, Sender* sender, Course* course, uint8_t* out,
-                       size_t limit, uint32_t now, Tally* tally, size_t* length) noexcept nogil
-cdef Outcome follow(const House* house, const Program* program, const Query* query, const Sender* sender,
-                    Course* course, const Seen* seen, const Extra* extra, uint8_t* out, Tally* tally,
-                    size_t* length) noexcept nogil
-cdef void own_options(const House* house, Extra* extra, const uint8_t* client_cookie, bint keepalive,
-                      const Sender* sender) noexcept nogil
-cdef dict tally_as_dict(const Tally* tally)
+cdef Verdict parse_and_hash(const Settings* settings, Query* query, const uint8_t* wire, size_t length) noexcept nogil
+cdef Verdict parse_with_ecs(const Settings* settings, Query* query, const uint8_t* wire, size_t length,
+                            const uint8_t* address, uint8_t octets, uint8_t* room) noexcept nogil
+cdef Outcome process_query(QueryContext* context) noexcept nogil
+cdef Outcome process_oversized(QueryContext* context) noexcept nogil
+cdef Outcome resume_query(QueryContext* context) noexcept nogil
+cdef Outcome run_rules(QueryContext* context, const Program* program, const MessageFacts* facts) noexcept nogil
+cdef void add_own_options(const Settings* settings, EdnsOptions* options, const uint8_t* client_cookie, bint keepalive,
+                          const ClientInfo* client) noexcept nogil
+cdef dict counters_as_dict(const Counters* counters)
 
 
 @cython.final
-cdef class Reception:
+cdef class SettingsWriter:
     cdef:
         readonly Cache cache
         readonly Guard guard
-        const House* house         # in force; the control gear's own to follow, workers look it up
+        const Settings* settings   # in force; the control gear's own to follow, workers look it up
         object held                # what it is kept in
 
     cdef object _anew(self)

@@ -133,7 +133,7 @@ class Daemon:
         self.forwarder.write_to(self.tcp)
         self.sturm = FunkenSturm(self.inflight, self.forwarder.dispatch)
         self.forwarder.leave_to(self.sturm.decider)
-        self.blocks = Blocks(self.inflight.reception.guard, self.clock.seconds)
+        self.blocks = Blocks(self.inflight.settings_writer.guard, self.clock.seconds)
         self.forwarder.notified = self._notified
         self.watchers = Watchers(self.forwarder.ask, self._changed, self.clock.seconds)
 
@@ -184,19 +184,19 @@ class Daemon:
         for name in (*outdated, *(chaos.ZONES if config.identity != self.config.identity else ())):
             self._purge(name)
         self.inflight.consult(identity=self._identity(config), denials=self.denials)
-        self.inflight.reception.set_any(config.any == "minimal")
-        self.inflight.reception.set_ignored(config.cache.options_ignored)
-        self.inflight.reception.set_idle(config.tcp.idle)
-        self.inflight.reception.set_proxies(
+        self.inflight.settings_writer.set_any(config.any == "minimal")
+        self.inflight.settings_writer.set_ignored(config.cache.options_ignored)
+        self.inflight.settings_writer.set_idle(config.tcp.idle)
+        self.inflight.settings_writer.set_proxies(
             tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in config.proxies)
         )
         allow = config.forward.allow
-        self.inflight.reception.set_allowed(
+        self.inflight.settings_writer.set_allowed(
             transfers=packed(allow.transfers), updates=packed(allow.updates),
             notifies=packed((*allow.notifies, *chain.from_iterable(self._assigned.notifiers.values()))),
         )  # fmt: skip
         told = config.client_subnet
-        self.inflight.reception.set_subnets(
+        self.inflight.settings_writer.set_subnets(
             ipv4=told.ipv4 if told.add else 0, ipv6=told.ipv6 if told.add else 0, private=told.private
         )
         self._secrets = secrets
@@ -210,7 +210,7 @@ class Daemon:
         return partial(chaos.response, server=config.identity.server, version=config.identity.version)
 
     def _set_cookies(self, secrets: CookieSecrets, config: Config) -> None:
-        self.inflight.reception.set_cookies(
+        self.inflight.settings_writer.set_cookies(
             secrets.current(), serve=config.cookies.mode == "serve", require=config.cookies.require
         )
 
@@ -312,7 +312,7 @@ class Daemon:
             await self._stopping.wait()
             notify("STOPPING=1")
             log.info("draining")
-            self.inflight.reception.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
+            self.inflight.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
         finally:
             for worker in self.workers:
                 worker.stop()
@@ -541,7 +541,7 @@ class Daemon:
             "subnet_lengths": held["subnet_lengths"],
             "memory_limit": (
                 self.config.cache.memory + self.inflight.memory_limit + self.tcp.settings.memory
-                + self.inflight.reception.guard.memory_limit
+                + self.inflight.settings_writer.guard.memory_limit
             ),
             "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
             "purged": held["purged"], "no_room": held["no_room"],

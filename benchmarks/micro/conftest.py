@@ -1,11 +1,11 @@
-"""What benchmarks of hits share: a reception whose cache has so many entries, and clients of it that are compiled."""
+"""What benchmarks of hits share: settings whose cache has so many entries, and clients of it that are compiled."""
 
 import dns.message
 import dns.rrset
 import pytest
 from compiled import hits as build_hits
 
-from funkenshield._fastpath import Reception
+from funkenshield._fastpath import SettingsWriter
 from funkenshield.cache._store import Cache
 from funkenshield.cache.hugepages import is_large
 from funkenshield.core._clock import Clock
@@ -34,17 +34,17 @@ def clients():
 
 
 @pytest.fixture(scope="module")
-def reception_of():
-    """Return what makes a reception whose cache has so many entries; the last one is kept, as ten million are slow."""
-    kept: dict[int, Reception] = {}
+def settings_writer_of():
+    """Return what makes settings whose cache has so many entries; the last one is kept, as ten million are slow."""
+    kept: dict[int, SettingsWriter] = {}
 
-    def make(entries: int) -> Reception:
+    def make(entries: int) -> SettingsWriter:
         if entries not in kept:
             kept.clear()
             memory = max(64 << 20, 320 * entries)
             cache = Cache(memory, Clock(), huge_pages=is_large(memory))
             fill(cache, entries)
-            kept[entries] = Reception(cache)
+            kept[entries] = SettingsWriter(cache)
         return kept[entries]
 
     return make

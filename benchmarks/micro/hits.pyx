@@ -1,5 +1,5 @@
-"""What a worker does between receiving and sending, in batches, without sockets: meet all, fetch all, answer each,
-judge each.
+"""What a worker does between receiving and sending, in batches, without sockets: parse all, fetch all, process
+each, judge each.
 
 Queries are made here, too: names are numbers, so that ten million of them take no memory.
 """
@@ -8,14 +8,16 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from funkenshield.core._atomic cimport LINE, touch
-from funkenshield.cache._store cimport Cache
-from funkenshield.core._clock cimport NANOSECONDS, ticks
-from funkenshield.policy._rule_state cimport Course, Sender
-from funkenshield.core._epochs cimport Reader, enter, leave
-from funkenshield.policy._guard cimport Orders, judge_response, look_orders
+from funkenshield._fastpath cimport (
+    SEND, Counters, QueryContext, SettingsWriter, load_settings, parse_and_hash, process_query
+)
 from funkenshield.cache._index cimport SLOTS, Index, fetch, find_set
-from funkenshield._fastpath cimport REPLY, House, Outcome, Reception, Tally, answer, look_house, meet
+from funkenshield.cache._store cimport Cache
+from funkenshield.core._atomic cimport LINE, prefetch_by_load
+from funkenshield.core._clock cimport NANOSECONDS, ticks
+from funkenshield.core._epochs cimport Reader, enter, leave
+from funkenshield.policy._guard cimport GuardTable, judge_response, load_guard_table
+from funkenshield.policy._rule_state cimport RuleState
 from funkenshield.wire._message cimport HEADER, Query, Verdict
 
 cdef enum:
@@ -28,10 +30,10 @@ cdef uint64_t FACTOR = 6364136223846793005  # of Knuth's linear congruential gen
 
 @cython.final
 cdef class Hits:
-    """Clients of one reception; `model` is a query whose first label is of eight digits."""
+    """Clients that settings hold for; `model` is a query whose first label is of eight digits."""
 
     cdef:
-        Reception reception
+        SettingsWriter settings_writer
         Cache cache
         Reader* reader
         uint8_t[ROOM] model
@@ -40,12 +42,12 @@ cdef class Hits:
         Query[BATCH] queries
         Verdict[BATCH] verdicts
         uint8_t[4096] out
-        Tally tally
+        Counters counts
 
-    def __cinit__(self, Reception reception not None, bytes model not None) -> None:
+    def __cinit__(self, SettingsWriter settings_writer not None, bytes model not None) -> None:
         if not HEADER + 1 + DIGITS < len(model) < ROOM:
             raise ValueError("that is no model of a query")
-        self.reception, self.cache = reception, reception.cache
+        self.settings_writer, self.cache = settings_writer, settings_writer.cache
         self.reader = self.cache.epochs.join()
         self.length = len(model)
         memcpy(self.model, <const uint8_t*> model, self.length)
@@ -75,48 +77,48 @@ cdef class Hits:
                 for _i in range(BATCH):
                     at = at * FACTOR + 1
                     slots = find_set(index, at)
-                    touch(slots)
-                    touch(slots + SLOTS // 2)
+                    prefetch_by_load(slots)
+                    prefetch_by_load(slots + SLOTS // 2)
                 for _i in range(BATCH):
                     at = at * FACTOR + 1
                     place = index.arena + (at >> 16) % octets // 8 * 8
-                    touch(place)
-                    touch(place + LINE)
-                    touch(place + 2 * LINE)
+                    prefetch_by_load(place)
+                    prefetch_by_load(place + LINE)
+                    prefetch_by_load(place + 2 * LINE)
                 count -= BATCH
 
     cdef uint64_t _batch(self, uint64_t names, uint64_t* seed) noexcept nogil:
         cdef:
-            const House* house
-            const Orders* orders
+            QueryContext context
+            const GuardTable* guard_table
             uint64_t now = self.cache.clock.now()
             uint64_t answered = 0
             uint8_t[4] address
-            Sender sender
-            Course course
-            Outcome outcome
-            size_t length
             int32_t i
-        memset(&sender, 0, sizeof(Sender))
+        memset(&context, 0, sizeof(QueryContext))
         address[0], address[1], address[2], address[3] = 192, 0, 2, 1
-        sender.address, sender.octets, sender.datagram = address, 4, True
-        sender.now, sender.wall = now, <uint32_t> (now // NANOSECONDS)
+        context.client.address, context.client.octets, context.client.datagram = address, 4, True
+        context.client.now, context.client.wall = now, <uint32_t> (now // NANOSECONDS)
+        context.now, context.counters = ticks(now), &self.counts
+        context.reply, context.limit = self.out, 512
         for i in range(BATCH):
             seed[0] = seed[0] * FACTOR + 1
             self._write(self.wires[i], (seed[0] >> 32) % names)
         enter(self.reader)
-        house = look_house(&self.reception.house)
-        orders = look_orders(house.orders)
+        context.settings = load_settings(&self.settings_writer.settings)
+        guard_table = load_guard_table(context.settings.guard_table)
         for i in range(BATCH):
-            self.verdicts[i] = meet(house, &self.queries[i], self.wires[i], self.length)
-        fetch(house.index, self.queries, BATCH)
+            self.verdicts[i] = parse_and_hash(context.settings, &self.queries[i], self.wires[i], self.length)
+        fetch(context.settings.index, self.queries, BATCH)
         for i in range(BATCH):
-            memset(&course, 0, sizeof(Course))
-            outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course, self.out, 512, ticks(now),
-                             &self.tally, &length)
-            if orders != NULL and outcome == REPLY:
-                length = judge_response(orders, &sender, self.out, length, &self.tally.watch)
-            answered += outcome == REPLY and length > 0
+            memset(&context.rule_state, 0, sizeof(RuleState))
+            context.query, context.verdict = &self.queries[i], self.verdicts[i]
+            if process_query(&context) != SEND:
+                continue
+            if guard_table != NULL:
+                context.length = judge_response(guard_table, &context.client, self.out, context.length,
+                                                &self.counts.guard)
+            answered += context.length > 0
         leave(self.reader)
         return answered
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 from conftest import ANSWERED, MODEL, fill, numbered
 
-from funkenshield._fastpath import Reception
+from funkenshield._fastpath import SettingsWriter
 from funkenshield.cache._store import Cache
 from funkenshield.config.action import Action
 from funkenshield.config.match import Match
@@ -24,8 +24,8 @@ THOUSAND = 1_000
 
 @pytest.mark.benchmark(group="64,000 hits, by entries")
 @pytest.mark.parametrize("entries", [THOUSAND, 100_000, 10_000_000])
-def test_look_up(benchmark, clients, reception_of, entries):
-    client = clients(reception_of(entries), MODEL)
+def test_look_up(benchmark, clients, settings_writer_of, entries):
+    client = clients(settings_writer_of(entries), MODEL)
     client.run(4 * ASKED, entries, 1)
     seeds = iter(range(2, 1_000_000))
     answered = benchmark.pedantic(lambda: client.run(ASKED, entries, next(seeds)), rounds=30)
@@ -34,20 +34,20 @@ def test_look_up(benchmark, clients, reception_of, entries):
 
 @pytest.mark.benchmark(group="64,000 hits, by entries")
 @pytest.mark.parametrize("entries", [100_000, 10_000_000])
-def test_memory_alone(benchmark, clients, reception_of, entries):
+def test_memory_alone(benchmark, clients, settings_writer_of, entries):
     """What the machine's memory takes for those hits, whatever is done with it: no cache can take less."""
-    reception = reception_of(entries)
-    client = clients(reception, MODEL)
+    settings_writer = settings_writer_of(entries)
+    client = clients(settings_writer, MODEL)
     seeds = iter(range(2, 1_000_000))
-    octets = reception.cache.counters()["octets"]
+    octets = settings_writer.cache.counters()["octets"]
     benchmark.pedantic(lambda: client.walk(ASKED, octets, next(seeds)), rounds=30)
 
 
 @pytest.mark.benchmark(group="hits of one thread, and of two that each ask as many")
 @pytest.mark.parametrize("names", [1, THOUSAND])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads(benchmark, clients, reception_of, threads, names):
-    several = [clients(reception_of(THOUSAND), MODEL) for _ in range(threads)]
+def test_threads(benchmark, clients, settings_writer_of, threads, names):
+    several = [clients(settings_writer_of(THOUSAND), MODEL) for _ in range(threads)]
 
     def run() -> None:
         running = [threading.Thread(target=client.run, args=(20 * ASKED, names)) for client in several]
@@ -72,19 +72,19 @@ def rules(count: int) -> list[Rule]:
 
 @pytest.mark.benchmark(group="64,000 hits, with rules and limits")
 @pytest.mark.parametrize("what", ["nothing", "10 rules", "1,000 rules", "two limits", "response rate limiting"])
-def test_rules_and_limits(benchmark, clients, reception_of, what):
-    reception = reception_of(THOUSAND)
-    guard = reception.guard
+def test_rules_and_limits(benchmark, clients, settings_writer_of, what):
+    settings_writer = settings_writer_of(THOUSAND)
+    guard = settings_writer.guard
     if what.endswith("rules"):
         made = rules(int(what.split()[0].replace(",", "")))
-        reception.set_chains(compile_chain(made, Numbers(), 1, Guard(1 << 16), ()).chain)
+        settings_writer.set_chains(compile_chain(made, Numbers(), 1, Guard(1 << 16), ()).chain)
     elif what == "two limits":
         guard.set_limits([(1e9, 1.0, 32, 64, "drop"), (1e9, 1.0, 24, 56, "drop")])
     elif what != "nothing":
         guard.set_responses(answers=1e9, nxdomains=1e9, errors=1e9)
-    client = clients(reception, MODEL)
+    client = clients(settings_writer, MODEL)
     assert benchmark.pedantic(client.run, args=(ASKED, THOUSAND), rounds=30, warmup_rounds=1) == ASKED
-    reception.set_chains()
+    settings_writer.set_chains()
     guard.set_limits([])
     guard.set_responses()
 
@@ -120,7 +120,7 @@ def test_expire(benchmark):
 def test_every_name_is_answered(clients):
     cache = Cache(64 << 20, Clock())
     fill(cache, THOUSAND)
-    client = clients(Reception(cache), MODEL)
+    client = clients(SettingsWriter(cache), MODEL)
     assert client.run(ASKED, THOUSAND) == ASKED
     assert cache.lookup(numbered(MODEL, 999)) == numbered(ANSWERED, 999)
     assert client.run(ASKED, 2 * THOUSAND) < ASKED

@@ -5,8 +5,8 @@ What depends on the client is not in it: ID, spelling of the question, payload s
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..wire._message cimport KEY_MAX, KEY_PREFIX, MESSAGE_MAX, Extra, Query
-from ._zone_settings cimport Bounds, Manner
+from ..wire._message cimport KEY_MAX, KEY_PREFIX, MESSAGE_MAX, EdnsOptions, Query
+from ._zone_settings cimport RenderOptions, TtlLimits
 
 cdef enum:
     TTLS_MAX = (MESSAGE_MAX // 11)             # as many records as fit in a message
@@ -31,7 +31,7 @@ cdef enum Built:
     TRUNCATED      # TC=1: the full answer is to be had over TCP
     FOREIGN        # about another subnet than was asked about: to be ignored, like another question
 
-cdef struct Marks:       # hints that readers and writer may leave at any time, each by itself
+cdef struct EntryState:            # hints that readers and writer may leave at any time, each by itself
     uint32_t expires     # fresh until, ticks; a purge that lets it expire sets it back
     uint32_t retry       # nobody has it refreshed before, ticks
     uint32_t purges      # the number of the last purge that is known not to concern it
@@ -60,7 +60,7 @@ cdef struct Answer:
     uint8_t everybody    # came for a client's subnet, and yet is true for all
     uint8_t reduced      # what is left of one that its client cannot take; never kept
     uint8_t unused
-    Marks marks          # last
+    EntryState marks               # last
 
 
 cdef inline const uint16_t* answer_ttls(const Answer* answer) noexcept nogil:
@@ -85,12 +85,12 @@ cdef inline size_t answer_size(const Answer* answer) noexcept nogil:
 
 
 cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil
+                 const TtlLimits* ttl_limits, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil
 cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
                           uint64_t now) noexcept nogil
-cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,
+cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const TtlLimits* ttl_limits,
                         uint64_t now) noexcept nogil
 cdef void bound_ttls(Answer* answer, uint32_t shortest, uint32_t longest) noexcept nogil
 cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
-                   const Manner* manner, uint32_t now, const Extra* extra) noexcept nogil
+                   const RenderOptions* manner, uint32_t now, const EdnsOptions* extra) noexcept nogil
 cdef bint answers_question(const Query* query, const uint8_t* wire, size_t length) noexcept nogil

@@ -7,19 +7,19 @@ answer looks to a client (RFC 6891). It does not know where answers are kept, no
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from ..core._atomic cimport peek32
+from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ..wire._ecs cimport take_back
 from ..wire._message cimport (
     AAAA, ANY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT,
     OPT_FIXED, QR, RCODE, RD, RECORD, REFUSED, REPORT_CHANNEL, RRSIG, SERVFAIL, SIG, SOA, STALE_ANSWER, STALE_NXDOMAIN,
-    SUBNET, TC, UNANSWERABLE, UPDATE, A, Extra, Query, add_error, can_move, cut, drop_subnet, follow_name, get16, get32,
-    has_own_opt, message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16, set32,
-    set_subnet, skip_name, source_prefix, steps_of
+    SUBNET, TC, UNANSWERABLE, UPDATE, A, EdnsOptions, Query, add_error, can_move, cut, drop_subnet, follow_name, get16,
+    get32, has_own_opt, message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16,
+    set32, set_subnet, skip_name, source_prefix, steps_of
 )
 from ..wire._rdata cimport has_sound_names
 from ..wire._truncate cimport Sections, copy_opt, fit
-from ._zone_settings cimport Bounds, Manner
+from ._zone_settings cimport RenderOptions, TtlLimits
 
 cdef enum:
     FOREVER = 0x7fffffff           # seconds; also the largest TTL (RFC 2181 8)
@@ -144,19 +144,19 @@ cdef Kind _classify(const Walk* found, uint16_t rcode, uint16_t answers) noexcep
     return REFERRAL if found.referrals else OTHER
 
 
-cdef uint32_t _hold(const Walk* found, Kind kind, const Bounds* bounds) noexcept nogil:
+cdef uint32_t _hold(const Walk* found, Kind kind, const TtlLimits* ttl_limits) noexcept nogil:
     """Return how long an answer may be held, in ticks; 0: not at all."""
     cdef uint32_t ttl
     if kind == OTHER:
         return 0
     if kind == FAILURE:
-        return bounds.failure * TICKS_PER_SECOND
+        return ttl_limits.failure * TICKS_PER_SECOND
     ttl = min(found.ttl, found.negative)
     if ttl == 0:
         return 0
-    ttl = min(max(ttl, bounds.shortest), bounds.longest)
+    ttl = min(max(ttl, ttl_limits.shortest), ttl_limits.longest)
     if kind == NEGATIVE:
-        ttl = min(ttl, bounds.negative)
+        ttl = min(ttl, ttl_limits.negative)
     return <uint32_t> min(<int64_t> ttl * TICKS_PER_SECOND, max(found.signed_for, <int64_t> 0))
 
 
@@ -197,7 +197,7 @@ cdef void _choose_key(Answer* out, Query* query, int32_t scope, bint over_stream
 
 
 cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const Bounds* bounds, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil:
+                 const TtlLimits* ttl_limits, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil:
     """Make the answer of a response.
 
     Caller must ensure that the response `answers_question`, and that `out` has room for ANSWER_MAX.
@@ -213,7 +213,7 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
         size_t start = HEADER + query.question
         size_t before, behind
     if get16(wire + 4) == 0:
-        return _build_error(out, query, message_flags(wire) & RCODE, bounds.failure, now)
+        return _build_error(out, query, message_flags(wire) & RCODE, ttl_limits.failure, now)
     _start(out, query, message_flags(wire), now)
     if not _walk(&found, <uint16_t*> (out + 1), wire, length, start, wall):
         return _verbatim(out, query, wire, length, found.opt > 0, TRUNCATED if out.flags & TC else BROKEN)
@@ -248,7 +248,7 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
     if found.opt and not _sort_options(out, wire + found.opt, found.opt_size):
         return _verbatim(out, query, wire, length, True, TRUNCATED if out.flags & TC else BROKEN)
 
-    hold = _hold(&found, <Kind> out.kind, bounds)
+    hold = _hold(&found, <Kind> out.kind, ttl_limits)
     if hold == 0:
         out.kind = OTHER
         return TRUNCATED if out.flags & TC else PASS
@@ -337,11 +337,11 @@ cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size) noex
     return True
 
 
-cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Bounds* bounds,
+cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const TtlLimits* ttl_limits,
                         uint64_t now) noexcept nogil:
     """Make the answer for silence from every upstream: SERVFAIL with an extended error (RFC 8914)."""
     cdef uint8_t* at
-    _build_error(out, query, SERVFAIL, bounds.failure, now)
+    _build_error(out, query, SERVFAIL, ttl_limits.failure, now)
     at = <uint8_t*> answer_body(out)
     set16(at, EDE)
     set16(at + 2, 2)
@@ -365,7 +365,7 @@ cdef Built _build_error(Answer* out, const Query* query, uint16_t rcode, uint32_
 # ---------------------------------------------------------------- answer -> client
 
 cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
-                   const Manner* manner, uint32_t now, const Extra* extra) noexcept nogil:
+                   const RenderOptions* manner, uint32_t now, const EdnsOptions* extra) noexcept nogil:
     """Write the answer as this client may see it; return its octets, never more than `limit`.
 
     `now` is in ticks, `extra` (or NULL) for this client alone. Where not even what is needed fits: TC=1, with
@@ -375,9 +375,9 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
         uint16_t edns_flags = (answer.edns_flags & ~DO) | (query.edns_flags & DO)
         bint with_opt = has_own_opt(query) and answer.opt
-        bint stale = now >= peek32(&answer.marks.expires) and answer.kind != OTHER
+        bint stale = now >= load_relaxed32(&answer.marks.expires) and answer.kind != OTHER
         size_t at = HEADER + query.question
-        Extra own
+        EdnsOptions own
     if answer.form != SECTIONS:
         if at + answer.body > limit and not answer.reduced:
             return _render_part(out, limit, answer, query, manner, now, extra)
@@ -420,7 +420,7 @@ cdef inline void _put_body(uint8_t* out, const Answer* answer, const Query* quer
 
 
 cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
-                               const Manner* manner) noexcept nogil:
+                               const RenderOptions* manner) noexcept nogil:
     """Write an answer that is kept as it came, without what nobody but the upstream was told.
 
     What is too large is cut to its OPT; what is truncated and lacks the OPT that its client must get, to that.
@@ -430,7 +430,7 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
         size_t size = HEADER + query.question + answer.body
         size_t at, opt
         Sections whole
-        Extra none
+        EdnsOptions none
     none.length = 0
     if size > limit or flags & TC and not answer.opt and has_own_opt(query):
         at = cut(out, query, flags, manner.payload, answer.rcode_high, query.edns_flags & DO, &none)
@@ -447,8 +447,9 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
     return size
 
 
-cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const Query* query, const Manner* manner,
-                         uint32_t now, const Extra* extra) noexcept nogil:
+cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const Query* query,
+                         const RenderOptions* manner,
+                         uint32_t now, const EdnsOptions* extra) noexcept nogil:
     """Render what a client may have of an answer that he cannot take whole: extended errors go first (RFC 8914 3)."""
     cdef:
         uint64_t[ANSWER_WORDS] memory
@@ -456,7 +457,7 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
         uint8_t* options
         size_t before = HEADER + query.question
         Sections whole, kept
-        Extra own
+        EdnsOptions own
     part[0] = answer[0]
     part.reduced = True
     part.key_length = 0
@@ -508,8 +509,8 @@ cdef uint16_t _copy_options(uint8_t* out, const uint8_t* option, uint16_t length
     return kept
 
 
-cdef void _add_extras(Extra* own, const Answer* answer, const Query* query, bint stale,
-                      const Extra* extra) noexcept nogil:
+cdef void _add_extras(EdnsOptions* own, const Answer* answer, const Query* query, bint stale,
+                      const EdnsOptions* extra) noexcept nogil:
     """Gather the EDNS options that depend on who asks, and when."""
     cdef const uint8_t* subnet = query.wire + query.subnet
     cdef uint16_t size

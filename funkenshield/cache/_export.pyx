@@ -10,13 +10,13 @@ import sys
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ..core._atomic cimport peek32
+from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport TICKS_PER_SECOND, ticks
-from ..wire._message cimport KEY_MAX, KEY_PREFIX, WITH_SUBNET, get16, is_name, key_course, name_size
+from ..wire._message cimport KEY_MAX, KEY_PREFIX, WITH_SUBNET, get16, is_name, name_size, rule_choices_of
 from ._entry cimport (
-    ANSWER_MAX, FAILURE, SECTIONS, Answer, Marks, answer_body, answer_key, answer_name, answer_size, answer_ttls
+    ANSWER_MAX, FAILURE, SECTIONS, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, answer_ttls
 )
-from ._index cimport answer_at, stands
+from ._index cimport answer_at, not_purged
 from ._store cimport FILLING, FULL, STORED, Cache, Segment
 
 
@@ -68,12 +68,13 @@ cdef class Shelf:
             size = answer_size(answer)
             at += size
             slot = cache._slot_of(answer)
-            if (slot == NULL or answer_at(&cache.index, slot[0]) != answer or not stands(&cache.index, answer)
-                    or cache._dies(answer) <= now or answer.kind == FAILURE or key_course(answer_key(answer))):
+            if (slot == NULL or answer_at(&cache.index, slot[0]) != answer or not not_purged(&cache.index, answer)
+                    or cache._dies(answer) <= now or answer.kind == FAILURE or rule_choices_of(answer_key(answer))):
                 continue
-            memcpy(&copy, answer, sizeof(Answer) - sizeof(Marks))
+            memcpy(&copy, answer, sizeof(Answer) - sizeof(EntryState))
             copy.born = now - answer.born
-            copy.marks = Marks(expires=peek32(&answer.marks.expires) - now, retry=0, purges=0, failed=0, used=0)
+            copy.marks = EntryState(
+                expires=load_relaxed32(&answer.marks.expires) - now, retry=0, purges=0, failed=0, used=0)
             memcpy(out + filled, &copy, sizeof(Answer))
             memcpy(out + filled + sizeof(Answer), answer + 1, size - sizeof(Answer))
             filled += size
@@ -112,7 +113,7 @@ cdef class Shelf:
                 continue
             answer.zone = <uint16_t> cache.zones.find(answer_name(answer), get16(answer_key(answer) + 4))
             answer.born = <uint32_t> born
-            answer.marks = Marks(expires=<uint32_t> expires, retry=0, purges=<uint32_t> cache.purges.rules.count,
+            answer.marks = EntryState(expires=<uint32_t> expires, retry=0, purges=<uint32_t> cache.purges.rules.count,
                                  failed=0, used=0)
             if cache._dies(answer) > now:
                 restored += cache.put(answer, now) == STORED
@@ -130,7 +131,7 @@ cdef bint _is_sound(const Answer* answer) noexcept nogil:
         return False
     if not KEY_PREFIX < answer.key_length <= KEY_MAX or not is_name(name, answer.key_length - KEY_PREFIX, 0):
         return False
-    if key_course(answer_key(answer)):
+    if rule_choices_of(answer_key(answer)):
         return False
     length = name_size(name)
     room = answer.key_length - KEY_PREFIX - length

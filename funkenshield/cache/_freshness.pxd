@@ -1,11 +1,11 @@
 """How old an answer is, and what follows from it (RFC 8767): here it is decided whom an answer may serve.
 
-    born ──── FRESH ──── WANING ──┤expires├──── STALE, STALE_ASK or RESERVE ────┤stale_longest├──── DEAD
+    born ──── FRESH ──── PREFETCH ──┤expires├──── STALE, STALE_ASK or STALE_IF_ERROR ────┤stale_longest├──── DEAD
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from ..core._atomic cimport peek32, peek_octet, poke32, poke_octet
+from ..core._atomic cimport load_relaxed32, load_relaxed8, store_relaxed32, store_relaxed8
 from ..core._clock cimport TICKS_PER_SECOND
 from ..wire._message cimport NOERROR, NXDOMAIN
 from ._entry cimport BROKEN, FAILURE, OTHER, TRUNCATED, Answer, Built
@@ -17,16 +17,16 @@ cdef enum:
 
 cdef enum Freshness:
     FRESH                          # served
-    WANING                         # served, and asked for anew: it is in use, and its last tenth has begun
+    PREFETCH                       # served, and asked for anew: it is in use, and its last tenth has begun
     STALE                          # past its time and served: a refresh failed, or is on its way
     STALE_ASK                      # past its time and served, and asked for anew
-    RESERVE                        # past its time, and served only if the upstream fails
+    STALE_IF_ERROR                 # past its time, and served only if the upstream fails
     DEAD                           # never served again
 
 
 cdef inline uint32_t dies(const Answer* answer, const Policy* policy) noexcept nogil:
     """Return from when on an answer serves nobody, in ticks."""
-    cdef uint32_t expires = peek32(&answer.marks.expires)
+    cdef uint32_t expires = load_relaxed32(&answer.marks.expires)
     if policy.stale_mode == STALE_OFF or answer.kind == FAILURE or answer.kind == OTHER:
         return expires
     return expires + policy.stale_longest
@@ -35,19 +35,19 @@ cdef inline uint32_t dies(const Answer* answer, const Policy* policy) noexcept n
 cdef inline Freshness judge(const Answer* answer, const Policy* policy, uint32_t now) noexcept nogil:
     """Tell how fresh an answer is; `now` is in ticks."""
     cdef:
-        uint32_t expires = peek32(&answer.marks.expires)
+        uint32_t expires = load_relaxed32(&answer.marks.expires)
         bint asked
     if now < expires:
         if (policy.prefetch and (expires - now) * 10 < expires - answer.born and answer.kind != FAILURE
-                and peek_octet(&answer.marks.used) >= OFTEN and now >= peek32(&answer.marks.retry)):
-            return WANING
+                and load_relaxed8(&answer.marks.used) >= OFTEN and now >= load_relaxed32(&answer.marks.retry)):
+            return PREFETCH
         return FRESH
     if now >= dies(answer, policy):
         return DEAD
-    asked = now < peek32(&answer.marks.retry)
+    asked = now < load_relaxed32(&answer.marks.retry)
     if policy.stale_mode == STALE_IMMEDIATE:
         return STALE if asked else STALE_ASK
-    return STALE if asked and peek_octet(&answer.marks.failed) else RESERVE
+    return STALE if asked and load_relaxed8(&answer.marks.failed) else STALE_IF_ERROR
 
 
 cdef inline bint fails_to_refresh(Built built, uint16_t rcode) noexcept nogil:
@@ -61,17 +61,17 @@ cdef inline bint fails_to_refresh(Built built, uint16_t rcode) noexcept nogil:
 
 cdef inline void mark_used(const Answer* answer) noexcept nogil:
     """Note that an answer was asked for; from the third time on there is nothing to note."""
-    cdef uint8_t used = peek_octet(&answer.marks.used)
+    cdef uint8_t used = load_relaxed8(&answer.marks.used)
     if used < OFTEN:
-        poke_octet(&(<Answer*> answer).marks.used, used + 1)
+        store_relaxed8(&(<Answer*> answer).marks.used, used + 1)
 
 
 cdef inline void mark_asked(const Answer* answer, uint32_t now) noexcept nogil:
     """Note that a refresh is on its way, so that nobody else asks for one."""
-    poke32(&(<Answer*> answer).marks.retry, now + PATIENCE)
+    store_relaxed32(&(<Answer*> answer).marks.retry, now + PATIENCE)
 
 
 cdef inline void mark_failed(const Answer* answer, uint32_t until) noexcept nogil:
     """Note that a refresh failed: the answer serves without another one until then."""
-    poke_octet(&(<Answer*> answer).marks.failed, 1)
-    poke32(&(<Answer*> answer).marks.retry, until)
+    store_relaxed8(&(<Answer*> answer).marks.failed, 1)
+    store_relaxed32(&(<Answer*> answer).marks.retry, until)

@@ -10,11 +10,11 @@ sees never changes under its eyes, and nothing has to be checked afterwards.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from ..core._atomic cimport look, peek, peek32
+from ..core._atomic cimport load_acquire, load_relaxed, load_relaxed32
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport Query
 from ._entry cimport Answer, answer_key
-from ._purges cimport Rules, survives
+from ._purges cimport PurgeRules, survives_purges
 from ._zone_settings cimport Policy
 
 cdef enum:
@@ -29,7 +29,7 @@ cdef struct Index:                 # what a reader needs; never changes once the
     uint64_t sets
     Secret secret
     const Policy* policies         # by zone
-    const Rules* rules             # of purges
+    const PurgeRules* rules        # of purges
     uint64_t subnets[SUBNET_WORDS]  # a bit for each prefix length of client subnets in use: IPv4, then IPv6
 
 
@@ -47,7 +47,7 @@ cdef inline int32_t shorter_length(const Index* index, uint8_t family, int32_t p
     cdef uint64_t below
     while prefix > 0:
         prefix -= 1
-        below = peek(&index.subnets[subnet_word(family, <uint8_t> prefix)]) << (63 - prefix % 64)
+        below = load_relaxed(&index.subnets[subnet_word(family, <uint8_t> prefix)]) << (63 - prefix % 64)
         if below:
             return prefix - __builtin_clzll(below)
         prefix -= prefix % 64
@@ -74,7 +74,7 @@ cdef inline uint64_t hash_of(const Index* index, const Answer* answer) noexcept 
     return siphash(&index.secret, answer_key(answer), answer.key_length)
 
 
-cdef inline bint leads_to(uint64_t slot, uint64_t tag) noexcept nogil:
+cdef inline bint tag_matches(uint64_t slot, uint64_t tag) noexcept nogil:
     return slot and not (slot ^ tag) >> TAG_SHIFT
 
 
@@ -91,22 +91,23 @@ cdef inline const Answer* find_key(const Index* index, const uint8_t* key, uint1
         const Answer* answer
         size_t i
     for i in range(SLOTS):
-        slot = look(slots + i)
-        if leads_to(slot, tag):
+        slot = load_acquire(slots + i)
+        if tag_matches(slot, tag):
             answer = answer_at(index, slot)
-            if is_under(answer, key, key_length):
-                return answer if stands(index, answer) else NULL
+            if has_key(answer, key, key_length):
+                return answer if not_purged(index, answer) else NULL
     return NULL
 
 
-cdef inline bint is_under(const Answer* answer, const uint8_t* key, uint16_t key_length) noexcept nogil:
+cdef inline bint has_key(const Answer* answer, const uint8_t* key, uint16_t key_length) noexcept nogil:
     """Tell whether an answer is stored under a key."""
     return answer.key_length == key_length and memcmp(answer_key(answer), key, key_length) == 0
 
 
-cdef inline bint stands(const Index* index, const Answer* answer) noexcept nogil:
+cdef inline bint not_purged(const Index* index, const Answer* answer) noexcept nogil:
     """Tell whether an answer is left by all purges."""
-    return peek32(&answer.marks.purges) == <uint32_t> look(&index.rules.count) or survives(index.rules, answer)
+    return (load_relaxed32(&answer.marks.purges) == <uint32_t> load_acquire(&index.rules.count)
+            or survives_purges(index.rules, answer))
 
 
 cdef int32_t lengths_in_use(const Index* index, size_t first) noexcept nogil
@@ -119,7 +120,7 @@ cdef inline const Answer* find(const Index* index, const Query* query) noexcept 
     cdef const Answer* likely = <const Answer*> query.likely
     if query.subnet:
         return find_subnet(index, query)
-    if likely != NULL and is_under(likely, query.key, query.key_length) and stands(index, likely):
+    if likely != NULL and has_key(likely, query.key, query.key_length) and not_purged(index, likely):
         return likely
     return find_key(index, query.key, query.key_length, query.hash)
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
-from ..core._atomic cimport LINE, look, peek, touch
+from ..core._atomic cimport LINE, load_acquire, load_relaxed, prefetch_by_load
 from ..wire._message cimport Query, drop_subnet, hash_key, set_subnet, source_prefix
 from ._entry cimport Answer
 
@@ -26,24 +26,24 @@ cdef void fetch(const Index* index, Query* queries, int32_t count) noexcept nogi
     for i in range(count):
         if queries[i].key_length:
             slots = find_set(index, queries[i].hash)
-            touch(slots)
-            touch(slots + SLOTS // 2)
+            prefetch_by_load(slots)
+            prefetch_by_load(slots + SLOTS // 2)
     for i in range(count):
         query = &queries[i]
         if not query.key_length:
             continue
         slots = find_set(index, query.hash)
         for k in range(SLOTS):
-            slot = look(slots + k)
-            if leads_to(slot, tag_of(query.hash)):
+            slot = load_acquire(slots + k)
+            if tag_matches(slot, tag_of(query.hash)):
                 query.likely = answer_at(index, slot)
                 break
     for i in range(count):
         answer = <const uint8_t*> queries[i].likely
         if answer != NULL:
-            touch(answer)
-            touch(answer + LINE)
-            touch(answer + 2 * LINE)
+            prefetch_by_load(answer)
+            prefetch_by_load(answer + LINE)
+            prefetch_by_load(answer + 2 * LINE)
 
 
 cdef int32_t lengths_in_use(const Index* index, size_t first) noexcept nogil:
@@ -52,14 +52,14 @@ cdef int32_t lengths_in_use(const Index* index, size_t first) noexcept nogil:
         int32_t used = 0
         size_t i
     for i in range(first, SUBNET_WORDS if first else 1):
-        used += __builtin_popcountll(peek(&index.subnets[i]))
+        used += __builtin_popcountll(load_relaxed(&index.subnets[i]))
     return used
 
 
 cdef bint may_use(const Index* index, uint8_t family, uint8_t prefix) noexcept nogil:
     """Tell whether a prefix length is in use, or can come into use."""
     return (lengths_in_use(index, subnet_word(family, 0)) < LENGTHS_MAX
-            or peek(&index.subnets[subnet_word(family, prefix)]) >> prefix % 64 & 1)
+            or load_relaxed(&index.subnets[subnet_word(family, prefix)]) >> prefix % 64 & 1)
 
 
 cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept nogil:

@@ -15,11 +15,11 @@ from libc.string cimport memcpy
 
 from ..core._suffix_table cimport Suffixes, suffixes_full
 from ..wire._message cimport (
-    AD, CNAME, DO, DS, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NSEC, NXDOMAIN, OPT, OPT_FIXED, PLAIN,
-    RCODE, RD, RECORD, RRSIG, RRSIG_SIGNER, SOA, WITH_OPT, Query, fold, get16, name_size, parse_query, plain_end,
-    put_opt, set16, set32
+    AD, CACHEABLE, CNAME, DNAME, DO, DS, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NSEC, NXDOMAIN, OPT,
+    OPT_FIXED, RCODE, RD, RECORD, RRSIG, RRSIG_SIGNER, SOA, WITH_OPT, Query, fold, get16, name_size, parse_query,
+    plain_end, put_opt, set16, set32
 )
-from ..wire._negative cimport DNAME, NXNAME, TTL_MAX, Negative, copy_record, expand, finish_records, read_negative
+from ..wire._negative cimport NXNAME, TTL_MAX, Negative, copy_record, expand, finish_records, read_negative
 from ._purges cimport BELOW, Purges, is_purged
 
 
@@ -237,7 +237,7 @@ cdef bint _is_nodata(Gap gap, uint16_t qtype):
 
 cdef bint _is_for_everybody(Query* asked, bytes query):
     """Read a query; tell whether others would get the same response: not where it tells its subnet (RFC 7871)."""
-    return len(query) <= MESSAGE_MAX and parse_query(asked, query, len(query)) == PLAIN and not asked.subnet
+    return len(query) <= MESSAGE_MAX and parse_query(asked, query, len(query)) == CACHEABLE and not asked.subnet
 
 
 cdef bytes _apart(uint16_t flags, uint16_t edns_flags, uint16_t qclass):

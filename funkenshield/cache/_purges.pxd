@@ -19,7 +19,7 @@ cdef enum Reach:                   # what a rule concerns, as summands of its ha
     EXACT                          # one name
     LET_EXPIRE                     # as BELOW, but what it concerns may still be served stale
 
-cdef struct Rules:                 # what a reader needs
+cdef struct PurgeRules:            # what a reader needs
     Secret secret
     uint64_t count                 # the number of the last purge
     uint64_t everything            # the number of the last purge of all there is
@@ -27,14 +27,14 @@ cdef struct Rules:                 # what a reader needs
     uint32_t let_expire_at         # when something was let expire last, ticks: what was is old since then
 
 
-cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil
-cdef bint is_purged(const Rules* rules, const uint8_t* name, uint64_t since) noexcept nogil
+cdef bint survives_purges(const PurgeRules* rules, const Answer* answer) noexcept nogil
+cdef bint is_purged(const PurgeRules* rules, const uint8_t* name, uint64_t since) noexcept nogil
 
 
 @cython.final
 cdef class Purges:
     cdef:
-        Rules rules
+        PurgeRules rules
         Suffixes tables[2]         # one in force, one for when it is tidied up
         uint64_t swapped           # the cache's epoch when the other one was given up
 

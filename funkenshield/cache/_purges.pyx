@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from ..core._atomic cimport look, peek32, poke32, publish
+from ..core._atomic cimport load_acquire, load_relaxed32, store_relaxed32, store_release
 from ..core._siphash cimport siphash
 from ..core._suffix_table cimport Suffixes, suffix_set, suffix_value, suffixes_full
 from ..wire._message cimport get16, name_size
@@ -21,17 +21,17 @@ cdef inline uint64_t _key(uint64_t name_hash, Reach reach, int32_t qtype) noexce
     return (name_hash ^ (<uint64_t> (qtype + 1) << 2 | reach) << 8) | 1
 
 
-cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
+cdef bint survives_purges(const PurgeRules* rules, const Answer* answer) noexcept nogil:
     """Tell whether an answer is left by all purges so far, and mark it if so.
 
     One that was only to expire is left, expires, and is asked for anew at its next use.
     """
     cdef:
-        uint64_t number = look(&rules.count)  # first: what was added before is in the table that is read then
-        const Suffixes* table = <const Suffixes*> look(&rules.table)
+        uint64_t number = load_acquire(&rules.count)  # first: what was added before is in the table that is read then
+        const Suffixes* table = <const Suffixes*> load_acquire(&rules.table)
         const uint8_t* name = answer_name(answer)
         size_t length = name_size(name)
-        uint64_t since = peek32(&answer.marks.purges)
+        uint64_t since = load_relaxed32(&answer.marks.purges)
         uint16_t qtype = get16(answer_key(answer) + 4)
         size_t at = 0
         bint expired = False
@@ -48,16 +48,17 @@ cdef bint survives(const Rules* rules, const Answer* answer) noexcept nogil:
         if name[at] == 0:
             break
         at += 1 + name[at]
-    if look(&rules.everything) > since:
+    if load_acquire(&rules.everything) > since:
         return False
     if expired:
-        poke32(&(<Answer*> answer).marks.expires, min(peek32(&answer.marks.expires), peek32(&rules.let_expire_at)))
-        poke32(&(<Answer*> answer).marks.retry, 0)  # whatever failed before
-    poke32(&(<Answer*> answer).marks.purges, <uint32_t> number)
+        store_relaxed32(&(<Answer*> answer).marks.expires,
+                        min(load_relaxed32(&answer.marks.expires), load_relaxed32(&rules.let_expire_at)))
+        store_relaxed32(&(<Answer*> answer).marks.retry, 0)  # whatever failed before
+    store_relaxed32(&(<Answer*> answer).marks.purges, <uint32_t> number)
     return True
 
 
-cdef bint is_purged(const Rules* rules, const uint8_t* name, uint64_t since) noexcept nogil:
+cdef bint is_purged(const PurgeRules* rules, const uint8_t* name, uint64_t since) noexcept nogil:
     """Tell whether a name without pointers, in lower case, was purged after this purge, with all below a name."""
     cdef:
         const Suffixes* table = <const Suffixes*> rules.table
@@ -108,7 +109,7 @@ cdef class Purges:
             uint64_t key = _key(siphash(&self.rules.secret, name, length), reach, qtype)
             uint64_t room = (table.mask + 1) // 16
         if length == 1 and reach == BELOW and qtype < 0:
-            publish(&self.rules.everything, number)
+            store_release(&self.rules.everything, number)
         else:
             if suffixes_full(table) and not suffix_value(table, key):
                 if apex > 1:
@@ -125,8 +126,8 @@ cdef class Purges:
                     return 0
             suffix_set(table, key, number)
         if reach == LET_EXPIRE:
-            poke32(&self.rules.let_expire_at, now)
-        publish(&self.rules.count, number)
+            store_relaxed32(&self.rules.let_expire_at, now)
+        store_release(&self.rules.count, number)
         return length
 
     cdef void retire(self, uint64_t number) noexcept nogil:
@@ -143,4 +144,4 @@ cdef class Purges:
         for place in range(new.mask + 1):
             if old.pairs[2 * place + 1] > number:
                 suffix_set(new, old.pairs[2 * place], old.pairs[2 * place + 1])
-        publish(&self.rules.table, <uint64_t> new)
+        store_release(&self.rules.table, <uint64_t> new)

@@ -53,7 +53,7 @@ cdef class Cache:
         uint64_t touched           # segments, from the lowest on, that were ever used
         int32_t free, leaving      # stacks of segments, linked by `next`
         uint32_t free_count, leaving_count
-        Queue newcomers, residents
+        Queue small, main
         uint32_t[SUBNET_WORDS * 64] lengths  # answers that a subnet's prefix length leads to, by where its bit is
         Answer* scratch            # where the writer builds an answer before it is stored
         readonly Clock clock

@@ -4,7 +4,7 @@ It knows keys, ages and octets, and where room is made; what may be stored was d
 (`_entry`), and when to sweep or purge is decided in Python (`expiry`, `purge`).
 
 Eviction is S3-FIFO (Yang et al., SOSP 2023) over a log of segments (Segcache, NSDI 2021): newcomers
-fill a small queue of segments, and only what was asked for again moves on to the residents; there,
+fill a small queue of segments, and only what was asked for again moves on to the main; there,
 what was asked for since its last turn gets another one. So a flood of names that are asked once walks
 through a tenth of the memory and leaves everything else alone.
 """
@@ -17,22 +17,22 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
-from ..core._atomic cimport peek, peek32, peek_octet, poke, publish
+from ..core._atomic cimport load_relaxed, load_relaxed32, load_relaxed8, store_relaxed, store_release
 from ..core._clock cimport Clock, ticks
 from ..core._epochs cimport Epochs
 from ..core._suffix_table cimport Suffixes
 from ..wire._message cimport (
-    KEY_PREFIX, MESSAGE_MAX, PLAIN, WITH_SUBNET, Query, get16, hash_key, is_name, name_size, parse_query,
+    CACHEABLE, KEY_PREFIX, MESSAGE_MAX, WITH_SUBNET, Query, get16, hash_key, is_name, name_size, parse_query,
     set_subnet, source_prefix
 )
 from ._entry cimport (
-    ANSWER_MAX, FAILURE, KEEP, Answer, Marks, answer_body, answer_key, answer_name, answer_size, answers_question,
+    ANSWER_MAX, FAILURE, KEEP, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, answers_question,
     build, render
 )
-from ._freshness cimport DEAD, RESERVE, dies, judge, mark_used
+from ._freshness cimport DEAD, STALE_IF_ERROR, dies, judge, mark_used
 from ._index cimport (
-    SLOTS, TAG_SHIFT, answer_at, find, find_set, hash_of, is_under, leads_to, lengths_in_use, may_use,
-    shorter_length, stands, subnet_word, tag_in, tag_of
+    SLOTS, TAG_SHIFT, answer_at, find, find_set, has_key, hash_of, lengths_in_use, may_use, not_purged, shorter_length,
+    subnet_word, tag_in, tag_matches, tag_of
 )
 from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
 from ._zone_table cimport Zones
@@ -116,8 +116,8 @@ cdef class Cache:
         self.segments = <Segment*> calloc(self.segment_count, sizeof(Segment))
         if self.segments == NULL:
             return
-        self.newcomers = Queue(-1, -1, 0)
-        self.residents = Queue(-1, -1, 0)
+        self.small = Queue(-1, -1, 0)
+        self.main = Queue(-1, -1, 0)
         self.leaving = -1
         self.free = -1
         for segment in range(self.segment_count - 1, -1, -1):  # the lowest is used first, and again
@@ -136,19 +136,19 @@ cdef class Cache:
             uint64_t key_hash = hash_of(&self.index, answer)
             uint64_t* slot
             size_t size = answer_size(answer)
-            Queue* queue = &self.newcomers
+            Queue* queue = &self.small
             const Answer* old
             int32_t segment
         slot = self._slot_under(key_hash, answer)
-        if not stands(&self.index, answer):
+        if not not_purged(&self.index, answer):
             return OUTDATED
         if slot != NULL:
             old = answer_at(&self.index, slot[0])
-            if (answer.kind == FAILURE and old.kind != FAILURE and stands(&self.index, old)
+            if (answer.kind == FAILURE and old.kind != FAILURE and not_purged(&self.index, old)
                     and judge(old, &self.index.policies[old.zone], now) != DEAD):
                 return KEPT_OLD
-            if peek_octet(&old.marks.used):
-                queue = &self.residents
+            if load_relaxed8(&old.marks.used):
+                queue = &self.main
         segment = self._room(queue, size, now)
         if segment < 0:
             self.no_room += 1
@@ -221,9 +221,9 @@ cdef class Cache:
         live = &self.lengths[64 * (word - self.index.subnets) + subnet[1] % 64]
         live[0] += change
         if not live[0]:
-            poke(word, peek(word) & ~bit)
+            store_relaxed(word, load_relaxed(word) & ~bit)
         elif change > 0 and may_use(&self.index, subnet[0], subnet[1]):
-            poke(word, peek(word) | bit)
+            store_relaxed(word, load_relaxed(word) | bit)
 
     cdef uint32_t _dies(self, const Answer* answer) noexcept nogil:
         return dies(answer, &self.index.policies[answer.zone])
@@ -235,12 +235,12 @@ cdef class Cache:
             Segment* home = &self.segments[segment]
             uint64_t offset = self._offset(segment) + home.used
             Answer* copy = <Answer*> (self.index.arena + offset)
-        memcpy(copy, answer, sizeof(Answer) - sizeof(Marks))  # a reader may be leaving marks
+        memcpy(copy, answer, sizeof(Answer) - sizeof(EntryState))  # a reader may be leaving marks
         memcpy(copy + 1, answer + 1, size - sizeof(Answer))
-        copy.marks.expires = peek32(&answer.marks.expires)
-        copy.marks.retry = peek32(&answer.marks.retry)
-        copy.marks.purges = peek32(&answer.marks.purges)
-        copy.marks.failed = peek_octet(&answer.marks.failed)
+        copy.marks.expires = load_relaxed32(&answer.marks.expires)
+        copy.marks.retry = load_relaxed32(&answer.marks.retry)
+        copy.marks.purges = load_relaxed32(&answer.marks.purges)
+        copy.marks.failed = load_relaxed8(&answer.marks.failed)
         copy.marks.used = 0
         home.used += <uint32_t> size
         home.live += 1
@@ -250,7 +250,7 @@ cdef class Cache:
         if slot[0]:
             self._count_subnet(answer_at(&self.index, slot[0]), -1)
             self.segments[self._segment_of(slot[0])].live -= 1
-        publish(slot, tag | offset >> 3)
+        store_release(slot, tag | offset >> 3)
 
     cdef uint64_t* _slot_of(self, const Answer* answer) noexcept nogil:
         """Return the slot that leads to this answer's key, or NULL."""
@@ -264,9 +264,9 @@ cdef class Cache:
             const Answer* other
             size_t i
         for i in range(SLOTS):
-            if leads_to(slots[i], tag):
+            if tag_matches(slots[i], tag):
                 other = answer_at(&self.index, slots[i])
-                if is_under(other, answer_key(answer), answer.key_length):
+                if has_key(other, answer_key(answer), answer.key_length):
                     return slots + i
         return NULL
 
@@ -285,7 +285,7 @@ cdef class Cache:
             if self._dies(other) <= now:
                 victim = slots + i
                 break
-            if not peek_octet(&other.marks.used):
+            if not load_relaxed8(&other.marks.used):
                 victim = slots + i
         self.displaced += 1
         return victim
@@ -300,7 +300,7 @@ cdef class Cache:
     cdef void _unlink(self, uint64_t* slot) noexcept nogil:
         self._count_subnet(answer_at(&self.index, slot[0]), -1)
         self.segments[self._segment_of(slot[0])].live -= 1
-        publish(slot, 0)
+        store_release(slot, 0)
 
     # ------------------------------------------------------------ making room
 
@@ -323,7 +323,7 @@ cdef class Cache:
             return -1
         self.free = self.segments[segment].next
         self.free_count -= 1
-        poke(&self.touched, max(peek(&self.touched), <uint64_t> segment + 1))
+        store_relaxed(&self.touched, max(load_relaxed(&self.touched), <uint64_t> segment + 1))
         self.segments[segment] = Segment(used=0, live=0, left=0, soonest=0xffffffff,
                                          checked=<uint32_t> self.purges.rules.count, next=-1, state=FILLING)
         if queue.last >= 0:
@@ -374,14 +374,14 @@ cdef class Cache:
     cdef void _evict(self, uint32_t now) noexcept nogil:
         """Empty the oldest segment of the queue that has more than its share.
 
-        What may still serve and was asked for moves to the residents' end; of a resident segment at most
+        What may still serve and was asked for moves to the main' end; of a resident segment at most
         three quarters may, so that every eviction gains room and none takes longer than one walk.
         """
         cdef:
-            bint newcomers = (self.newcomers.length > self.segment_count // NEWCOMERS_SHARE
-                              or self.residents.length < 2)
-            int32_t segment = self._take_first(&self.newcomers if newcomers else &self.residents)
-            size_t allowance = self.segment_size if newcomers else self.segment_size * 3 // 4
+            bint small = (self.small.length > self.segment_count // NEWCOMERS_SHARE
+                              or self.main.length < 2)
+            int32_t segment = self._take_first(&self.small if small else &self.main)
+            size_t allowance = self.segment_size if small else self.segment_size * 3 // 4
             size_t at = self._offset(segment)
             size_t end = at + self.segments[segment].used
             size_t size
@@ -394,16 +394,16 @@ cdef class Cache:
             slot = self._slot_of(answer)
             if slot == NULL or answer_at(&self.index, slot[0]) != answer:
                 continue
-            if not stands(&self.index, answer):
+            if not not_purged(&self.index, answer):
                 self._unlink(slot)
                 self.purged += 1
                 continue
-            if self._dies(answer) > now and peek_octet(&answer.marks.used) and size <= allowance:
-                if not self._has_room(self.residents.last, size):
+            if self._dies(answer) > now and load_relaxed8(&answer.marks.used) and size <= allowance:
+                if not self._has_room(self.main.last, size):
                     self._reclaim()
-                    self._append_free(&self.residents)
-                if self._has_room(self.residents.last, size):
-                    self._append(self.residents.last, answer, size, slot, tag_in(slot[0]))
+                    self._append_free(&self.main)
+                if self._has_room(self.main.last, size):
+                    self._append(self.main.last, answer, size, slot, tag_in(slot[0]))
                     allowance -= size
                     continue
             self._unlink(slot)
@@ -433,7 +433,7 @@ cdef class Cache:
         while at < end:
             answer = <const Answer*> (self.index.arena + at)
             at += answer_size(answer)
-            purged = not stands(&self.index, answer)
+            purged = not not_purged(&self.index, answer)
             if not purged and self._dies(answer) > now:
                 soonest = min(soonest, self._dies(answer))
                 continue
@@ -470,7 +470,8 @@ cdef class Cache:
 
     cdef size_t _wanted(self) noexcept nogil:
         """Return the octets, from the index on, that are or will soon be written to."""
-        return (self.index.arena - <uint8_t*> self.index.slots) + peek(&self.touched) * self.segment_size + AHEAD
+        return (self.index.arena - <uint8_t*> self.index.slots
+                + load_relaxed(&self.touched) * self.segment_size + AHEAD)
 
     # ------------------------------------------------------------ purges
 
@@ -524,8 +525,8 @@ cdef class Cache:
 
     def collect(self) -> None:
         """Give back the segments in which nothing is left that the index leads to."""
-        self._collect(&self.newcomers)
-        self._collect(&self.residents)
+        self._collect(&self.small)
+        self._collect(&self.main)
         self._reclaim()
 
     cdef void _collect(self, Queue* queue) noexcept nogil:
@@ -566,7 +567,7 @@ cdef class Cache:
         if len(response) > MESSAGE_MAX or not answers_question(&parsed, response, len(response)):
             raise ValueError("that is no response to this query")
         zone = self.zones.find(parsed.key + KEY_PREFIX, parsed.qtype)
-        if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].bounds, now,
+        if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].ttl_limits, now,
                  self.clock.wall(), over_stream) != KEEP:
             return False
         self.scratch.zone = <uint16_t> zone
@@ -582,7 +583,7 @@ cdef class Cache:
             uint32_t now = ticks(self.clock.now())
         self._parse(&parsed, query)
         answer = find(&self.index, &parsed)
-        if answer == NULL or judge(answer, &self.index.policies[answer.zone], now) >= RESERVE:
+        if answer == NULL or judge(answer, &self.index.policies[answer.zone], now) >= STALE_IF_ERROR:
             return None
         mark_used(answer)
         size = render(out, min(limit, MESSAGE_MAX), answer, &parsed, &self.index.policies[answer.zone].manner, now,
@@ -590,7 +591,7 @@ cdef class Cache:
         return (<char*> out)[:size]
 
     cdef int _parse(self, Query* parsed, bytes query) except -1:
-        if len(query) > MESSAGE_MAX or parse_query(parsed, query, len(query)) != PLAIN:
+        if len(query) > MESSAGE_MAX or parse_query(parsed, query, len(query)) != CACHEABLE:
             raise ValueError("that is no query that a cache may answer")
         hash_key(parsed, &self.index.secret)
         return 0

@@ -6,13 +6,13 @@ Workers copy it by `copy_words`, or peek at one field.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef struct Bounds:                # how long an answer may be held, seconds
+cdef struct TtlLimits:             # how long an answer may be held, seconds
     uint32_t shortest
     uint32_t longest
     uint32_t negative
     uint32_t failure
 
-cdef struct Manner:                # how answers look
+cdef struct RenderOptions:         # how answers look
     uint16_t payload               # octets: our UDP payload size, told and kept
     uint8_t keep_ttl               # send TTLs as they came instead of counting down
     uint8_t shuffle                # rotate addresses from answer to answer
@@ -24,8 +24,8 @@ cdef enum StaleMode:               # when an answer past its time is served (RFC
     STALE_IMMEDIATE
 
 cdef struct Policy:
-    Bounds bounds
-    Manner manner
+    TtlLimits ttl_limits
+    RenderOptions manner
     uint8_t stale_mode
     uint8_t prefetch               # refresh what is in use before its time is up
     uint8_t cut                    # NXDOMAIN denies all names below (RFC 8020)

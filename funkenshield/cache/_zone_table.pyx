@@ -16,7 +16,7 @@ from ..core._clock cimport TICKS_PER_SECOND
 from ..core._siphash cimport siphash
 from ..core._suffix_table cimport suffix_set, suffix_value
 from ..wire._message cimport DS, is_name, name_size
-from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Bounds, Manner, Policy
+from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Policy, RenderOptions, TtlLimits
 
 _MODES = {"off": STALE_OFF, "on-failure": STALE_ON_FAILURE, "immediate": STALE_IMMEDIATE}
 
@@ -122,8 +122,8 @@ cdef class Zones:
         if zone >= ZONES_MAX or group >= ZONES_MAX:
             raise ValueError(f"zones are numbered below {ZONES_MAX}")
         policy = Policy(
-            bounds=Bounds(shortest, longest, negative, failure),
-            manner=Manner(payload, keep_ttl, shuffle, stale_ttl),
+            ttl_limits=TtlLimits(shortest, longest, negative, failure),
+            manner=RenderOptions(payload, keep_ttl, shuffle, stale_ttl),
             stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group,
             open=open,
             stale_longest=stale_longest * TICKS_PER_SECOND, client_timer=<uint64_t> (client_timer * 1e9),

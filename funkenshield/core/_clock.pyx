@@ -8,7 +8,7 @@ hour changes no answer; only RRSIG expiration, certificates and cookies ask for 
 cimport cython
 from posix.time cimport CLOCK_BOOTTIME, CLOCK_REALTIME, clock_gettime, timespec
 
-from ._atomic cimport peek, poke
+from ._atomic cimport load_relaxed, store_relaxed
 
 
 cdef uint64_t _read(int which) noexcept nogil:
@@ -25,10 +25,10 @@ cdef class Clock:
         self.start = _read(CLOCK_BOOTTIME) - <uint64_t> 30 * 86400 * NANOSECONDS
 
     cdef uint64_t now(self) noexcept nogil:
-        return _read(CLOCK_BOOTTIME) - self.start + peek(&self.moved)
+        return _read(CLOCK_BOOTTIME) - self.start + load_relaxed(&self.moved)
 
     cdef uint64_t wall(self) noexcept nogil:
-        return _read(CLOCK_REALTIME) + peek(&self.moved)
+        return _read(CLOCK_REALTIME) + load_relaxed(&self.moved)
 
     def seconds(self) -> float:
         """Return the time on this clock, in seconds."""
@@ -38,4 +38,4 @@ cdef class Clock:
         """Move the clock forward by so many seconds (never back: it only grows)."""
         if not 0 <= seconds < 1e9:
             raise ValueError(f"a clock advances by 0 to 1e9 seconds, not by {seconds}")
-        poke(&self.moved, self.moved + <uint64_t> (seconds * 1e9))
+        store_relaxed(&self.moved, self.moved + <uint64_t> (seconds * 1e9))

@@ -15,7 +15,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from ._atomic cimport announce, barrier, witness
+from ._atomic cimport barrier, load_seq_cst, store_seq_cst
 
 
 @cython.final
@@ -49,17 +49,17 @@ cdef class Epochs:
         """End the epoch, and return it: what nothing leads to by now is free once its readers `have_left`."""
         cdef uint64_t ended = self.epoch
         barrier()
-        announce(&self.epoch, ended + 1)
+        store_seq_cst(&self.epoch, ended + 1)
         return ended
 
     cdef bint have_left(self, uint64_t epoch) noexcept nogil:
         """Tell whether every reader that was inside in an epoch has left since."""
         cdef:
-            uint64_t seen
+            uint64_t facts
             uint32_t i
         for i in range(self.reader_count):
-            seen = witness(&self.readers[i].seen)
-            if seen and seen <= epoch:
+            facts = load_seq_cst(&self.readers[i].facts)
+            if facts and facts <= epoch:
                 return False
         return True
 

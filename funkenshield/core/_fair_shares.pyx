@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ._atomic cimport look
+from ._atomic cimport load_acquire
 from ._siphash cimport Secret
 from ._spsc_ring cimport RING_SIZE, Ring
 
@@ -15,7 +15,7 @@ cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret,
     ensure that what may go is put into the ring, if there is room, and that nobody else fills it.
     """
     cdef:
-        uint64_t tail = look(&ring.tail)
+        uint64_t tail = load_acquire(&ring.tail)
         uint64_t left = RING_SIZE - (ring.filled - tail)
         uint32_t prefix = counter_of(hash_prefix(secret, address, octets), 0)
         uint32_t zone = zone_number(secret, name, ZONES)

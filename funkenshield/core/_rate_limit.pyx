@@ -14,7 +14,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from ._atomic cimport LINE, peek, replace
+from ._atomic cimport LINE, compare_exchange, load_relaxed
 from ._siphash cimport siphash
 
 cdef enum:
@@ -69,13 +69,13 @@ cdef bint exceeds(const Limit* limit, uint64_t key, uint64_t weight, uint64_t no
     cost = weight * (limit.cost >> PART) + (part >> PART)
     for _turn in range(TURNS):
         place = line + _choose(line, tag, units)
-        word = peek(place)
+        word = load_relaxed(place)
         # Another batch's clock may be ahead of this one's: a word a little beyond `most` is not one of long ago.
         ahead = _ahead(word, units, most + SKEW) if word & ~DUE == tag else 0
         over = ahead + cost > limit.tolerance
         if over and not limit.debt:
             return True
-        if replace(place, word, tag | ((units + max(ahead, min(ahead + cost, most))) & DUE)):
+        if compare_exchange(place, word, tag | ((units + max(ahead, min(ahead + cost, most))) & DUE)):
             return over
     return over
 
@@ -88,7 +88,7 @@ cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now) noexcept
         uint32_t chosen = 0
         uint32_t k
     for k in range(CELLS):
-        word = peek(line + k)
+        word = load_relaxed(line + k)
         if word & ~DUE == tag:
             return k
         ahead = _ahead(word, now, DUE >> 1)

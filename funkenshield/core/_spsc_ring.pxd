@@ -6,7 +6,7 @@ only if it said that it sleeps. Neither ever waits for the other: what does not 
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from ._atomic cimport announce, barrier, look, peek, publish, swap, witness
+from ._atomic cimport barrier, exchange, load_acquire, load_relaxed, load_seq_cst, store_release, store_seq_cst
 
 cdef enum:
     RING_SIZE = 1 << 20            # octets, a power of two
@@ -30,7 +30,7 @@ cdef inline uint8_t* ring_reserve(Ring* ring, uint32_t size) noexcept nogil:
         uint64_t needed = (size + 8 + 7) & ~<uint64_t> 7
         uint64_t skipped = RING_SIZE - at if at + needed > RING_SIZE else 0
     if ring.filled + skipped + needed - ring.tail_seen > RING_SIZE:
-        ring.tail_seen = look(&ring.tail)
+        ring.tail_seen = load_acquire(&ring.tail)
         if ring.filled + skipped + needed - ring.tail_seen > RING_SIZE:
             return NULL
     if skipped:
@@ -44,31 +44,31 @@ cdef inline uint8_t* ring_reserve(Ring* ring, uint32_t size) noexcept nogil:
 
 cdef inline bint ring_publish(Ring* ring) noexcept nogil:
     """Show what was filled; return whether the consumer must be woken."""
-    if ring.filled == peek(&ring.head):
+    if ring.filled == load_relaxed(&ring.head):
         return False
-    publish(&ring.head, ring.filled)
+    store_release(&ring.head, ring.filled)
     barrier()
-    return witness(&ring.asleep) and swap(&ring.asleep, 0)
+    return load_seq_cst(&ring.asleep) and exchange(&ring.asleep, 0)
 
 
 cdef inline uint8_t* ring_next(Ring* ring, uint32_t* size) noexcept nogil:
     """Return the oldest record and its size, or NULL; it is the consumer's until `ring_taken`."""
     cdef uint8_t* record
-    if peek(&ring.tail) == look(&ring.head):
+    if load_relaxed(&ring.tail) == load_acquire(&ring.head):
         return NULL
     record = ring.octets + (ring.tail & (RING_SIZE - 1))
     if (<uint64_t*> record)[0] == SKIP:
-        publish(&ring.tail, ring.tail + (RING_SIZE - (ring.tail & (RING_SIZE - 1))))
+        store_release(&ring.tail, ring.tail + (RING_SIZE - (ring.tail & (RING_SIZE - 1))))
         record = ring.octets
     size[0] = <uint32_t> (<uint64_t*> record)[0]
     return record + 8
 
 
 cdef inline void ring_taken(Ring* ring, uint32_t size) noexcept nogil:
-    publish(&ring.tail, ring.tail + ((size + 8 + 7) & ~<uint64_t> 7))
+    store_release(&ring.tail, ring.tail + ((size + 8 + 7) & ~<uint64_t> 7))
 
 
 cdef inline bint ring_sleep(Ring* ring) noexcept nogil:
     """Ask to be woken; return False where something came meanwhile."""
-    announce(&ring.asleep, 1)
-    return witness(&ring.head) == peek(&ring.tail)
+    store_seq_cst(&ring.asleep, 1)
+    return load_seq_cst(&ring.head) == load_relaxed(&ring.tail)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from ._atomic cimport look, publish
+from ._atomic cimport load_acquire, store_release
 
 cdef struct Suffixes:              # one writer, any number of readers
     uint64_t* pairs                # hash and value, behind each other; 0: free
@@ -14,12 +14,12 @@ cdef inline uint64_t suffix_value(const Suffixes* table, uint64_t key) noexcept 
     """Return the value of a hash, or 0."""
     cdef:
         uint64_t place = key >> 32 & table.mask
-        uint64_t found = look(table.pairs + 2 * place)
+        uint64_t found = load_acquire(table.pairs + 2 * place)
     while found:
         if found == key:
-            return look(table.pairs + 2 * place + 1)
+            return load_acquire(table.pairs + 2 * place + 1)
         place = (place + 1) & table.mask
-        found = look(table.pairs + 2 * place)
+        found = load_acquire(table.pairs + 2 * place)
     return 0
 
 
@@ -28,9 +28,9 @@ cdef inline void suffix_set(Suffixes* table, uint64_t key, uint64_t value) noexc
     cdef uint64_t place = key >> 32 & table.mask
     while table.pairs[2 * place] and table.pairs[2 * place] != key:
         place = (place + 1) & table.mask
-    publish(table.pairs + 2 * place + 1, value)
+    store_release(table.pairs + 2 * place + 1, value)
     if not table.pairs[2 * place]:
-        publish(table.pairs + 2 * place, key)
+        store_release(table.pairs + 2 * place, key)
         table.used += 1
 
 

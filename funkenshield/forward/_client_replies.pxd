@@ -2,13 +2,13 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .._fastpath cimport Reception
+from .._fastpath cimport SettingsWriter
 from ..cache._entry cimport Answer
 from ..cache._store cimport Cache
 from ..core._rate_limit cimport RateTable
-from ..wire._message cimport Extra, Query
+from ..wire._message cimport EdnsOptions, Query
 from ._outbox cimport Client, Outbox
-from ._pending cimport Open, OpenQueries
+from ._pending cimport PendingQueries, PendingQuery
 
 cdef enum:
     WAITS = 24                     # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
@@ -19,16 +19,16 @@ cdef enum:
 
 cdef inline bint is_cached(const Client* client, const Query* query) noexcept nogil:
     """Tell whether the cache is asked for a query's answer, and keeps it."""
-    return query.key_length > 0 and not client.course.uncached
+    return query.key_length > 0 and not client.rule_state.skip_cache
 
 
-cdef class Answering:
+cdef class ClientReplies:
     cdef:
         readonly Cache cache
-        readonly Reception reception
+        readonly SettingsWriter settings_writer
         readonly Outbox outbox
-        OpenQueries queries
-        Open* pool                 # the queries'
+        PendingQueries queries
+        PendingQuery* pool         # the queries'
         bint refuse_overload       # what is over a bound is refused, or else dropped
         RateTable late             # answers, by client prefix
         uint64_t busy, late_dropped
@@ -38,14 +38,14 @@ cdef class Answering:
     cdef uint16_t _payload(self) noexcept nogil
     cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
     cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
-    cdef void _add_own(self, Extra* extra, const Client* client, const Query* query) noexcept nogil
-    cdef void _add_entrys(self, Extra* extra, const Open* entry) noexcept nogil
+    cdef void _add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil
+    cdef void _add_entrys(self, EdnsOptions* extra, const PendingQuery* entry) noexcept nogil
     cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
                          uint64_t now) except -1
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
-                     const Extra* extra, uint64_t now) except -1
+                     const EdnsOptions* extra, uint64_t now) except -1
     cdef size_t _as_ours(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
-                         const Extra* extra) noexcept nogil
+                         const EdnsOptions* extra) noexcept nogil
     cdef bint _is_pulse(self, const Client* client, size_t length, uint64_t now) noexcept nogil
     cdef int _answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1
     cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil

@@ -1,12 +1,12 @@
 from typing_extensions import disjoint_base
 
-from .._fastpath import Reception
+from .._fastpath import SettingsWriter
 from ..cache._store import Cache
 from ._outbox import Outbox
 
 @disjoint_base
-class Answering:
+class ClientReplies:
     cache: Cache
-    reception: Reception
+    settings_writer: SettingsWriter
     outbox: Outbox
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Answering: ...
+    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> ClientReplies: ...

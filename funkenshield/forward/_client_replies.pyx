@@ -5,34 +5,34 @@ It knows clients, and how an answer is rendered for one. Who waits for what, and
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .._fastpath cimport Reception, own_options
+from .._fastpath cimport SettingsWriter, add_own_options
 from ..cache._entry cimport SECTIONS, Answer, render
 from ..cache._freshness cimport DEAD, judge
 from ..cache._index cimport find
 from ..cache._store cimport Cache
 from ..core._clock cimport ticks
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
-from ..policy._rule_state cimport Sender
+from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport (
-    DO, MESSAGE_MAX, REFUSED, Extra, Query, cookie_of, cut, get16, has_own_opt, message_flags, put_error,
+    DO, MESSAGE_MAX, REFUSED, EdnsOptions, Query, cookie_of, cut, get16, has_own_opt, message_flags, put_error,
     put_own_options, set_id
 )
 from ._outbox cimport NOBODY, Client, Outbox
-from ._pending cimport Open, OpenQueries
+from ._pending cimport PendingQueries, PendingQuery
 
 cdef uint64_t LATE = <uint64_t> 1000000000    # nanoseconds: an answer after that is a late one
 
 
-cdef class Answering:
+cdef class ClientReplies:
     """At most `capacity` clients who wait, and the way back to them. One thread, with the GIL, calls all of it."""
 
     def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
         self.cache = cache
-        self.reception = Reception(cache, guarded)
-        self.queries = OpenQueries(cache, capacity)
+        self.settings_writer = SettingsWriter(cache, guarded)
+        self.queries = PendingQueries(cache, capacity)
         self.pool = self.queries.pool
         self.outbox = Outbox(cache.clock)
-        self.outbox.orders = self.reception.house.orders
+        self.outbox.guard_table = self.settings_writer.settings.guard_table
         self.late = RateTable(LATE_MEMORY, LATE_RATE, <double> LATE_BURST / LATE_RATE, 24, 56)
 
     cdef uint16_t _payload(self) noexcept nogil:
@@ -47,32 +47,32 @@ cdef class Answering:
         """Tell whether an answer serves nobody any more, whatever happens."""
         return judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
 
-    cdef void _add_own(self, Extra* extra, const Client* client, const Query* query) noexcept nogil:
+    cdef void _add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil:
         """Make the EDNS options that are for a client alone, of his query."""
-        cdef Sender sender
+        cdef ClientInfo sender
         extra.length = 0
         if query.cookie or query.keepalive:
-            sender = self.outbox.sender(client)
-            own_options(self.reception.house, extra, cookie_of(query), query.keepalive, &sender)
+            sender = self.outbox.client_info(client)
+            add_own_options(self.settings_writer.settings, extra, cookie_of(query), query.keepalive, &sender)
 
-    cdef void _add_entrys(self, Extra* extra, const Open* entry) noexcept nogil:
+    cdef void _add_entrys(self, EdnsOptions* extra, const PendingQuery* entry) noexcept nogil:
         """Make the EDNS options that are for a client alone who waits."""
-        cdef Sender sender
+        cdef ClientInfo sender
         extra.length = 0
         if entry.with_cookie or entry.keepalive:
-            sender = self.outbox.sender(&entry.client)
-            own_options(self.reception.house, extra, entry.cookie if entry.with_cookie else NULL, entry.keepalive,
-                        &sender)
+            sender = self.outbox.client_info(&entry.client)
+            add_own_options(self.settings_writer.settings, extra, entry.cookie if entry.with_cookie else NULL,
+                            entry.keepalive, &sender)
 
     cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
                          uint64_t now) except -1:
         """Answer a client who did not wait."""
-        cdef Extra extra
+        cdef EdnsOptions extra
         self._add_own(&extra, client, query)
         return self._answer(client, self._limit(client, query), answer, query, &extra, now)
 
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
-                     const Extra* extra, uint64_t now) except -1:
+                     const EdnsOptions* extra, uint64_t now) except -1:
         """Answer one client, in his own size and spelling."""
         cdef:
             uint64_t delay = now - client.arrived if now > client.arrived else 0
@@ -98,7 +98,7 @@ cdef class Answering:
         return self.outbox.post(client, length)
 
     cdef size_t _as_ours(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
-                         const Extra* extra) noexcept nogil:
+                         const EdnsOptions* extra) noexcept nogil:
         """Let a response that goes out as it came have the options of this client alone; return its octets.
 
         Caller must ensure that there is room for `limit` octets.
@@ -134,8 +134,8 @@ cdef class Answering:
         """Answer one who waits."""
         cdef:
             Query query
-            Open* entry = &self.pool[i]
-            Extra own
+            PendingQuery* entry = &self.pool[i]
+            EdnsOptions own
         self._ask_as(i, &query)
         self._add_entrys(&own, entry)
         return self._answer(&entry.client, entry.limit, answer, &query, &own, now)
@@ -154,16 +154,16 @@ cdef class Answering:
 
     cdef int _post_refused(self, const Client* client, const Query* query) except -1:
         """Refuse one who asks."""
-        cdef Extra extra
+        cdef EdnsOptions extra
         self._add_own(&extra, client, query)
         return self.outbox.post(client, put_error(self.outbox.open(client), query, REFUSED, self._payload(), &extra))
 
     cdef int _refuse(self, int32_t i) except -1:
         """Refuse one who waits."""
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             Query query
-            Extra own
+            EdnsOptions own
         if entry.client.fd == NOBODY:
             return 0
         self.busy += 1

@@ -5,8 +5,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 
 from ..core._clock cimport Clock
 from ..core._udp_batch cimport BATCH, Datagrams, Peer
-from ..policy._guard cimport Orders, Watch
-from ..policy._rule_state cimport Course, Sender
+from ..policy._guard cimport GuardCounters, GuardTable
+from ..policy._rule_state cimport ClientInfo, RuleState
 
 cdef enum:
     UDP_MAX = 4096                 # octets of the largest answer over UDP
@@ -28,8 +28,7 @@ cdef struct Client:                # who asked, and how to answer
     uint8_t added                  # what of the query he did not send
     uint8_t proven                 # his address is not forged
     uint8_t listener               # to which he came, by number
-    uint8_t stopped                # a rule wants Python to decide
-    Course course                  # what rules made of his query
+    RuleState rule_state           # what rules made of his query
 
 
 cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil
@@ -46,12 +45,12 @@ cdef class Outbox:
         uint64_t send_failed
         uint64_t[16] by_datagram, over_stream  # responses, by the RCODE in their header
         Clock clock
-        const Orders** orders      # where the guard has its orders in force
-        const Orders* nobody
-        Watch watch
+        const GuardTable** guard_table  # where the guard has its orders in force
+        const GuardTable* nobody
+        GuardCounters guard_counters
 
     cdef uint8_t* open(self, const Client* client) noexcept nogil
     cdef int post(self, const Client* client, size_t length) except -1
     cdef void drop(self, const Client* client)
-    cdef Sender sender(self, const Client* client) noexcept nogil
+    cdef ClientInfo client_info(self, const Client* client) noexcept nogil
     cdef void flush(self) noexcept nogil

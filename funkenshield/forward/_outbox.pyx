@@ -9,10 +9,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS, Clock
-from ..policy._guard cimport Orders, judge_response, look_orders
-from ..policy._rule_state cimport Sender
+from ..policy._guard cimport GuardTable, judge_response, load_guard_table
+from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
-from ..wire._proxy_protocol cimport Told, put_header
+from ..wire._proxy_protocol cimport ProxyHeader, put_header
 
 
 cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil:
@@ -21,7 +21,7 @@ cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil:
     It tells of his own transport, whatever the upstream is asked over. Return its octets, at most PROXIED_MAX.
     """
     cdef:
-        Told source, asked
+        ProxyHeader source, asked
         uint8_t[16] zeros
     source.address, source.octets = client.ip, client.octets
     asked.address, asked.octets = client.to, client.to_octets
@@ -40,7 +40,7 @@ cdef class Outbox:
 
     def __cinit__(self, Clock clock not None) -> None:
         self.clock = clock
-        self.orders = &self.nobody
+        self.guard_table = &self.nobody
         self.datagrams = Datagrams(UDP_MAX)
         self.framed = <uint8_t*> malloc(2 + MESSAGE_MAX)
         if self.framed == NULL:
@@ -65,12 +65,12 @@ cdef class Outbox:
         The guard sees all that goes out, and may hold it back.
         """
         cdef:
-            const Orders* orders = look_orders(self.orders)
-            Sender sender
-        if length and orders != NULL:
-            sender = self.sender(client)
-            length = judge_response(orders, &sender, self.framed + 2 if client.fd < 0
-                                    else self.datagrams.buffer(self.count), length, &self.watch)
+            const GuardTable* guard_table = load_guard_table(self.guard_table)
+            ClientInfo sender
+        if length and guard_table != NULL:
+            sender = self.client_info(client)
+            length = judge_response(guard_table, &sender, self.framed + 2 if client.fd < 0
+                                    else self.datagrams.buffer(self.count), length, &self.guard_counters)
         if length == 0:
             return 0
         if client.fd < 0:
@@ -90,9 +90,9 @@ cdef class Outbox:
         if client.fd == STREAM:
             self.streams.append((client.stream, b""))
 
-    cdef Sender sender(self, const Client* client) noexcept nogil:
+    cdef ClientInfo client_info(self, const Client* client) noexcept nogil:
         """Return where the query of a client came from, as of now."""
-        cdef Sender sender
+        cdef ClientInfo sender
         sender.address = client.ip
         sender.octets = client.octets
         sender.datagram = client.fd >= 0

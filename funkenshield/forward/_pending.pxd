@@ -32,7 +32,7 @@ cdef enum Spare:
     CUT                            # it came truncated
     DOUBTED                        # it came over UDP, and may be forged
 
-cdef struct Open:
+cdef struct PendingQuery:
     Client client
     int32_t next                   # in the pool, or among those who wait for the same answer
     uint32_t crowd                 # whose bound it counts against
@@ -72,7 +72,7 @@ cdef struct Open:
     uint8_t verbatim               # what comes back goes to the client as it came
     uint8_t once                   # never sent again where it may have arrived: it may have done its work
     uint8_t gone                   # it may have arrived
-    uint16_t bounds                # that a rule set for the response, by number; 0: none
+    uint16_t ttl_limits            # that a rule set for the response, by number; 0: none
     uint64_t question              # the hash of name, type and class alone
     uint64_t try_until             # another attempt is made then, nanoseconds
     uint64_t stale_at              # clients are served what is stale then
@@ -80,10 +80,10 @@ cdef struct Open:
 
 
 @cython.final
-cdef class OpenQueries:
+cdef class PendingQueries:
     cdef:
         Cache cache
-        Open* pool
+        PendingQuery* pool
         int32_t* chains
         uint32_t* crowds           # clients that wait, by zone, then by names without one
         uint32_t* shares           # by client prefix, and what they are shares of

@@ -3,5 +3,5 @@ from typing import final
 from ..cache._store import Cache
 
 @final
-class OpenQueries:
-    def __new__(cls, cache: Cache, capacity: int) -> OpenQueries: ...
+class PendingQueries:
+    def __new__(cls, cache: Cache, capacity: int) -> PendingQueries: ...

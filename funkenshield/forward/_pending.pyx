@@ -12,12 +12,12 @@ from libc.string cimport memcmp, memcpy
 from ..cache._store cimport Cache
 from ..cache._zone_table cimport ZONES_MAX
 from ..core._fair_shares cimport COUNTERS, counter_of, hash_prefix, may_take, zone_number
-from ..wire._message cimport Query, parse_query, set_course
+from ..wire._message cimport Query, parse_query, set_rule_choices
 from ._outbox cimport Client
 
 
 @cython.final
-cdef class OpenQueries:
+cdef class PendingQueries:
     """At most `capacity` clients that wait.
 
     Memory ownership: pool and tables are its own.
@@ -32,7 +32,7 @@ cdef class OpenQueries:
         self.chain_mask = 1
         while self.chain_mask < capacity:
             self.chain_mask <<= 1
-        self.pool = <Open*> calloc(capacity, sizeof(Open))
+        self.pool = <PendingQuery*> calloc(capacity, sizeof(PendingQuery))
         self.chains = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
         self.repeats = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
         self.crowds = <uint32_t*> calloc(ZONES_MAX + CROWDS, sizeof(uint32_t))
@@ -80,7 +80,7 @@ cdef class OpenQueries:
         cdef:
             int32_t i = self.idle
             uint32_t k
-            Open* entry
+            PendingQuery* entry
         if i >= 0:
             self.idle = self.pool[i].next
         elif self.untouched < <int32_t> self.capacity:
@@ -103,14 +103,14 @@ cdef class OpenQueries:
         entry.over_stream = entry.aside = entry.spare = entry.doubted = entry.from_udp = False
         entry.unreachable = entry.hedging = entry.late = entry.stranded = False
         entry.moved = entry.by_function = entry.alone = entry.verbatim = entry.once = entry.gone = False
-        entry.bounds = 0
+        entry.ttl_limits = 0
         entry.stage = IDLE
         return i
 
     cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil:
         """Let an open query be these octets, however many; False: there are too many long ones, or of its client."""
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             uint32_t* held
             uint8_t* room = NULL
         if length > WIRE_MAX:
@@ -129,7 +129,7 @@ cdef class OpenQueries:
     cdef void give_back(self, int32_t i) noexcept nogil:
         """Put a place back into the pool. Caller must ensure that nobody stands behind it."""
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             uint32_t k
         self.crowds[entry.crowd] -= 1
         for k in range(SHARES):
@@ -155,7 +155,7 @@ cdef class OpenQueries:
 
     cdef bint is_repeat(self, int32_t i, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil:
         """Tell whether it is this very datagram that an open query came in."""
-        cdef const Open* entry = &self.pool[i]
+        cdef const PendingQuery* entry = &self.pool[i]
         return (entry.stage != IDLE and entry.hash == hashed and entry.asked_id == message_id
                 and entry.client.fd == client.fd and entry.client.peer.length == client.peer.length
                 and not memcmp(entry.client.peer.address, client.peer.address, client.peer.length))
@@ -183,8 +183,8 @@ cdef class OpenQueries:
         parse_query(query, self.pool[i].wire, self.pool[i].length)
         query.hash = self.pool[i].hash
         query.added = client.added
-        if client.course.way or client.course.bounds:
-            set_course(query, client.course.way, client.course.bounds)
+        if client.rule_state.route or client.rule_state.ttl_limits:
+            set_rule_choices(query, client.rule_state.route, client.rule_state.ttl_limits)
 
     cdef void lead(self, int32_t i) noexcept nogil:
         """Let a query be found by those who ask the same."""

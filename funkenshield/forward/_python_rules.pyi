@@ -1,11 +1,11 @@
 from typing_extensions import disjoint_base
 
 from ..cache._store import Cache
-from ._resolution import Waiting
+from ._resolution import Resolution
 
 @disjoint_base
-class Deciding(Waiting):
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Deciding: ...
+class PythonRules(Resolution):
+    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> PythonRules: ...
     def take_decisions(self) -> list[tuple[bytes, bytes, int, int, int, int]]: ...
     def resume(
         self,
@@ -14,12 +14,12 @@ class Deciding(Waiting):
         at: int,
         generation: int,
         *,
-        way: int = ...,
+        route: int = ...,
         tags: int = ...,
-        bounds: int = ...,
+        ttl_limits: int = ...,
         uncached: bool = ...,
     ) -> None: ...
-    def ask(self, client: bytes, query: bytes, at: int, generation: int, stream: int, *, way: int = ...) -> None: ...
+    def ask(self, client: bytes, query: bytes, at: int, generation: int, stream: int, *, route: int = ...) -> None: ...
     def drop(self, client: bytes) -> None: ...
     def reply(self, client: bytes, query: bytes, response: bytes) -> None: ...
     def pass_on(self, client: bytes, query: bytes) -> None: ...

@@ -12,26 +12,26 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .._fastpath cimport (
-    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, answer, answer_on, follow, meet_from
+    ASK, DROP, SEND, Outcome, QueryContext, Settings, parse_with_ecs, process_query, resume_query, run_rules
 )
 from ..cache._entry cimport FOREIGN, KEEP, PASS, answers_question
 from ..cache._store cimport Cache
 from ..core._clock cimport ticks
-from ..policy._rule_program cimport Program, Seen, generation_of
-from ..policy._rule_state cimport END, RESPONSES, START, Course, Sender
-from ..wire._ecs cimport TOLD_MAX
+from ..policy._rule_program cimport MessageFacts, Program, generation_of
+from ..policy._rule_state cimport END, RESPONSES, START, ClientInfo, RuleState
+from ..wire._ecs cimport ECS_QUERY_MAX
 from ..wire._message cimport (
-    HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, SPECIAL, Extra, Query, Verdict, cut, lower_name,
-    message_id, parse_query, set_id
+    HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, UNCACHEABLE, EdnsOptions, Query, Verdict, cut,
+    lower_name, message_id, parse_query, set_id
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
 from ..wire._truncate cimport fit_message
 from ._outbox cimport NOBODY, STREAM, Client, put_client
-from ._pending cimport DECIDING, SENT, Open
-from ._resolution cimport FUNCTION, Response, Waiting
+from ._pending cimport DECIDING, SENT, PendingQuery
+from ._resolution cimport FUNCTION, Resolution, Response
 
 
-cdef class Deciding(Waiting):
+cdef class PythonRules(Resolution):
     """Queries that Python decides about: each leaves with all that is known of it, and goes on where it stopped."""
 
     def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
@@ -41,46 +41,40 @@ cdef class Deciding(Waiting):
 
     cdef int take_in(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
         """Take what a worker handed over: a miss, or a query that stopped at a rule."""
-        if client.stopped:
+        if client.rule_state.stopped:
             return self._set_decision(client, wire, length)
         return self.admit(client, wire, length, now)
 
     cdef bint enter(self, Client* client, const uint8_t* wire, size_t length, bint anew) except -1:
         """Decide about a query as a worker would, and see to what comes of it; False: it gets no answer."""
         cdef:
-            const House* house = self.reception.house
-            uint64_t now = self.cache.clock.now()
-            Sender sender = self.outbox.sender(client)
-            uint8_t[TOLD_MAX] told
+            const Settings* settings = self.settings_writer.settings
+            uint8_t[ECS_QUERY_MAX] room
             Query query
-            Verdict verdict = meet_from(house, &query, wire, length, client.ip, client.octets, told)
-            uint8_t* out = self.outbox.open(client)
+            QueryContext context
             Outcome outcome
-            size_t size = 0
-        if anew:
-            outcome = answer(house, &query, verdict, &sender, &client.course, out, self._limit(client, &query),
-                             ticks(now), &self.tally, &size)
-        else:
-            outcome = answer_on(house, &query, verdict, &sender, &client.course, out, self._limit(client, &query),
-                                ticks(now), &self.tally, &size)
-        client.proven = sender.proven
-        client.stopped = outcome == DECIDE
-        if outcome == DECIDE:
+        context.verdict = parse_with_ecs(settings, &query, wire, length, client.ip, client.octets, room)
+        context.settings, context.query, context.counters = settings, &query, &self.counts
+        context.client, context.rule_state = self.outbox.client_info(client), client.rule_state
+        context.now = ticks(context.client.now)
+        context.reply, context.limit = self.outbox.open(client), self._limit(client, &query)
+        outcome = process_query(&context) if anew else resume_query(&context)
+        client.proven, client.rule_state = context.client.proven, context.rule_state
+        if outcome & SEND:
+            self.outbox.post(client, context.length)
+        if client.rule_state.stopped:
             self._set_decision(client, wire, length)
-            return True
-        if outcome == REPLY or outcome == REPLY_AND_ASK:
-            self.outbox.post(client, size)
-        if outcome == REPLY_AND_ASK:
-            client.fd = NOBODY
-        if outcome != REPLY and outcome != DROP:
+        elif outcome & ASK:
+            if outcome & SEND:
+                client.fd = NOBODY
             client.added = query.added
-            self.admit(client, query.wire, query.length, now)
+            self.admit(client, query.wire, query.length, context.client.now)
         return outcome != DROP
 
     cdef int _set_decision(self, const Client* client, const uint8_t* wire, size_t length) except -1:
         self.decisions.append(((<char*> client)[:sizeof(Client)], wire[:length],
-                               0 if client.fd >= 0 else client.stream, client.course.chain, client.course.at,
-                               client.course.generation))
+                               0 if client.fd >= 0 else client.stream, client.rule_state.chain, client.rule_state.at,
+                               client.rule_state.generation))
         return 0
 
     def take_decisions(self) -> list:
@@ -93,34 +87,34 @@ cdef class Deciding(Waiting):
             raise ValueError("that is no client")
         return (<Client*> <char*> client)[0]
 
-    def resume(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, *, int32_t way=-1,
-               uint64_t tags=0, uint16_t bounds=0, bint uncached=False) -> None:
+    def resume(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, *, int32_t route=-1,
+               uint64_t tags=0, uint16_t ttl_limits=0, bint uncached=False) -> None:
         """Let a query go on at a node of its chain, changed or not; what else is given is added to its course.
 
         Rules that are in force no more let it begin anew.
         """
         cdef Client asking = self._client(client)
-        asking.course.tags |= tags
-        asking.course.bounds = bounds or asking.course.bounds
-        asking.course.uncached = uncached or asking.course.uncached
-        self._go_on(&asking, query, at, generation, way)
+        asking.rule_state.tags |= tags
+        asking.rule_state.ttl_limits = ttl_limits or asking.rule_state.ttl_limits
+        asking.rule_state.skip_cache = uncached or asking.rule_state.skip_cache
+        self._go_on(&asking, query, at, generation, route)
 
     def ask(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, uint64_t stream, *,
-            int32_t way=-1) -> None:
+            int32_t route=-1) -> None:
         """Let a query go on like `resume`, but have its answer come back for `outbox.take_streams`."""
         cdef Client asking = self._client(client)
         asking.fd = STREAM
         asking.stream = stream
         asking.peer.length = 0
-        self._go_on(&asking, query, at, generation, way)
+        self._go_on(&asking, query, at, generation, route)
 
-    cdef int _go_on(self, Client* client, bytes query, uint32_t at, uint16_t generation, int32_t way) except -1:
+    cdef int _go_on(self, Client* client, bytes query, uint32_t at, uint16_t generation, int32_t route) except -1:
         if len(query) > MESSAGE_MAX:
             raise ValueError(f"a query has at most {MESSAGE_MAX} octets, not {len(query)}")
-        client.course.at = at
-        client.course.generation = generation
-        if way >= 0:
-            client.course.way, client.course.by_function = <uint16_t> way, self.ways[way] == FUNCTION
+        client.rule_state.at = at
+        client.rule_state.generation = generation
+        if route >= 0:
+            client.rule_state.route, client.rule_state.by_function = <uint16_t> route, self.routes[route] == FUNCTION
         if not self.enter(client, query, len(query), False):
             self.outbox.drop(client)
         self.outbox.flush()
@@ -135,7 +129,7 @@ cdef class Deciding(Waiting):
         """Give the response to a query that Python answers, or what its client takes of it: `take_streams` sends it."""
         cdef:
             Query asked
-            Extra own
+            EdnsOptions own
             Client to = self._client(client)
             uint8_t* out
             size_t length = len(response)
@@ -163,7 +157,7 @@ cdef class Deciding(Waiting):
             Query asked
             Client asking = self._client(client)
             uint8_t[NAME_MAX] room
-        if len(query) > MESSAGE_MAX or parse_query(&asked, query, len(query)) > SPECIAL:
+        if len(query) > MESSAGE_MAX or parse_query(&asked, query, len(query)) > UNCACHEABLE:
             raise ValueError("that is no query")
         self._open_query(&asking, &asked, <uint16_t> self.cache.zones.find(lower_name(&asked, room), asked.qtype),
                          False, self.cache.clock.now())
@@ -185,15 +179,15 @@ cdef class Deciding(Waiting):
         """Return whose query it is: (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""
         cdef Client asking = self._client(client)
         return (asking.ip[:asking.octets], "udp" if asking.fd >= 0 else "tcp", asking.listener,
-                asking.course.tags, asking.stream if asking.fd == STREAM else 0)
+                asking.rule_state.tags, asking.stream if asking.fd == STREAM else 0)
 
     # ------------------------------------------------------------ misses that a function answers
 
     cdef int let_function_answer(self, int32_t i, uint64_t now) except -1:
         """Let a function of Python's answer an open query, for all who wait for it."""
-        cdef Open* entry = &self.pool[i]
+        cdef PendingQuery* entry = &self.pool[i]
         entry.stage = DECIDING
-        self.handled.append((self.queries.handle(i, 0), entry.client.course.way, entry.wire[:entry.length],
+        self.handled.append((self.queries.handle(i, 0), entry.client.rule_state.route, entry.wire[:entry.length],
                              (entry.deadline - min(now, entry.deadline)) / 1e9,
                              (<char*> &entry.client)[:sizeof(Client)]))
         return 0
@@ -239,45 +233,46 @@ cdef class Deciding(Waiting):
 
     cdef const Program* _program(self) noexcept nogil:
         """Return the rules of responses, or NULL."""
-        return self.reception.house.programs[RESPONSES]
+        return self.settings_writer.settings.programs[RESPONSES]
 
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
                       uint64_t now) except -1:
         """Let the rules see a response to an open query, and then let it end the query; it is to be had whole first."""
-        cdef Course course = self.pool[i].client.course
+        cdef RuleState rule_state = self.pool[i].client.rule_state
         if self._program() == NULL or (self.pool[i].stage != DECIDING and self._is_in_part(i, response)):
             return self._resolve(i, upstream, query, response, now)
         if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
             return 0
-        course.chain, course.at, course.bounds = RESPONSES, START, 0
-        return self._review(i, upstream, query, response, &course, now)
+        rule_state.chain, rule_state.at, rule_state.ttl_limits = RESPONSES, START, 0
+        return self._review(i, upstream, query, response, &rule_state, now)
 
-    cdef int _review(self, int32_t i, int32_t upstream, const Query* query, Response* response, Course* course,
+    cdef int _review(self, int32_t i, int32_t upstream, const Query* query, Response* response, RuleState* rule_state,
                      uint64_t now) except -1:
         """Follow the rules of responses from where this one has come to."""
         cdef:
-            Open* entry = &self.pool[i]
-            Sender sender = self.outbox.sender(&entry.client)
+            PendingQuery* entry = &self.pool[i]
             Query asked = query[0]
             uint8_t[HEADER + QUESTION_MAX + 128] error
-            Seen seen
-            Extra none
-            size_t length = 0
+            MessageFacts facts
+            QueryContext context
             Outcome outcome
             uint16_t group
-        none.length = 0
-        seen.flags = self.cache.scratch.flags
-        seen.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | seen.flags & RCODE
-        outcome = follow(self.reception.house, self._program(), query, &sender, course, &seen, &none, error,
-                         &self.tally, &length)
-        if outcome == DECIDE:
-            return self._set_review(i, query, response, course, now)
+        context.settings, context.query, context.counters = self.settings_writer.settings, &asked, &self.counts
+        context.client, context.rule_state = self.outbox.client_info(&entry.client), rule_state[0]
+        context.options.length = 0
+        context.reply = error
+        facts.flags = self.cache.scratch.flags
+        facts.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | facts.flags & RCODE
+        outcome = run_rules(&context, self._program(), &facts)
+        rule_state[0] = context.rule_state
+        if outcome == ASK:
+            return self._set_review(i, query, response, rule_state, now)
         if outcome == DROP:
             return self._ask_others(i, now)
-        if outcome == REPLY:
-            self._read(i, &asked, response, error, length, True, now)
+        if outcome == SEND:
+            self._read(i, &asked, response, error, context.length, True, now)
             return self._resolve(i, upstream, &asked, response, now)
-        group = self.ways[course.way] if course.way else entry.group
+        group = self.routes[rule_state.route] if rule_state.route else entry.group
         if group != entry.group and not entry.moved and not entry.once:
             entry.group, entry.by_function, entry.moved = group, group == FUNCTION, True
             entry.over_stream, entry.tried.count = False, 0
@@ -285,16 +280,16 @@ cdef class Deciding(Waiting):
                 self._take_spare(i)
             self._try_elsewhere(i)
             return 0
-        if course.bounds:
-            entry.bounds = course.bounds
+        if rule_state.ttl_limits:
+            entry.ttl_limits = rule_state.ttl_limits
             self._read(i, &asked, response, response.wire, response.length, response.over_stream, now)
-        if course.uncached and response.built == KEEP:
+        if rule_state.skip_cache and response.built == KEEP:
             response.built = PASS
         return self._resolve(i, upstream, &asked, response, now)
 
     cdef int _ask_others(self, int32_t i, uint64_t now) except -1:
         """Go on without a response that is not wanted."""
-        cdef Open* entry = &self.pool[i]
+        cdef PendingQuery* entry = &self.pool[i]
         if entry.attempt >= 0:  # another upstream has been asked
             return 0
         if self._may_try(i) and self.upstreams.has_other(entry.group, &entry.tried):
@@ -302,12 +297,12 @@ cdef class Deciding(Waiting):
             return 0
         return self._fail(i, now)
 
-    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const Course* course,
+    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
                          uint64_t now) except -1:
         self.pool[i].stage = DECIDING
         self.pool[i].from_udp = not response.over_stream
         self._wait(i, self.pool[i].deadline)
-        self.reviews.append((self.queries.handle(i, 0), course.at, course.generation, query.wire[:query.length],
+        self.reviews.append((self.queries.handle(i, 0), rule_state.at, rule_state.generation, query.wire[:query.length],
                              response.wire[:response.length], (<char*> &self.pool[i].client)[:sizeof(Client)]))
         return 0
 
@@ -329,7 +324,7 @@ cdef class Deciding(Waiting):
         cdef:
             Query query
             Response received
-            Course course
+            RuleState rule_state
             const Program* program = self._program()
             int32_t i = self.queries.held(handle)
             uint64_t now = self.cache.clock.now()
@@ -342,8 +337,9 @@ cdef class Deciding(Waiting):
         elif at == END or program == NULL or generation_of(program) != generation:
             self._resolve(i, -1, &query, &received, now)
         else:
-            course = self.pool[i].client.course
-            course.chain, course.at, course.bounds, course.generation = RESPONSES, at, self.pool[i].bounds, generation
-            self._review(i, -1, &query, &received, &course, now)
+            rule_state = self.pool[i].client.rule_state
+            rule_state.chain, rule_state.at, rule_state.generation = RESPONSES, at, generation
+            rule_state.ttl_limits = self.pool[i].ttl_limits
+            self._review(i, -1, &query, &received, &rule_state, now)
         self.outbox.flush()
         return True

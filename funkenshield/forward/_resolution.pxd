@@ -3,10 +3,10 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..cache._entry cimport Answer, Built
-from ..cache._zone_settings cimport Bounds
+from ..cache._zone_settings cimport TtlLimits
 from ..wire._message cimport Query
 from ._outbox cimport Client
-from ._retries cimport Trying
+from ._retries cimport Retries
 
 cdef enum:
     WAYS_MAX = 65536               # numbers of ways, and of bounds
@@ -23,10 +23,10 @@ cdef struct Response:              # to an open query, taken apart
     bint over_stream
     Built built                    # what the answer in the cache's scratch is good for
 
-cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil
+cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil
 
 
-cdef class Waiting(Trying):
+cdef class Resolution(Retries):
     cdef:
         # what Python is asked about: queries to send, to send again, to carry, that are special
         int32_t* queued
@@ -37,8 +37,8 @@ cdef class Waiting(Trying):
         size_t spare_octets
         # limits
         uint32_t most_forgeable    # queries of one client prefix that came over UDP and are not proven to be its own
-        uint16_t* ways             # the groups that rules may choose, by number
-        TtlBounds* bounds
+        uint16_t* routes           # the groups that rules may choose, by number
+        TtlBounds* ttl_limits
         uint32_t try_next          # one bit for each RCODE with which another upstream is asked
         bint retry_truncated
         # who knows without an upstream

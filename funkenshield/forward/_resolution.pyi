@@ -4,11 +4,11 @@ from typing_extensions import disjoint_base
 
 from ..cache._nsec_cache import Denials
 from ..cache._store import Cache
-from ._retries import Trying
+from ._retries import Retries
 
 @disjoint_base
-class Waiting(Trying):
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Waiting: ...
+class Resolution(Retries):
+    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Resolution: ...
     def set_way(self, number: int, *, group: int = 0, function: bool = False) -> None: ...
     def set_bounds(self, number: int, shortest: int, longest: int) -> None: ...
     def set_limits(

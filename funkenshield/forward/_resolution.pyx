@@ -17,43 +17,43 @@ from ..cache._entry cimport (
     FAILURE, KEEP, NEGATIVE, PASS, SECTIONS, TRUNCATED as IS_TRUNCATED, Answer, Built, answers_question, bound_ttls,
     build, build_failure, build_verbatim
 )
-from ..cache._freshness cimport DEAD, RESERVE, STALE, Freshness, fails_to_refresh, judge, mark_failed, mark_used
+from ..cache._freshness cimport DEAD, STALE, STALE_IF_ERROR, Freshness, fails_to_refresh, judge, mark_failed, mark_used
 from ..cache._index cimport find
 from ..cache._store cimport Cache
-from ..cache._zone_settings cimport Bounds, Policy
-from ..core._atomic cimport peek32
+from ..cache._zone_settings cimport Policy, TtlLimits
+from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport ticks
 from ..core._fair_shares cimport may_take
 from ..core._siphash cimport Secret, siphash
 from ..upstream._selection cimport ALL_BUSY, NOBODY_UP, SILENCE, TRIES_MAX, Upstream, trouble_said
 from ..wire._edns_cookies cimport CLIENT_COOKIE
 from ..wire._message cimport (
-    CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE, PLAIN,
-    QUERY_MAX, RCODE, REFUSED, SERVFAIL, SPECIAL, TKEY, Query, Verdict, cookie_of, end_options, forwardable, hash_key,
-    is_transfer, is_unsigned, lower_name, message_id, parse_ignoring, respell, set_course, set_payload
+    CACHEABLE, CHAOS, KEY_PREFIX, NAME_MAX, NETWORK_ERROR, NOERROR, NOTIFY, NO_REACHABLE_AUTHORITY, NXDOMAIN, OPCODE,
+    QUERY_MAX, RCODE, REFUSED, SERVFAIL, TKEY, UNCACHEABLE, Query, Verdict, cookie_of, end_options, forwardable,
+    hash_key, is_transfer, is_unsigned, lower_name, message_id, parse_ignoring, respell, set_payload, set_rule_choices
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
 from ._client_replies cimport is_cached
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._pending cimport (
-    CUT, DOUBTED, EVERYTHING, FAILED, NO_SPARE, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, Open
+    CUT, DOUBTED, EVERYTHING, FAILED, NO_SPARE, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, PendingQuery
 )
-from ._retries cimport NEVER, Trying
+from ._retries cimport NEVER, Retries
 
 cdef uint64_t LIMITED = <uint64_t> 60000000000  # nanoseconds: so long, who truncated what is small limits its rate
 
 log = logging.getLogger(__name__)
 
 
-cdef void narrow(Bounds* bounds, const TtlBounds* by) noexcept nogil:
+cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil:
     """Let a zone's bounds of TTLs be within those of a rule, if it has any."""
     if by.longest:
-        bounds.longest = min(bounds.longest, by.longest)
-        bounds.negative = min(bounds.negative, by.longest)
-        bounds.shortest = min(max(bounds.shortest, by.shortest), bounds.longest)
+        ttl_limits.longest = min(ttl_limits.longest, by.longest)
+        ttl_limits.negative = min(ttl_limits.negative, by.longest)
+        ttl_limits.shortest = min(max(ttl_limits.shortest, by.shortest), ttl_limits.longest)
 
 
-cdef class Waiting(Trying):
+cdef class Resolution(Retries):
     """Open queries: at most `capacity` clients wait at any time.
 
     Memory ownership: the lists of what is to be sent are its own.
@@ -63,17 +63,17 @@ cdef class Waiting(Trying):
         self.carried, self.specials, self.spares = [], [], {}
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
-        self.ways = <uint16_t*> calloc(WAYS_MAX, sizeof(uint16_t))
-        self.bounds = <TtlBounds*> calloc(WAYS_MAX, sizeof(TtlBounds))
-        if not (self.queued and self.failed and self.ways and self.bounds):
+        self.routes = <uint16_t*> calloc(WAYS_MAX, sizeof(uint16_t))
+        self.ttl_limits = <TtlBounds*> calloc(WAYS_MAX, sizeof(TtlBounds))
+        if not (self.queued and self.failed and self.routes and self.ttl_limits):
             raise MemoryError(f"no memory for {capacity} open queries")
         self.set_limits()
 
     def __dealloc__(self) -> None:
         free(self.queued)
         free(self.failed)
-        free(self.ways)
-        free(self.bounds)
+        free(self.routes)
+        free(self.ttl_limits)
 
     def set_limits(self, *, double timeout=1.0, double deadline=2.5, double patience=0.1,
                    double update_timeout=10.0, uint16_t tries=3, bint refuse_overload=True,
@@ -111,11 +111,11 @@ cdef class Waiting(Trying):
 
     def set_way(self, uint16_t number, *, uint16_t group=0, bint function=False) -> None:
         """Say whom queries ask for which rules chose this way: a group of upstreams, or a function of Python's."""
-        self.ways[number] = FUNCTION if function else group
+        self.routes[number] = FUNCTION if function else group
 
     def set_bounds(self, uint16_t number, uint32_t shortest, uint32_t longest) -> None:
         """Say between how many seconds TTLs are for which rules chose these bounds."""
-        self.bounds[number] = TtlBounds(shortest, longest)
+        self.ttl_limits[number] = TtlBounds(shortest, longest)
 
     # ------------------------------------------------------------ misses come in
 
@@ -127,17 +127,17 @@ cdef class Waiting(Trying):
             Freshness freshness = DEAD
             uint8_t[NAME_MAX] room
             uint16_t zone
-            Verdict verdict = parse_ignoring(&query, wire, length, &self.reception.house.ignored)
+            Verdict verdict = parse_ignoring(&query, wire, length, &self.settings_writer.settings.ignored)
         query.added = client.added
-        if verdict != PLAIN or client.course.uncached:
-            if verdict > SPECIAL or client.fd == NOBODY:
+        if verdict != CACHEABLE or client.rule_state.skip_cache:
+            if verdict > UNCACHEABLE or client.fd == NOBODY:
                 return 0
             if (query.flags & OPCODE) == NOTIFY or client.fd == STREAM and is_transfer(&query):
                 return self._set_aside(client, wire, length)
             zone = <uint16_t> self.cache.zones.find(lower_name(&query, room), query.qtype)
             return self._open_query(client, &query, zone, False, now)
-        if client.course.way or client.course.bounds:
-            set_course(&query, client.course.way, client.course.bounds)
+        if client.rule_state.route or client.rule_state.ttl_limits:
+            set_rule_choices(&query, client.rule_state.route, client.rule_state.ttl_limits)
         hash_key(&query, &self.cache.index.secret)
         stored = find(&self.cache.index, &query)
         if stored != NULL and query.subnet and stored.kind == FAILURE and self._is_dead(stored, now):
@@ -145,19 +145,19 @@ cdef class Waiting(Trying):
             stored = find(&self.cache.index, &query)
         if stored != NULL:
             freshness = judge(stored, &self.cache.index.policies[stored.zone], ticks(now))
-            if client.fd != NOBODY and freshness < RESERVE:
+            if client.fd != NOBODY and freshness < STALE_IF_ERROR:
                 mark_used(stored)
                 return self._answer_now(client, &query, stored, now)
-            if client.fd == NOBODY and freshness < STALE and peek32(&stored.marks.retry) <= ticks(now):
+            if client.fd == NOBODY and freshness < STALE and load_relaxed32(&stored.marks.retry) <= ticks(now):
                 return 0  # it was refreshed meanwhile
         zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
-        if client.course.way:
-            return self._open_query(client, &query, zone, freshness == RESERVE, now)
+        if client.rule_state.route:
+            return self._open_query(client, &query, zone, freshness == STALE_IF_ERROR, now)
         if query.qclass == CHAOS or self.cache.index.policies[zone].cut or self.cache.index.policies[zone].trust_nsec:
             response = self._known(&query, zone, now)
             if response is not None:
                 return self._answer_from(client, &query, zone, response, now)
-        return self._open_query(client, &query, zone, freshness == RESERVE, now)
+        return self._open_query(client, &query, zone, freshness == STALE_IF_ERROR, now)
 
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now):
         """Return the response of those who know without an upstream, or None."""
@@ -182,7 +182,7 @@ cdef class Waiting(Trying):
         cdef:
             Answer* answer = self.cache.scratch
             Built built
-        built = build(answer, query, response, len(response), &self.cache.index.policies[zone].bounds, now,
+        built = build(answer, query, response, len(response), &self.cache.index.policies[zone].ttl_limits, now,
                       self.cache.clock.wall(), True)
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
@@ -201,7 +201,7 @@ cdef class Waiting(Trying):
         cdef:
             const Policy* policy = &self.cache.index.policies[zone]
             bint alone = not is_cached(client, query)
-            uint16_t group = self.ways[client.course.way] if client.course.way else policy.group
+            uint16_t group = self.routes[client.rule_state.route] if client.rule_state.route else policy.group
             const Secret* secret = &self.cache.index.secret
             uint64_t hashed = siphash(secret, query.wire + 2, query.length - 2) if alone else query.hash
             int32_t first = -1 if alone else self.queries.find(query)
@@ -209,7 +209,7 @@ cdef class Waiting(Trying):
             int32_t* repeat = self.queries.repeat_of(asked_id, hashed)
             int32_t i
             uint32_t waiting
-            Open* entry
+            PendingQuery* entry
         if first >= 0 and (client.fd == NOBODY or spare and self.pool[first].late):
             return self._turn_away(client, query, now)
         if client.fd >= 0 and (first >= 0 or alone):
@@ -303,7 +303,7 @@ cdef class Waiting(Trying):
         hop by hop and the UDP payload size, which is no larger than ours (RFC 9715).
         """
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             const uint8_t* cookie = cookie_of(query)
             uint16_t payload = self._payload()
         entry.with_cookie = cookie != NULL
@@ -320,7 +320,7 @@ cdef class Waiting(Trying):
             return False
         if is_unsigned(query):
             set_payload(entry.wire, query, payload)
-            entry.length = <uint16_t> end_options(entry.wire, query, &self.reception.house.ignored)
+            entry.length = <uint16_t> end_options(entry.wire, query, &self.settings_writer.settings.ignored)
         return True
 
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1:
@@ -349,20 +349,20 @@ cdef class Waiting(Trying):
         """Make the answer of a response, into the cache's scratch."""
         cdef:
             Answer* answer = self.cache.scratch
-            Bounds bounds = self.cache.index.policies[self.pool[i].zone].bounds
-            const TtlBounds* asked = &self.bounds[self.pool[i].client.course.bounds]
-            const TtlBounds* answered = &self.bounds[self.pool[i].bounds]
-        narrow(&bounds, asked)
-        narrow(&bounds, answered)
+            TtlLimits ttl_limits = self.cache.index.policies[self.pool[i].zone].ttl_limits
+            const TtlBounds* asked = &self.ttl_limits[self.pool[i].client.rule_state.ttl_limits]
+            const TtlBounds* answered = &self.ttl_limits[self.pool[i].ttl_limits]
+        narrow(&ttl_limits, asked)
+        narrow(&ttl_limits, answered)
         if self.pool[i].verbatim:
             response.built = build_verbatim(answer, query, response.wire, response.length, now)
         else:
-            response.built = build(answer, query, response.wire, response.length, &bounds, now,
+            response.built = build(answer, query, response.wire, response.length, &ttl_limits, now,
                                    self.cache.clock.wall(), response.over_stream and not self.pool[i].from_udp)
         if response.built == KEEP and (self.pool[i].alone or self.pool[i].doubted):
             response.built = PASS
         if asked.longest or answered.longest:
-            bound_ttls(answer, max(asked.shortest, answered.shortest), bounds.longest)
+            bound_ttls(answer, max(asked.shortest, answered.shortest), ttl_limits.longest)
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
 
@@ -371,7 +371,7 @@ cdef class Waiting(Trying):
         """Let a response that answers the question end an open query; store it if that is allowed."""
         cdef:
             Answer* answer = self.cache.scratch
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             const Answer* stored
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
@@ -415,7 +415,7 @@ cdef class Waiting(Trying):
             self.denials.learn(
                 query.wire[:query.length], response.wire[:response.length], self.cache.zones.name(self.pool[i].zone),
                 cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9, wall=self.cache.clock.wall() / 1e9,
-                longest=policy.bounds.negative,
+                longest=policy.ttl_limits.negative,
             )
         return 0
 
@@ -434,7 +434,7 @@ cdef class Waiting(Trying):
             self._serve_spare(i, now)
         self._ask_as(i, &query)
         build_failure(answer, &query, NETWORK_ERROR if self.pool[i].unreachable else NO_REACHABLE_AUTHORITY,
-                      &self.cache.index.policies[self.pool[i].zone].bounds, now)
+                      &self.cache.index.policies[self.pool[i].zone].ttl_limits, now)
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
         if not self.pool[i].spare:
@@ -447,7 +447,7 @@ cdef class Waiting(Trying):
 
     cdef void _note_felt(self, int32_t i) noexcept nogil:
         """Note for whoever was asked last that clients feel it."""
-        cdef const Open* it = &self.pool[i]
+        cdef const PendingQuery* it = &self.pool[i]
         cdef Upstream* last = &self.upstreams.all[it.tried.upstreams[it.tried.count - 1] if it.tried.count else 0]
         self.nobody += not it.tried.count
         last.felt[last.trouble if it.unreachable else <uint8_t> SILENCE] += it.tried.count > 0
@@ -588,7 +588,7 @@ cdef class Waiting(Trying):
     cdef int _hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1:
         """Let Python carry a query to an upstream that was chosen, over TCP or TLS."""
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             Upstream* to = &self.upstreams.all[upstream]
             int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, -1, 0, now)
             uint8_t[PROXIED_MAX] header
@@ -626,7 +626,7 @@ cdef class Waiting(Trying):
 
     cdef int _expired(self, int32_t i, uint64_t now) except -1:
         """Do what a query's time has come for."""
-        cdef Open* entry = &self.pool[i]
+        cdef PendingQuery* entry = &self.pool[i]
         if now >= entry.stale_at:
             self._serve_meanwhile(i, now)
         if now >= entry.deadline:
@@ -658,5 +658,5 @@ cdef class Waiting(Trying):
     cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1:
         """Let Python see to a query with more than one response: a transfer, or one for all upstreams."""
         self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream,
-                              client.course.way))
+                              client.rule_state.route))
         return 0

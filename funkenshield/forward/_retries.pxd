@@ -5,12 +5,12 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport UpstreamTable
 from ..upstream._sockets cimport Attempt, Sockets
-from ._client_replies cimport Answering
+from ._client_replies cimport ClientReplies
 
 cdef uint64_t NEVER
 
 
-cdef class Trying(Answering):
+cdef class Retries(ClientReplies):
     cdef:
         readonly Sockets sockets
         readonly UpstreamTable upstreams

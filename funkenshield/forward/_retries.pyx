@@ -12,8 +12,8 @@ from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
 from ..upstream._sockets cimport Attempt, Sockets
 from ..wire._message cimport QUERY_MAX, RCODE
-from ._client_replies cimport Answering
-from ._pending cimport CUT, SENT, Open
+from ._client_replies cimport ClientReplies
+from ._pending cimport CUT, SENT, PendingQuery
 
 cdef uint64_t NEVER = 0xffffffffffffffff
 
@@ -22,7 +22,7 @@ cdef enum:
     CREDIT_MAX = 32 * HEDGE
 
 
-cdef class Trying(Answering):
+cdef class Retries(ClientReplies):
     """The attempts of open queries, and what upstreams are told of them."""
 
     def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
@@ -34,13 +34,13 @@ cdef class Trying(Answering):
 
     cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil:
         """Have a query looked at then, or when its clients have waited long enough."""
-        cdef Open* entry = &self.pool[i]
+        cdef PendingQuery* entry = &self.pool[i]
         self.wheel.schedule(i, min(until, min(entry.stale_at, entry.deadline)))
 
     cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil:
         """Note that a query is on its way, and until when its upstream's silence is no news."""
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             Upstream* asked = &self.upstreams.all[upstream]
             uint64_t wait = self.timeout
         entry.attempt = attempt
@@ -98,7 +98,7 @@ cdef class Trying(Answering):
         cdef:
             const Attempt* lost = &self.sockets.attempts[attempt]
             int32_t i = lost.query
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             uint64_t rest = 0
         self.upstreams.failed(lost.upstream, trouble)
         if self._is_aside(lost):
@@ -117,7 +117,7 @@ cdef class Trying(Answering):
     cdef void _fetch_failed(self, const Attempt* made) noexcept nogil:
         """Note that an upstream which is asked over UDP did not answer over TCP: UDP is the way, unless it said TC."""
         cdef:
-            Open* entry = &self.pool[made.query]
+            PendingQuery* entry = &self.pool[made.query]
             Upstream* asked = &self.upstreams.all[made.upstream]
         asked.fetches_failed += 1
         entry.over_stream = entry.length > QUERY_MAX or entry.spare == CUT
@@ -125,7 +125,7 @@ cdef class Trying(Answering):
     cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
         """Hold the last attempt against its upstream, if it had its time: once, and less if others are silent too."""
         cdef:
-            const Open* entry = &self.pool[i]
+            const PendingQuery* entry = &self.pool[i]
             const Attempt* before
             Attempt* last
         if entry.stage != SENT or entry.attempt < 0 or entry.hedging:

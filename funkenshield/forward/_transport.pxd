@@ -14,12 +14,12 @@ from ..core._udp_batch cimport Datagrams
 from ..upstream._selection cimport Upstream
 from ..wire._message cimport Query
 from ._pending cimport Stage
-from ._python_rules cimport Deciding
+from ._python_rules cimport PythonRules
 from ._resolution cimport Response
 
 
 @cython.final
-cdef class Inflight(Deciding):
+cdef class Inflight(PythonRules):
     cdef:
         Datagrams inbox, outgoing
         Ring* rings[READERS_MAX]

@@ -2,10 +2,10 @@ from collections.abc import Callable
 from typing import Any, final
 
 from ..cache._store import Cache
-from ._python_rules import Deciding
+from ._python_rules import PythonRules
 
 @final
-class Inflight(Deciding):
+class Inflight(PythonRules):
     def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Inflight: ...
     def fileno(self) -> int: ...
     def collect(self) -> int: ...

@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
-from .._fastpath cimport tally_as_dict
+from .._fastpath cimport counters_as_dict
 from ..cache._entry cimport FAILURE, TRUNCATED
 from ..cache._store cimport Cache
 from ..core._epochs cimport READERS_MAX
@@ -19,7 +19,7 @@ from ..core._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
 from ..core._fair_shares cimport RingShares
 from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ..core._udp_batch cimport BATCH, Datagrams
-from ..policy._guard cimport watch_as_dict
+from ..policy._guard cimport guard_counters_as_dict
 from ..upstream._selection cimport LOCAL, Upstream, forget_try, note_try, trouble_of, was_tried
 from ..upstream._sockets cimport SOCKETS_MAX, Attempt, Socket
 from ..upstream._spoofing cimport COUNTED
@@ -29,8 +29,8 @@ from ..wire._message cimport (
 from ..wire._proxy_protocol cimport PROXIED_MAX
 from ._client_replies cimport WAITS
 from ._outbox cimport STREAM, Client, put_client
-from ._pending cimport CUT, DECIDING, DOUBTED, FAILED, IDLE, QUEUED, SENT, Open, Stage
-from ._python_rules cimport Deciding
+from ._pending cimport CUT, DECIDING, DOUBTED, FAILED, IDLE, QUEUED, SENT, PendingQuery, Stage
+from ._python_rules cimport PythonRules
 from ._resolution cimport SPARES_MAX, Response
 
 cdef enum:
@@ -40,7 +40,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Inflight(Deciding):
+cdef class Inflight(PythonRules):
     """Open queries, and the ways to and from them.
 
     Memory ownership: rings and descriptors are its own, and so is every socket added to it. One thread,
@@ -192,7 +192,7 @@ cdef class Inflight(Deciding):
         What nobody else gets the answer of is not. Where there is nobody left who was not silent over UDP, it goes over
         TCP if that one limits its rate, and a last try for those who came over TCP.
         """
-        cdef Open* entry = &self.pool[i]
+        cdef PendingQuery* entry = &self.pool[i]
         if entry.over_stream or self.upstreams.all[upstream].over_stream:
             return False
         if was_tried(&entry.tried, upstream):
@@ -251,7 +251,7 @@ cdef class Inflight(Deciding):
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil:
         """Give a query an ID of its own on a socket, and a time by which it must be answered."""
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             Upstream* to = &self.upstreams.all[upstream]
             int32_t attempt = -1
         if socket >= 0:
@@ -273,7 +273,7 @@ cdef class Inflight(Deciding):
     cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil:
         """Put a query into the outgoing batch; as its upstream wants it, spelled at random or telling whose it is."""
         cdef:
-            Open* entry = &self.pool[i]
+            PendingQuery* entry = &self.pool[i]
             uint8_t* out = self.outgoing.buffer(place)
             size_t at = 0
         if not (to.random_case and not entry.verbatim or to.proxied):
@@ -405,7 +405,7 @@ cdef class Inflight(Deciding):
 
     cdef void _again(self, int32_t i, uint64_t now) noexcept nogil:
         """Have a query sent anew, as if it had not been; the second time, as if it had been answered by nobody."""
-        cdef Open* entry = &self.pool[i]
+        cdef PendingQuery* entry = &self.pool[i]
         entry.hedging = False
         if entry.stranded or not self._may_try(i) or self.queued_count == self.queries.capacity:
             entry.unreachable = True
@@ -523,13 +523,13 @@ cdef class Inflight(Deciding):
     @property
     def memory_limit(self) -> int:
         """Return the octets that all that waits here may take: places, attempts, long queries, spares and rings."""
-        return (self.queries.capacity * sizeof(Open) + self.sockets.capacity * sizeof(Attempt)
+        return (self.queries.capacity * sizeof(PendingQuery) + self.sockets.capacity * sizeof(Attempt)
                 + self.queries.long_max * <size_t> MESSAGE_MAX + SPARES_MAX
                 + self.ring_count * (sizeof(Ring) + sizeof(RingShares)))
 
     def counters(self) -> dict:
         """Return what happened to misses, as numbers by name, and the histogram of their latencies."""
-        tally = tally_as_dict(&self.tally)
+        tally = counters_as_dict(&self.counts)
         return {
             "open": self.queries.waiting, "coalesced": self.coalesced, "refused": self.refused, "crowded": self.crowded,
             "repeated": self.repeated, "over_share": self.over_share, "late_dropped": self.late_dropped,
@@ -539,7 +539,8 @@ cdef class Inflight(Deciding):
             "busy": self.busy, "suspected": self.suspected, "hedged": self.hedged,
             "send_failed": self.outbox.send_failed,
             **tally,
-            **{name: count + tally[name] for name, count in watch_as_dict(&self.outbox.watch).items()},
+            **{name: count + tally[name]
+               for name, count in guard_counters_as_dict(&self.outbox.guard_counters).items()},
             "latencies": [self.latencies[k] for k in range(WAITS)],
             "latency_sum": self.latency_sum / 1e9,
         }

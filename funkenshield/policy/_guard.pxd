@@ -6,14 +6,14 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from ..core._epochs cimport Epochs
 from ..core._prefix_table cimport Prefixes
 from ..core._rate_limit cimport Limit
-from ._rule_state cimport Sender
+from ._rule_state cimport ClientInfo
 
 cdef enum:
     LIMITS_MAX = 8
     WATCHES_MAX = 16
     ALARMS = 256
 
-cdef enum Ruling:
+cdef enum GuardAction:
     WELCOME
     IGNORE                         # no answer at all
     REFUSE
@@ -32,7 +32,7 @@ cdef enum:                         # which responses a limit is for
     RESPONSES
     KINDS                          # how many there are
 
-cdef struct Watch:                 # what the guard did; counters with one writer
+cdef struct GuardCounters:         # what the guard did; counters with one writer
     uint64_t denied                # by the access list
     uint64_t shut_out              # by a block
     uint64_t limited               # over a limit of queries
@@ -46,14 +46,14 @@ cdef struct Alarm:                 # a source prefix is over a rate
     uint8_t octets                 # of the address: 4 or 16
     uint8_t address[16]
 
-cdef struct Orders:                # what is in force; replaced as a whole
+cdef struct GuardTable:            # what is in force; replaced as a whole
     Alarm* alarms
     Prefixes access                # by prefix: a Ruling; ALLOWED
-    Ruling otherwise               # for who is in none
+    GuardAction otherwise          # for who is in none
     Prefixes shut_out              # by prefix: a Ruling
     uint32_t limit_count
     Limit[LIMITS_MAX] limits
-    Ruling[LIMITS_MAX] over        # what is beyond each of them
+    GuardAction[LIMITS_MAX] over   # what is beyond each of them
     uint8_t[KINDS] limits_kind     # whether responses of a kind are limited,
     Limit[KINDS] kinds             # and how
     uint8_t limits_responses       # whether any are
@@ -67,14 +67,15 @@ cdef struct Orders:                # what is in force; replaced as a whole
 
 cdef extern from *:
     # Defined in `_atomic`; here with a type.
-    const Orders* look_orders "FS_LOOK"(const Orders** place) noexcept nogil
-    void publish_orders "FS_PUBLISH"(const Orders** place, const Orders* orders) noexcept nogil
+    const GuardTable* load_guard_table "FS_LOAD_ACQUIRE"(const GuardTable** place) noexcept nogil
+    void store_guard_table "FS_STORE_RELEASE"(const GuardTable** place, const GuardTable* guard_table) noexcept nogil
 
 
-cdef Ruling judge_query(const Orders* orders, const Sender* sender, Watch* watch) noexcept nogil
-cdef size_t judge_response(const Orders* orders, const Sender* sender, uint8_t* wire, size_t length,
-                           Watch* watch) noexcept nogil
-cdef dict watch_as_dict(const Watch* watch)
+cdef GuardAction judge_query(const GuardTable* guard_table, const ClientInfo* sender,
+                             GuardCounters* counters) noexcept nogil
+cdef size_t judge_response(const GuardTable* guard_table, const ClientInfo* sender, uint8_t* wire, size_t length,
+                           GuardCounters* counters) noexcept nogil
+cdef dict guard_counters_as_dict(const GuardCounters* counters)
 
 
 @cython.final
@@ -82,10 +83,10 @@ cdef class Guard:
     cdef:
         size_t memory              # octets, for the rates of each limit
         object tables              # of rates, by what is counted there, as long as anybody counts
-        const Orders* orders       # in force; NULL: there is nothing to guard
+        const GuardTable* guard_table  # in force; NULL: there is nothing to guard
         object held                # what these are kept in, whether they are asked or not
         Epochs epochs
         Alarm[ALARMS] alarms
 
     cdef object _anew(self)
-    cdef int _publish(self, orders) except -1
+    cdef int _publish(self, anew) except -1

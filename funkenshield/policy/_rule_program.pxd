@@ -1,4 +1,4 @@
-"""Chains of rules, as a program: tests with two ways out, and deeds; no stack, no calls, no Python."""
+"""Chains of rules, as a program: tests with two ways out, and actions; no stack, no calls, no Python."""
 
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -8,20 +8,20 @@ from ..core._rate_limit cimport Limit
 from ..core._siphash cimport Secret
 from ..core._suffix_table cimport Suffixes
 from ..wire._message cimport Query
-from ._rule_state cimport Course, Sender
+from ._rule_state cimport ClientInfo, RuleState
 
-cdef enum Deed:                    # what a program stops at
-    PASS                           # its usual way, and no other rule
-    WAY                            # `value` is who is asked, a function where `more` says so; no other rule
+cdef enum RuleAction:              # what a program stops at
+    ALLOW                          # its usual way, and no other rule
+    ROUTE                          # `value` is who is asked, a function where `more` says so; no other rule
     ERROR                          # `value` is the RCODE; 0 is NODATA
     DROP
     TRUNCATE                       # TC=1 over UDP; over TCP, its usual way and no other rule
-    UNCACHED                       # the cache is left alone; go on
-    BOUNDS                         # `value` is the number of TTL bounds; go on
+    SKIP_CACHE                     # the cache is left alone; go on
+    TTL_LIMITS                     # `value` is the number of TTL limits; go on
     TAG                            # `value` is the tag's bit; go on
     COUNT                          # go on
-    CALL                           # Python decides; it goes on at `yes`
-    ASK                            # Python knows whether a condition is true; it goes on at `yes`, or at `no`
+    CALL_PYTHON                    # Python decides; it goes on at `yes`
+    ASK_PYTHON                     # Python knows whether a condition is true; it goes on at `yes`, or at `no`
 
 cdef enum:                         # dimensions in which rules are found before they are asked
     NAME
@@ -46,7 +46,7 @@ cdef enum Test:
     RCODES
     TAGGED                         # with one of these bits
     NEXT                           # no test: on to the next rule that can match
-    DEEDS                          # from here on, a Deed
+    ACTIONS                        # from here on, a RuleAction
 
 cdef enum Per:                     # what a rate is counted for
     PER_SOURCE
@@ -55,14 +55,14 @@ cdef enum Per:                     # what a rate is counted for
     PER_ALL
 
 cdef struct Node:
-    uint16_t op                    # a Test, or DEEDS + a Deed
+    uint16_t op                    # a Test, or ACTIONS + a RuleAction
     uint16_t more
     uint32_t rule                  # whose it is
     uint64_t value
     uint32_t yes                   # where it goes on
     uint32_t no
 
-cdef struct Seen:                  # of the message that a chain is asked about
+cdef struct MessageFacts:          # of the message that a chain is asked about
     uint16_t flags                 # of its header
     uint16_t rcode                 # with the upper octet that EDNS has
 
@@ -91,12 +91,12 @@ cdef struct Program:               # all that a chain is; but for counters, it n
     uint64_t offset                # of local time, seconds, two's complement
 
 
-cdef const Node* next_deed(const Program* program, const Query* query, const Sender* sender, Course* course,
-                           const Seen* seen) noexcept nogil
+cdef const Node* next_action(const Program* program, const Query* query, const ClientInfo* sender,
+                             RuleState* rule_state, const MessageFacts* facts) noexcept nogil
 
 
-cdef inline Deed deed_of(const Node* node) noexcept nogil:
-    return <Deed> (node.op - DEEDS)
+cdef inline RuleAction action_of(const Node* node) noexcept nogil:
+    return <RuleAction> (node.op - ACTIONS)
 
 
 cdef inline uint16_t generation_of(const Program* program) noexcept nogil:

@@ -34,4 +34,4 @@ class Chain:
     ) -> list[tuple[int, int, int, int]]: ...
 
 TESTS: dict[str, int]
-DEEDS_OF: dict[str, int]
+ACTIONS_OF: dict[str, int]

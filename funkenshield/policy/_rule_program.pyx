@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from ..core._atomic cimport add, peek, poke
+from ..core._atomic cimport add, load_relaxed, store_relaxed
 from ..core._prefix_table cimport prefix_value, prefixes_fill, prefixes_free
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
@@ -27,7 +27,7 @@ from ..wire._message cimport (
     DO, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, UNANSWERABLE, Query, fold, get16, has_own_opt,
     parse_query
 )
-from ._rule_state cimport END, Course, Sender
+from ._rule_state cimport END, ClientInfo, RuleState
 
 cdef extern from *:
     """
@@ -44,7 +44,7 @@ cdef uint64_t KNOWN = <uint64_t> 1 << 63  # a value in the names' table is never
 
 cdef struct Subject:               # what a program has found out about a query so far
     const Query* query
-    const Sender* sender
+    const ClientInfo* sender
     uint32_t[DIMENSIONS] of        # its classes,
     uint8_t[DIMENSIONS] known      # where these were looked up
     const uint8_t* name            # in lower case; NULL: it was not read yet
@@ -52,13 +52,13 @@ cdef struct Subject:               # what a program has found out about a query 
     uint8_t[NAME_MAX + 1] folded   # where it stands if it stands nowhere else
 
 
-cdef const Node* next_deed(const Program* program, const Query* query, const Sender* sender, Course* course,
-                           const Seen* seen) noexcept nogil:
+cdef const Node* next_action(const Program* program, const Query* query, const ClientInfo* sender,
+                             RuleState* rule_state, const MessageFacts* facts) noexcept nogil:
     """Run from `course.at` to the next deed and return it, with `course.at` there; NULL, and END: there is none."""
     cdef:
         Subject subject
         const Node* node
-        uint32_t at = course.at
+        uint32_t at = rule_state.at
         uint32_t rule
     if at == END:
         return NULL
@@ -67,19 +67,19 @@ cdef const Node* next_deed(const Program* program, const Query* query, const Sen
     memset(subject.known, 0, DIMENSIONS)
     while True:
         node = &program.nodes[at]
-        if node.op >= DEEDS:
-            if deed_of(node) != ASK:
+        if node.op >= ACTIONS:
+            if action_of(node) != ASK_PYTHON:
                 add(&program.matched[node.rule], 1)
-            course.at = at
+            rule_state.at = at
             return node
         if node.op == NEXT:
             rule = _next_rule(program, &subject, node.rule + 1)
             if rule >= program.rules:
-                course.at = END
+                rule_state.at = END
                 return NULL
             at = program.starts[rule]
         else:
-            at = node.yes if _holds(program, node, &subject, course, seen) else node.no
+            at = node.yes if _holds(program, node, &subject, rule_state, facts) else node.no
 
 
 cdef uint32_t _next_rule(const Program* program, Subject* subject, uint32_t first) noexcept nogil:
@@ -165,8 +165,8 @@ cdef uint32_t _class_of_name(const Program* program, Subject* subject) noexcept 
     return 0
 
 
-cdef bint _holds(const Program* program, const Node* node, Subject* subject, const Course* course,
-                 const Seen* seen) noexcept nogil:
+cdef bint _holds(const Program* program, const Node* node, Subject* subject, const RuleState* rule_state,
+                 const MessageFacts* facts) noexcept nogil:
     """Tell whether a test's condition is true."""
     cdef:
         const Query* query = subject.query
@@ -181,7 +181,7 @@ cdef bint _holds(const Program* program, const Node* node, Subject* subject, con
     if op == OPCODES:
         return node.value >> ((query.flags & OPCODE) >> 11) & 1
     if op == FLAGS:
-        return seen.flags & node.value == node.value
+        return facts.flags & node.value == node.value
     if op == EDNS:
         return has_own_opt(query)
     if op == DNSSEC:
@@ -195,14 +195,14 @@ cdef bint _holds(const Program* program, const Node* node, Subject* subject, con
     if op == OVER:
         return _is_over(program, node, subject)
     if op == TIME:
-        return _is_time(node.value, <int64_t> subject.sender.wall + <int64_t> peek(&program.offset))
+        return _is_time(node.value, <int64_t> subject.sender.wall + <int64_t> load_relaxed(&program.offset))
     if op == CHANCE:
         return _draw(&program.secret, subject, <uint32_t> (node - program.nodes)) < node.value
     if op == SHARE:
         return _place_of(subject.sender) < node.value
     if op == RCODES:
-        return seen.rcode == node.value
-    return course.tags & node.value != 0
+        return facts.rcode == node.value
+    return rule_state.tags & node.value != 0
 
 
 cdef bint _has_option(const Query* query, uint16_t code) noexcept nogil:
@@ -223,7 +223,7 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
     cdef:
         const Limit* limit = &program.limits[node.value]
         const uint8_t* name
-        const Sender* sender = subject.sender
+        const ClientInfo* sender = subject.sender
         uint8_t[4] nobody
         uint64_t what = 0
         uint16_t at = 0
@@ -265,7 +265,7 @@ cdef uint64_t _draw(const Secret* secret, const Subject* subject, uint32_t node)
     return siphash(secret, data, 36) >> 32
 
 
-cdef uint64_t _place_of(const Sender* sender) noexcept nogil:
+cdef uint64_t _place_of(const ClientInfo* sender) noexcept nogil:
     """Return a number below 2**32 that is always the same for an address, here and after a restart."""
     cdef Secret fixed
     fixed.k0, fixed.k1 = 2, 11
@@ -371,12 +371,12 @@ cdef class Chain:
 
     def set_offset(self, int64_t seconds) -> None:
         """Say how far local time is ahead of UTC."""
-        poke(&self.program.offset, <uint64_t> seconds)
+        store_relaxed(&self.program.offset, <uint64_t> seconds)
 
     def matched(self) -> list:
         """Return how often each rule matched."""
         cdef uint32_t k
-        return [peek(&self.program.matched[k]) for k in range(self.program.rules)]
+        return [load_relaxed(&self.program.matched[k]) for k in range(self.program.rules)]
 
     def deeds(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
               bint datagram=True, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0,
@@ -384,30 +384,30 @@ cdef class Chain:
         """Return what a query meets, as (deed, value, node, rule), up to the first deed that does not go on."""
         cdef:
             Query parsed
-            Sender sender
-            Course course
-            Seen seen
+            ClientInfo sender
+            RuleState rule_state
+            MessageFacts facts
             const Node* node
             list met = []
         if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) == UNANSWERABLE:
             raise ValueError("that is no query")
         if len(address) not in (4, 16):
             raise ValueError("an address has 4 or 16 octets")
-        memset(&course, 0, sizeof(Course))
-        memset(&sender, 0, sizeof(Sender))
+        memset(&rule_state, 0, sizeof(RuleState))
+        memset(&sender, 0, sizeof(ClientInfo))
         sender.address, sender.octets, sender.datagram = address, <uint8_t> len(address), datagram
         sender.now, sender.wall, sender.listener = now, wall, listener
-        course.at, course.tags = at, tags
-        seen.flags, seen.rcode = parsed.flags | flags, rcode
-        node = next_deed(&self.program, &parsed, &sender, &course, &seen)
+        rule_state.at, rule_state.tags = at, tags
+        facts.flags, facts.rcode = parsed.flags | flags, rcode
+        node = next_action(&self.program, &parsed, &sender, &rule_state, &facts)
         while node != NULL:
-            met.append((deed_of(node), node.value, course.at, node.rule))
-            if deed_of(node) == TAG:
-                course.tags |= node.value
-            if not UNCACHED <= deed_of(node) <= COUNT:
+            met.append((action_of(node), node.value, rule_state.at, node.rule))
+            if action_of(node) == TAG:
+                rule_state.tags |= node.value
+            if not SKIP_CACHE <= action_of(node) <= COUNT:
                 break
-            course.at = node.yes
-            node = next_deed(&self.program, &parsed, &sender, &course, &seen)
+            rule_state.at = node.yes
+            node = next_action(&self.program, &parsed, &sender, &rule_state, &facts)
         return met
 
 
@@ -430,8 +430,8 @@ TESTS = {
     "listeners": LISTENERS, "datagram": DATAGRAM, "over": OVER, "time": TIME, "chance": CHANCE, "share": SHARE,
     "rcode": RCODES, "tagged": TAGGED, "next": NEXT,
 }
-DEEDS_OF = {
-    "pass": DEEDS + PASS, "way": DEEDS + WAY, "error": DEEDS + ERROR, "drop": DEEDS + DROP,
-    "truncate": DEEDS + TRUNCATE, "uncached": DEEDS + UNCACHED, "bounds": DEEDS + BOUNDS, "tag": DEEDS + TAG,
-    "count": DEEDS + COUNT, "call": DEEDS + CALL, "ask": DEEDS + ASK,
+ACTIONS_OF = {
+    "pass": ACTIONS + ALLOW, "route": ACTIONS + ROUTE, "error": ACTIONS + ERROR, "drop": ACTIONS + DROP,
+    "truncate": ACTIONS + TRUNCATE, "uncached": ACTIONS + SKIP_CACHE, "ttl_limits": ACTIONS + TTL_LIMITS,
+    "tag": ACTIONS + TAG, "count": ACTIONS + COUNT, "call": ACTIONS + CALL_PYTHON, "ask": ACTIONS + ASK_PYTHON,
 }

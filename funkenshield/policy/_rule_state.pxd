@@ -12,7 +12,7 @@ cdef enum:
     START = 0                      # nothing of a chain was asked yet
     END = 0xffffffff               # nothing of it is left
 
-cdef struct Sender:                # where a query came from
+cdef struct ClientInfo:            # where a query came from
     const uint8_t* address         # the client's, in network order; not owned
     uint64_t now                   # when, nanoseconds
     uint32_t wall                  # when, seconds since 1970
@@ -21,12 +21,13 @@ cdef struct Sender:                # where a query came from
     uint8_t proven                 # and yet it is not: a cookie of ours came with it
     uint8_t listener               # to which it came, by number
 
-cdef struct Course:                # what rules made of a query so far; zeros where there are none
+cdef struct RuleState:             # what rules made of a query so far; zeros where there are none
     uint64_t tags                  # one bit each
     uint32_t at                    # the node of its chain that comes next
-    uint16_t way                   # who is asked instead of the zone's upstreams, by number; 0: they are
-    uint16_t bounds                # bounds of TTLs, by number; 0: the zone's alone
+    uint16_t route                 # who is asked instead of the zone's upstreams, by number; 0: they are
+    uint16_t ttl_limits            # limits of TTLs, by number; 0: the zone's alone
     uint16_t generation            # of the rules that it was asked by
     uint8_t chain
-    uint8_t uncached               # the cache is left alone
+    uint8_t skip_cache             # the cache is left alone
+    uint8_t stopped                # Python decides, at the node `at`
     uint8_t by_function            # who is asked instead is no group, but a function of Python's

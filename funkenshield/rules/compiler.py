@@ -21,7 +21,7 @@ from ..core._rate_limit import RateTable
 from ..core.files import read_file
 from ..errors import ConfigError
 from ..policy._guard import Guard
-from ..policy._rule_program import DEEDS_OF, TESTS, Chain
+from ..policy._rule_program import ACTIONS_OF, TESTS, Chain
 from ..wire.names import name_to_wire
 
 ChainName = Literal["queries", "responses", "answers"]
@@ -84,16 +84,16 @@ class Compiled:
 class Numbers:
     """Numbers that rules are known by in the cache: who had one keeps it as long as the process lives."""
 
-    ways: dict[str, int] = field(default_factory=dict)
+    routes: dict[str, int] = field(default_factory=dict)
     bounds: dict[tuple[int, int], int] = field(default_factory=dict)
     tags: dict[str, int] = field(default_factory=dict)
     generation: int = 0
     _lock: Lock = field(default_factory=Lock, repr=False)  # rules are read in a thread, beside functions that run
 
-    def way(self, key: str) -> int:
+    def route(self, key: str) -> int:
         """Return the number of who is asked; ConfigError where there are no more."""
         with self._lock:
-            return _number(self.ways, key, "ways")
+            return _number(self.routes, key, "routes")
 
     def bound(self, bounds: tuple[int, int]) -> int:
         """Return the number of bounds of TTLs; ConfigError where there are no more."""
@@ -119,7 +119,7 @@ def _number(numbers: dict[Any, int], key: Any, what: str) -> int:  # noqa: ANN40
     return numbers.setdefault(key, len(numbers) + 1)
 
 
-def way_to(rule: Rule) -> str:
+def route_to(rule: Rule) -> str:
     """Return the key of whom a rule has asked: a group of upstreams, or the rule itself."""
     return f"group {rule.action.forward}" if rule.action.kind == "forward" else f"rule {rule.key or rule.name}"
 
@@ -177,16 +177,16 @@ class _Assembly:
         action, kind = rule.action, rule.action.kind
         value = 0
         if kind == "forward" or rule.answers:
-            name, value = "way", self._numbers.way(way_to(rule))
+            name, value = "route", self._numbers.route(route_to(rule))
         elif kind in RCODES:
             name, value = "error", RCODES[kind]
         elif action.ttl is not None:
-            name, value = "bounds", self._numbers.bound((action.ttl.min, action.ttl.max))
+            name, value = "ttl_limits", self._numbers.bound((action.ttl.min, action.ttl.max))
         elif kind == "tag":
             name, value = "tag", self._numbers.tag(action.tag)
         else:
             name = DEEDS.get(kind, "call")
-        node = self._add(DEEDS_OF[name], int(rule.answers), value, following)
+        node = self._add(ACTIONS_OF[name], int(rule.answers), value, following)
         if name == "call":
             self.stops[node] = Stop(rule, None, following, following)
         return node
@@ -196,7 +196,7 @@ class _Assembly:
     def _match(self, rule: Rule, match: Match, yes: int, no: int) -> int:
         """Add a condition that leads to `yes` or `no`; return where it starts. What costs little is asked first."""
         if match.regex:
-            node = self._add(DEEDS_OF["ask"], 0, 0, yes, no)
+            node = self._add(ACTIONS_OF["ask"], 0, 0, yes, no)
             self.stops[node] = Stop(rule, re.compile(match.regex), yes, no)
             yes = node
         yes = self._tables(rule, match, yes, no, slow=True)

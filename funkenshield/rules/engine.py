@@ -16,10 +16,10 @@ from pathlib import Path
 from ..config import Config
 from ..core.files import Version, noted, version_of
 from ..errors import ConfigError
-from ..forward._python_rules import Deciding
+from ..forward._python_rules import PythonRules
 from ..policy._guard import Guard
 from . import Hook, RuleSet, load
-from .compiler import ChainName, Compiled, Numbers, compile_chain, way_to
+from .compiler import ChainName, Compiled, Numbers, compile_chain, route_to
 from .executor import Decider, Force
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def check(config: Config) -> None:
 class FunkenSturm:
     """All rules, those in force and those that are to be."""
 
-    def __init__(self, inflight: Deciding, dispatch: Callable[[], None]) -> None:
+    def __init__(self, inflight: PythonRules, dispatch: Callable[[], None]) -> None:
         self.numbers = Numbers()
         self.decider = Decider(inflight, self.numbers, dispatch)
         self._inflight = inflight
@@ -74,19 +74,19 @@ class FunkenSturm:
 
     def prepare(self, config: Config) -> Prepared:
         """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
-        return _prepare(config, self.numbers, self._inflight.reception.guard)
+        return _prepare(config, self.numbers, self._inflight.settings_writer.guard)
 
     def put_in_force(self, prepared: Prepared, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
-        """Let these rules be followed from now on; return the groups of upstreams by the ways to them.
+        """Let these rules be followed from now on; return the groups of upstreams by their routes.
 
         `groups` are their numbers by name. What the rules before need is left for queries that are with them.
         """
-        ways = {}
+        routes = {}
         for name, group in groups.items():
-            number = self.numbers.way(f"group {name}")
-            ways[number] = group
+            number = self.numbers.route(f"group {name}")
+            routes[number] = group
             self._inflight.set_way(number, group=group)
-        answering = {self.numbers.way(way_to(rule)): rule for rule in prepared.rules.rules if rule.answers}
+        answering = {self.numbers.route(route_to(rule)): rule for rule in prepared.rules.rules if rule.answers}
         for number in answering:
             self._inflight.set_way(number, function=True)
         for (shortest, longest), number in list(self.numbers.bounds.items()):
@@ -98,8 +98,8 @@ class FunkenSturm:
         self._force = prepared
         self._seen = prepared.seen
         self.keep_house()
-        self._inflight.reception.set_chains(queries, responses, answers)
-        return ways
+        self._inflight.settings_writer.set_chains(queries, responses, answers)
+        return routes
 
     def keep_house(self) -> None:
         """Tell the rules what the local time is: that changes twice a year, in many places."""

@@ -26,10 +26,10 @@ import dns.message
 
 from ..cache._entry import is_response_to
 from ..config.action import Action
-from ..forward._python_rules import Deciding
+from ..forward._python_rules import PythonRules
 from ..wire._message import error_response
 from . import handlers
-from .compiler import END, RCODES, START, Numbers, Rule, Stop, way_to
+from .compiler import END, RCODES, START, Numbers, Rule, Stop, route_to
 from .query import PAYLOAD, Query, Sender
 
 log = logging.getLogger("funkenshield.rules")
@@ -53,7 +53,7 @@ class Force:
 
     generation: int = 0
     stops: tuple[Mapping[int, Stop], ...] = ({}, {}, {})
-    ways: Mapping[int, Rule] = field(default_factory=dict)
+    routes: Mapping[int, Rule] = field(default_factory=dict)
     listeners: Sequence[str] = ()
     deadline: float = 2.5
 
@@ -62,7 +62,7 @@ class Errand:
     """One query on its way through one rule's function; each kind ends in its own way."""
 
     at = END  # where it goes on
-    way = -1  # who is asked when the function asks on; -1: whoever would be
+    route = -1  # who is asked when the function asks on; -1: whoever would be
 
     def __init__(self, decider: "Decider", rule: Rule, client: bytes, wire: bytes, left: float) -> None:
         self.decider, self.inflight = decider, decider.inflight
@@ -74,7 +74,7 @@ class Errand:
         return Query(self.wire, self.decider.sender(self.client), self._ask, response)
 
     async def _ask(self, wire: bytes) -> bytes:
-        return await self.decider.ask(self.client, wire, self.at, self.generation, self.way)
+        return await self.decider.ask(self.client, wire, self.at, self.generation, self.route)
 
     def conclude(self, result: object) -> None:
         """Do what a function, or a rule whose function failed, returned."""
@@ -140,7 +140,7 @@ class QueryErrand(Errand):
 
     def go_on(self) -> None:
         """Let it go on in its chain."""
-        self.inflight.resume(self.client, self.wire, self.at, self.generation, way=self.way)
+        self.inflight.resume(self.client, self.wire, self.at, self.generation, route=self.route)
 
     def drop(self) -> None:
         """Leave the client without an answer."""
@@ -148,17 +148,17 @@ class QueryErrand(Errand):
 
     def let_pass(self) -> None:
         """Let it go on behind the chain."""
-        self.inflight.resume(self.client, self.wire, END, self.generation, way=self.way)
+        self.inflight.resume(self.client, self.wire, END, self.generation, route=self.route)
 
     def adjust(self, action: Action) -> None:
         """Change its course."""
         numbers = self.decider.numbers
-        resume = partial(self.inflight.resume, self.client, self.wire, way=self.way)
+        resume = partial(self.inflight.resume, self.client, self.wire, route=self.route)
         if action.kind == "forward":
-            key = way_to(Rule("", "queries", self.rule.match, action))
-            if key not in numbers.ways:
+            key = route_to(Rule("", "queries", self.rule.match, action))
+            if key not in numbers.routes:
                 raise ValueError(f"no upstream is in the group {action.forward}")
-            resume(END, self.generation, way=numbers.ways[key])
+            resume(END, self.generation, route=numbers.routes[key])
         elif action.kind == "tag":
             resume(self.at, self.generation, tags=numbers.tag(action.tag))
         elif action.kind == "uncached":
@@ -166,7 +166,7 @@ class QueryErrand(Errand):
         elif action.ttl is not None:
             number = numbers.bound((action.ttl.min, action.ttl.max))
             self.inflight.set_bounds(number, action.ttl.min, action.ttl.max)
-            resume(self.at, self.generation, bounds=number)
+            resume(self.at, self.generation, ttl_limits=number)
         elif action.kind == "truncate" and self.decider.sender(self.client).transport == "udp":
             wire = bytearray(error_response(self.wire, 0, PAYLOAD))
             wire[2] |= TC
@@ -180,7 +180,7 @@ class QueryErrand(Errand):
 class MissErrand(Errand):
     """A miss, whose answer is kept for all who ask the same: to them, the function is an upstream."""
 
-    way = 0
+    route = 0
 
     def __init__(self, decider: "Decider", rule: Rule, client: bytes, wire: bytes, left: float, handle: int) -> None:
         super().__init__(decider, rule, client, wire, left)
@@ -246,7 +246,7 @@ class ReviewErrand(Errand):
 class Decider:
     """Runs the functions of rules, and counts what they take."""
 
-    def __init__(self, inflight: Deciding, numbers: Numbers, dispatch: Callable[[], None]) -> None:
+    def __init__(self, inflight: PythonRules, numbers: Numbers, dispatch: Callable[[], None]) -> None:
         self.inflight = inflight
         self.numbers = numbers
         self.force = Force()
@@ -323,21 +323,21 @@ class Decider:
 
     def handle(self, misses: list[tuple[int, int, bytes, float, bytes]]) -> None:
         """Answer misses in place of an upstream."""
-        for handle, way, wire, left, client in misses:
-            rule = self.force.ways.get(way) or self._before.ways.get(way)
+        for handle, route, wire, left, client in misses:
+            rule = self.force.routes.get(route) or self._before.routes.get(route)
             if rule is None:
                 self.inflight.give_up(handle)
             else:
                 self.start(MissErrand(self, rule, client, wire, left, handle), _function(rule))
 
-    def serve(self, client: bytes, query: bytes, way: int) -> None:
+    def serve(self, client: bytes, query: bytes, route: int) -> None:
         """Answer a query that is never cached."""
-        rule = self.force.ways.get(way) or self._before.ways.get(way)
+        rule = self.force.routes.get(route) or self._before.routes.get(route)
         if rule is None:
             self.inflight.reply(client, query, error_response(query, SERVFAIL, PAYLOAD))
             return
         errand = QueryErrand(self, rule, client, query, self.force.deadline, END, self.force.generation)
-        errand.way = 0
+        errand.route = 0
         self.start(errand, _function(rule))
 
     # ---------------------------------------------------------------- one errand
@@ -442,7 +442,7 @@ class Decider:
 
     # ---------------------------------------------------------------- questions of rules
 
-    async def ask(self, client: bytes, wire: bytes, at: int, generation: int, way: int) -> bytes:
+    async def ask(self, client: bytes, wire: bytes, at: int, generation: int, route: int) -> bytes:
         """Return the answer to a query that goes on from there; OSError where it gets none."""
         depth = self._depths.get(self.inflight.who(client)[4], 0) + 1
         if depth > DEPTH:
@@ -451,7 +451,7 @@ class Decider:
         self._depths[number] = depth
         self._questions[number] = future = asyncio.get_running_loop().create_future()
         try:
-            self.inflight.ask(client, wire, at, generation, number, way=way)
+            self.inflight.ask(client, wire, at, generation, number, route=route)
             self._dispatch()
             answer: bytes = await future
         finally:

@@ -1,6 +1,6 @@
 """The worker: a batch of queries in, a batch of answers out, without the GIL from start to stop.
 
-    wait -> receive -> meet all -> answer each: into the outgoing batch, or into the ring -> send
+    wait -> receive -> parse all -> process each: into the outgoing batch, or into the ring -> send
 
 It knows sockets and batches. What a query gets is `_fastpath`'s decision; what it cannot answer goes
 to the control gear, and the worker never waits for that. It allocates nothing after it was made, takes
@@ -15,16 +15,16 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close, write
 
 from .._fastpath cimport (
-    DECIDE, DROP, REPLY, REPLY_AND_ASK, House, Outcome, Reception, Tally, answer, answer_cut, look_house, meet,
-    meet_from, tally_as_dict
+    ASK, SEND, Counters, Outcome, QueryContext, Settings, SettingsWriter, counters_as_dict, load_settings,
+    parse_and_hash, parse_with_ecs, process_oversized, process_query
 )
 from ..cache._index cimport fetch
 from ..cache._store cimport Cache
-from ..core._atomic cimport bump, peek, peek16
+from ..core._atomic cimport bump, load_relaxed, load_relaxed16
 from ..core._clock cimport NANOSECONDS, Clock, ticks
 from ..core._epochs cimport Reader, enter, leave
 from ..core._epoll cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
     eventfd
 )
 from ..core._fair_shares cimport RingShares, ring_share
@@ -32,11 +32,11 @@ from ..core._spsc_ring cimport Ring, ring_publish, ring_reserve
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._transport cimport Inflight
-from ..policy._guard cimport Orders, judge_response, look_orders
-from ..policy._rule_state cimport Course, Sender
-from ..wire._ecs cimport TOLD_MAX
+from ..policy._guard cimport GuardTable, judge_response, load_guard_table
+from ..policy._rule_state cimport ClientInfo, RuleState
+from ..wire._ecs cimport ECS_QUERY_MAX
 from ..wire._message cimport NAME_MAX, QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, lower_name, message_flags
-from ..wire._proxy_protocol cimport WHOLE_HEADER, Told, is_trusted, read_header
+from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, is_trusted, read_header
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct sockaddr "struct sockaddr":
@@ -50,6 +50,11 @@ cdef enum:
     REPLY_MAX = 4096
 
 
+cdef inline bint _is_told(const Settings* settings) noexcept nogil:
+    """Tell whether it matters whose a query is: a front proxy tells us, or we tell upstreams."""
+    return settings.proxies.count > 0 or settings.subnets > 0
+
+
 @cython.final
 cdef class Worker:
     """One thread's share of the listeners: its own sockets, batches, ring and counters.
@@ -61,7 +66,7 @@ cdef class Worker:
     cdef:
         readonly Cache cache
         readonly Inflight inflight
-        Reception reception
+        SettingsWriter settings_writer
         Clock clock
         Reader* reader
         Ring* ring
@@ -69,28 +74,28 @@ cdef class Worker:
         Datagrams inbox, outbox
         Query* queries
         Verdict[BATCH] verdicts
-        Told[BATCH] told               # whose queries they are, where that matters; an address of NULL: dropped
-        uint8_t* told_wires            # queries that upstreams are told more in
+        ProxyHeader[BATCH] proxy_headers  # whose queries they are, where that matters; an address of NULL: dropped
+        uint8_t* ecs_queries       # queries that upstreams are told more in
         int[LISTENERS_MAX] sockets     # that this worker receives from
         int[LISTENERS_MAX] answer_from  # the same address's socket that the control gear answers from
         uint8_t[LISTENERS_MAX][PEER_MAX] own  # the address itself
         int32_t listeners
         int epoll_fd, stop_fd
-        Tally tally
+        Counters counts
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
     def __cinit__(self, Cache cache not None, Inflight inflight not None) -> None:
         self.epoll_fd = self.stop_fd = -1
         self.cache = cache
         self.inflight = inflight
-        self.reception = inflight.reception
+        self.settings_writer = inflight.settings_writer
         self.clock = cache.clock
         self.inbox = Datagrams(QUERY_MAX)
         self.outbox = Datagrams(REPLY_MAX)
         self.queries = <Query*> calloc(BATCH, sizeof(Query))
-        self.told_wires = <uint8_t*> calloc(BATCH, TOLD_MAX)
+        self.ecs_queries = <uint8_t*> calloc(BATCH, ECS_QUERY_MAX)
         self.shares = <RingShares*> calloc(1, sizeof(RingShares))
-        if not (self.queries and self.told_wires and self.shares):
+        if not (self.queries and self.ecs_queries and self.shares):
             raise MemoryError("no memory for a batch of queries")
         self.reader = cache.epochs.join()
         self.ring = inflight.join()
@@ -106,7 +111,7 @@ cdef class Worker:
         if self.stop_fd >= 0:
             close(self.stop_fd)
         free(self.queries)
-        free(self.told_wires)
+        free(self.ecs_queries)
         free(self.shares)
 
     cdef int _watch(self, int fd, int32_t which) except -1:
@@ -145,15 +150,15 @@ cdef class Worker:
     @property
     def dropped(self) -> int:
         """Return how many misses were dropped because their client prefix, or zone, had its share of the ring."""
-        return peek(&self.tally.over_share)
+        return load_relaxed(&self.counts.over_share)
 
     def counters(self) -> dict:
         """Return what happened to the queries of this worker, as numbers by name."""
-        return tally_as_dict(&self.tally)
+        return counters_as_dict(&self.counts)
 
     def rcodes(self) -> list:
         """Return how many responses there were of each RCODE in a header."""
-        return [peek(&self.sent_rcodes[k]) for k in range(RCODE + 1)]
+        return [load_relaxed(&self.sent_rcodes[k]) for k in range(RCODE + 1)]
 
     cdef void _serve(self) noexcept nogil:
         cdef:
@@ -171,126 +176,136 @@ cdef class Worker:
     cdef int32_t _serve_batch(self, int32_t listener) noexcept nogil:
         """Receive a batch from a listener and answer what can be answered; return how many came."""
         cdef:
-            int fd = self.sockets[listener]
-            int32_t count = self.inbox.receive(fd)
-            uint64_t now = self.clock.now()
-            const House* house
-            const Orders* orders
-            uint16_t payload
-            bint is_told
-            Sender sender
-            Course course
-            int32_t replies = 0
-            int32_t sent, i
-            size_t length
-            Outcome outcome
+            int32_t count = self.inbox.receive(self.sockets[listener])
+            int32_t replies
+            QueryContext context
         if count <= 0:
             return 0
-        sender.datagram = True
-        sender.listener = <uint8_t> listener
-        sender.now = now
-        sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
+        context.client.now = self.clock.now()
+        context.client.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
+        context.client.listener = <uint8_t> listener
+        context.client.datagram = True
+        context.now = ticks(context.client.now)
+        context.counters = &self.counts
         enter(self.reader)
-        house = look_house(&self.reception.house)
-        orders = look_orders(house.orders)
-        payload = peek16(&house.index.policies.manner.payload)
-        is_told = house.proxies.count > 0 or house.subnets > 0
-        if is_told:
-            self._meet_told(house, count)
-        else:
-            for i in range(count):
-                self.verdicts[i] = meet(house, &self.queries[i], self.inbox.buffer(i), self.inbox.headers[i].msg_len)
-        fetch(house.index, self.queries, count)
-        for i in range(count):
-            if not is_told:
-                sender.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &sender.octets)
-            elif self.told[i].address == NULL:
-                continue
-            else:
-                sender.address, sender.octets = self.told[i].address, self.told[i].octets
-            sender.proven = False
-            memset(&course, 0, sizeof(Course))
-            if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
-                outcome = answer_cut(house, &self.queries[i], self.verdicts[i], &sender, self.outbox.buffer(replies),
-                                     &self.tally, &length)
-            else:
-                outcome = answer(house, &self.queries[i], self.verdicts[i], &sender, &course,
-                                 self.outbox.buffer(replies), min(self.queries[i].payload, payload), ticks(now),
-                                 &self.tally, &length)
-            if orders != NULL and (outcome == REPLY or outcome == REPLY_AND_ASK):
-                length = judge_response(orders, &sender, self.outbox.buffer(replies), length, &self.tally.watch)
-            if (outcome == REPLY or outcome == REPLY_AND_ASK) and length:
-                bump(&self.sent_rcodes[message_flags(self.outbox.buffer(replies)) & RCODE], 1)
-                self.outbox.put(replies, self.outbox.buffer(replies), length)
-                self.outbox.answer_to(replies, self.inbox, i)
-                replies += 1
-            if outcome != REPLY and outcome != DROP:
-                self._hand_over(listener, i, &sender, &course, outcome, is_told and self.told[i].header > 0)
+        context.settings = load_settings(&self.settings_writer.settings)
+        self._parse(context.settings, count)
+        fetch(context.settings.index, self.queries, count)
+        replies = self._process(&context, count)
         leave(self.reader)
         if replies:
-            sent = self.outbox.send(fd, replies)
-            bump(&self.tally.send_failed, <uint64_t> (replies - sent))
+            bump(&self.counts.send_failed, <uint64_t> (replies - self.outbox.send(self.sockets[listener], replies)))
         if ring_publish(self.ring):
             self.inflight.wake()
         return count
 
-    cdef void _meet_told(self, const House* house, int32_t count) noexcept nogil:
-        """Meet a batch where it matters whose a query is: a front proxy tells us, or we tell upstreams."""
-        cdef:
-            const uint8_t* wire
-            size_t length
-            Told* told
-            int32_t i
-        for i in range(count):
-            told = &self.told[i]
-            wire = self.inbox.buffer(i)
-            length = self.inbox.headers[i].msg_len
-            told.header = 0
-            told.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &told.octets)
-            if (is_trusted(&house.proxies, told.address, told.octets)
-                    and read_header(told, wire, length) != WHOLE_HEADER):
-                told.address = NULL
-                self.verdicts[i] = UNANSWERABLE
-                bump(&self.tally.queries, 1)
-                bump(&self.tally.bad_proxied, 1)
-                continue
-            self.verdicts[i] = meet_from(house, &self.queries[i], wire + told.header, length - told.header,
-                                         told.address, told.octets, self.told_wires + i * TOLD_MAX)
+    cdef void _parse(self, const Settings* settings, int32_t count) noexcept nogil:
+        """Parse a batch, and hash the keys."""
+        cdef int32_t i
+        if _is_told(settings):
+            for i in range(count):
+                self.verdicts[i] = self._parse_told(settings, i)
+        else:
+            for i in range(count):
+                self.verdicts[i] = parse_and_hash(settings, &self.queries[i], self.inbox.buffer(i),
+                                                  self.inbox.headers[i].msg_len)
 
-    cdef void _hand_over(self, int32_t listener, int32_t i, const Sender* sender, const Course* course,
-                         Outcome outcome, bint has_header) noexcept nogil:
+    cdef Verdict _parse_told(self, const Settings* settings, int32_t i) noexcept nogil:
+        """Parse a query where it matters whose it is: a front proxy tells us, or we tell upstreams."""
+        cdef:
+            ProxyHeader* header = &self.proxy_headers[i]
+            const uint8_t* wire = self.inbox.buffer(i)
+            size_t length = self.inbox.headers[i].msg_len
+        header.header = 0
+        header.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &header.octets)
+        if (is_trusted(&settings.proxies, header.address, header.octets)
+                and read_header(header, wire, length) != WHOLE_HEADER):
+            header.address = NULL
+            bump(&self.counts.queries, 1)
+            bump(&self.counts.bad_proxied, 1)
+            return UNANSWERABLE
+        return parse_with_ecs(settings, &self.queries[i], wire + header.header, length - header.header,
+                              header.address, header.octets, self.ecs_queries + i * ECS_QUERY_MAX)
+
+    cdef int32_t _process(self, QueryContext* context, int32_t count) noexcept nogil:
+        """Decide about each query of a batch; return how many replies there are to send."""
+        cdef:
+            const GuardTable* guard_table = load_guard_table(context.settings.guard_table)
+            uint16_t payload = load_relaxed16(&context.settings.index.policies.manner.payload)
+            bint is_told = _is_told(context.settings)
+            int32_t replies = 0
+            int32_t i
+            Outcome outcome
+        for i in range(count):
+            if not is_told:
+                context.client.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name,
+                                               &context.client.octets)
+            elif self.proxy_headers[i].address == NULL:
+                continue
+            else:
+                context.client.address, context.client.octets = (
+                    self.proxy_headers[i].address, self.proxy_headers[i].octets)
+            context.client.proven = False
+            context.query, context.verdict = &self.queries[i], self.verdicts[i]
+            context.reply, context.limit = self.outbox.buffer(replies), min(self.queries[i].payload, payload)
+            memset(&context.rule_state, 0, sizeof(RuleState))
+            if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
+                outcome = process_oversized(context)
+            else:
+                outcome = process_query(context)
+            if outcome & SEND:
+                replies += self._put(context, guard_table, replies, i)
+            if outcome & ASK:
+                self._hand_over(context, i, outcome & SEND, is_told and self.proxy_headers[i].header > 0)
+        return replies
+
+    cdef int32_t _put(self, QueryContext* context, const GuardTable* guard_table, int32_t replies,
+                      int32_t i) noexcept nogil:
+        """Put a reply into the outgoing batch, unless the guard holds it back; return how many that is."""
+        cdef size_t length = context.length
+        if guard_table != NULL:
+            length = judge_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
+        if not length:
+            return 0
+        bump(&self.sent_rcodes[message_flags(context.reply) & RCODE], 1)
+        self.outbox.put(replies, context.reply, length)
+        self.outbox.answer_to(replies, self.inbox, i)
+        return 1
+
+    cdef void _hand_over(self, const QueryContext* context, int32_t i, bint answered, bint has_header) noexcept nogil:
         """Put a query into the ring, as it came; where that is full, a client who waits must ask again."""
         cdef:
-            uint32_t length = self.queries[i].length
-            const uint8_t* wire = self.queries[i].wire
-            uint8_t added = self.queries[i].added
+            const ClientInfo* asking = &context.client
+            const Query* query = context.query
+            uint32_t length = query.length
+            const uint8_t* wire = query.wire
+            uint8_t added = query.added
             uint8_t[NAME_MAX] name
             uint8_t* record
             Client* client
-        if outcome == DECIDE and added:  # Python is shown what the client sent
-            wire = self.inbox.buffer(i) + self.told[i].header
-            length = self.inbox.headers[i].msg_len - <uint32_t> self.told[i].header
+        if context.rule_state.stopped and added:  # Python is shown what the client sent
+            wire = self.inbox.buffer(i) + self.proxy_headers[i].header
+            length = self.inbox.headers[i].msg_len - <uint32_t> self.proxy_headers[i].header
             added = 0
-        if not ring_share(self.shares, self.ring, &self.cache.index.secret, sender.address, sender.octets,
-                          lower_name(&self.queries[i], name), <uint32_t> sizeof(Client) + length):
-            bump(&self.tally.over_share, 1)
+        if not ring_share(self.shares, self.ring, &self.cache.index.secret, asking.address, asking.octets,
+                          lower_name(query, name), <uint32_t> sizeof(Client) + length):
+            bump(&self.counts.over_share, 1)
             return
         record = ring_reserve(self.ring, sizeof(Client) + length)
         client = <Client*> record
         if record == NULL:
-            bump(&self.tally.ring_full, 1)
+            bump(&self.counts.ring_full, 1)
             return
-        client.arrived = sender.now
+        client.arrived = asking.now
         client.stream = 0
-        client.fd = self.answer_from[listener] if outcome != REPLY_AND_ASK else NOBODY
+        client.fd = NOBODY if answered else self.answer_from[asking.listener]
         self.inbox.get_peer(i, &client.peer)
-        client.octets = sender.octets
+        client.octets = asking.octets
         client.added = added
-        client.proven, client.listener = sender.proven, sender.listener
-        client.course = course[0]
-        client.stopped = outcome == DECIDE
-        self._note_ends(listener, i, client, has_header)
-        memcpy(client.ip, sender.address, sender.octets)
+        client.proven, client.listener = asking.proven, asking.listener
+        client.rule_state = context.rule_state
+        self._note_ends(asking.listener, i, client, has_header)
+        memcpy(client.ip, asking.address, asking.octets)
         memcpy(record + sizeof(Client), wire, length)
 
     cdef void _note_ends(self, int32_t listener, int32_t i, Client* client, bint has_header) noexcept nogil:
@@ -298,9 +313,9 @@ cdef class Worker:
         cdef:
             const uint8_t* own = self.own[listener]
             const uint8_t* to
-        if has_header and self.told[i].to_octets:
-            client.port, client.to_port = self.told[i].port, self.told[i].to_port
-            to, client.to_octets = self.told[i].to, self.told[i].to_octets
+        if has_header and self.proxy_headers[i].to_octets:
+            client.port, client.to_port = self.proxy_headers[i].port, self.proxy_headers[i].to_port
+            to, client.to_octets = self.proxy_headers[i].to, self.proxy_headers[i].to_octets
         else:
             client.port, client.to_port = get16(client.peer.address + 2), get16(own + 2)
             to = self.inbox.asked(i, &client.to_octets)

@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
             return
         self._peer = parse_address(peer[0]).packed
         self._ends = pack("!HH", peer[1], ours[1]) + parse_address(ours[0]).packed
-        if server.inflight.reception.is_proxy(self._peer):
+        if server.inflight.settings_writer.is_proxy(self._peer):
             if not server.make_room(b""):
                 self._refuse_prefix(b"")
                 return

@@ -66,7 +66,7 @@ cdef struct Slot:                  # one for each ID of each socket; the open on
     uint32_t query, older, newer
     State state
 
-cdef struct Tally:
+cdef struct Counters:
     uint64_t sent, answered, lost, open            # sent = answered + lost + open
     uint64_t late, mismatched                      # responses to lost queries; datagrams that fit no query
     uint64_t refused                               # how often ICMP said that nobody listens

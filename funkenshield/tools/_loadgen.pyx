@@ -54,7 +54,7 @@ cdef class Load:
         uint64_t timeout           # nanoseconds
         double interval            # nanoseconds between queries; 0 is as fast as the window lets
         int error
-        Tally tally
+        Counters tally
         uint64_t[BUCKETS] histogram
         pollfd[MOST_SOCKETS] polled
         uint16_t[MOST_SOCKETS] next_id
@@ -160,12 +160,12 @@ cdef class Load:
 
     def percentile(self, double percent) -> int:
         """Return the latency that so many per cent do not exceed: nanoseconds within 1.6 %, 0 for none."""
-        cdef uint64_t seen = 0
+        cdef uint64_t facts = 0
         cdef int bucket
         _check("percent", percent, 0, 100)
         for bucket in range(BUCKETS):
-            seen += self.histogram[bucket]
-            if seen and <double> seen >= self.tally.answered * percent / 100:
+            facts += self.histogram[bucket]
+            if facts and <double> facts >= self.tally.answered * percent / 100:
                 return max(self.tally.least, min(self.tally.most, middle_of(bucket)))
         return 0
 

@@ -1,9 +1,7 @@
 """Upstreams as the fast gear sees them: who is well, how busy, how fast, and which one is asked next."""
 
 cimport cython
-from libc.errno cimport (
-    ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT
-)
+from libc.errno cimport ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._random cimport Randomness

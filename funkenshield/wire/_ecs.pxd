@@ -5,9 +5,9 @@ from libc.stdint cimport uint8_t, uint64_t
 from ._message cimport Ignored, Query
 
 cdef enum:
-    TOLD_MAX = 384                 # octets of a query that was added to; no more than an open query may have
+    ECS_QUERY_MAX = 384                 # octets of a query that was added to; no more than an open query may have
 
 cdef uint64_t subnet_rules(uint8_t ipv4, uint8_t ipv6, bint private) noexcept nogil
-cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
+cdef void add_ecs(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
                       const Ignored* ignored, uint8_t* out) noexcept nogil
 cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogil

@@ -10,8 +10,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from ._message cimport (
-    ADDED_OPT, ADDED_SUBNET, CHAOS, HEADER, MESSAGE_MAX, OPT, PLAIN, RECORD, SUBNET, Ignored, Query, can_move, get16,
-    get32, parse_ignoring, parse_query, put_with_subnet, question_length, set16, skip_name
+    ADDED_OPT, ADDED_SUBNET, CACHEABLE, CHAOS, HEADER, MESSAGE_MAX, OPT, RECORD, SUBNET, Ignored, Query, can_move,
+    get16, get32, parse_ignoring, parse_query, put_with_subnet, question_length, set16, skip_name
 )
 
 
@@ -38,7 +38,7 @@ cdef bint _is_private(const uint8_t* address, uint8_t octets) noexcept nogil:
     )
 
 
-cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
+cdef void add_ecs(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
                       const Ignored* ignored, uint8_t* out) noexcept nogil:
     """Let a PLAIN query be one that tells its client's subnet, written to `out`, of TOLD_MAX octets.
 
@@ -51,7 +51,7 @@ cdef void tell_subnet(Query* query, uint64_t rules, const uint8_t* address, uint
         size_t size
     if not bits or query.subnet or query.qclass == CHAOS or not rules >> 16 and _is_private(address, octets):
         return
-    size = put_with_subnet(out, TOLD_MAX, query, address, octets, bits)
+    size = put_with_subnet(out, ECS_QUERY_MAX, query, address, octets, bits)
     if size:
         parse_ignoring(query, out, size, ignored)
         query.added = added
@@ -127,10 +127,10 @@ def with_subnet(bytes query not None, bytes address not None, *, uint8_t ipv4, u
     """
     cdef:
         Query parsed
-        uint8_t[TOLD_MAX] out
+        uint8_t[ECS_QUERY_MAX] out
     if len(address) not in (4, 16):
         raise ValueError("an address has 4 or 16 octets")
-    if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) != PLAIN:
+    if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) != CACHEABLE:
         raise ValueError("that is no plain query")
-    tell_subnet(&parsed, subnet_rules(ipv4, ipv6, private), address, <uint8_t> len(address), NULL, out)
+    add_ecs(&parsed, subnet_rules(ipv4, ipv6, private), address, <uint8_t> len(address), NULL, out)
     return parsed.wire[:parsed.length]

@@ -60,6 +60,7 @@ cdef enum:  # record types and classes that are treated in a way of their own
     SOA = 6
     HINFO = 13
     SIG = 24
+    DNAME = 39
     OPT = 41
     DS = 43
     RRSIG = 46
@@ -106,8 +107,8 @@ cdef enum:  # what of a query its client did not send, and gets no answer to
     ADDED_OPT = 2
 
 cdef enum Verdict:
-    PLAIN          # one question that a cache may answer: its key is set
-    SPECIAL        # well formed, but only the upstream can answer it, each time anew
+    CACHEABLE                      # one question that a cache may answer: its key is set
+    UNCACHEABLE                    # well formed, but only the upstream can answer it, each time anew
     MALFORMED      # a header, and then something that is no query: FORMERR
     UNANSWERABLE   # shorter than a header, or a response: never answered
 
@@ -136,7 +137,7 @@ cdef struct Ignored:         # EDNS options that tell no questions apart, and en
     uint8_t count
     uint16_t[IGNORED_MAX] codes
 
-cdef struct Extra:           # EDNS options for one client alone
+cdef struct EdnsOptions:           # EDNS options for one client alone
     uint16_t length
     uint8_t octets[EXTRA_MAX]
 
@@ -171,7 +172,7 @@ cdef inline uint16_t message_flags(const uint8_t* wire) noexcept nogil:
     return get16(wire + 2)
 
 
-cdef inline uint32_t key_course(const uint8_t* key) noexcept nogil:
+cdef inline uint32_t rule_choices_of(const uint8_t* key) noexcept nogil:
     """Return what rules chose for a query, as its key has it; 0: nothing."""
     return get32(key + 8)
 
@@ -281,19 +282,19 @@ cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t
                     uint16_t options) noexcept nogil
 cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil
 cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignored) noexcept nogil
-cdef size_t put_own_options(uint8_t* wire, size_t length, const Extra* extra) noexcept nogil
+cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* extra) noexcept nogil
 cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
 cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil
 cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil
 cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
                             uint8_t bits) noexcept nogil
-cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil
+cdef void set_rule_choices(Query* query, uint16_t route, uint16_t ttl_limits) noexcept nogil
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil
-cdef void add_keepalive(Extra* extra, uint16_t idle) noexcept nogil
-cdef void add_error(Extra* extra, uint16_t code) noexcept nogil
+cdef void add_keepalive(EdnsOptions* extra, uint16_t idle) noexcept nogil
+cdef void add_error(EdnsOptions* extra, uint16_t code) noexcept nogil
 cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
-                      const Extra* extra) noexcept nogil
-cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const Extra* extra) noexcept nogil
+                      const EdnsOptions* extra) noexcept nogil
+cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const EdnsOptions* extra) noexcept nogil
 cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
-                uint16_t edns_flags, const Extra* extra) noexcept nogil
+                uint16_t edns_flags, const EdnsOptions* extra) noexcept nogil

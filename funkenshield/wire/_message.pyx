@@ -145,7 +145,7 @@ cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, co
     if query.flags & QR:
         return UNANSWERABLE
     if get16(wire + 4) == 0:
-        return SPECIAL if query.flags & OPCODE else _parse_questionless(query)
+        return UNCACHEABLE if query.flags & OPCODE else _parse_questionless(query)
     if get16(wire + 4) != 1:
         return MALFORMED
     question = question_length(wire, length)
@@ -156,11 +156,11 @@ cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, co
     query.qclass = get16(wire + HEADER + question - 2)
     if query.flags & OPCODE or get16(wire + 6) or get16(wire + 8):
         _look_for_opt(query)
-        return SPECIAL
+        return UNCACHEABLE
     verdict = _parse_additional(query, ignored)
-    if verdict == PLAIN:
+    if verdict == CACHEABLE:
         if query.qtype == OPT or TKEY <= query.qtype <= AXFR:
-            return SPECIAL
+            return UNCACHEABLE
         _set_key(query)
     return verdict
 
@@ -220,7 +220,7 @@ cdef Verdict _parse_questionless(Query* query) noexcept nogil:
     query.qclass = 0
     if get16(query.wire + 6) or get16(query.wire + 8) or _parse_additional(query, NULL) == MALFORMED:
         return MALFORMED
-    return SPECIAL if query.cookie else MALFORMED
+    return UNCACHEABLE if query.cookie else MALFORMED
 
 
 cdef Verdict _parse_additional(Query* query, const Ignored* ignored) noexcept nogil:
@@ -232,7 +232,7 @@ cdef Verdict _parse_additional(Query* query, const Ignored* ignored) noexcept no
         int32_t end
         uint16_t records = get16(wire + 10)
         uint16_t _i, rtype, rdlength
-        Verdict verdict = PLAIN
+        Verdict verdict = CACHEABLE
     for _i in range(records):
         end = skip_name(wire, length, at)
         if end < 0 or <size_t> end + RECORD > length:
@@ -242,13 +242,13 @@ cdef Verdict _parse_additional(Query* query, const Ignored* ignored) noexcept no
         if <size_t> end + RECORD + rdlength > length:
             return MALFORMED
         if rtype != OPT:
-            verdict = SPECIAL
+            verdict = UNCACHEABLE
         elif query.opt or end - at != 1:
             return MALFORMED
         else:
             _set_opt(query, at, end)
             if wire[end + 5]:
-                verdict = SPECIAL
+                verdict = UNCACHEABLE
         at = <size_t> end + RECORD + rdlength
     if at != length:
         return MALFORMED
@@ -266,7 +266,7 @@ cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil
         const uint8_t* option = query.wire + query.opt + OPT_FIXED
         const uint8_t* end = option + query.options
         uint16_t code, size
-        Verdict verdict = PLAIN
+        Verdict verdict = CACHEABLE
     while option < end:
         if end - option < 4 or end - option - 4 < get16(option + 2):
             return MALFORMED
@@ -274,7 +274,7 @@ cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil
         size = get16(option + 2)
         if code == COOKIE:
             if query.cookie or not (size == 8 or 16 <= size <= 40):
-                verdict = SPECIAL
+                verdict = UNCACHEABLE
             if not query.cookie:
                 query.cookie = 4 + size
                 query.cookie_at = <uint16_t> (option - query.wire)
@@ -282,10 +282,10 @@ cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil
             query.keepalive = True
         elif code == SUBNET:
             if query.subnet or not _is_subnet(option + 4, size):
-                verdict = SPECIAL
+                verdict = UNCACHEABLE
             query.subnet = <uint16_t> (option - query.wire)
         elif not (DAU <= code <= N3U or ends_here(code, ignored)):
-            verdict = SPECIAL
+            verdict = UNCACHEABLE
         option += 4 + size
     return verdict
 
@@ -324,10 +324,10 @@ cdef void _set_key(Query* query) noexcept nogil:
         set_subnet(query, source_prefix(query))
 
 
-cdef void set_course(Query* query, uint16_t way, uint16_t bounds) noexcept nogil:
+cdef void set_rule_choices(Query* query, uint16_t route, uint16_t ttl_limits) noexcept nogil:
     """Let the key be that of queries for which rules chose the same; the hash is the caller's to renew."""
-    set16(query.key + 8, way)
-    set16(query.key + 10, bounds)
+    set16(query.key + 8, route)
+    set16(query.key + 10, ttl_limits)
 
 
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil:
@@ -462,7 +462,7 @@ cdef size_t _take_out(uint8_t* wire, size_t opt, size_t length, const Ignored* i
     return kept
 
 
-cdef size_t put_own_options(uint8_t* wire, size_t length, const Extra* extra) noexcept nogil:
+cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* extra) noexcept nogil:
     """Let the options of a response that are hop by hop be ours; return its octets.
 
     Needs room for `extra` behind it. Where no OPT record is its last, it stays as it is: it may be signed.
@@ -556,7 +556,7 @@ cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const
     return at
 
 
-cdef void add_keepalive(Extra* extra, uint16_t idle) noexcept nogil:
+cdef void add_keepalive(EdnsOptions* extra, uint16_t idle) noexcept nogil:
     """Say for how many tenths of a second a connection may be idle (RFC 7828)."""
     set16(extra.octets + extra.length, KEEPALIVE)
     set16(extra.octets + extra.length + 2, 2)
@@ -564,7 +564,7 @@ cdef void add_keepalive(Extra* extra, uint16_t idle) noexcept nogil:
     extra.length += 6
 
 
-cdef void add_error(Extra* extra, uint16_t code) noexcept nogil:
+cdef void add_error(EdnsOptions* extra, uint16_t code) noexcept nogil:
     """Add an extended error (RFC 8914)."""
     set16(extra.octets + extra.length, EDE)
     set16(extra.octets + extra.length + 2, 2)
@@ -584,7 +584,7 @@ cdef size_t _put_own(uint8_t* out, const Query* query, uint16_t rcode, uint16_t 
 
 
 cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
-                         const Extra* extra) noexcept nogil:
+                         const EdnsOptions* extra) noexcept nogil:
     """Write the OPT of a response of our own, where the query has one; return its octets."""
     cdef size_t at
     if not has_own_opt(query):
@@ -595,7 +595,7 @@ cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t rcode, uint1
 
 
 cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
-                      const Extra* extra) noexcept nogil:
+                      const EdnsOptions* extra) noexcept nogil:
     """Write a response of our own without records: header, question if one was read, OPT if one was asked for.
 
     Needs HEADER + QUESTION_MAX + OPT_FIXED + EXTRA_MAX.
@@ -604,7 +604,8 @@ cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t
     return at + _put_own_opt(out + at, query, rcode, payload, extra)
 
 
-cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const Extra* extra) noexcept nogil:
+cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload,
+                            const EdnsOptions* extra) noexcept nogil:
     """Write the one answer to all questions for ANY: HINFO "RFC8482" "" (RFC 8482 4.2). Needs 21 octets more."""
     cdef size_t at = _put_own(out, query, NOERROR, 1)
     set16(out + at, 0xc000 + HEADER)
@@ -618,7 +619,7 @@ cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, 
 
 
 cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
-                uint16_t edns_flags, const Extra* extra) noexcept nogil:
+                uint16_t edns_flags, const EdnsOptions* extra) noexcept nogil:
     """Write an answer that is too large for its client: TC=1, question and OPT only."""
     cdef size_t at = HEADER + query.question
     memcpy(out, query.wire, at)
@@ -635,7 +636,7 @@ cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t paylo
 
 # ---------------------------------------------------------------- for Python
 
-_VERDICTS = {PLAIN: "plain", SPECIAL: "special", MALFORMED: "malformed", UNANSWERABLE: "unanswerable"}
+_VERDICTS = {CACHEABLE: "plain", UNCACHEABLE: "special", MALFORMED: "malformed", UNANSWERABLE: "unanswerable"}
 
 
 def inspect_query(bytes wire not None) -> dict:
@@ -657,7 +658,7 @@ def inspect_query(bytes wire not None) -> dict:
     if query.opt:
         found["payload"] = query.payload
         found["edns_flags"] = query.edns_flags
-    if verdict == PLAIN:
+    if verdict == CACHEABLE:
         found["key"] = (<char*> query.key)[:query.key_length]
     return found
 
@@ -665,7 +666,7 @@ def inspect_query(bytes wire not None) -> dict:
 def without_hops(bytes query not None) -> bytes:
     """Return a query without options that are hop by hop, if it is not signed, for upstreams that Python asks."""
     cdef Query parsed
-    if (len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) > SPECIAL or not is_unsigned(&parsed)):
+    if (len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) > UNCACHEABLE or not is_unsigned(&parsed)):
         return query
     copy = bytearray(query)
     return bytes(copy[:end_options(copy, &parsed, NULL)])
@@ -679,7 +680,7 @@ def error_response(bytes query not None, uint8_t rcode, uint16_t payload=UDP_PLA
     """
     cdef:
         Query parsed
-        Extra none
+        EdnsOptions none
         uint8_t[HEADER + QUESTION_MAX + OPT_FIXED] out
     none.length = 0
     if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) == UNANSWERABLE:

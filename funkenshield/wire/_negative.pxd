@@ -9,7 +9,6 @@ cdef enum:
     TTL_MAX = 0x7fffffff           # seconds (RFC 2181 8)
 
 cdef enum:  # record types that tell what exists
-    DNAME = 39
     NXNAME = 128                   # the owner of this NSEC does not exist (RFC 9824)
 
 cdef struct Record:

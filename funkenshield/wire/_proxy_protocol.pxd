@@ -16,7 +16,7 @@ cdef enum Heading:
     PART_OF_HEADER                 # all that is there may be the beginning of one
     WHOLE_HEADER
 
-cdef struct Told:                  # what a header tells
+cdef struct ProxyHeader:           # what a header tells
     size_t header                  # its octets, whatever it tells
     const uint8_t* address         # the client's, in network order; not owned
     uint8_t octets                 # of the address: 4 or 16
@@ -33,8 +33,8 @@ cdef struct Proxies:               # whose headers are believed; replaced as a w
     uint8_t count
     Prefix prefixes[PREFIXES_MAX]
 
-cdef Heading read_header(Told* told, const uint8_t* wire, size_t length) noexcept nogil
-cdef size_t put_header(uint8_t* out, const Told* source, uint16_t port, const Told* destination, uint16_t to_port,
-                       bint datagram) noexcept nogil
+cdef Heading read_header(ProxyHeader* told, const uint8_t* wire, size_t length) noexcept nogil
+cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, const ProxyHeader* destination,
+                       uint16_t to_port, bint datagram) noexcept nogil
 cdef bint is_trusted(const Proxies* proxies, const uint8_t* address, uint8_t octets) noexcept nogil
 cdef bint set_prefixes(Proxies* proxies, tuple prefixes) except False

@@ -31,7 +31,7 @@ cdef enum:
 cdef const uint8_t* _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
-cdef Heading read_header(Told* told, const uint8_t* wire, size_t length) noexcept nogil:
+cdef Heading read_header(ProxyHeader* told, const uint8_t* wire, size_t length) noexcept nogil:
     """Read the header at the start of a datagram, or of what has come of a stream.
 
     `told.header` is set where the header is whole; `told.address` only where it tells one: with LOCAL,
@@ -74,7 +74,7 @@ cdef Heading read_header(Told* told, const uint8_t* wire, size_t length) noexcep
     return WHOLE_HEADER
 
 
-cdef size_t _put_address(uint8_t* out, const Told* end, bint wide) noexcept nogil:
+cdef size_t _put_address(uint8_t* out, const ProxyHeader* end, bint wide) noexcept nogil:
     """Write an address, as an IPv6 one where both must be `wide` (RFC 4291 2.5.5.2); return its octets."""
     if wide and end.octets == 4:
         memset(out, 0, 10)
@@ -85,8 +85,8 @@ cdef size_t _put_address(uint8_t* out, const Told* end, bint wide) noexcept nogi
     return end.octets
 
 
-cdef size_t put_header(uint8_t* out, const Told* source, uint16_t port, const Told* destination, uint16_t to_port,
-                       bint datagram) noexcept nogil:
+cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, const ProxyHeader* destination,
+                       uint16_t to_port, bint datagram) noexcept nogil:
     """Write the header that tells an upstream whose query it is; return its octets, at most PROXIED_MAX."""
     cdef:
         bint wide = source.octets == 16 or destination.octets == 16
@@ -147,7 +147,7 @@ def told_by(bytes octets not None) -> tuple[int, bytes | None]:
     A length of 0: the header is not whole yet. Raises ValueError where they begin with no header.
     """
     cdef:
-        Told told
+        ProxyHeader told
         Heading heading
     told.header = 0
     told.address = NULL
@@ -160,7 +160,7 @@ def told_by(bytes octets not None) -> tuple[int, bytes | None]:
 
 def ends_told(bytes octets not None) -> bytes:
     """Return the client's port, the port that it asked, and the address of that, from a whole header; b"": not told."""
-    cdef Told told
+    cdef ProxyHeader told
     told.to_octets = 0
     if read_header(&told, octets, len(octets)) != WHOLE_HEADER or not told.to_octets:
         return b""
@@ -174,7 +174,7 @@ def header(bytes source not None, uint16_t port, bytes destination not None, uin
     Raises ValueError where an address has neither 4 nor 16 octets.
     """
     cdef:
-        Told one, other
+        ProxyHeader one, other
         uint8_t[PROXIED_MAX] out
     if len(source) not in (4, 16) or len(destination) not in (4, 16):
         raise ValueError("an address has 4 or 16 octets")

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from ._message cimport (
-    AAAA, ANY, CNAME, DS, HEADER, LABEL_MAX, MESSAGE_MAX, NAME_MAX, NS, NSEC, NSEC3, OPCODE, OPT, RECORD, RRSIG,
+    AAAA, ANY, CNAME, DNAME, DS, HEADER, LABEL_MAX, MESSAGE_MAX, NAME_MAX, NS, NSEC, NSEC3, OPCODE, OPT, RECORD, RRSIG,
     RRSIG_SIGNER, SIG, SOA, TKEY, TSIG, A, Query, fold, get16, message_flags, plain_end, question_length, set16,
     steps_of
 )
@@ -243,7 +243,7 @@ cdef Step _judge(Walk* walk, Record* record) noexcept nogil:
     record.required = True
     if record.section == ANSWER:
         walk.final = record.start
-        if record.rtype != RRSIG:
+        if record.rtype != RRSIG or (walk.query.qtype == RRSIG and record.covered != CNAME and record.covered != DNAME):
             walk.last = record.rtype
         return FOUND
     complete = (walk.sections.counts[ANSWER]

@@ -99,7 +99,7 @@ def test_rules_blocks_and_what_is_allowed_go_by_it_too():
 def test_from_a_socket_that_serves_both_it_is_ipv4():
     """The daemon has none such, for IPV6_V6ONLY is set; a socket that somebody else has opened may be one."""
     inflight = Inflight(Cache(4 << 20, Clock()), 16)
-    guard = inflight.reception.guard
+    guard = inflight.settings_writer.guard
     worker = Worker(inflight.cache, inflight)
     with (
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as served,

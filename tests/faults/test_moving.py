@@ -109,7 +109,7 @@ def test_what_waits_when_the_address_changes_is_asked_from_the_new_one(family):
 def test_an_update_that_may_have_arrived_is_not_sent_again(family):
     def story(here):
         update = b"\0\7\x28\0\0\1\0\0\0\0\0\0" + b"\4test\0\0\6\0\1"
-        here.path.inflight.reception.set_allowed(updates=((b"\x7f\0\0\0", 8),))
+        here.path.inflight.settings_writer.set_allowed(updates=((b"\x7f\0\0\0", 8),))
         here.path.hand_over(update)
         here.arrived(1)
         here.move()

@@ -95,7 +95,7 @@ async def _from_client(pieces, proxied):
         asked.append(query)
         return query[:1] != b"\xff"  # to those nobody answers
 
-    inflight = SimpleNamespace(submit=submit, reception=SimpleNamespace(is_proxy=lambda _: proxied))
+    inflight = SimpleNamespace(submit=submit, settings_writer=SimpleNamespace(is_proxy=lambda _: proxied))
     server = tcp.TcpServer(inflight, lambda: None, TcpSection(queries=AT_ONCE))
     connection = server.protocol()
     connection.connection_made(transport)

@@ -24,7 +24,7 @@ def one(data):
     """Ask for the same twice, and let the upstream say all of it, whether it is a reply to that or not."""
     query, *replies = unframed(data) or [b""]
     INFLIGHT.cache.purge(b"\0", below=True)
-    INFLIGHT.reception.set_cookies((bytes(16),), serve=len(query) % 2 == 0, require=False)
+    INFLIGHT.settings_writer.set_cookies((bytes(16),), serve=len(query) % 2 == 0, require=False)
     clients = {number: number.to_bytes(2) + query[2:] for number in (1, 2)}
     for number, asked in clients.items():
         if not INFLIGHT.submit(number, ADDRESS, asked):

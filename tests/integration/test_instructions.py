@@ -24,13 +24,13 @@ import sys
 from hits import Hits
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
-from funkenshield._fastpath import Reception
+from funkenshield._fastpath import SettingsWriter
 query, response = map(bytes.fromhex, sys.argv[1:])
 clock = Clock()
 cache = Cache(1 << 22, clock)
 assert cache.store(query, response)
 clock.advance(3)  # so that TTLs are counted down
-assert Hits(Reception(cache), query).run({ASKED}, 1) == {ASKED}
+assert Hits(SettingsWriter(cache), query).run({ASKED}, 1) == {ASKED}
 """
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from funkenshield.config.action import Action
 from funkenshield.config.match import FLAGS, Match
 from funkenshield.policy._guard import Guard
-from funkenshield.policy._rule_program import DEEDS_OF
+from funkenshield.policy._rule_program import ACTIONS_OF
 from funkenshield.rules.compiler import START, Numbers, Rule, compile_chain
 
 GUARD = Guard(1 << 16)
-FIRST = min(DEEDS_OF.values())
-NAMES = {number - FIRST: name for name, number in DEEDS_OF.items()}
-GOES_ON = {"tag", "count", "uncached", "bounds"}
+FIRST = min(ACTIONS_OF.values())
+NAMES = {number - FIRST: name for name, number in ACTIONS_OF.items()}
+GOES_ON = {"tag", "count", "uncached", "ttl_limits"}
 
 labels = st.sampled_from(["a", "b", "c"])
 texts = st.lists(labels, max_size=4).map(lambda parts: ".".join(parts) + ".")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.proxied import DGRAM, INET, INET6, LOCAL, PROXY, SIGNATURE, STREAM, UNIX, UNSPEC, block, local, told
 
-from funkenshield._fastpath import Reception
+from funkenshield._fastpath import SettingsWriter
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.wire._proxy_protocol import header, told_by
@@ -110,32 +110,32 @@ networks = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def reception():
-    return Reception(Cache(4 << 20, Clock()))
+def settings_writer():
+    return SettingsWriter(Cache(4 << 20, Clock()))
 
 
-def trust(reception, prefixes):
-    reception.set_proxies(tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in prefixes))
+def trust(settings_writer, prefixes):
+    settings_writer.set_proxies(tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in prefixes))
 
 
 @THOROUGH
 @given(prefixes=st.lists(networks, max_size=64), others=st.lists(st.ip_addresses(), max_size=8), flip=st.integers(0))
-def test_a_proxy_is_whoever_is_in_a_prefix(reception, prefixes, others, flip):
-    trust(reception, prefixes)
+def test_a_proxy_is_whoever_is_in_a_prefix(settings_writer, prefixes, others, flip):
+    trust(settings_writer, prefixes)
     near = [
         ip_address((int(each.network_address) ^ 1 << flip % each.max_prefixlen).to_bytes(each.max_prefixlen // 8))
         for each in prefixes
     ]
     for address in (*others, *near, *(each.broadcast_address for each in prefixes)):
-        assert reception.is_proxy(address.packed) == any(address in prefix for prefix in prefixes)
+        assert settings_writer.is_proxy(address.packed) == any(address in prefix for prefix in prefixes)
 
 
-def test_a_wrong_table_leaves_the_one_in_force(reception):
-    trust(reception, [ip_network("192.0.2.0/24")])
+def test_a_wrong_table_leaves_the_one_in_force(settings_writer):
+    trust(settings_writer, [ip_network("192.0.2.0/24")])
     with pytest.raises(ValueError, match="at most 64"):
-        reception.set_proxies(((bytes(4), 8),) * 65)
+        settings_writer.set_proxies(((bytes(4), 8),) * 65)
     for wrong in ((bytes(5), 8), (bytes(4), 33), (bytes(16), -1)):
         with pytest.raises(ValueError, match="no prefix"):
-            reception.set_proxies((wrong,))
-    assert reception.is_proxy(bytes([192, 0, 2, 7]))
-    assert not reception.is_proxy(bytes([192, 0, 3, 7]))
+            settings_writer.set_proxies((wrong,))
+    assert settings_writer.is_proxy(bytes([192, 0, 2, 7]))
+    assert not settings_writer.is_proxy(bytes([192, 0, 3, 7]))

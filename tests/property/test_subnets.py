@@ -294,8 +294,8 @@ def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, tex
 @pytest.mark.parametrize("octets", [16, 40, 41, 92, 93, 1000])
 def test_the_cookie_of_an_upstream_takes_no_room_from_the_subnet_and_our_own(octets):
     inflight = inflight_before_a_test(Cache(MEMORY, Clock()))
-    inflight.reception.set_cookies((bytes(16),), serve=True, require=False)
-    inflight.reception.set_idle(2.5)
+    inflight.settings_writer.set_cookies((bytes(16),), serve=True, require=False)
+    inflight.settings_writer.set_idle(2.5)
     client = Asker("2001:db8::1", 128)
     inflight.submit(1, bytes(4), ask(client, option(COOKIE, bytes(8)) + option(11, b"")))
     (handle,) = carried(inflight)

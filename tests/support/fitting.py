@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from struct import unpack_from
 
 import dns.name
-from dns.rdatatype import AAAA, ANY, CNAME, DS, NS, NSEC, NSEC3, OPT, RRSIG, SOA, A
+from dns.rdatatype import AAAA, ANY, CNAME, DNAME, DS, NS, NSEC, NSEC3, OPT, RRSIG, SOA, A
 
 HEADER = 12
 ANSWER, AUTHORITY, ADDITIONAL = range(3)
@@ -62,8 +62,13 @@ def needed(wire):
     """Return the records that a client cannot do without."""
     records = read(wire)
     (qtype,) = unpack_from("!H", wire, HEADER + dns.name.from_wire(wire, HEADER)[1])
-    answer = [each.rdtype for each in records if each.section == ANSWER]
-    leads_on = [rdtype for rdtype in answer if rdtype != RRSIG][-1:] == [CNAME] and qtype not in (CNAME, ANY)
+    answer = [each for each in records if each.section == ANSWER]
+    told = [
+        each.rdtype
+        for each in answer
+        if each.rdtype != RRSIG or (qtype == RRSIG and each.covered not in (CNAME, DNAME))
+    ]
+    leads_on = told[-1:] == [CNAME] and qtype not in (CNAME, ANY)
     authority = [each for each in records if each.section == AUTHORITY]
     complete = bool(answer) and not leads_on
     delegated = [each.name for each in authority if each.rdtype == NS][-1:]

@@ -15,11 +15,11 @@ from funkenshield.config.match import Match
 from funkenshield.config.types import Endpoint
 from funkenshield.errors import ConfigError
 from funkenshield.policy._guard import Guard
-from funkenshield.policy._rule_program import DEEDS_OF
+from funkenshield.policy._rule_program import ACTIONS_OF
 from funkenshield.rules.compiler import END, NUMBERS_MAX, RULES_MAX, START, TAGS_MAX, Numbers, Rule, compile_chain
 
-FIRST = min(DEEDS_OF.values())
-DEED = {number - FIRST: name for name, number in DEEDS_OF.items()}
+FIRST = min(ACTIONS_OF.values())
+DEED = {number - FIRST: name for name, number in ACTIONS_OF.items()}
 LISTENERS = (Endpoint("192.0.2.1", 53), Endpoint("2001:db8::1", 53), Endpoint("192.0.2.1", 5353))
 ALICE, BOB = "192.0.2.7", "198.51.100.9"
 SECOND = 10**9
@@ -376,9 +376,9 @@ def test_who_is_asked_has_a_number():
     ]
     chained = Chained(*rules)
     met = [chained.meets(query(f"{each}.test.")) for each in "abcdef"]
-    assert [(deed, value) for ((deed, value, _, _),) in met] == [("way", way) for way in (1, 2, 1, 3, 4, 5)]
+    assert [(deed, value) for ((deed, value, _, _),) in met] == [("route", route) for route in (1, 2, 1, 3, 4, 5)]
     assert chained.compiled.stops == {}
-    assert list(chained.numbers.ways) == ["group inner", "group outer", "rule rule 3", "rule rule 4", "rule rule 5"]
+    assert list(chained.numbers.routes) == ["group inner", "group outer", "rule rule 3", "rule rule 4", "rule rule 5"]
 
 
 def test_what_only_changes_something_goes_on():
@@ -392,7 +392,7 @@ def test_what_only_changes_something_goes_on():
         ({"qtype": "A"}, "continue"),
     )
     assert [(deed, value) for deed, value, _, _ in chained.meets(query(rdtype="MX"))] == [
-        ("uncached", 0), ("bounds", 1), ("bounds", 2), ("bounds", 1), ("tag", 1), ("tag", 2),
+        ("uncached", 0), ("ttl_limits", 1), ("ttl_limits", 2), ("ttl_limits", 1), ("tag", 1), ("tag", 2),
     ]  # fmt: skip
     assert chained.rules(query()) == [0, 1, 2, 3, 4, 5, 6]
     assert chained.chain.matched() == [2, 2, 2, 2, 2, 2, 1]
@@ -426,12 +426,12 @@ def test_what_python_does_stops_there_and_goes_on_behind(action):
 def test_a_function_whose_answers_are_kept_is_asked_like_an_upstream():
     action = Action(call="rules.py:function")
     numbers, guard = Numbers(), Guard(1 << 16)
-    for chain, cache, deed in [("queries", True, "way"), ("queries", False, "call"), ("responses", True, "call")]:
+    for chain, cache, deed in [("queries", True, "route"), ("queries", False, "call"), ("responses", True, "call")]:
         rule = Rule("name", chain, Match(), action, cache=cache, key="of the rule")
         compiled = compile_chain([rule], numbers, 1, guard, ())
         assert [DEED[met] for met, *_ in compiled.chain.deeds(query(), bytes(4))] == [deed]
         assert bool(compiled.stops) == (deed == "call")
-    assert numbers.ways == {"rule of the rule": 1}
+    assert numbers.routes == {"rule of the rule": 1}
 
 
 # ---------------------------------------------------------------- regular expressions
@@ -632,7 +632,7 @@ def test_there_are_so_many_tags():
     assert chained.rules(query()) == [0, 2]
 
 
-@pytest.mark.parametrize("kind", ["way", "bound"])
+@pytest.mark.parametrize("kind", ["route", "bound"])
 def test_there_are_so_many_numbers(kind):
     number = getattr(Numbers(), kind)
     assert [number((0, each)) for each in range(NUMBERS_MAX)] == list(range(1, NUMBERS_MAX + 1))

@@ -59,13 +59,13 @@ class Inflight:
         self.done.append(("conclude", handle, response, at, generation))
         return True
 
-    def ask(self, client, wire, at, generation, number, *, way):
-        self.done.append(("ask", wire, at, generation, way))
+    def ask(self, client, wire, at, generation, number, *, route):
+        self.done.append(("ask", wire, at, generation, route))
         self.answers.append(number)
 
 
 class Scene:
-    """A decider and one rule in force, in each chain and as the way 9."""
+    """A decider and one rule in force, in each chain and as the route 9."""
 
     def __init__(self, function=None, action=None, answer=SILENT, **rule):
         self.inflight = Inflight()
@@ -154,7 +154,7 @@ def test_a_response_is_the_answer(kind, done, result):
     [
         ("query", ("resume", NEXT, GENERATION, {})),
         ("review", ("conclude", HANDLE, RESPONSE, NEXT, GENERATION)),
-        ("serve", ("resume", END, GENERATION, {"way": 0})),
+        ("serve", ("resume", END, GENERATION, {"route": 0})),
     ],
 )
 def test_nothing_lets_the_next_rule_be_asked(kind, done, result):
@@ -217,7 +217,7 @@ def test_what_is_dropped_gets_no_answer(kind, done):
     [
         ("query", ("resume", END, GENERATION, {})),
         ("review", ("conclude", HANDLE, RESPONSE, END, GENERATION)),
-        ("serve", ("resume", END, GENERATION, {"way": 0})),
+        ("serve", ("resume", END, GENERATION, {"route": 0})),
     ],
 )
 def test_what_passes_is_asked_about_no_more(kind, done):
@@ -244,14 +244,14 @@ def test_a_query_goes_on_changed(action, changed):
 def test_a_query_goes_on_within_bounds_that_are_made_known_first():
     assert Scene(returning(given.ttl(min=5, max=50))).run() == [
         ("set_bounds", 1, 5, 50),
-        ("resume", NEXT, GENERATION, {"bounds": 1}),
+        ("resume", NEXT, GENERATION, {"ttl_limits": 1}),
     ]
 
 
 def test_a_query_is_forwarded_behind_its_chain():
     scene = Scene(returning(given.forward("inner")))
-    scene.numbers.way("group inner")
-    assert scene.run() == [("resume", END, GENERATION, {"way": 1})]
+    scene.numbers.route("group inner")
+    assert scene.run() == [("resume", END, GENERATION, {"route": 1})]
 
 
 def test_a_group_that_nobody_is_in_is_an_error_that_says_so(caplog):
@@ -481,10 +481,10 @@ async def resolve(query):
     return await query.resolve_wire()
 
 
-@pytest.mark.parametrize(("kind", "at", "way"), [("query", NEXT, -1), ("miss", END, 0), ("serve", END, 0)])
-def test_a_question_goes_to_whatever_is_behind_the_rule(kind, at, way):
+@pytest.mark.parametrize(("kind", "at", "route"), [("query", NEXT, -1), ("miss", END, 0), ("serve", END, 0)])
+def test_a_question_goes_to_whatever_is_behind_the_rule(kind, at, route):
     done = Scene(resolve, answer=RESPONSE).run(kind)
-    assert done[0] == ("ask", WIRE, at, GENERATION, way)
+    assert done[0] == ("ask", WIRE, at, GENERATION, route)
     assert done[1][-1] == RESPONSE
 
 

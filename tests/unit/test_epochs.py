@@ -4,13 +4,13 @@ import weakref
 
 import pytest
 
-from funkenshield._fastpath import Reception
+from funkenshield._fastpath import SettingsWriter
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.core._epochs import Epochs, Visitor
 from funkenshield.core._rate_limit import RateTable
 from funkenshield.policy._guard import Guard
-from funkenshield.policy._rule_program import DEEDS_OF, TESTS, Chain
+from funkenshield.policy._rule_program import ACTIONS_OF, TESTS, Chain
 
 CHANGES = 40
 WEIGHED = 1 << 16  # octets of a table of rates
@@ -18,38 +18,42 @@ NOBODY = ([[], [], []], [[], [], []])
 
 
 @pytest.fixture
-def reception():
-    return Reception(Cache(4 << 20, Clock()))
+def settings_writer():
+    return SettingsWriter(Cache(4 << 20, Clock()))
 
 
 @pytest.fixture
-def epochs(reception):
-    return reception.cache.epochs
+def epochs(settings_writer):
+    return settings_writer.cache.epochs
 
 
 def chain(number, limit):
     """Return a chain of one rule, that drops everything, and keeps a limit."""
-    nodes = [(TESTS["next"], 0, 0xFFFFFFFF, 0, 0, 0), (TESTS["next"], 0, 0, 0, 0, 0), (DEEDS_OF["drop"], 0, 0, 0, 0, 0)]
+    nodes = [
+        (TESTS["next"], 0, 0xFFFFFFFF, 0, 0, 0),
+        (TESTS["next"], 0, 0, 0, 0, 0),
+        (ACTIONS_OF["drop"], 0, 0, 0, 0, 0),
+    ]
     return Chain(number, nodes, [2], [], {}, [], *NOBODY, [limit])
 
 
-def change(what, reception, number):
+def change(what, settings_writer, number):
     """Change a setting to another one; return a weak reference to what it alone keeps."""
     limit = RateTable(WEIGHED, 1.0 + number, 1.0)
     match what:
         case "orders":
-            reception.guard.set_limits([(1.0 + number, 1.0, 32, 64, "drop")])
-            return weakref.ref(reception.guard.rates_of(("limit", 0), 1.0 + number, 1.0, 32, 64))
+            settings_writer.guard.set_limits([(1.0 + number, 1.0, 32, 64, "drop")])
+            return weakref.ref(settings_writer.guard.rates_of(("limit", 0), 1.0 + number, 1.0, 32, 64))
         case "rules":
-            reception.set_chains(chain(number, limit))
+            settings_writer.set_chains(chain(number, limit))
         case "cookies":
-            reception.set_cookies((bytes([number] * 16),), serve=True, require=False)
+            settings_writer.set_cookies((bytes([number] * 16),), serve=True, require=False)
         case "proxies":
-            reception.set_proxies(((bytes([10, 0, 0, number]), 32),))
+            settings_writer.set_proxies(((bytes([10, 0, 0, number]), 32),))
         case "subnets":
-            reception.set_subnets(ipv4=number % 32, ipv6=56, private=True)
+            settings_writer.set_subnets(ipv4=number % 32, ipv6=56, private=True)
         case "any":
-            reception.set_any(number % 2 == 1)
+            settings_writer.set_any(number % 2 == 1)
     return weakref.ref(limit)
 
 
@@ -57,10 +61,10 @@ KINDS = ["orders", "rules", "cookies", "proxies", "subnets", "any"]
 
 
 @pytest.mark.parametrize("what", KINDS)
-def test_nothing_that_is_replaced_is_freed_before_who_was_inside_has_left(reception, epochs, what):
-    change(what, reception, 0)
+def test_nothing_that_is_replaced_is_freed_before_who_was_inside_has_left(settings_writer, epochs, what):
+    change(what, settings_writer, 0)
     with Visitor(epochs):
-        kept = [change(what, reception, number) for number in range(1, CHANGES + 1)]
+        kept = [change(what, settings_writer, number) for number in range(1, CHANGES + 1)]
         assert epochs.reclaim() == CHANGES
         if what in ("orders", "rules"):
             assert all(each() is not None for each in kept)
@@ -70,10 +74,10 @@ def test_nothing_that_is_replaced_is_freed_before_who_was_inside_has_left(recept
 
 
 @pytest.mark.parametrize("what", KINDS)
-def test_where_nobody_is_inside_nothing_is_kept(reception, epochs, what):
+def test_where_nobody_is_inside_nothing_is_kept(settings_writer, epochs, what):
     Visitor(epochs)
     for number in range(CHANGES):
-        change(what, reception, number)
+        change(what, settings_writer, number)
         assert epochs.reclaim() == 0
 
 
@@ -95,8 +99,8 @@ def test_who_comes_later_keeps_nothing_and_who_came_before_everything():
     assert epochs.reclaim() == 0
 
 
-def test_segments_and_purges_go_by_the_same_epochs(reception, epochs):
-    cache = reception.cache
+def test_segments_and_purges_go_by_the_same_epochs(settings_writer, epochs):
+    cache = settings_writer.cache
     assert cache.forget_purges(0)
     with Visitor(epochs):
         assert cache.forget_purges(0)

@@ -101,7 +101,7 @@ def connected(sources, **settings):
     """Return a server and the connections that it has from addresses."""
 
     async def connect():
-        inflight = SimpleNamespace(reception=SimpleNamespace(is_proxy=lambda _: False))
+        inflight = SimpleNamespace(settings_writer=SimpleNamespace(is_proxy=lambda _: False))
         server = TcpServer(inflight, lambda: None, TcpSection(**settings))
         transports = [Transport(source) for source in sources]
         for transport in transports:
@@ -130,7 +130,7 @@ def test_an_ipv6_site_is_one_prefix_whatever_its_networks():
 
 def test_a_turn_may_end_connections_that_wait_for_theirs():
     async def story():
-        inflight = SimpleNamespace(reception=SimpleNamespace(is_proxy=lambda _: False))
+        inflight = SimpleNamespace(settings_writer=SimpleNamespace(is_proxy=lambda _: False))
         server = TcpServer(inflight, lambda: None, TcpSection())
         waiting = [server.protocol() for _ in range(3)]
         for connection in waiting:

@@ -102,13 +102,13 @@ def test_every_set_of_rules_has_a_generation_of_its_own(stage):
 def test_a_way_is_the_same_as_long_as_what_is_at_its_end(stage):
     stage.write("@shield.rule(cache=True)\ndef f(query): ...\nshield.rule(action=forward('inner'))")
     groups = stage.put_in_force(inner=5)
-    ways = dict(stage.sturm.decider.force.ways)
+    routes = dict(stage.sturm.decider.force.routes)
     assert list(groups.values()) == [5]
     assert stage.put_in_force(inner=6) == dict.fromkeys(groups, 6)
-    assert list(stage.sturm.decider.force.ways) == list(ways)
+    assert list(stage.sturm.decider.force.routes) == list(routes)
     stage.write("@shield.rule(cache=True)\ndef f(query): return None\nshield.rule(action=forward('inner'))")
     stage.put_in_force(inner=6)
-    assert not set(stage.sturm.decider.force.ways) & set(ways)
+    assert not set(stage.sturm.decider.force.routes) & set(routes)
 
 
 def test_a_file_that_changes_is_seen_once(stage):

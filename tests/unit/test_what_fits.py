@@ -203,6 +203,17 @@ def test_an_alias_that_leads_to_a_referral_needs_it():
     assert len(told[1][1]) == 1
 
 
+def test_who_asks_for_signatures_has_them_where_an_alias_leads():
+    query = asked("alias.example.", "RRSIG")
+    alias = [rrset("alias.example.", "CNAME", "www.example."), signature("alias.example.", "CNAME")]
+    answer = [*alias, signature("www.example.", "A")]
+    told = fitting(query, response(query, answer, [APEX]))
+    of_alias = [("alias.example.", "CNAME", 1), ("alias.example.", "+CNAME", 1)]
+    assert told[:2] == [None, ([*of_alias, ("www.example.", "+A", 1)], [], [])]
+    _, (answer, referral, glue), *_ = fitting(query, response(query, alias, [CUT], GLUE))
+    assert (answer, referral, len(glue)) == (of_alias, [("child.example.", "NS", 3)], 3)
+
+
 def test_who_asks_for_the_alias_itself_needs_no_more():
     query = asked("alias.example.", "CNAME")
     alias = rrset("alias.example.", "CNAME", "www.child.example.")
