@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from faults.load import Load
 from faults.stage import NOERROR, ask_each, behind, good, names, rcodes
-from hostile.test_power import kept_in
+from hostile.test_exhaustion_and_crashes import kept_in
 from support.until import until
 
 pytestmark = pytest.mark.proof

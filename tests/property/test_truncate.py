@@ -9,11 +9,11 @@ import dns.message
 import dns.rrset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from property.test_answer import to_wire
 from support.fitting import needed, read, size_of, what_fits
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
+from property.test_entry import to_wire
 
 THOROUGH = settings(deadline=None, max_examples=300)
 MEMORY = 1 << 22

@@ -4,7 +4,7 @@ import pytest
 from hostile.attacks import ATTACKS
 from hostile.behaved import Behaved
 from hostile.killing import kill_again_and_again
-from hostile.test_hostile import protected
+from hostile.test_service_under_attack import protected
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]
 SECONDS = 10

@@ -9,7 +9,7 @@ import pytest
 
 from funkenshield.core._clock import Clock
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 HOUR = 3600
 
 

@@ -9,7 +9,7 @@ from support.client import exchange
 from support.process import run_shield
 from support.upstream import ScriptedUpstream, answer
 
-from attacks.test_filters import KEYRING
+from attacks.test_response_rules import KEYRING
 
 OURS = 1232
 TEXTS = [f'TXT "{n:03}{"x" * 200}"' for n in range(15)]  # 3,000 octets

@@ -11,7 +11,7 @@ import dns.message
 import dns.rcode
 import dns.update
 import pytest
-from attacks.test_deputies import notify, transfer, update
+from attacks.test_confused_deputy import notify, transfer, update
 from rules.stage import ask, asked, rcode
 from support.upstream import Delayed, ScriptedUpstream, answer, respond
 

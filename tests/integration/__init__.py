@@ -1,0 +1,1 @@
+"""The real daemon in front of scripted and real nameservers."""

@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.cache`, module by module."""

@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.config`, module by module."""

@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.core`, module by module."""

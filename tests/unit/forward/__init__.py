@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.forward`, module by module."""

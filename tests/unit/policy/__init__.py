@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.policy`, module by module."""

@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.rules`, module by module."""

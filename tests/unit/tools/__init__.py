@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.tools`, module by module."""

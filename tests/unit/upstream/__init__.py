@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.upstream`, module by module."""

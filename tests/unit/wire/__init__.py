@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.wire`, module by module."""

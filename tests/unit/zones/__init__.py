@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.zones`, module by module."""
