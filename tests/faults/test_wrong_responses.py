@@ -93,7 +93,7 @@ def liar(*lies, truth=good):
 
 @pytest.fixture(scope="module")
 def running():
-    """Each lie is by itself here: what many bring about is `attacks/test_forgers.py`'s."""
+    """Each lie is by itself here: what many bring about is `attacks/test_spoofing.py`'s."""
     with behind(good, forward={**HASTY, "mismatches": 0}) as stage:
         yield stage
 

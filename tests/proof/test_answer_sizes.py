@@ -7,7 +7,7 @@ question that shows it. Where NSD and Knot DNS leave out the same, so must the s
 
 `make proof` asks 5,000 questions of each; for more, say so:
 
-    FUNKENSHIELD_DIFFERENTIAL=100000 .venv/bin/python -m pytest -m proof -rP tests/proof/test_sizes.py
+    FUNKENSHIELD_DIFFERENTIAL=100000 .venv/bin/python -m pytest -m proof -rP tests/proof/test_answer_sizes.py
 """
 
 import contextlib
