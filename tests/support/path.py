@@ -14,9 +14,10 @@ from funkenshield.core._clock import Clock
 from funkenshield.forward._transport import Inflight
 from funkenshield.server._udp_worker import Worker
 from funkenshield.upstream.pool import Upstream
-from support.quick import A, answer, payload_of, query
+from support.quick import QR, RD, A, answer, payload_of, query
 
 LOOPBACK = "127.0.0.1"
+AT_ONCE = 64  # queries that no buffer is too small for
 TRUTH, LIE = b"\xc0\0\2\1", b"\xc0\0\2\x42"
 
 
@@ -164,3 +165,27 @@ def told(asked, payload, *, ident=None, question=None):
     """Return a response with one address, to a query as it arrived but for what is given."""
     wire = asked.wire[:12] + (question or asked.wire[12:])
     return pack("!H", asked.ident if ident is None else ident) + answer(wire, payload, rdtype=A, ttl=0)[2:]
+
+
+def headers_only(asked, rcode=0):
+    """Return a response without a question, with the right ID."""
+    return asked.wire[:2] + pack("!5H", QR | RD | rcode, 0, 0, 0, 0)
+
+
+def two_ports(shield):
+    """Return a query that waits on each of two sockets, asked one after the other."""
+    asked = {each.port: each for each in shield.ask_each(20)}
+    assert len(asked) == 2
+    return asked.values()
+
+
+def without_tcp(shield):
+    """Say that there is no TCP to be had, whatever is asked; return how often it was."""
+    failed = 0
+    shield.inflight.send()
+    while taken := shield.inflight.take_carried():
+        for handle, *_ in taken:
+            shield.inflight.fail(handle)
+            failed += 1
+        shield.inflight.send()
+    return failed

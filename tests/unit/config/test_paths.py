@@ -7,7 +7,6 @@ from support.client import free_port
 
 from funkenshield import cli
 from funkenshield.config import load
-from funkenshield.core.files import noted, read_text
 from funkenshield.daemon import Daemon
 from funkenshield.errors import ConfigError
 from funkenshield.rules.engine import check
@@ -82,15 +81,6 @@ def test_paths_in_a_file_of_rules_are_relative_to_that(elsewhere):
     (elsewhere / "lib" / "names").unlink()
     with pytest.raises(ConfigError, match=rf"^{elsewhere}/lib/names: No such file"):
         check(load(table))
-
-
-def test_it_is_noted_which_version_of_a_file_was_read(tmp_path):
-    file = tmp_path / "file"
-    file.write_text("one")
-    with noted() as read:
-        read_text(file)
-    assert read[file].size == 3
-    assert read[file].inode == file.stat().st_ino
 
 
 def test_nonsense_in_a_file_of_secrets_is_told_at_a_reload_and_nothing_changes(tmp_path):
