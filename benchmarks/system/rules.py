@@ -26,7 +26,7 @@ from typing import Any
 
 import dns.message
 
-from . import stage
+from . import processes
 
 HOT = 1_000  # names
 PROBE = "h0.bench.test"
@@ -115,16 +115,16 @@ class Bench:
         self.queries.write_text("".join(f"h{number}.bench.test A\n" for number in range(HOT)))
 
     @contextlib.contextmanager
-    def shield(self, text: str) -> Iterator[stage.Running]:
+    def shield(self, text: str) -> Iterator[processes.Running]:
         """Run a shield that has answered each of the names once."""
-        with stage.running(Shield(text), self.folder / "shield", self.upstream, stage.SERVER_CORE, PROBE) as at:
+        with processes.running(Shield(text), self.folder / "shield", self.upstream, processes.SERVER_CORE, PROBE) as at:
             self.perf(at.port, "-n", str(3 * HOT), "-q", "10")
             yield at
 
     def perf(self, port: int, *how: str) -> dict[str, Any]:
         """Load a shield, and return what came of it."""
         command = [*COMMAND, "perf", "-d", str(self.queries), "-s", "127.0.0.1", "-p", str(port), "--json", *how]
-        done = subprocess.run(["taskset", "-c", str(stage.LOAD_CORE), *command], capture_output=True, check=True)
+        done = subprocess.run(["taskset", "-c", str(processes.LOAD_CORE), *command], capture_output=True, check=True)
         return dict(json.loads(done.stdout))
 
     def hit(self, text: str) -> float:
@@ -146,7 +146,7 @@ class Bench:
                 opened = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
                 opened.bind((f"127.{number % 250 + 1}.{number // 250}.1", 0))
                 sources.append(opened)
-            os.sched_setaffinity(0, {stage.LOAD_CORE})
+            os.sched_setaffinity(0, {processes.LOAD_CORE})
             before, end, sent = at.cpu(), time.monotonic() + self.seconds, 0
             for opened in itertools.cycle(sources):
                 opened.sendto(wire, ("127.0.0.1", at.port))
@@ -155,7 +155,7 @@ class Bench:
                     break
             time.sleep(0.1)
             used = at.cpu() - before
-            os.sched_setaffinity(0, {stage.SERVER_CORE, stage.LOAD_CORE})
+            os.sched_setaffinity(0, {processes.SERVER_CORE, processes.LOAD_CORE})
             return used * 1e6 / sent
 
 
@@ -168,7 +168,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="funkenshield-bench-") as name:
         taken: dict[str, list[float]] = {}
-        with stage.running(Nameserver(), Path(name) / "upstream", 0, stage.LOAD_CORE, PROBE) as upstream:
+        with processes.running(Nameserver(), Path(name) / "upstream", 0, processes.LOAD_CORE, PROBE) as upstream:
             bench = Bench(Path(name), upstream.port, given.seconds)
             for turn in range(0, 5 * given.rounds, 5):  # nobody is always the first
                 asked = list(variants(Path(name)).items())

@@ -22,7 +22,7 @@ from typing import Any
 
 from funkenshield.tools.perf import Report, run_perf
 
-from . import stage
+from . import processes
 from .servers import FLOORS, NAMES, servers
 from .workloads import HOT, MANY, MILLION, ZONE, Workload, workloads, write_zone
 
@@ -45,7 +45,9 @@ class Bench:
         floor = name in FLOORS
         if floor and (load.tcp or load.floor != name):
             return {}
-        with stage.running(server, self.folder / name, self.upstream, stage.SERVER_CORE, "" if floor else PROBE) as at:
+        with processes.running(
+            server, self.folder / name, self.upstream, processes.SERVER_CORE, "" if floor else PROBE
+        ) as at:
             if not floor and load.warm:
                 self._warm(at, load)
             return self._tcp(at, load) if load.tcp else self._udp(at, which, load)
@@ -60,8 +62,12 @@ class Bench:
         with contextlib.ExitStack() as stack:
             beside = {
                 name: stack.enter_context(
-                    stage.running(
-                        server, self.folder / name, self.upstream, stage.SERVER_CORE, "" if name in FLOORS else PROBE
+                    processes.running(
+                        server,
+                        self.folder / name,
+                        self.upstream,
+                        processes.SERVER_CORE,
+                        "" if name in FLOORS else PROBE,
                     )
                 )
                 for name, server in present.items()
@@ -76,13 +82,13 @@ class Bench:
                     taken.setdefault(name, []).append(1000 * calm.latency["p99"])
         return taken
 
-    def _warm(self, at: stage.Running, load: Workload) -> None:
+    def _warm(self, at: processes.Running, load: Workload) -> None:
         wires = load.wires(load.warm)
         passes = 2 if len(wires) <= HOT else 1
         run_perf(wires, "127.0.0.1", at.port, 120.0, window=100, limit=passes * len(wires))
         time.sleep(1.1)  # an entry that has aged is rendered at its usual cost
 
-    def _udp(self, at: stage.Running, which: str, load: Workload) -> dict[str, float]:
+    def _udp(self, at: processes.Running, which: str, load: Workload) -> dict[str, float]:
         wires = self.wires[which]
         half = len(wires) * 2 // 3 if load.once else len(wires)
         before = at.cpu()
@@ -100,13 +106,13 @@ class Bench:
         }
 
     def _run(
-        self, at: stage.Running, load: Workload, wires: list[bytes], *, rate: float = 0.0, seconds: float = 0.0
+        self, at: processes.Running, load: Workload, wires: list[bytes], *, rate: float = 0.0, seconds: float = 0.0
     ) -> Report:
         limit = len(wires) if load.once else 0
         span = seconds or self.seconds
         return run_perf(wires, "127.0.0.1", at.port, span, window=WINDOW, rate=rate, limit=limit, timeout=1.0)
 
-    def _tcp(self, at: stage.Running, load: Workload) -> dict[str, float]:
+    def _tcp(self, at: processes.Running, load: Workload) -> dict[str, float]:
         before = at.cpu()
         said = self._dnsperf(at.port, load, "-m", "tcp", "-c", "20")
         return {
@@ -129,8 +135,8 @@ class Bench:
 
     def dnsperf(self, name: str, server: ModuleType) -> float:
         """Return the CPU of a hit in microseconds, with the load of another program, as a check of ours."""
-        with stage.running(
-            server, self.folder / name, self.upstream, stage.SERVER_CORE, "" if name in FLOORS else PROBE
+        with processes.running(
+            server, self.folder / name, self.upstream, processes.SERVER_CORE, "" if name in FLOORS else PROBE
         ) as at:
             load = self.loads["hot"]
             self._dnsperf(at.port, load, "-n", "1")
@@ -141,7 +147,7 @@ class Bench:
     def memory(self, name: str, server: ModuleType) -> dict[str, float]:
         """Return the octets of memory that an entry takes, with 100,000 of them and with a million."""
         load = self.loads["hot"]
-        with stage.running(server, self.folder / name, self.upstream, stage.SERVER_CORE, PROBE) as at:
+        with processes.running(server, self.folder / name, self.upstream, processes.SERVER_CORE, PROBE) as at:
             self._fill(at, load, "w", 0, HOT)
             empty = at.memory()
             taken = {}
@@ -152,7 +158,7 @@ class Bench:
                 taken[str(count)] = (at.memory() - empty) / count
         return taken
 
-    def _fill(self, at: stage.Running, load: Workload, letter: str, first: int, last: int) -> None:
+    def _fill(self, at: processes.Running, load: Workload, letter: str, first: int, last: int) -> None:
         wires = load.wires(f"{letter}{number:07}" for number in range(first, last))
         run_perf(wires, "127.0.0.1", at.port, 300.0, window=WINDOW, limit=len(wires), timeout=1.0)
 
@@ -168,19 +174,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()
     known = servers()
-    absent = [name for name in given.servers if not stage.found(known[name].PROGRAM)]
+    absent = [name for name in given.servers if not processes.found(known[name].PROGRAM)]
     present = {name: known[name] for name in (*FLOORS, *given.servers) if name not in absent}
-    os.sched_setaffinity(0, {stage.LOAD_CORE})
+    os.sched_setaffinity(0, {processes.LOAD_CORE})
     with tempfile.TemporaryDirectory(prefix="funkenshield-bench-") as room:
         folder = Path(room)
         write_zone(folder / "zone")
-        with stage.running(known["nsd"], folder / "upstream", 0, stage.LOAD_CORE, PROBE) as upstream:
+        with processes.running(known["nsd"], folder / "upstream", 0, processes.LOAD_CORE, PROBE) as upstream:
             bench = Bench(folder, upstream.port, given.seconds)
             results = measure(bench, present, given)
     results |= {
-        "machine": stage.machine(),
+        "machine": processes.machine(),
         "absent": absent,
-        "versions": {name: stage.version(each) for name, each in present.items()},
+        "versions": {name: processes.version(each) for name, each in present.items()},
     }
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -16,12 +16,11 @@ import dns.rrset
 import dns.tsigkeyring
 import dns.update
 import pytest
-from faults.stage import behind, silent
 from rules.changing import configure, reloaded
-from rules.stage import ask, asked, rcode, received
 from support.client import frame, tcp_wire, udp_wire
 from support.control import stats
 from support.proxied import STREAM, told
+from support.rig import ask, asked, behind, rcode, received, silent
 from support.upstream import ScriptedUpstream, respond
 
 NAME = "example.test."

@@ -13,10 +13,10 @@ import dns.opcode
 import dns.rcode
 import dns.update
 import pytest
-from faults.stage import names
 from support.client import Address, ask, exchange, free_port
 from support.process import run_shield
 from support.relay import RecordingRelay
+from support.rig import names
 from support.stopwatch import Stopwatch
 from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, respond

@@ -9,11 +9,10 @@ import threading
 from ipaddress import ip_address
 
 import pytest
-from faults.stage import behind, good
-from rules.stage import answering, asked
 from support.client import frame, udp_wire
 from support.control import request, stats
 from support.proxied import STREAM, told
+from support.rig import answering, asked, behind, good
 from support.wires import ask_wire
 
 from funkenshield.cache._store import Cache

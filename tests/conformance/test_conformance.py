@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance.notation import read
-from conformance.stage import Stage
+from conformance.player import Player
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 FILES = sorted(SCENARIOS.rglob("*.txt"))
@@ -17,5 +17,5 @@ FILES = sorted(SCENARIOS.rglob("*.txt"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SCENARIOS).with_suffix("")))
 def test_scenario(path, tmp_path, monkeypatch):
     monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)  # seconds; watched zones are looked at so often
-    with Stage(read(path), tmp_path) as stage:
-        stage.play()
+    with Player(read(path), tmp_path) as player:
+        player.play()

@@ -3,7 +3,7 @@
 import pytest
 
 from conformance.notation import NotationError, read
-from conformance.stage import Stage
+from conformance.player import Player
 
 UPSTREAM = "upstream www.example. A -> NOERROR, answer 300 A 192.0.2.1\n"
 CLIENT = "client www.example. A -> "
@@ -108,6 +108,6 @@ def test_lines_are_joined_and_comments_left_out(write):
     ],
 )
 def test_what_is_wrong_does_not_pass(write, tmp_path, monkeypatch, wrong):
-    monkeypatch.setattr("conformance.stage.PATIENCE", 0.2)
-    with pytest.raises(AssertionError), Stage(read(write(UPSTREAM, wrong)), tmp_path) as stage:
-        stage.play()
+    monkeypatch.setattr("conformance.player.PATIENCE", 0.2)
+    with pytest.raises(AssertionError), Player(read(write(UPSTREAM, wrong)), tmp_path) as player:
+        player.play()

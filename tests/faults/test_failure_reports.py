@@ -4,10 +4,9 @@ import socket
 
 import pytest
 from support.control import stats
+from support.rig import SERVFAIL, ask_each, behind, counters, names, placed, rcodes, silent
 from support.until import until
 from support.upstream import servfail
-
-from faults.stage import SERVFAIL, ask_each, behind, counters, names, placed, rcodes, silent
 
 
 class Nobody:

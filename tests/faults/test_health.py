@@ -5,10 +5,7 @@ import time
 
 import pytest
 from support.control import stats
-from support.stopwatch import Stopwatch
-from support.until import until
-
-from faults.stage import (
+from support.rig import (
     HASTY,
     NOERROR,
     REFUSED,
@@ -26,6 +23,8 @@ from faults.stage import (
     rcodes,
     silent,
 )
+from support.stopwatch import Stopwatch
+from support.until import until
 
 CHECK = "check.test."
 OFTEN = {"name": CHECK, "interval": 0.1, "backoff": 0.4, "timeout": 0.2, "slow_start": 0}

@@ -6,21 +6,20 @@ import time
 
 import pytest
 from support.control import stats
-from support.until import until
-from support.upstream import Delayed
-
-from faults.stage import (
+from support.rig import (
     SERVFAIL,
     answerers,
     ask_each,
-    asked_of,
     behind,
     counters,
     failing,
     names,
     numbered,
+    received,
     silent,
 )
+from support.until import until
+from support.upstream import Delayed
 
 PATIENT = {"timeout": 2.0, "patience": 1.5, "deadline": 4.0, "policy": "order"}
 SLOW = 1.0  # seconds, once in a while
@@ -74,7 +73,7 @@ def test_with_hedging_who_is_slow_once_in_a_while_is_overtaken(hedging):
     assert len(second.received) - before[2] == hedged
     assert len(first.received) - before[1] == 200
     assert counters(shield, first)["hedged"] == stats(shield)["hedged"]
-    assert max(asked_of(second).values()) == 1
+    assert max(received(second).values()) == 1
 
 
 def test_without_hedging_the_client_waits_and_no_other_is_asked():
@@ -96,7 +95,7 @@ def test_a_hedged_query_has_one_answer_and_the_later_one_is_counted(hedging):
     time.sleep(0.6)
     assert answerers(ask_each(shield, asked)) == {2: 3}
     assert counters(shield, first)["mismatched"] == before + 3
-    assert [asked_of(second)[name] for name in asked] == [1, 1, 1]
+    assert [received(second)[name] for name in asked] == [1, 1, 1]
 
 
 def test_a_failure_that_another_makes_good_is_no_hedge(hedging):

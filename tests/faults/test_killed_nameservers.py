@@ -13,11 +13,11 @@ from support import quick
 from support.client import ask
 from support.nameservers import knot, nsd
 from support.pipeline import ask_all
+from support.rig import NOERROR, SERVFAIL, behind, counters, placed, rcodes
 from support.stopwatch import Stopwatch
 from support.until import until
 
 from faults.load import Load
-from faults.stage import NOERROR, SERVFAIL, behind, counters, placed, rcodes
 
 FORWARD = {"timeout": 0.5, "patience": 0.1, "deadline": 2.5}
 HEALTH = {"interval": 0.2, "backoff": 0.4, "timeout": 0.3, "slow_start": 0.5, "name": "shield.test"}

@@ -9,18 +9,13 @@ import dns.message
 import pytest
 from support.client import ask, udp_wire
 from support.control import stats
-from support.stopwatch import Stopwatch
-from support.until import until
-from support.wires import record_wire, reply_wire
-
-from faults.stage import (
+from support.rig import (
     NOERROR,
     REFUSED,
     SERVFAIL,
     after,
     answerers,
     ask_each,
-    asked_of,
     behind,
     counters,
     good,
@@ -28,8 +23,12 @@ from faults.stage import (
     numbered,
     placed,
     rcodes,
+    received,
     silent,
 )
+from support.stopwatch import Stopwatch
+from support.until import until
+from support.wires import record_wire, reply_wire
 
 PATIENT = {"timeout": 3.0, "patience": 2.0, "deadline": 4.0}
 AT_ONCE, SLOW = 0.2, 0.7  # seconds
@@ -63,7 +62,7 @@ def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_i
         turned_away(shield, late, overload)
         assert counters(shield, upstream)["open"] == 4
         assert rcodes(waiting.result()) == {NOERROR: 4}
-        assert asked_of(upstream) == dict.fromkeys(first, 1)
+        assert received(upstream) == dict.fromkeys(first, 1)
         assert counters(shield, upstream)["open"] == 0
         upstream.handle = good
         assert ask(late, server=shield).rcode() == NOERROR  # a refusal of ours is not kept
@@ -158,7 +157,7 @@ def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_i
         turned_away(shield, "late.busy.test.", overload)
         assert ask("www.other.test2.", server=shield).rcode() == NOERROR
         assert rcodes(waiting.result()) == {NOERROR: 4}
-        assert asked_of(upstream) == dict.fromkeys([*first, "www.other.test2."], 1)
+        assert received(upstream) == dict.fromkeys([*first, "www.other.test2."], 1)
         assert stats(shield)["crowded"] == 2
         assert ask("late.busy.test.", server=shield).rcode() == NOERROR
 
@@ -198,7 +197,7 @@ def test_over_the_whole_bound_the_newest_are_turned_away():
         (late,) = names(1)
         turned_away(shield, late, "refuse")
         assert rcodes(waiting.result()) == {NOERROR: 13}
-        assert asked_of(upstream) == dict.fromkeys(first, 1)
+        assert received(upstream) == dict.fromkeys(first, 1)
         assert stats(shield)["over_share"] == 2
         assert ask(late, server=shield).rcode() == NOERROR
 

@@ -10,26 +10,25 @@ from concurrent.futures import ThreadPoolExecutor
 from support import quick
 from support.control import stats
 from support.pipeline import ask_all
-from support.until import until
-from support.upstream import ScriptedUpstream
-
-from faults.stage import (
+from support.rig import (
     HASTY,
     NOERROR,
     SERVFAIL,
     after,
     answerers,
     ask_each,
-    asked_of,
     behind,
     counters,
     names,
     numbered,
     placed,
     rcodes,
+    received,
     silent,
     toml,
 )
+from support.until import until
+from support.upstream import ScriptedUpstream
 
 NEVER_ILL = {"check": "off", "fall": 100, "least": 100000}
 POLICIES = ["round-robin", "order", "least-open", "random", "latency", "hash"]
@@ -200,7 +199,7 @@ def test_a_name_always_goes_to_the_same_and_they_share_the_names():
         assert all(30 < count < 110 for count in Counter(first.values()).values())
         assert len(set(first.values())) == 3
         for number, upstream in enumerate(upstreams, 1):
-            assert asked_of(upstream) == {name: 2 for name in asked if first[name] == number}
+            assert received(upstream) == {name: 2 for name in asked if first[name] == number}
 
 
 def test_a_name_goes_to_the_same_after_a_restart():

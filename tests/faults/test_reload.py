@@ -3,10 +3,7 @@
 import threading
 import time
 
-from support.until import until
-from support.upstream import ScriptedUpstream
-
-from faults.stage import (
+from support.rig import (
     NOERROR,
     after,
     ask_each,
@@ -19,6 +16,9 @@ from faults.stage import (
     rcodes,
     silent,
 )
+from support.until import until
+from support.upstream import ScriptedUpstream
+
 from faults.test_policies import reconfigure
 
 FORWARD = {"timeout": 0.6, "deadline": 2.5, "tries": 3}

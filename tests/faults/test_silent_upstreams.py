@@ -11,12 +11,7 @@ import dns.message
 import pytest
 from support.control import stats
 from support.relay import RecordingRelay
-from support.stopwatch import Stopwatch
-from support.until import until
-from support.upstream import Delayed, ScriptedUpstream, answer, truncated
-from support.wires import ask_wire
-
-from faults.stage import (
+from support.rig import (
     DEADLINE,
     HASTY,
     NOERROR,
@@ -26,7 +21,6 @@ from faults.stage import (
     after,
     answerers,
     ask_each,
-    asked_of,
     at_once,
     behind,
     counters,
@@ -36,8 +30,13 @@ from faults.stage import (
     numbered,
     placed,
     rcodes,
+    received,
     silent,
 )
+from support.stopwatch import Stopwatch
+from support.until import until
+from support.upstream import Delayed, ScriptedUpstream, answer, truncated
+from support.wires import ask_wire
 
 PATIENT = {"timeout": 1.0, "patience": 0.5, "deadline": 3.0}
 transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
@@ -57,7 +56,7 @@ def test_when_all_are_silent_every_client_is_told_so_within_the_deadline(tcp):
         assert stopwatch.seconds() < DEADLINE + 1.0
         assert sum(map(len, (upstream.received for upstream in upstreams))) == 40
         for upstream in upstreams:
-            assert asked_of(upstream) == dict.fromkeys(asked, 1)
+            assert received(upstream) == dict.fromkeys(asked, 1)
 
 
 @transports
@@ -65,8 +64,8 @@ def test_one_of_two_is_silent_and_nobody_fails(tcp):
     with behind(silent, good) as (shield, mute, well):
         asked = names(200)
         assert rcodes(ask_each(shield, asked, tcp)) == {NOERROR: 200}
-        assert asked_of(well) == dict.fromkeys(asked, 1)
-        assert max(asked_of(mute).values()) == 1
+        assert received(well) == dict.fromkeys(asked, 1)
+        assert max(received(mute).values()) == 1
         until(lambda: counters(shield, mute)["state"] != counters(shield, well)["state"])
         before = len(mute.received)
         assert rcodes(ask_each(shield, names(100), tcp)) == {NOERROR: 100}
@@ -83,8 +82,8 @@ def test_silent_for_a_while_and_back():
         until(lambda: counters(shield, first)["state"] == counters(shield, second)["state"])
         back = names(100)
         assert rcodes(ask_each(shield, back)) == {NOERROR: 100}
-        assert sum(asked_of(first)[name] for name in back) == pytest.approx(50, abs=15)
-        assert sum(asked_of(first)[name] + asked_of(second)[name] for name in back) == 100
+        assert sum(received(first)[name] for name in back) == pytest.approx(50, abs=15)
+        assert sum(received(first)[name] + received(second)[name] for name in back) == 100
 
 
 # ------------------------------------------------------------ delay
@@ -94,7 +93,7 @@ def test_who_is_slow_but_within_patience_is_not_doubted():
     with behind(after(0.1, numbered(1)), after(0.1, numbered(2)), forward=PATIENT) as (shield, *slow):
         asked = names(60)
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 60}
-        assert asked_of(slow[0]) + asked_of(slow[1]) == dict.fromkeys(asked, 1)
+        assert received(slow[0]) + received(slow[1]) == dict.fromkeys(asked, 1)
         assert [counters(shield, each)["timeouts"] for each in slow] == [0, 0]
 
 
@@ -107,7 +106,7 @@ def test_who_is_slower_than_patience_is_overtaken_and_his_late_answer_is_nobodys
         assert stopwatch.seconds() < 0.9
         assert answerers(replies) == answerers(ask_each(shield, asked)) == {1: 5}
         until(lambda: counters(shield, slow)["mismatched"] == 5)
-        assert asked_of(slow) == asked_of(quick) == dict.fromkeys(asked, 1)
+        assert received(slow) == received(quick) == dict.fromkeys(asked, 1)
         assert answerers(ask_each(shield, asked)) == {1: 5}
 
 
@@ -212,8 +211,8 @@ def test_what_one_refuses_the_next_is_asked(plain, rcode, tcp):
     before = counters(shield, bad)["rcodes"].get(RCODES[rcode], 0)
     asked = names(60)
     assert rcodes(ask_each(shield, asked, tcp)) == {NOERROR: 60}
-    assert [asked_of(well)[name] for name in asked] == [1] * 60
-    refused = [asked_of(bad)[name] for name in asked]
+    assert [received(well)[name] for name in asked] == [1] * 60
+    refused = [received(bad)[name] for name in asked]
     assert max(refused) == 1
     assert sum(refused) == pytest.approx(30, abs=5)
     assert counters(shield, bad)["rcodes"][RCODES[rcode]] == before + sum(refused)
@@ -228,7 +227,7 @@ def test_when_all_refuse_the_client_gets_it_at_once(plain, rcode):
     stopwatch = Stopwatch()
     assert rcodes(ask_each(shield, [name])) == {rcode: 1}
     assert stopwatch.seconds() < TIMEOUT
-    assert [asked_of(each)[name] for each in bad] == [1, 1]
+    assert [received(each)[name] for each in bad] == [1, 1]
 
 
 def test_when_one_refuses_and_the_other_is_silent_the_client_is_told_in_time(plain):
@@ -238,8 +237,8 @@ def test_when_one_refuses_and_the_other_is_silent_the_client_is_told_in_time(pla
     stopwatch = Stopwatch()
     assert set(rcodes(ask_each(shield, asked))) <= {REFUSED, SERVFAIL}
     assert stopwatch.seconds() < DEADLINE + 0.5
-    assert min(asked_of(bad)[name] for name in asked) >= 1
-    assert min(asked_of(mute)[name] for name in asked) >= 1
+    assert min(received(bad)[name] for name in asked) >= 1
+    assert min(received(mute)[name] for name in asked) >= 1
 
 
 @failures
@@ -248,7 +247,7 @@ def test_what_one_refuses_is_refused_where_nobody_else_is_to_be_asked(rcode):
     with behind(failing(rcode), good, forward=forward, health={"least": 1000}) as (shield, bad, well):
         asked = names(60)
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 30, rcode: 30}
-        assert asked_of(bad) + asked_of(well) == dict.fromkeys(asked, 1)
+        assert received(bad) + received(well) == dict.fromkeys(asked, 1)
 
 
 def test_who_has_nothing_but_server_failures_is_left_alone():
@@ -265,14 +264,14 @@ def test_all_who_wait_for_one_name_get_one_answer_each_when_its_first_upstream_i
         (name,) = names(1)
         replies = at_once(20, lambda n: ask_each(shield, [name])[0])
         assert answerers(replies) == {1: 20}
-        assert (asked_of(mute)[name], asked_of(well)[name]) == (1, 1)
+        assert (received(mute)[name], received(well)[name]) == (1, 1)
 
 
 def test_a_delayed_upstream_that_is_alone_is_waited_for():
     with behind(lambda query: Delayed(0.25, good(query)), forward=PATIENT) as (shield, slow):
         asked = names(30)
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 30}
-        assert asked_of(slow) == dict.fromkeys(asked, 1)
+        assert received(slow) == dict.fromkeys(asked, 1)
 
 
 # ------------------------------------------------------------ what is learnt from silence

@@ -13,11 +13,7 @@ import dns.rdatatype
 import pytest
 from support.client import Address, ask, frame
 from support.control import stats
-from support.server import Received, frames
-from support.stopwatch import Stopwatch
-from support.upstream import ScriptedUpstream, answer, truncated
-
-from faults.stage import (
+from support.rig import (
     DEADLINE,
     HASTY,
     NOERROR,
@@ -25,7 +21,6 @@ from faults.stage import (
     WithoutTcp,
     answerers,
     ask_each,
-    asked_of,
     at_once,
     behind,
     counters,
@@ -34,8 +29,12 @@ from faults.stage import (
     numbered,
     placed,
     rcodes,
+    received,
     silent,
 )
+from support.server import Received, frames
+from support.stopwatch import Stopwatch
+from support.upstream import ScriptedUpstream, answer, truncated
 
 LARGE = [f'TXT "{n:02} {"x" * 200}"' for n in range(30)]
 
@@ -289,7 +288,7 @@ def test_who_is_odd_but_answers_is_understood(behave):
         together = names(8)  # as many as connections
         assert rcodes(at_once(8, lambda n: ask_each(shield, [together[n]])[0])) == {NOERROR: 8}
         assert odd.count(transport="udp") == 0
-        assert asked_of(odd).total() >= 18
+        assert received(odd).total() >= 18
 
 
 @pytest.mark.parametrize("behave", [close_after_each_answer, reset_after_two_answers])
@@ -317,7 +316,7 @@ def test_answers_come_out_of_order_and_each_client_gets_his_own():
         asked = names(10)
         replies = at_once(10, lambda n: ask(asked[n], "TXT", server=shield))
         assert [reply.answer[0][0].strings[0].decode() for reply in replies] == asked
-        assert (upstream.connections, asked_of(upstream)) == (1, dict.fromkeys(asked, 1))
+        assert (upstream.connections, received(upstream)) == (1, dict.fromkeys(asked, 1))
 
 
 def test_a_connection_is_kept_and_never_are_there_more_than_allowed():
@@ -349,7 +348,7 @@ def test_over_tcp_too_silence_is_answered_by_another_and_its_late_answer_is_nobo
         assert stopwatch.seconds() < 0.55
         time.sleep(0.7)  # the late answers come
         assert answerers(ask_each(shield, asked)) == {1: 5}
-        assert asked_of(quick) == dict.fromkeys(asked, 1)
+        assert received(quick) == dict.fromkeys(asked, 1)
 
 
 def test_an_upstream_that_is_asked_over_tcp_serves_clients_over_both():

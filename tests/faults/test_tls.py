@@ -8,11 +8,7 @@ from support.certificates import Authority, self_signed
 from support.client import frame
 from support.control import stats
 from support.links import Peer
-from support.server import Received
-from support.stopwatch import Stopwatch
-from support.until import until
-
-from faults.stage import (
+from support.rig import (
     DEADLINE,
     NOERROR,
     SERVFAIL,
@@ -26,6 +22,9 @@ from faults.stage import (
     placed,
     rcodes,
 )
+from support.server import Received
+from support.stopwatch import Stopwatch
+from support.until import until
 
 HOST = "dns.test"
 

@@ -9,14 +9,10 @@ import dns.edns
 import dns.flags
 import dns.message
 import pytest
-from rules.stage import rcode
 from support import quick
 from support.client import ask
 from support.pipeline import ask_all
-from support.until import until
-from support.upstream import ScriptedUpstream, answer, truncated
-
-from faults.stage import (
+from support.rig import (
     NOERROR,
     SERVFAIL,
     WithoutTcp,
@@ -29,9 +25,13 @@ from faults.stage import (
     names,
     numbered,
     placed,
+    rcode,
     rcodes,
     silent,
 )
+from support.until import until
+from support.upstream import ScriptedUpstream, answer, truncated
+
 from faults.test_streams import LARGE, Streaming, close_at_the_first_query, hang_up, say_nothing, truncating
 
 PATIENT = {"timeout": 3.0, "deadline": 9.0}  # seconds: nothing is sent again because a test is slow

@@ -12,10 +12,9 @@ import dns.rcode
 import dns.update
 import pytest
 from attacks.test_confused_deputy import notify, transfer, update
-from rules.stage import ask, asked, rcode
+from support.rig import WithoutTcp, after, ask, asked, at_once, behind, counters, good, names, placed, rcode, silent
 from support.upstream import Delayed, ScriptedUpstream, answer, respond
 
-from faults.stage import WithoutTcp, after, at_once, behind, counters, good, names, placed, silent
 from faults.test_streams import Streaming, close_after_each_answer, close_at_the_first_query
 
 NSID = dns.edns.GenericOption(3, b"")

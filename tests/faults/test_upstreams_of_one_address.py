@@ -4,9 +4,9 @@ import pytest
 from support.certificates import Authority
 from support.control import stats
 from support.links import Peer
+from support.rig import answerers, ask_each, behind, good, names, numbered, placed
 from support.upstream import ScriptedUpstream
 
-from faults.stage import answerers, ask_each, behind, good, names, numbered, placed
 from faults.test_policies import policy, reconfigure
 from faults.test_tls import HOST, answering
 

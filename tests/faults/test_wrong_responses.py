@@ -8,12 +8,7 @@ import socket
 
 import pytest
 from support.client import ask
-from support.stopwatch import Stopwatch
-from support.until import until
-from support.upstream import Delayed
-from support.wires import ask_wire, record_wire, reply_wire
-
-from faults.stage import (
+from support.rig import (
     DEADLINE,
     HASTY,
     SERVFAIL,
@@ -21,7 +16,6 @@ from faults.stage import (
     after,
     answerers,
     ask_each,
-    asked_of,
     at_once,
     behind,
     counters,
@@ -30,7 +24,12 @@ from faults.stage import (
     numbered,
     placed,
     rcodes,
+    received,
 )
+from support.stopwatch import Stopwatch
+from support.until import until
+from support.upstream import Delayed
+from support.wires import ask_wire, record_wire, reply_wire
 
 LIE, TRUTH = 66, 1
 lie = numbered(LIE)
@@ -120,7 +119,7 @@ def test_the_truth_is_waited_for_and_the_lie_is_counted(upstream, shield, tell):
     asked = names(3)
     for _ in "cold", "warm":
         assert answerers(ask_each(shield, asked)) == {TRUTH: 3}
-    assert asked_of(upstream) == dict.fromkeys(asked, 1)
+    assert received(upstream) == dict.fromkeys(asked, 1)
     assert counters(shield, upstream)["mismatched"] == before + 3
 
 
@@ -155,7 +154,7 @@ def test_nothing_but_lies_is_silence_and_another_is_asked():
     with behind(lying, good, forward={**HASTY, "policy": "order", "mismatches": 0}) as (shield, bad, well):
         asked = names(3)
         assert answerers(ask_each(shield, asked)) == {TRUTH: 3}
-        assert asked_of(well) == dict.fromkeys(asked, 1)
+        assert received(well) == dict.fromkeys(asked, 1)
         assert counters(shield, bad)["answered"] == 0
 
 
@@ -181,7 +180,7 @@ def test_what_comes_from_elsewhere_is_nothing(upstream, shield, host):
         upstream.handle = script
         asked = names(3)
         assert answerers(ask_each(shield, asked)) == {TRUTH: 3}
-        assert asked_of(upstream) == dict.fromkeys(asked, 1)
+        assert received(upstream) == dict.fromkeys(asked, 1)
 
 
 def test_two_answers_are_one_and_the_second_is_counted(upstream, shield):
@@ -269,7 +268,7 @@ def test_where_there_is_no_tcp_a_lie_under_suspicion_is_for_who_waits_and_is_not
         upstream.handle = good
         for _ in range(2):
             assert answerers(ask_each(shield, [forged, *others])) == {TRUTH: 11}
-        assert set(asked_of(upstream).values()) <= {2, 3, 4, 5, 6}, "nothing is kept"
+        assert set(received(upstream).values()) <= {2, 3, 4, 5, 6}, "nothing is kept"
 
 
 def test_few_forgeries_concern_what_waits_at_the_port_that_they_came_to():
@@ -279,7 +278,7 @@ def test_few_forgeries_concern_what_waits_at_the_port_that_they_came_to():
         upstream.handle = held_not
         assert answerers(ask_each(shield, others)) == {TRUTH: 20}
         assert (upstream.count(forged, transport="tcp"), upstream.count(transport="tcp")) == (1, 1)
-        assert asked_of(upstream) == {forged: 2} | dict.fromkeys(others, 1)
+        assert received(upstream) == {forged: 2} | dict.fromkeys(others, 1)
 
 
 def test_where_the_operator_says_never_no_flood_changes_the_transport():

@@ -16,13 +16,12 @@ from pathlib import Path
 import dns.rcode
 import pytest
 from faults.load import Load
-from faults.stage import NOERROR, after, ask_each, behind, good, names, rcodes
-from rules.stage import ask as ask_with
-from rules.stage import asked
 from support.client import ask, frame
 from support.control import stats
 from support.edns import COOKIE
 from support.proc import descriptors
+from support.rig import NOERROR, after, ask_each, asked, behind, good, names, rcodes
+from support.rig import ask as ask_with
 from support.signed import rrset, rrsig
 from support.until import until
 from support.upstream import respond

@@ -12,9 +12,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from faults.stage import behind, good, names, rcodes
 from rules.changing import configure, reloaded
 from support.control import request, stats
+from support.rig import behind, good, names, rcodes
 from support.until import until
 from support.wires import ask_wire
 

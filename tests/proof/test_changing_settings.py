@@ -10,10 +10,10 @@ import threading
 import time
 
 import pytest
-from faults.stage import toml
 from rules.changing import write
 from support.control import request, stats
 from support.process import run_shield
+from support.rig import toml
 from support.upstream import ScriptedUpstream
 
 from proof import seconds

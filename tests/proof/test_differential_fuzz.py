@@ -25,7 +25,6 @@ from random import Random
 from struct import pack
 
 import pytest
-from faults.stage import toml
 from rules.changing import write
 from support import quick
 from support.client import LARGEST, Address, frame
@@ -33,6 +32,7 @@ from support.control import request, stats
 from support.edns import OPT, SUBNET, option, with_opt
 from support.pipeline import ask_all
 from support.process import run_shield
+from support.rig import toml
 from support.server import Received, frames
 from support.upstream import Delayed, ScriptedUpstream
 

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 from faults.load import Load
-from faults.stage import NOERROR, ask_each, behind, good, names, rcodes
 from hostile.test_exhaustion_and_crashes import kept_in
+from support.rig import NOERROR, ask_each, behind, good, names, rcodes
 from support.until import until
 
 pytestmark = pytest.mark.proof

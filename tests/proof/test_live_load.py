@@ -9,12 +9,12 @@ import signal
 import subprocess
 
 import pytest
-from faults.stage import HASTY, toml
 from rules.changing import reloaded, write
 from support import quick
 from support.control import request
 from support.pipeline import ask_all
 from support.process import COMMAND, run_shield
+from support.rig import HASTY, toml
 from support.upstream import ScriptedUpstream
 from support.wires import record_wire, reply_wire
 

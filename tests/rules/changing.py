@@ -5,10 +5,10 @@ import socket
 import threading
 import time
 
-from faults.stage import HASTY, STEADY, toml
 from support import quick
 from support.client import LARGEST, address_of
 from support.control import stats
+from support.rig import HASTY, STEADY, toml
 from support.until import until
 
 

@@ -9,12 +9,10 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from faults.stage import behind, placed
 from support.client import frame
+from support.rig import SILENCE, answering, ask, asked, behind, data, placed, rcode, received
 from support.until import until
 from support.upstream import ScriptedUpstream, answer
-
-from rules.stage import SILENCE, answering, ask, asked, data, rcode, received
 
 ZONE = """$ORIGIN zone.test.
 @ 300 SOA ns hostmaster 1 3600 600 86400 300

@@ -5,12 +5,10 @@ import time
 import dns.message
 import dns.rrset
 import pytest
-from faults.stage import behind, toml
 from support.client import free_port
 from support.process import run_shield
+from support.rig import answering, ask, asked, behind, rcode, toml
 from support.upstream import ScriptedUpstream
-
-from rules.stage import answering, ask, asked, rcode
 
 NOW = time.localtime()
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -16,11 +16,10 @@ import pytest
 from faults.load import Load
 from support.client import Address, free_port
 from support.process import Shield
+from support.rig import answering, ask, asked, data, rcode, received
 from support.stopwatch import Stopwatch
 from support.until import until
 from support.upstream import ScriptedUpstream, servfail
-
-from rules.stage import answering, ask, asked, data, rcode, received
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -8,13 +8,13 @@ from collections import Counter
 
 import pytest
 from faults.load import Load
-from faults.stage import behind, good, toml
 from support import quick
 from support.client import free_port
 from support.control import request, stats
 from support.edns import COOKIE, option, split_opt, with_opt
 from support.proc import resident
 from support.process import COMMAND, run_shield
+from support.rig import behind, good, toml
 from support.until import until
 from support.upstream import ScriptedUpstream
 from support.wires import reply_wire

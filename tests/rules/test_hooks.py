@@ -6,9 +6,9 @@ import time
 
 import pytest
 from faults.load import Load
-from faults.stage import behind, good
 from support.client import free_port
 from support.process import COMMAND
+from support.rig import behind, good
 from support.until import until
 
 from rules.changing import Asking, configure, reloaded, write

@@ -4,11 +4,9 @@ import signal
 
 import dns.flags
 import pytest
-from faults.stage import behind
+from support.rig import ask, asked, behind, data, rcode, received
 from support.until import until
 from support.upstream import answer, truncated
-
-from rules.stage import ask, asked, data, rcode, received
 
 FUNCTIONS = """
 import pathlib

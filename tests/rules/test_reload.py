@@ -7,11 +7,9 @@ import threading
 import time
 
 import pytest
-from faults.stage import behind, toml
+from support.rig import answering, ask, asked, behind, data, rcode, received, toml
 from support.stopwatch import Stopwatch
 from support.until import until
-
-from rules.stage import answering, ask, asked, data, rcode, received
 
 
 @pytest.fixture

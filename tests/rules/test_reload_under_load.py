@@ -6,7 +6,7 @@ import time
 
 import pytest
 from faults.load import Load
-from faults.stage import behind, good
+from support.rig import behind, good
 from support.until import until
 
 from rules.changing import Asking, configure, reloaded, write

@@ -8,10 +8,8 @@ from collections import Counter
 import dns.flags
 import dns.rcode
 import pytest
-from faults.stage import behind
+from support.rig import ask, asked, behind, data, rcode
 from support.upstream import answer, respond, truncated
-
-from rules.stage import ask, asked, data, rcode
 
 LARGE = [f'TXT "{n:02} {"x" * 200}"' for n in range(3)]
 OPTION = (65001, b"x")

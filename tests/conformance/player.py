@@ -169,7 +169,7 @@ class Errors(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-class Stage:
+class Player:
     """A shield with its upstreams and clients, while the context is entered."""
 
     def __init__(self, scenario, folder):

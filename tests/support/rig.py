@@ -1,4 +1,4 @@
-"""Know how to stand the real shield before upstreams that misbehave on purpose, and how to look at what it did.
+"""The rig of most tests: the real shield before scripted upstreams, questions to it, and what came of them.
 
 What an upstream does is a script (`support.upstream`); what the shield should make of it is for the tests.
 """
@@ -12,16 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import dns.edns
+import dns.exception
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.query
+import dns.rcode
+
 from support import quick
 from support.client import address_of
 from support.control import stats_of
 from support.pipeline import ask_all
 from support.process import run_shield
-from support.upstream import Delayed, ScriptedUpstream
+from support.upstream import Delayed, ScriptedUpstream, answer
 from support.wires import record_wire, reply_wire
 
 NOERROR, SERVFAIL, REFUSED = 0, 2, 5
 TIMEOUT, DEADLINE = 0.3, 1.0  # seconds
+SILENCE = 0.3  # seconds after which what has not come does not come
 HASTY = {"timeout": TIMEOUT, "deadline": DEADLINE}
 _serial = itertools.count()
 
@@ -97,6 +106,11 @@ def numbered(number, ttl=300):
     return lambda query: reply_wire(query, record_wire(quick.A, bytes([192, 0, 2, number]), ttl))
 
 
+def answering(address, ttl=300):
+    """Return the script of an upstream that answers everything with this address."""
+    return lambda query: answer(query, f"A {address}", ttl=ttl)
+
+
 def failing(rcode):
     """Return a script that answers everything with an rcode and nothing else."""
     return lambda query: reply_wire(query, counts=(0, 0, 0), flags=0x8000 | rcode)
@@ -113,6 +127,36 @@ good = numbered(1)
 # ------------------------------------------------------------ what clients do
 
 
+def asked(name, rdtype="A", *, flags="RD", edns=None, do=False, options=(), opcode="QUERY", rdclass="IN"):
+    """Return a query; `options` are (code, octets)."""
+    made = dns.message.make_query(name, rdtype, rdclass, use_edns=edns if edns is not None else bool(options) or do)
+    made.flags = dns.flags.from_text(flags)
+    made.set_opcode(dns.opcode.from_text(opcode))
+    if options or do:
+        made.use_edns(0, dns.flags.DO if do else 0, 1232, options=[dns.edns.GenericOption(*each) for each in options])
+    return made
+
+
+def ask(shield, query, *, source=None, tcp=False, timeout=3.0):
+    """Return the response to a query, or to one for the address of a name; None where there is none."""
+    query = asked(query) if isinstance(query, str) else query
+    host, port = address_of(shield)
+    way = dns.query.tcp if tcp else dns.query.udp
+    with contextlib.suppress(dns.exception.Timeout, EOFError):
+        return way(query, host, timeout, port, source=source, ignore_trailing=True)
+    return None
+
+
+def rcode(response):
+    """Return the RCODE of a response as text; "silence" where there is none."""
+    return dns.rcode.to_text(response.rcode()) if response is not None else "silence"
+
+
+def data(response):
+    """Return the data of the records in the answer section, in order."""
+    return sorted(rdata.to_text() for rrset in response.answer for rdata in rrset)
+
+
 def names(count):
     """Return so many names that nobody has asked for."""
     return [f"name{next(_serial)}.test." for _ in range(count)]
@@ -123,7 +167,7 @@ def ask_each(shield, asked, tcp=False):
     return ask_all(shield, [quick.query(name, quick.A) for name in asked], tcp=tcp)
 
 
-def asked_of(upstream):
+def received(upstream):
     """Return how often each name was asked of a scripted upstream, in lower case."""
     return Counter(query.name.to_text().lower() for query in list(upstream.received))
 
