@@ -87,6 +87,12 @@ def test_no_compiled_module_imports_a_python_one(path):
     assert not re.search(r"^ *(from \.\S* import|import funkenshield|include )", path.read_text(), re.M)
 
 
+def test_what_is_compiled_stands_beside_its_source():
+    """An old module that was moved would be imported by its old name for ever: tools/build removes such."""
+    compiled = {path.with_name(path.name.partition(".")[0]) for path in PACKAGE.rglob("*.so")}
+    assert compiled == {path.with_suffix("") for path in PACKAGE.rglob("_*.pyx")}
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("_*.pyx")), ids=lambda path: path.stem)
 def test_the_gil_is_given_up_where_a_thread_works_by_itself_and_never_taken(path):
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""Show that who cannot build is told in one line what to do."""
+"""Show that who cannot build is told in one line what to do, and that nothing old stays importable."""
 
 import os
 import shutil
@@ -55,3 +55,15 @@ def test_a_source_folder_that_cannot_be_written_to_is_told(source):
     assert built.returncode == 1
     (line,) = built.stderr.splitlines()
     assert line.startswith(f"{source} cannot be written to")
+
+
+def test_what_was_compiled_from_a_source_that_is_gone_is_removed(source):
+    package = source / "funkenshield"
+    (package / "wire").mkdir()
+    for folder in source, package, package / "wire":
+        folder.chmod(0o777)
+    for name in "_moved.cpython-311-x86_64-linux-gnu.so", "wire/_gone.abi3.so", "wire/_here.abi3.so", "wire/_here.pyx":
+        (package / name).touch()
+    build(source)
+    left = {str(path.relative_to(package)) for path in package.rglob("_*")}
+    assert left == {"wire/_here.abi3.so", "wire/_here.pyx"}
