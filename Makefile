@@ -5,9 +5,10 @@ FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 WAITING := tests/attacks tests/faults tests/field tests/rules tests/hostile
+PYX := '*.pyx' '*.pxd'
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
+.PHONY: help run demo check test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
 run: $(VENV)/built  ## the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -15,7 +16,15 @@ run: $(VENV)/built  ## the small nameserver, and the shield in front of it
 demo: $(VENV)/built  ## the experiment of 2011
 	$(BIN)/funkenshield demo
 
-test: $(VENV)/dev lint  ## everything that must be true, with real nameservers
+check: $(VENV)/dev  ## what to run while you work, in less than a minute: style, types, quick tests of all modules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@{ git diff HEAD --name-only --diff-filter=d -- $(PYX); git ls-files --others --exclude-standard -- $(PYX); } | \
+		PATH="$(BIN):$$PATH" xargs -r cython-lint
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit tests/property tests/conformance -m 'not proof and not slow' --numprocesses=2 --dist=worksteal
+
+test: $(VENV)/dev lint  ## what to run before a commit: everything that must be true, with real nameservers
 	tools/install-nameservers
 	$(BIN)/python -m pytest tests/integration tests/differential tests/fuzz --numprocesses=2 --dist=worksteal
 	$(BIN)/python -m pytest tests/unit tests/property tests/conformance --numprocesses=2 --dist=worksteal

@@ -103,6 +103,7 @@ def check_answers(address, versions, stop, seed):
     return checked
 
 
+@pytest.mark.slow
 def test_no_answer_is_torn():
     cache = Cache(MEMORY, Clock())
     versions, stop, rng = Versions(cache), threading.Event(), random.Random(7)

@@ -152,7 +152,7 @@ class CacheAndNetworks(RuleBasedStateMachine):
                     self.look_up(Asker(address, length))
 
 
-TestCacheAndNetworks = CacheAndNetworks.TestCase
+TestCacheAndNetworks = pytest.mark.slow(CacheAndNetworks.TestCase)
 TestCacheAndNetworks.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
 
 

@@ -582,6 +582,7 @@ def framed(wire):
     return parser.remaining() == 0
 
 
+@pytest.mark.slow
 @settings(THOROUGH, max_examples=600)
 @given(exchanges(), changes, st.binary(max_size=2))
 def test_a_spoilt_response_does_no_harm(exchange, changes, tail):

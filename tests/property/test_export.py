@@ -254,6 +254,7 @@ def test_an_undamaged_one_is_used():
     assert use(b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_no_octet_that_changed_does_harm(flip):
     refused = sum(not use(OCTETS[:at] + bytes([OCTETS[at] ^ flip]) + OCTETS[at + 1 :]) for at in range(len(OCTETS)))
@@ -280,6 +281,7 @@ def test_what_no_export_says_is_refused(at, octets):
     assert not use(OCTETS[:at] + octets + OCTETS[at + len(octets) :])
 
 
+@pytest.mark.slow
 def test_no_garbage_does_harm():
     rng = random.Random(5)
     for _ in range(3000):

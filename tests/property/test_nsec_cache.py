@@ -151,6 +151,7 @@ def conversations(draw):
     return authority, draw(st.lists(some, max_size=20)), draw(st.lists(some, max_size=20))
 
 
+@pytest.mark.slow
 @THOROUGH
 @given(conversations(), st.booleans(), st.booleans())
 def test_what_is_told_is_what_the_nameserver_would_tell(conversation, cut, nsec):
@@ -165,6 +166,7 @@ def test_what_is_told_is_what_the_nameserver_would_tell(conversation, cut, nsec)
             assert told.question[0].name.labels == query.question[0].name.labels, "the client's spelling"
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     nodes(st.sampled_from([f"{label}{APEX}" for label in ("a.", "b.a.", "*.", "*.a.", "*.b.a.", "c.c.b.a.", "aa.")]))
@@ -552,6 +554,7 @@ def test_many_are_found_in_whatever_order_they_come_and_go(seed):
         assert (denials.response_to(query, EXAMPLE, now=0.0, **BOTH) is None) == (number in gone)
 
 
+@pytest.mark.slow
 @THOROUGH
 @given(conversations(), asked_names)
 def test_after_a_purge_nothing_is_told_of_the_name_and_what_is_below(conversation, purged):
@@ -631,6 +634,7 @@ def test_a_response_that_is_cut_off_or_goes_on_teaches_nothing():
 octets = st.tuples(st.integers(12, len(RESPONSE) - 1), st.integers(0, 255))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=500)
 @given(st.lists(octets, min_size=1, max_size=4), st.lists(queries(), min_size=1, max_size=3), st.binary(max_size=40))
 def test_a_spoilt_response_does_no_harm(changes, asked, rubbish):

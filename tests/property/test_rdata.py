@@ -120,6 +120,7 @@ def test_what_is_in_order_is_stored(record):
     assert is_kept(response)
 
 
+@pytest.mark.slow
 @settings(THOROUGH, max_examples=500)
 @given(data(READ), spoils)
 def test_dnspython_can_read_what_is_stored_and_nothing_else(record, changes):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -134,5 +135,5 @@ class Forwarding(RuleBasedStateMachine):
             assert [self.stage.counters(n)["open"] for n in range(4)] == [0] * 4
 
 
-TestForwarding = Forwarding.TestCase
+TestForwarding = pytest.mark.slow(Forwarding.TestCase)
 TestForwarding.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 import dns.flags
 import dns.message
 import dns.name
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,6 +142,7 @@ def compiled(rules):
     return compile_chain(rules, numbers, numbers.next_generation(), GUARD, ())
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(matches, actions), max_size=12), st.lists(queries, min_size=1, max_size=12))
 def test_a_program_does_what_the_rules_say(chain, asked):

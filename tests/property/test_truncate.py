@@ -7,6 +7,7 @@ from itertools import chain
 
 import dns.message
 import dns.rrset
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fitting import needed, read, size_of, what_fits
@@ -63,6 +64,7 @@ def shown(records):
     return [(each.section, each.name, each.rdtype, len(each.data)) for each in records]
 
 
+@pytest.mark.slow
 @THOROUGH
 @given(responses(), st.data())
 def test_what_is_needed_is_there_or_tc_is_set_and_the_rest_fills_what_is_left(drawn, data):

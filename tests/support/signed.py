@@ -4,11 +4,13 @@ The signatures are made up: nobody here verifies them. It is written for clarity
 """
 
 import time
+from functools import lru_cache
 
 import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
 import dns.rdatatype
 import dns.rrset
 from dns.rdatatype import DS, NSEC, RRSIG
@@ -29,7 +31,12 @@ EXPIRES = int(time.time()) + 86400  # once for all, so that a record is always t
 
 def rrset(name, rdtype, rdata, ttl=300):
     """Return an RRset of one record of class IN."""
-    return dns.rrset.from_text(name, ttl, "IN", rdtype, rdata)
+    return dns.rrset.from_rdata(name, ttl, _parsed(rdtype, rdata))
+
+
+@lru_cache(4096)
+def _parsed(rdtype, rdata):
+    return dns.rdata.from_text("IN", rdtype, rdata)
 
 
 def rrsig(name, covered, signer, ttl=300, expires=EXPIRES, labels=None):
