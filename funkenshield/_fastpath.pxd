@@ -27,7 +27,7 @@ cdef enum:                         # what a nameserver may do for our address's 
 
 cdef struct Settings:              # what holds for every query; replaced as a whole
     const Index* index
-    const GuardTable** guard_table # where the guard has its table in force
+    const GuardTable** guard_table  # where the guard has its table in force
     const Program* programs[CHAINS]  # NULL: there are no rules
     uint64_t subnets               # rules of what upstreams are told of clients' subnets; 0: nothing
     uint8_t minimal_any            # ANY is answered here (RFC 8482)

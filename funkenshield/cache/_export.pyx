@@ -114,7 +114,7 @@ cdef class Shelf:
             answer.zone = <uint16_t> cache.zones.find(answer_name(answer), get16(answer_key(answer) + 4))
             answer.born = <uint32_t> born
             answer.marks = EntryState(expires=<uint32_t> expires, retry=0, purges=<uint32_t> cache.purges.rules.count,
-                                 failed=0, used=0)
+                                      failed=0, used=0)
             if cache._dies(answer) > now:
                 restored += cache.put(answer, now) == STORED
         return restored

@@ -3,8 +3,8 @@
 It knows keys, ages and octets, and where room is made; what may be stored was decided before
 (`_entry`), and when to sweep or purge is decided in Python (`expiry`, `purge`).
 
-Eviction is S3-FIFO (Yang et al., SOSP 2023) over a log of segments (Segcache, NSDI 2021): newcomers
-fill a small queue of segments, and only what was asked for again moves on to the main; there,
+Eviction is S3-FIFO (Yang et al., SOSP 2023) over a log of segments (Segcache, NSDI 2021): new answers
+fill a small queue of segments, and only what was asked for again moves on to the main queue; there,
 what was asked for since its last turn gets another one. So a flood of names that are asked once walks
 through a tenth of the memory and leaves everything else alone.
 """
@@ -52,7 +52,7 @@ cdef enum:
     AHEAD = 4 * HUGE_PAGE          # octets of memory that stand ready
     MEMORY_MIN = 7 << 19           # the least that can be configured, less what is for denials
     OCTETS_PER_SLOT = 88           # of memory: about half of what a usual answer takes
-    NEWCOMERS_SHARE = 10           # newcomers get one segment in so many
+    SMALL_SHARE = 10           # the small queue gets one segment in so many
     READY = 3                      # segments that stand ready, so that a reader inside holds nobody up
 
 
@@ -374,12 +374,11 @@ cdef class Cache:
     cdef void _evict(self, uint32_t now) noexcept nogil:
         """Empty the oldest segment of the queue that has more than its share.
 
-        What may still serve and was asked for moves to the main' end; of a resident segment at most
+        What may still serve and was asked for moves to the end of the main queue; of one of its segments at most
         three quarters may, so that every eviction gains room and none takes longer than one walk.
         """
         cdef:
-            bint small = (self.small.length > self.segment_count // NEWCOMERS_SHARE
-                              or self.main.length < 2)
+            bint small = self.small.length > self.segment_count // SMALL_SHARE or self.main.length < 2
             int32_t segment = self._take_first(&self.small if small else &self.main)
             size_t allowance = self.segment_size if small else self.segment_size * 3 // 4
             size_t at = self._offset(segment)

@@ -45,7 +45,7 @@ cdef class Outbox:
         uint64_t send_failed
         uint64_t[16] by_datagram, over_stream  # responses, by the RCODE in their header
         Clock clock
-        const GuardTable** guard_table  # where the guard has its orders in force
+        const GuardTable** guard_table  # where the guard has its table in force
         const GuardTable* nobody
         GuardCounters guard_counters
 

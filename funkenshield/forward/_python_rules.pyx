@@ -18,10 +18,10 @@ from ..cache._entry cimport FOREIGN, KEEP, PASS, answers_question
 from ..cache._store cimport Cache
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport MessageFacts, Program, generation_of
-from ..policy._rule_state cimport END, RESPONSES, START, ClientInfo, RuleState
+from ..policy._rule_state cimport END, RESPONSES, START, RuleState
 from ..wire._ecs cimport ECS_QUERY_MAX
 from ..wire._message cimport (
-    HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, UNCACHEABLE, EdnsOptions, Query, Verdict, cut,
+    HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, UNCACHEABLE, EdnsOptions, Query, cut,
     lower_name, message_id, parse_query, set_id
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
@@ -89,7 +89,7 @@ cdef class PythonRules(Resolution):
 
     def resume(self, bytes client, bytes query not None, uint32_t at, uint16_t generation, *, int32_t route=-1,
                uint64_t tags=0, uint16_t ttl_limits=0, bint uncached=False) -> None:
-        """Let a query go on at a node of its chain, changed or not; what else is given is added to its course.
+        """Let a query go on at a node of its chain, changed or not; what else is given is added to its state.
 
         Rules that are in force no more let it begin anew.
         """

@@ -529,7 +529,7 @@ cdef class Inflight(PythonRules):
 
     def counters(self) -> dict:
         """Return what happened to misses, as numbers by name, and the histogram of their latencies."""
-        tally = counters_as_dict(&self.counts)
+        counted = counters_as_dict(&self.counts)
         return {
             "open": self.queries.waiting, "coalesced": self.coalesced, "refused": self.refused, "crowded": self.crowded,
             "repeated": self.repeated, "over_share": self.over_share, "late_dropped": self.late_dropped,
@@ -538,8 +538,8 @@ cdef class Inflight(PythonRules):
             "truncated": self.truncated, "retried": self.retried,
             "busy": self.busy, "suspected": self.suspected, "hedged": self.hedged,
             "send_failed": self.outbox.send_failed,
-            **tally,
-            **{name: count + tally[name]
+            **counted,
+            **{name: count + counted[name]
                for name, count in guard_counters_as_dict(&self.outbox.guard_counters).items()},
             "latencies": [self.latencies[k] for k in range(WAITS)],
             "latency_sum": self.latency_sum / 1e9,

@@ -48,9 +48,9 @@ cdef struct Alarm:                 # a source prefix is over a rate
 
 cdef struct GuardTable:            # what is in force; replaced as a whole
     Alarm* alarms
-    Prefixes access                # by prefix: a Ruling; ALLOWED
+    Prefixes access                # by prefix: a GuardAction; ALLOWED
     GuardAction otherwise          # for who is in none
-    Prefixes shut_out              # by prefix: a Ruling
+    Prefixes shut_out              # by prefix: a GuardAction
     uint32_t limit_count
     Limit[LIMITS_MAX] limits
     GuardAction[LIMITS_MAX] over   # what is beyond each of them

@@ -1,6 +1,6 @@
-"""Chains of rules, as a program: tests with two ways out, and deeds; no stack, no calls, no Python.
+"""Chains of rules, as a program: tests with two ways out, and actions; no stack, no calls, no Python.
 
-    start of a rule -> test -> test -> deed
+    start of a rule -> test -> test -> action
                          |______|_________|___> next: the next rule that can match
 
 Which rules can match at all is known before one is asked (Lakshman and Stiliadis, SIGCOMM 1998): the name, the type and
@@ -54,7 +54,7 @@ cdef struct Subject:               # what a program has found out about a query 
 
 cdef const Node* next_action(const Program* program, const Query* query, const ClientInfo* sender,
                              RuleState* rule_state, const MessageFacts* facts) noexcept nogil:
-    """Run from `course.at` to the next deed and return it, with `course.at` there; NULL, and END: there is none."""
+    """Run from `rule_state.at` to the next action and return it, with `at` there; NULL, and END: there is none."""
     cdef:
         Subject subject
         const Node* node
@@ -378,10 +378,10 @@ cdef class Chain:
         cdef uint32_t k
         return [load_relaxed(&self.program.matched[k]) for k in range(self.program.rules)]
 
-    def deeds(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
+    def actions(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
               bint datagram=True, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0,
               uint32_t at=0) -> list:
-        """Return what a query meets, as (deed, value, node, rule), up to the first deed that does not go on."""
+        """Return what a query meets, as (action, value, node, rule), up to the first action that does not go on."""
         cdef:
             Query parsed
             ClientInfo sender

@@ -1,4 +1,4 @@
-"""Rules become a program: conditions turn into tests with two ways out, actions into deeds.
+"""Rules become a program: conditions turn into tests with two ways out, actions into what it stops at.
 
 A condition is compiled backwards, from where it leads to: `all` of a and b is a, which leads to b if it is true, `any`
 is a, which leads to b if it is not, and `not` changes the two ways. It knows what a program looks like, and nothing of
@@ -33,7 +33,7 @@ RULES_MAX = 4096
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PER = ("source", "zone", "name", "all")
 RCODES = {"nodata": 0, "servfail": 2, "nxdomain": 3, "refused": 5}
-DEEDS = {"pass": "pass", "drop": "drop", "truncate": "truncate", "uncached": "uncached", "continue": "count"}
+COMPILED = {"pass": "pass", "drop": "drop", "truncate": "truncate", "uncached": "uncached", "continue": "count"}
 NUMBERS_MAX = 65535
 TAGS_MAX = 64
 
@@ -161,7 +161,7 @@ class _Assembly:
         self._number = number
         self._limited = len(self.limits)
         following = self._add(TESTS["next"])
-        start = self._match(rule, rule.match, self._deed(rule, following), following)
+        start = self._match(rule, rule.match, self._action(rule, following), following)
         for dimension in (NAME, TYPE, SOURCE):
             self._wanted[dimension].append(self._possible(rule.match, dimension))
         return start
@@ -172,8 +172,8 @@ class _Assembly:
 
     # ---------------------------------------------------------------- actions
 
-    def _deed(self, rule: Rule, following: int) -> int:
-        """Add what a rule does; a deed that goes on leads to what follows."""
+    def _action(self, rule: Rule, following: int) -> int:
+        """Add what a rule does; an action that goes on leads to what follows."""
         action, kind = rule.action, rule.action.kind
         value = 0
         if kind == "forward" or rule.answers:
@@ -185,7 +185,7 @@ class _Assembly:
         elif kind == "tag":
             name, value = "tag", self._numbers.tag(action.tag)
         else:
-            name = DEEDS.get(kind, "call")
+            name = COMPILED.get(kind, "call")
         node = self._add(ACTIONS_OF[name], int(rule.answers), value, following)
         if name == "call":
             self.stops[node] = Stop(rule, None, following, following)

@@ -92,9 +92,9 @@ class Errand:
             self.drop()
         elif result.kind == "pass":
             self.let_pass()
-        elif result.kind in handlers.DEEDS:
+        elif result.kind in handlers.HANDLERS:
             self.left += result.delay
-            self.decider.start(self, partial(handlers.DEEDS[result.kind], result))
+            self.decider.start(self, partial(handlers.HANDLERS[result.kind], result))
         else:
             self.adjust(result)
 
@@ -549,4 +549,4 @@ def _function(rule: Rule) -> Callable[[Query], Any]:
         return lambda query: respond(query.wire, True)
     if rule.function is not None:
         return rule.function
-    return partial(handlers.DEEDS[rule.action.kind], rule.action)
+    return partial(handlers.HANDLERS[rule.action.kind], rule.action)

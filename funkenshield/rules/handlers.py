@@ -121,7 +121,7 @@ async def add_option(action: Action, query: Query) -> dns.message.Message:
     return response
 
 
-DEEDS: dict[str, Callable[[Action, Query], Any]] = {
+HANDLERS: dict[str, Callable[[Action, Query], Any]] = {
     "answer": answer,
     "log": write_log,
     "delay": delay,

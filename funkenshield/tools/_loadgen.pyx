@@ -54,7 +54,7 @@ cdef class Load:
         uint64_t timeout           # nanoseconds
         double interval            # nanoseconds between queries; 0 is as fast as the window lets
         int error
-        Counters tally
+        Counters counts
         uint64_t[BUCKETS] histogram
         pollfd[MOST_SOCKETS] polled
         uint16_t[MOST_SOCKETS] next_id
@@ -78,7 +78,7 @@ cdef class Load:
         self.timeout = <uint64_t> (<double> timeout * NANOSECONDS)
         self.interval = NANOSECONDS / <double> rate if rate else 0
         self.left = limit or UINT64_MAX
-        self.tally.least = UINT64_MAX
+        self.counts.least = UINT64_MAX
         self._copy(list(queries) * (1 + (MOST_BATCH - 1) // len(queries)))
         self._connect(ipaddress.ip_address(host), port, sockets)
 
@@ -156,29 +156,29 @@ cdef class Load:
 
     def snapshot(self) -> dict:
         """Return the counters so far, by the names in `Tally`; times and latencies in nanoseconds."""
-        return self.tally
+        return self.counts
 
     def percentile(self, double percent) -> int:
         """Return the latency that so many per cent do not exceed: nanoseconds within 1.6 %, 0 for none."""
-        cdef uint64_t facts = 0
+        cdef uint64_t seen = 0
         cdef int bucket
         _check("percent", percent, 0, 100)
         for bucket in range(BUCKETS):
-            facts += self.histogram[bucket]
-            if facts and <double> facts >= self.tally.answered * percent / 100:
-                return max(self.tally.least, min(self.tally.most, middle_of(bucket)))
+            seen += self.histogram[bucket]
+            if seen and <double> seen >= self.counts.answered * percent / 100:
+                return max(self.counts.least, min(self.counts.most, middle_of(bucket)))
         return 0
 
     cdef Status _pump(self, uint64_t until) noexcept nogil:
         """Go round until the time comes, or a signal: send a batch, wait, receive from each socket."""
         cdef uint32_t i
         cdef uint64_t now = now_ns()
-        if self.tally.began == 0:
-            self.tally.began = self.tally.ended = now
+        if self.counts.began == 0:
+            self.counts.began = self.counts.ended = now
         while True:
             if self._send(now) == BROKEN:
                 return BROKEN
-            if self.tally.open == 0 and self.left == 0:
+            if self.counts.open == 0 and self.left == 0:
                 return DONE
             if now >= until or self._wait(now, until) < 0:
                 return GOING
@@ -192,10 +192,10 @@ cdef class Load:
         """Return how many queries the batch, the window, the limit and the rate let go now."""
         cdef uint64_t due = UINT64_MAX
         if self.interval > 0:
-            due = <uint64_t> (<double> (now - self.tally.began) / self.interval) + 1
-        if due <= self.tally.sent:
+            due = <uint64_t> (<double> (now - self.counts.began) / self.interval) + 1
+        if due <= self.counts.sent:
             return 0
-        return <int> min(self.batch, due - self.tally.sent, self.window - self.tally.open, self.left)
+        return <int> min(self.batch, due - self.counts.sent, self.window - self.counts.open, self.left)
 
     cdef Status _send(self, uint64_t now) noexcept nogil:
         """Send what is allowed in one batch from the socket whose turn it is."""
@@ -222,20 +222,20 @@ cdef class Load:
             self._close(self.slots[self.ring].older, FREE)
         self.next_id[self.turn] = id
         self.turn = (self.turn + 1) % self.sockets
-        self.tally.sent += <uint64_t> sent
+        self.counts.sent += <uint64_t> sent
         self.left -= <uint64_t> sent
-        self.tally.ended = now
-        self.tally.refused += self.error == ECONNREFUSED
+        self.counts.ended = now
+        self.counts.refused += self.error == ECONNREFUSED
         return GOING if self.error in (0, ECONNREFUSED, EINTR, EAGAIN, ENOBUFS) else BROKEN
 
     cdef int _wait(self, uint64_t now, uint64_t until) noexcept nogil:
         """Sleep until a response is there, a query is due or lost, or the time has come; -1 on a signal."""
         cdef timespec nap
         cdef uint64_t wake = until
-        if self.tally.open:
+        if self.counts.open:
             wake = min(wake, self.slots[self.slots[self.ring].newer].sent + self.timeout)
-        if self.left and self.tally.open < self.window:
-            wake = min(wake, self.tally.began + <uint64_t> (self.tally.sent * self.interval))
+        if self.left and self.counts.open < self.window:
+            wake = min(wake, self.counts.began + <uint64_t> (self.counts.sent * self.interval))
         wake = wake - now if wake > now else 0
         nap.tv_sec = wake // NANOSECONDS
         nap.tv_nsec = wake % NANOSECONDS
@@ -250,7 +250,7 @@ cdef class Load:
             int got = recvmmsg(self.polled[number].fd, self.arrived, self.batch, MSG_DONTWAIT | MSG_TRUNC,
                                NULL)
         if got < 0:
-            self.tally.refused += errno == ECONNREFUSED
+            self.counts.refused += errno == ECONNREFUSED
             return
         now = now_ns()
         self._expire(now)
@@ -263,16 +263,16 @@ cdef class Load:
         cdef Slot* slot
         cdef Query* query
         if length < HEADER or not head[FLAGS] & QR:
-            self.tally.mismatched += 1
+            self.counts.mismatched += 1
             return
         memcpy(&id, head, sizeof(id))
         slot = &self.slots[base + id]
         query = &self.queries[slot.query]
         if (slot.state == FREE or length < HEADER + query.question
                 or memcmp(head + HEADER, <uint8_t*> query.wire.iov_base + HEADER, query.question) != 0):
-            self.tally.mismatched += 1
+            self.counts.mismatched += 1
         elif slot.state == LOST:
-            self.tally.late += 1
+            self.counts.late += 1
             slot.state = FREE                      # a second one is a mismatch
         else:
             self._close(base + id, FREE)
@@ -280,14 +280,14 @@ cdef class Load:
 
     cdef inline void _answered(self, const uint8_t* head, size_t length, uint64_t now,
                                uint64_t latency) noexcept nogil:
-        self.tally.answered += 1
-        self.tally.octets += length
-        self.tally.truncated += head[FLAGS] & TC != 0
-        self.tally.rcodes[head[FLAGS + 1] & RCODE] += 1
-        self.tally.ended = now
-        self.tally.least = min(self.tally.least, latency)
-        self.tally.most = max(self.tally.most, latency)
-        self.tally.total += latency
+        self.counts.answered += 1
+        self.counts.octets += length
+        self.counts.truncated += head[FLAGS] & TC != 0
+        self.counts.rcodes[head[FLAGS + 1] & RCODE] += 1
+        self.counts.ended = now
+        self.counts.least = min(self.counts.least, latency)
+        self.counts.most = max(self.counts.most, latency)
+        self.counts.total += latency
         self.histogram[bucket_of(latency)] += 1
 
     cdef void _expire(self, uint64_t now) noexcept nogil:
@@ -295,7 +295,7 @@ cdef class Load:
         cdef uint32_t oldest = self.slots[self.ring].newer
         while oldest != self.ring and now - self.slots[oldest].sent > self.timeout:
             self._close(oldest, LOST)
-            self.tally.lost += 1
+            self.counts.lost += 1
             oldest = self.slots[self.ring].newer
 
     cdef inline void _open(self, uint32_t number, uint64_t now) noexcept nogil:
@@ -307,7 +307,7 @@ cdef class Load:
         slot.newer = self.ring
         slot.older = self.slots[self.ring].older
         self.slots[slot.older].newer = self.slots[self.ring].older = number
-        self.tally.open += 1
+        self.counts.open += 1
         self.cursor = self.cursor + 1 if self.cursor + 1 < self.count else 0
 
     cdef inline void _close(self, uint32_t number, State state) noexcept nogil:
@@ -316,4 +316,4 @@ cdef class Load:
         slot.state = state
         self.slots[slot.older].newer = slot.newer
         self.slots[slot.newer].older = slot.older
-        self.tally.open -= 1
+        self.counts.open -= 1

@@ -39,8 +39,8 @@ cdef bint _is_private(const uint8_t* address, uint8_t octets) noexcept nogil:
 
 
 cdef void add_ecs(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
-                      const Ignored* ignored, uint8_t* out) noexcept nogil:
-    """Let a PLAIN query be one that tells its client's subnet, written to `out`, of TOLD_MAX octets.
+                  const Ignored* ignored, uint8_t* out) noexcept nogil:
+    """Let a CACHEABLE query be one that tells its client's subnet, written to `out`, of ECS_QUERY_MAX octets.
 
     It stays as it is where the client told something himself, even if it is nothing (RFC 7871 7.1.2), where
     his address is not told, and where it would be too long. The hash is the caller's to renew.

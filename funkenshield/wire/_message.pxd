@@ -18,7 +18,7 @@ cdef enum:
     OPT_FIXED = 11                 # octets of an OPT record without options
     RRSIG_SIGNER = 18              # where the signer's name stands in the RDATA of an RRSIG
     QUESTION_MAX = NAME_MAX + 4
-    KEY_PREFIX = 12                # flags, EDNS flags, type, class, course
+    KEY_PREFIX = 12                # flags, EDNS flags, type, class, choices of rules
     SUBNET_MAX = 2 + 16            # family, prefix length and address, behind the name in a key
     KEY_MAX = KEY_PREFIX + NAME_MAX + SUBNET_MAX
     MESSAGE_MAX = 65535
@@ -128,7 +128,7 @@ cdef struct Query:
     uint16_t subnet          # where the CLIENT-SUBNET option starts; 0: there is none (RFC 7871)
     uint64_t hash            # of the key; set by `hash_key`
     const void* likely       # an answer that may be its own, fetched beforehand; NULL: nobody looked
-    uint16_t key_length      # 0: only PLAIN queries have one
+    uint16_t key_length      # 0: only CACHEABLE queries have one
     uint8_t added            # what the client did not send; not read from the wire
     uint8_t keepalive        # it asks how long its connection may be idle (RFC 7828)
     uint8_t key[KEY_MAX + 1]

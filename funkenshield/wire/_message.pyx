@@ -118,7 +118,7 @@ cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexc
 
 
 cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, const Ignored* ignored) noexcept nogil:
-    """Take a query apart, in the order in which a message is laid out; the key is set if it is PLAIN.
+    """Take a query apart, in the order in which a message is laid out; the key is set if it is CACHEABLE.
 
     Caller must ensure that `wire` outlives `query`. `question` is set as soon as it was read, so that
     an error can echo it.
@@ -258,7 +258,7 @@ cdef Verdict _parse_additional(Query* query, const Ignored* ignored) noexcept no
 
 
 cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil:
-    """Sort the EDNS options: hop by hop ones, hints and ignored ones keep a query PLAIN, unknown ones do not.
+    """Sort the EDNS options: hop by hop ones, hints and ignored ones keep a query CACHEABLE, unknown ones do not.
 
     Of several cookies the first counts (RFC 7873 5.2).
     """
@@ -305,7 +305,7 @@ cdef bint _is_subnet(const uint8_t* value, uint16_t size) noexcept nogil:
 
 
 cdef void _set_key(Query* query) noexcept nogil:
-    """Write what tells two questions apart: flags that ask for something, type, class, course, name, client subnet.
+    """Write what tells two questions apart: flags that ask for something, type, class, choices of rules, name, client subnet.
 
     The opcode's bits of the flags are free here (it is QUERY): they say whether there are OPT and subnet.
     """
@@ -404,10 +404,10 @@ cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t
 
 
 cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil:
-    """Write a PLAIN query as it goes upstream; return its octets, or 0 where it needs more than `room`.
+    """Write a CACHEABLE query as it goes upstream; return its octets, or 0 where it needs more than `room`.
 
     The payload size is ours, and bits that mean nothing end here. So do all options but CLIENT-SUBNET and those that
-    say which algorithms are understood: what else there is in a PLAIN query is hop by hop, or ignored.
+    say which algorithms are understood: what else there is in a CACHEABLE query is hop by hop, or ignored.
     """
     cdef:
         size_t at = HEADER + query.question
@@ -530,7 +530,7 @@ cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil:
 
 cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
                             uint8_t bits) noexcept nogil:
-    """Write a PLAIN query without CLIENT-SUBNET with one, of the first `bits` of an address (RFC 7871 6).
+    """Write a CACHEABLE query without CLIENT-SUBNET with one, of the first `bits` of an address (RFC 7871 6).
 
     Return its octets, or 0 where it needs more than `room`. Without an OPT it gets one that takes no larger answer.
     """

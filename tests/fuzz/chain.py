@@ -65,7 +65,7 @@ def one(data):
     source = SOURCES[where % 4]
     if inspect_query(query)["verdict"] == "unanswerable":
         return
-    found = [rule for _, _, _, rule in CHAIN.deeds(query, source, wall=where * 3600, now=where << 32)]
+    found = [rule for _, _, _, rule in CHAIN.actions(query, source, wall=where * 3600, now=where << 32)]
     assert found == sorted(set(found))
     if inspect_query(query)["verdict"] == "plain":
         message = read(query)

@@ -126,7 +126,7 @@ def meets(compiled, query):
     """Return the deeds and the rules that a query meets, with what Python is asked of answered."""
     met, at, tags = [], START, 0
     while True:
-        found = compiled.chain.deeds(
+        found = compiled.chain.actions(
             wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"], at=at, tags=tags
         )
         met += [(NAMES[deed], rule) for deed, _, _, rule in found if NAMES[deed] != "ask"]
@@ -175,5 +175,5 @@ def test_many_rules_are_asked_in_order(seed, query):
         )
         for number, name in enumerate(names)
     ]  # fmt: skip
-    deeds = compiled(rules).chain.deeds(wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"])
+    deeds = compiled(rules).chain.actions(wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"])
     assert [rule for _, _, _, rule in deeds] == plainly(rules, query)

@@ -42,10 +42,10 @@ class Chained:
 
     def meets(self, wire, source=ALICE, **how):
         """Return what a query meets, as (deed, value, node, rule)."""
-        met = self.chain.deeds(wire, ip_address(source).packed, **how)
+        met = self.chain.actions(wire, ip_address(source).packed, **how)
         return [(DEED[deed], *rest) for deed, *rest in met]
 
-    def deeds(self, wire, source=ALICE, **how):
+    def actions(self, wire, source=ALICE, **how):
         return [deed for deed, *_ in self.meets(wire, source, **how)]
 
     def rules(self, wire, source=ALICE, **how):
@@ -214,27 +214,27 @@ def test_a_condition_is_true_of_these_and_not_of_those(condition):
 
 def test_a_response_is_told_by_code_and_flags():
     chained = Chained(({"rcode": ["NXDOMAIN", "BADVERS"], "flags": "AA"}, "servfail"), chain="responses")
-    assert chained.deeds(query(), rcode=3, flags=0x0400) == ["error"]
-    assert chained.deeds(query(), rcode=16, flags=0x0580) == ["error"]
-    assert chained.deeds(query(), rcode=3) == []
-    assert chained.deeds(query(), rcode=0, flags=0x0400) == []
+    assert chained.actions(query(), rcode=3, flags=0x0400) == ["error"]
+    assert chained.actions(query(), rcode=16, flags=0x0580) == ["error"]
+    assert chained.actions(query(), rcode=3) == []
+    assert chained.actions(query(), rcode=0, flags=0x0400) == []
 
 
 def test_tags_are_told_by_rules_before_or_by_the_chain_before():
     chained = Chained(({"qtype": "A"}, {"tag": "a"}), ({"tag": ["a", "b"]}, "drop"))
-    assert chained.deeds(query()) == ["tag", "drop"]
-    assert chained.deeds(query(rdtype="MX")) == []
-    assert chained.deeds(query(rdtype="MX"), tags=chained.numbers.tag("b")) == ["drop"]
-    assert chained.deeds(query(rdtype="MX"), tags=chained.numbers.tag("c")) == []
+    assert chained.actions(query()) == ["tag", "drop"]
+    assert chained.actions(query(rdtype="MX")) == []
+    assert chained.actions(query(rdtype="MX"), tags=chained.numbers.tag("b")) == ["drop"]
+    assert chained.actions(query(rdtype="MX"), tags=chained.numbers.tag("c")) == []
 
 
 def test_local_time_is_ahead_of_utc_or_behind():
     chained = Chained(({"time": "00:00-01:00", "days": "mon"}, "drop"))
     chained.chain.set_offset(-5 * HOUR)
-    assert chained.deeds(query(), wall=MONDAY + 5 * HOUR) == ["drop"]
-    assert chained.deeds(query(), wall=MONDAY) == []
+    assert chained.actions(query(), wall=MONDAY + 5 * HOUR) == ["drop"]
+    assert chained.actions(query(), wall=MONDAY) == []
     chained.chain.set_offset(5 * HOUR)
-    assert chained.deeds(query(), wall=MONDAY - 5 * HOUR) == ["drop"]
+    assert chained.actions(query(), wall=MONDAY - 5 * HOUR) == ["drop"]
 
 
 def test_nobody_listens_there():
@@ -260,7 +260,7 @@ def test_a_share_is_of_addresses_always_the_same_ones_and_a_larger_one_holds_a_s
     sources = [dice.randbytes(dice.choice([4, 16])) for _ in range(5000)]
     small, large, again = (Chained(({"share": share}, "drop")).chain for share in (0.1, 0.3, 0.3))
     in_small, in_large, in_again = (
-        {source for source in sources if chain.deeds(A_QUERY, source, now=now)}
+        {source for source in sources if chain.actions(A_QUERY, source, now=now)}
         for now, chain in enumerate((small, large, again))
     )
     assert in_large == in_again
@@ -292,54 +292,54 @@ A_CUSTOMER, HIS_TOO, ANOTHER = "2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1:
 def test_a_rate_is_for_a_source_a_zone_or_a_name(how, same, another):
     chained = Chained(({"rate": {"limit": 2.0, **how}}, "drop"))
     asked = (same * 3)[:5]
-    assert [chained.deeds(query(name), source, now=SECOND) for name, source in asked] == [[], [], *[["drop"]] * 3]
+    assert [chained.actions(query(name), source, now=SECOND) for name, source in asked] == [[], [], *[["drop"]] * 3]
     name, source = another
-    assert chained.deeds(query(name), source, now=SECOND) == []
-    assert chained.deeds(query(asked[0][0]), asked[0][1], now=2 * SECOND) == []
+    assert chained.actions(query(name), source, now=SECOND) == []
+    assert chained.actions(query(asked[0][0]), asked[0][1], now=2 * SECOND) == []
 
 
 def test_a_rate_for_all_is_one():
     chained = Chained(({"rate": {"limit": 2.0, "per": "all"}}, "drop"))
     asked = [("a.test.", ALICE), ("b.test.", BOB), (".", A_CUSTOMER)]
-    assert [chained.deeds(query(name), source, now=SECOND) for name, source in asked] == [[], [], ["drop"]]
+    assert [chained.actions(query(name), source, now=SECOND) for name, source in asked] == [[], [], ["drop"]]
 
 
 def test_a_rate_of_names_is_that_of_questions_that_no_cache_knows_too():
     chained = Chained(({"rate": {"limit": 1.0, "per": "name"}}, "drop"))
-    assert chained.deeds(query("A.test.", "AXFR"), now=SECOND) == []
-    assert chained.deeds(query("a.TEST."), now=SECOND) == ["drop"]
+    assert chained.actions(query("A.test.", "AXFR"), now=SECOND) == []
+    assert chained.actions(query("a.TEST."), now=SECOND) == ["drop"]
 
 
 def test_a_burst_is_as_many_as_come_in_its_time():
     chained = Chained(({"rate": {"limit": 2.0, "burst": 5.0}}, "drop"))
-    assert [len(chained.deeds(query(), now=SECOND)) for _ in range(12)] == [0] * 10 + [1] * 2
+    assert [len(chained.actions(query(), now=SECOND)) for _ in range(12)] == [0] * 10 + [1] * 2
 
 
 def test_only_what_meets_the_rest_of_its_table_is_counted():
     chained = Chained(({"rate": {"limit": 1.0}, "qtype": "A", "not": {"edns": True}, "any": [{"flags": "RD"}]}, "drop"))
     for wire in [query(rdtype="MX"), query(use_edns=0), query(flags="")] * 3:
-        assert chained.deeds(wire, now=SECOND) == []
-    assert chained.deeds(query(), now=SECOND) == []
-    assert chained.deeds(query(), now=SECOND) == ["drop"]
+        assert chained.actions(wire, now=SECOND) == []
+    assert chained.actions(query(), now=SECOND) == []
+    assert chained.actions(query(), now=SECOND) == ["drop"]
 
 
 def test_a_rate_goes_on_over_a_reload_that_leaves_its_rule():
     guard = Guard(1 << 16)
     rule = ({"rate": {"limit": 1.0}}, "drop")
     before = Chained(rule, guard=guard)
-    assert before.deeds(query(), now=SECOND) == []
-    assert Chained(rule, guard=guard).deeds(query(), now=SECOND) == ["drop"]
-    assert Chained(({"rate": {"limit": 1.5}}, "drop"), guard=guard).deeds(query(), now=SECOND) == []
-    assert Chained(({}, "continue"), rule, guard=guard).deeds(query(), now=SECOND) == ["count"]  # its name is another
-    assert Chained(rule, chain="answers", guard=guard).deeds(query(), now=SECOND) == []
+    assert before.actions(query(), now=SECOND) == []
+    assert Chained(rule, guard=guard).actions(query(), now=SECOND) == ["drop"]
+    assert Chained(({"rate": {"limit": 1.5}}, "drop"), guard=guard).actions(query(), now=SECOND) == []
+    assert Chained(({}, "continue"), rule, guard=guard).actions(query(), now=SECOND) == ["count"]  # its name is another
+    assert Chained(rule, chain="answers", guard=guard).actions(query(), now=SECOND) == []
 
 
 def test_two_rates_of_one_rule_are_two():
     limited = {"rate": {"limit": 1.0}}
     chained = Chained(({"any": [{"suffix": "a.test", **limited}, {"suffix": "b.test", **limited}]}, "drop"))
-    assert chained.deeds(query("a.test."), now=SECOND) == []
-    assert chained.deeds(query("b.test."), now=SECOND) == []
-    assert chained.deeds(query("b.test."), now=SECOND) == ["drop"]
+    assert chained.actions(query("a.test."), now=SECOND) == []
+    assert chained.actions(query("b.test."), now=SECOND) == []
+    assert chained.actions(query("b.test."), now=SECOND) == ["drop"]
 
 
 # ---------------------------------------------------------------- actions
@@ -429,7 +429,7 @@ def test_a_function_whose_answers_are_kept_is_asked_like_an_upstream():
     for chain, cache, deed in [("queries", True, "route"), ("queries", False, "call"), ("responses", True, "call")]:
         rule = Rule("name", chain, Match(), action, cache=cache, key="of the rule")
         compiled = compile_chain([rule], numbers, 1, guard, ())
-        assert [DEED[met] for met, *_ in compiled.chain.deeds(query(), bytes(4))] == [deed]
+        assert [DEED[met] for met, *_ in compiled.chain.actions(query(), bytes(4))] == [deed]
         assert bool(compiled.stops) == (deed == "call")
     assert numbers.routes == {"rule of the rule": 1}
 
@@ -444,12 +444,12 @@ def test_a_regular_expression_is_asked_of_python_and_of_queries_that_all_else_le
     ((deed, _, node, rule),) = chained.meets(query(), datagram=False)
     stop = chained.compiled.stops[node]
     assert (deed, rule, stop.regex.pattern) == ("ask", 0, "^ad[0-9]")
-    assert chained.deeds(query(), datagram=False, at=stop.yes) == ["drop"]
-    assert chained.deeds(query(), datagram=False, at=stop.no) == ["error"]
+    assert chained.actions(query(), datagram=False, at=stop.yes) == ["drop"]
+    assert chained.actions(query(), datagram=False, at=stop.no) == ["error"]
     assert chained.chain.matched() == [1, 1]  # that Python is asked is no match
     for wire in query("a.test."), query(rdtype="MX"), query(flags=""), query(use_edns=0):
-        assert chained.deeds(wire, datagram=False) == ["error"]
-    assert chained.deeds(query()) == ["error"]
+        assert chained.actions(wire, datagram=False) == ["error"]
+    assert chained.actions(query()) == ["error"]
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_a_regular_expression_is_asked_of_python_and_of_queries_that_all_else_le
     ],
 )
 def test_python_is_asked_only_where_nothing_else_decides(match, deeds):
-    assert Chained((match, "drop")).deeds(query()) == deeds
+    assert Chained((match, "drop")).actions(query()) == deeds
 
 
 def test_two_regular_expressions_are_asked_one_by_one():
@@ -478,16 +478,16 @@ def test_two_regular_expressions_are_asked_one_by_one():
     ((_, _, first, _),) = chained.meets(query())
     ways = chained.compiled.stops[first]
     assert ways.regex.pattern == "b"
-    assert chained.deeds(query(), at=ways.yes) == []
+    assert chained.actions(query(), at=ways.yes) == []
     ((deed, _, second, _),) = chained.meets(query(), at=ways.no)
     assert (deed, chained.compiled.stops[second].regex.pattern) == ("ask", "a")
-    assert chained.deeds(query(), at=chained.compiled.stops[second].yes) == ["drop"]
+    assert chained.actions(query(), at=chained.compiled.stops[second].yes) == ["drop"]
 
 
 def test_a_rate_is_charged_before_python_is_asked():
     chained = Chained(({"rate": {"limit": 1.0}, "all": [SLOW]}, "drop"))
-    assert chained.deeds(query(), now=SECOND) == []
-    assert chained.deeds(query(), now=SECOND) == ["ask"]
+    assert chained.actions(query(), now=SECOND) == []
+    assert chained.actions(query(), now=SECOND) == ["ask"]
 
 
 # ---------------------------------------------------------------- chains
@@ -554,8 +554,8 @@ def test_there_are_too_many_rules():
 def test_a_hundred_thousand_names_are_found(tmp_path):
     (tmp_path / "names").write_text("".join(f"a{number}.b{number % 97}.test\n" for number in range(100_000)))
     chained = Chained(({"suffix_file": str(tmp_path / "names")}, "drop"))
-    assert chained.deeds(query("www.A99999.b89.test.")) == ["drop"]
-    assert chained.deeds(query("a0.b1.test.")) == []
+    assert chained.actions(query("www.A99999.b89.test.")) == ["drop"]
+    assert chained.actions(query("a0.b1.test.")) == []
 
 
 # ---------------------------------------------------------------- queries that no cache answers
@@ -580,9 +580,9 @@ def update(zone="example.com."):
 )
 def test_what_is_never_cached_meets_rules_too(wire, also):
     match = {"suffix": "com", "name": "example.com", "qclass": "IN", "source": "192.0.2.0/24", **also}
-    assert Chained((match, "drop")).deeds(wire) == ["drop"]
-    assert Chained(({**match, "name": "example.net"}, "drop")).deeds(wire) == []
-    assert Chained(({**match, "qtype": "TXT"}, "drop")).deeds(wire) == []
+    assert Chained((match, "drop")).actions(wire) == ["drop"]
+    assert Chained(({**match, "name": "example.net"}, "drop")).actions(wire) == []
+    assert Chained(({**match, "qtype": "TXT"}, "drop")).actions(wire) == []
 
 
 NO_QUESTION = dns.message.Message(1).to_wire()[:2] + bytes(10)
@@ -591,14 +591,14 @@ NO_QUESTION = dns.message.Message(1).to_wire()[:2] + bytes(10)
 @pytest.mark.parametrize("wire", [NO_QUESTION, bytes(2) + b"\x10" + bytes(9)], ids=["query", "status"])
 @pytest.mark.parametrize("match", [{"suffix": "."}, {"name": "."}, {"qtype": 0}, {"qclass": 0}])
 def test_without_a_question_nothing_of_it_is_true(wire, match):
-    assert Chained((match, "drop")).deeds(wire) == []
-    assert Chained(({"not": match}, "drop")).deeds(wire) == ["drop"]
+    assert Chained((match, "drop")).actions(wire) == []
+    assert Chained(({"not": match}, "drop")).actions(wire) == ["drop"]
 
 
 @pytest.mark.parametrize("per", ["source", "zone", "name", "all"])
 def test_without_a_question_queries_are_counted(per):
     chained = Chained(({"rate": {"limit": 1.0, "per": per}}, "drop"))
-    assert [chained.deeds(NO_QUESTION, now=SECOND) for _ in range(2)] == [[], ["drop"]]
+    assert [chained.actions(NO_QUESTION, now=SECOND) for _ in range(2)] == [[], ["drop"]]
 
 
 @pytest.mark.parametrize("wire", [b"", bytes(11), b"\0\0\x80" + bytes(9), bytes(65536)])

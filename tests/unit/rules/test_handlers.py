@@ -36,7 +36,7 @@ def query(name="www.example.", rdtype="A", upstream=None, **how):
 
 def do(action, asked):
     """Return what the deed of an action returns."""
-    done = handlers.DEEDS[action.kind](action, asked)
+    done = handlers.HANDLERS[action.kind](action, asked)
     return asyncio.run(done) if asyncio.iscoroutine(done) else done
 
 
