@@ -9,20 +9,20 @@ cdef enum:
     READERS_MAX = 256
 
 cdef struct Reader:                # one cache line, so that readers do not disturb each other
-    uint64_t facts                 # the epoch when it entered; 0: it is outside
+    uint64_t seen                 # the epoch when it entered; 0: it is outside
     const uint64_t* epoch          # the one that goes on
     uint64_t unused[6]
 
 
 cdef inline void enter(Reader* reader) noexcept nogil:
     """Go inside. What can be replaced is looked up behind this, never before."""
-    store_seq_cst(&reader.facts, load_seq_cst(reader.epoch))
+    store_seq_cst(&reader.seen, load_seq_cst(reader.epoch))
     barrier()
 
 
 cdef inline void leave(Reader* reader) noexcept nogil:
     """Go outside. What was looked up inside may be gone from here on."""
-    store_seq_cst(&reader.facts, 0)
+    store_seq_cst(&reader.seen, 0)
 
 
 @cython.final

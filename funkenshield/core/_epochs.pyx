@@ -55,11 +55,11 @@ cdef class Epochs:
     cdef bint have_left(self, uint64_t epoch) noexcept nogil:
         """Tell whether every reader that was inside in an epoch has left since."""
         cdef:
-            uint64_t facts
+            uint64_t seen
             uint32_t i
         for i in range(self.reader_count):
-            facts = load_seq_cst(&self.readers[i].facts)
-            if facts and facts <= epoch:
+            seen = load_seq_cst(&self.readers[i].seen)
+            if seen and seen <= epoch:
                 return False
         return True
 
