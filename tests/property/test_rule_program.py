@@ -175,5 +175,6 @@ def test_many_rules_are_asked_in_order(seed, query):
         )
         for number, name in enumerate(names)
     ]  # fmt: skip
-    deeds = compiled(rules).chain.actions(wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"])
-    assert [rule for _, _, _, rule in deeds] == plainly(rules, query)
+    source = ip_address(query["source"]).packed
+    met = compiled(rules).chain.actions(wire_of(query), source, datagram=query["datagram"])
+    assert [rule for _, _, _, rule in met] == plainly(rules, query)
