@@ -87,3 +87,10 @@ def test_each_promise_has_its_test(page):
         if not (ROOT / path).exists() or (name and f"def {name}(" not in (ROOT / path).read_text())
     }
     assert not missing
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "Makefile", "tools/fuzz", "tools/sanitized"])
+def test_tests_that_are_named_are_there(page):
+    named = set(re.findall(r"\btests/[\w/]+(?:\.py)?", (ROOT / page).read_text()))
+    assert named
+    assert {each for each in named if not (ROOT / each).exists()} == set()
