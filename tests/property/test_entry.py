@@ -223,6 +223,7 @@ def holding(message):
     return max(min([held, *(expires - int(time.time()) for expires in signed)]), 0)
 
 
+@pytest.mark.slow
 @THOROUGH
 @given(exchanges(), st.floats(0, 0.999))
 def test_a_hit_is_what_was_stored(exchange, part):

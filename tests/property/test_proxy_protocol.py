@@ -118,6 +118,7 @@ def trust(settings_writer, prefixes):
     settings_writer.set_proxies(tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in prefixes))
 
 
+@pytest.mark.slow
 @THOROUGH
 @given(prefixes=st.lists(networks, max_size=64), others=st.lists(st.ip_addresses(), max_size=8), flip=st.integers(0))
 def test_a_proxy_is_whoever_is_in_a_prefix(settings_writer, prefixes, others, flip):

@@ -122,7 +122,7 @@ class CacheAndDict(RuleBasedStateMachine):
             self.look_up(name, rdtype)
 
 
-TestCacheAndDict = CacheAndDict.TestCase
+TestCacheAndDict = pytest.mark.slow(CacheAndDict.TestCase)
 TestCacheAndDict.settings = settings(deadline=None, max_examples=100, stateful_step_count=60)
 
 
