@@ -90,7 +90,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         count = config.workers or machine.cores()
         with contextlib.ExitStack() as undo:
-            sockets.probe(config.listen, tcp=config.tcp.connections > 0)
+            sockets.probe(config.listen, tcp=config.tcp.max_connections > 0)
             self._udp = [
                 [undo.enter_context(each) for each in sockets.bind_udp(endpoint, count, config.udp.receive_buffer)]
                 for endpoint in config.listen
@@ -98,7 +98,7 @@ class Daemon:
             self._tcp = [
                 undo.enter_context(sockets.bind_tcp(endpoint, shared=sockets.overlaps(endpoint, config.listen)))
                 for endpoint in config.listen
-                if config.tcp.connections
+                if config.tcp.max_connections
             ]
             self._scraped = self._serve_metrics()
             if self._scraped is not None:
@@ -122,7 +122,7 @@ class Daemon:
         denied = config.cache.memory // DENIED if settings.deny(config) else 0
         self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
         self.denials = Denials(denied)
-        self.inflight = Inflight(self.cache, config.forward.open, config.guard.memory)
+        self.inflight = Inflight(self.cache, config.forward.max_outstanding, config.guard.memory)
         self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
         for group in self._udp:
             for worker, opened in zip(self.workers, group, strict=True):
@@ -139,9 +139,9 @@ class Daemon:
 
     def _kept_secret(self, config: Config) -> list[Path]:
         """Make the file of the cookies' secret that nobody named, while we may; return it, if it is new."""
-        path = Path(config.cookies.secrets)
+        path = Path(config.cookies.secret_file)
         with contextlib.suppress(OSError):  # which is told when it is read
-            if "secrets" not in config.cookies.model_fields_set and config.cookies.mode == "serve":
+            if "secret_file" not in config.cookies.model_fields_set and config.cookies.mode == "serve":
                 return [path] if keep_secret(path) else []
         return []
 
@@ -164,8 +164,10 @@ class Daemon:
         """
         loop.refuse_itself(config)
         prepared = prepared or self.sturm.prepare(config)
-        path = Path(config.cookies.secrets) if config.cookies.secrets and config.cookies.mode == "serve" else None
-        kept = path is None or "secrets" not in config.cookies.model_fields_set
+        path = (
+            Path(config.cookies.secret_file) if config.cookies.secret_file and config.cookies.mode == "serve" else None
+        )
+        kept = path is None or "secret_file" not in config.cookies.model_fields_set
         if self._secrets is None or self._secrets.path != path or not kept:  # those in a file may be others by now
             secrets = CookieSecrets(path, kept=kept)
         else:
@@ -181,14 +183,14 @@ class Daemon:
         self.forwarder.notifiers = self._assigned.notifiers
         self.tcp.settings = config.tcp
         outdated = self._assigned.changed if config is not self.config else []  # there is nothing yet at the start
-        for name in (*outdated, *(chaos.ZONES if config.identity != self.config.identity else ())):
+        for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
         self.inflight.consult(identity=self._identity(config), denials=self.denials)
-        self.inflight.settings_writer.set_any(config.any == "minimal")
-        self.inflight.settings_writer.set_ignored(config.cache.options_ignored)
-        self.inflight.settings_writer.set_idle(config.tcp.idle)
+        self.inflight.settings_writer.set_any(config.minimal_any)
+        self.inflight.settings_writer.set_ignored(config.cache.skip_options)
+        self.inflight.settings_writer.set_idle(config.tcp.idle_timeout)
         self.inflight.settings_writer.set_proxies(
-            tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in config.proxies)
+            tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in config.proxy_protocol_from)
         )
         allow = config.forward.allow
         self.inflight.settings_writer.set_allowed(
@@ -197,7 +199,9 @@ class Daemon:
         )  # fmt: skip
         told = config.client_subnet
         self.inflight.settings_writer.set_subnets(
-            ipv4=told.ipv4 if told.add else 0, ipv6=told.ipv6 if told.add else 0, private=told.private
+            ipv4=told.ipv4_prefix_length if told.add else 0,
+            ipv6=told.ipv6_prefix_length if told.add else 0,
+            private=told.private,
         )
         self._secrets = secrets
         self._set_cookies(secrets, config)
@@ -205,9 +209,9 @@ class Daemon:
 
     def _identity(self, config: Config) -> Callable[[bytes], bytes | None] | None:
         """Return who answers questions of class CHAOS, if the shield does."""
-        if not config.identity.server and not config.identity.version:
+        if not config.chaos.identity and not config.chaos.version:
             return None
-        return partial(chaos.response, server=config.identity.server, version=config.identity.version)
+        return partial(chaos.response, server=config.chaos.identity, version=config.chaos.version)
 
     def _set_cookies(self, secrets: CookieSecrets, config: Config) -> None:
         self.inflight.settings_writer.set_cookies(
@@ -321,7 +325,7 @@ class Daemon:
         for server in servers:
             server.close()
         self.forwarder.ready()  # what the workers handed over last
-        await self.forwarder.drain(self.config.drain)
+        await self.forwarder.drain(self.config.drain_timeout)
         await self.sturm.close()
         self.tcp.close()
         if controlled is not None:
@@ -431,7 +435,8 @@ class Daemon:
         return {
             Watched(zone.name, each.asked): Rhythm(zone.watch_interval, zone.watch_jitter) if zone.watch else ON_NOTIFY
             for zone in self.config.zones
-            if zone.watch or (self.config.notify if zone.notify is None else zone.notify)
+            if zone.watch
+            or (self.config.allow_notify_from if zone.allow_notify_from is None else zone.allow_notify_from)
             for each in self.config.upstreams_of(zone)
         }
 
@@ -609,9 +614,11 @@ def allow_descriptors(config: Config) -> None:
             f"cannot start: {needed} files and sockets must be open at once, and {allowed} may be; raise that limit"
             " (ulimit -n, or LimitNOFILE=), or lower forward.sockets or workers"
         )
-    if allowed < needed + config.tcp.connections:
+    if allowed < needed + config.tcp.max_connections:
         logs.set_up(config.log.level, config.log.format)
-        log.warning("tcp.connections: with %d files and sockets at most, there can be %d", allowed, allowed - needed)
+        log.warning(
+            "tcp.max_connections: with %d files and sockets at most, there can be %d", allowed, allowed - needed
+        )
 
 
 def allow_nice() -> None:

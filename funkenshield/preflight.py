@@ -22,10 +22,10 @@ def examine(config: Config, where: str) -> None:
     looks: list[Callable[[], object]] = [
         partial(_find_user, config.user),
         partial(_find_folder, config.cache.snapshot),
-        partial(_find_secrets, config.cookies.secrets if "secrets" in config.cookies.model_fields_set else ""),
+        partial(_find_secrets, config.cookies.secret_file if "secret_file" in config.cookies.model_fields_set else ""),
         *(partial(tls_of, each.address[0], each) for each in config.upstreams),
         partial(refuse_itself, config),
-        partial(usable, config.forward.ports_avoided),
+        partial(usable, config.forward.source_port_avoid),
         partial(fitted, config),
     ]
     lines: list[str] = []
@@ -61,4 +61,4 @@ def _find_secrets(file: str) -> None:
         if file:
             load_secrets(Path(file))
     except ConfigError as error:
-        raise ConfigError(f"cookies.secrets: {error}") from None
+        raise ConfigError(f"cookies.secret_file: {error}") from None

@@ -58,8 +58,9 @@ def variants(folder: Path) -> dict[str, str]:
     dice = random.Random(1)
     denied = [f'"{dice.randrange(1, 127)}.{dice.randrange(256)}.{number % 256}.0/24"' for number in range(1000)]
     access = f"[guard.access]\ndeny = [{', '.join(denied)}]\n"
-    limits = "[[guard.limits]]\nqueries = 1e6\n[[guard.limits]]\nqueries = 1e6\nipv4 = 24\n"
-    responses = "[guard.responses]\nanswers = 1e6\nnxdomains = 1e6\nerrors = 1e6\n"
+    limit = "[[guard.rate_limits]]\nqueries_per_second = 1e6\n"
+    limits = f"{limit}{limit}ipv4_prefix_length = 24\n"
+    responses = "[guard.rrl]\nresponses_per_second = 1e6\nnxdomains_per_second = 1e6\nerrors_per_second = 1e6\n"
     return {
         "no rules": "",
         "10 rules": "\n".join(suffixes(10)),
@@ -176,7 +177,7 @@ def main() -> None:
                     taken.setdefault(variant, []).append(bench.hit(text))
                 for variant, text in (
                     ("a forged flood, no limit", ""),
-                    ("a forged flood, limited", "[guard.responses]\nanswers = 1.0"),
+                    ("a forged flood, limited", "[guard.rrl]\nresponses_per_second = 1.0"),
                 ):
                     taken.setdefault(variant, []).append(bench.flood(text))
     report(taken, as_json=given.json)

@@ -99,7 +99,7 @@ MEANINGS = {
     "tcp_connections": Meaning("gauge", "Clients' TCP connections."),
     "tcp_accepted": Meaning("counter", "TCP connections that were taken."),
     "tcp_refused": Meaning("counter", "TCP connections over the bounds."),
-    "tcp_refused_per_client": Meaning("counter", "Of these, such whose client had `tcp.per_client`."),
+    "tcp_refused_per_client": Meaning("counter", "Of these, such whose client had `tcp.max_connections_per_client`."),
     "tcp_refused_per_prefix": Meaning("counter", "Of these, such whose prefix had as many as were free."),
     "tcp_gave_way": Meaning("counter", "TCP connections, silent the longest, that were closed for another one."),
     "tcp_evicted_waiting": Meaning(

@@ -67,13 +67,13 @@ class CacheSection(Section):
                                                  " Restart to change.")  # fmt: skip
     prefetch: bool = Field(True, description="Ask again for what is in use, in the last tenth of its life.")
     nxdomain_cut: bool = Field(False, description="A name that does not exist has none below it (RFC 8020).")
-    options_ignored: tuple[Option, ...] = Field(
+    skip_options: tuple[Option, ...] = Field(
         (), max_length=16, strict=False,
         description="EDNS options, by number, that tell no questions apart, such as marks of clients (65001, 20292):"
                     " answers are the same whatever they say, and upstreams do not get them.",
     )  # fmt: skip
 
-    @field_validator("options_ignored")
+    @field_validator("skip_options")
     @classmethod
     def _mean_nothing_here(cls, options: tuple[int, ...]) -> tuple[int, ...]:
         for option in options:
@@ -93,8 +93,8 @@ class TtlSection(Section):
                               json_schema_extra={"unit": "s"})  # fmt: skip
     failure: int = Field(5, ge=1, le=300, description="Hold SERVFAIL, REFUSED and silence so long (RFC 9520).",
                          json_schema_extra={"unit": "s"})  # fmt: skip
-    on_wire: Literal["age", "keep"] = Field(
-        "age", description='`"age"` counts TTLs down; `"keep"` sends them as the authoritative server set them.'
+    serve_original: bool = Field(
+        False, description="Send TTLs as the authoritative server set them, in place of counting down."
     )
 
 
@@ -110,7 +110,7 @@ class StaleSection(Section):
                      json_schema_extra={"unit": "s"})  # fmt: skip
     ttl: int = Field(30, ge=1, le=3600, description="The TTL that they are served with.",
                      json_schema_extra={"unit": "s"})  # fmt: skip
-    client_timer: float = Field(1.8, ge=0.01, le=30, json_schema_extra={"unit": "s"},
+    client_timeout: float = Field(1.8, ge=0.01, le=30, json_schema_extra={"unit": "s"},
                                 description="So long a client waits for a refresh.")  # fmt: skip
     recheck: float = Field(30.0, ge=1, le=3600, json_schema_extra={"unit": "s"},
                            description="So long a failed refresh is not tried again.")  # fmt: skip
@@ -132,7 +132,7 @@ class CookiesSection(Section):
     mode: Literal["serve", "off"] = Field(
         "serve", description='`"serve"` makes the shield the server; with `"off"`, no client gets one from anybody.'
     )
-    secrets: PathField = Field(
+    secret_file: PathField = Field(
         default_factory=default_secrets,
         description="File with a secret of 32 hexadecimal digits a line; the first makes cookies, all are known."
                     " Read again when it changes. By default `cookies` in the service's state directory,"
@@ -142,17 +142,17 @@ class CookiesSection(Section):
     require: bool = Field(False, description="Over UDP, answer BADCOOKIE to a cookie that is not ours.")
 
 
-class IdentitySection(Section):
+class ChaosSection(Section):
     """Answers of class CHAOS about the shield itself; an empty one leaves the question to the upstream."""
 
-    server: str = Field("", max_length=100, description="TXT of `id.server` and `hostname.bind`.")
+    identity: str = Field("", max_length=100, description="TXT of `id.server` and `hostname.bind`.")
     version: str = Field("", max_length=100, description="TXT of `version.server` and `version.bind`.")
 
 
 class UdpSection(Section):
     """How clients are served over UDP."""
 
-    payload: int = Field(1232, ge=512, le=4096, description="Largest answer, and the EDNS payload size we tell.",
+    edns_udp_size: int = Field(1232, ge=512, le=4096, description="Largest answer, and the EDNS payload size we tell.",
                          json_schema_extra={"unit": "octets"})  # fmt: skip
     receive_buffer: int = Field(4 << 20, ge=4096, le=1 << 30, json_schema_extra={"unit": "octets"},
                                  description="Kernel's buffer of each socket. Restart to change.")  # fmt: skip
@@ -161,12 +161,12 @@ class UdpSection(Section):
 class TcpSection(Section):
     """How clients are served over TCP."""
 
-    connections: int = Field(
+    max_connections: int = Field(
         1000, ge=0, le=1_000_000,
         description="Connections at once; 0 turns TCP off. One /24 or /56 has its share of them. Where all are"
                     " taken, who is silent the longest gives way.",
     )  # fmt: skip
-    per_client: int = Field(
+    max_connections_per_client: int = Field(
         100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address, or one IPv6 /64."
     )
     memory: int = Field(
@@ -174,8 +174,8 @@ class TcpSection(Section):
         description="What may wait in all connections: queries that came and were not taken, and answers that do not go"
                     " out. One /24 or /56 has its share of it.",
     )  # fmt: skip
-    queries: int = Field(100, ge=1, le=65535, description="Queries that wait for an answer, each connection.")
-    idle: float = Field(10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this.",
+    max_in_flight: int = Field(100, ge=1, le=65535, description="Queries that wait for an answer, each connection.")
+    idle_timeout: float = Field(10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this.",
                         json_schema_extra={"unit": "s"})  # fmt: skip
     write_buffer: int = Field(
         256 << 10, ge=1 << 10, le=1 << 30, json_schema_extra={"unit": "octets"},
@@ -183,7 +183,7 @@ class TcpSection(Section):
     )  # fmt: skip
 
 
-Policy = Literal["round-robin", "order", "least-open", "random", "latency", "hash"]
+Policy = Literal["round-robin", "order", "least-outstanding", "random", "latency", "hash"]
 
 
 class ForwardSection(Section):
@@ -197,14 +197,14 @@ class ForwardSection(Section):
     )  # fmt: skip
     timeout: float = Field(1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"},
                            description="After so long a silence, a query is sent again.")  # fmt: skip
-    patience: float = Field(
+    retry_after: float = Field(
         0.1, ge=0.01, le=30, json_schema_extra={"unit": "s"},
         description="The least silence after which another upstream is asked; how long depends on what is usual there.",
     )  # fmt: skip
     hedge: bool = Field(
         False, description="Ask another one too when an upstream is slower than it is in 95 of 100 queries."
     )
-    try_next: tuple[Literal["SERVFAIL", "REFUSED"], ...] = Field(
+    retry_on: tuple[Literal["SERVFAIL", "REFUSED"], ...] = Field(
         ("SERVFAIL", "REFUSED"), strict=False, description="Responses with which another upstream is asked."
     )
     deadline: float = Field(2.5, ge=0.05, le=30, description="A client gets SERVFAIL after this.",
@@ -218,38 +218,40 @@ class ForwardSection(Section):
         10.0, ge=0.05, le=300, json_schema_extra={"unit": "s"},
         description="Within this the first message of a zone transfer must come, or another upstream is asked.",
     )  # fmt: skip
-    tries: int = Field(3, ge=1, le=4, description="How often a query is sent, in all.")
-    open: int = Field(32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change.")
-    open_zone: int = Field(
+    attempts: int = Field(3, ge=1, le=4, description="How often a query is sent, in all.")
+    max_outstanding: int = Field(
+        32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change."
+    )
+    max_outstanding_per_zone: int = Field(
         8192, ge=1, le=1 << 22, description="Of these, for one zone; a name without a `[[zones]]` of its own counts for"
                                             " its last two labels.",
     )  # fmt: skip
-    forgeable: int = Field(
+    max_outstanding_per_prefix: int = Field(
         1000, ge=1, le=1 << 22,
         description="Clients that wait in one prefix (/24, or /56 of IPv6), over UDP and without a cookie of ours:"
                     " their addresses may be forged, and whoever has them gets all the answers.",
     )  # fmt: skip
-    passed_on: int = Field(
+    max_uncached: int = Field(
         512, ge=1, le=65535, description="Notifies that are passed on, and queries longer than 384 octets, at once."
     )
-    transfers: int = Field(16, ge=1, le=65535, description="Zone transfers at once.")
+    max_transfers: int = Field(16, ge=1, le=65535, description="Zone transfers at once.")
     overload: Literal["refuse", "drop"] = Field("refuse", description="What queries over these bounds get.")
     retry_truncated: bool = Field(True, description="Fetch a truncated answer over TCP, and keep it whole.")
-    mismatches: int = Field(
+    spoof_threshold: int = Field(
         3, ge=0, le=255,
         description="After so many datagrams from an upstream, within five minutes, that answer nothing which was asked"
                     " lately, what comes from it over UDP is asked for again over TCP for some minutes; 0: never.",
     )  # fmt: skip
     sockets: int = Field(16, ge=1, le=63, description="UDP sockets, each with a random port, for each upstream.")
-    port_life: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",
+    source_port_lifetime: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",
                              json_schema_extra={"unit": "s"})  # fmt: skip
-    ports_avoided: tuple[PortsField, ...] = Field(
+    source_port_avoid: tuple[PortsField, ...] = Field(
         (), max_length=1024, strict=False,
         description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`."
                     " Those of the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, without its reserved"
                     " ones.",
     )  # fmt: skip
-    connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
+    max_connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
     allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
 
     @model_validator(mode="after")
@@ -278,16 +280,16 @@ class HealthSection(Section):
         ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1, strict=False, description="Responses that prove it well."
     )
     interval: float = Field(1.0, ge=0.1, le=3600, description="Between two checks.", json_schema_extra={"unit": "s"})
-    backoff: float = Field(30.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
+    max_backoff: float = Field(30.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
                            description="While checks fail, the interval doubles up to this.")  # fmt: skip
     timeout: float = Field(1.0, ge=0.05, le=30, description="For a check.", json_schema_extra={"unit": "s"})
     rise: int = Field(2, ge=1, le=100, description="Checks in a row that bring it back.")
     fall: int = Field(3, ge=1, le=100, description="Checks, or queries, unanswered in a row: it is left alone.")
     window: float = Field(10.0, ge=1, le=300, description="Time over which shares are taken.",
                           json_schema_extra={"unit": "s"})  # fmt: skip
-    least: int = Field(20, ge=1, le=1_000_000, description="Queries in a window, or else shares say nothing.")
-    timeouts: float = Field(0.5, gt=0, le=1, description="Share of unanswered queries: it is left alone.")
-    servfails: float = Field(0.9, gt=0, le=1, description="Share of SERVFAIL among responses: it is left alone.")
+    min_samples: int = Field(20, ge=1, le=1_000_000, description="Queries in a window, or else shares say nothing.")
+    timeout_ratio: float = Field(0.5, gt=0, le=1, description="Share of unanswered queries: it is left alone.")
+    servfail_ratio: float = Field(0.9, gt=0, le=1, description="Share of SERVFAIL among responses: it is left alone.")
     slow_start: float = Field(10.0, ge=0, le=3600, description="Within this its whole share comes back.",
                               json_schema_extra={"unit": "s"})  # fmt: skip
 
@@ -305,18 +307,18 @@ class HealthSection(Section):
 class TlsSection(Section):
     """DNS over TLS to an upstream (RFC 7858), for `transport = "tls"`."""
 
-    name: str = Field("", max_length=253, description="Name that its certificate must be for (RFC 8310).")
-    pins: tuple[str, ...] = Field(
+    server_name: str = Field("", max_length=253, description="Name that its certificate must be for (RFC 8310).")
+    pin_sha256: tuple[str, ...] = Field(
         (), max_length=16, strict=False,
         description="SHA-256 digests, in base64, of public keys; its certificate must hold one of them.",
     )  # fmt: skip
-    authorities: PathField = Field("", description="File of certificates to trust, in place of the system's.")
+    ca_file: PathField = Field("", description="File of certificates to trust, in place of the system's.")
     profile: Literal["strict", "opportunistic"] = Field(
         "strict",
         description='`"strict"` wants a name or a pin, and holds to it; `"opportunistic"` takes any certificate.',
     )
 
-    @field_validator("pins")
+    @field_validator("pin_sha256")
     @classmethod
     def _are_digests(cls, pins: tuple[str, ...]) -> tuple[str, ...]:
         for pin in pins:
@@ -350,7 +352,7 @@ class UpstreamSection(Section):
     order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are asked first.')
     weight: int = Field(1, ge=1, le=1000, description="Its share, beside the weights of the others.")
     state: Literal["auto", "up", "down"] = Field("auto", description="Whether it is asked, whatever its health.")
-    open: int = Field(16384, ge=1, le=1 << 22, description="Queries that wait for it at once.")
+    max_outstanding: int = Field(16384, ge=1, le=1 << 22, description="Queries that wait for it at once.")
     transport: Literal["udp", "tcp", "tls"] = Field("udp", description="How it is asked.")
     source: AddressField | None = Field(None, description="Our address that it is asked from.")
     random_case: bool = Field(False, description="Spell names at random, for forgers to guess (0x20); over UDP.")
@@ -370,8 +372,12 @@ class UpstreamSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "UpstreamSection":
-        if self.transport == "tls" and self.tls.profile == "strict" and not (self.tls.name or self.tls.pins):
-            raise ValueError("tls: the strict profile wants tls.name or tls.pins")
+        if (
+            self.transport == "tls"
+            and self.tls.profile == "strict"
+            and not (self.tls.server_name or self.tls.pin_sha256)
+        ):
+            raise ValueError("tls: the strict profile wants tls.server_name or tls.pin_sha256")
         if self.transport != "tls" and self.tls != TlsSection():
             raise ValueError('tls: that takes transport = "tls"')
         if self.transport != "udp" and self.random_case:
@@ -396,7 +402,7 @@ class Member(NamedTuple):
     def asked(self) -> str:
         """Return where and how it is asked, whoever asks; UDP goes without saying."""
         scheme = "" if self.section.transport == "udp" else f"{self.section.transport}://"
-        return f"{scheme}{self.endpoint}{'#' * bool(self.section.tls.name)}{self.section.tls.name}"
+        return f"{scheme}{self.endpoint}{'#' * bool(self.section.tls.server_name)}{self.section.tls.server_name}"
 
     @property
     def title(self) -> str:
@@ -419,8 +425,8 @@ class ClientSubnetSection(Section):
     """Telling upstreams which network a client is in (RFC 7871), where the client did not say so itself."""
 
     add: bool = Field(False, description="Tell them.")
-    ipv4: int = Field(24, ge=1, le=32, description="Bits of an IPv4 address that are told.")
-    ipv6: int = Field(56, ge=1, le=128, description="Bits of an IPv6 address that are told.")
+    ipv4_prefix_length: int = Field(24, ge=1, le=32, description="Bits of an IPv4 address that are told.")
+    ipv6_prefix_length: int = Field(56, ge=1, le=128, description="Bits of an IPv6 address that are told.")
     private: bool = Field(False, description="Tell of private addresses too.")
 
 
@@ -468,17 +474,19 @@ class ZoneSection(Section):
         None, min_length=1, max_length=GROUP_MAX, strict=False, description="Its nameservers, a group of their own."
     )
     group: GroupName | None = Field(None, description='Or else the group that is asked; none: `"default"`.')
-    open: int | None = Field(None, ge=1, le=1 << 22, description="Clients that wait, in place of `forward.open_zone`.")
-    notify: tuple[PrefixField, ...] | None = Field(
-        None, strict=False, description="Whose NOTIFY has its serial looked at, in place of `notify` at the top."
+    max_outstanding: int | None = Field(
+        None, ge=1, le=1 << 22, description="Clients that wait, in place of `forward.max_outstanding_per_zone`."
+    )
+    allow_notify_from: tuple[PrefixField, ...] | None = Field(
+        None,
+        strict=False,
+        description="Whose NOTIFY has its serial looked at, in place of `allow_notify_from` at the top.",
     )
     watch: bool = Field(False, description="Ask for the serial of its SOA; a change purges it.")
     watch_interval: float = Field(60.0, ge=1, le=86400, description="So often.", json_schema_extra={"unit": "s"})
     watch_jitter: float = Field(0.1, ge=0, le=0.9, description="More or less, as a share of the interval.")
     nxdomain_cut: bool | None = Field(None, description="In place of `cache.nxdomain_cut`.")
-    nsec: Literal["off", "trust"] = Field(
-        "off", description='`"trust"`: deny what lies between NSEC records that were seen (RFC 8198).'
-    )
+    aggressive_nsec: bool = Field(False, description="Deny what lies between NSEC records that were seen (RFC 8198).")
     ttl: TtlSection = Field(TtlSection(), description="What differs from `[ttl]`.")
     stale: StaleSection = Field(StaleSection(), description="What differs from `[stale]`.")
 
@@ -491,13 +499,13 @@ class RuleSection(Section):
     """
 
     name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="What it is called in counters.")
-    chain: Literal["queries", "responses", "answers"] = Field(
+    chain: Literal["queries", "responses", "cache-hits"] = Field(
         "queries",
         description="Asked of queries, of upstreams' responses, or of answers from the cache.",
     )
     match: Match = Field(Match(), description="Which queries: a table of conditions.")
     action: Action = Field(description="What is done with them.")
-    on_error: Literal["servfail", "refused", "drop", "pass"] = Field(
+    on_error: Literal["servfail", "refused", "drop", "allow"] = Field(
         "servfail", description="What a query gets where a Python function fails."
     )
     cache: bool = Field(False, description="Results of a Python function are kept, as if an upstream had given them.")
@@ -522,7 +530,7 @@ class Config(Section):
         description="The nameservers behind the shield: addresses, or tables (below).",
     )  # fmt: skip
     groups: tuple[GroupSection, ...] = Field((), max_length=1000, strict=False)
-    proxies: tuple[PrefixField, ...] = Field(
+    proxy_protocol_from: tuple[PrefixField, ...] = Field(
         (), max_length=64, strict=False,
         description="Addresses or prefixes of front proxies, whose queries come by PROXY protocol version 2 (and from"
                     " nobody else).",
@@ -531,21 +539,19 @@ class Config(Section):
         0, ge=0, le=255, description="Threads that answer; 0: one for each core that we may have. Restart to change."
     )
     user: str = Field("", description="Become this user once the sockets are bound. Restart to change.")
-    drain: float = Field(3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
+    drain_timeout: float = Field(3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
                          description="At the end, clients that wait for an upstream are given so long.")  # fmt: skip
-    any: Literal["pass", "minimal"] = Field(
-        "pass", description='`"minimal"` answers questions for ANY here, with one HINFO record (RFC 8482).'
-    )
-    notify: tuple[PrefixField, ...] = Field(
+    minimal_any: bool = Field(False, description="Answer questions for ANY here, with one HINFO record (RFC 8482).")
+    allow_notify_from: tuple[PrefixField, ...] = Field(
         (), strict=False,
         description="Addresses or prefixes whose NOTIFY for a zone with a section has its serial looked at.",
     )  # fmt: skip
-    shuffle: bool = Field(False, description="Rotate the addresses of an answer, from answer to answer.")
+    rrset_roundrobin: bool = Field(False, description="Rotate the addresses of an answer, from answer to answer.")
     cache: CacheSection = CacheSection()
     ttl: TtlSection = TtlSection()
     stale: StaleSection = StaleSection()
     cookies: CookiesSection = CookiesSection()
-    identity: IdentitySection = IdentitySection()
+    chaos: ChaosSection = ChaosSection()
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
     forward: ForwardSection = ForwardSection()
@@ -584,8 +590,11 @@ class Config(Section):
         if twice:
             raise ValueError(f"listen: more than once: {', '.join(twice)}")
         scraped = self.metrics.listen
-        if scraped and self.tcp.connections and any(scraped in (each, wildcard_of(each)) or each == wildcard_of(scraped)
-                                                    for each in self.listen):  # fmt: skip
+        if (
+            scraped
+            and self.tcp.max_connections
+            and any(scraped in (each, wildcard_of(each)) or each == wildcard_of(scraped) for each in self.listen)
+        ):
             raise ValueError(f"metrics.listen: {scraped} is where queries are taken, over TCP; take another port")
         return self
 
@@ -703,7 +712,7 @@ RESTART = (
     "cache.snapshot_interval",
     "control",
     "metrics",
-    "forward.open",
+    "forward.max_outstanding",
     "udp.receive_buffer",
     "guard.memory",
 )

@@ -10,7 +10,7 @@ from ..wire.record_text import parse_record
 from .match import Match, Option, Tag
 from .types import EndpointField, GroupName, PathField, Section, ZoneName, parse_endpoint
 
-DECIDES = ("pass", "forward", "answer", "zone", "zone_file", "nxdomain", "nodata", "refused", "servfail", "drop",
+DECIDES = ("allow", "forward", "answer", "zone", "zone_file", "nxdomain", "nodata", "refused", "servfail", "drop",
            "truncate", "call")  # fmt: skip  # after these, no other rule is asked
 
 
@@ -46,7 +46,7 @@ class Action(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    pass_: bool = Field(False, alias="pass", description="Nothing: it goes its usual way, and no other rule is asked.")
+    allow: bool = Field(False, description="Nothing: it goes its usual way, and no other rule is asked.")
     forward: GroupName = Field("", description="Upstreams of this group are asked.")
     answer: tuple[str, ...] = Field(
         (), strict=False, description="Records of the name asked for, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL"
@@ -61,9 +61,9 @@ class Action(Section):
     drop: bool = Field(False, description="No answer at all.")
     truncate: bool = Field(False, description="TC=1, so that the client comes by TCP; there it goes its usual way.")
     call: str = Field("", description="A Python function, as `FILE.py:FUNCTION`.")
-    uncached: bool = Field(False, description="The cache is left alone: the upstream is asked, and nothing kept.")
+    skip_cache: bool = Field(False, description="The cache is left alone: the upstream is asked, and nothing kept.")
     ttl: BoundsSection | None = Field(None, description="TTLs are kept within bounds (below).")
-    strip_option: tuple[Option, ...] = Field(
+    remove_option: tuple[Option, ...] = Field(
         (), strict=False, description="These EDNS options are taken out of the query."
     )
     add_option: OptionSection | None = Field(None, description="An EDNS option is put into the query (below).")
@@ -112,7 +112,7 @@ class Action(Section):
     def _is_one(self) -> "Action":
         if len(self.model_fields_set) != 1:
             raise ValueError("an action is one thing; give exactly one")
-        if getattr(self, self.kind + "_" if self.kind in {"pass", "continue"} else self.kind) in (False, "", ()):
+        if getattr(self, self.kind + "_" if self.kind == "continue" else self.kind) in (False, "", ()):
             raise ValueError(f"{self.kind}: that is not done by saying no; leave the rule out")
         return self
 
@@ -129,11 +129,11 @@ class Action(Section):
 
 FITTING = {
     "responses": {
-        "pass", "forward", "nxdomain", "nodata", "refused", "servfail", "drop", "uncached", "ttl", "tag", "log",
+        "allow", "forward", "nxdomain", "nodata", "refused", "servfail", "drop", "skip_cache", "ttl", "tag", "log",
         "continue", "call",
     },
-    "answers": {
-        "pass", "nxdomain", "nodata", "refused", "servfail", "drop", "truncate", "tag", "log", "delay", "continue",
+    "cache-hits": {
+        "allow", "nxdomain", "nodata", "refused", "servfail", "drop", "truncate", "tag", "log", "delay", "continue",
         "call",
     },
 }  # fmt: skip
@@ -150,9 +150,9 @@ def check(chain: str, match: Match, action: Action) -> None:
 # ---------------------------------------------------------------- for rules in Python
 
 
-def pass_on() -> Action:
+def allow() -> Action:
     """It goes its usual way, and no other rule is asked."""
-    return Action(pass_=True)
+    return Action(allow=True)
 
 
 def forward(group: str) -> Action:
@@ -205,9 +205,9 @@ def truncate() -> Action:
     return Action(truncate=True)
 
 
-def uncached() -> Action:
+def skip_cache() -> Action:
     """Leave the cache alone: the upstream is asked, and nothing kept."""
-    return Action(uncached=True)
+    return Action(skip_cache=True)
 
 
 def ttl(**bounds: int) -> Action:
@@ -215,9 +215,9 @@ def ttl(**bounds: int) -> Action:
     return Action(ttl=BoundsSection(**bounds))
 
 
-def strip_option(*codes: str | int) -> Action:
+def remove_option(*codes: str | int) -> Action:
     """Take these EDNS options out of the query."""
-    return Action.model_validate({"strip_option": codes})
+    return Action.model_validate({"remove_option": codes})
 
 
 def add_option(code: str | int, data: bytes = b"") -> Action:

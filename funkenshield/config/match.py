@@ -56,8 +56,8 @@ class RateSection(Section):
         "source", description="Counted for each source prefix, each zone (its last two labels), each name, or all"
                               " together.",
     )  # fmt: skip
-    ipv4: int = Field(32, ge=1, le=32, description="Bits of a source prefix, for IPv4.")
-    ipv6: int = Field(64, ge=1, le=128, description="Bits of a source prefix, for IPv6.")
+    ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Bits of a source prefix, for IPv4.")
+    ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Bits of a source prefix, for IPv6.")
 
 
 class Match(Section):

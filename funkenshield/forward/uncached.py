@@ -123,16 +123,16 @@ class Forwarder:
         self._inflight.set_limits(
             timeout=settings.timeout,
             deadline=settings.deadline,
-            patience=settings.patience,
+            patience=settings.retry_after,
             update_timeout=settings.update_timeout,
-            tries=settings.tries,
-            try_next=[RCODES[name] for name in settings.try_next],
+            tries=settings.attempts,
+            try_next=[RCODES[name] for name in settings.retry_on],
             hedge=settings.hedge,
-            mismatches=settings.mismatches,
+            mismatches=settings.spoof_threshold,
             refuse_overload=settings.overload == "refuse",
             retry_truncated=settings.retry_truncated,
-            long=settings.passed_on,
-            forgeable=settings.forgeable,
+            long=settings.max_uncached,
+            forgeable=settings.max_outstanding_per_prefix,
         )
 
     # ---------------------------------------------------------------- a batch at a time
@@ -220,7 +220,7 @@ class Forwarder:
         try:
             async with asyncio.timeout(left):
                 if upstream is not None:
-                    most = self._settings.connections
+                    most = self._settings.max_connections
                     response = await upstream.connections.exchange(query, most, heading, once=once)
         except TimeoutError:  # so is the client's
             return
@@ -247,14 +247,14 @@ class Forwarder:
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
         group = self.groups[way] if way else self._zones.group(zone)
         if is_transfer(found):
-            if self._transferring.may_take(prefix_of(source), self._settings.transfers):
+            if self._transferring.may_take(prefix_of(source), self._settings.max_transfers):
                 self._transferring.add(prefix_of(source), 1)
                 self._start_special(key, self._transfer(group, client, query, stream))
             else:
                 self._turn_away(client, query, stream)
         elif "qname" not in found or not self._heed(zone, found["qname"], client):
             self._inflight.pass_on(client, query)
-        elif self._passing.may_take(found["qname"], self._settings.passed_on):
+        elif self._passing.may_take(found["qname"], self._settings.max_uncached):
             self._passing.add(found["qname"], 1)
             self._start_special(key, self._notify(group, client, query, found["qname"]))
         else:
@@ -314,7 +314,7 @@ class Forwarder:
         try:
             if task is None or not self._streams.work_for(stream, task):
                 return
-            while len(tried) < self._settings.tries and (upstream := self._upstreams.choose(group, tried)):
+            while len(tried) < self._settings.attempts and (upstream := self._upstreams.choose(group, tried)):
                 tried.append(upstream.number)
                 if await self._transfer_from(upstream, client, query, stream):
                     return

@@ -45,26 +45,45 @@ class Blocks:
         self._limited = RateLimited(log, now)
         self._blocks: dict[Network, Block] = {}
         self._watches: tuple[BlockSection, ...] = ()
-        self._most = GuardSection().blocked
+        self._most = GuardSection().max_blocked
 
     def configure(self, section: GuardSection) -> None:
         """Follow these settings from now on; who is shut out stays so."""
-        access, responses = section.access, section.responses
-        self._watches, self._most = section.blocks, section.blocked
+        access, rrl = section.access, section.rrl
+        self._watches, self._most = section.dynamic_blocks, section.max_blocked
         self._guard.set_access(
             packed(access.allow), packed(access.deny), default_allow=access.default == "allow",
             refuse=access.action == "refuse",
         )  # fmt: skip
         self._guard.set_limits(
-            [(limit.queries, limit.burst, limit.ipv4, limit.ipv6, limit.action) for limit in section.limits]
+            [
+                (
+                    limit.queries_per_second,
+                    limit.burst,
+                    limit.ipv4_prefix_length,
+                    limit.ipv6_prefix_length,
+                    limit.action,
+                )
+                for limit in section.rate_limits
+            ]
         )
         self._guard.set_responses(
-            answers=responses.answers, nxdomains=responses.nxdomains, errors=responses.errors, all=responses.all,
-            burst=responses.burst, ipv4=responses.ipv4, ipv6=responses.ipv6, slip=responses.slip,
-            exempt=packed(responses.exempt),
+            answers=rrl.responses_per_second, nxdomains=rrl.nxdomains_per_second, errors=rrl.errors_per_second,
+            all=rrl.all_per_second, burst=rrl.burst, ipv4=rrl.ipv4_prefix_length, ipv6=rrl.ipv6_prefix_length,
+            slip=rrl.slip, exempt=packed(rrl.exempt),
         )  # fmt: skip
         self._guard.set_watches(
-            [(each.what, each.rate, each.seconds, each.ipv4, each.ipv6, packed(each.exempt)) for each in section.blocks]
+            [
+                (
+                    each.type,
+                    each.rate,
+                    each.seconds,
+                    each.ipv4_prefix_length,
+                    each.ipv6_prefix_length,
+                    packed(each.exempt),
+                )
+                for each in section.dynamic_blocks
+            ]
         )
 
     def judge(self) -> None:
@@ -80,11 +99,11 @@ class Blocks:
             self._tell()
 
     def _shut_out(self, prefix: Network, watch: BlockSection) -> None:
-        reason = watch.name or f"over {watch.rate:g} {watch.what} a second"
+        reason = watch.name or f"over {watch.rate:g} {watch.type} a second"
         if prefix not in self._blocks:
             self.raised += 1
-            self._limited.warning(reason, "%s is shut out for %g s: %s", prefix, watch.block, reason)
-        until = self._now() + watch.block
+            self._limited.warning(reason, "%s is shut out for %g s: %s", prefix, watch.duration, reason)
+        until = self._now() + watch.duration
         if prefix not in self._blocks or self._blocks[prefix].until <= until:  # no alarm lets anybody in sooner
             self._put(Block(prefix, until, watch.action, reason))
 

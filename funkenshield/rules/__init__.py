@@ -25,6 +25,7 @@ from ..config import Config, match
 from ..config.action import (
     Action,
     add_option,
+    allow,
     answer,
     check,
     delay,
@@ -33,17 +34,16 @@ from ..config.action import (
     log,
     nodata,
     nxdomain,
-    pass_on,
     proceed,
     refuse,
+    remove_option,
     rename,
     servfail,
-    strip_option,
+    skip_cache,
     tag,
     tee,
     truncate,
     ttl,
-    uncached,
     zone,
     zone_file,
 )
@@ -80,14 +80,14 @@ from .query import Query
 
 tagged = match.tag
 Hook = Callable[[], Any]
-OnError = Literal["servfail", "refused", "drop", "pass"]
+OnError = Literal["servfail", "refused", "drop", "allow"]
 
 __all__ = [
-    "Action", "Match", "Query", "add_option", "all_of", "answer", "any_of", "delay", "dnssec", "drop", "edns", "flags",
-    "forward", "listener", "log", "name", "nodata", "not_", "nxdomain", "opcode", "option", "pass_on", "probability",
-    "proceed", "qclass", "qtype", "rate", "rcode", "refuse", "regex", "rename", "servfail", "share", "shield", "source",
-    "strip_option", "suffix", "suffix_file", "tag", "tagged", "tee", "time", "transport", "truncate", "ttl", "uncached",
-    "zone", "zone_file",
+    "Action", "Match", "Query", "add_option", "all_of", "allow", "answer", "any_of", "delay", "dnssec", "drop", "edns",
+    "flags", "forward", "listener", "log", "name", "nodata", "not_", "nxdomain", "opcode", "option", "probability",
+    "proceed", "qclass", "qtype", "rate", "rcode", "refuse", "regex", "remove_option", "rename", "servfail", "share",
+    "shield", "skip_cache", "source", "suffix", "suffix_file", "tag", "tagged", "tee", "time", "transport", "truncate",
+    "ttl", "zone", "zone_file",
 ]  # fmt: skip
 
 

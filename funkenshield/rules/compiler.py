@@ -24,7 +24,7 @@ from ..policy._guard import Guard
 from ..policy._rule_program import ACTIONS_OF, TESTS, Chain
 from ..wire.names import name_to_wire
 
-ChainName = Literal["queries", "responses", "answers"]
+ChainName = Literal["queries", "responses", "cache-hits"]
 NAME, TYPE, SOURCE = range(3)  # dimensions
 NOWHERE = 0xFFFFFFFF  # the rule before the first one
 START, END = 0, 0xFFFFFFFF  # of a chain, as nodes
@@ -33,7 +33,7 @@ RULES_MAX = 4096
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PER = ("source", "zone", "name", "all")
 RCODES = {"nodata": 0, "servfail": 2, "nxdomain": 3, "refused": 5}
-COMPILED = {"pass": "pass", "drop": "drop", "truncate": "truncate", "uncached": "uncached", "continue": "count"}
+COMPILED = {"allow": "pass", "drop": "drop", "truncate": "truncate", "skip_cache": "uncached", "continue": "count"}
 NUMBERS_MAX = 65535
 TAGS_MAX = 64
 
@@ -50,7 +50,7 @@ class Rule:
     match: Match
     action: Action
     function: Callable[..., Any] | None = None  # that the action `call` calls
-    on_error: Literal["servfail", "refused", "drop", "pass"] = "servfail"
+    on_error: Literal["servfail", "refused", "drop", "allow"] = "servfail"
     cache: bool = False
     key: str = ""  # tells its answers from those of any other rule, and of itself before it changed
 
@@ -276,7 +276,9 @@ class _Assembly:
         rate = match.rate
         assert rate is not None
         what = (rule.chain, rule.name, len(self.limits) - self._limited, rate.per)
-        self.limits.append(self._guard.rates_of(what, rate.limit, rate.burst, rate.ipv4, rate.ipv6))
+        self.limits.append(
+            self._guard.rates_of(what, rate.limit, rate.burst, rate.ipv4_prefix_length, rate.ipv6_prefix_length)
+        )
         return len(self.limits) - 1
 
     def _listener(self, endpoint: Endpoint) -> int:

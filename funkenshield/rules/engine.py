@@ -54,7 +54,7 @@ def _compile(
         of = rules.of(chain)
         return compile_chain(of, numbers, generation, guard, config.listen) if of else None
 
-    return (compiled("queries"), compiled("responses"), compiled("answers")), generation
+    return (compiled("queries"), compiled("responses"), compiled("cache-hits")), generation
 
 
 def check(config: Config) -> None:

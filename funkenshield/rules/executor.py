@@ -90,7 +90,7 @@ class Errand:
             self.answer(error_response(self.wire, RCODES[result.kind], PAYLOAD))
         elif result.kind == "drop":
             self.drop()
-        elif result.kind == "pass":
+        elif result.kind == "allow":
             self.let_pass()
         elif result.kind in handlers.HANDLERS:
             self.left += result.delay
@@ -161,7 +161,7 @@ class QueryErrand(Errand):
             resume(END, self.generation, route=numbers.routes[key])
         elif action.kind == "tag":
             resume(self.at, self.generation, tags=numbers.tag(action.tag))
-        elif action.kind == "uncached":
+        elif action.kind == "skip_cache":
             resume(self.at, self.generation, uncached=True)
         elif action.ttl is not None:
             number = numbers.bound((action.ttl.min, action.ttl.max))

@@ -95,10 +95,10 @@ def _renamed(rrset: dns.rrset.RRset, old: dns.name.Name, new: dns.name.Name) -> 
     return rrset
 
 
-async def strip_option(action: Action, query: Query) -> dns.message.Message | None:
+async def remove_option(action: Action, query: Query) -> dns.message.Message | None:
     """Ask without some EDNS options."""
     asked = dns.message.from_wire(query.wire)
-    left = [option for option in asked.options if option.otype not in action.strip_option]
+    left = [option for option in asked.options if option.otype not in action.remove_option]
     if len(left) == len(asked.options):
         return None
     asked.use_edns(asked.edns, asked.ednsflags, asked.payload, options=left)
@@ -127,6 +127,6 @@ HANDLERS: dict[str, Callable[[Action, Query], Any]] = {
     "delay": delay,
     "tee": tee,
     "rename": rename,
-    "strip_option": strip_option,
+    "remove_option": remove_option,
     "add_option": add_option,
 }

@@ -67,7 +67,7 @@ class TcpServer:
 
     def has_enough(self, client: bytes) -> bool:
         """Tell whether a client holds as many connections as one may."""
-        return self.by_client[client] >= self.settings.per_client
+        return self.by_client[client] >= self.settings.max_connections_per_client
 
     def make_room(self, prefix: bytes) -> bool:
         """See that a prefix may have one more connection, and tell whether.
@@ -77,7 +77,7 @@ class TcpServer:
         answers, the oldest of the prefix that has the most.
         """
         mine = self.by_prefix.of(prefix)
-        free = self.settings.connections - len(self.connections)
+        free = self.settings.max_connections - len(self.connections)
         if may_take_one_more(len(mine), free):
             return True
         silent: Iterable[Connection] = islice(mine.values(), TRIED)
@@ -252,7 +252,7 @@ class TcpServer:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(SWEEP)
-            before = clock() - self.settings.idle
+            before = clock() - self.settings.idle_timeout
             for connection in list(self.unread.values()):
                 connection.count()
             for number, connection in enumerate([each for each in self.connections.values() if each.is_idle(before)]):
@@ -317,7 +317,9 @@ class Connection(asyncio.Protocol):
         if server.has_enough(client_of(address)):
             server.refused_per_client += 1
             limited.warning(
-                "client", "TCP connection of %s refused: it has tcp.per_client of them", ip_address(address)
+                "client",
+                "TCP connection of %s refused: it has tcp.max_connections_per_client of them",
+                ip_address(address),
             )
             self._transport.abort()
             return False
@@ -334,7 +336,7 @@ class Connection(asyncio.Protocol):
     def _refuse_prefix(self, address: bytes) -> None:
         self._server.refused_per_prefix += 1
         limited.warning(
-            "prefix", "TCP connection of %s refused: its prefix has as many as are free of tcp.connections",
+            "prefix", "TCP connection of %s refused: its prefix has as many as are free of tcp.max_connections",
             ip_address(address or self._peer),
         )  # fmt: skip
         self._transport.abort()
@@ -477,7 +479,7 @@ class Connection(asyncio.Protocol):
         return len(self._buffer) >= 2 and len(self._buffer) >= 2 + (self._buffer[0] << 8 | self._buffer[1])
 
     def _may_ask(self) -> bool:
-        return self._waiting < self._server.settings.queries and self.writable.is_set()
+        return self._waiting < self._server.settings.max_in_flight and self.writable.is_set()
 
     def _pace(self) -> None:
         """Read on only while the client may ask; what it sends meanwhile stays in the kernel, then with it."""

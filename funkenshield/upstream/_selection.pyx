@@ -41,7 +41,7 @@ cdef double BALANCE = 1.25         # how far above its fair share of open querie
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
 TROUBLES = ("silence", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail",
             "refused")
-POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-open": LEAST_OPEN, "random": RANDOM,
+POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-outstanding": LEAST_OPEN, "random": RANDOM,
             "latency": LATENCY, "hash": HASH}
 
 

@@ -142,11 +142,11 @@ class Health:
             marks.append((now, signals))
         answered, unanswered = signals.answered - base.answered, signals.unanswered - base.unanswered
         queries, servfails = answered + unanswered, signals.servfails - base.servfails
-        if queries < max(1, settings.least):
+        if queries < max(1, settings.min_samples):
             return ""
-        if unanswered / queries >= settings.timeouts:
+        if unanswered / queries >= settings.timeout_ratio:
             return f"{100 * unanswered / queries:.0f} % of {queries} queries {_failed(signals)}"
-        if answered and servfails / answered >= settings.servfails:
+        if answered and servfails / answered >= settings.servfail_ratio:
             return f"SERVFAIL in {100 * servfails / answered:.0f} % of {answered} responses"
         return ""
 
@@ -184,7 +184,7 @@ class Health:
         return self._forced == "auto" and (check == "always" or (check == "lazy" and doubted))
 
     def _longer(self, wait: float) -> float:
-        return max(self._settings.interval, min(2 * wait, self._settings.backoff))
+        return max(self._settings.interval, min(2 * wait, self._settings.max_backoff))
 
 
 def _failed(signals: Signals) -> str:

@@ -103,8 +103,8 @@ class Upstream:
     ) -> None:
         """Follow these from now on; what is known of it stays. New connections come with a new way to reach it."""
         before, old = self.health.in_service, self.section
-        self._ports = usable(forward.ports_avoided)
-        self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.connections
+        self._ports = usable(forward.source_port_avoid)
+        self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.max_connections
         self._respells = self._respells and section == old
         if connections is not None:
             wait = max(forward.deadline, forward.update_timeout)  # of those who wait there
@@ -113,7 +113,7 @@ class Upstream:
         if section.source != old.source:
             self._retire_all()
         self._say()
-        self.turn_over(forward.sockets, forward.port_life)
+        self.turn_over(forward.sockets, forward.source_port_lifetime)
         self.health.configure(health, section.state, self._clock.seconds())
         self._tell(before)
 
@@ -123,7 +123,7 @@ class Upstream:
             self.number,
             order=self.section.order,
             weight=self.section.weight,
-            limit=self.section.open,
+            limit=self.section.max_outstanding,
             over_stream=self.section.transport != "udp",
             random_case=self.section.random_case and not self._respells,
             proxied=self.section.proxy_protocol,
@@ -345,9 +345,9 @@ def _authorities(members: Iterable[Member]) -> dict[str, str]:
     read: dict[str, str] = {}
     for member in members:
         tls = member.section.tls
-        if tls.authorities not in read:
+        if tls.ca_file not in read:
             try:
-                read[tls.authorities] = read_authorities(tls)
+                read[tls.ca_file] = read_authorities(tls)
             except ConfigError as error:
                 raise ConfigError(f"upstream {member}: {error}") from None
     return read
@@ -480,7 +480,7 @@ class Upstreams:
         """Open new sockets to an upstream, by its number."""
         upstream = self.numbered(number)
         if upstream is not None:
-            upstream.renew_all(self._settings.sockets, self._settings.port_life)
+            upstream.renew_all(self._settings.sockets, self._settings.source_port_lifetime)
 
     def configure(self, groups: Mapping[str, Group], config: Config) -> dict[str, int]:
         """Ask these from now on, and return the groups' numbers; that of the default group is 0.
@@ -488,16 +488,16 @@ class Upstreams:
         Those that stay keep their number, sockets and counters. Raises ConfigError, and changes nothing, where one
         cannot be reached as is said.
         """
-        if len(ports := usable(config.forward.ports_avoided)) < FEW:
+        if len(ports := usable(config.forward.source_port_avoid)) < FEW:
             log.warning("queries leave from %d ports only: forgers have little to guess", len(ports))
         wanted = {str(member): member for group in groups.values() for member in group.members}
         kept = _staying(self.all, wanted)
         trusted = _authorities(wanted.values())
         fresh = {
-            name: Connections(endpoint, section, authorities=trusted[section.tls.authorities])
+            name: Connections(endpoint, section, authorities=trusted[section.tls.ca_file])
             for name, (endpoint, section) in wanted.items()
             if name not in kept
-            or (kept[name].section.way, kept[name].authorities) != (section.way, trusted[section.tls.authorities])
+            or (kept[name].section.way, kept[name].authorities) != (section.way, trusted[section.tls.ca_file])
         }
         taken = {upstream.number for upstream in kept.values()}
         for upstream in self.all:
@@ -516,7 +516,7 @@ class Upstreams:
                 self._table.forget(number)
                 kept[name] = Upstream(number, endpoint, self._pool, self._table, self._clock)
             self.all.append(kept[name])
-            kept[name].authorities = trusted[section.tls.authorities]
+            kept[name].authorities = trusted[section.tls.ca_file]
             kept[name].configure(section, fresh.get(name), config.health_of(section), config.forward)
         self._by_number = {upstream.number: upstream for upstream in self.all}
         self.pulse = min([1.0, *(config.health_of(section).interval for _, section in wanted.values())])
@@ -565,11 +565,11 @@ class Upstreams:
             upstream.follow_address(self._strand)
             upstream.replace_exposed()
             if renew:
-                upstream.renew_one(self._settings.sockets, self._settings.port_life)
+                upstream.renew_one(self._settings.sockets, self._settings.source_port_lifetime)
 
     def _renewal(self) -> float:
         """Return the seconds after which one port of each upstream is given up."""
-        return self._settings.port_life / self._settings.sockets
+        return self._settings.source_port_lifetime / self._settings.sockets
 
     def close(self) -> None:
         """Give up all sockets and connections."""

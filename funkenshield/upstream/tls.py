@@ -35,8 +35,8 @@ class Tls:
         `authorities` is what is in the file that the section names. `wall` is the clock that certificates go by.
         """
         strict = section.profile == "strict"
-        self._name = section.name.removesuffix(".")
-        self._pins = frozenset(section.pins) if strict else frozenset()
+        self._name = section.server_name.removesuffix(".")
+        self._pins = frozenset(section.pin_sha256) if strict else frozenset()
         self._context = _Context(ssl.PROTOCOL_TLS_CLIENT)
         self._context.wall = wall
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -44,11 +44,11 @@ class Tls:
         if not (strict and self._name):
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE
-        _trust(self._context, section.authorities, authorities)
+        _trust(self._context, section.ca_file, authorities)
         try:
             self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name or None)
         except (ValueError, TypeError):
-            raise ConfigError(f"tls.name: {section.name!r} is not a name of a host") from None
+            raise ConfigError(f"tls.server_name: {section.server_name!r} is not a name of a host") from None
 
     async def start(self, plain: asyncio.WriteTransport, protocol: asyncio.Protocol) -> asyncio.Transport:
         """Return the encrypted transport over a plain one, which `protocol` will be told of.
@@ -153,9 +153,9 @@ def read_authorities(section: TlsSection) -> str:
     """Return what is in the file of authorities, "" where none is named; ConfigError where it cannot be read."""
     try:
         # All that counts is ASCII; comments may be anything.
-        return read_file(Path(section.authorities)).decode("ascii", "ignore") if section.authorities else ""
+        return read_file(Path(section.ca_file)).decode("ascii", "ignore") if section.ca_file else ""
     except OSError as error:
-        raise ConfigError(f"tls.authorities: {section.authorities}: {error.strerror}") from None
+        raise ConfigError(f"tls.ca_file: {section.ca_file}: {error.strerror}") from None
 
 
 def _trust(context: ssl.SSLContext, path: str, authorities: str) -> None:
@@ -167,7 +167,7 @@ def _trust(context: ssl.SSLContext, path: str, authorities: str) -> None:
     try:
         context.load_verify_locations(cadata=authorities)
     except (ssl.SSLError, ValueError):
-        raise ConfigError(f"tls.authorities: {path}: no certificates in PEM format") from None
+        raise ConfigError(f"tls.ca_file: {path}: no certificates in PEM format") from None
 
 
 def _pin_of(peer: ssl.SSLObject) -> str:

@@ -37,7 +37,7 @@ def _chosen(config: Config) -> list[str]:
 
 def deny(config: Config) -> bool:
     """Tell whether any zone wants to be answered for from what is known not to exist."""
-    return config.cache.nxdomain_cut or any(zone.nxdomain_cut or zone.nsec == "trust" for zone in config.zones)
+    return config.cache.nxdomain_cut or any(zone.nxdomain_cut or zone.aggressive_nsec for zone in config.zones)
 
 
 def _own_group(zone: ZoneSection) -> str:
@@ -50,17 +50,17 @@ def assign(zones: Zones, config: Config, numbers: Mapping[str, int]) -> Assignme
     What is stored under `changed` is of another policy and must go.
     """
     changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
-    made = Assignment({0: config.notify}, changed)
+    made = Assignment({0: config.allow_notify_from}, changed)
     zones.set_policy(
         0,
         cut=config.cache.nxdomain_cut,
-        open=config.forward.open_zone,
+        open=config.forward.max_outstanding_per_zone,
         **_policy(config, config.ttl, config.stale),
     )
     for zone in config.zones:
         number = zones.number(name_to_wire(zone.name))
-        if zone.notify is not None:
-            made.notifiers[number] = zone.notify
+        if zone.allow_notify_from is not None:
+            made.notifiers[number] = zone.allow_notify_from
         group = _own_group(zone) if zone.upstreams is not None else zone.group or DEFAULT_GROUP
         _set_policy(zones, number, config, zone, numbers[group])
     return made
@@ -70,8 +70,8 @@ def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection, gr
     zones.set_policy(
         number,
         cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
-        open=zone.open or config.forward.open_zone,
-        trust_nsec=zone.nsec == "trust",
+        open=zone.max_outstanding or config.forward.max_outstanding_per_zone,
+        trust_nsec=zone.aggressive_nsec,
         group=group,
         **_policy(config, config.ttl_of(zone), config.stale_of(zone)),
     )
@@ -83,13 +83,13 @@ def _policy(config: Config, ttl: TtlSection, stale: StaleSection) -> dict[str, A
         "longest": ttl.max,
         "negative": ttl.negative_max,
         "failure": ttl.failure,
-        "keep_ttl": ttl.on_wire == "keep",
-        "payload": config.udp.payload,
-        "shuffle": config.shuffle,
+        "keep_ttl": ttl.serve_original,
+        "payload": config.udp.edns_udp_size,
+        "shuffle": config.rrset_roundrobin,
         "prefetch": config.cache.prefetch,
         "stale": stale.mode,
         "stale_longest": stale.max,
         "stale_ttl": stale.ttl,
-        "client_timer": stale.client_timer,
+        "client_timer": stale.client_timeout,
         "recheck": stale.recheck,
     }

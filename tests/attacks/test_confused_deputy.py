@@ -95,7 +95,7 @@ def obedient(query):
 
 @pytest.fixture(scope="module")
 def stage():
-    with behind(obedient, notify=[FRIEND]) as (shield, upstream):
+    with behind(obedient, allow_notify_from=[FRIEND]) as (shield, upstream):
         yield shield, upstream
 
 
@@ -144,8 +144,8 @@ def test_each_kind_is_allowed_apart_and_to_those_who_are_named(allowed, tcp):
 
 def test_a_notify_comes_from_the_notifiers_of_any_zone_or_from_who_is_allowed():
     options = {
-        "notify": ["127.0.0.4"],
-        "zones": [{"name": "other.test.", "notify": ["127.0.0.5"]}],
+        "allow_notify_from": ["127.0.0.4"],
+        "zones": [{"name": "other.test.", "allow_notify_from": ["127.0.0.5"]}],
         "forward": {"allow": {"notifies": ["127.0.0.6"]}},
     }
     with behind(obedient, **options) as (shield, upstream):
@@ -174,8 +174,8 @@ def test_rules_come_first_and_lend_nothing(tmp_path):
         of("left", action=call("nothing"), cache=True),
         of("asks", action=call("asks")),
         of("forwarded", action={"forward": "default"}),
-        of("passed", action="pass"),
-        of("uncached", action="uncached"),
+        of("passed", action="allow"),
+        of("uncached", action="skip_cache"),
         {"match": {"opcode": "UPDATE", "suffix": "denied.test"}, "action": "nxdomain"},
     ]
     wanted = {"called": "NOERROR", "kept": "NOERROR", "denied": "NXDOMAIN"}
@@ -189,7 +189,7 @@ def test_rules_come_first_and_lend_nothing(tmp_path):
 
 
 def test_behind_a_proxy_the_clients_address_counts():
-    options = {"proxies": ["127.0.0.1"], "forward": {"allow": {"updates": ["127.0.0.1", "192.0.2.7"]}}}
+    options = {"proxy_protocol_from": ["127.0.0.1"], "forward": {"allow": {"updates": ["127.0.0.1", "192.0.2.7"]}}}
     with behind(obedient, **options) as (shield, upstream):
         for source, wanted in (("192.0.2.7", NOERROR), ("192.0.2.8", REFUSED)):
             wire = update().to_wire()
@@ -202,7 +202,7 @@ def test_behind_a_proxy_the_clients_address_counts():
 
 def test_a_flood_of_them_keeps_nobody_out():
     """A silent upstream would hold each for seconds, if it heard of them; the bound of what is passed on is one."""
-    with behind(silent, obedient, forward={"passed_on": 1}) as (shield, quiet, _):
+    with behind(silent, obedient, forward={"max_uncached": 1}) as (shield, quiet, _):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(5)
             sock.connect(shield.address)

@@ -22,13 +22,13 @@ from support.upstream import Delayed, ScriptedUpstream, answer
 GREEDY, OTHER = "127.8.8.8", "127.9.9.9"
 OTHERS = 40  # names that others ask for
 TOML = """
-forward.open = 1000
-forward.open_zone = 1000
+forward.max_outstanding = 1000
+forward.max_outstanding_per_zone = 1000
 forward.deadline = 4.0
 forward.timeout = 2.0
 [[upstreams]]
 address = "{}"
-open = 600
+max_outstanding = 600
 """
 
 
@@ -135,7 +135,7 @@ def test_long_queries_of_one_prefix_leave_places_to_others():
     opt = bytes([0, 0, 41, 4, 208, 0, 0, 0, 0, 2, 92, 0xFD, 0xE9, 2, 88]) + bytes(600)
     plain = [quick.query(f"name{n}.zone{n}.silent.", ident=n) for n in range(40)]
     wires = [wire[:11] + b"\1" + wire[12:] + opt for wire in plain]
-    toml = "forward.passed_on = 16\n" + TOML
+    toml = "forward.max_uncached = 16\n" + TOML
     with behind(silent_under(".silent."), toml) as (shield, upstream), send(shield, GREEDY, wires):
         until(lambda: stats(shield)["queries"] == 40)
         assert outcomes(shield, options=[dns.edns.GenericOption(65001, bytes(600))]) == {dns.rcode.NOERROR}
@@ -143,7 +143,7 @@ def test_long_queries_of_one_prefix_leave_places_to_others():
 
 
 def test_all_that_strangers_can_fill_is_in_one_sum():
-    toml = 'cache.memory = "4MiB"\ntcp.memory = "8MiB"\nforward.open = 1000\nforward.passed_on = 16\n'
+    toml = 'cache.memory = "4MiB"\ntcp.memory = "8MiB"\nforward.max_outstanding = 1000\nforward.max_uncached = 16\n'
     with behind(silent_under("."), toml + 'upstreams = ["{}"]') as (shield, _):
         told = stats(shield)["memory_limit"]
         assert (4 + 8 + 16 + 2) << 20 < told < 40 << 20

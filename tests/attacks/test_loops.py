@@ -26,7 +26,7 @@ REFUSED, SERVFAIL = dns.rcode.REFUSED, dns.rcode.SERVFAIL
 
 
 ALLOWED = """
-notify = ["127.0.0.0/8"]
+allow_notify_from = ["127.0.0.0/8"]
 [forward]
 allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }
 """

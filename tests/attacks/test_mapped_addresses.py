@@ -46,7 +46,7 @@ transports = pytest.mark.parametrize("send", [by_udp, by_tcp], ids=["UDP", "TCP"
 @transports
 @pytest.mark.parametrize("denied", [DENIED, DENIED_MAPPED], ids=["10/8", "::ffff:10.0.0.0/104"])
 def test_a_mapped_address_is_on_the_access_list_of_its_own(denied, send):
-    with behind(good, proxies=PROXIES, **denied) as (shield, upstream):
+    with behind(good, proxy_protocol_from=PROXIES, **denied) as (shield, upstream):
         for source, wanted in {
             "10.1.1.1": REFUSED, "::ffff:10.1.1.1": REFUSED, "::ffff:a01:101": REFUSED,
             "11.1.1.1": NOERROR, "::ffff:11.1.1.1": NOERROR, "::10.1.1.1": NOERROR, "::fffe:10.1.1.1": NOERROR,
@@ -59,14 +59,14 @@ def test_a_mapped_address_is_on_the_access_list_of_its_own(denied, send):
 
 @transports
 def test_what_holds_for_ipv6_holds_for_no_mapped_address(send):
-    with behind(good, proxies=PROXIES, **DENIED_OTHERS) as (shield, _):
+    with behind(good, proxy_protocol_from=PROXIES, **DENIED_OTHERS) as (shield, _):
         assert send(shield, "::ffff:10.1.1.1")[3] & 15 == NOERROR
         assert send(shield, "2001:db8::1")[3] & 15 == REFUSED
 
 
 def test_each_has_a_limit_of_its_own_and_no_second_one():
-    limits = [{"queries": 0.01, "burst": 1.0, "action": "refuse"}]
-    with behind(good, proxies=PROXIES, guard={"limits": limits}) as (shield, _):
+    limits = [{"queries_per_second": 0.01, "burst": 1.0, "action": "refuse"}]
+    with behind(good, proxy_protocol_from=PROXIES, guard={"rate_limits": limits}) as (shield, _):
         sources = ["10.1.1.1", "::ffff:10.1.1.1", "::ffff:10.1.1.2", "10.1.1.2", "::ffff:10.1.1.3"]
         assert [by_udp(shield, source)[3] & 15 for source in sources] == [0, REFUSED, 0, REFUSED, 0]
 
@@ -76,7 +76,7 @@ def test_rules_blocks_and_what_is_allowed_go_by_it_too():
         {"match": {"source": "10.1.0.0/16"}, "action": {"answer": "A 192.0.2.81"}},
         {"match": {"source": "::ffff:10.2.0.0/112"}, "action": {"answer": "A 192.0.2.82"}},
     ]
-    options = {"proxies": ["::ffff:127.0.0.1"], "rules": rules}
+    options = {"proxy_protocol_from": ["::ffff:127.0.0.1"], "rules": rules}
 
     def command(what, **more):
         return request(shield, json.dumps({"command": what, **more}).encode())
@@ -134,16 +134,17 @@ def test_from_a_socket_that_serves_both_it_is_ipv4():
 )
 def test_prefixes_of_the_configuration(text, meant):
     assert str(parse_prefix(text)) == meant
-    guard = {"access": {"deny": [text]}, "responses": {"exempt": [text]}}
-    zones = [{"name": "x.test", "notify": [text]}]
+    guard = {"access": {"deny": [text]}, "rrl": {"exempt": [text]}}
+    zones = [{"name": "x.test", "allow_notify_from": [text]}]
     rules = [{"match": {"source": text}, "action": "drop"}]
     allow = {"transfers": [text], "updates": [text], "notifies": [text]}
     made = Config.model_validate({
-        "guard": guard, "zones": zones, "rules": rules, "notify": [text], "proxies": [text], "forward": {"allow": allow}
+        "guard": guard, "zones": zones, "rules": rules, "allow_notify_from": [text],
+        "proxy_protocol_from": [text], "forward": {"allow": allow},
     })  # fmt: skip
     found = [
-        *made.guard.access.deny, *made.guard.responses.exempt, *made.zones[0].notify, *made.rules[0].match.source,
-        *made.notify, *made.proxies, *made.forward.allow.transfers, *made.forward.allow.updates,
+        *made.guard.access.deny, *made.guard.rrl.exempt, *made.zones[0].allow_notify_from, *made.rules[0].match.source,
+        *made.allow_notify_from, *made.proxy_protocol_from, *made.forward.allow.transfers, *made.forward.allow.updates,
         *made.forward.allow.notifies,
     ]  # fmt: skip
     assert [str(each) for each in found] == [meant] * 9

@@ -18,7 +18,7 @@ from support.until import until
 from support.upstream import ScriptedUpstream, answer, respond, servfail
 
 ZONES = '[[zones]]\nname = "ours.test"\n[[zones]]\nname = "theirs.test"\n'
-TRUSTED = 'notify = ["127.0.0.1"]\n' + ZONES
+TRUSTED = 'allow_notify_from = ["127.0.0.1"]\n' + ZONES
 NAMES = ["ours.test.", "www.ours.test.", "www.theirs.test.", "www.other."]
 
 
@@ -138,7 +138,7 @@ def test_where_no_upstream_tells_the_serial_all_stays_as_it_is(shield, upstream,
 
 
 def test_the_root_is_a_zone_where_it_is_configured(upstream, origin):
-    toml = 'notify = ["127.0.0.1"]\n[[zones]]\nname = "."\n[[zones]]\nname = "ours.test"\n'
+    toml = 'allow_notify_from = ["127.0.0.1"]\n[[zones]]\nname = "."\n[[zones]]\nname = "ours.test"\n'
     with run_shield([upstream], toml=toml) as shield:
         until(lambda: polled(upstream, ".") == 1)
         ask("www.other.", server=shield)

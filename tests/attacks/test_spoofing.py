@@ -107,7 +107,7 @@ def test_a_response_without_a_question_brings_no_client_an_octet_of_it(stage, rc
 
 def test_a_port_that_was_guessed_is_a_port_no_more(stage):
     """A client asks for a name of its own and sees whether a stray sent it over TCP: what it learns is of no use."""
-    upstream, _, client = stage(slowly, "forward.mismatches = 100\n")
+    upstream, _, client = stage(slowly, "forward.spoof_threshold = 100\n")
     client.ask("mine.test")
     (query,) = upstream.wait_for(1)
     upstream.forge(query.source.port, lie(query, ident=int.from_bytes(query.wire[:2]) ^ 1))

@@ -72,11 +72,11 @@ def is_served(opened, shield, source):
 
 WAITING = """
 [tcp]
-connections = 64
+max_connections = 64
 [forward]
 timeout = 5.0
 deadline = 10.0
-tries = 1
+attempts = 1
 """
 
 
@@ -112,10 +112,10 @@ MARGIN = 16 << 20  # of the allocator, and of what is on its way
 CLIENTS = 150
 NEVER_READ = f"""
 [tcp]
-connections = 1000
+max_connections = 1000
 memory = {MEMORY}
 write_buffer = "1MiB"
-idle = 60.0
+idle_timeout = 60.0
 [cache]
 memory = "4MiB"
 """
@@ -171,7 +171,7 @@ PATIENT = f"""
 {ALLOWED}
 timeout = 30.0
 deadline = 30.0
-transfers = 8
+max_transfers = 8
 """
 
 
@@ -257,7 +257,9 @@ def test_transfers_that_fail_write_one_line(opened):
 
 
 def test_connections_that_are_refused_are_counted_by_reason_and_write_one_line_for_each(opened):
-    with shielded("[tcp]\nconnections = 16\nper_client = 2\n" + WAITING.partition("64")[2]) as shield:
+    with shielded(
+        "[tcp]\nmax_connections = 16\nmax_connections_per_client = 2\n" + WAITING.partition("64")[2]
+    ) as shield:
         for source in [*["127.4.1.1"] * 50, *(f"127.4.1.{n + 1}" for n in range(50))]:
             with contextlib.suppress(OSError):
                 connect(opened, shield, source).sendall(frame(ask_wire(f"silent.name{next(serial)}.test.")))

@@ -1,4 +1,4 @@
-"""Know that no answer over UDP is larger than `udp.payload`, whatever road it came by: fragments can be forged."""
+"""Know that no answer over UDP is larger than `udp.edns_udp_size`, by whatever road: fragments can be forged."""
 
 import dns.edns
 import dns.flags

@@ -95,9 +95,9 @@ FILES = {
     "a file of rules": 'rules_file = "{path}"',
     "a list of names": '[[rules]]\nmatch = {{ suffix_file = "{path}" }}\naction = "refused"',
     "a zone": '[[rules]]\nmatch = {{ suffix = "test" }}\naction = {{ zone_file = "{path}" }}',
-    "secrets": '[cookies]\nmode = "serve"\nsecrets = "{path}"',
+    "secrets": '[cookies]\nmode = "serve"\nsecret_file = "{path}"',
     "authorities": '[[upstreams]]\naddress = "127.0.0.1:853"\ntransport = "tls"\n'
-    'tls = {{ name = "a.test", authorities = "{path}" }}',
+    'tls = {{ server_name = "a.test", ca_file = "{path}" }}',
 }
 
 

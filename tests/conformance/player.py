@@ -49,7 +49,7 @@ COOKIE = 10
 
 BASE = """
 workers = 1
-drain = 0
+drain_timeout = 0
 cache.memory = "4MiB"
 log.level = "error"
 """

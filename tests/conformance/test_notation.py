@@ -67,10 +67,10 @@ def test_a_scenario_says_what_it_is_about(tmp_path):
 
 def test_lines_are_joined_and_comments_left_out(write):
     path = write(
-        'config any = "pass#"  # comment', "", "   # comment", "client www.example. A", "  -> nothing  # comment"
+        'config user = "some#"  # comment', "", "   # comment", "client www.example. A", "  -> nothing  # comment"
     )
     scenario = read(path)
-    assert scenario.config == 'any = "pass#"'
+    assert scenario.config == 'user = "some#"'
     assert [line.text for line in scenario.lines] == ["client www.example. A -> nothing"]
     assert scenario.lines[0].where == f"{path}:5"
 

@@ -27,9 +27,9 @@ from support.stopwatch import Stopwatch
 from support.until import until
 
 CHECK = "check.test."
-OFTEN = {"name": CHECK, "interval": 0.1, "backoff": 0.4, "timeout": 0.2, "slow_start": 0}
+OFTEN = {"name": CHECK, "interval": 0.1, "max_backoff": 0.4, "timeout": 0.2, "slow_start": 0}
 ALWAYS = {"check": "always", **OFTEN}
-EAGER = {**HASTY, "patience": 0.05}
+EAGER = {**HASTY, "retry_after": 0.05}
 
 
 def checks(upstream):
@@ -83,7 +83,7 @@ def test_a_check_finds_out_before_any_client_does():
 
 
 def test_it_falls_after_so_many_checks_and_rises_after_so_many():
-    health = {**ALWAYS, "backoff": 0.1, "timeout": 0.1, "fall": 4, "rise": 3}
+    health = {**ALWAYS, "max_backoff": 0.1, "timeout": 0.1, "fall": 4, "rise": 3}
     with behind(good, good, health=health) as (shield, first, _):
         until(lambda: checks(first) >= 2)
         first.handle = silent
@@ -231,7 +231,7 @@ def test_who_answers_less_than_half_is_left_alone_although_never_silent_for_long
         turn.append(query)
         return good(query) if len(turn) % 3 == 0 else silent(query)
 
-    health = OFTEN | {"fall": 50, "least": 20, "window": 5.0, "rise": 100, "interval": 1.0}
+    health = OFTEN | {"fall": 50, "min_samples": 20, "window": 5.0, "rise": 100, "interval": 1.0}
     with behind(but_for_checks(lossy, good), good, forward=EAGER, health=health) as (shield, first, second):
         assert rcodes(ask_each(shield, names(150))) == {NOERROR: 150}
         until(lambda: is_down(shield, first))
@@ -242,7 +242,7 @@ def test_who_answers_less_than_half_is_left_alone_although_never_silent_for_long
 
 
 def test_a_few_queries_are_no_share():
-    health = OFTEN | {"fall": 50, "least": 1000}
+    health = OFTEN | {"fall": 50, "min_samples": 1000}
     with behind(failing(SERVFAIL), good, health=health) as (shield, bad, _):
         assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
         time.sleep(0.3)
@@ -251,7 +251,7 @@ def test_a_few_queries_are_no_share():
 
 
 def test_a_storm_of_server_failures_is_left_alone_and_comes_back_with_good_checks():
-    health = OFTEN | {"least": 10, "window": 2.0}
+    health = OFTEN | {"min_samples": 10, "window": 2.0}
     with behind(failing(SERVFAIL), good, health=health) as (shield, bad, _):
         assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
         until(lambda: is_down(shield, bad))
@@ -266,7 +266,7 @@ def test_a_storm_of_server_failures_is_left_alone_and_comes_back_with_good_check
 
 
 def test_refusals_are_no_illness():
-    with behind(failing(REFUSED), good, health=OFTEN | {"least": 10}) as (shield, refusing, _):
+    with behind(failing(REFUSED), good, health=OFTEN | {"min_samples": 10}) as (shield, refusing, _):
         assert rcodes(ask_each(shield, names(100))) == {NOERROR: 100}
         time.sleep(0.3)
         assert is_up(shield, refusing)
@@ -301,7 +301,7 @@ def test_a_client_that_asks_for_what_is_slow_to_answer_makes_nobody_ill():
 def test_what_is_told_of_an_upstream():
     """Of each: what was sent and came, how long that took, and how it is."""
     slow, quick = after(0.06, good), placed(failing(REFUSED), name="front desk")
-    with behind(slow, quick, forward={"timeout": 1.0, "patience": 0.5}) as (shield, first, _):
+    with behind(slow, quick, forward={"timeout": 1.0, "retry_after": 0.5}) as (shield, first, _):
         assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
         found = stats(shield)["upstreams"]
         (of_slow,) = (told for key, told in found.items() if str(first.address) in key)

@@ -21,7 +21,7 @@ from support.rig import (
 from support.until import until
 from support.upstream import Delayed
 
-PATIENT = {"timeout": 2.0, "patience": 1.5, "deadline": 4.0, "policy": "order"}
+PATIENT = {"timeout": 2.0, "retry_after": 1.5, "deadline": 4.0, "policy": "order"}
 SLOW = 1.0  # seconds, once in a while
 
 

@@ -19,8 +19,8 @@ from support.until import until
 
 from faults.load import Load
 
-FORWARD = {"timeout": 0.5, "patience": 0.1, "deadline": 2.5}
-HEALTH = {"interval": 0.2, "backoff": 0.4, "timeout": 0.3, "slow_start": 0.5, "name": "shield.test"}
+FORWARD = {"timeout": 0.5, "retry_after": 0.1, "deadline": 2.5}
+HEALTH = {"interval": 0.2, "max_backoff": 0.4, "timeout": 0.3, "slow_start": 0.5, "name": "shield.test"}
 victims = pytest.mark.parametrize("victim", [0, 1], ids=["nsd", "knot"])
 
 
@@ -137,7 +137,7 @@ def test_both_are_stopped_and_hits_are_served_and_afterwards_all_is_fresh(server
 
 
 def test_both_are_killed_and_what_is_stale_is_served_and_afterwards_all_is_fresh(servers):
-    stale = {"client_timer": 0.3, "ttl": 7, "recheck": 1}
+    stale = {"client_timeout": 0.3, "ttl": 7, "recheck": 1}
     with before(servers, ttl={"max": 1}, stale=stale) as (shield, *_):
         assert rcodes(texts(shield)) == {NOERROR: 40}
         time.sleep(1.2)  # so long they are held

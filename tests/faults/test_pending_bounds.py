@@ -30,7 +30,7 @@ from support.stopwatch import Stopwatch
 from support.until import until
 from support.wires import record_wire, reply_wire
 
-PATIENT = {"timeout": 3.0, "patience": 2.0, "deadline": 4.0}
+PATIENT = {"timeout": 3.0, "retry_after": 2.0, "deadline": 4.0}
 AT_ONCE, SLOW = 0.2, 0.7  # seconds
 overloads = pytest.mark.parametrize("overload", ["refuse", "drop"])
 
@@ -50,7 +50,7 @@ def turned_away(shield, name, overload):
 
 @overloads
 def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_is_answered(overload):
-    slow = placed(after(SLOW, good), open=4)
+    slow = placed(after(SLOW, good), max_outstanding=4)
     with (
         behind(slow, forward={**PATIENT, "overload": overload}) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
@@ -71,7 +71,9 @@ def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_i
 
 
 def test_over_an_upstreams_bound_another_is_asked():
-    with behind(placed(after(0.5, numbered(1)), open=4), numbered(2), forward={**PATIENT, "policy": "order"}) as (
+    with behind(
+        placed(after(0.5, numbered(1)), max_outstanding=4), numbered(2), forward={**PATIENT, "policy": "order"}
+    ) as (
         shield,
         full,
         other,
@@ -84,7 +86,7 @@ def test_over_an_upstreams_bound_another_is_asked():
 
 def test_over_all_upstreams_bounds_the_newest_are_refused():
     """One client, and one zone, gets four fifths of ten; see tests/attacks/test_fairness.py for the others."""
-    slow = [placed(after(0.7, numbered(n)), open=5) for n in (1, 2)]
+    slow = [placed(after(0.7, numbered(n)), max_outstanding=5) for n in (1, 2)]
     with behind(*slow, forward=PATIENT) as (shield, *both):
         asked = names(20)
         replies = ask_each(shield, asked)
@@ -96,7 +98,7 @@ def test_over_all_upstreams_bounds_the_newest_are_refused():
 
 def test_who_asks_the_same_counts_once_for_an_upstream():
     with (
-        behind(placed(after(0.5, good), open=1), forward=PATIENT) as (shield, upstream),
+        behind(placed(after(0.5, good), max_outstanding=1), forward=PATIENT) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         (name,) = names(1)
@@ -108,8 +110,8 @@ def test_who_asks_the_same_counts_once_for_an_upstream():
 
 
 def test_a_silent_upstreams_open_queries_end_and_make_room():
-    forward = {"timeout": 0.2, "deadline": 0.4, "tries": 1}
-    with behind(placed(silent, open=4), forward=forward) as (shield, upstream):
+    forward = {"timeout": 0.2, "deadline": 0.4, "attempts": 1}
+    with behind(placed(silent, max_outstanding=4), forward=forward) as (shield, upstream):
         assert rcodes(ask_each(shield, names(4))) == {SERVFAIL: 4}
         until(lambda: counters(shield, upstream)["open"] == 0)
         upstream.handle = good
@@ -117,7 +119,7 @@ def test_a_silent_upstreams_open_queries_end_and_make_room():
 
 
 def test_over_tcp_the_bound_is_the_same():
-    slow = placed(after(0.7, good), open=4, transport="tcp")
+    slow = placed(after(0.7, good), max_outstanding=4, transport="tcp")
     with behind(slow, forward=PATIENT) as (shield, upstream):
         found = rcodes(ask_each(shield, names(10)))
         assert found == {NOERROR: 4, REFUSED: 6}
@@ -126,7 +128,7 @@ def test_over_tcp_the_bound_is_the_same():
 
 def test_who_is_turned_away_gets_what_is_stale_if_there_is_any():
     with (
-        behind(placed(good, open=1), forward=PATIENT, ttl={"max": 1}) as (shield, upstream),
+        behind(placed(good, max_outstanding=1), forward=PATIENT, ttl={"max": 1}) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         (held,) = names(1)
@@ -143,10 +145,12 @@ def test_who_is_turned_away_gets_what_is_stale_if_there_is_any():
 # ------------------------------------------------------------ a zone's
 
 
-@pytest.mark.parametrize(("own", "overload"), [(False, "refuse"), (True, "drop")], ids=["open_zone", "zones.open"])
+@pytest.mark.parametrize(
+    ("own", "overload"), [(False, "refuse"), (True, "drop")], ids=["max_outstanding_per_zone", "zones.max_outstanding"]
+)
 def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_it(overload, own):
-    zones = [{"name": "busy.test", "open": 4}] if own else []
-    forward = {**PATIENT, "overload": overload, "open_zone": 1000 if own else 4}
+    zones = [{"name": "busy.test", "max_outstanding": 4}] if own else []
+    forward = {**PATIENT, "overload": overload, "max_outstanding_per_zone": 1000 if own else 4}
     with (
         behind(after(SLOW, good), forward=forward, zones=zones) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
@@ -168,7 +172,7 @@ def test_a_flood_for_one_zone_leaves_the_others_alone():
     def script(query):
         return silent(query) if b"flooded" in query.wire else good(query)
 
-    forward = {"timeout": 0.5, "deadline": 1.0, "open_zone": 40}
+    forward = {"timeout": 0.5, "deadline": 1.0, "max_outstanding_per_zone": 40}
     zones = [{"name": "calm.test"}]  # names without a zone are counted by a hash, and may share a bound
     with behind(script, forward=forward, zones=zones) as (shield, _), ThreadPoolExecutor(8) as pool:
         flood = [pool.submit(ask_each, shield, [f"n{k}-{n}.flooded.test." for n in range(32)]) for k in range(8)]
@@ -186,7 +190,7 @@ def test_a_flood_for_one_zone_leaves_the_others_alone():
 
 
 def test_over_the_whole_bound_the_newest_are_turned_away():
-    forward = {**PATIENT, "open": 16}
+    forward = {**PATIENT, "max_outstanding": 16}
     with (
         behind(after(SLOW, good), forward=forward) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
@@ -203,7 +207,7 @@ def test_over_the_whole_bound_the_newest_are_turned_away():
 
 
 def test_hits_are_served_whatever_waits():
-    forward = {**PATIENT, "open": 16}
+    forward = {**PATIENT, "max_outstanding": 16}
     with behind(good, forward=forward) as (shield, upstream), ThreadPoolExecutor(1) as pool:
         held = names(20)
         ask_each(shield, held[:10])
@@ -221,7 +225,10 @@ def test_hits_are_served_whatever_waits():
 def test_who_is_turned_away_with_what_is_stale_gets_no_more_than_he_takes():
     texts = b"".join(bytes([200]) + b"x" * 200 for _ in range(5))
     big = partial(reply_of, texts)
-    with behind(placed(big, open=1), forward={"timeout": 1.0, "deadline": 1.5, "tries": 1}) as (shield, upstream):
+    with behind(placed(big, max_outstanding=1), forward={"timeout": 1.0, "deadline": 1.5, "attempts": 1}) as (
+        shield,
+        upstream,
+    ):
         shield.udp(dns.message.make_query("big.test.", "TXT", use_edns=0, payload=1232))
         time.sleep(1.2)  # so long it is held
         upstream.handle = silent
@@ -235,9 +242,9 @@ def test_who_is_turned_away_with_what_is_stale_gets_no_more_than_he_takes():
 
 
 def test_who_is_turned_away_keeps_his_cookie():
-    forward = {"timeout": 1.0, "deadline": 1.5, "tries": 1}
+    forward = {"timeout": 1.0, "deadline": 1.5, "attempts": 1}
     with (
-        behind(placed(silent, open=1), forward=forward, cookies={"mode": "serve"}) as (shield, upstream),
+        behind(placed(silent, max_outstanding=1), forward=forward, cookies={"mode": "serve"}) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         waiting = pool.submit(ask_each, shield, names(1))

@@ -30,8 +30,8 @@ from support.rig import (
 from support.until import until
 from support.upstream import ScriptedUpstream
 
-NEVER_ILL = {"check": "off", "fall": 100, "least": 100000}
-POLICIES = ["round-robin", "order", "least-open", "random", "latency", "hash"]
+NEVER_ILL = {"check": "off", "fall": 100, "min_samples": 100000}
+POLICIES = ["round-robin", "order", "least-outstanding", "random", "latency", "hash"]
 
 
 def three(*options, ttl=300):
@@ -102,8 +102,8 @@ def test_by_every_policy_who_is_forced_out_is_never_asked():
 
 def test_by_every_policy_who_is_full_is_passed_over():
     """The first may have one open query, and takes its time: whoever finds it busy goes elsewhere at once."""
-    full = placed(after(0.1, numbered(1)), open=1, weight=1000)
-    forward = {"timeout": 2.0, "patience": 1.0, "deadline": 4.0}
+    full = placed(after(0.1, numbered(1)), max_outstanding=1, weight=1000)
+    forward = {"timeout": 2.0, "retry_after": 1.0, "deadline": 4.0}
     with by_every_policy(full, *three()[1:], forward=forward) as (shield, slow, *_):
         for policy in POLICIES:
             asked = below(f"{policy}.test", 100)
@@ -145,7 +145,7 @@ def test_at_random_by_weight():
 
 def test_a_slow_one_has_as_many_open_and_so_gets_fewer():
     slow = placed(after(0.1, numbered(1)))
-    forward = policy("least-open", timeout=2.0, patience=1.0, deadline=4.0)
+    forward = policy("least-outstanding", timeout=2.0, retry_after=1.0, deadline=4.0)
     with behind(slow, *three()[1:], forward=forward) as (shield, *_):
         found = answerers(ask_each(shield, names(400)))
         assert found.total() == 400
@@ -155,14 +155,14 @@ def test_a_slow_one_has_as_many_open_and_so_gets_fewer():
 
 def test_who_weighs_three_times_as_much_has_three_times_as_many_open():
     both = [placed(after(0.05, numbered(n)), weight=weight) for n, weight in ((1, 3), (2, 1))]
-    with behind(*both, forward=policy("least-open", timeout=2.0, patience=1.0, deadline=4.0)) as (shield, *_):
+    with behind(*both, forward=policy("least-outstanding", timeout=2.0, retry_after=1.0, deadline=4.0)) as (shield, *_):
         found = answerers(ask_each(shield, names(400)))
         assert 2.0 < found[1] / found[2] < 4.5
 
 
 def test_the_fastest_gets_most():
     slow = [placed(after(seconds, numbered(n))) for n, seconds in ((1, 0.06), (2, 0.12))]
-    forward = policy("latency", timeout=2.0, patience=1.0, deadline=4.0)
+    forward = policy("latency", timeout=2.0, retry_after=1.0, deadline=4.0)
     with behind(*slow, placed(numbered(3)), forward=forward) as (shield, *_):
         ask_each(shield, names(60))  # all are known
         replies = [ask_each(shield, [name])[0] for name in names(100)]
@@ -172,7 +172,7 @@ def test_the_fastest_gets_most():
 
 
 def test_who_becomes_slow_gets_less_and_who_becomes_fast_again_gets_it_back():
-    forward = policy("latency", timeout=2.0, patience=1.0, deadline=4.0)
+    forward = policy("latency", timeout=2.0, retry_after=1.0, deadline=4.0)
     with behind(placed(numbered(1, ttl=0)), placed(after(0.03, numbered(2, ttl=0))), forward=forward) as (
         shield,
         *both,
@@ -224,7 +224,7 @@ def test_when_one_leaves_only_its_names_move():
 
 
 def test_when_one_is_ill_its_names_are_shared_and_no_others_move():
-    patient, hasty = ({**policy("hash"), "patience": each, "timeout": 5.0, "deadline": 15.0} for each in (5.0, 0.05))
+    patient, hasty = ({**policy("hash"), "retry_after": each, "timeout": 5.0, "deadline": 15.0} for each in (5.0, 0.05))
     with behind(*three(ttl=0), forward=patient) as (shield, *upstreams):
         asked, all_of_them = names(90), [(one, {}) for one in upstreams]
         before = belongs(shield, asked)
@@ -242,7 +242,7 @@ def test_when_one_is_ill_its_names_are_shared_and_no_others_move():
 def test_one_name_that_is_asked_for_much_does_not_drown_its_upstream():
     """With 32 queries at once for types of one name, whoever has more than his share lets others help."""
     upstreams = [placed(after(0.05, numbered(n))) for n in (1, 2, 3)]
-    with behind(*upstreams, forward=policy("hash", timeout=2.0, patience=1.0, deadline=4.0)) as (shield, *_):
+    with behind(*upstreams, forward=policy("hash", timeout=2.0, retry_after=1.0, deadline=4.0)) as (shield, *_):
         (name,) = names(1)
         found = answerers(ask_all(shield, [quick.query(name, rdtype) for rdtype in range(1000, 1300)]))
         assert found.total() == 300
@@ -317,7 +317,7 @@ def test_who_waits_while_the_upstreams_change_gets_his_answer():
 
 def test_who_is_forced_up_is_asked_however_ill():
     forced = placed(silent, state="up")
-    with behind(forced, placed(numbered(2)), forward={**HASTY, "patience": 0.05}) as (shield, mute, _):
+    with behind(forced, placed(numbered(2)), forward={**HASTY, "retry_after": 0.05}) as (shield, mute, _):
         asked = names(60)
         assert answerers(ask_each(shield, asked)) == {2: 60}
         assert len(mute.received) == 30

@@ -21,7 +21,7 @@ from support.upstream import ScriptedUpstream
 
 from faults.test_policies import reconfigure
 
-FORWARD = {"timeout": 0.6, "deadline": 2.5, "tries": 3}
+FORWARD = {"timeout": 0.6, "deadline": 2.5, "attempts": 3}
 
 
 class Waiting:
@@ -41,7 +41,7 @@ class Waiting:
 
 
 def test_another_weight_ends_no_connection():
-    once = FORWARD | {"tries": 1}
+    once = FORWARD | {"attempts": 1}
     with behind(placed(after(0.6, good), transport="tcp"), forward=once) as (shield, upstream):
         with Waiting(shield, names(5)) as clients:
             reconfigure(shield, [(upstream, {"transport": "tcp", "weight": 2})], forward=once)

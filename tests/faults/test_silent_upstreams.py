@@ -38,7 +38,7 @@ from support.until import until
 from support.upstream import Delayed, ScriptedUpstream, answer, truncated
 from support.wires import ask_wire
 
-PATIENT = {"timeout": 1.0, "patience": 0.5, "deadline": 3.0}
+PATIENT = {"timeout": 1.0, "retry_after": 0.5, "deadline": 3.0}
 transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 
 
@@ -47,7 +47,7 @@ transports = pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 
 @transports
 def test_when_all_are_silent_every_client_is_told_so_within_the_deadline(tcp):
-    with behind(silent, silent, forward={**HASTY, "tries": 2}, health={"check": "off"}) as (shield, *upstreams):
+    with behind(silent, silent, forward={**HASTY, "attempts": 2}, health={"check": "off"}) as (shield, *upstreams):
         asked = names(20)
         start = time.monotonic()
         stopwatch = Stopwatch()
@@ -98,7 +98,7 @@ def test_who_is_slow_but_within_patience_is_not_doubted():
 
 
 def test_who_is_slower_than_patience_is_overtaken_and_his_late_answer_is_nobodys():
-    forward = {"timeout": 0.2, "patience": 0.1, "deadline": 3.0, "policy": "order", "tries": 2}
+    forward = {"timeout": 0.2, "retry_after": 0.1, "deadline": 3.0, "policy": "order", "attempts": 2}
     with behind(after(1.0, numbered(66)), numbered(1), forward=forward, health={"fall": 100}) as (shield, slow, quick):
         asked = names(5)
         stopwatch = Stopwatch()
@@ -112,7 +112,7 @@ def test_who_is_slower_than_patience_is_overtaken_and_his_late_answer_is_nobodys
 
 def test_the_second_try_at_another_waits_as_long_as_is_usual_there():
     """An upstream that always takes 0.2 s is not asked twice although patience is 0.05 s; silence is noticed soon."""
-    forward = {"timeout": 1.0, "patience": 0.05, "deadline": 3.0, "policy": "order"}
+    forward = {"timeout": 1.0, "retry_after": 0.05, "deadline": 3.0, "policy": "order"}
     with behind(after(0.2, numbered(1)), numbered(2), forward=forward) as (shield, usual, other):
         assert rcodes(ask_each(shield, names(40))) == {NOERROR: 40}
         before = len(other.received)
@@ -125,7 +125,7 @@ def test_the_second_try_at_another_waits_as_long_as_is_usual_there():
 
 
 def test_an_answer_after_the_deadline_reaches_nobody_and_is_counted():
-    forward = {"timeout": 0.2, "deadline": 0.4, "tries": 1}
+    forward = {"timeout": 0.2, "deadline": 0.4, "attempts": 1}
     with behind(after(0.7, numbered(66)), forward=forward) as (shield, late):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.connect(shield.address)
@@ -166,7 +166,7 @@ class Lossy(RecordingRelay):
 @pytest.mark.parametrize("every", [4, 7])
 def test_on_lossy_paths_what_is_lost_is_asked_again(every):
     """Of a query's tries, one after another, no two meet a loss on one path: so three are enough."""
-    forward = {"timeout": 0.2, "patience": 0.05, "deadline": 2.0, "tries": 4}
+    forward = {"timeout": 0.2, "retry_after": 0.05, "deadline": 2.0, "attempts": 4}
     with (
         ScriptedUpstream(good) as first,
         ScriptedUpstream(good) as second,
@@ -180,7 +180,7 @@ def test_on_lossy_paths_what_is_lost_is_asked_again(every):
 
 
 def test_one_lossy_path_alone_needs_another_try():
-    forward = {"timeout": 0.1, "deadline": 4.0, "tries": 4}
+    forward = {"timeout": 0.1, "deadline": 4.0, "attempts": 4}
     with (
         ScriptedUpstream(good) as upstream,
         Lossy(upstream, 5) as path,
@@ -199,7 +199,7 @@ failures = pytest.mark.parametrize("rcode", RCODES, ids=RCODES.values())
 @pytest.fixture(scope="module")
 def plain():
     """Run a shield before two upstreams of which none is ever left alone."""
-    with behind(good, good, health={"check": "off", "fall": 100, "least": 100000}) as stage:
+    with behind(good, good, health={"check": "off", "fall": 100, "min_samples": 100000}) as stage:
         yield stage
 
 
@@ -243,15 +243,15 @@ def test_when_one_refuses_and_the_other_is_silent_the_client_is_told_in_time(pla
 
 @failures
 def test_what_one_refuses_is_refused_where_nobody_else_is_to_be_asked(rcode):
-    forward = {**HASTY, "try_next": []}
-    with behind(failing(rcode), good, forward=forward, health={"least": 1000}) as (shield, bad, well):
+    forward = {**HASTY, "retry_on": []}
+    with behind(failing(rcode), good, forward=forward, health={"min_samples": 1000}) as (shield, bad, well):
         asked = names(60)
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 30, rcode: 30}
         assert received(bad) + received(well) == dict.fromkeys(asked, 1)
 
 
 def test_who_has_nothing_but_server_failures_is_left_alone():
-    with behind(failing(SERVFAIL), good, health={"least": 10, "check": "off"}) as (shield, bad, well):
+    with behind(failing(SERVFAIL), good, health={"min_samples": 10, "check": "off"}) as (shield, bad, well):
         assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
         until(lambda: counters(shield, bad)["state"] != counters(shield, well)["state"])
         before = len(bad.received)
@@ -279,7 +279,7 @@ def test_a_delayed_upstream_that_is_alone_is_waited_for():
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_who_is_fast_as_a_rule_is_not_waited_for_long(transport):
-    forward = {"timeout": 1.0, "patience": 0.1, "deadline": 4.0, "policy": "order"}
+    forward = {"timeout": 1.0, "retry_after": 0.1, "deadline": 4.0, "policy": "order"}
     servers = [placed(numbered(number), transport=transport) for number in (1, 2)]
     with behind(*servers, forward=forward) as (shield, first, _):
         ask_each(shield, names(100))
@@ -290,7 +290,7 @@ def test_who_is_fast_as_a_rule_is_not_waited_for_long(transport):
 
 
 def test_who_becomes_slow_is_learnt_and_not_left_alone():
-    forward = {"timeout": 1.0, "patience": 0.05, "deadline": 4.0, "policy": "order"}
+    forward = {"timeout": 1.0, "retry_after": 0.05, "deadline": 4.0, "policy": "order"}
     with behind(numbered(1), numbered(2), forward=forward) as (shield, first, _):
         ask_each(shield, names(100))
         first.handle = after(0.15, numbered(1))
@@ -302,7 +302,10 @@ def test_who_becomes_slow_is_learnt_and_not_left_alone():
 
 
 def test_one_silence_is_counted_once():
-    with behind(placed(silent, open=1), forward={"timeout": 0.2, "deadline": 0.8, "tries": 3}) as (shield, upstream):
+    with behind(placed(silent, max_outstanding=1), forward={"timeout": 0.2, "deadline": 0.8, "attempts": 3}) as (
+        shield,
+        upstream,
+    ):
         assert rcodes(ask_each(shield, names(1))) == {SERVFAIL: 1}
         counted = counters(shield, upstream)
         assert (counted["sent"], counted["timeouts"], counted["open"]) == (1, 1, 0)
@@ -312,7 +315,7 @@ def test_names_that_nobody_answers_make_nobody_ill():
     def some(query):
         return silent(query) if b"bad" in query.wire.lower() else good(query)
 
-    forward = {"timeout": 0.2, "deadline": 0.8, "tries": 3}
+    forward = {"timeout": 0.2, "deadline": 0.8, "attempts": 3}
     with behind(some, some, forward=forward) as (shield, *both):
         ask_each(shield, names(50))
         for number in range(4):

@@ -191,7 +191,7 @@ def broken():
         places.append(placed(whole, groups=[zone(behave, "cut") for behave in BROKEN]))
         groups = [{"name": name, "policy": "order" if ".cut" in name else "round-robin"} for name in pairs]
         zones = [{"name": name, "group": name} for name in pairs]
-        health = {"check": "off", "fall": 100, "least": 100000}
+        health = {"check": "off", "fall": 100, "min_samples": 100000}
         yield stack.enter_context(behind(*places, groups=groups, zones=zones, health=health))[0], pairs
 
 
@@ -311,7 +311,7 @@ def test_answers_come_out_of_order_and_each_client_gets_his_own():
     def by_name(query):
         return answer(query, f"TXT {query.name.to_text()}").to_wire()
 
-    forward = {"timeout": 2, "deadline": 4, "connections": 1}
+    forward = {"timeout": 2, "deadline": 4, "max_connections": 1}
     with Streaming(last_first, by_name) as upstream, behind(over_tcp(upstream), forward=forward) as (shield, _):
         asked = names(10)
         replies = at_once(10, lambda n: ask(asked[n], "TXT", server=shield))
@@ -320,7 +320,7 @@ def test_answers_come_out_of_order_and_each_client_gets_his_own():
 
 
 def test_a_connection_is_kept_and_never_are_there_more_than_allowed():
-    forward = {**HASTY, "connections": 3}
+    forward = {**HASTY, "max_connections": 3}
     with Streaming(well) as upstream, behind(over_tcp(upstream), forward=forward) as (shield, _):
         for name in names(20):
             assert rcodes(ask_each(shield, [name])) == {NOERROR: 1}
@@ -337,7 +337,7 @@ def test_over_tcp_too_silence_is_answered_by_another_and_its_late_answer_is_nobo
         async for query in queries:
             asyncio.get_running_loop().call_later(0.6, writer.write, upstream.framed(query))
 
-    forward = {"timeout": 0.2, "patience": 0.1, "deadline": 2.0, "policy": "order"}
+    forward = {"timeout": 0.2, "retry_after": 0.1, "deadline": 2.0, "policy": "order"}
     with (
         Streaming(late, numbered(66)) as slow,
         behind(over_tcp(slow), over_tcp(good), forward=forward) as (shield, _, quick),
@@ -376,7 +376,7 @@ def test_who_came_over_tcp_gets_nothing_truncated():
         return truncated(query) if query.transport == "udp" else None
 
     query = dns.message.make_query("t.test.", "TXT")
-    forward = {"timeout": 0.5, "deadline": 1.2, "tries": 1}
+    forward = {"timeout": 0.5, "deadline": 1.2, "attempts": 1}
     with behind(cut, forward=forward) as (shield, upstream), ThreadPoolExecutor(1) as pool:
         over_udp = pool.submit(shield.udp, query)
         upstream.wait_for(1)

@@ -51,7 +51,7 @@ def answering(number):
 
 def meant(authority, peer, **tls):
     """Return an upstream that must be HOST by this authority, unless something else is said."""
-    return placed(peer, transport="tls", tls={"name": HOST, "authorities": str(authority.file)} | tls)
+    return placed(peer, transport="tls", tls={"server_name": HOST, "ca_file": str(authority.file)} | tls)
 
 
 def assert_served(stage, peer, count=20):
@@ -103,7 +103,7 @@ def test_who_cannot_prove_its_name_is_told_nothing(authority, stranger, mistake,
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "self-signed"])
 def test_a_pin_alone_is_enough(authority, signed, tmp_path):
     credentials = authority.issue("whoever.test") if signed else self_signed(tmp_path, "whoever.test")
-    tls = {"pins": [self_signed(tmp_path, "spare.test").pin, credentials.pin]}
+    tls = {"pin_sha256": [self_signed(tmp_path, "spare.test").pin, credentials.pin]}
     with (
         Peer(answering(1), context=credentials.server()) as peer,
         behind(placed(peer, transport="tls", tls=tls)) as stage,
@@ -115,7 +115,7 @@ def test_with_another_key_than_the_pinned_a_right_name_is_told_nothing(authority
     pins = [self_signed(tmp_path, HOST).pin]
     with (
         Peer(answering(66), context=authority.issue(HOST).server()) as peer,
-        behind(meant(authority, peer, pins=pins)) as stage,
+        behind(meant(authority, peer, pin_sha256=pins)) as stage,
     ):
         assert_told_nothing(stage, peer)
 
@@ -203,7 +203,7 @@ def test_who_closes_after_each_answer_is_asked_anew_each_time(authority, version
 def test_authorities_count_by_what_is_in_their_file_and_nonsense_changes_nothing(authority, stranger, tmp_path):
     file = tmp_path / "authorities.pem"
     file.write_bytes(authority.file.read_bytes())
-    tls = {"name": HOST, "authorities": str(file)}
+    tls = {"server_name": HOST, "ca_file": str(file)}
     with (
         Peer(answering(1), context=stranger.issue(HOST).server()) as peer,
         behind(placed(peer, transport="tls", tls=tls)) as (shield, _),
@@ -219,7 +219,7 @@ def test_authorities_count_by_what_is_in_their_file_and_nonsense_changes_nothing
         assert answerers(ask_each(shield, names(3))) == {1: 3}
         file.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
         called = f"tls://{peer.address}#{HOST}"
-        reload(f"upstream {called}: tls.authorities: {file}: no certificates in PEM format")
+        reload(f"upstream {called}: tls.ca_file: {file}: no certificates in PEM format")
         assert answerers(ask_each(shield, names(3))) == {1: 3}
         assert stats(shield)["reloads"] == 1
         assert len(peer.queries) == 6

@@ -225,7 +225,7 @@ def test_of_two_the_one_that_is_well_over_udp_is_asked_over_udp(tcp):
 
 
 def test_silence_over_udp_is_held_against_an_upstream_that_answers_over_tcp():
-    with behind(over_tcp_alone, health={"check": "off", "least": 8}) as (shield, upstream):
+    with behind(over_tcp_alone, health={"check": "off", "min_samples": 8}) as (shield, upstream):
         assert rcodes(ask_each(shield, names(4), tcp=True)) == {NOERROR: 4}
         until(lambda: counters(shield, upstream)["state"] == "down")
 

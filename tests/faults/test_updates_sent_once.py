@@ -18,7 +18,7 @@ from support.upstream import Delayed, ScriptedUpstream, answer, respond
 from faults.test_streams import Streaming, close_after_each_answer, close_at_the_first_query
 
 NSID = dns.edns.GenericOption(3, b"")
-HASTY = {"timeout": 0.2, "patience": 0.1, "deadline": 0.5, "policy": "order"}
+HASTY = {"timeout": 0.2, "retry_after": 0.1, "deadline": 0.5, "policy": "order"}
 LONG = 0.7  # seconds: longer than anybody's deadline
 ALLOW = {"allow": {"updates": ["127.0.0.0/8"], "transfers": ["127.0.0.0/8"], "notifies": ["127.0.0.0/8"]}}
 
@@ -143,7 +143,7 @@ def test_a_notify_that_is_heeded_is_sent_to_each_once_and_waited_for():
     with contextlib.ExitStack() as stack:
         closing = stack.enter_context(Streaming(close_at_the_first_query, yes))
         others = placed(late(yes), transport="tcp"), late(yes)
-        options = {"notify": ["127.0.0.1"], "zones": [{"name": "example.test."}], "forward": forward()}
+        options = {"allow_notify_from": ["127.0.0.1"], "zones": [{"name": "example.test."}], "forward": forward()}
         shield, *three = stack.enter_context(behind(placed(closing, transport="tcp"), *others, **options))
         assert rcode(ask(shield, notify())) == "NOERROR"
         assert [sum(query.message.opcode() == 4 for query in each.received) for each in three] == [1, 1, 1]

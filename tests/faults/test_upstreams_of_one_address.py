@@ -43,9 +43,9 @@ def test_where_udp_is_silent_the_same_address_serves_over_tcp(upstream):
 
 def test_one_address_has_a_certificate_for_each_name(tmp_path):
     authority = Authority(tmp_path)
-    tls = {"authorities": str(authority.file)}
+    tls = {"ca_file": str(authority.file)}
     with Peer(answering(1), context=authority.issue(HOST).server()) as peer:
-        ways = [placed(peer, transport="tls", tls=tls | {"name": name}) for name in ("other.test", HOST)]
+        ways = [placed(peer, transport="tls", tls=tls | {"server_name": name}) for name in ("other.test", HOST)]
         with behind(*ways, forward=FORWARD) as (shield, *_):
             assert answerers(ask_each(shield, names(3))) == {1: 3}
             assert set(peer.names) == {"other.test", HOST}

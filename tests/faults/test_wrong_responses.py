@@ -93,7 +93,7 @@ def liar(*lies, truth=good):
 @pytest.fixture(scope="module")
 def running():
     """Each lie is by itself here: what many bring about is `attacks/test_spoofing.py`'s."""
-    with behind(good, forward={**HASTY, "mismatches": 0}) as stage:
+    with behind(good, forward={**HASTY, "spoof_threshold": 0}) as stage:
         yield stage
 
 
@@ -142,7 +142,7 @@ def test_the_answer_to_another_open_query_is_no_answer():
         lies = [lie(one)[:2] + lie(other)[2:] for one, other in (asked, asked[::-1])]
         return [*lies, Delayed(0.1, good(query))]
 
-    with behind(crossed, forward={**HASTY, "sockets": 1, "mismatches": 0}) as (shield, upstream):
+    with behind(crossed, forward={**HASTY, "sockets": 1, "spoof_threshold": 0}) as (shield, upstream):
         assert answerers(ask_each(shield, names(2))) == {TRUTH: 2}
         assert (len(asked), counters(shield, upstream)["mismatched"]) == (2, 2)
 
@@ -151,7 +151,7 @@ def test_nothing_but_lies_is_silence_and_another_is_asked():
     def lying(query):
         return [tell(query) for tell in LIES.values()]
 
-    with behind(lying, good, forward={**HASTY, "policy": "order", "mismatches": 0}) as (shield, bad, well):
+    with behind(lying, good, forward={**HASTY, "policy": "order", "spoof_threshold": 0}) as (shield, bad, well):
         asked = names(3)
         assert answerers(ask_each(shield, asked)) == {TRUTH: 3}
         assert received(well) == dict.fromkeys(asked, 1)
@@ -282,15 +282,15 @@ def test_few_forgeries_concern_what_waits_at_the_port_that_they_came_to():
 
 
 def test_where_the_operator_says_never_no_flood_changes_the_transport():
-    with behind(flood(30), forward={"timeout": 1.0, "deadline": 3.0, "mismatches": 0}) as (shield, upstream):
+    with behind(flood(30), forward={"timeout": 1.0, "deadline": 3.0, "spoof_threshold": 0}) as (shield, upstream):
         assert answerers(ask_each(shield, names(5))) == {TRUTH: 5}
         assert upstream.count(transport="tcp") == 0
 
 
 def test_late_answers_make_nobody_suspect():
-    forward = {"timeout": 0.2, "patience": 0.05, "deadline": 3.0, "policy": "order"}
+    forward = {"timeout": 0.2, "retry_after": 0.05, "deadline": 3.0, "policy": "order"}
     late = after(0.4, held_not)
-    with behind(late, held_not, forward=forward, health={"fall": 100, "least": 1000}) as (shield, slow, well):
+    with behind(late, held_not, forward=forward, health={"fall": 100, "min_samples": 1000}) as (shield, slow, well):
         asked = names(30)
         assert answerers(ask_each(shield, asked)) == {TRUTH: 30}
         until(lambda: counters(shield, slow)["mismatched"] + counters(shield, slow)["answered"] >= 30)

@@ -59,7 +59,9 @@ def test_a_new_local_address_costs_nobody_an_answer(joined, transport, port_life
     near, far, wire = joined
     with (
         nsd_in(far) as server,
-        run_shield([], toml=upstream(server.address, transport) + f"[forward]\nport_life = {port_life}\n") as shield,
+        run_shield(
+            [], toml=upstream(server.address, transport) + f"[forward]\nsource_port_lifetime = {port_life}\n"
+        ) as shield,
     ):
         assert told(shield, 0) == {NOERROR: 40}
         near.run("ip", "address", "del", f"{HERE}/24", "dev", wire)

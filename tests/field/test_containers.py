@@ -87,7 +87,7 @@ def test_within_narrow_limits_it_serves_or_says_why_not(server, limit):
 
 def test_clients_that_hold_connections_leave_descriptors_for_misses(server):
     """Sockets to upstreams give way to new ones all the time, and need descriptors, too."""
-    toml = "forward = { port_life = 1.0 }"
+    toml = "forward = { source_port_lifetime = 1.0 }"
     with run_shield([server], under=("prlimit", "--nofile=64"), toml=toml) as shield, contextlib.ExitStack() as held:
         for _ in range(100):
             with contextlib.suppress(OSError):

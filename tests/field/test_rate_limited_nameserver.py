@@ -56,7 +56,7 @@ def test_a_burst_of_misses_is_served_by_a_nameserver_that_limits_its_rate(limite
 
 
 def test_what_such_a_nameserver_drops_is_told(limited):
-    with run_shield([limited], toml="forward = { tries = 1, retry_truncated = false }") as shield:
+    with run_shield([limited], toml="forward = { attempts = 1, retry_truncated = false }") as shield:
         burst(shield, "wild.limited.test")
         failures = stats(shield)["failures"]
         assert failures > BURST / 10, "nothing was dropped: this shows nothing"

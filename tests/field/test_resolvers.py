@@ -12,7 +12,7 @@ from support.relay import RecordingRelay
 
 NAMES, TURNS = 40, 3
 TTL = 1  # a resolver asks anew in each turn
-KEPT = 'ttl = { min = 600, on_wire = "keep" }'
+KEPT = "ttl = { min = 600, serve_original = true }"
 ROADS = "direct", "shielded"
 WAYS = "stub", "forward"
 

@@ -14,20 +14,20 @@ FOLDER = TemporaryDirectory(prefix="funkenshield-fuzz-")
 FILE = Path(FOLDER.name) / "file"
 LINES = [
     'listen = ["127.0.0.1:53", "[::1]:53"]',
-    'proxies = ["192.0.2.0/24"]',
+    'proxy_protocol_from = ["192.0.2.0/24"]',
     "workers = 2",
-    "drain = 0.5",
-    'any = "minimal"',
+    "drain_timeout = 0.5",
+    "minimal_any = true",
 ]
 TABLES = [
     '[[upstreams]]\naddress = ["127.0.0.1:5300"]\ngroups = ["default", "inner"]\nweight = 2',
-    '[[upstreams]]\naddress = "192.0.2.1:853"\ntransport = "tls"\ntls.name = "ns.test"',
+    '[[upstreams]]\naddress = "192.0.2.1:853"\ntransport = "tls"\ntls.server_name = "ns.test"',
     '[cache]\nmemory = "64M"',
     "[ttl]\nmin = 5\nmax = 600",
     '[stale]\nmode = "immediate"',
     '[cookies]\nmode = "serve"',
     '[[zones]]\nname = "example.com"\nupstreams = ["127.0.0.1:5300"]\nttl.max = 60',
-    '[guard]\naccess.allow = ["192.0.2.0/24"]\nlimits = [{ queries = 50, action = "truncate" }]',
+    '[guard]\naccess.allow = ["192.0.2.0/24"]\nrate_limits = [{ queries_per_second = 50, action = "truncate" }]',
     '[[rules]]\nmatch.suffix = ["example.com", "b\u00fccher.test"]\naction = "refused"',
     '[[rules]]\nmatch = { any = [{ qtype = "ANY" }, { not = { regex = "^w" } }], time = "8:00-9:00" }\naction = "drop"',
     '[[rules]]\nmatch.rate = { limit = 5, per = "zone" }\naction = { ttl = { max = 5 } }',

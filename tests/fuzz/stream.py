@@ -96,7 +96,7 @@ async def _from_client(pieces, proxied):
         return query[:1] != b"\xff"  # to those nobody answers
 
     inflight = SimpleNamespace(submit=submit, settings_writer=SimpleNamespace(is_proxy=lambda _: proxied))
-    server = tcp.TcpServer(inflight, lambda: None, TcpSection(queries=AT_ONCE))
+    server = tcp.TcpServer(inflight, lambda: None, TcpSection(max_in_flight=AT_ONCE))
     connection = server.protocol()
     connection.connection_made(transport)
     for piece in pieces:

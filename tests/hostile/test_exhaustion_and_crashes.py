@@ -64,7 +64,7 @@ def cpu(shield):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-TURNING = {"port_life": 1.0, "sockets": 4}
+TURNING = {"source_port_lifetime": 1.0, "sockets": 4}
 
 
 def test_without_descriptors_all_is_served_but_new_connections_and_then_they_are(tmp_path):
@@ -161,7 +161,7 @@ def stepped(tmp_path, monkeypatch):
 @pytest.mark.parametrize("seconds", [-3600, 3600], ids=["back", "on"])
 def test_a_clock_that_is_set_changes_no_answer(stepped, tmp_path, seconds):
     path = tmp_path / "cache"
-    cookies = {"mode": "serve", "require": True, "secrets": ""}
+    cookies = {"mode": "serve", "require": True, "secret_file": ""}
     options = {"cache": kept_in(path), "cookies": cookies, "log": {"format": "json"}}
     (warm,) = names(1)
 

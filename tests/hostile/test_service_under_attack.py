@@ -23,12 +23,12 @@ SLOW = 1500.0  # milliseconds
 GROWTH = 64 << 20  # octets: the whole of the cache, what 200 clients do not read, and then some
 TOML = """
 cache.memory = "16MiB"
-tcp.idle = {idle}
+tcp.idle_timeout = {idle}
 tcp.write_buffer = "64KiB"
-[[guard.limits]]
-queries = 1000000.0
-[guard.responses]
-answers = 1000000.0
+[[guard.rate_limits]]
+queries_per_second = 1000000.0
+[guard.rrl]
+responses_per_second = 1000000.0
 """
 
 

@@ -57,7 +57,7 @@ def block(shield, prefix):
 def test_all_settings_change_while_a_worker_is_stopped(stopped):
     (name,) = names(1)
     with (
-        behind(good, guard={"responses": {"all": 1e5}}) as (shield, upstream),
+        behind(good, guard={"rrl": {"all_per_second": 1e5}}) as (shield, upstream),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         sock.settimeout(5)
@@ -72,7 +72,8 @@ def test_all_settings_change_while_a_worker_is_stopped(stopped):
         before = stats(shield)["reloads"]
         for number in range(CHANGES // 2):
             configure(
-                shield, upstream, guard={"responses": {"all": 1e5 + number}}, proxies=[f"192.0.2.{number}"],
+                shield, upstream, guard={"rrl": {"all_per_second": 1e5 + number}},
+                proxy_protocol_from=[f"192.0.2.{number}"],
                 cookies={"mode": "serve" if number % 2 else "off"},
                 rules=[{"match": {"suffix": f"x{number}.test"}, "action": "refused"}],
             )  # fmt: skip

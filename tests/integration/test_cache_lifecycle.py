@@ -151,9 +151,8 @@ def test_what_is_from_other_upstreams_does_not_come_back_in_a_new_zone(upstream,
 
 
 def test_a_change_of_the_serial_shows_within_the_interval(origin, upstream):
-    toml = (
-        '[[zones]]\nname = "test"\nwatch = true\nwatch_interval = 1\nwatch_jitter = 0\n[zones.ttl]\non_wire = "keep"\n'
-    )
+    toml = '[[zones]]\nname = "test"\nwatch = true\nwatch_interval = 1\nwatch_jitter = 0\n'
+    toml += "[zones.ttl]\nserve_original = true\n"
     with run_shield([upstream], toml=toml) as shield:
         for origin.serial in 1, 2, 3:
             until(lambda: serial_of(ask("www.test.", server=shield)) == origin.serial)
@@ -243,7 +242,8 @@ def test_a_zone_that_is_watched_from_a_reload_on_loses_what_is_older(origin, ups
 
 def test_a_flood_of_random_names_on_a_dead_zone_leaves_the_others_alone(upstream):
     with ScriptedUpstream(lambda query: None) as silent:
-        toml = f'{LIMITS}open = 64\nopen_zone = 32\n[[zones]]\nname = "dead.test"\nupstreams = ["{silent.address}"]\n'
+        toml = f"{LIMITS}max_outstanding = 64\nmax_outstanding_per_zone = 32\n"
+        toml += f'[[zones]]\nname = "dead.test"\nupstreams = ["{silent.address}"]\n'
         with run_shield([upstream], toml=toml) as shield, Flood(shield, "dead.test.") as flood:
             until(lambda: stats(shield)["crowded"] + stats(shield)["over_share"] > 100)
             for n in range(200):
@@ -284,7 +284,7 @@ def with_cookie(octets):
 def test_machines_that_share_their_secrets_accept_each_others_cookies_while_these_roll_over(upstream, tmp_path):
     secrets = tmp_path / "secrets"
     old, new = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"
-    toml = f'[cookies]\nmode = "serve"\nrequire = true\nsecrets = "{secrets}"\n'
+    toml = f'[cookies]\nmode = "serve"\nrequire = true\nsecret_file = "{secrets}"\n'
     secrets.write_text(f"{old}\n")
     with run_shield([upstream], toml=toml) as one, run_shield([upstream], toml=toml) as other:
 
@@ -317,7 +317,7 @@ def test_an_outage_is_lived_through_with_what_there_was(upstream):
         return answer(query, "A 192.0.2.1", ttl=1)
 
     upstream.handle = short
-    with run_shield([upstream], toml=f"{LIMITS}[stale]\nclient_timer = 0.2\n") as shield:
+    with run_shield([upstream], toml=f"{LIMITS}[stale]\nclient_timeout = 0.2\n") as shield:
         assert ask("www.test.", server=shield, edns=1232).answer
         time.sleep(1.2)
         for broken in servfail, lambda query: None:
@@ -346,7 +346,7 @@ def test_options_that_are_ignored_change_with_a_reload(upstream):
             assert ask("marked.test.", server=shield, options=marked).answer
             assert upstream.count("marked.test.") == times
         config = shield.folder / "funkenshield.toml"
-        config.write_text(config.read_text() + "cache.options_ignored = [65001]\n")
+        config.write_text(config.read_text() + "cache.skip_options = [65001]\n")
         shield.process.send_signal(signal.SIGHUP)
         until(lambda: "reloaded" in shield.log)
         for _ in range(2):
@@ -357,6 +357,6 @@ def test_options_that_are_ignored_change_with_a_reload(upstream):
 @pytest.mark.parametrize("option", [8, "COOKIE", 11])
 def test_an_option_that_means_something_here_is_not_ignored(tmp_path, option):
     file = tmp_path / "funkenshield.toml"
-    file.write_text(f"cache.options_ignored = [{option!r}]\n".replace("'", '"'))
-    with pytest.raises(ConfigError, match=r"cache.options_ignored: .* means something to the shield itself"):
+    file.write_text(f"cache.skip_options = [{option!r}]\n".replace("'", '"'))
+    with pytest.raises(ConfigError, match=r"cache.skip_options: .* means something to the shield itself"):
         config.load(file)

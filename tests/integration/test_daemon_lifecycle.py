@@ -251,7 +251,7 @@ def test_clients_that_wait_are_answered_before_it_ends(number):
 
 @transports
 def test_it_does_not_wait_for_ever(tcp):
-    toml = "drain = 0.3\n[forward]\ntimeout = 9.0\ndeadline = 10.0"
+    toml = "drain_timeout = 0.3\n[forward]\ntimeout = 9.0\ndeadline = 10.0"
     with (
         ScriptedUpstream(lambda query: None) as upstream,
         run_shield([upstream], toml=toml) as shield,
@@ -352,7 +352,7 @@ MISTAKES = {
     "unknown key of a table": ("[cache]\nsize = 5", ": cache.size"),
     "unknown table": ("[cash]\nmemory = 5", ": cash"),
     "wrong type": ('workers = "two"', ": workers"),
-    "wrong type in a table": ('[udp]\npayload = "much"', ": udp.payload"),
+    "wrong type in a table": ('[udp]\nedns_udp_size = "much"', ": udp.edns_udp_size"),
     "no whole number": ("[ttl]\nmin = 1.5", ": ttl.min"),
     "too much": ("[forward]\ntimeout = 99.0", ": forward.timeout"),
     "too little": ("[cache]\nmemory = 1", ": cache.memory"),
@@ -363,14 +363,14 @@ MISTAKES = {
     "port 0": ('upstreams = ["127.0.0.1:0"]', ": upstreams"),
     "no interface": ('upstreams = ["[fe80::1%nowhere0]:53"]', ": upstreams"),
     "link-local alone": ('listen = ["[fe80::1]:53"]', ": listen"),
-    "no ports": ('[forward]\nports_avoided = [53, "5010-5000"]', ": forward.ports_avoided"),
+    "no ports": ('[forward]\nsource_port_avoid = [53, "5010-5000"]', ": forward.source_port_avoid"),
     "no brackets": ('upstreams = ["::1:53"]', ": upstreams"),
     "no upstream": ("upstreams = []", ": upstreams"),
     "nowhere to listen": ("listen = []", ": listen"),
     "a table that is none": ("cache = 5", ": cache"),
     "no such user": ('user = "nobody-of-that-name"', ": user: no user nobody-of-that-name"),
     "no folder": ('cache.snapshot = "/none/such/cache"', ": cache.snapshot: no folder /none/such"),
-    "no secrets": ('cookies.secrets = "/none/such"', ": cookies.secrets: /none/such: No such file"),
+    "no secrets": ('cookies.secret_file = "/none/such"', ": cookies.secret_file: /none/such: No such file"),
     "not TOML": ("listen = [", ":1:11: not TOML"),
 }
 mistakes = pytest.mark.parametrize(("text", "key"), MISTAKES.values(), ids=MISTAKES)

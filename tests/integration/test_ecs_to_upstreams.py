@@ -140,7 +140,7 @@ def test_what_a_front_proxy_tells_is_told_on(client, tcp):
     front = told(client, transport=STREAM if tcp else DGRAM)
     with (
         ToldUpstream(address) as upstream,
-        run_shield([], toml=f'proxies = ["{OUTER}"]\n' + tables(upstream)) as shield,
+        run_shield([], toml=f'proxy_protocol_from = ["{OUTER}"]\n' + tables(upstream)) as shield,
     ):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
             sock.settimeout(5)
@@ -156,7 +156,7 @@ def test_a_proxys_own_query_and_a_transfer_tell_the_sockets_ends():
     def axfr(query):
         return answer(query, "SOA a. b. 1 2 3 4 5") if query.message is not None else None
 
-    allow = f'proxies = ["{OUTER}"]\n[forward.allow]\ntransfers = ["{OUTER}"]\n'
+    allow = f'proxy_protocol_from = ["{OUTER}"]\n[forward.allow]\ntransfers = ["{OUTER}"]\n'
     with ToldUpstream(axfr) as upstream, run_shield([], toml=allow + tables(upstream)) as shield:
         with socket.create_connection(shield.address) as sock:
             sock.settimeout(5)
@@ -175,7 +175,7 @@ def test_checks_are_nobodys_but_our_own():
 
 
 def test_a_shield_before_a_shield_tells_him_whose_query_it_is():
-    inner = f'proxies = ["{OUTER}"]\n[client_subnet]\nadd = true\nipv4 = 32\nprivate = true\n'
+    inner = f'proxy_protocol_from = ["{OUTER}"]\n[client_subnet]\nadd = true\nipv4_prefix_length = 32\nprivate = true\n'
     with (
         ScriptedUpstream(address) as upstream,
         run_shield([upstream], toml=inner) as second,

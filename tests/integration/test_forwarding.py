@@ -34,11 +34,11 @@ ALLOW = 'allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notif
 HASTY = f"""
 health.check = "off"
 [forward]
-mismatches = 0
+spoof_threshold = 0
 timeout = {TIMEOUT}
 deadline = {DEADLINE}
 update_timeout = {DEADLINE}
-port_life = 1000
+source_port_lifetime = 1000
 {ALLOW}
 [ttl]
 failure = 1
@@ -160,7 +160,7 @@ def test_a_failure_without_edns_has_no_opt(upstream, shield, name):
 
 
 def test_the_number_of_tries_is_configured(name):
-    with behind(silent, toml="[forward]\ntimeout = 0.1\ndeadline = 1.0\ntries = 4") as (shield, upstream):
+    with behind(silent, toml="[forward]\ntimeout = 0.1\ndeadline = 1.0\nattempts = 4") as (shield, upstream):
         assert ask(name, server=shield).rcode() == dns.rcode.SERVFAIL
         assert upstream.count(name) == 4
 
@@ -297,7 +297,7 @@ def test_connections_to_an_upstream_are_bounded():
 
     with (
         ScriptedUpstream(slow) as upstream,
-        run_shield([], toml="[forward]\nconnections = 3\n" + over_tcp(upstream)) as shield,
+        run_shield([], toml="[forward]\nmax_connections = 3\n" + over_tcp(upstream)) as shield,
         socket.create_connection(shield.address, 3) as sock,
         sock.makefile("rb") as stream,
     ):
@@ -505,7 +505,7 @@ def test_each_of_those_who_wait_gets_a_cookie_of_his_own(upstream, shield, name,
 
 @pytest.mark.parametrize("overload", ["refuse", "drop"])
 def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload):
-    toml = f'[forward]\nopen = 16\ntimeout = 1.2\ndeadline = 1.2\noverload = "{overload}"'
+    toml = f'[forward]\nmax_outstanding = 16\ntimeout = 1.2\ndeadline = 1.2\noverload = "{overload}"'
     with behind(silent, toml=toml) as (shield, upstream), ThreadPoolExecutor(16) as pool:
         waiting = [pool.submit(ask, f"name{n}.zone{n}.test.", server=shield, source=f"127.0.{n}.1") for n in range(16)]
         upstream.wait_for(16)
@@ -525,8 +525,8 @@ def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload)
 
 @pytest.mark.parametrize("overload", ["refuse", "drop"])
 def test_over_the_bound_of_notifies_clients_are_refused_or_dropped(overload):
-    toml = 'notify = ["127.0.0.0/8"]\n' + "".join(f'[[zones]]\nname = "{one}.test"\n' for one in "abc")
-    toml += f'[forward]\npassed_on = 1\ntimeout = 1.5\ndeadline = 1.5\noverload = "{overload}"'
+    toml = 'allow_notify_from = ["127.0.0.0/8"]\n' + "".join(f'[[zones]]\nname = "{one}.test"\n' for one in "abc")
+    toml += f'[forward]\nmax_uncached = 1\ntimeout = 1.5\ndeadline = 1.5\noverload = "{overload}"'
     notified = []
 
     def slow(query):
@@ -676,7 +676,7 @@ def test_a_transfer_that_pauses_is_not_idle(name):
         return [first, Delayed(1.5, rest)]
 
     with (
-        behind(pausing, toml=f"{HASTY}[tcp]\nidle = 0.5") as (shield, upstream),
+        behind(pausing, toml=f"{HASTY}[tcp]\nidle_timeout = 0.5") as (shield, upstream),
         socket.create_connection(shield.address, 5) as sock,
         sock.makefile("rb") as stream,
     ):

@@ -42,8 +42,8 @@ serial = itertools.count()
 
 def toml(proxies, secrets):
     return (
-        f"proxies = {proxies}\n[cookies]\nmode = 'serve'\nsecrets = '{secrets}'\n"
-        f"[tcp]\nidle = {IDLE}\nper_client = 3\n[forward]\ntimeout = 0.5\ndeadline = 1.0\n"
+        f"proxy_protocol_from = {proxies}\n[cookies]\nmode = 'serve'\nsecret_file = '{secrets}'\n"
+        f"[tcp]\nidle_timeout = {IDLE}\nmax_connections_per_client = 3\n[forward]\ntimeout = 0.5\ndeadline = 1.0\n"
     )
 
 
@@ -330,7 +330,7 @@ def test_proxies_come_and_go_with_a_reload(upstream, tmp_path, name):
 # ------------------------------------------------------------ telling upstreams
 
 SUBNET = dns.edns.OptionType.ECS
-TELL = f"proxies = ['{PROXY}']\n[client_subnet]\nadd = true\n"
+TELL = f"proxy_protocol_from = ['{PROXY}']\n[client_subnet]\nadd = true\n"
 
 
 class Geography:
@@ -430,7 +430,7 @@ def test_of_private_addresses_nothing_is_told_unless_that_is_wished(geography, n
     upstream.handle = lambda query: answer(query, "A 192.0.2.9")
     assert by(shield, client, ask_wire(name)).edns == -1
     assert [query.message.edns for query in upstream.received] == [-1]
-    reload(shield, TELL + "private = true\nipv4 = 9\nipv6 = 8\n")
+    reload(shield, TELL + "private = true\nipv4_prefix_length = 9\nipv6_prefix_length = 8\n")
     assert by(shield, client, ask_wire(name)).edns == -1
     expected = {None: "127.0.0.0/9", "10.1.2.3": "10.0.0.0/9", "fd00::1": "fd00::/8"}[client]
     assert [option.to_text() for option in subnets(upstream.received[1].message)] == [f"ECS {expected} scope/0"]
@@ -494,7 +494,7 @@ def test_those_who_wait_together_are_answered_each_as_he_asked(geography, name):
 def test_nothing_is_told_once_that_is_turned_off(geography, name):
     upstream, shield = geography
     assert place(by_udp(shield, "198.51.100.7", ask_wire(name))) == 100
-    reload(shield, f"proxies = ['{PROXY}']\n")
+    reload(shield, f"proxy_protocol_from = ['{PROXY}']\n")
     for _ in "miss", "hit":
         assert place(by_udp(shield, "198.51.100.7", ask_wire(name))) == 255
     assert [len(subnets(query.message)) for query in upstream.received] == [1, 0]
@@ -502,7 +502,7 @@ def test_nothing_is_told_once_that_is_turned_off(geography, name):
 
 def test_any_is_answered_here_without_an_opt(geography, name):
     upstream, shield = geography
-    reload(shield, f'any = "minimal"\n{TELL}')
+    reload(shield, f"minimal_any = true\n{TELL}")
     reply = by_udp(shield, "198.51.100.7", ask_wire(name, "ANY"))
     assert reply.answer[0].rdtype == dns.rdatatype.HINFO
     assert reply.edns == -1

@@ -35,7 +35,7 @@ from funkenshield.errors import ConfigError
 HASTY = """
 [forward]
 timeout = 0.3
-tries = 2
+attempts = 2
 deadline = 1.5
 allow.transfers = ["127.0.0.0/8"]
 """
@@ -137,7 +137,7 @@ class FirstConnectionDead(ScriptedUpstream):
 
 def test_a_connection_on_which_nothing_comes_is_given_up():
     script = FirstConnectionDead(lambda query: truncated(query) if query.transport == "udp" else address(query))
-    with behind(script, HASTY.replace("tries = 2", "tries = 3")) as (shield, upstream):
+    with behind(script, HASTY.replace("attempts = 2", "attempts = 3")) as (shield, upstream):
         start = time.monotonic()
         stopwatch = Stopwatch()
         assert ask(NAME, server=shield, tcp=True, timeout=2).answer
@@ -294,7 +294,7 @@ def test_a_start_that_fails_leaves_no_control_socket(tmp_path):
     path, control = tmp_path / "funkenshield.toml", tmp_path / "control"
     path.write_text(
         f'listen = ["127.0.0.1:{free_port()}"]\nupstreams = ["127.0.0.1:53"]\n'
-        f'[cookies]\nmode = "serve"\nsecrets = "{tmp_path / "none"}"\n'
+        f'[cookies]\nmode = "serve"\nsecret_file = "{tmp_path / "none"}"\n'
     )
     command = [*COMMAND, "run", "-c", path, "--control", control]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -307,7 +307,7 @@ def test_a_start_that_fails_leaves_no_control_socket(tmp_path):
 
 def test_no_query_is_sent_more_often_than_configured():
     gone = [Address(f"127.9.0.{n}", free_port()) for n in range(6)]
-    toml = "[forward]\ntimeout = 0.1\ntries = 2\ndeadline = 0.5\n"
+    toml = "[forward]\ntimeout = 0.1\nattempts = 2\ndeadline = 0.5\n"
     with (
         ScriptedUpstream(lambda query: None) as upstream,
         run_shield([upstream, *gone], toml=toml) as shield,
@@ -353,8 +353,8 @@ async def ask_the_unable(path, upstream, asked):
     """Run a shield in this process that can consult nobody, and ask it."""
     server = Address("127.0.0.1", free_port())
     path.write_text(
-        f'listen = ["{server}"]\nupstreams = ["{upstream.address}"]\nworkers = 1\ndrain = 0\n'
-        f'control.socket = "{path}.control"\n[[zones]]\nname = "test"\nnsec = "trust"\n'
+        f'listen = ["{server}"]\nupstreams = ["{upstream.address}"]\nworkers = 1\ndrain_timeout = 0\n'
+        f'control.socket = "{path}.control"\n[[zones]]\nname = "test"\naggressive_nsec = true\n'
     )
     daemon = Daemon(config.load(path))
     daemon.inflight.consult(identity=unable, denials=Unable)

@@ -27,7 +27,7 @@ from support.wires import ask_wire, record_wire, reply_wire
 
 HASTY = """
 [forward]
-mismatches = 0
+spoof_threshold = 0
 timeout = 0.2
 deadline = 0.5
 allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }
@@ -178,7 +178,9 @@ def test_an_error_without_a_question_reaches_the_client_in_our_octets(upstream, 
 def test_misses_use_up_no_descriptors():
     with (
         ScriptedUpstream(lambda query: None) as silent,
-        run_shield([silent], toml="[forward]\ntimeout = 1.9\ndeadline = 2.0\nforgeable = 2000") as shield,
+        run_shield(
+            [silent], toml="[forward]\ntimeout = 1.9\ndeadline = 2.0\nmax_outstanding_per_prefix = 2000"
+        ) as shield,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)

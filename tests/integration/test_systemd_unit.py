@@ -18,7 +18,7 @@ client_subnet = { add = true }
 health = { check = "always" }
 cache = { memory = "1GiB", snapshot = "kept", nxdomain_cut = true }
 metrics = { listen = "METRICS" }
-notify = ["127.0.0.1"]
+allow_notify_from = ["127.0.0.1"]
 
 [[upstreams]]
 address = "UPSTREAM"
@@ -32,7 +32,7 @@ groups = ["streams"]
 address = "127.0.0.2:1"
 transport = "tls"
 groups = ["streams"]
-tls = { name = "ns.test" }
+tls = { server_name = "ns.test" }
 
 [[zones]]
 name = "watched.test"

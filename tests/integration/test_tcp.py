@@ -24,10 +24,10 @@ from support.wires import ask_wire, record_wire, reply_wire
 IDLE = 0.6  # seconds
 TOML = f"""
 [tcp]
-connections = 8
-per_client = 3
-queries = 20
-idle = {IDLE}
+max_connections = 8
+max_connections_per_client = 3
+max_in_flight = 20
+idle_timeout = {IDLE}
 write_buffer = "64KiB"
 [forward]
 timeout = 1.0
@@ -263,7 +263,7 @@ def test_who_asks_is_told_how_long_a_connection_may_be_idle(upstream, shield, na
 def test_who_asks_while_the_shield_drains_is_told_to_leave():
     with (
         ScriptedUpstream(answering) as upstream,
-        run_shield([upstream], toml="tcp.idle = 3600.0") as shield,
+        run_shield([upstream], toml="tcp.idle_timeout = 3600.0") as shield,
         connect(shield) as (sock, stream),
     ):
         sock.sendall(frame(ask_wire("slow.test.")) + frame(ask_wire("a.test.", options=[ASKS])))

@@ -21,7 +21,7 @@ PAYLOADS = range(512, 1233, 16)
 RULES = """
 [[rules]]
 match = { suffix = "uncached.test" }
-action = "uncached"
+action = "skip_cache"
 [[rules]]
 match = { suffix = "function.test" }
 action = { call = "FILE:mail" }

@@ -33,19 +33,19 @@ def settings(number, secrets):
     return {
         "forward": PATIENT,
         "zones": [*zones, {"name": "kept.test"}] if number % 2 else zones,
-        "cookies": {"mode": "serve" if number % 2 else "off", "secrets": str(secrets)},
-        "proxies": [f"192.0.2.{number % 256}"],
-        "any": "minimal" if number % 2 else "pass",
+        "cookies": {"mode": "serve" if number % 2 else "off", "secret_file": str(secrets)},
+        "proxy_protocol_from": [f"192.0.2.{number % 256}"],
+        "minimal_any": bool(number % 2),
         "client_subnet": {"add": number % 2 == 1},
         "guard": {
-            "limits": [{"queries": 1e6 - number, "burst": BURST}],
-            "responses": {"answers": 1e6 - number, "burst": BURST},
+            "rate_limits": [{"queries_per_second": 1e6 - number, "burst": BURST}],
+            "rrl": {"responses_per_second": 1e6 - number, "burst": BURST},
             "access": {"deny": [f"198.51.100.{number % 256}"]},
         },
         "rules": [
             {"match": {"suffix": f"x{number}.test"}, "action": "refused"},
             {"match": {"rate": {"limit": 1e6 - number}}, "action": {"tag": "fast"}},
-            {"chain": "answers", "match": {"suffix": f"y{number}.test"}, "action": "pass"},
+            {"chain": "cache-hits", "match": {"suffix": f"y{number}.test"}, "action": "allow"},
         ],
     }
 

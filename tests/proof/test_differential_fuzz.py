@@ -217,14 +217,14 @@ def settings(number, upstream):
     return {
         "upstreams": [{"address": str(upstream.address), "random_case": number % 4 > 1}],
         "forward": {
-            "mismatches": [0, 3][number % 2],
+            "spoof_threshold": [0, 3][number % 2],
             "allow": {"transfers": allowed, "updates": allowed, "notifies": allowed},
         },
         "ttl": {"failure": 1},
         "stale": {"mode": ["on-failure", "immediate", "off"][number % 3]},
         "cookies": {"mode": ["off", "serve"][number % 2]},
-        "any": ["pass", "minimal"][number % 2],
-        "zones": [{"name": name, "nxdomain_cut": True, "nsec": "trust"} for name in ("clean", "dirty")],
+        "minimal_any": bool(number % 2),
+        "zones": [{"name": name, "nxdomain_cut": True, "aggressive_nsec": True} for name in ("clean", "dirty")],
         "rules": [{"chain": "responses", "match": {"suffix": f"d{number}.dirty"}, "action": "nxdomain"}],
     }
 

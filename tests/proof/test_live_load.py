@@ -20,7 +20,7 @@ from support.wires import record_wire, reply_wire
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(300)]
 SECONDS, HITS, MISSES, WORKERS = 15, 2000, 200, 2  # the rates are a second's
-PATIENT = HASTY | {"timeout": 5.0, "deadline": 10.0, "patience": 5.0}
+PATIENT = HASTY | {"timeout": 5.0, "deadline": 10.0, "retry_after": 5.0}
 FUNCTION = """
 from funkenshield.rules import *
 
@@ -44,7 +44,7 @@ def options(number, rules_file):
         "forward": PATIENT,
         "rules": [counted, ruled],
         "rules_file": str(rules_file),
-        "guard": {"limits": [{"queries": 1e6}], "responses": {"answers": 1e6}},
+        "guard": {"rate_limits": [{"queries_per_second": 1e6}], "rrl": {"responses_per_second": 1e6}},
     }
 
 

@@ -9,7 +9,7 @@ from proof.link import nameserver_behind_a_link
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(300)]
 NAMES = 1000
-FORWARD = "[forward]\ntimeout = 0.5\ndeadline = 2.5\ntries = {}\n"
+FORWARD = "[forward]\ntimeout = 0.5\ndeadline = 2.5\nattempts = {}\n"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ matches = st.recursive(
     max_leaves=4,
 )
 actions = st.sampled_from(
-    ["drop", "refused", "pass", "continue", "uncached", {"tag": "x"}, {"tag": "y"}, {"ttl": {"max": 5}}]
+    ["drop", "refused", "allow", "continue", "skip_cache", {"tag": "x"}, {"tag": "y"}, {"ttl": {"max": 5}}]
 )
 queries = st.fixed_dictionaries(
     {

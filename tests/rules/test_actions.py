@@ -32,7 +32,7 @@ def stage(tmp_path_factory):
     functions.write_text("def hello(query):\n    return query.respond(f'TXT {query.source}')\n")
     with ScriptedUpstream(answering("192.0.2.66")) as copies:
         actions = {
-            "pass": "pass",
+            "pass": "allow",
             "forward": {"forward": "other"},
             "answer": {"answer": ["A 192.0.2.9", "30 A 192.0.2.10", 'TXT "two words"']},
             "zone": {"zone": ZONE},
@@ -44,10 +44,10 @@ def stage(tmp_path_factory):
             "drop": "drop",
             "truncate": "truncate",
             "call": {"call": f"{functions}:hello"},
-            "uncached": "uncached",
+            "uncached": "skip_cache",
             "shorter": {"ttl": {"max": 60}},
             "longer": {"ttl": {"min": 900}},
-            "strip": {"strip_option": [65001, 65002]},
+            "strip": {"remove_option": [65001, 65002]},
             "add": {"add_option": {"code": 65003, "data": "c0ffee"}},
             "rename": {"rename": {"old": "rename.test", "new": "deep.example.net"}},
             "delay": {"delay": 0.3},
@@ -177,7 +177,7 @@ def options_of(query):
     return {int(option.otype): option.to_wire() for option in query.message.options}
 
 
-def test_strip_option(stage):
+def test_remove_option(stage):
     shield, upstream, _, _ = stage
     for _ in range(2):
         response = ask(shield, asked("x.strip.test", options=[(65001, b"secret")]))
@@ -289,7 +289,7 @@ def test_rules_of_responses(tmp_path):
         {"match": {"suffix": "moved.test", "rcode": ["REFUSED", "NXDOMAIN"]}, "action": {"forward": "other"}},
         {"match": {"suffix": "gone.test"}, "action": "nxdomain"},
         {"match": {"suffix": "short.test"}, "action": {"ttl": {"max": 5}}},
-        {"match": {"suffix": "fleeting.test"}, "action": "uncached"},
+        {"match": {"suffix": "fleeting.test"}, "action": "skip_cache"},
         {"match": {"suffix": "dropped.test"}, "action": "drop"},
         {"match": {"suffix": "changed.test"}, "action": {"call": f"{functions}:change"}},
         {"match": {"suffix": "failed.test"}, "action": {"call": f"{functions}:fail"}, "on_error": "refused"},
@@ -337,7 +337,7 @@ def test_rules_of_answers_from_the_cache(tmp_path):
         {"match": {"suffix": "older.test"}, "action": {"call": f"{functions}:older"}},
         {"match": {"suffix": "told.test"}, "action": {"log": "{qname} again"}},
     ]
-    rules = [{"chain": "answers", "name": rule["match"]["suffix"], **rule} for rule in rules]
+    rules = [{"chain": "cache-hits", "name": rule["match"]["suffix"], **rule} for rule in rules]
     with behind(answering("192.0.2.1"), rules=rules) as (shield, upstream):
         names = ["refused.test", "dropped.test", "cut.test", "older.test", "told.test"]
         assert [rcode(ask(shield, name)) for name in names] == ["NOERROR"] * 5

@@ -72,7 +72,10 @@ def shield(tmp_path_factory):
         {"match": {"suffix": "tagged.test", "qtype": "A"}, "action": {"tag": "seen"}},
         {"match": {"tag": "seen"}, "action": "refused"},
         {"match": {"suffix": "rate.test", "rate": {"limit": 0.01, "burst": 300.0}}, "action": "refused"},
-        {"match": {"suffix": "prefix.test", "rate": {"limit": 0.01, "burst": 200.0, "ipv4": 24}}, "action": "refused"},
+        {
+            "match": {"suffix": "prefix.test", "rate": {"limit": 0.01, "burst": 200.0, "ipv4_prefix_length": 24}},
+            "action": "refused",
+        },
         {"match": {"suffix": "per.test", "rate": {"limit": 0.01, "burst": 100.0, "per": "name"}}, "action": "refused"},
     ]
     with behind(answering("192.0.2.1"), rules=rules) as (running, _):
@@ -149,8 +152,8 @@ def test_a_listener():
 def test_the_rcode_of_responses_and_of_answers_from_the_cache():
     rules = [
         {"chain": "responses", "match": {"suffix": "r.test", "rcode": "NXDOMAIN"}, "action": "refused"},
-        {"chain": "answers", "match": {"suffix": "a.test", "rcode": "NXDOMAIN"}, "action": "refused"},
-        {"chain": "answers", "match": {"suffix": "a.test", "flags": "AA", "rcode": "NOERROR"}, "action": "servfail"},
+        {"chain": "cache-hits", "match": {"suffix": "a.test", "rcode": "NXDOMAIN"}, "action": "refused"},
+        {"chain": "cache-hits", "match": {"suffix": "a.test", "flags": "AA", "rcode": "NOERROR"}, "action": "servfail"},
     ]
 
     def upstream(query):

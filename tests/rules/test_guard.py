@@ -89,14 +89,14 @@ def test_who_may_not_ask_gets_nothing_for_a_query_that_is_too_long_either():
 # ------------------------------------------------------------ how much they may ask
 
 LIMITS = [
-    {"queries": SLOWLY, "burst": 1000.0, "action": "drop"},  # 10 of an address
-    {"queries": SLOWLY, "burst": 2500.0, "ipv4": 24, "action": "refuse"},  # 25 of a /24
-    {"queries": SLOWLY, "burst": 3500.0, "ipv4": 16, "action": "truncate"},  # 35 of a /16
+    {"queries_per_second": SLOWLY, "burst": 1000.0, "action": "drop"},  # 10 of an address
+    {"queries_per_second": SLOWLY, "burst": 2500.0, "ipv4_prefix_length": 24, "action": "refuse"},  # 25 of a /24
+    {"queries_per_second": SLOWLY, "burst": 3500.0, "ipv4_prefix_length": 16, "action": "truncate"},  # 35 of a /16
 ]
 
 
 def test_several_limits_bound_several_prefix_lengths():
-    with behind(zoned, guard={"limits": LIMITS}) as (shield, _):
+    with behind(zoned, guard={"rate_limits": LIMITS}) as (shield, _):
         assert outcomes(send(shield, fresh(14), "127.3.1.1")) == {NOERROR: 10, NOTHING: 4}
         assert outcomes(send(shield, fresh(10), "127.3.1.2")) == {NOERROR: 10}
         assert outcomes(send(shield, fresh(10), "127.3.1.3")) == {NOERROR: 5, REFUSED: 5}
@@ -109,8 +109,8 @@ def test_several_limits_bound_several_prefix_lengths():
 
 
 def test_any_is_answered_here_and_counted_by_the_limits():
-    limits = [{"queries": SLOWLY, "burst": 500.0}]
-    with behind(zoned, any="minimal", guard={"limits": limits}) as (shield, upstream):
+    limits = [{"queries_per_second": SLOWLY, "burst": 500.0}]
+    with behind(zoned, minimal_any=True, guard={"rate_limits": limits}) as (shield, upstream):
         replies = send(shield, same(7, rdtype=255))
         assert outcomes(replies) == {NOERROR: 5, NOTHING: 2}
         assert b"\x07RFC8482" in replies[0]
@@ -123,13 +123,13 @@ def test_any_is_answered_here_and_counted_by_the_limits():
 
 def limited(rate=SLOWLY, burst=1000.0, **options):
     """Return a guard that answers so little: 10 responses at once, and then hardly any."""
-    return {"responses": {"burst": burst, "slip": 0} | dict.fromkeys(options.pop("of"), rate) | options}
+    return {"rrl": {"burst": burst, "slip": 0} | dict.fromkeys(options.pop("of"), rate) | options}
 
 
 @pytest.fixture(scope="module")
 def silent():
     """Run a shield that withholds what is too much."""
-    guard = limited(of=["answers", "nxdomains", "errors"], exempt=["127.8.0.0/16"])
+    guard = limited(of=["responses_per_second", "nxdomains_per_second", "errors_per_second"], exempt=["127.8.0.0/16"])
     with behind(zoned, guard=guard, cookies={"mode": "serve"}) as (shield, upstream):
         yield shield, upstream
 
@@ -185,7 +185,7 @@ def test_who_has_a_cookie_is_not_limited(silent, zone):
 
 
 def test_what_slips_tells_a_client_to_come_by_tcp():
-    with behind(zoned, guard=limited(of=["answers"], slip=1)) as (shield, upstream):
+    with behind(zoned, guard=limited(of=["responses_per_second"], slip=1)) as (shield, upstream):
         replies = send(shield, same(30), "127.5.1.1")
         assert outcomes(replies) == {NOERROR: 10, TC: 20}
         assert all(len(reply) <= len(same(1)[0]) for reply in replies if outcome(reply) == TC)
@@ -194,7 +194,7 @@ def test_what_slips_tells_a_client_to_come_by_tcp():
 
 
 def test_one_in_so_many_slips_and_all_responses_can_be_limited():
-    with behind(zoned, guard=limited(of=["all"], slip=2)) as (shield, _):
+    with behind(zoned, guard=limited(of=["all_per_second"], slip=2)) as (shield, _):
         found = Counter(outcomes(send(shield, fresh(40) + fresh(20, "nx.test."), "127.5.1.1")))
         assert (found[NOERROR], found["NXDOMAIN"]) == (10, 0)
         assert 20 <= found[TC] <= 30
@@ -206,15 +206,22 @@ def test_one_in_so_many_slips_and_all_responses_can_be_limited():
 WATCHES = [
     {
         "name": "asks too much",
-        "what": "queries",
+        "type": "queries",
         "rate": 150.0,
         "seconds": 1.0,
-        "block": 3.0,
+        "duration": 3.0,
         "exempt": ["127.14.0.0/16", "127.21.0.0/16"],
     },
-    {"what": "nxdomains", "rate": 20.0, "seconds": 1.0, "block": 60.0, "action": "refuse"},
-    {"what": "servfails", "rate": 20.0, "seconds": 1.0, "block": 60.0, "action": "truncate", "ipv4": 24},
-    {"what": "octets", "rate": 10000.0, "seconds": 1.0, "block": 60.0, "exempt": ["127.11.0.0/16", "127.21.0.0/16"]},
+    {"type": "nxdomains", "rate": 20.0, "seconds": 1.0, "duration": 60.0, "action": "refuse"},
+    {
+        "type": "servfails",
+        "rate": 20.0,
+        "seconds": 1.0,
+        "duration": 60.0,
+        "action": "truncate",
+        "ipv4_prefix_length": 24,
+    },
+    {"type": "octets", "rate": 10000.0, "seconds": 1.0, "duration": 60.0, "exempt": ["127.11.0.0/16", "127.21.0.0/16"]},
 ]
 
 
@@ -224,7 +231,7 @@ LONG = f"{'long.' * 20}test."
 @pytest.fixture(scope="module")
 def watchful():
     """Run a shield that shuts out who floods it; each test has sources of its own."""
-    with behind(zoned, guard={"blocks": WATCHES}) as (shield, _):
+    with behind(zoned, guard={"dynamic_blocks": WATCHES}) as (shield, _):
         yield shield
 
 
@@ -311,9 +318,9 @@ def test_many_blocks_in_a_row_disturb_nobody():
 
 
 def test_a_flood_of_sources_takes_no_memory_and_frees_nobody():
-    limits = [{"queries": SLOWLY, "burst": 1000.0}]
-    guard = {"limits": limits, "blocks": [{"what": "queries", "rate": 1000.0}], "memory": "64KiB"}
-    with behind(zoned, guard=guard | limited(of=["answers"])) as (shield, _):
+    limits = [{"queries_per_second": SLOWLY, "burst": 1000.0}]
+    guard = {"rate_limits": limits, "dynamic_blocks": [{"type": "queries", "rate": 1000.0}], "memory": "64KiB"}
+    with behind(zoned, guard=guard | limited(of=["responses_per_second"])) as (shield, _):
         sources = [f"127.40.{k // 250}.{1 + k % 250}" for k in range(40_000)]
         assert outcomes(send(shield, same(30), "127.30.0.1")) == {NOERROR: 10, NOTHING: 20}
         flood(shield, same(1)[0], sources[:5000])

@@ -108,7 +108,7 @@ def test_a_function_that_does_not_return_keeps_no_shield_from_ending(stage):
 
 def test_nothing_is_set_up_for_a_reload_that_names_what_is_not_there(stage, tmp_path):
     shield, _ = stage
-    reload_with(shield, "/nowhere", "cookies.secrets: /nowhere: No such file")
+    reload_with(shield, "/nowhere", "cookies.secret_file: /nowhere: No such file")
     assert (tmp_path / "hooks").read_text().splitlines() == ["set up"]
     assert data(ask(shield, "x.silent.test")) == ["192.0.2.1"]
 
@@ -126,6 +126,6 @@ def test_what_was_set_up_for_a_reload_that_fails_is_torn_down(stage, tmp_path):
 def reload_with(shield, secrets, told):
     """Have a shield read its configuration with other secrets; wait until it tells what is wrong."""
     config = shield.folder / "funkenshield.toml"
-    config.write_text(config.read_text() + f'[cookies]\nsecrets = "{secrets}"\n')
+    config.write_text(config.read_text() + f'[cookies]\nsecret_file = "{secrets}"\n')
     shield.process.send_signal(signal.SIGHUP)
     until(lambda: told in shield.log)

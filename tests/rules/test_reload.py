@@ -59,7 +59,7 @@ def test_a_file_that_changes_is_read_again_without_a_signal(written):
         ("def f(:\n    pass\n", ":2: "),
         ("x = 1\nno_such_name\n", ":3: NameError: name 'no_such_name' is not defined"),
         ("shield.rule(suffix('a..b'), action=drop())", "a..b is not a name"),
-        ("shield.rule(action=drop(), chain='answers', name='a')\nshield.rule(action=drop(), name='a')", "called a"),
+        ("shield.rule(action=drop(), chain='cache-hits', name='a')\nshield.rule(action=drop(), name='a')", "called a"),
         ("shield.rule(suffix_file('/no/such/file'), action=drop())", "/no/such/file: No such file"),
         ("@shield.setup\ndef up():\n    raise OSError('no database')", "setup up: OSError: no database"),
     ],
@@ -161,7 +161,7 @@ def test_functions_that_fail(written):
         import asyncio
         def failing(query):
             return 1 / 0
-        for how in ('servfail', 'refused', 'drop', 'pass'):
+        for how in ('servfail', 'refused', 'drop', 'allow'):
             shield.rule(suffix(how + '.test'), name=how, on_error=how)(failing)
         @shield.rule(suffix('late.test'), on_error='refused')
         async def late(query):
@@ -189,7 +189,7 @@ def test_functions_that_fail(written):
         assert rcode(ask(shield, "x.servfail.test")) == "SERVFAIL"
         assert rcode(ask(shield, "x.refused.test")) == "REFUSED"
         assert ask(shield, "x.drop.test", timeout=0.3) is None
-        assert data(ask(shield, "x.pass.test")) == ["192.0.2.9"]
+        assert data(ask(shield, "x.allow.test")) == ["192.0.2.9"]
         assert rcode(ask(shield, "x.late.test")) == "REFUSED"
         for name in ("nonsense", "foreign", "question"):
             assert rcode(ask(shield, f"x.{name}.test")) == "SERVFAIL"
@@ -197,13 +197,13 @@ def test_functions_that_fail(written):
         assert rcode(ask(shield, "x.other.test")) == "SERVFAIL"
         rules = shield.stats()["rules"]
         assert {name: rules[name]["errors"] for name in rules} == {
-            "servfail": 1, "refused": 1, "drop": 1, "pass": 1, "late": 1, "nonsense": 1,
+            "servfail": 1, "refused": 1, "drop": 1, "allow": 1, "late": 1, "nonsense": 1,
             "foreign": 1, "question": 1, "kept": 1, "other": 1,
         }  # fmt: skip
         assert "rule kept: ZeroDivisionError: division by zero at " in shield.log
         assert "rule late: it took too long" in shield.log
         assert "Traceback" not in shield.log
-        assert received(upstream) == {"x.pass.test.": 1, "elsewhere.test.": 1}
+        assert received(upstream) == {"x.allow.test.": 1, "elsewhere.test.": 1}
 
 
 def test_a_cached_function_is_asked_once_for_all_who_wait(written):
@@ -255,7 +255,7 @@ def test_what_a_function_asks_on(written):
 def test_what_a_function_may_return(written):
     path = written("""
         returned = {
-            'pass': pass_on(), 'forward': forward('default'), 'nx': nxdomain(), 'tag': tag('t'), 'uncached': uncached(),
+            'pass': allow(), 'forward': forward('default'), 'nx': nxdomain(), 'tag': tag('t'), 'uncached': skip_cache(),
             'cut': truncate(), 'answer': answer('A 192.0.2.1'), 'ttl': ttl(max=3), 'log': log('{qname} returned'),
             'delay': delay(1.2), 'go': proceed(), 'drop': drop(), 'rename': rename('rename.test', 'else.test'),
         }

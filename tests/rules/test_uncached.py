@@ -15,7 +15,7 @@ LARGE = [f'TXT "{n:02} {"x" * 200}"' for n in range(3)]
 OPTION = (65001, b"x")
 RULES = [
     {"match": {"suffix": "short.uncached.test"}, "action": {"ttl": {"max": 7}}},
-    {"match": {"suffix": "uncached.test"}, "action": "uncached"},
+    {"match": {"suffix": "uncached.test"}, "action": "skip_cache"},
     {"chain": "responses", "match": {"suffix": "denied.uncached.test"}, "action": "nxdomain"},
     {"chain": "responses", "match": {"suffix": "denied.test"}, "action": "nxdomain"},
 ]

@@ -56,10 +56,10 @@ class Path:
         endpoint = Endpoint(*self.server.getsockname()[:2])
         self.upstream = Upstream(0, endpoint, self.inflight.sockets, self.table, self.clock)
         self.upstream.configure(
-            UpstreamSection(address=(endpoint,), random_case=random_case, open=1 << 22),
+            UpstreamSection(address=(endpoint,), random_case=random_case, max_outstanding=1 << 22),
             None,
             HealthSection(check="off"),
-            ForwardSection(sockets=sockets, port_life=port_life),
+            ForwardSection(sockets=sockets, source_port_lifetime=port_life),
         )
         stack.callback(self.upstream.close)
         self.inflight.renew_with(lambda _: self.upstream.renew_all(sockets, port_life))

@@ -58,7 +58,7 @@ def placed(server, **options):
 
 
 # A port that is given up takes with it what comes too late for everybody, which tests count.
-STEADY = {"port_life": 1000.0}
+STEADY = {"source_port_lifetime": 1000.0}
 
 
 @contextlib.contextmanager

@@ -8,10 +8,13 @@ from funkenshield import cli
 MISSING = {
     'user = "nobody-of-that-name"': "user: no user nobody-of-that-name on this machine",
     'cache.snapshot = "{0}/none/cache"': "cache.snapshot: no folder {0}/none on this machine",
-    'cookies.secrets = "{0}/none"': "cookies.secrets: {0}/none: No such file or directory",
+    'cookies.secret_file = "{0}/none"': "cookies.secret_file: {0}/none: No such file or directory",
     'upstreams = "127.0.0.1:8054"': "upstreams: 127.0.0.1:8054 is this shield itself, which listens on 127.0.0.1:8054",
 }
-TLS = '[[upstreams]]\naddress = "127.0.0.1:853"\ntransport = "tls"\ntls.name = "a.test"\ntls.authorities = "{0}/none"\n'
+TLS = (
+    '[[upstreams]]\naddress = "127.0.0.1:853"\ntransport = "tls"\n'
+    'tls.server_name = "a.test"\ntls.ca_file = "{0}/none"\n'
+)
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -43,10 +43,10 @@ def load(tmp_path, text):
             "a query has no rcode, and none of the flags AA, TC and RA",
         ),
         ('match = { any = [{ flags = "AA" }] }\naction = "drop"', "a query has no rcode, and none of the flags"),
-        ('action = "nonsense"', 'rules[1].action: "nonsense" is none of these: pass, forward,'),
+        ('action = "nonsense"', 'rules[1].action: "nonsense" is none of these: allow, forward,'),
         ('action = "rename"', "rules[1].action.rename: "),
         ("action = { drop = false }", "drop: that is not done by saying no; leave the rule out"),
-        ("action = { pass = false }", "pass: that is not done by saying no; leave the rule out"),
+        ("action = { allow = false }", "allow: that is not done by saying no; leave the rule out"),
         ("action = { drop = true, refused = true }", "an action is one thing; give exactly one"),
         ("action = {}", "an action is one thing; give exactly one"),
         ('action = { tag = "two words" }', "rules[1].action.tag: "),
@@ -63,8 +63,14 @@ def load(tmp_path, text):
         ('action = { log = "{id[0]}" }', "is no field of a query; known: source, qname"),
         ('action = { log = "{id:s}" }', "is no field of a query; known: source, qname"),
         ('action = { log = "{" }', "is no field of a query; known: source, qname"),
-        ('chain = "responses"\naction = { delay = 1.0 }', "delay is nothing for responses; these can: call, continue,"),
-        ('chain = "answers"\naction = { forward = "inner" }', "forward is nothing for answers; these can: call,"),
+        (
+            'chain = "responses"\naction = { delay = 1.0 }',
+            "delay is nothing for responses; these can: allow, call, continue,",
+        ),
+        (
+            'chain = "cache-hits"\naction = { forward = "inner" }',
+            "forward is nothing for cache-hits; these can: allow, call,",
+        ),
         ('chain = "nonsense"\naction = "drop"', "rules[1].chain: "),
         ('on_error = "nxdomain"\naction = "drop"', "rules[1].on_error: "),
         ('match = { suffix = "example." }', "rules[1].action: "),
@@ -88,12 +94,12 @@ def test_one_thing_is_a_list_of_one_and_names_are_numbers(tmp_path):
     (rule,) = load(
         tmp_path,
         '[[rules]]\nmatch = { suffix = "Example.COM", qtype = "aaaa", option = 10, source = "::1",'
-        ' opcode = "notify" }\naction = "pass"',
+        ' opcode = "notify" }\naction = "allow"',
     ).rules
     match = rule.match
     assert (match.suffix, match.qtype, match.option, match.opcode) == (("example.com.",), (28,), (10,), (4,))
     assert [str(prefix) for prefix in match.source] == ["::1/128"]
-    assert rule.action == action.pass_on()
+    assert rule.action == action.allow()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,7 @@ def test_a_span_of_time_is_one_of_a_day_or_a_mistake(text):
 @pytest.mark.parametrize(
     ("made", "written", "kind", "decides"),
     [
-        (action.pass_on(), "pass", "pass", True),
+        (action.allow(), "allow", "allow", True),
         (action.forward("inner"), {"forward": "inner"}, "forward", True),
         (action.answer("A 192.0.2.1"), {"answer": "A 192.0.2.1"}, "answer", True),
         (action.zone("@ SOA"), {"zone": "@ SOA"}, "zone", True),
@@ -162,9 +168,9 @@ def test_a_span_of_time_is_one_of_a_day_or_a_mistake(text):
         (action.servfail(), "servfail", "servfail", True),
         (action.drop(), "drop", "drop", True),
         (action.truncate(), "truncate", "truncate", True),
-        (action.uncached(), "uncached", "uncached", False),
+        (action.skip_cache(), "skip_cache", "skip_cache", False),
         (action.ttl(max=60), {"ttl": {"max": 60}}, "ttl", False),
-        (action.strip_option("ECS", 9), {"strip_option": [8, "EXPIRE"]}, "strip_option", False),
+        (action.remove_option("ECS", 9), {"remove_option": [8, "EXPIRE"]}, "remove_option", False),
         (action.add_option(65001, b"\1"), {"add_option": {"code": 65001, "data": "01"}}, "add_option", False),
         (action.rename("a.", "b."), {"rename": {"old": "a", "new": "b"}}, "rename", False),
         (action.delay(0.5), {"delay": 0.5}, "delay", False),

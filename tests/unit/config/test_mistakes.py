@@ -9,7 +9,7 @@ from funkenshield.errors import ConfigError
 ZONE = '[[zones]]\nname = "example.com"\n'
 RULE = "[[rules]]\n"
 OVER_TCP = '[[upstreams]]\naddress = "192.0.2.1:53"\ntransport = "tcp"\n'
-PINNED = '[[upstreams]]\naddress = "192.0.2.1:853"\ntransport = "tls"\ntls.pins = "{0}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="\n'
+PINNED = '[[upstreams]]\naddress = "192.0.2.1:853"\ntransport = "tls"\ntls.pin_sha256 = "{0}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="\n'
 MISTAKES = {
     # addresses
     'listen = "127.0.0.1"': ": listen: \"127.0.0.1\" is not an endpoint; an address needs a port: 127.0.0.1:53",
@@ -18,7 +18,7 @@ MISTAKES = {
     "listen = 53": ": listen: 53 is not an endpoint; write ADDR:PORT",
     'upstreams = "localhost:53"': ': upstreams: "localhost:53": localhost is not an IP address',
     'upstreams = "192.0.2.1:99999"': ': upstreams: "192.0.2.1:99999": port 99999 is not between 1 and 65535',
-    'notify = "192.0.2.1/24"': ': notify: "192.0.2.1/24" is not a prefix: bits are set behind its length; did you mean 192.0.2.0/24?',
+    'allow_notify_from = "192.0.2.1/24"': ': allow_notify_from: "192.0.2.1/24" is not a prefix: bits are set behind its length; did you mean 192.0.2.0/24?',
     'listen = ["127.0.0.1:53", "127.0.0.1:53"]': ": listen: more than once: 127.0.0.1:53",
     'upstreams = ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53"]': ": upstreams: more than once: 192.0.2.1:53",
     f'{OVER_TCP}name = "a"\n{OVER_TCP}name = "b"': ": upstreams: more than once: tcp://192.0.2.1:53",
@@ -37,7 +37,7 @@ MISTAKES = {
     'servers = "127.0.0.1:53"': ': servers: no such key; did you mean "upstreams"?',
     "[cache]\nsize = 5": ': cache.size: no such key; did you mean "memory"?',
     "[cash]\nmemory = 5": ': cash: no such key; did you mean "cache"?',
-    "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; known here: payload, receive_buffer",
+    "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; known here: edns_udp_size, receive_buffer",
     "deadline = 3": ": deadline: no such key; it belongs in [forward]",
     '[cache]\nmemory = "1GiB"\nlisten = "127.0.0.1:53"': (
         ": cache.listen: no such key in [cache]: what stands below the line [cache] belongs to that table;"
@@ -64,8 +64,8 @@ MISTAKES = {
     # what stands there
     'workers = "4"': ": workers: \"4\" is text; numbers stand without quotes: 4",
     "workers = 1.5": ": workers: 1.5 is no whole number",
-    'shuffle = "yes"': ': shuffle: "yes" is neither true nor false; write one of them, without quotes',
-    'any = "minimum"': ': any: "minimum" is none of "pass", "minimal"; did you mean "minimal"?',
+    'rrset_roundrobin = "yes"': ': rrset_roundrobin: "yes" is neither true nor false; write one of them, without quotes',
+    '[stale]\nmode = "imediate"': ': stale.mode: "imediate" is none of "off", "on-failure", "immediate"; did you mean "immediate"?',
     '[log]\nlevel = "WARN"': ': log.level: "WARN" is none of "debug", "info", "warning", "error"; did you mean "warning"?',
     "user = 1000": ': user: 1000 is no text; text stands in quotes: "1000"',
     "cache = 5": ": cache: 5 stands where a table belongs; write [cache] with keys such as memory, snapshot, snapshot_interval",
@@ -114,12 +114,12 @@ def test_each_mistake_has_one_line(text, tmp_path):
 
 def test_a_flag_with_a_mistake_is_not_said_to_be_in_the_file(tmp_path):
     path = tmp_path / "f.toml"
-    path.write_text("drain = 1000")
+    path.write_text("drain_timeout = 1000")
     with pytest.raises(ConfigError) as told:
         config.load(path, {"workers": 300, "cache.memory": "1MiB"})
     assert str(told.value).splitlines() == [
         "command line: workers: 300 is too large; at most 255",
-        f"{path}: drain: 1000 is too large; at most 300 s",
+        f"{path}: drain_timeout: 1000 is too large; at most 300 s",
         'command line: cache.memory: "1MiB" is too small; at least 4MiB',
     ]
 
@@ -128,8 +128,8 @@ def test_a_flag_with_a_mistake_is_not_said_to_be_in_the_file(tmp_path):
     ("text", "key", "meant"),
     [
         ('listen = "127.0.0.1:53"', "listen", ("127.0.0.1", 53)),
-        ('proxies = "192.0.2.1"', "proxies", "192.0.2.1/32"),
-        ('forward.try_next = "REFUSED"', "forward.try_next", "REFUSED"),
+        ('proxy_protocol_from = "192.0.2.1"', "proxy_protocol_from", "192.0.2.1/32"),
+        ('forward.retry_on = "REFUSED"', "forward.retry_on", "REFUSED"),
         ('health.rcodes = "NOERROR"', "health.rcodes", "NOERROR"),
         ('guard.access.deny = "192.0.2.0/24"', "guard.access.deny", "192.0.2.0/24"),
     ],
@@ -143,9 +143,11 @@ def test_one_value_is_a_list_of_one(text, key, meant, tmp_path):
 
 
 def test_one_table_is_a_list_of_one(tmp_path):
-    text = '[upstreams]\naddress = "192.0.2.1:53"\n[zones]\nname = "a.test"\n[guard.limits]\nqueries = 5\n'
+    text = (
+        '[upstreams]\naddress = "192.0.2.1:53"\n[zones]\nname = "a.test"\n[guard.rate_limits]\nqueries_per_second = 5\n'
+    )
     made = load(tmp_path, f'{text}[rules]\naction = "drop"\nmatch = {{ any = {{ edns = true }} }}\n')
-    assert [len(each) for each in (made.upstreams, made.zones, made.rules, made.guard.limits)] == [1, 1, 1, 1]
+    assert [len(each) for each in (made.upstreams, made.zones, made.rules, made.guard.rate_limits)] == [1, 1, 1, 1]
     assert made.rules[0].match.any[0].edns
 
 
@@ -163,5 +165,5 @@ def test_times_may_be_parts_of_a_second(tmp_path):
 
 
 def test_sizes_are_understood_wherever_octets_are_meant(tmp_path):
-    made = load(tmp_path, '[udp]\npayload = "1KiB"\nreceive_buffer = "8 MB"\n[guard]\nmemory = "1mib"')
-    assert (made.udp.payload, made.udp.receive_buffer, made.guard.memory) == (1024, 8_000_000, 1 << 20)
+    made = load(tmp_path, '[udp]\nedns_udp_size = "1KiB"\nreceive_buffer = "8 MB"\n[guard]\nmemory = "1mib"')
+    assert (made.udp.edns_udp_size, made.udp.receive_buffer, made.guard.memory) == (1024, 8_000_000, 1 << 20)

@@ -15,12 +15,12 @@ TABLE = """
 rules_file = "rules.py"
 control.socket = "control"
 cache.snapshot = "kept/cache"
-cookies.secrets = "secrets"
+cookies.secret_file = "secrets"
 
 [[upstreams]]
 address = "192.0.2.1:853"
 transport = "tls"
-tls = { name = "ns.test", authorities = "/etc/authorities.pem" }
+tls = { server_name = "ns.test", ca_file = "/etc/authorities.pem" }
 
 [[rules]]
 match = { any = [{ suffix_file = "names" }, { not = { suffix_file = "others" } }] }
@@ -46,8 +46,8 @@ def test_paths_in_a_file_are_relative_to_the_file(elsewhere):
     assert found.control.socket == f"{elsewhere}/control"
     assert found.rules_file == f"{elsewhere}/rules.py"
     assert found.cache.snapshot == f"{elsewhere}/kept/cache"
-    assert found.cookies.secrets == f"{elsewhere}/secrets"
-    assert found.upstreams[0].tls.authorities == "/etc/authorities.pem"
+    assert found.cookies.secret_file == f"{elsewhere}/secrets"
+    assert found.upstreams[0].tls.ca_file == "/etc/authorities.pem"
     assert [each.suffix_file for each in found.rules[0].match.walk() if each.suffix_file] == [
         f"{elsewhere}/names",
         f"{elsewhere}/others",
@@ -87,7 +87,8 @@ def test_nonsense_in_a_file_of_secrets_is_told_at_a_reload_and_nothing_changes(t
     secrets, table = tmp_path / "secrets", tmp_path / "funkenshield.toml"
     secrets.write_text("0" * 32)
     table.write_text(
-        f'listen = ["127.0.0.1:{free_port()}"]\ncontrol.socket = "control"\ncookies.secrets = "secrets"\nworkers = 1\n'
+        f'listen = ["127.0.0.1:{free_port()}"]\ncontrol.socket = "control"\n'
+        'cookies.secret_file = "secrets"\nworkers = 1\n'
     )
     daemon = Daemon(load(table))
     try:
@@ -95,10 +96,10 @@ def test_nonsense_in_a_file_of_secrets_is_told_at_a_reload_and_nothing_changes(t
         daemon.configure(load(table))
         assert daemon._secrets.current() == (b"\x11" * 16,)
         secrets.write_text("nonsense")
-        table.write_text(f"{table.read_text()}any = 'minimal'\n")
+        table.write_text(f"{table.read_text()}minimal_any = true\n")
         with pytest.raises(ConfigError, match=rf"^{secrets}:1: not a secret"):
             daemon.configure(load(table))
-        assert daemon.config.any == "pass"
+        assert daemon.config.minimal_any is False
         assert daemon._secrets.current() == (b"\x11" * 16,)
     finally:
         daemon._close.close()

@@ -116,14 +116,14 @@ def connected(sources, **settings):
 
 def test_an_ipv6_host_is_one_client_whatever_its_address():
     sources = [*(f"2001:db8::{n:x}" for n in range(1, 101)), "2001:db8:0:1::1"]
-    server, transports = connected(sources, connections=1000, per_client=10)
+    server, transports = connected(sources, max_connections=1000, max_connections_per_client=10)
     assert [transport.ended for transport in transports] == [False] * 10 + [True] * 90 + [False]
     assert (server.refused_per_client, len(server.connections)) == (90, 11)
 
 
 def test_an_ipv6_site_is_one_prefix_whatever_its_networks():
     sources = [*(f"2001:db8:0:{n:x}::1" for n in range(100)), "2001:db8:0:100::1"]
-    server, transports = connected(sources, connections=20, per_client=10)
+    server, transports = connected(sources, max_connections=20, max_connections_per_client=10)
     assert (len(server.connections), server.gave_way) == (17, 84)
     assert [transport.ended for transport in transports[-17:]] == [False] * 17
 

@@ -97,7 +97,7 @@ def test_without_a_place_for_its_default_socket_it_does_without(monkeypatch, tmp
 @pytest.mark.parametrize("lacking", [1, 0])
 def test_with_too_few_descriptors_it_says_how_many_and_with_enough_it_starts(tmp_path, lacking):
     file = tmp_path / "file.toml"
-    file.write_text(f'listen = ["{Address("127.0.0.1", free_port())}"]\nworkers = 2\ntcp.connections = 5\n')
+    file.write_text(f'listen = ["{Address("127.0.0.1", free_port())}"]\nworkers = 2\ntcp.max_connections = 5\n')
     most = need_descriptors(load(file)) - lacking
     with subprocess.Popen(
         [*COMMAND, "run", "-c", file, "--control", tmp_path / "control"], stderr=subprocess.PIPE, text=True,

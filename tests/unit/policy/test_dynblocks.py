@@ -40,12 +40,12 @@ def guard():
 @pytest.fixture
 def blocks(guard, time):
     made = Blocks(guard, lambda: time[0])
-    made.configure(configured([{"what": "nxdomains", "rate": 10.0, "block": 30.0, "action": "refuse"}]))
+    made.configure(configured([{"type": "nxdomains", "rate": 10.0, "duration": 30.0, "action": "refuse"}]))
     return made
 
 
 def configured(watches, **section):
-    return GuardSection.model_validate({"blocks": watches, **section})
+    return GuardSection.model_validate({"dynamic_blocks": watches, **section})
 
 
 ALARM = (0, bytes([192, 0, 2, 7]), 32)
@@ -80,8 +80,8 @@ def test_who_goes_on_is_shut_out_for_longer_and_reported_once(blocks, guard, tim
 
 
 def test_no_alarm_lets_in_sooner_who_is_shut_out_for_longer(blocks, guard, time):
-    blocks.configure(configured([{"what": "queries", "rate": 10.0, "block": 30.0, "action": "refuse"},
-                                 {"what": "octets", "rate": 10.0, "block": 5.0}]))  # fmt: skip
+    blocks.configure(configured([{"type": "queries", "rate": 10.0, "duration": 30.0, "action": "refuse"},
+                                 {"type": "octets", "rate": 10.0, "duration": 5.0}]))  # fmt: skip
     guard.alarms = [ALARM, (1, *ALARM[1:])]
     blocks.judge()
     assert [(each["seconds"], each["action"]) for each in blocks.listed()] == [(30.0, "refuse")]
@@ -89,7 +89,7 @@ def test_no_alarm_lets_in_sooner_who_is_shut_out_for_longer(blocks, guard, time)
 
 def test_the_bound_lets_in_who_would_be_first(guard, time):
     blocks = Blocks(guard, lambda: time[0])
-    blocks.configure(configured([{"what": "queries", "rate": 10.0}], blocked=16))
+    blocks.configure(configured([{"type": "queries", "rate": 10.0}], max_blocked=16))
     for number in range(17):
         guard.alarms = [(0, bytes([192, 0, 2, number]), 32)]
         time[0] += 1

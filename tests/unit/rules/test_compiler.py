@@ -278,8 +278,8 @@ A_CUSTOMER, HIS_TOO, ANOTHER = "2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1:
     ("how", "same", "another"),
     [
         ({}, [("a.test.", ALICE), ("b.test.", ALICE)], ("a.test.", "192.0.2.8")),
-        ({"ipv4": 24}, [("a.test.", ALICE), ("a.test.", "192.0.2.8")], ("a.test.", "192.0.3.7")),
-        ({"ipv4": 20}, [("a.test.", ALICE), ("a.test.", "192.0.15.8")], ("a.test.", "192.0.16.7")),
+        ({"ipv4_prefix_length": 24}, [("a.test.", ALICE), ("a.test.", "192.0.2.8")], ("a.test.", "192.0.3.7")),
+        ({"ipv4_prefix_length": 20}, [("a.test.", ALICE), ("a.test.", "192.0.15.8")], ("a.test.", "192.0.16.7")),
         ({}, [("a.test.", A_CUSTOMER), ("a.test.", HIS_TOO)], ("a.test.", ANOTHER)),
         ({"per": "zone"}, [("a.b.test.", ALICE), ("C.B.Test.", BOB), ("b.test.", BOB)], ("a.c.test.", ALICE)),
         ({"per": "zone"}, [("test.", ALICE), ("TEST.", BOB)], ("net.", ALICE)),
@@ -331,7 +331,7 @@ def test_a_rate_goes_on_over_a_reload_that_leaves_its_rule():
     assert Chained(rule, guard=guard).actions(query(), now=SECOND) == ["drop"]
     assert Chained(({"rate": {"limit": 1.5}}, "drop"), guard=guard).actions(query(), now=SECOND) == []
     assert Chained(({}, "continue"), rule, guard=guard).actions(query(), now=SECOND) == ["count"]  # its name is another
-    assert Chained(rule, chain="answers", guard=guard).actions(query(), now=SECOND) == []
+    assert Chained(rule, chain="cache-hits", guard=guard).actions(query(), now=SECOND) == []
 
 
 def test_two_rates_of_one_rule_are_two():
@@ -345,7 +345,7 @@ def test_two_rates_of_one_rule_are_two():
 # ---------------------------------------------------------------- actions
 
 DECIDES = {
-    "pass": ("pass", 0),
+    "allow": ("pass", 0),
     "drop": ("drop", 0),
     "truncate": ("truncate", 0),
     "nodata": ("error", 0),
@@ -383,7 +383,7 @@ def test_who_is_asked_has_a_number():
 
 def test_what_only_changes_something_goes_on():
     chained = Chained(
-        ({}, "uncached"),
+        ({}, "skip_cache"),
         ({}, {"ttl": {"min": 5}}),
         ({}, {"ttl": {"max": 60}}),
         ({}, {"ttl": {"min": 5}}),
@@ -400,7 +400,7 @@ def test_what_only_changes_something_goes_on():
 
 
 IN_PYTHON = [
-    {"strip_option": ["ECS"]},
+    {"remove_option": ["ECS"]},
     {"add_option": {"code": "NSID"}},
     {"rename": {"old": "a.test", "new": "b.test"}},
     {"delay": 0.1},
@@ -494,7 +494,7 @@ def test_a_rate_is_charged_before_python_is_asked():
 
 
 def test_the_first_that_decides_is_the_last():
-    chained = Chained(({"qtype": "A"}, "continue"), ({"suffix": "com"}, "drop"), ({}, "refused"), ({}, "pass"))
+    chained = Chained(({"qtype": "A"}, "continue"), ({"suffix": "com"}, "drop"), ({}, "refused"), ({}, "allow"))
     assert chained.rules(query()) == [0, 1]
     assert chained.rules(query("a.test.")) == [0, 2]
     assert chained.rules(query("a.test.", "MX")) == [2]
@@ -510,7 +510,7 @@ def test_a_chain_begins_at_its_start_and_has_an_end():
 
 
 def test_a_query_goes_on_at_any_of_its_nodes():
-    chained = Chained(({}, {"tag": "a"}), ({"qtype": "A"}, "uncached"), ({"tag": "a"}, "drop"))
+    chained = Chained(({}, {"tag": "a"}), ({"qtype": "A"}, "skip_cache"), ({"tag": "a"}, "drop"))
     met = chained.meets(query())
     for number, (_, _, node, _) in enumerate(met):
         assert chained.meets(query(), at=node, tags=1) == met[number:]

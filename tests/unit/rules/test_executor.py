@@ -161,7 +161,7 @@ def test_nothing_lets_the_next_rule_be_asked(kind, done, result):
     assert Scene(returning(result)).run(kind) == [done]
 
 
-@pytest.mark.parametrize("result", [None, given.proceed(), given.pass_on()])
+@pytest.mark.parametrize("result", [None, given.proceed(), given.allow()])
 def test_a_miss_whose_function_says_nothing_is_asked_of_an_upstream_for_it(result):
     done = Scene(returning(result), answer=RESPONSE).run("miss")
     assert done == [("ask", WIRE, END, GENERATION, 0), ("settle", HANDLE, RESPONSE)]
@@ -221,7 +221,7 @@ def test_what_is_dropped_gets_no_answer(kind, done):
     ],
 )
 def test_what_passes_is_asked_about_no_more(kind, done):
-    assert Scene(returning(given.pass_on())).run(kind) == [done]
+    assert Scene(returning(given.allow())).run(kind) == [done]
 
 
 @pytest.mark.parametrize(("kind", "at"), [("query", 1), ("miss", 2), ("review", 2), ("serve", 1)])
@@ -234,7 +234,7 @@ def test_records_of_an_action_are_the_answer(kind, at):
     ("action", "changed"),
     [
         (given.tag("new"), {"tags": 1}),
-        (given.uncached(), {"uncached": True}),
+        (given.skip_cache(), {"uncached": True}),
     ],
 )
 def test_a_query_goes_on_changed(action, changed):
@@ -395,7 +395,7 @@ def leave(query):
         ("servfail", ("reply", "SERVFAIL")),
         ("refused", ("reply", "REFUSED")),
         ("drop", ("drop",)),
-        ("pass", ("resume", END, GENERATION, {})),
+        ("allow", ("resume", END, GENERATION, {})),
     ],
 )
 def test_a_query_whose_function_fails_gets_what_its_rule_says(function, on_error, done, caplog):

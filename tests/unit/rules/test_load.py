@@ -59,9 +59,9 @@ def test_without_rules_there_are_none(tmp_path):
 
 
 def test_each_rule_is_in_its_chain(load):
-    made = load("for chain in 'queries', 'responses', 'answers': shield.rule(action=drop(), chain=chain)\n")
-    assert [[rule.chain for rule in made.of(chain)] for chain in ("queries", "responses", "answers")] == [
-        ["queries"], ["responses"], ["answers"],
+    made = load("for chain in 'queries', 'responses', 'cache-hits': shield.rule(action=drop(), chain=chain)\n")
+    assert [[rule.chain for rule in made.of(chain)] for chain in ("queries", "responses", "cache-hits")] == [
+        ["queries"], ["responses"], ["cache-hits"],
     ]  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_nothing_is_left_behind(load, mistake):
         ("import nonsense_that_is_not_there\n", "rules.py:2: ModuleNotFoundError: No module named 'nonsense_that_is"),
         ("shield.rule(qtype('NONSENSE'), action=drop())\n", "rules.py:2: ValidationError: 1 validation error for"),
         ("shield.rule(rcode('SERVFAIL'), action=drop())\n", "rules.py:2: ValueError: a query has no rcode"),
-        ("shield.rule(chain='answers', action=forward('x'))\n", "rules.py:2: ValueError: forward is nothing for"),
+        ("shield.rule(chain='cache-hits', action=forward('x'))\n", "rules.py:2: ValueError: forward is nothing for"),
         ("shield.rule(chain='answer', action=drop())\n", "rules.py:2: ValueError: answer is none of queries,"),
         ("shield.rule(on_error='nxdomain')\n", "rules.py:2: ValueError: nxdomain is none of servfail, refused, drop"),
         ("\n@shield.rule\ndef f(query): ...\n", "rules.py:3: TypeError: <function f at "),

@@ -55,7 +55,7 @@ def test_the_window_slides():
 
 
 def test_lazy_checks_back_off_and_bring_it_back():
-    it = health(backoff=3)
+    it = health(max_backoff=3)
     assert not it.check_due(100.0)
     it.observe(Signals(0, 3, 0, 3), 100.0)
     assert not it.check_due(100.9)
@@ -136,7 +136,7 @@ def test_a_reload_keeps_what_is_known():
 
 
 def test_the_wait_after_a_relapse_is_bounded_and_forgotten_in_time():
-    it, now = health("off", backoff=3), 1.0
+    it, now = health("off", max_backoff=3), 1.0
     for count, (later, wait) in enumerate([(1, 1), (1, 2), (1, 3), (1, 3), (11, 1)], 1):
         now += later
         it.observe(Signals(0, 3 * count, 0, 3 * count), now)
@@ -191,7 +191,7 @@ def test_reloads_do_not_put_checks_off():
     it.checked(True, 0.0)
     due = 0
     for now in range(1, 100):
-        it.configure(HealthSection(check="always", interval=10, least=20 + now), "auto", float(now))
+        it.configure(HealthSection(check="always", interval=10, min_samples=20 + now), "auto", float(now))
         if it.check_due(float(now)):
             it.checked(True, float(now))
             due += 1

@@ -70,7 +70,7 @@ def test_by_order_the_lowest_is_asked_and_those_that_are_alike_have_their_turns(
     assert choices(table, tried=[2, 4, 1, 3]) == {0: CHOICES}
 
 
-@pytest.mark.parametrize("policy", ["least-open", "latency"])
+@pytest.mark.parametrize("policy", ["least-outstanding", "latency"])
 def test_where_nobody_has_anything_to_do_all_are_alike(policy):
     table = table_of(policy, *[{}] * 4)
     assert all(2000 < count < 3000 for count in choices(table).values())
@@ -255,12 +255,12 @@ def test_all_places_can_be_taken():
 
 
 def test_least_open_gives_each_as_many_as_it_weighs():
-    stage = Stage(3, "least-open", each=[{"weight": 1}, {"weight": 2}, {"weight": 5}])
+    stage = Stage(3, "least-outstanding", each=[{"weight": 1}, {"weight": 2}, {"weight": 5}])
     assert stage.whom(80) == {0: 10, 1: 20, 2: 50}
 
 
 def test_least_open_gives_more_to_who_ends_more():
-    stage = Stage(2, "least-open")
+    stage = Stage(2, "least-outstanding")
     asked = Counter()
     for _ in range(100):
         (attempt,) = stage.ask()

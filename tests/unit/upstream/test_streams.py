@@ -195,7 +195,9 @@ def test_a_transfer_has_a_connection_of_its_own(run, host, tls):
             assert number == len(peer.links) - 1
 
     section = (
-        {"transport": "tls", "tls": {"pins": (host.pin,)}} if tls else {"source": ipaddress.ip_address("127.0.0.9")}
+        {"transport": "tls", "tls": {"pin_sha256": (host.pin,)}}
+        if tls
+        else {"source": ipaddress.ip_address("127.0.0.9")}
     )
     with Peer(two_messages, context=host.server() if tls else None) as peer, to(peer, **section) as shared:
         run(story())

@@ -54,7 +54,7 @@ def test_a_proxied_query_has_a_connection_of_its_own_that_begins_with_the_header
         for link in peer.links:
             await ended(link)
 
-    section = {"transport": "tls", "tls": {"pins": (host.pin,)}} if tls else {}
+    section = {"transport": "tls", "tls": {"pin_sha256": (host.pin,)}} if tls else {}
     with (
         Peer(one_query, context=host.server() if tls else None, preface=len(HEADER)) as peer,
         to(peer, **section) as shared,
@@ -128,7 +128,7 @@ def test_a_handshake_that_takes_longer_than_a_client_waits_serves_the_next(run, 
         go.set()
         assert await ask(shared, SECOND) == 0
 
-    with Peer(shake_hands_late) as peer, over_tls(peer, pins=(host.pin,)) as shared:
+    with Peer(shake_hands_late) as peer, over_tls(peer, pin_sha256=(host.pin,)) as shared:
         run(story())
     assert questions(peer.queries) == questions([SECOND])
 

@@ -25,7 +25,7 @@ from unit.upstream.stream_helpers import (
 
 @pytest.mark.parametrize("name", ["ns.test", "NS.test."])
 def test_an_upstream_whose_certificate_is_for_its_name_is_asked(run, authority, host, name):
-    with Peer(context=host.server()) as peer, over_tls(peer, name=name, authorities=str(authority.file)) as shared:
+    with Peer(context=host.server()) as peer, over_tls(peer, server_name=name, ca_file=str(authority.file)) as shared:
         assert run(ask(shared)) == 0
     assert peer.links[0].tls == ("TLSv1.3", "dot", False)
     assert peer.names[0].lower() == "ns.test"
@@ -34,7 +34,7 @@ def test_an_upstream_whose_certificate_is_for_its_name_is_asked(run, authority, 
 
 def test_a_name_may_be_an_address(run, authority):
     context = authority.issue("127.0.0.1").server()
-    with Peer(context=context) as peer, over_tls(peer, name="127.0.0.1", authorities=str(authority.file)) as shared:
+    with Peer(context=context) as peer, over_tls(peer, server_name="127.0.0.1", ca_file=str(authority.file)) as shared:
         assert run(ask(shared)) == 0
     assert peer.names == [None]
 
@@ -44,13 +44,19 @@ def test_an_upstream_that_is_another_gets_no_query(run, tmp_path, authority, hos
     other = Authority(tmp_path, "other")
     pin = self_signed(tmp_path, "ns.test").pin
     for tls, why in (
-        ({"name": "ns.example", "authorities": trusted}, "certificate is not for ns.example"),
-        ({"name": "192.0.2.1", "authorities": trusted}, r"certificate is not for 192\.0\.2\.1"),
-        ({"name": "ns.test", "authorities": str(other.file)}, "certificate is not trusted: unable to get local issuer"),
-        ({"name": "ns.test"}, "certificate is not trusted: unable to get local issuer"),
-        ({"pins": (pin,)}, "public key is not pinned"),
-        ({"name": "ns.test", "authorities": trusted, "pins": (pin,)}, "public key is not pinned"),
-        ({"name": "ns.example", "authorities": trusted, "pins": (host.pin,)}, "certificate is not for ns.example"),
+        ({"server_name": "ns.example", "ca_file": trusted}, "certificate is not for ns.example"),
+        ({"server_name": "192.0.2.1", "ca_file": trusted}, r"certificate is not for 192\.0\.2\.1"),
+        (
+            {"server_name": "ns.test", "ca_file": str(other.file)},
+            "certificate is not trusted: unable to get local issuer",
+        ),
+        ({"server_name": "ns.test"}, "certificate is not trusted: unable to get local issuer"),
+        ({"pin_sha256": (pin,)}, "public key is not pinned"),
+        ({"server_name": "ns.test", "ca_file": trusted, "pin_sha256": (pin,)}, "public key is not pinned"),
+        (
+            {"server_name": "ns.example", "ca_file": trusted, "pin_sha256": (host.pin,)},
+            "certificate is not for ns.example",
+        ),
     ):
         caplog.clear()
         with Peer(context=host.server()) as peer, over_tls(peer, **tls) as shared:
@@ -64,24 +70,27 @@ def test_an_upstream_that_is_another_gets_no_query(run, tmp_path, authority, hos
 def test_what_an_upstream_says_before_it_was_verified_is_heard_by_nobody(run, tmp_path, host, monkeypatch):
     monkeypatch.setattr(secrets, "randbits", lambda _count: 0)
     pin = self_signed(tmp_path, "ns.test").pin
-    with Peer(lambda link: link.answer(FIRST), context=host.server()) as peer, over_tls(peer, pins=(pin,)) as shared:
+    with (
+        Peer(lambda link: link.answer(FIRST), context=host.server()) as peer,
+        over_tls(peer, pin_sha256=(pin,)) as shared,
+    ):
         assert_fails(run, ask(shared), "not pinned")
     assert peer.queries == []
 
 
-@pytest.mark.parametrize("also", [{}, {"name": "ns.test"}], ids=["pin", "name and pin"])
+@pytest.mark.parametrize("also", [{}, {"server_name": "ns.test"}], ids=["pin", "name and pin"])
 def test_one_of_the_pins_is_enough(run, tmp_path, authority, host, also):
     pins = (self_signed(tmp_path, "ns.test").pin, host.pin)
     with (
         Peer(context=host.server()) as peer,
-        over_tls(peer, pins=pins, authorities=str(authority.file), **also) as shared,
+        over_tls(peer, pin_sha256=pins, ca_file=str(authority.file), **also) as shared,
     ):
         assert run(ask(shared)) == 0
 
 
 def test_a_pin_alone_needs_neither_name_nor_authority(run, tmp_path):
     lonely = self_signed(tmp_path, "whatever.test")
-    with Peer(context=lonely.server()) as peer, over_tls(peer, pins=(lonely.pin,)) as shared:
+    with Peer(context=lonely.server()) as peer, over_tls(peer, pin_sha256=(lonely.pin,)) as shared:
         assert run(ask(shared)) == 0
     assert peer.names == [None]
 
@@ -89,7 +98,7 @@ def test_a_pin_alone_needs_neither_name_nor_authority(run, tmp_path):
 @pytest.mark.parametrize("name", ["", "ns.test"])
 def test_the_opportunistic_profile_takes_any_certificate(run, tmp_path, host, name):
     other = self_signed(tmp_path, "other.test")
-    tls = {"profile": "opportunistic", "name": name, "pins": (host.pin,)}
+    tls = {"profile": "opportunistic", "server_name": name, "pin_sha256": (host.pin,)}
     with Peer(context=other.server()) as peer, over_tls(peer, **tls) as shared:
         assert run(ask(shared)) == 0
     assert peer.names == [name or None]
@@ -118,7 +127,7 @@ def test_each_query_has_a_record_of_its_own(run, host):
         for _ in range(2):  # while the connection is being made, and when it is there
             assert await asyncio.gather(*(ask(shared, query) for query in QUESTIONS)) == [0] * 6
 
-    with Peer(first_of_a_record, context=host.server()) as peer, over_tls(peer, pins=(host.pin,)) as shared:
+    with Peer(first_of_a_record, context=host.server()) as peer, over_tls(peer, pin_sha256=(host.pin,)) as shared:
         run(story())
 
 
@@ -140,7 +149,7 @@ def test_a_session_goes_on_over_the_next_connections_and_with_nobody_else(run, a
         assert await ask(other) == 3
 
     context = host.server(newest=version)
-    tls = {"name": "ns.test", "pins": (host.pin,), "authorities": str(authority.file)}
+    tls = {"server_name": "ns.test", "pin_sha256": (host.pin,), "ca_file": str(authority.file)}
     with (
         Peer(lambda link: link.answer(link.query()), context=context) as peer,
         over_tls(peer, **tls) as shared,
@@ -153,7 +162,7 @@ def test_a_session_goes_on_over_the_next_connections_and_with_nobody_else(run, a
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("tls", [("pins", "not pinned"), ("name", "not trusted")], ids=["pin", "name"])
+@pytest.mark.parametrize("tls", [("pin_sha256", "not pinned"), ("name", "not trusted")], ids=["pin", "name"])
 def test_a_chain_of_sessions_is_verified_again_within_the_hour(run, tmp_path, authority, host, version, tls):
     """Its key is stolen and given up, say: whoever has the tickets goes on for so long, and no longer."""
 
@@ -169,7 +178,11 @@ def test_a_chain_of_sessions_is_verified_again_within_the_hour(run, tmp_path, au
 
     now = [time.time()]
     context = host.server(newest=version)
-    proof = {"pins": (host.pin,)} if tls[0] == "pins" else {"name": "ns.test", "authorities": str(authority.file)}
+    proof = (
+        {"pin_sha256": (host.pin,)}
+        if tls[0] == "pin_sha256"
+        else {"server_name": "ns.test", "ca_file": str(authority.file)}
+    )
     with (
         Peer(lambda link: (query := link.query()) and link.answer(query), context=context) as peer,
         over_tls(peer, lambda: now[0], **proof) as shared,
@@ -190,7 +203,7 @@ def test_a_session_goes_on_for_an_hour_by_a_clock_that_does_not_go_back(run, hos
     now = [time.time()]
     with (
         Peer(lambda link: link.answer(link.query()), context=host.server()) as peer,
-        over_tls(peer, lambda: now[0], pins=(host.pin,)) as shared,
+        over_tls(peer, lambda: now[0], pin_sha256=(host.pin,)) as shared,
     ):
         run(story())
     assert [link.tls.resumed for link in peer.links] == [False, resumed]
@@ -208,7 +221,7 @@ def test_no_session_goes_on_when_its_certificate_is_over(run, host):
     now = [time.time() + 86400 - 600]
     with (
         Peer(lambda link: link.answer(link.query()), context=host.server()) as peer,
-        over_tls(peer, lambda: now[0], pins=(host.pin,)) as shared,
+        over_tls(peer, lambda: now[0], pin_sha256=(host.pin,)) as shared,
     ):
         run(story())
     assert [link.tls.resumed for link in peer.links] == [False, False]
@@ -220,14 +233,14 @@ def test_authorities_that_cannot_be_read_are_told(tmp_path, text):
     if text is not None:
         file.write_text(text)
     why = "No such file" if text is None else "no certificates in PEM format"
-    with pytest.raises(ConfigError, match=f"tls.authorities: {file}: {why}"):
-        configured(name="ns.test", authorities=str(file))
+    with pytest.raises(ConfigError, match=f"tls.ca_file: {file}: {why}"):
+        configured(server_name="ns.test", ca_file=str(file))
 
 
 @pytest.mark.parametrize("name", [".ns.test", "ns..test", "n" * 64 + ".test", "ns\0.test"])
 def test_a_name_that_no_host_has_is_told(name):
-    with pytest.raises(ConfigError, match=r"tls\.name: .* is not a name of a host"):
-        configured(name=name)
+    with pytest.raises(ConfigError, match=r"tls\.server_name: .* is not a name of a host"):
+        configured(server_name=name)
 
 
 def configured(**tls):

@@ -108,29 +108,29 @@ def test_a_policy_has_bounds(zone, policy, message):
 
 FULL = """
 upstreams = ["127.0.0.1:53"]
-notify = ["192.0.2.0/24", "::1"]
-shuffle = true
-udp.payload = 1400
+allow_notify_from = ["192.0.2.0/24", "::1"]
+rrset_roundrobin = true
+udp.edns_udp_size = 1400
 cache = { prefetch = false, nxdomain_cut = true }
-forward.open_zone = 50
+forward.max_outstanding_per_zone = 50
 [ttl]
 min = 100
 negative_max = 77
-on_wire = "keep"
+serve_original = true
 [stale]
 mode = "immediate"
 max = 1000
 ttl = 11
-client_timer = 0.5
+client_timeout = 0.5
 recheck = 7.0
 [[zones]]
 name = "Example.COM"
 [[zones]]
 name = "a.example.com."
 upstreams = ["127.0.0.2:53", "[::1]:54"]
-notify = []
-open = 20
-nsec = "trust"
+allow_notify_from = []
+max_outstanding = 20
+aggressive_nsec = true
 nxdomain_cut = false
 [zones.ttl]
 min = 0
@@ -248,23 +248,26 @@ MISTAKES = {
         "zones[4].name: 5: an empty name is none; everything is .",
         'zones[5].name: "@": an empty name is none; everything is .',
     ],
-    'notify = ["192.0.2.1/24", 5]\n[[zones]]\nname = "test"\n[[zones]]\nname = "a"\nnotify = ["::/129"]': [
-        'notify[1]: "192.0.2.1/24" is not a prefix: bits are set behind its length; did you mean 192.0.2.0/24?',
-        "notify[2]: 5 is not a prefix; write ADDR/LENGTH, or ADDR",
-        'zones[2].notify[1] (in "a"): "::/129" is not a prefix; write ADDR/LENGTH, or ADDR',
+    'allow_notify_from = ["192.0.2.1/24", 5]\n'
+    '[[zones]]\nname = "test"\n[[zones]]\nname = "a"\nallow_notify_from = ["::/129"]': [
+        'allow_notify_from[1]: "192.0.2.1/24" is not a prefix: bits are set behind its length;'
+        " did you mean 192.0.2.0/24?",
+        "allow_notify_from[2]: 5 is not a prefix; write ADDR/LENGTH, or ADDR",
+        'zones[2].allow_notify_from[1] (in "a"): "::/129" is not a prefix; write ADDR/LENGTH, or ADDR',
     ],
-    '[[zones]]\nname = "a"\nupstreams = ["127.0.0.1"]\nopen = 0\nnsec = "on"\nwatch_jitter = 1.0': [
+    '[[zones]]\nname = "a"\nupstreams = ["127.0.0.1"]\n'
+    'max_outstanding = 0\naggressive_nsec = "on"\nwatch_jitter = 1.0': [
         'zones[1].upstreams[1] (in "a"): "127.0.0.1" is not an endpoint; an address needs a port: 127.0.0.1:53',
-        'zones[1].open (in "a"): 0 is too small; at least 1',
+        'zones[1].max_outstanding (in "a"): 0 is too small; at least 1',
         'zones[1].watch_jitter (in "a"): 1.0 is too large; at most 0.9',
-        'zones[1].nsec (in "a"): "on" is none of "off", "trust"',
+        'zones[1].aggressive_nsec (in "a"): "on" is neither true nor false; write one of them, without quotes',
     ],
-    '[[zones]]\nname = "a"\nnotice = []\n[zones.ttl]\nmin = -1\nmost = 2\n[zones.stale]\nmode = "on"\nttl = 0': [
+    '[[zones]]\nname = "a"\nwatches = true\n[zones.ttl]\nmin = -1\nmost = 2\n[zones.stale]\nmode = "on"\nttl = 0': [
         'zones[1].ttl.min (in "a"): -1 is too small; at least 0 s',
-        'zones[1].ttl.most (in "a"): no such key; known here: min, max, negative_max, failure, on_wire',
+        'zones[1].ttl.most (in "a"): no such key; known here: min, max, negative_max, failure, serve_original',
         'zones[1].stale.mode (in "a"): "on" is none of "off", "on-failure", "immediate"',
         'zones[1].stale.ttl (in "a"): 0 is too small; at least 1 s',
-        'zones[1].notice (in "a"): no such key; did you mean "notify"?',
+        'zones[1].watches (in "a"): no such key; did you mean "watch"?',
     ],
     "\n".join(f'[[zones]]\nname = "n{number}"' for number in range(4001)): [
         "zones: 4001 entries are too many; at most 4000"
