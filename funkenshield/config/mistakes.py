@@ -7,13 +7,14 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from .renamed import new_key, new_line, new_value
 from .types import SIZES, TIMES, is_several, kind_of, unit_of
 
 SHOWN_MAX = 60  # characters of what was written
@@ -30,7 +31,7 @@ OTHERS = {  # as the same thing is called elsewhere
     "memory": {"limit", "max_size", "maxsize", "size"},
     "level": {"verbosity"},
     "deadline": {"query_timeout"},
-    "tries": {"retries", "attempts"},
+    "attempts": {"retries"},
     "source": {"client", "clients"},
     "suffix": {"domain", "domains", "zone"},
 }
@@ -67,14 +68,20 @@ def told(found: ValidationError, root: type[BaseModel], written: dict[str, Any])
         ):
             continue  # entries with mistakes of their own are not counted
         place = _place(root, written, loc)
-        if mistake["type"] == "missing" and any("." in str(key) for key in mistake["input"]):
-            continue  # [zones."example.com"], of which another line tells
-        said = _unknown(place, root, str(loc[-1])) if mistake["type"] == "extra_forbidden" else _said(place, mistake)
-        inside = f" (in {place.inside})" if place.inside else ""
-        yield (
-            ".".join(str(part) for part in loc if isinstance(part, str)),
-            (f"{place.path}{inside}: {said}" if place.path else said),
-        )
+        key, keys = str(loc[-1]) if loc else "", ".".join(str(part) for part in loc if isinstance(part, str))
+        if mistake["type"] == "missing" and _stands_under_another_name(place, key, mistake["input"]):
+            continue
+        if mistake["type"] != "extra_forbidden":
+            yield keys, _line(place, _said(place, mistake))
+            continue
+        yield keys, _line(place, _unknown(place, root, key))
+        if new_key(_table_of(place, key), key):
+            yield from ((keys, _line(*each)) for each in _renamed_below(place, key))
+
+
+def _line(place: Place, said: str) -> str:
+    inside = f" (in {place.inside})" if place.inside else ""
+    return f"{place.path}{inside}: {said}" if place.path else said
 
 
 def not_toml(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, str]:
@@ -97,6 +104,28 @@ def not_toml(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, str]:
     ):
         why = "text stands in quotes"
     return f"{line}:{column}", f"not TOML: {why}" + (f": {_shown(here)[1:-1]}" if here else "")
+
+
+def _stands_under_another_name(place: Place, key: str, written: Iterable[object]) -> bool:
+    """Tell whether another line tells of a key that is missing: it has an old name, or is in [zones."example.com"]."""
+    table = _table_of(place, key)
+    return any("." in str(other) or new_key(table, str(other)) == key for other in written)
+
+
+def _table_of(place: Place, key: str) -> str:
+    """Return the name of the table that a key is in; "" at the top of the file."""
+    parts = re.sub(r"\[\d+\]", "", place.path).split(".")
+    return ".".join(parts[-1:] if parts[-1] != key else parts[-2:-1])
+
+
+def _renamed_below(place: Place, key: str) -> Iterator[tuple[Place, str]]:
+    """Yield what is to be said of the keys in a table that has an old name itself."""
+    several = isinstance(place.written, list)
+    for number, entry in enumerate(place.written if several else [place.written], 1):
+        for inner, value in entry.items() if isinstance(entry, dict) else ():
+            if line := new_line(key, inner, value):
+                path = f"{place.path}[{number}].{inner}" if several else f"{place.path}.{inner}"
+                yield place._replace(path=path), f"no such key; {inner} is now {line}"
 
 
 def section_at(root: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:
@@ -193,6 +222,8 @@ def _no_number(place: Place, mistake: ErrorDetails) -> str:
 
 
 def _no_choice(place: Place, _: ErrorDetails) -> str:
+    if new := new_value(place.path.rpartition(".")[2], place.written):
+        return f'is now "{new}"'
     kind = kind_of(place.field) if place.field else None
     choices = list(get_args(kind)) if get_origin(kind) is Literal else []
     near = difflib.get_close_matches(str(place.written).lower(), [each.lower() for each in choices], 1)
@@ -254,6 +285,9 @@ TOLD = {
 
 def _unknown(place: Place, root: type[BaseModel], key: str) -> str:
     """Say what was probably meant by a key that is none."""
+    if new := new_line(_table_of(place, key), key, place.written):
+        is_word = place.written == key  # where a table may be
+        return f'"{key}" is now "{new}"' if is_word else f"no such key; {key} is now {new}"
     section = (place.field and _below(place.field)) or place.section  # a word, where a table may be
     known, plain = _keys(section), key.strip().replace("-", "_").lower()
     near = difflib.get_close_matches(plain, known, 1, 0.65) or [each for each in known if plain in OTHERS.get(each, ())]
