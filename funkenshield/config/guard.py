@@ -44,7 +44,7 @@ class AccessSection(Section):
         return self
 
 
-class LimitSection(Section):
+class RateLimitSection(Section):
     """So many queries a second from each source prefix; several tables bound several prefix lengths."""
 
     queries_per_second: float = Field(gt=0, le=1_000_000, description="Queries a second.")
@@ -55,7 +55,7 @@ class LimitSection(Section):
     action: Refusal = Field("drop", description="What queries over it get.")
 
 
-class ResponseLimitSection(Section):
+class RrlSection(Section):
     """Response rate limiting: so that answers to forged sources do no harm there. Over UDP; 0 is no limit.
 
     A client that sends a valid cookie (`cookies.mode = "serve"`) proves its address, and is not limited.
@@ -79,7 +79,7 @@ class ResponseLimitSection(Section):
     exempt: Prefixes = Field((), max_length=1000, strict=False, description="Prefixes that are not limited.")
 
 
-class BlockSection(Section):
+class DynamicBlockSection(Section):
     """A source prefix that is over a rate for a while is shut out for a while."""
 
     name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="What it is called when listed.")
@@ -105,9 +105,9 @@ class GuardSection(Section):
                                      " is forgotten. It is taken as it fills. Restart to change.")  # fmt: skip
     max_blocked: int = Field(4096, ge=16, le=65536, description="Prefixes shut out at once; more push out the oldest.")
     access: AccessSection = AccessSection()
-    rate_limits: tuple[LimitSection, ...] = Field((), max_length=8, strict=False)
-    rrl: ResponseLimitSection = ResponseLimitSection()
-    dynamic_blocks: tuple[BlockSection, ...] = Field((), max_length=16, strict=False)
+    rate_limits: tuple[RateLimitSection, ...] = Field((), max_length=8, strict=False)
+    rrl: RrlSection = RrlSection()
+    dynamic_blocks: tuple[DynamicBlockSection, ...] = Field((), max_length=16, strict=False)
 
 
 def packed(prefixes: tuple[IPv4Network | IPv6Network, ...]) -> list[tuple[bytes, int]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from ..config.guard import BlockSection, GuardSection, Refusal, packed
+from ..config.guard import DynamicBlockSection, GuardSection, Refusal, packed
 from ..config.types import parse_prefix
 from ..core.logs import RateLimited
 from ..errors import FunkenShieldError
@@ -44,7 +44,7 @@ class Blocks:
         self._now = now
         self._limited = RateLimited(log, now)
         self._blocks: dict[Network, Block] = {}
-        self._watches: tuple[BlockSection, ...] = ()
+        self._watches: tuple[DynamicBlockSection, ...] = ()
         self._most = GuardSection().max_blocked
 
     def configure(self, section: GuardSection) -> None:
@@ -98,7 +98,7 @@ class Blocks:
         if alarms or over:
             self._tell()
 
-    def _shut_out(self, prefix: Network, watch: BlockSection) -> None:
+    def _shut_out(self, prefix: Network, watch: DynamicBlockSection) -> None:
         reason = watch.name or f"over {watch.rate:g} {watch.type} a second"
         if prefix not in self._blocks:
             self.raised += 1

@@ -1,0 +1,231 @@
+"""The whole file: all sections, what does not go together, and what takes a restart to change.
+
+What a key means is said where its section is; nothing here reads a file.
+"""
+
+from collections import Counter
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from .admin import ControlSection, LogSection, MetricsSection
+from .cache import CacheSection, StaleSection, TtlSection
+from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
+from .forward import ClientSubnetSection, ForwardSection, Policy
+from .guard import GuardSection
+from .rule import RuleSection
+from .types import Endpoint, EndpointField, PathField, PrefixField, Section, wildcard_of
+from .upstreams import (
+    DEFAULT_GROUP,
+    GROUP_MAX,
+    SOCKETS_MAX,
+    UPSTREAMS_MAX,
+    GroupSection,
+    HealthSection,
+    Member,
+    UpstreamSection,
+)
+from .zones import ZoneSection
+
+
+class Config(Section):
+    """Everything an operator can say."""
+
+    listen: tuple[EndpointField, ...] = Field(
+        (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=64, strict=False,
+        description="Where queries are taken, UDP and TCP; a wildcard may stand beside one of its addresses. Restart to"
+                    " change.",
+    )  # fmt: skip
+    upstreams: tuple[UpstreamSection, ...] = Field(
+        (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
+        strict=False,
+        description="The nameservers behind the shield: addresses, or tables (below).",
+    )  # fmt: skip
+    groups: tuple[GroupSection, ...] = Field((), max_length=1000, strict=False)
+    proxy_protocol_from: tuple[PrefixField, ...] = Field(
+        (), max_length=64, strict=False,
+        description="Addresses or prefixes of front proxies, whose queries come by PROXY protocol version 2 (and from"
+                    " nobody else).",
+    )  # fmt: skip
+    workers: int = Field(
+        0, ge=0, le=255, description="Threads that answer; 0: one for each core that we may have. Restart to change."
+    )
+    user: str = Field("", description="Become this user once the sockets are bound. Restart to change.")
+    drain_timeout: float = Field(3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
+                         description="At the end, clients that wait for an upstream are given so long.")  # fmt: skip
+    minimal_any: bool = Field(False, description="Answer questions for ANY here, with one HINFO record (RFC 8482).")
+    allow_notify_from: tuple[PrefixField, ...] = Field(
+        (), strict=False,
+        description="Addresses or prefixes whose NOTIFY for a zone with a section has its serial looked at.",
+    )  # fmt: skip
+    rrset_roundrobin: bool = Field(False, description="Rotate the addresses of an answer, from answer to answer.")
+    cache: CacheSection = CacheSection()
+    ttl: TtlSection = TtlSection()
+    stale: StaleSection = StaleSection()
+    cookies: CookiesSection = CookiesSection()
+    chaos: ChaosSection = ChaosSection()
+    udp: UdpSection = UdpSection()
+    tcp: TcpSection = TcpSection()
+    forward: ForwardSection = ForwardSection()
+    health: HealthSection = HealthSection()
+    client_subnet: ClientSubnetSection = ClientSubnetSection()
+    log: LogSection = LogSection()
+    metrics: MetricsSection = MetricsSection()
+    control: ControlSection = Field(default_factory=ControlSection)
+    zones: tuple[ZoneSection, ...] = Field((), max_length=4000, strict=False)
+    guard: GuardSection = GuardSection()
+    rules: tuple[RuleSection, ...] = Field((), max_length=4096, strict=False)
+    rules_file: PathField = Field(
+        "", description="File of rules in Python, which come behind those of `[[rules]]`; without any of those,"
+                        ' `rules = "FILE.py"` says the same.',
+    )  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rules_may_be_a_file(cls, values: object) -> object:
+        if isinstance(values, dict) and isinstance(values.get("rules"), str) and "rules_file" not in values:
+            return {**{key: value for key, value in values.items() if key != "rules"}, "rules_file": values["rules"]}
+        return values
+
+    @field_validator("zones")
+    @classmethod
+    def _names_once(cls, zones: tuple[ZoneSection, ...]) -> tuple[ZoneSection, ...]:
+        names = [zone.name for zone in zones]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than once: {', '.join(twice)}")
+        return zones
+
+    @model_validator(mode="after")
+    def _addresses_are_listened_on_once(self) -> "Config":
+        twice = sorted({str(each) for each in self.listen if self.listen.count(each) > 1})
+        if twice:
+            raise ValueError(f"listen: more than once: {', '.join(twice)}")
+        scraped = self.metrics.listen
+        if (
+            scraped
+            and self.tcp.max_connections
+            and any(scraped in (each, wildcard_of(each)) or each == wildcard_of(scraped) for each in self.listen)
+        ):
+            raise ValueError(f"metrics.listen: {scraped} is where queries are taken, over TCP; take another port")
+        return self
+
+    @model_validator(mode="after")
+    def _upstreams_can_be_told_apart(self) -> "Config":
+        ways = Counter((each.endpoint, each.section.way) for each in self.all_upstreams)
+        if twice := sorted({each.asked for each in self.all_upstreams if ways[each.endpoint, each.section.way] > 1}):
+            raise ValueError(f"upstreams: more than once: {', '.join(twice)}")
+        names = Counter((each.title, each.endpoint) for each in self.all_upstreams)
+        if alike := sorted({str(each) for each in self.all_upstreams if names[each.title, each.endpoint] > 1}):
+            raise ValueError(f"upstreams: asked in several ways: {', '.join(alike)}; give each a name of its own")
+        for zone in self.zones:
+            for endpoint in zone.upstreams or ():
+                if len(meant := self._places[endpoint]) > 1:
+                    raise ValueError(
+                        f"zones: {zone.name}: {endpoint} is more than one upstream: {', '.join(map(str, meant))};"
+                        " put the one that is meant into a group, and name that"
+                    )
+        count = len(self.all_upstreams)
+        if count > UPSTREAMS_MAX:
+            raise ValueError(f"upstreams: at most {UPSTREAMS_MAX} in all, not {count}")
+        if count * self.forward.sockets > SOCKETS_MAX:
+            raise ValueError(f"forward.sockets: {count} upstreams can have {SOCKETS_MAX // count} sockets each")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> "Config":
+        for at, bounds in (
+            ("ttl", self.ttl),
+            *((f"zones: {zone.name}: ttl", self.ttl_of(zone)) for zone in self.zones),
+        ):
+            if bounds.min > bounds.max:
+                raise ValueError(f"{at}: min is {bounds.min}, and max only {bounds.max}")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_have_members(self) -> "Config":
+        names = [group.name for group in self.groups]
+        wanted = {DEFAULT_GROUP: "upstreams"} | dict.fromkeys(names, "groups")
+        for zone in self.zones:
+            if len(set(zone.upstreams or ())) != len(zone.upstreams or ()):
+                raise ValueError(f"zones: {zone.name} has an upstream more than once")
+            if zone.group is not None and zone.upstreams is not None:
+                raise ValueError(f"zones: {zone.name} has both upstreams and a group")
+            if zone.group is not None:
+                wanted.setdefault(zone.group, "zones")
+        for name, key in wanted.items():
+            if not 1 <= len(self.members(name)) <= GROUP_MAX:
+                raise ValueError(f"{key}: group {name} has {len(self.members(name))} upstreams, not 1 to {GROUP_MAX}")
+            if names.count(name) > 1:
+                raise ValueError(f"groups: more than once: {name}")
+        return self
+
+    def members(self, group: str) -> tuple[Member, ...]:
+        """Return the upstreams of a group."""
+        return tuple(
+            Member(each, upstream)
+            for upstream in self.upstreams
+            if group in upstream.groups
+            for each in upstream.address
+        )
+
+    def upstreams_of(self, zone: ZoneSection) -> tuple[Member, ...]:
+        """Return the upstreams of a zone."""
+        if zone.upstreams is None:
+            return self.members(zone.group or DEFAULT_GROUP)
+        return tuple(member for endpoint in zone.upstreams for member in self._places[endpoint])
+
+    @property
+    def all_upstreams(self) -> list[Member]:
+        """Return the upstreams of all groups and zones."""
+        return [member for members in self._places.values() for member in members]
+
+    @cached_property
+    def _places(self) -> dict[Endpoint, list[Member]]:
+        """Return the upstreams by address; one that only a zone names has nothing but that."""
+        places: dict[Endpoint, list[Member]] = {}
+        for upstream in self.upstreams:
+            for endpoint in upstream.address:
+                places.setdefault(endpoint, []).append(Member(endpoint, upstream))
+        for endpoint in (each for zone in self.zones for each in zone.upstreams or ()):
+            if endpoint not in places:
+                places[endpoint] = [Member(endpoint, UpstreamSection(address=(endpoint,)))]
+        return places
+
+    def policy_of(self, group: str) -> Policy:
+        """Return how one upstream of a group is chosen."""
+        own = next((each for each in self.groups if each.name == group), None)
+        return own.policy if own and "policy" in own.model_fields_set else self.forward.policy
+
+    def health_of(self, upstream: UpstreamSection) -> HealthSection:
+        """Return when an upstream is left alone."""
+        return self.health.model_copy(update=_given(upstream.health))
+
+    def ttl_of(self, zone: ZoneSection) -> TtlSection:
+        """Return how long the answers of a zone are held."""
+        return self.ttl.model_copy(update=_given(zone.ttl))
+
+    def stale_of(self, zone: ZoneSection) -> StaleSection:
+        """Return when the answers of a zone serve past their time."""
+        return self.stale.model_copy(update=_given(zone.stale))
+
+
+def _given(section: Section) -> dict[str, Any]:
+    """Return what was said in a section, without its defaults."""
+    return {key: getattr(section, key) for key in section.model_fields_set}
+
+
+RESTART = (
+    "listen",
+    "workers",
+    "user",
+    "cache.memory",
+    "cache.snapshot",
+    "cache.snapshot_interval",
+    "control",
+    "metrics",
+    "forward.max_outstanding",
+    "udp.receive_buffer",
+    "guard.memory",
+)

@@ -1,0 +1,178 @@
+"""The nameservers behind the shield: where they are, how they are asked, who is healthy, which belong together."""
+
+import base64
+from typing import Literal, NamedTuple
+
+from pydantic import Field, field_validator, model_validator
+
+from .forward import Policy
+from .types import (
+    AddressField,
+    Endpoint,
+    EndpointField,
+    GroupName,
+    PathField,
+    Section,
+    ZoneName,
+    parse_endpoint,
+    parse_rcode,
+    parse_type,
+)
+
+DEFAULT_GROUP = "default"
+GROUP_MAX = 64  # upstreams in a group
+UPSTREAMS_MAX = 256  # that the compiled part tells apart
+SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wait for answers
+
+
+class HealthSection(Section):
+    """Which upstreams are left alone. `[upstreams.health]` takes the same keys; what it leaves out is as it is here.
+
+    An upstream that is left alone is asked only where no other can be; when it is well again, its share comes back
+    little by little.
+    """
+
+    check: Literal["off", "lazy", "always"] = Field(
+        "lazy", description='Ask it something of our own: `"lazy"` only while it is left alone.'
+    )
+    name: ZoneName = Field(".", description="Name that a check asks for.")
+    type: str = Field("SOA", description="Type that a check asks for.")
+    rcodes: tuple[str, ...] = Field(
+        ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1, strict=False, description="Responses that prove it well."
+    )
+    interval: float = Field(1.0, ge=0.1, le=3600, description="Between two checks.", json_schema_extra={"unit": "s"})
+    max_backoff: float = Field(30.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
+                           description="While checks fail, the interval doubles up to this.")  # fmt: skip
+    timeout: float = Field(1.0, ge=0.05, le=30, description="For a check.", json_schema_extra={"unit": "s"})
+    rise: int = Field(2, ge=1, le=100, description="Checks in a row that bring it back.")
+    fall: int = Field(3, ge=1, le=100, description="Checks, or queries, unanswered in a row: it is left alone.")
+    window: float = Field(10.0, ge=1, le=300, description="Time over which shares are taken.",
+                          json_schema_extra={"unit": "s"})  # fmt: skip
+    min_samples: int = Field(20, ge=1, le=1_000_000, description="Queries in a window, or else shares say nothing.")
+    timeout_ratio: float = Field(0.5, gt=0, le=1, description="Share of unanswered queries: it is left alone.")
+    servfail_ratio: float = Field(0.9, gt=0, le=1, description="Share of SERVFAIL among responses: it is left alone.")
+    slow_start: float = Field(10.0, ge=0, le=3600, description="Within this its whole share comes back.",
+                              json_schema_extra={"unit": "s"})  # fmt: skip
+
+    @field_validator("type")
+    @classmethod
+    def _is_type(cls, text: str) -> str:
+        return parse_type(text)
+
+    @field_validator("rcodes")
+    @classmethod
+    def _are_rcodes(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parse_rcode(text) for text in texts)
+
+
+class TlsSection(Section):
+    """DNS over TLS to an upstream (RFC 7858), for `transport = "tls"`."""
+
+    server_name: str = Field("", max_length=253, description="Name that its certificate must be for (RFC 8310).")
+    pin_sha256: tuple[str, ...] = Field(
+        (), max_length=16, strict=False,
+        description="SHA-256 digests, in base64, of public keys; its certificate must hold one of them.",
+    )  # fmt: skip
+    ca_file: PathField = Field("", description="File of certificates to trust, in place of the system's.")
+    profile: Literal["strict", "opportunistic"] = Field(
+        "strict",
+        description='`"strict"` wants a name or a pin, and holds to it; `"opportunistic"` takes any certificate.',
+    )
+
+    @field_validator("pin_sha256")
+    @classmethod
+    def _are_digests(cls, pins: tuple[str, ...]) -> tuple[str, ...]:
+        for pin in pins:
+            try:
+                digest = base64.b64decode(pin, validate=True)
+            except ValueError:
+                digest = b""
+            if len(digest) != 32:
+                raise ValueError(f"{pin} is not a SHA-256 digest in base64")
+        return pins
+
+
+class UpstreamSection(Section):
+    """A nameserver behind the shield. Where its address says enough, `upstreams = ["ADDR:PORT", ...]` does."""
+
+    address: tuple[EndpointField, ...] = Field(
+        min_length=1, max_length=GROUP_MAX, strict=False,
+        description="`ADDR:PORT`, or a list: each is an upstream of its own, and all else is the same.",
+    )  # fmt: skip
+    name: str = Field(
+        "", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="What it is called in logs and counters; without one, as it is asked: `tcp://192.0.2.1:53`, say.",
+    )  # fmt: skip
+    groups: tuple[GroupName, ...] = Field(
+        (DEFAULT_GROUP,), min_length=1, max_length=16, strict=False, description="Groups that it belongs to."
+    )
+    order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are asked first.')
+    weight: int = Field(1, ge=1, le=1000, description="Its share, beside the weights of the others.")
+    state: Literal["auto", "up", "down"] = Field("auto", description="Whether it is asked, whatever its health.")
+    max_outstanding: int = Field(16384, ge=1, le=1 << 22, description="Queries that wait for it at once.")
+    transport: Literal["udp", "tcp", "tls"] = Field("udp", description="How it is asked.")
+    source: AddressField | None = Field(None, description="Our address that it is asked from.")
+    random_case: bool = Field(False, description="Spell names at random, for forgers to guess (0x20); over UDP.")
+    proxy_protocol: bool = Field(False, description="Tell it whose query it is, by PROXY protocol version 2.")
+    tls: TlsSection = Field(TlsSection(), description='For `transport = "tls"`.')
+    health: HealthSection = Field(HealthSection(), description="What differs from `[health]`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        """Take `ADDR:PORT` for an upstream that has nothing but an address."""
+        if isinstance(value, str):
+            return {"address": (parse_endpoint(value),)}
+        if not isinstance(value, dict | UpstreamSection):
+            raise ValueError("not an upstream; write ADDR:PORT, or a table")  # noqa: TRY004 - what pydantic turns into a line
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "UpstreamSection":
+        if (
+            self.transport == "tls"
+            and self.tls.profile == "strict"
+            and not (self.tls.server_name or self.tls.pin_sha256)
+        ):
+            raise ValueError("tls: the strict profile wants tls.server_name or tls.pin_sha256")
+        if self.transport != "tls" and self.tls != TlsSection():
+            raise ValueError('tls: that takes transport = "tls"')
+        if self.transport != "udp" and self.random_case:
+            raise ValueError("random_case: that is for UDP")
+        if self.source and any((":" in each.host) != (self.source.version == 6) for each in self.address):
+            raise ValueError(f"source: {self.source} is of another family than the address")
+        return self
+
+    @property
+    def way(self) -> tuple[object, ...]:
+        """Return the way to it: what makes it another upstream at the same address."""
+        return self.transport, self.tls, self.source
+
+
+class Member(NamedTuple):
+    """One upstream: an address, and what was said of it. As text, it is what tells it from all others."""
+
+    endpoint: Endpoint
+    section: UpstreamSection
+
+    @property
+    def asked(self) -> str:
+        """Return where and how it is asked, whoever asks; UDP goes without saying."""
+        scheme = "" if self.section.transport == "udp" else f"{self.section.transport}://"
+        return f"{scheme}{self.endpoint}{'#' * bool(self.section.tls.server_name)}{self.section.tls.server_name}"
+
+    @property
+    def title(self) -> str:
+        """Return what it is called: its name, or else how we ask it."""
+        source = f" from {self.section.source}" if self.section.source else ""
+        return self.section.name or f"{self.asked}{source}"
+
+    def __str__(self) -> str:
+        return f"{self.section.name} ({self.endpoint})" if self.section.name else self.title
+
+
+class GroupSection(Section):
+    """A group of upstreams with a policy of its own; the group `default` is asked unless a zone says otherwise."""
+
+    name: GroupName = Field(description="Its name, as in `upstreams.groups` and `zones.group`.")
+    policy: Policy = Field("round-robin", description="In place of `forward.policy`.")
