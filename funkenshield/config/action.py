@@ -15,10 +15,10 @@ DECIDES = ("allow", "forward", "answer", "zone", "zone_file", "nxdomain", "nodat
 
 
 class BoundsSection(Section):
-    """Bounds of TTLs, on the wire and for holding."""
+    """Bounds of TTLs, in the response and in the cache."""
 
-    min: int = Field(0, ge=0, le=604800, description="At least.", json_schema_extra={"unit": "s"})
-    max: int = Field(604800, ge=1, le=604800, description="At most.", json_schema_extra={"unit": "s"})
+    min: int = Field(0, ge=0, le=604800, json_schema_extra={"unit": "s"}, description="Lower bound.")
+    max: int = Field(604800, ge=1, le=604800, json_schema_extra={"unit": "s"}, description="Upper bound.")
 
     @model_validator(mode="after")
     def _leave_room(self) -> "BoundsSection":
@@ -28,17 +28,17 @@ class BoundsSection(Section):
 
 
 class RenameSection(Section):
-    """Another name in place of the one asked for, and the one asked for again in the answer."""
+    """Forwards another name, and restores the original one in the answer."""
 
-    old: ZoneName = Field(description="What names end in.")
-    new: ZoneName = Field(description="What they end in when they go on.")
+    old: ZoneName = Field(description="Suffix of the query name.")
+    new: ZoneName = Field(description="Suffix that replaces it.")
 
 
 class OptionSection(Section):
     """An EDNS option."""
 
-    code: Option = Field(description="Its code.")
-    data: str = Field("", max_length=1024, pattern=r"^([0-9a-fA-F]{2})*$", description="Its octets, in hexadecimal.")
+    code: Option = Field(description="Option code, or its name.")
+    data: str = Field("", max_length=1024, pattern=r"^([0-9a-fA-F]{2})*$", description="Option data, in hexadecimal.")
 
 
 class Action(Section):
@@ -46,36 +46,38 @@ class Action(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    allow: bool = Field(False, description="Nothing: it goes its usual way, and no other rule is asked.")
-    forward: GroupName = Field("", description="Upstreams of this group are asked.")
+    allow: bool = Field(False, description="Process the query as usual; no more rules of the chain are evaluated.")
+    forward: GroupName = Field("", description="Forward to the upstreams of this group.")
     answer: tuple[str, ...] = Field(
-        (), strict=False, description="Records of the name asked for, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL"
-                                      " (else 60); other types are NODATA.",
+        (), strict=False,
+        description="Answer with these records for the query name, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL"
+                    " (default 60); other types get NODATA.",
     )  # fmt: skip
-    zone: str = Field("", description="Answer from this text, a zone file; `$ORIGIN` or full names.")
-    zone_file: PathField = Field("", description="Answer from this zone file; read again when it changes.")
-    nxdomain: bool = Field(False, description="The name does not exist.")
-    nodata: bool = Field(False, description="The name has no such records.")
-    refused: bool = Field(False, description="REFUSED.")
-    servfail: bool = Field(False, description="SERVFAIL.")
-    drop: bool = Field(False, description="No answer at all.")
-    truncate: bool = Field(False, description="TC=1, so that the client comes by TCP; there it goes its usual way.")
-    call: str = Field("", description="A Python function, as `FILE.py:FUNCTION`.")
-    skip_cache: bool = Field(False, description="The cache is left alone: the upstream is asked, and nothing kept.")
-    ttl: BoundsSection | None = Field(None, description="TTLs are kept within bounds (below).")
-    remove_option: tuple[Option, ...] = Field(
-        (), strict=False, description="These EDNS options are taken out of the query."
+    zone: str = Field("", description="Answer from this zone, as text; with `$ORIGIN` or absolute names.")
+    zone_file: PathField = Field("", description="Answer from this zone file; it is read again when it changes.")
+    nxdomain: bool = Field(False, description="Answer NXDOMAIN.")
+    nodata: bool = Field(False, description="Answer NODATA.")
+    refused: bool = Field(False, description="Answer REFUSED.")
+    servfail: bool = Field(False, description="Answer SERVFAIL.")
+    drop: bool = Field(False, description="Do not respond.")
+    truncate: bool = Field(
+        False, description="Over UDP, answer with TC=1, so that the client retries over TCP; over TCP, as `allow`."
     )
-    add_option: OptionSection | None = Field(None, description="An EDNS option is put into the query (below).")
-    rename: RenameSection | None = Field(None, description="Another name is asked for (below).")
-    delay: float = Field(0.0, ge=0, le=10, json_schema_extra={"unit": "s"}, description="It waits.")
-    tee: EndpointField | None = Field(None, description="A copy goes to this server, whose answer nobody reads.")
+    call: str = Field("", description="Call a Python function, as `FILE.py:FUNCTION`.")
+    skip_cache: bool = Field(False, description="Neither look up nor store in the cache.")
+    ttl: BoundsSection | None = Field(None, description="Limit TTLs (below).")
+    remove_option: tuple[Option, ...] = Field((), strict=False, description="Remove these EDNS options from the query.")
+    add_option: OptionSection | None = Field(None, description="Add an EDNS option to the query (below).")
+    rename: RenameSection | None = Field(None, description="Forward another name (below).")
+    delay: float = Field(0.0, ge=0, le=10, json_schema_extra={"unit": "s"}, description="Delay the query.")
+    tee: EndpointField | None = Field(None, description="Send a copy to this server, whose responses are ignored.")
     log: str = Field(
-        "", description="A line in the log, as `{source} asks {qname} {qtype}`; also `qclass`, `transport`, `id`,"
-                        " `tags`, `rcode`.",
+        "",
+        description="Write a line to the log, such as `{source} asks {qname} {qtype}`; also `qclass`, `transport`,"
+                    " `id`, `tags`, `rcode`.",
     )  # fmt: skip
-    tag: Tag = Field("", validate_default=False, description="It gets a tag, for rules behind this one.")
-    continue_: bool = Field(False, alias="continue", description="Nothing, but it is counted.")
+    tag: Tag = Field("", validate_default=False, description="Set a tag, for later rules.")
+    continue_: bool = Field(False, alias="continue", description="Count the query, and do nothing else.")
 
     @model_validator(mode="before")
     @classmethod
@@ -151,7 +153,7 @@ def check(chain: str, match: Match, action: Action) -> None:
 
 
 def allow() -> Action:
-    """It goes its usual way, and no other rule is asked."""
+    """Process the query as usual; no more rules of the chain are evaluated."""
     return Action(allow=True)
 
 
@@ -206,7 +208,7 @@ def truncate() -> Action:
 
 
 def skip_cache() -> Action:
-    """Leave the cache alone: the upstream is asked, and nothing kept."""
+    """Neither look up nor store in the cache."""
     return Action(skip_cache=True)
 
 
@@ -216,12 +218,12 @@ def ttl(**bounds: int) -> Action:
 
 
 def remove_option(*codes: str | int) -> Action:
-    """Take these EDNS options out of the query."""
+    """Remove these EDNS options from the query."""
     return Action.model_validate({"remove_option": codes})
 
 
 def add_option(code: str | int, data: bytes = b"") -> Action:
-    """Put an EDNS option into the query."""
+    """Add an EDNS option to the query."""
     return Action.model_validate({"add_option": {"code": code, "data": data.hex()}})
 
 

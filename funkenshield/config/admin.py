@@ -9,17 +9,17 @@ from .types import EndpointField, PathField, Section
 
 
 class LogSection(Section):
-    """What is told on standard error."""
+    """The log, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is told.")
-    format: Literal["text", "json"] = Field("text", description="Readable lines, or one JSON object a line.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    format: Literal["text", "json"] = Field("text", description="Plain lines, or one JSON object per line.")
 
 
 class MetricsSection(Section):
-    """Counters for Prometheus."""
+    """Metrics for Prometheus."""
 
     listen: EndpointField | None = Field(
-        None, description="HTTP endpoint of `/metrics`; none unless given. Restart to change."
+        None, description="HTTP endpoint of `/metrics`; by default none. Takes effect at restart."
     )
 
 
@@ -31,11 +31,11 @@ def default_socket() -> str:
 
 
 class ControlSection(Section):
-    """The socket of `funkenshield stats` and `purge`."""
+    """The control socket, for `funkenshield stats`, `purge` and the like."""
 
     socket: PathField = Field(
         default_factory=default_socket, max_length=107,
-        description='Path of a UNIX socket, made with mode 0600; `""`: none. By default'
-                    " `/run/funkenshield/control.sock`, or `funkenshield.sock` in the runtime directory of a user who"
-                    " is not root; where that one cannot be made, there is none. Restart to change.",
+        description='Path of a UNIX socket, created with mode 0600; `""`: none. By default'
+                    " `/run/funkenshield/control.sock`, or `funkenshield.sock` in the runtime directory for users"
+                    " other than root; where that one cannot be created, there is none. Takes effect at restart.",
     )  # fmt: skip

@@ -11,27 +11,31 @@ MEANINGFUL = {5, 6, 7, 8, 10, 11, 12}  # EDNS options that the compiled part dea
 
 
 class CacheSection(Section):
-    """What is kept."""
+    """The cache: what is stored, and where it is kept across restarts."""
 
     memory: int = Field(
-        64 << 20, ge=4 << 20, le=1 << 40,
-        description="Memory for answers and denials, index included. What cannot fit into the machine, or the control"
-                    " group, is a mistake; where the default does not fit, there is less. From 1 GiB on, an eleventh of"
-                    " it, the index, is resident from the start. Restart to change.",
-        json_schema_extra={"unit": "octets"},
+        64 << 20, ge=4 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
+        description="Memory for cached responses and denials, including the index. A value that does not fit into the"
+                    " machine or the control group is an error; where the default does not fit, less is taken. From 1"
+                    " GiB on, the index (an eleventh of it) is resident from the start. Takes effect at restart.",
     )  # fmt: skip
     snapshot: PathField = Field(
-        "", description="File that the cache is kept in while the daemon is down. Restart to change."
+        "",
+        description="File that the cache is saved to, so that a restart keeps it. Empty: none. Takes effect at"
+                    " restart.",
+    )  # fmt: skip
+    snapshot_interval: float = Field(
+        300.0, ge=1, le=86400, json_schema_extra={"unit": "s"},
+        description="Time between two snapshots; one more is written at shutdown. Takes effect at restart.",
+    )  # fmt: skip
+    prefetch: bool = Field(True, description="In the last tenth of its TTL, refresh an entry that is in use.")
+    nxdomain_cut: bool = Field(
+        False, description="After NXDOMAIN for a name, answer NXDOMAIN for all names below it (RFC 8020)."
     )
-    snapshot_interval: float = Field(300.0, ge=1, le=86400, json_schema_extra={"unit": "s"},
-                                     description="The file is written so often, and at the end."
-                                                 " Restart to change.")  # fmt: skip
-    prefetch: bool = Field(True, description="Ask again for what is in use, in the last tenth of its life.")
-    nxdomain_cut: bool = Field(False, description="A name that does not exist has none below it (RFC 8020).")
     skip_options: tuple[Option, ...] = Field(
         (), max_length=16, strict=False,
-        description="EDNS options, by number, that tell no questions apart, such as marks of clients (65001, 20292):"
-                    " answers are the same whatever they say, and upstreams do not get them.",
+        description="EDNS options, by code or name, that are not part of the cache key and are removed before"
+                    " forwarding, such as those that mark a client (65001, 20292).",
     )  # fmt: skip
 
     @field_validator("skip_options")
@@ -44,34 +48,47 @@ class CacheSection(Section):
 
 
 class TtlSection(Section):
-    """How long answers are held. The TTL on the wire stays the origin's, and counts down."""
+    """How long responses are cached. The TTL that clients see is the upstream's, and counts down."""
 
-    min: int = Field(0, ge=0, le=86400, description="Hold answers at least so long; TTL 0 is never held.",
-                     json_schema_extra={"unit": "s"})  # fmt: skip
-    max: int = Field(86400, ge=1, le=604800, description="Hold answers at most so long.",
-                     json_schema_extra={"unit": "s"})  # fmt: skip
-    negative_max: int = Field(3600, ge=1, le=604800, description="Hold NXDOMAIN and NODATA at most so long.",
-                              json_schema_extra={"unit": "s"})  # fmt: skip
-    failure: int = Field(5, ge=1, le=300, description="Hold SERVFAIL, REFUSED and silence so long (RFC 9520).",
-                         json_schema_extra={"unit": "s"})  # fmt: skip
+    min: int = Field(
+        0, ge=0, le=86400, json_schema_extra={"unit": "s"},
+        description="Cache responses at least this long; TTL 0 is never cached.",
+    )  # fmt: skip
+    max: int = Field(
+        86400, ge=1, le=604800, json_schema_extra={"unit": "s"}, description="Cache responses at most this long."
+    )
+    negative_max: int = Field(
+        3600, ge=1, le=604800, json_schema_extra={"unit": "s"},
+        description="Cache NXDOMAIN and NODATA at most this long.",
+    )  # fmt: skip
+    failure: int = Field(
+        5, ge=1, le=300, json_schema_extra={"unit": "s"},
+        description="Cache SERVFAIL, REFUSED and timeouts this long (RFC 9520).",
+    )  # fmt: skip
     serve_original: bool = Field(
         False, description="Send TTLs as the authoritative server set them, in place of counting down."
     )
 
 
 class StaleSection(Section):
-    """Answers past their time (RFC 8767)."""
+    """Serve-stale: expired responses (RFC 8767)."""
 
     mode: Literal["off", "on-failure", "immediate"] = Field(
         "on-failure",
-        description='`"on-failure"` serves them where a refresh fails or takes too long, `"immediate"` at once, with'
-                    " the refresh behind it.",
+        description='`"on-failure"`: serve expired responses when a refresh fails or takes longer than'
+                    ' `client_timeout`; `"immediate"`: serve them at once and refresh in the background; `"off"`:'
+                    " never.",
     )  # fmt: skip
-    max: int = Field(86400, ge=1, le=604800, description="How long past its time an answer may serve.",
-                     json_schema_extra={"unit": "s"})  # fmt: skip
-    ttl: int = Field(30, ge=1, le=3600, description="The TTL that they are served with.",
-                     json_schema_extra={"unit": "s"})  # fmt: skip
-    client_timeout: float = Field(1.8, ge=0.01, le=30, json_schema_extra={"unit": "s"},
-                                description="So long a client waits for a refresh.")  # fmt: skip
-    recheck: float = Field(30.0, ge=1, le=3600, json_schema_extra={"unit": "s"},
-                           description="So long a failed refresh is not tried again.")  # fmt: skip
+    max: int = Field(
+        86400, ge=1, le=604800, json_schema_extra={"unit": "s"},
+        description="How long after expiry a response may still be served.",
+    )  # fmt: skip
+    ttl: int = Field(30, ge=1, le=3600, json_schema_extra={"unit": "s"}, description="TTL of stale answers.")
+    client_timeout: float = Field(
+        1.8, ge=0.01, le=30, json_schema_extra={"unit": "s"},
+        description="How long a client waits for a refresh before it gets the stale answer.",
+    )  # fmt: skip
+    recheck: float = Field(
+        30.0, ge=1, le=3600, json_schema_extra={"unit": "s"},
+        description="After a failed refresh, how long until the next attempt.",
+    )  # fmt: skip

@@ -9,36 +9,45 @@ from .types import PathField, Section
 
 
 class UdpSection(Section):
-    """How clients are served over UDP."""
+    """Clients over UDP."""
 
-    edns_udp_size: int = Field(1232, ge=512, le=4096, description="Largest answer, and the EDNS payload size we tell.",
-                         json_schema_extra={"unit": "octets"})  # fmt: skip
-    receive_buffer: int = Field(4 << 20, ge=4096, le=1 << 30, json_schema_extra={"unit": "octets"},
-                                 description="Kernel's buffer of each socket. Restart to change.")  # fmt: skip
+    edns_udp_size: int = Field(
+        1232, ge=512, le=4096, json_schema_extra={"unit": "octets"},
+        description="Largest response over UDP, and the EDNS payload size that is advertised.",
+    )  # fmt: skip
+    receive_buffer: int = Field(
+        4 << 20, ge=4096, le=1 << 30, json_schema_extra={"unit": "octets"},
+        description="Receive buffer of each socket (SO_RCVBUF). Takes effect at restart.",
+    )  # fmt: skip
 
 
 class TcpSection(Section):
-    """How clients are served over TCP."""
+    """Clients over TCP."""
 
     max_connections: int = Field(
         1000, ge=0, le=1_000_000,
-        description="Connections at once; 0 turns TCP off. One /24 or /56 has its share of them. Where all are"
-                    " taken, who is silent the longest gives way.",
+        description="Connections at once; 0 disables TCP. A client prefix (/24 or /56) gets a fair share of them. When"
+                    " all are in use, the one that has been idle longest is closed.",
     )  # fmt: skip
     max_connections_per_client: int = Field(
-        100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address, or one IPv6 /64."
+        100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address or one IPv6 /64."
     )
     memory: int = Field(
         64 << 20, ge=8 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
-        description="What may wait in all connections: queries that came and were not taken, and answers that do not go"
-                    " out. One /24 or /56 has its share of it.",
+        description="Memory for queries that were received and not processed, and for responses that were not sent, of"
+                    " all connections together. A client prefix (/24 or /56) gets a fair share of it.",
     )  # fmt: skip
-    max_in_flight: int = Field(100, ge=1, le=65535, description="Queries that wait for an answer, each connection.")
-    idle_timeout: float = Field(10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this.",
-                        json_schema_extra={"unit": "s"})  # fmt: skip
+    max_in_flight: int = Field(
+        100, ge=1, le=65535, description="Queries at once that wait for a response, for each connection."
+    )
+    idle_timeout: float = Field(
+        10.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
+        description="A connection without traffic is closed after this time.",
+    )  # fmt: skip
     write_buffer: int = Field(
         256 << 10, ge=1 << 10, le=1 << 30, json_schema_extra={"unit": "octets"},
-        description="A client that leaves more unread is read no further, and closed when idle.",
+        description="When a client leaves more than this unread, nothing more is read from it, and the connection is"
+                    " closed when idle.",
     )  # fmt: skip
 
 
@@ -56,20 +65,24 @@ class CookiesSection(Section):
     """DNS cookies (RFC 7873, 9018)."""
 
     mode: Literal["serve", "off"] = Field(
-        "serve", description='`"serve"` makes the shield the server; with `"off"`, no client gets one from anybody.'
-    )
+        "serve",
+        description='`"serve"`: the shield is the cookie server; `"off"`: clients get no cookie, neither from the'
+                    " shield nor from an upstream.",
+    )  # fmt: skip
     secret_file: PathField = Field(
         default_factory=default_secrets,
-        description="File with a secret of 32 hexadecimal digits a line; the first makes cookies, all are known."
-                    " Read again when it changes. By default `cookies` in the service's state directory,"
-                    " `/var/lib/funkenshield`, or `~/.local/state/funkenshield` of a user who is not root: it is made"
-                    ' where it is missing. `""`: a random secret for each start.',
+        description="File with one secret of 32 hexadecimal digits on each line; the first one makes cookies, all are"
+                    " accepted. It is read again when it changes. By default `cookies` in the service's state"
+                    " directory, `/var/lib/funkenshield`, or `~/.local/state/funkenshield` for users other than root;"
+                    ' that one is created where it is missing. `""`: a random secret for each start.',
     )  # fmt: skip
-    require: bool = Field(False, description="Over UDP, answer BADCOOKIE to a cookie that is not ours.")
+    require: bool = Field(
+        False, description="Over UDP, answer BADCOOKIE to a query with a cookie but without a valid server cookie."
+    )
 
 
 class ChaosSection(Section):
-    """Answers of class CHAOS about the shield itself; an empty one leaves the question to the upstream."""
+    """Answers of class CHAOS about the shield itself; where a value is empty, the query is forwarded."""
 
-    identity: str = Field("", max_length=100, description="TXT of `id.server` and `hostname.bind`.")
-    version: str = Field("", max_length=100, description="TXT of `version.server` and `version.bind`.")
+    identity: str = Field("", max_length=100, description="TXT record of `id.server` and `hostname.bind`.")
+    version: str = Field("", max_length=100, description="TXT record of `version.server` and `version.bind`.")

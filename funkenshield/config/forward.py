@@ -11,72 +11,89 @@ Policy = Literal["round-robin", "order", "least-outstanding", "random", "latency
 
 
 class ForwardSection(Section):
-    """How misses reach an upstream."""
+    """How cache misses are forwarded to upstreams."""
 
     policy: Policy = Field(
         "round-robin",
-        description='Which upstream of a group is asked: each in turn; the lowest `order`; the one with the fewest open'
-                    ' queries for its weight; at random by weight; the faster of two (by their average); or always the'
-                    ' same for a name, unless that one has too much to do.',
+        description='How an upstream is selected from its group: `"round-robin"`; `"order"`: the lowest `order`;'
+                    ' `"least-outstanding"`: the fewest outstanding queries for its weight; `"random"`: weighted;'
+                    ' `"latency"`: the faster of two (by average latency); `"hash"`: always the same for a name,'
+                    " unless it is overloaded.",
     )  # fmt: skip
-    timeout: float = Field(1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"},
-                           description="After so long a silence, a query is sent again.")  # fmt: skip
+    timeout: float = Field(
+        1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"},
+        description="Upper bound of the retransmission timeout: after this time without a response, a query is sent"
+                    " again.",
+    )  # fmt: skip
     retry_after: float = Field(
         0.1, ge=0.01, le=30, json_schema_extra={"unit": "s"},
-        description="The least silence after which another upstream is asked; how long depends on what is usual there.",
+        description="Lower bound of the retransmission timeout, which is derived from the latency of the upstream. The"
+                    " retry goes to another upstream where there is one.",
     )  # fmt: skip
     hedge: bool = Field(
-        False, description="Ask another one too when an upstream is slower than it is in 95 of 100 queries."
+        False, description="Also query a second upstream when the first takes longer than its 95th percentile."
     )
     retry_on: tuple[Literal["SERVFAIL", "REFUSED"], ...] = Field(
-        ("SERVFAIL", "REFUSED"), strict=False, description="Responses with which another upstream is asked."
+        ("SERVFAIL", "REFUSED"), strict=False, description="Response codes after which another upstream is queried."
     )
-    deadline: float = Field(2.5, ge=0.05, le=30, description="A client gets SERVFAIL after this.",
-                            json_schema_extra={"unit": "s"})  # fmt: skip
+    deadline: float = Field(
+        2.5, ge=0.05, le=30, json_schema_extra={"unit": "s"}, description="After this time, a client gets SERVFAIL."
+    )
     update_timeout: float = Field(
         10.0, ge=0.05, le=60, json_schema_extra={"unit": "s"},
-        description="In place of `timeout` and `deadline`, for what may change something at the upstream, and so is"
-                    " sent once: UPDATE, NOTIFY, TKEY, any opcode but QUERY.",
+        description="In place of `timeout` and `deadline`, for queries that may change something at the upstream and"
+                    " are therefore sent once: UPDATE, NOTIFY, TKEY, any opcode but QUERY.",
     )  # fmt: skip
     transfer_timeout: float = Field(
         10.0, ge=0.05, le=300, json_schema_extra={"unit": "s"},
-        description="Within this the first message of a zone transfer must come, or another upstream is asked.",
+        description="The first message of a zone transfer must arrive within this time, or another upstream is asked.",
     )  # fmt: skip
-    attempts: int = Field(3, ge=1, le=4, description="How often a query is sent, in all.")
+    attempts: int = Field(3, ge=1, le=4, description="How many times a query is sent, including the first.")
     max_outstanding: int = Field(
-        32768, ge=16, le=1 << 22, description="Clients that wait for an upstream. Restart to change."
-    )
+        32768, ge=16, le=1 << 22,
+        description="Client queries at once that wait for an upstream. Takes effect at restart.",
+    )  # fmt: skip
     max_outstanding_per_zone: int = Field(
-        8192, ge=1, le=1 << 22, description="Of these, for one zone; a name without a `[[zones]]` of its own counts for"
-                                            " its last two labels.",
+        8192, ge=1, le=1 << 22,
+        description="Client queries at once that wait, for one zone; a name without a `[[zones]]` of its own counts"
+                    " for its last two labels.",
     )  # fmt: skip
     max_outstanding_per_prefix: int = Field(
         1000, ge=1, le=1 << 22,
-        description="Clients that wait in one prefix (/24, or /56 of IPv6), over UDP and without a cookie of ours:"
-                    " their addresses may be forged, and whoever has them gets all the answers.",
+        description="Client queries at once that wait, over UDP and without a valid cookie, for one client prefix (/24"
+                    " or /56): the source addresses may be forged, and their owner gets the responses.",
     )  # fmt: skip
     max_uncached: int = Field(
-        512, ge=1, le=65535, description="Notifies that are passed on, and queries longer than 384 octets, at once."
-    )
+        512, ge=1, le=65535,
+        description="NOTIFY messages, and queries longer than 384 octets, that are outstanding at once.",
+    )  # fmt: skip
     max_transfers: int = Field(16, ge=1, le=65535, description="Zone transfers at once.")
-    overload: Literal["refuse", "drop"] = Field("refuse", description="What queries over these bounds get.")
-    retry_truncated: bool = Field(True, description="Fetch a truncated answer over TCP, and keep it whole.")
+    overload: Literal["refuse", "drop"] = Field(
+        "refuse", description="What queries over these limits get: REFUSED, or no response."
+    )
+    retry_truncated: bool = Field(
+        True, description="Repeat a query over TCP when its response is truncated, and cache the whole response."
+    )
     spoof_threshold: int = Field(
         3, ge=0, le=255,
-        description="After so many datagrams from an upstream, within five minutes, that answer nothing which was asked"
-                    " lately, what comes from it over UDP is asked for again over TCP for some minutes; 0: never.",
+        description="After this many responses from an upstream, within five minutes, that match no outstanding or"
+                    " recent query, its responses over UDP are verified over TCP for some minutes; 0: never.",
     )  # fmt: skip
-    sockets: int = Field(16, ge=1, le=63, description="UDP sockets, each with a random port, for each upstream.")
-    source_port_lifetime: float = Field(20.0, ge=1, le=86400, description="A port is given up after this.",
-                             json_schema_extra={"unit": "s"})  # fmt: skip
+    sockets: int = Field(16, ge=1, le=63, description="UDP sockets, and so source ports, toward each upstream.")
+    source_port_lifetime: float = Field(
+        20.0, ge=1, le=86400, json_schema_extra={"unit": "s"},
+        description="A UDP source port is replaced after this time.",
+    )  # fmt: skip
     source_port_avoid: tuple[PortsField, ...] = Field(
         (), max_length=1024, strict=False,
-        description="Local ports that queries never leave from, for others need them: `5353`, or `\"5000-5010\"`."
-                    " Those of the kernel's range (`net.ipv4.ip_local_port_range`) are drawn from, without its reserved"
-                    " ones.",
+        description="Local ports that are never used as source ports, because other programs need them: `5353`, or"
+                    ' `"5000-5010"`. Ports are taken from the kernel\'s range (`net.ipv4.ip_local_port_range`),'
+                    " without the reserved ones.",
     )  # fmt: skip
     max_connections: int = Field(8, ge=1, le=1024, description="TCP or TLS connections to one upstream at once.")
-    allow: AllowSection = Field(AllowSection(), description="Who may do what an upstream trusts the shield with.")
+    allow: AllowSection = Field(
+        AllowSection(), description="Which clients may transfer, update and notify through the shield."
+    )
 
     @model_validator(mode="after")
     def _tries_again(self) -> "ForwardSection":
@@ -89,9 +106,9 @@ class ForwardSection(Section):
 
 
 class ClientSubnetSection(Section):
-    """Telling upstreams which network a client is in (RFC 7871), where the client did not say so itself."""
+    """EDNS Client Subnet toward upstreams (RFC 7871), for queries that come without one."""
 
-    add: bool = Field(False, description="Tell them.")
-    ipv4_prefix_length: int = Field(24, ge=1, le=32, description="Bits of an IPv4 address that are told.")
-    ipv6_prefix_length: int = Field(56, ge=1, le=128, description="Bits of an IPv6 address that are told.")
-    private: bool = Field(False, description="Tell of private addresses too.")
+    add: bool = Field(False, description="Add the client's subnet.")
+    ipv4_prefix_length: int = Field(24, ge=1, le=32, description="Prefix length that is sent for IPv4.")
+    ipv6_prefix_length: int = Field(56, ge=1, le=128, description="Prefix length that is sent for IPv6.")
+    private: bool = Field(False, description="Also for private addresses.")

@@ -47,17 +47,19 @@ Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S+$")]
 
 
 class RateSection(Section):
-    """More queries a second than this; each query that a rule asks about counts."""
+    """A rate limit; each query for which the condition is evaluated counts."""
 
-    limit: float = Field(gt=0, le=1_000_000, description="Queries a second.")
-    burst: float = Field(1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
-                         description="As many as come in so long may come at once.")  # fmt: skip
+    limit: float = Field(gt=0, le=1_000_000, description="Queries per second.")
+    burst: float = Field(
+        1.0, gt=0, le=3600, json_schema_extra={"unit": "s"}, description="Bucket size, in seconds at that rate."
+    )
     per: Literal["source", "zone", "name", "all"] = Field(
-        "source", description="Counted for each source prefix, each zone (its last two labels), each name, or all"
-                              " together.",
+        "source",
+        description="What is counted together: each source prefix, each zone (the last two labels), each name, or all"
+                    " queries.",
     )  # fmt: skip
-    ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Bits of a source prefix, for IPv4.")
-    ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Bits of a source prefix, for IPv6.")
+    ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Length of an IPv4 source prefix.")
+    ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Length of an IPv6 source prefix.")
 
 
 class Match(Section):
@@ -70,42 +72,46 @@ class Match(Section):
 
     suffix: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these, or below one.")
     suffix_file: PathField = Field(
-        "", description="The name is in this file, one on each line, or below one there; read again when it changes."
-    )
+        "",
+        description="The name is in this file (one on each line), or below one there; the file is read again when it"
+                    " changes.",
+    )  # fmt: skip
     name: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these.")
     regex: str = Field(
-        "", description="A regular expression of Python's is found in the name, in lower case, without the dot at its"
-                        " end. It takes the slow gear: other conditions are asked first.",
+        "",
+        description="A Python regular expression is found in the name (lower case, without the final dot). It is"
+                    " evaluated in Python, after all other conditions.",
     )  # fmt: skip
-    qtype: tuple[QType, ...] = Field((), strict=False, description="The type asked for.")
-    qclass: tuple[QClass, ...] = Field((), strict=False, description="The class asked for.")
+    qtype: tuple[QType, ...] = Field((), strict=False, description="The query type.")
+    qclass: tuple[QClass, ...] = Field((), strict=False, description="The query class.")
     opcode: tuple[OpCode, ...] = Field((), strict=False, description="The opcode.")
     flags: tuple[FlagName, ...] = Field(
-        (), strict=False, description="All of these flags are set; `AA`, `TC` and `RA` only where there is a response."
-    )
+        (), strict=False,
+        description="All of these flags are set; `AA`, `TC` and `RA` only in the chains that have a response.",
+    )  # fmt: skip
     edns: bool | None = Field(None, description="Whether there is an OPT record.")
-    do: bool | None = Field(None, description="Whether DNSSEC records are asked for.")
+    do: bool | None = Field(None, description="Whether the DO flag is set.")
     option: tuple[Option, ...] = Field((), strict=False, description="The query has one of these EDNS options.")
     source: tuple[PrefixField, ...] = Field(
         (), strict=False, description="The client's address is in one of these prefixes."
     )
-    listener: tuple[EndpointField, ...] = Field((), strict=False, description="It came to this address of `listen`.")
-    transport: Literal["udp", "tcp"] | None = Field(None, description="How it came.")
-    rate: RateSection | None = Field(None, description="There are more than so many a second (below).")
-    time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may go past midnight.")
+    listener: tuple[EndpointField, ...] = Field(
+        (), strict=False, description="The query was received on this address of `listen`."
+    )
+    transport: Literal["udp", "tcp"] | None = Field(None, description="The transport of the query.")
+    rate: RateSection | None = Field(None, description="The rate limit (below) is exceeded.")
+    time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may extend past midnight.")
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        (), strict=False, description="The day of the week, local time; past midnight, it is the next one."
+        (), strict=False, description="The day of the week, local time; after midnight, it is the next one."
     )
-    probability: float | None = Field(None, ge=0, le=1, description="By chance, in so large a share of the queries.")
+    probability: float | None = Field(None, ge=0, le=1, description="Random, with this probability.")
     share: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="The client's address is in so large a share of all, always the same ones: a larger"
-        " share holds a smaller one.",
-    )
-    rcode: tuple[RCode, ...] = Field((), strict=False, description="The response code; not for queries.")
-    tag: tuple[Tag, ...] = Field((), strict=False, description="A rule before gave it this tag.")
+        None, ge=0, le=1,
+        description="The client's address is in this share of all addresses, always the same ones; a larger share"
+                    " includes a smaller one.",
+    )  # fmt: skip
+    rcode: tuple[RCode, ...] = Field((), strict=False, description="The response code; not in the chain `queries`.")
+    tag: tuple[Tag, ...] = Field((), strict=False, description="An earlier rule set this tag.")
     all: tuple["Match", ...] = Field((), strict=False, description="All of these tables match.")
     any: tuple["Match", ...] = Field((), strict=False, description="One of these tables matches.")
     not_: "Match | None" = Field(None, alias="not", description="This table does not match.")
@@ -178,7 +184,7 @@ def name(*names: str) -> Match:
 
 
 def regex(pattern: str) -> Match:
-    """A regular expression is found in the name, in lower case, without the dot at its end; in the slow gear."""
+    """A regular expression is found in the name (lower case, without the final dot); it is evaluated in Python."""
     return Match(regex=pattern)
 
 
@@ -233,7 +239,7 @@ def transport(how: Literal["udp", "tcp"]) -> Match:
 
 
 def rate(limit: float, **how: Any) -> Match:  # noqa: ANN401 - the fields of RateSection
-    """There are more than so many a second; `burst`, `per`, `ipv4` and `ipv6` as in the configuration."""
+    """The rate, in queries per second, is exceeded; `burst`, `per` and the prefix lengths as in the configuration."""
     return Match(rate=RateSection(limit=limit, **how))
 
 

@@ -10,23 +10,21 @@ from .types import Section
 
 
 class RuleSection(Section):
-    """What is done with which queries: of those in a chain, the first that matches decides, but for actions that only
-    change something and go on.
+    """A rule: an action for the queries that match. The rules of a chain are evaluated in order until one decides.
 
-    [Rules](guide/rules.md) tells it all.
+    See [Rules](guide/rules.md).
     """
 
-    name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="What it is called in counters.")
+    name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="Name in logs and metrics.")
     chain: Literal["queries", "responses", "cache-hits"] = Field(
-        "queries",
-        description="Asked of queries, of upstreams' responses, or of answers from the cache.",
+        "queries", description='What it is evaluated for: `"queries"`, `"responses"` of upstreams, or `"cache-hits"`.'
     )
-    match: Match = Field(Match(), description="Which queries: a table of conditions.")
-    action: Action = Field(description="What is done with them.")
+    match: Match = Field(Match(), description="Conditions; all must be true.")
+    action: Action = Field(description="What is done.")
     on_error: Literal["servfail", "refused", "drop", "allow"] = Field(
-        "servfail", description="What a query gets where a Python function fails."
+        "servfail", description="What a query gets when a Python function fails."
     )
-    cache: bool = Field(False, description="Results of a Python function are kept, as if an upstream had given them.")
+    cache: bool = Field(False, description="Cache the results of a Python function like responses of an upstream.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RuleSection":

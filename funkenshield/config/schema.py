@@ -30,12 +30,12 @@ from .zones import ZoneSection
 
 
 class Config(Section):
-    """Everything an operator can say."""
+    """The whole file."""
 
     listen: tuple[EndpointField, ...] = Field(
         (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=64, strict=False,
-        description="Where queries are taken, UDP and TCP; a wildcard may stand beside one of its addresses. Restart to"
-                    " change.",
+        description="Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of"
+                    " its addresses. Takes effect at restart.",
     )  # fmt: skip
     upstreams: tuple[UpstreamSection, ...] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
@@ -45,21 +45,24 @@ class Config(Section):
     groups: tuple[GroupSection, ...] = Field((), max_length=1000, strict=False)
     proxy_protocol_from: tuple[PrefixField, ...] = Field(
         (), max_length=64, strict=False,
-        description="Addresses or prefixes of front proxies, whose queries come by PROXY protocol version 2 (and from"
-                    " nobody else).",
+        description="Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which"
+                    " is accepted from nobody else.",
     )  # fmt: skip
     workers: int = Field(
-        0, ge=0, le=255, description="Threads that answer; 0: one for each core that we may have. Restart to change."
+        0, ge=0, le=255, description="Worker threads; 0: one for each available core. Takes effect at restart."
     )
-    user: str = Field("", description="Become this user once the sockets are bound. Restart to change.")
-    drain_timeout: float = Field(3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
-                         description="At the end, clients that wait for an upstream are given so long.")  # fmt: skip
-    minimal_any: bool = Field(False, description="Answer questions for ANY here, with one HINFO record (RFC 8482).")
+    user: str = Field("", description="User to switch to once the sockets are bound. Takes effect at restart.")
+    drain_timeout: float = Field(
+        3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
+        description="At shutdown, how long clients that wait for an upstream may still get their responses.",
+    )  # fmt: skip
+    minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")
     allow_notify_from: tuple[PrefixField, ...] = Field(
         (), strict=False,
-        description="Addresses or prefixes whose NOTIFY for a zone with a section has its serial looked at.",
+        description="Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is"
+                    " queried at once.",
     )  # fmt: skip
-    rrset_roundrobin: bool = Field(False, description="Rotate the addresses of an answer, from answer to answer.")
+    rrset_roundrobin: bool = Field(False, description="Rotate the A and AAAA records of an answer.")
     cache: CacheSection = CacheSection()
     ttl: TtlSection = TtlSection()
     stale: StaleSection = StaleSection()
@@ -77,8 +80,9 @@ class Config(Section):
     guard: GuardSection = GuardSection()
     rules: tuple[RuleSection, ...] = Field((), max_length=4096, strict=False)
     rules_file: PathField = Field(
-        "", description="File of rules in Python, which come behind those of `[[rules]]`; without any of those,"
-                        ' `rules = "FILE.py"` says the same.',
+        "",
+        description="File of rules in Python, which are evaluated after `[[rules]]`; without any of those, `rules ="
+                    ' "FILE.py"` means the same.',
     )  # fmt: skip
 
     @model_validator(mode="before")

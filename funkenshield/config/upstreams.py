@@ -26,33 +26,51 @@ SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wa
 
 
 class HealthSection(Section):
-    """Which upstreams are left alone. `[upstreams.health]` takes the same keys; what it leaves out is as it is here.
+    """Health of upstreams. `[upstreams.health]` takes the same keys; keys left out there are as they are here.
 
-    An upstream that is left alone is asked only where no other can be; when it is well again, its share comes back
-    little by little.
+    An upstream that is marked down is queried only where no other can be; once it is marked up, its share of the
+    queries grows back over `slow_start`.
     """
 
     check: Literal["off", "lazy", "always"] = Field(
-        "lazy", description='Ask it something of our own: `"lazy"` only while it is left alone.'
+        "lazy", description='Health checks: `"lazy"`: only while the upstream is marked down; `"always"`; `"off"`.'
     )
-    name: ZoneName = Field(".", description="Name that a check asks for.")
-    type: str = Field("SOA", description="Type that a check asks for.")
+    name: ZoneName = Field(".", description="Name that a health check queries.")
+    type: str = Field("SOA", description="Type that a health check queries.")
     rcodes: tuple[str, ...] = Field(
-        ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1, strict=False, description="Responses that prove it well."
+        ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1, strict=False,
+        description="Response codes with which a health check succeeds.",
+    )  # fmt: skip
+    interval: float = Field(
+        1.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"}, description="Time between two health checks."
     )
-    interval: float = Field(1.0, ge=0.1, le=3600, description="Between two checks.", json_schema_extra={"unit": "s"})
-    max_backoff: float = Field(30.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
-                           description="While checks fail, the interval doubles up to this.")  # fmt: skip
-    timeout: float = Field(1.0, ge=0.05, le=30, description="For a check.", json_schema_extra={"unit": "s"})
-    rise: int = Field(2, ge=1, le=100, description="Checks in a row that bring it back.")
-    fall: int = Field(3, ge=1, le=100, description="Checks, or queries, unanswered in a row: it is left alone.")
-    window: float = Field(10.0, ge=1, le=300, description="Time over which shares are taken.",
-                          json_schema_extra={"unit": "s"})  # fmt: skip
-    min_samples: int = Field(20, ge=1, le=1_000_000, description="Queries in a window, or else shares say nothing.")
-    timeout_ratio: float = Field(0.5, gt=0, le=1, description="Share of unanswered queries: it is left alone.")
-    servfail_ratio: float = Field(0.9, gt=0, le=1, description="Share of SERVFAIL among responses: it is left alone.")
-    slow_start: float = Field(10.0, ge=0, le=3600, description="Within this its whole share comes back.",
-                              json_schema_extra={"unit": "s"})  # fmt: skip
+    max_backoff: float = Field(
+        30.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
+        description="While health checks fail, the interval doubles up to this.",
+    )  # fmt: skip
+    timeout: float = Field(
+        1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"}, description="Timeout of a health check."
+    )
+    rise: int = Field(2, ge=1, le=100, description="Successful health checks in a row that mark an upstream up.")
+    fall: int = Field(
+        3, ge=1, le=100, description="Failed health checks, or unanswered queries, in a row that mark an upstream down."
+    )
+    window: float = Field(
+        10.0, ge=1, le=300, json_schema_extra={"unit": "s"}, description="Time over which the two ratios are measured."
+    )
+    min_samples: int = Field(
+        20, ge=1, le=1_000_000, description="With fewer queries than this in a window, the ratios are ignored."
+    )
+    timeout_ratio: float = Field(
+        0.5, gt=0, le=1, description="Ratio of unanswered queries that marks an upstream down."
+    )
+    servfail_ratio: float = Field(
+        0.9, gt=0, le=1, description="Ratio of SERVFAIL among responses that marks an upstream down."
+    )
+    slow_start: float = Field(
+        10.0, ge=0, le=3600, json_schema_extra={"unit": "s"},
+        description="After it is marked up, the time in which an upstream gets back its full share of queries.",
+    )  # fmt: skip
 
     @field_validator("type")
     @classmethod
@@ -68,16 +86,16 @@ class HealthSection(Section):
 class TlsSection(Section):
     """DNS over TLS to an upstream (RFC 7858), for `transport = "tls"`."""
 
-    server_name: str = Field("", max_length=253, description="Name that its certificate must be for (RFC 8310).")
+    server_name: str = Field("", max_length=253, description="Name that the certificate must be valid for (RFC 8310).")
     pin_sha256: tuple[str, ...] = Field(
         (), max_length=16, strict=False,
-        description="SHA-256 digests, in base64, of public keys; its certificate must hold one of them.",
+        description="SHA-256 digests of public keys, in base64; the certificate must have one of them.",
     )  # fmt: skip
-    ca_file: PathField = Field("", description="File of certificates to trust, in place of the system's.")
+    ca_file: PathField = Field("", description="File of CA certificates in PEM format, in place of the system's.")
     profile: Literal["strict", "opportunistic"] = Field(
         "strict",
-        description='`"strict"` wants a name or a pin, and holds to it; `"opportunistic"` takes any certificate.',
-    )
+        description='`"strict"` requires a name or a pin, and verifies it; `"opportunistic"` accepts any certificate.',
+    )  # fmt: skip
 
     @field_validator("pin_sha256")
     @classmethod
@@ -97,23 +115,32 @@ class UpstreamSection(Section):
 
     address: tuple[EndpointField, ...] = Field(
         min_length=1, max_length=GROUP_MAX, strict=False,
-        description="`ADDR:PORT`, or a list: each is an upstream of its own, and all else is the same.",
+        description="`ADDR:PORT`, or a list: each is an upstream of its own with the same settings.",
     )  # fmt: skip
     name: str = Field(
         "", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$",
-        description="What it is called in logs and counters; without one, as it is asked: `tcp://192.0.2.1:53`, say.",
+        description="Name in logs and metrics; by default, the address with its transport, such as"
+                    " `tcp://192.0.2.1:53`.",
     )  # fmt: skip
     groups: tuple[GroupName, ...] = Field(
         (DEFAULT_GROUP,), min_length=1, max_length=16, strict=False, description="Groups that it belongs to."
     )
-    order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are asked first.')
-    weight: int = Field(1, ge=1, le=1000, description="Its share, beside the weights of the others.")
-    state: Literal["auto", "up", "down"] = Field("auto", description="Whether it is asked, whatever its health.")
-    max_outstanding: int = Field(16384, ge=1, le=1 << 22, description="Queries that wait for it at once.")
-    transport: Literal["udp", "tcp", "tls"] = Field("udp", description="How it is asked.")
-    source: AddressField | None = Field(None, description="Our address that it is asked from.")
-    random_case: bool = Field(False, description="Spell names at random, for forgers to guess (0x20); over UDP.")
-    proxy_protocol: bool = Field(False, description="Tell it whose query it is, by PROXY protocol version 2.")
+    order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are queried first.')
+    weight: int = Field(
+        1, ge=1, le=1000, description="Its share of the queries, relative to the weights of the others."
+    )
+    state: Literal["auto", "up", "down"] = Field(
+        "auto", description='`"up"` and `"down"` override its measured health.'
+    )
+    max_outstanding: int = Field(16384, ge=1, le=1 << 22, description="Outstanding queries at once.")
+    transport: Literal["udp", "tcp", "tls"] = Field("udp", description="Transport of queries.")
+    source: AddressField | None = Field(None, description="Local address that queries are sent from.")
+    random_case: bool = Field(
+        False, description="Randomize the case of query names (0x20), over UDP, against spoofing."
+    )
+    proxy_protocol: bool = Field(
+        False, description="Send a PROXY protocol (version 2) header with the address of the client."
+    )
     tls: TlsSection = Field(TlsSection(), description='For `transport = "tls"`.')
     health: HealthSection = Field(HealthSection(), description="What differs from `[health]`.")
 
@@ -172,7 +199,7 @@ class Member(NamedTuple):
 
 
 class GroupSection(Section):
-    """A group of upstreams with a policy of its own; the group `default` is asked unless a zone says otherwise."""
+    """A group of upstreams with its own policy; the group `default` is used unless a zone or rule names another."""
 
-    name: GroupName = Field(description="Its name, as in `upstreams.groups` and `zones.group`.")
+    name: GroupName = Field(description="Name, as in `upstreams.groups` and `zones.group`.")
     policy: Policy = Field("round-robin", description="In place of `forward.policy`.")
