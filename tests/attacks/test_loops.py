@@ -108,7 +108,7 @@ def test_who_is_no_loop_may_ask_the_same_again_and_again():
     with ScriptedUpstream(slow) as upstream, run_shield([upstream]) as shield:
         wire = dns.message.make_query(name, "A", use_edns=0, options=NSID).to_wire()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(3)
+            sock.settimeout(10)
             sock.bind(("127.0.0.9", 0))
             sock.connect(shield.address)
             for ident in range(20):

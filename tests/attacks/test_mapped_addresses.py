@@ -111,7 +111,7 @@ def test_from_a_socket_that_serves_both_it_is_ipv4():
         thread = threading.Thread(target=worker.run)
         thread.start()
         guard.set_access([], [(bytes([127, 0, 0, 0]), 8)])
-        client.settimeout(5)
+        client.settimeout(10)
         client.connect(("127.0.0.1", served.getsockname()[1]))
         client.send(ask_wire(NAME))
         reply = client.recv(512)

@@ -22,7 +22,7 @@ def scraped():
 
 
 def read(metrics):
-    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=3) as page:
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
         return page.read()
 
 

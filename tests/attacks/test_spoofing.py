@@ -42,7 +42,7 @@ class Client:
     def __init__(self, stack, shield):
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.connect(shield.address)
-        self.sock.settimeout(5)
+        self.sock.settimeout(10)
         stack.callback(self.sock.close)
 
     def ask(self, name, *options):

@@ -43,7 +43,7 @@ def opened():
         yield stack
 
 
-def connect(opened, shield, source, *, receive_buffer=None, timeout=3.0):
+def connect(opened, shield, source, *, receive_buffer=None, timeout=10.0):
     """Connect from a loopback address, until the test ends."""
     sock = opened.enter_context(socket.socket())
     if receive_buffer:

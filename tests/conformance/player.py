@@ -41,7 +41,7 @@ from funkenshield.admin import control
 from funkenshield.core._clock import Clock
 from funkenshield.daemon import Daemon
 
-PATIENCE = 2.0  # seconds that something may take which must come
+PATIENCE = 10.0  # seconds that something may take which must come
 SILENCE = 0.06  # seconds after which what has not come does not come
 SETTLED = 0.015  # seconds after which a query or a reply was taken in, unless the machine is busy
 TAKEN = 0.1  # seconds that a reply takes to be taken, if anybody still waits for it

@@ -60,7 +60,7 @@ def test_all_settings_change_while_a_worker_is_stopped(stopped):
         behind(good, guard={"rrl": {"all_per_second": 1e5}}) as (shield, upstream),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
-        sock.settimeout(5)
+        sock.settimeout(10)
         sock.connect(shield.address)
         sock.send(ask_wire(name))
         assert rcodes([sock.recv(4096)]) == {0: 1}

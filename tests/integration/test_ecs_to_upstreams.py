@@ -60,7 +60,7 @@ def address(query):
 def ask_from(host, shield, name, rdtype="A", **header):
     """Ask over UDP from an address; return the reply and the port that it went to."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(10)
         sock.bind((host, 0))
         sock.sendto(ask_wire(name, rdtype, **header), shield.address)
         return sock.recv(65535), sock.getsockname()[1]
@@ -82,7 +82,7 @@ def test_what_is_passed_on_tells_whose_it_is():
     with ToldUpstream(respond) as upstream, run_shield([], toml=tables(upstream)) as shield:
         query = bytes([0, 1, 0x14, 0]) + quick.query("zone.test", 6)[4:]  # STATUS
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(10)
             sock.bind(("127.0.0.2", 0))
             sock.sendto(query, shield.address)
             assert sock.recv(65535)[:2] == query[:2]
@@ -123,7 +123,7 @@ def test_who_listens_everywhere_tells_the_address_that_was_asked(family, wildcar
     with ToldUpstream(address) as upstream, run_shield([], listen=listen, toml=tables(upstream)) as shield:
         to = (asked, shield.address.port)
         with socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(10)
             sock.connect(to)
             query = ask_wire("a.test.", "A")
             sock.sendall(frame(query) if tcp else query)
@@ -143,7 +143,7 @@ def test_what_a_front_proxy_tells_is_told_on(client, tcp):
         run_shield([], toml=f'proxy_protocol_from = ["{OUTER}"]\n' + tables(upstream)) as shield,
     ):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(10)
             sock.bind((OUTER, 0))
             sock.connect(shield.address)
             query = ask_wire("a.test.", "A")
@@ -159,7 +159,7 @@ def test_a_proxys_own_query_and_a_transfer_tell_the_sockets_ends():
     allow = f'proxy_protocol_from = ["{OUTER}"]\n[forward.allow]\ntransfers = ["{OUTER}"]\n'
     with ToldUpstream(axfr) as upstream, run_shield([], toml=allow + tables(upstream)) as shield:
         with socket.create_connection(shield.address) as sock:
-            sock.settimeout(5)
+            sock.settimeout(10)
             port = sock.getsockname()[1]
             sock.sendall(local() + frame(ask_wire("zone.test.", "AXFR")))
             assert sock.recv(65535)

@@ -645,7 +645,7 @@ def test_a_client_that_reads_slowly_gets_the_whole_transfer_and_costs_no_memory(
     before = resident(shield.process)
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.settimeout(5)
+        sock.settimeout(10)
         sock.connect(shield.address)
         with sock.makefile("rb") as stream:
             sock.sendall(frame(transfer_wire(name, "AXFR")))

@@ -78,7 +78,7 @@ def test_link_local_addresses_work_as_listeners_upstreams_and_sources(transport,
                 kind = socket.SOCK_STREAM if asked == "tcp" else socket.SOCK_DGRAM
                 for _ in "cold", "warm":
                     with socket.socket(socket.AF_INET6, kind) as sock:
-                        sock.settimeout(5)
+                        sock.settimeout(10)
                         sock.connect((SHIELD, 5300, 0, scope))
                         sock.sendall(frame(query) if asked == "tcp" else query)
                         assert sock.recv(512)[-3:] in ((b"tcp",) if transport == "tcp" else (b"udp", b"tcp"))

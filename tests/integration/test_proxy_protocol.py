@@ -94,7 +94,7 @@ def udp_wire(shield, *datagrams, source=PROXY):
     """Send datagrams and return what comes back to the last."""
     address = next(each for each in shield.addresses if (":" in each.host) == (":" in source))
     with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(3)
+        sock.settimeout(10)
         sock.bind((source, 0))
         for octets in datagrams:
             sock.sendto(octets, address)
@@ -162,7 +162,7 @@ def test_a_miss_and_a_hit_are_of_the_client_that_is_told(upstream, shield, name,
 def test_those_who_wait_for_one_answer_get_each_his_own_cookie(upstream, shield, name):
     queries = [told(client) + question(f"slow.{name}", id=n) for n, client in enumerate(CLIENTS)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(3)
+        sock.settimeout(10)
         for octets in queries:
             sock.sendto(octets, shield.address)
         replies = [dns.message.from_wire(sock.recv(LARGEST)) for _ in queries]
@@ -481,7 +481,7 @@ def test_those_who_wait_together_are_answered_each_as_he_asked(geography, name):
     own = dns.edns.ECSOption("198.51.100.0", 24)
     queries = [ask_wire(name, id=1, payload=512, use_edns=0), ask_wire(name, id=2, payload=512, options=[own])]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(3)
+        sock.settimeout(10)
         for octets in queries:
             sock.sendto(told("198.51.100.7") + octets, shield.address)
         replies = {reply.id: reply for reply in (dns.message.from_wire(sock.recv(LARGEST)) for _ in queries)}

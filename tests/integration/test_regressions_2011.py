@@ -34,6 +34,7 @@ allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["1
 [ttl]
 failure = 1
 """
+PATIENT = "[forward]\ntimeout = 9.0\nretry_after = 5.0\ndeadline = 10.0"  # a busy machine is no silent upstream
 TRIES = 3
 serial = itertools.count()
 
@@ -185,7 +186,7 @@ def test_misses_use_up_no_descriptors():
     ):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.connect(shield.address)
-        sock.settimeout(5)
+        sock.settimeout(10)
         before = descriptors(shield.process)
         for n in range(2000):
             sock.send(ask_wire(f"name{n}.test.", id=n))
@@ -440,7 +441,7 @@ def test_a_hundred_thousand_names_find_no_more_memory_than_was_given():
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         sock.connect(shield.address)
-        sock.settimeout(5)
+        sock.settimeout(10)
         assert ask("first.test.", server=shield).answer
         before = resident(shield.process)
         query = ask_wire("name000000.flood.test.")
@@ -484,10 +485,10 @@ def test_a_silent_upstream_is_a_server_failure_in_time(upstream, shield, name, t
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-def test_fifty_equal_questions_go_upstream_once(upstream, shield, name, tcp):
+def test_fifty_equal_questions_go_upstream_once(upstream, name, tcp):
     upstream.handle = lambda query: Delayed(0.1, address(query))
     spellings = [name.upper() if n % 2 else name for n in range(50)]
-    with ThreadPoolExecutor(50) as pool:
+    with run_shield([upstream], toml=PATIENT) as shield, ThreadPoolExecutor(50) as pool:
         replies = list(pool.map(lambda spelling: ask(spelling, server=shield, tcp=tcp), spellings))
     assert [reply.question[0].name.to_text() for reply in replies] == spellings
     assert all(reply.answer for reply in replies)

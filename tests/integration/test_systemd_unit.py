@@ -73,8 +73,8 @@ def test_everything_at_once_under_the_filter_of_the_unit(upstream, tmp_path):
             said.append(process.stderr.readline())
         for name in ("www.test.", "a.watched.test.", "a.ruled.test."):
             for tcp in (False, True):
-                assert ask(name, server=address, tcp=tcp, timeout=5).answer
-        assert not ask("a.streams.test.", server=address, timeout=5).answer
+                assert ask(name, server=address, tcp=tcp, timeout=10).answer
+        assert not ask("a.streams.test.", server=address, timeout=10).answer
         process.send_signal(signal.SIGHUP)
         while "reloaded" not in said[-1]:
             assert process.poll() is None, said

@@ -72,7 +72,7 @@ def name():
 
 
 @contextlib.contextmanager
-def connect(shield, source="127.0.0.1", receive_buffer=None, timeout=3.0):
+def connect(shield, source="127.0.0.1", receive_buffer=None, timeout=10.0):
     """Connect from a loopback address; yield the socket and a file to read from."""
     with socket.socket() as sock:
         if receive_buffer:

@@ -61,7 +61,7 @@ class Asking:
 
     def _run(self):
         with socket.socket(self._server.family, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(10)
             sock.connect(self._server)
             while not self._over.is_set():
                 sock.send(self._query)

@@ -60,7 +60,7 @@ def frame(wire):
     return len(wire).to_bytes(2) + wire
 
 
-def udp_wire(server, wire, timeout=5.0, source=""):
+def udp_wire(server, wire, timeout=10.0, source=""):
     """Send one datagram and return the first that comes back; raise TimeoutError after `timeout` seconds.
 
     `source` is the address that it comes from.
@@ -74,7 +74,7 @@ def udp_wire(server, wire, timeout=5.0, source=""):
         return sock.recv(LARGEST)
 
 
-def tcp_wire(server, wire, timeout=5.0, source=""):
+def tcp_wire(server, wire, timeout=10.0, source=""):
     """Send one message on a connection of its own and return the first that comes back.
 
     Raise TimeoutError after `timeout` seconds of silence, EOFError when the server closes too early.

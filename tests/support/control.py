@@ -7,7 +7,7 @@ import socket
 def request(shield, *lines):
     """Send lines over one connection and return the response to each."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, sock.makefile("rwb") as stream:
-        sock.settimeout(3)
+        sock.settimeout(10)
         sock.connect(str(shield.control))
         responses = []
         for line in lines:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from support import quick
 from support.client import Address, frame
 
-PATIENCE = 5  # seconds after which a script that waits for its client fails
+PATIENCE = 10  # seconds after which a script that waits for its client fails
 
 
 class Handshake(NamedTuple):

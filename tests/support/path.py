@@ -157,7 +157,7 @@ class Path:
 def udp(host=LOOPBACK):
     opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     opened.bind((host, 0))
-    opened.settimeout(5)
+    opened.settimeout(10)
     return opened
 
 

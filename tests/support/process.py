@@ -46,16 +46,16 @@ class Shield:
         """Everything that the daemon has written to stderr so far."""
         return (self.folder / "log").read_text(errors="replace")
 
-    def udp(self, query, timeout=5.0):
+    def udp(self, query, timeout=10.0):
         return client.exchange(query, server=self, timeout=timeout)
 
-    def tcp(self, query, timeout=5.0):
+    def tcp(self, query, timeout=10.0):
         return client.exchange(query, server=self, tcp=True, timeout=timeout)
 
-    def udp_wire(self, wire, timeout=5.0):
+    def udp_wire(self, wire, timeout=10.0):
         return client.udp_wire(self, wire, timeout)
 
-    def tcp_wire(self, wire, timeout=5.0):
+    def tcp_wire(self, wire, timeout=10.0):
         return client.tcp_wire(self, wire, timeout)
 
     def command(self, *args):

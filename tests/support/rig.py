@@ -137,7 +137,7 @@ def asked(name, rdtype="A", *, flags="RD", edns=None, do=False, options=(), opco
     return made
 
 
-def ask(shield, query, *, source=None, tcp=False, timeout=3.0):
+def ask(shield, query, *, source=None, tcp=False, timeout=10.0):
     """Return the response to a query, or to one for the address of a name; None where there is none."""
     query = asked(query) if isinstance(query, str) else query
     host, port = address_of(shield)

@@ -82,7 +82,7 @@ class LoopbackServer:
             for query in list(self.received)
         )
 
-    def wait_for(self, n, timeout=5.0):
+    def wait_for(self, n, timeout=10.0):
         """Wait until `n` messages have come and return all; raise AssertionError after `timeout` seconds."""
         with self._news:
             enough = self._news.wait_for(lambda: len(self.received) >= n, timeout)

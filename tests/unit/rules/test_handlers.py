@@ -94,7 +94,7 @@ def test_a_delay_is_waited_for():
 def test_a_copy_goes_to_a_server_through_one_socket():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
+        server.settimeout(10)
         action = actions.tee(f"127.0.0.1:{server.getsockname()[1]}")
         asked = query()
         assert [do(action, asked) for _ in range(2)] == [None, None]
