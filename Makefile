@@ -10,13 +10,13 @@ COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setu
 
 .PHONY: help run demo check test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
-run: $(VENV)/built  ## the small nameserver, and the shield in front of it
+run: $(VENV)/built  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
 
-demo: $(VENV)/built  ## the experiment of 2011
+demo: $(VENV)/built  ## repeat the experiment of 2011
 	$(BIN)/funkenshield demo
 
-check: $(VENV)/dev  ## what to run while you work, in less than a minute: style, types, quick tests of all modules
+check: $(VENV)/dev  ## style, types and quick tests of all modules, in less than a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@{ git diff HEAD --name-only --diff-filter=d -- $(PYX); git ls-files --others --exclude-standard -- $(PYX); } | \
@@ -24,20 +24,20 @@ check: $(VENV)/dev  ## what to run while you work, in less than a minute: style,
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit tests/property tests/conformance -m 'not proof and not slow' --numprocesses=2 --dist=worksteal
 
-test: $(VENV)/dev lint  ## what to run before a commit: everything that must be true, with real nameservers
+test: $(VENV)/dev lint  ## the whole test suite, with real nameservers; run it before a commit
 	tools/install-nameservers
 	$(BIN)/python -m pytest tests/integration tests/differential tests/fuzz --numprocesses=2 --dist=worksteal
 	$(BIN)/python -m pytest tests/unit tests/property tests/conformance --numprocesses=2 --dist=worksteal
 	$(BIN)/python -m pytest $(WAITING) --numprocesses=3 --dist=worksteal  # most of it is waiting
 
-proof: $(VENV)/dev  ## what takes minutes to be shown: floods, attacks, kills, leaks, a lossy link (as root)
+proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
 
-fuzz: $(VENV)/dev  ## a minute of mutations for each reader of what strangers send (with clang)
+fuzz: $(VENV)/dev  ## fuzz each parser of untrusted data for a minute (with clang)
 	$(BIN)/python -m pip install --quiet --group fuzz
 	tools/fuzz $(BIN)/python $(FUZZ_SECONDS)
 
-asan tsan debug: $(VENV)/dev  ## tests and a load while memory and undefined behaviour, or races, or bounds are checked
+asan tsan debug: $(VENV)/dev  ## tests and a load under sanitizers for memory and undefined behaviour, for races, or with bounds checks
 	tools/sanitized $@
 
 lint: $(VENV)/dev  ## format, style, types, stubs
@@ -47,31 +47,31 @@ lint: $(VENV)/dev  ## format, style, types, stubs
 	$(BIN)/mypy
 	$(BIN)/stubtest --concise --allowlist tools/stubtest-allowed $$(tools/compiled-modules)
 
-format: $(VENV)/dev  ## put the code in shape
+format: $(VENV)/dev  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-help:  ## what can be made
+help:  ## list the targets
 	@sed -nE 's/^([a-z][a-z -]*):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-docs: $(VENV)/built  ## the pages that are made from the code
-	$(BIN)/funkenshield about config > docs/configuration.md
-	$(BIN)/funkenshield about metrics > docs/metrics.md
-	$(BIN)/funkenshield about rules docs/guide/rules.md > docs/guide/rules.new && mv docs/guide/rules.new docs/guide/rules.md
+docs: $(VENV)/built  ## generate the pages that come from the code
+	$(BIN)/funkenshield docs config > docs/configuration.md
+	$(BIN)/funkenshield docs metrics > docs/metrics.md
+	$(BIN)/funkenshield docs rules docs/guide/rules.md > docs/guide/rules.new && mv docs/guide/rules.new docs/guide/rules.md
 
-wheel: $(VENV)/dev  ## wheel and source distribution, and a look whether they run without a compiler
+wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	tools/try-wheel $(BIN)/python dist/*.whl
 
-bench: $(VENV)/dev  ## half an hour: beside every peer that is installed, with its page
+bench: $(VENV)/dev  ## benchmarks beside every installed peer, half an hour, with their page
 	$(BIN)/python -m benchmarks.system.run --json docs/benchmarks/results.json
 	$(BIN)/python -m benchmarks.system.page docs/benchmarks/results.json docs/benchmarks.md
 
-bench-micro: $(VENV)/dev  ## the parts of the fast path, by themselves
+bench-micro: $(VENV)/dev  ## benchmarks of the parts of the fast path
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group
 
-bench-rules: $(VENV)/dev  ## what rules and guard cost for each hit
+bench-rules: $(VENV)/dev  ## benchmark of the cost of rules and guard per hit
 	$(BIN)/python -m benchmarks.system.rules
 
 $(VENV)/built: $(COMPILED)

@@ -24,8 +24,8 @@ def _see_that_all_is_there() -> None:
     for needed in "click", "pydantic", "uvloop", "funkenshield.forward._transport":
         if find_spec(needed) is None:
             sys.exit(
-                f"funkenshield: there is no {needed} for {sys.executable}: in the source folder, `make run` builds all"
-                " that is needed; elsewhere, `pip install funkenshield`"
+                f"funkenshield: {needed} is not installed for {sys.executable}; in the source tree, use `make run`;"
+                " elsewhere, `pip install funkenshield`"
             )
 
 

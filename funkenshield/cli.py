@@ -1,8 +1,9 @@
-"""The commands that people type, and nothing else: each hands over at once to what does the work.
+"""The command line: options and help texts; each command calls the module that does the work.
 
-Modules are loaded by the command that needs them, so that the daemon starts fast.
+A command imports what it needs when it runs, so that `--version` and `--help` load neither pydantic nor dnspython.
 """
 
+import difflib
 import functools
 import json
 import sys
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import __version__
 from .core.signals import EndedError
 from .errors import FunkenShieldError
 
@@ -23,7 +23,7 @@ ENDPOINT = "ADDR:PORT"
 
 
 def seconds(written: str | float) -> float:
-    """Return the seconds that a text such as 90, 1h30m or 7d stands for."""
+    """Parse a duration such as 90, 1h30m or 7d; return seconds."""
     from .config.types import parse_time
 
     try:
@@ -32,11 +32,28 @@ def seconds(written: str | float) -> float:
         raise click.BadParameter(f"{written} is {error}") from None
 
 
+# names that commands had before the first release
+RENAMED = {"about": "docs", "blocks": "block list", "ns": "nameserver", "unblock": "block remove"}
+
+
 class Commands(click.Group):
-    """A group whose mistakes end in one line and an exit code, never in a traceback."""
+    """A group of commands that reports an error as one line and an exit code, never as a traceback."""
+
+    group_class = type  # a group within it is of the same class
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that `args` begin with; a UsageError names the ones that are like it."""
+        wanted, known = args[0], self.list_commands(ctx)
+        if wanted in known or wanted.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        close = [RENAMED[wanted]] if wanted in RENAMED else difflib.get_close_matches(wanted, known)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(known)}"
+        raise click.UsageError(f"no such command: {wanted!r}; {hint}", ctx)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
-        """Run a command; say what went wrong, if something did."""
+        """Run a command; print the error, if there is one, and exit."""
         try:
             return super().invoke(ctx)
         except FunkenShieldError as error:
@@ -48,24 +65,24 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="funkenshield")
+@click.version_option(package_name="funkenshield", prog_name="funkenshield")
 def main() -> None:
     """A caching reverse proxy for DNS.
 
-    Put it in front of a slow or fragile nameserver: repeated questions are answered from memory, and
-    only misses reach the server behind it.
+    It runs in front of nameservers that are slow or easily overloaded: repeated queries are answered
+    from its cache, and only misses are forwarded.
     """
 
 
 @main.command()
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Read this TOML file.")
-@click.option("--listen", multiple=True, metavar=ENDPOINT, help="Take queries here; may be given again.")
+@click.option("--listen", multiple=True, metavar=ENDPOINT, help="Listen on this address; repeatable.")
 @click.option(
-    "--upstream", "upstreams", multiple=True, metavar=ENDPOINT, help="Ask this nameserver; may be given again."
+    "--upstream", "upstreams", multiple=True, metavar=ENDPOINT, help="Forward misses to this nameserver; repeatable."
 )
-@click.option("--workers", type=int, metavar="N", help="Threads that answer; by default one for each core.")
-@click.option("--cache-memory", metavar="SIZE", help="Memory for answers, such as 512MiB.")
-@click.option("--control", metavar="PATH", help="Put the control socket there.")
+@click.option("--workers", type=int, metavar="N", help="Worker threads; default: one per core.")
+@click.option("--cache-memory", metavar="SIZE", help="Memory for the cache, such as 512MiB.")
+@click.option("--control", metavar="PATH", help="Path of the control socket.")
 def run(
     file: Path | None,
     listen: tuple[str, ...],
@@ -74,9 +91,10 @@ def run(
     cache_memory: str | None,
     control: str | None,
 ) -> None:
-    """Run the shield until SIGTERM or SIGINT; SIGHUP re-reads FILE. Flags override the file.
+    """Run the daemon in the foreground until SIGTERM or SIGINT.
 
-    Without FILE, --listen and --upstream, /etc/funkenshield.toml is read, if it is there.
+    SIGHUP reloads FILE. Options override the file. Without -c, --listen and --upstream,
+    /etc/funkenshield.toml is read if it exists.
     """
     from .config.places import default_file
     from .daemon import serve
@@ -94,7 +112,7 @@ def run(
 
 
 def _read(file: Path | None, overrides: dict[str, Any]) -> "Config":
-    """Return a configuration of which all that it names is there."""
+    """Load a configuration, and check that the users, folders and files it names exist."""
     from .config import load
     from .preflight import examine
 
@@ -106,9 +124,10 @@ def _read(file: Path | None, overrides: dict[str, Any]) -> "Config":
 @main.command()
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Check this TOML file.")
 def check(file: Path | None) -> None:
-    """Check a configuration file: a line for each mistake, and exit code 2 if there is one.
+    """Check a configuration file and its rules.
 
-    Without FILE, it is /etc/funkenshield.toml.
+    Every mistake is printed on a line of its own, and the exit code is then 2. Without -c,
+    /etc/funkenshield.toml is checked.
     """
     from .config.places import DEFAULT_FILE
     from .rules.engine import check as check_rules
@@ -119,33 +138,37 @@ def check(file: Path | None) -> None:
 
 
 @main.command()
-@click.option("--listen", default="127.0.0.1:8053", show_default=True, metavar=ENDPOINT)
+@click.option("--listen", default="127.0.0.1:8053", show_default=True, metavar=ENDPOINT, help="Listen on this address.")
 @click.option("--zone", type=click.Path(path_type=Path), metavar="FILE", help="Serve this zone file.")
-@click.option("--delay", type=seconds, default=0.0, metavar="TIME", help="Answer so much later.")
-def ns(listen: str, zone: Path | None, delay: float) -> None:
-    """Run the small nameserver: plain, correct and slow, made to stand behind the shield."""
+@click.option("--delay", type=seconds, default=0.0, metavar="TIME", help="Delay each response by this long.")
+def nameserver(listen: str, zone: Path | None, delay: float) -> None:
+    """Run the small authoritative nameserver, for tests."""
     from .tools.demo import run_nameserver
 
     run_nameserver(listen, zone, delay)
 
 
 @main.command()
-@click.option("-d", "file", required=True, metavar="FILE", help='Lines of "name type"; - is standard input.')
-@click.option("-s", "server", default="127.0.0.1", show_default=True, metavar="ADDR", help="The server.")
-@click.option("-p", "port", type=int, default=53, show_default=True, help="Its port.")
-@click.option("-l", "seconds", type=seconds, default=10.0, show_default=True, help="Seconds to run.")
-@click.option("-q", "window", type=int, default=100, show_default=True, help="Open queries, at most.")
-@click.option("-Q", "rate", type=float, default=0.0, metavar="QPS", help="Queries a second; 0: as many as can be.")
-@click.option("-n", "limit", type=int, default=0, metavar="N", help="Stop after N queries; 0: after the seconds.")
-@click.option("-t", "timeout", type=seconds, default=5.0, show_default=True, help="Seconds until a query is lost.")
-@click.option("-e", "edns", is_flag=True, help="Send EDNS.")
-@click.option("-D", "dnssec", is_flag=True, help="Ask for DNSSEC records.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option(
+    "-d", "file", required=True, metavar="FILE", help='Query file, lines of "name type"; - for standard input.'
+)
+@click.option("-s", "server", default="127.0.0.1", show_default=True, metavar="ADDR", help="Address of the server.")
+@click.option("-p", "port", type=int, default=53, show_default=True, help="Port of the server.")
+@click.option("-l", "seconds", type=seconds, default=10.0, show_default=True, help="Run this long.")
+@click.option("-q", "window", type=int, default=100, show_default=True, help="Outstanding queries, at most.")
+@click.option("-Q", "rate", type=float, default=0.0, metavar="QPS", help="Queries per second; 0 for no limit.")
+@click.option("-n", "limit", type=int, default=0, metavar="N", help="Stop after N queries; 0 for no limit.")
+@click.option(
+    "-t", "timeout", type=seconds, default=5.0, show_default=True, help="Count a query as lost after this long."
+)
+@click.option("-e", "edns", is_flag=True, help="Send an OPT record (EDNS).")
+@click.option("-D", "dnssec", is_flag=True, help="Set the DO bit (DNSSEC).")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def perf(
     file: str, server: str, port: int, seconds: float, window: int, rate: float, limit: int, timeout: float,
     edns: bool, dnssec: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Load a server with queries, and report how it did."""
+    """Load a server with queries, and report latencies and losses."""
     from rich.console import Console
 
     from .tools.perf import read_queries, run_perf
@@ -160,20 +183,22 @@ def perf(
 
 
 def _ports(command: Callable[..., None]) -> Callable[..., None]:
-    """Let the addresses of the small nameserver and the shield be chosen."""
+    """Add the options for the addresses of the small nameserver and the shield."""
     for flag, default in (("--shield", "127.0.0.1:8054"), ("--nameserver", "127.0.0.1:8053")):
-        command = click.option(flag, default=default, show_default=True, metavar=ENDPOINT, help="It listens there.")(
-            command
-        )
+        told = f"Address that the {flag[2:]} listens on."
+        command = click.option(flag, default=default, show_default=True, metavar=ENDPOINT, help=told)(command)
     return command
 
 
 @main.command()
-@click.option("-l", "seconds", type=seconds, default=5.0, show_default=True, help="Seconds for each of the two runs.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option("-l", "seconds", type=seconds, default=5.0, show_default=True, help="Duration of each of the two runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @_ports
 def demo(seconds: float, as_json: bool, nameserver: str, shield: str) -> None:
-    """Repeat the experiment of 2011: a slow nameserver alone, then through the shield."""
+    """Measure a nameserver alone, then behind the shield.
+
+    It is slow, as in the experiment of 2011.
+    """
     from .tools.demo import run_experiment
 
     run_experiment(nameserver, shield, seconds, as_json=as_json)
@@ -182,36 +207,36 @@ def demo(seconds: float, as_json: bool, nameserver: str, shield: str) -> None:
 @main.command()
 @_ports
 def playground(nameserver: str, shield: str) -> None:
-    """Run the small nameserver and the shield in front of it, to be tried with dig."""
+    """Run the small nameserver behind the shield, to try."""
     from .tools.demo import run_playground
 
     run_playground(nameserver, shield)
 
 
 @main.group()
-def about() -> None:
-    """Print the reference pages that are made from the code."""
+def docs() -> None:
+    """Print the reference pages that are generated from the code."""
 
 
-@about.command("config")
-def about_config() -> None:
-    """Print the reference of all options, in Markdown."""
+@docs.command("config")
+def docs_config() -> None:
+    """Print the reference of the configuration, in Markdown."""
     from .config.reference import reference
 
     click.echo(reference(), nl=False)
 
 
-@about.command("rules")
+@docs.command("rules")
 @click.argument("page", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def about_rules(page: Path) -> None:
-    """Print a page with its tables of conditions and actions made anew, in Markdown."""
+def docs_rules(page: Path) -> None:
+    """Print a page with its tables of conditions and actions regenerated, in Markdown."""
     from .config.reference import with_tables
 
     click.echo(with_tables(page.read_text()), nl=False)
 
 
-@about.command("metrics")
-def about_metrics() -> None:
+@docs.command("metrics")
+def docs_metrics() -> None:
     """Print the reference of all metrics, in Markdown."""
     from .admin.metrics import documentation
 
@@ -219,13 +244,15 @@ def about_metrics() -> None:
 
 
 def _controls(command: Callable[..., None]) -> Callable[..., None]:
-    """Have a command called with `control`, the socket of the daemon that is meant."""
+    """Add the options that select a daemon; the command gets the path of its control socket as `control`."""
 
     @click.option(
         "-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
-        help="The daemon's file: its control.socket is asked. By default /etc/funkenshield.toml, if it is there.",
+        help="Use control.socket of this configuration file; default: /etc/funkenshield.toml, if it exists.",
     )  # fmt: skip
-    @click.option("--control", type=click.Path(path_type=Path), metavar="PATH", help="Or else its control socket.")
+    @click.option(
+        "--control", type=click.Path(path_type=Path), metavar="PATH", help="Use the control socket at this path."
+    )
     @functools.wraps(command)
     def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
         from .config.places import control_socket
@@ -237,9 +264,9 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @_controls
-@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all statistics as JSON.")
 def stats(control: Path, as_json: bool) -> None:
-    """Show what a running daemon has counted."""
+    """Show the statistics of a running daemon."""
     from .admin.control import ask
 
     found = ask(control, {"command": "stats"})["stats"]
@@ -275,60 +302,63 @@ def stats(control: Path, as_json: bool) -> None:
 
 @main.command()
 @_controls
-@click.option("--all", "everything", is_flag=True, help="Purge everything.")
-@click.option("--zone", metavar="NAME", help="Purge a name and all names under it.")
+@click.option("--all", "everything", is_flag=True, help="Purge the whole cache.")
+@click.option("--zone", metavar="NAME", help="Purge a name and all names below it.")
 @click.option("--name", metavar="NAME", help="Purge one name.")
-@click.option("--type", "qtype", metavar="TYPE", help="Purge only this type.")
+@click.option("--type", "qtype", metavar="TYPE", help="Purge only records of this type.")
 def purge(control: Path, everything: bool, zone: str | None, name: str | None, qtype: str | None) -> None:
-    """Take answers out of a running daemon's cache: --all, --zone NAME or --name NAME."""
+    """Purge a running daemon's cache: everything, a zone or a name."""
     from .admin.control import ask
 
     if sum((everything, zone is not None, name is not None)) != 1:
-        raise click.UsageError("give one of --all, --zone and --name")
+        raise click.UsageError("give exactly one of --all, --zone and --name")
     if "" in (zone, name):
-        raise click.UsageError("an empty name is none; everything is --all")
+        raise click.UsageError("the name is empty; to purge everything, use --all")
     request: dict[str, Any] = {"command": "purge", "name": name or zone or ".", "below": name is None}
     if qtype:
         request["type"] = qtype
     ask(control, request)
-    what = "everything" if everything else f"whatever there was of {name or zone}{' and below it' if zone else ''}"
-    click.echo(f"purged: {what}{f', of type {qtype}' if qtype else ''}")
+    what = "everything" if everything else f"{name or zone}{' and all names below it' if zone else ''}"
+    click.echo(f"purged: {what}{f', type {qtype}' if qtype else ''}")
 
 
-@main.command()
+@main.group()
+def block() -> None:
+    """Block source prefixes, and list those that are blocked."""
+
+
+@block.command("list")
 @_controls
-def blocks(control: Path) -> None:
-    """List the source prefixes that are shut out."""
+def block_list(control: Path) -> None:
+    """List the blocked prefixes: time left, action, reason."""
     from .admin.control import ask
 
-    for block in ask(control, {"command": "blocks"})["blocks"]:
-        click.echo(f"{block['prefix']:<44}{block['seconds']:>10,.1f} s  {block['action']:<9}{block['reason']}")
+    for each in ask(control, {"command": "block list"})["blocks"]:
+        click.echo(f"{each['prefix']:<44}{each['seconds']:>10,.1f} s  {each['action']:<9}{each['reason']}")
 
 
-@main.command()
+@block.command("add")
 @_controls
-@click.option("--for", "seconds", type=seconds, default=3600.0, show_default=True, help="Seconds, or such as 30m, 1d.")
-@click.option("--refuse", is_flag=True, help="Answer REFUSED, rather than nothing.")
-@click.option("--yes", is_flag=True, help="Yes, also a prefix shorter than /8 (IPv6: /16).")
+@click.option(
+    "--for", "seconds", type=seconds, default=3600.0, show_default=True, help="Duration, such as 600, 30m or 1d."
+)
+@click.option("--refuse", is_flag=True, help="Answer REFUSED instead of dropping queries.")
+@click.option("--yes", is_flag=True, help="Confirm a prefix shorter than /8 (IPv6: /16).")
 @click.argument("prefix")
-def block(control: Path, seconds: float, refuse: bool, yes: bool, prefix: str) -> None:
-    """Shut out a source prefix, or an address, for a while."""
-    from .admin.control import ControlError, ask
+def block_add(control: Path, seconds: float, refuse: bool, yes: bool, prefix: str) -> None:
+    """Block an address or a source prefix for a while."""
+    from .admin.control import ask
 
     action = "refuse" if refuse else "drop"
-    request = {"command": "block", "prefix": prefix, "seconds": seconds, "action": action, "sure": yes}
-    try:
-        ask(control, request)
-    except ControlError as error:
-        raise ControlError(f"{error} Then say --yes." if str(error).endswith("?") else str(error)) from None
-    click.echo("shut out")
+    ask(control, {"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "sure": yes})
+    click.echo(f"{prefix}: blocked for {seconds:g} s")
 
 
-@main.command()
+@block.command("remove")
 @_controls
 @click.argument("prefix")
-def unblock(control: Path, prefix: str) -> None:
-    """Let a source prefix, and all that is within it, in again."""
+def block_remove(control: Path, prefix: str) -> None:
+    """Remove the blocks of a source prefix and of all prefixes within it."""
     from .admin.control import ask
 
-    click.echo(f"{ask(control, {'command': 'unblock', 'prefix': prefix})['lifted']} lifted")
+    click.echo(f"{prefix}: {ask(control, {'command': 'block remove', 'prefix': prefix})['removed']} removed")

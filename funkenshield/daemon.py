@@ -234,9 +234,9 @@ class Daemon:
                 await self._take_up()
             except ConfigError as error:
                 for line in str(error).splitlines():
-                    log.error("not reloaded: %s", line)
+                    log.error("reload failed: %s", line)
             except Exception:  # whatever it is, the next reload may go better
-                log.exception("not reloaded")
+                log.exception("reload failed")
             else:
                 self.reloads += 1
                 log.info("reloaded")
@@ -248,9 +248,9 @@ class Daemon:
         new = hugepages.fitted(await asyncio.to_thread(self._reread))
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
-                log.warning("%s changed: that takes a restart", key)
+                log.warning("%s: the new value takes effect after a restart", key)
         if settings.deny(new) and not self.denials.limit:
-            log.warning("nothing is denied yet, for that has no memory: it takes a restart")
+            log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = _kept(self.config, new), self.sturm.rules
         prepared = await asyncio.to_thread(self.sturm.prepare, new)
         await self.sturm.set_up(prepared)
@@ -309,7 +309,11 @@ class Daemon:
             for thread in threads:
                 thread.start()
             self._threads = threads
-            log.info("ready: %s in front of %s", _list(self.config.listen), _list(self.config.members(DEFAULT_GROUP)))
+            log.info(
+                "ready: listening on %s, forwarding to %s",
+                _list(self.config.listen),
+                _list(self.config.members(DEFAULT_GROUP)),
+            )
             notify("READY=1")
             if signals.came(signal.SIGHUP):
                 self.reload()
@@ -356,7 +360,7 @@ class Daemon:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Stop where something that must go on for ever did not: whoever supervises us starts us again."""
         if not task.cancelled():
-            log.error("stopping, for a task ended: %r", task.exception())
+            log.error("stopping: internal error, a background task ended: %r", task.exception())
             self.stop()
 
     @contextlib.contextmanager
@@ -397,9 +401,7 @@ class Daemon:
         """Tell of queries that failed because there was no upstream to ask."""
         failed = self.inflight.counters()["failures_for_nobody"]
         if failed != self._for_nobody:
-            limited.warning(
-                "nobody", "a query failed: there is no upstream that may be asked", times=failed - self._for_nobody
-            )
+            limited.warning("nobody", "query failed: no upstream is available", times=failed - self._for_nobody)
         self._for_nobody = failed
 
     async def _judge(self) -> None:
@@ -483,24 +485,24 @@ class Daemon:
             case {"command": "purge", "name": str(name), **options}:
                 qtype = options.get("type")
                 if qtype is not None and not isinstance(qtype, str):
-                    raise FunkenShieldError("type is a text")
+                    raise FunkenShieldError("purge: type must be a string")
                 noted = purge(self.cache, name, qtype, below=options.get("below") is True)
                 if noted != name_to_wire(name) and not self._folded:
                     self._folded = True
-                    log.warning("too many purges at once: instead of %s, %s is purged", name, name_from_wire(noted))
+                    log.warning("too many purges at once: purging %s instead of %s", name_from_wire(noted), name)
                 self._forget(noted)
                 return {}
-            case {"command": "blocks"}:
+            case {"command": "block list"}:
                 return {"blocks": self.blocks.listed()}
-            case {"command": "block", "prefix": str(prefix), "seconds": int() | float() as seconds}:
+            case {"command": "block add", "prefix": str(prefix), "seconds": int() | float() as seconds}:
                 action: Refusal = "refuse" if request.get("action") == "refuse" else "drop"
                 self.blocks.add(prefix, seconds, action, sure=request.get("sure") is True)
                 return {}
-            case {"command": "unblock", "prefix": str(prefix)}:
-                return {"lifted": self.blocks.lift(prefix)}
+            case {"command": "block remove", "prefix": str(prefix)}:
+                return {"removed": self.blocks.lift(prefix)}
         raise FunkenShieldError(
-            "known commands: stats, purge (with name, and type or below), blocks, block (with prefix and seconds),"
-            " unblock (with prefix)"
+            "no such command, or a member is missing; commands are stats, purge (name; type, below), block list,"
+            " block add (prefix, seconds; action, sure), block remove (prefix)"
         )
 
     def _responses(self) -> dict[str, dict[str, int]]:
@@ -594,7 +596,7 @@ def _bind_control(config: Config) -> socket.socket | None:
     except control.NoPlaceError as error:
         if "socket" in config.control.model_fields_set:
             raise
-        log.warning("%s; funkenshield stats, purge and block cannot be used", error)
+        log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)
         return None
 
 
@@ -611,14 +613,15 @@ def allow_descriptors(config: Config) -> None:
     needed, allowed = need_descriptors(config), machine.descriptors()
     if allowed < needed:
         raise FunkenShieldError(
-            f"cannot start: {needed} files and sockets must be open at once, and {allowed} may be; raise that limit"
-            " (ulimit -n, or LimitNOFILE=), or lower forward.sockets or workers"
+            f"cannot start: {needed} file descriptors are needed, the limit is {allowed}; raise it (ulimit -n,"
+            " LimitNOFILE=), or lower forward.sockets or workers"
         )
     if allowed < needed + config.tcp.max_connections:
         logs.set_up(config.log.level, config.log.format)
         log.warning(
-            "tcp.max_connections: with %d files and sockets at most, there can be %d", allowed, allowed - needed
-        )
+            "tcp.max_connections reduced to %d: the limit is %d file descriptors (ulimit -n, LimitNOFILE=)",
+            allowed - needed, allowed,
+        )  # fmt: skip
 
 
 def allow_nice() -> None:
@@ -637,7 +640,7 @@ def become(user: str, *owned: Path) -> None:
     if entry.pw_uid == os.geteuid():
         return
     if os.geteuid() != 0:  # where system calls are filtered, to try may be the end
-        raise ConfigError(f"user: cannot become {user}: that takes root")
+        raise ConfigError(f"user: cannot change to {user}: only root can")
     try:
         for path in owned:
             os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
@@ -645,7 +648,7 @@ def become(user: str, *owned: Path) -> None:
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
     except OSError as error:
-        raise ConfigError(f"user: cannot become {user}: {error.strerror}") from None
+        raise ConfigError(f"user: cannot change to {user}: {error.strerror}") from None
 
 
 def notify(state: str) -> None:

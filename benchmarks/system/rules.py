@@ -87,7 +87,7 @@ class Nameserver:
             "$ORIGIN bench.test.\n@ 86400 SOA ns host 1 3600 600 86400 300\n@ 86400 NS ns\nns 86400 A 192.0.2.53\n"
             "* 86400 A 192.0.2.1\n"
         )
-        return [*COMMAND, "ns", "--listen", f"127.0.0.1:{port}", "--zone", f"{folder}/zone"]
+        return [*COMMAND, "nameserver", "--listen", f"127.0.0.1:{port}", "--zone", f"{folder}/zone"]
 
 
 @dataclass(frozen=True)

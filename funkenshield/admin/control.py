@@ -42,9 +42,9 @@ def bind(path: Path) -> socket.socket:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder = path.parent.stat()
         if folder.st_uid not in (0, os.geteuid()):
-            raise NoPlaceError(f"{path}: the folder is another user's; set control.socket")
+            raise NoPlaceError(f"{path}: its directory belongs to another user; set control.socket to another path")
         if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:  # what is bound there could be exchanged
-            raise NoPlaceError(f"{path}: the folder is others' to write in; set control.socket")
+            raise NoPlaceError(f"{path}: its directory is writable by others; set control.socket to another path")
         if path.is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 try:
@@ -52,7 +52,9 @@ def bind(path: Path) -> socket.socket:
                 except ConnectionRefusedError:
                     path.unlink()
                 else:
-                    raise ControlError(f"{path}: another daemon is controlled there; set control.socket")
+                    raise ControlError(
+                        f"{path}: another daemon uses this control socket; set control.socket to another path"
+                    )
         before = os.umask(0o177)
         try:
             opened.bind(str(path))
@@ -61,7 +63,7 @@ def bind(path: Path) -> socket.socket:
         opened.listen(16)
     except OSError as error:
         opened.close()
-        raise NoPlaceError(f"{path}: no control socket: {error.strerror or error}") from None
+        raise NoPlaceError(f"{path}: cannot create the control socket: {error.strerror or error}") from None
     except ControlError:
         opened.close()
         raise
@@ -95,7 +97,7 @@ async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
     try:
         request = json.loads(line)
         if not isinstance(request, dict):
-            raise ControlError("a request is a JSON object")
+            raise ControlError("a request must be a JSON object")
         return {"ok": True, **await handle(request)}
     except (FunkenShieldError, ValueError, RecursionError) as error:
         return {"ok": False, "error": str(error)}
@@ -112,7 +114,7 @@ def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
                 response = json.loads(lines.readline())
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ControlError(f"{path}: no daemon answers there: {reason}") from None
+        raise ControlError(f"{path}: no daemon answers on this control socket: {reason}") from None
     if not isinstance(response, dict) or not response.pop("ok", False):
-        raise ControlError(str(response.get("error", "the daemon's response cannot be understood")))
+        raise ControlError(str(response.get("error", "malformed response from the daemon")))
     return response

@@ -97,14 +97,14 @@ cdef class Shelf:
             uint64_t restored = 0
         while left:
             if left < sizeof(Answer):
-                raise ValueError("an answer is cut off")
+                raise ValueError("an entry is truncated")
             memcpy(answer, wire, sizeof(Answer))
             size = answer_size(answer)
             if size > left or size > ANSWER_MAX:
-                raise ValueError("an answer is cut off")
+                raise ValueError("an entry is truncated")
             memcpy(answer, wire, size)
             if not _is_sound(answer):
-                raise ValueError("an answer is damaged")
+                raise ValueError("an entry is malformed")
             wire += size
             left -= size
             born = <int64_t> now - answer.born - aged

@@ -80,7 +80,7 @@ cdef class Cache:
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if self.mapped == MAP_FAILED:
             self.mapped = NULL
-            raise MemoryError(f"no {memory} octets for the cache")
+            raise MemoryError(f"cannot allocate {memory} octets for the cache")
         self.index.slots = <uint64_t*> ((<size_t> self.mapped + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
         if huge_pages:
             madvise(self.index.slots, memory, MADV_HUGEPAGE)
@@ -92,7 +92,7 @@ cdef class Cache:
         self._lay_out()
         self.scratch = <Answer*> malloc(ANSWER_MAX)
         if self.segments == NULL or self.scratch == NULL:
-            raise MemoryError("no memory for the cache's own books")
+            raise MemoryError("cannot allocate the index of the cache")
         self.epochs = Epochs()
         self.zones = Zones()
         self.index.policies = self.zones.policies
@@ -490,7 +490,7 @@ cdef class Cache:
         noted = self.purges.add(name, len(name), len(self.zones.name(self.zones.find(name, 0))),
                                 LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype, ticks(self.clock.now()))
         if not noted:
-            raise OverflowError("too many purges at once; there is room for more within a minute or two")
+            raise OverflowError("too many purges at once; try again in a minute or two")
         if self.purges.rules.everything == self.purges.rules.count:
             self.forget_purges(0)
         return name[len(name) - noted:]

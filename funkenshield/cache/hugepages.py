@@ -37,11 +37,11 @@ def fitted(config: Config) -> Config:
         return config
     if "memory" in config.cache.model_fields_set:
         raise ConfigError(
-            f"cache.memory: {_said(wanted)} cannot be had: this machine, or this control group, has {_said(allowed)};"
-            f" at most {_said(max(LEAST, allowed - OWN))}, with what else the shield takes"
+            f"cache.memory: {_said(wanted)} is too large: this machine or control group has {_said(allowed)};"
+            f" at most {_said(max(LEAST, allowed - OWN))}, for the shield needs memory beside the cache"
         )
     less = max(LEAST, allowed // SHARE)
-    log.warning("cache.memory is %s: this machine, or this control group, has %s", _said(less), _said(allowed))
+    log.warning("cache.memory reduced to %s: this machine or control group has %s", _said(less), _said(allowed))
     return config.model_copy(update={"cache": config.cache.model_copy(update={"memory": less})})
 
 

@@ -113,7 +113,7 @@ async def write(store: Store, path: Path, origins: Origins, wall: Callable[[], f
             remove(path)
             return 0
     except OSError as error:
-        log.warning("%s: no snapshot written: %s", path, error.strerror or error)
+        log.warning("%s: snapshot not written: %s", path, error.strerror or error)
         return 0
     finally:
         await run(draft.discard)
@@ -195,16 +195,14 @@ def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tup
     except FileNotFoundError:
         return 0, origins
     except UnfitError as error:
-        log.warning("%s: snapshot not used: it is %s", path, error.strerror)
-        _put_aside(path)
+        _reject(path, str(error.strerror))
     except OSError as error:
-        log.warning("%s: snapshot not read: %s", path, error.strerror or error)
+        log.warning("%s: snapshot cannot be read: %s", path, error.strerror or error)
     except (ValueError, OverflowError, MemoryError) as error:
         # From the store too: then what came before this chunk has been stored.
-        log.warning("%s: snapshot not used: %s", path, str(error) or type(error).__name__)
-        _put_aside(path)
+        _reject(path, str(error) or type(error).__name__)
     else:
-        log.info("%s: %d answers restored", path, restored)
+        log.info("%s: snapshot restored, %d cache entries", path, restored)
         origins = found
     return restored, origins
 
@@ -229,26 +227,26 @@ def _chunks(file: BinaryIO, digest: "hashlib.blake2b") -> Iterator[tuple[float, 
     def take(count: int) -> bytes:
         octets = file.read(count)
         if len(octets) < count:
-            raise DamagedError("it ends too early")
+            raise DamagedError("it is truncated")
         digest.update(octets)
         return octets
 
     while (head := take(TAKEN + LENGTH))[TAKEN:] != END[TAKEN:]:
         yield int.from_bytes(head[:TAKEN]) / 1000, take(int.from_bytes(head[TAKEN:]))
     if file.read(DIGEST + 1) != digest.digest():
-        raise DamagedError("it does not match its digest")
+        raise DamagedError("its checksum does not match")
 
 
 def _check_line(line: bytes, layout: bytes) -> None:
     """Raise DamagedError unless a first line promises answers that this store can read."""
     magic, _, rest = line.partition(MAGIC + b" ")
     if magic or not rest:
-        raise DamagedError("it is no snapshot")
+        raise DamagedError("it is not a snapshot")
     version, _, rest = rest.partition(b" ")
     if version != VERSION:
-        raise DamagedError("it is of another format version")
+        raise DamagedError("its format version is unknown")
     if rest.partition(b" ")[0] != layout.hex().encode():
-        raise DamagedError("its answers have another layout")
+        raise DamagedError("another build of funkenshield wrote it")
 
 
 def _read_origins(line: bytes) -> Origins:
@@ -262,12 +260,16 @@ def _read_origins(line: bytes) -> Origins:
     except (ValueError, TypeError, AttributeError, RecursionError):
         known = False
     if not known:
-        raise DamagedError("where it is from cannot be read")
+        raise DamagedError("its header is malformed")
     return found
 
 
-def _put_aside(path: Path) -> None:
+def _reject(path: Path, why: str) -> None:
+    """Rename a snapshot that cannot be used, so that it can be examined and is not read again."""
+    aside = path.with_name(path.name + ".damaged")
     try:
-        path.replace(path.with_name(path.name + ".damaged"))
+        path.replace(aside)
+        then = f"renamed to {aside.name}"
     except OSError as error:
-        log.warning("%s: cannot be put aside: %s", path, error.strerror or error)
+        then = f"cannot be renamed to {aside.name}: {error.strerror or error}"
+    log.warning("%s: snapshot rejected: %s; %s", path, why, then)

@@ -66,13 +66,13 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: not TOML that we read: it is nested too deeply") from None
+        raise ConfigError(f"{path}: not accepted: nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         at, why = not_toml(error, text)
         raise ConfigError(f"{path}:{at}: {why}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: not text in UTF-8") from None
+        raise ConfigError(f"{path}:{line}: not UTF-8 text") from None
 
 
 def section_at(keys: list[str]) -> type[BaseModel] | None:

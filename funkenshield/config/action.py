@@ -23,7 +23,7 @@ class BoundsSection(Section):
     @model_validator(mode="after")
     def _leave_room(self) -> "BoundsSection":
         if self.min > self.max:
-            raise ValueError(f"min is {self.min}, and max only {self.max}")
+            raise ValueError(f"min ({self.min}) is larger than max ({self.max})")
         return self
 
 
@@ -99,7 +99,7 @@ class Action(Section):
         try:
             text.format(**known)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"{error} is no field of a query; known: {', '.join(known)}") from None
+            raise ValueError(f"{error} is not a field of a query; fields are {', '.join(known)}") from None
         return text
 
     @field_validator("call")
@@ -107,15 +107,15 @@ class Action(Section):
     def _is_in_a_file(cls, text: str) -> str:
         path, _, function = text.rpartition(":")
         if text and not (path and function):
-            raise ValueError("no function; write FILE.py:FUNCTION")
+            raise ValueError("not a function; write FILE.py:FUNCTION")
         return resolve(text)
 
     @model_validator(mode="after")
     def _is_one(self) -> "Action":
         if len(self.model_fields_set) != 1:
-            raise ValueError("an action is one thing; give exactly one")
+            raise ValueError("an action table has exactly one key")
         if getattr(self, self.kind + "_" if self.kind == "continue" else self.kind) in (False, "", ()):
-            raise ValueError(f"{self.kind}: that is not done by saying no; leave the rule out")
+            raise ValueError(f"{self.kind}: a false or empty value has no meaning; remove the rule")
         return self
 
     @property
@@ -144,7 +144,9 @@ FITTING = {
 def check(chain: str, match: Match, action: Action) -> None:
     """Raise ValueError where a chain has no use for an action, or cannot know what a condition asks."""
     if chain in FITTING and action.kind not in FITTING[chain]:
-        raise ValueError(f"{action.kind} is nothing for {chain}; these can: {', '.join(sorted(FITTING[chain]))}")
+        raise ValueError(
+            f"{action.kind} is not possible in the chain {chain}; possible are {', '.join(sorted(FITTING[chain]))}"
+        )
     if chain == "queries" and any(each.rcode or {"AA", "TC", "RA"} & set(each.flags) for each in match.walk()):
         raise ValueError("a query has no rcode, and none of the flags AA, TC and RA")
 

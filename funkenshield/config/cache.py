@@ -43,7 +43,7 @@ class CacheSection(Section):
     def _mean_nothing_here(cls, options: tuple[int, ...]) -> tuple[int, ...]:
         for option in options:
             if option in MEANINGFUL:
-                raise ValueError(f"{option} means something to the shield itself")
+                raise ValueError(f"{option} cannot be ignored: the shield uses it itself")
         return options
 
 

@@ -99,8 +99,8 @@ class ForwardSection(Section):
     def _tries_again(self) -> "ForwardSection":
         if self.deadline < self.timeout:
             raise ValueError(
-                f"deadline is {self.deadline}, and timeout {self.timeout}: a client would get SERVFAIL before"
-                " anything is tried again"
+                f"deadline ({self.deadline}) is shorter than timeout ({self.timeout}): a client would get SERVFAIL"
+                " before the query is retried"
             )
         return self
 

@@ -44,7 +44,7 @@ class AccessSection(Section):
     def _is_clear(self) -> "AccessSection":
         both = sorted({str(prefix) for prefix in self.allow} & {str(prefix) for prefix in self.deny})
         if both:
-            raise ValueError(f"both allowed and denied: {', '.join(both)}")
+            raise ValueError(f"in both allow and deny: {', '.join(both)}")
         return self
 
 

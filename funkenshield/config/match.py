@@ -32,7 +32,7 @@ def _named(kind: str, number_of: Callable[[str], int], most: int) -> BeforeValid
         try:
             return int(number_of(value.upper() if isinstance(value, str) else ""))
         except (dns.exception.DNSException, KeyError, ValueError):
-            raise ValueError(f"no {kind}") from None
+            raise ValueError(f"not a known {kind}") from None
 
     return BeforeValidator(parse)
 
@@ -122,7 +122,7 @@ class Match(Section):
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from None
+            raise ValueError(f"not a regular expression: {error}") from None
         return pattern
 
     @field_validator("time")
@@ -136,7 +136,7 @@ class Match(Section):
     def _is_something(self) -> "Match":
         for name in self.model_fields_set & {"suffix", "name", "qtype", "source", "any"}:
             if not getattr(self, name):
-                raise ValueError(f"{name}: an empty list never matches; leave it out")
+                raise ValueError(f"{name}: an empty list never matches; remove the key")
         return self
 
     def __and__(self, other: "Match") -> "Match":

@@ -37,13 +37,13 @@ OTHERS = {  # as the same thing is called elsewhere
 }
 SAID = {
     "missing": "this key is missing",
-    "string_type": '{shown} is no text; text stands in quotes: "{shown}"',
-    "bool_type": "{shown} is neither true nor false; write one of them, without quotes",
-    "too_short": "{shown}; at least one is needed",
+    "string_type": '{shown} is not a string; write it in quotes: "{shown}"',
+    "bool_type": "{shown} is neither true nor false (without quotes)",
+    "too_short": "{shown}; at least one entry is needed",
     "too_long": "{actual_length} entries are too many; at most {max_length}",
-    "string_too_short": "an empty text is none",
+    "string_too_short": "an empty string is not allowed",
     "string_too_long": "{shown} is too long; at most {max_length} characters",
-    "finite_number": "{shown} is no number with an end",
+    "finite_number": "{shown} is not a finite number",
 }
 MISSING = object()
 
@@ -94,15 +94,15 @@ def not_toml(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, str]:
     why = why[:1].lower() + why[1:]
     if twice := re.fullmatch(r"cannot declare \((.*)\) twice", why):
         header = ".".join(re.findall(r"'([^']*)'", twice[1]))
-        why = f"the table [{header}] stands in the file twice; write it once"
+        why = f"the table [{header}] is in the file twice"
     elif why == "cannot overwrite a value":
-        why = "that is in the file already; each key is given once"
+        why = "the key is in the file twice"
     elif re.match(r"\w[\w.-]*\s*:", here):
-        why = "keys and values are joined by =, not by a colon"
+        why = "a key is followed by =, not by a colon"
     elif re.match(r"[\w.-]+\s*=\s*[^\"'\[{\s]*[^\"'\[{\s\d.+-]", here) and not re.search(
         r"=\s*(true|false|inf|nan)\b", here
     ):
-        why = "text stands in quotes"
+        why = "strings are written in quotes"
     return f"{line}:{column}", f"not TOML: {why}" + (f": {_shown(here)[1:-1]}" if here else "")
 
 
@@ -212,13 +212,14 @@ def _refused(place: Place, mistake: ErrorDetails) -> str:
 def _no_number(place: Place, mistake: ErrorDetails) -> str:
     unit, whole = unit_of(place.field) if place.field else "", mistake["type"] != "float_type"
     if isinstance(place.written, str) and re.fullmatch(r"\s*[+-]?\d+(\.\d+)?\s*", place.written) and not unit:
-        return f"is text; numbers stand without quotes: {place.written.strip()}"
+        return f"is a string; write numbers without quotes: {place.written.strip()}"
     if whole and isinstance(place.written, float):
-        return "is no whole number" + (" of seconds" if unit == "s" else "")
+        return "is not an integer" + (" number of seconds" if unit == "s" else "")
     return {
-        "s": 'is no time; write seconds, or text like "90s", "1h30m", "7d"' + (", whole seconds" if whole else ""),
-        "octets": 'is no size; write octets, or text like "512MiB", "2GB"',
-    }.get(unit, "is no whole number; write one" if whole else "is no number; write one")
+        "s": 'is not a time; write seconds, or a string such as "90s", "1h30m", "7d"'
+        + (", whole seconds" if whole else ""),
+        "octets": 'is not a size; write octets, or a string such as "512MiB", "2GB"',
+    }.get(unit, "is not an integer" if whole else "is not a number")
 
 
 def _no_choice(place: Place, _: ErrorDetails) -> str:
@@ -228,7 +229,7 @@ def _no_choice(place: Place, _: ErrorDetails) -> str:
     choices = list(get_args(kind)) if get_origin(kind) is Literal else []
     near = difflib.get_close_matches(str(place.written).lower(), [each.lower() for each in choices], 1)
     meant = next((each for each in choices if near and each.lower() == near[0]), None)
-    return f"is none of {', '.join(map(_shown, choices))}" + (f'; did you mean "{meant}"?' if meant else "")
+    return f"is not one of {', '.join(map(_shown, choices))}" + (f'; did you mean "{meant}"?' if meant else "")
 
 
 def _no_word(_: Place, mistake: ErrorDetails) -> str:
@@ -262,10 +263,10 @@ def _no_table(place: Place, _: ErrorDetails) -> str:
     path = re.sub(r"\[\d+\]", "", place.path)
     wanted = f"[[{path}]]" if several else f"[{path}]"
     if isinstance(place.written, list) and not several:
-        return f"of tables stands where there is one; write {wanted}"
+        return f"of tables, but there is one table only; write {wanted}"
     below = _below(place.field) if place.field else None
     keys = f" with keys such as {', '.join(_keys(below)[:3])}" if below else ""
-    return f"stands where a table belongs; write {wanted}{keys}"
+    return f"is not a table; write {wanted}{keys}"
 
 
 TOLD = {
@@ -292,13 +293,13 @@ def _unknown(place: Place, root: type[BaseModel], key: str) -> str:
     known, plain = _keys(section), key.strip().replace("-", "_").lower()
     near = difflib.get_close_matches(plain, known, 1, 0.65) or [each for each in known if plain in OTHERS.get(each, ())]
     if isinstance(place.written, str) and place.written == key:
-        return f'"{key}" is none of these' + (f'; did you mean "{near[0]}"?' if near else f": {', '.join(known)}")
+        return f'"{key}" is not known' + (f'; did you mean "{near[0]}"?' if near else f": {', '.join(known)}")
     if section is not root and key in _keys(root) and near[:1] != [plain]:
         if isinstance(place.written, dict):
-            return f"no such key; [{key}] is a table of its own"
+            return f"no such key; [{key}] is a table at the top level"
         header = _header(root, section)
         return (
-            f"no such key in {header}: what stands below the line {header} belongs to that table;"
+            f"no such key in {header}: keys below the line {header} belong to that table;"
             f" move {key} above the first such line of the file"
         )
     if near:
@@ -315,8 +316,8 @@ def _elsewhere(place: Place, root: type[BaseModel], key: str) -> str:
     if tables:
         return f"it belongs in {' or '.join(tables[:3])}"
     if len(known) <= LISTED_MAX:
-        return f"known here: {', '.join(known)}"
-    return "none is like it; `funkenshield about config` tells all"
+        return f"keys are {', '.join(known)}"
+    return "see `funkenshield docs config` for all keys"
 
 
 def _tables(section: type[BaseModel], seen: dict[type[BaseModel], None] | None = None) -> list[type[BaseModel]]:

@@ -23,5 +23,5 @@ def control_socket(path: Path | None) -> Path:
     said = read(path).get("control") if path else None
     socket = said.get("socket") if isinstance(said, dict) else None
     if socket == "":
-        raise ConfigError(f'{path}: control.socket is "": the daemon has none, and cannot be asked')
+        raise ConfigError(f'{path}: control.socket is "": the daemon has no control socket')
     return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())

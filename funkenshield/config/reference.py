@@ -20,7 +20,7 @@ def reference() -> str:
         "",
         "One TOML file, given with `funkenshield run -c FILE`, and checked by `funkenshield check -c FILE`. Where no",
         "FILE is given, and neither `--listen` nor `--upstream`, it is `/etc/funkenshield.toml`. `funkenshield stats`,",
-        "`purge`, `blocks` and the like take `-c FILE` as well, and find the daemon by its `control.socket`.",
+        "`purge`, `block` and the like take `-c FILE` as well, and find the daemon by its `control.socket`.",
         "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
         "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
         "So does what is in the files that it names: their content counts, not their path or time. Where one is wrong,",

@@ -112,7 +112,7 @@ class Config(Section):
             and self.tcp.max_connections
             and any(scraped in (each, wildcard_of(each)) or each == wildcard_of(scraped) for each in self.listen)
         ):
-            raise ValueError(f"metrics.listen: {scraped} is where queries are taken, over TCP; take another port")
+            raise ValueError(f"metrics.listen: {scraped} conflicts with listen (TCP); choose another port")
         return self
 
     @model_validator(mode="after")
@@ -122,19 +122,21 @@ class Config(Section):
             raise ValueError(f"upstreams: more than once: {', '.join(twice)}")
         names = Counter((each.title, each.endpoint) for each in self.all_upstreams)
         if alike := sorted({str(each) for each in self.all_upstreams if names[each.title, each.endpoint] > 1}):
-            raise ValueError(f"upstreams: asked in several ways: {', '.join(alike)}; give each a name of its own")
+            raise ValueError(
+                f"upstreams: several have the same identifier: {', '.join(alike)}; give each a name of its own"
+            )
         for zone in self.zones:
             for endpoint in zone.upstreams or ():
                 if len(meant := self._places[endpoint]) > 1:
                     raise ValueError(
-                        f"zones: {zone.name}: {endpoint} is more than one upstream: {', '.join(map(str, meant))};"
-                        " put the one that is meant into a group, and name that"
+                        f"zones: {zone.name}: {endpoint} is the address of several upstreams:"
+                        f" {', '.join(map(str, meant))}; put the intended one into a group, and name the group"
                     )
         count = len(self.all_upstreams)
         if count > UPSTREAMS_MAX:
             raise ValueError(f"upstreams: at most {UPSTREAMS_MAX} in all, not {count}")
         if count * self.forward.sockets > SOCKETS_MAX:
-            raise ValueError(f"forward.sockets: {count} upstreams can have {SOCKETS_MAX // count} sockets each")
+            raise ValueError(f"forward.sockets: at most {SOCKETS_MAX // count} for each of {count} upstreams")
         return self
 
     @model_validator(mode="after")
@@ -144,7 +146,7 @@ class Config(Section):
             *((f"zones: {zone.name}: ttl", self.ttl_of(zone)) for zone in self.zones),
         ):
             if bounds.min > bounds.max:
-                raise ValueError(f"{at}: min is {bounds.min}, and max only {bounds.max}")
+                raise ValueError(f"{at}: min ({bounds.min}) is larger than max ({bounds.max})")
         return self
 
     @model_validator(mode="after")

@@ -108,7 +108,7 @@ def has_scope(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """Return an address that can be reached as it is written: a link-local one needs an interface of this machine."""
     if isinstance(address, IPv6Address):
         if address.is_link_local and not address.scope_id:
-            raise ValueError(f"{address} is link-local: write on which interface, {address}%eth0")
+            raise ValueError(f"{address} is link-local; add its interface: {address}%eth0")
         names = [text for number, name in socket.if_nameindex() for text in (str(number), name)]
         if address.scope_id and address.scope_id not in names:
             raise ValueError(f"this machine has no interface {address.scope_id}")
@@ -133,7 +133,7 @@ def parse_endpoint(text: object) -> Endpoint:
     except ValueError:
         raise ValueError(f"{host} is not an IP address") from None
     if (address.version == 6) != bool(match[1]):
-        raise ValueError("IPv6 addresses stand in brackets, IPv4 addresses do not")
+        raise ValueError("IPv6 addresses are written in brackets, IPv4 addresses are not")
     if not 1 <= port <= 65535:
         raise ValueError(f"port {port} is not between 1 and 65535")
     return Endpoint(str(has_scope(parse_address(address))), port)
@@ -152,7 +152,7 @@ def _endpoint_meant(text: object) -> str:
     if port.isdecimal() and host in {"", "*"}:
         return f"for all addresses, write 0.0.0.0:{port} and [::]:{port}"
     with contextlib.suppress(ValueError):
-        return f"IPv6 addresses stand in brackets: [{ipaddress.IPv6Address(host)}]:{port}"
+        return f"IPv6 addresses are written in brackets: [{ipaddress.IPv6Address(host)}]:{port}"
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(text.strip("[]"))
         return f"an address needs a port: {f'[{address}]' if address.version == 6 else address}:53"
@@ -206,7 +206,7 @@ def parse_prefix(value: object) -> IPv4Network | IPv6Network:
         except ValueError:
             raise ValueError("not a prefix; write ADDR/LENGTH, or ADDR") from None
         if value.network_address != ipaddress.ip_address(text.partition("/")[0]):
-            raise ValueError(f"not a prefix: bits are set behind its length; did you mean {value}?")
+            raise ValueError(f"not a prefix: host bits are set; did you mean {value}?")
     if isinstance(value, IPv6Network) and value.subnet_of(MAPPED):
         return IPv4Network((value.network_address.packed[12:], value.prefixlen - 96))
     return value
@@ -230,9 +230,9 @@ def parse_type(text: str) -> str:
     try:
         number = dns.rdatatype.from_text(text)
     except (dns.exception.DNSException, ValueError):
-        raise ValueError("no record type") from None
+        raise ValueError("not a known record type") from None
     if dns.rdatatype.is_metatype(number):
-        raise ValueError("no type of records")
+        raise ValueError("not a type of records")
     return dns.rdatatype.to_text(number)
 
 
@@ -267,7 +267,7 @@ def parse_rcode(text: str) -> str:
     try:
         return dns.rcode.to_text(dns.rcode.from_text(text))
     except (dns.exception.DNSException, ValueError):
-        raise ValueError(f"{text} is no response code") from None
+        raise ValueError(f"{text} is not a response code") from None
 
 
 EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]

@@ -161,13 +161,13 @@ class UpstreamSection(Section):
             and self.tls.profile == "strict"
             and not (self.tls.server_name or self.tls.pin_sha256)
         ):
-            raise ValueError("tls: the strict profile wants tls.server_name or tls.pin_sha256")
+            raise ValueError("tls: the strict profile needs tls.server_name or tls.pin_sha256")
         if self.transport != "tls" and self.tls != TlsSection():
-            raise ValueError('tls: that takes transport = "tls"')
+            raise ValueError('tls: only with transport = "tls"')
         if self.transport != "udp" and self.random_case:
-            raise ValueError("random_case: that is for UDP")
+            raise ValueError('random_case: only with transport = "udp"')
         if self.source and any((":" in each.host) != (self.source.version == 6) for each in self.address):
-            raise ValueError(f"source: {self.source} is of another family than the address")
+            raise ValueError(f"source: {self.source} is of another address family than the upstream")
         return self
 
     @property

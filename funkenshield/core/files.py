@@ -92,9 +92,9 @@ def open_file(path: Path, *, own: bool = False) -> BinaryIO:
         elif not stat.S_ISREG(found.st_mode):
             why = "not a regular file"
         elif own and found.st_uid not in (0, os.geteuid()):
-            why = "another user's file"
+            why = "owned by another user"
         elif own and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            why = "a file that others can write"
+            why = "writable by others"
         if why:
             raise UnfitError(errno.EINVAL, why, str(path))
         notes = _read.get()

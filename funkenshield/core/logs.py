@@ -71,7 +71,7 @@ class Unwaiting(logging.Handler):
             lost, self.lost = (self.lost, 0) if written else (0, self.lost + 1)
             self.release()
             if lost:
-                text = "%d lines of the log are lost: they could not be written in time"
+                text = "%d log lines lost: standard error could not be written in time"
                 self._write(self.format(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (lost,), None)))
             self._lines.task_done()
 
@@ -108,7 +108,7 @@ def set_up(level: str, form: str) -> None:
 
 def _tell_unraisable(told: "sys.UnraisableHookArgs") -> None:
     """Tell of an exception that nobody gets."""
-    logging.getLogger(__name__).error("%s: %r", told.err_msg or "nobody gets an exception", told.exc_value)
+    logging.getLogger(__name__).error("%s: %r", told.err_msg or "unraisable exception", told.exc_value)
 
 
 def flush() -> None:

@@ -171,7 +171,7 @@ cdef class Resolution(Retries):
                 response = self.denials.response_to(query.wire[:query.length], self.cache.zones.name(zone),
                                                     cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9)
         except Exception as error:  # whoever knows wrong must not stop those who ask
-            log.error("nothing is known, for %r", error)
+            log.error("internal error, no local answer: %r", error)
         if response is None or not answers_question(query, response, len(response)):
             return None
         return response

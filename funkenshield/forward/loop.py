@@ -27,7 +27,7 @@ def refuse_itself(config: Config) -> None:
     for upstream in sorted({each.endpoint for each in config.all_upstreams}):
         for listener in config.listen:
             if upstream.port == listener.port and _is_same(_reached(upstream), _reached(listener), listener):
-                raise ConfigError(f"upstreams: {upstream} is this shield itself, which listens on {listener}")
+                raise ConfigError(f"upstreams: {upstream} is the shield itself, which listens on {listener}")
 
 
 def _reached(endpoint: Endpoint) -> IPv4Address | IPv6Address:
@@ -67,7 +67,7 @@ class Loops:
         if waiting < EQUAL or source not in self._upstreams:
             return False
         self._limited.warning(
-            "loop", "a query comes back from upstream %s again and again: it asks this shield, which asks it",
+            "loop", "forwarding loop, query refused: upstream %s sends our queries back to us",
             ip_address(source),
         )  # fmt: skip
         return True

@@ -211,7 +211,7 @@ class Forwarder:
         """Forget a task; that it failed, which none should, is for the log."""
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            limited.warning("lost", "a query was lost: %r", task.exception())
+            limited.warning("lost", "internal error, query dropped: %r", task.exception())
 
     async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes, once: bool) -> None:
         """Ask an upstream over TCP or TLS while `left` seconds last; `once`: not again where it may have arrived."""
@@ -340,7 +340,9 @@ class Forwarder:
                     return True
             self._streams.complete(stream)
         except OSError as error:
-            limited.warning("transfer", "zone transfer from %s: %s", upstream, error or "silence")
+            limited.warning(
+                "transfer", "zone transfer from upstream %s failed: %s", upstream, str(error) or "timed out"
+            )
             if begun:
                 self._streams.end(stream)
         return begun

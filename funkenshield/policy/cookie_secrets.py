@@ -26,19 +26,19 @@ def load_secrets(path: Path) -> tuple[bytes, ...]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not text; write secrets of 32 hex digits, one a line") from None
+        raise ConfigError(f"{path}: not UTF-8 text; write secrets of 32 hex digits, one per line") from None
     secrets = []
     for number, line in enumerate(lines, 1):
         digits = line.partition("#")[0].strip()
         if not digits:
             continue
         if not re.fullmatch(r"[0-9A-Fa-f]{32}", digits):
-            raise ConfigError(f"{path}:{number}: not a secret; write 32 hex digits, one secret a line")
+            raise ConfigError(f"{path}:{number}: not a secret; write 32 hex digits, one secret per line")
         secrets.append(bytes.fromhex(digits))
         if len(secrets) > SECRETS_MAX:
-            raise ConfigError(f"{path}:{number}: one secret too many; {SECRETS_MAX} are allowed")
+            raise ConfigError(f"{path}:{number}: more than {SECRETS_MAX} secrets")
     if not secrets:
-        raise ConfigError(f"{path}: no secret; write 1 to {SECRETS_MAX} of 32 hex digits, one a line")
+        raise ConfigError(f"{path}: no secret; write 1 to {SECRETS_MAX} of 32 hex digits, one per line")
     return tuple(secrets)
 
 
@@ -55,7 +55,7 @@ def keep_secret(path: Path) -> bool:
     try:
         with open(os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
             file.write(
-                f"# of DNS cookies; all machines that answer under one address want the same\n{os.urandom(16).hex()}\n"
+                f"# DNS cookie secret; servers that share an address (anycast) need the same\n{os.urandom(16).hex()}\n"
             )
             file.flush()
             os.fsync(file.fileno())
@@ -93,7 +93,7 @@ class CookieSecrets:
                 raise
             self._seen = self._look()
             why = f"{path}: {error.strerror}" if isinstance(error, OSError) else error
-            log.warning("%s; cookies are made with a secret of this start alone", why)
+            log.warning("%s; using a random cookie secret until the next start", why)
 
     def current(self) -> tuple[bytes, ...]:
         """Return the secrets in use, the one that makes cookies first."""
@@ -108,7 +108,7 @@ class CookieSecrets:
         try:
             secrets = load_secrets(self.path)
         except ConfigError as error:
-            log.warning("%s; the cookie secrets stay as they were", error)
+            log.warning("%s; keeping the previous cookie secrets", error)
             return False
         changed = secrets != self._secrets
         self._secrets = secrets

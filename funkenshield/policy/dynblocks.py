@@ -1,6 +1,6 @@
-"""Who is shut out, for how long: source prefixes over a rate, and those that an operator names.
+"""Dynamic blocks: source prefixes that exceeded a rate, and those that an operator has blocked.
 
-It decides by the guard's alarms, and tells the guard; it counts nothing itself.
+The guard counts and raises alarms; this module decides which prefixes are blocked until when, and tells the guard.
 """
 
 import logging
@@ -18,16 +18,16 @@ from ._guard import Guard
 log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
-SHORT = {4: 8, 6: 16}  # bits, by IP version: who shuts out a shorter prefix must be sure
+SHORT = {4: 8, 6: 16}  # bits, by IP version: to block a shorter prefix takes a confirmation
 
 
 class BlockError(FunkenShieldError):
-    """What is to be shut out, or let in again, cannot be."""
+    """A block cannot be added or removed."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A prefix that is shut out."""
+    """A prefix that is blocked."""
 
     prefix: Network
     until: float  # seconds, of the clock
@@ -36,7 +36,7 @@ class Block:
 
 
 class Blocks:
-    """All prefixes that are shut out, now."""
+    """All prefixes that are blocked now."""
 
     def __init__(self, guard: Guard, now: Callable[[], float]) -> None:
         self.raised = 0
@@ -48,7 +48,7 @@ class Blocks:
         self._most = GuardSection().max_blocked
 
     def configure(self, section: GuardSection) -> None:
-        """Follow these settings from now on; who is shut out stays so."""
+        """Apply these settings; what is blocked stays blocked."""
         access, rrl = section.access, section.rrl
         self._watches, self._most = section.dynamic_blocks, section.max_blocked
         self._guard.set_access(
@@ -87,7 +87,7 @@ class Blocks:
         )
 
     def judge(self) -> None:
-        """Shut out who was over a rate, and let in again whose time is over."""
+        """Block the prefixes that exceeded a rate, and remove the blocks that have expired."""
         alarms = self._guard.take_alarms()
         over = [prefix for prefix, block in self._blocks.items() if block.until <= self._now()]
         for prefix in over:
@@ -102,13 +102,13 @@ class Blocks:
         reason = watch.name or f"over {watch.rate:g} {watch.type} a second"
         if prefix not in self._blocks:
             self.raised += 1
-            self._limited.warning(reason, "%s is shut out for %g s: %s", prefix, watch.duration, reason)
+            self._limited.warning(reason, "%s blocked for %g s: %s", prefix, watch.duration, reason)
         until = self._now() + watch.duration
-        if prefix not in self._blocks or self._blocks[prefix].until <= until:  # no alarm lets anybody in sooner
+        if prefix not in self._blocks or self._blocks[prefix].until <= until:  # an alarm never shortens a block
             self._put(Block(prefix, until, watch.action, reason))
 
     def _put(self, block: Block) -> None:
-        """Shut out a prefix; where there are too many, the one that would be let in first is let in."""
+        """Block a prefix; where there are too many blocks, the one that expires first is removed."""
         if block.prefix not in self._blocks and len(self._blocks) >= self._most:
             del self._blocks[min(self._blocks.values(), key=lambda each: each.until).prefix]
         self._blocks[block.prefix] = block
@@ -122,7 +122,7 @@ class Blocks:
     # ---------------------------------------------------------------- for operators
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return who is shut out, by the time that is left."""
+        """Return the blocks, by the time that is left."""
         return [
             {"prefix": str(block.prefix), "seconds": round(block.until - self._now(), 1), "action": block.action,
              "reason": block.reason}
@@ -130,28 +130,29 @@ class Blocks:
         ]  # fmt: skip
 
     def add(self, text: str, seconds: float, action: Refusal = "drop", *, sure: bool = False) -> None:
-        """Shut out a prefix for so many seconds; BlockError where it is none, or so short that one must be `sure`."""
+        """Block a prefix for `seconds`; BlockError if it is not a prefix, or short and not `sure`."""
         if not 1 <= seconds <= 366 * 86400:
-            raise BlockError("a block lasts from a second to a year")
+            raise BlockError(f"a block lasts 1 second to 366 days, not {seconds:g} s")
         prefix = _prefix(text)
         if prefix.prefixlen < SHORT[prefix.version] and not sure:
             raise BlockError(
-                f"{prefix} shuts out 2^{prefix.max_prefixlen - prefix.prefixlen} addresses; is that meant?"
+                f"{prefix} has 2^{prefix.max_prefixlen - prefix.prefixlen} addresses;"
+                " to block it nevertheless, add --yes"
             )
         self._put(Block(prefix, self._now() + seconds, action, "by hand"))
         self._tell()
 
     def lift(self, text: str) -> int:
-        """Let in again a prefix and all within it; return how many blocks were lifted."""
+        """Remove the blocks of a prefix and of all within it; return how many there were."""
         wanted = _prefix(text)
-        lifted = [
+        removed = [
             prefix for prefix in self._blocks
             if prefix.version == wanted.version and prefix.subnet_of(wanted)  # type: ignore[arg-type]
         ]  # fmt: skip
-        for prefix in lifted:
+        for prefix in removed:
             del self._blocks[prefix]
         self._tell()
-        return len(lifted)
+        return len(removed)
 
 
 def _prefix(text: str) -> Network:

@@ -112,7 +112,7 @@ class Shield:
     def _file() -> _File:
         file = _loading.get()
         if file is None:
-            raise RuntimeError("rules are made while the file is loaded, and not later")
+            raise RuntimeError("rules can only be added while the rules file is loaded")
         return file
 
     def rule(
@@ -133,10 +133,12 @@ class Shield:
         file = self._file()
         for each in matches:
             if not isinstance(each, Match):
-                raise TypeError(f"{each!r} is no condition; write @shield.rule(suffix(...)), or @shield.rule() for all")
+                raise TypeError(
+                    f"{each!r} is not a condition; write @shield.rule(suffix(...)), or @shield.rule() for all"
+                )
         for given, known in ((chain, get_args(ChainName)), (on_error, get_args(OnError))):
             if given not in known:
-                raise ValueError(f"{given} is none of {', '.join(known)}")
+                raise ValueError(f"{given} is not one of {', '.join(known)}")
         match = matches[0] if len(matches) == 1 else Match(all=matches)
         if action is not None:
             check(chain, match, action)
@@ -195,7 +197,7 @@ def load(config: Config) -> RuleSet:
                 loaded[path] = _run(Path(path))
             function = getattr(loaded[path][1], wanted, None)
             if not callable(function):
-                raise ConfigError(f"{path}: there is no function {wanted}")
+                raise ConfigError(f"{path}: no function {wanted}")
             key = f"{loaded[path][0].key} {made} {wanted}"
         rules.append(
             _rule(made, section.chain, section.match, section.action, function, section.on_error, section.cache, key)
@@ -226,7 +228,7 @@ def _rule(
         except OSError as error:
             raise ConfigError(f"{action.zone_file}: {error.strerror}") from None
         except (dns.exception.DNSException, ValueError) as error:
-            raise ConfigError(f"{action.zone_file or name}: no zone: {error or type(error).__doc__}") from None
+            raise ConfigError(f"{action.zone_file or name}: not a valid zone: {error or type(error).__doc__}") from None
     if action.kind == "answer":
         key = f"answer {' | '.join(action.answer)}"
     return Rule(name, chain, match, action, function, on_error, cache, key)
@@ -242,10 +244,10 @@ def _check_all(rules: list[Rule], config: Config) -> None:
     names = [rule.name for rule in rules]
     twice = sorted({each for each in names if names.count(each) > 1})
     if twice:
-        raise ConfigError(f"rules: more than one is called {', '.join(twice)}")
+        raise ConfigError(f"rules: duplicate names: {', '.join(twice)}")
     for rule in rules:
         if rule.action.forward and not config.members(rule.action.forward):
-            raise ConfigError(f"rules: {rule.name}: no upstream is in the group {rule.action.forward}")
+            raise ConfigError(f"rules: {rule.name}: there is no group {rule.action.forward} of upstreams")
 
 
 def _run(path: Path) -> tuple[_File, ModuleType]:

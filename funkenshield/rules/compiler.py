@@ -104,7 +104,9 @@ class Numbers:
         """Return the bit of a tag; ConfigError where there are no more."""
         with self._lock:
             if name not in self.tags and len(self.tags) == TAGS_MAX:
-                raise ConfigError(f"rules: more than {TAGS_MAX} tags since the start; a restart forgets those before")
+                raise ConfigError(
+                    f"rules: more than {TAGS_MAX} tags since the start, those before reloads included; restart"
+                )
             return 1 << self.tags.setdefault(name, len(self.tags))
 
     def next_generation(self) -> int:
@@ -115,7 +117,9 @@ class Numbers:
 
 def _number(numbers: dict[Any, int], key: Any, what: str) -> int:  # noqa: ANN401 - whatever can be a key
     if key not in numbers and len(numbers) == NUMBERS_MAX:
-        raise ConfigError(f"rules: more than {NUMBERS_MAX} {what} since the start; a restart forgets those before")
+        raise ConfigError(
+            f"rules: more than {NUMBERS_MAX} {what} since the start, those before reloads included; restart"
+        )
     return numbers.setdefault(key, len(numbers) + 1)
 
 
@@ -283,7 +287,9 @@ class _Assembly:
 
     def _listener(self, endpoint: Endpoint) -> int:
         if endpoint not in self._listeners:
-            raise ConfigError(f"rules: nobody listens on {endpoint}; listen has {', '.join(map(str, self._listeners))}")
+            raise ConfigError(
+                f"rules: {endpoint} is not a listen address; those are {', '.join(map(str, self._listeners))}"
+            )
         return self._listeners.index(endpoint) % LISTENERS_MAX
 
     # ---------------------------------------------------------------- sets and classes
@@ -425,7 +431,7 @@ def read_names(path: Path) -> Iterable[bytes]:
         words = line.split(b"#", 1)[0].split()
         try:
             if len(words) > 1 and not _is_address(words.pop(0)):
-                raise ValueError("two names; write one on each line, or an address before them")
+                raise ValueError("more than one name; write one per line, or an address before them (hosts file)")
             found.update(map(_listed, words))
         except ValueError as error:
             raise ConfigError(f"{path}:{number}: {error}") from None

@@ -120,7 +120,7 @@ class Errand:
 
     def adjust(self, action: Action) -> None:
         """Do what only some can."""
-        raise TypeError(f"{action.kind} is nothing that can be done here")
+        raise TypeError(f"the action {action.kind} is not possible here")
 
 
 class QueryErrand(Errand):
@@ -135,7 +135,7 @@ class QueryErrand(Errand):
     def answer(self, response: bytes) -> None:
         """Answer the client. Raises ValueError for what is no response to his query."""
         if not is_response_to(self.wire, response):
-            raise ValueError("that is no response to this query")
+            raise ValueError("not a response to this query")
         self.inflight.reply(self.client, self.wire, response)
 
     def go_on(self) -> None:
@@ -157,7 +157,7 @@ class QueryErrand(Errand):
         if action.kind == "forward":
             key = route_to(Rule("", "queries", self.rule.match, action))
             if key not in numbers.routes:
-                raise ValueError(f"no upstream is in the group {action.forward}")
+                raise ValueError(f"there is no group {action.forward} of upstreams")
             resume(END, self.generation, route=numbers.routes[key])
         elif action.kind == "tag":
             resume(self.at, self.generation, tags=numbers.tag(action.tag))
@@ -189,7 +189,7 @@ class MissErrand(Errand):
     def answer(self, response: bytes) -> None:
         """Answer all who wait."""
         if not self.inflight.settle(self.handle, response):
-            raise ValueError("that is no answer to the query, or it came too late")
+            raise ValueError("not a response to this query, or too late")
 
     def go_on(self) -> None:
         """Ask an upstream, and keep what it says as the function's answer."""
@@ -431,7 +431,7 @@ class Decider:
         own = getattr(getattr(rule.function, "__code__", None), "co_filename", "")
         frame = next((each for each in reversed(frames) if each.filename == own), frames[-1] if frames else None)
         where = f" at {frame.filename}:{frame.lineno}" if frame and not isinstance(error, TimeoutError) else ""
-        told = "it took too long" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+        told = "timed out" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         log.error("rule %s: %s%s", name, told, where)
         log.debug("rule %s", name, exc_info=error)
 
@@ -446,7 +446,7 @@ class Decider:
         """Return the answer to a query that goes on from there; OSError where it gets none."""
         depth = self._depths.get(self.inflight.who(client)[4], 0) + 1
         if depth > DEPTH:
-            raise OSError(f"rules ask questions about their own questions, {DEPTH} deep")
+            raise OSError(f"rules resolve queries of rules, {DEPTH} deep")
         number, self._next = self._next, self._next + 1
         self._depths[number] = depth
         self._questions[number] = future = asyncio.get_running_loop().create_future()

@@ -160,7 +160,7 @@ class Query:
         What is behind the rule is asked: other rules, the cache, an upstream. Raises OSError where there is no answer.
         """
         if self._ask is None:
-            raise OSError("there is nobody to ask")
+            raise OSError("this query cannot be resolved: it is not being processed")
         wire = self.wire if query is None else query if isinstance(query, bytes) else query.to_wire(max_size=65535)
         return await self._ask(wire)
 

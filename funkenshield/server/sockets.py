@@ -27,7 +27,7 @@ def explained(endpoint: Endpoint, transport: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = {
-            errno.EADDRINUSE: "another program listens there",
+            errno.EADDRINUSE: "address in use by another program",
             errno.EACCES: "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
             errno.EADDRNOTAVAIL: "this machine has no such address",
         }.get(error.errno or 0, os.strerror(error.errno or 0))

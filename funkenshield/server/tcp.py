@@ -318,7 +318,7 @@ class Connection(asyncio.Protocol):
             server.refused_per_client += 1
             limited.warning(
                 "client",
-                "TCP connection of %s refused: it has tcp.max_connections_per_client of them",
+                "TCP connection from %s refused: tcp.max_connections_per_client reached",
                 ip_address(address),
             )
             self._transport.abort()
@@ -336,7 +336,7 @@ class Connection(asyncio.Protocol):
     def _refuse_prefix(self, address: bytes) -> None:
         self._server.refused_per_prefix += 1
         limited.warning(
-            "prefix", "TCP connection of %s refused: its prefix has as many as are free of tcp.max_connections",
+            "prefix", "TCP connection from %s refused: its prefix holds its share of tcp.max_connections",
             ip_address(address or self._peer),
         )  # fmt: skip
         self._transport.abort()
@@ -386,7 +386,7 @@ class Connection(asyncio.Protocol):
         """End the connection for what waits in it."""
         self._server.evicted_memory += 1
         limited.warning(
-            "memory", "TCP connection of %s closed: %d octets wait in it, and its prefix holds %d of tcp.memory",
+            "memory", "TCP connection from %s closed: %d octets are buffered, and its prefix holds %d of tcp.memory",
             ip_address(self.address or self._peer), self.octets, self._server.memory.of(self.prefix),
         )  # fmt: skip
         self.leave()

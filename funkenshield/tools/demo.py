@@ -67,7 +67,7 @@ def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subproc
     folder that is gone at the end.
     """
     with tempfile.TemporaryDirectory(prefix="funkenshield-") as folder, contextlib.ExitStack() as stack:
-        _start(stack, folder, "--nameserver", "ns", "--listen", nameserver)
+        _start(stack, folder, "--nameserver", "nameserver", "--listen", nameserver)
         run = "run", "--listen", shield, "--upstream", nameserver, "--control"
         for path in (*sockets, Path(folder, "control.sock")):
             try:
@@ -109,8 +109,8 @@ def _start(stack: contextlib.ExitStack, folder: str, flag: str, *arguments: str)
         return process
     told = [line.strip() for line in said if line.strip()]
     why = told[-1].removeprefix("funkenshield: ") if told else f"{arguments[0]} did not start"
-    if "another program listens there" in why:
-        why += f"; end that one, or say where else: {_command()} {' '.join(sys.argv[1:])} {flag} ADDR:PORT"
+    if "address in use by another program" in why:
+        why += f"; stop it, or choose another address: {_command()} {' '.join(sys.argv[1:])} {flag} ADDR:PORT"
     raise FunkenShieldError(why)
 
 
@@ -147,7 +147,7 @@ def run_playground(nameserver: str, shield: str) -> None:
         while not stopped and process.poll() is None:
             time.sleep(0.1)
         if not stopped:
-            raise FunkenShieldError("the shield ended by itself")
+            raise FunkenShieldError("the shield exited unexpectedly")
 
 
 def _endpoints(*texts: str) -> list[Endpoint]:

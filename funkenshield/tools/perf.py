@@ -61,7 +61,7 @@ def read_queries(path: str, *, edns: bool = False, dnssec: bool = False, rd: boo
         with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as lines:
             return make_queries(lines, edns=edns, dnssec=dnssec, rd=rd, source=source)
     except UnicodeDecodeError:
-        raise FunkenShieldError(f"{source}: this is not a UTF-8 text") from None
+        raise FunkenShieldError(f"{source}: not UTF-8 text") from None
     except OSError as error:
         raise FunkenShieldError(f"{source}: {error.strerror}") from None
 
@@ -87,13 +87,13 @@ def make_queries(lines: Iterable[str], *, edns: bool, dnssec: bool, rd: bool, so
         except ValueError as error:
             raise FunkenShieldError(f"{source}:{number}: {error}") from None
     if not queries:
-        raise FunkenShieldError(f"{source}: there is no query in it")
+        raise FunkenShieldError(f"{source}: no queries")
     return queries
 
 
 def _name_and_type(fields: list[str]) -> bytes:
     if len(fields) != 2:
-        raise ValueError(f"want a name and a type, not {' '.join(fields)!r}")
+        raise ValueError(f"expected a name and a type, not {' '.join(fields)!r}")
     name, rdtype = fields
     try:
         code = dns.rdatatype.from_text(rdtype)

@@ -22,7 +22,7 @@ from ..wire.names import READ_MAX
 BUCKET = 1.0  # seconds between two marks in the window
 FIRST_SHARE = 1 / 16  # of an upstream that has just come back
 
-SILENCE = "said nothing in time"
+SILENCE = "timed out"
 
 STATES = ("up", "recovering", "down", "up (forced)", "down (forced)")
 Forced = Literal["auto", "up", "down"]
@@ -59,7 +59,7 @@ class Health:
         self._settings, self._forced, self._now = settings, forced, now
         if fresh:
             self._start(now)
-            self.why = "by configuration"
+            self.why = "forced by configuration"
         elif changed:
             due = self._due
             self._plan(now)
@@ -95,7 +95,7 @@ class Health:
             return
         if not self._well:
             if self._settings.check == "off" and now >= self._not_before:
-                self._come_back("tried again", now)
+                self._come_back("its hold time is over", now)
             return
         if reason := self._complaint(signals, now):
             self._leave(reason, now)
@@ -119,10 +119,10 @@ class Health:
             return
         self._good, self._bad = (self._good + 1, 0) if well else (0, self._bad + 1)
         if self._well and self._bad >= settings.fall:
-            self._leave("checks fail", now)
+            self._leave("health checks failed", now)
             return
         if not self._well and self._good >= settings.rise and now >= self._not_before:
-            self._come_back("checks succeed", now)
+            self._come_back("health checks succeeded", now)
             return
         self._wait = settings.interval if self._well or well else self._longer(self._wait)
         self._due = now + self._wait
@@ -134,7 +134,7 @@ class Health:
         if silent >= settings.fall:
             return f"{silent} queries in a row {_failed(signals)}"
         if signals.overtaken >= settings.fall and settings.check == "off":
-            return f"{signals.overtaken} queries in a row answered by another first"
+            return f"{signals.overtaken} hedged queries in a row answered by another upstream first"
         while len(marks) > 1 and marks[1][0] <= now - settings.window:
             marks.popleft()
         base = marks[0][1]
@@ -188,7 +188,7 @@ class Health:
 
 
 def _failed(signals: Signals) -> str:
-    return "unanswered" if signals.trouble == SILENCE else f"failed; lately, it {signals.trouble}"
+    return SILENCE if signals.trouble == SILENCE else f"failed; most recently, it {signals.trouble}"
 
 
 def check_query(name: str, type: str) -> bytes:

@@ -46,11 +46,11 @@ TOLD = {  # of what clients feel, by reason
     "silence": SILENCE,
     "connection_refused": "refused the connection",
     "connection_closed": "closed the connection before it answered",
-    "unreachable": "cannot be reached",
-    "local": "could not be asked: this machine could not send",
-    "other": "could not be understood, or not be trusted",
-    "servfail": "said SERVFAIL",
-    "refused": "said REFUSED",
+    "unreachable": "is unreachable",
+    "local": "was not sent the query: local network error",
+    "other": "sent a malformed or untrusted response",
+    "servfail": "answered SERVFAIL",
+    "refused": "answered REFUSED",
 }
 ANEW = 0.1  # seconds between two times that all sockets of one upstream are opened anew
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -193,7 +193,7 @@ class Upstream:
         except OSError as error:
             trouble = error.strerror or str(error)
             if trouble != self._trouble:
-                log.warning("no socket to upstream %s: %s", self, trouble)
+                log.warning("upstream %s: cannot open a UDP socket: %s", self, trouble)
             self._trouble = trouble
             return False
         self._trouble = ""
@@ -231,9 +231,9 @@ class Upstream:
         """Tell the fast gear, and whoever reads the log, whether it is asked."""
         health = self.health
         if health.in_service and not before:
-            log.info("upstream %s is asked again: %s", self, health.why)
+            log.info("upstream %s marked up: %s", self, health.why)
         if before and not health.in_service:
-            log.warning("upstream %s is left alone: %s", self, health.why)
+            log.warning("upstream %s marked down: %s", self, health.why)
         forced = self.section.state != "auto"
         self._table.judge(
             self.number,
@@ -268,18 +268,20 @@ class Upstream:
         self._answered = counters["answered"]
         if counters["suspicions"] != self._suspicions:
             log.warning(
-                "upstream %s: somebody may be forging its answers (%d datagrams answered nothing so far); for minutes,"
-                " what comes from it over UDP is asked for again over TCP",
+                "upstream %s: spoofing suspected, %d unexpected replies so far; for some minutes, queries that it"
+                " answers over UDP are repeated over TCP",
                 self,
                 counters["strays"],
             )
         self._suspicions = counters["suspicions"]
         for reason, count in counters["felt"].items():
             if times := count - self._felt.get(reason, 0):
-                limited.warning(f"{self} {reason}", "a query failed: upstream %s %s", self, TOLD[reason], times=times)
+                limited.warning(f"{self} {reason}", "query failed: upstream %s %s", self, TOLD[reason], times=times)
         self._felt = counters["felt"]
         if self.section.random_case and not self._respells and self._table.respelled(self.number) >= RESPELLED_MAX:
-            log.warning("upstream %s spells names in its own way, over TCP, too: random_case is off", self)
+            log.warning(
+                "upstream %s does not preserve the case of names, not even over TCP: random_case disabled", self
+            )
             self._respells = True
             self._say()
 
@@ -489,7 +491,10 @@ class Upstreams:
         cannot be reached as is said.
         """
         if len(ports := usable(config.forward.source_port_avoid)) < FEW:
-            log.warning("queries leave from %d ports only: forgers have little to guess", len(ports))
+            log.warning(
+                "only %d source ports for queries: spoofing is easier; see forward.ports_avoided and"
+                " net.ipv4.ip_local_port_range", len(ports),
+            )  # fmt: skip
         wanted = {str(member): member for group in groups.values() for member in group.members}
         kept = _staying(self.all, wanted)
         trusted = _authorities(wanted.values())

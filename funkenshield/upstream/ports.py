@@ -34,7 +34,7 @@ def usable(avoided: Sequence[tuple[int, int]] = ()) -> Ports:
     """
     ports = ports_of(_read("ip_local_port_range") or DEFAULT_RANGE, _read("ip_local_reserved_ports"), tuple(avoided))
     if not ports:
-        raise ConfigError("forward.source_port_avoid: no port is left of the kernel's (net.ipv4.ip_local_port_range)")
+        raise ConfigError("forward.source_port_avoid: no source port is left of net.ipv4.ip_local_port_range")
     return ports
 
 

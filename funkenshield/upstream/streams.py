@@ -237,12 +237,12 @@ class Connections:
                     response = await reader.readexactly(length)
                 acknowledge(transport)
                 if response[:2] != wire[:2] or not is_response_to(query, response, continued=records > 0):
-                    raise UpstreamError("a message of another transfer")
+                    raise UpstreamError("a message does not belong to the transfer")
                 yield response
                 records += int.from_bytes(response[6:8])
                 wait = TRANSFER_IDLE if records > 1 or not changes else patience
         except asyncio.IncompleteReadError:
-            raise UpstreamError("the upstream ended the transfer") from None
+            raise UpstreamError("connection closed during the transfer") from None
         finally:
             transport.abort()
 
@@ -264,7 +264,7 @@ class Connections:
     def _connect(self, siblings: Siblings, proxied: bytes = b"") -> "Connection":
         """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
         if self._closed:
-            raise UnsentError("the upstream was given up")
+            raise UnsentError("the upstream is no longer configured")
         connection = Connection(siblings)
         connection.making = asyncio.get_running_loop().create_task(self._make(connection, proxied))
         return connection
@@ -390,7 +390,7 @@ class Connection(asyncio.Protocol):
     async def exchange(self, query: bytes) -> bytes:
         """Return the response to a query; UpstreamError where the connection ends before it."""
         if len(self._open) >= PIPELINE or self._unsent() > UNSENT:
-            raise UpstreamError("the upstream is too slow")
+            raise UpstreamError("too many outstanding queries on the connection")
         heard = self.heard
         self.taken += 1
         number = secrets.randbits(16)
@@ -404,7 +404,7 @@ class Connection(asyncio.Protocol):
             return await future
         except asyncio.CancelledError:  # out of patience
             if heard == self.heard and self._transport is not None:
-                silent = UpstreamError(errno.ETIMEDOUT, "the upstream is silent")
+                silent = UpstreamError(errno.ETIMEDOUT, "no response on the connection")
                 self.end(silent)  # the next query deserves another connection
             raise
         finally:
@@ -423,7 +423,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection, or the making of it; whoever waits gets UpstreamError."""
-        self.end(_LostError(errno.ECONNRESET, "the connection was given up"))
+        self.end(_LostError(errno.ECONNRESET, "connection closed by the shield"))
         if self.making is not None:
             self.making.cancel()
 
@@ -467,7 +467,7 @@ class Connection(asyncio.Protocol):
             response = bytes(self._buffer[2:end])
             del self._buffer[:end]
             if len(response) < HEADER or not (response[2] & QR or int.from_bytes(response[:2]) in self._open):
-                self.end(UpstreamError("the upstream speaks no DNS"))
+                self.end(UpstreamError("the upstream sent a malformed message"))
                 return
             self._take(response)
 

@@ -48,7 +48,7 @@ class Tls:
         try:
             self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name or None)
         except (ValueError, TypeError):
-            raise ConfigError(f"tls.server_name: {section.server_name!r} is not a name of a host") from None
+            raise ConfigError(f"tls.server_name: {section.server_name!r} is not a host name") from None
 
     async def start(self, plain: asyncio.WriteTransport, protocol: asyncio.Protocol) -> asyncio.Transport:
         """Return the encrypted transport over a plain one, which `protocol` will be told of.
@@ -61,10 +61,10 @@ class Tls:
         except ssl.SSLError as error:
             raise ConnectionError(self._explain(error)) from None
         except ConnectionError:  # its end may overtake the alert that says why
-            raise ConnectionError("no TLS: it closed the connection") from None
+            raise ConnectionError("TLS handshake failed: connection closed") from None
         transport = cast(asyncio.Transport, started)
         if self._pins and _pin_of(transport.get_extra_info("ssl_object")) not in self._pins:
-            raise ConnectionError("public key is not pinned")
+            raise ConnectionError("public key matches none of tls.pins")
         return transport
 
     def keep_session(self, peer: ssl.SSLObject) -> bool:
@@ -79,7 +79,7 @@ class Tls:
     def _explain(self, error: ssl.SSLError) -> str:
         """Return what an operator should know about a handshake that failed."""
         if not isinstance(error, ssl.SSLCertVerificationError):
-            return f"no TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
+            return f"TLS handshake failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
         if error.verify_code in NOT_FOR_NAME:
             return f"certificate is not for {self._name}"
         return f"certificate is not trusted: {error.verify_message}"

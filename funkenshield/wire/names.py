@@ -10,7 +10,7 @@ READ_MAX = 4096  # octets of the largest response that is read in Python: names 
 def name_to_wire(text: str) -> bytes:
     """Return a name on the wire, absolute and in lower case; ValueError where it is none."""
     if text in {"", "@"}:  # to dnspython, @ is the root
-        raise ValueError("an empty name is none; everything is .")
+        raise ValueError('the name is empty; the root is "."')
     try:
         return dns.name.from_text(text).canonicalize().to_wire() or b""  # None only if it writes to a file
     except (dns.exception.DNSException, UnicodeError) as error:

@@ -33,7 +33,7 @@ def _parse(text: str) -> tuple[dns.name.Name | None, int, dns.rdata.Rdata]:
             raise ValueError("write TYPE DATA, with a TTL before it if you like")
         return owner, ttl, dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(word), rest)
     except (dns.exception.DNSException, ValueError) as error:
-        raise ValueError(f"{text!r} is no record: {error}") from None
+        raise ValueError(f"{text!r} is not a record: {error}") from None
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -78,7 +78,7 @@ class Zone:
         try:
             return _to_wire(self.answer(query, over_tcp), query.payload, over_tcp)
         except Exception as error:  # whatever is wrong here, the next query is served
-            log.error("cannot answer %s: %r", ", ".join(map(str, query.question)), error)
+            log.error("internal error, SERVFAIL for %s: %r", ", ".join(map(str, query.question)), error)
             response = _start_response(query)
             response.set_rcode(dns.rcode.SERVFAIL)
             return response.to_wire()

@@ -104,11 +104,11 @@ class Watcher:
             serial = _read_serial(await self._ask(self._query), self._zone)
         except (OSError, dns.exception.DNSException, NoSerialError) as error:
             if not self._failing:
-                log.warning("zone %s: cannot be watched: %s", self._zone, str(error) or "no response in time")
+                log.warning("zone %s: SOA query failed: %s", self._zone, str(error) or "timed out")
             self._failing = self._entries_before = True
             return False
         if self._failing:
-            log.info("zone %s: is watched again", self._zone)
+            log.info("zone %s: SOA queries succeed again", self._zone)
         self._failing = False
         self._compare(serial)
         return True
@@ -118,10 +118,10 @@ class Watcher:
         if serial == before or (before is None and not self._entries_before):
             return
         if before is None:
-            log.info("zone %s: serial %d, and entries from before", self._zone, serial)
+            log.info("zone %s: serial %d, and the cache has entries from before it was known", self._zone, serial)
         else:
-            way = "forward" if (serial - before) % 2**32 < 2**31 else "back"  # RFC 1982 3.2
-            log.info("zone %s: serial went %s from %d to %d", self._zone, way, before, serial)
+            how = "increased" if (serial - before) % 2**32 < 2**31 else "decreased"  # RFC 1982 3.2
+            log.info("zone %s: serial %s from %d to %d", self._zone, how, before, serial)
         self._changed()
 
     async def _rest(self, pause: float) -> None:

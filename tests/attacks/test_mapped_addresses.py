@@ -88,10 +88,10 @@ def test_rules_blocks_and_what_is_allowed_go_by_it_too():
         update = asked("example.test", "SOA", flags="", opcode="UPDATE").to_wire()
         assert [udp_wire(shield, told(f"::ffff:10.{n}.0.1") + update)[3] & 15 for n in (3, 4)] == [NOERROR, REFUSED]
         blocked = {"prefix": "::ffff:10.9.0.0/112", "seconds": 60, "action": "refuse"}
-        assert command("block", **blocked) == [{"ok": True}]
-        assert [each["prefix"] for each in command("blocks")[0]["blocks"]] == ["10.9.0.0/16"]
+        assert command("block add", **blocked) == [{"ok": True}]
+        assert [each["prefix"] for each in command("block list")[0]["blocks"]] == ["10.9.0.0/16"]
         assert [by_udp(shield, source)[3] & 15 for source in ("10.9.0.1", "::ffff:10.9.0.1")] == [REFUSED, REFUSED]
-        assert command("unblock", prefix="10.9.0.0/16") == [{"ok": True, "lifted": 1}]
+        assert command("block remove", prefix="10.9.0.0/16") == [{"ok": True, "removed": 1}]
         assert by_udp(shield, "::ffff:10.9.0.1")[3] & 15 == NOERROR
 
 
@@ -163,7 +163,7 @@ def test_addresses_of_the_configuration():
 
 
 def test_one_address_written_in_two_ways_is_one():
-    with pytest.raises(ValueError, match=r"both allowed and denied: 10\.0\.0\.0/8"):
+    with pytest.raises(ValueError, match=r"in both allow and deny: 10\.0\.0\.0/8"):
         Config.model_validate(
             {"guard": {"access": {"allow": ["10.0.0.0/8"], "deny": ["::ffff:10.0.0.0/104"]}}},
         )

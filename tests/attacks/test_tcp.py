@@ -143,7 +143,7 @@ def test_who_never_reads_takes_no_more_than_is_set_and_costs_others_nothing(open
         counted = stats(shield)
         assert counted["tcp_evicted_memory"] > 0
         assert counted["tcp_buffered_bytes"] < MEMORY + (1 << 20)
-        assert shield.log.count("octets wait in it") == 1
+        assert shield.log.count("octets are buffered") == 1
         for sock in held:
             sock.close()
         until(lambda: stats(shield)["tcp_buffered_bytes"] == 0)

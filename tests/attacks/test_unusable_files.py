@@ -60,10 +60,10 @@ IN_PLACE = {
     "a link": "a symbolic link",
     "a link to nothing": "a symbolic link",
     "a socket": "not a regular file",
-    "writable by others": "a file that others can write",
-    "deep": "where it is from cannot be read",
+    "writable by others": "writable by others",
+    "deep": "its header is malformed",
 }
-OF_ROOTS = {"a device": "not a regular file", "another user's": "another user's file"}
+OF_ROOTS = {"a device": "not a regular file", "another user's": "owned by another user"}
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_whatever_lies_in_place_of_a_snapshot_it_is_put_aside_and_told(how, why,
         exchange_for(path, how)
         with run_shield([upstream], toml=toml) as shield:
             assert [line for line in shield.log.splitlines() if "WARNING" in line or "ERROR" in line] == [
-                line for line in shield.log.splitlines() if f"{path}: snapshot not used: " in line and why in line
+                line for line in shield.log.splitlines() if f"{path}: snapshot rejected: " in line and why in line
             ]
-            assert shield.log.count("snapshot not used") == 1
+            assert shield.log.count("snapshot rejected") == 1
             assert stats(shield)["entries"] == 0
             assert ask("www.test.", server=shield).answer
             assert os.path.lexists(path.with_name("cache.damaged"))
@@ -143,7 +143,7 @@ def test_a_reload_waits_for_no_pipe(tmp_path):
         names.unlink()
         os.mkfifo(names)
         shield.process.send_signal(signal.SIGHUP)
-        until(lambda: f"not reloaded: {names}: not a regular file" in shield.log)
+        until(lambda: f"reload failed: {names}: not a regular file" in shield.log)
         assert ask("www.test.", server=shield).answer
         assert not ask("refused.test.", server=shield).answer
 
@@ -162,7 +162,7 @@ def test_root_gives_away_what_it_bound_and_nothing_that_a_link_leads_to(tmp_path
 
 def test_a_folder_that_others_write_in_is_none_for_the_control_socket(tmp_path):
     tmp_path.chmod(0o777)
-    with pytest.raises(control.ControlError, match="the folder is others' to write in"):
+    with pytest.raises(control.ControlError, match="its directory is writable by others"):
         control.bind(tmp_path / "control")
     tmp_path.chmod(0o1777)  # as /tmp is
     control.bind(tmp_path / "control").close()

@@ -20,28 +20,28 @@ class Nobody:
 @pytest.mark.parametrize(
     ("upstream", "reason", "told"),
     [
-        (silent, "silence", "said nothing in time"),
+        (silent, "silence", "timed out"),
         (placed(Nobody()), "connection_refused", "refused the connection"),
         (placed(Nobody(), transport="tcp"), "connection_refused", "refused the connection"),
-        (servfail, "servfail", "said SERVFAIL"),
+        (servfail, "servfail", "answered SERVFAIL"),
     ],
     ids=["silent", "refuses UDP", "refuses TCP", "SERVFAIL"],
 )
 def test_a_query_that_fails_is_told_with_upstream_reason_and_how_many(upstream, reason, told):
     with behind(upstream) as (shield, server):
         assert rcodes(ask_each(shield, names(12))) == {SERVFAIL: 12}
-        line = f"a query failed: upstream {counters(shield, server)['name']} {told}"
+        line = f"query failed: upstream {counters(shield, server)['name']} {told}"
         until(lambda: line in shield.log)
         assert shield.log.count(line) == 1
         counted = counters(shield, server)
         assert counted["felt"] == dict.fromkeys(counted["felt"], 0) | {reason: 12}
         assert counted["failed"][reason] >= 12
         if reason == "connection_refused":
-            assert "unanswered" not in shield.log
+            assert "timed out" not in shield.log
 
 
 def test_where_nobody_may_be_asked_that_is_told():
     with behind(placed(silent, state="down")) as (shield, _):
         assert rcodes(ask_each(shield, names(3))) == {SERVFAIL: 3}
-        until(lambda: "a query failed: there is no upstream that may be asked" in shield.log)
+        until(lambda: "query failed: no upstream is available" in shield.log)
         assert stats(shield)["failures_for_nobody"] == 3

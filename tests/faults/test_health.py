@@ -1,4 +1,4 @@
-"""Know when an upstream is left alone, when it is asked again, how it is checked, and who is told."""
+"""Know when an upstream is marked down and up, how it is checked, and what is logged."""
 
 import re
 import time
@@ -51,9 +51,9 @@ def is_down(shield, upstream):
 
 
 def told(shield, upstream):
-    """Return how often the log says that an upstream is left alone, and that it is asked again."""
+    """Return how often the log says that an upstream is marked down, and that it is marked up."""
     lines = [line for line in shield.log.splitlines() if str(upstream.address) in line]
-    return [sum(bool(re.search(words, line)) for line in lines) for words in ("left alone", "asked again")]
+    return [sum(bool(re.search(words, line)) for line in lines) for words in ("marked down", "marked up")]
 
 
 def but_for_checks(script, check):
@@ -286,7 +286,7 @@ def test_when_all_are_ill_they_are_asked_all_the_same():
 
 
 def test_a_client_that_asks_for_what_is_slow_to_answer_makes_nobody_ill():
-    """One name takes long, whoever is asked; a hundred others are answered at once: no upstream is left alone."""
+    """One name takes long, whoever is asked; a hundred others are answered at once: no upstream is marked down."""
 
     def slow_for_some(query):
         return silent(query) if b"slow" in query.wire.lower() else good(query)

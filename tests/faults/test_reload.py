@@ -63,10 +63,10 @@ def test_who_waits_for_a_group_that_ends_is_asked_of_no_other():
 def test_a_forced_state_is_told():
     with behind(good, numbered(2)) as (shield, first, second):
         reconfigure(shield, [(first, {"state": "down"}), (second, {})])
-        until(lambda: "is left alone: by configuration" in shield.log)
+        until(lambda: "marked down: forced by configuration" in shield.log)
         assert counters(shield, first)["state"] == "down (forced)"
         reconfigure(shield, [(first, {}), (second, {})])
-        until(lambda: "is asked again: by configuration" in shield.log)
+        until(lambda: "marked up: forced by configuration" in shield.log)
 
 
 def test_random_case_can_be_had_again():
@@ -75,7 +75,7 @@ def test_random_case_can_be_had_again():
         return wire[:12] + wire[12:end].lower() + wire[end:]
 
     with behind(placed(lowering, random_case=True)) as (shield, upstream):
-        until(lambda: ask_each(shield, names(25)) and "random_case is off" in shield.log)
+        until(lambda: ask_each(shield, names(25)) and "random_case disabled" in shield.log)
         reconfigure(shield, [(upstream, {})])
         upstream.handle = good
         reconfigure(shield, [(upstream, {"random_case": True})])

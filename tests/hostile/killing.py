@@ -54,10 +54,10 @@ def kill_again_and_again(folder, count):
 def see(shield, path, kept):
     """Assert that a shield which has just started serves, with what was `kept`, if anything was; return that."""
     assert ask(NAMES[0], server=shield, timeout=10).answer
-    assert "not used" not in shield.log
-    assert "not read" not in shield.log
+    assert "snapshot rejected" not in shield.log
+    assert "cannot be read" not in shield.log
     assert not path.with_name("cache.damaged").exists()
-    assert ("answers restored" in shield.log) == kept
+    assert ("snapshot restored" in shield.log) == kept
     return kept
 
 

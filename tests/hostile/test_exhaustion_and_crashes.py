@@ -92,7 +92,7 @@ def test_without_descriptors_all_is_served_but_new_connections_and_then_they_are
             with contextlib.suppress(TimeoutError, ConnectionError):
                 assert not refused.recv(1)
         assert "funkenshield.toml: Too many open files" in shield.log
-        assert f"{tmp_path}/cache: no snapshot written: Too many open files" in shield.log
+        assert f"{tmp_path}/cache: snapshot not written: Too many open files" in shield.log
         assert ask(warm, server=shield, tcp=True).answer
         assert stats(shield)["reloads"] == 0
         shield.process.send_signal(signal.SIGHUP)
@@ -132,11 +132,11 @@ def test_a_full_disk_keeps_the_old_snapshot_and_costs_no_answer(tmp_path, room):
         assert load.outcome == load.flawless
         assert stats(shield)["reloads"] > 0
         assert path.read_bytes() == before
-        assert (f"{path}: no snapshot written: File too large" in shield.log) == (room > 0)
+        assert (f"{path}: snapshot not written: File too large" in shield.log) == (room > 0)
         limited(shield, resource.RLIMIT_FSIZE)
         until(lambda: path.read_bytes() != before)
     with behind(good, cache=kept_in(path)) as (shield, _):
-        assert "answers restored" in shield.log
+        assert "snapshot restored" in shield.log
 
 
 # ------------------------------------------------------------ another time of day
@@ -189,7 +189,7 @@ def test_a_clock_that_is_set_changes_no_answer(stepped, tmp_path, seconds):
         last = ttl(shield)
     stepped(0)
     with behind(good, **options) as (shield, upstream):
-        assert "answers restored" in shield.log
+        assert "snapshot restored" in shield.log
         assert ttl(shield) <= (last if seconds > 0 else first)
     assert upstream.count(warm) == (0 if seconds > 0 else 1)
 

@@ -50,7 +50,7 @@ class Words:
 
 
 def block(shield, prefix):
-    told = json.dumps({"command": "block", "prefix": prefix, "seconds": 10_000}).encode()
+    told = json.dumps({"command": "block add", "prefix": prefix, "seconds": 10_000}).encode()
     assert request(shield, told) == [{"ok": True}]
 
 

@@ -100,7 +100,7 @@ def test_a_damaged_snapshot_is_told_of_and_kept_aside(upstream, tmp_path):
     path.write_bytes(octets)
     with run_shield([upstream], toml=kept_in(path)) as shield:
         assert serial_of(ask("www.test.", server=shield)) == 1
-        assert f"{path}: snapshot not used" in shield.log
+        assert f"{path}: snapshot rejected" in shield.log
         assert (tmp_path / "cache.damaged").read_bytes() == octets
     assert upstream.count("www.test.") == 2
 
@@ -304,7 +304,7 @@ def test_machines_that_share_their_secrets_accept_each_others_cookies_while_thes
         secrets.write_text(f"{new}\n")
         until(lambda: rcodes(made) == [dns.rcode.BADCOOKIE] * 2)
         secrets.write_text("not a secret\n")
-        until(lambda: "the cookie secrets stay as they were" in one.log)
+        until(lambda: "keeping the previous cookie secrets" in one.log)
     assert all(COOKIE not in {option.otype for option in query.message.options} for query in upstream.received)
     assert upstream.count("www.test.") == 2
 
@@ -358,5 +358,5 @@ def test_options_that_are_ignored_change_with_a_reload(upstream):
 def test_an_option_that_means_something_here_is_not_ignored(tmp_path, option):
     file = tmp_path / "funkenshield.toml"
     file.write_text(f"cache.skip_options = [{option!r}]\n".replace("'", '"'))
-    with pytest.raises(ConfigError, match=r"cache.skip_options: .* means something to the shield itself"):
+    with pytest.raises(ConfigError, match=r"cache.skip_options: .* cannot be ignored: the shield uses it itself"):
         config.load(file)

@@ -106,7 +106,7 @@ def test_it_starts_fast(upstream):
     stopwatch = Stopwatch()
     with run_shield([upstream]) as shield:
         assert stopwatch.seconds() < 2
-        assert f"ready: {shield.address} in front of {upstream.address}" in shield.log
+        assert f"ready: listening on {shield.address}, forwarding to {upstream.address}" in shield.log
         assert ask("www.test.", server=shield).answer
     assert len(upstream.received) == 1
 
@@ -148,8 +148,11 @@ def test_a_wildcard_and_one_of_its_addresses_are_both_listened_on(upstream, wild
     ("text", "told"),
     [
         ('listen = ["127.0.0.1:53", "[::1]:53", "127.0.0.1:53"]', "listen: more than once: 127.0.0.1:53"),
-        ('listen = ["127.0.0.1:53"]\nmetrics.listen = "0.0.0.0:53"', "metrics.listen: 0.0.0.0:53 is where queries are"),
-        ('listen = ["[::]:53"]\nmetrics.listen = "[::1]:53"', "metrics.listen: [::1]:53 is where queries are taken"),
+        (
+            'listen = ["127.0.0.1:53"]\nmetrics.listen = "0.0.0.0:53"',
+            "metrics.listen: 0.0.0.0:53 conflicts with listen",
+        ),
+        ('listen = ["[::]:53"]\nmetrics.listen = "[::1]:53"', "metrics.listen: [::1]:53 conflicts with listen"),
     ],
 )
 def test_an_address_that_is_listened_on_twice_is_named(tmp_path, text, told):
@@ -384,10 +387,10 @@ def test_a_file_with_a_mistake_is_not_taken(emptied, text, key):
     assert ask("kept.test.", server=shield).answer
     file.write_text(text)
     shield.process.send_signal(signal.SIGHUP)
-    wait_for_log(shield, "not reloaded", before.count("not reloaded") + 1)
+    wait_for_log(shield, "reload failed", before.count("reload failed") + 1)
     file.write_text(right)
     said = shield.log.removeprefix(before)
-    assert f"not reloaded: {file}{key}" in said
+    assert f"reload failed: {file}{key}" in said
     assert "Traceback" not in said
     for name in "kept.test.", "new.test.":
         assert ask(name, server=shield).answer
@@ -397,7 +400,7 @@ def test_a_file_with_a_mistake_is_not_taken(emptied, text, key):
 def test_a_file_that_is_gone_is_not_taken(upstream, shield):
     (shield.folder / "funkenshield.toml").unlink()
     shield.process.send_signal(signal.SIGHUP)
-    wait_for_log(shield, "not reloaded")
+    wait_for_log(shield, "reload failed")
     assert "No such file" in shield.log
     assert ask("www.test.", server=shield).answer
     assert upstream.count("www.test.") == 1
@@ -405,7 +408,7 @@ def test_a_file_that_is_gone_is_not_taken(upstream, shield):
 
 def test_what_takes_a_restart_is_named(upstream, shield, reloadable):
     reloadable("workers = 1", "workers = 2", "reloaded")
-    assert "workers changed: that takes a restart" in shield.log
+    assert "workers: the new value takes effect after a restart" in shield.log
     assert ask("www.test.", server=shield).answer
     assert upstream.count("www.test.") == 1
 
@@ -476,7 +479,7 @@ def test_a_port_that_is_taken_is_named(tmp_path, kept):
     with sockets[kept]:
         sockets[not kept].close()
         done = run_command(tmp_path, listen=listen)
-    assert_one_line(done, 1, listen, ("UDP", "TCP")[kept], "another program listens there")
+    assert_one_line(done, 1, listen, ("UDP", "TCP")[kept], "address in use by another program")
     assert not (tmp_path / "control").exists()
 
 
@@ -494,7 +497,7 @@ def test_a_metrics_port_that_is_taken_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = Address(*taken.getsockname())
         done = run_command(tmp_path, listen=Address("127.0.0.1", free_port()), toml=f'metrics.listen = "{listen}"')
-    assert_one_line(done, 1, listen, "another program listens there")
+    assert_one_line(done, 1, listen, "address in use by another program")
 
 
 def test_a_control_path_that_cannot_be_had_is_named(tmp_path):
@@ -506,7 +509,7 @@ def test_a_control_path_that_cannot_be_had_is_named(tmp_path):
 
 def test_a_control_path_of_another_daemon_is_named(tmp_path, upstream, shield):
     done = run_command(tmp_path, "--control", shield.control, listen=Address("127.0.0.1", free_port()))
-    assert_one_line(done, 1, shield.control, "another daemon")
+    assert_one_line(done, 1, shield.control, "another daemon uses this control socket")
     assert shield.stats()["queries"] == 0
     assert upstream.received == []
 

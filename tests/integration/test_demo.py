@@ -118,7 +118,7 @@ def test_where_nothing_is_built_a_line_says_so(tmp_path):
     shown = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert shown.returncode == 1
     (line,) = shown.stderr.splitlines()
-    assert line.startswith("funkenshield: there is no funkenshield.forward._transport for ")
+    assert line.startswith("funkenshield: funkenshield.forward._transport is not installed for ")
     assert "`make run`" in line
 
 
@@ -126,7 +126,7 @@ def test_nameserver_answers_from_a_zone_file(tmp_path):
     zone = tmp_path / "zone"
     zone.write_text("$ORIGIN try.test.\n@ 300 SOA ns h 1 2 3 4 5\n@ 300 NS ns\nns 300 A 192.0.2.1\n")
     with subprocess.Popen(
-        [*COMMAND, "ns", "--listen", "127.0.0.1:8063", "--zone", str(zone)], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "nameserver", "--listen", "127.0.0.1:8063", "--zone", str(zone)], stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         assert "ready" in process.stderr.readline()

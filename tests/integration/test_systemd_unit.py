@@ -95,7 +95,7 @@ def test_who_may_not_become_another_user_is_told_so(tmp_path):
         preexec_fn=filtered.load_filter(UNIT),
     )  # fmt: skip
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "user: cannot become nobody: Operation not permitted" in done.stderr
+    assert "user: cannot change to nobody: Operation not permitted" in done.stderr
 
 
 def test_a_large_cache_serves_where_no_thread_may_give_way(upstream, monkeypatch, tmp_path):

@@ -34,7 +34,7 @@ def nameserver_behind_a_link(loss, folder):
         _run("ip", "link", "set", outer, "up")
         _run("ip", "-n", name, "link", "set", inner, "up")
         address = Address(THERE, 53)
-        with _running("ip", "netns", "exec", name, *COMMAND, "ns", "--listen", str(address), "--zone", zone):
+        with _running("ip", "netns", "exec", name, *COMMAND, "nameserver", "--listen", str(address), "--zone", zone):
             _wait_for(address)
             _lose(name, outer, inner, loss)
             yield address

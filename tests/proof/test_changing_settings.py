@@ -66,7 +66,7 @@ class Changing(threading.Thread):
             told = toml(**self._where, **settings(self.count, self._secrets))
             write(self._shield.folder / "funkenshield.toml", told)
             self._shield.process.send_signal(signal.SIGHUP)
-            block = {"command": "block", "prefix": f"203.0.113.{self.count % 256}", "seconds": 1}
+            block = {"command": "block add", "prefix": f"203.0.113.{self.count % 256}", "seconds": 1}
             assert request(self._shield, json.dumps(block).encode()) == [{"ok": True}]
 
     def end(self):

@@ -40,7 +40,7 @@ def test_a_disk_without_room_keeps_the_old_snapshot_and_costs_no_answer(disk):
         assert fill(ballast) == errno.ENOSPC
         before = path.read_bytes()
         with Load(shield) as load:
-            until(lambda: f"{path}: no snapshot written: No space left on device" in shield.log)
+            until(lambda: f"{path}: snapshot not written: No space left on device" in shield.log)
             load.go_on(2.0)
         assert load.outcome == load.flawless
         assert path.read_bytes() == before
@@ -48,4 +48,4 @@ def test_a_disk_without_room_keeps_the_old_snapshot_and_costs_no_answer(disk):
         ballast.unlink()
         until(lambda: path.read_bytes() != before)
     with behind(good, cache=kept_in(path)) as (shield, _):
-        assert "answers restored" in shield.log
+        assert "snapshot restored" in shield.log

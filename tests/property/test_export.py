@@ -233,7 +233,7 @@ def use(octets):
     try:
         Shelf(cache).restore(octets, 1.0)
     except ValueError as error:
-        assert re.fullmatch(r"an answer is (damaged|cut off)", str(error))  # noqa: PT017
+        assert re.fullmatch(r"an entry is (malformed|truncated)", str(error))  # noqa: PT017
         taken = False
     else:
         taken = True
@@ -268,7 +268,7 @@ def test_a_part_is_taken_up_to_its_last_whole_answer():
         try:
             whole = Shelf(cache).restore(OCTETS[:end], 0.0)
         except ValueError as error:
-            assert str(error) == "an answer is cut off"  # noqa: PT017
+            assert str(error) == "an entry is truncated"  # noqa: PT017
         assert cache.counters()["entries"] == whole
     assert whole == len(EXCHANGES)
 

@@ -237,7 +237,7 @@ def watchful():
 
 def listed(shield, prefix):
     """Return the line about a prefix in what the command lists; "" where there is none."""
-    return next((line for line in shield.command("blocks").splitlines() if line.split()[0] == prefix), "")
+    return next((line for line in shield.command("block", "list").splitlines() if line.split()[0] == prefix), "")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_who_asks_too_much_is_shut_out_for_a_while(watchful):
     assert "asks too much" in listed(watchful, "127.11.0.1/32")
     until(lambda: outcomes(send(watchful, same(1), "127.11.0.1")) == {NOERROR: 1}, within=6.0)
     assert time.monotonic() - begun > 3.0
-    assert "127.11.0.1/32 is shut out for 3 s: asks too much" in watchful.log
+    assert "127.11.0.1/32 blocked for 3 s: asks too much" in watchful.log
 
 
 def test_who_is_exempt_is_never_shut_out(watchful):
@@ -279,38 +279,43 @@ def test_who_is_exempt_is_never_shut_out(watchful):
 
 
 def test_an_operator_shuts_out_and_lets_in(watchful):
-    assert watchful.command("block", "127.15.0.0/16", "--for", "600") == "shut out\n"
-    assert watchful.command("block", "127.15.1.1", "--refuse") == "shut out\n"
+    assert watchful.command("block", "add", "127.15.0.0/16", "--for", "600") == "127.15.0.0/16: blocked for 600 s\n"
+    assert watchful.command("block", "add", "127.15.1.1", "--refuse") == "127.15.1.1: blocked for 3600 s\n"
     wide = subprocess.run(
-        [*COMMAND, "block", "0.0.0.0/0", "--control", watchful.control], capture_output=True, text=True, timeout=15
+        [*COMMAND, "block", "add", "0.0.0.0/0", "--control", watchful.control],
+        capture_output=True,
+        text=True,
+        timeout=15,
     )
     assert wide.returncode == 1
-    assert wide.stderr == "funkenshield: 0.0.0.0/0 shuts out 2^32 addresses; is that meant? Then say --yes.\n"
+    assert wide.stderr == "funkenshield: 0.0.0.0/0 has 2^32 addresses; to block it nevertheless, add --yes\n"
     assert outcomes(send(watchful, fresh(1), "127.15.9.9")) == {NOTHING: 1}
     assert outcomes(send(watchful, fresh(1), "127.15.1.1")) == {REFUSED: 1}
     assert "by hand" in listed(watchful, "127.15.0.0/16")
-    assert watchful.command("unblock", "127.15.1.1") == "1 lifted\n"
+    assert watchful.command("block", "remove", "127.15.1.1") == "127.15.1.1: 1 removed\n"
     assert outcomes(send(watchful, fresh(1), "127.15.1.1")) == {NOTHING: 1}
-    assert watchful.command("unblock", "127.15.0.0/16") == "1 lifted\n"
+    assert watchful.command("block", "remove", "127.15.0.0/16") == "127.15.0.0/16: 1 removed\n"
     for source in ("127.15.9.9", "127.15.1.1"):
         assert outcomes(send(watchful, fresh(1), source)) == {NOERROR: 1}
 
 
 def test_a_block_by_hand_ends(watchful):
-    watchful.command("block", "127.16.0.1", "--for", "1")
+    watchful.command("block", "add", "127.16.0.1", "--for", "1")
     until(lambda: outcomes(send(watchful, fresh(1), "127.16.0.1")) == {NOERROR: 1}, within=3.0)
     assert not listed(watchful, "127.16.0.1/32")
 
 
 def test_many_blocks_in_a_row_disturb_nobody():
     prefixes = [f"127.{60 + number // 250}.{number % 250}.0/24" for number in range(500)]
-    lines = [json.dumps({"command": "block", "prefix": prefix, "seconds": 60}).encode() for prefix in prefixes]
+    lines = [json.dumps({"command": "block add", "prefix": prefix, "seconds": 60}).encode() for prefix in prefixes]
     with behind(zoned) as (shield, _), Load(shield) as load:
         assert request(shield, *lines) == [{"ok": True}] * 500
         assert outcomes(send(shield, fresh(1), "127.61.249.1")) == {NOTHING: 1}
         assert outcomes(send(shield, fresh(1), "127.62.0.1")) == {NOERROR: 1}
         assert stats(shield)["blocks"] == 500
-        assert request(shield, b'{"command": "unblock", "prefix": "127.0.0.0/8"}') == [{"ok": True, "lifted": 500}]
+        assert request(shield, b'{"command": "block remove", "prefix": "127.0.0.0/8"}') == [
+            {"ok": True, "removed": 500}
+        ]
     assert load.outcome == load.flawless
 
 

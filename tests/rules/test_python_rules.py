@@ -118,7 +118,7 @@ def test_what_was_set_up_for_a_reload_that_fails_is_torn_down(stage, tmp_path):
     shield, _ = stage
     secrets = tmp_path / "secrets"
     secrets.write_text("00" * 16 + "\n")
-    reload_with(shield, secrets, f"not reloaded: {secrets}: No such file")
+    reload_with(shield, secrets, f"reload failed: {secrets}: No such file")
     assert (tmp_path / "hooks").read_text().splitlines() == ["set up", "set up", "torn down"]
     assert data(ask(shield, "x.silent.test")) == ["192.0.2.1"]
 

@@ -92,7 +92,7 @@ def test_a_file_that_exits_changes_nothing(tmp_path):
     with ruled(tmp_path, function(7)) as (shield, _, path):
         with Asking(shield, "a.ruled.test.") as client:
             write(path, "import sys\nsys.exit(1)\n")
-            until(lambda: f"not reloaded: {path}:2: SystemExit: 1" in shield.log)
+            until(lambda: f"reload failed: {path}:2: SystemExit: 1" in shield.log)
             write(path, function(8))
             reloaded(shield, 1)
             until(lambda: client.seen[-1] == 8)

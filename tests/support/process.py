@@ -78,7 +78,7 @@ class Shield:
     def _wait_until_ready(self):
         deadline = time.monotonic() + READY_WITHIN
         while not re.search(r"\bready\b", self.log):
-            if self.process.poll() is not None and "another program listens there" in self.log:
+            if self.process.poll() is not None and "address in use by another program" in self.log:
                 raise PortTakenError(self.log)
             assert self.process.poll() is None, f"exited {self.process.returncode}, never ready\n{self.log}"
             assert time.monotonic() < deadline, f"not ready within {READY_WITHIN} s\n{self.log}"

@@ -1,9 +1,12 @@
 """Commands: which file and which daemon they mean, and what they are given."""
 
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
-from funkenshield import cli, config
+from funkenshield import __version__, cli, config
 from funkenshield.config import places
 
 
@@ -23,9 +26,43 @@ def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, m
     file.write_text('workers = "many"\n[control]\nsocket = "/some/where"')
     assert str(places.control_socket(None)) == str(places.control_socket(file)) == "/some/where"
     done = CliRunner().invoke(cli.main, ["stats", "-c", str(file)])
-    assert done.stderr.startswith("funkenshield: /some/where: no daemon answers there")
+    assert done.stderr.startswith("funkenshield: /some/where: no daemon answers on this control socket")
 
 
 @pytest.mark.parametrize(("written", "seconds"), [("90", 90), ("1h30m", 5400), ("250ms", 0.25)])
 def test_times_on_the_command_line_are_as_in_the_file(written, seconds):
     assert cli.seconds(written) == seconds
+
+
+def test_the_version_is_printed_without_loading_what_the_daemon_needs():
+    code = (
+        "import sys\n"
+        "from funkenshield.__main__ import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(sorted({name.partition('.')[0] for name in sys.modules} & {'pydantic', 'pydantic_core', 'dns'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"funkenshield, version {__version__}\n[]\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("ns", "did you mean 'nameserver'?"),
+        ("about config", "did you mean 'docs'?"),
+        ("blocks", "did you mean 'block list'?"),
+        ("unblock 192.0.2.1", "did you mean 'block remove'?"),
+        ("chekc", "did you mean 'check'?"),
+        ("block ad 192.0.2.1", "did you mean 'add'?"),
+        ("block 192.0.2.1", "there are add, list, remove"),
+        ("docs option", "there are config, metrics, rules"),
+    ],
+)
+def test_a_command_that_does_not_exist(typed, hint):
+    done = CliRunner().invoke(cli.main, typed.split())
+    wrong = typed.split()[1 if typed.startswith(("block ", "docs")) else 0]
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"Error: no such command: {wrong!r}; {hint}"

@@ -47,7 +47,7 @@ def test_a_purge_takes_what_was_named(what, names, rdtypes):
     [
         ({"name": "a..b"}, r"cannot purge: a\.\.b is not a name: "),
         ({"name": "x" * 64}, "cannot purge: x+ is not a name: "),
-        ({"name": ""}, "cannot purge: an empty name is none"),
+        ({"name": ""}, "cannot purge: the name is empty"),
         ({"name": "\udc80.example"}, "cannot purge: "),
         ({"name": "example.com", "qtype": "NONSENSE"}, "cannot purge: NONSENSE is not a type"),
         ({"qtype": "TYPE65536"}, r"cannot purge: TYPE65536 is not a type"),

@@ -38,7 +38,7 @@ class Answers:
 
     def restore(self, answers, age):
         if b"X" in answers:
-            raise ValueError("an answer is malformed")
+            raise ValueError("an entry is malformed")
         self.restored.append((answers, age))
         return len(answers)
 
@@ -73,7 +73,7 @@ def test_what_was_written_is_read_and_as_much_older_as_it_is(path, caplog):
     assert octets == path.stat().st_size
     caplog.set_level("INFO")
     assert read(path, lambda: NOW + 10) == ([(b"abc", 9.0), (bytes(MIB), 6.5)], 3 + MIB)
-    assert caplog.messages == [f"{path}: {3 + MIB} answers restored"]
+    assert caplog.messages == [f"{path}: snapshot restored, {3 + MIB} cache entries"]
     assert names(path) == ["cache"]
 
 
@@ -164,7 +164,7 @@ def noticed(path, caplog, why=""):
     assert names(path) == ["cache.damaged"]
     aside.unlink()
     (message,) = caplog.messages
-    return message.startswith(f"{path}: snapshot not used: {why}")
+    return message.startswith(f"{path}: snapshot rejected: {why}")
 
 
 def test_every_bit_counts(path, caplog):
@@ -184,23 +184,23 @@ def test_every_octet_counts(path, caplog):
         path.write_bytes(whole[:length])
         assert noticed(path, caplog)
     path.write_bytes(whole + b"\0")
-    assert noticed(path, caplog, "it does not match its digest")
+    assert noticed(path, caplog, "its checksum does not match")
 
 
 @pytest.mark.parametrize(
     ("octets", "why"),
     [
-        (b"", "it is no snapshot"),
-        (b"root:x:0:0:root:/root:/bin/bash\n", "it is no snapshot"),
-        (b"\0" * 10000, "it is no snapshot"),
-        (b"A FunkenShield snapshot 1 40006c6974746c65 \n", "it is no snapshot"),
-        (b"FunkenShield snapshot 2 40006c6974746c65 \n", "it is of another format version"),
-        (b"FunkenShield snapshot 1 40006c6974746c \n", "its answers have another layout"),
-        (b"FunkenShield snapshot 1 40006c6974746c65 \n" + b"\xff" * 1000, "where it is from cannot be read"),
-        (b"FunkenShield snapshot 1 40006c6974746c65 \n[1]\n", "where it is from cannot be read"),
+        (b"", "it is not a snapshot"),
+        (b"root:x:0:0:root:/root:/bin/bash\n", "it is not a snapshot"),
+        (b"\0" * 10000, "it is not a snapshot"),
+        (b"A FunkenShield snapshot 1 40006c6974746c65 \n", "it is not a snapshot"),
+        (b"FunkenShield snapshot 2 40006c6974746c65 \n", "its format version is unknown"),
+        (b"FunkenShield snapshot 1 40006c6974746c \n", "another build of funkenshield wrote it"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n" + b"\xff" * 1000, "its header is malformed"),
+        (b"FunkenShield snapshot 1 40006c6974746c65 \n[1]\n", "its header is malformed"),
         (
             b'FunkenShield snapshot 1 40006c6974746c65 \n{"zones": [], "serials": {}}\n' + b"\xff" * 1000,
-            "it ends too early",
+            "it is truncated",
         ),
     ],
 )
@@ -213,13 +213,13 @@ def test_answers_of_another_layout_are_put_aside(path, caplog):
     store = Answers(b"abc")
     store.layout = b"\x48\0little"
     write(store, path)
-    assert noticed(path, caplog, "its answers have another layout")
+    assert noticed(path, caplog, "another build of funkenshield wrote it")
 
 
 def test_answers_that_the_store_refuses_are_put_aside_and_those_before_stay(path, caplog):
     write(Answers(b"abc", b"dXf", b"ghi"), path)
     assert read(path) == ([(b"abc", 0.0)], 3)
-    assert caplog.messages == [f"{path}: snapshot not used: an answer is malformed"]
+    assert caplog.messages == [f"{path}: snapshot rejected: an entry is malformed; renamed to cache.damaged"]
     assert names(path) == ["cache.damaged"]
 
 
@@ -228,8 +228,7 @@ def test_a_damaged_file_that_cannot_be_put_aside_is_told_and_stays(path, caplog)
     path.with_name("cache.damaged").mkdir()
     assert read(path) == ([], 0)
     assert caplog.messages == [
-        f"{path}: snapshot not used: it is no snapshot",
-        f"{path}: cannot be put aside: Is a directory",
+        f"{path}: snapshot rejected: it is not a snapshot; cannot be renamed to cache.damaged: Is a directory"
     ]
     assert path.read_bytes() == b"nonsense"
 
@@ -241,7 +240,7 @@ def test_a_file_that_cannot_be_read_is_told_and_stays(path, caplog, monkeypatch)
     write(Answers(b"abc"), path)
     monkeypatch.setattr(snapshot, "open_file", failing)
     assert read(path) == ([], 0)
-    assert caplog.messages == [f"{path}: snapshot not read: Input/output error"]
+    assert caplog.messages == [f"{path}: snapshot cannot be read: Input/output error"]
     assert names(path) == ["cache"]
 
 
@@ -279,7 +278,7 @@ SECOND_LINES = {
 def test_whatever_the_second_line_says_the_file_is_put_aside(line, path, caplog):
     hostile(line)(path)
     assert read(path) == ([], 0)
-    assert caplog.messages == [f"{path}: snapshot not used: where it is from cannot be read"]
+    assert caplog.messages == [f"{path}: snapshot rejected: its header is malformed; renamed to cache.damaged"]
     assert names(path) == ["cache.damaged"]
 
 
@@ -303,7 +302,7 @@ def test_no_room_leaves_the_old_snapshot_and_one_line(room, path, caplog):
     store = Answers(bytes(MIB), bytes(MIB)) if room == MIB else Answers(b"new")
     with no_room_beyond(room):
         assert write(store, path) == 0
-    assert caplog.messages == [f"{path}: no snapshot written: File too large"]
+    assert caplog.messages == [f"{path}: snapshot not written: File too large"]
     assert names(path) == ["cache"]
     assert read(path) == ([(b"old", 0.0)], 3)
 
@@ -314,14 +313,14 @@ def test_a_folder_that_takes_nothing_is_told(folder, tmp_path, caplog):
     path = tmp_path / folder / "cache"
     assert write(Answers(b"abc"), path) == 0
     (message,) = caplog.messages
-    assert message.startswith(f"{path}: no snapshot written: No")
+    assert message.startswith(f"{path}: snapshot not written: No")
     assert names(tmp_path / "file") == ["file"]
 
 
 def test_a_place_that_cannot_be_taken_is_told(path, caplog):
     path.mkdir()
     assert write(Answers(b"abc"), path) == 0
-    assert caplog.messages == [f"{path}: no snapshot written: Is a directory"]
+    assert caplog.messages == [f"{path}: snapshot not written: Is a directory"]
     assert names(path) == ["cache"]
 
 

@@ -13,46 +13,46 @@ PINNED = '[[upstreams]]\naddress = "192.0.2.1:853"\ntransport = "tls"\ntls.pin_s
 MISTAKES = {
     # addresses
     'listen = "127.0.0.1"': ": listen: \"127.0.0.1\" is not an endpoint; an address needs a port: 127.0.0.1:53",
-    'listen = ["127.0.0.1:53", "::1:53"]': ': listen[2]: "::1:53" is not an endpoint; IPv6 addresses stand in brackets: [::1]:53',
+    'listen = ["127.0.0.1:53", "::1:53"]': ': listen[2]: "::1:53" is not an endpoint; IPv6 addresses are written in brackets: [::1]:53',
     'listen = ":53"': ': listen: ":53" is not an endpoint; for all addresses, write 0.0.0.0:53 and [::]:53',
     "listen = 53": ": listen: 53 is not an endpoint; write ADDR:PORT",
     'upstreams = "localhost:53"': ': upstreams: "localhost:53": localhost is not an IP address',
     'upstreams = "192.0.2.1:99999"': ': upstreams: "192.0.2.1:99999": port 99999 is not between 1 and 65535',
-    'allow_notify_from = "192.0.2.1/24"': ': allow_notify_from: "192.0.2.1/24" is not a prefix: bits are set behind its length; did you mean 192.0.2.0/24?',
+    'allow_notify_from = "192.0.2.1/24"': ': allow_notify_from: "192.0.2.1/24" is not a prefix: host bits are set; did you mean 192.0.2.0/24?',
     'listen = ["127.0.0.1:53", "127.0.0.1:53"]': ": listen: more than once: 127.0.0.1:53",
     'upstreams = ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53"]': ": upstreams: more than once: 192.0.2.1:53",
     f'{OVER_TCP}name = "a"\n{OVER_TCP}name = "b"': ": upstreams: more than once: tcp://192.0.2.1:53",
     f'{OVER_TCP}name = "a"\n[[upstreams]]\naddress = "192.0.2.1:53"\nname = "a"': (
-        ": upstreams: asked in several ways: a (192.0.2.1:53); give each a name of its own"
+        ": upstreams: several have the same identifier: a (192.0.2.1:53); give each a name of its own"
     ),
     f'{PINNED.format("A")}{PINNED.format("B")}': (
-        ": upstreams: asked in several ways: tls://192.0.2.1:853; give each a name of its own"
+        ": upstreams: several have the same identifier: tls://192.0.2.1:853; give each a name of its own"
     ),
     f'{OVER_TCP}[[upstreams]]\naddress = "192.0.2.1:53"\nname = "a"\n{ZONE}upstreams = "192.0.2.1:53"': (
-        ": zones: example.com.: 192.0.2.1:53 is more than one upstream: tcp://192.0.2.1:53, a (192.0.2.1:53);"
-        " put the one that is meant into a group, and name that"
+        ": zones: example.com.: 192.0.2.1:53 is the address of several upstreams: tcp://192.0.2.1:53, a (192.0.2.1:53);"
+        " put the intended one into a group, and name the group"
     ),
     # keys
     'listens = "127.0.0.1:53"': ': listens: no such key; did you mean "listen"?',
     'servers = "127.0.0.1:53"': ': servers: no such key; did you mean "upstreams"?',
     "[cache]\nsize = 5": ': cache.size: no such key; did you mean "memory"?',
     "[cash]\nmemory = 5": ': cash: no such key; did you mean "cache"?',
-    "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; known here: edns_udp_size, receive_buffer",
+    "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; keys are edns_udp_size, receive_buffer",
     "deadline = 3": ": deadline: no such key; it belongs in [forward]",
     '[cache]\nmemory = "1GiB"\nlisten = "127.0.0.1:53"': (
-        ": cache.listen: no such key in [cache]: what stands below the line [cache] belongs to that table;"
+        ": cache.listen: no such key in [cache]: keys below the line [cache] belong to that table;"
         " move listen above the first such line of the file"
     ),
     f"{ZONE}workers = 2": (
-        ': zones[1].workers (in "example.com"): no such key in [[zones]]: what stands below the line [[zones]] belongs'
+        ': zones[1].workers (in "example.com"): no such key in [[zones]]: keys below the line [[zones]] belong'
         " to that table; move workers above the first such line of the file"
     ),
     f"{ZONE}negative_max = 5": ': zones[1].negative_max (in "example.com"): no such key; it belongs in [ttl]',
-    "[forward.health]\nrise = 3": ": forward.health: no such key; [health] is a table of its own",
+    "[forward.health]\nrise = 3": ": forward.health: no such key; [health] is a table at the top level",
     '[zones."example.com"]\nwatch = true': (
         ': zones.example.com: no such key; write [[zones]], and below it name = "example.com"'
     ),
-    f'{RULE}action = "refuse"': ': rules[1].action: "refuse" is none of these; did you mean "refused"?',
+    f'{RULE}action = "refuse"': ': rules[1].action: "refuse" is not known; did you mean "refused"?',
     f'{RULE}action = "drop"\nmatch = {{ sufix = "a.test" }}': (
         ': rules[1].match.sufix: no such key; did you mean "suffix"?'
     ),
@@ -62,40 +62,40 @@ MISTAKES = {
     f'{RULE}match = {{ edns = true }}': ": rules[1].action: this key is missing",
     "[[zones]]\nwatch = true": ": zones[1].name: this key is missing",
     # what stands there
-    'workers = "4"': ": workers: \"4\" is text; numbers stand without quotes: 4",
-    "workers = 1.5": ": workers: 1.5 is no whole number",
-    'rrset_roundrobin = "yes"': ': rrset_roundrobin: "yes" is neither true nor false; write one of them, without quotes',
-    '[stale]\nmode = "imediate"': ': stale.mode: "imediate" is none of "off", "on-failure", "immediate"; did you mean "immediate"?',
-    '[log]\nlevel = "WARN"': ': log.level: "WARN" is none of "debug", "info", "warning", "error"; did you mean "warning"?',
-    "user = 1000": ': user: 1000 is no text; text stands in quotes: "1000"',
-    "cache = 5": ": cache: 5 stands where a table belongs; write [cache] with keys such as memory, snapshot, snapshot_interval",
+    'workers = "4"': ": workers: \"4\" is a string; write numbers without quotes: 4",
+    "workers = 1.5": ": workers: 1.5 is not an integer",
+    'rrset_roundrobin = "yes"': ': rrset_roundrobin: "yes" is neither true nor false (without quotes)',
+    '[stale]\nmode = "imediate"': ': stale.mode: "imediate" is not one of "off", "on-failure", "immediate"; did you mean "immediate"?',
+    '[log]\nlevel = "WARN"': ': log.level: "WARN" is not one of "debug", "info", "warning", "error"; did you mean "warning"?',
+    "user = 1000": ': user: 1000 is not a string; write it in quotes: "1000"',
+    "cache = 5": ": cache: 5 is not a table; write [cache] with keys such as memory, snapshot, snapshot_interval",
     'zones = "example.com"': (
-        ': zones: "example.com" stands where a table belongs; write [[zones]] with keys such as name, upstreams, group'
+        ': zones: "example.com" is not a table; write [[zones]] with keys such as name, upstreams, group'
     ),
-    "[[cache]]\nmemory = 5000000": ": cache: a list of tables stands where there is one; write [cache]",
-    "upstreams = []": ": upstreams: an empty list; at least one is needed",
+    "[[cache]]\nmemory = 5000000": ": cache: a list of tables, but there is one table only; write [cache]",
+    "upstreams = []": ": upstreams: an empty list; at least one entry is needed",
     f'{ZONE}{ZONE.replace("example", "EXAMPLE")}': ": zones: more than once: example.com.",
     # sizes and times
-    '[cache]\nmemory = "64 apples"': ': cache.memory: "64 apples" is no size; write octets, or text like "512MiB", "2GB"',
+    '[cache]\nmemory = "64 apples"': ': cache.memory: "64 apples" is not a size; write octets, or a string such as "512MiB", "2GB"',
     '[cache]\nmemory = "64KB"': ': cache.memory: "64KB" is too small; at least 4MiB',
     "[cache]\nmemory = 64": ": cache.memory: 64 is too small; at least 4194304 octets",
     '[ttl]\nmax = "30d"': ': ttl.max: "30d" is too large; at most 1w',
     "[ttl]\nmax = 9999999": ": ttl.max: 9999999 is too large; at most 604800 s",
-    '[ttl]\nmin = "1.5s"': ': ttl.min: "1.5s" is no time; write seconds, or text like "90s", "1h30m", "7d", whole seconds',
-    '[forward]\ntimeout = "soon"': ': forward.timeout: "soon" is no time; write seconds, or text like "90s", "1h30m", "7d"',
+    '[ttl]\nmin = "1.5s"': ': ttl.min: "1.5s" is not a time; write seconds, or a string such as "90s", "1h30m", "7d", whole seconds',
+    '[forward]\ntimeout = "soon"': ': forward.timeout: "soon" is not a time; write seconds, or a string such as "90s", "1h30m", "7d"',
     f'{ZONE}[zones.ttl]\nmax = "30d"': ': zones[1].ttl.max (in "example.com"): "30d" is too large; at most 1w',
     # what does not go together
-    '[ttl]\nmin = "2h"\nmax = 3600': ": ttl: min is 7200, and max only 3600",
-    f"{ZONE}[zones.ttl]\nmax = 60\n[ttl]\nmin = 3600": ": zones: example.com.: ttl: min is 3600, and max only 60",
-    f'{RULE}action = {{ ttl = {{ min = 9, max = 8 }} }}': ": rules[1].action.ttl: min is 9, and max only 8",
-    "[forward]\ndeadline = 0.5": ": forward: deadline is 0.5, and timeout 1.0: a client would get SERVFAIL before anything is tried again",
+    '[ttl]\nmin = "2h"\nmax = 3600': ": ttl: min (7200) is larger than max (3600)",
+    f"{ZONE}[zones.ttl]\nmax = 60\n[ttl]\nmin = 3600": ": zones: example.com.: ttl: min (3600) is larger than max (60)",
+    f'{RULE}action = {{ ttl = {{ min = 9, max = 8 }} }}': ": rules[1].action.ttl: min (9) is larger than max (8)",
+    "[forward]\ndeadline = 0.5": ": forward: deadline (0.5) is shorter than timeout (1.0): a client would get SERVFAIL before the query is retried",
     # what is no TOML
-    "listen = 127.0.0.1:53": ":1:15: not TOML: text stands in quotes: listen = 127.0.0.1:53",
-    "listen: 127.0.0.1": ":1:7: not TOML: keys and values are joined by =, not by a colon: listen: 127.0.0.1",
+    "listen = 127.0.0.1:53": ":1:15: not TOML: strings are written in quotes: listen = 127.0.0.1:53",
+    "listen: 127.0.0.1": ":1:7: not TOML: a key is followed by =, not by a colon: listen: 127.0.0.1",
     "workers = 1\n\nlisten = [": ":3:11: not TOML: invalid value: listen = [",
-    "[cache]\n[cache]": ":2:7: not TOML: the table [cache] stands in the file twice; write it once: [cache]",
-    "workers = 1\nworkers = 2": ":2:12: not TOML: that is in the file already; each key is given once: workers = 2",
-    "user = 'caf\udce9'": ":1: not text in UTF-8",
+    "[cache]\n[cache]": ":2:7: not TOML: the table [cache] is in the file twice: [cache]",
+    "workers = 1\nworkers = 2": ":2:12: not TOML: the key is in the file twice: workers = 2",
+    "user = 'caf\udce9'": ":1: not UTF-8 text",
 }  # fmt: skip
 
 

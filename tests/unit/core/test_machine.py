@@ -69,10 +69,10 @@ def test_a_cache_that_was_said_to_be_too_large_is_told_and_the_default_fits(monk
     monkeypatch.setattr(machine, "memory", lambda: 100 << 20)
     file = tmp_path / "file.toml"
     file.write_text('cache.memory = "512MiB"')
-    with pytest.raises(ConfigError, match=r"^cache.memory: 512 MiB cannot be had: .* has 100 MiB; at most 36 MiB"):
+    with pytest.raises(ConfigError, match=r"^cache.memory: 512 MiB is too large: .* has 100 MiB; at most 36 MiB"):
         hugepages.fitted(load(file))
     assert hugepages.fitted(load(None)).cache.memory == 25 << 20
-    assert caplog.messages == ["cache.memory is 25 MiB: this machine, or this control group, has 100 MiB"]
+    assert caplog.messages == ["cache.memory reduced to 25 MiB: this machine or control group has 100 MiB"]
     file.write_text('cache.memory = "36MiB"')
     assert hugepages.fitted(load(file)).cache.memory == 36 << 20
 
@@ -90,7 +90,7 @@ def test_without_a_place_for_its_default_socket_it_does_without(monkeypatch, tmp
     daemon._close.close()
     assert daemon._control is None
     file.write_text(file.read_text().replace('""', '"/proc/nowhere/control"'))
-    with pytest.raises(Exception, match=r"^/proc/nowhere/control: no control socket: No such file"):
+    with pytest.raises(Exception, match=r"^/proc/nowhere/control: cannot create the control socket: No such file"):
         Daemon(load(file))
 
 
@@ -105,13 +105,13 @@ def test_with_too_few_descriptors_it_says_how_many_and_with_enough_it_starts(tmp
     ) as process:  # fmt: skip
         said = process.stderr.readline()
         if not lacking:
-            assert f"there can be {most - need_descriptors(load(file))}" in said
+            assert f"tcp.max_connections reduced to {most - need_descriptors(load(file))}: " in said
             assert "ready" in process.stderr.readline()
             process.terminate()
         said += process.stderr.read()
     assert process.returncode == (1 if lacking else 0)
     if lacking:
-        told = f"funkenshield: cannot start: {most + 1} files and sockets must be open at once, and {most} may be"
+        told = f"funkenshield: cannot start: {most + 1} file descriptors are needed, the limit is {most}; raise it"
         assert said.startswith(told)
         assert said.count("\n") == 1
     else:

@@ -23,13 +23,13 @@ def test_secrets_are_read_in_order_with_comments_and_blank_lines(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "secrets: no secret; write 1 to 4 of 32 hex digits, one a line"),
-        ("# nothing\n\n", "secrets: no secret; write 1 to 4 of 32 hex digits, one a line"),
-        (f"{OLD.hex()}\n{NEW.hex()}0\n", "secrets:2: not a secret; write 32 hex digits, one secret a line"),
-        (f"\n{OLD.hex()} {NEW.hex()}\n", "secrets:2: not a secret; write 32 hex digits, one secret a line"),
-        (f"{'0 ' * 16}\n", "secrets:1: not a secret; write 32 hex digits, one secret a line"),
-        (f"{OLD.hex()}\n" * 5, "secrets:5: one secret too many; 4 are allowed"),
-        (b"\xff" * 32, "secrets: not text; write secrets of 32 hex digits, one a line"),
+        ("", "secrets: no secret; write 1 to 4 of 32 hex digits, one per line"),
+        ("# nothing\n\n", "secrets: no secret; write 1 to 4 of 32 hex digits, one per line"),
+        (f"{OLD.hex()}\n{NEW.hex()}0\n", "secrets:2: not a secret; write 32 hex digits, one secret per line"),
+        (f"\n{OLD.hex()} {NEW.hex()}\n", "secrets:2: not a secret; write 32 hex digits, one secret per line"),
+        (f"{'0 ' * 16}\n", "secrets:1: not a secret; write 32 hex digits, one secret per line"),
+        (f"{OLD.hex()}\n" * 5, "secrets:5: more than 4 secrets"),
+        (b"\xff" * 32, "secrets: not UTF-8 text; write secrets of 32 hex digits, one per line"),
     ],
 )
 def test_a_mistake_in_the_file_is_told_without_its_secrets(tmp_path, text, message):
@@ -92,7 +92,7 @@ def test_a_broken_file_is_warned_of_once_and_the_secrets_stay(tmp_path, caplog, 
     assert secrets.current() == (OLD,)
     (warning,) = caplog.messages
     assert warning.startswith(f"{file}:")
-    assert warning.endswith("; the cookie secrets stay as they were")
+    assert warning.endswith("; keeping the previous cookie secrets")
     assert NEW.hex() not in warning
     file.write_text(NEW.hex())
     assert secrets.refresh()
@@ -136,7 +136,7 @@ def test_where_it_cannot_be_kept_cookies_are_served_all_the_same(tmp_path, caplo
     assert len(secret) == 16
     (warning,) = caplog.messages
     assert warning.startswith(f"{file}: ")
-    assert warning.endswith("; cookies are made with a secret of this start alone")
+    assert warning.endswith("; using a random cookie secret until the next start")
 
 
 @pytest.mark.parametrize(

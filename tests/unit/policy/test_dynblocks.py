@@ -56,7 +56,7 @@ def test_an_alarm_shuts_a_prefix_out_until_its_time_is_over(blocks, guard, time,
     with caplog.at_level(logging.WARNING):
         blocks.judge()
     assert guard.out == [(bytes([192, 0, 2, 7]), 32, "refuse"), (bytes.fromhex("20010db8") + bytes(12), 64, "refuse")]
-    assert "192.0.2.7/32 is shut out for 30 s: over 10 nxdomains a second" in caplog.text
+    assert "192.0.2.7/32 blocked for 30 s: over 10 nxdomains a second" in caplog.text
     assert [each["prefix"] for each in blocks.listed()] == ["192.0.2.7/32", "2001:db8::/64"]
     assert blocks.raised == 2
     time[0] += 29.9
@@ -74,7 +74,7 @@ def test_who_goes_on_is_shut_out_for_longer_and_reported_once(blocks, guard, tim
     time[0] += 20
     guard.alarms = [ALARM]
     blocks.judge()
-    assert caplog.text.count("is shut out") == 1
+    assert caplog.text.count("blocked for") == 1
     assert blocks.raised == 1
     assert blocks.listed()[0]["seconds"] == 30.0
 
@@ -135,7 +135,7 @@ def test_a_reload_leaves_who_is_shut_out(blocks, guard):
     ("prefix", "count"), [("0.0.0.0/0", 32), ("126.0.0.0/7", 25), ("::/0", 128), ("2000::/15", 113)]
 )
 def test_a_prefix_that_shuts_out_very_many_takes_somebody_who_is_sure(blocks, guard, prefix, count):
-    with pytest.raises(BlockError, match=rf"^{prefix} shuts out 2\^{count} addresses; is that meant\?$"):
+    with pytest.raises(BlockError, match=rf"^{prefix} has 2\^{count} addresses; to block it nevertheless, add --yes$"):
         blocks.add(prefix, 60.0)
     assert blocks.listed() == []
     blocks.add(prefix, 60.0, sure=True)

@@ -46,7 +46,7 @@ def test_names_of_a_file(listed, content, names):
         (b"a" * 64 + b".test", "is not a name"),
         (b"a." * 127 + b"a", "is not a name"),
         (b"\xff.test", "can't decode"),
-        (b"a.test b.test", "two names; write one on each line, or an address before them"),
+        (b"a.test b.test", "more than one name; write one per line, or an address before them (hosts file)"),
         (b"0.0.0.0 a.test b..test", "b..test is not a name"),
     ],
 )

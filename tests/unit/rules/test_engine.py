@@ -213,5 +213,5 @@ def test_rules_are_checked_for_nobody(stage):
     stage.write("shield.rule(action=drop())")
     check(config.load(stage.table))
     stage.write("shield.rule(listener('192.0.2.1:53'), action=drop())")
-    with pytest.raises(ConfigError, match=r"nobody listens on 192\.0\.2\.1:53"):
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:53 is not a listen address"):
         check(config.load(stage.table))

@@ -140,9 +140,9 @@ def test_nothing_is_left_behind(load, mistake):
     mistake("shield.rule(action=drop())\n1 / 0\n")
     assert set(sys.modules) == before
     assert [rule.name for rule in load("shield.rule(action=drop())\n").rules] == ["rule 1 of rules.py"]
-    with pytest.raises(RuntimeError, match="rules are made while the file is loaded"):
+    with pytest.raises(RuntimeError, match="rules can only be added while the rules file is loaded"):
         rules.shield.rule(action=rules.drop())
-    with pytest.raises(RuntimeError, match="rules are made while the file is loaded"):
+    with pytest.raises(RuntimeError, match="rules can only be added while the rules file is loaded"):
         rules.shield.setup(print)
 
 
@@ -158,15 +158,21 @@ def test_nothing_is_left_behind(load, mistake):
         ("import nonsense_that_is_not_there\n", "rules.py:2: ModuleNotFoundError: No module named 'nonsense_that_is"),
         ("shield.rule(qtype('NONSENSE'), action=drop())\n", "rules.py:2: ValidationError: 1 validation error for"),
         ("shield.rule(rcode('SERVFAIL'), action=drop())\n", "rules.py:2: ValueError: a query has no rcode"),
-        ("shield.rule(chain='cache-hits', action=forward('x'))\n", "rules.py:2: ValueError: forward is nothing for"),
-        ("shield.rule(chain='answer', action=drop())\n", "rules.py:2: ValueError: answer is none of queries,"),
-        ("shield.rule(on_error='nxdomain')\n", "rules.py:2: ValueError: nxdomain is none of servfail, refused, drop"),
+        (
+            "shield.rule(chain='cache-hits', action=forward('x'))\n",
+            "rules.py:2: ValueError: forward is not possible in",
+        ),
+        ("shield.rule(chain='answer', action=drop())\n", "rules.py:2: ValueError: answer is not one of queries,"),
+        (
+            "shield.rule(on_error='nxdomain')\n",
+            "rules.py:2: ValueError: nxdomain is not one of servfail, refused, drop",
+        ),
         ("\n@shield.rule\ndef f(query): ...\n", "rules.py:3: TypeError: <function f at "),
-        ("shield.rule('example.', action=drop())\n", "rules.py:2: TypeError: 'example.' is no condition; write"),
+        ("shield.rule('example.', action=drop())\n", "rules.py:2: TypeError: 'example.' is not a condition; write"),
         ("shield.rule(action=zone_file('/nowhere/x.zone'))\n", "rules.py:2: ConfigError: /nowhere/x.zone: No such"),
-        ("shield.rule(name='x', action=zone('nonsense'))\n", "rules.py:2: ConfigError: x: no zone: "),
-        ("shield.rule(action=forward('inner'))\n", "rules: rule 1 of rules.py: no upstream is in the group inner"),
-        ("for _ in 1, 2: shield.rule(name='x', action=drop())\n", "rules: more than one is called x"),
+        ("shield.rule(name='x', action=zone('nonsense'))\n", "rules.py:2: ConfigError: x: not a valid zone: "),
+        ("shield.rule(action=forward('inner'))\n", "rules: rule 1 of rules.py: there is no group inner of upstreams"),
+        ("for _ in 1, 2: shield.rule(name='x', action=drop())\n", "rules: duplicate names: x"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_file_is_told_in_one_line(mistake, python, told):
@@ -177,11 +183,11 @@ def test_a_mistake_in_a_file_is_told_in_one_line(mistake, python, told):
     ("action", "told"),
     [
         ('{ call = "nowhere.py:function" }', "nowhere.py: No such file or directory"),
-        ('{ call = "PATH/rules.py:nobody" }', "rules.py: there is no function nobody"),
-        ('{ call = "PATH/rules.py:number" }', "rules.py: there is no function number"),
+        ('{ call = "PATH/rules.py:nobody" }', "rules.py: no function nobody"),
+        ('{ call = "PATH/rules.py:number" }', "rules.py: no function number"),
         ('{ zone_file = "nowhere.zone" }', "nowhere.zone: No such file or directory"),
-        ('{ zone = "nonsense" }', "rule 1: no zone: "),
-        ('{ forward = "inner" }', "rules: rule 1: no upstream is in the group inner"),
+        ('{ zone = "nonsense" }', "rule 1: not a valid zone: "),
+        ('{ forward = "inner" }', "rules: rule 1: there is no group inner of upstreams"),
     ],
 )
 def test_a_mistake_in_a_table_is_told_in_one_line(mistake, tmp_path, action, told):
@@ -190,7 +196,7 @@ def test_a_mistake_in_a_table_is_told_in_one_line(mistake, tmp_path, action, tol
 
 def test_names_of_tables_and_of_a_file_are_told_apart(mistake):
     assert mistake("shield.rule(name='x', action=drop())\n", '[[rules]]\nname = "x"\naction = "drop"\n') == (
-        "rules: more than one is called x"
+        "rules: duplicate names: x"
     )
 
 

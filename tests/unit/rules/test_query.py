@@ -82,7 +82,7 @@ def test_an_error_may_have_an_authority():
 
 
 def test_what_is_no_record_is_a_mistake():
-    with pytest.raises(ValueError, match="'nonsense' is no record"):
+    with pytest.raises(ValueError, match="'nonsense' is not a record"):
         query().respond("nonsense")
 
 
@@ -113,5 +113,5 @@ def test_a_query_asks_on_with_itself_or_another_in_any_form():
 
 
 def test_who_has_nobody_to_ask_says_so():
-    with pytest.raises(OSError, match="there is nobody to ask"):
+    with pytest.raises(OSError, match="this query cannot be resolved"):
         asyncio.run(query().resolve())

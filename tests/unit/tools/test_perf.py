@@ -244,9 +244,9 @@ def test_queries_are_what_the_lines_say():
         ("a.example A\nb.example FOO\n", ":2: unknown type 'FOO'"),
         ("a.example TYPE65536\n", ":1: unknown type 'TYPE65536'"),
         ("\na..example A\n", ":2: bad name 'a..example': A DNS label is empty."),
-        ("a.example\n", ":1: want a name and a type, not 'a.example'"),
-        ("a.example IN A\n", ":1: want a name and a type, not 'a.example IN A'"),
-        ("; nothing\n\n", ": there is no query in it"),
+        ("a.example\n", ":1: expected a name and a type, not 'a.example'"),
+        ("a.example IN A\n", ":1: expected a name and a type, not 'a.example IN A'"),
+        ("; nothing\n\n", ": no queries"),
     ],
 )
 def test_errors_in_a_data_file_name_the_line(tmp_path, monkeypatch, text, message):
@@ -261,7 +261,7 @@ def test_errors_in_a_data_file_name_the_line(tmp_path, monkeypatch, text, messag
 
 def test_a_file_that_is_no_text_or_is_not_there(tmp_path):
     (tmp_path / "octets").write_bytes(b"\xff\xfe A\n")
-    with pytest.raises(FunkenShieldError, match="octets: this is not a UTF-8 text"):
+    with pytest.raises(FunkenShieldError, match="octets: not UTF-8 text"):
         read_queries(str(tmp_path / "octets"))
     with pytest.raises(FunkenShieldError, match="gone: No such file or directory"):
         read_queries(str(tmp_path / "gone"))

@@ -18,7 +18,7 @@ def test_silence_takes_it_out_and_old_silence_does_not_count_again():
     assert (it.in_service, it.share(1.0), it.state) == (True, 1.0, "up")
     it.observe(Signals(5, 3, 0, 3), 2.0)
     assert (it.in_service, it.share(2.0), it.state) == (False, 0.0, "down")
-    assert it.why == "3 queries in a row unanswered"
+    assert it.why == "3 queries in a row timed out"
     it.observe(Signals(5, 3, 0, 3), 3.0)
     it.observe(Signals(5, 5, 0, 5), 4.0)
     assert it.state == "recovering"
@@ -34,7 +34,7 @@ def test_silence_takes_it_out_and_old_silence_does_not_count_again():
 @pytest.mark.parametrize(
     ("signals", "why"),
     [
-        (Signals(10, 10, 0, 0), "50 % of 20 queries unanswered"),
+        (Signals(10, 10, 0, 0), "50 % of 20 queries timed out"),
         (Signals(40, 0, 38, 0), "SERVFAIL in 95 % of 40 responses"),
         (Signals(9, 10, 9, 0), ""),
         (Signals(20, 19, 17, 0), ""),
@@ -71,7 +71,7 @@ def test_lazy_checks_back_off_and_bring_it_back():
     assert not it.in_service
     assert it.check_due(107.0)
     it.checked(True, 107.0)
-    assert (it.in_service, it.why) == (True, "checks succeed")
+    assert (it.in_service, it.why) == (True, "health checks succeeded")
     assert not it.check_due(1000.0)
 
 
@@ -81,7 +81,7 @@ def test_constant_checks():
         assert it.in_service
         assert it.check_due(now)
         it.checked(False, now)
-    assert (it.in_service, it.why) == (False, "checks fail")
+    assert (it.in_service, it.why) == (False, "health checks failed")
 
 
 def test_a_relapse_waits_longer_although_checks_succeed():
@@ -166,7 +166,7 @@ def test_who_is_always_overtaken_is_checked_while_in_service():
         it.observe(Signals(5, 0, 0, 0, 4), now)
         assert not it.check_due(now + 0.5), "one at a time"
         it.checked(False, now)
-    assert (it.in_service, it.why) == (False, "checks fail")
+    assert (it.in_service, it.why) == (False, "health checks failed")
 
 
 def test_who_is_overtaken_no_more_is_checked_no_more():
@@ -182,7 +182,7 @@ def test_who_is_overtaken_no_more_is_checked_no_more():
 def test_without_checks_who_is_always_overtaken_is_left_alone():
     it = health("off")
     it.observe(Signals(5, 0, 0, 0, 3), 1.0)
-    assert (it.in_service, it.why) == (False, "3 queries in a row answered by another first")
+    assert (it.in_service, it.why) == (False, "3 hedged queries in a row answered by another upstream first")
 
 
 def test_reloads_do_not_put_checks_off():

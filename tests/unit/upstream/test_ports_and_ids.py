@@ -75,7 +75,7 @@ def test_ports_that_others_need_are_never_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(local_ports, "SETTINGS", tmp_path)
     left = local_ports.usable([(1900, 65535), (1500, 1500)])
     assert set(left) == {*range(1025, 1100), *range(1200, 1500), *range(1501, 1900)}
-    with pytest.raises(ConfigError, match=r"forward\.source_port_avoid: no port is left"):
+    with pytest.raises(ConfigError, match=r"forward\.source_port_avoid: no source port is left"):
         local_ports.usable([(1, 65535)])
 
 

@@ -87,7 +87,7 @@ def test_who_never_spells_names_as_he_was_asked_is_asked_plainly_and_the_log_say
         lowered(shield, RESPELLED_MAX - 1)
         assert caplog.messages == []
         lowered(shield, 1)
-    assert [message.partition(": ")[2] for message in caplog.messages] == ["random_case is off"]
+    assert [message.partition(": ")[2] for message in caplog.messages] == ["random_case disabled"]
     for _ in range(3):
         (asked,) = shield.ask(LONG)
         assert asked.name == name_wire(LONG)

@@ -91,7 +91,7 @@ def test_suspicion_is_told_once_when_it_begins(path, caplog):
         for _ in range(3):
             shield.upstream.keep_house()
     assert (len(caplog.messages), shield.upstream.counters()["suspicious"]) == (1, 1)
-    assert "somebody may be forging its answers (102 datagrams" in caplog.messages[0]
+    assert "spoofing suspected, 102 unexpected replies" in caplog.messages[0]
     shield.clock.advance(361)
     assert shield.upstream.counters()["suspicious"] == 0
 

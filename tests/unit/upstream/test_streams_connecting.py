@@ -138,7 +138,7 @@ def test_what_is_being_made_ends_when_all_is_closed(run):
         asking = asyncio.ensure_future(ask(shared))
         await seen(lambda: peer.links)
         shared.close()
-        with pytest.raises(UpstreamError, match="given up"):
+        with pytest.raises(UpstreamError, match="connection closed by the shield"):
             await asking
         await ended(peer.links[0])
 

@@ -45,7 +45,7 @@ def test_an_owner_who_is_not_given_is_the_root():
     ],
 )  # fmt: skip
 def test_what_is_no_record_is_told_so(text):
-    with pytest.raises(ValueError, match="is no record"):
+    with pytest.raises(ValueError, match="is not a record"):
         parse_record(text, OWNER)
 
 

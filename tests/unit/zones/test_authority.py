@@ -389,7 +389,7 @@ def test_an_error_inside_is_servfail_and_one_line_in_the_log(zone, monkeypatch, 
     assert_answers(response, rcode=dns.rcode.SERVFAIL, aa=False)
     assert response.edns == 0
     assert [record.getMessage() for record in caplog.records] == [
-        "cannot answer www.miek.nl. IN A: RuntimeError('what now')"
+        "internal error, SERVFAIL for www.miek.nl. IN A: RuntimeError('what now')"
     ]
     assert caplog.records[0].levelno == logging.ERROR
     assert caplog.records[0].exc_info is None

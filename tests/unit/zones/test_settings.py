@@ -244,14 +244,13 @@ MISTAKES = {
     '[[zones]]\nname = "a..test"\n[[zones]]\n[[zones]]\nname = ""\n[[zones]]\nname = 5\n[[zones]]\nname = "@"': [
         "zones[1].name: a..test is not a name: A DNS label is empty.",
         "zones[2].name: this key is missing",
-        "zones[3].name: an empty name is none; everything is .",
-        "zones[4].name: 5: an empty name is none; everything is .",
-        'zones[5].name: "@": an empty name is none; everything is .',
+        'zones[3].name: the name is empty; the root is "."',
+        'zones[4].name: 5: the name is empty; the root is "."',
+        'zones[5].name: "@": the name is empty; the root is "."',
     ],
     'allow_notify_from = ["192.0.2.1/24", 5]\n'
     '[[zones]]\nname = "test"\n[[zones]]\nname = "a"\nallow_notify_from = ["::/129"]': [
-        'allow_notify_from[1]: "192.0.2.1/24" is not a prefix: bits are set behind its length;'
-        " did you mean 192.0.2.0/24?",
+        'allow_notify_from[1]: "192.0.2.1/24" is not a prefix: host bits are set; did you mean 192.0.2.0/24?',
         "allow_notify_from[2]: 5 is not a prefix; write ADDR/LENGTH, or ADDR",
         'zones[2].allow_notify_from[1] (in "a"): "::/129" is not a prefix; write ADDR/LENGTH, or ADDR',
     ],
@@ -260,12 +259,12 @@ MISTAKES = {
         'zones[1].upstreams[1] (in "a"): "127.0.0.1" is not an endpoint; an address needs a port: 127.0.0.1:53',
         'zones[1].max_outstanding (in "a"): 0 is too small; at least 1',
         'zones[1].watch_jitter (in "a"): 1.0 is too large; at most 0.9',
-        'zones[1].aggressive_nsec (in "a"): "on" is neither true nor false; write one of them, without quotes',
+        'zones[1].aggressive_nsec (in "a"): "on" is neither true nor false (without quotes)',
     ],
     '[[zones]]\nname = "a"\nwatches = true\n[zones.ttl]\nmin = -1\nmost = 2\n[zones.stale]\nmode = "on"\nttl = 0': [
         'zones[1].ttl.min (in "a"): -1 is too small; at least 0 s',
-        'zones[1].ttl.most (in "a"): no such key; known here: min, max, negative_max, failure, serve_original',
-        'zones[1].stale.mode (in "a"): "on" is none of "off", "on-failure", "immediate"',
+        'zones[1].ttl.most (in "a"): no such key; keys are min, max, negative_max, failure, serve_original',
+        'zones[1].stale.mode (in "a"): "on" is not one of "off", "on-failure", "immediate"',
         'zones[1].stale.ttl (in "a"): 0 is too small; at least 1 s',
         'zones[1].watches (in "a"): no such key; did you mean "watch"?',
     ],
