@@ -1,6 +1,6 @@
-"""Write down what each client asks for: a line for each query, in a file for each address.
+"""Log the queries of each client: a line for each query, in a file for each address.
 
-Lines are gathered, and written once a second. Over UDP, sources can be forged: let a limit stand before it (`[guard]`).
+Lines are buffered, and written once a second. UDP source addresses can be forged: use a rate limit, too (`[guard]`).
 """
 
 import asyncio
@@ -19,12 +19,12 @@ tasks = []
 
 @shield.rule()
 async def note(query):
-    """Note a query, and let it go on."""
+    """Buffer a line for the query; it is then processed as usual."""
     lines[query.source].append(f"{datetime.now(UTC):%FT%TZ} {query.qname} {query.qtype}\n")
 
 
 def write():
-    """Write what has been gathered."""
+    """Write the buffered lines."""
     for source in list(lines):
         with (FOLDER / f"{source}.log").open("a") as file:
             file.writelines(lines.pop(source))

@@ -1,8 +1,8 @@
-"""Sign the answers of a zone whose nameserver does not.
+"""Sign the answers of an unsigned zone.
 
-Each answer is signed once, and kept with its signatures. The key lives as long as this process: where others are to
-trust it, read it from a file, and give its DS record to the parent. That a name does not exist is not proven,
-and delegations are signed like all else.
+Each answer is signed once, and cached with its signatures. The key is generated at every start: for validating
+resolvers, read it from a file, and publish its DS record in the parent zone. There is no denial of existence,
+and delegations are signed like all other records.
 """
 
 import dns.dnssec
