@@ -4,7 +4,6 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
-WAITING := tests/attacks tests/faults tests/field tests/rules tests/hostile
 PYX := '*.pyx' '*.pxd'
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
@@ -26,9 +25,7 @@ check: $(VENV)/dev  ## style, types and quick tests of all modules, in less than
 
 test: $(VENV)/dev lint  ## the whole test suite, with real nameservers; run it before a commit
 	tools/install-nameservers
-	$(BIN)/python -m pytest tests/integration tests/differential tests/fuzz --numprocesses=2 --dist=worksteal
-	$(BIN)/python -m pytest tests/unit tests/property tests/conformance --numprocesses=2 --dist=worksteal
-	$(BIN)/python -m pytest $(WAITING) --numprocesses=3 --dist=worksteal  # most of it is waiting
+	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal  # more than there are cores: half of it is waiting
 
 proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
