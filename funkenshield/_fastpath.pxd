@@ -39,25 +39,25 @@ cdef struct Settings:              # what holds for every query; replaced as a w
 
 cdef struct Counters:              # counters with one writer
     uint64_t queries
-    uint64_t hits
-    uint64_t stale                 # hits with an answer past its time
-    uint64_t refreshes             # hits that had the upstream asked again
-    uint64_t misses
-    uint64_t passed_on
-    uint64_t not_allowed           # transfers, updates, notifies, answered REFUSED
-    uint64_t malformed             # answered FORMERR
-    uint64_t bad_cookies           # answered BADCOOKIE
-    uint64_t minimal               # ANY, answered here
-    uint64_t short_datagrams       # dropped: no header
-    uint64_t responses             # dropped: QR=1
-    uint64_t truncated             # hits that were cut with TC=1
-    uint64_t ring_full             # dropped: the control gear could not take it
-    uint64_t over_share            # dropped: its client prefix, or zone, had its share of what the control gear takes
-    uint64_t send_failed           # answers that the kernel had no room for
-    uint64_t oversized             # queries longer than a buffer, sent to TCP
-    uint64_t bad_proxied           # dropped: from a front proxy, without a right header
-    uint64_t ruled                 # answered, or dropped, by a rule
-    uint64_t decisions             # handed to Python by a rule
+    uint64_t cache_hits
+    uint64_t stale_answers         # hits with an answer past its time
+    uint64_t prefetches            # hits that had the upstream asked again
+    uint64_t cache_misses
+    uint64_t uncached_queries
+    uint64_t forward_not_allowed   # transfers, updates, notifies, answered REFUSED
+    uint64_t malformed_queries     # answered FORMERR
+    uint64_t badcookie_responses   # answered BADCOOKIE
+    uint64_t minimal_any_answers   # ANY, answered here
+    uint64_t dropped_short         # dropped: no header
+    uint64_t dropped_responses     # dropped: QR=1
+    uint64_t replies_truncated     # hits that were cut with TC=1
+    uint64_t dropped_queue_full    # dropped: the control gear could not take it
+    uint64_t queue_share_exceeded  # dropped: its client prefix, or zone, had its share of what the control gear takes
+    uint64_t reply_send_errors     # answers that the kernel had no room for
+    uint64_t oversized_queries     # queries longer than a buffer, sent to TCP
+    uint64_t proxy_protocol_invalid  # dropped: from a front proxy, without a right header
+    uint64_t rule_replies          # answered, or dropped, by a rule
+    uint64_t rule_python_calls     # handed to Python by a rule
     GuardCounters guard            # what the guard did
 
 

@@ -72,13 +72,13 @@ cdef Outcome process_query(QueryContext* context) noexcept nogil:
     context.options.length = 0
     bump(&counters.queries, 1)
     if context.verdict == UNANSWERABLE:
-        bump(&counters.short_datagrams if query.length < HEADER else &counters.responses, 1)
+        bump(&counters.dropped_short if query.length < HEADER else &counters.dropped_responses, 1)
         return DROP
     outcome = _check_guard(context)
     if outcome != NEXT:
         return outcome
     if context.verdict == MALFORMED:
-        bump(&counters.malformed, 1)
+        bump(&counters.malformed_queries, 1)
         return _reply_error(context, FORMERR)
     if query.cookie and context.settings.cookies.serve:
         outcome = _check_cookie(context)
@@ -104,7 +104,7 @@ cdef Outcome process_oversized(QueryContext* context) noexcept nogil:
     """Answer a query that is longer than the buffer that it came into: with TC=1, for over TCP there is room."""
     cdef Outcome outcome
     bump(&context.counters.queries, 1)
-    bump(&context.counters.oversized, 1)
+    bump(&context.counters.oversized_queries, 1)
     if context.verdict == UNANSWERABLE:
         return DROP
     find_cut_opt(context.query)
@@ -126,13 +126,13 @@ cdef Outcome _process_after_guard(QueryContext* context) noexcept nogil:
         if outcome != NEXT:
             return outcome
     if context.verdict == UNCACHEABLE and not rule_state.by_function and not _may_ask(context):
-        bump(&context.counters.not_allowed, 1)
+        bump(&context.counters.forward_not_allowed, 1)
         return _reply_error(context, REFUSED)
     if context.verdict == UNCACHEABLE or rule_state.skip_cache:
-        bump(&context.counters.passed_on, 1)
+        bump(&context.counters.uncached_queries, 1)
         return ASK
     if query.qtype == ANY and settings.minimal_any:
-        bump(&context.counters.minimal, 1)
+        bump(&context.counters.minimal_any_answers, 1)
         context.length = put_minimal_any(context.reply, query, _payload(context), &context.options)
         return SEND
     if rule_state.route or rule_state.ttl_limits:
@@ -153,12 +153,12 @@ cdef Outcome _look_up(QueryContext* context) noexcept nogil:
         MessageFacts facts
         Outcome outcome
     if stored == NULL:
-        bump(&counters.misses, 1)
+        bump(&counters.cache_misses, 1)
         return ASK
     copy_words(&policy, &index.policies[stored.zone], sizeof(Policy))
     freshness = judge(stored, &policy, context.now)
     if freshness >= STALE_IF_ERROR:
-        bump(&counters.misses, 1)
+        bump(&counters.cache_misses, 1)
         return ASK
     if settings.programs[ANSWERS] != NULL:
         if context.rule_state.chain != ANSWERS:
@@ -170,14 +170,14 @@ cdef Outcome _look_up(QueryContext* context) noexcept nogil:
     mark_used(stored)
     context.length = render(context.reply, context.limit, stored, context.query, &policy.manner, context.now,
                             &context.options)
-    bump(&counters.hits, 1)
+    bump(&counters.cache_hits, 1)
     if message_flags(context.reply) & TC:
-        bump(&counters.truncated, 1)
+        bump(&counters.replies_truncated, 1)
     if freshness >= STALE:
-        bump(&counters.stale, 1)
+        bump(&counters.stale_answers, 1)
     if freshness == PREFETCH or freshness == STALE_ASK:
         mark_asked(stored, context.now)
-        bump(&counters.refreshes, 1)
+        bump(&counters.prefetches, 1)
         return <Outcome> (SEND | ASK)
     return SEND
 
@@ -206,14 +206,14 @@ cdef Outcome _check_cookie(QueryContext* context) noexcept nogil:
         size_t size = query.cookie - 4
         Standing standing
     if not (size == 8 or 16 <= size <= 40):
-        bump(&context.counters.malformed, 1)
+        bump(&context.counters.malformed_queries, 1)
         return _reply_error(context, FORMERR)
     standing = judge_cookie(cookies, cookie, size, client.address, client.octets, client.wall)
     context.options.length = <uint16_t> put_cookie(context.options.octets, cookies, cookie, standing, client.address,
                                                    client.octets, client.wall)
     if standing == NOT_OURS or standing == CLIENT_ALONE:
         if cookies.require and client.datagram and query.question or standing == NOT_OURS and not query.question:
-            bump(&context.counters.bad_cookies, 1)
+            bump(&context.counters.badcookie_responses, 1)
             return _reply_error(context, BADCOOKIE)
     else:
         client.proven = True
@@ -237,11 +237,11 @@ cdef Outcome run_rules(QueryContext* context, const Program* program, const Mess
         if action == ALLOW or action == ROUTE or action == TRUNCATE and not context.client.datagram:
             break
         if action == CALL_PYTHON or action == ASK_PYTHON:
-            bump(&context.counters.decisions, 1)
+            bump(&context.counters.rule_python_calls, 1)
             rule_state.stopped = True
             return ASK
         if action == DROP_QUERY or action == ERROR or action == TRUNCATE:
-            bump(&context.counters.ruled, 1)
+            bump(&context.counters.rule_replies, 1)
             if action == DROP_QUERY:
                 return DROP
             return _reply_error(context, <uint16_t> node.value) if action == ERROR else _reply_truncated(context)
@@ -319,16 +319,23 @@ cdef void add_own_options(const Settings* settings, EdnsOptions* options, const 
 
 cdef dict counters_as_dict(const Counters* counters):
     return {
-        "queries": load_relaxed(&counters.queries), "hits": load_relaxed(&counters.hits),
-        "misses": load_relaxed(&counters.misses), "stale": load_relaxed(&counters.stale),
-        "refreshes": load_relaxed(&counters.refreshes), "bad_cookies": load_relaxed(&counters.bad_cookies),
-        "minimal": load_relaxed(&counters.minimal), "passed_on": load_relaxed(&counters.passed_on),
-        "not_allowed": load_relaxed(&counters.not_allowed), "malformed": load_relaxed(&counters.malformed),
-        "short": load_relaxed(&counters.short_datagrams), "responses": load_relaxed(&counters.responses),
-        "cut": load_relaxed(&counters.truncated), "ring_full": load_relaxed(&counters.ring_full),
-        "ring_over_share": load_relaxed(&counters.over_share), "reply_lost": load_relaxed(&counters.send_failed),
-        "oversized": load_relaxed(&counters.oversized), "bad_proxied": load_relaxed(&counters.bad_proxied),
-        "ruled": load_relaxed(&counters.ruled), "decisions": load_relaxed(&counters.decisions),
+        "queries": load_relaxed(&counters.queries), "cache_hits": load_relaxed(&counters.cache_hits),
+        "cache_misses": load_relaxed(&counters.cache_misses), "stale_answers": load_relaxed(&counters.stale_answers),
+        "prefetches": load_relaxed(&counters.prefetches), "uncached_queries": load_relaxed(&counters.uncached_queries),
+        "forward_not_allowed": load_relaxed(&counters.forward_not_allowed),
+        "malformed_queries": load_relaxed(&counters.malformed_queries),
+        "badcookie_responses": load_relaxed(&counters.badcookie_responses),
+        "minimal_any_answers": load_relaxed(&counters.minimal_any_answers),
+        "oversized_queries": load_relaxed(&counters.oversized_queries),
+        "dropped_short": load_relaxed(&counters.dropped_short),
+        "dropped_responses": load_relaxed(&counters.dropped_responses),
+        "dropped_queue_full": load_relaxed(&counters.dropped_queue_full),
+        "queue_share_exceeded": load_relaxed(&counters.queue_share_exceeded),
+        "proxy_protocol_invalid": load_relaxed(&counters.proxy_protocol_invalid),
+        "replies_truncated": load_relaxed(&counters.replies_truncated),
+        "reply_send_errors": load_relaxed(&counters.reply_send_errors),
+        "rule_replies": load_relaxed(&counters.rule_replies),
+        "rule_python_calls": load_relaxed(&counters.rule_python_calls),
     } | guard_counters_as_dict(&counters.guard)
 
 

@@ -274,30 +274,30 @@ def stats(control: Path, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     upstreams, rules = found.pop("upstreams"), found.pop("rules")
-    del found["latencies"]
+    del found["cache_miss_latency_histogram"], found["start_time_seconds"]
     for transport, counts in found.pop("responses").items():
-        found.update({f"{transport} {rcode}": count for rcode, count in counts.items()})
-    for transport, count in found.pop("transport_queries").items():
-        found[f"queries_{transport}"] = count
+        found.update({f"responses {transport} {rcode}": count for rcode, count in counts.items()})
+    for transport, count in found.pop("queries_by_transport").items():
+        found[f"queries {transport}"] = count
     for name, value in found.items():
-        click.echo(f"{name:<20}{value:>16,}")
+        click.echo(f"{name:<28}{value:>16,}")
     for endpoint, counters in upstreams.items():
         click.echo(f"\nupstream {endpoint}")
-        del counters["name"], counters["address"]
-        click.echo(f"  {'state':<18}{counters.pop('state'):>16}")
+        del counters["name"], counters["address"], counters["latency_histogram"]
+        click.echo(f"  {'state':<26}{counters.pop('state'):>16}")
         rcodes, latency = counters.pop("rcodes"), counters.pop("latency")
-        failed, felt = counters.pop("failed"), counters.pop("felt")
+        failures, felt = counters.pop("failures"), counters.pop("client_visible_failures")
         for name, value in [*counters.items(), *rcodes.items()]:
-            click.echo(f"  {name:<18}{value:>16,}")
-        for reason, count in failed.items():
+            click.echo(f"  {name:<26}{value:>16,}")
+        for reason, count in failures.items():
             if count:
-                click.echo(f"  {f'failed: {reason}':<26}{count:>8,}, felt by clients: {felt[reason]:,}")
+                click.echo(f"  {f'failures: {reason}':<34}{count:>8,}, visible to clients: {felt[reason]:,}")
         for name, seconds in latency.items():
-            click.echo(f"  {f'latency {name}':<18}{seconds * 1000:>16,.3f} ms")
+            click.echo(f"  {f'latency {name}':<26}{seconds * 1000:>16,.3f} ms")
     for rule, counters in rules.items():
         click.echo(f"\nrule {rule}")
         for name, value in counters.items():
-            click.echo(f"  {name:<18}{value:>16,}")
+            click.echo(f"  {name:<26}{value:>16,}")
 
 
 @main.command()

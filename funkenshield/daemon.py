@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import chain
@@ -80,7 +81,7 @@ class Daemon:
         self._reloading: asyncio.Task[None] | None = None
         self._folded = False  # within the last second, it was said that a purge became one of more
         self._again = False  # another reload was asked for while one goes on
-        self._born = self.clock.seconds()
+        self._born, self._started_at = self.clock.seconds(), round(time.time(), 3)  # monotonic, and Unix time
         self._nice = self._niced = os.getpriority(os.PRIO_PROCESS, 0)
         self._dropped, self._calm_at = 0, 0.0
         self._for_nobody = 0
@@ -399,7 +400,7 @@ class Daemon:
 
     def _tell_of_nobody(self) -> None:
         """Tell of queries that failed because there was no upstream to ask."""
-        failed = self.inflight.counters()["failures_for_nobody"]
+        failed = self.inflight.counters()["no_upstream_available"]
         if failed != self._for_nobody:
             limited.warning("nobody", "query failed: no upstream is available", times=failed - self._for_nobody)
         self._for_nobody = failed
@@ -521,47 +522,56 @@ class Daemon:
         held, missed, tcp = self.cache.counters(), self.inflight.counters(), self.tcp
         total = {key: missed[key] + sum(tally[key] for tally in tallies) for key in tallies[0]}
         return {
-            "queries": total["queries"], "hits": total["hits"], "misses": total["misses"],
-            "passed_on": total["passed_on"], "not_allowed": total["not_allowed"], "malformed": total["malformed"],
-            "dropped_short": total["short"], "dropped_responses": total["responses"],
-            "dropped_ring_full": total["ring_full"], "oversized": total["oversized"], "cut": total["cut"],
-            "bad_proxied": total["bad_proxied"] + tcp.bad_proxied,
-            "replies_lost": total["reply_lost"] + missed["send_failed"],
-            "stale": total["stale"], "refreshes": total["refreshes"], "rescued": missed["rescued"],
-            "minimal": total["minimal"], "bad_cookies": total["bad_cookies"],
-            "answered_here": missed["answered_here"], "crowded": missed["crowded"],
-            "over_share": missed["over_share"] + total["ring_over_share"],
-            "repeated": missed["repeated"], "late_dropped": missed["late_dropped"],
-            "coalesced": missed["coalesced"], "failures": missed["failures"],
-            "failures_for_nobody": missed["failures_for_nobody"], "retried": missed["retried"],
-            "truncated": missed["truncated"], "open": missed["open"], "busy": missed["busy"],
-            "hedged": missed["hedged"], "suspected": missed["suspected"],
-            "refused": missed["refused"] + self.forwarder.passed_on_refused,
-            "ruled": total["ruled"], "decisions": total["decisions"], "rules_crowded": self.sturm.decider.crowded,
-            "denied": total["denied"], "shut_out": total["shut_out"], "limited": total["limited"],
-            "withheld": total["withheld"], "slipped": total["slipped"],
-            "blocks": len(self.blocks.listed()), "blocks_raised": self.blocks.raised,
-            "purges": self.cache.purges_total,
-            "entries": held["entries"], "cache_octets": held["octets"] + self.denials.octets,
-            "cache_memory": held["memory"] + self.denials.limit,
-            "denials": len(self.denials), "denial_octets": self.denials.octets, "denial_memory": self.denials.limit,
-            "subnet_lengths": held["subnet_lengths"],
-            "memory_limit": (
+            "queries": total["queries"], "queries_by_transport": _by_transport(total["queries"], missed["queries"]),
+            "responses": self._responses(),
+            "cache_hits": total["cache_hits"], "cache_misses": total["cache_misses"],
+            "stale_answers": total["stale_answers"], "prefetches": total["prefetches"],
+            "stale_on_refresh_failure": missed["stale_on_refresh_failure"],
+            "uncached_queries": total["uncached_queries"], "forward_not_allowed": total["forward_not_allowed"],
+            "coalesced_queries": missed["coalesced_queries"], "local_answers": missed["local_answers"],
+            "minimal_any_answers": total["minimal_any_answers"],
+            "malformed_queries": total["malformed_queries"], "badcookie_responses": total["badcookie_responses"],
+            "oversized_queries": total["oversized_queries"],
+            "dropped_short": total["dropped_short"], "dropped_responses": total["dropped_responses"],
+            "dropped_queue_full": total["dropped_queue_full"], "dropped_duplicates": missed["dropped_duplicates"],
+            "dropped_late_replies": missed["dropped_late_replies"],
+            "proxy_protocol_invalid": total["proxy_protocol_invalid"] + tcp.proxy_protocol_invalid,
+            "outstanding_queries": missed["outstanding_queries"],
+            "outstanding_limit_exceeded": missed["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
+            "zone_limit_exceeded": missed["zone_limit_exceeded"],
+            "fair_share_exceeded": missed["fair_share_exceeded"] + total["queue_share_exceeded"],
+            "upstreams_saturated": missed["upstreams_saturated"],
+            "resolution_failures": missed["resolution_failures"],
+            "no_upstream_available": missed["no_upstream_available"],
+            "retries": missed["retries"], "hedged_queries": missed["hedged_queries"],
+            "upstream_truncated": missed["upstream_truncated"], "spoof_suspected": missed["spoof_suspected"],
+            "replies_truncated": total["replies_truncated"],
+            "reply_send_errors": total["reply_send_errors"] + missed["outbox_send_errors"],
+            "rule_replies": total["rule_replies"], "rule_python_calls": total["rule_python_calls"],
+            "rule_python_rejected": self.sturm.decider.rejected,
+            "acl_denied": total["acl_denied"], "blocked": total["blocked"], "rate_limited": total["rate_limited"],
+            "rrl_dropped": total["rrl_dropped"], "rrl_slipped": total["rrl_slipped"],
+            "dynamic_blocks": len(self.blocks.listed()), "dynamic_blocks_added": self.blocks.raised,
+            "cache_entries": held["entries"], "cache_bytes": held["bytes"] + self.denials.octets,
+            "cache_limit_bytes": held["limit_bytes"] + self.denials.limit,
+            "cache_inserts": held["inserts"], "cache_insert_failures": held["insert_failures"],
+            "cache_evictions": held["evictions"], "cache_expirations": held["expirations"],
+            "cache_purges": self.cache.purges_total, "cache_purged_entries": held["purged_entries"],
+            "nsec_cache_entries": len(self.denials), "nsec_cache_bytes": self.denials.octets,
+            "nsec_cache_limit_bytes": self.denials.limit, "ecs_prefix_lengths": held["ecs_prefix_lengths"],
+            "memory_limit_bytes": (
                 self.config.cache.memory + self.inflight.memory_limit + self.tcp.settings.memory
                 + self.inflight.settings_writer.guard.memory_limit
             ),
-            "stored": held["stored"], "evicted": held["evicted"], "expired": held["expired"],
-            "purged": held["purged"], "no_room": held["no_room"],
             "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,
             "tcp_refused": tcp.refused, "tcp_refused_per_client": tcp.refused_per_client,
-            "tcp_refused_per_prefix": tcp.refused_per_prefix, "tcp_gave_way": tcp.gave_way,
+            "tcp_refused_per_prefix": tcp.refused_per_prefix, "tcp_evicted_idle": tcp.evicted_idle,
             "tcp_evicted_waiting": tcp.evicted_waiting, "tcp_evicted_memory": tcp.evicted_memory,
-            "tcp_buffered_bytes": tcp.memory.taken, "tcp_timed_out": tcp.timed_out,
-            "tcp_broken": tcp.ended_broken,
-            "reloads": self.reloads, "uptime": round(self.clock.seconds() - self._born, 3),
-            "latencies": missed["latencies"], "latency_sum": missed["latency_sum"],
-            "responses": self._responses(),
-            "transport_queries": _by_transport(total["queries"], missed["queries"]),
+            "tcp_buffered_bytes": tcp.memory.taken, "tcp_idle_timeouts": tcp.idle_timeouts,
+            "tcp_protocol_errors": tcp.protocol_errors,
+            "reloads": self.reloads, "start_time_seconds": self._started_at,
+            "uptime_seconds": round(self.clock.seconds() - self._born, 3),
+            "cache_miss_latency_histogram": missed["latency_histogram"],
             "rules": self.sturm.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip

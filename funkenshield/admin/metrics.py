@@ -4,6 +4,7 @@ It knows names and meanings. The numbers are kept by those who count; reading th
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -13,185 +14,221 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from .. import __version__
+from ..core._latency_histogram import LATENCY_BOUNDS
 from ..upstream.health import STATES
 
 Snapshot = dict[str, Any]
+Counted = Mapping[tuple[str, ...], dict[str, Any]]  # by the values of labels
 
 
 class Meaning(NamedTuple):
-    """What a number says."""
+    """What a number says: its type in Prometheus' words, its help text, and labels that tell its parts apart."""
 
     kind: str
     text: str
+    labels: tuple[str, ...] = ()
 
 
 MEANINGS = {
-    "queries": Meaning("counter", "Queries that came, over UDP and TCP, whatever became of them."),
-    "hits": Meaning("counter", "Queries answered from the cache."),
-    "stale": Meaning("counter", "Of these, with an answer past its time."),
-    "refreshes": Meaning("counter", "Of these, such that had the upstream asked again."),
-    "misses": Meaning("counter", "Queries that the cache had no fresh answer to."),
-    "passed_on": Meaning("counter", "Queries that are never cached: updates, notifies, transfers, signed ones, ..."),
-    "not_allowed": Meaning("counter", "Transfers, updates and notifies of who may not ask for them: REFUSED."),
-    "coalesced": Meaning("counter", "Misses that waited for the answer to another client's same question."),
-    "answered_here": Meaning("counter", "Misses that needed no upstream: identity, and what is known not to exist."),
-    "minimal": Meaning("counter", "Queries for ANY, answered with one HINFO record."),
-    "malformed": Meaning("counter", "Queries answered FORMERR."),
-    "bad_cookies": Meaning("counter", "Queries answered BADCOOKIE."),
-    "dropped_short": Meaning("counter", "Datagrams without a whole header: dropped."),
-    "dropped_responses": Meaning("counter", "Responses sent to a listener: dropped."),
-    "bad_proxied": Meaning("counter", "Datagrams and connections of front proxies, without a right header: dropped."),
-    "dropped_ring_full": Meaning("counter", "Misses dropped because the control gear could not take them."),
-    "refused": Meaning("counter", "Queries over the bound of open queries: REFUSED, or dropped."),
-    "crowded": Meaning("counter", "Queries over the bound of one zone: REFUSED, or dropped, or answered stale."),
-    "over_share": Meaning(
-        "counter", "Queries of a client prefix, or a zone, that held as much as was left free: REFUSED, or dropped."
+    "queries": Meaning("counter", "Queries received from clients, by transport.", ("transport",)),
+    "responses": Meaning(
+        "counter", "Responses sent to clients, by transport and by the RCODE in the header.", ("transport", "rcode")
     ),
-    "repeated": Meaning("counter", "Queries that came again while their first datagram waited: dropped."),
-    "late_dropped": Meaning("counter", "Answers a second late, too much at once for one client prefix: dropped."),
-    "oversized": Meaning("counter", "Queries over 4,096 octets: sent to TCP."),
-    "cut": Meaning("counter", "Hits that were cut to the client's size (TC=1)."),
-    "replies_lost": Meaning("counter", "Answers that the kernel had no room for."),
-    "failures": Meaning("counter", "Misses that no upstream answered: SERVFAIL."),
-    "failures_for_nobody": Meaning("counter", "Of these, such that no upstream could be asked for."),
-    "rescued": Meaning("counter", "Refreshes that failed, and left the answer that there was."),
-    "busy": Meaning(
-        "counter", "Queries whose upstreams all had as many open as they may: REFUSED, dropped, or answered stale."
+    "cache_hits": Meaning("counter", "Queries answered from the cache, stale answers included."),
+    "cache_misses": Meaning("counter", "Queries without a usable answer in the cache."),
+    "stale_answers": Meaning("counter", "Cache hits answered with an expired entry (serve-stale)."),
+    "prefetches": Meaning("counter", "Cache hits that triggered a refresh from an upstream."),
+    "stale_on_refresh_failure": Meaning("counter", "Refreshes that failed, so that the cached entry was kept in use."),
+    "uncached_queries": Meaning(
+        "counter",
+        "Queries forwarded without a cache lookup: UPDATE, NOTIFY, zone transfers, signed queries and the like.",
     ),
-    "hedged": Meaning("counter", "Queries sent to a second upstream because the first was slower than usual."),
-    "suspected": Meaning("counter", "Responses over UDP that may be forged, and were asked for again over TCP."),
-    "retried": Meaning("counter", "Queries sent to an upstream once more, hedged ones included."),
-    "truncated": Meaning("counter", "Responses that came truncated and were asked for again over TCP."),
-    "open": Meaning("gauge", "Clients that wait for an upstream."),
-    "ruled": Meaning("counter", "Queries that a compiled rule answered, or dropped."),
-    "decisions": Meaning("counter", "Times that a query or a response was left to Python by a rule."),
-    "rules_crowded": Meaning("counter", "Queries refused because too many waited for rules in Python."),
-    "denied": Meaning("counter", "Queries from addresses that may not ask."),
-    "shut_out": Meaning("counter", "Queries from prefixes that are shut out."),
-    "limited": Meaning("counter", "Queries over a limit of their source prefix."),
-    "withheld": Meaning("counter", "Responses over a limit, not sent."),
-    "slipped": Meaning("counter", "Responses over a limit, sent with TC=1."),
-    "blocks": Meaning("gauge", "Prefixes that are shut out."),
-    "blocks_raised": Meaning("counter", "Times that a prefix was shut out for its rate."),
-    "entries": Meaning("gauge", "Answers in the cache."),
-    "cache_octets": Meaning("gauge", "Octets of the cache's memory that were written, denials included."),
-    "cache_memory": Meaning("gauge", "Octets that the cache may take, denials included."),
-    "denials": Meaning("gauge", "Gaps between names, in which nothing is known to exist."),
-    "denial_octets": Meaning("gauge", "Octets that they take."),
-    "denial_memory": Meaning("gauge", "Octets that they may take; 0: no zone wants them."),
-    "subnet_lengths": Meaning("gauge", "Prefix lengths of clients' subnets that look-ups try, of both families."),
-    "memory_limit": Meaning(
-        "gauge",
-        "Octets that all that strangers can fill may take: the cache, queries that wait, TCP connections, limits.",
+    "forward_not_allowed": Meaning(
+        "counter",
+        "Zone transfers, UPDATEs and NOTIFYs answered REFUSED because the client may not have them forwarded.",
     ),
-    "stored": Meaning("counter", "Answers that were stored."),
-    "evicted": Meaning("counter", "Answers that made room for others."),
-    "expired": Meaning("counter", "Answers that were swept out after their time."),
-    "purges": Meaning("counter", "Purges, by operators and by changes at the origin."),
-    "purged": Meaning("counter", "Answers that were swept out after a purge."),
-    "no_room": Meaning("counter", "Answers not stored because readers still held all reusable memory."),
-    "tcp_connections": Meaning("gauge", "Clients' TCP connections."),
-    "tcp_accepted": Meaning("counter", "TCP connections that were taken."),
-    "tcp_refused": Meaning("counter", "TCP connections over the bounds."),
-    "tcp_refused_per_client": Meaning("counter", "Of these, such whose client had `tcp.max_connections_per_client`."),
-    "tcp_refused_per_prefix": Meaning("counter", "Of these, such whose prefix had as many as were free."),
-    "tcp_gave_way": Meaning("counter", "TCP connections, silent the longest, that were closed for another one."),
+    "coalesced_queries": Meaning(
+        "counter", "Cache misses that waited for an outstanding query with the same question."
+    ),
+    "local_answers": Meaning("counter", "Cache misses answered without an upstream: CHAOS names and aggressive NSEC."),
+    "minimal_any_answers": Meaning("counter", "ANY queries answered with a single HINFO record (RFC 8482)."),
+    "malformed_queries": Meaning("counter", "Queries answered FORMERR."),
+    "badcookie_responses": Meaning("counter", "Queries answered BADCOOKIE."),
+    "oversized_queries": Meaning("counter", "Queries over UDP longer than 4096 bytes, answered with TC=1."),
+    "dropped_short": Meaning("counter", "Datagrams dropped because they are shorter than a DNS header."),
+    "dropped_responses": Meaning("counter", "Datagrams dropped because they are responses (QR=1)."),
+    "dropped_queue_full": Meaning(
+        "counter", "Cache misses dropped because the queue from a worker to the main thread was full."
+    ),
+    "dropped_duplicates": Meaning(
+        "counter", "Queries dropped because the same client had already sent them and they were outstanding."
+    ),
+    "dropped_late_replies": Meaning(
+        "counter", "Replies more than a second late, dropped because their client prefix had too many of them at once."
+    ),
+    "proxy_protocol_invalid": Meaning(
+        "counter", "Datagrams and connections dropped for a missing or invalid PROXY protocol header."
+    ),
+    "outstanding_queries": Meaning("gauge", "Queries of clients that are waiting for an upstream."),
+    "outstanding_limit_exceeded": Meaning(
+        "counter", "Queries refused or dropped because the limit of outstanding queries was reached."
+    ),
+    "zone_limit_exceeded": Meaning(
+        "counter",
+        "Queries refused, dropped or answered stale because their zone's limit of outstanding queries was reached.",
+    ),
+    "fair_share_exceeded": Meaning(
+        "counter",
+        "Queries refused or dropped because their client prefix or zone had its share of outstanding queries.",
+    ),
+    "upstreams_saturated": Meaning(
+        "counter",
+        "Queries refused, dropped or answered stale because every upstream had its maximum of outstanding queries.",
+    ),
+    "resolution_failures": Meaning("counter", "Cache misses answered SERVFAIL because no upstream answered."),
+    "no_upstream_available": Meaning("counter", "Resolution failures without any upstream that could be queried."),
+    "retries": Meaning("counter", "Queries sent to an upstream again, hedged queries included."),
+    "hedged_queries": Meaning(
+        "counter", "Queries sent to a second upstream because the first took longer than its 95th percentile."
+    ),
+    "upstream_truncated": Meaning("counter", "Truncated upstream responses that were retried over TCP."),
+    "spoof_suspected": Meaning(
+        "counter", "Upstream responses over UDP that were verified over TCP on suspicion of spoofing."
+    ),
+    "replies_truncated": Meaning("counter", "Cache hits truncated to the client's UDP payload size (TC=1)."),
+    "reply_send_errors": Meaning("counter", "Replies lost because the kernel did not accept them."),
+    "rule_replies": Meaning("counter", "Queries that a rule answered or dropped without Python."),
+    "rule_python_calls": Meaning("counter", "Queries and responses that a rule passed to Python."),
+    "rule_python_rejected": Meaning("counter", "Queries refused because too many were waiting for rules in Python."),
+    "acl_denied": Meaning("counter", "Queries denied by the access list."),
+    "blocked": Meaning("counter", "Queries from prefixes with a dynamic block."),
+    "rate_limited": Meaning("counter", "Queries over a rate limit of their source prefix."),
+    "rrl_dropped": Meaning("counter", "Responses dropped by response rate limiting."),
+    "rrl_slipped": Meaning("counter", "Responses sent with TC=1 by response rate limiting."),
+    "dynamic_blocks": Meaning("gauge", "Dynamic blocks in force, those added by hand included."),
+    "dynamic_blocks_added": Meaning("counter", "Dynamic blocks added because a source prefix exceeded a rate."),
+    "cache_entries": Meaning("gauge", "Entries in the cache."),
+    "cache_bytes": Meaning("gauge", "Memory in use for cache entries and the NSEC cache."),
+    "cache_limit_bytes": Meaning("gauge", "Memory limit of cache entries and the NSEC cache."),
+    "cache_inserts": Meaning("counter", "Entries inserted into the cache."),
+    "cache_insert_failures": Meaning(
+        "counter", "Answers not inserted because all reusable memory was still being read by workers."
+    ),
+    "cache_evictions": Meaning("counter", "Entries evicted to make room for others."),
+    "cache_expirations": Meaning("counter", "Entries removed after they expired."),
+    "cache_purges": Meaning("counter", "Purges by operators and by changed zones."),
+    "cache_purged_entries": Meaning("counter", "Entries removed after a purge."),
+    "nsec_cache_entries": Meaning(
+        "gauge", "Ranges of names that are known not to exist (aggressive NSEC, NXDOMAIN cut)."
+    ),
+    "nsec_cache_bytes": Meaning("gauge", "Memory in use for the NSEC cache."),
+    "nsec_cache_limit_bytes": Meaning("gauge", "Memory limit of the NSEC cache; 0 if no zone uses it."),
+    "ecs_prefix_lengths": Meaning(
+        "gauge", "EDNS Client Subnet prefix lengths that cache lookups try, of both families."
+    ),
+    "memory_limit_bytes": Meaning(
+        "gauge", "Memory limit of all that clients can fill: cache, outstanding queries, TCP buffers and rate limits."
+    ),
+    "tcp_connections": Meaning("gauge", "Open TCP connections of clients."),
+    "tcp_accepted": Meaning("counter", "TCP connections accepted."),
+    "tcp_refused": Meaning("counter", "TCP connections refused because a limit was reached."),
+    "tcp_refused_per_client": Meaning(
+        "counter", "TCP connections refused because the client had `tcp.max_connections_per_client`."
+    ),
+    "tcp_refused_per_prefix": Meaning("counter", "TCP connections refused because the client prefix had its share."),
+    "tcp_evicted_idle": Meaning("counter", "Idle TCP connections closed to make room for new ones."),
     "tcp_evicted_waiting": Meaning(
-        "counter", "TCP connections, all of which waited for answers, closed for another one."
+        "counter", "TCP connections with outstanding queries closed to make room for new ones, none being idle."
     ),
-    "tcp_evicted_memory": Meaning("counter", "TCP connections closed for what waited in them, over `tcp.memory`."),
-    "tcp_buffered_bytes": Meaning("gauge", "Octets that wait in TCP connections."),
-    "tcp_timed_out": Meaning("counter", "TCP connections closed for idleness."),
-    "tcp_broken": Meaning("counter", "TCP connections closed for a message that cannot be a query."),
-    "reloads": Meaning("counter", "Times that the configuration was read again and taken."),
-    "uptime": Meaning("gauge", "Seconds since the start."),
+    "tcp_evicted_memory": Meaning("counter", "TCP connections closed because their buffers exceeded `tcp.memory`."),
+    "tcp_buffered_bytes": Meaning("gauge", "Memory in use for the buffers of TCP connections."),
+    "tcp_idle_timeouts": Meaning("counter", "TCP connections closed after the idle timeout."),
+    "tcp_protocol_errors": Meaning("counter", "TCP connections closed for a message that is not a query."),
+    "reloads": Meaning("counter", "Successful reloads of the configuration."),
+    "start_time_seconds": Meaning("gauge", "Unix time at which the daemon started."),
 }
 UPSTREAM_MEANINGS = {
-    "open": Meaning("gauge", "Queries that wait for it."),
-    "sent": Meaning("counter", "Queries sent to it."),
-    "answered": Meaning("counter", "Responses that matched an open query."),
-    "timeouts": Meaning("counter", "Queries that were not answered in time."),
-    "mismatched": Meaning("counter", "Datagrams that matched no open query: late, foreign or forged."),
-    "strays": Meaning("counter", "Of these, such as answer nothing that was asked lately: foreign or forged."),
-    "suspicions": Meaning("counter", "Times that strays brought it under suspicion."),
-    "suspicious": Meaning("gauge", "1 while what comes from it over UDP is asked for again over TCP."),
-    "errors": Meaning("counter", "Errors of the network."),
-    "fetches_failed": Meaning("counter", "Queries over TCP, to an upstream that is asked over UDP, in vain."),
-    "hedged": Meaning("counter", "Queries for which another was asked too, because it was slower than usual."),
-    "in_service": Meaning("gauge", "1 while it is asked."),
-}
-UPSTREAM_LABELLED = {
-    "state": ("state", Meaning("gauge", "1 for the state that it is in, 0 for each other.")),
-    "failed": ("reason", Meaning("counter", "Queries to it that failed, by reason; SERVFAIL and REFUSED are reasons.")),
-    "felt": ("reason", Meaning("counter", "Of these, such that clients got SERVFAIL or REFUSED, by reason.")),
-    "responses": ("rcode", Meaning("counter", "Responses by RCODE.")),
-    "latency_seconds": (
-        "quantile",
-        Meaning("summary", "How long answers took; quantiles are of the last ten to twenty seconds."),
+    "queries": Meaning("counter", "Queries sent to the upstream."),
+    "responses": Meaning("counter", "Responses that matched an outstanding query, by RCODE.", ("rcode",)),
+    "outstanding_queries": Meaning("gauge", "Queries that wait for a response."),
+    "timeouts": Meaning("counter", "Queries without a response in time."),
+    "failures": Meaning("counter", "Failed queries, by reason; SERVFAIL and REFUSED responses included.", ("reason",)),
+    "client_visible_failures": Meaning(
+        "counter", "Failed queries that clients got SERVFAIL or REFUSED for, by reason.", ("reason",)
     ),
+    "network_errors": Meaning("counter", "Network errors while sending or receiving."),
+    "tcp_fallback_failures": Meaning("counter", "Failed queries over TCP to an upstream whose transport is UDP."),
+    "unexpected_replies": Meaning(
+        "counter", "Datagrams that match no outstanding query: late, unsolicited or spoofed."
+    ),
+    "unsolicited_replies": Meaning(
+        "counter", "Unexpected replies that match no recent query either: possibly spoofed."
+    ),
+    "spoof_detections": Meaning("counter", "Times that unsolicited replies exceeded the threshold for spoofing."),
+    "spoof_tcp_fallback": Meaning(
+        "gauge", "1 while responses over UDP are verified over TCP on suspicion of spoofing."
+    ),
+    "hedged_queries": Meaning("counter", "Queries also sent to another upstream because this one was slow."),
+    "latency_seconds": Meaning("histogram", "Time from query to response."),
+    "up": Meaning("gauge", "1 while the upstream is in service."),
+    "state": Meaning("gauge", "1 for the current health state, 0 for each other state.", ("state",)),
 }
 RULE_MEANINGS = {
-    "matched": Meaning("counter", "Times that it matched, since the rules were read."),
-    "calls": Meaning("counter", "Times that Python did something for it."),
-    "errors": Meaning("counter", "Of these, such that failed, or took too long."),
-    "seconds": Meaning("counter", "What they took, in all."),
+    "matches": Meaning("counter", "Queries and responses that matched, since the rules were loaded."),
+    "handler_calls": Meaning("counter", "Calls of the rule's handler in Python."),
+    "handler_errors": Meaning("counter", "Calls that failed or timed out."),
+    "handler_seconds": Meaning("counter", "Total time taken by calls."),
 }
-TRANSPORT = Meaning("counter", "Of the queries that came, those by transport.")
-RESPONSES = Meaning("counter", "Responses to clients, by transport and by the RCODE in their header.")
-BUILD = "Which version this is."
-LATENCY = "From a miss's arrival to its answer, in seconds."
-LATENCY_BOUNDS = [2 ** (k + 1) * 1e-6 for k in range(23)]  # what the compiled part's buckets end at
+BUILD = Meaning("info", "Version of FunkenShield.", ("version",))
+LATENCY = Meaning("histogram", "Time from a cache miss to its response.")
+UPSTREAM_LABELS = ("upstream", "address")
 
 
 def documentation() -> str:
     """Return the page of all metrics, in Markdown."""
+    overall = MEANINGS | {"cache_miss_latency_seconds": LATENCY, "build_info": BUILD}
     lines = [
         "# Metrics",
         "",
         "`funkenshield stats` shows them; with `metrics.listen` set, Prometheus reads them from `/metrics`, each",
         "with `funkenshield_` before its name (and `_total` behind a counter's).",
         "",
-        "| name | kind | meaning |",
-        "|---|---|---|",
-        *(f"| `{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in MEANINGS.items()),
-        f"| `transport_queries`, with the label `transport` | {TRANSPORT.kind} | {TRANSPORT.text} |",
-        f"| `responses`, with the labels `transport` and `rcode` | {RESPONSES.kind} | {RESPONSES.text} |",
-        f"| `miss_latency_seconds` | histogram | {LATENCY} |",
-        f"| `build_info`, with the label `version` | gauge | {BUILD} |",
+        *_table("", overall, ()),
         "",
         "Prometheus also gets the `process_*` metrics that are usual everywhere. On the same port, `/healthz` says 200",
         "while the shield serves, and else 503: whether it has to be started again. How upstreams do is not asked:",
         "what is stored serves without them.",
         "",
-        "For each upstream, with the labels `upstream` (its name, or how it is asked where it has none: `192.0.2.1:53`",
-        "over UDP, `tcp://192.0.2.1:53`, `tls://192.0.2.1:853#ns.example.com`) and `address`:",
+        f"The buckets of histograms end at {', '.join(f'{bound:g}' for bound in LATENCY_BOUNDS)}",
+        "seconds, in every shield, so that quantiles over several of them can be computed:",
+        "`histogram_quantile(0.99, sum by (le, upstream) (rate(funkenshield_upstream_latency_seconds_bucket[5m])))`.",
+        "`funkenshield stats` shows quantiles of the last ten to twenty seconds.",
         "",
-        "| name | kind | meaning |",
-        "|---|---|---|",
-        *(f"| `upstream_{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in UPSTREAM_MEANINGS.items()),
+        "For each upstream (the label `upstream` is its name, or how it is asked where it has none: `192.0.2.1:53`",
+        "over UDP, `tcp://192.0.2.1:53`, `tls://192.0.2.1:853#ns.example.com`):",
         "",
-        "And with one label more:",
+        *_table("upstream_", UPSTREAM_MEANINGS, UPSTREAM_LABELS),
         "",
-        "| name | label | kind | meaning |",
-        "|---|---|---|---|",
-        *(
-            f"| `upstream_{name}` | `{label}` | {meaning.kind} | {meaning.text} |"
-            for name, (label, meaning) in UPSTREAM_LABELLED.items()
-        ),
+        "For each rule:",
         "",
-        "For each rule, with the label `rule`:",
-        "",
-        "| name | kind | meaning |",
-        "|---|---|---|",
-        *(f"| `rule_{name}` | {meaning.kind} | {meaning.text} |" for name, meaning in RULE_MEANINGS.items()),
+        *_table("rule_", RULE_MEANINGS, ("rule",)),
     ]
     return "\n".join([*lines, ""])
+
+
+def _table(prefix: str, meanings: Mapping[str, Meaning], labels: tuple[str, ...]) -> list[str]:
+    """Return a table of what is counted, line by line."""
+    lines = ["| name | type | labels | meaning |", "|---|---|---|---|"]
+    for name, meaning in meanings.items():
+        told = ", ".join(f"`{label}`" for label in labels + meaning.labels)
+        lines.append(f"| `{prefix}{name}` | {meaning.kind} | {told} | {meaning.text} |")
+    return lines
 
 
 class _Exporter(Collector):
@@ -202,89 +239,64 @@ class _Exporter(Collector):
 
     def collect(self) -> Iterable[Metric]:
         found = self._snapshot()
-        for name, meaning in MEANINGS.items():
-            family = _family(f"funkenshield_{name}", meaning, [])
-            family.add_metric([], found[name])
-            yield family
-        yield InfoMetricFamily("funkenshield_build", BUILD, {"version": __version__})
-        transports = _family("funkenshield_transport_queries", TRANSPORT, ["transport"])
-        for transport, count in found["transport_queries"].items():
-            transports.add_metric([transport], count)
-        yield transports
-        responses = _family("funkenshield_responses", RESPONSES, ["transport", "rcode"])
-        for transport, counts in found["responses"].items():
-            for rcode, count in counts.items():
-                responses.add_metric([transport, rcode], count)
-        yield responses
-        upstreams: dict[tuple[str, ...], Any] = {
-            (each["name"], each["address"]): each for each in found["upstreams"].values()
-        }
-        yield from _families("upstream", ["upstream", "address"], UPSTREAM_MEANINGS, upstreams)
-        yield from _labelled_families(upstreams)
-        yield from _families("rule", ["rule"], RULE_MEANINGS, {(name,): each for name, each in found["rules"].items()})
-        yield _latencies(found["latencies"], found["latency_sum"])
+        upstreams: Counted = {(each["name"], each["address"]): each for each in found["upstreams"].values()}
+        rules: Counted = {(name,): each for name, each in found["rules"].items()}
+        yield InfoMetricFamily("funkenshield_build", BUILD.text, {"version": __version__})
+        yield from _families("", MEANINGS, (), {(): found})
+        yield _histogram("cache_miss_latency_seconds", LATENCY, (), {(): found["cache_miss_latency_histogram"]})
+        yield from _families("upstream_", UPSTREAM_MEANINGS, UPSTREAM_LABELS, upstreams)
+        yield from _families("rule_", RULE_MEANINGS, ("rule",), rules)
 
     def describe(self) -> Iterable[Metric]:
         return []
 
 
-def _family(name: str, meaning: Meaning, labels: list[str]) -> CounterMetricFamily | GaugeMetricFamily:
-    kind = CounterMetricFamily if meaning.kind == "counter" else GaugeMetricFamily
-    return kind(name, meaning.text, labels=labels)
-
-
 def _families(
-    kind: str, labels: list[str], meanings: dict[str, Meaning], counted: Mapping[tuple[str, ...], dict[str, Any]]
-) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    prefix: str,
+    meanings: Mapping[str, Meaning],
+    labels: tuple[str, ...],
+    counted: Counted,
+) -> Iterator[Metric]:
     """Yield what is counted for each of a kind of things."""
     for name, meaning in meanings.items():
-        family = _family(f"funkenshield_{kind}_{name}", meaning, labels)
-        for each, counters in counted.items():
-            family.add_metric(each, counters[name])
-        yield family
-
-
-def _labelled_families(upstreams: Mapping[tuple[str, ...], dict[str, Any]]) -> Iterator[Metric]:
-    for name, (label, meaning) in UPSTREAM_LABELLED.items():
-        if meaning.kind == "summary":
-            yield _summary(f"funkenshield_upstream_{name}", meaning, upstreams)
+        if meaning.kind == "histogram":
+            histograms = {each: counters["latency_histogram"] for each, counters in counted.items()}
+            yield _histogram(f"{prefix}{name}", meaning, labels, histograms)
             continue
-        family = _family(f"funkenshield_upstream_{name}", meaning, ["upstream", "address", label])
-        for each, counters in upstreams.items():
-            for value, number in _labelled(name, counters):
-                family.add_metric([*each, value], number)
+        kind = CounterMetricFamily if meaning.kind == "counter" else GaugeMetricFamily
+        family = kind(f"funkenshield_{prefix}{name}", meaning.text, labels=(*labels, *meaning.labels))
+        for each, counters in counted.items():
+            for values, number in _parts(name, meaning, counters):
+                family.add_metric((*each, *values), number)
         yield family
 
 
-def _summary(name: str, meaning: Meaning, upstreams: Mapping[tuple[str, ...], dict[str, Any]]) -> SummaryMetricFamily:
-    """Return the latencies of upstreams: quantiles, sum and count."""
-    family = SummaryMetricFamily(name, meaning.text, labels=["upstream", "address"])
-    for each, counters in upstreams.items():
-        labels = dict(zip(("upstream", "address"), each, strict=True))
-        for share, seconds in counters["latency"].items():
-            family.add_sample(name, {**labels, "quantile": str(int(share[1:]) / 100)}, seconds)
-        family.add_metric(each, counters["answered"], counters["latency_sum"])
-    return family
+def _parts(name: str, meaning: Meaning, counters: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], float]]:
+    """Return pairs of the values of a number's own labels, and the number."""
+    match meaning.labels:
+        case ("transport",):
+            return [((transport,), count) for transport, count in counters["queries_by_transport"].items()]
+        case ("transport", "rcode"):
+            return [
+                ((transport, rcode), count)
+                for transport, counts in counters[name].items()
+                for rcode, count in counts.items()
+            ]
+        case ("rcode",):
+            return [((rcode,), count) for rcode, count in counters["rcodes"].items()]
+        case ("reason",):
+            return [((reason,), count) for reason, count in counters[name].items()]
+        case ("state",):
+            return [((state,), float(state == counters["state"])) for state in STATES]
+    return [((), counters[name])]
 
 
-def _labelled(name: str, counters: dict[str, Any]) -> Iterable[tuple[str, float]]:
-    """Return pairs of a label's value and a number."""
-    match name:
-        case "state":
-            return [(state, float(state == counters["state"])) for state in STATES]
-        case "failed" | "felt":
-            return list(counters[name].items())
-    return [(rcode, count) for rcode, count in counters["rcodes"].items()]
-
-
-def _latencies(counts: list[int], total: float) -> HistogramMetricFamily:
-    buckets = []
-    so_far = 0
-    for bound, count in zip([*map(str, LATENCY_BOUNDS), "+Inf"], counts, strict=True):
-        so_far += count
-        buckets.append((bound, so_far))
-    family = HistogramMetricFamily("funkenshield_miss_latency_seconds", LATENCY)
-    family.add_metric([], buckets, total)
+def _histogram(name: str, meaning: Meaning, labels: tuple[str, ...], counted: Counted) -> HistogramMetricFamily:
+    """Return a histogram of latencies for each of a kind of things."""
+    family = HistogramMetricFamily(f"funkenshield_{name}", meaning.text, labels=labels)
+    bounds = [*map(floatToGoString, LATENCY_BOUNDS), "+Inf"]
+    for each, histogram in counted.items():
+        family.add_metric(each, list(zip(bounds, accumulate(histogram["counts"]), strict=True)), histogram["sum"])
     return family
 
 

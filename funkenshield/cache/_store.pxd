@@ -61,7 +61,7 @@ cdef class Cache:
         readonly Zones zones
         Purges purges
         # counters
-        uint64_t stored, evicted, displaced, expired, purged, no_room
+        uint64_t stored, evicted, displaced, expired, purged, insert_failures
 
     cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil
     cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil

@@ -151,7 +151,7 @@ cdef class Cache:
                 queue = &self.main
         segment = self._room(queue, size, now)
         if segment < 0:
-            self.no_room += 1
+            self.insert_failures += 1
             return NO_ROOM
         if slot == NULL:
             slot = self._choose_slot(key_hash, now)
@@ -611,8 +611,9 @@ cdef class Cache:
                 live += self.segments[i].live
                 used += self.segments[i].used
         return {
-            "entries": live, "octets": used, "memory": self.memory, "stored": self.stored,
-            "evicted": self.evicted + self.displaced, "expired": self.expired, "purged": self.purged,
-            "subnet_lengths": lengths_in_use(&self.index, 0) + lengths_in_use(&self.index, 1),
-            "no_room": self.no_room, "purge_rules": (<Suffixes*> self.purges.rules.table).used,
+            "entries": live, "bytes": used, "limit_bytes": self.memory, "inserts": self.stored,
+            "insert_failures": self.insert_failures, "evictions": self.evicted + self.displaced,
+            "expirations": self.expired, "purged_entries": self.purged,
+            "ecs_prefix_lengths": lengths_in_use(&self.index, 0) + lengths_in_use(&self.index, 1),
+            "purge_rules": (<Suffixes*> self.purges.rules.table).used,
         }

@@ -5,13 +5,13 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .._fastpath cimport SettingsWriter
 from ..cache._entry cimport Answer
 from ..cache._store cimport Cache
+from ..core._latency_histogram cimport LatencyHistogram
 from ..core._rate_limit cimport RateTable
 from ..wire._message cimport EdnsOptions, Query
 from ._outbox cimport Client, Outbox
 from ._pending cimport PendingQueries, PendingQuery
 
 cdef enum:
-    WAITS = 24                     # buckets of the histogram: below 2 us, 4 us, 8 us, ... 16 s
     LATE_MEMORY = 1 << 18          # octets, for the rates of late answers
     LATE_RATE = 1 << 20            # octets of late answers a second to one client prefix,
     LATE_BURST = 1 << 17           # and at once
@@ -31,9 +31,8 @@ cdef class ClientReplies:
         PendingQuery* pool         # the queries'
         bint refuse_overload       # what is over a bound is refused, or else dropped
         RateTable late             # answers, by client prefix
-        uint64_t busy, late_dropped
-        uint64_t[WAITS] latencies
-        uint64_t latency_sum
+        uint64_t upstreams_saturated, dropped_late_replies
+        LatencyHistogram latency
 
     cdef uint16_t _payload(self) noexcept nogil
     cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil

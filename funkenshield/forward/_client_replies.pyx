@@ -11,6 +11,7 @@ from ..cache._freshness cimport DEAD, judge
 from ..cache._index cimport find
 from ..cache._store cimport Cache
 from ..core._clock cimport ticks
+from ..core._latency_histogram cimport observe_latency
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport (
@@ -76,24 +77,18 @@ cdef class ClientReplies:
         """Answer one client, in his own size and spelling."""
         cdef:
             uint64_t delay = now - client.arrived if now > client.arrived else 0
-            uint64_t waited = delay // 2000
             uint8_t* out = self.outbox.open(client)
-            uint32_t bucket = 0
             uint16_t later = <uint16_t> extra.length if answer.form != SECTIONS else 0  # octets that are put in below
             size_t length
         if client.fd == NOBODY:
             return 0
-        while waited and bucket < WAITS - 1:
-            waited >>= 1
-            bucket += 1
-        self.latencies[bucket] += 1
-        self.latency_sum += delay
+        observe_latency(&self.latency, delay)
         length = render(out, limit - later, answer, query, &self.cache.index.policies[answer.zone].manner, ticks(now),
                         extra)
         if answer.form != SECTIONS:
             length = self._as_ours(out, length, limit, query, answer.rcode_high, extra)
         if delay >= LATE and client.fd >= 0 and not client.proven and self._is_pulse(client, length, now):
-            self.late_dropped += 1
+            self.dropped_late_replies += 1
             length = 0
         return self.outbox.post(client, length)
 
@@ -166,7 +161,7 @@ cdef class ClientReplies:
             EdnsOptions own
         if entry.client.fd == NOBODY:
             return 0
-        self.busy += 1
+        self.upstreams_saturated += 1
         if not self.refuse_overload and entry.client.fd >= 0:
             return 0
         self._ask_as(i, &query)

@@ -45,9 +45,10 @@ cdef class Resolution(Retries):
         object identity, denials
         object loops               # who tells whether a query that comes again and again is a loop
         # counters
-        uint64_t nobody            # queries that failed because no upstream could be asked
-        uint64_t coalesced, repeated, refused, crowded, over_share, answered_here, rescued, failures, truncated
-        uint64_t retried, suspected
+        uint64_t no_upstream_available  # queries that failed because no upstream could be asked
+        uint64_t coalesced_queries, dropped_duplicates, local_answers, resolution_failures, retries
+        uint64_t outstanding_limit_exceeded, zone_limit_exceeded, fair_share_exceeded
+        uint64_t stale_on_refresh_failure, upstream_truncated, spoof_suspected
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
@@ -76,7 +77,7 @@ cdef class Resolution(Retries):
     cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
     cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
-    cdef void _note_felt(self, int32_t i) noexcept nogil
+    cdef void _note_client_visible_failure(self, int32_t i) noexcept nogil
     cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1
     cdef bytes _take_spare(self, int32_t i)
     cdef int _serve_spare(self, int32_t i, uint64_t now) except -1

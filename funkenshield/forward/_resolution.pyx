@@ -186,7 +186,7 @@ cdef class Resolution(Retries):
                       self.cache.clock.wall(), True)
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
-        self.answered_here += 1
+        self.local_answers += 1
         self._answer_now(client, query, answer, now)
         if built == KEEP:
             self.cache.put_for(query, answer, ticks(now))
@@ -215,19 +215,19 @@ cdef class Resolution(Retries):
         if client.fd >= 0 and (first >= 0 or alone):
             if (self.queries.is_repeat(repeat[0], client, asked_id, hashed)
                     or first >= 0 and self.queries.is_repeat(first, client, asked_id, hashed)):
-                self.repeated += 1
+                self.dropped_duplicates += 1
                 return 0
         if alone and self.loops is not None:
             waiting = self.queries.equal_to(client, hashed)[0]
             if waiting and self.loops(client.ip[:client.octets], waiting):
-                self.refused += 1
+                self.outstanding_limit_exceeded += 1
                 return self._post_refused(client, query)
         if not self.queries.waiting:
             self.wheel.begin(now)
         i = self._take_place(client, query, zone, group, first < 0)
         if i < 0 or not self._put_query(i, query, alone):
             if i >= 0:
-                self.refused += 1
+                self.outstanding_limit_exceeded += 1
                 self.queries.give_back(i)
             return self._turn_away(client, query, now)
         entry = &self.pool[i]
@@ -237,7 +237,7 @@ cdef class Resolution(Retries):
         entry.limit = self._limit(client, query)
         entry.hash = hashed
         if first >= 0:
-            self.coalesced += 1
+            self.coalesced_queries += 1
             self.queries.follow(i, first)
             if spare:
                 self.pool[first].stale_at = min(self.pool[first].stale_at, now + policy.client_timer)
@@ -275,24 +275,24 @@ cdef class Resolution(Retries):
             uint32_t upstreams = 0xffffffff
             const uint32_t* held = self.queries.shares
         if waiting >= most:
-            self.crowded += 1
+            self.zone_limit_exceeded += 1
             return -1
         if not left:
-            self.refused += 1
+            self.outstanding_limit_exceeded += 1
             return -1
         if asks and group != FUNCTION:  # what is queued is going to be asked
             upstreams = max(self.upstreams.room(group), self.queued_count) - self.queued_count
         if not upstreams:
-            self.busy += 1
+            self.upstreams_saturated += 1
             return -1
         self.queries.find_shares(shares, client, crowd, group)
         if not (may_take(waiting, min(left, upstreams)) and may_take(held[shares[EVERYTHING]], left)
                 and may_take(held[shares[OF_ZONE]], most - waiting) and may_take(held[shares[OF_GROUP]], upstreams)):
-            self.over_share += 1
+            self.fair_share_exceeded += 1
             return -1
         if (client.fd >= 0 and not client.proven
                 and self.queries.forgeable[shares[EVERYTHING]] >= self.most_forgeable):
-            self.over_share += 1
+            self.fair_share_exceeded += 1
             return -1
         return self.queries.take(client, crowd, shares)
 
@@ -378,7 +378,7 @@ cdef class Resolution(Retries):
         if self._is_in_part(i, response):
             if entry.spare:  # a second one says nothing new
                 return 0
-            self.truncated += 1
+            self.upstream_truncated += 1
             self._keep_spare(i, response, CUT)
             entry.over_stream = True
             return self._fetch(i, upstream, now)
@@ -394,7 +394,7 @@ cdef class Resolution(Retries):
         if stored != NULL:
             return self._serve_stale(i, stored, now)
         if upstream >= 0 and (rcode == SERVFAIL or rcode == REFUSED):
-            self.upstreams.all[upstream].felt[trouble_said(rcode)] += 1
+            self.upstreams.all[upstream].client_visible_failures[trouble_said(rcode)] += 1
         self._answer_all(i, answer, now)  # first: a purge that came meanwhile is not for those who waited
         if response.built == KEEP:
             self._learn(i, query, response, now)
@@ -438,19 +438,19 @@ cdef class Resolution(Retries):
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
         if not self.pool[i].spare:
-            self.failures += 1
-            self._note_felt(i)
+            self.resolution_failures += 1
+            self._note_client_visible_failure(i)
         self._answer_all(i, answer, now)
         if not (self.pool[i].spare or self.pool[i].aside or self.pool[i].alone):
             self.cache.put(answer, ticks(now))
         return self._close(i)
 
-    cdef void _note_felt(self, int32_t i) noexcept nogil:
-        """Note for whoever was asked last that clients feel it."""
+    cdef void _note_client_visible_failure(self, int32_t i) noexcept nogil:
+        """Note for the upstream that was asked last that clients got SERVFAIL."""
         cdef const PendingQuery* it = &self.pool[i]
         cdef Upstream* last = &self.upstreams.all[it.tried.upstreams[it.tried.count - 1] if it.tried.count else 0]
-        self.nobody += not it.tried.count
-        last.felt[last.trouble if it.unreachable else <uint8_t> SILENCE] += it.tried.count > 0
+        self.no_upstream_available += not it.tried.count
+        last.client_visible_failures[last.trouble if it.unreachable else <uint8_t> SILENCE] += it.tried.count > 0
 
     cdef bint _has_stream(self, int32_t i) noexcept nogil:
         """Tell whether somebody waits who came over TCP, and takes an answer of any length."""
@@ -533,7 +533,7 @@ cdef class Resolution(Retries):
 
     cdef int _serve_stale(self, int32_t i, const Answer* stored, uint64_t now) except -1:
         """End a query whose refresh failed; the answer serves on, and is not asked for again for a while."""
-        self.rescued += 1
+        self.stale_on_refresh_failure += 1
         mark_failed(stored, ticks(now) + self.cache.index.policies[stored.zone].recheck)
         self._answer_all(i, stored, now)
         self._close(i)

@@ -19,7 +19,7 @@ cdef class Retries(ClientReplies):
         uint64_t update_timeout    # in place of the deadline, for what is sent once
         uint16_t tries
         bint hedge
-        uint64_t hedged
+        uint64_t hedged_queries
 
     cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil
     cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil

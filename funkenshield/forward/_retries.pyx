@@ -119,7 +119,7 @@ cdef class Retries(ClientReplies):
         cdef:
             PendingQuery* entry = &self.pool[made.query]
             Upstream* asked = &self.upstreams.all[made.upstream]
-        asked.fetches_failed += 1
+        asked.tcp_fallback_failures += 1
         entry.over_stream = entry.length > QUERY_MAX or entry.spare == CUT
 
     cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
@@ -157,7 +157,7 @@ cdef class Retries(ClientReplies):
         slow.credit -= HEDGE
         slow.hedged += 1
         slow.overtaken += 1
-        self.hedged += 1
+        self.hedged_queries += 1
         return True
 
     cdef void _end_attempt(self, int32_t attempt) noexcept nogil:

@@ -17,6 +17,7 @@ from ..cache._store cimport Cache
 from ..core._epochs cimport READERS_MAX
 from ..core._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
 from ..core._fair_shares cimport RingShares
+from ..core._latency_histogram cimport histogram_as_dict
 from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ..core._udp_batch cimport BATCH, Datagrams
 from ..policy._guard cimport guard_counters_as_dict
@@ -27,7 +28,6 @@ from ..wire._message cimport (
     HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
-from ._client_replies cimport WAITS
 from ._outbox cimport STREAM, Client, put_client
 from ._pending cimport CUT, DECIDING, DOUBTED, FAILED, IDLE, QUEUED, SENT, PendingQuery, Stage
 from ._python_rules cimport PythonRules
@@ -172,7 +172,7 @@ cdef class Inflight(PythonRules):
                 self._go_without(i, upstream, now)
                 continue
             self.upstreams.all[upstream].open += 1
-            self.retried += stage == FAILED
+            self.retries += stage == FAILED
             if not self._may_go(i, upstream, now):
                 self._hand_over(i, upstream, now)
                 continue
@@ -338,7 +338,7 @@ cdef class Inflight(PythonRules):
         if spelling and not sender.spells:
             sender.spells = is_mixed(wire, query.question)
         if doubted and self.upstreams.suspect_after and not self.pool[i].once:
-            self.suspected += 1
+            self.spoof_suspected += 1
             return self._doubt(i, upstream, &response, True, now)
         return self.consider(i, upstream, &query, &response, now)
 
@@ -350,7 +350,7 @@ cdef class Inflight(PythonRules):
             bint is_late = False
         if length >= HEADER:
             is_late = self.sockets.asked.is_late(self.sockets.asked.hash(wire, length), socket, message_id(wire), now)
-        sender.mismatched += 1
+        sender.unexpected_replies += 1
         if not is_late:
             self.upstreams.stray(upstream, now)
             self.sockets.expose(socket)
@@ -422,7 +422,7 @@ cdef class Inflight(PythonRules):
         cdef:
             Upstream* peer = &self.upstreams.all[self.sockets.sockets[socket].upstream]
             int32_t attempt = self.sockets.any_attempt(socket)
-        peer.errors += 1
+        peer.network_errors += 1
         self.sockets.expose(socket)  # such an error can be forged, too
         while attempt >= 0:
             self._lost(attempt, trouble_of(error), now)
@@ -497,7 +497,7 @@ cdef class Inflight(PythonRules):
         if attempt < 0:
             return
         failed = &self.sockets.attempts[attempt]
-        self.upstreams.all[failed.upstream].errors += not self._is_aside(failed)
+        self.upstreams.all[failed.upstream].network_errors += not self._is_aside(failed)
         self.pool[i].gone = self.pool[i].gone and not unsent
         self._lost(attempt, trouble_of(error), now)
         if self.pool[i].attempt < 0:
@@ -528,19 +528,21 @@ cdef class Inflight(PythonRules):
                 + self.ring_count * (sizeof(Ring) + sizeof(RingShares)))
 
     def counters(self) -> dict:
-        """Return what happened to misses, as numbers by name, and the histogram of their latencies."""
+        """Return what happened to misses, as numbers by name, and a histogram of their latencies."""
         counted = counters_as_dict(&self.counts)
         return {
-            "open": self.queries.waiting, "coalesced": self.coalesced, "refused": self.refused, "crowded": self.crowded,
-            "repeated": self.repeated, "over_share": self.over_share, "late_dropped": self.late_dropped,
-            "answered_here": self.answered_here, "rescued": self.rescued, "failures": self.failures,
-            "failures_for_nobody": self.nobody,
-            "truncated": self.truncated, "retried": self.retried,
-            "busy": self.busy, "suspected": self.suspected, "hedged": self.hedged,
-            "send_failed": self.outbox.send_failed,
+            "outstanding_queries": self.queries.waiting, "coalesced_queries": self.coalesced_queries,
+            "outstanding_limit_exceeded": self.outstanding_limit_exceeded,
+            "zone_limit_exceeded": self.zone_limit_exceeded, "fair_share_exceeded": self.fair_share_exceeded,
+            "upstreams_saturated": self.upstreams_saturated, "dropped_duplicates": self.dropped_duplicates,
+            "dropped_late_replies": self.dropped_late_replies, "local_answers": self.local_answers,
+            "stale_on_refresh_failure": self.stale_on_refresh_failure,
+            "resolution_failures": self.resolution_failures, "no_upstream_available": self.no_upstream_available,
+            "upstream_truncated": self.upstream_truncated, "spoof_suspected": self.spoof_suspected,
+            "retries": self.retries, "hedged_queries": self.hedged_queries,
+            "outbox_send_errors": self.outbox.send_failed,
             **counted,
             **{name: count + counted[name]
                for name, count in guard_counters_as_dict(&self.outbox.guard_counters).items()},
-            "latencies": [self.latencies[k] for k in range(WAITS)],
-            "latency_sum": self.latency_sum / 1e9,
+            "latency_histogram": histogram_as_dict(&self.latency),
         }

@@ -89,7 +89,7 @@ class Forwarder:
     """The control gear's side of every miss."""
 
     def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
-        self.passed_on_refused = 0
+        self.limit_exceeded = 0
         self.loops = Loops()
         self.notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]] = {0: ()}
         self.notified: Callable[[bytes], bool] = lambda name: False
@@ -240,7 +240,7 @@ class Forwarder:
         source = self._inflight.address_of(client)
         key = source, hash(query[2:])
         if self.loops.is_one(source, self._equal[key]):
-            self.passed_on_refused += 1
+            self.limit_exceeded += 1
             self._inflight.reply(client, query, error_response(query, REFUSED))
             return
         found = inspect_query(query)
@@ -262,7 +262,7 @@ class Forwarder:
 
     def _turn_away(self, client: bytes, query: bytes, stream: int) -> None:
         """Refuse, or drop, what is over the bounds."""
-        self.passed_on_refused += 1
+        self.limit_exceeded += 1
         if stream or self._settings.overload == "refuse":
             self._inflight.reply(client, query, error_response(query, REFUSED))
 

@@ -33,11 +33,11 @@ cdef enum:                         # which responses a limit is for
     KINDS                          # how many there are
 
 cdef struct GuardCounters:         # what the guard did; counters with one writer
-    uint64_t denied                # by the access list
-    uint64_t shut_out              # by a block
-    uint64_t limited               # over a limit of queries
-    uint64_t withheld              # responses over a limit, not sent
-    uint64_t slipped               # responses over a limit, sent with TC=1
+    uint64_t acl_denied            # by the access list
+    uint64_t blocked               # by a block
+    uint64_t rate_limited          # over a limit of queries
+    uint64_t rrl_dropped           # responses over a limit, not sent
+    uint64_t rrl_slipped           # responses over a limit, sent with TC=1
 
 cdef struct Alarm:                 # a source prefix is over a rate
     uint64_t state                 # 0: free, 1: being written, 2: raised

@@ -49,18 +49,18 @@ cdef GuardAction judge_query(const GuardTable* guard_table, const ClientInfo* se
         GuardAction action = (
             guard_table.otherwise if not found else WELCOME if found == ALLOWED else <GuardAction> found)
     if action != WELCOME:
-        bump(&counters.denied, 1)
+        bump(&counters.acl_denied, 1)
         return action
     action = _unless_proven(<GuardAction> prefix_value(&guard_table.shut_out, sender.address, sender.octets), sender)
     if action != WELCOME:
-        bump(&counters.shut_out, 1)
+        bump(&counters.blocked, 1)
         return action
     _count(guard_table, QUERIES, 1, sender)
     for k in range(guard_table.limit_count):
         if _is_exceeded(&guard_table.limits[k], 0, sender):
             action = _unless_proven(guard_table.over[k], sender)
             if action != WELCOME:
-                bump(&counters.limited, 1)
+                bump(&counters.rate_limited, 1)
                 return action
     return WELCOME
 
@@ -127,10 +127,10 @@ cdef size_t judge_response(const GuardTable* guard_table, const ClientInfo* send
     if (prefix_value(&guard_table.exempt, sender.address, sender.octets)
             or not _is_over(guard_table, sender, wire, length, rcode)):
         return length
-    if _slips(guard_table.slip, load_relaxed(&counters.withheld) + load_relaxed(&counters.slipped)):
-        bump(&counters.slipped, 1)
+    if _slips(guard_table.slip, load_relaxed(&counters.rrl_dropped) + load_relaxed(&counters.rrl_slipped)):
+        bump(&counters.rrl_slipped, 1)
         return _cut(wire, length)
-    bump(&counters.withheld, 1)
+    bump(&counters.rrl_dropped, 1)
     return 0
 
 
@@ -223,9 +223,9 @@ cdef size_t _find_opt(const uint8_t* wire, size_t length) noexcept nogil:
 
 cdef dict guard_counters_as_dict(const GuardCounters* counters):
     return {
-        "denied": load_relaxed(&counters.denied), "shut_out": load_relaxed(&counters.shut_out),
-        "limited": load_relaxed(&counters.limited), "withheld": load_relaxed(&counters.withheld),
-        "slipped": load_relaxed(&counters.slipped),
+        "acl_denied": load_relaxed(&counters.acl_denied), "blocked": load_relaxed(&counters.blocked),
+        "rate_limited": load_relaxed(&counters.rate_limited), "rrl_dropped": load_relaxed(&counters.rrl_dropped),
+        "rrl_slipped": load_relaxed(&counters.rrl_slipped),
     }
 
 
@@ -426,7 +426,7 @@ cdef class Guard:
             ClientInfo sender = _sender(address, now, datagram, proven)
             bytearray wire = bytearray(response)
         memset(&counters, 0, sizeof(GuardCounters))
-        counters.withheld = before
+        counters.rrl_dropped = before
         if self.guard_table == NULL or len(response) > MESSAGE_MAX:
             return response
         return bytes(wire[:judge_response(self.guard_table, &sender, wire, len(wire), &counters)])

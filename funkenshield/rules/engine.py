@@ -155,8 +155,8 @@ class FunkenSturm:
         for compiled in self._force.chains:
             if compiled is not None:
                 for rule, matched in zip(compiled.rules, compiled.chain.matched(), strict=True):
-                    nothing = {"calls": 0, "errors": 0, "seconds": 0.0}
-                    counted[rule.name] = {"matched": matched, **called.get(rule.name, nothing)}
+                    nothing = {"handler_calls": 0, "handler_errors": 0, "handler_seconds": 0.0}
+                    counted[rule.name] = {"matches": matched, **called.get(rule.name, nothing)}
         return counted
 
 

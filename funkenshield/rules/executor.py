@@ -250,7 +250,7 @@ class Decider:
         self.inflight = inflight
         self.numbers = numbers
         self.force = Force()
-        self.crowded = 0
+        self.rejected = 0
         self._dispatch = dispatch
         self._before = Force()
         self._tags: dict[int, frozenset[str]] = {}
@@ -274,7 +274,11 @@ class Decider:
     def counters(self) -> dict[str, dict[str, float]]:
         """Return for each rule that Python does something for: calls, errors, and seconds that they took in all."""
         return {
-            name: {"calls": self._calls[name], "errors": self._errors[name], "seconds": round(self._seconds[name], 6)}
+            name: {
+                "handler_calls": self._calls[name],
+                "handler_errors": self._errors[name],
+                "handler_seconds": round(self._seconds[name], 6),
+            }
             for name in self._calls
         }
 
@@ -384,7 +388,7 @@ class Decider:
         """Refuse a query whose function would have to be waited for, where too many are, or wait for a thread."""
         if max(len(self._tasks), calls) < ERRANDS_MAX:
             return False
-        self.crowded += 1
+        self.rejected += 1
         errand.answer(error_response(errand.wire, REFUSED, PAYLOAD))
         return True
 

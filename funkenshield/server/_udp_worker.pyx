@@ -150,7 +150,7 @@ cdef class Worker:
     @property
     def dropped(self) -> int:
         """Return how many misses were dropped because their client prefix, or zone, had its share of the ring."""
-        return load_relaxed(&self.counts.over_share)
+        return load_relaxed(&self.counts.queue_share_exceeded)
 
     def counters(self) -> dict:
         """Return what happened to the queries of this worker, as numbers by name."""
@@ -194,7 +194,8 @@ cdef class Worker:
         replies = self._process(&context, count)
         leave(self.reader)
         if replies:
-            bump(&self.counts.send_failed, <uint64_t> (replies - self.outbox.send(self.sockets[listener], replies)))
+            bump(&self.counts.reply_send_errors,
+                 <uint64_t> (replies - self.outbox.send(self.sockets[listener], replies)))
         if ring_publish(self.ring):
             self.inflight.wake()
         return count
@@ -222,7 +223,7 @@ cdef class Worker:
                 and read_header(header, wire, length) != WHOLE_HEADER):
             header.address = NULL
             bump(&self.counts.queries, 1)
-            bump(&self.counts.bad_proxied, 1)
+            bump(&self.counts.proxy_protocol_invalid, 1)
             return UNANSWERABLE
         return parse_with_ecs(settings, &self.queries[i], wire + header.header, length - header.header,
                               header.address, header.octets, self.ecs_queries + i * ECS_QUERY_MAX)
@@ -289,12 +290,12 @@ cdef class Worker:
             added = 0
         if not ring_share(self.shares, self.ring, &self.cache.index.secret, asking.address, asking.octets,
                           lower_name(query, name), <uint32_t> sizeof(Client) + length):
-            bump(&self.counts.over_share, 1)
+            bump(&self.counts.queue_share_exceeded, 1)
             return
         record = ring_reserve(self.ring, sizeof(Client) + length)
         client = <Client*> record
         if record == NULL:
-            bump(&self.counts.ring_full, 1)
+            bump(&self.counts.dropped_queue_full, 1)
             return
         client.arrived = asking.now
         client.stream = 0

@@ -48,7 +48,7 @@ class TcpServer:
         self.by_client: Counter[bytes] = Counter()
         self.by_prefix: Holders[Connection] = Holders()
         self.memory = Shares()  # octets that wait in connections
-        self.accepted = self.gave_way = self.timed_out = self.bad_proxied = self.ended_broken = 0
+        self.accepted = self.evicted_idle = self.idle_timeouts = self.proxy_protocol_invalid = self.protocol_errors = 0
         self.refused_per_client = self.refused_per_prefix = self.evicted_waiting = self.evicted_memory = 0
         self._next = 0
         self._queue: OrderedDict[int, Connection] = OrderedDict()
@@ -85,7 +85,7 @@ class TcpServer:
             silent = self.silent.values()
         victim = next((each for each in silent if each.is_silent()), None)
         if victim is not None:
-            self.gave_way += 1
+            self.evicted_idle += 1
         elif free <= 0 and len(mine) < self.by_prefix.most:
             self.evicted_waiting += 1
             victim = self.by_prefix.oldest_of_most()
@@ -256,7 +256,7 @@ class TcpServer:
             for connection in list(self.unread.values()):
                 connection.count()
             for number, connection in enumerate([each for each in self.connections.values() if each.is_idle(before)]):
-                self.timed_out += 1
+                self.idle_timeouts += 1
                 connection.abort()
                 if number % TURNS == 0:  # a thousand at once would hold up everybody
                     await asyncio.sleep(0)
@@ -403,7 +403,7 @@ class Connection(asyncio.Protocol):
         try:
             length, address = told_by(bytes(self._buffer))
         except ValueError:
-            self._server.bad_proxied += 1
+            self._server.proxy_protocol_invalid += 1
             self.abort()
             return False
         if not length or not self._admit(address or self._peer):
@@ -427,7 +427,7 @@ class Connection(asyncio.Protocol):
             taken = end
             share -= 1
             if len(query) < HEADER or query[2] & QR:  # who says such things is broken, or hostile (RFC 7766 8)
-                self._server.ended_broken += 1
+                self._server.protocol_errors += 1
                 self.leave()
                 return
         if taken:

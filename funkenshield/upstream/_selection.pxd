@@ -4,6 +4,7 @@ cimport cython
 from libc.errno cimport ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from ..core._latency_histogram cimport LatencyHistogram
 from ..core._random cimport Randomness
 from ..wire._message cimport SERVFAIL
 
@@ -69,16 +70,17 @@ cdef struct Upstream:
     uint64_t strays_since          # nanoseconds
     uint64_t suspected_until       # what comes over UDP is asked for again over TCP, nanoseconds
     uint64_t limits_until          # it has truncated what is small: a bound on its rate, nanoseconds
-    uint64_t strays, suspicions
+    uint64_t unsolicited_replies, spoof_detections
     uint8_t trouble                # the latest, of which Trouble
     uint64_t[TROUBLES_MAX] troubles  # how many queries failed, by reason
-    uint64_t[TROUBLES_MAX] felt    # of these, such that clients got SERVFAIL or REFUSED for
-    uint64_t sent, answered, timeouts, mismatched, errors, hedged
-    uint64_t fetched, fetches_failed   # asked over TCP, though it is asked over UDP: that says nothing of its health
+    uint64_t[TROUBLES_MAX] client_visible_failures  # of these, such that clients got SERVFAIL or REFUSED for
+    uint64_t sent, answered, timeouts, unexpected_replies, network_errors, hedged
+    uint64_t fetched               # answered over TCP, though it is asked over UDP: no sign of its health,
+    uint64_t tcp_fallback_failures  # and not answered
     uint64_t servfails             # of the others that were answered
-    uint64_t latency               # of the answered, summed, nanoseconds
+    LatencyHistogram latency       # of the answered
     uint64_t[RCODES] rcodes
-    uint64_t[LATENCIES] latencies
+    uint64_t[LATENCIES] latencies  # of those that tell how long it takes as a rule
 
 cdef struct Group:
     uint8_t policy

@@ -14,6 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS
+from ..core._latency_histogram cimport histogram_as_dict, observe_latency
 from ..core._random cimport random16
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport NAME_MAX, REFUSED, SERVFAIL, fold, is_name, name_size
@@ -300,7 +301,7 @@ cdef class UpstreamTable:
         cdef Upstream* known = &self.all[upstream]
         known.answered += 1
         known.fetched += 1
-        known.latency += latency
+        observe_latency(&known.latency, latency)
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
 
     cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil:
@@ -310,7 +311,7 @@ cdef class UpstreamTable:
             int bits = 63 - leading_zeros(latency | 1024)
         known.answered += 1
         known.silent = known.overtaken = 0
-        known.latency += latency
+        observe_latency(&known.latency, latency)
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
         known.servfails += rcode == SERVFAIL
         if rcode == SERVFAIL or rcode == REFUSED:
@@ -366,12 +367,12 @@ cdef class UpstreamTable:
         cdef:
             Upstream* known = &self.all[upstream]
             uint64_t until = now + SUSPICION + (UNCERTAINTY >> 16) * random16(&self.randomness)
-        known.strays += 1
+        known.unsolicited_replies += 1
         if now > known.strays_since + MEMORY:
             known.strays_since, known.strays_lately = now, 0
         known.strays_lately += 1
         if self.suspect_after and known.strays_lately >= self.suspect_after:
-            known.suspicions += now >= known.suspected_until
+            known.spoof_detections += now >= known.suspected_until
             known.suspected_until = max(until, known.suspected_until)
 
     def signals(self, int32_t upstream) -> tuple:
@@ -380,24 +381,28 @@ cdef class UpstreamTable:
         Only the way counts that it is asked as a rule.
         """
         cdef Upstream* known = self._known(upstream)
-        unanswered = known.timeouts + known.errors
+        unanswered = known.timeouts + known.network_errors
         return known.answered - known.fetched, unanswered, known.servfails, known.silent, known.overtaken
 
     def counters(self, int32_t upstream) -> dict:
-        """Return what happened between the shield and an upstream, as numbers by name, and two histograms.
+        """Return what happened between the shield and an upstream, as numbers by name, and histograms.
 
-        A latency bucket k begins at (4 + k % 4) << (8 + k // 4) nanoseconds, the first one at 0.
+        Bucket k of `latencies` begins at (4 + k % 4) << (8 + k // 4) nanoseconds, the first one at 0.
         """
         cdef:
             Upstream* known = self._known(upstream)
             uint32_t k
         return {
-            "sent": known.sent, "answered": known.answered, "timeouts": known.timeouts,
-            "mismatched": known.mismatched, "strays": known.strays, "suspicions": known.suspicions,
-            "errors": known.errors, "hedged": known.hedged, "fetches_failed": known.fetches_failed,
-            "open": known.open, "latency_sum": known.latency / 1e9,
+            "queries": known.sent, "responses": known.answered, "timeouts": known.timeouts,
+            "outstanding_queries": known.open, "unexpected_replies": known.unexpected_replies,
+            "unsolicited_replies": known.unsolicited_replies, "spoof_detections": known.spoof_detections,
+            "network_errors": known.network_errors, "hedged_queries": known.hedged,
+            "tcp_fallback_failures": known.tcp_fallback_failures,
             "rcodes": [known.rcodes[k] for k in range(RCODES)],
-            "failed": {TROUBLES[k]: known.troubles[k] for k in range(TROUBLES_MAX)},
-            "felt": {TROUBLES[k]: known.felt[k] for k in range(TROUBLES_MAX)},
+            "failures": {TROUBLES[k]: known.troubles[k] for k in range(TROUBLES_MAX)},
+            "client_visible_failures": {
+                TROUBLES[k]: known.client_visible_failures[k] for k in range(TROUBLES_MAX)
+            },
+            "latency_histogram": histogram_as_dict(&known.latency),
             "latencies": [known.latencies[k] for k in range(LATENCIES)],
         }

@@ -263,21 +263,21 @@ class Upstream:
             self._left.popleft()[1].close()
         counters = self._table.counters(self.number)
         self._latencies.take(counters["latencies"], self._clock.seconds())
-        if counters["answered"] == self._answered:
+        if counters["responses"] == self._answered:
             self._table.fade(self.number)
-        self._answered = counters["answered"]
-        if counters["suspicions"] != self._suspicions:
+        self._answered = counters["responses"]
+        if counters["spoof_detections"] != self._suspicions:
             log.warning(
                 "upstream %s: spoofing suspected, %d unexpected replies so far; for some minutes, queries that it"
                 " answers over UDP are repeated over TCP",
                 self,
-                counters["strays"],
+                counters["unsolicited_replies"],
             )
-        self._suspicions = counters["suspicions"]
-        for reason, count in counters["felt"].items():
+        self._suspicions = counters["spoof_detections"]
+        for reason, count in counters["client_visible_failures"].items():
             if times := count - self._felt.get(reason, 0):
                 limited.warning(f"{self} {reason}", "query failed: upstream %s %s", self, TOLD[reason], times=times)
-        self._felt = counters["felt"]
+        self._felt = counters["client_visible_failures"]
         if self.section.random_case and not self._respells and self._table.respelled(self.number) >= RESPELLED_MAX:
             log.warning(
                 "upstream %s does not preserve the case of names, not even over TCP: random_case disabled", self
@@ -294,8 +294,8 @@ class Upstream:
             "name": self.member.title,
             "address": str(self.endpoint),
             "state": self.health.state,
-            "in_service": int(self.health.in_service),
-            "suspicious": int(self._table.suspected_until(self.number) > self._clock.seconds()),
+            "up": int(self.health.in_service),
+            "spoof_tcp_fallback": int(self._table.suspected_until(self.number) > self._clock.seconds()),
             "rcodes": rcodes,
             "latency": {
                 name: self._latencies.recent(share) or quantile(latencies, share) for name, share in QUANTILES.items()

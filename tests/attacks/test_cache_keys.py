@@ -55,7 +55,7 @@ def test_bits_that_mean_nothing_make_no_keys_and_end_here():
             assert response[3] & 0x0F == 0
             assert response[6:8] == b"\0\1"
         assert [told(query) for query in upstream.received] == [(RD, 0, 0)]
-        assert (stats(shield)["entries"], stats(shield)["hits"]) == (1, 199)
+        assert (stats(shield)["cache_entries"], stats(shield)["cache_hits"]) == (1, 199)
 
 
 def test_over_tcp_they_end_here_too():
@@ -97,7 +97,7 @@ def test_what_is_known_not_to_exist_is_known_whatever_bits_are_set(transport):
             response = getattr(shield, transport)(ask_wire(f"x{number}.gone.test", flags, chance.randrange(1 << 14)))
             assert response[3] & 0x0F == dns.rcode.NXDOMAIN
         assert [str(query.name) for query in upstream.received] == ["gone.test."]
-        assert stats(shield)["denials"] == 1
+        assert stats(shield)["nsec_cache_entries"] == 1
 
 
 def test_what_is_denied_counts_in_the_memory_of_the_cache():
@@ -106,10 +106,10 @@ def test_what_is_denied_counts_in_the_memory_of_the_cache():
         for number in range(1500):
             shield.udp_wire(ask_wire(f"gone{number}.test"))
         found = stats(shield)
-        assert found["cache_memory"] == 4 << 20
-        assert found["denial_memory"] == 512 << 10
-        assert 0.9 * found["denial_memory"] < found["denial_octets"] <= found["denial_memory"]
-        assert found["cache_octets"] <= found["cache_memory"]
+        assert found["cache_limit_bytes"] == 4 << 20
+        assert found["nsec_cache_limit_bytes"] == 512 << 10
+        assert 0.9 * found["nsec_cache_limit_bytes"] < found["nsec_cache_bytes"] <= found["nsec_cache_limit_bytes"]
+        assert found["cache_bytes"] <= found["cache_limit_bytes"]
         shield.udp_wire(ask_wire("x.gone1499.test"))
         assert upstream.count("x.gone1499.test.") == 0, "the newest is known"
 
@@ -123,9 +123,9 @@ def test_a_reload_that_wants_denial_first_is_told_that_it_takes_a_restart():
         assert "take effect after a restart" in shield.log
         shield.udp_wire(ask_wire("gone.test"))
         assert shield.udp_wire(ask_wire("x.gone.test"))[3] & 0x0F == dns.rcode.NXDOMAIN
-        assert (upstream.count(), stats(shield)["denials"]) == (2, 0)
+        assert (upstream.count(), stats(shield)["nsec_cache_entries"]) == (2, 0)
 
 
 def test_where_no_zone_denies_all_memory_is_for_answers():
     with ScriptedUpstream(address) as upstream, run_shield([upstream], toml='cache.memory = "4MiB"\n') as shield:
-        assert (stats(shield)["cache_memory"], stats(shield)["denial_memory"]) == (4 << 20, 0)
+        assert (stats(shield)["cache_limit_bytes"], stats(shield)["nsec_cache_limit_bytes"]) == (4 << 20, 0)

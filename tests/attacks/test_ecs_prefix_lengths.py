@@ -38,7 +38,7 @@ def text_of(name, hit):
 
 
 def lengths(cache):
-    return cache.counters()["subnet_lengths"]
+    return cache.counters()["ecs_prefix_lengths"]
 
 
 def test_however_many_lengths_are_asked_about_few_are_in_use():
@@ -140,5 +140,5 @@ def test_an_upstream_that_echoes_does_not_let_clients_choose():
                 plain, said = split_opt(shield.udp_wire(ask("evil.test", address, length)))
                 assert quick.payload_of(quick.query("evil.test"), plain) == b"x"
                 assert said == subnet(address, length, length)
-            assert stats(shield)["subnet_lengths"] == 2 * MOST
+            assert stats(shield)["ecs_prefix_lengths"] == 2 * MOST
             assert upstream.count() == len(EVERY)

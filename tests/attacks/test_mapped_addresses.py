@@ -53,7 +53,7 @@ def test_a_mapped_address_is_on_the_access_list_of_its_own(denied, send):
             "64:ff9b::10.1.1.1": NOERROR,
         }.items():  # fmt: skip
             assert send(shield, source)[3] & 15 == wanted, source
-        assert stats(shield)["denied"] == 3
+        assert stats(shield)["acl_denied"] == 3
     assert upstream.count(NAME) == 1
 
 
@@ -118,7 +118,7 @@ def test_from_a_socket_that_serves_both_it_is_ipv4():
         worker.stop()
         thread.join()
     assert reply[3] & 15 == REFUSED
-    assert worker.counters()["denied"] == 1
+    assert worker.counters()["acl_denied"] == 1
 
 
 @pytest.mark.parametrize(

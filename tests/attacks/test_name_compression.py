@@ -104,4 +104,4 @@ def test_what_costs_too_much_is_passed_on_as_it_came():
             asked = quick.query("www.test", ident=times)
             assert shield.tcp_wire(asked)[12:] == made[-1][12:]
             assert upstream.count(transport="tcp") == times
-        assert stats(shield)["entries"] == 0
+        assert stats(shield)["cache_entries"] == 0

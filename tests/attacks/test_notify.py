@@ -106,7 +106,7 @@ def test_a_notify_that_is_not_for_the_apex_of_a_zone_is_none(shield, upstream, o
     flood(shield, names)
     assert held(shield, upstream) == NAMES
     assert polled(upstream) == polled(upstream, "theirs.test.") == 1
-    assert stats(shield)["purges"] == 0
+    assert stats(shield)["cache_purges"] == 0
 
 
 def test_a_notify_costs_a_query_for_the_serial_a_second_and_nothing_else(shield, upstream):
@@ -116,14 +116,14 @@ def test_a_notify_costs_a_query_for_the_serial_a_second_and_nothing_else(shield,
     assert held(shield, upstream) == NAMES
     assert polled(upstream) <= 2 + time.monotonic() - began
     assert polled(upstream, "theirs.test.") == 1
-    assert stats(shield)["purges"] == 0
+    assert stats(shield)["cache_purges"] == 0
 
 
 def test_a_notify_of_a_change_has_its_zone_refreshed_and_no_other(shield, upstream, origin):
     origin.serial = 2
     assert ask("www.ours.test.", server=shield).answer[0][0].address == "192.0.2.1"
     assert shield.udp(dns.message.from_wire(notify_wire("ours.test."))).rcode() == dns.rcode.NOERROR
-    until(lambda: stats(shield)["purges"] == 1)
+    until(lambda: stats(shield)["cache_purges"] == 1)
     assert ask("www.ours.test.", server=shield).answer[0][0].address == "192.0.2.2"
     assert held(shield, upstream) == ["www.ours.test.", "www.theirs.test.", "www.other."]
     assert "zone ours.test.: serial increased from 1 to 2" in shield.log
@@ -134,7 +134,7 @@ def test_where_no_upstream_tells_the_serial_all_stays_as_it_is(shield, upstream,
     flood(shield, ["ours.test."])
     until(lambda: "zone ours.test.: SOA query failed" in shield.log)
     assert held(shield, upstream) == NAMES
-    assert stats(shield)["purges"] == 0
+    assert stats(shield)["cache_purges"] == 0
 
 
 def test_the_root_is_a_zone_where_it_is_configured(upstream, origin):
@@ -144,7 +144,7 @@ def test_the_root_is_a_zone_where_it_is_configured(upstream, origin):
         ask("www.other.", server=shield)
         origin.serial = 2
         flood(shield, ["."])
-        until(lambda: stats(shield)["purges"] == 1)
+        until(lambda: stats(shield)["cache_purges"] == 1)
         assert ask("www.other.", server=shield).answer[0][0].address == "192.0.2.2"
 
 

@@ -81,12 +81,12 @@ def test_whatever_lies_in_place_of_a_snapshot_it_is_put_aside_and_told(how, why,
                 line for line in shield.log.splitlines() if f"{path}: snapshot rejected: " in line and why in line
             ]
             assert shield.log.count("snapshot rejected") == 1
-            assert stats(shield)["entries"] == 0
+            assert stats(shield)["cache_entries"] == 0
             assert ask("www.test.", server=shield).answer
             assert os.path.lexists(path.with_name("cache.damaged"))
             assert not os.path.lexists(path)
         with run_shield([upstream], toml=toml) as shield:
-            assert stats(shield)["entries"] == 1, "the next one is written as ever"
+            assert stats(shield)["cache_entries"] == 1, "the next one is written as ever"
         assert upstream.count() == 2
 
 

@@ -221,9 +221,9 @@ class Player:
             case Gets():
                 self._gets(step.client, step.answer)
             case Answers():
-                waiting = self._daemon.snapshot()["open"]
+                waiting = self._daemon.snapshot()["outstanding_queries"]
                 self._upstreams[step.upstream].answer()
-                _wait(lambda: self._daemon.snapshot()["open"] < waiting, "", TAKEN)
+                _wait(lambda: self._daemon.snapshot()["outstanding_queries"] < waiting, "", TAKEN)
             case Leaves():
                 self._upstreams[step.upstream].leave()
             case WasAsked():
@@ -272,7 +272,7 @@ class Player:
             _wait(lambda: len(upstream.received_for(step.query)) >= step.count, "", patience)
             time.sleep(SETTLED)
         if not any(each.owes for each in self._upstreams.values()):  # then what it said is there soon
-            _wait(lambda: not self._daemon.snapshot()["open"], "", patience)
+            _wait(lambda: not self._daemon.snapshot()["outstanding_queries"], "", patience)
         came = upstream.received_for(step.query)
         assert len(came) == step.count, f"asked {len(came)}: {[str(each) for each in upstream.received]}"
 

@@ -34,8 +34,8 @@ def test_a_query_that_fails_is_told_with_upstream_reason_and_how_many(upstream, 
         until(lambda: line in shield.log)
         assert shield.log.count(line) == 1
         counted = counters(shield, server)
-        assert counted["felt"] == dict.fromkeys(counted["felt"], 0) | {reason: 12}
-        assert counted["failed"][reason] >= 12
+        assert counted["client_visible_failures"] == dict.fromkeys(counted["client_visible_failures"], 0) | {reason: 12}
+        assert counted["failures"][reason] >= 12
         if reason == "connection_refused":
             assert "timed out" not in shield.log
 
@@ -44,4 +44,4 @@ def test_where_nobody_may_be_asked_that_is_told():
     with behind(placed(silent, state="down")) as (shield, _):
         assert rcodes(ask_each(shield, names(3))) == {SERVFAIL: 3}
         until(lambda: "query failed: no upstream is available" in shield.log)
-        assert stats(shield)["failures_for_nobody"] == 3
+        assert stats(shield)["no_upstream_available"] == 3

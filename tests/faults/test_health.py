@@ -155,7 +155,7 @@ def test_checks_are_not_counted_as_clients():
     with behind(good, health=ALWAYS) as (shield, upstream):
         until(lambda: checks(upstream) >= 5)
         found = stats(shield)
-        assert (found["queries"], found["misses"], found["failures"]) == (0, 0, 0)
+        assert (found["queries"], found["cache_misses"], found["resolution_failures"]) == (0, 0, 0)
 
 
 # ------------------------------------------------------------ lazy
@@ -306,10 +306,13 @@ def test_what_is_told_of_an_upstream():
         found = stats(shield)["upstreams"]
         (of_slow,) = (told for key, told in found.items() if str(first.address) in key)
         (of_quick,) = (told for key, told in found.items() if "front desk" in key)
-        assert (of_slow["sent"], of_slow["answered"], of_slow["rcodes"]) == (60, 60, {"NOERROR": 60})
-        assert of_quick["sent"] == of_quick["answered"] == of_quick["rcodes"]["REFUSED"] == pytest.approx(30, abs=5)
+        assert (of_slow["queries"], of_slow["responses"], of_slow["rcodes"]) == (60, 60, {"NOERROR": 60})
+        assert of_quick["queries"] == of_quick["responses"] == of_quick["rcodes"]["REFUSED"] == pytest.approx(30, abs=5)
         for told_of in of_slow, of_quick:
-            errors = {key: told_of[key] for key in ("timeouts", "errors", "mismatched", "open", "hedged")}
+            errors = {
+                key: told_of[key]
+                for key in ("timeouts", "network_errors", "unexpected_replies", "outstanding_queries", "hedged_queries")
+            }
             assert errors == dict.fromkeys(errors, 0)
             assert told_of["state"] == "up"
             assert told_of["latency"]["p50"] <= told_of["latency"]["p95"] <= told_of["latency"]["p99"] < 0.5

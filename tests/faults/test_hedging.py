@@ -61,18 +61,18 @@ def hedging():
 
 def test_with_hedging_who_is_slow_once_in_a_while_is_overtaken(hedging):
     shield, first, second = hedging
-    before = stats(shield)["hedged"], len(first.received), len(second.received)
+    before = stats(shield)["hedged_queries"], len(first.received), len(second.received)
     first.handle = now_and_then(1, every=40)
     asked = names(200)
     replies, slowest = one_by_one(shield, asked)
     assert answerers(replies).total() == 200
     assert answerers(replies)[2] >= 5
     assert slowest < SLOW / 2
-    hedged = stats(shield)["hedged"] - before[0]
+    hedged = stats(shield)["hedged_queries"] - before[0]
     assert 5 <= hedged <= 30  # of 200; one in eight at most
     assert len(second.received) - before[2] == hedged
     assert len(first.received) - before[1] == 200
-    assert counters(shield, first)["hedged"] == stats(shield)["hedged"]
+    assert counters(shield, first)["hedged_queries"] == stats(shield)["hedged_queries"]
     assert max(received(second).values()) == 1
 
 
@@ -83,45 +83,47 @@ def test_without_hedging_the_client_waits_and_no_other_is_asked():
         replies, slowest = one_by_one(shield, names(10))
         assert answerers(replies) == {1: 10}
         assert slowest > SLOW * 0.9
-        assert (len(second.received), stats(shield)["hedged"]) == (0, 0)
+        assert (len(second.received), stats(shield)["hedged_queries"]) == (0, 0)
 
 
 def test_a_hedged_query_has_one_answer_and_the_later_one_is_counted(hedging):
     shield, first, second = hedging
     first.handle = lambda query: Delayed(0.4, numbered(66)(query))
-    before = counters(shield, first)["mismatched"]
+    before = counters(shield, first)["unexpected_replies"]
     asked = names(3)
     assert answerers(ask_each(shield, asked)) == {2: 3}
     time.sleep(0.6)
     assert answerers(ask_each(shield, asked)) == {2: 3}
-    assert counters(shield, first)["mismatched"] == before + 3
+    assert counters(shield, first)["unexpected_replies"] == before + 3
     assert [received(second)[name] for name in asked] == [1, 1, 1]
 
 
 def test_a_failure_that_another_makes_good_is_no_hedge(hedging):
     shield, first, second = hedging
     first.handle = failing(SERVFAIL)
-    before = stats(shield)["hedged"], len(second.received)
+    before = stats(shield)["hedged_queries"], len(second.received)
     replies, _ = one_by_one(shield, names(10))
     assert answerers(replies) == {2: 10}
     assert len(second.received) - before[1] == 10
-    assert stats(shield)["hedged"] - before[0] <= 1  # an answer may have been late
+    assert stats(shield)["hedged_queries"] - before[0] <= 1  # an answer may have been late
 
 
 def test_when_all_is_slow_hedging_does_not_double_the_load(hedging):
     """One query in eight may be hedged, and those that are on their way when it is reached."""
     shield, first, second = hedging
     first.handle = lambda query: Delayed(0.3, numbered(1)(query))
-    before = stats(shield)["hedged"], len(first.received), len(second.received)
+    before = stats(shield)["hedged_queries"], len(first.received), len(second.received)
     for _ in range(10):
         assert answerers(ask_each(shield, names(32))).total() == 32
     hedged, asked, stood_in = (
         now - then
-        for now, then in zip((stats(shield)["hedged"], len(first.received), len(second.received)), before, strict=True)
+        for now, then in zip(
+            (stats(shield)["hedged_queries"], len(first.received), len(second.received)), before, strict=True
+        )
     )
     assert 320 <= asked <= 325  # checks
     assert stood_in == hedged
-    assert stats(shield)["hedged"] <= len(first.received) / 8 + 32
+    assert stats(shield)["hedged_queries"] <= len(first.received) / 8 + 32
 
 
 def test_who_is_silent_is_left_alone_although_hedging_hides_it():

@@ -56,7 +56,7 @@ def stopped(*servers):
 
 
 def answered(shield, server):
-    return counters(shield, server)["answered"]
+    return counters(shield, server)["responses"]
 
 
 def wait_for_share(shield, server, within=5.0):

@@ -60,7 +60,11 @@ class Moving:
         counters = self.path.table.counters(0)
         heard = [self.path.client.recv(512)[-4:] for _ in names]
         assert heard == [TRUTH] * len(names)
-        assert (counters["errors"], counters["timeouts"], Signals(*self.path.table.signals(0)).silent) == (0, 0, 0)
+        assert (counters["network_errors"], counters["timeouts"], Signals(*self.path.table.signals(0)).silent) == (
+            0,
+            0,
+            0,
+        )
 
 
 def moving(story, family):
@@ -132,7 +136,7 @@ def test_where_no_way_leads_there_a_client_is_told_so_in_time_and_the_next_is_se
             here.path.inflight.send()
             here.path.inflight.tick()
         assert [here.path.client.recv(512)[3] & 15 for _ in range(4)] == [2] * 4
-        assert here.path.table.counters(0)["errors"] == 0
+        assert here.path.table.counters(0)["network_errors"] == 0
         here.come_back()
         here.path.clock.advance(0.2)
         names = here.path.fresh(4)
@@ -147,6 +151,6 @@ def test_an_upstream_that_refuses_is_to_blame():
         here.path.server.close()
         here.path.hand_over(*here.path.fresh(1))
         here.path.inflight.receive()
-        assert here.path.table.counters(0)["errors"] == 1
+        assert here.path.table.counters(0)["network_errors"] == 1
 
     moving(story, "IPv4")

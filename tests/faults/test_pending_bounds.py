@@ -60,14 +60,14 @@ def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_i
         upstream.wait_for(4)
         (late,) = names(1)
         turned_away(shield, late, overload)
-        assert counters(shield, upstream)["open"] == 4
+        assert counters(shield, upstream)["outstanding_queries"] == 4
         assert rcodes(waiting.result()) == {NOERROR: 4}
         assert received(upstream) == dict.fromkeys(first, 1)
-        assert counters(shield, upstream)["open"] == 0
+        assert counters(shield, upstream)["outstanding_queries"] == 0
         upstream.handle = good
         assert ask(late, server=shield).rcode() == NOERROR  # a refusal of ours is not kept
         found = stats(shield)
-        assert (found["busy"], found["refused"]) in ((2, 2), (2, 0))
+        assert (found["upstreams_saturated"], found["outstanding_limit_exceeded"]) in ((2, 2), (2, 0))
 
 
 def test_over_an_upstreams_bound_another_is_asked():
@@ -81,7 +81,7 @@ def test_over_an_upstreams_bound_another_is_asked():
         found = answerers(ask_each(shield, names(32)))
         assert found == {1: 4, 2: 28}
         assert (len(full.received), len(other.received)) == (4, 28)
-        assert stats(shield)["busy"] == 0
+        assert stats(shield)["upstreams_saturated"] == 0
 
 
 def test_over_all_upstreams_bounds_the_newest_are_refused():
@@ -93,7 +93,7 @@ def test_over_all_upstreams_bounds_the_newest_are_refused():
         assert answerers(replies) == {1: 4, 2: 4}
         assert [reply[3] & 15 for reply in replies] == [NOERROR] * 8 + [REFUSED] * 12
         assert [len(one.received) for one in both] == [4, 4]
-        assert (stats(shield)["busy"], stats(shield)["over_share"]) == (0, 12)
+        assert (stats(shield)["upstreams_saturated"], stats(shield)["fair_share_exceeded"]) == (0, 12)
 
 
 def test_who_asks_the_same_counts_once_for_an_upstream():
@@ -113,7 +113,7 @@ def test_a_silent_upstreams_open_queries_end_and_make_room():
     forward = {"timeout": 0.2, "deadline": 0.4, "attempts": 1}
     with behind(placed(silent, max_outstanding=4), forward=forward) as (shield, upstream):
         assert rcodes(ask_each(shield, names(4))) == {SERVFAIL: 4}
-        until(lambda: counters(shield, upstream)["open"] == 0)
+        until(lambda: counters(shield, upstream)["outstanding_queries"] == 0)
         upstream.handle = good
         assert rcodes(ask_each(shield, names(4))) == {NOERROR: 4}
 
@@ -162,7 +162,7 @@ def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_i
         assert ask("www.other.test2.", server=shield).rcode() == NOERROR
         assert rcodes(waiting.result()) == {NOERROR: 4}
         assert received(upstream) == dict.fromkeys([*first, "www.other.test2."], 1)
-        assert stats(shield)["crowded"] == 2
+        assert stats(shield)["zone_limit_exceeded"] == 2
         assert ask("late.busy.test.", server=shield).rcode() == NOERROR
 
 
@@ -183,7 +183,7 @@ def test_a_flood_for_one_zone_leaves_the_others_alone():
         found = sum((rcodes(each.result()) for each in flood), start=rcodes([]))
         assert found == {SERVFAIL: found[SERVFAIL], REFUSED: 256 - found[SERVFAIL]}
         assert 32 <= found[SERVFAIL] <= 160
-        assert stats(shield)["crowded"] + stats(shield)["over_share"] == found[REFUSED]
+        assert stats(shield)["zone_limit_exceeded"] + stats(shield)["fair_share_exceeded"] == found[REFUSED]
 
 
 # ------------------------------------------------------------ everybody's
@@ -202,7 +202,7 @@ def test_over_the_whole_bound_the_newest_are_turned_away():
         turned_away(shield, late, "refuse")
         assert rcodes(waiting.result()) == {NOERROR: 13}
         assert received(upstream) == dict.fromkeys(first, 1)
-        assert stats(shield)["over_share"] == 2
+        assert stats(shield)["fair_share_exceeded"] == 2
         assert ask(late, server=shield).rcode() == NOERROR
 
 
@@ -234,10 +234,10 @@ def test_who_is_turned_away_with_what_is_stale_gets_no_more_than_he_takes():
         upstream.handle = silent
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(ask_each, shield, names(1))
-            until(lambda: counters(shield, upstream)["open"] == 1)
+            until(lambda: counters(shield, upstream)["outstanding_queries"] == 1)
             small = dns.message.make_query("big.test.", "TXT", use_edns=0, payload=512)
             assert len(udp_wire(shield, small.to_wire())) <= 512
-            assert stats(shield)["refused"] == 0, "it was served"
+            assert stats(shield)["outstanding_limit_exceeded"] == 0, "it was served"
             waiting.result()
 
 
@@ -248,11 +248,11 @@ def test_who_is_turned_away_keeps_his_cookie():
         ThreadPoolExecutor(1) as pool,
     ):
         waiting = pool.submit(ask_each, shield, names(1))
-        until(lambda: counters(shield, upstream)["open"] == 1)
+        until(lambda: counters(shield, upstream)["outstanding_queries"] == 1)
         cookie = dns.edns.GenericOption(10, b"12345678")
         reply = shield.udp(dns.message.make_query("q.test.", "A", use_edns=0, options=[cookie]))
         assert (reply.rcode(), [option.otype for option in reply.options]) == (REFUSED, [10])
-        assert stats(shield)["busy"] == 1
+        assert stats(shield)["upstreams_saturated"] == 1
         waiting.result()
 
 

@@ -47,7 +47,7 @@ def test_another_weight_ends_no_connection():
             reconfigure(shield, [(upstream, {"transport": "tcp", "weight": 2})], forward=once)
         assert rcodes(clients.replies) == {NOERROR: 5}
         assert len(upstream.received) == 5
-        assert counters(shield, upstream)["errors"] == 0
+        assert counters(shield, upstream)["network_errors"] == 0
 
 
 def test_who_waits_for_a_group_that_ends_is_asked_of_no_other():

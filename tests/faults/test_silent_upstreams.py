@@ -105,7 +105,7 @@ def test_who_is_slower_than_patience_is_overtaken_and_his_late_answer_is_nobodys
         replies = ask_each(shield, asked)
         assert stopwatch.seconds() < 0.9
         assert answerers(replies) == answerers(ask_each(shield, asked)) == {1: 5}
-        until(lambda: counters(shield, slow)["mismatched"] == 5)
+        until(lambda: counters(shield, slow)["unexpected_replies"] == 5)
         assert received(slow) == received(quick) == dict.fromkeys(asked, 1)
         assert answerers(ask_each(shield, asked)) == {1: 5}
 
@@ -136,7 +136,7 @@ def test_an_answer_after_the_deadline_reaches_nobody_and_is_counted():
             reply = dns.message.from_wire(sock.recv(512))
             assert (reply.id, reply.rcode()) == (7, SERVFAIL)
             assert stopwatch.seconds() < 0.65
-            until(lambda: counters(shield, late)["mismatched"] == 1)
+            until(lambda: counters(shield, late)["unexpected_replies"] == 1)
             late.handle = numbered(1)
             assert answerers(ask_each(shield, names(10))) == {1: 10}
             with pytest.raises(TimeoutError):
@@ -176,7 +176,7 @@ def test_on_lossy_paths_what_is_lost_is_asked_again(every):
     ):
         assert [rcodes(ask_each(shield, [name])) for name in names(30)] == [{NOERROR: 1}] * 30
         assert 30 * 3 > len(path.received) + len(other.received) > 30
-        assert stats(shield)["retried"] == len(path.received) + len(other.received) - 30
+        assert stats(shield)["retries"] == len(path.received) + len(other.received) - 30
 
 
 def test_one_lossy_path_alone_needs_another_try():
@@ -308,7 +308,7 @@ def test_one_silence_is_counted_once():
     ):
         assert rcodes(ask_each(shield, names(1))) == {SERVFAIL: 1}
         counted = counters(shield, upstream)
-        assert (counted["sent"], counted["timeouts"], counted["open"]) == (1, 1, 0)
+        assert (counted["queries"], counted["timeouts"], counted["outstanding_queries"]) == (1, 1, 0)
 
 
 def test_names_that_nobody_answers_make_nobody_ill():

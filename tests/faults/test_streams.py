@@ -295,7 +295,7 @@ def test_who_is_odd_but_answers_is_understood(behave):
 def test_who_ends_connections_after_a_few_answers_is_asked_on_new_ones_and_everybody_is_served(behave):
     with Streaming(behave) as odd, behind(over_tcp(odd)) as (shield, _):
         assert rcodes(ask_each(shield, names(200))) == {NOERROR: 200}
-        assert stats(shield)["retried"] == 0  # it costs no try
+        assert stats(shield)["retries"] == 0  # it costs no try
 
 
 def test_answers_come_out_of_order_and_each_client_gets_his_own():
@@ -329,7 +329,7 @@ def test_a_connection_is_kept_and_never_are_there_more_than_allowed():
         assert rcodes(ask_each(shield, asked)) == {NOERROR: 200}
         assert upstream.connections <= 3
         assert (upstream.count(transport="udp"), len(upstream.received)) == (0, 220)
-        assert counters(shield, upstream)["answered"] == 220
+        assert counters(shield, upstream)["responses"] == 220
 
 
 def test_over_tcp_too_silence_is_answered_by_another_and_its_late_answer_is_nobodys():

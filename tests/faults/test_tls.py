@@ -60,7 +60,7 @@ def assert_served(stage, peer, count=20):
     assert answerers(ask_each(shield, names(count))) == {1: count}
     assert len(peer.queries) == count
     assert {link.tls.protocol for link in peer.links} == {"dot"}
-    assert counters(shield, upstream)["answered"] == count
+    assert counters(shield, upstream)["responses"] == count
 
 
 def assert_told_nothing(stage, peer):

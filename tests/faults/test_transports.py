@@ -105,7 +105,7 @@ def _is_well(request):
     if "stand" in request.fixturenames:
         shield, upstream, _ = request.getfixturevalue("stand")
         found = counters(shield, upstream)
-        assert (found["state"], found["timeouts"], found["errors"]) == ("up", 0, 0)
+        assert (found["state"], found["timeouts"], found["network_errors"]) == ("up", 0, 0)
 
 
 def test_who_comes_over_tcp_is_answered_from_udp(stand):
@@ -135,13 +135,13 @@ def test_who_asks_for_what_is_not_cached_is_answered_too(stand):
 def test_what_is_too_large_for_udp_fails_for_whom_it_is_and_nothing_else_does(stand):
     """Over UDP it is told that it is large; over TCP nothing can be told. That it failed is not kept."""
     shield, upstream, _ = stand
-    failed = counters(shield, upstream)["fetches_failed"]
+    failed = counters(shield, upstream)["tcp_fallback_failures"]
     name = f"large.{names(1)[0]}"
     assert rcode(ask(name, "TXT", server=shield, tcp=True)) == "SERVFAIL"
     reply = ask(name, "TXT", server=shield)
     assert (rcode(reply), bool(reply.flags & dns.flags.TC)) == ("NOERROR", True)
     assert upstream.count(name, transport="udp") == 2
-    assert counters(shield, upstream)["fetches_failed"] >= failed + 2
+    assert counters(shield, upstream)["tcp_fallback_failures"] >= failed + 2
 
 
 def test_a_rule_that_asks_on_is_answered_from_udp(stand):

@@ -22,7 +22,7 @@ def upstream():
 
 def answered(shield):
     """Return how many queries each upstream answered, by what it is called."""
-    return {name: each["answered"] for name, each in stats(shield)["upstreams"].items()}
+    return {name: each["responses"] for name, each in stats(shield)["upstreams"].items()}
 
 
 def test_where_udp_is_silent_the_same_address_serves_over_tcp(upstream):

@@ -115,20 +115,20 @@ def upstream(running):
 @pytest.mark.parametrize("tell", LIES.values(), ids=LIES)
 def test_the_truth_is_waited_for_and_the_lie_is_counted(upstream, shield, tell):
     upstream.handle = liar(tell)
-    before = counters(shield, upstream)["mismatched"]
+    before = counters(shield, upstream)["unexpected_replies"]
     asked = names(3)
     for _ in "cold", "warm":
         assert answerers(ask_each(shield, asked)) == {TRUTH: 3}
     assert received(upstream) == dict.fromkeys(asked, 1)
-    assert counters(shield, upstream)["mismatched"] == before + 3
+    assert counters(shield, upstream)["unexpected_replies"] == before + 3
 
 
 def test_all_lies_at_once_are_no_better(upstream, shield):
     upstream.handle = liar(*LIES.values())
     (name,) = names(1)
-    before = counters(shield, upstream)["mismatched"]
+    before = counters(shield, upstream)["unexpected_replies"]
     assert answerers(ask_each(shield, [name])) == {TRUTH: 1}
-    assert counters(shield, upstream)["mismatched"] == before + len(LIES)
+    assert counters(shield, upstream)["unexpected_replies"] == before + len(LIES)
 
 
 def test_the_answer_to_another_open_query_is_no_answer():
@@ -144,7 +144,7 @@ def test_the_answer_to_another_open_query_is_no_answer():
 
     with behind(crossed, forward={**HASTY, "sockets": 1, "spoof_threshold": 0}) as (shield, upstream):
         assert answerers(ask_each(shield, names(2))) == {TRUTH: 2}
-        assert (len(asked), counters(shield, upstream)["mismatched"]) == (2, 2)
+        assert (len(asked), counters(shield, upstream)["unexpected_replies"]) == (2, 2)
 
 
 def test_nothing_but_lies_is_silence_and_another_is_asked():
@@ -155,7 +155,7 @@ def test_nothing_but_lies_is_silence_and_another_is_asked():
         asked = names(3)
         assert answerers(ask_each(shield, asked)) == {TRUTH: 3}
         assert received(well) == dict.fromkeys(asked, 1)
-        assert counters(shield, bad)["answered"] == 0
+        assert counters(shield, bad)["responses"] == 0
 
 
 def test_nothing_but_lies_from_all_ends_in_servfail_in_time():
@@ -196,15 +196,15 @@ def test_two_answers_are_one_and_the_second_is_counted(upstream, shield):
             sock.recv(512)
     assert answerers(ask_each(shield, [name])) == {TRUTH: 1}
     now = counters(shield, upstream)
-    assert (now["answered"] - before["answered"], now["mismatched"] - before["mismatched"]) == (1, 2)
+    assert (now["responses"] - before["responses"], now["unexpected_replies"] - before["unexpected_replies"]) == (1, 2)
 
 
 def test_what_comes_unasked_is_nothing(upstream, shield):
     (name,) = names(1)
     upstream.handle = lambda query: [*(reply_to(name, ident) for ident in range(200)), good(query)]
-    before = counters(shield, upstream)["mismatched"]
+    before = counters(shield, upstream)["unexpected_replies"]
     assert answerers(ask_each(shield, names(1))) == {TRUTH: 1}
-    until(lambda: counters(shield, upstream)["mismatched"] == before + 200)
+    until(lambda: counters(shield, upstream)["unexpected_replies"] == before + 200)
     upstream.handle = good
     assert answerers(ask_each(shield, [name])) == {TRUTH: 1}
     assert upstream.count(name, transport="udp") == 1
@@ -236,7 +236,7 @@ def test_an_upstream_whose_answers_are_forged_is_asked_over_tcp_whatever_the_nam
         forged, other = names(2)
         assert answerers(ask_each(shield, [forged])) == {TRUTH: 1}
         assert upstream.count(forged, transport="tcp") == 1
-        assert counters(shield, upstream)["strays"] >= 30
+        assert counters(shield, upstream)["unsolicited_replies"] >= 30
         upstream.handle = held_not
         for name, over_tcp in ((other, 1), (forged, 2)):
             assert answerers(ask_each(shield, [name])) == {TRUTH: 1}
@@ -293,7 +293,7 @@ def test_late_answers_make_nobody_suspect():
     with behind(late, held_not, forward=forward, health={"fall": 100, "min_samples": 1000}) as (shield, slow, well):
         asked = names(30)
         assert answerers(ask_each(shield, asked)) == {TRUTH: 30}
-        until(lambda: counters(shield, slow)["mismatched"] + counters(shield, slow)["answered"] >= 30)
+        until(lambda: counters(shield, slow)["unexpected_replies"] + counters(shield, slow)["responses"] >= 30)
         slow.handle = held_not
         assert answerers(ask_each(shield, asked)) == {TRUTH: 30}
         assert slow.count(transport="tcp") + well.count(transport="tcp") == 0

@@ -115,7 +115,7 @@ def test_what_comes_from_another_address_is_nobodys_and_is_told(joined):
         assert stopwatch.seconds() < 5.0
         (counted,) = stats(shield)["upstreams"].values()
         assert counted["timeouts"] >= 4
-        assert counted["answered"] == 0
+        assert counted["responses"] == 0
         until(lambda: f"{ALSO_THERE}:{server.address.port}" in shield.log.partition("ready")[2].partition("\n")[2])
 
 

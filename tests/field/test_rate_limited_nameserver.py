@@ -58,6 +58,6 @@ def test_a_burst_of_misses_is_served_by_a_nameserver_that_limits_its_rate(limite
 def test_what_such_a_nameserver_drops_is_told(limited):
     with run_shield([limited], toml="forward = { attempts = 1, retry_truncated = false }") as shield:
         burst(shield, "wild.limited.test")
-        failures = stats(shield)["failures"]
+        failures = stats(shield)["resolution_failures"]
         assert failures > BURST / 10, "nothing was dropped: this shows nothing"
         until(lambda: str(limited.address) in shield.log.split("ready", 1)[1].split("\n", 1)[1])

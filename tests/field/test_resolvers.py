@@ -77,4 +77,4 @@ def test_no_resolver_turns_to_tcp_whatever_comes_from_the_cache(resolver):
             assert relay.count(transport="udp") >= TURNS * NAMES * len(WAYS), "some came from the resolver's own cache"
             assert (authority, road, relay.count(transport="tcp")) == (authority, road, 0)
         for shield in shields:
-            assert stats(shield)["hits"] >= (TURNS - 1) * NAMES * len(WAYS)
+            assert stats(shield)["cache_hits"] >= (TURNS - 1) * NAMES * len(WAYS)

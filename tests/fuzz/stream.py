@@ -110,7 +110,7 @@ async def _from_client(pieces, proxied):
             header, _ = told_by(stream)
         except ValueError:
             header = None
-            assert (server.bad_proxied, transport.ended) == (1, bool(pieces))
+            assert (server.proxy_protocol_invalid, transport.ended) == (1, bool(pieces))
         stream = stream[header:] if header else b""
     assert asked == _until_broken(_whole(stream))
     connection.eof_received()

@@ -82,5 +82,5 @@ def test_all_settings_change_while_a_worker_is_stopped(stopped):
         block(shield, "192.0.2.255")
         stopped[0] = 0
         assert rcodes([sock.recv(4096)]) == {0: 1}
-        assert stats(shield)["hits"] == 1
+        assert stats(shield)["cache_hits"] == 1
     assert upstream.count(name) == 1

@@ -69,7 +69,7 @@ def test_a_daemon_that_starts_again_starts_warm(upstream, tmp_path):
         with run_shield([upstream], listen=[("127.0.0.1", port)], toml=kept_in(tmp_path / "cache")) as shield:
             for n in range(50):
                 assert serial_of(ask(f"{n}.test.", server=shield)) == 1
-            assert stats(shield)["hits"] == (50 if start else 0)
+            assert stats(shield)["cache_hits"] == (50 if start else 0)
     assert len(upstream.received) == 50
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
@@ -85,7 +85,7 @@ def test_a_daemon_that_is_killed_leaves_a_snapshot_that_is_whole_or_none(upstrea
             shield.process.kill()
     with run_shield([upstream], toml=kept_in(tmp_path / "cache")) as shield:
         assert serial_of(ask("0.test.", server=shield)) == 1
-        assert stats(shield)["hits"] == 1
+        assert stats(shield)["cache_hits"] == 1
         assert "restored" in shield.log
     assert upstream.count("0.test.") == 1
     assert not (tmp_path / "cache.damaged").exists()
@@ -245,10 +245,10 @@ def test_a_flood_of_random_names_on_a_dead_zone_leaves_the_others_alone(upstream
         toml = f"{LIMITS}max_outstanding = 64\nmax_outstanding_per_zone = 32\n"
         toml += f'[[zones]]\nname = "dead.test"\nupstreams = ["{silent.address}"]\n'
         with run_shield([upstream], toml=toml) as shield, Flood(shield, "dead.test.") as flood:
-            until(lambda: stats(shield)["crowded"] + stats(shield)["over_share"] > 100)
+            until(lambda: stats(shield)["zone_limit_exceeded"] + stats(shield)["fair_share_exceeded"] > 100)
             for n in range(200):
                 assert serial_of(ask(f"{n}.alive.test.", server=shield, timeout=1)) == 1
-            assert stats(shield)["open"] <= 33
+            assert stats(shield)["outstanding_queries"] <= 33
             until(lambda: flood.sent > 200)
         assert {query.name.parent().to_text() for query in silent.received} == {"dead.test."}
         assert upstream.count() == 200

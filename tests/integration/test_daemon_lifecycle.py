@@ -117,7 +117,7 @@ def test_it_listens_on_several_addresses_of_both_families(upstream, tcp):
     with run_shield([upstream], listen=listen) as shield:
         for endpoint in listen:
             assert ask("www.test.", server=endpoint, tcp=tcp).answer
-        assert shield.stats()["hits"] == 3
+        assert shield.stats()["cache_hits"] == 3
     assert upstream.count("www.test.") == 1
 
 
@@ -179,7 +179,7 @@ def test_two_workers_share_cache_and_upstream(upstream):
             assert all(reply.answer for reply in replies)
             assert [upstream.count(f"{n}.test.") for n in range(4)] == [1] * 4
             stats = shield.stats()
-            assert stats["queries"] == stats["hits"] + stats["misses"] == 200
+            assert stats["queries"] == stats["cache_hits"] + stats["cache_misses"] == 200
     assert threads[1] == threads[0] + 1
 
 
@@ -557,7 +557,7 @@ def test_a_control_socket_that_was_left_behind_is_replaced(upstream, tmp_path):
     with subprocess.Popen([*COMMAND, "run", *map(str, flags)], stderr=subprocess.PIPE, text=True) as process:
         assert "ready" in process.stderr.readline()
         assert ask("www.test.", server=listen).answer
-        assert json.loads(command("stats", "--json", "--control", path).stdout)["misses"] == 1
+        assert json.loads(command("stats", "--json", "--control", path).stdout)["cache_misses"] == 1
         process.terminate()
         assert process.wait(3) == 0
     assert len(upstream.received) == 1
@@ -569,14 +569,18 @@ def test_statistics_tell_what_happened(upstream, shield):
     upstream.handle = nxdomain
     assert ask("other.test.", server=shield).rcode() == dns.rcode.NXDOMAIN
     stats = shield.stats()
-    expected = {"queries": 4, "hits": 2, "misses": 2, "entries": 2, "stored": 2, "open": 0, "failures": 0}
+    expected = {
+        "queries": 4, "cache_hits": 2, "cache_misses": 2, "cache_entries": 2, "cache_inserts": 2,
+        "outstanding_queries": 0, "resolution_failures": 0,
+    }  # fmt: skip
     assert {key: stats[key] for key in expected} == expected
     assert stats["tcp_accepted"] == 2
     counters = stats["upstreams"][str(upstream.address)]
-    assert (counters["sent"], counters["answered"], counters["mismatched"]) == (2, 2, 0)
-    text = dict(line.split() for line in shield.command("stats").splitlines() if len(line.split()) == 2)
+    assert (counters["queries"], counters["responses"], counters["unexpected_replies"]) == (2, 2, 0)
+    overall, _, others = shield.command("stats").partition("\n\n")
+    text = dict(line.split() for line in overall.splitlines() if len(line.split()) == 2)
     assert {key: text[key] for key in expected} == {key: str(value) for key, value in expected.items()}
-    assert text["upstream"] == str(upstream.address)
+    assert others.startswith(f"upstream {upstream.address}\n")
     assert len(upstream.received) == 2
 
 
@@ -667,12 +671,13 @@ def test_prometheus_reads_the_same_numbers(upstream):
     }
     assert all(name.startswith(("funkenshield_", "process_")) for name in families)
     assert all(family.documentation and family.type != "unknown" for family in families.values())
-    for key, value in {"queries": 3, "hits": 2, "misses": 1, "stored": 1, "tcp_accepted": 1}.items():
+    for key, value in {"cache_hits": 2, "cache_misses": 1, "cache_inserts": 1, "tcp_accepted": 1}.items():
         assert samples[f"funkenshield_{key}_total", None] == stats[key] == value
-    assert samples["funkenshield_entries", None] == stats["entries"] == 1
-    assert samples["funkenshield_upstream_sent_total", str(upstream.address)] == 1
-    assert samples["funkenshield_miss_latency_seconds_count", None] == 1
-    assert 0 < samples["funkenshield_miss_latency_seconds_sum", None] < 1
+    assert stats["queries"] == sum(sample.value for sample in families["funkenshield_queries"].samples) == 3
+    assert samples["funkenshield_cache_entries", None] == stats["cache_entries"] == 1
+    assert samples["funkenshield_upstream_queries_total", str(upstream.address)] == 1
+    assert samples["funkenshield_cache_miss_latency_seconds_count", None] == 1
+    assert 0 < samples["funkenshield_cache_miss_latency_seconds_sum", None] < 1
     assert len(upstream.received) == 1
 
 

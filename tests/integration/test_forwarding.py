@@ -202,12 +202,12 @@ MISMATCHES = with_foreign_id, with_foreign_question, with_foreign_type, with_for
 @pytest.mark.parametrize("mismatch", MISMATCHES)
 def test_what_does_not_match_is_dropped_and_what_follows_is_taken(upstream, shield, name, mismatch, tcp):
     upstream.handle = lambda query: [mismatch(query), Delayed(0.05, address(query))]
-    before = counters(shield, upstream)["mismatched"]
+    before = counters(shield, upstream)["unexpected_replies"]
     for _ in "cold", "warm":
         assert ask(name, server=shield, tcp=tcp).answer[0][0].address == "192.0.2.1"
     assert upstream.count(name) == 1
     if not tcp:
-        assert counters(shield, upstream)["mismatched"] == before + 1
+        assert counters(shield, upstream)["unexpected_replies"] == before + 1
 
 
 def test_what_comes_from_elsewhere_is_dropped(upstream, shield, name):
@@ -225,7 +225,7 @@ def test_what_comes_from_elsewhere_is_dropped(upstream, shield, name):
 @transports
 def test_an_answer_after_the_deadline_is_nobodys(upstream, shield, name, tcp):
     upstream.handle = lambda query: Delayed(DEADLINE + 0.3, answer(query, "A 192.0.2.66"))
-    before = counters(shield, upstream)["mismatched"]
+    before = counters(shield, upstream)["unexpected_replies"]
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
         sock.connect(shield.address)
         sock.settimeout(DEADLINE + 0.5)
@@ -240,7 +240,7 @@ def test_an_answer_after_the_deadline_is_nobodys(upstream, shield, name, tcp):
     assert ask(name, server=shield, tcp=tcp).answer[0][0].address == "192.0.2.1"
     assert upstream.count(name) == TRIES + 1
     if not tcp:
-        assert counters(shield, upstream)["mismatched"] == before + TRIES
+        assert counters(shield, upstream)["unexpected_replies"] == before + TRIES
 
 
 def test_ports_and_ids_cannot_be_guessed(upstream, shield):
@@ -520,7 +520,7 @@ def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload)
         assert ask("one.more.test.", server=shield).answer
         assert upstream.count("one.more.test.") == 1
         assert len(upstream.received) == 17
-        assert stats(shield)["refused"] == 2
+        assert stats(shield)["outstanding_limit_exceeded"] == 2
 
 
 @pytest.mark.parametrize("overload", ["refuse", "drop"])
@@ -546,7 +546,7 @@ def test_over_the_bound_of_notifies_clients_are_refused_or_dropped(overload):
         assert waiting.result().rcode() == dns.rcode.NOERROR
         assert exchange(notify("c.test."), server=shield).rcode() == dns.rcode.NOERROR
         assert notified == ["a.test.", "c.test."]
-        assert stats(shield)["refused"] == 1
+        assert stats(shield)["outstanding_limit_exceeded"] == 1
 
 
 # ------------------------------------------------------------ transfers

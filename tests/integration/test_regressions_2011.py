@@ -124,7 +124,7 @@ def test_an_upstream_that_is_not_there_is_a_server_failure(name):
             reply = ask(f"{tcp}.{name}", server=shield, tcp=tcp, edns=1232)
             assert reply.rcode() == dns.rcode.SERVFAIL
             assert ede(reply)
-        assert shield.stats()["failures"] == 2
+        assert shield.stats()["resolution_failures"] == 2
 
 
 def test_an_upstream_that_refuses_is_told_of(upstream, shield, name):
@@ -192,7 +192,7 @@ def test_misses_use_up_no_descriptors():
             sock.send(ask_wire(f"name{n}.test.", id=n))
             if n % 50 == 49:
                 silent.wait_for(n + 1)
-        assert shield.stats()["open"] == 2000
+        assert shield.stats()["outstanding_queries"] == 2000
         assert descriptors(shield.process) <= before + 4
         replies = [dns.message.from_wire(sock.recv(512)) for _ in range(2000)]
         assert {reply.id for reply in replies} == set(range(2000))
@@ -452,9 +452,9 @@ def test_a_hundred_thousand_names_find_no_more_memory_than_was_given():
                 assert sock.recv(512)[3:4] == b"\0"
         assert resident(shield.process) < before + (16 << 20)
         stats = shield.stats()
-        assert stats["cache_octets"] <= stats["cache_memory"] == 8 << 20
-        assert 0 < stats["entries"] < names
-        assert stats["evicted"] > 0
+        assert stats["cache_bytes"] <= stats["cache_limit_bytes"] == 8 << 20
+        assert 0 < stats["cache_entries"] < names
+        assert stats["cache_evictions"] > 0
         assert len(upstream.received) == names + 1
         assert ask(f"name{names - 1:06}.flood.test.", server=shield).answer
         assert len(upstream.received) == names + 1

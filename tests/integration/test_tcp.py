@@ -170,7 +170,7 @@ def test_what_can_be_no_query_ends_the_connection(upstream, shield, name, garbag
         sock.sendall(frame(garbage) + frame(ask_wire(name, id=2)))
         assert ended(stream)
     after = stats(shield)
-    assert after["tcp_broken"] == before["tcp_broken"] + 1
+    assert after["tcp_protocol_errors"] == before["tcp_protocol_errors"] + 1
     assert after["dropped_short"] + after["dropped_responses"] == (
         before["dropped_short"] + before["dropped_responses"] + 1
     )
@@ -298,7 +298,7 @@ def test_an_idle_connection_is_ended(upstream, shield, sent):
 
 def test_an_octet_now_and_then_keeps_no_connection(upstream, shield):
     with connect(shield) as (sock, _):
-        timed_out = stats(shield)["tcp_timed_out"]
+        timed_out = stats(shield)["tcp_idle_timeouts"]
         sock.settimeout(IDLE / 6)
         start = time.monotonic()
         stopwatch = Stopwatch()
@@ -310,7 +310,7 @@ def test_an_octet_now_and_then_keeps_no_connection(upstream, shield):
                     break
         assert time.monotonic() - start >= IDLE
         assert stopwatch.seconds() < 3 * IDLE
-        assert stats(shield)["tcp_timed_out"] == timed_out + 1
+        assert stats(shield)["tcp_idle_timeouts"] == timed_out + 1
     assert upstream.received == []
 
 
@@ -354,7 +354,10 @@ def test_where_all_connections_are_taken_the_one_silent_for_the_longest_gives_wa
         before = stats(shield)
         assert is_served(shield, name, "127.0.0.1")
         after = stats(shield)
-        assert (after["tcp_gave_way"], after["tcp_refused"]) == (before["tcp_gave_way"] + 1, before["tcp_refused"])
+        assert (after["tcp_evicted_idle"], after["tcp_refused"]) == (
+            before["tcp_evicted_idle"] + 1,
+            before["tcp_refused"],
+        )
         assert ended(held[1][1])
         for sock, stream in (held[0], *held[2:]):
             sock.sendall(frame(ask_wire(name)))
@@ -369,7 +372,10 @@ def test_nobody_gives_way_to_a_client_who_has_enough(upstream, shield, name):
         before = stats(shield)
         assert not is_served(shield, name, "127.0.2.1")
         after = stats(shield)
-        assert (after["tcp_gave_way"], after["tcp_refused"]) == (before["tcp_gave_way"], before["tcp_refused"] + 1)
+        assert (after["tcp_evicted_idle"], after["tcp_refused"]) == (
+            before["tcp_evicted_idle"],
+            before["tcp_refused"] + 1,
+        )
         for sock, stream in held:
             sock.sendall(frame(ask_wire(name)))
             assert read(stream).answer
@@ -385,7 +391,7 @@ def test_where_all_wait_for_answers_the_oldest_of_the_prefix_with_the_most_gives
         before = stats(shield)
         assert is_served(shield, name, "127.0.0.1")
         after = stats(shield)
-        for key, more in ("tcp_evicted_waiting", 1), ("tcp_gave_way", 0), ("tcp_refused", 0):
+        for key, more in ("tcp_evicted_waiting", 1), ("tcp_evicted_idle", 0), ("tcp_refused", 0):
             assert after[key] == before[key] + more, key
         assert ended(held[0][1])
         assert all(read(stream).answer for _, stream in held[1:])
@@ -442,8 +448,8 @@ def test_a_client_that_never_reads_costs_nothing_but_its_connection(upstream, sh
             time.sleep(0.01)
             assert ask(name, server=shield, tcp=True, timeout=1).answer
             assert resident(shield.process) < before + (8 << 20)
-        timed_out = stats(shield)["tcp_timed_out"]
-        until(lambda: stats(shield)["tcp_timed_out"] == timed_out + 1, within=3.0)
+        timed_out = stats(shield)["tcp_idle_timeouts"]
+        until(lambda: stats(shield)["tcp_idle_timeouts"] == timed_out + 1, within=3.0)
     assert (upstream.count(large), upstream.count(name)) == (1, 1)
 
 

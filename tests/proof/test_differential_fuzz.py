@@ -261,10 +261,23 @@ def test_who_asks_cleanly_is_answered_rightly_whatever_others_send():
         count = sum((job.result() for job in jobs), upstream.sent)
         told = stats(shield)
     print(dict(count))
-    print({key: told[key] for key in ("queries", "hits", "misses", "passed_on", "failures", "malformed", "reloads")})
+    print(
+        {
+            key: told[key]
+            for key in (
+                "queries",
+                "cache_hits",
+                "cache_misses",
+                "uncached_queries",
+                "resolution_failures",
+                "malformed_queries",
+                "reloads",
+            )
+        }
+    )
     print(told["upstreams"][str(upstream.address)])
     assert min(count["compared over UDP"], count["compared over TCP"]) > 10 * SECONDS
     # Who shares three connections, one after the other, with what breaks them, is told of a failure.
     assert count["failed"] < 0.01 * (count["compared over UDP"] + count["compared over TCP"])
-    assert told["hits"] > SECONDS
+    assert told["cache_hits"] > SECONDS
     assert told["reloads"] > SECONDS / 10

@@ -26,7 +26,7 @@ SECONDS, HITS, MISSES = 10, 1000, 500  # a second
 P99 = 5.0  # milliseconds, of a hit
 SHIELD, OTHERS = 0, 1  # cores
 ATTACKS = Path(__file__).parents[1] / "attacks"
-COUNTED = "queries", "over_share", "dropped_ring_full", "crowded", "refused"
+COUNTED = "queries", "fair_share_exceeded", "dropped_queue_full", "zone_limit_exceeded", "outstanding_limit_exceeded"
 
 
 @contextlib.contextmanager

@@ -99,15 +99,21 @@ def test_a_blind_forger_gets_nothing_and_would_need_a_month_at_least(tmp_path_fa
         lies += sum(LIE in shield.udp_wire(key) for key in keys)
         udp = upstream.count(transport="udp")
     days = days_until_right(
-        counted["strays"], forging.seconds, sockets=SOCKETS, alike=ALIKE, threshold=THRESHOLD, suspicion=SUSPICION
+        counted["unsolicited_replies"],
+        forging.seconds,
+        sockets=SOCKETS,
+        alike=ALIKE,
+        threshold=THRESHOLD,
+        suspicion=SUSPICION,
     )
     print(
-        f"{forging.sent / forging.seconds:.0f} forged/s, {counted['strays'] / forging.seconds:.1f}/s reached a port;"
+        f"{forging.sent / forging.seconds:.0f} forged/s,"
+        f" {counted['unsolicited_replies'] / forging.seconds:.1f}/s reached a port;"
         f" asked {asked}, told {told}; to the upstream {udp} over UDP, {len(upstream.received) - udp} over TCP;"
         f" {days:.0f} days"
     )
     assert lies == 0
     assert forging.sent > 0.5 * RATE * SECONDS
-    assert counted["strays"] > 3 * THRESHOLD
-    assert counted["suspicions"] >= 1
+    assert counted["unsolicited_replies"] > 3 * THRESHOLD
+    assert counted["spoof_detections"] >= 1
     assert days >= 30

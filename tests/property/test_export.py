@@ -203,7 +203,7 @@ def test_a_large_cache_comes_back_into_a_small_one():
     assert sum(Shelf(small).restore(shelf.export(k), 0.0) for k in range(shelf.segments_total)) == len(asked)
     held = [each for each in asked if small.lookup(each)]
     assert len(held) == small.counters()["entries"] > 2000
-    assert small.counters()["octets"] <= MEMORY
+    assert small.counters()["bytes"] <= MEMORY
     assert [small.lookup(each) for each in held] == [large.lookup(each) for each in held]
 
 

@@ -76,7 +76,7 @@ class Forwarding(RuleBasedStateMachine):
     def over_bounds(self):
         """Return how many were refused because everything was taken, or their share of it."""
         counters = self.stage.inflight.counters()
-        return counters["refused"] + counters["over_share"]
+        return counters["outstanding_limit_exceeded"] + counters["fair_share_exceeded"]
 
     @rule(which=attempts, rcode=st.sampled_from([NOERROR, NOERROR, SERVFAIL, REFUSED]))
     def resolve(self, which, rcode):
@@ -125,14 +125,14 @@ class Forwarding(RuleBasedStateMachine):
     def every_open_query_is_one_that_somebody_waits_for(self):
         if self.stream:
             opened = Counter(attempt.upstream for each in self.attempts.values() for attempt in each)
-            assert [self.stage.counters(n)["open"] for n in range(4)] == [opened[n] for n in range(4)]
+            assert [self.stage.counters(n)["outstanding_queries"] for n in range(4)] == [opened[n] for n in range(4)]
             assert self.stage.inflight.open_queries == len(self.waiting)
 
     def teardown(self):
         if self.stream:
             self.advance(7.0)
             assert (self.waiting, self.stage.inflight.open_queries) == ({}, 0)
-            assert [self.stage.counters(n)["open"] for n in range(4)] == [0] * 4
+            assert [self.stage.counters(n)["outstanding_queries"] for n in range(4)] == [0] * 4
 
 
 TestForwarding = pytest.mark.slow(Forwarding.TestCase)

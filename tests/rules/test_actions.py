@@ -91,9 +91,9 @@ def test_answer(stage):
 def test_answers_are_kept(stage):
     shield = stage[0]
     ask(shield, "kept.answer.test")
-    before = shield.stats()["rules"]["answer"]["calls"]
+    before = shield.stats()["rules"]["answer"]["handler_calls"]
     assert all(data(ask(shield, "kept.answer.test")) for _ in range(3))
-    assert shield.stats()["rules"]["answer"]["calls"] == before
+    assert shield.stats()["rules"]["answer"]["handler_calls"] == before
 
 
 @pytest.mark.parametrize("zone", ["zone", "file"])
@@ -239,7 +239,7 @@ def test_continue_is_counted_and_goes_on(stage):
     shield = stage[0]
     assert rcode(ask(shield, "x.continue.test")) == "REFUSED"
     rules = shield.stats()["rules"]
-    assert (rules["continue"]["matched"], rules["last"]["matched"]) == (1, 1)
+    assert (rules["continue"]["matches"], rules["last"]["matches"]) == (1, 1)
 
 
 # ------------------------------------------------------------ what is never mixed
@@ -378,5 +378,5 @@ def test_special_queries_meet_rules_too(tmp_path):
         assert received(beside) == {"x.test.": 1}
         for _ in range(2):
             assert rcode(ask(shield, asked("kept.test", options=[(65001, b"")]))) == "NOERROR"
-        assert shield.stats()["rules"]["rule 6"]["calls"] == 2
+        assert shield.stats()["rules"]["rule 6"]["handler_calls"] == 2
         assert not upstream.received

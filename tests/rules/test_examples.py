@@ -140,7 +140,7 @@ def test_signing(tmp_path, old):
         assert data(ask(shield, "www.miek.nl")) == ["192.0.2.1"]
         assert data(ask(shield, asked("www.example.com", do=True))) == ["192.0.2.1"]
         assert received(old) == {"www.miek.nl.": 2, "www.example.com.": 1}
-        assert shield.stats()["rules"]["answers"]["calls"] == 1
+        assert shield.stats()["rules"]["answers"]["handler_calls"] == 1
 
 
 def test_split_horizon(tmp_path, old, new):

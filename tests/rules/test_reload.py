@@ -113,7 +113,7 @@ def test_rules_end_while_a_query_is_with_them(written):
         waiting = [threading.Thread(target=wait_for, args=[name]) for name in ("x.test", "y.test", "z.test")]
         for thread in waiting:
             thread.start()
-        until(lambda: sum(rule["calls"] for rule in shield.stats()["rules"].values()) == 3)
+        until(lambda: sum(rule["handler_calls"] for rule in shield.stats()["rules"].values()) == 3)
         written("shield.rule(suffix('test'), action=tag('none'))")
         reload(shield)
         for thread in waiting:
@@ -129,7 +129,7 @@ def test_what_was_kept_for_a_function_ends_with_its_text(written):
         assert [data(ask(shield, "x.test")) for _ in range(2)] == [["192.0.2.1"]] * 2
         reload(shield)
         assert data(ask(shield, "x.test")) == ["192.0.2.1"]
-        assert shield.stats()["rules"]["f"]["calls"] == 1
+        assert shield.stats()["rules"]["f"]["handler_calls"] == 1
         written(text.format(2))
         reload(shield)
         assert data(ask(shield, "x.test")) == ["192.0.2.2"]
@@ -151,7 +151,7 @@ def test_a_slow_function_keeps_nobody_waiting(written):
         found = []
         slow = threading.Thread(target=lambda: found.append(data(ask(shield, "x.slow.test"))))
         slow.start()
-        until(lambda: shield.stats()["rules"]["slow"]["calls"] == 1)
+        until(lambda: shield.stats()["rules"]["slow"]["handler_calls"] == 1)
         stopwatch = Stopwatch()
         assert data(ask(shield, "warm.test")) == data(ask(shield, "cold.test")) == ["192.0.2.9"]
         assert stopwatch.seconds() < 0.4
@@ -199,7 +199,7 @@ def test_functions_that_fail(written):
         assert [rcode(ask(shield, "x.kept.test")) for _ in range(2)] == ["SERVFAIL"] * 2
         assert rcode(ask(shield, "x.other.test")) == "SERVFAIL"
         rules = shield.stats()["rules"]
-        assert {name: rules[name]["errors"] for name in rules} == {
+        assert {name: rules[name]["handler_errors"] for name in rules} == {
             "servfail": 1, "refused": 1, "drop": 1, "allow": 1, "late": 1, "nonsense": 1,
             "foreign": 1, "question": 1, "kept": 1, "other": 1,
         }  # fmt: skip
@@ -225,7 +225,7 @@ def test_a_cached_function_is_asked_once_for_all_who_wait(written):
         for thread in threads:
             thread.join()
         assert found == [["192.0.2.1"]] * 8
-        assert shield.stats()["rules"]["f"]["calls"] == 1
+        assert shield.stats()["rules"]["f"]["handler_calls"] == 1
 
 
 def test_what_a_function_asks_on(written):
@@ -251,7 +251,7 @@ def test_what_a_function_asks_on(written):
     with behind(answering("192.0.2.9"), rules_file=path) as (shield, upstream):
         assert data(ask(shield, asked("x.test", "TXT"))) == ['"192.0.2.9 REFUSED"']
         assert [ask(shield, "y.test").answer[0].ttl in (4, 5) for _ in range(2)] == [True] * 2
-        assert shield.stats()["rules"]["changed"]["calls"] == 1
+        assert shield.stats()["rules"]["changed"]["handler_calls"] == 1
         assert received(upstream)["y.test."] == 1
 
 

@@ -143,15 +143,15 @@ class Path:
 
     @property
     def mismatched(self):
-        return self.table.counters(0)["mismatched"]
+        return self.table.counters(0)["unexpected_replies"]
 
     @property
     def strays(self):
-        return self.table.counters(0)["strays"]
+        return self.table.counters(0)["unsolicited_replies"]
 
     @property
     def suspicions(self):
-        return self.table.counters(0)["suspicions"]
+        return self.table.counters(0)["spoof_detections"]
 
 
 def udp(host=LOOPBACK):

@@ -87,11 +87,11 @@ class Stage:
         measured = []
         self.table.set_group(0, self.policy, [upstream])
         for seconds in latencies:
-            before = self.counters(upstream)["latency_sum"]
+            before = self.counters(upstream)["latency_histogram"]["sum"]
             (attempt,) = self.ask()
             self.clock.advance(seconds)
             assert self.answer(attempt)
-            measured.append(self.counters(upstream)["latency_sum"] - before)
+            measured.append(self.counters(upstream)["latency_histogram"]["sum"] - before)
         self.table.set_group(0, self.policy, self.members)
         self.heard()
         return measured

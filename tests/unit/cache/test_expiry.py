@@ -32,8 +32,8 @@ def test_a_step_keeps_to_its_budget_and_steps_together_retire_all():
         assert len(retired) <= cache.segments_total
     assert len(retired) >= 4
     assert max(retired) <= 2 * (1 << 17) // SIZE
-    assert cache.counters()["expired"] == MANY
-    assert cache.counters()["octets"] <= 1 << 17, "all but the segment being filled is given back"
+    assert cache.counters()["expirations"] == MANY
+    assert cache.counters()["bytes"] <= 1 << 17, "all but the segment being filled is given back"
     assert steps.step(budget=1) == 0
 
 
@@ -77,7 +77,7 @@ def test_a_purge_is_forgotten_when_nothing_is_left_that_it_could_concern():
     steps.step()
     assert cache.counters()["purge_rules"] == 0
     assert held(cache, asked) == []
-    assert cache.counters()["purged"] == 10
+    assert cache.counters()["purged_entries"] == 10
 
 
 def test_where_a_step_was_cut_short_the_next_comes_sooner(monkeypatch):

@@ -65,7 +65,7 @@ def test_memory_is_prepared_to_its_end_and_no_further():
         fill(cache, n * 10_000, 4 * MIB)
         cache.prepare()
         assert not cache.needs_memory
-    assert cache.counters()["evicted"] > 0
+    assert cache.counters()["evictions"] > 0
     assert resident() - before < MEMORY + 4 * MIB
 
 

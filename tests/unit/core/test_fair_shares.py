@@ -124,7 +124,7 @@ def test_an_ipv6_host_is_one_client_whatever_its_address():
 def test_an_ipv6_site_is_one_prefix_whatever_its_networks():
     sources = [*(f"2001:db8:0:{n:x}::1" for n in range(100)), "2001:db8:0:100::1"]
     server, transports = connected(sources, max_connections=20, max_connections_per_client=10)
-    assert (len(server.connections), server.gave_way) == (17, 84)
+    assert (len(server.connections), server.evicted_idle) == (17, 84)
     assert [transport.ended for transport in transports[-17:]] == [False] * 17
 
 

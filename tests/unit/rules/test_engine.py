@@ -204,8 +204,8 @@ def test_all_rules_are_counted_whoever_decides(stage):
     stage.put_in_force()
     stage.sturm.decider._calls["there"] += 2
     assert stage.sturm.counters() == {
-        "here": {"matched": 0, "calls": 0, "errors": 0, "seconds": 0.0},
-        "there": {"matched": 0, "calls": 2, "errors": 0, "seconds": 0.0},
+        "here": {"matches": 0, "handler_calls": 0, "handler_errors": 0, "handler_seconds": 0.0},
+        "there": {"matches": 0, "handler_calls": 2, "handler_errors": 0, "handler_seconds": 0.0},
     }
 
 

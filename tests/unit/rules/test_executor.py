@@ -403,7 +403,7 @@ def test_a_query_whose_function_fails_gets_what_its_rule_says(function, on_error
     (found,) = scene.run()
     assert (("reply", rcode_of(found[1])) if found[0] == "reply" else found) == done
     assert "rule rule: " in caplog.text
-    assert scene.decider.counters()["rule"]["errors"] == 1
+    assert scene.decider.counters()["rule"]["handler_errors"] == 1
 
 
 def test_an_error_is_logged_with_file_and_line(caplog):
@@ -438,9 +438,9 @@ def test_when_too_many_are_waited_for_a_query_is_refused_and_its_function_not_ca
     scene = Scene(function)
     (done,) = scene.run()
     assert rcode_of(done[1]) == "REFUSED"
-    assert scene.decider.crowded == 1
+    assert scene.decider.rejected == 1
     assert scene.decider._threads is None
-    assert scene.decider.counters()["rule"]["errors"] == 0
+    assert scene.decider.counters()["rule"]["handler_errors"] == 0
 
 
 def test_calls_do_not_heap_up_behind_functions_that_do_not_return(monkeypatch, caplog):

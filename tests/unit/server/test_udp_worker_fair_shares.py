@@ -35,8 +35,8 @@ def flood(path, sources, zones):
 def test_who_floods_the_ring_leaves_room_for_others(path, sources, zones):
     flood(path, sources, zones)
     counted = path.worker.counters()
-    assert counted["ring_over_share"] > FLOOD // 2
-    assert counted["ring_full"] == 0
+    assert counted["queue_share_exceeded"] > FLOOD // 2
+    assert counted["dropped_queue_full"] == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.9.9.9", 0))
         other.connect(path.listener.getsockname())
@@ -46,8 +46,8 @@ def test_who_floods_the_ring_leaves_room_for_others(path, sources, zones):
     while path.inflight.collect():
         pass
     path.inflight.send()
-    dropped = path.worker.counters()["ring_over_share"]
-    assert dropped <= counted["ring_over_share"] + 1, "a query is counted before what becomes of it"
+    dropped = path.worker.counters()["queue_share_exceeded"]
+    assert dropped <= counted["queue_share_exceeded"] + 1, "a query is counted before what becomes of it"
     assert path.inflight.open_queries == FLOOD + 100 - dropped
 
 
@@ -56,7 +56,7 @@ def test_what_was_taken_out_counts_no_more(path):
     for _ in range(2):
         before = path.worker.counters()
         flood(path, 1, 1)
-        taken.append(FLOOD - (path.worker.counters()["ring_over_share"] - before["ring_over_share"]))
+        taken.append(FLOOD - (path.worker.counters()["queue_share_exceeded"] - before["queue_share_exceeded"]))
         while path.inflight.collect():
             pass
     assert taken[0] == pytest.approx(taken[1], rel=0.05)

@@ -1,5 +1,6 @@
 """Show that quantiles of latency are right within a bucket, and that they are of the last seconds alone."""
 
+from bisect import bisect_left
 from math import ceil
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.waiting import Stage
 
+from funkenshield.core._latency_histogram import LATENCY_BOUNDS
 from funkenshield.upstream.pool import RECENT, WINDOW, Latencies, bucket_start, quantile
 
 BUCKETS = 96
@@ -71,6 +73,20 @@ def test_the_fast_gear_counts_into_the_same_buckets(seconds):
     (measured,) = stage.teach(0, seconds)
     expected = min(round(measured * 1e9), LAST)
     assert stage.counters(0)["latencies"] == histogram([expected])
+
+
+@pytest.mark.parametrize("seconds", [bound * share for bound in LATENCY_BOUNDS for share in (0.7, 0.98, 1.0)] + [25.0])
+def test_the_histogram_that_is_exported_counts_each_latency_at_its_bound(seconds):
+    stage = Stage(1, deadline=30.0)
+    measured = [round(each * 1e9) for each in stage.teach(0, seconds, seconds)]
+    counted = stage.counters(0)["latency_histogram"]
+    bounds = [round(bound * 1e9) for bound in LATENCY_BOUNDS]
+    wanted = [0] * (len(bounds) + 1)
+    for each in measured:
+        wanted[bisect_left(bounds, each)] += 1
+    assert counted["counts"] == wanted
+    assert counted["sum"] == pytest.approx(sum(measured) / 1e9)
+    assert stage.counters(0)["responses"] == 2
 
 
 # ---------------------------------------------------------------- of the last seconds
@@ -152,13 +168,13 @@ def test_what_counts_came_between_the_last_look_and_one_at_least_a_window_before
 def test_an_hour_that_nobody_was_awake_is_no_slowness(comes):
     stage = Stage(2, deadline=2.5)
     stage.teach(0, *[0.01] * 50)
-    before = stage.counters(0)["latency_sum"]
+    before = stage.counters(0)["latency_histogram"]["sum"]
     (attempt,) = stage.ask()
     stage.clock.advance(3600)
     if comes:
         assert stage.answer(attempt)
     stage.wait(0)
-    assert stage.counters(0)["latency_sum"] - before <= 2.5 + 1e-6
+    assert stage.counters(0)["latency_histogram"]["sum"] - before <= 2.5 + 1e-6
     stage.teach(0, *[0.01] * 30)
     _, most, _ = stage.silence(expected=0)
     assert most < 0.6, "its silence is news as early as before"

@@ -331,12 +331,12 @@ def test_a_name_with_many_open_queries_is_asked_of_the_next_in_line_too():
     (first,) = stage.ask("hot.test", 1000)
     home = first.upstream
     for rdtype in range(1001, 1200):
-        before = [stage.counters(n)["open"] for n in stage.members]
+        before = [stage.counters(n)["outstanding_queries"] for n in stage.members]
         (attempt,) = stage.ask("hot.test", rdtype)
         room = [opened + 1 <= 1.25 * (sum(before) + 1) * weights[n] / 6 + 1 for n, opened in enumerate(before)]
         assert room[attempt.upstream]
         assert attempt.upstream == home or not room[home]
-    assert all(stage.counters(n)["open"] > 10 for n in stage.members)
+    assert all(stage.counters(n)["outstanding_queries"] > 10 for n in stage.members)
 
 
 @every_policy
@@ -346,7 +346,7 @@ def test_who_has_as_many_open_as_it_may_is_passed_over_and_when_all_have_clients
     assert Counter(attempt.upstream for attempt in attempts) == {0: 2, 1: 3, 2: 4}
     assert stage.heard() == []
     assert (stage.ask(), stage.heard()) == ([], [REFUSED])
-    assert stage.inflight.counters()["busy"] == 1
+    assert stage.inflight.counters()["upstreams_saturated"] == 1
     stage.answer(attempts[0])
     (again,) = stage.ask()
     assert again.upstream == attempts[0].upstream
@@ -468,7 +468,7 @@ def test_the_last_try_is_waited_for_until_the_deadline():
     assert (tried, stage.heard()) == ([0, 1, 2], [])
     assert (stage.wait(0.2 + TURN), stage.heard()) == ([], [SERVFAIL])
     assert [stage.table.signals(n)[1] for n in stage.members] == [1, 1, 1, 0]
-    assert [stage.counters(n)["open"] for n in stage.members] == [0] * 4
+    assert [stage.counters(n)["outstanding_queries"] for n in stage.members] == [0] * 4
 
 
 def test_the_first_answer_counts_whose_ever_it_is():
@@ -478,7 +478,7 @@ def test_the_first_answer_counts_whose_ever_it_is():
     assert stage.answer(first)
     assert stage.heard() == [NOERROR]
     assert not stage.answer(second)
-    assert (stage.heard(), stage.counters(1)["open"], stage.counters(1)["answered"]) == ([], 0, 0)
+    assert (stage.heard(), stage.counters(1)["outstanding_queries"], stage.counters(1)["responses"]) == ([], 0, 0)
 
 
 def test_who_says_that_it_cannot_be_reached_is_passed_over_at_once():
@@ -490,7 +490,7 @@ def test_who_says_that_it_cannot_be_reached_is_passed_over_at_once():
         assert attempt.upstream == then
     stage.inflight.fail(attempt.handle)
     assert (stage.asked(), stage.heard()) == ([], [SERVFAIL])
-    assert [stage.counters(n)["errors"] for n in stage.members] == [1, 1, 1]
+    assert [stage.counters(n)["network_errors"] for n in stage.members] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("rcode", [SERVFAIL, REFUSED])
@@ -523,7 +523,7 @@ def test_what_is_answered_before_it_is_sent_again_is_not_sent_again():
     stage.clock.advance(0.3 + TURN)
     stage.inflight.tick()
     assert stage.answer(first)
-    assert (stage.heard(), stage.asked(), stage.inflight.counters()["retried"]) == ([NOERROR], [], 0)
+    assert (stage.heard(), stage.asked(), stage.inflight.counters()["retries"]) == ([NOERROR], [], 0)
 
 
 def test_what_is_late_before_it_is_sent_is_not_sent():
@@ -531,7 +531,7 @@ def test_what_is_late_before_it_is_sent_is_not_sent():
     assert stage.inflight.submit(1, bytes(4), query("www.test", A))
     stage.clock.advance(1.0 + TURN)
     stage.inflight.tick()
-    assert (stage.heard(), stage.asked(), stage.counters(0)["sent"]) == ([SERVFAIL], [], 0)
+    assert (stage.heard(), stage.asked(), stage.counters(0)["queries"]) == ([SERVFAIL], [], 0)
 
 
 # ---------------------------------------------------------------- hedging
@@ -544,8 +544,8 @@ def test_a_slow_one_is_helped_and_not_blamed():
     least, most, then = stage.silence(0)
     assert (least < 0.05 + TURN, most >= 0.05, then) == (True, True, 1)
     counters = stage.counters(0)
-    assert (counters["hedged"], counters["timeouts"], stage.table.signals(0)[3]) == (1, 0, 0)
-    assert stage.inflight.counters()["hedged"] == 1
+    assert (counters["hedged_queries"], counters["timeouts"], stage.table.signals(0)[3]) == (1, 0, 0)
+    assert stage.inflight.counters()["hedged_queries"] == 1
 
 
 def test_an_eighth_of_all_queries_is_hedged_and_no_more():
@@ -567,4 +567,4 @@ def test_nothing_is_hedged_where_that_is_off_or_no_sooner(hedge, after):
     stage.teach(0, *[0.01] * 20)
     stage.table.judge(0, hedge_after=after)
     assert stage.silence(0)[2] == 1
-    assert (stage.counters(0)["hedged"], stage.counters(0)["timeouts"]) == (0, 1)
+    assert (stage.counters(0)["hedged_queries"], stage.counters(0)["timeouts"]) == (0, 1)

@@ -55,22 +55,22 @@ def test_queries_of_many_lengths_arrive_each_once_and_are_answered(path):
     assert len({each.ident for each in asked}) == len(LENGTHS)
     path.answer(*asked)
     assert path.inflight.open_queries == 0
-    assert path.table.counters(0)["sent"] == len(LENGTHS)
-    assert path.table.counters(0)["answered"] == len(LENGTHS)
+    assert path.table.counters(0)["queries"] == len(LENGTHS)
+    assert path.table.counters(0)["responses"] == len(LENGTHS)
 
 
 def test_queries_of_one_length_pass_the_kernel_as_one(path):
     names = [f"n{n:03}.test" for n in range(40)]
     lengths, found = together(path, names)
     assert (lengths, found) == ([40 * (16 + len(name_wire(names[0])))], names)
-    assert path.table.counters(0)["sent"] == 40
+    assert path.table.counters(0)["queries"] == 40
 
 
 def test_a_batch_is_as_many_as_the_kernel_takes_as_one(path):
     names = [f"n{n:03}.test" for n in range(64)]
     lengths, found = together(path, names)
     assert (sum(lengths), found) == (64 * (16 + len(name_wire(names[0]))), names)
-    assert path.table.counters(0)["sent"] == 64
+    assert path.table.counters(0)["queries"] == 64
 
 
 @pytest.mark.usefixtures("one_by_one")
@@ -78,8 +78,8 @@ def test_where_the_way_takes_none_together_each_passes_for_itself(path):
     names = [f"n{n:03}.test" for n in range(40)]
     lengths, found = together(path, [*names, "longer.than.those.test"])
     assert (len(lengths), found) == (41, sorted([*names, "longer.than.those.test"]))
-    assert path.table.counters(0)["sent"] == 41
-    assert path.table.counters(0)["errors"] == 0
+    assert path.table.counters(0)["queries"] == 41
+    assert path.table.counters(0)["network_errors"] == 0
 
 
 @pytest.mark.usefixtures("one_by_one")
@@ -99,5 +99,5 @@ def test_an_upstream_that_is_gone_is_noticed_with_many_as_with_one(path):
         path.clock.advance(0.1)
         path.inflight.tick()
         path.inflight.send()
-    assert path.table.counters(0)["errors"] >= 3
+    assert path.table.counters(0)["network_errors"] >= 3
     assert path.inflight.open_queries == 0

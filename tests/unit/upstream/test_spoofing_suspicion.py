@@ -25,7 +25,7 @@ def test_so_many_strays_bring_the_upstream_under_suspicion_for_every_name_and_on
     assert shield.heard(query(name, A)) is None
     assert shield.carried(innocent) == 1
     assert (shield.heard(query(name, A)), shield.suspicions) == (TRUTH, 1)
-    assert shield.inflight.counters()["suspected"] == 1
+    assert shield.inflight.counters()["spoof_suspected"] == 1
 
 
 def test_nothing_that_a_client_sees_tells_which_name_was_guessed_at(path):
@@ -86,14 +86,14 @@ def test_suspicion_is_told_once_when_it_begins(path, caplog):
         (asked,) = shield.ask(*shield.fresh())
         shield.flood(asked, 2)
         shield.upstream.keep_house()
-        assert (caplog.messages, shield.upstream.counters()["suspicious"]) == ([], 0)
+        assert (caplog.messages, shield.upstream.counters()["spoof_tcp_fallback"]) == ([], 0)
         shield.flood(asked, 100)
         for _ in range(3):
             shield.upstream.keep_house()
-    assert (len(caplog.messages), shield.upstream.counters()["suspicious"]) == (1, 1)
+    assert (len(caplog.messages), shield.upstream.counters()["spoof_tcp_fallback"]) == (1, 1)
     assert "spoofing suspected, 102 unexpected replies" in caplog.messages[0]
     shield.clock.advance(361)
-    assert shield.upstream.counters()["suspicious"] == 0
+    assert shield.upstream.counters()["spoof_tcp_fallback"] == 0
 
 
 def test_where_the_operator_says_never_no_flood_changes_the_transport(path):
