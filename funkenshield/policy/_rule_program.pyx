@@ -379,8 +379,8 @@ cdef class Chain:
         return [load_relaxed(&self.program.matched[k]) for k in range(self.program.rules)]
 
     def actions(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
-              bint datagram=True, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0,
-              uint32_t at=0) -> list:
+                bint datagram=True, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0,
+                uint32_t at=0) -> list:
         """Return what a query meets, as (action, value, node, rule), up to the first action that does not go on."""
         cdef:
             Query parsed
