@@ -234,7 +234,7 @@ def test_new_names_are_keys_and_old_ones_are_not():
         ('any = "none"', "any: no such key; any is now minimal_any"),
         ("any = 5", "any: no such key; any is now minimal_any"),
         ('any = "pass"', "any: no such key; any is now minimal_any = false"),
-        ("anyone = 5", "anyone: no such key; none is like it; `funkenshield about config` tells all"),
+        ("anyone = 5", "anyone: no such key; see `funkenshield docs config` for all keys"),
         ("[guard.rrl]\nanswers = 5", "guard.rrl.answers: no such key; answers is now responses_per_second"),
         (
             "[[guard.rate_limits]]\nqueries = 5",
