@@ -305,7 +305,7 @@ cdef bint _is_subnet(const uint8_t* value, uint16_t size) noexcept nogil:
 
 
 cdef void _set_key(Query* query) noexcept nogil:
-    """Write what tells questions apart: flags that ask for something, type, class, choices of rules, name, client subnet.
+    """Write what tells questions apart: flags that ask for something, type, class, rules' choices, name, client subnet.
 
     The opcode's bits of the flags are free here (it is QUERY): they say whether there are OPT and subnet.
     """
