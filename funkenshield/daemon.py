@@ -50,14 +50,14 @@ from .server.tcp import TcpServer
 from .upstream.pool import Upstreams, rcode_name
 from .wire.names import name_from_wire, name_to_wire
 from .zones import settings
-from .zones.soa_watch import Rhythm, Watched, Watchers
+from .zones.soa_watch import PollInterval, WatchedZone, Watchers
 
 log = logging.getLogger(__name__)
 limited = logs.RateLimited(log)
 
 HOUSEKEEPING = 1.0  # seconds
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
-ON_NOTIFY = Rhythm(math.inf, 0.0)
+ON_NOTIFY = PollInterval(math.inf, 0.0)
 NICE, CALM = 10, 60.0  # of the control gear under a flood of misses, and until so many seconds after it
 OTHERS = 24  # descriptors that are there whatever is configured
 COMMON = (0, 2, 3, 5)  # RCODEs that are always told of, however few they are
@@ -110,7 +110,7 @@ class Daemon:
                 undo.enter_context(self._control)
                 undo.callback(control.unbind, controlled)
             if config.user:
-                become(config.user, *filter(None, [controlled]), *self._kept_secret(config))
+                drop_privileges(config.user, *filter(None, [controlled]), *self._kept_secret(config))
             try:
                 self._build(config, count)
             except (MemoryError, OSError, ValueError) as error:
@@ -176,7 +176,7 @@ class Daemon:
         numbers = self.upstreams.configure(settings.groups(config), config)
         logs.set_up(config.log.level, config.log.format)
         self._assigned = settings.assign(self.cache.zones, config, numbers)
-        self.forwarder.groups = self.sturm.put_in_force(prepared, config, numbers)
+        self.forwarder.groups = self.sturm.activate(prepared, config, numbers)
         self.blocks.configure(config.guard)
         self.forwarder.configure(config.forward)
         sources = [str(each.section.source) for each in self.upstreams.all if each.section.source]
@@ -232,7 +232,7 @@ class Daemon:
             self._again = False
             notify("RELOADING=1")
             try:
-                await self._take_up()
+                await self._apply_reload()
             except ConfigError as error:
                 for line in str(error).splitlines():
                     log.error("reload failed: %s", line)
@@ -243,7 +243,7 @@ class Daemon:
                 log.info("reloaded")
             notify("READY=1")
 
-    async def _take_up(self) -> None:
+    async def _apply_reload(self) -> None:
         """Read the configuration and its rules beside the work that goes on, and then change to them at once."""
         assert self._reread is not None
         new = hugepages.fitted(await asyncio.to_thread(self._reread))
@@ -292,9 +292,9 @@ class Daemon:
         controlled = await control.serve(self._control, self._handle) if self._control is not None else None
         self.watchers.configure(self._watched())
         works: list[Coroutine[Any, Any, None]] = [
-            self._keep_house(),
+            self._housekeeping(),
             self._judge(),
-            self._shut_out(),
+            self._apply_dynblocks(),
             self.tcp.close_idle(),
             Expiry(self.cache).run(),
         ]
@@ -383,7 +383,7 @@ class Daemon:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number] or signal.SIG_DFL)
 
-    async def _keep_house(self) -> None:
+    async def _housekeeping(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             self.upstreams.keep_house()
@@ -410,7 +410,7 @@ class Daemon:
             await asyncio.sleep(self.upstreams.pulse)
             self.upstreams.judge()
 
-    async def _shut_out(self) -> None:
+    async def _apply_dynblocks(self) -> None:
         while True:
             await asyncio.sleep(GUARDING)
             self.blocks.judge()
@@ -433,10 +433,12 @@ class Daemon:
 
     # ---------------------------------------------------------------- changes at the origin
 
-    def _watched(self) -> dict[Watched, Rhythm]:
+    def _watched(self) -> dict[WatchedZone, PollInterval]:
         """Return which zones are watched where, and how often: those with notifiers when these say so."""
         return {
-            Watched(zone.name, each.asked): Rhythm(zone.watch_interval, zone.watch_jitter) if zone.watch else ON_NOTIFY
+            WatchedZone(zone.name, each.asked): PollInterval(zone.watch_interval, zone.watch_jitter)
+            if zone.watch
+            else ON_NOTIFY
             for zone in self.config.zones
             if zone.watch
             or (self.config.allow_notify_from if zone.allow_notify_from is None else zone.allow_notify_from)
@@ -641,7 +643,7 @@ def allow_nice() -> None:
         resource.setrlimit(resource.RLIMIT_NICE, (allowed, allowed))
 
 
-def become(user: str, *owned: Path) -> None:
+def drop_privileges(user: str, *owned: Path) -> None:
     """Give up root for a user, who gets the control socket and what is new; ConfigError where that cannot be done."""
     try:
         entry = pwd.getpwnam(user)

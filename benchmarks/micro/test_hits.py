@@ -16,7 +16,7 @@ from funkenshield.config.action import Action
 from funkenshield.config.match import Match
 from funkenshield.core._clock import Clock
 from funkenshield.policy._guard import Guard
-from funkenshield.rules.compiler import Numbers, Rule, compile_chain
+from funkenshield.rules.compiler import IdAllocator, Rule, compile_chain
 
 ASKED = 64_000
 THOUSAND = 1_000
@@ -77,7 +77,7 @@ def test_rules_and_limits(benchmark, clients, settings_writer_of, what):
     guard = settings_writer.guard
     if what.endswith("rules"):
         made = rules(int(what.split()[0].replace(",", "")))
-        settings_writer.set_chains(compile_chain(made, Numbers(), 1, Guard(1 << 16), ()).chain)
+        settings_writer.set_chains(compile_chain(made, IdAllocator(), 1, Guard(1 << 16), ()).chain)
     elif what == "two limits":
         guard.set_limits([(1e9, 1.0, 32, 64, "drop"), (1e9, 1.0, 24, 56, "drop")])
     elif what != "nothing":

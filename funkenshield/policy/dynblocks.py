@@ -94,11 +94,11 @@ class Blocks:
             del self._blocks[prefix]
         for number, address, bits in alarms:
             if number < len(self._watches):  # there may be fewer than when it was raised
-                self._shut_out(ip_network((address, bits)), self._watches[number])
+                self._block(ip_network((address, bits)), self._watches[number])
         if alarms or over:
             self._tell()
 
-    def _shut_out(self, prefix: Network, watch: DynamicBlockSection) -> None:
+    def _block(self, prefix: Network, watch: DynamicBlockSection) -> None:
         reason = watch.name or f"over {watch.rate:g} {watch.type} a second"
         if prefix not in self._blocks:
             self.raised += 1

@@ -81,7 +81,7 @@ class Compiled:
 
 
 @dataclass
-class Numbers:
+class IdAllocator:
     """Numbers that rules are known by in the cache: who had one keeps it as long as the process lives."""
 
     routes: dict[str, int] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def route_to(rule: Rule) -> str:
 
 
 def compile_chain(
-    rules: Sequence[Rule], numbers: Numbers, generation: int, guard: Guard, listeners: Sequence[Endpoint]
+    rules: Sequence[Rule], numbers: IdAllocator, generation: int, guard: Guard, listeners: Sequence[Endpoint]
 ) -> Compiled:
     """Return the program of a chain of rules.
 
@@ -146,7 +146,7 @@ def compile_chain(
 class _Assembly:
     """A program that is being put together."""
 
-    def __init__(self, numbers: Numbers, guard: Guard, listeners: Sequence[Endpoint]) -> None:
+    def __init__(self, numbers: IdAllocator, guard: Guard, listeners: Sequence[Endpoint]) -> None:
         self.nodes: list[tuple[int, int, int, int, int, int]] = [(TESTS["next"], 0, NOWHERE, 0, 0, 0)]
         self.stops: dict[int, Stop] = {}
         self.limits: list[RateTable] = []

@@ -19,8 +19,8 @@ from ..errors import ConfigError
 from ..forward._python_rules import PythonRules
 from ..policy._guard import Guard
 from . import Hook, RuleSet, load
-from .compiler import ChainName, Compiled, Numbers, compile_chain, route_to
-from .executor import Decider, Force
+from .compiler import ChainName, Compiled, IdAllocator, compile_chain, route_to
+from .executor import ActiveRules, Decider
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Prepared:
     seen: Mapping[Path, Version | None]  # which versions of the files that they are from were read
 
 
-def _prepare(config: Config, numbers: Numbers, guard: Guard) -> Prepared:
+def _prepare(config: Config, numbers: IdAllocator, guard: Guard) -> Prepared:
     with noted() as read:
         rules = load(config)
         made = _compile(rules, config, numbers, guard)
@@ -45,7 +45,7 @@ def _prepare(config: Config, numbers: Numbers, guard: Guard) -> Prepared:
 
 
 def _compile(
-    rules: RuleSet, config: Config, numbers: Numbers, guard: Guard
+    rules: RuleSet, config: Config, numbers: IdAllocator, guard: Guard
 ) -> tuple[tuple[Compiled | None, Compiled | None, Compiled | None], int]:
     """Return the chains of rules, and their generation."""
     generation = numbers.next_generation()
@@ -59,14 +59,14 @@ def _compile(
 
 def check(config: Config) -> None:
     """Read and compile the rules of a configuration, for nobody; ConfigError where that cannot be done."""
-    _prepare(config, Numbers(), Guard(1 << 16))
+    _prepare(config, IdAllocator(), Guard(1 << 16))
 
 
 class FunkenSturm:
     """All rules, those in force and those that are to be."""
 
     def __init__(self, inflight: PythonRules, dispatch: Callable[[], None]) -> None:
-        self.numbers = Numbers()
+        self.numbers = IdAllocator()
         self.decider = Decider(inflight, self.numbers, dispatch)
         self._inflight = inflight
         self._force = Prepared(RuleSet(), (None, None, None), 0, {})
@@ -76,7 +76,7 @@ class FunkenSturm:
         """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
         return _prepare(config, self.numbers, self._inflight.settings_writer.guard)
 
-    def put_in_force(self, prepared: Prepared, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
+    def activate(self, prepared: Prepared, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
         """Let these rules be followed from now on; return the groups of upstreams by their routes.
 
         `groups` are their numbers by name. What the rules before need is left for queries that are with them.
@@ -93,7 +93,7 @@ class FunkenSturm:
             self._inflight.set_bounds(number, shortest, longest)
         stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
         listeners = [str(endpoint) for endpoint in config.listen]
-        self.decider.configure(Force(prepared.generation, stops, answering, listeners, config.forward.deadline))
+        self.decider.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))
         queries, responses, answers = (compiled.chain if compiled else None for compiled in prepared.chains)
         self._force = prepared
         self._seen = prepared.seen

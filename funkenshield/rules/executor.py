@@ -4,7 +4,7 @@
     a miss that a function answers        -> is settled, as if an upstream had answered
     a response that stopped at a rule     -> goes on, changed or not, or is given up
 
-It knows errands, and how long they took. What an action does is told in `handlers`, where a query stops in `compiler`.
+It knows calls, and how long they took. What an action does is told in `handlers`, where a query stops in `compiler`.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from ..config.action import Action
 from ..forward._python_rules import PythonRules
 from ..wire._message import error_response
 from . import handlers
-from .compiler import END, RCODES, START, Numbers, Rule, Stop, route_to
+from .compiler import END, RCODES, START, IdAllocator, Rule, Stop, route_to
 from .query import PAYLOAD, Query, Sender
 
 log = logging.getLogger("funkenshield.rules")
 
-ERRANDS_MAX = 10_000  # that are waited for at once
+CALLS_MAX = 10_000  # that are waited for at once
 THREADS = 8  # that functions are called in until they are trusted to be quick
 QUICK = 0.005  # seconds that such a function may keep all others waiting
 TRUSTED = 50  # quick calls in a row, from which on a function is called without a thread
@@ -48,7 +48,7 @@ REFUSED, SERVFAIL = 5, 2
 
 
 @dataclass(frozen=True)
-class Force:
+class ActiveRules:
     """The rules in force: where they stop, by chain and node, and who answers in an upstream's place, by way."""
 
     generation: int = 0
@@ -58,7 +58,7 @@ class Force:
     deadline: float = 2.5
 
 
-class Errand:
+class RuleCall:
     """One query on its way through one rule's function; each kind ends in its own way."""
 
     at = END  # where it goes on
@@ -67,7 +67,7 @@ class Errand:
     def __init__(self, decider: "Decider", rule: Rule, client: bytes, wire: bytes, left: float) -> None:
         self.decider, self.inflight = decider, decider.inflight
         self.rule, self.client, self.wire, self.left = rule, client, wire, left
-        self.generation = decider.force.generation
+        self.generation = decider.active.generation
 
     def query(self, response: bytes | None = None) -> Query:
         """Return what the function is given."""
@@ -123,7 +123,7 @@ class Errand:
         raise TypeError(f"the action {action.kind} is not possible here")
 
 
-class QueryErrand(Errand):
+class QueryCall(RuleCall):
     """A query that stopped at a rule, or that is never cached."""
 
     def __init__(
@@ -177,7 +177,7 @@ class QueryErrand(Errand):
             super().adjust(action)
 
 
-class MissErrand(Errand):
+class MissCall(RuleCall):
     """A miss, whose answer is kept for all who ask the same: to them, the function is an upstream."""
 
     route = 0
@@ -208,7 +208,7 @@ async def _resolve(query: Query) -> bytes:
     return await query.resolve_wire()
 
 
-class ReviewErrand(Errand):
+class ReviewCall(RuleCall):
     """A response that stopped at a rule."""
 
     def __init__(
@@ -246,13 +246,13 @@ class ReviewErrand(Errand):
 class Decider:
     """Runs the functions of rules, and counts what they take."""
 
-    def __init__(self, inflight: PythonRules, numbers: Numbers, dispatch: Callable[[], None]) -> None:
+    def __init__(self, inflight: PythonRules, numbers: IdAllocator, dispatch: Callable[[], None]) -> None:
         self.inflight = inflight
         self.numbers = numbers
-        self.force = Force()
+        self.active = ActiveRules()
         self.rejected = 0
         self._dispatch = dispatch
-        self._before = Force()
+        self._before = ActiveRules()
         self._tags: dict[int, frozenset[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._questions: dict[int, asyncio.Future[bytes]] = {}
@@ -266,9 +266,9 @@ class Decider:
         self._threads: Threads | None = None
         self._closing = False
 
-    def configure(self, force: Force) -> None:
+    def configure(self, active: ActiveRules) -> None:
         """Follow these rules from now on; queries that stopped at those before may still end there."""
-        self._before, self.force = self.force, force
+        self._before, self.active = self.active, active
         self._quick.clear()  # a name may be another function's now
 
     def counters(self) -> dict[str, dict[str, float]]:
@@ -285,7 +285,7 @@ class Decider:
     def sender(self, client: bytes) -> Sender:
         """Return whose query it is."""
         address, transport, listener, tags, _ = self.inflight.who(client)
-        listeners = self.force.listeners
+        listeners = self.active.listeners
         if tags not in self._tags:
             known = list(self.numbers.tags.items())  # others may be added meanwhile, by a thread that reads rules
             self._tags[tags] = frozenset(name for name, at in known if tags >> at & 1)
@@ -296,20 +296,20 @@ class Decider:
     # ---------------------------------------------------------------- batches
 
     def _stop(self, generation: int, chain: int, at: int) -> Stop | None:
-        force = next((each for each in (self.force, self._before) if each.generation == generation), None)
-        return force.stops[chain].get(at) if force else None
+        active = next((each for each in (self.active, self._before) if each.generation == generation), None)
+        return active.stops[chain].get(at) if active else None
 
     def decide(self, stopped: list[tuple[bytes, bytes, int, int, int, int]]) -> None:
         """Decide about queries that stopped at a rule; those of rules that are no more begin anew."""
         for client, wire, _stream, chain, at, generation in stopped:
             stop = self._stop(generation, chain, at)
             if stop is None:
-                self.inflight.resume(client, wire, START, self.force.generation)
+                self.inflight.resume(client, wire, START, self.active.generation)
             elif stop.regex is not None:
                 self.inflight.resume(client, wire, _next(stop, wire), generation)
             else:
-                errand = QueryErrand(self, stop.rule, client, wire, self.force.deadline, stop.yes, generation)
-                self.start(errand, _function(stop.rule))
+                call = QueryCall(self, stop.rule, client, wire, self.active.deadline, stop.yes, generation)
+                self.start(call, _function(stop.rule))
 
     def review(self, stopped: list[tuple[int, int, int, bytes, bytes, bytes]]) -> None:
         """Decide about responses that stopped at a rule; those of rules that are no more stay as they are."""
@@ -320,51 +320,51 @@ class Decider:
             elif stop.regex is not None:
                 self.inflight.conclude(handle, response, _next(stop, wire), generation)
             else:
-                errand = ReviewErrand(
-                    self, stop.rule, client, wire, self.force.deadline, handle, stop.yes, generation, response
+                call = ReviewCall(
+                    self, stop.rule, client, wire, self.active.deadline, handle, stop.yes, generation, response
                 )
-                self.start(errand, _function(stop.rule))
+                self.start(call, _function(stop.rule))
 
     def handle(self, misses: list[tuple[int, int, bytes, float, bytes]]) -> None:
         """Answer misses in place of an upstream."""
         for handle, route, wire, left, client in misses:
-            rule = self.force.routes.get(route) or self._before.routes.get(route)
+            rule = self.active.routes.get(route) or self._before.routes.get(route)
             if rule is None:
                 self.inflight.give_up(handle)
             else:
-                self.start(MissErrand(self, rule, client, wire, left, handle), _function(rule))
+                self.start(MissCall(self, rule, client, wire, left, handle), _function(rule))
 
     def serve(self, client: bytes, query: bytes, route: int) -> None:
         """Answer a query that is never cached."""
-        rule = self.force.routes.get(route) or self._before.routes.get(route)
+        rule = self.active.routes.get(route) or self._before.routes.get(route)
         if rule is None:
             self.inflight.reply(client, query, error_response(query, SERVFAIL, PAYLOAD))
             return
-        errand = QueryErrand(self, rule, client, query, self.force.deadline, END, self.force.generation)
-        errand.route = 0
-        self.start(errand, _function(rule))
+        call = QueryCall(self, rule, client, query, self.active.deadline, END, self.active.generation)
+        call.route = 0
+        self.start(call, _function(rule))
 
-    # ---------------------------------------------------------------- one errand
+    # ---------------------------------------------------------------- one call
 
-    def start(self, errand: Errand, function: Callable[[Query], Any]) -> None:
+    def start(self, call: RuleCall, function: Callable[[Query], Any]) -> None:
         """Call a function, and do what it returns, now or when that is there."""
-        name = errand.rule.name
+        name = call.rule.name
         begun = time.perf_counter()
         self._calls[name] += 1
         try:
-            if function is errand.rule.function and not self._is_quick(name, function):
-                if self._turned_away(errand, self._threads.waiting if self._threads is not None else 0):
+            if function is call.rule.function and not self._is_quick(name, function):
+                if self._turned_away(call, self._threads.waiting if self._threads is not None else 0):
                     return
-                result = self._in_a_thread(function, errand.query())
+                result = self._in_a_thread(function, call.query())
             else:
-                result = function(errand.query())
+                result = function(call.query())
             if inspect.isawaitable(result):
-                self._wait_for(errand, result, begun, last=function is _resolve)
+                self._wait_for(call, result, begun, last=function is _resolve)
                 return
             self._note(name, time.perf_counter() - begun)
-            errand.conclude(result)
+            call.conclude(result)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            self._failed(errand, error)
+            self._failed(call, error)
 
     def _is_quick(self, name: str, function: Callable[..., Any]) -> bool:
         """Tell whether a function keeps nobody waiting: it is async, or was quick so often that it is trusted to be."""
@@ -375,55 +375,55 @@ class Decider:
             self._threads = Threads(THREADS)
         return self._threads.call(function, query)
 
-    def _wait_for(self, errand: Errand, result: Awaitable[object], begun: float, *, last: bool) -> None:
-        if self._turned_away(errand):
+    def _wait_for(self, call: RuleCall, result: Awaitable[object], begun: float, *, last: bool) -> None:
+        if self._turned_away(call):
             if inspect.iscoroutine(result):
                 result.close()
             return
-        task = asyncio.get_running_loop().create_task(self._finish(errand, result, begun, last=last))
+        task = asyncio.get_running_loop().create_task(self._finish(call, result, begun, last=last))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _turned_away(self, errand: Errand, calls: int = 0) -> bool:
+    def _turned_away(self, call: RuleCall, calls: int = 0) -> bool:
         """Refuse a query whose function would have to be waited for, where too many are, or wait for a thread."""
-        if max(len(self._tasks), calls) < ERRANDS_MAX:
+        if max(len(self._tasks), calls) < CALLS_MAX:
             return False
         self.rejected += 1
-        errand.answer(error_response(errand.wire, REFUSED, PAYLOAD))
+        call.answer(error_response(call.wire, REFUSED, PAYLOAD))
         return True
 
-    async def _finish(self, errand: Errand, result: Awaitable[object], begun: float, *, last: bool) -> None:
-        delayed = errand.rule.action.delay  # is not what the deadline is for
+    async def _finish(self, call: RuleCall, result: Awaitable[object], begun: float, *, last: bool) -> None:
+        delayed = call.rule.action.delay  # is not what the deadline is for
         try:
-            async with asyncio.timeout(errand.left + delayed):
+            async with asyncio.timeout(call.left + delayed):
                 found = await result
                 seconds = time.perf_counter() - begun
-                if isinstance(found, Timed):  # it may have waited for a thread, and for us
+                if isinstance(found, CallResult):  # it may have waited for a thread, and for us
                     found, seconds = found
                 if inspect.isawaitable(found):
                     found = await found
-            self._note(errand.rule.name, seconds)
-            errand.conclude(found)
+            self._note(call.rule.name, seconds)
+            call.conclude(found)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if self._closing:
                 raise
-            self._failed(errand, error, last=last)
+            self._failed(call, error, last=last)
         self._dispatch()
 
-    def _failed(self, errand: Errand, error: BaseException, *, last: bool = False) -> None:
+    def _failed(self, call: RuleCall, error: BaseException, *, last: bool = False) -> None:
         """Count and report an error, and give the query what its rule says; `last`: that has failed too."""
-        name = errand.rule.name
+        name = call.rule.name
         self._errors[name] += 1
-        self._report(errand.rule, error)
+        self._report(call.rule, error)
         try:
             if last:
-                errand.drop()
+                call.drop()
             else:
-                errand.fail()
+                call.fail()
         except Exception as again:  # a query that cannot even be refused
             log.debug("rule %s", name, exc_info=again)
             with suppress(Exception):
-                errand.drop()
+                call.drop()
 
     def _report(self, rule: Rule, error: BaseException) -> None:
         """Write an error to the log, for each rule one a second: a flood of queries is no flood of lines."""
@@ -493,7 +493,7 @@ class Decider:
         handlers.close()
 
 
-class Timed(NamedTuple):
+class CallResult(NamedTuple):
     """What a function returned, and the seconds that it took."""
 
     result: object
@@ -505,13 +505,13 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._calls: SimpleQueue[tuple[Future[Timed], Callable[[], object]] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Future[CallResult], Callable[[], object]] | None] = SimpleQueue()
         for _ in range(count):
             Thread(target=self._run, name="rule", daemon=True).start()
 
-    def call(self, function: Callable[[Query], Any], query: Query) -> Awaitable[Timed]:
+    def call(self, function: Callable[[Query], Any], query: Query) -> Awaitable[CallResult]:
         """Have a function called; what it returned, and when, can be waited for."""
-        future: Future[Timed] = Future()
+        future: Future[CallResult] = Future()
         self._calls.put((future, partial(function, query)))
         return asyncio.wrap_future(future)
 
@@ -527,7 +527,7 @@ class Threads:
                 continue
             begun = time.perf_counter()
             try:
-                future.set_result(Timed(function(), time.perf_counter() - begun))
+                future.set_result(CallResult(function(), time.perf_counter() - begun))
             except StopIteration as error:  # no future takes that one
                 future.set_exception(RuntimeError(f"StopIteration: {error}"))
             except BaseException as error:  # whoever waits for it is told

@@ -24,7 +24,7 @@ from ..wire.names import READ_MAX
 log = logging.getLogger(__name__)
 
 RETRY = 5.0  # seconds after the first failure, then twice as long each time, up to the interval
-BREATH = 1.0  # seconds between two queries, however many ask for one
+MIN_INTERVAL = 1.0  # seconds between two queries, however many ask for one
 SETTLING = 60.0  # seconds in which a zone that says it has changed is looked at more often: it may be on its way
 
 
@@ -96,7 +96,7 @@ class Watcher:
                 pause = min(retry, self._interval)
                 retry = 2 * pause
             pause *= 1 + self._jitter * (2 * self._random() - 1)
-            await self._rest(max(0.0, asked + pause - self._clock()))
+            await self._sleep_until_due(max(0.0, asked + pause - self._clock()))
 
     async def _poll(self) -> bool:
         """Ask once; return whether the serial is known."""
@@ -124,20 +124,20 @@ class Watcher:
             log.info("zone %s: serial %s from %d to %d", self._zone, how, before, serial)
         self._changed()
 
-    async def _rest(self, pause: float) -> None:
+    async def _sleep_until_due(self, pause: float) -> None:
         """Wait so many seconds, or less if somebody wants to know now."""
         pausing = asyncio.ensure_future(self._sleep(pause))
-        breathing = asyncio.ensure_future(self._sleep(min(BREATH, pause)))
+        sleeping = asyncio.ensure_future(self._sleep(min(MIN_INTERVAL, pause)))
         wanted = asyncio.ensure_future(self._wanted.wait())
         try:
             await asyncio.wait([pausing, wanted], return_when=asyncio.FIRST_COMPLETED)
-            await breathing
+            await sleeping
         finally:
-            for each in (pausing, breathing, wanted):
+            for each in (pausing, sleeping, wanted):
                 each.cancel()
 
 
-class Watched(NamedTuple):
+class WatchedZone(NamedTuple):
     """A zone at one of its upstreams, by how that is asked: each has its own serial, until the zone has come to all."""
 
     zone: str
@@ -147,7 +147,7 @@ class Watched(NamedTuple):
         return f"{self.zone} {self.origin}"
 
 
-class Rhythm(NamedTuple):
+class PollInterval(NamedTuple):
     """How often a serial is asked for, in seconds, and by which share of that more or less.
 
     With an interval of infinity it is asked for once, and then when somebody says that it has changed.
@@ -176,7 +176,7 @@ class Watchers:
         self._serials: dict[str, int] = {}
         self._ask = ask
         self._changed = changed
-        self._running: dict[Watched, tuple[Rhythm, Watcher, asyncio.Task[None]]] = {}
+        self._running: dict[WatchedZone, tuple[PollInterval, Watcher, asyncio.Task[None]]] = {}
         self._of: dict[str, list[Watcher]] = {}  # by zone
 
     @property
@@ -192,7 +192,7 @@ class Watchers:
     def serials(self, serials: Mapping[str, int]) -> None:
         self._serials = dict(serials)
 
-    def configure(self, wanted: Mapping[Watched, Rhythm]) -> None:
+    def configure(self, wanted: Mapping[WatchedZone, PollInterval]) -> None:
         """Watch these from now on; what is watched as before is not disturbed."""
         self._serials = self.serials
         for watched in [each for each, (rhythm, *_) in self._running.items() if wanted.get(each) != rhythm]:
@@ -207,7 +207,7 @@ class Watchers:
         self._serials = {name: serial for name, serial in self._serials.items() if name in names}
         self.restored = True  # whatever is watched later has entries from before
 
-    def _watch(self, watched: Watched, rhythm: Rhythm) -> tuple[Rhythm, Watcher, asyncio.Task[None]]:
+    def _watch(self, watched: WatchedZone, rhythm: PollInterval) -> tuple[PollInterval, Watcher, asyncio.Task[None]]:
         watcher = Watcher(
             watched.zone,
             partial(self._ask, watched.origin),

@@ -7,7 +7,7 @@ from funkenshield.config.action import Action
 from funkenshield.config.match import Match
 from funkenshield.config.types import Endpoint
 from funkenshield.policy._guard import Guard
-from funkenshield.rules.compiler import Numbers, Rule, compile_chain
+from funkenshield.rules.compiler import IdAllocator, Rule, compile_chain
 from funkenshield.wire._message import inspect_query
 
 from .messages import query_of, read
@@ -47,7 +47,7 @@ def _compiled():
         Rule(str(number), "queries", Match.model_validate(match), Action.model_validate("continue"))
         for number, match in enumerate([*(match for match, _ in RULES), *UNSURE])
     ]
-    numbers = Numbers()
+    numbers = IdAllocator()
     return compile_chain(rules, numbers, numbers.next_generation(), Guard(1 << 16), [Endpoint("192.0.2.53", 53)])
 
 

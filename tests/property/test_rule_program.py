@@ -15,7 +15,7 @@ from funkenshield.config.action import Action
 from funkenshield.config.match import FLAGS, Match
 from funkenshield.policy._guard import Guard
 from funkenshield.policy._rule_program import ACTIONS_OF
-from funkenshield.rules.compiler import START, Numbers, Rule, compile_chain
+from funkenshield.rules.compiler import START, IdAllocator, Rule, compile_chain
 
 GUARD = Guard(1 << 16)
 FIRST = min(ACTIONS_OF.values())
@@ -138,7 +138,7 @@ def meets(compiled, query):
 
 
 def compiled(rules):
-    numbers = Numbers()
+    numbers = IdAllocator()
     return compile_chain(rules, numbers, numbers.next_generation(), GUARD, ())
 
 

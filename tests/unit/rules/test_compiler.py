@@ -16,7 +16,7 @@ from funkenshield.config.types import Endpoint
 from funkenshield.errors import ConfigError
 from funkenshield.policy._guard import Guard
 from funkenshield.policy._rule_program import ACTIONS_OF
-from funkenshield.rules.compiler import END, NUMBERS_MAX, RULES_MAX, START, TAGS_MAX, Numbers, Rule, compile_chain
+from funkenshield.rules.compiler import END, NUMBERS_MAX, RULES_MAX, START, TAGS_MAX, IdAllocator, Rule, compile_chain
 
 FIRST = min(ACTIONS_OF.values())
 DEED = {number - FIRST: name for name, number in ACTIONS_OF.items()}
@@ -32,7 +32,7 @@ class Chained:
     """A chain of rules, each a pair of match and action, and what queries meet in it."""
 
     def __init__(self, *rules, chain="queries", numbers=None, guard=None):
-        self.numbers = numbers or Numbers()
+        self.numbers = numbers or IdAllocator()
         made = [
             Rule(f"rule {number}", chain, Match.model_validate(match), Action.model_validate(action))
             for number, (match, action) in enumerate(rules)
@@ -425,7 +425,7 @@ def test_what_python_does_stops_there_and_goes_on_behind(action):
 
 def test_a_function_whose_answers_are_kept_is_asked_like_an_upstream():
     action = Action(call="rules.py:function")
-    numbers, guard = Numbers(), Guard(1 << 16)
+    numbers, guard = IdAllocator(), Guard(1 << 16)
     for chain, cache, deed in [("queries", True, "route"), ("queries", False, "call"), ("responses", True, "call")]:
         rule = Rule("name", chain, Match(), action, cache=cache, key="of the rule")
         compiled = compile_chain([rule], numbers, 1, guard, ())
@@ -611,7 +611,7 @@ def test_what_nobody_answers_meets_no_rules(wire):
 
 
 def test_numbers_are_kept():
-    numbers = Numbers()
+    numbers = IdAllocator()
     first = Chained(({}, {"forward": "a"}), numbers=numbers)
     second = Chained(({"qtype": "A"}, {"forward": "b"}), ({}, {"forward": "a"}), numbers=numbers)
     assert [first.meets(query())[0][1], second.meets(query())[0][1], second.meets(query(rdtype="MX"))[0][1]] == [
@@ -623,7 +623,7 @@ def test_numbers_are_kept():
 
 
 def test_there_are_so_many_tags():
-    numbers = Numbers()
+    numbers = IdAllocator()
     assert [numbers.tag(f"tag{number}") for number in range(TAGS_MAX)] == [1 << bit for bit in range(64)]
     assert numbers.tag("tag63") == 1 << 63
     with pytest.raises(ConfigError, match="more than 64 tags since the start"):
@@ -634,7 +634,7 @@ def test_there_are_so_many_tags():
 
 @pytest.mark.parametrize("kind", ["route", "bound"])
 def test_there_are_so_many_numbers(kind):
-    number = getattr(Numbers(), kind)
+    number = getattr(IdAllocator(), kind)
     assert [number((0, each)) for each in range(NUMBERS_MAX)] == list(range(1, NUMBERS_MAX + 1))
     assert number((0, 0)) == 1
     with pytest.raises(ConfigError, match=r"more than 65535 .* since the start"):
@@ -642,5 +642,5 @@ def test_there_are_so_many_numbers(kind):
 
 
 def test_a_generation_is_never_0():
-    numbers = Numbers()
+    numbers = IdAllocator()
     assert [numbers.next_generation() for _ in range(NUMBERS_MAX + 2)] == [*range(1, NUMBERS_MAX + 1), 1, 2]

@@ -48,9 +48,9 @@ class Stage:
     def prepare(self):
         return self.sturm.prepare(config.load(self.table))
 
-    def put_in_force(self, **groups):
+    def activate(self, **groups):
         prepared = self.prepare()
-        return self.sturm.put_in_force(prepared, config.load(self.table), groups)
+        return self.sturm.activate(prepared, config.load(self.table), groups)
 
 
 @pytest.fixture
@@ -68,32 +68,32 @@ def said(monkeypatch):
 
 def test_rules_that_are_read_change_nothing_before_they_are_put_in_force(stage):
     stage.write("shield.rule(action=drop(), name='old')")
-    stage.put_in_force()
+    stage.activate()
     stage.write("shield.rule(action=drop(), name='new')")
-    force = stage.sturm.decider.force
+    active = stage.sturm.decider.active
     stage.prepare()
     assert [rule.name for rule in stage.sturm.rules.rules] == ["old"]
-    assert stage.sturm.decider.force is force
+    assert stage.sturm.decider.active is active
 
 
 @pytest.mark.parametrize("broken", ["1 / 0", "def (", "shield.rule(suffix_file('/nowhere'), action=drop())"])
 def test_a_broken_file_changes_nothing(stage, broken):
     stage.write("shield.rule(action=drop(), name='old')")
-    stage.put_in_force()
-    force = stage.sturm.decider.force
+    stage.activate()
+    active = stage.sturm.decider.active
     stage.write(broken)
     with pytest.raises(ConfigError):
         stage.prepare()
     assert list(stage.sturm.counters()) == ["old"]
-    assert stage.sturm.decider.force is force
+    assert stage.sturm.decider.active is active
 
 
 def test_every_set_of_rules_has_a_generation_of_its_own(stage):
     stage.write("@shield.rule()\ndef f(query): ...")
-    stage.put_in_force()
-    first = stage.sturm.decider.force
-    stage.put_in_force()
-    second = stage.sturm.decider.force
+    stage.activate()
+    first = stage.sturm.decider.active
+    stage.activate()
+    second = stage.sturm.decider.active
     assert first.generation != second.generation
     assert [len(stops) for stops in first.stops] == [1, 0, 0]
     assert stage.sturm.decider._before is first
@@ -101,19 +101,19 @@ def test_every_set_of_rules_has_a_generation_of_its_own(stage):
 
 def test_a_way_is_the_same_as_long_as_what_is_at_its_end(stage):
     stage.write("@shield.rule(cache=True)\ndef f(query): ...\nshield.rule(action=forward('inner'))")
-    groups = stage.put_in_force(inner=5)
-    routes = dict(stage.sturm.decider.force.routes)
+    groups = stage.activate(inner=5)
+    routes = dict(stage.sturm.decider.active.routes)
     assert list(groups.values()) == [5]
-    assert stage.put_in_force(inner=6) == dict.fromkeys(groups, 6)
-    assert list(stage.sturm.decider.force.routes) == list(routes)
+    assert stage.activate(inner=6) == dict.fromkeys(groups, 6)
+    assert list(stage.sturm.decider.active.routes) == list(routes)
     stage.write("@shield.rule(cache=True)\ndef f(query): return None\nshield.rule(action=forward('inner'))")
-    stage.put_in_force(inner=6)
-    assert not set(stage.sturm.decider.force.routes) & set(routes)
+    stage.activate(inner=6)
+    assert not set(stage.sturm.decider.active.routes) & set(routes)
 
 
 def test_a_file_that_changes_is_seen_once(stage):
     stage.write("", at=1000)
-    stage.put_in_force()
+    stage.activate()
     assert not stage.sturm.has_changed()
     stage.write("1 / 0", at=2000)
     assert [stage.sturm.has_changed() for _ in range(2)] == [True, False]
@@ -125,13 +125,13 @@ def test_a_file_that_changes_while_rules_are_set_up_is_seen(stage):
     stage.write("", at=1000)
     prepared = stage.prepare()
     stage.write("shield.rule(action=drop())", at=2000)
-    stage.sturm.put_in_force(prepared, config.load(stage.table), {})
+    stage.sturm.activate(prepared, config.load(stage.table), {})
     assert stage.sturm.has_changed()
 
 
 def test_a_file_that_another_took_the_place_of_is_seen_whatever_its_time_says(stage):
     stage.write("# one", at=1000)
-    stage.put_in_force()
+    stage.activate()
     fresh = stage.file.with_name("fresh.py")
     fresh.write_bytes(stage.file.read_bytes().replace(b"one", b"two"))
     os.utime(fresh, ns=(stage.file.stat().st_atime_ns, stage.file.stat().st_mtime_ns))
@@ -143,13 +143,13 @@ def test_a_file_that_changes_while_the_rules_are_read_is_seen(stage, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("one.test")
     stage.write(f"shield.rule(suffix_file({str(names)!r}), action=drop())\nimport os\nos.utime(__file__, (5, 5))")
-    stage.put_in_force()
+    stage.activate()
     assert stage.sturm.has_changed()
 
 
 def test_hooks_are_called_in_order(stage, said):
     stage.write(HOOKS)
-    stage.put_in_force()
+    stage.activate()
     assert said == []
     asyncio.run(stage.sturm.set_up_first())
     assert said == ["one", "two"]
@@ -201,7 +201,7 @@ def test_a_hook_whose_name_nobody_knows_is_a_hook(stage):
 
 def test_all_rules_are_counted_whoever_decides(stage):
     stage.write("shield.rule(action=drop(), name='here')\n@shield.rule(chain='responses')\ndef there(query): ...")
-    stage.put_in_force()
+    stage.activate()
     stage.sturm.decider._calls["there"] += 2
     assert stage.sturm.counters() == {
         "here": {"matches": 0, "handler_calls": 0, "handler_errors": 0, "handler_seconds": 0.0},

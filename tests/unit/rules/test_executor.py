@@ -13,8 +13,8 @@ from support.wires import ask_wire
 from funkenshield import rules as given
 from funkenshield.config.match import Match
 from funkenshield.rules import executor as deciding
-from funkenshield.rules.compiler import END, START, Numbers, Rule, Stop
-from funkenshield.rules.executor import Decider, Force
+from funkenshield.rules.compiler import END, START, IdAllocator, Rule, Stop
+from funkenshield.rules.executor import ActiveRules, Decider
 
 CLIENT, WIRE = b"client", ask_wire("www.example.")
 HANDLE, GENERATION, AT, NEXT = 7, 3, 5, 6
@@ -69,18 +69,18 @@ class Scene:
 
     def __init__(self, function=None, action=None, answer=SILENT, **rule):
         self.inflight = Inflight()
-        self.numbers = Numbers(tags={"new": 0, "known": 1})
+        self.numbers = IdAllocator(tags={"new": 0, "known": 1})
         self.decider = Decider(self.inflight, self.numbers, self.dispatch)
         self.answer = answer
         self.dispatched = 0
         action = action or given.Action(call="rules.py:function")
         self.rule = Rule("rule", "queries", Match(), action, function, **rule)
-        self.put_in_force()
+        self.activate()
 
-    def put_in_force(self, generation=GENERATION, deadline=2.5, rule=None):
+    def activate(self, generation=GENERATION, deadline=2.5, rule=None):
         stop = {AT: Stop(rule or self.rule, None, NEXT, NEXT)}
-        force = Force(generation, (stop, stop, stop), {9: rule or self.rule}, ["127.0.0.1:53"], deadline)
-        self.decider.configure(force)
+        active = ActiveRules(generation, (stop, stop, stop), {9: rule or self.rule}, ["127.0.0.1:53"], deadline)
+        self.decider.configure(active)
 
     def dispatch(self):
         self.dispatched += 1
@@ -339,7 +339,7 @@ def test_a_function_that_proved_to_be_quick_is_called_at_once_until_it_is_slow(m
             scene.begin("query")
             while scene.decider._tasks:
                 await asyncio.wait(scene.decider._tasks)
-        scene.put_in_force()
+        scene.activate()
         await scene.end()
 
     asyncio.run(play())
@@ -354,7 +354,7 @@ def test_what_replaces_a_quick_function_has_to_prove_itself(monkeypatch):
         scene = Scene(lambda query: threads.append(threading.current_thread() is threading.main_thread()))
         scene.begin("query")
         monkeypatch.setattr(deciding, "TRUSTED", 1)
-        scene.put_in_force()
+        scene.activate()
         scene.begin("query")
         await scene.end()
 
@@ -419,7 +419,7 @@ def test_who_takes_too_long_has_failed(kind, caplog):
 
     async def play():
         scene = Scene(never)
-        scene.put_in_force(deadline=0.01)
+        scene.activate(deadline=0.01)
         if kind == "miss":
             scene.decider.handle([(HANDLE, 9, WIRE, 0.01, CLIENT)])
         else:
@@ -434,7 +434,7 @@ def test_who_takes_too_long_has_failed(kind, caplog):
 
 @pytest.mark.parametrize("function", [fail, returning(None)], ids=["thread", "async"])
 def test_when_too_many_are_waited_for_a_query_is_refused_and_its_function_not_called(function, monkeypatch):
-    monkeypatch.setattr(deciding, "ERRANDS_MAX", 0)
+    monkeypatch.setattr(deciding, "CALLS_MAX", 0)
     scene = Scene(function)
     (done,) = scene.run()
     assert rcode_of(done[1]) == "REFUSED"
@@ -445,12 +445,12 @@ def test_when_too_many_are_waited_for_a_query_is_refused_and_its_function_not_ca
 
 def test_calls_do_not_heap_up_behind_functions_that_do_not_return(monkeypatch, caplog):
     monkeypatch.setattr(deciding, "THREADS", 1)
-    monkeypatch.setattr(deciding, "ERRANDS_MAX", 3)
+    monkeypatch.setattr(deciding, "CALLS_MAX", 3)
     go = threading.Event()
 
     async def play():
         scene = Scene(lambda query: go.wait(5))
-        scene.put_in_force(deadline=0.01)
+        scene.activate(deadline=0.01)
         for _ in range(8):
             scene.begin("query")
             await asyncio.sleep(0.02)
@@ -540,24 +540,24 @@ def test_an_answer_that_nobody_waits_for_any_more_is_nothing():
 
 def test_queries_of_the_rules_before_end_there_and_those_of_older_ones_begin_anew():
     scene = Scene(returning(None))
-    scene.put_in_force(GENERATION + 1, rule=Rule("other", "queries", Match(), given.refuse(), returning(given.drop())))
+    scene.activate(GENERATION + 1, rule=Rule("other", "queries", Match(), given.refuse(), returning(given.drop())))
     assert scene.run() == [("resume", NEXT, GENERATION, {})]
-    scene.put_in_force(GENERATION + 2)
+    scene.activate(GENERATION + 2)
     scene.inflight.done.clear()
     assert scene.run() == [("resume", START, GENERATION + 2, {})]
 
 
 def test_responses_of_older_rules_stay_as_they_are():
     scene = Scene(fail)
-    scene.put_in_force(GENERATION + 1)
-    scene.put_in_force(GENERATION + 2)
+    scene.activate(GENERATION + 1)
+    scene.activate(GENERATION + 2)
     assert scene.run("review") == [("conclude", HANDLE, RESPONSE, END, GENERATION)]
 
 
 def test_misses_of_a_way_that_is_no_more_are_given_up_and_what_is_never_cached_fails():
     scene = Scene(fail)
-    scene.decider.configure(Force())
-    scene.decider.configure(Force())
+    scene.decider.configure(ActiveRules())
+    scene.decider.configure(ActiveRules())
     assert scene.run("miss") == [("give up", HANDLE)]
     assert rcode_of(scene.run("serve")[1][1]) == "SERVFAIL"
 
@@ -567,7 +567,7 @@ def test_a_regular_expression_chooses_the_node_to_go_on_at():
     stop = Stop(scene.rule, re.compile(r"^www\."), 21, 22)
     other = Stop(scene.rule, re.compile(r"\.$"), 21, 22)
     chain = {AT: stop, AT + 1: other}
-    scene.decider.configure(Force(GENERATION, (chain, chain, chain)))
+    scene.decider.configure(ActiveRules(GENERATION, (chain, chain, chain)))
     scene.decider.decide([(CLIENT, WIRE, 0, 0, AT, GENERATION), (CLIENT, WIRE, 0, 0, AT + 1, GENERATION)])
     scene.decider.review([(HANDLE, AT, GENERATION, WIRE, RESPONSE, CLIENT)])
     assert scene.inflight.done == [

@@ -10,7 +10,7 @@ import dns.flags
 import dns.message
 import pytest
 
-from funkenshield.zones.soa_watch import Rhythm, Watched, Watcher, Watchers
+from funkenshield.zones.soa_watch import PollInterval, WatchedZone, Watcher, Watchers
 
 ZONE = "example.com"
 SOA = "ns.example.com. hostmaster.example.com. {serial} 3600 600 86400 300"
@@ -309,7 +309,7 @@ async def test_many_notifies_leave_no_sleepers_behind():
         return response(7)
 
     watchers = Watchers(ask, lambda _: None, lambda: now)
-    watchers.configure({Watched(ZONE, "192.0.2.53:53"): Rhythm(86400.0, 0.0)})
+    watchers.configure({WatchedZone(ZONE, "192.0.2.53:53"): PollInterval(86400.0, 0.0)})
     for _ in range(100):
         for _ in range(10):
             await asyncio.sleep(0)
