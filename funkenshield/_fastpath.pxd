@@ -16,7 +16,7 @@ from .wire._proxy_protocol cimport Proxies
 cdef enum Outcome:                 # two bits; NEXT is of a station on the way, and never the end
     DROP = 0                       # nobody gets anything
     SEND = 1                       # the client gets a reply: it is written
-    ASK = 2                        # the control gear has it: an upstream is asked, or Python, where rules have stopped
+    ASK = 2                        # the control thread has it: an upstream is asked, or Python where rules have stopped
     NEXT = 4                       # the next station decides
 
 cdef enum:                         # what a nameserver may do for our address's sake
@@ -51,8 +51,8 @@ cdef struct Counters:              # counters with one writer
     uint64_t dropped_short         # dropped: no header
     uint64_t dropped_responses     # dropped: QR=1
     uint64_t replies_truncated     # hits that were cut with TC=1
-    uint64_t dropped_queue_full    # dropped: the control gear could not take it
-    uint64_t queue_share_exceeded  # dropped: its client prefix, or zone, had its share of what the control gear takes
+    uint64_t dropped_queue_full    # dropped: the control thread could not take it
+    uint64_t queue_share_exceeded  # dropped: its client prefix, or zone, had its share of what the control thread takes
     uint64_t reply_send_errors     # answers that the kernel had no room for
     uint64_t oversized_queries     # queries longer than a buffer, sent to TCP
     uint64_t proxy_protocol_invalid  # dropped: from a front proxy, without a right header
@@ -98,7 +98,7 @@ cdef class SettingsWriter:
     cdef:
         readonly Cache cache
         readonly Guard guard
-        const Settings* settings   # in force; the control gear's own to follow, workers look it up
+        const Settings* settings   # in force; the control thread's own to follow, workers look it up
         object held                # what it is kept in
 
     cdef object _anew(self)

@@ -315,7 +315,7 @@ cdef void add_own_options(const Settings* settings, EdnsOptions* options, const 
         add_keepalive(options, settings.idle)
 
 
-# ---------------------------------------------------------------- the control gear's side
+# ---------------------------------------------------------------- the control thread's side
 
 cdef dict counters_as_dict(const Counters* counters):
     return {

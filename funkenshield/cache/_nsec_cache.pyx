@@ -2,7 +2,7 @@
 
 It knows what a negative response denies beside the question it answers, for how long, and how the upstream
 would say so. It does not know where answers are kept, who asks, or which zones want this. Only the control
-gear calls it. Where there is doubt it learns nothing, and says nothing.
+thread calls it. Where there is doubt it learns nothing, and says nothing.
 """
 
 cimport cython

@@ -1,6 +1,6 @@
 """What an operator wants for the answers of a zone: how long they are held, and how they are served.
 
-Written by the control gear when it is configured, read by everybody; each field is true by itself.
+Written by the control thread when it is configured, read by everybody; each field is true by itself.
 Workers copy it by `copy_words`, or peek at one field.
 """
 

@@ -1,6 +1,6 @@
 """Zones: which policy is a name's.
 
-It knows names and their numbers; the longest zone that a name is in decides. Only the control gear asks
+It knows names and their numbers; the longest zone that a name is in decides. Only the control thread asks
 for a name, once for a miss; an answer in the cache carries its zone's number.
 """
 

@@ -7,7 +7,7 @@ This is the one way in which memory that readers are led to is freed or used aga
 of purges, and settings of all kinds. Settings are objects that own all that they lead to; one that is replaced is
 retired, and lives until nobody can be at it, however long a thread is stopped.
 
-One thread replaces things, with the GIL: the control gear. It reads as workers do, but need not enter: it is never in
+One thread replaces things, with the GIL: the control thread. It reads as workers do, but need not enter: it is never in
 the midst of reading while it replaces something.
 """
 

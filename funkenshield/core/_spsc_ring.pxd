@@ -1,4 +1,4 @@
-"""The way from a worker to the control gear: a bounded ring of records, one producer, one consumer.
+"""The way from a worker to the control thread: a bounded ring of records, one producer, one consumer.
 
 The producer fills records at its own head and publishes them once for a batch; the consumer is woken
 only if it said that it sleeps. Neither ever waits for the other: what does not fit is not taken.

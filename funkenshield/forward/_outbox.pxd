@@ -1,4 +1,4 @@
-"""Answers of the control gear on their way to clients: datagrams in batches, streams through Python."""
+"""Answers of the control thread on their way to clients: datagrams in batches, streams through Python."""
 
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t

@@ -1,4 +1,4 @@
-"""Answers of the control gear on their way to clients: datagrams in batches, streams through Python.
+"""Answers of the control thread on their way to clients: datagrams in batches, streams through Python.
 
 It knows how a client is reached. What he gets is written by the caller, straight into the batch.
 """

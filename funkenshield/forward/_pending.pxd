@@ -27,7 +27,7 @@ cdef enum Stage:
     FAILED                         # to be sent again, elsewhere
     DECIDING                       # Python answers it, or looks at the answer
 
-cdef enum Spare:
+cdef enum Fallback:
     NO_SPARE
     CUT                            # it came truncated
     DOUBTED                        # it came over UDP, and may be forged
@@ -35,7 +35,7 @@ cdef enum Spare:
 cdef struct PendingQuery:
     Client client
     int32_t next                   # in the pool, or among those who wait for the same answer
-    uint32_t crowd                 # whose bound it counts against
+    uint32_t quota                 # whose bound it counts against
     uint32_t[SHARES] shares        # where it counts for its client prefix: of everything, its zone, its upstreams
     uint8_t forgeable              # it came over UDP, and nothing proves that its source is real
     uint16_t asked_id              # the client's
@@ -59,14 +59,14 @@ cdef struct PendingQuery:
     int16_t chosen                 # the next one
     uint8_t over_stream            # asked over TCP from here on, whatever its upstream is asked over as a rule
     uint8_t aside                  # asked so of late: if that fails, it is no failure of the name
-    uint8_t spare                  # a response is kept that serves if nothing better comes: of which Spare
+    uint8_t truncated_fallback     # a response is kept that serves if nothing better comes: of which Fallback
     uint8_t doubted                # what ends it may be forged, and is not kept
     uint8_t from_udp               # so came the response that Python looks at
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
-    uint8_t late                   # clients are served what is stale, whatever comes
+    uint8_t answered_stale         # clients are served what is stale, whatever comes
     uint8_t stranded               # a socket that it went by led nowhere from here: once is no try
-    uint8_t moved                  # a rule chose another group for its response
+    uint8_t regrouped              # a rule chose another group for its response
     uint8_t by_function            # a function of a rule answers it, not an upstream
     uint8_t alone                  # asked for this client, and forgotten: the cache is left alone
     uint8_t verbatim               # what comes back goes to the client as it came
@@ -95,9 +95,9 @@ cdef class PendingQueries:
         int32_t idle, untouched
 
     cdef uint32_t crowd_of(self, const uint8_t* name, uint16_t zone) noexcept nogil
-    cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t crowd, uint16_t group) noexcept nogil
+    cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t quota, uint16_t group) noexcept nogil
     cdef uint32_t long_share(self, const Client* client) noexcept nogil
-    cdef int32_t take(self, const Client* client, uint32_t crowd, const uint32_t* shares) noexcept nogil
+    cdef int32_t take(self, const Client* client, uint32_t quota, const uint32_t* shares) noexcept nogil
     cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil
     cdef bint is_repeat(self, int32_t i, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil
     cdef int32_t* repeat_of(self, uint16_t message_id, uint64_t hashed) noexcept nogil
@@ -105,8 +105,8 @@ cdef class PendingQueries:
     cdef void give_back(self, int32_t i) noexcept nogil
     cdef int32_t find(self, const Query* query) noexcept nogil
     cdef void read(self, int32_t i, Query* query) noexcept nogil
-    cdef void lead(self, int32_t i) noexcept nogil
+    cdef void index_add(self, int32_t i) noexcept nogil
     cdef void follow(self, int32_t i, int32_t first) noexcept nogil
-    cdef void resign(self, int32_t i) noexcept nogil
+    cdef void index_remove(self, int32_t i) noexcept nogil
     cdef int32_t held(self, uint64_t handle) noexcept nogil
     cdef uint64_t handle(self, int32_t i, uint16_t attempt) noexcept nogil

@@ -64,18 +64,18 @@ cdef class PendingQueries:
         """Return whose bound a name counts against: its zone's, or that of all names with the same last two labels."""
         return zone or ZONES_MAX + zone_number(&self.cache.index.secret, name, CROWDS)
 
-    cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t crowd, uint16_t group) noexcept nogil:
+    cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t quota, uint16_t group) noexcept nogil:
         """Tell where a query counts for its client prefix."""
         cdef uint64_t prefix = hash_prefix(&self.cache.index.secret, client.ip, client.octets)
         shares[EVERYTHING] = counter_of(prefix, 0)
-        shares[OF_ZONE] = counter_of(prefix, 1 + crowd)
+        shares[OF_ZONE] = counter_of(prefix, 1 + quota)
         shares[OF_GROUP] = counter_of(prefix, 1 << 16 | group)
 
     cdef uint32_t long_share(self, const Client* client) noexcept nogil:
         """Tell where a long query counts for its client prefix."""
         return counter_of(hash_prefix(&self.cache.index.secret, client.ip, client.octets), 1 << 17)
 
-    cdef int32_t take(self, const Client* client, uint32_t crowd, const uint32_t* shares) noexcept nogil:
+    cdef int32_t take(self, const Client* client, uint32_t quota, const uint32_t* shares) noexcept nogil:
         """Return a clean place in the pool for a client, or -1 where all are taken."""
         cdef:
             int32_t i = self.idle
@@ -92,17 +92,17 @@ cdef class PendingQueries:
         self.waiting += 1
         entry = &self.pool[i]
         entry.client = client[0]
-        entry.crowd, entry.forgeable = crowd, client.fd >= 0 and not client.proven
-        self.crowds[crowd] += 1
+        entry.quota, entry.forgeable = quota, client.fd >= 0 and not client.proven
+        self.crowds[quota] += 1
         for k in range(SHARES):
             entry.shares[k] = shares[k]
             self.shares[shares[k]] += 1
         self.forgeable[shares[EVERYTHING]] += entry.forgeable
         entry.next = entry.chained = entry.attempt = -1
         entry.tried.count = 0
-        entry.over_stream = entry.aside = entry.spare = entry.doubted = entry.from_udp = False
-        entry.unreachable = entry.hedging = entry.late = entry.stranded = False
-        entry.moved = entry.by_function = entry.alone = entry.verbatim = entry.once = entry.gone = False
+        entry.over_stream = entry.aside = entry.truncated_fallback = entry.doubted = entry.from_udp = False
+        entry.unreachable = entry.hedging = entry.answered_stale = entry.stranded = False
+        entry.regrouped = entry.by_function = entry.alone = entry.verbatim = entry.once = entry.gone = False
         entry.ttl_limits = 0
         entry.stage = IDLE
         return i
@@ -131,7 +131,7 @@ cdef class PendingQueries:
         cdef:
             PendingQuery* entry = &self.pool[i]
             uint32_t k
-        self.crowds[entry.crowd] -= 1
+        self.crowds[entry.quota] -= 1
         for k in range(SHARES):
             self.shares[entry.shares[k]] -= 1
         self.forgeable[entry.shares[EVERYTHING]] -= entry.forgeable
@@ -186,7 +186,7 @@ cdef class PendingQueries:
         if client.rule_state.route or client.rule_state.ttl_limits:
             set_rule_choices(query, client.rule_state.route, client.rule_state.ttl_limits)
 
-    cdef void lead(self, int32_t i) noexcept nogil:
+    cdef void index_add(self, int32_t i) noexcept nogil:
         """Let a query be found by those who ask the same."""
         cdef int32_t* chain = &self.chains[self.pool[i].hash & self.chain_mask]
         self.pool[i].chained = chain[0]
@@ -198,7 +198,7 @@ cdef class PendingQueries:
         self.pool[i].next = self.pool[first].next
         self.pool[first].next = i
 
-    cdef void resign(self, int32_t i) noexcept nogil:
+    cdef void index_remove(self, int32_t i) noexcept nogil:
         """Let a query be found no more."""
         cdef int32_t* link = &self.chains[self.pool[i].hash & self.chain_mask]
         while link[0] >= 0 and link[0] != i:

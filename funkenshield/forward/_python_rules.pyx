@@ -4,7 +4,7 @@
     a miss that a function answers    take_handled   -> settle | give_up
     a response that stopped at a rule take_reviews   -> conclude
 
-It knows how a query leaves the fast gear and comes back to it, at the rule that comes next. What Python makes of it
+It knows how a query leaves the compiled part and comes back to it, at the rule that comes next. What Python makes of it
 meanwhile is not known here.
 """
 
@@ -273,11 +273,11 @@ cdef class PythonRules(Resolution):
             self._read(i, &asked, response, error, context.length, True, now)
             return self._resolve(i, upstream, &asked, response, now)
         group = self.routes[rule_state.route] if rule_state.route else entry.group
-        if group != entry.group and not entry.moved and not entry.once:
-            entry.group, entry.by_function, entry.moved = group, group == FUNCTION, True
+        if group != entry.group and not entry.regrouped and not entry.once:
+            entry.group, entry.by_function, entry.regrouped = group, group == FUNCTION, True
             entry.over_stream, entry.tried.count = False, 0
-            if entry.spare:
-                self._take_spare(i)
+            if entry.truncated_fallback:
+                self._take_fallback(i)
             self._try_elsewhere(i)
             return 0
         if rule_state.ttl_limits:

@@ -10,7 +10,7 @@ from ._retries cimport Retries
 
 cdef enum:
     WAYS_MAX = 65536               # numbers of ways, and of bounds
-    SPARES_MAX = 1 << 24           # octets of responses that are kept in case nothing better comes
+    FALLBACKS_MAX = 1 << 24           # octets of responses that are kept in case nothing better comes
     FUNCTION = 0xffff              # who is asked is no group, but a function of Python's
 
 cdef struct TtlBounds:             # that a rule set, in seconds; zeros: none
@@ -33,8 +33,8 @@ cdef class Resolution(Retries):
         int32_t* failed
         uint32_t queued_count, failed_count
         list carried, specials
-        dict spares                # responses that serve if nothing better comes, by number of the query
-        size_t spare_octets
+        dict fallbacks                # responses that serve if nothing better comes, by number of the query
+        size_t fallback_octets
         # limits
         uint32_t most_forgeable    # queries of one client prefix that came over UDP and are not proven to be its own
         uint16_t* routes           # the groups that rules may choose, by number
@@ -54,7 +54,7 @@ cdef class Resolution(Retries):
     cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
     cdef int _answer_from(self, const Client* client, Query* query, uint16_t zone, bytes response,
                           uint64_t now) except -1
-    cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
+    cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
                          uint64_t now) except -1
     cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
                              bint asks) noexcept nogil
@@ -78,9 +78,9 @@ cdef class Resolution(Retries):
     cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
     cdef void _note_client_visible_failure(self, int32_t i) noexcept nogil
-    cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1
-    cdef bytes _take_spare(self, int32_t i)
-    cdef int _serve_spare(self, int32_t i, uint64_t now) except -1
+    cdef int _keep_fallback(self, int32_t i, const Response* response, uint8_t kind) except -1
+    cdef bytes _take_fallback(self, int32_t i)
+    cdef int _serve_fallback(self, int32_t i, uint64_t now) except -1
     cdef int _hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1
     cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1
     cdef int _go_without(self, int32_t i, int32_t why, uint64_t now) except -1

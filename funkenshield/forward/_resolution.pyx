@@ -60,7 +60,7 @@ cdef class Resolution(Retries):
     """
 
     def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
-        self.carried, self.specials, self.spares = [], [], {}
+        self.carried, self.specials, self.fallbacks = [], [], {}
         self.queued = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(capacity, sizeof(int32_t))
         self.routes = <uint16_t*> calloc(WAYS_MAX, sizeof(uint16_t))
@@ -192,9 +192,9 @@ cdef class Resolution(Retries):
             self.cache.put_for(query, answer, ticks(now))
         return 0
 
-    cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint spare,
+    cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
                          uint64_t now) except -1:
-        """Let a query wait: behind the first who asked the same, or as the first. `spare`: there is a stale answer.
+        """Let a query wait: behind the first who asked the same, or as the first. `has_stale`: there is a stale answer.
 
         What the cache is not asked for waits alone: nobody else gets its answer, and nothing of it stays.
         """
@@ -210,7 +210,7 @@ cdef class Resolution(Retries):
             int32_t i
             uint32_t waiting
             PendingQuery* entry
-        if first >= 0 and (client.fd == NOBODY or spare and self.pool[first].late):
+        if first >= 0 and (client.fd == NOBODY or has_stale and self.pool[first].answered_stale):
             return self._turn_away(client, query, now)
         if client.fd >= 0 and (first >= 0 or alone):
             if (self.queries.is_repeat(repeat[0], client, asked_id, hashed)
@@ -239,7 +239,7 @@ cdef class Resolution(Retries):
         if first >= 0:
             self.coalesced_queries += 1
             self.queries.follow(i, first)
-            if spare:
+            if has_stale:
                 self.pool[first].stale_at = min(self.pool[first].stale_at, now + policy.client_timer)
                 self._wait(first, self.pool[first].try_until)
             return 0
@@ -251,10 +251,10 @@ cdef class Resolution(Retries):
         entry.by_function = group == FUNCTION
         entry.purges = <uint32_t> self.cache.purges.rules.count
         entry.deadline = entry.try_until = now + (self.update_timeout if entry.once else self.deadline)
-        entry.stale_at = now + policy.client_timer if spare else NEVER
+        entry.stale_at = now + policy.client_timer if has_stale else NEVER
         entry.over_stream = entry.length > QUERY_MAX or entry.once and client.fd == STREAM  # where nothing is lost
         if not alone:
-            self.queries.lead(i)
+            self.queries.index_add(i)
         self._queue(i)
         return 0
 
@@ -268,8 +268,8 @@ cdef class Resolution(Retries):
         cdef:
             uint8_t[NAME_MAX] room
             uint32_t[SHARES] shares
-            uint32_t crowd = self.queries.crowd_of(lower_name(query, room), zone)
-            uint32_t waiting = self.queries.crowds[crowd]
+            uint32_t quota = self.queries.crowd_of(lower_name(query, room), zone)
+            uint32_t waiting = self.queries.crowds[quota]
             uint32_t most = self.cache.index.policies[zone].open
             uint32_t left = self.queries.capacity - self.queries.waiting
             uint32_t upstreams = 0xffffffff
@@ -285,7 +285,7 @@ cdef class Resolution(Retries):
         if not upstreams:
             self.upstreams_saturated += 1
             return -1
-        self.queries.find_shares(shares, client, crowd, group)
+        self.queries.find_shares(shares, client, quota, group)
         if not (may_take(waiting, min(left, upstreams)) and may_take(held[shares[EVERYTHING]], left)
                 and may_take(held[shares[OF_ZONE]], most - waiting) and may_take(held[shares[OF_GROUP]], upstreams)):
             self.fair_share_exceeded += 1
@@ -294,7 +294,7 @@ cdef class Resolution(Retries):
                 and self.queries.forgeable[shares[EVERYTHING]] >= self.most_forgeable):
             self.fair_share_exceeded += 1
             return -1
-        return self.queries.take(client, crowd, shares)
+        return self.queries.take(client, quota, shares)
 
     cdef bint _put_query(self, int32_t i, const Query* query, bint alone) noexcept nogil:
         """Write a query as it goes upstream; False: it is too long.
@@ -376,13 +376,13 @@ cdef class Resolution(Retries):
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             bint unwanted = answer.kind == FAILURE and self.try_next >> rcode & 1
         if self._is_in_part(i, response):
-            if entry.spare:  # a second one says nothing new
+            if entry.truncated_fallback:  # a second one says nothing new
                 return 0
             self.upstream_truncated += 1
-            self._keep_spare(i, response, CUT)
+            self._keep_fallback(i, response, CUT)
             entry.over_stream = True
             return self._fetch(i, upstream, now)
-        if response.over_stream and entry.spare == CUT and response.length <= query.payload:
+        if response.over_stream and entry.truncated_fallback == CUT and response.length <= query.payload:
             self.upstreams.all[upstream].limits_until = now + LIMITED
         stored = self._reserve(i, now) if fails_to_refresh(response.built, rcode) else NULL
         if (unwanted or stored != NULL) and not entry.by_function:
@@ -428,20 +428,20 @@ cdef class Resolution(Retries):
         stored = self._reserve(i, now)
         if stored != NULL:
             return self._serve_stale(i, stored, now)
-        if self.pool[i].spare == DOUBTED:
+        if self.pool[i].truncated_fallback == DOUBTED:
             return self._serve_doubted(i, now)
-        if self.pool[i].spare:
-            self._serve_spare(i, now)
+        if self.pool[i].truncated_fallback:
+            self._serve_fallback(i, now)
         self._ask_as(i, &query)
         build_failure(answer, &query, NETWORK_ERROR if self.pool[i].unreachable else NO_REACHABLE_AUTHORITY,
                       &self.cache.index.policies[self.pool[i].zone].ttl_limits, now)
         answer.zone = self.pool[i].zone
         answer.marks.purges = self.pool[i].purges
-        if not self.pool[i].spare:
+        if not self.pool[i].truncated_fallback:
             self.resolution_failures += 1
             self._note_client_visible_failure(i)
         self._answer_all(i, answer, now)
-        if not (self.pool[i].spare or self.pool[i].aside or self.pool[i].alone):
+        if not (self.pool[i].truncated_fallback or self.pool[i].aside or self.pool[i].alone):
             self.cache.put(answer, ticks(now))
         return self._close(i)
 
@@ -464,33 +464,33 @@ cdef class Resolution(Retries):
             return False
         return self.retry_truncated or self._has_stream(i)
 
-    cdef int _keep_spare(self, int32_t i, const Response* response, uint8_t kind) except -1:
+    cdef int _keep_fallback(self, int32_t i, const Response* response, uint8_t kind) except -1:
         """Keep a response in case nothing better comes, while there is room for it."""
-        if self.spare_octets + response.length <= SPARES_MAX:
-            self.spares[i] = response.wire[:response.length]
-            self.spare_octets += response.length
-            self.pool[i].spare = kind
+        if self.fallback_octets + response.length <= FALLBACKS_MAX:
+            self.fallbacks[i] = response.wire[:response.length]
+            self.fallback_octets += response.length
+            self.pool[i].truncated_fallback = kind
         return 0
 
-    cdef bytes _take_spare(self, int32_t i):
+    cdef bytes _take_fallback(self, int32_t i):
         """Return what was kept for a query, and keep it no longer."""
-        cdef bytes spare = self.spares.pop(i)
-        self.spare_octets -= <size_t> len(spare)
-        self.pool[i].spare = False
-        return spare
+        cdef bytes fallback = self.fallbacks.pop(i)
+        self.fallback_octets -= <size_t> len(fallback)
+        self.pool[i].truncated_fallback = False
+        return fallback
 
     cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1:
         """Give what may be forged to those who wait, for TCP cannot be had; nobody else ever gets it."""
         cdef:
             Query query
             Response doubted
-            bytes spare = self.spares.pop(i)
-        self.pool[i].spare, self.pool[i].doubted = NO_SPARE, True
+            bytes fallback = self.fallbacks.pop(i)
+        self.pool[i].truncated_fallback, self.pool[i].doubted = NO_SPARE, True
         self.pool[i].deadline = max(self.pool[i].deadline, now + self.patience)  # for a rule in Python
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         self.queries.read(i, &query)
-        doubted.wire, doubted.length, doubted.over_stream = spare, len(spare), True
+        doubted.wire, doubted.length, doubted.over_stream = fallback, len(fallback), True
         self._build(i, &query, &doubted, now)
         return self.consider(i, -1, &query, &doubted, now)
 
@@ -499,16 +499,16 @@ cdef class Resolution(Retries):
         """Let a response end an open query."""
         return self._resolve(i, upstream, query, response, now)
 
-    cdef int _serve_spare(self, int32_t i, uint64_t now) except -1:
+    cdef int _serve_fallback(self, int32_t i, uint64_t now) except -1:
         """Give what came truncated to those who may have that: over UDP. The others still wait."""
         cdef:
             Query query
-            Response spare
-            bytes truncated = self.spares[i]
+            Response fallback
+            bytes truncated = self.fallbacks[i]
             int32_t waits = i
         self.queries.read(i, &query)
-        spare.wire, spare.length, spare.over_stream = truncated, len(truncated), False
-        self._build(i, &query, &spare, now)
+        fallback.wire, fallback.length, fallback.over_stream = truncated, len(truncated), False
+        self._build(i, &query, &fallback, now)
         while waits >= 0:
             if self.pool[waits].client.fd >= 0:
                 self._answer_one(waits, self.cache.scratch, now)
@@ -548,7 +548,7 @@ cdef class Resolution(Retries):
         self._answer_all(i, stored, now)
         self._release_followers(i)
         self.pool[i].client.fd = NOBODY
-        self.pool[i].late = True
+        self.pool[i].answered_stale = True
         return 0
 
     cdef void _release_followers(self, int32_t i) noexcept nogil:
@@ -563,10 +563,10 @@ cdef class Resolution(Retries):
 
     cdef int _close(self, int32_t i) except -1:
         """Put an open query, and all who waited for it, back into the pool."""
-        self.queries.resign(i)
+        self.queries.index_remove(i)
         self.wheel.unschedule(i)
-        if self.pool[i].spare:
-            self._take_spare(i)
+        if self.pool[i].truncated_fallback:
+            self._take_fallback(i)
         while self.pool[i].attempt >= 0:
             self._end_attempt(self.pool[i].attempt)
         self._release_followers(i)

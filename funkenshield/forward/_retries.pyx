@@ -90,7 +90,7 @@ cdef class Retries(ClientReplies):
         if self._is_aside(answered):
             self.upstreams.fetched(answered.upstream, rcode, took)
         else:
-            self.upstreams.heard(answered.upstream, rcode, took, not self.pool[answered.query].once)
+            self.upstreams.record_reply(answered.upstream, rcode, took, not self.pool[answered.query].once)
         self._end_attempt(attempt)
 
     cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil:
@@ -103,10 +103,10 @@ cdef class Retries(ClientReplies):
         self.upstreams.failed(lost.upstream, trouble)
         if self._is_aside(lost):
             self._fetch_failed(lost)
-            if entry.aside and not entry.spare and self._may_try(i):  # over UDP there will be room for it again
+            if entry.aside and not entry.truncated_fallback and self._may_try(i):  # there will be room over UDP
                 rest = usual_wait(&self.upstreams.all[lost.upstream], self.patience, self.timeout)
         else:
-            self.upstreams.unheard(lost.upstream, lost.sent, now)
+            self.upstreams.record_loss(lost.upstream, lost.sent, now)
         self._end_attempt(attempt)
         entry.hedging = False
         if entry.stage == SENT and entry.attempt < 0:
@@ -120,7 +120,7 @@ cdef class Retries(ClientReplies):
             PendingQuery* entry = &self.pool[made.query]
             Upstream* asked = &self.upstreams.all[made.upstream]
         asked.tcp_fallback_failures += 1
-        entry.over_stream = entry.length > QUERY_MAX or entry.spare == CUT
+        entry.over_stream = entry.length > QUERY_MAX or entry.truncated_fallback == CUT
 
     cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
         """Hold the last attempt against its upstream, if it had its time: once, and less if others are silent too."""
@@ -131,19 +131,19 @@ cdef class Retries(ClientReplies):
         if entry.stage != SENT or entry.attempt < 0 or entry.hedging:
             return
         last = &self.sockets.attempts[entry.attempt]
-        if last.blamed or now < last.sent + self.patience:
+        if last.timeout_counted or now < last.sent + self.patience:
             return
-        last.blamed = True
+        last.timeout_counted = True
         if self._is_aside(last):
             self._fetch_failed(last)
             return
         # Nobody waited longer than until the deadline.
-        self.upstreams.overdue(last.upstream, last.sent, min(now, entry.deadline), not entry.once)
+        self.upstreams.record_timeout(last.upstream, last.sent, min(now, entry.deadline), not entry.once)
         if last.before >= 0:
             before = &self.sockets.attempts[last.before]
             if not self._is_aside(before):  # two are silent about this query: it says little of either
-                self.upstreams.excuse(last.upstream)
-                self.upstreams.excuse(before.upstream)
+                self.upstreams.forgive_timeout(last.upstream)
+                self.upstreams.forgive_timeout(before.upstream)
 
     cdef bint _may_hedge(self, int32_t i) noexcept nogil:
         """Tell whether another may be asked although the last is only slower than usual: one in eight.

@@ -31,7 +31,7 @@ from ..wire._proxy_protocol cimport PROXIED_MAX
 from ._outbox cimport STREAM, Client, put_client
 from ._pending cimport CUT, DECIDING, DOUBTED, FAILED, IDLE, QUEUED, SENT, PendingQuery, Stage
 from ._python_rules cimport PythonRules
-from ._resolution cimport SPARES_MAX, Response
+from ._resolution cimport FALLBACKS_MAX, Response
 
 cdef enum:
     WAKE = -1                      # what epoll says of the workers' eventfd
@@ -360,8 +360,8 @@ cdef class Inflight(PythonRules):
         """Ask again over TCP for what came over UDP; where it `serves`, it does so if TCP cannot be had."""
         if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
             return 0
-        if serves and not self.pool[i].spare and self.cache.scratch.kind != FAILURE:
-            self._keep_spare(i, response, CUT if response.built == TRUNCATED else DOUBTED)
+        if serves and not self.pool[i].truncated_fallback and self.cache.scratch.kind != FAILURE:
+            self._keep_fallback(i, response, CUT if response.built == TRUNCATED else DOUBTED)
         return self._fetch(i, upstream, now)
 
     cdef void _failed(self, int32_t socket, int error, uint64_t now) noexcept nogil:
@@ -522,9 +522,9 @@ cdef class Inflight(PythonRules):
 
     @property
     def memory_limit(self) -> int:
-        """Return the octets that all that waits here may take: places, attempts, long queries, spares and rings."""
+        """Return the octets that all that waits here may take: places, attempts, long queries, fallbacks and rings."""
         return (self.queries.capacity * sizeof(PendingQuery) + self.sockets.capacity * sizeof(Attempt)
-                + self.queries.long_max * <size_t> MESSAGE_MAX + SPARES_MAX
+                + self.queries.long_max * <size_t> MESSAGE_MAX + FALLBACKS_MAX
                 + self.ring_count * (sizeof(Ring) + sizeof(RingShares)))
 
     def counters(self) -> dict:

@@ -1,7 +1,7 @@
 """Misses: to which upstream they go, and what happens when it does not answer.
 
     collect -> decide -> send            a batch of misses, each to the upstream that is chosen for it
-    receive                              carried by the fast gear: stored, and all who wait answered
+    receive                              carried by compiled code: stored, and all who wait answered
     tick -> send                         what an upstream left unanswered, to another
     carry                                one query at a time: over TCP or TLS
     transfer, notify                     what has more than one response, or goes to more than one upstream
@@ -86,7 +86,7 @@ class Streams(Protocol):
 
 
 class Forwarder:
-    """The control gear's side of every miss."""
+    """The control thread's side of every miss."""
 
     def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
         self.limit_exceeded = 0

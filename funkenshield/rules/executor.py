@@ -1,4 +1,4 @@
-"""The slow gear: a rule's function is called, may be waited for, and what it returns is done.
+"""Rules in Python: a rule's function is called, may be waited for, and what it returns is done.
 
     a query that stopped at a rule        -> goes on, or is answered
     a miss that a function answers        -> is settled, as if an upstream had answered

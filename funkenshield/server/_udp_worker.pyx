@@ -3,7 +3,7 @@
     wait -> receive -> parse all -> process each: into the outgoing batch, or into the ring -> send
 
 It knows sockets and batches. What a query gets is `_fastpath`'s decision; what it cannot answer goes
-to the control gear, and the worker never waits for that. It allocates nothing after it was made, takes
+to the control thread, and the worker never waits for that. It allocates nothing after it was made, takes
 no lock, and blocks on nothing but its sockets.
 """
 
@@ -77,7 +77,7 @@ cdef class Worker:
         ProxyHeader[BATCH] proxy_headers  # whose queries they are, where that matters; an address of NULL: dropped
         uint8_t* ecs_queries       # queries that upstreams are told more in
         int[LISTENERS_MAX] sockets     # that this worker receives from
-        int[LISTENERS_MAX] answer_from  # the same address's socket that the control gear answers from
+        int[LISTENERS_MAX] answer_from  # the same address's socket that the control thread answers from
         uint8_t[LISTENERS_MAX][PEER_MAX] own  # the address itself
         int32_t listeners
         int epoll_fd, stop_fd

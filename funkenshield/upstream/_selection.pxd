@@ -1,4 +1,4 @@
-"""Upstreams as the fast gear sees them: who is well, how busy, how fast, and which one is asked next."""
+"""Upstreams as compiled code sees them: who is well, how busy, how fast, and which one is asked next."""
 
 cimport cython
 from libc.errno cimport ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT
@@ -46,7 +46,7 @@ cdef enum Policy:
     HASH                           # the same for a name, with bounded load (Mirrokni et al., SODA 2018)
 
 cdef struct Upstream:
-    # what the control gear says
+    # what the control thread says
     uint8_t standing
     uint8_t over_stream            # asked over connections, not by datagrams
     uint8_t random_case            # names are spelled at random (0x20)
@@ -158,11 +158,11 @@ cdef class UpstreamTable:
     cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil
     cdef uint32_t room(self, uint32_t group) noexcept nogil
     cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil
-    cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil
+    cdef void record_reply(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil
     cdef void fetched(self, int32_t upstream, uint16_t rcode, uint64_t latency) noexcept nogil
-    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now, bint timed) noexcept nogil
-    cdef void excuse(self, int32_t upstream) noexcept nogil
-    cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
+    cdef void record_timeout(self, int32_t upstream, uint64_t asked, uint64_t now, bint timed) noexcept nogil
+    cdef void forgive_timeout(self, int32_t upstream) noexcept nogil
+    cdef void record_loss(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
     cdef void failed(self, int32_t upstream, uint8_t trouble) noexcept nogil
     cdef void stray(self, int32_t upstream, uint64_t now) noexcept nogil
     cdef void _time(self, Upstream* known, uint64_t latency) noexcept nogil

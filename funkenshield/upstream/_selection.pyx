@@ -1,9 +1,9 @@
-"""Upstreams as the fast gear sees them: who is well, how busy, how fast, and which one is asked next.
+"""Upstreams as compiled code sees them: who is well, how busy, how fast, and which one is asked next.
 
     rank each member -> the best rank's -> one of them, by the group's policy
 
 Every policy chooses among the best only, so each of them respects health, bounds and what was tried
-before. Whether an upstream is well is judged by the control gear, about once a second; between its
+before. Whether an upstream is well is judged by the control thread, about once a second; between its
 judgements, one that answers nothing several times in a row is passed over here.
 """
 
@@ -73,7 +73,7 @@ cdef class UpstreamTable:
         free(self.all)
         free(self.groups)
 
-    # ------------------------------------------------------------ what the control gear says
+    # ------------------------------------------------------------ what the control thread says
 
     cdef Upstream* _known(self, int32_t upstream) except NULL:
         if not 0 <= upstream < UPSTREAMS_MAX:
@@ -116,7 +116,7 @@ cdef class UpstreamTable:
         """Return until when nothing is believed that comes from an upstream over UDP, in the clock's seconds."""
         return self._known(upstream).suspected_until / 1e9
 
-    def fade(self, int32_t upstream) -> None:
+    def decay_latency(self, int32_t upstream) -> None:
         """Let what is known of an upstream's latency count less: nobody has asked it for a while."""
         self._known(upstream).mean -= self._known(upstream).mean >> 4
 
@@ -304,7 +304,7 @@ cdef class UpstreamTable:
         observe_latency(&known.latency, latency)
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
 
-    cdef void heard(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil:
+    cdef void record_reply(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil:
         """Note a response after so many nanoseconds; `timed`: what that is as a rule is told by it."""
         cdef:
             Upstream* known = &self.all[upstream]
@@ -329,7 +329,7 @@ cdef class UpstreamTable:
             known.deviation += (off >> 2) - (known.deviation >> 2)
             known.mean += (latency >> 3) - (known.mean >> 3)
 
-    cdef void overdue(self, int32_t upstream, uint64_t asked, uint64_t now, bint timed) noexcept nogil:
+    cdef void record_timeout(self, int32_t upstream, uint64_t asked, uint64_t now, bint timed) noexcept nogil:
         """Note that what was asked then should have been answered.
 
         It may still come, later than it was waited for: that, too, tells something of its latency, where `timed`.
@@ -339,14 +339,14 @@ cdef class UpstreamTable:
         self.failed(upstream, SILENCE)
         if timed and known.mean and now - asked > known.mean:
             self._time(known, now - asked)
-        self.unheard(upstream, asked, now)
+        self.record_loss(upstream, asked, now)
 
-    cdef void excuse(self, int32_t upstream) noexcept nogil:
+    cdef void forgive_timeout(self, int32_t upstream) noexcept nogil:
         """Take back one silence in a row."""
         cdef Upstream* known = &self.all[upstream]
         known.silent -= known.silent > 0
 
-    cdef void unheard(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil:
+    cdef void record_loss(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil:
         """Note that what was asked then is not answered; what was asked together counts as once in a row."""
         cdef Upstream* known = &self.all[upstream]
         if asked >= known.silent_since:

@@ -19,7 +19,7 @@ cdef struct Attempt:
     int16_t socket                 # -1: over a stream, in Python's hands
     uint16_t id
     uint8_t answered
-    uint8_t blamed                 # its upstream was told that it is overdue
+    uint8_t timeout_counted                 # its upstream was told that it is overdue
     uint64_t sent                  # nanoseconds
     uint64_t question              # its hash
     uint64_t spelling              # which letters of the name are in upper case, where they are drawn

@@ -180,7 +180,7 @@ cdef class Sockets:
             return -1
         self.attempts[a] = Attempt(query=query, next=-1, before=before, upstream=<int16_t> upstream,
                                    socket=<int16_t> socket, id=drawn, answered=False,
-                                   blamed=False, sent=now, question=question, spelling=0)
+                                   timeout_counted=False, sent=now, question=question, spelling=0)
         if socket >= 0:
             chain = &self.sockets[socket].chains[drawn % CHAINS]
             self.attempts[a].next = chain[0]

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
 PORT_TRIES = 8
-RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control gear waits for its turn
+RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control thread waits for its turn
 LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
 GROUPS_MAX = 4096
 RESPELLED_MAX = 8  # responses over TCP in a row that spell names in their own way: it cannot do otherwise
@@ -118,7 +118,7 @@ class Upstream:
         self._tell(before)
 
     def _say(self) -> None:
-        """Say to the fast gear how it is asked."""
+        """Tell the selection how it is asked."""
         self._table.set_upstream(
             self.number,
             order=self.section.order,
@@ -130,7 +130,7 @@ class Upstream:
             seed=int.from_bytes(blake2b(self.member.asked.encode(), digest_size=8).digest()),
         )
 
-    # ---------------------------------------------------------------- sockets for the fast gear
+    # ---------------------------------------------------------------- sockets for compiled code
 
     def turn_over(self, count: int, life: float) -> None:
         """Keep `count` sockets open, each on a random port (RFC 5452) and none longer than `life` seconds.
@@ -228,7 +228,7 @@ class Upstream:
         self._tell(before)
 
     def _tell(self, before: bool) -> None:
-        """Tell the fast gear, and whoever reads the log, whether it is asked."""
+        """Tell the selection, and whoever reads the log, whether it is asked."""
         health = self.health
         if health.in_service and not before:
             log.info("upstream %s marked up: %s", self, health.why)
@@ -264,7 +264,7 @@ class Upstream:
         counters = self._table.counters(self.number)
         self._latencies.take(counters["latencies"], self._clock.seconds())
         if counters["responses"] == self._answered:
-            self._table.fade(self.number)
+            self._table.decay_latency(self.number)
         self._answered = counters["responses"]
         if counters["spoof_detections"] != self._suspicions:
             log.warning(

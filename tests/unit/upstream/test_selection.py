@@ -208,7 +208,7 @@ MISTAKES = {
     "an upstream too many": lambda table: table.judge(UPSTREAMS),
     "an upstream below 0": lambda table: table.set_upstream(-1),
     "a forgotten stranger": lambda table: table.forget(UPSTREAMS),
-    "a faded stranger": lambda table: table.fade(-2),
+    "a faded stranger": lambda table: table.decay_latency(-2),
     "signals of a stranger": lambda table: table.signals(1 << 30),
     "counters of a stranger": lambda table: table.counters(-(1 << 30)),
     "spelling of a stranger": lambda table: table.respelled(UPSTREAMS),
@@ -320,7 +320,7 @@ def test_what_is_known_of_a_latency_fades_where_nobody_asks():
     stage.teach(0, *[0.2] * 10)
     stage.teach(1, *[0.1] * 10)
     for _ in range(30):
-        stage.table.fade(0)
+        stage.table.decay_latency(0)
     assert stage.whom(1) == {0: 1}
 
 
