@@ -52,9 +52,11 @@ def variants(folder: Path) -> dict[str, str]:
     blocked.write_text("\n".join(f"bad{number}.example{number % 97}.net" for number in range(100_000)))
     letting = folder / "letting.py"
     head = "from funkenshield.rules import *\n"
-    letting.write_text(head + "@shield.rule()\ndef each(query):\n    return None\n")
-    python.write_text(head + "@shield.rule()\ndef each(query):\n    return query.respond('A 192.0.2.1')\n")
-    cached.write_text(head + "@shield.rule(cache=True)\ndef kept(query):\n    return query.respond('A 192.0.2.1')\n")
+    letting.write_text(head + "@shield.rule(inline=True)\ndef each(query):\n    return None\n")
+    python.write_text(head + "@shield.rule(inline=True)\ndef each(query):\n    return query.respond('A 192.0.2.1')\n")
+    cached.write_text(
+        head + "@shield.rule(cache=True, inline=True)\ndef kept(query):\n    return query.respond('A 192.0.2.1')\n"
+    )
     dice = random.Random(1)
     denied = [f'"{dice.randrange(1, 127)}.{dice.randrange(256)}.{number % 256}.0/24"' for number in range(1000)]
     access = f"[guard.access]\ndeny = [{', '.join(denied)}]\n"

@@ -25,6 +25,10 @@ class RuleSection(Section):
         "servfail", description="What a query gets when a Python function fails."
     )
     cache: bool = Field(False, description="Cache the results of a Python function like responses of an upstream.")
+    inline: bool = Field(
+        False,
+        description="Call a Python function that is not async on the event loop, without a thread: it never blocks.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RuleSection":

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
@@ -123,12 +123,14 @@ class Shield:
         chain: ChainName = "queries",
         on_error: OnError = "servfail",
         cache: bool = False,
+        inline: bool = False,
     ) -> Callable[[Callable[[Query], Any]], Callable[[Query], Any]]:
         """Make a rule of all these conditions and an action, or of the function that this decorates.
 
         The function gets a Query, and returns an Action, a response (a dnspython message, or wire), or None: then the
-        next rule is asked. It may be async. With `cache`, what it returns is kept like an upstream's response. Where it
-        raises, or takes too long, the query gets what `on_error` says.
+        next rule is asked. It runs on the event loop where it is async, or `inline` (it never blocks), and in a thread
+        otherwise. With `cache`, what it returns is kept like an upstream's response. Where it raises, or takes too
+        long, the query gets what `on_error` says.
         """
         file = self._file()
         for each in matches:
@@ -149,7 +151,7 @@ class Shield:
             check(chain, match, called)
             made = name or function.__name__
             key = f"{file.key} {made}"
-            file.rules.append(Rule(made, chain, match, called, function, on_error, cache, key))
+            file.rules.append(Rule(made, chain, match, called, function, on_error, cache, key, inline))
             return function
 
         return decorate
@@ -199,9 +201,8 @@ def load(config: Config) -> RuleSet:
             if not callable(function):
                 raise ConfigError(f"{path}: no function {wanted}")
             key = f"{loaded[path][0].key} {made} {wanted}"
-        rules.append(
-            _rule(made, section.chain, section.match, section.action, function, section.on_error, section.cache, key)
-        )
+        rule = _rule(made, section.chain, section.match, section.action, function, section.on_error, section.cache, key)
+        rules.append(replace(rule, inline=section.inline))
     if config.rules_file:
         if config.rules_file not in loaded:
             loaded[config.rules_file] = _run(Path(config.rules_file))

@@ -53,6 +53,7 @@ class Rule:
     on_error: Literal["servfail", "refused", "drop", "allow"] = "servfail"
     cache: bool = False
     key: str = ""  # tells its answers from those of any other rule, and of itself before it changed
+    inline: bool = False  # the function never blocks, and needs no thread
 
     @property
     def answers(self) -> bool:

@@ -35,10 +35,7 @@ from .query import PAYLOAD, Query, Sender
 log = logging.getLogger("funkenshield.rules")
 
 CALLS_MAX = 10_000  # that are waited for at once
-THREADS = 8  # that functions are called in until they are trusted to be quick
-QUICK = 0.005  # seconds that such a function may keep all others waiting
-TRUSTED = 50  # quick calls in a row, from which on a function is called without a thread
-DISTRUSTED = 10_000  # more of them, after one that was not
+THREADS = 8  # that functions are called in
 DEPTH = 8  # of questions that rules ask about questions of rules
 REST = 15.0  # seconds; more than a deadline and a delay can be
 ASKED = 1 << 63  # questions of rules are numbered from here on
@@ -261,7 +258,6 @@ class Decider:
         self._calls: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._seconds: dict[str, float] = defaultdict(float)
-        self._quick: Counter[str] = Counter()
         self._told: dict[str, float] = defaultdict(lambda: -1.0)  # when an error was reported last
         self._threads: Threads | None = None
         self._closing = False
@@ -269,7 +265,6 @@ class Decider:
     def configure(self, active: ActiveRules) -> None:
         """Follow these rules from now on; queries that stopped at those before may still end there."""
         self._before, self.active = self.active, active
-        self._quick.clear()  # a name may be another function's now
 
     def counters(self) -> dict[str, dict[str, float]]:
         """Return for each rule that Python does something for: calls, errors, and seconds that they took in all."""
@@ -352,7 +347,7 @@ class Decider:
         begun = time.perf_counter()
         self._calls[name] += 1
         try:
-            if function is call.rule.function and not self._is_quick(name, function):
+            if function is call.rule.function and _may_block(call.rule):
                 if self._turned_away(call, self._threads.waiting if self._threads is not None else 0):
                     return
                 result = self._in_a_thread(function, call.query())
@@ -361,14 +356,10 @@ class Decider:
             if inspect.isawaitable(result):
                 self._wait_for(call, result, begun, last=function is _resolve)
                 return
-            self._note(name, time.perf_counter() - begun)
+            self._seconds[name] += time.perf_counter() - begun
             call.conclude(result)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             self._failed(call, error)
-
-    def _is_quick(self, name: str, function: Callable[..., Any]) -> bool:
-        """Tell whether a function keeps nobody waiting: it is async, or was quick so often that it is trusted to be."""
-        return inspect.iscoroutinefunction(function) or self._quick[name] >= TRUSTED
 
     def _in_a_thread(self, function: Callable[[Query], Any], query: Query) -> Awaitable[object]:
         if self._threads is None:
@@ -402,7 +393,7 @@ class Decider:
                     found, seconds = found
                 if inspect.isawaitable(found):
                     found = await found
-            self._note(call.rule.name, seconds)
+            self._seconds[call.rule.name] += seconds
             call.conclude(found)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if self._closing:
@@ -438,11 +429,6 @@ class Decider:
         told = "timed out" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         log.error("rule %s: %s%s", name, told, where)
         log.debug("rule %s", name, exc_info=error)
-
-    def _note(self, name: str, seconds: float) -> None:
-        """Count how long a function took, and trust it or not to be quick."""
-        self._seconds[name] += seconds
-        self._quick[name] = min(self._quick[name] + 1, TRUSTED) if seconds < QUICK else -DISTRUSTED
 
     # ---------------------------------------------------------------- questions of rules
 
@@ -537,6 +523,11 @@ class Threads:
         """End the threads, each when its function has ended."""
         for _ in range(self._count):
             self._calls.put(None)
+
+
+def _may_block(rule: Rule) -> bool:
+    """Tell whether a rule's function is called in a thread: it is not async, and its rule does not say `inline`."""
+    return not (rule.inline or inspect.iscoroutinefunction(rule.function))
 
 
 def _next(stop: Stop, wire: bytes) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import threading
-import time
 
 import dns.message
 import dns.rcode
@@ -324,42 +323,20 @@ def test_a_slow_function_runs_in_a_thread_and_keeps_nobody_waiting():
     assert threads != [threading.main_thread()]
 
 
-def test_a_function_that_proved_to_be_quick_is_called_at_once_until_it_is_slow(monkeypatch):
-    monkeypatch.setattr(deciding, "QUICK", 0.05)
-    monkeypatch.setattr(deciding, "TRUSTED", 3)
-    threads, seconds = [], [0, 0, 0, 0, 0.06, 0]
-
-    def function(query):
-        threads.append(threading.current_thread() is threading.main_thread())
-        time.sleep(seconds.pop(0))
-
-    async def play():
-        scene = Scene(function)
-        for _ in range(6):
-            scene.begin("query")
-            while scene.decider._tasks:
-                await asyncio.wait(scene.decider._tasks)
-        scene.activate()
-        await scene.end()
-
-    asyncio.run(play())
-    assert threads == [False, False, False, True, True, False]
-
-
-def test_what_replaces_a_quick_function_has_to_prove_itself(monkeypatch):
-    monkeypatch.setattr(deciding, "TRUSTED", 0)
+@pytest.mark.parametrize(("how", "on_the_loop"), [({}, False), ({"inline": True}, True)], ids=["def", "inline"])
+def test_a_function_is_always_called_where_its_rule_says_however_fast_it_is(how, on_the_loop):
     threads = []
 
     async def play():
-        scene = Scene(lambda query: threads.append(threading.current_thread() is threading.main_thread()))
-        scene.begin("query")
-        monkeypatch.setattr(deciding, "TRUSTED", 1)
-        scene.activate()
-        scene.begin("query")
+        scene = Scene(lambda query: threads.append(threading.current_thread() is threading.main_thread()), **how)
+        for _ in range(60):
+            scene.begin("query")
+            while scene.decider._tasks:
+                await asyncio.wait(scene.decider._tasks)
         await scene.end()
 
     asyncio.run(play())
-    assert threads == [True, False]
+    assert threads == [on_the_loop] * 60
 
 
 # ---------------------------------------------------------------- what goes wrong
