@@ -180,7 +180,7 @@ def test_misses_use_up_no_descriptors():
     with (
         ScriptedUpstream(lambda query: None) as silent,
         run_shield(
-            [silent], toml="[forward]\ntimeout = 1.9\ndeadline = 2.0\nmax_outstanding_per_prefix = 2000"
+            [silent], toml="[forward]\ntimeout = 7.9\ndeadline = 8.0\nmax_outstanding_per_prefix = 2000"
         ) as shield,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
@@ -437,7 +437,7 @@ def test_a_hundred_thousand_names_find_no_more_memory_than_was_given():
     names = 100_000
     with (
         ScriptedUpstream(lambda query: reply_wire(query, record_wire(1, b"\xc0\0\2\1", ttl=3600))) as upstream,
-        run_shield([upstream], toml='[cache]\nmemory = "8MiB"') as shield,
+        run_shield([upstream], toml=f'{PATIENT}\n[cache]\nmemory = "8MiB"') as shield,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         sock.connect(shield.address)
