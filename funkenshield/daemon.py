@@ -11,12 +11,9 @@ import gc
 import logging
 import math
 import os
-import pwd
-import resource
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import chain
@@ -27,6 +24,8 @@ from typing import Any
 import uvloop
 
 from .admin import control
+from .admin.process import allow_descriptors, allow_nice, drop_privileges, notify
+from .admin.stats import Stats
 from .cache import hugepages, snapshot
 from .cache._export import Shelf
 from .cache._nsec_cache import Denials
@@ -47,7 +46,7 @@ from .rules.engine import FunkenSturm, Prepared
 from .server import sockets
 from .server._udp_worker import Worker
 from .server.tcp import TcpServer
-from .upstream.pool import Upstreams, rcode_name
+from .upstream.pool import Upstreams
 from .wire.names import name_from_wire, name_to_wire
 from .zones import settings
 from .zones.soa_watch import PollInterval, WatchedZone, Watchers
@@ -59,9 +58,6 @@ HOUSEKEEPING = 1.0  # seconds
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
 ON_NOTIFY = PollInterval(math.inf, 0.0)
 NICE, CALM = 10, 60.0  # of the control thread under a flood of misses, and until so many seconds after it
-OTHERS = 24  # descriptors that are there whatever is configured
-COMMON = (0, 2, 3, 5)  # RCODEs that are always told of, however few they are
-NOTIFYING = 1.0  # seconds that the service manager may take
 GUARDING = 0.1  # seconds between two looks for who must be shut out
 
 
@@ -77,11 +73,9 @@ class Daemon:
         config = hugepages.fitted(config)
         self.config = config
         self.clock = clock or Clock()
-        self.reloads = 0
         self._reloading: asyncio.Task[None] | None = None
         self._folded = False  # within the last second, it was said that a purge became one of more
         self._again = False  # another reload was asked for while one goes on
-        self._born, self._started_at = self.clock.seconds(), round(time.time(), 3)  # monotonic, and Unix time
         self._nice = self._niced = os.getpriority(os.PRIO_PROCESS, 0)
         self._dropped, self._calm_at = 0, 0.0
         self._for_nobody = 0
@@ -137,6 +131,10 @@ class Daemon:
         self.blocks = Blocks(self.inflight.settings_writer.guard, self.clock.seconds)
         self.forwarder.notified = self._notified
         self.watchers = Watchers(self.forwarder.ask, self._changed, self.clock.seconds)
+        self.stats = Stats(
+            self.workers, self.cache, self.denials, self.inflight, self.upstreams, self.forwarder, self.tcp, self.sturm,
+            self.blocks, config.cache.memory, self.clock,
+        )  # fmt: skip
 
     def _kept_secret(self, config: Config) -> list[Path]:
         """Make the file of the cookies' secret that nobody named, while we may; return it, if it is new."""
@@ -239,7 +237,7 @@ class Daemon:
             except Exception:  # whatever it is, the next reload may go better
                 log.exception("reload failed")
             else:
-                self.reloads += 1
+                self.stats.reloads += 1
                 log.info("reloaded")
             notify("READY=1")
 
@@ -508,75 +506,9 @@ class Daemon:
             " block add (prefix, seconds; action, sure), block remove (prefix)"
         )
 
-    def _responses(self) -> dict[str, dict[str, int]]:
-        """Return how many responses clients got, by transport and by the RCODE in their header."""
-        by_datagram, over_stream = self.inflight.outbox.rcodes()
-        by_worker = [worker.rcodes() for worker in self.workers]
-        udp = [sum(counts) for counts in zip(by_datagram, *by_worker, strict=True)]
-        return {
-            transport: {rcode_name(code): count for code, count in enumerate(counts) if count or code in COMMON}
-            for transport, counts in (("udp", udp), ("tcp", over_stream))
-        }
-
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
-        tallies = [worker.counters() for worker in self.workers]
-        held, missed, tcp = self.cache.counters(), self.inflight.counters(), self.tcp
-        total = {key: missed[key] + sum(tally[key] for tally in tallies) for key in tallies[0]}
-        return {
-            "queries": total["queries"], "queries_by_transport": _by_transport(total["queries"], missed["queries"]),
-            "responses": self._responses(),
-            "cache_hits": total["cache_hits"], "cache_misses": total["cache_misses"],
-            "stale_answers": total["stale_answers"], "prefetches": total["prefetches"],
-            "stale_on_refresh_failure": missed["stale_on_refresh_failure"],
-            "uncached_queries": total["uncached_queries"], "forward_not_allowed": total["forward_not_allowed"],
-            "coalesced_queries": missed["coalesced_queries"], "local_answers": missed["local_answers"],
-            "minimal_any_answers": total["minimal_any_answers"],
-            "malformed_queries": total["malformed_queries"], "badcookie_responses": total["badcookie_responses"],
-            "oversized_queries": total["oversized_queries"],
-            "dropped_short": total["dropped_short"], "dropped_responses": total["dropped_responses"],
-            "dropped_queue_full": total["dropped_queue_full"], "dropped_duplicates": missed["dropped_duplicates"],
-            "dropped_late_replies": missed["dropped_late_replies"],
-            "proxy_protocol_invalid": total["proxy_protocol_invalid"] + tcp.proxy_protocol_invalid,
-            "outstanding_queries": missed["outstanding_queries"],
-            "outstanding_limit_exceeded": missed["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
-            "zone_limit_exceeded": missed["zone_limit_exceeded"],
-            "fair_share_exceeded": missed["fair_share_exceeded"] + total["queue_share_exceeded"],
-            "upstreams_saturated": missed["upstreams_saturated"],
-            "resolution_failures": missed["resolution_failures"],
-            "no_upstream_available": missed["no_upstream_available"],
-            "retries": missed["retries"], "hedged_queries": missed["hedged_queries"],
-            "upstream_truncated": missed["upstream_truncated"], "spoof_suspected": missed["spoof_suspected"],
-            "replies_truncated": total["replies_truncated"],
-            "reply_send_errors": total["reply_send_errors"] + missed["outbox_send_errors"],
-            "rule_replies": total["rule_replies"], "rule_python_calls": total["rule_python_calls"],
-            "rule_python_rejected": self.sturm.decider.rejected,
-            "acl_denied": total["acl_denied"], "blocked": total["blocked"], "rate_limited": total["rate_limited"],
-            "rrl_dropped": total["rrl_dropped"], "rrl_slipped": total["rrl_slipped"],
-            "dynamic_blocks": len(self.blocks.listed()), "dynamic_blocks_added": self.blocks.raised,
-            "cache_entries": held["entries"], "cache_bytes": held["bytes"] + self.denials.octets,
-            "cache_limit_bytes": held["limit_bytes"] + self.denials.limit,
-            "cache_inserts": held["inserts"], "cache_insert_failures": held["insert_failures"],
-            "cache_evictions": held["evictions"], "cache_expirations": held["expirations"],
-            "cache_purges": self.cache.purges_total, "cache_purged_entries": held["purged_entries"],
-            "nsec_cache_entries": len(self.denials), "nsec_cache_bytes": self.denials.octets,
-            "nsec_cache_limit_bytes": self.denials.limit, "ecs_prefix_lengths": held["ecs_prefix_lengths"],
-            "memory_limit_bytes": (
-                self.config.cache.memory + self.inflight.memory_limit + self.tcp.settings.memory
-                + self.inflight.settings_writer.guard.memory_limit
-            ),
-            "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,
-            "tcp_refused": tcp.refused, "tcp_refused_per_client": tcp.refused_per_client,
-            "tcp_refused_per_prefix": tcp.refused_per_prefix, "tcp_evicted_idle": tcp.evicted_idle,
-            "tcp_evicted_waiting": tcp.evicted_waiting, "tcp_evicted_memory": tcp.evicted_memory,
-            "tcp_buffered_bytes": tcp.memory.taken, "tcp_idle_timeouts": tcp.idle_timeouts,
-            "tcp_protocol_errors": tcp.protocol_errors,
-            "reloads": self.reloads, "start_time_seconds": self._started_at,
-            "uptime_seconds": round(self.clock.seconds() - self._born, 3),
-            "cache_miss_latency_histogram": missed["latency_histogram"],
-            "rules": self.sturm.counters(),
-            "upstreams": {str(each): each.counters() for each in self.upstreams.all},
-        }  # fmt: skip
+        return self.stats.snapshot()
 
 
 def _kept(old: Config, new: Config) -> Config:
@@ -589,10 +521,6 @@ def _kept(old: Config, new: Config) -> Config:
         else:
             new = new.model_copy(update={name: getattr(old, name)})
     return new
-
-
-def _by_transport(all_queries: int, over_tcp: int) -> dict[str, int]:
-    return {"udp": all_queries - over_tcp, "tcp": over_tcp}
 
 
 def _list(endpoints: tuple[object, ...]) -> str:
@@ -610,66 +538,6 @@ def _bind_control(config: Config) -> socket.socket | None:
             raise
         log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)
         return None
-
-
-def need_descriptors(config: Config) -> int:
-    """Return how many descriptors a shield needs at least, without any connection."""
-    workers = config.workers or machine.cores()
-    upstreams = sum(each.section.transport == "udp" for each in config.all_upstreams)
-    listeners = len(config.listen) * (workers + 1)
-    return OTHERS + listeners + 2 * workers + upstreams * config.forward.sockets
-
-
-def allow_descriptors(config: Config) -> None:
-    """Have as many descriptors as we may; FunkenShieldError where that is too few."""
-    needed, allowed = need_descriptors(config), machine.descriptors()
-    if allowed < needed:
-        raise FunkenShieldError(
-            f"cannot start: {needed} file descriptors are needed, the limit is {allowed}; raise it (ulimit -n,"
-            " LimitNOFILE=), or lower forward.sockets or workers"
-        )
-    if allowed < needed + config.tcp.max_connections:
-        logs.set_up(config.log.level, config.log.format)
-        log.warning(
-            "tcp.max_connections reduced to %d: the limit is %d file descriptors (ulimit -n, LimitNOFILE=)",
-            allowed - needed, allowed,
-        )  # fmt: skip
-
-
-def allow_nice() -> None:
-    """See that whoever has given way to others may have its own place again."""
-    allowed = 20 - os.getpriority(os.PRIO_PROCESS, 0)  # as getrlimit(2) counts
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NICE, (allowed, allowed))
-
-
-def drop_privileges(user: str, *owned: Path) -> None:
-    """Give up root for a user, who gets the control socket and what is new; ConfigError where that cannot be done."""
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise ConfigError(f"user: no user {user} on this machine") from None
-    if entry.pw_uid == os.geteuid():
-        return
-    if os.geteuid() != 0:  # where system calls are filtered, to try may be the end
-        raise ConfigError(f"user: cannot change to {user}: only root can")
-    try:
-        for path in owned:
-            os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-    except OSError as error:
-        raise ConfigError(f"user: cannot change to {user}: {error.strerror}") from None
-
-
-def notify(state: str) -> None:
-    """Tell the service manager (sd_notify(3)), if one asked to be told."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as opened:
-            opened.settimeout(NOTIFYING)
-            opened.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
 
 
 def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:

@@ -13,8 +13,7 @@ from support.process import COMMAND, run_shield
 from support.until import until
 from support.upstream import ScriptedUpstream, answer
 
-from funkenshield import daemon
-from funkenshield.admin import control
+from funkenshield.admin import control, process
 from funkenshield.errors import ConfigError
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -155,7 +154,7 @@ def test_root_gives_away_what_it_bound_and_nothing_that_a_link_leads_to(tmp_path
     target, link = tmp_path / "target", tmp_path / "control"
     target.write_text("root's")
     link.symlink_to(target)
-    daemon.drop_privileges("nobody", link)
+    process.drop_privileges("nobody", link)
     assert target.stat().st_uid == 0
     assert link.lstat().st_uid == NOBODY
 
@@ -167,4 +166,4 @@ def test_a_folder_that_others_write_in_is_none_for_the_control_socket(tmp_path):
     tmp_path.chmod(0o1777)  # as /tmp is
     control.bind(tmp_path / "control").close()
     with pytest.raises(ConfigError, match="no user nobody-of-that-name"):
-        daemon.drop_privileges("nobody-of-that-name", tmp_path / "control")
+        process.drop_privileges("nobody-of-that-name", tmp_path / "control")

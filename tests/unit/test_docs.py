@@ -10,8 +10,8 @@ import pytest
 
 from funkenshield import config
 from funkenshield.admin import metrics
+from funkenshield.admin.stats import Stats
 from funkenshield.config import reference
-from funkenshield.daemon import Daemon
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funkenshield"
@@ -30,12 +30,12 @@ def test_tables_of_conditions_and_actions_are_up_to_date():
 
 
 def test_every_counter_has_a_meaning():
-    source = (PACKAGE / "daemon.py").read_text()
+    source = (PACKAGE / "admin" / "stats.py").read_text()
     snapshot = source[source.index("def snapshot") : source.index("def _by_transport")]
     counted = set(re.findall(r'"(\w+)": ', snapshot))
     others = {"cache_miss_latency_histogram", "queries_by_transport", "rules", "upstreams", "uptime_seconds"}
     assert counted == set(metrics.MEANINGS) | others
-    assert Daemon.snapshot.__doc__
+    assert Stats.snapshot.__doc__
 
 
 def test_every_option_is_described():

@@ -8,10 +8,11 @@ import pytest
 from support.client import Address, free_port
 from support.process import COMMAND
 
+from funkenshield.admin.process import need_descriptors
 from funkenshield.cache import hugepages
 from funkenshield.config import load
 from funkenshield.core import machine
-from funkenshield.daemon import Daemon, need_descriptors
+from funkenshield.daemon import Daemon
 from funkenshield.errors import ConfigError
 
 CAVE = 9223372036854771712  # what version 1 has for no limit
