@@ -3,19 +3,19 @@
 import sys
 from importlib.util import find_spec
 
-from .core import signals
+from .core import early_signals
 
 
 def main() -> None:
     """Run the command; the daemon knows what to do with signals before anything else is loaded."""
     try:
         if sys.argv[1:2] == ["run"]:
-            signals.hold()
+            early_signals.hold()
         _see_that_all_is_there()
         from .cli import main as run
 
         run(prog_name="funkenshield")
-    except signals.EndedError:
+    except early_signals.EndedError:
         sys.exit(0)
 
 

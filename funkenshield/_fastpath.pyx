@@ -25,7 +25,7 @@ from .policy._rule_program cimport (
 )
 from .policy._rule_program cimport DROP as DROP_QUERY
 from .policy._rule_state cimport ANSWERS, CHAINS, END, QUERIES, START, ClientInfo, RuleState
-from .wire._ecs cimport add_ecs, subnet_rules
+from .wire._ecs_upstream cimport add_ecs, subnet_rules
 from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 from .wire._message cimport (
     ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IGNORED_MAX, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, QR,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .core.signals import EndedError
+from .core.early_signals import EndedError
 from .errors import FunkenShieldError
 
 if TYPE_CHECKING:

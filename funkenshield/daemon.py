@@ -25,16 +25,16 @@ import uvloop
 
 from .admin import control
 from .admin.process import allow_descriptors, allow_nice, drop_privileges, notify
+from .admin.purge import purge
 from .admin.stats import Stats
 from .cache import hugepages, snapshot
 from .cache._export import Shelf
 from .cache._nsec_cache import Denials
 from .cache._store import Cache
 from .cache.expiry import Expiry
-from .cache.purge import purge
 from .config import DEFAULT_GROUP, RESTART, Config
 from .config.guard import Refusal, packed
-from .core import logs, machine, signals
+from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .errors import ConfigError, FunkenShieldError
 from .forward import chaos, loop
@@ -314,7 +314,7 @@ class Daemon:
                 _list(self.config.members(DEFAULT_GROUP)),
             )
             notify("READY=1")
-            if signals.came(signal.SIGHUP):
+            if early_signals.came(signal.SIGHUP):
                 self.reload()
             await self._stopping.wait()
             notify("STOPPING=1")

@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
-from ..wire._ecs cimport take_back
+from ..wire._ecs_upstream cimport take_back
 from ..wire._message cimport (
     AAAA, ANY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT,
     OPT_FIXED, QR, RCODE, RD, RECORD, REFUSED, REPORT_CHANNEL, RRSIG, SERVFAIL, SIG, SOA, STALE_ANSWER, STALE_NXDOMAIN,
@@ -18,7 +18,7 @@ from ..wire._message cimport (
     set32, set_subnet, skip_name, source_prefix, steps_of
 )
 from ..wire._rdata cimport has_sound_names
-from ..wire._truncate cimport Sections, copy_opt, fit
+from ..wire._fit cimport Sections, copy_opt, fit
 from ._zone_settings cimport RenderOptions, TtlLimits
 
 cdef enum:

@@ -19,13 +19,13 @@ from ..cache._store cimport Cache
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport MessageFacts, Program, generation_of
 from ..policy._rule_state cimport END, RESPONSES, START, RuleState
-from ..wire._ecs cimport ECS_QUERY_MAX
+from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport (
     HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, UNCACHEABLE, EdnsOptions, Query, cut,
     lower_name, message_id, parse_query, set_id
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
-from ..wire._truncate cimport fit_message
+from ..wire._fit cimport fit_message
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._pending cimport DECIDING, SENT, PendingQuery
 from ._resolution cimport FUNCTION, Resolution, Response

@@ -6,7 +6,7 @@ from ..cache._entry cimport Answer, Built
 from ..cache._zone_settings cimport TtlLimits
 from ..wire._message cimport Query
 from ._outbox cimport Client
-from ._retries cimport Retries
+from ._attempts cimport Attempts
 
 cdef enum:
     WAYS_MAX = 65536               # numbers of ways, and of bounds
@@ -26,7 +26,7 @@ cdef struct Response:              # to an open query, taken apart
 cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil
 
 
-cdef class Resolution(Retries):
+cdef class Resolution(Attempts):
     cdef:
         # what Python is asked about: queries to send, to send again, to carry, that are special
         int32_t* queued

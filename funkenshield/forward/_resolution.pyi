@@ -4,10 +4,10 @@ from typing_extensions import disjoint_base
 
 from ..cache._nsec_cache import Denials
 from ..cache._store import Cache
-from ._retries import Retries
+from ._attempts import Attempts
 
 @disjoint_base
-class Resolution(Retries):
+class Resolution(Attempts):
     def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Resolution: ...
     def set_way(self, number: int, *, group: int = 0, function: bool = False) -> None: ...
     def set_bounds(self, number: int, shortest: int, longest: int) -> None: ...

@@ -38,7 +38,7 @@ from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._pending cimport (
     CUT, DOUBTED, EVERYTHING, FAILED, NO_SPARE, OF_GROUP, OF_ZONE, QUEUED, SENT, SHARES, WIRE_MAX, PendingQuery
 )
-from ._retries cimport NEVER, Retries
+from ._attempts cimport NEVER, Attempts
 
 cdef uint64_t LIMITED = <uint64_t> 60000000000  # nanoseconds: so long, who truncated what is small limits its rate
 
@@ -53,7 +53,7 @@ cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil:
         ttl_limits.shortest = min(max(ttl_limits.shortest, by.shortest), ttl_limits.longest)
 
 
-cdef class Resolution(Retries):
+cdef class Resolution(Attempts):
     """Open queries: at most `capacity` clients wait at any time.
 
     Memory ownership: the lists of what is to be sent are its own.

@@ -23,7 +23,7 @@ from ..core._udp_batch cimport BATCH, Datagrams
 from ..policy._guard cimport guard_counters_as_dict
 from ..upstream._selection cimport LOCAL, Upstream, forget_try, note_try, trouble_of, was_tried
 from ..upstream._sockets cimport SOCKETS_MAX, Attempt, Socket
-from ..upstream._spoofing cimport COUNTED
+from ..upstream._sent_queries cimport COUNTED
 from ..wire._message cimport (
     HEADER, MESSAGE_MAX, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
 )

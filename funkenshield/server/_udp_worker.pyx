@@ -34,7 +34,7 @@ from ..forward._outbox cimport NOBODY, Client
 from ..forward._transport cimport Inflight
 from ..policy._guard cimport GuardTable, judge_response, load_guard_table
 from ..policy._rule_state cimport ClientInfo, RuleState
-from ..wire._ecs cimport ECS_QUERY_MAX
+from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport NAME_MAX, QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, lower_name, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, is_trusted, read_header
 

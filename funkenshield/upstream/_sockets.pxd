@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._random cimport Randomness
-from ._spoofing cimport Asked
+from ._sent_queries cimport SentQueries
 
 cdef enum:
     SOCKETS_MAX = 8192
@@ -46,7 +46,7 @@ cdef class Sockets:
         Socket* sockets
         Pool* pools
         uint32_t capacity
-        Asked asked
+        SentQueries asked
         Randomness randomness
         int epoll_fd
 

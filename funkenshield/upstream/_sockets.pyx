@@ -15,7 +15,7 @@ from ..core._epoll cimport EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, epoll_create1,
 from ..core._random cimport random16
 from ..core._udp_batch cimport can_join
 from ._selection cimport UPSTREAMS_MAX
-from ._spoofing cimport Asked
+from ._sent_queries cimport SentQueries
 
 cdef enum:
     EVENTS_MAX = 64
@@ -37,7 +37,7 @@ cdef class Sockets:
         self.attempts = <Attempt*> calloc(capacity, sizeof(Attempt))
         self.sockets = <Socket*> calloc(SOCKETS_MAX, sizeof(Socket))
         self.pools = <Pool*> calloc(UPSTREAMS_MAX, sizeof(Pool))
-        self.asked = Asked(capacity)
+        self.asked = SentQueries(capacity)
         self.capacity = capacity
         if not (self.attempts and self.sockets and self.pools):
             raise MemoryError(f"no memory for {capacity} attempts")

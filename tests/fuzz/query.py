@@ -2,7 +2,7 @@
 
 from struct import pack
 
-from funkenshield.wire._ecs import with_subnet
+from funkenshield.wire._ecs_upstream import with_subnet
 from funkenshield.wire._edns_cookies import answer_cookie
 from funkenshield.wire._message import error_response, inspect_query
 

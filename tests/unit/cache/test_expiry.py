@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 
+from funkenshield.admin.purge import purge
 from funkenshield.cache._store import Cache
 from funkenshield.cache.expiry import BUDGET, IN_FLIGHT, INTERVAL, PAUSE, Expiry
-from funkenshield.cache.purge import purge
 from funkenshield.core._clock import Clock
 from unit.cache.filling import MEMORY, SIZE, filled, held
 

@@ -10,7 +10,7 @@ from ._client_replies cimport ClientReplies
 cdef uint64_t NEVER
 
 
-cdef class Retries(ClientReplies):
+cdef class Attempts(ClientReplies):
     cdef:
         readonly Sockets sockets
         readonly UpstreamTable upstreams

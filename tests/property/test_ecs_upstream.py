@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.edns import subnet
 from support.wires import ask_wire
 
-from funkenshield.wire._ecs import with_subnet
+from funkenshield.wire._ecs_upstream import with_subnet
 
 THOROUGH = settings(deadline=None, max_examples=300)
 LONGEST = 384  # octets of a query that is added to

@@ -17,7 +17,7 @@ cdef struct Ended:                 # an attempt that nobody waits for any more
 
 
 @cython.final
-cdef class Asked:
+cdef class SentQueries:
     cdef:
         uint8_t* open              # attempts, by question; several may share a place
         Ended* answered

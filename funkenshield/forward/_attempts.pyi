@@ -6,7 +6,7 @@ from ..upstream._sockets import Sockets
 from ._client_replies import ClientReplies
 
 @disjoint_base
-class Retries(ClientReplies):
+class Attempts(ClientReplies):
     sockets: Sockets
     upstreams: UpstreamTable
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Retries: ...
+    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Attempts: ...

@@ -29,7 +29,7 @@ cdef inline uint64_t _mixed(uint64_t question, int32_t socket, uint16_t message_
 
 
 @cython.final
-cdef class Asked:
+cdef class SentQueries:
     """The questions of at most `capacity` attempts, and more that have ended; what is remembered is overwritten.
 
     Those that were answered have a small table of their own: it stays near the processor, and most end so.

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.quick import TXT, A, answer, name_wire, query
 
+from funkenshield.admin.purge import PurgeError, purge
 from funkenshield.cache._store import Cache
 from funkenshield.cache.expiry import Expiry
-from funkenshield.cache.purge import PurgeError, purge
 from funkenshield.core._clock import Clock
 from unit.cache.filling import MEMORY, SIZE, filled, held
 

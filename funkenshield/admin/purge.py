@@ -1,8 +1,8 @@
 """What an operator wants out of the cache now: everything, a zone, a name, or a name and type."""
 
+from ..cache._store import Cache
 from ..errors import FunkenShieldError
 from ..wire.names import name_to_wire, type_number
-from ._store import Cache
 
 
 class PurgeError(FunkenShieldError):

@@ -22,7 +22,7 @@ cdef enum:
     CREDIT_MAX = 32 * HEDGE
 
 
-cdef class Retries(ClientReplies):
+cdef class Attempts(ClientReplies):
     """The attempts of open queries, and what upstreams are told of them."""
 
     def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:

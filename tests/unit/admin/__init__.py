@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.admin`, module by module."""
