@@ -11,6 +11,7 @@ from pathlib import Path
 from support import quick
 from support.pipeline import ask_all
 from support.process import COMMAND
+from support.stopwatch import Stopwatch
 
 RATE = 1000  # a second, each way
 NAMES = [f"warm{n}.wild.shield.test." for n in range(100)]
@@ -39,6 +40,7 @@ class Behaved:
         return any(process.poll() is None for process in self._processes.values())
 
     def __enter__(self):
+        self._stopwatch = Stopwatch()
         self._processes = {
             way: subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
             for way, command in self._commands.items()
@@ -46,6 +48,7 @@ class Behaved:
         return self
 
     def __exit__(self, kind, *_):
+        self.waited = 1000 * self._stopwatch.waited()  # milliseconds, for processors
         for process in self._processes.values():
             if kind:
                 process.kill()

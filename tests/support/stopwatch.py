@@ -18,10 +18,13 @@ class Stopwatch:
         self._waited = {}
 
     def seconds(self):
-        """Return how many they are now; threads that ended in between are counted if they were seen."""
+        """Return how many they are now."""
+        return time.monotonic() - self._begun - self.waited()
+
+    def waited(self):
+        """Return for how many seconds threads have waited, all together; those that ended count if they were seen."""
         self._waited |= _waits()
-        waited = sum(now - self._waited_before.get(thread, 0) for thread, now in self._waited.items())
-        return time.monotonic() - self._begun - waited / 1e9
+        return sum(now - self._waited_before.get(thread, 0) for thread, now in self._waited.items()) / 1e9
 
 
 def _waits():
