@@ -57,7 +57,7 @@ def _give_way() -> None:
 
 async def prepare(cache: Cache) -> None:
     """Keep memory of a cache with huge pages ready, for ever."""
-    with ThreadPoolExecutor(1, "ground", _give_way) as thread:
+    with ThreadPoolExecutor(1, "hugepages", _give_way) as thread:
         while True:
             if cache.needs_memory:
                 await asyncio.get_running_loop().run_in_executor(thread, cache.prepare)

@@ -492,7 +492,7 @@ class Upstreams:
         """
         if len(ports := usable(config.forward.source_port_avoid)) < FEW:
             log.warning(
-                "only %d source ports for queries: spoofing is easier; see forward.ports_avoided and"
+                "only %d source ports for queries: spoofing is easier; see forward.source_port_avoid and"
                 " net.ipv4.ip_local_port_range", len(ports),
             )  # fmt: skip
         wanted = {str(member): member for group in groups.values() for member in group.members}

@@ -64,7 +64,7 @@ class Tls:
             raise ConnectionError("TLS handshake failed: connection closed") from None
         transport = cast(asyncio.Transport, started)
         if self._pins and _pin_of(transport.get_extra_info("ssl_object")) not in self._pins:
-            raise ConnectionError("public key matches none of tls.pins")
+            raise ConnectionError("public key matches none of tls.pin_sha256")
         return transport
 
     def keep_session(self, peer: ssl.SSLObject) -> bool:

@@ -51,8 +51,11 @@ def test_an_upstream_that_is_another_gets_no_query(run, tmp_path, authority, hos
             "certificate is not trusted: unable to get local issuer",
         ),
         ({"server_name": "ns.test"}, "certificate is not trusted: unable to get local issuer"),
-        ({"pin_sha256": (pin,)}, "public key matches none of tls.pins"),
-        ({"server_name": "ns.test", "ca_file": trusted, "pin_sha256": (pin,)}, "public key matches none of tls.pins"),
+        ({"pin_sha256": (pin,)}, "public key matches none of tls.pin_sha256"),
+        (
+            {"server_name": "ns.test", "ca_file": trusted, "pin_sha256": (pin,)},
+            "public key matches none of tls.pin_sha256",
+        ),
         (
             {"server_name": "ns.example", "ca_file": trusted, "pin_sha256": (host.pin,)},
             "certificate is not for ns.example",
@@ -74,7 +77,7 @@ def test_what_an_upstream_says_before_it_was_verified_is_heard_by_nobody(run, tm
         Peer(lambda link: link.answer(FIRST), context=host.server()) as peer,
         over_tls(peer, pin_sha256=(pin,)) as shared,
     ):
-        assert_fails(run, ask(shared), "matches none of tls.pins")
+        assert_fails(run, ask(shared), "matches none of tls.pin_sha256")
     assert peer.queries == []
 
 
@@ -163,7 +166,7 @@ def test_a_session_goes_on_over_the_next_connections_and_with_nobody_else(run, a
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize(
-    "tls", [("pin_sha256", "matches none of tls.pins"), ("name", "not trusted")], ids=["pin", "name"]
+    "tls", [("pin_sha256", "matches none of tls.pin_sha256"), ("name", "not trusted")], ids=["pin", "name"]
 )
 def test_a_chain_of_sessions_is_verified_again_within_the_hour(run, tmp_path, authority, host, version, tls):
     """Its key is stolen and given up, say: whoever has the tickets goes on for so long, and no longer."""
