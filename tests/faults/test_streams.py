@@ -306,7 +306,8 @@ def test_who_is_odd_but_answers_is_understood(behave):
 
 @pytest.mark.parametrize("behave", [close_after_each_answer, reset_after_two_answers])
 def test_who_ends_connections_after_a_few_answers_is_asked_on_new_ones_and_everybody_is_served(behave):
-    with Streaming(behave) as odd, behind(over_tcp(odd)) as (shield, _):
+    forward = {"timeout": 5.0, "deadline": 10.0}  # a busy machine is no silent upstream
+    with Streaming(behave) as odd, behind(over_tcp(odd), forward=forward) as (shield, _):
         assert rcodes(ask_each(shield, names(200))) == {NOERROR: 200}
         assert stats(shield)["retries"] == 0  # it costs no try
 

@@ -29,7 +29,7 @@ HASTY = """
 [forward]
 spoof_threshold = 0
 timeout = 0.2
-deadline = 0.5
+deadline = 1.0
 allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }
 [ttl]
 failure = 1
