@@ -25,7 +25,7 @@ check: $(VENV)/dev  ## style, types and quick tests of all modules, in less than
 
 test: $(VENV)/dev lint  ## the whole test suite, with real nameservers; run it before a commit
 	tools/install-nameservers
-	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal  # more than there are cores: half of it is waiting
+	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal  # more than there are cores: much of it is waiting
 
 proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
