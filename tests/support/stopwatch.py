@@ -1,7 +1,9 @@
-"""Know how long something takes that has the machine to itself: what others keep from it does not count.
+"""Know how long something takes, but for waiting for a processor: so a busy machine does not count.
 
 The kernel adds up how long each thread waited for a processor (`schedstat`). For the test and all that it started, that
 is taken off, so that a bound that is meant for a quiet machine holds on a busy one.
+It is taken off whoever had the processor, the shield itself among them, and for all threads together: the busier the
+machine, the less such a bound says. On a quiet one it says what it did.
 """
 
 import os
