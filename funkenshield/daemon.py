@@ -38,7 +38,7 @@ from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .errors import ConfigError, FunkenShieldError
 from .forward import chaos, loop
-from .forward._transport import Inflight
+from .forward._inflight import Inflight
 from .forward.uncached import Forwarder
 from .policy.cookie_secrets import CookieSecrets, keep_secret
 from .policy.dynblocks import Blocks
@@ -126,7 +126,7 @@ class Daemon:
         self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
         self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
         self.forwarder.write_to(self.tcp)
-        self.sturm = FunkenSturm(self.inflight, self.forwarder.dispatch)
+        self.sturm = FunkenSturm(self.inflight.rules, self.forwarder.dispatch)
         self.forwarder.leave_to(self.sturm.decider)
         self.blocks = Blocks(self.inflight.settings_writer.guard, self.clock.seconds)
         self.forwarder.notified = self._notified
@@ -184,7 +184,7 @@ class Daemon:
         outdated = self._assigned.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
-        self.inflight.consult(identity=self._identity(config), denials=self.denials)
+        self.inflight.consult(chaos=self._identity(config), nsec_cache=self.denials)
         self.inflight.settings_writer.set_any(config.minimal_any)
         self.inflight.settings_writer.set_ignored(config.cache.skip_options)
         self.inflight.settings_writer.set_idle(config.tcp.idle_timeout)

@@ -8,7 +8,7 @@ from typing import Any
 from ..cache._nsec_cache import Denials
 from ..cache._store import Cache
 from ..core._clock import Clock
-from ..forward._transport import Inflight
+from ..forward._inflight import Inflight
 from ..forward.uncached import Forwarder
 from ..policy.dynblocks import Blocks
 from ..rules.engine import FunkenSturm

@@ -1,34 +1,55 @@
 """Attempts: what is sent to which upstream, until when its silence is no news, and what is held against whom."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from ..cache._store cimport Cache
 from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport UpstreamTable
 from ..upstream._sockets cimport Attempt, Sockets
-from ._client_replies cimport ClientReplies
+from ._pending cimport PendingQueries, PendingQuery, Stage
 
 cdef uint64_t NEVER
 
 
-cdef class Attempts(ClientReplies):
+@cython.final
+cdef class Attempts:
     cdef:
-        readonly Sockets sockets
-        readonly UpstreamTable upstreams
+        Cache cache
+        PendingQueries queries
+        PendingQuery* pool         # the queries'
+        Sockets sockets
+        UpstreamTable upstreams
         Wheel wheel
-        uint64_t timeout, deadline, patience
+        # queries to send, to send again elsewhere, and for Python to send
+        int32_t* queued
+        int32_t* failed
+        uint32_t queued_count, failed_count
+        Stage walked               # of the list that is being sent
+        list carried
+        # limits, in nanoseconds
+        uint64_t timeout, deadline, retry_after
         uint64_t update_timeout    # in place of the deadline, for what is sent once
-        uint16_t tries
+        uint16_t most              # attempts for a query
         bint hedge
         uint64_t hedged_queries
 
-    cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil
-    cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil
-    cdef bint _may_try(self, int32_t i) noexcept nogil
-    cdef uint64_t _usual(self, int32_t attempt) noexcept nogil
-    cdef bint _is_aside(self, const Attempt* made) noexcept nogil
-    cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil
-    cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil
-    cdef void _fetch_failed(self, const Attempt* made) noexcept nogil
-    cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil
-    cdef bint _may_hedge(self, int32_t i) noexcept nogil
-    cdef void _end_attempt(self, int32_t attempt) noexcept nogil
+    cdef void queue(self, int32_t i) noexcept nogil
+    cdef void retry(self, int32_t i) noexcept nogil
+    cdef void resend(self, int32_t i, uint64_t now) noexcept nogil
+    cdef void schedule(self, int32_t i, uint64_t until) noexcept nogil
+    cdef void sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil
+    cdef bint hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1
+    cdef bint may_retry(self, int32_t i) noexcept nogil
+    cdef bint may_ask_another(self, int32_t i) noexcept nogil
+    cdef bint may_hedge(self, int32_t i) noexcept nogil
+    cdef uint64_t retransmission_timeout(self, int32_t attempt) noexcept nogil
+    cdef bint is_tcp_fallback(self, const Attempt* made) noexcept nogil
+    cdef bint is_over_tcp(self, int32_t i, int32_t upstream) noexcept nogil
+    cdef int32_t carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil
+    cdef void answered(self, int32_t attempt, uint64_t now) noexcept nogil
+    cdef void lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil
+    cdef void timed_out(self, int32_t i, uint64_t now) noexcept nogil
+    cdef void _tcp_fallback_failed(self, const Attempt* made) noexcept nogil
+    cdef void end(self, int32_t attempt) noexcept nogil
+    cdef void end_all(self, int32_t i) noexcept nogil

@@ -1,12 +1,7 @@
-from typing_extensions import disjoint_base
+from typing import final
 
-from ..cache._store import Cache
-from ..upstream._selection import UpstreamTable
-from ..upstream._sockets import Sockets
-from ._client_replies import ClientReplies
+from ._pending import PendingQueries
 
-@disjoint_base
-class Attempts(ClientReplies):
-    sockets: Sockets
-    upstreams: UpstreamTable
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Attempts: ...
+@final
+class Attempts:
+    def __new__(cls, queries: PendingQueries) -> Attempts: ...

@@ -4,16 +4,19 @@ An upstream is judged by the way that it is asked as a rule. What goes over TCP 
 says nothing of it: nor does a failure there say anything of the name. What is made of an answer is `_resolution`'s.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from ..cache._entry cimport Answer
-from ..cache._store cimport Cache
 from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
 from ..upstream._sockets cimport Attempt, Sockets
-from ..wire._message cimport QUERY_MAX, RCODE
-from ._client_replies cimport ClientReplies
-from ._pending cimport CUT, SENT, PendingQuery
+from ..wire._message cimport QUERY_MAX, RCODE, respell
+from ..wire._proxy_protocol cimport PROXIED_MAX
+from ._outbox cimport put_client
+from ._pending cimport FAILED, QUEUED, SENT, TRUNCATED_REPLY, WIRE_MAX, PendingQueries, PendingQuery
 
 cdef uint64_t NEVER = 0xffffffffffffffff
 
@@ -22,22 +25,68 @@ cdef enum:
     CREDIT_MAX = 32 * HEDGE
 
 
-cdef class Attempts(ClientReplies):
-    """The attempts of open queries, and what upstreams are told of them."""
+@cython.final
+cdef class Attempts:
+    """The attempts of open queries, and what upstreams are told of them.
 
-    def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
-        self.sockets = Sockets(capacity * TRIES_MAX)
+    Memory ownership: the lists of what is to be sent are its own.
+    """
+
+    def __cinit__(self, PendingQueries queries not None) -> None:
+        self.queries, self.cache, self.pool = queries, queries.cache, queries.pool
+        self.sockets = Sockets(queries.capacity * TRIES_MAX)
         self.upstreams = UpstreamTable()
-        self.wheel = Wheel(capacity)
+        self.wheel = Wheel(queries.capacity)
+        self.carried = []
+        self.queued = <int32_t*> calloc(queries.capacity, sizeof(int32_t))
+        self.failed = <int32_t*> calloc(queries.capacity, sizeof(int32_t))
+        if not (self.queued and self.failed):
+            raise MemoryError(f"no memory for {queries.capacity} open queries")
 
-    # ------------------------------------------------------------ sent
+    def __dealloc__(self) -> None:
+        free(self.queued)
+        free(self.failed)
 
-    cdef void _wait(self, int32_t i, uint64_t until) noexcept nogil:
+    # ------------------------------------------------------------ to be sent
+
+    cdef void queue(self, int32_t i) noexcept nogil:
+        """Have an open query sent, for the first time."""
+        self.pool[i].stage = QUEUED
+        self.queued[self.queued_count] = i
+        self.queued_count += 1
+        self.schedule(i, self.pool[i].deadline)
+
+    cdef void retry(self, int32_t i) noexcept nogil:
+        """Have a query sent again, to another upstream."""
+        self.schedule(i, self.pool[i].deadline)
+        if self.failed_count == self.queries.capacity:  # of places that were left and taken again
+            return
+        self.pool[i].stage = FAILED
+        self.failed[self.failed_count] = i
+        self.failed_count += 1
+
+    cdef void resend(self, int32_t i, uint64_t now) noexcept nogil:
+        """Have a query sent anew, as if it had not been; the second time, as if it had been answered by nobody."""
+        cdef PendingQuery* entry = &self.pool[i]
+        entry.hedging = False
+        if entry.stranded or not self.may_retry(i) or self.queued_count == self.queries.capacity:
+            entry.unreachable = True
+            entry.try_until = now
+            self.schedule(i, now)
+        elif self.walked == QUEUED:
+            self.retry(i)
+        else:
+            self.queue(i)
+        entry.stranded = True
+
+    cdef void schedule(self, int32_t i, uint64_t until) noexcept nogil:
         """Have a query looked at then, or when its clients have waited long enough."""
         cdef PendingQuery* entry = &self.pool[i]
         self.wheel.schedule(i, min(until, min(entry.stale_at, entry.deadline)))
 
-    cdef void _sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil:
+    # ------------------------------------------------------------ sent
+
+    cdef void sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil:
         """Note that a query is on its way, and until when its upstream's silence is no news."""
         cdef:
             PendingQuery* entry = &self.pool[i]
@@ -46,106 +95,56 @@ cdef class Attempts(ClientReplies):
         entry.attempt = attempt
         entry.stage = SENT
         entry.unreachable = entry.hedging = False
-        entry.gone = True
-        entry.aside = entry.aside and self._is_aside(&self.sockets.attempts[attempt])
+        entry.maybe_delivered = True
+        entry.tcp_fallback = entry.tcp_fallback and self.is_tcp_fallback(&self.sockets.attempts[attempt])
         note_try(&entry.tried, upstream)
         asked.credit = min(asked.credit + 1, <uint32_t> CREDIT_MAX)
-        if not self._may_try(i):
+        if not self.may_retry(i):
             wait = NEVER - now
         elif self.upstreams.has_other(entry.group, &entry.tried):
-            wait = self._usual(attempt)
+            wait = self.retransmission_timeout(attempt)
             entry.hedging = self.hedge and 0 < asked.hedge_after < wait
             if entry.hedging:
                 wait = asked.hedge_after
         entry.try_until = now + wait
-        self._wait(i, entry.try_until)
+        self.schedule(i, entry.try_until)
 
-    cdef bint _may_try(self, int32_t i) noexcept nogil:
-        """Tell whether a query may be sent once more."""
-        return self.pool[i].tried.count < self.tries and not (self.pool[i].once and self.pool[i].gone)
-
-    cdef uint64_t _usual(self, int32_t attempt) noexcept nogil:
-        """Return how long the silence after an attempt is no news, where there is another upstream."""
+    cdef bint hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1:
+        """Let Python carry a query to an upstream that was chosen, over TCP or TLS; False: there is no room."""
         cdef:
-            const Attempt* made = &self.sockets.attempts[attempt]
-            const Upstream* asked = &self.upstreams.all[made.upstream]
-        if self._is_aside(made):  # its latency is told by those that go the usual way
-            return self.timeout
-        return usual_wait(asked, self.patience, self.timeout)
-
-    cdef bint _is_aside(self, const Attempt* made) noexcept nogil:
-        """Tell whether an attempt goes over TCP to an upstream that is asked over UDP: no sign of its health."""
-        return made.socket < 0 and not self.upstreams.all[made.upstream].over_stream
-
-    # ------------------------------------------------------------ and what comes of it
-
-    cdef void _heard(self, int32_t attempt, uint64_t now) noexcept nogil:
-        """Note that an upstream has answered, with what is built, and end the attempt."""
-        cdef:
-            Answer* answer = self.cache.scratch
-            const Attempt* answered = &self.sockets.attempts[attempt]
-            uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
-            uint64_t until = min(now, self.pool[answered.query].deadline)  # what came later is no slowness of its
-            uint64_t took = until - min(answered.sent, until)
-        if self._is_aside(answered):
-            self.upstreams.fetched(answered.upstream, rcode, took)
-        else:
-            self.upstreams.record_reply(answered.upstream, rcode, took, not self.pool[answered.query].once)
-        self._end_attempt(attempt)
-
-    cdef void _lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil:
-        """End an attempt that no answer can come to any more; another upstream is asked at once."""
-        cdef:
-            const Attempt* lost = &self.sockets.attempts[attempt]
-            int32_t i = lost.query
             PendingQuery* entry = &self.pool[i]
-            uint64_t rest = 0
-        self.upstreams.failed(lost.upstream, trouble)
-        if self._is_aside(lost):
-            self._fetch_failed(lost)
-            if entry.aside and not entry.truncated_fallback and self._may_try(i):  # there will be room over UDP
-                rest = usual_wait(&self.upstreams.all[lost.upstream], self.patience, self.timeout)
-        else:
-            self.upstreams.record_loss(lost.upstream, lost.sent, now)
-        self._end_attempt(attempt)
-        entry.hedging = False
-        if entry.stage == SENT and entry.attempt < 0:
-            entry.unreachable = True
-            entry.try_until = now + rest
-            self._wait(i, entry.try_until)
+            Upstream* to = &self.upstreams.all[upstream]
+            int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, -1, 0, now)
+            uint8_t[PROXIED_MAX] header
+            uint8_t[WIRE_MAX] wire
+            const uint8_t* out = entry.wire
+            size_t octets = 0
+        if attempt < 0:
+            to.open -= 1
+            return False
+        to.sent += 1
+        self.sent(i, upstream, attempt, now)
+        if to.proxied:
+            octets = put_client(header, &entry.client)
+        if to.random_case and not entry.verbatim:  # so that it can be learnt whether it spells names as they are asked
+            memcpy(wire, entry.wire, entry.length)
+            respell(wire, self.sockets.spell(attempt))
+            out = wire
+        self.carried.append((self.queries.handle(i, self.sockets.attempts[attempt].id), upstream,
+                             out[:entry.length], (entry.deadline - min(now, entry.deadline)) / 1e9,
+                             header[:octets], entry.send_once))
+        return True
 
-    cdef void _fetch_failed(self, const Attempt* made) noexcept nogil:
-        """Note that an upstream which is asked over UDP did not answer over TCP: UDP is the way, unless it said TC."""
-        cdef:
-            PendingQuery* entry = &self.pool[made.query]
-            Upstream* asked = &self.upstreams.all[made.upstream]
-        asked.tcp_fallback_failures += 1
-        entry.over_stream = entry.length > QUERY_MAX or entry.truncated_fallback == CUT
+    cdef bint may_retry(self, int32_t i) noexcept nogil:
+        """Tell whether a query may be sent once more."""
+        cdef const PendingQuery* entry = &self.pool[i]
+        return entry.tried.count < self.most and not (entry.send_once and entry.maybe_delivered)
 
-    cdef void _blame(self, int32_t i, uint64_t now) noexcept nogil:
-        """Hold the last attempt against its upstream, if it had its time: once, and less if others are silent too."""
-        cdef:
-            const PendingQuery* entry = &self.pool[i]
-            const Attempt* before
-            Attempt* last
-        if entry.stage != SENT or entry.attempt < 0 or entry.hedging:
-            return
-        last = &self.sockets.attempts[entry.attempt]
-        if last.timeout_counted or now < last.sent + self.patience:
-            return
-        last.timeout_counted = True
-        if self._is_aside(last):
-            self._fetch_failed(last)
-            return
-        # Nobody waited longer than until the deadline.
-        self.upstreams.record_timeout(last.upstream, last.sent, min(now, entry.deadline), not entry.once)
-        if last.before >= 0:
-            before = &self.sockets.attempts[last.before]
-            if not self._is_aside(before):  # two are silent about this query: it says little of either
-                self.upstreams.forgive_timeout(last.upstream)
-                self.upstreams.forgive_timeout(before.upstream)
+    cdef bint may_ask_another(self, int32_t i) noexcept nogil:
+        """Tell whether a query may be sent once more, and there is an upstream that was not asked."""
+        return self.may_retry(i) and self.upstreams.has_other(self.pool[i].group, &self.pool[i].tried)
 
-    cdef bint _may_hedge(self, int32_t i) noexcept nogil:
+    cdef bint may_hedge(self, int32_t i) noexcept nogil:
         """Tell whether another may be asked although the last is only slower than usual: one in eight.
 
         Caller must ensure that the last attempt is waited for.
@@ -160,7 +159,106 @@ cdef class Attempts(ClientReplies):
         self.hedged_queries += 1
         return True
 
-    cdef void _end_attempt(self, int32_t attempt) noexcept nogil:
+    cdef uint64_t retransmission_timeout(self, int32_t attempt) noexcept nogil:
+        """Return how long the silence after an attempt is no news, where there is another upstream."""
+        cdef:
+            const Attempt* made = &self.sockets.attempts[attempt]
+            const Upstream* asked = &self.upstreams.all[made.upstream]
+        if self.is_tcp_fallback(made):  # its latency is told by those that go the usual way
+            return self.timeout
+        return usual_wait(asked, self.retry_after, self.timeout)
+
+    cdef bint is_tcp_fallback(self, const Attempt* made) noexcept nogil:
+        """Tell whether an attempt goes over TCP to an upstream that is asked over UDP: no sign of its health."""
+        return made.socket < 0 and not self.upstreams.all[made.upstream].over_stream
+
+    cdef bint is_over_tcp(self, int32_t i, int32_t upstream) noexcept nogil:
+        """Tell whether an upstream is being asked over TCP."""
+        cdef int32_t attempt = self.pool[i].attempt
+        while attempt >= 0:
+            if self.sockets.attempts[attempt].socket < 0 and self.sockets.attempts[attempt].upstream == upstream:
+                return True
+            attempt = self.sockets.attempts[attempt].before
+        return False
+
+    cdef int32_t carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil:
+        """Return the attempt over TCP that a handle leads to, or -1 where it has ended."""
+        cdef int32_t attempt = self.pool[i].attempt if i >= 0 else -1
+        while attempt >= 0:
+            if self.sockets.attempts[attempt].socket < 0 and self.sockets.attempts[attempt].id == handle >> 22 & 0xffff:
+                return attempt
+            attempt = self.sockets.attempts[attempt].before
+        return -1
+
+    # ------------------------------------------------------------ and what comes of it
+
+    cdef void answered(self, int32_t attempt, uint64_t now) noexcept nogil:
+        """Note that an upstream has answered, with what is built, and end the attempt."""
+        cdef:
+            Answer* answer = self.cache.scratch
+            const Attempt* made = &self.sockets.attempts[attempt]
+            uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
+            uint64_t until = min(now, self.pool[made.query].deadline)  # what came later is no slowness of its
+            uint64_t took = until - min(made.sent, until)
+        if self.is_tcp_fallback(made):
+            self.upstreams.fetched(made.upstream, rcode, took)
+        else:
+            self.upstreams.record_reply(made.upstream, rcode, took, not self.pool[made.query].send_once)
+        self.end(attempt)
+
+    cdef void lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil:
+        """End an attempt that no answer can come to any more; another upstream is asked at once."""
+        cdef:
+            const Attempt* made = &self.sockets.attempts[attempt]
+            int32_t i = made.query
+            PendingQuery* entry = &self.pool[i]
+            uint64_t rest = 0
+        self.upstreams.failed(made.upstream, trouble)
+        if self.is_tcp_fallback(made):
+            self._tcp_fallback_failed(made)
+            if entry.tcp_fallback and not entry.last_resort and self.may_retry(i):  # there will be room over UDP
+                rest = usual_wait(&self.upstreams.all[made.upstream], self.retry_after, self.timeout)
+        else:
+            self.upstreams.record_loss(made.upstream, made.sent, now)
+        self.end(attempt)
+        entry.hedging = False
+        if entry.stage == SENT and entry.attempt < 0:
+            entry.unreachable = True
+            entry.try_until = now + rest
+            self.schedule(i, entry.try_until)
+
+    cdef void timed_out(self, int32_t i, uint64_t now) noexcept nogil:
+        """Hold the last attempt against its upstream, if it had its time: once, and less if others are silent too."""
+        cdef:
+            const PendingQuery* entry = &self.pool[i]
+            const Attempt* before
+            Attempt* last
+        if entry.stage != SENT or entry.attempt < 0 or entry.hedging:
+            return
+        last = &self.sockets.attempts[entry.attempt]
+        if last.timeout_counted or now < last.sent + self.retry_after:
+            return
+        last.timeout_counted = True
+        if self.is_tcp_fallback(last):
+            self._tcp_fallback_failed(last)
+            return
+        # Nobody waited longer than until the deadline.
+        self.upstreams.record_timeout(last.upstream, last.sent, min(now, entry.deadline), not entry.send_once)
+        if last.before >= 0:
+            before = &self.sockets.attempts[last.before]
+            if not self.is_tcp_fallback(before):  # two are silent about this query: it says little of either
+                self.upstreams.forgive_timeout(last.upstream)
+                self.upstreams.forgive_timeout(before.upstream)
+
+    cdef void _tcp_fallback_failed(self, const Attempt* made) noexcept nogil:
+        """Note that an upstream which is asked over UDP did not answer over TCP: UDP is the way, unless it said TC."""
+        cdef:
+            PendingQuery* entry = &self.pool[made.query]
+            Upstream* asked = &self.upstreams.all[made.upstream]
+        asked.tcp_fallback_failures += 1
+        entry.over_stream = entry.length > QUERY_MAX or entry.last_resort == TRUNCATED_REPLY
+
+    cdef void end(self, int32_t attempt) noexcept nogil:
         """End one of a query's attempts."""
         cdef:
             int32_t* link = &self.pool[self.sockets.attempts[attempt].query].attempt
@@ -170,3 +268,8 @@ cdef class Attempts(ClientReplies):
         link[0] = self.sockets.attempts[attempt].before
         asked.open -= 1
         self.sockets.end(attempt)
+
+    cdef void end_all(self, int32_t i) noexcept nogil:
+        """End all attempts of a query."""
+        while self.pool[i].attempt >= 0:
+            self.end(self.pool[i].attempt)

@@ -1,8 +1,9 @@
-"""How those who wait get their answers: each in his own size and spelling."""
+"""Answers as clients take them: each in his own size and spelling."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 
-from .._fastpath cimport SettingsWriter
+from .._fastpath cimport Counters, SettingsWriter
 from ..cache._entry cimport Answer
 from ..cache._store cimport Cache
 from ..core._latency_histogram cimport LatencyHistogram
@@ -22,33 +23,33 @@ cdef inline bint is_cached(const Client* client, const Query* query) noexcept no
     return query.key_length > 0 and not client.rule_state.skip_cache
 
 
+@cython.final
 cdef class ClientReplies:
     cdef:
-        readonly Cache cache
-        readonly SettingsWriter settings_writer
-        readonly Outbox outbox
+        Cache cache
+        SettingsWriter settings_writer
+        Outbox outbox
         PendingQueries queries
-        PendingQuery* pool         # the queries'
         bint refuse_overload       # what is over a bound is refused, or else dropped
         RateTable late             # answers, by client prefix
-        uint64_t upstreams_saturated, dropped_late_replies
+        Counters counts            # of queries that a worker does not answer: they came over streams, or go on
+        uint64_t dropped_late_replies
         LatencyHistogram latency
 
-    cdef uint16_t _payload(self) noexcept nogil
-    cdef uint16_t _limit(self, const Client* client, const Query* query) noexcept nogil
-    cdef bint _is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
-    cdef void _add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil
-    cdef void _add_entrys(self, EdnsOptions* extra, const PendingQuery* entry) noexcept nogil
-    cdef int _answer_now(self, const Client* client, const Query* query, const Answer* answer,
-                         uint64_t now) except -1
+    cdef uint16_t payload(self) noexcept nogil
+    cdef uint16_t limit(self, const Client* client, const Query* query) noexcept nogil
+    cdef bint is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
+    cdef void add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil
+    cdef void _add_waiting(self, EdnsOptions* extra, const PendingQuery* entry) noexcept nogil
+    cdef int answer_now(self, const Client* client, const Query* query, const Answer* answer, uint64_t now) except -1
+    cdef int answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1
+    cdef int answer_one(self, int32_t i, const Answer* answer, uint64_t now) except -1
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
                      const EdnsOptions* extra, uint64_t now) except -1
-    cdef size_t _as_ours(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
-                         const EdnsOptions* extra) noexcept nogil
-    cdef bint _is_pulse(self, const Client* client, size_t length, uint64_t now) noexcept nogil
-    cdef int _answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1
-    cdef void _ask_as(self, int32_t i, Query* query) noexcept nogil
-    cdef int _answer_one(self, int32_t i, const Answer* answer, uint64_t now) except -1
-    cdef int _turn_away(self, const Client* client, const Query* query, uint64_t now) except -1
-    cdef int _post_refused(self, const Client* client, const Query* query) except -1
-    cdef int _refuse(self, int32_t i) except -1
+    cdef size_t put_own(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
+                        const EdnsOptions* extra) noexcept nogil
+    cdef bint _is_pulsing(self, const Client* client, size_t length, uint64_t now) noexcept nogil
+    cdef int reject(self, const Client* client, const Query* query, uint64_t now) except -1
+    cdef int refuse(self, const Client* client, const Query* query) except -1
+    cdef int reject_waiting(self, int32_t i) except -1
+    cdef int _post_refused(self, const Client* client, const Query* query, const EdnsOptions* extra) except -1

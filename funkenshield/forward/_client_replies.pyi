@@ -1,12 +1,8 @@
-from typing_extensions import disjoint_base
+from typing import final
 
 from .._fastpath import SettingsWriter
-from ..cache._store import Cache
-from ._outbox import Outbox
+from ._pending import PendingQueries
 
-@disjoint_base
+@final
 class ClientReplies:
-    cache: Cache
-    settings_writer: SettingsWriter
-    outbox: Outbox
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> ClientReplies: ...
+    def __new__(cls, settings_writer: SettingsWriter, queries: PendingQueries) -> ClientReplies: ...

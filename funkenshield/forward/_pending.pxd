@@ -11,7 +11,9 @@ from ._outbox cimport Client
 cdef enum:
     WIRE_MAX = 384                 # octets of a query that a place has room for
     OPEN_MAX = 1 << 22
-    CROWDS = 4096                  # that names without a zone of their own are counted in
+    QUOTAS = 4096                  # that names without a zone of their own are counted in
+    CHOICES_MAX = 65536            # routes, and limits of TTLs, that rules may choose
+    FUNCTION = 0xffff              # in place of a group: a function of Python's answers
 
 cdef enum:                         # of what a client prefix has shares
     EVERYTHING
@@ -27,15 +29,19 @@ cdef enum Stage:
     FAILED                         # to be sent again, elsewhere
     DECIDING                       # Python answers it, or looks at the answer
 
-cdef enum Fallback:
-    NO_SPARE
-    CUT                            # it came truncated
-    DOUBTED                        # it came over UDP, and may be forged
+cdef enum LastResort:              # a response that serves if nothing better comes
+    NO_RESORT
+    TRUNCATED_REPLY
+    UNVERIFIED_REPLY               # it came over UDP, and may be forged
+
+cdef struct TtlBounds:             # that a rule set, in seconds; zeros: none
+    uint32_t shortest
+    uint32_t longest
 
 cdef struct PendingQuery:
     Client client
     int32_t next                   # in the pool, or among those who wait for the same answer
-    uint32_t quota                 # whose bound it counts against
+    uint32_t quota                 # which quota it counts against
     uint32_t[SHARES] shares        # where it counts for its client prefix: of everything, its zone, its upstreams
     uint8_t forgeable              # it came over UDP, and nothing proves that its source is real
     uint16_t asked_id              # the client's
@@ -43,7 +49,7 @@ cdef struct PendingQuery:
     uint8_t with_cookie            # the client sent one
     uint8_t cookie[8]              # his half of it
     uint8_t keepalive              # he asked how long his connection may be idle
-    uint64_t hash                  # of its key; of all but its ID, where it is `alone`
+    uint64_t hash                  # of its key; of all but its ID, where it is `uncached`
     uint16_t length
     uint8_t* wire                  # as it goes upstream; each attempt sets its ID
     uint8_t octets[WIRE_MAX]       # where that is, unless it is longer
@@ -58,9 +64,9 @@ cdef struct PendingQuery:
     Tried tried                    # the upstreams, one after the other
     int16_t chosen                 # the next one
     uint8_t over_stream            # asked over TCP from here on, whatever its upstream is asked over as a rule
-    uint8_t aside                  # asked so of late: if that fails, it is no failure of the name
-    uint8_t truncated_fallback     # a response is kept that serves if nothing better comes: of which Fallback
-    uint8_t doubted                # what ends it may be forged, and is not kept
+    uint8_t tcp_fallback           # asked so besides: if that fails, it is no failure of the name
+    uint8_t last_resort            # which LastResort is kept
+    uint8_t unverified             # what ends it may be forged, and is not stored
     uint8_t from_udp               # so came the response that Python looks at
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
@@ -68,10 +74,10 @@ cdef struct PendingQuery:
     uint8_t stranded               # a socket that it went by led nowhere from here: once is no try
     uint8_t regrouped              # a rule chose another group for its response
     uint8_t by_function            # a function of a rule answers it, not an upstream
-    uint8_t alone                  # asked for this client, and forgotten: the cache is left alone
+    uint8_t uncached               # asked for this client, and forgotten: the cache is left alone
     uint8_t verbatim               # what comes back goes to the client as it came
-    uint8_t once                   # never sent again where it may have arrived: it may have done its work
-    uint8_t gone                   # it may have arrived
+    uint8_t send_once              # never sent again where it may have arrived: it may have done its work
+    uint8_t maybe_delivered
     uint16_t ttl_limits            # that a rule set for the response, by number; 0: none
     uint64_t question              # the hash of name, type and class alone
     uint64_t try_until             # another attempt is made then, nanoseconds
@@ -85,16 +91,18 @@ cdef class PendingQueries:
         Cache cache
         PendingQuery* pool
         int32_t* chains
-        uint32_t* crowds           # clients that wait, by zone, then by names without one
+        uint32_t* quotas           # clients that wait, by zone, then by names without one
         uint32_t* shares           # by client prefix, and what they are shares of
         uint32_t* forgeable        # by client prefix: whose source nothing proves
         int32_t* repeats           # who waits, by what would be the same query again
-        uint32_t* equal            # queries that wait alone, by client prefix and all octets but the ID
+        uint32_t* equal            # uncached queries, by client prefix and all octets but the ID
+        uint16_t* routes           # groups of upstreams, or FUNCTION, that rules may choose, by number
+        TtlBounds* ttl_limits      # that rules may choose, by number
         uint32_t capacity, chain_mask, waiting
         uint32_t long, long_max    # that are longer than WIRE_MAX
         int32_t idle, untouched
 
-    cdef uint32_t crowd_of(self, const uint8_t* name, uint16_t zone) noexcept nogil
+    cdef uint32_t quota_of(self, const uint8_t* name, uint16_t zone) noexcept nogil
     cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t quota, uint16_t group) noexcept nogil
     cdef uint32_t long_share(self, const Client* client) noexcept nogil
     cdef int32_t take(self, const Client* client, uint32_t quota, const uint32_t* shares) noexcept nogil
@@ -105,6 +113,9 @@ cdef class PendingQueries:
     cdef void give_back(self, int32_t i) noexcept nogil
     cdef int32_t find(self, const Query* query) noexcept nogil
     cdef void read(self, int32_t i, Query* query) noexcept nogil
+    cdef void read_as_asked(self, int32_t i, Query* query) noexcept nogil
+    cdef bint has_stream(self, int32_t i) noexcept nogil
+    cdef void release_followers(self, int32_t i) noexcept nogil
     cdef void index_add(self, int32_t i) noexcept nogil
     cdef void follow(self, int32_t i, int32_t first) noexcept nogil
     cdef void index_remove(self, int32_t i) noexcept nogil

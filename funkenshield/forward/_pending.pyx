@@ -12,8 +12,8 @@ from libc.string cimport memcmp, memcpy
 from ..cache._store cimport Cache
 from ..cache._zone_table cimport ZONES_MAX
 from ..core._fair_shares cimport COUNTERS, counter_of, hash_prefix, may_take, zone_number
-from ..wire._message cimport Query, parse_query, set_rule_choices
-from ._outbox cimport Client
+from ..wire._message cimport Query, parse_query, set_id, set_rule_choices
+from ._outbox cimport STREAM, Client
 
 
 @cython.final
@@ -35,12 +35,14 @@ cdef class PendingQueries:
         self.pool = <PendingQuery*> calloc(capacity, sizeof(PendingQuery))
         self.chains = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
         self.repeats = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
-        self.crowds = <uint32_t*> calloc(ZONES_MAX + CROWDS, sizeof(uint32_t))
+        self.quotas = <uint32_t*> calloc(ZONES_MAX + QUOTAS, sizeof(uint32_t))
         self.shares = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
         self.forgeable = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
         self.equal = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
-        if not (self.pool and self.chains and self.repeats and self.crowds and self.shares and self.forgeable
-                and self.equal):
+        self.routes = <uint16_t*> calloc(CHOICES_MAX, sizeof(uint16_t))
+        self.ttl_limits = <TtlBounds*> calloc(CHOICES_MAX, sizeof(TtlBounds))
+        if not (self.pool and self.chains and self.repeats and self.quotas and self.shares and self.forgeable
+                and self.equal and self.routes and self.ttl_limits):
             raise MemoryError(f"no memory for {capacity} open queries")
         for i in range(self.chain_mask):
             self.chains[i] = -1
@@ -55,14 +57,16 @@ cdef class PendingQueries:
         free(self.pool)
         free(self.chains)
         free(self.repeats)
-        free(self.crowds)
+        free(self.quotas)
         free(self.shares)
         free(self.forgeable)
         free(self.equal)
+        free(self.routes)
+        free(self.ttl_limits)
 
-    cdef uint32_t crowd_of(self, const uint8_t* name, uint16_t zone) noexcept nogil:
-        """Return whose bound a name counts against: its zone's, or that of all names with the same last two labels."""
-        return zone or ZONES_MAX + zone_number(&self.cache.index.secret, name, CROWDS)
+    cdef uint32_t quota_of(self, const uint8_t* name, uint16_t zone) noexcept nogil:
+        """Return which quota a name counts against: its zone's, or that of all names with the same last two labels."""
+        return zone or ZONES_MAX + zone_number(&self.cache.index.secret, name, QUOTAS)
 
     cdef void find_shares(self, uint32_t* shares, const Client* client, uint32_t quota, uint16_t group) noexcept nogil:
         """Tell where a query counts for its client prefix."""
@@ -93,16 +97,18 @@ cdef class PendingQueries:
         entry = &self.pool[i]
         entry.client = client[0]
         entry.quota, entry.forgeable = quota, client.fd >= 0 and not client.proven
-        self.crowds[quota] += 1
+        self.quotas[quota] += 1
         for k in range(SHARES):
             entry.shares[k] = shares[k]
             self.shares[shares[k]] += 1
         self.forgeable[shares[EVERYTHING]] += entry.forgeable
         entry.next = entry.chained = entry.attempt = -1
         entry.tried.count = 0
-        entry.over_stream = entry.aside = entry.truncated_fallback = entry.doubted = entry.from_udp = False
+        entry.over_stream = entry.tcp_fallback = entry.unverified = entry.from_udp = False
+        entry.last_resort = NO_RESORT
         entry.unreachable = entry.hedging = entry.answered_stale = entry.stranded = False
-        entry.regrouped = entry.by_function = entry.alone = entry.verbatim = entry.once = entry.gone = False
+        entry.regrouped = entry.by_function = entry.uncached = entry.verbatim = False
+        entry.send_once = entry.maybe_delivered = False
         entry.ttl_limits = 0
         entry.stage = IDLE
         return i
@@ -131,11 +137,11 @@ cdef class PendingQueries:
         cdef:
             PendingQuery* entry = &self.pool[i]
             uint32_t k
-        self.crowds[entry.quota] -= 1
+        self.quotas[entry.quota] -= 1
         for k in range(SHARES):
             self.shares[entry.shares[k]] -= 1
         self.forgeable[entry.shares[EVERYTHING]] -= entry.forgeable
-        if entry.alone:
+        if entry.uncached:
             self.equal_to(&entry.client, entry.hash)[0] -= 1
         if entry.wire != entry.octets:
             free(entry.wire)
@@ -185,6 +191,26 @@ cdef class PendingQueries:
         query.added = client.added
         if client.rule_state.route or client.rule_state.ttl_limits:
             set_rule_choices(query, client.rule_state.route, client.rule_state.ttl_limits)
+
+    cdef void read_as_asked(self, int32_t i, Query* query) noexcept nogil:
+        """Take an open query apart as its client sent it."""
+        set_id(self.pool[i].wire, self.pool[i].asked_id)
+        self.read(i, query)
+
+    cdef bint has_stream(self, int32_t i) noexcept nogil:
+        """Tell whether somebody waits who came over TCP, and takes an answer of any length."""
+        while i >= 0 and self.pool[i].client.fd != STREAM:
+            i = self.pool[i].next
+        return i >= 0
+
+    cdef void release_followers(self, int32_t i) noexcept nogil:
+        """Put the places of those who stand behind an open query back into the pool."""
+        cdef int32_t follower = self.pool[i].next
+        self.pool[i].next = -1
+        while follower >= 0:
+            i = follower
+            follower = self.pool[i].next
+            self.give_back(i)
 
     cdef void index_add(self, int32_t i) noexcept nogil:
         """Let a query be found by those who ask the same."""

@@ -1,11 +1,15 @@
-from typing_extensions import disjoint_base
+from typing import final
 
-from ..cache._store import Cache
+from .._fastpath import SettingsWriter
+from ._admission import Admission
 from ._resolution import Resolution
 
-@disjoint_base
-class PythonRules(Resolution):
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> PythonRules: ...
+@final
+class PythonRules:
+    settings_writer: SettingsWriter
+    def __new__(cls, admission: Admission, resolution: Resolution) -> PythonRules: ...
+    def set_route(self, number: int, *, group: int = 0, function: bool = False) -> None: ...
+    def set_ttl_limits(self, number: int, shortest: int, longest: int) -> None: ...
     def take_decisions(self) -> list[tuple[bytes, bytes, int, int, int, int]]: ...
     def resume(
         self,

@@ -8,34 +8,44 @@ It knows how a query leaves the compiled part and comes back to it, at the rule 
 meanwhile is not known here.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from .._fastpath cimport (
-    ASK, DROP, SEND, Outcome, QueryContext, Settings, parse_with_ecs, process_query, resume_query, run_rules
-)
-from ..cache._entry cimport FOREIGN, KEEP, PASS, answers_question
-from ..cache._store cimport Cache
+from .._fastpath cimport ASK, DROP, SEND, Outcome, QueryContext, Settings, parse_with_ecs, process_query, resume_query
 from ..core._clock cimport ticks
-from ..policy._rule_program cimport MessageFacts, Program, generation_of
-from ..policy._rule_state cimport END, RESPONSES, START, RuleState
+from ..policy._rule_program cimport Program, generation_of
+from ..policy._rule_state cimport END, RESPONSES, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
+from ..wire._fit cimport fit_message
 from ..wire._message cimport (
-    HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, QR, QUESTION_MAX, RCODE, RD, UNCACHEABLE, EdnsOptions, Query, cut,
-    lower_name, message_id, parse_query, set_id
+    HEADER, MESSAGE_MAX, OPCODE, QR, RD, UNCACHEABLE, EdnsOptions, Query, cut, message_id, parse_query, set_id
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
-from ..wire._fit cimport fit_message
+from ._admission cimport Admission
 from ._outbox cimport NOBODY, STREAM, Client, put_client
-from ._pending cimport DECIDING, SENT, PendingQuery
-from ._resolution cimport FUNCTION, Resolution, Response
+from ._pending cimport DECIDING, FUNCTION, SENT, PendingQuery, TtlBounds
+from ._resolution cimport Resolution, Response
 
 
-cdef class PythonRules(Resolution):
+@cython.final
+cdef class PythonRules:
     """Queries that Python decides about: each leaves with all that is known of it, and goes on where it stopped."""
 
-    def __cinit__(self, Cache cache not None, uint32_t capacity, size_t guarded=1 << 20) -> None:
-        self.decisions, self.handled, self.reviews = [], [], []
+    def __cinit__(self, Admission admission not None, Resolution resolution not None) -> None:
+        self.admission, self.resolution = admission, resolution
+        self.replies, self.queries = resolution.replies, resolution.queries
+        self.cache, self.settings_writer = self.replies.cache, self.replies.settings_writer
+        self.outbox = self.replies.outbox
+        self.decisions, self.handled = [], []
+
+    def set_route(self, uint16_t number, *, uint16_t group=0, bint function=False) -> None:
+        """Say whom queries ask for which rules chose this route: a group of upstreams, or a function of Python's."""
+        self.queries.routes[number] = FUNCTION if function else group
+
+    def set_ttl_limits(self, uint16_t number, uint32_t shortest, uint32_t longest) -> None:
+        """Say between how many seconds TTLs are for which rules chose these limits."""
+        self.queries.ttl_limits[number] = TtlBounds(shortest, longest)
 
     # ------------------------------------------------------------ queries
 
@@ -43,7 +53,7 @@ cdef class PythonRules(Resolution):
         """Take what a worker handed over: a miss, or a query that stopped at a rule."""
         if client.rule_state.stopped:
             return self._set_decision(client, wire, length)
-        return self.admit(client, wire, length, now)
+        return self.admission.admit(client, wire, length, now)
 
     cdef bint enter(self, Client* client, const uint8_t* wire, size_t length, bint anew) except -1:
         """Decide about a query as a worker would, and see to what comes of it; False: it gets no answer."""
@@ -54,10 +64,10 @@ cdef class PythonRules(Resolution):
             QueryContext context
             Outcome outcome
         context.verdict = parse_with_ecs(settings, &query, wire, length, client.ip, client.octets, room)
-        context.settings, context.query, context.counters = settings, &query, &self.counts
+        context.settings, context.query, context.counters = settings, &query, &self.replies.counts
         context.client, context.rule_state = self.outbox.client_info(client), client.rule_state
         context.now = ticks(context.client.now)
-        context.reply, context.limit = self.outbox.open(client), self._limit(client, &query)
+        context.reply, context.limit = self.outbox.open(client), self.replies.limit(client, &query)
         outcome = process_query(&context) if anew else resume_query(&context)
         client.proven, client.rule_state = context.client.proven, context.rule_state
         if outcome & SEND:
@@ -68,7 +78,7 @@ cdef class PythonRules(Resolution):
             if outcome & SEND:
                 client.fd = NOBODY
             client.added = query.added
-            self.admit(client, query.wire, query.length, context.client.now)
+            self.admission.admit(client, query.wire, query.length, context.client.now)
         return outcome != DROP
 
     cdef int _set_decision(self, const Client* client, const uint8_t* wire, size_t length) except -1:
@@ -114,7 +124,8 @@ cdef class PythonRules(Resolution):
         client.rule_state.at = at
         client.rule_state.generation = generation
         if route >= 0:
-            client.rule_state.route, client.rule_state.by_function = <uint16_t> route, self.routes[route] == FUNCTION
+            client.rule_state.route = <uint16_t> route
+            client.rule_state.by_function = self.queries.routes[route] == FUNCTION
         if not self.enter(client, query, len(query), False):
             self.outbox.drop(client)
         self.outbox.flush()
@@ -137,17 +148,18 @@ cdef class PythonRules(Resolution):
         if not HEADER <= len(query) <= MESSAGE_MAX or not HEADER <= length <= MESSAGE_MAX:
             raise ValueError("that is no query or no response")
         parse_query(&asked, query, len(query))
-        self._add_own(&own, &to, &asked)
+        self.replies.add_own(&own, &to, &asked)
         out = self.outbox.open(&to)
-        limit = self._limit(&to, &asked)
+        limit = self.replies.limit(&to, &asked)
         if length + own.length > limit:
             length = fit_message(out, response, length, &asked, limit - own.length)
         else:
             memcpy(out, <char*> response, length)
         if not length:
-            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self._payload(), 0, asked.edns_flags, &own)
+            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self.replies.payload(), 0, asked.edns_flags,
+                         &own)
         elif own.length:
-            length = self._as_ours(out, length, limit, &asked, 0, &own)
+            length = self.replies.put_own(out, length, limit, &asked, 0, &own)
         set_id(out, message_id(query))
         self.outbox.post(&to, length)
 
@@ -156,11 +168,9 @@ cdef class PythonRules(Resolution):
         cdef:
             Query asked
             Client asking = self._client(client)
-            uint8_t[NAME_MAX] room
         if len(query) > MESSAGE_MAX or parse_query(&asked, query, len(query)) > UNCACHEABLE:
             raise ValueError("that is no query")
-        self._open_query(&asking, &asked, <uint16_t> self.cache.zones.find(lower_name(&asked, room), asked.qtype),
-                         False, self.cache.clock.now())
+        self.admission.admit_uncached(&asking, &asked, self.cache.clock.now())
         self.outbox.flush()
 
     def address_of(self, bytes client) -> bytes:
@@ -185,7 +195,7 @@ cdef class PythonRules(Resolution):
 
     cdef int let_function_answer(self, int32_t i, uint64_t now) except -1:
         """Let a function of Python's answer an open query, for all who wait for it."""
-        cdef PendingQuery* entry = &self.pool[i]
+        cdef PendingQuery* entry = &self.queries.pool[i]
         entry.stage = DECIDING
         self.handled.append((self.queries.handle(i, 0), entry.client.rule_state.route, entry.wire[:entry.length],
                              (entry.deadline - min(now, entry.deadline)) / 1e9,
@@ -193,7 +203,7 @@ cdef class PythonRules(Resolution):
         return 0
 
     def take_handled(self) -> list:
-        """Return the misses for functions, as (handle, way, query, seconds left, client), for `settle` or `give_up`."""
+        """Return the misses for functions, for `settle` or `give_up`: (handle, route, query, seconds left, client)."""
         taken, self.handled = self.handled, []
         return taken
 
@@ -204,116 +214,31 @@ cdef class PythonRules(Resolution):
             Response received
             int32_t i = self.queries.held(handle)
             uint64_t now = self.cache.clock.now()
-        if i < 0 or self.pool[i].stage != DECIDING or len(response) > MESSAGE_MAX:
+        if i < 0 or self.queries.pool[i].stage != DECIDING or len(response) > MESSAGE_MAX:
             return False
-        if not self._read(i, &query, &received, response, len(response), True, now):
+        if not self.resolution.read(i, &query, &received, response, len(response), True, now):
             return False
-        self._resolve(i, -1, &query, &received, now)
+        self.resolution.resolve(i, -1, &query, &received, now)
         self.outbox.flush()
         return True
 
     def give_up(self, uint64_t handle) -> None:
         """Say that a function has no answer."""
         cdef int32_t i = self.queries.held(handle)
-        if i >= 0 and self.pool[i].stage == DECIDING:
-            self._fail(i, self.cache.clock.now())
+        if i >= 0 and self.queries.pool[i].stage == DECIDING:
+            self.resolution.fail(i, self.cache.clock.now())
             self.outbox.flush()
 
     # ------------------------------------------------------------ responses
 
-    cdef bint _read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
-                    bint over_stream, uint64_t now) noexcept nogil:
-        """Take a response apart, and build its answer; False: it is none to this query."""
-        self.queries.read(i, query)
-        response.wire, response.length, response.over_stream = wire, length, over_stream
-        if not answers_question(query, wire, length):
-            return False
-        self._build(i, query, response, now)
-        return response.built != FOREIGN
-
-    cdef const Program* _program(self) noexcept nogil:
-        """Return the rules of responses, or NULL."""
-        return self.settings_writer.settings.programs[RESPONSES]
-
-    cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
-                      uint64_t now) except -1:
-        """Let the rules see a response to an open query, and then let it end the query; it is to be had whole first."""
-        cdef RuleState rule_state = self.pool[i].client.rule_state
-        if self._program() == NULL or (self.pool[i].stage != DECIDING and self._is_in_part(i, response)):
-            return self._resolve(i, upstream, query, response, now)
-        if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
-            return 0
-        rule_state.chain, rule_state.at, rule_state.ttl_limits = RESPONSES, START, 0
-        return self._review(i, upstream, query, response, &rule_state, now)
-
-    cdef int _review(self, int32_t i, int32_t upstream, const Query* query, Response* response, RuleState* rule_state,
-                     uint64_t now) except -1:
-        """Follow the rules of responses from where this one has come to."""
-        cdef:
-            PendingQuery* entry = &self.pool[i]
-            Query asked = query[0]
-            uint8_t[HEADER + QUESTION_MAX + 128] error
-            MessageFacts facts
-            QueryContext context
-            Outcome outcome
-            uint16_t group
-        context.settings, context.query, context.counters = self.settings_writer.settings, &asked, &self.counts
-        context.client, context.rule_state = self.outbox.client_info(&entry.client), rule_state[0]
-        context.options.length = 0
-        context.reply = error
-        facts.flags = self.cache.scratch.flags
-        facts.rcode = <uint16_t> self.cache.scratch.rcode_high << 4 | facts.flags & RCODE
-        outcome = run_rules(&context, self._program(), &facts)
-        rule_state[0] = context.rule_state
-        if outcome == ASK:
-            return self._set_review(i, query, response, rule_state, now)
-        if outcome == DROP:
-            return self._ask_others(i, now)
-        if outcome == SEND:
-            self._read(i, &asked, response, error, context.length, True, now)
-            return self._resolve(i, upstream, &asked, response, now)
-        group = self.routes[rule_state.route] if rule_state.route else entry.group
-        if group != entry.group and not entry.regrouped and not entry.once:
-            entry.group, entry.by_function, entry.regrouped = group, group == FUNCTION, True
-            entry.over_stream, entry.tried.count = False, 0
-            if entry.truncated_fallback:
-                self._take_fallback(i)
-            self._try_elsewhere(i)
-            return 0
-        if rule_state.ttl_limits:
-            entry.ttl_limits = rule_state.ttl_limits
-            self._read(i, &asked, response, response.wire, response.length, response.over_stream, now)
-        if rule_state.skip_cache and response.built == KEEP:
-            response.built = PASS
-        return self._resolve(i, upstream, &asked, response, now)
-
-    cdef int _ask_others(self, int32_t i, uint64_t now) except -1:
-        """Go on without a response that is not wanted."""
-        cdef PendingQuery* entry = &self.pool[i]
-        if entry.attempt >= 0:  # another upstream has been asked
-            return 0
-        if self._may_try(i) and self.upstreams.has_other(entry.group, &entry.tried):
-            self._try_elsewhere(i)
-            return 0
-        return self._fail(i, now)
-
-    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
-                         uint64_t now) except -1:
-        self.pool[i].stage = DECIDING
-        self.pool[i].from_udp = not response.over_stream
-        self._wait(i, self.pool[i].deadline)
-        self.reviews.append((self.queries.handle(i, 0), rule_state.at, rule_state.generation, query.wire[:query.length],
-                             response.wire[:response.length], (<char*> &self.pool[i].client)[:sizeof(Client)]))
-        return 0
-
     @property
     def has_reviews(self) -> bool:
         """Tell whether responses stopped at a rule."""
-        return len(self.reviews) > 0
+        return len(self.resolution.reviews) > 0
 
     def take_reviews(self) -> list:
         """Return the responses that stopped at a rule, as (handle, node, generation, query, response, client)."""
-        taken, self.reviews = self.reviews, []
+        taken, self.resolution.reviews = self.resolution.reviews, []
         return taken
 
     def conclude(self, uint64_t handle, bytes response, uint32_t at, uint16_t generation) -> bool:
@@ -325,21 +250,21 @@ cdef class PythonRules(Resolution):
             Query query
             Response received
             RuleState rule_state
-            const Program* program = self._program()
+            const Program* program = self.resolution.program()
             int32_t i = self.queries.held(handle)
             uint64_t now = self.cache.clock.now()
-        if i < 0 or self.pool[i].stage != DECIDING or self.pool[i].by_function:
+        if i < 0 or self.queries.pool[i].stage != DECIDING or self.queries.pool[i].by_function:
             return False
-        self.pool[i].stage = SENT
+        self.queries.pool[i].stage = SENT
         if (response is None or len(response) > MESSAGE_MAX
-                or not self._read(i, &query, &received, response, len(response), True, now)):
-            self._ask_others(i, now)
+                or not self.resolution.read(i, &query, &received, response, len(response), True, now)):
+            self.resolution.ignore(i, now)
         elif at == END or program == NULL or generation_of(program) != generation:
-            self._resolve(i, -1, &query, &received, now)
+            self.resolution.resolve(i, -1, &query, &received, now)
         else:
-            rule_state = self.pool[i].client.rule_state
+            rule_state = self.queries.pool[i].client.rule_state
             rule_state.chain, rule_state.at, rule_state.generation = RESPONSES, at, generation
-            rule_state.ttl_limits = self.pool[i].ttl_limits
-            self._review(i, -1, &query, &received, &rule_state, now)
+            rule_state.ttl_limits = self.queries.pool[i].ttl_limits
+            self.resolution.run(i, -1, &query, &received, &rule_state, now)
         self.outbox.flush()
         return True

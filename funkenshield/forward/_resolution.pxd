@@ -1,21 +1,22 @@
-"""What open queries wait for, and what ends their waiting."""
+"""How an open query ends: with a response, with what is stale, or with SERVFAIL."""
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from .._fastpath cimport SettingsWriter
 from ..cache._entry cimport Answer, Built
+from ..cache._store cimport Cache
 from ..cache._zone_settings cimport TtlLimits
+from ..policy._rule_program cimport Program
+from ..policy._rule_state cimport RuleState
+from ..upstream._selection cimport UpstreamTable
 from ..wire._message cimport Query
-from ._outbox cimport Client
 from ._attempts cimport Attempts
+from ._client_replies cimport ClientReplies
+from ._pending cimport PendingQueries, PendingQuery, TtlBounds
 
 cdef enum:
-    WAYS_MAX = 65536               # numbers of ways, and of bounds
-    FALLBACKS_MAX = 1 << 24           # octets of responses that are kept in case nothing better comes
-    FUNCTION = 0xffff              # who is asked is no group, but a function of Python's
-
-cdef struct TtlBounds:             # that a rule set, in seconds; zeros: none
-    uint32_t shortest
-    uint32_t longest
+    LAST_RESORTS_MAX = 1 << 24     # octets of responses that are kept in case nothing better comes
 
 cdef struct Response:              # to an open query, taken apart
     const uint8_t* wire
@@ -26,62 +27,58 @@ cdef struct Response:              # to an open query, taken apart
 cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil
 
 
-cdef class Resolution(Attempts):
+@cython.final
+cdef class Resolution:
     cdef:
-        # what Python is asked about: queries to send, to send again, to carry, that are special
-        int32_t* queued
-        int32_t* failed
-        uint32_t queued_count, failed_count
-        list carried, specials
-        dict fallbacks                # responses that serve if nothing better comes, by number of the query
-        size_t fallback_octets
-        # limits
-        uint32_t most_forgeable    # queries of one client prefix that came over UDP and are not proven to be its own
-        uint16_t* routes           # the groups that rules may choose, by number
-        TtlBounds* ttl_limits
-        uint32_t try_next          # one bit for each RCODE with which another upstream is asked
+        Cache cache
+        SettingsWriter settings_writer
+        PendingQueries queries
+        PendingQuery* pool         # the queries'
+        ClientReplies replies
+        Attempts attempts
+        UpstreamTable upstreams
+        list reviews               # responses that stopped at a rule
+        dict last_resorts          # responses that serve if nothing better comes, by number of the query
+        size_t last_resort_octets
+        uint32_t retry_on          # one bit for each RCODE with which another upstream is asked
         bint retry_truncated
-        # who knows without an upstream
-        object identity, denials
-        object loops               # who tells whether a query that comes again and again is a loop
-        # counters
+        object nsec_cache          # who learns what does not exist
         uint64_t no_upstream_available  # queries that failed because no upstream could be asked
-        uint64_t coalesced_queries, dropped_duplicates, local_answers, resolution_failures, retries
-        uint64_t outstanding_limit_exceeded, zone_limit_exceeded, fair_share_exceeded
-        uint64_t stale_on_refresh_failure, upstream_truncated, spoof_suspected
+        uint64_t resolution_failures, stale_on_refresh_failure, upstream_truncated, upstreams_saturated
 
-    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
-    cdef object _known(self, const Query* query, uint16_t zone, uint64_t now)
-    cdef int _answer_from(self, const Client* client, Query* query, uint16_t zone, bytes response,
-                          uint64_t now) except -1
-    cdef int _open_query(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
-                         uint64_t now) except -1
-    cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
-                             bint asks) noexcept nogil
-    cdef bint _put_query(self, int32_t i, const Query* query, bint alone) noexcept nogil
-    cdef bint _has_stream(self, int32_t i) noexcept nogil
-    cdef bint _is_in_part(self, int32_t i, const Response* response) noexcept nogil
-    cdef void _queue(self, int32_t i) noexcept nogil
+    # a response
+    cdef bint read(self, int32_t i, Query* query, Response* response, const uint8_t* wire, size_t length,
+                   bint over_stream, uint64_t now) noexcept nogil
     cdef void _build(self, int32_t i, Query* query, Response* response, uint64_t now) noexcept nogil
-    cdef int _resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
-                      uint64_t now) except -1
-    cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
-    cdef int _fail(self, int32_t i, uint64_t now) except -1
-    cdef const Answer* _reserve(self, int32_t i, uint64_t now) noexcept nogil
-    cdef int _serve_stale(self, int32_t i, const Answer* stored, uint64_t now) except -1
-    cdef int _serve_meanwhile(self, int32_t i, uint64_t now) except -1
-    cdef void _release_followers(self, int32_t i) noexcept nogil
-    cdef int _close(self, int32_t i) except -1
-    cdef int _expired(self, int32_t i, uint64_t now) except -1
-    cdef void _try_elsewhere(self, int32_t i) noexcept nogil
-    cdef int _turn_all_away(self, int32_t i, uint64_t now) except -1
-    cdef int _serve_doubted(self, int32_t i, uint64_t now) except -1
+    cdef const Program* program(self) noexcept nogil
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
-    cdef void _note_client_visible_failure(self, int32_t i) noexcept nogil
-    cdef int _keep_fallback(self, int32_t i, const Response* response, uint8_t kind) except -1
-    cdef bytes _take_fallback(self, int32_t i)
-    cdef int _serve_fallback(self, int32_t i, uint64_t now) except -1
-    cdef int _hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1
-    cdef int _fetch(self, int32_t i, int32_t upstream, uint64_t now) except -1
-    cdef int _go_without(self, int32_t i, int32_t why, uint64_t now) except -1
-    cdef int _set_aside(self, const Client* client, const uint8_t* wire, size_t length) except -1
+    cdef int run(self, int32_t i, int32_t upstream, const Query* query, Response* response, RuleState* rule_state,
+                 uint64_t now) except -1
+    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
+                         uint64_t now) except -1
+    cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
+                     uint64_t now) except -1
+    cdef bint _is_truncated(self, int32_t i, const Response* response) noexcept nogil
+    cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
+    # none, or none that is wanted
+    cdef int ignore(self, int32_t i, uint64_t now) except -1
+    cdef int fail(self, int32_t i, uint64_t now) except -1
+    cdef void _count_failure(self, int32_t i) noexcept nogil
+    cdef int no_upstream(self, int32_t i, int32_t why, uint64_t now) except -1
+    cdef int _reject_all(self, int32_t i, uint64_t now) except -1
+    cdef int time_is_up(self, int32_t i, uint64_t now) except -1
+    cdef int close(self, int32_t i) except -1
+    # over TCP
+    cdef int hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1
+    cdef int ask_over_tcp(self, int32_t i, int32_t upstream, uint64_t now) except -1
+    cdef int verify_over_tcp(self, int32_t i, int32_t upstream, const Response* response, bint serves,
+                             uint64_t now) except -1
+    # replies of last resort
+    cdef int _keep_last_resort(self, int32_t i, const Response* response, uint8_t kind) except -1
+    cdef bytes take_last_resort(self, int32_t i)
+    cdef int _serve_truncated(self, int32_t i, uint64_t now) except -1
+    cdef int _serve_unverified(self, int32_t i, uint64_t now) except -1
+    # stale answers
+    cdef const Answer* _stale_answer(self, int32_t i, uint64_t now) noexcept nogil
+    cdef int _serve_stale(self, int32_t i, const Answer* stored, uint64_t now) except -1
+    cdef int _serve_stale_meanwhile(self, int32_t i, uint64_t now) except -1

@@ -1,48 +1,42 @@
-"""How queries travel: from the workers to the queue, to an upstream and back.
-
-    worker -> ring -> collect -> [waiting] -> choose -> send -> upstream -> receive -> cache, and all who wait
-
-Python decides who may be asked; choosing among them, and carrying queries there and back, is done here.
-"""
+"""Queries over UDP: sent to upstreams in batches, through random sockets, and matched with what comes back."""
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from ..core._epochs cimport READERS_MAX
-from ..core._spsc_ring cimport Ring
+from ..cache._store cimport Cache
 from ..core._udp_batch cimport Datagrams
-from ..upstream._selection cimport Upstream
+from ..upstream._selection cimport Upstream, UpstreamTable
+from ..upstream._sockets cimport Sockets
 from ..wire._message cimport Query
-from ._pending cimport Stage
-from ._python_rules cimport PythonRules
-from ._resolution cimport Response
+from ._attempts cimport Attempts
+from ._pending cimport PendingQueries, PendingQuery
+from ._resolution cimport Resolution
 
 
 @cython.final
-cdef class Inflight(PythonRules):
+cdef class Transport:
     cdef:
+        Cache cache
+        PendingQueries queries
+        PendingQuery* pool         # the queries'
+        Attempts attempts
+        Sockets sockets            # the attempts'
+        UpstreamTable upstreams    # the attempts'
+        Resolution resolution
         Datagrams inbox, outgoing
-        Ring* rings[READERS_MAX]
-        uint32_t ring_count
-        int wake_fd
         object renew               # who opens new sockets to an upstream that has none left
-        Stage walked               # of the queries that are being sent
+        uint64_t spoof_suspected
 
-    cdef Ring* join(self) except NULL
-    cdef void wake(self) noexcept nogil
-    cdef int32_t _send(self, int32_t* listed, uint32_t count, Stage stage) except -1
-    cdef bint _may_go(self, int32_t i, int32_t upstream, uint64_t now) noexcept nogil
+    cdef bint may_send(self, int32_t i, int32_t upstream, uint64_t now) noexcept nogil
+    cdef int send(self, int32_t* listed, uint32_t count, uint64_t now) except -1
     cdef uint32_t _transmit(self, int32_t* listed, uint32_t count, int32_t upstream, uint64_t now) noexcept nogil
-    cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil
     cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil
-    cdef int _receive_from(self, int32_t socket, uint64_t now) except -1
+    cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil
+    cdef int receive(self, int32_t socket, uint64_t now) except -1
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1
-    cdef int _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil
-    cdef int _doubt(self, int32_t i, int32_t upstream, const Response* response, bint serves, uint64_t now) except -1
-    cdef void _learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil
+    cdef void _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil
+    cdef void learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil
     cdef void _failed(self, int32_t socket, int error, uint64_t now) noexcept nogil
-    cdef void _unreachable(self, int32_t socket, int error, uint64_t now) noexcept nogil
-    cdef void _strand(self, int32_t socket, uint64_t now) noexcept nogil
-    cdef void _again(self, int32_t i, uint64_t now) noexcept nogil
-    cdef int32_t _carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil
+    cdef void _refused(self, int32_t socket, int error, uint64_t now) noexcept nogil
+    cdef void strand(self, int32_t socket, uint64_t now) noexcept nogil

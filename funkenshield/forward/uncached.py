@@ -24,7 +24,7 @@ from ..upstream.axfr import is_transfer, until_complete
 from ..upstream.pool import Upstream, Upstreams
 from ..upstream.streams import UnsentError
 from ..wire._message import error_response, inspect_query, without_hops
-from ._transport import Inflight
+from ._inflight import Inflight
 from .loop import Loops
 
 log = logging.getLogger(__name__)
@@ -123,16 +123,16 @@ class Forwarder:
         self._inflight.set_limits(
             timeout=settings.timeout,
             deadline=settings.deadline,
-            patience=settings.retry_after,
+            retry_after=settings.retry_after,
             update_timeout=settings.update_timeout,
-            tries=settings.attempts,
-            try_next=[RCODES[name] for name in settings.retry_on],
+            attempts=settings.attempts,
+            retry_on=[RCODES[name] for name in settings.retry_on],
             hedge=settings.hedge,
-            mismatches=settings.spoof_threshold,
+            spoof_threshold=settings.spoof_threshold,
             refuse_overload=settings.overload == "refuse",
             retry_truncated=settings.retry_truncated,
-            long=settings.max_uncached,
-            forgeable=settings.max_outstanding_per_prefix,
+            max_long=settings.max_uncached,
+            max_forgeable=settings.max_outstanding_per_prefix,
         )
 
     # ---------------------------------------------------------------- a batch at a time
@@ -157,13 +157,13 @@ class Forwarder:
 
     def _decide(self) -> bool:
         """Decide for what waits now; True: a query may go on that is never cached, or that a function answered."""
-        inflight = self._inflight
+        inflight, rules = self._inflight, self._inflight.rules
         if self._decider is not None:
-            while (stopped := inflight.take_decisions()) or inflight.has_reviews:
+            while (stopped := rules.take_decisions()) or rules.has_reviews:
                 self._decider.decide(stopped)
-                self._decider.review(inflight.take_reviews())
+                self._decider.review(rules.take_reviews())
         inflight.send()
-        misses = inflight.take_handled()
+        misses = rules.take_handled()
         if self._decider is not None and misses:
             self._decider.handle(misses)
         for carried in inflight.take_carried():
@@ -237,11 +237,11 @@ class Forwarder:
         if way and way not in self.groups and self._decider is not None:
             self._decider.serve(client, query, way)
             return
-        source = self._inflight.address_of(client)
+        source = self._inflight.rules.address_of(client)
         key = source, hash(query[2:])
         if self.loops.is_one(source, self._equal[key]):
             self.limit_exceeded += 1
-            self._inflight.reply(client, query, error_response(query, REFUSED))
+            self._inflight.rules.reply(client, query, error_response(query, REFUSED))
             return
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
@@ -253,7 +253,7 @@ class Forwarder:
             else:
                 self._turn_away(client, query, stream)
         elif "qname" not in found or not self._heed(zone, found["qname"], client):
-            self._inflight.pass_on(client, query)
+            self._inflight.rules.pass_on(client, query)
         elif self._passing.may_take(found["qname"], self._settings.max_uncached):
             self._passing.add(found["qname"], 1)
             self._start_special(key, self._notify(group, client, query, found["qname"]))
@@ -264,11 +264,11 @@ class Forwarder:
         """Refuse, or drop, what is over the bounds."""
         self.limit_exceeded += 1
         if stream or self._settings.overload == "refuse":
-            self._inflight.reply(client, query, error_response(query, REFUSED))
+            self._inflight.rules.reply(client, query, error_response(query, REFUSED))
 
     def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
         """Tell whether a NOTIFY comes from where it may, and is for a zone of ours, whose serial is looked at then."""
-        source = ip_address(self._inflight.address_of(client))
+        source = ip_address(self._inflight.rules.address_of(client))
         if not any(source in prefix for prefix in self.notifiers.get(zone, self.notifiers[0])):
             return False
         return self.notified(name.lower())
@@ -278,7 +278,7 @@ class Forwarder:
 
         Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
         """
-        told, patience = self._inflight.header_of(client), self._settings.update_timeout
+        told, patience = self._inflight.rules.header_of(client), self._settings.update_timeout
         onward = without_hops(query)
         asked = [
             asyncio.wait_for(upstream.exchange(onward, told, once=True), patience)
@@ -291,10 +291,10 @@ class Forwarder:
                     received = await first
                     if response is None:
                         response = received
-                        self._inflight.reply(client, query, response)
+                        self._inflight.rules.reply(client, query, response)
                         self._write_streams()
             if response is None:
-                self._inflight.reply(client, query, error_response(query, SERVFAIL))
+                self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
         finally:
             self._passing.add(zone, -1)
             self._write_streams()
@@ -318,23 +318,23 @@ class Forwarder:
                 tried.append(upstream.number)
                 if await self._transfer_from(upstream, client, query, stream):
                     return
-            self._inflight.reply(client, query, error_response(query, SERVFAIL))
+            self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
         finally:
-            self._transferring.add(prefix_of(self._inflight.address_of(client)), -1)
+            self._transferring.add(prefix_of(self._inflight.rules.address_of(client)), -1)
             self._write_streams()
 
     async def _transfer_from(self, upstream: Upstream, client: bytes, query: bytes, stream: int) -> bool:
         """Let a zone transfer through from one upstream; False: it did not even begin."""
         begun = False
         try:
-            heading = upstream.heading(self._inflight.header_of(client))
+            heading = upstream.heading(self._inflight.rules.header_of(client))
             messages = upstream.connections.transfer(
                 without_hops(query), self._settings.timeout, heading, first=self._settings.transfer_timeout
             )
             async for message in until_complete(query, messages):
                 begun = True
                 self._streams.expect_more(stream)
-                self._inflight.reply(client, query, message)
+                self._inflight.rules.reply(client, query, message)
                 self._write_streams()
                 if not await self._streams.drained(stream):
                     return True

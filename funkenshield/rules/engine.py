@@ -85,12 +85,12 @@ class FunkenSturm:
         for name, group in groups.items():
             number = self.numbers.route(f"group {name}")
             routes[number] = group
-            self._inflight.set_way(number, group=group)
+            self._inflight.set_route(number, group=group)
         answering = {self.numbers.route(route_to(rule)): rule for rule in prepared.rules.rules if rule.answers}
         for number in answering:
-            self._inflight.set_way(number, function=True)
+            self._inflight.set_route(number, function=True)
         for (shortest, longest), number in list(self.numbers.bounds.items()):
-            self._inflight.set_bounds(number, shortest, longest)
+            self._inflight.set_ttl_limits(number, shortest, longest)
         stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
         listeners = [str(endpoint) for endpoint in config.listen]
         self.decider.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))

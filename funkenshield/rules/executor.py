@@ -162,7 +162,7 @@ class QueryCall(RuleCall):
             resume(self.at, self.generation, uncached=True)
         elif action.ttl is not None:
             number = numbers.bound((action.ttl.min, action.ttl.max))
-            self.inflight.set_bounds(number, action.ttl.min, action.ttl.max)
+            self.inflight.set_ttl_limits(number, action.ttl.min, action.ttl.max)
             resume(self.at, self.generation, ttl_limits=number)
         elif action.kind == "truncate" and self.decider.sender(self.client).transport == "udp":
             wire = bytearray(error_response(self.wire, 0, PAYLOAD))

@@ -1,7 +1,7 @@
 from typing import final
 
 from ..cache._store import Cache
-from ..forward._transport import Inflight
+from ..forward._inflight import Inflight
 
 @final
 class Worker:

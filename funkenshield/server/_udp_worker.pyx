@@ -31,7 +31,7 @@ from ..core._fair_shares cimport RingShares, ring_share
 from ..core._spsc_ring cimport Ring, ring_publish, ring_reserve
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
-from ..forward._transport cimport Inflight
+from ..forward._inflight cimport Inflight
 from ..policy._guard cimport GuardTable, judge_response, load_guard_table
 from ..policy._rule_state cimport ClientInfo, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX

@@ -18,7 +18,7 @@ from ..config import TcpSection
 from ..config.types import parse_address
 from ..core.fair_shares import Holders, Shares, client_of, may_take_one_more, prefix_of
 from ..core.logs import RateLimited
-from ..forward._transport import Inflight
+from ..forward._inflight import Inflight
 from ..wire._proxy_protocol import ends_told, told_by
 
 limited = RateLimited(logging.getLogger(__name__))

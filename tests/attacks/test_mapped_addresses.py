@@ -19,7 +19,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.config import Config
 from funkenshield.config.types import parse_address, parse_endpoint, parse_prefix
 from funkenshield.core._clock import Clock
-from funkenshield.forward._transport import Inflight
+from funkenshield.forward._inflight import Inflight
 from funkenshield.server._udp_worker import Worker
 
 NOERROR, REFUSED = 0, 5

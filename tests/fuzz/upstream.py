@@ -11,7 +11,7 @@ from .messages import ADDRESS, framed, query_of, reply_to, unframed
 
 CLOCK = Clock()
 INFLIGHT = inflight_before_a_test(Cache(1 << 22, CLOCK))  # one for all: to make it takes longer than to use it
-INFLIGHT.set_limits(tries=2, try_next=(2,), deadline=0.2, update_timeout=0.2)
+INFLIGHT.set_limits(attempts=2, retry_on=(2,), deadline=0.2, update_timeout=0.2)
 
 
 def made(dice):

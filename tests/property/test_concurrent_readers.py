@@ -20,7 +20,7 @@ from support.quick import answer, payload_of, query, sealed, unseal
 from funkenshield.cache._store import Cache
 from funkenshield.config import Endpoint
 from funkenshield.core._clock import Clock
-from funkenshield.forward._transport import Inflight
+from funkenshield.forward._inflight import Inflight
 from funkenshield.server._udp_worker import Worker
 from funkenshield.server.sockets import bind_udp
 

@@ -26,15 +26,15 @@ class Forwarding(RuleBasedStateMachine):
     """
 
     @initialize(
-        policy=st.sampled_from(sorted(POLICIES)), tries=st.integers(1, TRIES), capacity=st.integers(1, 12),
+        policy=st.sampled_from(sorted(POLICIES)), attempts=st.integers(1, TRIES), capacity=st.integers(1, 12),
         deadline=st.sampled_from([0.5, 2.5, 6.0]), hedge=st.booleans(),
-        try_next=st.sampled_from([(), (SERVFAIL,), (SERVFAIL, REFUSED)]), limit=st.integers(1, 9),
+        retry_on=st.sampled_from([(), (SERVFAIL,), (SERVFAIL, REFUSED)]), limit=st.integers(1, 9),
     )  # fmt: skip
-    def start(self, policy, tries, capacity, deadline, hedge, try_next, limit):
-        options = {"timeout": 0.4, "patience": 0.05, "tries": tries, "deadline": deadline, "hedge": hedge}
+    def start(self, policy, attempts, capacity, deadline, hedge, retry_on, limit):
+        options = {"timeout": 0.4, "retry_after": 0.05, "attempts": attempts, "deadline": deadline, "hedge": hedge}
         each = [{"limit": limit if n % 2 else 99} for n in range(4)]
-        self.stage = Stage(4, policy, each=each, capacity=capacity, try_next=try_next, **options)
-        self.tries, self.deadline = tries, deadline
+        self.stage = Stage(4, policy, each=each, capacity=capacity, retry_on=retry_on, **options)
+        self.tries, self.deadline = attempts, deadline
         self.forced, self.group = set(), set(range(4))
         self.waiting = {}  # stream -> (name, since)
         self.attempts = {}  # name -> the attempts that have not ended

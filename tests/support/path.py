@@ -11,7 +11,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.config import ForwardSection, HealthSection, UpstreamSection
 from funkenshield.config.types import Endpoint
 from funkenshield.core._clock import Clock
-from funkenshield.forward._transport import Inflight
+from funkenshield.forward._inflight import Inflight
 from funkenshield.server._udp_worker import Worker
 from funkenshield.upstream.pool import Upstream
 from support.quick import QR, RD, A, answer, payload_of, query
@@ -64,7 +64,7 @@ class Path:
         stack.callback(self.upstream.close)
         self.inflight.renew_with(lambda _: self.upstream.renew_all(sockets, port_life))
         self.table.set_group(0, "order", [0])
-        self.limits = {"timeout": 20.0, "deadline": 30.0, "forgeable": 1 << 20, **limits}
+        self.limits = {"timeout": 20.0, "deadline": 30.0, "max_forgeable": 1 << 20, **limits}
         self.inflight.set_limits(**self.limits)
         self.serial = itertools.count()
 

@@ -3,7 +3,7 @@
 import zlib
 from struct import pack, unpack_from
 
-from funkenshield.forward._transport import Inflight
+from funkenshield.forward._inflight import Inflight
 
 A, TXT = 1, 16
 RD, QR = 0x0100, 0x8000
@@ -73,7 +73,7 @@ def inflight_before_a_test(cache, capacity=16):
     inflight.upstreams.set_upstream(0, over_stream=True)
     inflight.upstreams.judge(0)
     inflight.upstreams.set_group(0, "order", [0])
-    inflight.set_limits(tries=1)
+    inflight.set_limits(attempts=1)
     return inflight
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
-from funkenshield.forward._transport import Inflight
+from funkenshield.forward._inflight import Inflight
 from support.quick import A, answer, failure, query
 
 TURN = 0.0168  # seconds: nothing is due later than so many
@@ -38,7 +38,7 @@ class Stage:
         self.inflight = Inflight(Cache(1 << 22, self.clock), capacity)
         self.table = self.inflight.upstreams
         self.members, self.policy = range(count), policy
-        self.limits = {"timeout": 1.0, "deadline": 20.0, "patience": 0.1, **limits}
+        self.limits = {"timeout": 1.0, "deadline": 20.0, "retry_after": 0.1, **limits}
         for n in self.members:
             options = each[n] if each else {}
             self.table.set_upstream(n, **{"order": n, "seed": seed_of(n), "over_stream": True, **options})

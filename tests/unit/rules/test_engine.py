@@ -9,7 +9,7 @@ from funkenshield import config
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
-from funkenshield.forward._transport import Inflight
+from funkenshield.forward._inflight import Inflight
 from funkenshield.rules.engine import FunkenSturm, check
 
 HOOKS = """
@@ -38,7 +38,7 @@ class Stage:
             f'rules = "{self.file}"\n[[upstreams]]\naddress = "127.0.0.1:5300"\ngroups = ["default", "inner"]\n'
         )
         self.inflight = Inflight(Cache(4 << 20, Clock()), 64)
-        self.sturm = FunkenSturm(self.inflight, lambda: None)
+        self.sturm = FunkenSturm(self.inflight.rules, lambda: None)
 
     def write(self, text, at=None):
         self.file.write_text(f"from funkenshield.rules import *\n{text}\n")

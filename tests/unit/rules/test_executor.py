@@ -44,8 +44,8 @@ class Inflight:
     def drop(self, client):
         self.done.append(("drop",))
 
-    def set_bounds(self, number, shortest, longest):
-        self.done.append(("set_bounds", number, shortest, longest))
+    def set_ttl_limits(self, number, shortest, longest):
+        self.done.append(("set_ttl_limits", number, shortest, longest))
 
     def settle(self, handle, response):
         self.done.append(("settle", handle, response))
@@ -242,7 +242,7 @@ def test_a_query_goes_on_changed(action, changed):
 
 def test_a_query_goes_on_within_bounds_that_are_made_known_first():
     assert Scene(returning(given.ttl(min=5, max=50))).run() == [
-        ("set_bounds", 1, 5, 50),
+        ("set_ttl_limits", 1, 5, 50),
         ("resume", NEXT, GENERATION, {"ttl_limits": 1}),
     ]
 

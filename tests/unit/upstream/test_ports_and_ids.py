@@ -174,7 +174,7 @@ def test_ids_are_spread_evenly_none_tells_of_the_next_and_none_is_that_of_two_op
 
 
 def test_each_attempt_has_an_id_of_its_own(path):
-    shield = path(timeout=1.0, tries=2)
+    shield = path(timeout=1.0, attempts=2)
     first = {asked.name: asked for asked in shield.ask(*shield.fresh(AT_ONCE))}
     shield.clock.advance(1.1)
     shield.inflight.tick()
@@ -188,7 +188,7 @@ def test_each_attempt_has_an_id_of_its_own(path):
 
 
 def test_an_id_counts_on_the_socket_only_that_its_query_went_through(path):
-    shield = path(sockets=2, mismatches=0)
+    shield = path(sockets=2, spoof_threshold=0)
     asked = shield.ask_each(AT_ONCE)
     one = asked[0]
     other = next(each for each in asked if each.port != one.port)

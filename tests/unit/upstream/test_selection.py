@@ -369,7 +369,7 @@ def test_who_finds_all_others_busy_waits_for_whom_he_has_asked():
 
 
 def test_silent_so_many_times_in_a_row_and_it_is_left_alone_before_anybody_judges():
-    stage = Stage(2, tries=2)
+    stage = Stage(2, attempts=2)
     stage.table.judge(0, fall=3)
     for silent in 1, 2, 3:
         assert stage.silence(0)[2] == 1
@@ -426,14 +426,14 @@ def usual(latencies, patience, timeout):
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(0.001, 0.9), min_size=1, max_size=12), st.sampled_from([0.02, 0.1, 0.4]))
 def test_another_is_asked_after_the_mean_and_four_deviations(latencies, patience):
-    stage = Stage(2, patience=patience, timeout=1.5)
+    stage = Stage(2, retry_after=patience, timeout=1.5)
     expected = usual(stage.teach(0, *latencies), patience, 1.5)
     least, most, then = stage.silence(0)
     assert (least <= expected + TURN, most >= expected - 1e-6, then) == (True, True, 1)
 
 
 def test_who_is_fast_as_a_rule_is_given_patience_and_who_is_not_known_the_timeout():
-    stage = Stage(3, patience=0.25, timeout=0.75)
+    stage = Stage(3, retry_after=0.25, timeout=0.75)
     stage.teach(0, *[0.001] * 20)
     least, most, then = stage.silence(0)
     assert (least < 0.25 + TURN, most >= 0.25, then) == (True, True, 1)
@@ -443,7 +443,7 @@ def test_who_is_fast_as_a_rule_is_given_patience_and_who_is_not_known_the_timeou
 
 
 def test_each_silence_doubles_the_wait_at_least_up_to_the_timeout():
-    stage = Stage(2, patience=0.01, timeout=0.5, tries=2)
+    stage = Stage(2, retry_after=0.01, timeout=0.5, attempts=2)
     measured = stage.teach(0, *[0.05] * 40)
     expected = usual(measured, 0.01, 9)
     for _ in range(7):
@@ -454,14 +454,14 @@ def test_each_silence_doubles_the_wait_at_least_up_to_the_timeout():
 
 
 def test_where_there_is_no_other_it_is_given_the_timeout_and_asked_again():
-    stage = Stage(1, patience=0.01, timeout=0.5, tries=3, deadline=5)
+    stage = Stage(1, retry_after=0.01, timeout=0.5, attempts=3, deadline=5)
     stage.teach(0, *[0.02] * 20)
     least, most, then = stage.silence(0)
     assert (least < 0.5 + TURN, most >= 0.5, then) == (True, True, 0)
 
 
 def test_the_last_try_is_waited_for_until_the_deadline():
-    stage = Stage(4, patience=0.1, timeout=0.2, tries=3, deadline=2.0)
+    stage = Stage(4, retry_after=0.1, timeout=0.2, attempts=3, deadline=2.0)
     tried = [attempt.upstream for attempt in stage.ask()]
     for _ in range(18):
         tried += [attempt.upstream for attempt in stage.wait(0.1)]
@@ -482,7 +482,7 @@ def test_the_first_answer_counts_whose_ever_it_is():
 
 
 def test_who_says_that_it_cannot_be_reached_is_passed_over_at_once():
-    stage = Stage(3, tries=3)
+    stage = Stage(3, attempts=3)
     (attempt,) = stage.ask()
     for then in 1, 2:
         stage.inflight.fail(attempt.handle)
@@ -495,7 +495,7 @@ def test_who_says_that_it_cannot_be_reached_is_passed_over_at_once():
 
 @pytest.mark.parametrize("rcode", [SERVFAIL, REFUSED])
 def test_a_failure_of_one_is_the_last_word_only_where_no_other_can_be_asked(rcode):
-    stage = Stage(2, tries=4, try_next=[rcode])
+    stage = Stage(2, attempts=4, retry_on=[rcode])
     (attempt,) = stage.ask()
     assert stage.answer(attempt, rcode)
     (other,) = stage.asked()
@@ -508,7 +508,7 @@ def test_a_failure_of_one_is_the_last_word_only_where_no_other_can_be_asked(rcod
 
 
 def test_a_failure_is_not_the_last_word_while_another_is_asked():
-    stage = Stage(3, timeout=0.3, tries=3, try_next=[SERVFAIL])
+    stage = Stage(3, timeout=0.3, attempts=3, retry_on=[SERVFAIL])
     (first,) = stage.ask()
     (second,) = stage.wait(0.3 + TURN)
     assert stage.answer(first, SERVFAIL)
@@ -538,7 +538,7 @@ def test_what_is_late_before_it_is_sent_is_not_sent():
 
 
 def test_a_slow_one_is_helped_and_not_blamed():
-    stage = Stage(2, hedge=True, patience=0.02)
+    stage = Stage(2, hedge=True, retry_after=0.02)
     stage.teach(0, *[0.3] * 7)
     stage.table.judge(0, hedge_after=0.05)
     least, most, then = stage.silence(0)
@@ -549,7 +549,7 @@ def test_a_slow_one_is_helped_and_not_blamed():
 
 
 def test_an_eighth_of_all_queries_is_hedged_and_no_more():
-    stage = Stage(2, hedge=True, timeout=2.0, patience=2.0)
+    stage = Stage(2, hedge=True, timeout=2.0, retry_after=2.0)
     stage.table.judge(0, hedge_after=0.05)
     hedged = []
     for number in range(1, 33):

@@ -16,7 +16,7 @@ from funkenshield.upstream import pool
 
 
 def test_a_port_that_a_stray_comes_to_gets_no_new_queries_and_another_takes_its_place(path):
-    shield = path(sockets=2, mismatches=0)
+    shield = path(sockets=2, spoof_threshold=0)
     one, other = two_ports(shield)
     shield.flood(one, 1)
     assert {asked.port for asked in shield.ask_each(20)} == {other.port}
@@ -45,7 +45,7 @@ def test_what_waits_on_a_port_that_gave_way_is_believed_over_tcp_alone_and_the_p
 
 
 def test_the_only_port_is_used_until_there_is_another(path):
-    shield = path(mismatches=8)
+    shield = path(spoof_threshold=8)
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 1)
     (after,) = shield.ask(*shield.fresh())
@@ -74,7 +74,7 @@ def test_where_no_other_port_can_be_had_the_one_that_is_known_stays(path, monkey
 
 
 def test_an_error_that_can_be_forged_makes_a_port_give_way_too_and_brings_nobody_under_suspicion(path):
-    shield = path(sockets=2, tries=1)
+    shield = path(sockets=2, attempts=1)
     two_ports(shield)
     shield.server.close()
     shield.hand_over(*shield.fresh(8))
@@ -129,7 +129,7 @@ def test_an_error_without_a_question_is_believed_and_none_of_its_octets_reaches_
 
 
 def test_late_answers_and_those_that_come_twice_are_no_strays(path):
-    shield = path(timeout=1.0, deadline=3.0, tries=2)
+    shield = path(timeout=1.0, deadline=3.0, attempts=2)
     twice, late = shield.ask(*shield.fresh(2))
     for _ in range(5):
         shield.answer(twice)
@@ -158,7 +158,7 @@ def test_half_a_minute_after_it_was_asked_for_an_answer_is_a_stray(path, seconds
 
 
 def test_a_slow_upstream_under_load_is_not_taken_for_a_forger(path):
-    shield = path(deadline=1.0, timeout=1.0, tries=1)
+    shield = path(deadline=1.0, timeout=1.0, attempts=1)
     asked = [each for _ in range(64) for each in shield.ask(*shield.fresh(AT_ONCE))]
     shield.clock.advance(1.1)
     shield.inflight.tick()

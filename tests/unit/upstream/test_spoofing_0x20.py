@@ -133,7 +133,7 @@ def test_forged_spellings_over_udp_switch_nothing_off(path, caplog):
 
 
 def test_another_spelling_of_who_can_spell_serves_nobody_even_without_tcp(path):
-    shield = path(random_case=True, tries=1)
+    shield = path(random_case=True, attempts=1)
     shield.answer(*shield.ask(LONG))
     assert shield.heard(query(LONG, A)) == TRUTH
     (asked,) = shield.ask(LONG)

@@ -78,7 +78,7 @@ def test_what_has_a_question_that_cannot_be_read_ends_here_and_what_has_none_goe
 
 
 def test_tries_are_counted_too(path):
-    shield = path(timeout=1.0, tries=3)
+    shield = path(timeout=1.0, attempts=3)
     (name,) = shield.fresh()
     wires = [with_opt(query(name, A), subnet(f"192.0.{n}.0", 24)) for n in range(3)]
     shield.ask(*wires)
@@ -90,7 +90,7 @@ def test_tries_are_counted_too(path):
 
 
 def test_what_leaves_makes_room_however_it_ends(path):
-    shield = path(timeout=1.0, deadline=2.0, tries=1)
+    shield = path(timeout=1.0, deadline=2.0, attempts=1)
     (name,) = shield.fresh()
     for turn in range(5):
         wires = [with_opt(query(name, A), subnet(f"192.{turn}.{n}.0", 24)) for n in range(4)]

@@ -5,12 +5,12 @@ from struct import pack
 
 import pytest
 from support.path import LIE, TRUTH, headers_only, two_ports, without_tcp
-from support.quick import QR, RD, A, answer, query
+from support.quick import QR, RD, TXT, A, answer, query
 
 
 @pytest.mark.parametrize("bound", [1, 3, 8])
 def test_so_many_strays_bring_the_upstream_under_suspicion_for_every_name_and_one_fewer_do_not(path, bound):
-    shield = path(sockets=2, mismatches=bound)
+    shield = path(sockets=2, spoof_threshold=bound)
     one, other = two_ports(shield)
     shield.flood(one, bound - 1)
     shield.answer(other)
@@ -97,7 +97,7 @@ def test_suspicion_is_told_once_when_it_begins(path, caplog):
 
 
 def test_where_the_operator_says_never_no_flood_changes_the_transport(path):
-    shield = path(mismatches=0)
+    shield = path(spoof_threshold=0)
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 40)
     shield.answer(asked)
@@ -127,7 +127,7 @@ def test_a_right_guess_without_a_question_is_not_believed_either(path):
 
 
 def test_where_tcp_cannot_be_had_what_came_serves_those_who_wait_and_is_not_kept(path):
-    shield = path(tries=1)
+    shield = path(attempts=1)
     (name,) = shield.fresh()
     (asked,) = shield.ask(name)
     shield.hand_over(name)
@@ -142,8 +142,20 @@ def test_where_tcp_cannot_be_had_what_came_serves_those_who_wait_and_is_not_kept
         (asked,) = shield.ask(name)
 
 
+def test_what_served_for_want_of_tcp_takes_no_memory_any_more(path):
+    shield = path(attempts=1)
+    (asked,) = shield.ask(*shield.fresh(), rdtype=TXT)
+    shield.flood(asked, 3)
+    for _ in range(300):  # of 60,000 octets each: more than may be kept at once
+        shield.say(asked.port, answer(asked.wire, bytes(60000)))
+        assert without_tcp(shield) == 1
+        assert shield.client.recv(512)[3] & 15 == 0
+        shield.upstream.replace_exposed()
+        (asked,) = shield.ask(*shield.fresh(), rdtype=TXT)
+
+
 def test_suspicion_makes_nobody_ill_who_has_no_tcp(path):
-    shield = path(tries=1)
+    shield = path(attempts=1)
     for turn in range(20):
         (asked,) = shield.ask(*shield.fresh())
         shield.flood(asked, 0 if turn else 3)
@@ -155,7 +167,7 @@ def test_suspicion_makes_nobody_ill_who_has_no_tcp(path):
 
 
 def test_where_tcp_cannot_be_had_what_is_stale_is_better_than_what_may_be_forged(path):
-    shield = path(tries=1)
+    shield = path(attempts=1)
     shield.inflight.cache.zones.set_policy(0, stale="on-failure")
     (name,) = shield.fresh()
     (asked,) = shield.ask(name)
@@ -169,7 +181,7 @@ def test_where_tcp_cannot_be_had_what_is_stale_is_better_than_what_may_be_forged
 
 
 def test_a_truncated_answer_under_suspicion_goes_to_those_who_came_over_udp(path):
-    shield = path(tries=1)
+    shield = path(attempts=1)
     (name,) = shield.fresh()
     (asked,) = shield.ask(name)
     shield.flood(asked, 3)

@@ -1,0 +1,266 @@
+"""How a miss comes in: to its answer, behind the first who asked the same, or into the queue.
+
+    admit -> answered after all | answered locally | behind the first who asked the same | queued | rejected
+
+It knows who may wait, and how many. What they wait for, and what ends it, is `_resolution`'s.
+"""
+
+import logging
+
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ..cache._entry cimport FAILURE, KEEP, Answer, Built, answers_question, build
+from ..cache._freshness cimport DEAD, STALE, STALE_IF_ERROR, Freshness, judge, mark_used
+from ..cache._index cimport find
+from ..cache._zone_settings cimport Policy
+from ..core._atomic cimport load_relaxed32
+from ..core._clock cimport ticks
+from ..core._fair_shares cimport may_take
+from ..core._siphash cimport siphash
+from ..wire._edns_cookies cimport CLIENT_COOKIE
+from ..wire._message cimport (
+    CACHEABLE, CHAOS, KEY_PREFIX, NAME_MAX, NOTIFY, OPCODE, QUERY_MAX, TKEY, UNCACHEABLE, Query, Verdict, cookie_of,
+    end_options, forwardable, hash_key, is_transfer, is_unsigned, lower_name, message_id, parse_ignoring, set_payload,
+    set_rule_choices
+)
+from ._attempts cimport NEVER, Attempts
+from ._client_replies cimport ClientReplies, is_cached
+from ._outbox cimport NOBODY, STREAM, Client
+from ._pending cimport EVERYTHING, FUNCTION, OF_GROUP, OF_ZONE, SHARES, WIRE_MAX, PendingQuery
+
+log = logging.getLogger(__name__)
+
+
+@cython.final
+cdef class Admission:
+    """The way into the pool of open queries."""
+
+    def __cinit__(self, ClientReplies replies not None, Attempts attempts not None) -> None:
+        self.replies, self.attempts = replies, attempts
+        self.cache, self.settings_writer = replies.cache, replies.settings_writer
+        self.queries, self.pool = replies.queries, replies.queries.pool
+        self.specials = []
+
+    cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
+        """Let a query in: to its answer if that is known by now, to others who ask the same, or to the queue."""
+        cdef:
+            Query query
+            const Answer* stored
+            Freshness freshness = DEAD
+            uint16_t zone
+            Verdict verdict = parse_ignoring(&query, wire, length, &self.settings_writer.settings.ignored)
+        query.added = client.added
+        if verdict != CACHEABLE or client.rule_state.skip_cache:
+            if verdict > UNCACHEABLE or client.fd == NOBODY:
+                return 0
+            if (query.flags & OPCODE) == NOTIFY or client.fd == STREAM and is_transfer(&query):
+                self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length],
+                                      0 if client.fd >= 0 else client.stream, client.rule_state.route))
+                return 0
+            return self.admit_uncached(client, &query, now)
+        if client.rule_state.route or client.rule_state.ttl_limits:
+            set_rule_choices(&query, client.rule_state.route, client.rule_state.ttl_limits)
+        hash_key(&query, &self.cache.index.secret)
+        stored = find(&self.cache.index, &query)
+        if stored != NULL and query.subnet and stored.kind == FAILURE and self.replies.is_dead(stored, now):
+            self.cache.drop(&query)  # an answer for more clients may stand behind it
+            stored = find(&self.cache.index, &query)
+        if stored != NULL:
+            freshness = judge(stored, &self.cache.index.policies[stored.zone], ticks(now))
+            if client.fd != NOBODY and freshness < STALE_IF_ERROR:
+                mark_used(stored)
+                return self.replies.answer_now(client, &query, stored, now)
+            if client.fd == NOBODY and freshness < STALE and load_relaxed32(&stored.marks.retry) <= ticks(now):
+                return 0  # it was refreshed meanwhile
+        zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
+        response = None if client.rule_state.route else self._local_response(&query, zone, now)
+        if response is not None:
+            return self._answer_locally(client, &query, zone, response, now)
+        return self._open(client, &query, zone, freshness == STALE_IF_ERROR, now)
+
+    cdef int admit_uncached(self, const Client* client, const Query* query, uint64_t now) except -1:
+        """Let a query in that the cache is not asked for."""
+        cdef uint8_t[NAME_MAX] room
+        return self._open(client, query, <uint16_t> self.cache.zones.find(lower_name(query, room), query.qtype),
+                          False, now)
+
+    # ------------------------------------------------------------ without an upstream
+
+    cdef object _local_response(self, const Query* query, uint16_t zone, uint64_t now):
+        """Return the response of those who know without an upstream, or None."""
+        cdef:
+            const Policy* policy = &self.cache.index.policies[zone]
+            bytes response = None
+        if query.qclass != CHAOS and not policy.cut and not policy.trust_nsec:
+            return None
+        try:
+            if query.qclass == CHAOS and self.chaos is not None:
+                response = self.chaos(query.wire[:query.length])
+            elif self.nsec_cache is not None and (policy.cut or policy.trust_nsec):
+                response = self.nsec_cache.response_to(query.wire[:query.length], self.cache.zones.name(zone),
+                                                       cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9)
+        except Exception as error:  # whoever knows wrong must not stop those who ask
+            log.error("internal error, no local answer: %r", error)
+        if response is None or not answers_question(query, response, len(response)):
+            return None
+        return response
+
+    cdef int _answer_locally(self, const Client* client, Query* query, uint16_t zone, bytes response,
+                             uint64_t now) except -1:
+        """Answer from a response that no upstream gave, and store it like any other."""
+        cdef:
+            Answer* answer = self.cache.scratch
+            Built built
+        built = build(answer, query, response, len(response), &self.cache.index.policies[zone].ttl_limits, now,
+                      self.cache.clock.wall(), True)
+        answer.zone = zone
+        answer.marks.purges = <uint32_t> self.cache.purges.rules.count
+        self.local_answers += 1
+        self.replies.answer_now(client, query, answer, now)
+        if built == KEEP:
+            self.cache.put_for(query, answer, ticks(now))
+        return 0
+
+    # ------------------------------------------------------------ who waits
+
+    cdef int _open(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
+                   uint64_t now) except -1:
+        """Let a query wait: behind the first who asked the same, or as the first. `has_stale`: there is a stale answer.
+
+        What the cache is not asked for waits alone: nobody else gets its answer, and nothing of it stays.
+        """
+        cdef:
+            const Policy* policy = &self.cache.index.policies[zone]
+            bint uncached = not is_cached(client, query)
+            uint16_t group = self.queries.routes[client.rule_state.route] if client.rule_state.route else policy.group
+            uint64_t hashed = query.hash
+            int32_t first = -1 if uncached else self.queries.find(query)
+            int32_t i
+            PendingQuery* entry
+        if uncached:
+            hashed = siphash(&self.cache.index.secret, query.wire + 2, query.length - 2)
+        if first >= 0 and (client.fd == NOBODY or has_stale and self.pool[first].answered_stale):
+            return self.replies.reject(client, query, now)
+        if client.fd >= 0 and (first >= 0 or uncached) and self._is_repeat(client, query, first, hashed):
+            self.dropped_duplicates += 1
+            return 0
+        if uncached and self._is_loop(client, hashed):
+            self.outstanding_limit_exceeded += 1
+            return self.replies.refuse(client, query)
+        if not self.queries.waiting:
+            self.attempts.wheel.begin(now)
+        i = self._take_place(client, query, zone, group, first < 0)
+        if i < 0 or not self._put_query(i, query, uncached):
+            if i >= 0:
+                self.outstanding_limit_exceeded += 1
+                self.queries.give_back(i)
+            return self.replies.reject(client, query, now)
+        entry = &self.pool[i]
+        entry.asked_id = message_id(query.wire)
+        entry.limit = self.replies.limit(client, query)
+        entry.hash = hashed
+        if first >= 0 or uncached:  # whoever asks first is found without
+            self.queries.repeat_of(entry.asked_id, hashed)[0] = i
+        if first >= 0:
+            self.coalesced_queries += 1
+            self.queries.follow(i, first)
+            if has_stale:
+                self.pool[first].stale_at = min(self.pool[first].stale_at, now + policy.client_timer)
+                self.attempts.schedule(first, self.pool[first].try_until)
+            return 0
+        entry.zone = zone
+        entry.group = group
+        entry.by_function = group == FUNCTION
+        entry.purges = <uint32_t> self.cache.purges.rules.count
+        entry.deadline = now + (self.attempts.update_timeout if entry.send_once else self.attempts.deadline)
+        entry.try_until = entry.deadline
+        entry.stale_at = now + policy.client_timer if has_stale else NEVER
+        entry.over_stream = entry.length > QUERY_MAX or entry.send_once and client.fd == STREAM  # where nothing is lost
+        entry.uncached = uncached
+        if uncached:
+            self.queries.equal_to(client, hashed)[0] += 1
+        else:
+            self.queries.index_add(i)
+        self.attempts.queue(i)
+        return 0
+
+    cdef bint _is_repeat(self, const Client* client, const Query* query, int32_t first, uint64_t hashed) noexcept nogil:
+        """Tell whether the very same datagram has come before, and its client waits: first, behind the first, alone."""
+        cdef:
+            uint16_t asked_id = message_id(query.wire)
+            int32_t repeat = self.queries.repeat_of(asked_id, hashed)[0]
+        return (self.queries.is_repeat(repeat, client, asked_id, hashed)
+                or first >= 0 and self.queries.is_repeat(first, client, asked_id, hashed))
+
+    cdef bint _is_loop(self, const Client* client, uint64_t hashed) except -1:
+        """Tell whether an uncached query comes back from where it was forwarded to."""
+        cdef uint32_t waiting = self.queries.equal_to(client, hashed)[0]
+        return waiting and self.loops is not None and self.loops(client.ip[:client.octets], waiting)
+
+    cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
+                             bint asks) noexcept nogil:
+        """Return a place in the pool, or -1 where there is none, or none for this client or zone any more.
+
+        A client prefix has its share of all places, of those of the zone, and of what the zone's upstreams may be
+        asked, if it `asks` and does not wait for another's answer; the zone has one of the places and its upstreams.
+        """
+        cdef:
+            uint8_t[NAME_MAX] room
+            uint32_t[SHARES] shares
+            uint32_t quota = self.queries.quota_of(lower_name(query, room), zone)
+            uint32_t waiting = self.queries.quotas[quota]
+            uint32_t most = self.cache.index.policies[zone].open
+            uint32_t left = self.queries.capacity - self.queries.waiting
+            uint32_t upstreams = 0xffffffff
+            const uint32_t* held = self.queries.shares
+        if waiting >= most:
+            self.zone_limit_exceeded += 1
+            return -1
+        if not left:
+            self.outstanding_limit_exceeded += 1
+            return -1
+        if asks and group != FUNCTION:  # what is queued is going to be asked
+            upstreams = max(self.attempts.upstreams.room(group), self.attempts.queued_count)
+            upstreams -= self.attempts.queued_count
+        if not upstreams:
+            self.upstreams_saturated += 1
+            return -1
+        self.queries.find_shares(shares, client, quota, group)
+        if not (may_take(waiting, min(left, upstreams)) and may_take(held[shares[EVERYTHING]], left)
+                and may_take(held[shares[OF_ZONE]], most - waiting) and may_take(held[shares[OF_GROUP]], upstreams)):
+            self.fair_share_exceeded += 1
+            return -1
+        if (client.fd >= 0 and not client.proven
+                and self.queries.forgeable[shares[EVERYTHING]] >= self.most_forgeable):
+            self.fair_share_exceeded += 1
+            return -1
+        return self.queries.take(client, quota, shares)
+
+    cdef bint _put_query(self, int32_t i, const Query* query, bint uncached) noexcept nogil:
+        """Write a query as it goes upstream; False: it is too long.
+
+        What only the upstream can answer goes as it came, but for its ID and, where it is not signed, options that are
+        hop by hop and the UDP payload size, which is no larger than ours (RFC 9715).
+        """
+        cdef:
+            PendingQuery* entry = &self.pool[i]
+            const uint8_t* cookie = cookie_of(query)
+            uint16_t payload = self.replies.payload()
+        entry.with_cookie = cookie != NULL
+        if entry.with_cookie:
+            memcpy(entry.cookie, cookie, CLIENT_COOKIE)
+        entry.keepalive = query.keepalive and entry.client.fd == STREAM
+        if query.key_length:
+            entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, payload)
+            if entry.length:
+                return True
+        entry.verbatim = uncached
+        entry.send_once = (query.flags & OPCODE) != 0 or query.qtype == TKEY
+        if not uncached or not self.queries.copy(i, query.wire, query.length):
+            return False
+        if is_unsigned(query):
+            set_payload(entry.wire, query, payload)
+            entry.length = <uint16_t> end_options(entry.wire, query, &self.settings_writer.settings.ignored)
+        return True

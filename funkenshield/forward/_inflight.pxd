@@ -1,0 +1,45 @@
+"""The miss path, put together: from the workers' rings to upstreams, and back to all who wait."""
+
+cimport cython
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from .._fastpath cimport SettingsWriter
+from ..cache._store cimport Cache
+from ..core._epochs cimport READERS_MAX
+from ..core._spsc_ring cimport Ring
+from ..upstream._selection cimport UpstreamTable
+from ..upstream._sockets cimport Sockets
+from ._admission cimport Admission
+from ._attempts cimport Attempts
+from ._client_replies cimport ClientReplies
+from ._outbox cimport Outbox
+from ._pending cimport PendingQueries, PendingQuery, Stage
+from ._python_rules cimport PythonRules
+from ._resolution cimport Resolution
+from ._transport cimport Transport
+
+
+@cython.final
+cdef class Inflight:
+    cdef:
+        readonly Cache cache
+        readonly SettingsWriter settings_writer
+        PendingQueries queries
+        PendingQuery* pool         # the queries'
+        ClientReplies replies
+        readonly Outbox outbox     # the replies'
+        Attempts attempts
+        readonly Sockets sockets   # the attempts'
+        readonly UpstreamTable upstreams  # the attempts'
+        Admission admission
+        Resolution resolution
+        readonly PythonRules rules
+        Transport transport
+        Ring* rings[READERS_MAX]
+        uint32_t ring_count
+        int wake_fd
+        uint64_t retries
+
+    cdef Ring* join(self) except NULL
+    cdef void wake(self) noexcept nogil
+    cdef int _send(self, int32_t* listed, uint32_t count, Stage stage) except -1
