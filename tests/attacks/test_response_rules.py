@@ -104,7 +104,7 @@ def test_what_is_never_cached_is_sent_again_where_it_is_not_answered():
         heard.append(query)
         return answer(query, "A 192.0.2.1") if len(heard) > 1 else None
 
-    with ScriptedUpstream(deaf_at_first) as upstream, run_shield([upstream], toml="forward.timeout = 0.1") as shield:
+    with ScriptedUpstream(deaf_at_first) as upstream, run_shield([upstream], toml="forward.timeout = 0.5") as shield:
         assert exchange(QUERIES["NSID"]("lost.test."), server=shield).answer
         assert upstream.count("lost.test.") == 2
 

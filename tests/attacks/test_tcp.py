@@ -143,6 +143,7 @@ def test_who_never_reads_takes_no_more_than_is_set_and_costs_others_nothing(open
         counted = stats(shield)
         assert counted["tcp_evicted_memory"] > 0
         assert counted["tcp_buffered_bytes"] < MEMORY + (1 << 20)
+        until(lambda: "octets are buffered" in shield.log)
         assert shield.log.count("octets are buffered") == 1
         for sock in held:
             sock.close()
@@ -253,6 +254,7 @@ def test_transfers_that_fail_write_one_line(opened):
                 sock.sendall(transfer())
                 assert stream.read(int.from_bytes(stream.read(2)))[3] & 15 == 2
         assert len(peer.queries) >= 100
+        until(lambda: "zone transfer" in shield.log)
         assert shield.log.count("zone transfer") == 1
 
 
@@ -265,4 +267,5 @@ def test_connections_that_are_refused_are_counted_by_reason_and_write_one_line_f
                 connect(opened, shield, source).sendall(frame(ask_wire(f"silent.name{next(serial)}.test.")))
         counted = until(lambda: (found := stats(shield))["tcp_refused"] == 87 and found)
         assert (counted["tcp_refused_per_client"], counted["tcp_refused_per_prefix"]) == (49, 38)
+        until(lambda: shield.log.count(" refused: ") >= 2)
         assert shield.log.count(" refused: ") == 2

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 from support.control import stats
-from support.rig import SERVFAIL, ask_each, behind, counters, names, placed, rcodes, silent
+from support.rig import HASTY, PATIENT, SERVFAIL, ask_each, behind, counters, names, placed, rcodes, silent
 from support.until import until
 from support.upstream import servfail
 
@@ -28,7 +28,7 @@ class Nobody:
     ids=["silent", "refuses UDP", "refuses TCP", "SERVFAIL"],
 )
 def test_a_query_that_fails_is_told_with_upstream_reason_and_how_many(upstream, reason, told):
-    with behind(upstream) as (shield, server):
+    with behind(upstream, forward=HASTY if upstream is silent else PATIENT) as (shield, server):
         assert rcodes(ask_each(shield, names(12))) == {SERVFAIL: 12}
         line = f"query failed: upstream {counters(shield, server)['name']} {told}"
         until(lambda: line in shield.log)

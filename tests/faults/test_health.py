@@ -6,10 +6,11 @@ import time
 import pytest
 from support.control import stats
 from support.rig import (
-    HASTY,
     NOERROR,
+    PATIENT,
     REFUSED,
     SERVFAIL,
+    SOON,
     after,
     answerers,
     ask_each,
@@ -26,10 +27,12 @@ from support.rig import (
 from support.stopwatch import Stopwatch
 from support.until import until
 
+from faults.test_policies import reconfigure
+
 CHECK = "check.test."
 OFTEN = {"name": CHECK, "interval": 0.1, "max_backoff": 0.4, "timeout": 0.2, "slow_start": 0}
 ALWAYS = {"check": "always", **OFTEN}
-EAGER = {**HASTY, "retry_after": 0.05}
+PATIENTLY = {"timeout": 5.0}  # checks of who is never silent
 
 
 def checks(upstream):
@@ -65,7 +68,7 @@ def but_for_checks(script, check):
 
 
 def test_a_check_finds_out_before_any_client_does():
-    with behind(good, good, health=ALWAYS) as (shield, first, second):
+    with behind(good, placed(good, health=PATIENTLY), health=ALWAYS) as (shield, first, second):
         until(lambda: min(checks(first), checks(second)) >= 3)
         assert is_up(shield, first)
         first.handle = silent
@@ -118,7 +121,7 @@ def test_which_responses_prove_it_well():
         (SERVFAIL, {"rcodes": ["NOERROR", "SERVFAIL"]}, True),
     ]
     upstreams = [placed(but_for_checks(good, failing(rcode)), health=health) for rcode, health, _ in cases]
-    with behind(*upstreams, health=ALWAYS) as (shield, *running):
+    with behind(*upstreams, health=ALWAYS | PATIENTLY) as (shield, *running):
         until(lambda: min(map(checks, running)) >= 5)
         assert [is_up(shield, one) for one in running] == [well for _, _, well in cases]
 
@@ -134,7 +137,7 @@ def test_checks_ask_for_what_is_configured_and_each_upstream_may_differ():
 
 
 def test_a_check_goes_the_way_that_queries_go():
-    with behind(placed(good), placed(good, transport="tcp"), health=ALWAYS) as (shield, datagrams, stream):
+    with behind(placed(good), placed(good, transport="tcp"), health=ALWAYS | PATIENTLY) as (shield, datagrams, stream):
         until(lambda: min(checks(datagrams), checks(stream)) >= 3)
         assert (datagrams.count(transport="tcp"), stream.count(transport="udp")) == (0, 0)
         assert is_up(shield, datagrams)
@@ -146,7 +149,7 @@ def test_checks_that_get_wrong_answers_fail():
         wire = good(query)
         return bytes([wire[0] ^ 1]) + wire[1:]
 
-    with behind(forged, good, health=ALWAYS) as (shield, first, second):
+    with behind(forged, placed(good, health=PATIENTLY), health=ALWAYS) as (shield, first, second):
         until(lambda: is_down(shield, first))
         assert is_up(shield, second)
 
@@ -170,7 +173,7 @@ def test_while_all_is_well_nobody_is_checked():
 
 
 def test_who_fails_is_checked_and_asked_again_when_checks_succeed():
-    with behind(good, good, forward=EAGER, health=OFTEN) as (shield, first, second):
+    with behind(good, good, forward=SOON, health=OFTEN) as (shield, first, second):
         first.handle = silent
         assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
         until(lambda: is_down(shield, first))
@@ -191,7 +194,7 @@ def test_who_fails_is_checked_and_asked_again_when_checks_succeed():
 
 def test_while_checks_fail_they_become_rarer():
     health = OFTEN | {"timeout": 0.05}
-    with behind(silent, good, forward=EAGER, health=health) as (shield, mute, _):
+    with behind(silent, good, forward=SOON, health=health) as (shield, mute, _):
         ask_each(shield, names(60))
         until(lambda: is_down(shield, mute))
         before = checks(mute)
@@ -201,7 +204,7 @@ def test_while_checks_fail_they_become_rarer():
 
 def test_its_share_comes_back_little_by_little():
     health = OFTEN | {"slow_start": 2.0}
-    with behind(numbered(1), numbered(2), forward=EAGER, health=health) as (shield, first, _):
+    with behind(numbered(1), numbered(2), forward=SOON, health=health) as (shield, first, _):
         first.handle = silent
         ask_each(shield, names(60))
         until(lambda: is_down(shield, first))
@@ -232,7 +235,7 @@ def test_who_answers_less_than_half_is_left_alone_although_never_silent_for_long
         return good(query) if len(turn) % 3 == 0 else silent(query)
 
     health = OFTEN | {"fall": 50, "min_samples": 20, "window": 5.0, "rise": 100, "interval": 1.0}
-    with behind(but_for_checks(lossy, good), good, forward=EAGER, health=health) as (shield, first, second):
+    with behind(but_for_checks(lossy, good), good, forward=SOON, health=health) as (shield, first, second):
         assert rcodes(ask_each(shield, names(150))) == {NOERROR: 150}
         until(lambda: is_down(shield, first))
         before = asked(first)
@@ -282,6 +285,7 @@ def test_when_all_are_ill_they_are_asked_all_the_same():
         until(lambda: not any(is_up(shield, one) for one in both))
         for one in both:
             one.handle = good
+        reconfigure(shield, [(one, {}) for one in both], forward=PATIENT, health=health)
         assert rcodes(ask_each(shield, names(20))) == {NOERROR: 20}
 
 
@@ -292,7 +296,7 @@ def test_a_client_that_asks_for_what_is_slow_to_answer_makes_nobody_ill():
         return silent(query) if b"slow" in query.wire.lower() else good(query)
 
     health = OFTEN | {"check": "off"}
-    with behind(slow_for_some, slow_for_some, forward=EAGER | {"deadline": 0.4}, health=health) as (shield, *both):
+    with behind(slow_for_some, slow_for_some, forward=SOON | {"deadline": 1.0}, health=health) as (shield, *both):
         for n in range(3):
             assert rcodes(ask_each(shield, [f"slow{n}.test.", *names(30)]))[NOERROR] == 30
         assert all(is_up(shield, one) for one in both)
@@ -301,7 +305,7 @@ def test_a_client_that_asks_for_what_is_slow_to_answer_makes_nobody_ill():
 def test_what_is_told_of_an_upstream():
     """Of each: what was sent and came, how long that took, and how it is."""
     slow, quick = after(0.06, good), placed(failing(REFUSED), name="front desk")
-    with behind(slow, quick, forward={"timeout": 1.0, "retry_after": 0.5}) as (shield, first, _):
+    with behind(slow, quick) as (shield, first, _):
         assert rcodes(ask_each(shield, names(60))) == {NOERROR: 60}
         found = stats(shield)["upstreams"]
         (of_slow,) = (told for key, told in found.items() if str(first.address) in key)

@@ -13,6 +13,7 @@ from support.rig import (
     NOERROR,
     REFUSED,
     SERVFAIL,
+    Holding,
     after,
     answerers,
     ask_each,
@@ -30,29 +31,41 @@ from support.stopwatch import Stopwatch
 from support.until import until
 from support.wires import record_wire, reply_wire
 
-PATIENT = {"timeout": 3.0, "retry_after": 2.0, "deadline": 4.0}
-AT_ONCE, SLOW = 0.2, 0.7  # seconds
+AT_ONCE = 0.2  # seconds
 overloads = pytest.mark.parametrize("overload", ["refuse", "drop"])
 
 
 def turned_away(shield, name, overload):
     """Assert that a query is refused at once, or dropped; over TCP it is refused in any case."""
     if overload == "refuse":
-        assert ask(name, server=shield, timeout=AT_ONCE).rcode() == REFUSED
+        refused_at_once(shield, name)
     else:
         with pytest.raises(TimeoutError):
             ask(name, server=shield, timeout=AT_ONCE)
-    assert ask(name, server=shield, timeout=AT_ONCE, tcp=True).rcode() == REFUSED
+    refused_at_once(shield, name, tcp=True)
+
+
+def refused_at_once(shield, name, **how):
+    stopwatch = Stopwatch()
+    assert ask(name, server=shield, **how).rcode() == REFUSED
+    assert stopwatch.seconds() < AT_ONCE
+
+
+@pytest.fixture
+def slow():
+    """Yield a nameserver that answers when the test is done with what waits for it."""
+    with Holding(good) as upstream:
+        upstream.hold()
+        yield upstream
 
 
 # ------------------------------------------------------------ one upstream's
 
 
 @overloads
-def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_is_answered(overload):
-    slow = placed(after(SLOW, good), max_outstanding=4)
+def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_is_answered(slow, overload):
     with (
-        behind(slow, forward={**PATIENT, "overload": overload}) as (shield, upstream),
+        behind(placed(slow, max_outstanding=4), forward={"overload": overload}) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         first = names(4)
@@ -61,19 +74,17 @@ def test_over_an_upstreams_bound_clients_are_turned_away_at_once_and_who_waits_i
         (late,) = names(1)
         turned_away(shield, late, overload)
         assert counters(shield, upstream)["outstanding_queries"] == 4
+        upstream.let_go()
         assert rcodes(waiting.result()) == {NOERROR: 4}
         assert received(upstream) == dict.fromkeys(first, 1)
         assert counters(shield, upstream)["outstanding_queries"] == 0
-        upstream.handle = good
         assert ask(late, server=shield).rcode() == NOERROR  # a refusal of ours is not kept
         found = stats(shield)
         assert (found["upstreams_saturated"], found["outstanding_limit_exceeded"]) in ((2, 2), (2, 0))
 
 
 def test_over_an_upstreams_bound_another_is_asked():
-    with behind(
-        placed(after(0.5, numbered(1)), max_outstanding=4), numbered(2), forward={**PATIENT, "policy": "order"}
-    ) as (
+    with behind(placed(after(0.5, numbered(1)), max_outstanding=4), numbered(2), forward={"policy": "order"}) as (
         shield,
         full,
         other,
@@ -87,7 +98,7 @@ def test_over_an_upstreams_bound_another_is_asked():
 def test_over_all_upstreams_bounds_the_newest_are_refused():
     """One client, and one zone, gets four fifths of ten; see tests/attacks/test_fairness.py for the others."""
     slow = [placed(after(0.7, numbered(n)), max_outstanding=5) for n in (1, 2)]
-    with behind(*slow, forward=PATIENT) as (shield, *both):
+    with behind(*slow) as (shield, *both):
         asked = names(20)
         replies = ask_each(shield, asked)
         assert answerers(replies) == {1: 4, 2: 4}
@@ -96,15 +107,17 @@ def test_over_all_upstreams_bounds_the_newest_are_refused():
         assert (stats(shield)["upstreams_saturated"], stats(shield)["fair_share_exceeded"]) == (0, 12)
 
 
-def test_who_asks_the_same_counts_once_for_an_upstream():
+def test_who_asks_the_same_counts_once_for_an_upstream(slow):
     with (
-        behind(placed(after(0.5, good), max_outstanding=1), forward=PATIENT) as (shield, upstream),
+        behind(placed(slow, max_outstanding=1)) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         (name,) = names(1)
         waiting = pool.submit(ask_each, shield, [name] * 20)
         upstream.wait_for(1)
         turned_away(shield, names(1)[0], "refuse")
+        until(lambda: stats(shield)["coalesced_queries"] == 19)
+        upstream.let_go()
         assert rcodes(waiting.result()) == {NOERROR: 20}
         assert len(upstream.received) == 1
 
@@ -120,25 +133,29 @@ def test_a_silent_upstreams_open_queries_end_and_make_room():
 
 def test_over_tcp_the_bound_is_the_same():
     slow = placed(after(0.7, good), max_outstanding=4, transport="tcp")
-    with behind(slow, forward=PATIENT) as (shield, upstream):
+    with behind(slow) as (shield, upstream):
         found = rcodes(ask_each(shield, names(10)))
         assert found == {NOERROR: 4, REFUSED: 6}
         assert upstream.count(transport="tcp") == len(upstream.received) == 4
 
 
-def test_who_is_turned_away_gets_what_is_stale_if_there_is_any():
+def test_who_is_turned_away_gets_what_is_stale_if_there_is_any(slow):
+    slow.let_go()
     with (
-        behind(placed(good, max_outstanding=1), forward=PATIENT, ttl={"max": 1}) as (shield, upstream),
+        behind(placed(slow, max_outstanding=1), ttl={"max": 1}) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         (held,) = names(1)
         ask_each(shield, [held])
         time.sleep(1.1)  # so long it is fresh
-        upstream.handle = after(SLOW, good)
+        upstream.hold()
         waiting = pool.submit(ask_each, shield, names(1))
         upstream.wait_for(2)
-        assert ask(held, server=shield, timeout=AT_ONCE).answer[0].ttl == 30
-        assert ask(names(1)[0], server=shield, timeout=AT_ONCE).rcode() == REFUSED
+        stopwatch = Stopwatch()
+        assert ask(held, server=shield).answer[0].ttl == 30
+        assert stopwatch.seconds() < AT_ONCE
+        refused_at_once(shield, names(1)[0])
+        upstream.let_go()
         assert rcodes(waiting.result()) == {NOERROR: 1}
 
 
@@ -148,18 +165,21 @@ def test_who_is_turned_away_gets_what_is_stale_if_there_is_any():
 @pytest.mark.parametrize(
     ("own", "overload"), [(False, "refuse"), (True, "drop")], ids=["max_outstanding_per_zone", "zones.max_outstanding"]
 )
-def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_it(overload, own):
+def test_over_a_zones_bound_its_newest_are_turned_away_and_no_other_zone_feels_it(slow, overload, own):
     zones = [{"name": "busy.test", "max_outstanding": 4}] if own else []
-    forward = {**PATIENT, "overload": overload, "max_outstanding_per_zone": 1000 if own else 4}
+    forward = {"overload": overload, "max_outstanding_per_zone": 1000 if own else 4}
     with (
-        behind(after(SLOW, good), forward=forward, zones=zones) as (shield, upstream),
-        ThreadPoolExecutor(1) as pool,
+        behind(slow, forward=forward, zones=zones) as (shield, upstream),
+        ThreadPoolExecutor(2) as pool,
     ):
         first = [f"name{n}.busy.test." for n in range(4)]
         waiting = pool.submit(ask_each, shield, first)
         upstream.wait_for(4)
         turned_away(shield, "late.busy.test.", overload)
-        assert ask("www.other.test2.", server=shield).rcode() == NOERROR
+        other = pool.submit(ask, "www.other.test2.", server=shield)
+        upstream.wait_for(5)
+        upstream.let_go()
+        assert other.result().rcode() == NOERROR
         assert rcodes(waiting.result()) == {NOERROR: 4}
         assert received(upstream) == dict.fromkeys([*first, "www.other.test2."], 1)
         assert stats(shield)["zone_limit_exceeded"] == 2
@@ -189,10 +209,9 @@ def test_a_flood_for_one_zone_leaves_the_others_alone():
 # ------------------------------------------------------------ everybody's
 
 
-def test_over_the_whole_bound_the_newest_are_turned_away():
-    forward = {**PATIENT, "max_outstanding": 16}
+def test_over_the_whole_bound_the_newest_are_turned_away(slow):
     with (
-        behind(after(SLOW, good), forward=forward) as (shield, upstream),
+        behind(slow, forward={"max_outstanding": 16}) as (shield, upstream),
         ThreadPoolExecutor(1) as pool,
     ):
         first = names(13)  # of one client, or zone: four fifths of sixteen
@@ -200,24 +219,26 @@ def test_over_the_whole_bound_the_newest_are_turned_away():
         upstream.wait_for(13)
         (late,) = names(1)
         turned_away(shield, late, "refuse")
+        upstream.let_go()
         assert rcodes(waiting.result()) == {NOERROR: 13}
         assert received(upstream) == dict.fromkeys(first, 1)
         assert stats(shield)["fair_share_exceeded"] == 2
         assert ask(late, server=shield).rcode() == NOERROR
 
 
-def test_hits_are_served_whatever_waits():
-    forward = {**PATIENT, "max_outstanding": 16}
-    with behind(good, forward=forward) as (shield, upstream), ThreadPoolExecutor(1) as pool:
+def test_hits_are_served_whatever_waits(slow):
+    slow.let_go()
+    with behind(slow, forward={"max_outstanding": 16}) as (shield, upstream), ThreadPoolExecutor(1) as pool:
         held = names(20)
         ask_each(shield, held[:10])
         ask_each(shield, held[10:])
-        upstream.handle = after(SLOW, good)
+        upstream.hold()
         waiting = pool.submit(ask_each, shield, names(13))
         upstream.wait_for(33)
         stopwatch = Stopwatch()
         assert rcodes(ask_each(shield, held)) == {NOERROR: 20}
         assert stopwatch.seconds() < AT_ONCE
+        upstream.let_go()
         assert rcodes(waiting.result()) == {NOERROR: 13}
         assert len(upstream.received) == 33
 

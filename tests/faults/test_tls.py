@@ -10,8 +10,10 @@ from support.control import stats
 from support.links import Peer
 from support.rig import (
     DEADLINE,
+    HASTY,
     NOERROR,
     SERVFAIL,
+    SOON,
     answerers,
     ask_each,
     behind,
@@ -27,7 +29,6 @@ from support.stopwatch import Stopwatch
 from support.until import until
 
 HOST = "dns.test"
-PATIENT = {"timeout": 5.0, "retry_after": 3.0, "deadline": 10.0}  # a busy machine is no silent upstream
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def assert_told_nothing(stage, peer):
 def test_the_right_name_is_served_over_kept_connections(authority):
     with (
         Peer(answering(1), context=authority.issue(HOST).server()) as peer,
-        behind(meant(authority, peer), forward=PATIENT) as stage,
+        behind(meant(authority, peer)) as stage,
     ):
         assert_served(stage, peer, 100)
         assert len(peer.links) <= 8
@@ -100,7 +101,10 @@ def test_who_cannot_prove_its_name_is_told_nothing(authority, stranger, mistake,
         "another authority": lambda: stranger.issue(HOST),
         "self-signed": lambda: self_signed(tmp_path, HOST),
     }[mistake]()
-    with Peer(answering(66), context=credentials.server()) as peer, behind(meant(authority, peer)) as stage:
+    with (
+        Peer(answering(66), context=credentials.server()) as peer,
+        behind(meant(authority, peer), forward=HASTY) as stage,
+    ):
         assert_told_nothing(stage, peer)
 
 
@@ -110,7 +114,7 @@ def test_a_pin_alone_is_enough(authority, signed, tmp_path):
     tls = {"pin_sha256": [self_signed(tmp_path, "spare.test").pin, credentials.pin]}
     with (
         Peer(answering(1), context=credentials.server()) as peer,
-        behind(placed(peer, transport="tls", tls=tls), forward=PATIENT) as stage,
+        behind(placed(peer, transport="tls", tls=tls)) as stage,
     ):
         assert_served(stage, peer)
 
@@ -119,7 +123,7 @@ def test_with_another_key_than_the_pinned_a_right_name_is_told_nothing(authority
     pins = [self_signed(tmp_path, HOST).pin]
     with (
         Peer(answering(66), context=authority.issue(HOST).server()) as peer,
-        behind(meant(authority, peer, pin_sha256=pins)) as stage,
+        behind(meant(authority, peer, pin_sha256=pins), forward=HASTY) as stage,
     ):
         assert_told_nothing(stage, peer)
 
@@ -127,7 +131,7 @@ def test_with_another_key_than_the_pinned_a_right_name_is_told_nothing(authority
 def test_opportunistic_takes_whoever_is_there(tmp_path):
     with (
         Peer(answering(1), context=self_signed(tmp_path, "whoever.test").server()) as peer,
-        behind(placed(peer, transport="tls", tls={"profile": "opportunistic"}), forward=PATIENT) as stage,
+        behind(placed(peer, transport="tls", tls={"profile": "opportunistic"})) as stage,
     ):
         assert_served(stage, peer)
 
@@ -142,7 +146,7 @@ def test_who_does_not_speak_tls_never_sees_a_query(authority):
         seen.append(link.record())
         link.send(b"\0\x0c" + bytes(12))
 
-    with Peer(listening) as peer, behind(meant(authority, peer)) as stage:
+    with Peer(listening) as peer, behind(meant(authority, peer), forward=HASTY) as stage:
         (name,) = names(1)
         assert rcodes(ask_each(stage[0], [name])) == {SERVFAIL: 1}
         assert seen
@@ -176,7 +180,7 @@ def test_one_of_two_fails_and_nobody_else_does(authority, script, encrypted):
     with (
         Peer(script, context=context) as bad,
         Peer(answering(1), context=authority.issue(HOST).server()) as well,
-        behind(meant(authority, bad), meant(authority, well)) as (shield, *_),
+        behind(meant(authority, bad), meant(authority, well), forward=SOON) as (shield, *_),
     ):
         assert answerers(ask_each(shield, names(60))) == {1: 60}
         assert len(well.queries) == 60
@@ -187,7 +191,7 @@ def test_a_forged_certificate_on_one_of_two_costs_no_answer(authority, stranger)
     with (
         Peer(answering(66), context=stranger.issue(HOST).server()) as forged,
         Peer(answering(1), context=authority.issue(HOST).server()) as well,
-        behind(meant(authority, forged), meant(authority, well)) as (shield, *_),
+        behind(meant(authority, forged), meant(authority, well), forward=SOON) as (shield, *_),
     ):
         assert answerers(ask_each(shield, names(60))) == {1: 60}
         assert forged.queries == []

@@ -13,8 +13,10 @@ from support import quick
 from support.client import ask
 from support.pipeline import ask_all
 from support.rig import (
+    HASTY,
     NOERROR,
     SERVFAIL,
+    SOON,
     WithoutTcp,
     after,
     ask_each,
@@ -34,7 +36,6 @@ from support.upstream import ScriptedUpstream, answer, truncated
 
 from faults.test_streams import LARGE, Streaming, close_at_the_first_query, hang_up, say_nothing, truncating
 
-PATIENT = {"timeout": 3.0, "deadline": 9.0}  # seconds: nothing is sent again because a test is slow
 NSID = dns.edns.GenericOption(3, b"")
 transports = pytest.mark.parametrize("tcp", [False, True], ids=["UDP", "TCP"])
 
@@ -162,7 +163,7 @@ def test_a_rule_that_asks_on_is_answered_from_udp(stand):
 @pytest.mark.parametrize("options", [(), [NSID]], ids=["cached", "never cached"])
 @pytest.mark.parametrize("retry", [True, False])
 def test_who_comes_over_tcp_gets_all_that_did_not_fit(retry, options):
-    with behind(truncating, forward={**PATIENT, "retry_truncated": retry}) as (shield, upstream):
+    with behind(truncating, forward={"retry_truncated": retry}) as (shield, upstream):
         asked = names(5)
         made = [dns.message.make_query(name, "TXT", options=list(options)).to_wire() for name in asked]
         replies = [dns.message.from_wire(wire) for wire in ask_all(shield, made, tcp=True)]
@@ -180,7 +181,7 @@ def test_who_comes_over_tcp_and_waits_behind_one_over_udp_gets_all():
         return after(0.2, truncated)(query) if query.transport == "udp" else answer(query, *LARGE)
 
     (name,) = names(1)
-    with behind(slowly, forward={**PATIENT, "retry_truncated": False}) as (shield, upstream):
+    with behind(slowly, forward={"retry_truncated": False}) as (shield, upstream):
         with ThreadPoolExecutor(1) as pool:
             over_udp = pool.submit(ask, name, "TXT", server=shield)
             upstream.wait_for(1)
@@ -195,7 +196,7 @@ def test_what_is_never_cached_and_the_upstream_cuts_shorter_than_we_do_is_fetche
     def stingy(query):
         return truncated(query) if query.transport == "udp" else answer(query, *LARGE[:3])
 
-    with behind(stingy, forward=PATIENT) as (shield, upstream):
+    with behind(stingy) as (shield, upstream):
         (name,) = names(1)
         reply = ask(name, "TXT", server=shield, options=[NSID])
         assert (bool(reply.flags & dns.flags.TC), len(reply.answer[0])) == (False, 3)
@@ -207,7 +208,7 @@ def test_what_is_never_cached_and_the_upstream_cuts_shorter_than_we_do_is_fetche
 
 @pytest.mark.parametrize("options", [(), [NSID]], ids=["cached", "never cached"])
 def test_who_comes_over_tcp_is_answered_over_tcp_where_udp_is_silent(options):
-    with behind(over_tcp_alone) as (shield, upstream):
+    with behind(over_tcp_alone, forward=SOON) as (shield, upstream):
         (name,) = names(1)
         assert ask(name, server=shield, tcp=True, options=options).answer
         assert (upstream.count(name, transport="udp"), upstream.count(name, transport="tcp")) == (2, 1)
@@ -217,7 +218,7 @@ def test_who_comes_over_tcp_is_answered_over_tcp_where_udp_is_silent(options):
 
 @transports
 def test_of_two_the_one_that_is_well_over_udp_is_asked_over_udp(tcp):
-    with behind(over_tcp_alone, numbered(2)) as (shield, first, second):
+    with behind(over_tcp_alone, numbered(2), forward=SOON) as (shield, first, second):
         asked = names(6)
         assert rcodes(ask_each(shield, asked, tcp=tcp)) == {NOERROR: 6}
         assert [second.count(name, transport="udp") for name in asked] == [1] * 6
@@ -225,13 +226,13 @@ def test_of_two_the_one_that_is_well_over_udp_is_asked_over_udp(tcp):
 
 
 def test_silence_over_udp_is_held_against_an_upstream_that_answers_over_tcp():
-    with behind(over_tcp_alone, health={"check": "off", "min_samples": 8}) as (shield, upstream):
+    with behind(over_tcp_alone, forward=SOON, health={"check": "off", "min_samples": 8}) as (shield, upstream):
         assert rcodes(ask_each(shield, names(4), tcp=True)) == {NOERROR: 4}
         until(lambda: counters(shield, upstream)["state"] == "down")
 
 
 def test_when_neither_answers_the_client_is_told_and_it_is_remembered():
-    with ScriptedUpstream(silent) as upstream, behind(upstream) as (shield, _):
+    with ScriptedUpstream(silent) as upstream, behind(upstream, forward=HASTY) as (shield, _):
         (name,) = names(1)
         for _ in range(2):
             assert rcodes(ask_all(shield, [quick.query(name, quick.A)], tcp=True)) == {SERVFAIL: 1}

@@ -4,7 +4,7 @@ import pytest
 from support.certificates import Authority
 from support.control import stats
 from support.links import Peer
-from support.rig import answerers, ask_each, behind, good, names, numbered, placed
+from support.rig import SOON, answerers, ask_each, behind, good, names, numbered, placed
 from support.upstream import ScriptedUpstream
 
 from faults.test_policies import policy, reconfigure
@@ -27,7 +27,7 @@ def answered(shield):
 
 def test_where_udp_is_silent_the_same_address_serves_over_tcp(upstream):
     over_udp, over_tcp = str(upstream.address), f"tcp://{upstream.address}"
-    with behind(placed(upstream), placed(upstream, transport="tcp"), forward=FORWARD) as (shield, *_):
+    with behind(placed(upstream), placed(upstream, transport="tcp"), forward=FORWARD | SOON) as (shield, *_):
         assert answerers(ask_each(shield, names(5))) == {1: 5}
         assert answered(shield) == {over_udp: 5, over_tcp: 0}
         upstream.handle = lambda query: good(query) if query.transport == "tcp" else None

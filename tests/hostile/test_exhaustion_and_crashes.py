@@ -91,8 +91,8 @@ def test_without_descriptors_all_is_served_but_new_connections_and_then_they_are
             refused.settimeout(0.1)
             with contextlib.suppress(TimeoutError, ConnectionError):
                 assert not refused.recv(1)
-        assert "funkenshield.toml: Too many open files" in shield.log
-        assert f"{tmp_path}/cache: snapshot not written: Too many open files" in shield.log
+        until(lambda: "funkenshield.toml: Too many open files" in shield.log)
+        until(lambda: f"{tmp_path}/cache: snapshot not written: Too many open files" in shield.log)
         assert ask(warm, server=shield, tcp=True).answer
         assert stats(shield)["reloads"] == 0
         shield.process.send_signal(signal.SIGHUP)

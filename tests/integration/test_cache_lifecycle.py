@@ -23,7 +23,7 @@ from support.wires import ask_wire
 from funkenshield import config
 from funkenshield.errors import ConfigError
 
-LIMITS = "[forward]\ntimeout = 0.3\ndeadline = 0.6\n"
+LIMITS = "drain_timeout = 0\n[forward]\ntimeout = 5.0\ndeadline = 10.0\n"
 COOKIE = dns.edns.OptionType.COOKIE
 CLIENT = b"a_client"
 

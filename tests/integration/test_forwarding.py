@@ -31,18 +31,27 @@ from support.wires import ask_wire, record_wire, reply_wire
 
 TIMEOUT, DEADLINE = 0.2, 0.5  # seconds
 ALLOW = 'allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }'
-HASTY = f"""
+
+
+def limits(timeout, deadline):
+    """Return a configuration that waits so many seconds for an upstream, and lets a client wait so many."""
+    return f"""
 health.check = "off"
 [forward]
 spoof_threshold = 0
-timeout = {TIMEOUT}
-deadline = {DEADLINE}
-update_timeout = {DEADLINE}
+timeout = {timeout}
+retry_after = {timeout}
+deadline = {deadline}
+update_timeout = {deadline}
 source_port_lifetime = 1000
 {ALLOW}
 [ttl]
 failure = 1
 """
+
+
+PATIENT = limits(5.0, 10.0)  # a busy machine is no silent upstream
+HASTY = limits(TIMEOUT, DEADLINE)  # where nobody answers
 TRIES = 3
 OUR_PAYLOAD = 1232
 serial = itertools.count()
@@ -59,8 +68,15 @@ def silent(query):
 
 @pytest.fixture(scope="module")
 def running():
-    with ScriptedUpstream(address) as upstream, run_shield([upstream], toml=HASTY) as shield:
+    with ScriptedUpstream(address) as upstream, run_shield([upstream], toml=PATIENT) as shield:
         yield upstream, shield
+
+
+@pytest.fixture(scope="module")
+def hasty():
+    """Run a shield, and an upstream that a test may have say nothing."""
+    with behind(address, toml=HASTY) as stage:
+        yield stage
 
 
 @pytest.fixture
@@ -81,7 +97,7 @@ def name():
 
 
 @contextlib.contextmanager
-def behind(*handles, toml=HASTY):
+def behind(*handles, toml=PATIENT):
     """Run a shield in front of upstreams with these scripts; yield the shield and the upstreams."""
     with contextlib.ExitStack() as stack:
         upstreams = [stack.enter_context(ScriptedUpstream(handle)) for handle in handles]
@@ -112,7 +128,7 @@ def counters(shield, upstream):
 
 @transports
 def test_what_one_upstream_leaves_unanswered_another_is_asked_once(tcp):
-    with behind(silent, address) as (shield, mute, good):
+    with behind(silent, address, toml=limits(0.5, 10.0)) as (shield, mute, good):
         replies = at_once(10, lambda n: ask(f"name{n}.test.", server=shield, tcp=tcp))
         assert all(reply.answer for reply in replies)
         assert [good.count(f"name{n}.test.") for n in range(10)] == [1] * 10
@@ -133,7 +149,7 @@ def test_an_upstream_that_is_not_there_is_passed_over_at_once(tcp):
 @transports
 @pytest.mark.parametrize("count", [1, 3], ids=["one upstream", "three"])
 def test_when_all_fail_the_client_is_told_within_the_deadline(name, tcp, count):
-    with behind(*[silent] * count) as (shield, *upstreams):
+    with behind(*[silent] * count, toml=HASTY) as (shield, *upstreams):
         start = time.monotonic()
         stopwatch = Stopwatch()
         reply = ask(name, server=shield, tcp=tcp, edns=1232)
@@ -152,7 +168,8 @@ def test_a_network_error_is_told_apart_from_silence(name):
         assert (reply.rcode(), ede(reply)) == (dns.rcode.SERVFAIL, [dns.edns.EDECode.NETWORK_ERROR])
 
 
-def test_a_failure_without_edns_has_no_opt(upstream, shield, name):
+def test_a_failure_without_edns_has_no_opt(hasty, name):
+    shield, upstream = hasty
     upstream.handle = silent
     reply = ask(name, server=shield)
     assert (reply.rcode(), reply.edns, reply.additional) == (dns.rcode.SERVFAIL, -1, [])
@@ -223,7 +240,8 @@ def test_what_comes_from_elsewhere_is_dropped(upstream, shield, name):
 
 
 @transports
-def test_an_answer_after_the_deadline_is_nobodys(upstream, shield, name, tcp):
+def test_an_answer_after_the_deadline_is_nobodys(hasty, name, tcp):
+    shield, upstream = hasty
     upstream.handle = lambda query: Delayed(DEADLINE + 0.3, answer(query, "A 192.0.2.66"))
     before = counters(shield, upstream)["unexpected_replies"]
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as sock:
@@ -268,7 +286,8 @@ def test_what_came_truncated_is_fetched_over_tcp_kept_whole_and_cut_to_fit(upstr
     assert (upstream.count(name, "TXT", "udp"), upstream.count(name, "TXT", "tcp")) == (1, 1)
 
 
-def test_what_cannot_be_fetched_over_tcp_stays_truncated(upstream, shield, name):
+def test_what_cannot_be_fetched_over_tcp_stays_truncated(hasty, name):
+    shield, upstream = hasty
     upstream.handle = lambda query: truncated(query) if query.transport == "udp" else None
     for times in 1, 2:
         reply = ask(name, server=shield)
@@ -279,7 +298,7 @@ def test_what_cannot_be_fetched_over_tcp_stays_truncated(upstream, shield, name)
 def test_what_goes_over_tcp_goes_over_one_tcp_connection():
     with (
         ScriptedUpstream(address) as upstream,
-        run_shield([], toml=HASTY + over_tcp(upstream)) as shield,
+        run_shield([], toml=PATIENT + over_tcp(upstream)) as shield,
         socket.create_connection(shield.address) as sock,
         sock.makefile("rb") as stream,
     ):
@@ -328,7 +347,7 @@ class Leaving(ScriptedUpstream):
 def test_an_upstream_may_close_its_connection_between_queries():
     with (
         Leaving(lambda query: [address(query)]) as upstream,
-        run_shield([], toml=HASTY + over_tcp(upstream)) as shield,
+        run_shield([], toml=PATIENT + over_tcp(upstream)) as shield,
     ):
         for n in range(10):
             assert ask(f"name{n}.test.", server=shield, tcp=True).answer
@@ -439,7 +458,8 @@ def test_an_error_without_a_question_is_no_stale_answer(upstream, shield, name, 
 
 
 @transports
-def test_a_special_query_that_nobody_answers_is_a_server_failure(upstream, shield, name, tcp):
+def test_a_special_query_that_nobody_answers_is_a_server_failure(hasty, name, tcp):
+    shield, upstream = hasty
     upstream.handle = silent
     reply = exchange(notify(name), server=shield, tcp=tcp)
     assert (reply.opcode(), reply.rcode()) == (dns.opcode.NOTIFY, dns.rcode.SERVFAIL)
@@ -503,6 +523,12 @@ def test_each_of_those_who_wait_gets_a_cookie_of_his_own(upstream, shield, name,
 # ------------------------------------------------------------ overload
 
 
+def refused_at_once(ask):
+    """Tell whether the answer to a query is REFUSED, and comes before anybody's time is over."""
+    stopwatch = Stopwatch()
+    return ask().rcode() == dns.rcode.REFUSED and stopwatch.seconds() < 0.3
+
+
 @pytest.mark.parametrize("overload", ["refuse", "drop"])
 def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload):
     toml = f'[forward]\nmax_outstanding = 16\ntimeout = 1.2\ndeadline = 1.2\noverload = "{overload}"'
@@ -510,11 +536,11 @@ def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload)
         waiting = [pool.submit(ask, f"name{n}.zone{n}.test.", server=shield, source=f"127.0.{n}.1") for n in range(16)]
         upstream.wait_for(16)
         if overload == "refuse":
-            assert ask("one.more.test.", server=shield, timeout=0.3).rcode() == dns.rcode.REFUSED
+            assert refused_at_once(lambda: ask("one.more.test.", server=shield))
         else:
             with pytest.raises(TimeoutError):
                 ask("one.more.test.", server=shield, timeout=0.3)
-        assert ask("one.more.test.", server=shield, timeout=0.3, tcp=True).rcode() == dns.rcode.REFUSED
+        assert refused_at_once(lambda: ask("one.more.test.", server=shield, tcp=True))
         assert {each.result().rcode() for each in waiting} == {dns.rcode.SERVFAIL}
         upstream.handle = address
         assert ask("one.more.test.", server=shield).answer
@@ -539,7 +565,7 @@ def test_over_the_bound_of_notifies_clients_are_refused_or_dropped(overload):
         waiting = pool.submit(exchange, notify("a.test."), server=shield)
         until(lambda: notified)
         if overload == "refuse":
-            assert exchange(notify("b.test."), server=shield, timeout=0.3).rcode() == dns.rcode.REFUSED
+            assert refused_at_once(lambda: exchange(notify("b.test."), server=shield))
         else:
             with pytest.raises(TimeoutError):
                 exchange(notify("b.test."), server=shield, timeout=0.3)
@@ -676,7 +702,7 @@ def test_a_transfer_that_pauses_is_not_idle(name):
         return [first, Delayed(1.5, rest)]
 
     with (
-        behind(pausing, toml=f"{HASTY}[tcp]\nidle_timeout = 0.5") as (shield, upstream),
+        behind(pausing, toml=f"{PATIENT}[tcp]\nidle_timeout = 0.5") as (shield, upstream),
         socket.create_connection(shield.address, 5) as sock,
         sock.makefile("rb") as stream,
     ):
@@ -688,7 +714,7 @@ def test_a_transfer_that_pauses_is_not_idle(name):
 def test_a_transfer_that_breaks_off_leaves_nobody_waiting(name):
     with Leaving(lambda query: [answer(query, f"SOA ns.{name} a.{name} 5 1 1 1 1"), address(query)]) as upstream:
         upstream.replies = 2
-        with run_shield([upstream], toml=HASTY) as shield:
+        with run_shield([upstream], toml=PATIENT) as shield:
             with socket.create_connection(shield.address, 3) as sock, sock.makefile("rb") as stream:
                 sock.sendall(frame(transfer_wire(name, "AXFR")))
                 assert len(take(stream, 2)) == 2

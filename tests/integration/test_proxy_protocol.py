@@ -43,7 +43,7 @@ serial = itertools.count()
 def toml(proxies, secrets):
     return (
         f"proxy_protocol_from = {proxies}\n[cookies]\nmode = 'serve'\nsecret_file = '{secrets}'\n"
-        f"[tcp]\nidle_timeout = {IDLE}\nmax_connections_per_client = 3\n[forward]\ntimeout = 0.5\ndeadline = 1.0\n"
+        f"[tcp]\nidle_timeout = {IDLE}\nmax_connections_per_client = 3\n[forward]\ntimeout = 5.0\ndeadline = 10.0\n"
     )
 
 

@@ -32,13 +32,19 @@ from funkenshield import config
 from funkenshield.daemon import Daemon
 from funkenshield.errors import ConfigError
 
-HASTY = """
+
+def limits(timeout, deadline, attempts=2):
+    """Return a configuration that waits so many seconds for an upstream, and lets a client wait so many."""
+    return f"""
 [forward]
-timeout = 0.3
-attempts = 2
-deadline = 1.5
+timeout = {timeout}
+attempts = {attempts}
+deadline = {deadline}
 allow.transfers = ["127.0.0.0/8"]
 """
+
+
+PATIENT = limits(5.0, 10.0)  # a busy machine is no silent upstream
 NAME = "www.test."
 
 
@@ -47,7 +53,7 @@ def address(query):
 
 
 @contextlib.contextmanager
-def behind(upstream, toml=HASTY):
+def behind(upstream, toml=PATIENT):
     """Run a shield in front of an upstream, or of a script of one; yield the shield and the upstream."""
     with (
         upstream if isinstance(upstream, ScriptedUpstream) else ScriptedUpstream(upstream) as running,
@@ -137,7 +143,7 @@ class FirstConnectionDead(ScriptedUpstream):
 
 def test_a_connection_on_which_nothing_comes_is_given_up():
     script = FirstConnectionDead(lambda query: truncated(query) if query.transport == "udp" else address(query))
-    with behind(script, HASTY.replace("attempts = 2", "attempts = 3")) as (shield, upstream):
+    with behind(script, limits(0.3, 1.5, attempts=3)) as (shield, upstream):
         start = time.monotonic()
         stopwatch = Stopwatch()
         assert ask(NAME, server=shield, tcp=True, timeout=2).answer
@@ -176,7 +182,7 @@ def test_a_message_of_pointers_does_not_hold_up_others():
         large.append(query)  # and parse it at no price
         return None
 
-    with behind(script) as (shield, upstream), socket.create_connection(shield.address, 3) as sock:
+    with behind(script, limits(1.0, 2.0)) as (shield, upstream), socket.create_connection(shield.address, 3) as sock:
         assert ask(NAME, server=shield).answer
         sock.sendall(3 * frame(pointers(f"large.{NAME}")))
         for n in range(5):

@@ -25,16 +25,23 @@ from support.stopwatch import Stopwatch
 from support.upstream import Delayed, ScriptedUpstream, answer, respond, servfail, truncated
 from support.wires import ask_wire, record_wire, reply_wire
 
-HASTY = """
+
+def limits(timeout, deadline):
+    """Return a configuration that waits so many seconds for an upstream, and lets a client wait so many."""
+    return f"""
 [forward]
 spoof_threshold = 0
-timeout = 0.2
-deadline = 1.0
-allow = { transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }
+timeout = {timeout}
+retry_after = {timeout}
+deadline = {deadline}
+allow = {{ transfers = ["127.0.0.0/8"], updates = ["127.0.0.0/8"], notifies = ["127.0.0.0/8"] }}
 [ttl]
 failure = 1
 """
-PATIENT = "[forward]\ntimeout = 9.0\nretry_after = 5.0\ndeadline = 10.0"  # a busy machine is no silent upstream
+
+
+PATIENT = limits(5.0, 10.0)  # a busy machine is no silent upstream
+HASTY = limits(0.2, 1.0)  # where nobody answers
 TRIES = 3
 serial = itertools.count()
 
@@ -45,8 +52,16 @@ def address(query):
 
 @pytest.fixture(scope="module")
 def running():
+    with ScriptedUpstream(address) as upstream, run_shield([upstream], toml=PATIENT) as shield:
+        yield upstream, shield
+
+
+@pytest.fixture(scope="module")
+def hasty():
+    """Run a shield, and an upstream that a test has say nothing."""
     with ScriptedUpstream(address) as upstream, run_shield([upstream], toml=HASTY) as shield:
         yield upstream, shield
+        assert shield.process.poll() is None
 
 
 @pytest.fixture
@@ -148,7 +163,8 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-def test_an_upstream_that_sends_garbage_is_a_server_failure(upstream, shield, name, garbage):
+def test_an_upstream_that_sends_garbage_is_a_server_failure(hasty, name, garbage):
+    upstream, shield = hasty
     upstream.handle = garbage
     reply = ask(name, server=shield)
     assert reply.rcode() == dns.rcode.SERVFAIL
@@ -242,7 +258,7 @@ def test_the_id_of_the_client_stays_here(upstream, shield):
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-def test_a_reply_about_another_name_is_neither_delivered_nor_stored(upstream, shield, name, tcp):
+def test_a_reply_about_another_name_is_neither_delivered_nor_stored(name, tcp):
     other = f"other.{name}"
 
     def about_another(query):
@@ -251,12 +267,12 @@ def test_a_reply_about_another_name_is_neither_delivered_nor_stored(upstream, sh
         reply.answer.append(dns.rrset.from_text(other, 300, "IN", "A", "192.0.2.66"))
         return reply
 
-    upstream.handle = about_another
-    reply = ask(name, server=shield, tcp=tcp)
-    assert (reply.rcode(), reply.answer) == (dns.rcode.SERVFAIL, [])
-    upstream.handle = address
-    assert ask(other, server=shield, tcp=tcp).answer[0][0].address == "192.0.2.1"
-    assert (upstream.count(name), upstream.count(other)) == (TRIES, 1)
+    with ScriptedUpstream(about_another) as upstream, run_shield([upstream], toml=limits(0.5, 1.5)) as shield:
+        reply = ask(name, server=shield, tcp=tcp)
+        assert (reply.rcode(), reply.answer) == (dns.rcode.SERVFAIL, [])
+        upstream.handle = address
+        assert ask(other, server=shield, tcp=tcp).answer[0][0].address == "192.0.2.1"
+        assert (upstream.count(name), upstream.count(other)) == (TRIES, 1)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["DO first", "plain first"])
@@ -473,7 +489,8 @@ def test_ttls_age_and_end(upstream, shield, name):
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-def test_a_silent_upstream_is_a_server_failure_in_time(upstream, shield, name, tcp):
+def test_a_silent_upstream_is_a_server_failure_in_time(hasty, name, tcp):
+    upstream, shield = hasty
     upstream.handle = lambda query: None
     start = time.monotonic()
     stopwatch = Stopwatch()
@@ -498,7 +515,7 @@ def test_fifty_equal_questions_go_upstream_once(upstream, name, tcp):
 def test_of_several_upstreams_one_is_asked():
     with contextlib.ExitStack() as stack:
         upstreams = [stack.enter_context(ScriptedUpstream(address)) for _ in range(3)]
-        shield = stack.enter_context(run_shield(upstreams, toml=HASTY))
+        shield = stack.enter_context(run_shield(upstreams, toml=PATIENT))
         for n in range(30):
             assert ask(f"name{n}.test.", server=shield).answer
             assert sum(upstream.count(f"name{n}.test.") for upstream in upstreams) == 1
@@ -509,7 +526,7 @@ def test_another_upstream_is_asked_when_one_fails():
     with (
         ScriptedUpstream(lambda query: None) as silent,
         ScriptedUpstream(address) as good,
-        run_shield([silent, good], toml=HASTY) as shield,
+        run_shield([silent, good], toml=limits(0.5, 10.0)) as shield,
     ):
         for n in range(10):
             assert exchange(dns.message.make_query(f"name{n}.test.", "A"), server=shield).answer

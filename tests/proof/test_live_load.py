@@ -14,13 +14,12 @@ from support import quick
 from support.control import request
 from support.pipeline import ask_all
 from support.process import COMMAND, run_shield
-from support.rig import HASTY, toml
+from support.rig import PATIENT, toml
 from support.upstream import ScriptedUpstream
 from support.wires import record_wire, reply_wire
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(300)]
 SECONDS, HITS, MISSES, WORKERS = 15, 2000, 200, 2  # the rates are a second's
-PATIENT = HASTY | {"timeout": 5.0, "deadline": 10.0, "retry_after": 5.0}
 FUNCTION = """
 from funkenshield.rules import *
 

@@ -8,14 +8,14 @@ import time
 from support import quick
 from support.client import LARGEST, address_of
 from support.control import stats
-from support.rig import HASTY, STEADY, toml
+from support.rig import PATIENT, STEADY, toml
 from support.until import until
 
 
 def configure(shield, upstream, **options):
     """Write the shield's configuration anew, all but where it listens, and tell it so."""
     listen = [str(address) for address in shield.addresses]
-    options = {"upstreams": [str(upstream.address)], "forward": STEADY | HASTY} | options
+    options = {"upstreams": [str(upstream.address)], "forward": STEADY | PATIENT} | options
     write(shield.folder / "funkenshield.toml", toml(listen=listen, workers=1, **options))
     shield.process.send_signal(signal.SIGHUP)
 

@@ -61,7 +61,10 @@ def stage(tmp_path):
     file = tmp_path / "functions.py"
     file.write_text(FUNCTIONS.replace("FOLDER", str(tmp_path)))
     rules = [{"name": "seen", "chain": "responses", "match": {"suffix": "seen.test"}, "action": {"log": "{rcode}"}}]
-    with behind(script, rules=rules, rules_file=str(file)) as (shield, upstream):
+    with behind(script, rules=rules, rules_file=str(file), forward={"timeout": 1.0, "deadline": 1.0}) as (
+        shield,
+        upstream,
+    ):
         yield shield, upstream
 
 

@@ -106,7 +106,7 @@ def test_who_a_function_that_goes_lets_pass_meets_the_new_rules(tmp_path):
     while not Path({str(go_on)!r}).exists():
         await asyncio.sleep(0.01)
     return None""") + "from pathlib import Path\n"  # fmt: skip
-    with ruled(tmp_path, text, forward={"deadline": 5.0}) as (shield, upstream, _):
+    with ruled(tmp_path, text) as (shield, upstream, _):
         replies = []
         waiting = threading.Thread(target=lambda: replies.append(shield.udp_wire(same(1, "a.ruled.test.")[0])))
         waiting.start()

@@ -40,7 +40,7 @@ def stage():
         "rules": RULES,
         "client_subnet": {"add": True, "private": True},
         "cookies": {"mode": "serve"},
-        "forward": {"policy": "hash", "timeout": 3.0, "deadline": 9.0},
+        "forward": {"policy": "hash"},
     }
     with behind(first_refused, first_refused, **options) as running:
         yield running

@@ -31,7 +31,9 @@ from support.wires import record_wire, reply_wire
 NOERROR, SERVFAIL, REFUSED = 0, 2, 5
 TIMEOUT, DEADLINE = 0.3, 1.0  # seconds
 SILENCE = 0.3  # seconds after which what has not come does not come
-HASTY = {"timeout": TIMEOUT, "deadline": DEADLINE}
+PATIENT = {"timeout": 5.0, "retry_after": 5.0, "deadline": 10.0}  # a busy machine is no silent upstream
+HASTY = {"timeout": TIMEOUT, "deadline": DEADLINE}  # where nobody answers
+SOON = {"timeout": 0.5}  # where one is silent, and another answers
 _serial = itertools.count()
 
 
@@ -42,6 +44,29 @@ class WithoutTcp(ScriptedUpstream):
         self._listener.close()
         self._listener = socket.create_server((self._host, 0))  # somewhere else
         await super()._serve_until_stopped()
+
+
+class Holding(ScriptedUpstream):
+    """A nameserver that keeps its answers from `hold` on, until `let_go`: whoever waits for one waits."""
+
+    _held = None
+
+    def serve(self, query, send):
+        if self._held is None:
+            super().serve(query, send)
+        else:
+            self._held.append((query, send))
+
+    def hold(self):
+        self._held = []
+
+    def let_go(self):
+        self._loop.call_soon_threadsafe(self._serve_held)
+
+    def _serve_held(self):
+        held, self._held = self._held, None
+        for query, send in held:
+            self.serve(query, send)
 
 
 @dataclass(frozen=True)
@@ -62,10 +87,11 @@ STEADY = {"source_port_lifetime": 1000.0}
 
 
 @contextlib.contextmanager
-def behind(*servers, forward=HASTY, **options):
+def behind(*servers, forward=PATIENT, **options):
     """Run a shield in front of these upstreams; yield it, and them: those that are scripts run as long.
 
     The options are those of the top of the file, tables as dicts. By the policy "order", the first is asked first.
+    The limits of `forward` are PATIENT, but for those that are given.
     """
     with contextlib.ExitStack() as stack:
         running, tables = [], []
@@ -74,7 +100,9 @@ def behind(*servers, forward=HASTY, **options):
             server = which.server
             running.append(stack.enter_context(ScriptedUpstream(server)) if callable(server) else server)
             tables.append({"address": str(address_of(running[-1])), "order": len(running), **which.options})
-        shield = stack.enter_context(run_shield([], toml=toml(upstreams=tables, forward=STEADY | forward, **options)))
+        shield = stack.enter_context(
+            run_shield([], toml=toml(upstreams=tables, forward=STEADY | PATIENT | forward, **options))
+        )
         yield shield, *running
 
 
