@@ -9,12 +9,10 @@ import asyncio
 import contextlib
 import gc
 import logging
-import math
-import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -23,9 +21,8 @@ from typing import Any
 
 import uvloop
 
-from .admin import control
-from .admin.process import allow_descriptors, allow_nice, drop_privileges, notify
-from .admin.purge import purge
+from .admin import commands, control
+from .admin.process import Priority, allow_descriptors, allow_nice, drop_privileges, notify, signals_handled
 from .admin.stats import Stats
 from .cache import hugepages, snapshot
 from .cache._export import Shelf
@@ -33,32 +30,29 @@ from .cache._nsec_cache import Denials
 from .cache._store import Cache
 from .cache.expiry import Expiry
 from .config import DEFAULT_GROUP, RESTART, Config
-from .config.guard import Refusal, packed
+from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .errors import ConfigError, FunkenShieldError
 from .forward import chaos, loop
 from .forward._inflight import Inflight
 from .forward.uncached import Forwarder
-from .policy.cookie_secrets import CookieSecrets, keep_secret
+from .policy import cookie_secrets
 from .policy.dynblocks import Blocks
 from .rules.engine import FunkenSturm, Prepared
 from .server import sockets
 from .server._udp_worker import Worker
 from .server.tcp import TcpServer
 from .upstream.pool import Upstreams
-from .wire.names import name_from_wire, name_to_wire
+from .wire.names import name_to_wire
 from .zones import settings
-from .zones.soa_watch import PollInterval, WatchedZone, Watchers
+from .zones.soa_watch import Watchers
 
 log = logging.getLogger(__name__)
-limited = logs.RateLimited(log)
 
 HOUSEKEEPING = 1.0  # seconds
+GUARDING = 0.1  # seconds between two looks for who must be blocked
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
-ON_NOTIFY = PollInterval(math.inf, 0.0)
-NICE, CALM = 10, 60.0  # of the control thread under a flood of misses, and until so many seconds after it
-GUARDING = 0.1  # seconds between two looks for who must be shut out
 
 
 class Daemon:
@@ -70,90 +64,87 @@ class Daemon:
 
     def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
         logs.set_up(config.log.level, config.log.format)
-        config = hugepages.fitted(config)
-        self.config = config
+        self.config = config = hugepages.fitted(config)
         self.clock = clock or Clock()
-        self._reloading: asyncio.Task[None] | None = None
-        self._folded = False  # within the last second, it was said that a purge became one of more
-        self._again = False  # another reload was asked for while one goes on
-        self._nice = self._niced = os.getpriority(os.PRIO_PROCESS, 0)
-        self._dropped, self._calm_at = 0, 0.0
-        self._for_nobody = 0
-        self._threads: list[threading.Thread] = []  # of the workers, once they were started
         self._reread = reread
-        self._secrets: CookieSecrets | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._again = False  # another reload was asked for while one goes on
         self._stopping = asyncio.Event()
-        count = config.workers or machine.cores()
-        with contextlib.ExitStack() as undo:
-            sockets.probe(config.listen, tcp=config.tcp.max_connections > 0)
-            self._udp = [
-                [undo.enter_context(each) for each in sockets.bind_udp(endpoint, count, config.udp.receive_buffer)]
-                for endpoint in config.listen
-            ]
-            self._tcp = [
-                undo.enter_context(sockets.bind_tcp(endpoint, shared=sockets.overlaps(endpoint, config.listen)))
-                for endpoint in config.listen
-                if config.tcp.max_connections
-            ]
-            self._scraped = self._serve_metrics()
-            if self._scraped is not None:
-                undo.enter_context(self._scraped[0])
-            self._control = _bind_control(config)
-            controlled = Path(config.control.socket) if self._control is not None else None
-            if self._control is not None and controlled is not None:
-                undo.enter_context(self._control)
-                undo.callback(control.unbind, controlled)
-            if config.user:
-                drop_privileges(config.user, *filter(None, [controlled]), *self._kept_secret(config))
+        self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
+        self._secrets: cookie_secrets.CookieSecrets | None = None
+        with contextlib.ExitStack() as bound:
+            self._bind(bound)
             try:
-                self._build(config, count)
+                self._build()
             except (MemoryError, OSError, ValueError) as error:
                 raise FunkenShieldError(f"cannot start: {error}") from None
             self.configure(config)
-            self._close = undo.pop_all()
+            self._bound = bound.pop_all()
 
-    def _build(self, config: Config, count: int) -> None:
-        """Make everything that needs no privileges: cache, workers, upstreams, TCP."""
-        denied = config.cache.memory // DENIED if settings.deny(config) else 0
-        self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
-        self.denials = Denials(denied)
-        self.inflight = Inflight(self.cache, config.forward.max_outstanding, config.guard.memory)
-        self.workers = [Worker(self.cache, self.inflight) for _ in range(count)]
-        for group in self._udp:
-            for worker, opened in zip(self.workers, group, strict=True):
-                worker.listen(opened.fileno(), group[0].fileno())
-        self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock)
-        self.forwarder = Forwarder(self.inflight, self.upstreams, config.forward)
-        self.tcp = TcpServer(self.inflight, self.forwarder.dispatch, config.tcp)
-        self.forwarder.write_to(self.tcp)
-        self.sturm = FunkenSturm(self.inflight.rules, self.forwarder.dispatch)
-        self.forwarder.leave_to(self.sturm.decider)
-        self.blocks = Blocks(self.inflight.settings_writer.guard, self.clock.seconds)
-        self.forwarder.notified = self._notified
-        self.watchers = Watchers(self.forwarder.ask, self._changed, self.clock.seconds)
-        self.stats = Stats(
-            self.workers, self.cache, self.denials, self.inflight, self.upstreams, self.forwarder, self.tcp, self.sturm,
-            self.blocks, config.cache.memory, self.clock,
-        )  # fmt: skip
+    # ---------------------------------------------------------------- build
 
-    def _kept_secret(self, config: Config) -> list[Path]:
-        """Make the file of the cookies' secret that nobody named, while we may; return it, if it is new."""
-        path = Path(config.cookies.secret_file)
-        with contextlib.suppress(OSError):  # which is told when it is read
-            if "secret_file" not in config.cookies.model_fields_set and config.cookies.mode == "serve":
-                return [path] if keep_secret(path) else []
-        return []
+    def _bind(self, bound: contextlib.ExitStack) -> None:
+        """Bind all sockets that clients and operators come to; what that takes root for ends here."""
+        config = self.config
+        workers, over_tcp = config.workers or machine.cores(), config.tcp.max_connections > 0
+        sockets.probe(config.listen, tcp=over_tcp)
+        self._udp = [
+            [bound.enter_context(each) for each in sockets.bind_udp(endpoint, workers, config.udp.receive_buffer)]
+            for endpoint in config.listen
+        ]
+        self._tcp = [
+            bound.enter_context(sockets.bind_tcp(endpoint, shared=sockets.overlaps(endpoint, config.listen)))
+            for endpoint in config.listen
+            if over_tcp
+        ]
+        self._scraped = self._bind_metrics(bound)
+        self._control = _bind_control(config)
+        owned = []
+        if self._control is not None:
+            owned = [Path(config.control.socket)]
+            bound.enter_context(self._control)
+            bound.callback(control.unbind, *owned)
+        if config.user:
+            drop_privileges(config.user, *owned, *cookie_secrets.kept(config.cookies))
 
-    def _serve_metrics(self) -> tuple[socket.socket, Callable[[], asyncio.Protocol]] | None:
-        """Return where Prometheus asks, and who answers; the modules are loaded only where that is wanted."""
+    def _bind_metrics(self, bound: contextlib.ExitStack) -> tuple[Callable[[], asyncio.Protocol], socket.socket] | None:
+        """Return who answers Prometheus, and where; the modules are loaded only where that is wanted."""
         if self.config.metrics.listen is None:
             return None
         from .admin import metrics, scrape
 
-        return (
-            sockets.bind_tcp(self.config.metrics.listen, "HTTP"),
-            scrape.Scraped(partial(metrics.render, self.snapshot), self.is_serving).protocol,
-        )
+        opened = bound.enter_context(sockets.bind_tcp(self.config.metrics.listen, "HTTP"))
+        return scrape.Scraped(partial(metrics.render, self.snapshot), self.is_serving).protocol, opened
+
+    def _build(self) -> None:
+        """Make everything that needs no privileges, each with what it needs."""
+        config, seconds = self.config, self.clock.seconds
+        denied = config.cache.memory // DENIED if settings.deny(config) else 0
+        self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
+        self.denials = Denials(denied)
+        self.inflight = Inflight(self.cache, config.forward.max_outstanding, config.guard.memory)
+        self.blocks = Blocks(self.inflight.settings_writer.guard, seconds)
+        self.workers = [Worker(self.cache, self.inflight) for _ in self._udp[0]]
+        self._threads = [threading.Thread(target=each.run, name=f"worker-{n}") for n, each in enumerate(self.workers)]
+        for group in self._udp:
+            for worker, opened in zip(self.workers, group, strict=True):
+                worker.listen(opened.fileno(), group[0].fileno())
+        self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock, self.inflight.strand)
+        self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
+        self.tcp = TcpServer(self.inflight, self._dispatch, config.tcp)
+        self.sturm = FunkenSturm(self.inflight.rules, self._dispatch)
+        self.forwarder = Forwarder(self.inflight, self.upstreams, self.tcp, self.sturm.decider, self.watchers.poll_now)
+        self.stats = Stats(
+            self.workers, self.cache, self.denials, self.inflight, self.upstreams, self.forwarder, self.tcp, self.sturm,
+            self.blocks, config.cache.memory, self.clock,
+        )  # fmt: skip
+        self._priority = Priority(seconds)
+
+    def _dispatch(self) -> None:
+        """Have what waits decided: streams and rules ask the forwarder for that, which is made with them."""
+        self.forwarder.dispatch()
+
+    # ---------------------------------------------------------------- reload
 
     def configure(self, config: Config, prepared: Prepared | None = None) -> None:
         """Follow what can be changed while running: zones, upstreams, rules and limits; the cache stays.
@@ -163,58 +154,38 @@ class Daemon:
         """
         loop.refuse_itself(config)
         prepared = prepared or self.sturm.prepare(config)
-        path = (
-            Path(config.cookies.secret_file) if config.cookies.secret_file and config.cookies.mode == "serve" else None
-        )
-        kept = path is None or "secret_file" not in config.cookies.model_fields_set
-        if self._secrets is None or self._secrets.path != path or not kept:  # those in a file may be others by now
-            secrets = CookieSecrets(path, kept=kept)
-        else:
-            secrets = self._secrets
-        numbers = self.upstreams.configure(settings.groups(config), config)
+        secrets = cookie_secrets.read(config.cookies, self._secrets)
+        groups = self.upstreams.configure(settings.groups(config), config)
         logs.set_up(config.log.level, config.log.format)
-        self._assigned = settings.assign(self.cache.zones, config, numbers)
-        self.forwarder.groups = self.sturm.activate(prepared, config, numbers)
+        zones = settings.assign(self.cache.zones, config, groups)
+        self.forwarder.configure(config.forward, self.sturm.activate(prepared, config, groups), zones.notifiers)
         self.blocks.configure(config.guard)
-        self.forwarder.configure(config.forward)
-        sources = [str(each.section.source) for each in self.upstreams.all if each.section.source]
-        self.forwarder.loops.configure([*(each.endpoint.host for each in self.upstreams.all), *sources])
-        self.forwarder.notifiers = self._assigned.notifiers
         self.tcp.settings = config.tcp
-        outdated = self._assigned.changed if config is not self.config else []  # there is nothing yet at the start
+        outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
-        self.inflight.consult(chaos=self._identity(config), nsec_cache=self.denials)
-        self.inflight.settings_writer.set_any(config.minimal_any)
-        self.inflight.settings_writer.set_ignored(config.cache.skip_options)
-        self.inflight.settings_writer.set_idle(config.tcp.idle_timeout)
-        self.inflight.settings_writer.set_proxies(
-            tuple((prefix.network_address.packed, prefix.prefixlen) for prefix in config.proxy_protocol_from)
-        )
-        allow = config.forward.allow
-        self.inflight.settings_writer.set_allowed(
+        self.inflight.consult(chaos=chaos.responder(config.chaos), nsec_cache=self.denials)
+        writer, allow, subnet = self.inflight.settings_writer, config.forward.allow, config.client_subnet
+        writer.set_any(config.minimal_any)
+        writer.set_ignored(config.cache.skip_options)
+        writer.set_idle(config.tcp.idle_timeout)
+        writer.set_proxies(tuple(packed(config.proxy_protocol_from)))
+        writer.set_allowed(
             transfers=packed(allow.transfers), updates=packed(allow.updates),
-            notifies=packed((*allow.notifies, *chain.from_iterable(self._assigned.notifiers.values()))),
+            notifies=packed((*allow.notifies, *chain.from_iterable(zones.notifiers.values()))),
         )  # fmt: skip
-        told = config.client_subnet
-        self.inflight.settings_writer.set_subnets(
-            ipv4=told.ipv4_prefix_length if told.add else 0,
-            ipv6=told.ipv6_prefix_length if told.add else 0,
-            private=told.private,
+        writer.set_subnets(
+            ipv4=subnet.ipv4_prefix_length if subnet.add else 0,
+            ipv6=subnet.ipv6_prefix_length if subnet.add else 0,
+            private=subnet.private,
         )
-        self._secrets = secrets
-        self._set_cookies(secrets, config)
-        self.config = config
+        self.config, self._secrets = config, secrets
+        self._set_cookies(secrets)
 
-    def _identity(self, config: Config) -> Callable[[bytes], bytes | None] | None:
-        """Return who answers questions of class CHAOS, if the shield does."""
-        if not config.chaos.identity and not config.chaos.version:
-            return None
-        return partial(chaos.response, server=config.chaos.identity, version=config.chaos.version)
-
-    def _set_cookies(self, secrets: CookieSecrets, config: Config) -> None:
+    def _set_cookies(self, secrets: cookie_secrets.CookieSecrets) -> None:
+        cookies = self.config.cookies
         self.inflight.settings_writer.set_cookies(
-            secrets.current(), serve=config.cookies.mode == "serve", require=config.cookies.require
+            secrets.current(), serve=cookies.mode == "serve", require=cookies.require
         )
 
     def reload(self) -> None:
@@ -250,7 +221,7 @@ class Daemon:
                 log.warning("%s: the new value takes effect after a restart", key)
         if settings.deny(new) and not self.denials.limit:
             log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
-        new, before = _kept(self.config, new), self.sturm.rules
+        new, before = new.keeping(self.config), self.sturm.rules
         prepared = await asyncio.to_thread(self.sturm.prepare, new)
         await self.sturm.set_up(prepared)
         try:
@@ -258,103 +229,76 @@ class Daemon:
         except Exception:
             await self.sturm.tear_down(prepared.rules)
             raise
-        self.watchers.configure(self._watched())
+        self.watchers.configure(settings.watched(new))
         await self.sturm.tear_down(before)
 
-    def is_serving(self) -> bool:
-        """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
-        return not self._stopping.is_set() and bool(self._threads) and all(each.is_alive() for each in self._threads)
-
-    def stop(self) -> None:
-        """Have `run` drain and return."""
-        self._stopping.set()
+    # ---------------------------------------------------------------- serve, drain, stop
 
     async def run(self) -> None:
-        """Serve until `stop`, or until SIGTERM or SIGINT comes."""
-        loop = asyncio.get_running_loop()
-        threads = [threading.Thread(target=worker.run, name=f"worker-{n}") for n, worker in enumerate(self.workers)]
-        shelf, kept = Shelf(self.cache), self.config.cache.snapshot and Path(self.config.cache.snapshot)
-        with self._close, contextlib.suppress(asyncio.CancelledError):
-            if kept:
-                self._restore(shelf, kept)
-            await self.sturm.set_up_first()
-            with self._signals(loop):
-                await self._serve(loop, threads, shelf, kept)
+        """Serve until `stop`, or until SIGTERM or SIGINT comes.
 
-    async def _serve(
-        self, loop: asyncio.AbstractEventLoop, threads: list[threading.Thread], shelf: Shelf, kept: Path | str
-    ) -> None:
-        """Serve from now on, until `stop`, and see to it that nothing is lost at the end."""
-        loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
-        servers = await self._serve_streams(loop)
-        controlled = await control.serve(self._control, self._handle) if self._control is not None else None
-        self.watchers.configure(self._watched())
+        What is started here, in this order, is stopped in the reverse order.
+        """
+        loop = asyncio.get_running_loop()
+        async with contextlib.AsyncExitStack() as services:
+            at_end, await_at_end = services.callback, services.push_async_callback
+            services.enter_context(self._bound)
+            self._restore()
+            await self.sturm.set_up_first()
+            services.enter_context(
+                signals_handled({signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload})
+            )
+            await_at_end(asyncio.sleep, 0)  # connections close on the loop's next turn
+            at_end(self.upstreams.close)
+            loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
+            at_end(loop.remove_reader, self.inflight.fileno())
+            await_at_end(self._save)
+            await_at_end(_cancel, self._start_tasks())
+            self.watchers.configure(settings.watched(self.config))
+            at_end(self.watchers.close)
+            if self._control is not None:
+                handle = partial(commands.handle, self.stats, self.cache, self.blocks, self._forget)
+                at_end((await control.serve(self._control, handle)).close)
+            at_end(self.tcp.close)
+            await_at_end(self.sturm.close)
+            await_at_end(self._drain)
+            for protocol, opened in self._accepting():
+                at_end((await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG)).close)
+            for worker, thread in zip(self.workers, self._threads, strict=True):
+                thread.start()
+                at_end(thread.join)
+                at_end(worker.stop)
+            self._tell_ready()
+            if early_signals.came(signal.SIGHUP):
+                self.reload()
+            await self._stopping.wait()
+            self._tell_stopping()
+        log.info("stopped")
+
+    def _accepting(self) -> Iterator[tuple[Callable[[], asyncio.Protocol], socket.socket]]:
+        """Yield who serves the connections to each socket: those of clients, and of Prometheus."""
+        for number, opened in enumerate(self._tcp):
+            yield partial(self.tcp.protocol, number), opened
+        if self._scraped is not None:
+            yield self._scraped
+
+    def _start_tasks(self) -> list[asyncio.Task[None]]:
         works: list[Coroutine[Any, Any, None]] = [
-            self._housekeeping(),
-            self._judge(),
-            self._apply_dynblocks(),
+            _every(lambda: HOUSEKEEPING, self._keep_house),
+            _every(lambda: GUARDING, self._guard),
+            _every(lambda: self.upstreams.pulse, self.upstreams.judge),
             self.tcp.close_idle(),
             Expiry(self.cache).run(),
         ]
         if hugepages.is_large(self.config.cache.memory):
             works.append(hugepages.prepare(self.cache))
-        if kept:
+        if self._snapshot is not None:
             interval = self.config.cache.snapshot_interval
-            works.append(snapshot.keep(shelf, Path(kept), interval, self._origins))
-        tasks = [loop.create_task(work) for work in works]
+            works.append(snapshot.keep(Shelf(self.cache), self._snapshot, interval, self._origins))
+        tasks = [asyncio.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._ended)
-        try:
-            for thread in threads:
-                thread.start()
-            self._threads = threads
-            log.info(
-                "ready: listening on %s, forwarding to %s",
-                _list(self.config.listen),
-                _list(self.config.members(DEFAULT_GROUP)),
-            )
-            notify("READY=1")
-            if early_signals.came(signal.SIGHUP):
-                self.reload()
-            await self._stopping.wait()
-            notify("STOPPING=1")
-            log.info("draining")
-            self.inflight.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
-        finally:
-            for worker in self.workers:
-                worker.stop()
-            for thread in threads:
-                thread.join()
-        for server in servers:
-            server.close()
-        self.forwarder.ready()  # what the workers handed over last
-        await self.forwarder.drain(self.config.drain_timeout)
-        await self.sturm.close()
-        self.tcp.close()
-        if controlled is not None:
-            controlled.close()
-        origins = self._origins()
-        self.watchers.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if kept:
-            await snapshot.write(shelf, Path(kept), origins)
-        loop.remove_reader(self.inflight.fileno())
-        self.upstreams.close()
-        await asyncio.sleep(0)  # connections close on the loop's next turn
-        log.info("stopped")
-
-    async def _serve_streams(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.AbstractServer]:
-        """Take connections: of clients, and of Prometheus."""
-        protocols: list[tuple[socket.socket, Callable[[], asyncio.Protocol]]] = [
-            (opened, partial(self.tcp.protocol, n)) for n, opened in enumerate(self._tcp)
-        ]
-        if self._scraped is not None:
-            protocols.append(self._scraped)
-        return [
-            await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG) for opened, protocol in protocols
-        ]
+        return tasks
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Stop where something that must go on for ever did not: whoever supervises us starts us again."""
@@ -362,169 +306,81 @@ class Daemon:
             log.error("stopping: internal error, a background task ended: %r", task.exception())
             self.stop()
 
-    @contextlib.contextmanager
-    def _signals(self, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401
-        """Follow signals until the very end: nothing may kill it while it writes its last snapshot."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
+    def _keep_house(self) -> None:
+        self.upstreams.keep_house()
+        self.forwarder.keep_house()
+        self.watchers.wake()
+        self.sturm.keep_house()
+        self.cache.epochs.reclaim()
+        logs.summarize()
+        if self.sturm.has_changed():
+            self.reload()
+        if self._secrets and self._secrets.refresh():
+            self._set_cookies(self._secrets)
+
+    def _guard(self) -> None:
+        self.blocks.judge()
+        self._priority.follow(sum(worker.dropped for worker in self.workers))
+
+    def _tell_ready(self) -> None:
+        upstreams = self.config.members(DEFAULT_GROUP)
+        log.info("ready: listening on %s, forwarding to %s", _list(self.config.listen), _list(upstreams))
+        notify("READY=1")
+
+    def is_serving(self) -> bool:
+        """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
+        return not self._stopping.is_set() and all(each.is_alive() for each in self._threads)
+
+    def stop(self) -> None:
+        """Have `run` drain and return."""
+        self._stopping.set()
+
+    def _tell_stopping(self) -> None:
+        notify("STOPPING=1")
+        log.info("draining")
+        self.inflight.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
+
+    async def _drain(self) -> None:
+        self.forwarder.ready()  # what the workers handed over last
+        await self.forwarder.drain(self.config.drain_timeout)
+
+    # ---------------------------------------------------------------- the cache, as its origins change
+
+    def _restore(self) -> None:
+        """Take up the entries of a snapshot, but for those of zones that are new, or no more."""
+        if self._snapshot is None:
             return
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
-        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
-        before = {number: signal.getsignal(number) for number in handlers}
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-        try:
-            yield
-        finally:
-            for number in handlers:
-                loop.remove_signal_handler(number)
-                signal.signal(number, before[number] or signal.SIG_DFL)
-
-    async def _housekeeping(self) -> None:
-        while True:
-            await asyncio.sleep(HOUSEKEEPING)
-            self.upstreams.keep_house()
-            self._tell_of_nobody()
-            logs.summarize()
-            self.watchers.wake()
-            self._folded = False
-            self.sturm.keep_house()
-            self.cache.epochs.reclaim()
-            if self.sturm.has_changed():
-                self.reload()
-            if self._secrets and self._secrets.refresh():
-                self._set_cookies(self._secrets, self.config)
-
-    def _tell_of_nobody(self) -> None:
-        """Tell of queries that failed because there was no upstream to ask."""
-        failed = self.inflight.counters()["no_upstream_available"]
-        if failed != self._for_nobody:
-            limited.warning("nobody", "query failed: no upstream is available", times=failed - self._for_nobody)
-        self._for_nobody = failed
-
-    async def _judge(self) -> None:
-        while True:
-            await asyncio.sleep(self.upstreams.pulse)
-            self.upstreams.judge()
-
-    async def _apply_dynblocks(self) -> None:
-        while True:
-            await asyncio.sleep(GUARDING)
-            self.blocks.judge()
-            self._give_way(sum(worker.dropped for worker in self.workers))
-
-    def _give_way(self, dropped: int) -> None:
-        """Let workers go first, while they drop misses for want of shares: else this thread has the time that it takes.
-
-        Where there are cores for all, that changes nothing. To come back takes RLIMIT_NICE, which root sets at start.
-        """
-        now, flooded = self.clock.seconds(), dropped != self._dropped
-        self._dropped = dropped
-        if flooded:
-            self._calm_at = now + CALM
-        wanted = NICE if flooded or now < self._calm_at else self._nice
-        if wanted != self._niced:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), wanted)
-            self._niced = wanted
-
-    # ---------------------------------------------------------------- changes at the origin
-
-    def _watched(self) -> dict[WatchedZone, PollInterval]:
-        """Return which zones are watched where, and how often: those with notifiers when these say so."""
-        return {
-            WatchedZone(zone.name, each.asked): PollInterval(zone.watch_interval, zone.watch_jitter)
-            if zone.watch
-            else ON_NOTIFY
-            for zone in self.config.zones
-            if zone.watch
-            or (self.config.allow_notify_from if zone.allow_notify_from is None else zone.allow_notify_from)
-            for each in self.config.upstreams_of(zone)
-        }
-
-    def _origins(self) -> snapshot.Origins:
-        """Return where the answers are from, for the snapshot."""
-        return snapshot.Origins([zone.name for zone in self.config.zones], self.watchers.serials)
-
-    def _restore(self, shelf: Shelf, path: Path) -> None:
-        """Take up the answers of a snapshot, but for those of zones that are new, or no more."""
-        restored, origins = snapshot.read(shelf, path)
-        self.watchers.restored = restored > 0
-        self.watchers.serials = origins.serials
+        restored, origins = snapshot.read(Shelf(self.cache), self._snapshot)
+        self.watchers.restore(origins.serials, entries=restored > 0)
         for name in {zone.name for zone in self.config.zones} ^ set(origins.zones) if restored else ():
             self._purge(name_to_wire(name))
 
-    def _changed(self, zone: str) -> None:
-        """Purge a zone that is watched and has another serial; let another's answers expire."""
-        if any(each.watch for each in self.config.zones if each.name == zone):
-            self._purge(name_to_wire(zone))
-        else:
-            self.cache.purge(name_to_wire(zone), below=True, let_expire=True)
-            self._forget(name_to_wire(zone))
+    async def _save(self) -> None:
+        if self._snapshot is not None:
+            await snapshot.write(Shelf(self.cache), self._snapshot, self._origins())
 
-    def _purge(self, name: bytes) -> None:
+    def _origins(self) -> snapshot.Origins:
+        return snapshot.Origins([zone.name for zone in self.config.zones], self.watchers.serials)
+
+    def _changed(self, zone: str) -> None:
+        """Purge a zone that is watched and has another serial; let another's entries expire."""
+        watched = any(each.watch for each in self.config.zones if each.name == zone)
+        self._purge(name_to_wire(zone), let_expire=not watched)
+
+    def _purge(self, name: bytes, *, let_expire: bool = False) -> None:
         """Take out a name and all below it."""
-        self.cache.purge(name, below=True)
+        self.cache.purge(name, below=True, let_expire=let_expire)
         self._forget(name)
 
     def _forget(self, name: bytes) -> None:
         """Forget what is known of a name elsewhere than in the cache: no crash may bring it back."""
         self.denials.forget(name)
-        if self.config.cache.snapshot:
-            snapshot.remove(Path(self.config.cache.snapshot))
-
-    def _notified(self, name: bytes) -> bool:
-        """Have a zone's serial looked at, since it says that it has changed; False: there is no such zone."""
-        return self.watchers.poll_now(name_from_wire(name))
-
-    async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer a request on the control socket."""
-        match request:
-            case {"command": "stats"}:
-                return {"stats": self.snapshot()}
-            case {"command": "purge", "name": str(name), **options}:
-                qtype = options.get("type")
-                if qtype is not None and not isinstance(qtype, str):
-                    raise FunkenShieldError("purge: type must be a string")
-                noted = purge(self.cache, name, qtype, below=options.get("below") is True)
-                if noted != name_to_wire(name) and not self._folded:
-                    self._folded = True
-                    log.warning("too many purges at once: purging %s instead of %s", name_from_wire(noted), name)
-                self._forget(noted)
-                return {}
-            case {"command": "block list"}:
-                return {"blocks": self.blocks.listed()}
-            case {"command": "block add", "prefix": str(prefix), "seconds": int() | float() as seconds}:
-                action: Refusal = "refuse" if request.get("action") == "refuse" else "drop"
-                self.blocks.add(prefix, seconds, action, sure=request.get("sure") is True)
-                return {}
-            case {"command": "block remove", "prefix": str(prefix)}:
-                return {"removed": self.blocks.lift(prefix)}
-        raise FunkenShieldError(
-            "no such command, or a member is missing; commands are stats, purge (name; type, below), block list,"
-            " block add (prefix, seconds; action, sure), block remove (prefix)"
-        )
+        if self._snapshot is not None:
+            snapshot.remove(self._snapshot)
 
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
         return self.stats.snapshot()
-
-
-def _kept(old: Config, new: Config) -> Config:
-    """Return the new configuration, with what takes a restart as it was."""
-    for key in RESTART:
-        section, _, name = key.rpartition(".")
-        if section:
-            changed = getattr(new, section).model_copy(update={name: attrgetter(key)(old)})
-            new = new.model_copy(update={section: changed})
-        else:
-            new = new.model_copy(update={name: getattr(old, name)})
-    return new
-
-
-def _list(endpoints: tuple[object, ...]) -> str:
-    return ", ".join(map(str, endpoints))
 
 
 def _bind_control(config: Config) -> socket.socket | None:
@@ -538,6 +394,23 @@ def _bind_control(config: Config) -> socket.socket | None:
             raise
         log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)
         return None
+
+
+def _list(endpoints: tuple[object, ...]) -> str:
+    return ", ".join(map(str, endpoints))
+
+
+async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None:
+    """Do something for ever, so many seconds after it was done."""
+    while True:
+        await asyncio.sleep(seconds())
+        work()
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:

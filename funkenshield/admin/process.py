@@ -1,11 +1,15 @@
-"""The daemon's process and its host: file descriptors, priority, privileges, and the service manager."""
+"""The daemon's process and its host: file descriptors, priority, privileges, signals, and the service manager."""
 
+import asyncio
 import contextlib
 import logging
 import os
 import pwd
 import resource
+import signal
 import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..config import Config
@@ -16,6 +20,7 @@ log = logging.getLogger(__name__)
 
 OTHERS = 24  # descriptors that are there whatever is configured
 NOTIFYING = 1.0  # seconds that the service manager may take
+NICE, CALM = 10, 60.0  # of the control thread under a flood of misses, and until so many seconds after it
 
 
 def need_descriptors(config: Config) -> int:
@@ -49,6 +54,30 @@ def allow_nice() -> None:
         resource.setrlimit(resource.RLIMIT_NICE, (allowed, allowed))
 
 
+class Priority:
+    """The priority of the control thread: workers go first, while they drop misses for want of shares.
+
+    Else this thread has the time that it takes. Where there are cores for all, that changes nothing. To come back
+    takes RLIMIT_NICE, which `allow_nice` sets at start.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._own = self._set = os.getpriority(os.PRIO_PROCESS, 0)
+        self._dropped, self._calm_at = 0, 0.0
+
+    def follow(self, dropped: int) -> None:
+        """Give way, or come back, as so many misses have been dropped by now."""
+        flooded, self._dropped = dropped != self._dropped, dropped
+        if flooded:
+            self._calm_at = self._now() + CALM
+        wanted = NICE if flooded or self._now() < self._calm_at else self._own
+        if wanted != self._set:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), wanted)
+            self._set = wanted
+
+
 def drop_privileges(user: str, *owned: Path) -> None:
     """Give up root for a user, who gets the control socket and what is new; ConfigError where that cannot be done."""
     try:
@@ -67,6 +96,26 @@ def drop_privileges(user: str, *owned: Path) -> None:
         os.setuid(entry.pw_uid)
     except OSError as error:
         raise ConfigError(f"user: cannot change to {user}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def signals_handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Follow signals, until the very end: nothing may kill the daemon while it writes its last snapshot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def notify(state: str) -> None:

@@ -5,6 +5,7 @@ What a key means is said where its section is; nothing here reads a file.
 
 from collections import Counter
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -166,6 +167,17 @@ class Config(Section):
             if names.count(name) > 1:
                 raise ValueError(f"groups: more than once: {name}")
         return self
+
+    def keeping(self, before: "Config") -> "Config":
+        """Return this configuration, with what takes a restart as it was before."""
+        kept = self
+        for key in RESTART:
+            section, _, name = key.rpartition(".")
+            value: Any = attrgetter(key)(before)
+            if section:
+                name, value = section, getattr(kept, section).model_copy(update={name: value})
+            kept = kept.model_copy(update={name: value})
+        return kept
 
     def members(self, group: str) -> tuple[Member, ...]:
         """Return the upstreams of a group."""

@@ -3,6 +3,9 @@
 It knows four names of class CHAOS. What is not asked of them is somebody else's to answer.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import dns.exception
 import dns.flags
 import dns.message
@@ -13,6 +16,7 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 import dns.rrset
 
+from ..config.clients import ChaosSection
 from ..wire._message import inspect_query
 
 PAYLOAD = 1232  # octets
@@ -23,6 +27,13 @@ SERVER_NAMES = {dns.name.from_text(name) for name in ("id.server.", "hostname.bi
 ZONES = (b"\x04bind\0", b"\x06server\0")  # that the names are in
 VERSION_NAMES = {dns.name.from_text(name) for name in ("version.server.", "version.bind.")}
 WIRES = {name.to_wire() for name in (*SERVER_NAMES, *VERSION_NAMES)}  # looked at first: a flood of others costs little
+
+
+def responder(section: ChaosSection) -> Callable[[bytes], bytes | None] | None:
+    """Return who answers questions of class CHAOS, if the shield does."""
+    if not section.identity and not section.version:
+        return None
+    return partial(response, server=section.identity, version=section.version)
 
 
 def response(query: bytes, *, server: str, version: str) -> bytes | None:

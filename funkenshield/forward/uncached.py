@@ -24,6 +24,7 @@ from ..upstream.axfr import is_transfer, until_complete
 from ..upstream.pool import Upstream, Upstreams
 from ..upstream.streams import UnsentError
 from ..wire._message import error_response, inspect_query, without_hops
+from ..wire.names import name_from_wire
 from ._inflight import Inflight
 from .loop import Loops
 
@@ -88,38 +89,34 @@ class Streams(Protocol):
 class Forwarder:
     """The control thread's side of every miss."""
 
-    def __init__(self, inflight: Inflight, upstreams: Upstreams, settings: ForwardSection) -> None:
+    def __init__(
+        self, inflight: Inflight, upstreams: Upstreams, streams: Streams, decider: Decider, poll: Callable[[str], bool]
+    ) -> None:
+        """Have misses decided by `decider`, answer them to `streams`; `poll` is told of zones that have changed."""
         self.limit_exceeded = 0
-        self.loops = Loops()
-        self.notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]] = {0: ()}
-        self.notified: Callable[[bytes], bool] = lambda name: False
-        self._inflight = inflight
+        self._inflight, self._upstreams, self._streams, self._decider = inflight, upstreams, streams, decider
+        self._poll = poll
         self._zones = inflight.cache.zones
-        inflight.notice_loops(self.loops.is_one)
-        self._upstreams = upstreams
+        self._loops = Loops()
+        inflight.notice_loops(self._loops.is_one)
         inflight.renew_with(upstreams.renew)
-        upstreams.strand_with(inflight.strand)
-        self._streams: Streams  # given by `write_to`, before there are any
-        self.groups: Mapping[int, int] = {}  # of upstreams, by the number of the way to them
-        self._decider: Decider | None = None
+        self._no_upstream = 0  # queries that failed for want of one, and were told of
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = Shares()
         self._transferring = Shares()
         self._equal: Counter[tuple[bytes, int]] = Counter()  # specials of one address, by all octets but the ID
         self._ticking: asyncio.TimerHandle | None = None
-        self.configure(settings)
 
-    def write_to(self, streams: Streams) -> None:
-        """Give answers to queries that came over connections to these."""
-        self._streams = streams
-
-    def leave_to(self, decider: Decider) -> None:
-        """Have rules in Python decide what is left to them."""
-        self._decider = decider
-
-    def configure(self, settings: ForwardSection) -> None:
-        """Follow these limits from now on."""
-        self._settings = settings
+    def configure(
+        self,
+        settings: ForwardSection,
+        groups: Mapping[int, int],
+        notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]],
+    ) -> None:
+        """Follow these limits from now on, with groups of upstreams by route, and whose NOTIFY counts by zone."""
+        self._settings, self._groups, self._notifiers = settings, groups, notifiers
+        addresses = ((each.endpoint.host, each.section.source) for each in self._upstreams.all)
+        self._loops.configure(str(address) for pair in addresses for address in pair if address)
         self._inflight.set_limits(
             timeout=settings.timeout,
             deadline=settings.deadline,
@@ -158,13 +155,12 @@ class Forwarder:
     def _decide(self) -> bool:
         """Decide for what waits now; True: a query may go on that is never cached, or that a function answered."""
         inflight, rules = self._inflight, self._inflight.rules
-        if self._decider is not None:
-            while (stopped := rules.take_decisions()) or rules.has_reviews:
-                self._decider.decide(stopped)
-                self._decider.review(rules.take_reviews())
+        while (stopped := rules.take_decisions()) or rules.has_reviews:
+            self._decider.decide(stopped)
+            self._decider.review(rules.take_reviews())
         inflight.send()
         misses = rules.take_handled()
-        if self._decider is not None and misses:
+        if misses:
             self._decider.handle(misses)
         for carried in inflight.take_carried():
             self._start(self._carry(*carried))
@@ -181,7 +177,7 @@ class Forwarder:
 
     def _write_streams(self) -> None:
         for stream, framed in self._inflight.outbox.take_streams():
-            if stream >= ASKED and self._decider is not None:
+            if stream >= ASKED:
                 self._decider.answered(stream, framed[2:])
             elif framed:
                 self._streams.write(stream, framed)
@@ -234,18 +230,18 @@ class Forwarder:
 
     def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
         """Let a transfer, or a NOTIFY, through within the bounds."""
-        if way and way not in self.groups and self._decider is not None:
+        if way and way not in self._groups:
             self._decider.serve(client, query, way)
             return
         source = self._inflight.rules.address_of(client)
         key = source, hash(query[2:])
-        if self.loops.is_one(source, self._equal[key]):
+        if self._loops.is_one(source, self._equal[key]):
             self.limit_exceeded += 1
             self._inflight.rules.reply(client, query, error_response(query, REFUSED))
             return
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
-        group = self.groups[way] if way else self._zones.group(zone)
+        group = self._groups[way] if way else self._zones.group(zone)
         if is_transfer(found):
             if self._transferring.may_take(prefix_of(source), self._settings.max_transfers):
                 self._transferring.add(prefix_of(source), 1)
@@ -269,9 +265,8 @@ class Forwarder:
     def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
         """Tell whether a NOTIFY comes from where it may, and is for a zone of ours, whose serial is looked at then."""
         source = ip_address(self._inflight.rules.address_of(client))
-        if not any(source in prefix for prefix in self.notifiers.get(zone, self.notifiers[0])):
-            return False
-        return self.notified(name.lower())
+        notifiers = self._notifiers.get(zone, self._notifiers[0])
+        return any(source in prefix for prefix in notifiers) and self._poll(name_from_wire(name.lower()))
 
     async def _notify(self, group: int, client: bytes, query: bytes, zone: bytes) -> None:
         """Pass a NOTIFY on to every upstream of a group (RFC 1996), once; the first response is the client's.
@@ -298,14 +293,6 @@ class Forwarder:
         finally:
             self._passing.add(zone, -1)
             self._write_streams()
-
-    async def ask(self, asked: str, query: bytes) -> bytes:
-        """Return the response of an upstream that is asked so to a query of our own; OSError where none comes."""
-        upstream = next((each for each in self._upstreams.all if each.member.asked == asked), None)
-        if upstream is None:
-            raise OSError(f"{asked} is no upstream any more")
-        async with asyncio.timeout(self._settings.deadline):
-            return await upstream.exchange(query)
 
     async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
@@ -349,8 +336,15 @@ class Forwarder:
 
     def _is_waited_for(self) -> bool:
         """Tell whether somebody waits for an answer, whoever is to give it."""
-        decided = self._decider is not None and self._decider.is_busy
-        return bool(self._inflight.open_queries or self._passing.taken or self._transferring.taken or decided)
+        passed = self._passing.taken or self._transferring.taken
+        return bool(self._inflight.open_queries or passed or self._decider.is_busy)
+
+    def keep_house(self) -> None:
+        """Tell of queries that failed because there was no upstream to ask; called about once a second."""
+        failed = self._inflight.counters()["no_upstream_available"]
+        if failed != self._no_upstream:
+            limited.warning("nobody", "query failed: no upstream is available", times=failed - self._no_upstream)
+        self._no_upstream = failed
 
     async def drain(self, seconds: float) -> None:
         """Wait until nobody waits for an upstream any more, at most so long."""

@@ -3,11 +3,13 @@
 It knows the file; what a cookie is, `_edns_cookies` knows. No secret ever stands in a message.
 """
 
+import contextlib
 import logging
 import os
 import re
 from pathlib import Path
 
+from ..config.clients import CookiesSection
 from ..core.files import Version, read_text, version_of
 from ..errors import ConfigError
 
@@ -65,6 +67,33 @@ def keep_secret(path: Path) -> bool:
     finally:
         drawn.unlink(missing_ok=True)
     return True
+
+
+def kept(section: CookiesSection) -> list[Path]:
+    """Make the file of the secret that nobody named, while we may; return it, if it is new."""
+    path = _path_of(section)
+    with contextlib.suppress(OSError):  # which is told when it is read
+        return [path] if path is not None and _is_ours(section) and keep_secret(path) else []
+    return []
+
+
+def read(section: CookiesSection, before: "CookieSecrets | None") -> "CookieSecrets":
+    """Return the secrets of a configuration: those before, unless their file is another, or an operator's to change.
+
+    Raises ConfigError where the file is wrong.
+    """
+    path = _path_of(section)
+    ours = path is None or _is_ours(section)
+    return before if before is not None and before.path == path and ours else CookieSecrets(path, kept=ours)
+
+
+def _path_of(section: CookiesSection) -> Path | None:
+    return Path(section.secret_file) if section.secret_file and section.mode == "serve" else None
+
+
+def _is_ours(section: CookiesSection) -> bool:
+    """Tell whether nobody named the file."""
+    return "secret_file" not in section.model_fields_set
 
 
 class CookieSecrets:

@@ -459,7 +459,8 @@ def rcode_name(code: int) -> str:
 class Upstreams:
     """All nameservers behind the shield, in groups."""
 
-    def __init__(self, sockets: Sockets, table: UpstreamTable, clock: Clock) -> None:
+    def __init__(self, sockets: Sockets, table: UpstreamTable, clock: Clock, strand: Callable[[int], None]) -> None:
+        """`strand` sends what waits for an answer through a socket, by its number, through another one."""
         self.all: list[Upstream] = []
         self.groups: dict[int, list[Upstream]] = {}
         self.pulse = 1.0  # seconds between two calls of `judge` that checks ask for
@@ -472,10 +473,6 @@ class Upstreams:
         self._next_group = 1
         self._next_number = 0
         self._next_renewal = 0.0
-        self._strand: Callable[[int], None] = lambda _: None
-
-    def strand_with(self, strand: Callable[[int], None]) -> None:
-        """Have what waits for an answer through a socket, by its number, sent through another one by this."""
         self._strand = strand
 
     def renew(self, number: int) -> None:
@@ -553,6 +550,14 @@ class Upstreams:
     def numbered(self, number: int) -> Upstream | None:
         """Return an upstream by its number, or None where there is none any more."""
         return self._by_number.get(number)
+
+    async def ask(self, asked: str, query: bytes) -> bytes:
+        """Return the response of an upstream that is asked so to a query of our own; OSError where none comes."""
+        upstream = next((each for each in self.all if each.member.asked == asked), None)
+        if upstream is None:
+            raise OSError(f"{asked} is no upstream any more")
+        async with asyncio.timeout(self._settings.deadline):
+            return await upstream.exchange(query)
 
     def judge(self) -> None:
         """Judge who is asked; called once a `pulse`."""

@@ -3,6 +3,7 @@
 Zone 0 is everything that has no section of its own; it asks the default group of upstreams.
 """
 
+import math
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
@@ -11,6 +12,9 @@ from ..cache._zone_table import Zones
 from ..config import DEFAULT_GROUP, Config, StaleSection, TtlSection, ZoneSection
 from ..upstream.pool import Group
 from ..wire.names import name_to_wire
+from .soa_watch import PollInterval, WatchedZone
+
+ON_NOTIFY = PollInterval(math.inf, 0.0)
 
 
 class Assignment(NamedTuple):
@@ -38,6 +42,17 @@ def _chosen(config: Config) -> list[str]:
 def deny(config: Config) -> bool:
     """Tell whether any zone wants to be answered for from what is known not to exist."""
     return config.cache.nxdomain_cut or any(zone.nxdomain_cut or zone.aggressive_nsec for zone in config.zones)
+
+
+def watched(config: Config) -> dict[WatchedZone, PollInterval]:
+    """Return which zones are watched where, and how often: those with notifiers when these say so."""
+    intervals: dict[WatchedZone, PollInterval] = {}
+    for zone in config.zones:
+        notifiers = config.allow_notify_from if zone.allow_notify_from is None else zone.allow_notify_from
+        if zone.watch or notifiers:
+            interval = PollInterval(zone.watch_interval, zone.watch_jitter) if zone.watch else ON_NOTIFY
+            intervals |= {WatchedZone(zone.name, each.asked): interval for each in config.upstreams_of(zone)}
+    return intervals
 
 
 def _own_group(zone: ZoneSection) -> str:

@@ -160,8 +160,7 @@ class PollInterval(NamedTuple):
 class Watchers:
     """All that is watched, and the time that it goes by.
 
-    `ask` sends a query to an upstream, `changed` is told of a zone that has changed there. `serials` are those
-    from which the entries of a zone are, where that is remembered; `restored`: there may be entries without one.
+    `ask` sends a query to an upstream, `changed` is told of a zone that has changed there.
     """
 
     def __init__(
@@ -170,7 +169,7 @@ class Watchers:
         changed: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
-        self.restored = False
+        self._entries = False
         self._clock = clock
         self._asleep: list[tuple[float, asyncio.Future[None]]] = []
         self._serials: dict[str, int] = {}
@@ -188,9 +187,9 @@ class Watchers:
             if watcher.serial is not None
         }
 
-    @serials.setter
-    def serials(self, serials: Mapping[str, int]) -> None:
-        self._serials = dict(serials)
+    def restore(self, serials: Mapping[str, int], *, entries: bool) -> None:
+        """Remember from which serials the entries are, if there are any."""
+        self._serials, self._entries = dict(serials), entries
 
     def configure(self, wanted: Mapping[WatchedZone, PollInterval]) -> None:
         """Watch these from now on; what is watched as before is not disturbed."""
@@ -205,7 +204,7 @@ class Watchers:
             self._of.setdefault(watched.zone, []).append(watcher)
         names = {str(each) for each in wanted}
         self._serials = {name: serial for name, serial in self._serials.items() if name in names}
-        self.restored = True  # whatever is watched later has entries from before
+        self._entries = True  # whatever is watched later has entries from before
 
     def _watch(self, watched: WatchedZone, rhythm: PollInterval) -> tuple[PollInterval, Watcher, asyncio.Task[None]]:
         watcher = Watcher(
@@ -215,7 +214,7 @@ class Watchers:
             interval=rhythm.interval,
             jitter=rhythm.jitter,
             serial=self._serials.get(str(watched)),
-            restored=self.restored,
+            restored=self._entries,
             sleep=self._sleep,
             clock=self._clock,
         )
@@ -244,7 +243,8 @@ class Watchers:
         return zone in self._of
 
     def close(self) -> None:
-        """Watch no more."""
+        """Watch no more; the serials stay known."""
+        self._serials = self.serials
         for *_, task in self._running.values():
             task.cancel()
         self._running.clear()

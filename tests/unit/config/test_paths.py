@@ -102,4 +102,4 @@ def test_nonsense_in_a_file_of_secrets_is_told_at_a_reload_and_nothing_changes(t
         assert daemon.config.minimal_any is False
         assert daemon._secrets.current() == (b"\x11" * 16,)
     finally:
-        daemon._close.close()
+        daemon._bound.close()

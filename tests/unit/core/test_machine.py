@@ -84,11 +84,11 @@ def test_without_a_place_for_its_default_socket_it_does_without(monkeypatch, tmp
     file = tmp_path / "file.toml"
     file.write_text(f'listen = ["127.0.0.1:{free_port()}"]\nworkers = 1')
     daemon = Daemon(load(file))
-    daemon._close.close()
+    daemon._bound.close()
     assert daemon._control is None
     file.write_text(file.read_text() + '\ncontrol.socket = ""')
     daemon = Daemon(load(file))
-    daemon._close.close()
+    daemon._bound.close()
     assert daemon._control is None
     file.write_text(file.read_text().replace('""', '"/proc/nowhere/control"'))
     with pytest.raises(Exception, match=r"^/proc/nowhere/control: cannot create the control socket: No such file"):

@@ -1,0 +1,48 @@
+"""What requests on the control socket do: all counters, purges, dynamic blocks."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..cache._store import Cache
+from ..config.guard import Refusal
+from ..core.logs import RateLimited
+from ..errors import FunkenShieldError
+from ..policy.dynblocks import Blocks
+from ..wire.names import name_from_wire, name_to_wire
+from .purge import purge
+from .stats import Stats
+
+limited = RateLimited(logging.getLogger(__name__))
+
+
+async def handle(
+    stats: Stats, cache: Cache, blocks: Blocks, forget: Callable[[bytes], None], request: dict[str, Any]
+) -> dict[str, Any]:
+    """Do what a request asks for, and return the response; `forget` takes a name out of all but the cache."""
+    match request:
+        case {"command": "stats"}:
+            return {"stats": stats.snapshot()}
+        case {"command": "purge", "name": str(name), **options}:
+            qtype = options.get("type")
+            if not isinstance(qtype, str | None):
+                raise FunkenShieldError("purge: type must be a string")
+            noted = purge(cache, name, qtype, below=options.get("below") is True)
+            if noted != name_to_wire(name):
+                limited.warning(
+                    "purge", "too many purges at once: purging %s instead of %s", name_from_wire(noted), name
+                )
+            forget(noted)
+            return {}
+        case {"command": "block list"}:
+            return {"blocks": blocks.listed()}
+        case {"command": "block add", "prefix": str(prefix), "seconds": int() | float() as seconds}:
+            action: Refusal = "refuse" if request.get("action") == "refuse" else "drop"
+            blocks.add(prefix, seconds, action, sure=request.get("sure") is True)
+            return {}
+        case {"command": "block remove", "prefix": str(prefix)}:
+            return {"removed": blocks.lift(prefix)}
+    raise FunkenShieldError(
+        "no such command, or a member is missing; commands are stats, purge (name; type, below), block list,"
+        " block add (prefix, seconds; action, sure), block remove (prefix)"
+    )
