@@ -26,7 +26,7 @@ from .admin.process import Priority, allow_descriptors, allow_nice, drop_privile
 from .admin.stats import Stats
 from .cache import hugepages, snapshot
 from .cache._export import Shelf
-from .cache._nsec_cache import Denials
+from .cache._nsec_cache import NsecCache
 from .cache._store import Cache
 from .cache.expiry import Expiry
 from .config import DEFAULT_GROUP, RESTART, Config
@@ -121,7 +121,7 @@ class Daemon:
         config, seconds = self.config, self.clock.seconds
         denied = config.cache.memory // DENIED if settings.deny(config) else 0
         self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
-        self.denials = Denials(denied)
+        self.nsec_cache = NsecCache(denied)
         self.inflight = Inflight(self.cache, config.forward.max_outstanding, config.guard.memory)
         self.blocks = Blocks(self.inflight.settings_writer.guard, seconds)
         self.workers = [Worker(self.cache, self.inflight) for _ in self._udp[0]]
@@ -135,8 +135,8 @@ class Daemon:
         self.sturm = FunkenSturm(self.inflight.rules, self._dispatch)
         self.forwarder = Forwarder(self.inflight, self.upstreams, self.tcp, self.sturm.decider, self.watchers.poll_now)
         self.stats = Stats(
-            self.workers, self.cache, self.denials, self.inflight, self.upstreams, self.forwarder, self.tcp, self.sturm,
-            self.blocks, config.cache.memory, self.clock,
+            self.workers, self.cache, self.nsec_cache, self.inflight, self.upstreams, self.forwarder, self.tcp,
+            self.sturm, self.blocks, config.cache.memory, self.clock,
         )  # fmt: skip
         self._priority = Priority(seconds)
 
@@ -164,7 +164,7 @@ class Daemon:
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
-        self.inflight.consult(chaos=chaos.responder(config.chaos), nsec_cache=self.denials)
+        self.inflight.consult(chaos=chaos.responder(config.chaos), nsec_cache=self.nsec_cache)
         writer, allow, subnet = self.inflight.settings_writer, config.forward.allow, config.client_subnet
         writer.set_any(config.minimal_any)
         writer.set_ignored(config.cache.skip_options)
@@ -219,7 +219,7 @@ class Daemon:
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 log.warning("%s: the new value takes effect after a restart", key)
-        if settings.deny(new) and not self.denials.limit:
+        if settings.deny(new) and not self.nsec_cache.limit:
             log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = new.keeping(self.config), self.sturm.rules
         prepared = await asyncio.to_thread(self.sturm.prepare, new)
@@ -374,7 +374,7 @@ class Daemon:
 
     def _forget(self, name: bytes) -> None:
         """Forget what is known of a name elsewhere than in the cache: no crash may bring it back."""
-        self.denials.forget(name)
+        self.nsec_cache.forget(name)
         if self._snapshot is not None:
             snapshot.remove(self._snapshot)
 

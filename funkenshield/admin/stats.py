@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..cache._nsec_cache import Denials
+from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
 from ..core._clock import Clock
 from ..forward._inflight import Inflight
@@ -25,7 +25,7 @@ class Stats:
 
     workers: Sequence[Worker]
     cache: Cache
-    denials: Denials
+    nsec_cache: NsecCache
     inflight: Inflight
     upstreams: Upstreams
     forwarder: Forwarder
@@ -85,13 +85,13 @@ class Stats:
             "acl_denied": total["acl_denied"], "blocked": total["blocked"], "rate_limited": total["rate_limited"],
             "rrl_dropped": total["rrl_dropped"], "rrl_slipped": total["rrl_slipped"],
             "dynamic_blocks": len(self.blocks.listed()), "dynamic_blocks_added": self.blocks.raised,
-            "cache_entries": held["entries"], "cache_bytes": held["bytes"] + self.denials.octets,
-            "cache_limit_bytes": held["limit_bytes"] + self.denials.limit,
+            "cache_entries": held["entries"], "cache_bytes": held["bytes"] + self.nsec_cache.octets,
+            "cache_limit_bytes": held["limit_bytes"] + self.nsec_cache.limit,
             "cache_inserts": held["inserts"], "cache_insert_failures": held["insert_failures"],
             "cache_evictions": held["evictions"], "cache_expirations": held["expirations"],
             "cache_purges": self.cache.purges_total, "cache_purged_entries": held["purged_entries"],
-            "nsec_cache_entries": len(self.denials), "nsec_cache_bytes": self.denials.octets,
-            "nsec_cache_limit_bytes": self.denials.limit, "ecs_prefix_lengths": held["ecs_prefix_lengths"],
+            "nsec_cache_entries": len(self.nsec_cache), "nsec_cache_bytes": self.nsec_cache.octets,
+            "nsec_cache_limit_bytes": self.nsec_cache.limit, "ecs_prefix_lengths": held["ecs_prefix_lengths"],
             "memory_limit_bytes": (
                 self.cache_memory + self.inflight.memory_limit + self.tcp.settings.memory
                 + self.inflight.settings_writer.guard.memory_limit

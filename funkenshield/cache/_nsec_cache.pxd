@@ -17,7 +17,7 @@ cdef enum:
     DENIAL_PAYLOAD = 1232          # octets: the UDP payload size in a response made here
     IN = 1                         # the class that is signed
     GAP_COST = 720                 # octets that a gap takes beside those of its names and records, at most
-    LINE_COST = 1024               # octets that a line takes beside its gaps and records, at most
+    LIST_COST = 1024               # octets that a list takes beside its gaps and records, at most
     PURGES = 4096                  # places for purges that concern something
 
 
@@ -35,7 +35,7 @@ cdef class Gap:
     cdef bytes past
     cdef Records records           # that say so; none where it may not be told on
     cdef bytes types               # the bitmap of an NSEC: what its owner has
-    cdef bytes line                # the key of the line that it stands in
+    cdef bytes list_key            # of the list that it is in
     cdef size_t apex               # octets of the apex
     cdef size_t octets             # that it takes
     cdef uint64_t number           # gaps are numbered as they are learnt
@@ -44,7 +44,7 @@ cdef class Gap:
     cdef bint is_cut_above(self, bytes name)
 
 
-cdef class Line:
+cdef class GapList:
     """Gaps in order; no two of them overlap."""
     cdef dict gaps                 # by where they start
     cdef list pages                # of where they start, in order
@@ -57,22 +57,22 @@ cdef class Line:
     cdef int remove(self, Gap gap) except -1
 
 
-cdef class Denials:
+cdef class NsecCache:
     cdef readonly size_t limit     # octets that all may take,
     cdef readonly size_t octets    # and those that they take
     cdef Purges purges
     cdef Py_ssize_t deepest        # octets of the longest key of an apex
-    cdef dict lines                # of cuts, and of the chains of zones, by what keeps them apart
+    cdef dict lists                # of cuts, and of the chains of zones, by what keeps them apart
     cdef dict ages                 # all gaps by their numbers
     cdef uint64_t learnt           # the next number
     cdef uint64_t oldest           # no gap has one below this
-    cdef Gap _covering(self, Line line, bytes name, const uint8_t* wire, double now)
-    cdef Line _chain_of(self, const Query* query, bytes name, bytes top)
+    cdef Gap _covering(self, GapList known, bytes name, const uint8_t* wire, double now)
+    cdef GapList _chain_of(self, const Query* query, bytes name, bytes top)
     cdef bytes _cut(self, const Query* query, bytes name, size_t top, double now)
     cdef bytes _between(self, const Query* query, bytes name, bytes top, double now)
     cdef int _learn_cut(self, const Negative* found, const Query* query, bytes name, list gaps, double now) except -1
     cdef int _learn_chain(self, const Negative* found, const Query* query, list owners, list gaps) except -1
     cdef int _put(self, Gap gap, Records soa=*, Records signatures=*) except -1
-    cdef int _clear(self, Line line, bytes first, bytes past) except -1
+    cdef int _clear(self, GapList known, bytes first, bytes past) except -1
     cdef int _drop(self, Gap gap) except -1
     cdef Gap _first(self)

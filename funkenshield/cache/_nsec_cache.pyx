@@ -240,8 +240,8 @@ cdef bint _is_for_everybody(Query* asked, bytes query):
     return len(query) <= MESSAGE_MAX and parse_query(asked, query, len(query)) == CACHEABLE and not asked.subnet
 
 
-cdef bytes _apart(uint16_t flags, uint16_t edns_flags, uint16_t qclass):
-    """Return what keeps one line from another: flags of a key, and the class."""
+cdef bytes _list_key(uint16_t flags, uint16_t edns_flags, uint16_t qclass):
+    """Return what keeps one list of gaps from another: flags of a key, and the class."""
     cdef uint8_t[6] key
     set16(key, flags)
     set16(key + 2, edns_flags)
@@ -249,13 +249,13 @@ cdef bytes _apart(uint16_t flags, uint16_t edns_flags, uint16_t qclass):
     return (<char*> key)[:6]
 
 
-cdef bytes _cut_line(const Query* query):
-    return _apart(get16(query.key), get16(query.key + 2), query.qclass)
+cdef bytes _cuts_key(const Query* query):
+    return _list_key(get16(query.key), get16(query.key + 2), query.qclass)
 
 
-cdef bytes _chain_line(const Query* query, bytes apex):
+cdef bytes _chain_key(const Query* query, bytes apex):
     """Return what keeps chains apart. What comes with DO proves the same without; AD asks for nothing then."""
-    return _apart(get16(query.key) & ~(AD | WITH_OPT), get16(query.key + 2) & ~DO, query.qclass) + apex
+    return _list_key(get16(query.key) & ~(AD | WITH_OPT), get16(query.key + 2) & ~DO, query.qclass) + apex
 
 
 cdef size_t _octets_of(Records records) noexcept:
@@ -299,7 +299,7 @@ cdef class Gap:
 
 
 @cython.final
-cdef class Line:
+cdef class GapList:
 
     def __cinit__(self) -> None:
         self.gaps = {}
@@ -346,18 +346,18 @@ cdef class Line:
 
 
 @cython.final
-cdef class Denials:
+cdef class NsecCache:
     """A store of what does not exist, learnt from negative responses, that takes at most `limit` octets.
 
     Memory ownership: each gap owns copies of its records, at most RECORDS_MAX octets, usually some hundred.
-    A line goes with its last gap. Purges are notes, as they are for answers: what one concerns goes when it is
+    A list goes with its last gap. Purges are notes, as they are for answers: what one concerns goes when it is
     asked for, or is the oldest.
     """
 
     def __cinit__(self, size_t limit=8 << 20) -> None:
         cdef bytes secret = os.urandom(16)
         self.limit = limit
-        self.lines = {}
+        self.lists = {}
         self.ages = {}
         self.purges = Purges(PURGES)
         memcpy(&self.purges.rules.secret, <char*> secret, 16)
@@ -406,7 +406,7 @@ cdef class Denials:
     cdef int _learn_cut(self, const Negative* found, const Query* query, bytes name, list gaps, double now) except -1:
         """Remember that there is nothing below a name either, unless its NSEC records say so of the name alone."""
         cdef:
-            Line line = self.lines.get(_cut_line(query))
+            GapList known = self.lists.get(_cuts_key(query))
             Gap cut = _gap(found, name, _past(name))
             Gap gap
         for gap in gaps:
@@ -415,11 +415,11 @@ cdef class Denials:
         else:
             if gaps:
                 return 0
-        if line is not None and self._covering(line, name, query.key + KEY_PREFIX, now) is not None:
+        if known is not None and self._covering(known, name, query.key + KEY_PREFIX, now) is not None:
             return 0
         cut.records = _take(found, 0xffffffff)
         if cut.records is not None:
-            cut.line = _cut_line(query)
+            cut.list_key = _cuts_key(query)
             self._put(cut)
         return 0
 
@@ -435,29 +435,29 @@ cdef class Denials:
             return 0
         for gap in gaps:
             if gap.records is not None and not gap.has(NXNAME):
-                gap.line = _chain_line(query, apex)
+                gap.list_key = _chain_key(query, apex)
                 self._put(gap, soa, signed)
                 self.deepest = max(self.deepest, len(apex))
         return 0
 
     cdef int _put(self, Gap gap, Records soa=None, Records signatures=None) except -1:
-        """Put a gap into its line, instead of what overlaps with it: the newer is right. The oldest make room."""
-        cdef Line line = self.lines.get(gap.line)
-        if line is not None:
-            self._clear(line, gap.first, gap.past)
-        line = self.lines.setdefault(gap.line, line or Line())
-        self.octets -= line.octets if line.gaps else 0
-        line.soa = soa
-        line.signatures = signatures
-        line.octets = LINE_COST + len(gap.line) + _octets_of(soa) + _octets_of(signatures)
-        line.put(gap)
-        gap.octets = (GAP_COST + len(gap.first) + len(gap.past) + len(gap.line) + len(gap.types or b"")
+        """Put a gap into its list, instead of what overlaps with it: the newer is right. The oldest make room."""
+        cdef GapList known = self.lists.get(gap.list_key)
+        if known is not None:
+            self._clear(known, gap.first, gap.past)
+        known = self.lists.setdefault(gap.list_key, known or GapList())
+        self.octets -= known.octets if known.gaps else 0
+        known.soa = soa
+        known.signatures = signatures
+        known.octets = LIST_COST + len(gap.list_key) + _octets_of(soa) + _octets_of(signatures)
+        known.put(gap)
+        gap.octets = (GAP_COST + len(gap.first) + len(gap.past) + len(gap.list_key) + len(gap.types or b"")
                       + _octets_of(gap.records))
         gap.number = self.learnt
         gap.purges = self.purges.rules.count
         self.learnt += 1
         self.ages[gap.number] = gap
-        self.octets += line.octets + gap.octets
+        self.octets += known.octets + gap.octets
         while self.octets > self.limit:
             self._drop(self._first())
         return 0
@@ -468,22 +468,22 @@ cdef class Denials:
             self.oldest += 1
         return self.ages[self.oldest]
 
-    cdef int _clear(self, Line line, bytes first, bytes past) except -1:
-        """Drop all gaps of a line that reach into the keys from `first` up to, not including, `past`."""
-        cdef Gap gap = line.before(past)
+    cdef int _clear(self, GapList known, bytes first, bytes past) except -1:
+        """Drop all gaps of a list that reach into the keys from `first` up to, not including, `past`."""
+        cdef Gap gap = known.before(past)
         while gap is not None and first < gap.past:
             self._drop(gap)
-            gap = line.before(past)
+            gap = known.before(past)
         return 0
 
     cdef int _drop(self, Gap gap) except -1:
-        cdef Line line = self.lines[gap.line]
+        cdef GapList known = self.lists[gap.list_key]
         del self.ages[gap.number]
-        line.remove(gap)
+        known.remove(gap)
         self.octets -= gap.octets
-        if not line.gaps:
-            del self.lines[gap.line]
-            self.octets -= line.octets
+        if not known.gaps:
+            del self.lists[gap.list_key]
+            self.octets -= known.octets
         return 0
 
     def forget(self, bytes name not None) -> None:
@@ -519,9 +519,9 @@ cdef class Denials:
             response = self._between(&asked, name, top, now)
         return response
 
-    cdef Gap _covering(self, Line line, bytes name, const uint8_t* wire, double now):
+    cdef Gap _covering(self, GapList known, bytes name, const uint8_t* wire, double now):
         """Return the gap that a name is in, or None; one that is over, or purged for it (`wire`), is dropped."""
-        cdef Gap gap = line.before(name + b"\0")
+        cdef Gap gap = known.before(name + b"\0")
         if gap is None or gap.past <= name:
             return None
         if gap.records.expires <= now or is_purged(&self.purges.rules, wire, gap.purges):
@@ -532,8 +532,8 @@ cdef class Denials:
     cdef bytes _cut(self, const Query* query, bytes name, size_t top, double now):
         """Answer for a name at or below one that does not exist (RFC 8020)."""
         cdef:
-            Line line = self.lines.get(_cut_line(query))
-            Gap gap = None if line is None else self._covering(line, name, query.key + KEY_PREFIX, now)
+            GapList known = self.lists.get(_cuts_key(query))
+            Gap gap = None if known is None else self._covering(known, name, query.key + KEY_PREFIX, now)
         if gap is None or gap.apex < top:
             return None
         return _respond(query, NXDOMAIN, gap.apex, [gap.records], 1, now)
@@ -541,8 +541,8 @@ cdef class Denials:
     cdef bytes _between(self, const Query* query, bytes name, bytes top, double now):
         """Answer from the NSEC chain of the name's zone (RFC 8198 5, RFC 4035 5.4)."""
         cdef:
-            Line line = self._chain_of(query, name, top)
-            Gap gap = None if line is None else self._covering(line, name, query.key + KEY_PREFIX, now)
+            GapList known = self._chain_of(query, name, top)
+            Gap gap = None if known is None else self._covering(known, name, query.key + KEY_PREFIX, now)
             Gap star
             bytes wildcard
             uint8_t[NAME_MAX + 2] wire
@@ -550,7 +550,7 @@ cdef class Denials:
             size_t shown
         if gap is None or not _is_ordinary(query.qtype):
             return None
-        proof = [line.soa, line.signatures, gap.records]
+        proof = [known.soa, known.signatures, gap.records]
         shown = 3 if query.edns_flags & DO else 1
         if gap.first == name:
             return _respond(query, NOERROR, gap.apex, proof, shown, now) if _is_nodata(gap, query.qtype) else None
@@ -561,7 +561,7 @@ cdef class Denials:
 
         wildcard = name[:max(_shared(name, gap.first), _shared(name, gap.past))] + b"*\0"
         _wildcard_at(wire, query.key + KEY_PREFIX, name.count(b"\0") + 1 - wildcard.count(b"\0"))
-        star = self._covering(line, wildcard, wire, now)
+        star = self._covering(known, wildcard, wire, now)
         if star is None or star.is_cut_above(wildcard) or star.past.startswith(wildcard):
             return None
         if star is not gap:
@@ -571,15 +571,15 @@ cdef class Denials:
             return _respond(query, NXDOMAIN, gap.apex, proof, shown, now)
         return _respond(query, NOERROR, gap.apex, proof, shown, now) if _is_nodata(star, query.qtype) else None
 
-    cdef Line _chain_of(self, const Query* query, bytes name, bytes top):
+    cdef GapList _chain_of(self, const Query* query, bytes name, bytes top):
         """Return the chain of the deepest known zone that the name is in, not above `top`; DS is the parent's."""
         cdef:
-            Line line
+            GapList known
             Py_ssize_t end = min(len(name), self.deepest)
         while end >= len(top):
             if query.qtype != DS or end < len(name):
-                line = self.lines.get(_chain_line(query, name[:end]))
-                if line is not None:
-                    return line
+                known = self.lists.get(_chain_key(query, name[:end]))
+                if known is not None:
+                    return known
             end = name.rfind(b"\0", 0, end - 1) + 1
         return None

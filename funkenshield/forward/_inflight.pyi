@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from .._fastpath import SettingsWriter
-from ..cache._nsec_cache import Denials
+from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
 from ..upstream._selection import UpstreamTable
 from ..upstream._sockets import Sockets
@@ -35,7 +35,7 @@ class Inflight:
         max_forgeable: int = 1000,
     ) -> None: ...
     def consult(
-        self, *, chaos: Callable[[bytes], bytes | None] | None = None, nsec_cache: Denials | None = None
+        self, *, chaos: Callable[[bytes], bytes | None] | None = None, nsec_cache: NsecCache | None = None
     ) -> None: ...
     def notice_loops(self, loops: Callable[[bytes, int], bool], /) -> None: ...
     def renew_with(self, renew: Callable[[int], None], /) -> None: ...

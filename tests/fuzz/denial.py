@@ -3,7 +3,7 @@
 from support.signed import Authority, Zone
 
 from funkenshield.cache._entry import is_response_to
-from funkenshield.cache._nsec_cache import Denials
+from funkenshield.cache._nsec_cache import NsecCache
 from funkenshield.wire._message import inspect_query
 
 from .messages import framed, is_whole, query_of, unframed
@@ -34,19 +34,19 @@ def _query(dice):
 def one(data):
     """Learn from replies, and deny the last query by that, and by what is left after one name is forgotten."""
     messages = unframed(data)
-    denials = Denials(8192)
+    cache = NsecCache(8192)
     for query, reply in zip(messages[:-1:2], messages[1:-1:2], strict=False):
         if is_response_to(query, reply):
-            denials.learn(query, reply, b"\0", cut=True, nsec=True, now=0.0, wall=WALL, longest=HOUR)
-    assert denials.octets <= denials.limit
+            cache.learn(query, reply, b"\0", cut=True, nsec=True, now=0.0, wall=WALL, longest=HOUR)
+    assert cache.octets <= cache.limit
     for asked in messages:
         for now in (1.0, 2.0 * HOUR):
-            told = denials.response_to(asked, b"\0", cut=True, nsec=True, now=now)
+            told = cache.response_to(asked, b"\0", cut=True, nsec=True, now=now)
             assert told is None or now < HOUR
             if told is not None:
                 assert is_whole(told)
                 assert is_response_to(asked, told)
                 assert told[6:8] == b"\0\0"
     if messages and "qname" in (found := inspect_query(messages[-1])):
-        denials.forget(found["qname"])
-        assert denials.response_to(messages[-1], b"\0", cut=True, nsec=True, now=1.0) is None or len(denials)
+        cache.forget(found["qname"])
+        assert cache.response_to(messages[-1], b"\0", cut=True, nsec=True, now=1.0) is None or len(cache)

@@ -22,7 +22,7 @@ from support.law import assert_lawful
 from support.nameservers import nsd
 from support.signed import Authority, Zone, rrset, rrsig
 
-from funkenshield.cache._nsec_cache import Denials
+from funkenshield.cache._nsec_cache import NsecCache
 
 THOROUGH = settings(deadline=None, max_examples=200)
 HOUR = 3600
@@ -48,13 +48,13 @@ def make_response(query, *authority, rcode=dns.rcode.NXDOMAIN, flags=AA, answer=
     return response.to_wire(max_size=65535)
 
 
-def learn(denials, query, response, zone=EVERYTHING, now=0.0, longest=HOUR, **how):
-    denials.learn(query.to_wire(), response, zone, now=now, wall=WALL, longest=longest, **BOTH | how)
+def learn(cache, query, response, zone=EVERYTHING, now=0.0, longest=HOUR, **how):
+    cache.learn(query.to_wire(), response, zone, now=now, wall=WALL, longest=longest, **BOTH | how)
 
 
-def respond(denials, query, zone=EVERYTHING, now=0.0, **how):
+def respond(cache, query, zone=EVERYTHING, now=0.0, **how):
     """Return what is known, as dnspython reads it with all strictness, or None."""
-    wire = denials.response_to(query.to_wire(), zone, now=now, **BOTH | how)
+    wire = cache.response_to(query.to_wire(), zone, now=now, **BOTH | how)
     return None if wire is None else dns.message.from_wire(wire)
 
 
@@ -81,14 +81,14 @@ DENIED = [*SIGNED_SOA, *FIRST, *LAST]
 
 def learnt(name, *authority, query=None, **how):
     """Return what was learnt from an NXDOMAIN for a name."""
-    denials = Denials()
+    cache = NsecCache()
     query = query or make_query(name)
-    learn(denials, query, make_response(query, *authority), **how)
-    return denials
+    learn(cache, query, make_response(query, *authority), **how)
+    return cache
 
 
-def knows(denials, name, rdtype="A", **how):
-    return respond(denials, make_query(name, rdtype), **how) is not None
+def knows(cache, name, rdtype="A", **how):
+    return respond(cache, make_query(name, rdtype), **how) is not None
 
 
 # ---------------------------------------------------------------- the law
@@ -156,11 +156,11 @@ def conversations(draw):
 @given(conversations(), st.booleans(), st.booleans())
 def test_what_is_told_is_what_the_nameserver_would_tell(conversation, cut, nsec):
     authority, learnt, asked = conversation
-    denials = Denials()
+    cache = NsecCache()
     for query in learnt:
-        learn(denials, query, authority.response_to(query).to_wire(), cut=cut, nsec=nsec)
+        learn(cache, query, authority.response_to(query).to_wire(), cut=cut, nsec=nsec)
     for query in learnt + asked:
-        told = respond(denials, query, cut=cut, nsec=nsec)
+        told = respond(cache, query, cut=cut, nsec=nsec)
         if told is not None:
             assert_lawful(told, authority.response_to(query), aged=299)
             assert told.question[0].name.labels == query.question[0].name.labels, "the client's spelling"
@@ -174,16 +174,16 @@ def test_what_is_told_is_what_the_nameserver_would_tell(conversation, cut, nsec)
 def test_who_has_seen_a_whole_chain_knows_all_that_does_not_exist(found):
     zone = Zone(APEX, found)
     authority = Authority(zone)
-    denials = Denials()
+    cache = NsecCache()
     query = make_query(APEX, "TYPE1000")
     records = [each for owner in zone.chain for each in zone.nsec(owner)]
-    learn(denials, query, make_response(query, *zone.records(zone.apex, "SOA"), *records, rcode=0))
-    assert len(denials) == len(zone.chain)
+    learn(cache, query, make_response(query, *zone.records(zone.apex, "SOA"), *records, rcode=0))
+    assert len(cache) == len(zone.chain)
     for name in {APEX, *found, *(f"{label}.{each}" for each in [APEX, *found] for label in ("a", "*", r"\000", "z.z"))}:
         for rdtype in "A", "DS", "TYPE1000":
             query = make_query(name, rdtype)
             response = authority.response_to(query)
-            told = respond(denials, query, cut=False)
+            told = respond(cache, query, cut=False)
             assert (told is not None) == bool(response.authority), f"{name} {rdtype}"
             if told is not None:
                 assert_lawful(told, response, aged=0)
@@ -193,7 +193,7 @@ def test_who_has_seen_a_whole_chain_knows_all_that_does_not_exist(found):
 
 
 def test_a_cut_denies_what_is_below_the_name_and_nothing_beside():
-    denials = learnt("c.example.test.", SOA, query=make_query("c.example.test.", dnssec=False), nsec=False)
+    cache = learnt("c.example.test.", SOA, query=make_query("c.example.test.", dnssec=False), nsec=False)
     for name, known in {
         "c": True,
         "a.c": True,
@@ -204,19 +204,19 @@ def test_a_cut_denies_what_is_below_the_name_and_nothing_beside():
         "c.c": True,
     }.items():
         for rdtype in "A", "ANY", "NSEC":
-            told = respond(denials, make_query(f"{name}.{APEX}", rdtype, dnssec=False))
+            told = respond(cache, make_query(f"{name}.{APEX}", rdtype, dnssec=False))
             assert (told is not None) == known, name
             assert told is None or (told.rcode(), told.authority) == (dns.rcode.NXDOMAIN, [SOA])
-    assert not knows(denials, "a.c.example.test."), "it was learnt without DO"
+    assert not knows(cache, "a.c.example.test."), "it was learnt without DO"
 
 
 def test_names_in_what_is_learnt_are_compressed_and_stay_what_they_are():
     query = make_query("c.example.test.", dnssec=False)
     response = make_response(query, SOA)
     assert b"\2ns\xc0\x0c" in response, "the SOA's first server is below the name that was asked for"
-    denials = Denials()
-    learn(denials, query, response)
-    told = respond(denials, make_query("a.b.c.example.test.", dnssec=False))
+    cache = NsecCache()
+    learn(cache, query, response)
+    told = respond(cache, make_query("a.b.c.example.test.", dnssec=False))
     assert told.authority == [SOA]
     assert told.authority[0][0].mname == dns.name.from_text("ns.c.example.test.")
 
@@ -231,25 +231,25 @@ def flagged(name, flags, edns, rdclass="IN"):
 @pytest.mark.parametrize(("flags", "edns"), FLAGS)
 def test_cuts_are_kept_apart_by_flags_and_class(flags, edns):
     query = flagged("c.example.test.", flags, edns)
-    denials = learnt("", SOA, query=query)
+    cache = learnt("", SOA, query=query)
     for other in FLAGS:
-        told = respond(denials, flagged("a.c.example.test.", *other))
+        told = respond(cache, flagged("a.c.example.test.", *other))
         assert (told is not None) == (other == (flags, edns))
         if told is not None:
             assert told.flags == query.flags & ~AD | dns.flags.QR | AA | dns.rcode.NXDOMAIN
             assert (told.edns, told.ednsflags, told.payload) == (
                 (0, query.ednsflags, 1232) if edns is not None else (-1, 0, 0)
             )
-    assert respond(denials, flagged("a.c.example.test.", flags, edns, "CH")) is None
+    assert respond(cache, flagged("a.c.example.test.", flags, edns, "CH")) is None
 
 
 @pytest.mark.parametrize("checked", [0, CD])
 def test_chains_are_kept_apart_by_rd_and_cd_and_validated_is_told_to_those_who_ask(checked):
-    denials = Denials()
+    cache = NsecCache()
     query = make_query("c.example.test.", flags=RD | checked)
-    learn(denials, query, make_response(query, *DENIED, flags=RA | AD))
+    learn(cache, query, make_response(query, *DENIED, flags=RA | AD))
     for flags, edns in FLAGS:
-        told = respond(denials, flagged("d.example.test.", flags, edns), cut=False)
+        told = respond(cache, flagged("d.example.test.", flags, edns), cut=False)
         assert (told is not None) == (flags & ~AD == RD | checked)
         if told is not None:
             assert bool(told.flags & AD) == bool(edns or flags & AD)
@@ -261,13 +261,13 @@ def test_whether_a_zone_is_signed_is_for_its_parent_to_say():
     authority = Authority(
         Zone(APEX, {"a.example.test.": ("NS",)}), Zone("a.example.test.", {"b.a.example.test.": ("A",)})
     )
-    denials = Denials()
+    cache = NsecCache()
     for name, rdtype in (("a", "DS"), ("a", "TYPE1000"), ("c.a", "A")):
         query = make_query(f"{name}.{APEX}", rdtype)
-        learn(denials, query, authority.response_to(query).to_wire())
+        learn(cache, query, authority.response_to(query).to_wire())
     for name, rdtype in (("a", "DS"), ("a", "MX"), ("c.a", "DS"), ("b.a", "MX")):
         query = make_query(f"{name}.{APEX}", rdtype)
-        assert_lawful(respond(denials, query), authority.response_to(query), aged=0)
+        assert_lawful(respond(cache, query), authority.response_to(query), aged=0)
 
 
 DOUBTFUL = {
@@ -281,13 +281,13 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize(("link", "name", "rdtype"), DOUBTFUL.values(), ids=DOUBTFUL)
 def test_where_there_is_doubt_nothing_is_told(link, name, rdtype):
-    denials, query = Denials(), make_query(APEX, "TYPE1000")
-    learn(denials, query, make_response(query, *SIGNED_SOA, *nsec(*link), *nsec("aa.example.test.", APEX), rcode=0))
-    assert not knows(denials, name, rdtype)
+    cache, query = NsecCache(), make_query(APEX, "TYPE1000")
+    learn(cache, query, make_response(query, *SIGNED_SOA, *nsec(*link), *nsec("aa.example.test.", APEX), rcode=0))
+    assert not knows(cache, name, rdtype)
 
 
 def test_meta_types_are_not_denied_by_a_bitmap():
-    denials = learnt("c.example.test.", *DENIED)
+    cache = learnt("c.example.test.", *DENIED)
     for rdtype, known in {
         "MX": True,
         "ANY": False,
@@ -297,17 +297,17 @@ def test_meta_types_are_not_denied_by_a_bitmap():
         "TYPE128": False,
     }.items():
         for name in "a.example.test.", "d.example.test.":
-            assert (respond(denials, make_query(name, rdtype), cut=False) is not None) == known, rdtype
-    assert knows(denials, "a.example.test.", "TYPE256")
-    assert not knows(denials, "a.example.test.", "A")
+            assert (respond(cache, make_query(name, rdtype), cut=False) is not None) == known, rdtype
+    assert knows(cache, "a.example.test.", "TYPE256")
+    assert not knows(cache, "a.example.test.", "A")
 
 
 def test_the_newer_is_right_where_two_records_differ():
-    denials = learnt("c.example.test.", *DENIED)
-    assert knows(denials, "d.example.test.", cut=False)
+    cache = learnt("c.example.test.", *DENIED)
+    assert knows(cache, "d.example.test.", cut=False)
     query = make_query("d.example.test.", "TYPE1000")
-    learn(denials, query, make_response(query, *SIGNED_SOA, *nsec("d.example.test.", "f.example.test."), rcode=0))
-    known = {name: knows(denials, f"{name}.example.test.", "MX", cut=False) for name in "bdeg"}
+    learn(cache, query, make_response(query, *SIGNED_SOA, *nsec("d.example.test.", "f.example.test."), rcode=0))
+    known = {name: knows(cache, f"{name}.example.test.", "MX", cut=False) for name in "bdeg"}
     assert known == {"b": False, "d": True, "e": True, "g": False}, "what said that there is no d. is gone"
 
 
@@ -320,10 +320,10 @@ def test_a_lie_made_for_one_name_denies_that_name_alone():
     other = learnt("c.example.test.", *SIGNED_SOA, *nsec(r"d.example.test.", "e.example.test."), nsec=False)
     assert len(other) == 0, "that does not cover it"
     for types, held in {"RRSIG NSEC TYPE128": 0, "RRSIG NSEC": 1}.items():
-        black, denials = nsec("c.example.test.", r"\000.c.example.test.", types), Denials()
-        learn(denials, query, make_response(query, *SIGNED_SOA, *black, rcode=0))
-        assert len(denials) == knows(denials, "c.example.test.", "MX") == held
-        assert not knows(denials, "a.c.example.test.")
+        black, cache = nsec("c.example.test.", r"\000.c.example.test.", types), NsecCache()
+        learn(cache, query, make_response(query, *SIGNED_SOA, *black, rcode=0))
+        assert len(cache) == knows(cache, "c.example.test.", "MX") == held
+        assert not knows(cache, "a.c.example.test.")
 
 
 @pytest.mark.parametrize(
@@ -338,9 +338,9 @@ def test_a_lie_made_for_one_name_denies_that_name_alone():
 )
 def test_nothing_is_learnt_or_told_above_the_configured_zone(zone, learns, tells):
     assert bool(learnt("c.example.test.", *DENIED, zone=zone)) == learns
-    denials = learnt("c.example.test.", *DENIED)
+    cache = learnt("c.example.test.", *DENIED)
     for how in {"cut": True, "nsec": False}, {"cut": False, "nsec": True}:
-        assert knows(denials, "a.c.example.test.", zone=zone, **how) == tells
+        assert knows(cache, "a.c.example.test.", zone=zone, **how) == tells
 
 
 def subnet(name):
@@ -376,28 +376,28 @@ HELD = {
 @pytest.mark.parametrize("how", [{"cut": True, "nsec": False}, {"cut": False, "nsec": True}], ids=["cut", "nsec"])
 @pytest.mark.parametrize(("authority", "longest", "held"), HELD.values(), ids=HELD)
 def test_how_long_it_is_held(authority, longest, held, how):
-    denials = learnt("c.example.test.", *authority, longest=longest, now=1000.0, **how)
+    cache = learnt("c.example.test.", *authority, longest=longest, now=1000.0, **how)
     if not held:
-        assert len(denials) == 0
+        assert len(cache) == 0
         return
     for age in 0, 1, held // 2, held - 1:
-        assert ttls(respond(denials, make_query("a.c.example.test."), now=1000.0 + age, **how)) == {held - age}
-    assert ttls(respond(denials, make_query("c.c.example.test."), now=1000.5, **how)) == {held - 1}, (
+        assert ttls(respond(cache, make_query("a.c.example.test."), now=1000.0 + age, **how)) == {held - age}
+    assert ttls(respond(cache, make_query("c.c.example.test."), now=1000.5, **how)) == {held - 1}, (
         "no promise is broken"
     )
     for age in held - 0.5, held:
-        assert not knows(denials, "a.c.example.test.", now=1000.0 + age, **how)
+        assert not knows(cache, "a.c.example.test.", now=1000.0 + age, **how)
     query = make_query("c.example.test.")
-    learn(denials, query, make_response(query, *authority), longest=longest, now=1000.0 + held, **how)
-    assert knows(denials, "a.c.example.test.", now=1000.0 + held, **how), "what is over is not in the way"
+    learn(cache, query, make_response(query, *authority), longest=longest, now=1000.0 + held, **how)
+    assert knows(cache, "a.c.example.test.", now=1000.0 + held, **how), "what is over is not in the way"
 
 
 @pytest.mark.parametrize("links", [(FIRST, LAST), (LAST, FIRST)])
 def test_a_proof_is_as_good_as_the_worst_of_its_parts(links):
-    denials, query = Denials(), make_query("a.example.test.", "TYPE1000")
+    cache, query = NsecCache(), make_query("a.example.test.", "TYPE1000")
     for now, flags, link in zip((0.0, 100.0), (AA, AA | AD), links, strict=True):
-        learn(denials, query, make_response(query, *SIGNED_SOA, *link, rcode=0, flags=flags), now=now)
-    told = respond(denials, make_query("b.example.test."), now=100.0)
+        learn(cache, query, make_response(query, *SIGNED_SOA, *link, rcode=0, flags=flags), now=now)
+    told = respond(cache, make_query("b.example.test."), now=100.0)
     assert (ttls(told), told.flags & (AA | AD)) == ({200}, AA)
 
 
@@ -436,9 +436,9 @@ def test_what_is_odd_teaches_nothing(authority):
     ids=str,
 )
 def test_what_is_no_plain_denial_teaches_nothing(how):
-    denials, query = Denials(), make_query("c.example.test.")
-    learn(denials, query, make_response(query, *DENIED, **how))
-    assert len(denials) == 0
+    cache, query = NsecCache(), make_query("c.example.test.")
+    learn(cache, query, make_response(query, *DENIED, **how))
+    assert len(cache) == 0
 
 
 UNTRUSTED = {
@@ -475,46 +475,46 @@ def test_the_apex_is_never_cut():
 
 def room_for(count):
     """Return the octets that so many cuts of names of one length take."""
-    denials = Denials()
+    cache = NsecCache()
     for number in range(10, 10 + count):
         query = make_query(f"c{number}.example.test.", dnssec=False)
-        learn(denials, query, make_response(query, SOA))
-    return denials.octets
+        learn(cache, query, make_response(query, SOA))
+    return cache.octets
 
 
 def test_the_oldest_makes_room():
-    denials = Denials(room_for(10))
+    cache = NsecCache(room_for(10))
     for number in range(10, 40):
         query = make_query(f"c{number}.example.test.", dnssec=False)
-        learn(denials, query, make_response(query, SOA))
-        assert len(denials) == min(number - 9, 10)
-        assert denials.octets <= denials.limit
-    known = [respond(denials, make_query(f"a.c{number}.example.test.", dnssec=False)) for number in range(10, 40)]
+        learn(cache, query, make_response(query, SOA))
+        assert len(cache) == min(number - 9, 10)
+        assert cache.octets <= cache.limit
+    known = [respond(cache, make_query(f"a.c{number}.example.test.", dnssec=False)) for number in range(10, 40)]
     assert [number for number, told in enumerate(known, 10) if told] == list(range(30, 40))
-    denials = Denials(0)
-    learn(denials, QUERY, RESPONSE)
-    assert (len(denials), denials.octets) == (0, 0)
+    cache = NsecCache(0)
+    learn(cache, QUERY, RESPONSE)
+    assert (len(cache), cache.octets) == (0, 0)
 
 
 def test_a_chain_of_one_link_makes_room_for_another():
-    denials = Denials(4096)
+    cache = NsecCache(4096)
     for _ in "once", "again":
-        learn(denials, make_query("c.example.test."), make_response(make_query("c.example.test."), *DENIED), cut=False)
-        assert 1 <= len(denials) <= 2
-        assert knows(denials, "a.example.test.", "MX")
+        learn(cache, make_query("c.example.test."), make_response(make_query("c.example.test."), *DENIED), cut=False)
+        assert 1 <= len(cache) <= 2
+        assert knows(cache, "a.example.test.", "MX")
 
 
 def test_what_is_over_makes_room_first():
-    denials = Denials()
+    cache = NsecCache()
     for now, count in [(0.0, 1), (400.0, 1), (401.0, 2)]:
         query = make_query(f"c{now:.0f}.example.test.", dnssec=False)
-        learn(denials, query, make_response(query, SOA), now=now)
-        assert len(denials) == count
+        learn(cache, query, make_response(query, SOA), now=now)
+        assert len(cache) == count
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_no_more_memory_is_taken_than_is_counted(signed):
-    denials = Denials(1 << 20)
+    cache = NsecCache(1 << 20)
     learnt = []
     for number in range(1500):
         apex = f"zone{number}.test." if signed else "test."
@@ -526,11 +526,11 @@ def test_no_more_memory_is_taken_than_is_counted(signed):
     gc.collect()
     tracemalloc.start()
     for query, response in learnt:
-        denials.learn(query, response, EVERYTHING, now=0.0, wall=WALL, longest=HOUR, **BOTH)
+        cache.learn(query, response, EVERYTHING, now=0.0, wall=WALL, longest=HOUR, **BOTH)
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert 0.3 * denials.octets < taken <= denials.octets <= 1 << 20
+    assert 0.3 * cache.octets < taken <= cache.octets <= 1 << 20
 
 
 MANY = [make_query(f"c{number}.example.test.", dnssec=False).to_wire() for number in range(1500)]
@@ -542,16 +542,16 @@ def test_many_are_found_in_whatever_order_they_come_and_go(seed):
     chance = Random(seed)
     order = chance.sample(range(len(MANY)), len(MANY))
     gone = chance.sample(order, 200 * seed)
-    denials = Denials()
+    cache = NsecCache()
     for number in order:
         query = MANY[number]
         response = query[:2] + b"\x84\3\0\1\0\0\0\1\0\0" + query[12:] + SOA_WIRE
-        denials.learn(query, response, EXAMPLE, now=0.0, wall=WALL, longest=HOUR, **BOTH)
-    assert len(denials) == len(MANY)
+        cache.learn(query, response, EXAMPLE, now=0.0, wall=WALL, longest=HOUR, **BOTH)
+    assert len(cache) == len(MANY)
     for number in gone:
-        denials.forget(MANY[number][12:-4])
+        cache.forget(MANY[number][12:-4])
     for number, query in enumerate(MANY):
-        assert (denials.response_to(query, EXAMPLE, now=0.0, **BOTH) is None) == (number in gone)
+        assert (cache.response_to(query, EXAMPLE, now=0.0, **BOTH) is None) == (number in gone)
 
 
 @pytest.mark.slow
@@ -559,59 +559,59 @@ def test_many_are_found_in_whatever_order_they_come_and_go(seed):
 @given(conversations(), asked_names)
 def test_after_a_purge_nothing_is_told_of_the_name_and_what_is_below(conversation, purged):
     authority, learnt, asked = conversation
-    denials = Denials()
+    cache = NsecCache()
     for query in learnt:
-        learn(denials, query, authority.response_to(query).to_wire())
+        learn(cache, query, authority.response_to(query).to_wire())
     purged = dns.name.from_text(purged)
-    denials.forget(purged.to_wire())
+    cache.forget(purged.to_wire())
     for query in learnt + asked:
         if query.question[0].name.is_subdomain(purged):
-            assert respond(denials, query) is None
-    denials.forget(EVERYTHING)
+            assert respond(cache, query) is None
+    cache.forget(EVERYTHING)
     for query in learnt + asked:
-        assert respond(denials, query) is None
+        assert respond(cache, query) is None
 
 
 def test_a_purge_is_a_note_and_what_is_learnt_after_it_counts():
-    denials = learnt("c.example.test.", *DENIED)
-    before = len(denials)
-    denials.forget(b"\1D\7EXAMPLE\4test\0")
-    assert len(denials) == before, "nothing is looked for"
-    assert not knows(denials, "d.example.test.")
-    learn(denials, QUERY, RESPONSE)
-    assert knows(denials, "d.example.test.")
+    cache = learnt("c.example.test.", *DENIED)
+    before = len(cache)
+    cache.forget(b"\1D\7EXAMPLE\4test\0")
+    assert len(cache) == before, "nothing is looked for"
+    assert not knows(cache, "d.example.test.")
+    learn(cache, QUERY, RESPONSE)
+    assert knows(cache, "d.example.test.")
 
 
 def test_a_purge_of_a_wildcard_is_one_of_what_follows_from_it():
-    denials = learnt("c.example.test.", *DENIED)
-    assert knows(denials, "d.example.test.")
-    denials.forget(b"\1*\7example\4test\0")
-    assert not knows(denials, "d.example.test.")
+    cache = learnt("c.example.test.", *DENIED)
+    assert knows(cache, "d.example.test.")
+    cache.forget(b"\1*\7example\4test\0")
+    assert not knows(cache, "d.example.test.")
 
 
 def test_any_number_of_purges_leave_what_they_do_not_concern():
-    denials = learnt("c.example.test.", *DENIED)
+    cache = learnt("c.example.test.", *DENIED)
     for number in range(2000):
-        denials.forget(b"\5n%04d\5other\0" % number)
-    assert knows(denials, "d.example.test.")
+        cache.forget(b"\5n%04d\5other\0" % number)
+    assert knows(cache, "d.example.test.")
     for number in range(5000):
-        denials.forget(b"\5n%04d\5other\4test\0" % number)
-    assert knows(denials, "d.example.test."), "they have become one of their parent"
+        cache.forget(b"\5n%04d\5other\4test\0" % number)
+    assert knows(cache, "d.example.test."), "they have become one of their parent"
     for number in range(5000):
-        denials.forget(b"\3www\5n%04d\5other\4test\0" % number)
-    learn(denials, QUERY, RESPONSE)
-    assert knows(denials, "d.example.test."), "where there was no room for parents, what was lost is learnt again"
-    denials.forget(b"\3www\5n9999\5other\4test\0")
-    assert knows(denials, "d.example.test."), "and there is room again"
+        cache.forget(b"\3www\5n%04d\5other\4test\0" % number)
+    learn(cache, QUERY, RESPONSE)
+    assert knows(cache, "d.example.test."), "where there was no room for parents, what was lost is learnt again"
+    cache.forget(b"\3www\5n9999\5other\4test\0")
+    assert knows(cache, "d.example.test."), "and there is room again"
 
 
 @pytest.mark.parametrize("name", [b"", b"\1a", b"\xc0\x0c", b"\0\0", bytes([64]) + bytes(65), (b"\1a" * 128) + b"\0"])
 def test_what_is_no_name_is_refused(name):
-    denials, query = Denials(), make_query("c.example.test.").to_wire()
+    cache, query = NsecCache(), make_query("c.example.test.").to_wire()
     for use in (
-        lambda: denials.forget(name),
-        lambda: denials.response_to(query, name, now=0.0, **BOTH),
-        lambda: denials.learn(query, query, name, now=0.0, wall=WALL, longest=HOUR, **BOTH),
+        lambda: cache.forget(name),
+        lambda: cache.response_to(query, name, now=0.0, **BOTH),
+        lambda: cache.learn(query, query, name, now=0.0, wall=WALL, longest=HOUR, **BOTH),
     ):
         with pytest.raises(ValueError, match="not a name on the wire"):
             use()
@@ -622,13 +622,13 @@ RESPONSE = make_response(QUERY, *DENIED)
 
 
 def test_a_response_that_is_cut_off_or_goes_on_teaches_nothing():
-    denials = Denials()
+    cache = NsecCache()
     for length in range(len(RESPONSE)):
-        learn(denials, QUERY, RESPONSE[:length])
-    learn(denials, QUERY, RESPONSE + b"\0")
-    assert len(denials) == 0
-    learn(denials, QUERY, RESPONSE)
-    assert len(denials) == 3
+        learn(cache, QUERY, RESPONSE[:length])
+    learn(cache, QUERY, RESPONSE + b"\0")
+    assert len(cache) == 0
+    learn(cache, QUERY, RESPONSE)
+    assert len(cache) == 3
 
 
 octets = st.tuples(st.integers(12, len(RESPONSE) - 1), st.integers(0, 255))
@@ -638,15 +638,15 @@ octets = st.tuples(st.integers(12, len(RESPONSE) - 1), st.integers(0, 255))
 @settings(deadline=None, max_examples=500)
 @given(st.lists(octets, min_size=1, max_size=4), st.lists(queries(), min_size=1, max_size=3), st.binary(max_size=40))
 def test_a_spoilt_response_does_no_harm(changes, asked, rubbish):
-    denials, spoilt = Denials(), bytearray(RESPONSE)
+    cache, spoilt = NsecCache(), bytearray(RESPONSE)
     for position, octet in changes:
         spoilt[position] = octet
-    learn(denials, QUERY, bytes(spoilt))
+    learn(cache, QUERY, bytes(spoilt))
     for query in [*asked, make_query("a.c.example.test."), make_query("d.example.test.")]:
-        respond(denials, query)
-        learn(denials, query, query.to_wire()[:12] + rubbish)
-        denials.learn(rubbish, RESPONSE, EVERYTHING, now=0.0, wall=WALL, longest=HOUR, **BOTH)
-        assert denials.response_to(rubbish, EVERYTHING, now=0.0, **BOTH) is None
+        respond(cache, query)
+        learn(cache, query, query.to_wire()[:12] + rubbish)
+        cache.learn(rubbish, RESPONSE, EVERYTHING, now=0.0, wall=WALL, longest=HOUR, **BOTH)
+        assert cache.response_to(rubbish, EVERYTHING, now=0.0, **BOTH) is None
 
 
 # ---------------------------------------------------------------- a real nameserver
@@ -680,15 +680,15 @@ REAL_NAMES += ["safe.", "old.", "x.old.", "alias.", "x.alias.", "z.", "zz.", "*.
 
 def test_the_nameserver_of_the_model_and_a_real_one_agree_on_what_is_told():
     zone = Zone("shield.test.", {f"{name}.shield.test.": types for name, types in REAL_NODES.items()}, minimum=60)
-    authority, denials = Authority(zone), Denials()
+    authority, cache = Authority(zone), NsecCache()
     asked = [make_query(f"{name}shield.test.", rdtype) for name in REAL_NAMES for rdtype in ("A", "MX", "TXT")]
     asked += [make_query(f"{name}shield.test.", "DS") for name in REAL_NAMES if name]
     with nsd(zones={"shield.test": zone.to_text()}) as nameserver:
         real = [exchange(query, server=nameserver) for query in asked]
     for query, response in zip(asked, real, strict=True):
-        learn(denials, query, response.to_wire())
+        learn(cache, query, response.to_wire())
     for query, response in zip(asked, real, strict=True):
-        told = respond(denials, query, cut=False)
+        told = respond(cache, query, cut=False)
         assert (told is not None) == any(each.rdtype == dns.rdatatype.SOA for each in response.authority)
         if told is not None:
             assert_lawful(told, response, aged=0)
