@@ -25,7 +25,6 @@ from .admin import commands, control
 from .admin.process import Priority, allow_descriptors, allow_nice, drop_privileges, notify, signals_handled
 from .admin.stats import Stats
 from .cache import hugepages, snapshot
-from .cache._export import Shelf
 from .cache._nsec_cache import NsecCache
 from .cache._store import Cache
 from .cache.expiry import Expiry
@@ -294,7 +293,7 @@ class Daemon:
             works.append(hugepages.prepare(self.cache))
         if self._snapshot is not None:
             interval = self.config.cache.snapshot_interval
-            works.append(snapshot.keep(Shelf(self.cache), self._snapshot, interval, self._origins))
+            works.append(snapshot.keep(self.cache, self._snapshot, interval, self._origins))
         tasks = [asyncio.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -350,14 +349,14 @@ class Daemon:
         """Take up the entries of a snapshot, but for those of zones that are new, or no more."""
         if self._snapshot is None:
             return
-        restored, origins = snapshot.read(Shelf(self.cache), self._snapshot)
+        restored, origins = snapshot.read(self.cache, self._snapshot)
         self.watchers.restore(origins.serials, entries=restored > 0)
         for name in {zone.name for zone in self.config.zones} ^ set(origins.zones) if restored else ():
             self._purge(name_to_wire(name))
 
     async def _save(self) -> None:
         if self._snapshot is not None:
-            await snapshot.write(Shelf(self.cache), self._snapshot, self._origins())
+            await snapshot.write(self.cache, self._snapshot, self._origins())
 
     def _origins(self) -> snapshot.Origins:
         return snapshot.Origins([zone.name for zone in self.config.zones], self.watchers.serials)

@@ -72,6 +72,7 @@ cdef class Cache:
     cdef int32_t _room(self, Queue* queue, size_t size, uint32_t now) noexcept nogil
     cdef void _reclaim(self) noexcept nogil
     cdef void _evict(self, uint32_t now) noexcept nogil
+    cdef const Answer* _next_live(self, int32_t segment, size_t* at, uint64_t** slot) noexcept nogil
     cdef int32_t _append_free(self, Queue* queue) noexcept nogil
     cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot,
                       uint64_t tag) noexcept nogil

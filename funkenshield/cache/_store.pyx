@@ -11,14 +11,15 @@ through a tenth of the memory and leaves everything else alone.
 
 cimport cython
 import os
+import sys
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from ..core._atomic cimport load_relaxed, load_relaxed32, load_relaxed8, store_relaxed, store_release
-from ..core._clock cimport Clock, ticks
+from ..core._clock cimport TICKS_PER_SECOND, Clock, ticks
 from ..core._epochs cimport Epochs
 from ..core._suffix_table cimport Suffixes
 from ..wire._message cimport (
@@ -29,6 +30,7 @@ from ._entry cimport (
     ANSWER_MAX, FAILURE, KEEP, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, answers_question,
     build, render
 )
+from ._export cimport read_entry, write_entry
 from ._freshness cimport DEAD, STALE_IF_ERROR, dies, judge, mark_used
 from ._index cimport (
     SLOTS, TAG_SHIFT, answer_at, find, find_set, has_key, hash_of, lengths_in_use, may_use, not_purged, shorter_length,
@@ -381,18 +383,15 @@ cdef class Cache:
             bint small = self.small.length > self.segment_count // SMALL_SHARE or self.main.length < 2
             int32_t segment = self._take_first(&self.small if small else &self.main)
             size_t allowance = self.segment_size if small else self.segment_size * 3 // 4
-            size_t at = self._offset(segment)
-            size_t end = at + self.segments[segment].used
+            size_t at = 0
             size_t size
             const Answer* answer
-            uint64_t* slot
-        while at < end:
-            answer = <const Answer*> (self.index.arena + at)
+            uint64_t* slot = NULL
+        while True:
+            answer = self._next_live(segment, &at, &slot)
+            if answer == NULL:
+                break
             size = answer_size(answer)
-            at += size
-            slot = self._slot_of(answer)
-            if slot == NULL or answer_at(&self.index, slot[0]) != answer:
-                continue
             if not not_purged(&self.index, answer):
                 self._unlink(slot)
                 self.purged += 1
@@ -408,6 +407,20 @@ cdef class Cache:
             self._unlink(slot)
             self.evicted += 1
         self._let_go(segment)
+
+    cdef const Answer* _next_live(self, int32_t segment, size_t* at, uint64_t** slot) noexcept nogil:
+        """Return the next answer of a segment that the index leads to, and the slot that does; NULL: there is none.
+
+        `at` are the octets of the segment that were looked at.
+        """
+        cdef const Answer* answer
+        while at[0] < self.segments[segment].used:
+            answer = <const Answer*> (self.index.arena + self._offset(segment) + at[0])
+            at[0] += answer_size(answer)
+            slot[0] = self._slot_of(answer)
+            if slot[0] != NULL and answer_at(&self.index, slot[0][0]) == answer:
+                return answer
+        return NULL
 
     # ------------------------------------------------------------ policies' tools
 
@@ -545,6 +558,55 @@ cdef class Cache:
                 queue.length -= 1
                 self._let_go(segment)
             segment = following
+
+    # ------------------------------------------------------------ snapshots
+
+    @property
+    def layout(self) -> bytes:
+        """Return what tells the form of `export` from any other."""
+        return f"answers 3, {sizeof(Answer)} octets, {sys.byteorder} endian".encode()
+
+    def export(self, int32_t segment) -> bytes:
+        """Return the answers of a segment that may still serve, with times relative to now, for `restore`."""
+        cdef:
+            Segment* source = self._segment(segment)
+            uint32_t now = ticks(self.clock.now())
+            size_t at = 0, filled = 0
+            const Answer* answer
+            uint64_t* slot = NULL
+            bytearray copies
+        if source.state not in (FILLING, FULL):
+            return b""
+        copies = bytearray(source.used)
+        while True:
+            answer = self._next_live(segment, &at, &slot)
+            if answer == NULL:
+                return bytes(copies[:filled])
+            if not_purged(&self.index, answer) and self._dies(answer) > now:
+                filled += write_entry(<uint8_t*> copies + filled, answer, now)
+
+    def restore(self, bytes answers not None, double age) -> int:
+        """Store what `export` returned so many seconds ago; return how many answers that were.
+
+        Raises ValueError where the octets are no answers; those before them are stored.
+        """
+        cdef:
+            const uint8_t* wire = answers
+            Answer* answer = self.scratch
+            uint32_t now = ticks(self.clock.now())
+            int64_t aged = <int64_t> (min(max(age, 0.0), 1e8) * TICKS_PER_SECOND)
+            size_t left = len(answers)
+            size_t size
+            uint64_t restored = 0
+        while left:
+            size = read_entry(answer, wire, left, now, aged)
+            wire += size
+            left -= size
+            answer.zone = <uint16_t> self.zones.find(answer_name(answer), get16(answer_key(answer) + 4))
+            answer.marks.purges = <uint32_t> self.purges.rules.count
+            if answer.born and self._dies(answer) > now:
+                restored += self.put(answer, now) == STORED
+        return restored
 
     cdef Segment* _segment(self, int32_t segment) except NULL:
         if not 0 <= segment < <int32_t> self.segment_count:

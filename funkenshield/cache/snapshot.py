@@ -23,10 +23,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from ..core.files import UnfitError, open_file
 from ..wire.names import name_to_wire
+from ._store import Cache
 
 log = logging.getLogger(__name__)
 
@@ -45,37 +46,15 @@ class Origins(NamedTuple):
     serials: dict[str, int]
 
 
-class Store(Protocol):
-    """What has answers to keep, in segments."""
-
-    @property
-    def layout(self) -> bytes:
-        """Return what tells one binary form of answers from another."""
-
-    @property
-    def segments_total(self) -> int:
-        """Return how many segments there are."""
-
-    @property
-    def purges_total(self) -> int:
-        """Return how many purges there were."""
-
-    def export(self, segment: int) -> bytes:
-        """Return the live answers of a segment, less than 16 MiB of octets."""
-
-    def restore(self, answers: bytes, age: float) -> int:
-        """Store what `export` gave so many seconds ago; return how many answers; ValueError where malformed."""
-
-
 class DamagedError(ValueError):
-    """A file is not what `write` has made for this store."""
+    """A file is not what `write` has made for this cache."""
 
 
 # ---------------------------------------------------------------- writing
 
 
 async def keep(
-    store: Store,
+    cache: Cache,
     path: Path,
     interval: float,
     origins: Callable[[], Origins],
@@ -84,10 +63,10 @@ async def keep(
     """Write for ever, with `interval` seconds between."""
     while True:
         await sleep(interval)
-        await write(store, path, origins())
+        await write(cache, path, origins())
 
 
-async def write(store: Store, path: Path, origins: Origins, wall: Callable[[], float] = time.time) -> int:
+async def write(cache: Cache, path: Path, origins: Origins, wall: Callable[[], float] = time.time) -> int:
     """Write all answers in place of the file at a path; return how many octets, 0 where it went wrong.
 
     `origins` is where all answers are from at the earliest. Where something is purged meanwhile, nothing is written.
@@ -99,17 +78,17 @@ async def write(store: Store, path: Path, origins: Origins, wall: Callable[[], f
     thread = ThreadPoolExecutor(1, "snapshot")
     run = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
     draft = _Draft(path)
-    purges = store.purges_total
+    purges = cache.purges_total
     try:
-        await run(draft.begin, store.layout, wall(), origins)
-        for segment in range(store.segments_total):
+        await run(draft.begin, cache.layout, wall(), origins)
+        for segment in range(cache.segments_total):
             taken = wall()
-            if answers := store.export(segment):
+            if answers := cache.export(segment):
                 await run(draft.add, taken, answers)
             else:
                 await asyncio.sleep(0)
         await run(draft.publish)
-        if store.purges_total != purges:
+        if cache.purges_total != purges:
             remove(path)
             return 0
     except OSError as error:
@@ -177,7 +156,7 @@ class _Draft:
 # ---------------------------------------------------------------- reading
 
 
-def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tuple[int, Origins]:
+def read(cache: Cache, path: Path, wall: Callable[[], float] = time.time) -> tuple[int, Origins]:
     """Restore the answers in a file; return how many, and where they are from; none where there is no file.
 
     The whole file is seen to be right before the first answer is stored. One that is not, or is not a file of ours
@@ -186,12 +165,12 @@ def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tup
     restored, origins = 0, Origins([], {})
     try:
         with open_file(path, own=True) as file:
-            for _ in _chunks(file, _head(file, store.layout)[0]):
+            for _ in _chunks(file, _head(file, cache.layout)[0]):
                 pass
             file.seek(0)
-            digest, found = _head(file, store.layout)
+            digest, found = _head(file, cache.layout)
             for taken, answers in _chunks(file, digest):
-                restored += store.restore(answers, max(0.0, wall() - taken))
+                restored += cache.restore(answers, max(0.0, wall() - taken))
     except FileNotFoundError:
         return 0, origins
     except UnfitError as error:
@@ -199,7 +178,7 @@ def read(store: Store, path: Path, wall: Callable[[], float] = time.time) -> tup
     except OSError as error:
         log.warning("%s: snapshot cannot be read: %s", path, error.strerror or error)
     except (ValueError, OverflowError, MemoryError) as error:
-        # From the store too: then what came before this chunk has been stored.
+        # From the cache too: then what came before this chunk has been stored.
         _reject(path, str(error) or type(error).__name__)
     else:
         log.info("%s: snapshot restored, %d cache entries", path, restored)
@@ -238,7 +217,7 @@ def _chunks(file: BinaryIO, digest: "hashlib.blake2b") -> Iterator[tuple[float, 
 
 
 def _check_line(line: bytes, layout: bytes) -> None:
-    """Raise DamagedError unless a first line promises answers that this store can read."""
+    """Raise DamagedError unless a first line promises answers that this cache can read."""
     magic, _, rest = line.partition(MAGIC + b" ")
     if magic or not rest:
         raise DamagedError("it is not a snapshot")

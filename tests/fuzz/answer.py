@@ -3,7 +3,6 @@
 from contextlib import suppress
 
 from funkenshield.cache._entry import is_response_to, soa_serials
-from funkenshield.cache._export import Shelf
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.policy._guard import Guard
@@ -63,7 +62,7 @@ def _store(query, reply, policy):
     _check_sizes(cache, query, hit)
     if not policy and not error_alone:
         _check_same(query, reply, hit)
-    _check_shelf(cache, query)
+    _check_snapshot(cache, query)
     clock.advance(1)
     later = cache.lookup(query)
     if later is not None and not policy:
@@ -84,13 +83,12 @@ def _check_sizes(cache, query, hit):
         assert short[6:8] == (bytes(2) if short[2] & 2 and not hit[2] & 2 else hit[6:8])
 
 
-def _check_shelf(cache, query):
-    """What was on the shelf for no time is the same."""
-    shelf = Shelf(cache)
-    octets = b"".join(map(shelf.export, range(shelf.segments_total)))
+def _check_snapshot(cache, query):
+    """What was in a snapshot for no time is the same."""
+    octets = b"".join(map(cache.export, range(cache.segments_total)))
     again = Cache(MEMORY, Clock())
     again.zones.set_policy(0, stale="immediate")
-    assert Shelf(again).restore(octets, 0.0) == (1 if octets else 0)
+    assert again.restore(octets, 0.0) == (1 if octets else 0)
     assert not octets or len(again.lookup(query)) == len(cache.lookup(query))
 
 

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from dns.message import Message
 
 from funkenshield.cache import snapshot
-from funkenshield.cache._export import Shelf
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.wire._message import inspect_query
@@ -20,7 +19,7 @@ FOLDER = TemporaryDirectory(prefix="funkenshield-fuzz-")
 FILE = Path(FOLDER.name) / "snapshot"
 MEMORY = 1 << 22
 FULL = {"shuffle": True, "stale": "immediate", "stale_longest": 1000}
-LAYOUT = Shelf(Cache(MEMORY, Clock())).layout.hex().encode()
+LAYOUT = Cache(MEMORY, Clock()).layout.hex().encode()
 
 
 ORIGINS = [
@@ -40,8 +39,7 @@ def made(dice):
         with suppress(ValueError):  # where the query is none that has a key
             if len(response) < 400 and cache.store(query.to_wire(), response):
                 queries.append(query)
-    shelf = Shelf(cache)
-    answers = b"".join(map(shelf.export, range(shelf.segments_total)))
+    answers = b"".join(map(cache.export, range(cache.segments_total)))
     origins = dice.choice(ORIGINS) + b"\n"
     body = origins + (1000).to_bytes(8) + len(answers).to_bytes(3) + answers + bytes(11)
     return framed(*(query.to_wire() for query in queries), body)
@@ -54,12 +52,12 @@ def one(data):
     chunk = body[body.find(b"\n") + 12 : -11]
     cache, clock = _cache()
     with suppress(ValueError):
-        Shelf(cache).restore(chunk, 1.0)
+        cache.restore(chunk, 1.0)
     _use(cache, clock, queries)
     cache, clock = _cache()
     whole = b"FunkenShield snapshot 1 " + LAYOUT + b" now\n" + body
     FILE.write_bytes(whole + hashlib.blake2b(whole, digest_size=32).digest())
-    restored, origins = snapshot.read(Shelf(cache), FILE, lambda: 2.0)
+    restored, origins = snapshot.read(cache, FILE, lambda: 2.0)
     assert restored <= cache.counters()["inserts"]
     assert all(name_to_wire(name) for name in origins.zones)
     assert all(0 <= serial < 2**32 for serial in origins.serials.values())
@@ -81,9 +79,8 @@ def _use(cache, clock, queries):
             for limit in (65535, 512):
                 hit = cache.lookup(query, limit)
                 assert hit is None or (len(hit) <= limit and hit[:2] == query[:2])
-    shelf = Shelf(cache)
-    again = b"".join(map(shelf.export, range(shelf.segments_total)))
-    assert Shelf(_cache()[0]).restore(again, 0.0) <= cache.counters()["entries"]
+    again = b"".join(map(cache.export, range(cache.segments_total)))
+    assert _cache()[0].restore(again, 0.0) <= cache.counters()["entries"]
     cache.purge(b"\3com\0", below=True)
     for segment in range(cache.segments_total):
         cache.sweep(segment)

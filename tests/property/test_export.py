@@ -1,6 +1,6 @@
-"""Show that a cache comes back from its shelf as it was, only older, and that damaged octets lead no reader astray.
+"""Show that a cache comes back from a snapshot as it was, only older, and that damaged octets lead no reader astray.
 
-Two caches are held against each other: one that got older, and one that was put on the shelf for as long.
+Two caches are held against each other: one that got older, and one that was in a snapshot for as long.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from support.quick import QR, RD, TXT, A, answer, failure, name_wire, query, sea
 from support.wires import record_wire
 
 from funkenshield.cache import snapshot
-from funkenshield.cache._export import Shelf
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 
@@ -69,16 +68,15 @@ def filled(exchanges, **policy):
 
 
 def export(cache):
-    shelf = Shelf(cache)
-    return b"".join(map(shelf.export, range(shelf.segments_total)))
+    return b"".join(map(cache.export, range(cache.segments_total)))
 
 
 def restored(octets, age=0.0, **policy):
-    """Return a new cache, what it took from the shelf, and its clock."""
+    """Return a new cache, what it took from a snapshot, and its clock."""
     clock = Clock()
     cache = Cache(MEMORY, clock, bytes(16))
     cache.zones.set_policy(0, **policy)
-    return cache, Shelf(cache).restore(octets, age), clock
+    return cache, cache.restore(octets, age), clock
 
 
 def sweep(cache):
@@ -99,7 +97,7 @@ seconds = st.sampled_from([0, 1, 4, 9, 10, 11, 150, 3000, 90_000])
 
 @settings(deadline=None, max_examples=200)
 @given(seconds, seconds, seconds, st.sampled_from([1, 10, 300, 90_000]), st.sampled_from(MODES), st.booleans())
-def test_what_was_on_the_shelf_is_as_old_as_what_was_not(held, age, later, ttl, mode, keep):
+def test_what_was_in_a_snapshot_is_as_old_as_what_was_not(held, age, later, ttl, mode, keep):
     exchanges, policy = several(ttl), {"stale": mode, "stale_longest": 3000, "keep_ttl": keep, "longest": 604_800}
     kept, clock = filled(exchanges, **policy)
     clock.advance(held)
@@ -119,7 +117,7 @@ def test_all_that_is_alive_comes_back_at_once_and_again():
     cache, count, _ = restored(octets)
     assert count == len(exchanges)
     assert None not in hits(cache, exchanges)
-    assert Shelf(cache).restore(octets, 0.0) == count
+    assert cache.restore(octets, 0.0) == count
     assert cache.counters()["entries"] == count
     assert len(export(cache)) == len(octets)
 
@@ -169,7 +167,7 @@ def test_a_purge_after_the_return_takes_what_came_back():
     octets = export(filled(exchanges)[0])
     cache = Cache(MEMORY, Clock())
     cache.purge(b"\0", below=True)
-    assert Shelf(cache).restore(octets, 0.0) == len(exchanges)
+    assert cache.restore(octets, 0.0) == len(exchanges)
     assert None not in hits(cache, exchanges), "it was before"
     cache.purge(name_wire("test"), below=True)
     assert [hit is None for hit in hits(cache, exchanges)] == [b"\4test" in asked.lower() for asked, _ in exchanges]
@@ -188,7 +186,7 @@ def test_an_answer_is_of_the_zone_that_it_is_in_now():
     taken = Cache(MEMORY, Clock())
     taken.zones.assign([name_wire("b.test")])
     taken.zones.set_policy(1, stale="immediate", stale_ttl=7)  # which was the number of a.test
-    assert Shelf(taken).restore(octets, 0.0) == 1
+    assert taken.restore(octets, 0.0) == 1
     assert [taken.lookup(query(name)) for name in names] == [None, answer(query("b.test"), b"text", ttl=7), None]
 
 
@@ -199,8 +197,7 @@ def test_a_large_cache_comes_back_into_a_small_one():
     asked = [query(f"n{number}.test") for number in range(10_000)]
     for each in asked:
         assert large.store(each, answer(each, bytes(900)))
-    shelf = Shelf(large)
-    assert sum(Shelf(small).restore(shelf.export(k), 0.0) for k in range(shelf.segments_total)) == len(asked)
+    assert sum(small.restore(large.export(k), 0.0) for k in range(large.segments_total)) == len(asked)
     held = [each for each in asked if small.lookup(each)]
     assert len(held) == small.counters()["entries"] > 2000
     assert small.counters()["bytes"] <= MEMORY
@@ -212,9 +209,9 @@ def test_it_goes_through_a_file(tmp_path):
     origins = snapshot.Origins(["test."], {"test. 192.0.2.1:53": 7})
     kept, clock = filled(exchanges)
     clock.advance(10)
-    asyncio.run(snapshot.write(Shelf(kept), path, origins, lambda: 1e9))
+    asyncio.run(snapshot.write(kept, path, origins, lambda: 1e9))
     taken = Cache(MEMORY, Clock())
-    assert snapshot.read(Shelf(taken), path, lambda: 1e9 + 100) == (len(exchanges), origins)
+    assert snapshot.read(taken, path, lambda: 1e9 + 100) == (len(exchanges), origins)
     clock.advance(100)
     assert hits(taken, exchanges) == hits(kept, exchanges)
 
@@ -231,7 +228,7 @@ def use(octets):
     cache = Cache(MEMORY, clock, bytes(16))
     cache.zones.set_policy(0, shuffle=True, stale="immediate", stale_longest=1000)
     try:
-        Shelf(cache).restore(octets, 1.0)
+        cache.restore(octets, 1.0)
     except ValueError as error:
         assert re.fullmatch(r"an entry is (malformed|truncated)", str(error))  # noqa: PT017
         taken = False
@@ -242,7 +239,7 @@ def use(octets):
         for limit in (65535, 512):
             assert all(hit is None or len(hit) <= limit for hit in hits(cache, EXCHANGES, limit))
     again = export(cache)
-    assert Shelf(Cache(MEMORY, Clock())).restore(again, 0.0) <= cache.counters()["entries"]
+    assert Cache(MEMORY, Clock()).restore(again, 0.0) <= cache.counters()["entries"]
     cache.purge(name_wire("test"), below=True)
     hits(cache, EXCHANGES)
     sweep(cache)
@@ -266,7 +263,7 @@ def test_a_part_is_taken_up_to_its_last_whole_answer():
     for end in range(0, len(OCTETS) + 1, 4):
         cache = Cache(MEMORY, Clock())
         try:
-            whole = Shelf(cache).restore(OCTETS[:end], 0.0)
+            whole = cache.restore(OCTETS[:end], 0.0)
         except ValueError as error:
             assert str(error) == "an entry is truncated"  # noqa: PT017
         assert cache.counters()["entries"] == whole
@@ -297,12 +294,12 @@ def test_no_garbage_does_harm():
 
 
 def test_what_is_asked_for_wrongly_is_told():
-    shelf = Shelf(Cache(MEMORY, Clock()))
-    assert re.fullmatch(rb"answers 3, \d+ octets, (little|big) endian", shelf.layout)
-    for segment in (-1, shelf.segments_total):
+    cache = Cache(MEMORY, Clock())
+    assert re.fullmatch(rb"answers 3, \d+ octets, (little|big) endian", cache.layout)
+    for segment in (-1, cache.segments_total):
         with pytest.raises(IndexError, match=f"segment {segment} of"):
-            shelf.export(segment)
+            cache.export(segment)
     with pytest.raises(TypeError):
-        shelf.restore(None, 0.0)
+        cache.restore(None, 0.0)
     with pytest.raises(TypeError):
-        Shelf(None)
+        cache.export(None)
