@@ -38,7 +38,7 @@ from .forward._inflight import Inflight
 from .forward.uncached import Forwarder
 from .policy import cookie_secrets
 from .policy.dynblocks import Blocks
-from .rules.engine import FunkenSturm, Prepared
+from .rules.engine import PreparedRules, RuleEngine
 from .server import sockets
 from .server._udp_worker import Worker
 from .server.tcp import TcpServer
@@ -131,11 +131,11 @@ class Daemon:
         self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock, self.inflight.strand)
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         self.tcp = TcpServer(self.inflight, self._dispatch, config.tcp)
-        self.sturm = FunkenSturm(self.inflight.rules, self._dispatch)
-        self.forwarder = Forwarder(self.inflight, self.upstreams, self.tcp, self.sturm.decider, self.watchers.poll_now)
+        self.rules = RuleEngine(self.inflight.rules, self._dispatch)
+        self.forwarder = Forwarder(self.inflight, self.upstreams, self.tcp, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.inflight, self.upstreams, self.forwarder, self.tcp,
-            self.sturm, self.blocks, config.cache.memory, self.clock,
+            self.rules, self.blocks, config.cache.memory, self.clock,
         )  # fmt: skip
         self._priority = Priority(seconds)
 
@@ -145,19 +145,19 @@ class Daemon:
 
     # ---------------------------------------------------------------- reload
 
-    def configure(self, config: Config, prepared: Prepared | None = None) -> None:
+    def configure(self, config: Config, prepared: PreparedRules | None = None) -> None:
         """Follow what can be changed while running: zones, upstreams, rules and limits; the cache stays.
 
         Rules take longest to read: they can be prepared before. Raises ConfigError, and changes nothing, for what is
         wrong in them.
         """
         loop.refuse_itself(config)
-        prepared = prepared or self.sturm.prepare(config)
+        prepared = prepared or self.rules.prepare(config)
         secrets = cookie_secrets.read(config.cookies, self._secrets)
         groups = self.upstreams.configure(settings.groups(config), config)
         logs.set_up(config.log.level, config.log.format)
         zones = settings.assign(self.cache.zones, config, groups)
-        self.forwarder.configure(config.forward, self.sturm.activate(prepared, config, groups), zones.notifiers)
+        self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
         self.blocks.configure(config.guard)
         self.tcp.settings = config.tcp
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
@@ -220,16 +220,16 @@ class Daemon:
                 log.warning("%s: the new value takes effect after a restart", key)
         if settings.deny(new) and not self.nsec_cache.limit:
             log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
-        new, before = new.keeping(self.config), self.sturm.rules
-        prepared = await asyncio.to_thread(self.sturm.prepare, new)
-        await self.sturm.set_up(prepared)
+        new, before = new.keeping(self.config), self.rules.rule_set
+        prepared = await asyncio.to_thread(self.rules.prepare, new)
+        await self.rules.set_up(prepared)
         try:
             self.configure(new, prepared)
         except Exception:
-            await self.sturm.tear_down(prepared.rules)
+            await self.rules.tear_down(prepared.rules)
             raise
         self.watchers.configure(settings.watched(new))
-        await self.sturm.tear_down(before)
+        await self.rules.tear_down(before)
 
     # ---------------------------------------------------------------- serve, drain, stop
 
@@ -243,7 +243,7 @@ class Daemon:
             at_end, await_at_end = services.callback, services.push_async_callback
             services.enter_context(self._bound)
             self._restore()
-            await self.sturm.set_up_first()
+            await self.rules.set_up()
             services.enter_context(
                 signals_handled({signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload})
             )
@@ -259,7 +259,7 @@ class Daemon:
                 handle = partial(commands.handle, self.stats, self.cache, self.blocks, self._forget)
                 at_end((await control.serve(self._control, handle)).close)
             at_end(self.tcp.close)
-            await_at_end(self.sturm.close)
+            await_at_end(self.rules.close)
             await_at_end(self._drain)
             for protocol, opened in self._accepting():
                 at_end((await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG)).close)
@@ -309,10 +309,10 @@ class Daemon:
         self.upstreams.keep_house()
         self.forwarder.keep_house()
         self.watchers.wake()
-        self.sturm.keep_house()
+        self.rules.set_local_time()
         self.cache.epochs.reclaim()
         logs.summarize()
-        if self.sturm.has_changed():
+        if self.rules.files_changed():
             self.reload()
         if self._secrets and self._secrets.refresh():
             self._set_cookies(self._secrets)

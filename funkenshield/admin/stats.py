@@ -11,7 +11,7 @@ from ..core._clock import Clock
 from ..forward._inflight import Inflight
 from ..forward.uncached import Forwarder
 from ..policy.dynblocks import Blocks
-from ..rules.engine import FunkenSturm
+from ..rules.engine import RuleEngine
 from ..server._udp_worker import Worker
 from ..server.tcp import TcpServer
 from ..upstream.pool import Upstreams, rcode_name
@@ -30,7 +30,7 @@ class Stats:
     upstreams: Upstreams
     forwarder: Forwarder
     tcp: TcpServer
-    sturm: FunkenSturm
+    rules: RuleEngine
     blocks: Blocks
     cache_memory: int  # octets, of cache and denials together
     clock: Clock
@@ -81,7 +81,7 @@ class Stats:
             "replies_truncated": total["replies_truncated"],
             "reply_send_errors": total["reply_send_errors"] + missed["outbox_send_errors"],
             "rule_replies": total["rule_replies"], "rule_python_calls": total["rule_python_calls"],
-            "rule_python_rejected": self.sturm.decider.rejected,
+            "rule_python_rejected": self.rules.executor.rejected,
             "acl_denied": total["acl_denied"], "blocked": total["blocked"], "rate_limited": total["rate_limited"],
             "rrl_dropped": total["rrl_dropped"], "rrl_slipped": total["rrl_slipped"],
             "dynamic_blocks": len(self.blocks.listed()), "dynamic_blocks_added": self.blocks.raised,
@@ -105,7 +105,7 @@ class Stats:
             "reloads": self.reloads, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": missed["latency_histogram"],
-            "rules": self.sturm.counters(),
+            "rules": self.rules.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
 

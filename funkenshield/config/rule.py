@@ -8,6 +8,9 @@ from .action import Action, check
 from .match import Match
 from .types import Section
 
+ChainName = Literal["queries", "responses", "cache-hits"]
+OnError = Literal["servfail", "refused", "drop", "allow"]
+
 
 class RuleSection(Section):
     """A rule: an action for the queries that match. The rules of a chain are evaluated in order until one decides.
@@ -16,14 +19,12 @@ class RuleSection(Section):
     """
 
     name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="Name in logs and metrics.")
-    chain: Literal["queries", "responses", "cache-hits"] = Field(
+    chain: ChainName = Field(
         "queries", description='What it is evaluated for: `"queries"`, `"responses"` of upstreams, or `"cache-hits"`.'
     )
     match: Match = Field(Match(), description="Conditions; all must be true.")
     action: Action = Field(description="What is done.")
-    on_error: Literal["servfail", "refused", "drop", "allow"] = Field(
-        "servfail", description="What a query gets when a Python function fails."
-    )
+    on_error: OnError = Field("servfail", description="What a query gets when a Python function fails.")
     cache: bool = Field(False, description="Cache the results of a Python function like responses of an upstream.")
     inline: bool = Field(
         False,

@@ -38,30 +38,30 @@ RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
 NOTIFY = 4
 
 
-ASKED = 1 << 63  # numbers from here on are no connections, but questions of rules
+LOOKUPS = 1 << 63  # numbers from here on are no connections, but lookups of rules
 
 
-class Decider(Protocol):
-    """Rules in Python, and what they are asked."""
+class RuleHandler(Protocol):
+    """Rules in Python, and what is left to them."""
 
     @property
     def is_busy(self) -> bool:
         """Tell whether functions are waited for."""
 
-    def decide(self, stopped: list[tuple[bytes, bytes, int, int, int, int]]) -> None:
-        """Decide about queries that stopped at a rule."""
+    def handle_queries(self, stopped: list[tuple[bytes, bytes, int, int, int, int]]) -> None:
+        """Go on with queries that stopped at a rule."""
 
-    def review(self, stopped: list[tuple[int, int, int, bytes, bytes, bytes]]) -> None:
-        """Decide about responses that stopped at a rule."""
+    def handle_responses(self, stopped: list[tuple[int, int, int, bytes, bytes, bytes]]) -> None:
+        """Go on with responses that stopped at a rule."""
 
-    def handle(self, misses: list[tuple[int, int, bytes, float, bytes]]) -> None:
+    def handle_misses(self, misses: list[tuple[int, int, bytes, float, bytes]]) -> None:
         """Answer misses in place of an upstream."""
 
-    def serve(self, client: bytes, query: bytes, way: int) -> None:
+    def handle_uncached(self, client: bytes, query: bytes, route: int) -> None:
         """Answer a query that is never cached in place of an upstream."""
 
-    def answered(self, number: int, response: bytes) -> None:
-        """Take the answer to a question of a rule; b"": there is none."""
+    def take_answer(self, number: int, response: bytes) -> None:
+        """Take the answer to a lookup of a rule; b"": there is none."""
 
 
 class Streams(Protocol):
@@ -90,11 +90,11 @@ class Forwarder:
     """The control thread's side of every miss."""
 
     def __init__(
-        self, inflight: Inflight, upstreams: Upstreams, streams: Streams, decider: Decider, poll: Callable[[str], bool]
+        self, inflight: Inflight, upstreams: Upstreams, streams: Streams, handler: RuleHandler, poll: Callable[[str], bool]
     ) -> None:
-        """Have misses decided by `decider`, answer them to `streams`; `poll` is told of zones that have changed."""
+        """Have misses decided by `handler`, answer them to `streams`; `poll` is told of zones that have changed."""
         self.limit_exceeded = 0
-        self._inflight, self._upstreams, self._streams, self._decider = inflight, upstreams, streams, decider
+        self._inflight, self._upstreams, self._streams, self._handler = inflight, upstreams, streams, handler
         self._poll = poll
         self._zones = inflight.cache.zones
         self._loops = Loops()
@@ -156,12 +156,12 @@ class Forwarder:
         """Decide for what waits now; True: a query may go on that is never cached, or that a function answered."""
         inflight, rules = self._inflight, self._inflight.rules
         while (stopped := rules.take_decisions()) or rules.has_reviews:
-            self._decider.decide(stopped)
-            self._decider.review(rules.take_reviews())
+            self._handler.handle_queries(stopped)
+            self._handler.handle_responses(rules.take_reviews())
         inflight.send()
         misses = rules.take_handled()
         if misses:
-            self._decider.handle(misses)
+            self._handler.handle_misses(misses)
         for carried in inflight.take_carried():
             self._start(self._carry(*carried))
         specials = inflight.take_specials()
@@ -177,8 +177,8 @@ class Forwarder:
 
     def _write_streams(self) -> None:
         for stream, framed in self._inflight.outbox.take_streams():
-            if stream >= ASKED:
-                self._decider.answered(stream, framed[2:])
+            if stream >= LOOKUPS:
+                self._handler.take_answer(stream, framed[2:])
             elif framed:
                 self._streams.write(stream, framed)
             else:
@@ -231,7 +231,7 @@ class Forwarder:
     def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
         """Let a transfer, or a NOTIFY, through within the bounds."""
         if way and way not in self._groups:
-            self._decider.serve(client, query, way)
+            self._handler.handle_uncached(client, query, way)
             return
         source = self._inflight.rules.address_of(client)
         key = source, hash(query[2:])
@@ -337,7 +337,7 @@ class Forwarder:
     def _is_waited_for(self) -> bool:
         """Tell whether somebody waits for an answer, whoever is to give it."""
         passed = self._passing.taken or self._transferring.taken
-        return bool(self._inflight.open_queries or passed or self._decider.is_busy)
+        return bool(self._inflight.open_queries or passed or self._handler.is_busy)
 
     def keep_house(self) -> None:
         """Tell of queries that failed because there was no upstream to ask; called about once a second."""

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import dns.exception
 
@@ -72,15 +72,15 @@ from ..config.match import (
     time,
     transport,
 )
+from ..config.rule import ChainName, OnError
 from ..core.files import named_in, read_text
 from ..errors import ConfigError
 from ..zones.authority import Zone
-from .compiler import ChainName, Rule
+from .compiler import Rule
 from .query import Query
 
 tagged = match.tag
 Hook = Callable[[], Any]
-OnError = Literal["servfail", "refused", "drop", "allow"]
 
 __all__ = [
     "Action", "Match", "Query", "add_option", "all_of", "allow", "answer", "any_of", "delay", "dnssec", "drop", "edns",
@@ -92,8 +92,8 @@ __all__ = [
 
 
 @dataclass
-class _File:
-    """What a file of rules has said so far."""
+class _RulesFile:
+    """What a file of rules has added so far."""
 
     path: Path
     key: str
@@ -102,14 +102,14 @@ class _File:
     teardowns: list[Hook] = field(default_factory=list)
 
 
-_loading: ContextVar[_File | None] = ContextVar("loading", default=None)
+_loading: ContextVar[_RulesFile | None] = ContextVar("loading", default=None)
 
 
 class Shield:
     """What a file of rules talks to while it is loaded."""
 
     @staticmethod
-    def _file() -> _File:
+    def _file() -> _RulesFile:
         file = _loading.get()
         if file is None:
             raise RuntimeError("rules can only be added while the rules file is loaded")
@@ -144,14 +144,14 @@ class Shield:
         match = matches[0] if len(matches) == 1 else Match(all=matches)
         if action is not None:
             check(chain, match, action)
-            file.rules.append(_rule(name or f"rule {len(file.rules) + 1} of {file.path.name}", chain, match, action))
+            default = f"rule {len(file.rules) + 1} of {file.path.name}"
+            file.rules.append(_completed(Rule(name or default, chain, match, action)))
 
         def decorate(function: Callable[[Query], Any]) -> Callable[[Query], Any]:
-            called = Action(call=f"{file.path.name}:{function.__name__}")
-            check(chain, match, called)
-            made = name or function.__name__
-            key = f"{file.key} {made}"
-            file.rules.append(Rule(made, chain, match, called, function, on_error, cache, key, inline))
+            call = Action(call=f"{file.path.name}:{function.__name__}")
+            check(chain, match, call)
+            own = name or function.__name__
+            file.rules.append(Rule(own, chain, match, call, function, on_error, cache, f"{file.key} {own}", inline))
             return function
 
         return decorate
@@ -189,24 +189,30 @@ def load(config: Config) -> RuleSet:
 
     Raises ConfigError, with file and line, for what is wrong in a file.
     """
-    loaded: dict[str, tuple[_File, ModuleType]] = {}
+    loaded: dict[str, tuple[_RulesFile, ModuleType]] = {}
+
+    def loaded_file(path: str) -> tuple[_RulesFile, ModuleType]:
+        if path not in loaded:
+            loaded[path] = _load_file(Path(path))
+        return loaded[path]
+
     rules = []
     for number, section in enumerate(config.rules, 1):
-        made, function, key = section.name or f"rule {number}", None, ""
+        name, function, key = section.name or f"rule {number}", None, ""
         if section.action.call:
             path, _, wanted = section.action.call.rpartition(":")
-            if path not in loaded:
-                loaded[path] = _run(Path(path))
-            function = getattr(loaded[path][1], wanted, None)
+            file, module = loaded_file(path)
+            function = getattr(module, wanted, None)
             if not callable(function):
                 raise ConfigError(f"{path}: no function {wanted}")
-            key = f"{loaded[path][0].key} {made} {wanted}"
-        rule = _rule(made, section.chain, section.match, section.action, function, section.on_error, section.cache, key)
-        rules.append(replace(rule, inline=section.inline))
+            key = f"{file.key} {name} {wanted}"
+        rule = Rule(
+            name, section.chain, section.match, section.action, function, section.on_error, section.cache, key,
+            section.inline,
+        )  # fmt: skip
+        rules.append(_completed(rule))
     if config.rules_file:
-        if config.rules_file not in loaded:
-            loaded[config.rules_file] = _run(Path(config.rules_file))
-        rules += loaded[config.rules_file][0].rules
+        rules += loaded_file(config.rules_file)[0].rules
     _check_all(rules, config)
     files = [file for file, _ in loaded.values()]
     return RuleSet(
@@ -217,22 +223,24 @@ def load(config: Config) -> RuleSet:
     )
 
 
-def _rule(
-    name: str, chain: ChainName, match: Match, action: Action, function: Callable[..., Any] | None = None,
-    on_error: OnError = "servfail", cache: bool = False, key: str = "",
-) -> Rule:  # fmt: skip
-    """Return a rule; that of a zone answers from what is read here."""
-    if action.kind in {"zone", "zone_file"}:
-        try:
-            text = action.zone or read_text(Path(action.zone_file))
-            function, key = Zone.from_text(text).respond, f"zone {_digest(text)}"
-        except OSError as error:
-            raise ConfigError(f"{action.zone_file}: {error.strerror}") from None
-        except (dns.exception.DNSException, ValueError) as error:
-            raise ConfigError(f"{action.zone_file or name}: not a valid zone: {error or type(error).__doc__}") from None
+def _completed(rule: Rule) -> Rule:
+    """Return a rule with what tells its answers from others; that of a zone answers from what is read here."""
+    action = rule.action
     if action.kind == "answer":
-        key = f"answer {' | '.join(action.answer)}"
-    return Rule(name, chain, match, action, function, on_error, cache, key)
+        return replace(rule, key=f"answer {' | '.join(action.answer)}")
+    if action.kind not in {"zone", "zone_file"}:
+        return rule
+    try:
+        text = action.zone or read_text(Path(action.zone_file))
+        zone = Zone.from_text(text)
+    except OSError as error:
+        raise ConfigError(f"{action.zone_file}: {error.strerror}") from None
+    except (dns.exception.DNSException, ValueError) as error:
+        message = f"{action.zone_file or rule.name}: not a valid zone: {error or type(error).__doc__}"
+        raise ConfigError(message) from None
+    return replace(
+        rule, function=lambda query: zone.respond(query.wire, True), key=f"zone {_digest(text)}", inline=True
+    )
 
 
 def _named_files(rules: list[Rule]) -> list[Path]:
@@ -251,13 +259,13 @@ def _check_all(rules: list[Rule], config: Config) -> None:
             raise ConfigError(f"rules: {rule.name}: there is no group {rule.action.forward} of upstreams")
 
 
-def _run(path: Path) -> tuple[_File, ModuleType]:
+def _load_file(path: Path) -> tuple[_RulesFile, ModuleType]:
     """Return what a file of rules says, and its names. Raises ConfigError with the line that is wrong."""
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    file = _File(path, _digest(text))
+    file = _RulesFile(path, _digest(text))
     module = ModuleType(f"funkenshield_rules_{file.key}")
     module.__file__ = str(path)
     token = _loading.set(file)
@@ -269,8 +277,8 @@ def _run(path: Path) -> tuple[_File, ModuleType]:
         raise ConfigError(f"{error.filename or path}:{error.lineno or 1}: {error.msg}") from None
     except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{path}:{frames[-1].lineno if frames else 0}: {type(error).__name__}: {told}") from None
+        line, reason = frames[-1].lineno if frames else 0, " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}:{line}: {type(error).__name__}: {reason}") from None
     finally:
         _loading.reset(token)
         del sys.modules[module.__name__]

@@ -12,10 +12,11 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, get_args
 
 from ..config.action import Action
 from ..config.match import FLAGS, Match, minutes_of
+from ..config.rule import ChainName, OnError
 from ..config.types import Endpoint
 from ..core._rate_limit import RateTable
 from ..core.files import read_file
@@ -24,7 +25,7 @@ from ..policy._guard import Guard
 from ..policy._rule_program import ACTIONS_OF, TESTS, Chain
 from ..wire.names import name_to_wire
 
-ChainName = Literal["queries", "responses", "cache-hits"]
+CHAINS: tuple[ChainName, ...] = get_args(ChainName)
 NAME, TYPE, SOURCE = range(3)  # dimensions
 NOWHERE = 0xFFFFFFFF  # the rule before the first one
 START, END = 0, 0xFFFFFFFF  # of a chain, as nodes
@@ -50,7 +51,7 @@ class Rule:
     match: Match
     action: Action
     function: Callable[..., Any] | None = None  # that the action `call` calls
-    on_error: Literal["servfail", "refused", "drop", "allow"] = "servfail"
+    on_error: OnError = "servfail"
     cache: bool = False
     key: str = ""  # tells its answers from those of any other rule, and of itself before it changed
     inline: bool = False  # the function never blocks, and needs no thread
@@ -86,7 +87,7 @@ class IdAllocator:
     """Numbers that rules are known by in the cache: who had one keeps it as long as the process lives."""
 
     routes: dict[str, int] = field(default_factory=dict)
-    bounds: dict[tuple[int, int], int] = field(default_factory=dict)
+    ttl_limits: dict[tuple[int, int], int] = field(default_factory=dict)
     tags: dict[str, int] = field(default_factory=dict)
     generation: int = 0
     _lock: Lock = field(default_factory=Lock, repr=False)  # rules are read in a thread, beside functions that run
@@ -96,10 +97,10 @@ class IdAllocator:
         with self._lock:
             return _number(self.routes, key, "routes")
 
-    def bound(self, bounds: tuple[int, int]) -> int:
-        """Return the number of bounds of TTLs; ConfigError where there are no more."""
+    def ttl_limit(self, limits: tuple[int, int]) -> int:
+        """Return the number of a least and a greatest TTL; ConfigError where there are no more."""
         with self._lock:
-            return _number(self.bounds, bounds, "bounds of TTLs")
+            return _number(self.ttl_limits, limits, "TTL limits")
 
     def tag(self, name: str) -> int:
         """Return the bit of a tag; ConfigError where there are no more."""
@@ -124,13 +125,18 @@ def _number(numbers: dict[Any, int], key: Any, what: str) -> int:  # noqa: ANN40
     return numbers.setdefault(key, len(numbers) + 1)
 
 
-def route_to(rule: Rule) -> str:
-    """Return the key of whom a rule has asked: a group of upstreams, or the rule itself."""
-    return f"group {rule.action.forward}" if rule.action.kind == "forward" else f"rule {rule.key or rule.name}"
+def group_key(group: str) -> str:
+    """Return the key of the route to a group of upstreams."""
+    return f"group {group}"
+
+
+def route_key(rule: Rule) -> str:
+    """Return the key of the route that a rule sends queries to: a group of upstreams, or the rule itself."""
+    return group_key(rule.action.forward) if rule.action.kind == "forward" else f"rule {rule.key or rule.name}"
 
 
 def compile_chain(
-    rules: Sequence[Rule], numbers: IdAllocator, generation: int, guard: Guard, listeners: Sequence[Endpoint]
+    rules: Sequence[Rule], ids: IdAllocator, generation: int, guard: Guard, listeners: Sequence[Endpoint]
 ) -> Compiled:
     """Return the program of a chain of rules.
 
@@ -138,21 +144,21 @@ def compile_chain(
     """
     if len(rules) > RULES_MAX:
         raise ConfigError(f"rules: a chain has at most {RULES_MAX} rules, not {len(rules)}")
-    made = _Assembly(numbers, guard, listeners)
+    made = _ProgramBuilder(ids, guard, listeners)
     starts = [made.rule(number, rule) for number, rule in enumerate(rules)]
     program = Chain(generation, made.nodes, starts, *made.tables(len(rules)), made.limits)
     return Compiled(program, tuple(rules), made.stops)
 
 
-class _Assembly:
+class _ProgramBuilder:
     """A program that is being put together."""
 
-    def __init__(self, numbers: IdAllocator, guard: Guard, listeners: Sequence[Endpoint]) -> None:
+    def __init__(self, ids: IdAllocator, guard: Guard, listeners: Sequence[Endpoint]) -> None:
         self.nodes: list[tuple[int, int, int, int, int, int]] = [(TESTS["next"], 0, NOWHERE, 0, 0, 0)]
         self.stops: dict[int, Stop] = {}
         self.limits: list[RateTable] = []
         self._limited = 0  # how many limits there were before the rule that is being compiled
-        self._numbers = numbers
+        self._ids = ids
         self._guard = guard
         self._listeners = list(listeners)
         self._number = 0  # of the rule that is being compiled
@@ -182,13 +188,13 @@ class _Assembly:
         action, kind = rule.action, rule.action.kind
         value = 0
         if kind == "forward" or rule.answers:
-            name, value = "route", self._numbers.route(route_to(rule))
+            name, value = "route", self._ids.route(route_key(rule))
         elif kind in RCODES:
             name, value = "error", RCODES[kind]
         elif action.ttl is not None:
-            name, value = "ttl_limits", self._numbers.bound((action.ttl.min, action.ttl.max))
+            name, value = "ttl_limits", self._ids.ttl_limit((action.ttl.min, action.ttl.max))
         elif kind == "tag":
-            name, value = "tag", self._numbers.tag(action.tag)
+            name, value = "tag", self._ids.tag(action.tag)
         else:
             name = COMPILED.get(kind, "call")
         node = self._add(ACTIONS_OF[name], int(rule.answers), value, following)
@@ -253,7 +259,7 @@ class _Assembly:
         if match.flags:
             yield [("flags", 0, sum(FLAGS[name] for name in set(match.flags)))]
         if match.tag:
-            yield [("tagged", 0, sum(self._numbers.tag(name) for name in set(match.tag)))]
+            yield [("tagged", 0, sum(self._ids.tag(name) for name in set(match.tag)))]
         if match.transport == "udp":
             yield [("datagram", 0, 0)]
         if match.listener:

@@ -1,4 +1,4 @@
-"""FunkenSturm: rules are read, compiled, put in force, replaced, and end.
+"""All rules together: they are read, compiled, put in force, replaced, and end.
 
 It knows the order of things, and which files rules were read from. How a rule is written, compiled and run is told in
 `rules`, `compiler` and `executor`.
@@ -19,8 +19,8 @@ from ..errors import ConfigError
 from ..forward._python_rules import PythonRules
 from ..policy._guard import Guard
 from . import Hook, RuleSet, load
-from .compiler import ChainName, Compiled, IdAllocator, compile_chain, route_to
-from .executor import ActiveRules, Decider
+from .compiler import CHAINS, Compiled, IdAllocator, compile_chain, group_key, route_key
+from .executor import ActiveRules, RuleExecutor
 
 log = logging.getLogger(__name__)
 
@@ -28,33 +28,21 @@ GRACE = 0.2  # seconds in which queries that workers stopped at a rule come to i
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRules:
     """Rules that are ready to be put in force."""
 
     rules: RuleSet
-    chains: tuple[Compiled | None, Compiled | None, Compiled | None]  # queries, responses, answers
+    chains: tuple[Compiled | None, ...]
     generation: int
-    seen: Mapping[Path, Version | None]  # which versions of the files that they are from were read
+    versions: Mapping[Path, Version | None]  # of the files that they were read from
 
 
-def _prepare(config: Config, numbers: IdAllocator, guard: Guard) -> Prepared:
+def _prepare(config: Config, ids: IdAllocator, guard: Guard) -> PreparedRules:
     with noted() as read:
-        rules = load(config)
-        made = _compile(rules, config, numbers, guard)
-    return Prepared(rules, *made, {path: read.get(path) for path in rules.files})
-
-
-def _compile(
-    rules: RuleSet, config: Config, numbers: IdAllocator, guard: Guard
-) -> tuple[tuple[Compiled | None, Compiled | None, Compiled | None], int]:
-    """Return the chains of rules, and their generation."""
-    generation = numbers.next_generation()
-
-    def compiled(chain: ChainName) -> Compiled | None:
-        of = rules.of(chain)
-        return compile_chain(of, numbers, generation, guard, config.listen) if of else None
-
-    return (compiled("queries"), compiled("responses"), compiled("cache-hits")), generation
+        rules, generation = load(config), ids.next_generation()
+        chains = (rules.of(chain) for chain in CHAINS)
+        made = tuple(compile_chain(of, ids, generation, guard, config.listen) if of else None for of in chains)
+    return PreparedRules(rules, made, generation, {path: read.get(path) for path in rules.files})
 
 
 def check(config: Config) -> None:
@@ -62,105 +50,93 @@ def check(config: Config) -> None:
     _prepare(config, IdAllocator(), Guard(1 << 16))
 
 
-class FunkenSturm:
+class RuleEngine:
     """All rules, those in force and those that are to be."""
 
     def __init__(self, inflight: PythonRules, dispatch: Callable[[], None]) -> None:
-        self.numbers = IdAllocator()
-        self.decider = Decider(inflight, self.numbers, dispatch)
+        self.ids = IdAllocator()
+        self.executor = RuleExecutor(inflight, self.ids, dispatch)
         self._inflight = inflight
-        self._force = Prepared(RuleSet(), (None, None, None), 0, {})
-        self._seen: Mapping[Path, Version | None] = {}
+        self._active = PreparedRules(RuleSet(), (None,) * len(CHAINS), 0, {})
+        self._versions: Mapping[Path, Version | None] = {}
 
-    def prepare(self, config: Config) -> Prepared:
+    def prepare(self, config: Config) -> PreparedRules:
         """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
-        return _prepare(config, self.numbers, self._inflight.settings_writer.guard)
+        return _prepare(config, self.ids, self._inflight.settings_writer.guard)
 
-    def activate(self, prepared: Prepared, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
+    def activate(self, prepared: PreparedRules, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
         """Let these rules be followed from now on; return the groups of upstreams by their routes.
 
         `groups` are their numbers by name. What the rules before need is left for queries that are with them.
         """
-        routes = {}
-        for name, group in groups.items():
-            number = self.numbers.route(f"group {name}")
-            routes[number] = group
+        routes = {self.ids.route(group_key(name)): group for name, group in groups.items()}
+        for number, group in routes.items():
             self._inflight.set_route(number, group=group)
-        answering = {self.numbers.route(route_to(rule)): rule for rule in prepared.rules.rules if rule.answers}
+        answering = {self.ids.route(route_key(rule)): rule for rule in prepared.rules.rules if rule.answers}
         for number in answering:
             self._inflight.set_route(number, function=True)
-        for (shortest, longest), number in list(self.numbers.bounds.items()):
+        for (shortest, longest), number in list(self.ids.ttl_limits.items()):
             self._inflight.set_ttl_limits(number, shortest, longest)
         stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
         listeners = [str(endpoint) for endpoint in config.listen]
-        self.decider.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))
-        queries, responses, answers = (compiled.chain if compiled else None for compiled in prepared.chains)
-        self._force = prepared
-        self._seen = prepared.seen
-        self.keep_house()
-        self._inflight.settings_writer.set_chains(queries, responses, answers)
+        self.executor.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))
+        self._active, self._versions = prepared, prepared.versions
+        self.set_local_time()
+        chains = (compiled.chain if compiled else None for compiled in prepared.chains)
+        self._inflight.settings_writer.set_chains(*chains)
         return routes
 
-    def keep_house(self) -> None:
+    def set_local_time(self) -> None:
         """Tell the rules what the local time is: that changes twice a year, in many places."""
         offset = time.localtime().tm_gmtoff
-        for compiled in self._force.chains:
+        for compiled in self._active.chains:
             if compiled is not None:
                 compiled.chain.set_offset(offset)
 
-    def has_changed(self) -> bool:
+    def files_changed(self) -> bool:
         """Tell whether a file that rules were read from is another since."""
-        now = {path: version_of(path) for path in self._seen}
-        changed = now != self._seen
-        self._seen = now
-        return changed
+        before, self._versions = self._versions, {path: version_of(path) for path in self._versions}
+        return before != self._versions
 
-    async def set_up(self, prepared: Prepared) -> None:
-        """Call what is to be called before rules are in force; ConfigError where that fails."""
-        for hook in prepared.rules.setups:
+    async def set_up(self, prepared: PreparedRules | None = None) -> None:
+        """Call what is to be called before rules, or those that are in force, begin; ConfigError where that fails."""
+        for hook in (prepared or self._active).rules.setups:
             try:
                 await _call(hook)
             except (Exception, SystemExit) as error:
-                raise ConfigError(_told("setup", hook, error)) from None
-
-    async def set_up_first(self) -> None:
-        """Call what is to be called before the rules that there are from the start."""
-        await self.set_up(self._force)
+                raise ConfigError(_failure("setup", hook, error)) from None
 
     async def tear_down(self, rules: RuleSet) -> None:
         """Call what is to be called when rules are in force no more, once no function of theirs runs."""
         if rules.teardowns:
             await asyncio.sleep(GRACE)
-            await self.decider.rest()
+            await self.executor.drain()
         for hook in rules.teardowns:
             try:
                 await _call(hook)
             except (Exception, SystemExit) as error:
-                log.error("%s", _told("teardown", hook, error))
+                log.error("%s", _failure("teardown", hook, error))
 
     @property
-    def rules(self) -> RuleSet:
+    def rule_set(self) -> RuleSet:
         """The rules in force."""
-        return self._force.rules
+        return self._active.rules
 
     async def close(self) -> None:
         """End what rules still do, and tear down."""
-        await self.decider.close()
-        await self.tear_down(self.rules)
+        await self.executor.close()
+        await self.tear_down(self.rule_set)
 
     def counters(self) -> dict[str, dict[str, float]]:
         """Return what each rule did: how often it matched, and what Python was called for."""
-        called = self.decider.counters()
-        counted: dict[str, dict[str, float]] = {}
-        for compiled in self._force.chains:
-            if compiled is not None:
-                for rule, matched in zip(compiled.rules, compiled.chain.matched(), strict=True):
-                    nothing = {"handler_calls": 0, "handler_errors": 0, "handler_seconds": 0.0}
-                    counted[rule.name] = {"matches": matched, **called.get(rule.name, nothing)}
-        return counted
+        return {
+            rule.name: {"matches": matched, **self.executor.counters(rule.name)}
+            for compiled in filter(None, self._active.chains)
+            for rule, matched in zip(compiled.rules, compiled.chain.matched(), strict=True)
+        }
 
 
-def _told(what: str, hook: Hook, error: BaseException) -> str:
+def _failure(what: str, hook: Hook, error: BaseException) -> str:
     """Return in a line which hook failed, how, and where."""
     name, frame = getattr(hook, "__name__", repr(hook)), traceback.extract_tb(error.__traceback__)[-1]
     return f"rules: {what} {name}: {type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"

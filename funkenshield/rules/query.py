@@ -26,7 +26,7 @@ Wire = bytes | dns.message.Message
 
 
 @dataclass(frozen=True)
-class Sender:
+class ClientInfo:
     """Whose query it is, and how it came."""
 
     address: bytes  # in network order
@@ -45,7 +45,7 @@ class Query:
     def __init__(
         self,
         wire: bytes,
-        sender: Sender,
+        sender: ClientInfo,
         ask: Callable[[bytes], Awaitable[bytes]] | None = None,
         response_wire: bytes | None = None,
     ) -> None:

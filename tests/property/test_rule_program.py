@@ -1,4 +1,4 @@
-"""Compiled rules against the plain reading of them: random chains, random queries, the same deeds in the same order."""
+"""Compiled rules against the plain reading of them: random chains, random queries, the same actions in the same order."""
 
 import random
 import re
@@ -123,16 +123,16 @@ def wire_of(query):
 
 
 def meets(compiled, query):
-    """Return the deeds and the rules that a query meets, with what Python is asked of answered."""
+    """Return the actions and the rules that a query meets, with what Python is asked of answered."""
     met, at, tags = [], START, 0
     while True:
         found = compiled.chain.actions(
             wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"], at=at, tags=tags
         )
-        met += [(NAMES[deed], rule) for deed, _, _, rule in found if NAMES[deed] != "ask"]
+        met += [(NAMES[kind], rule) for kind, _, _, rule in found if NAMES[kind] != "ask"]
         if not found or NAMES[found[-1][0]] != "ask":
             return met
-        tags |= sum({value for deed, value, _, _ in found if NAMES[deed] == "tag"})
+        tags |= sum({value for kind, value, _, _ in found if NAMES[kind] == "tag"})
         stop = compiled.stops[found[-1][2]]
         at = stop.yes if stop.regex.search(query["name"].rstrip(".")) else stop.no
 
@@ -153,10 +153,10 @@ def test_a_program_does_what_the_rules_say(chain, asked):
     program = compiled(rules)
     matched = [0] * len(rules)
     for query in asked:
-        deeds = meets(program, query)
+        actions = meets(program, query)
         met = plainly(rules, query)
-        assert [rule for _, rule in deeds] == met
-        assert [deed in GOES_ON for deed, _ in deeds] == [not rules[number].action.decides for number in met]
+        assert [rule for _, rule in actions] == met
+        assert [kind in GOES_ON for kind, _ in actions] == [not rules[number].action.decides for number in met]
         for number in met:
             matched[number] += 1
     assert program.chain.matched() == matched

@@ -1,4 +1,4 @@
-"""Chains of rules as programs: each condition true and false, each action's deed, and where a query goes on."""
+"""Chains of rules as programs: each condition true and false, what each action becomes, and where a query goes on."""
 
 import random
 from ipaddress import ip_address
@@ -19,7 +19,7 @@ from funkenshield.policy._rule_program import ACTIONS_OF
 from funkenshield.rules.compiler import END, NUMBERS_MAX, RULES_MAX, START, TAGS_MAX, IdAllocator, Rule, compile_chain
 
 FIRST = min(ACTIONS_OF.values())
-DEED = {number - FIRST: name for name, number in ACTIONS_OF.items()}
+KIND = {number - FIRST: name for name, number in ACTIONS_OF.items()}
 LISTENERS = (Endpoint("192.0.2.1", 53), Endpoint("2001:db8::1", 53), Endpoint("192.0.2.1", 5353))
 ALICE, BOB = "192.0.2.7", "198.51.100.9"
 SECOND = 10**9
@@ -31,22 +31,22 @@ LONGEST = ".".join("x" * 127) + "."
 class Chained:
     """A chain of rules, each a pair of match and action, and what queries meet in it."""
 
-    def __init__(self, *rules, chain="queries", numbers=None, guard=None):
-        self.numbers = numbers or IdAllocator()
+    def __init__(self, *rules, chain="queries", ids=None, guard=None):
+        self.ids = ids or IdAllocator()
         made = [
             Rule(f"rule {number}", chain, Match.model_validate(match), Action.model_validate(action))
             for number, (match, action) in enumerate(rules)
         ]
-        self.compiled = compile_chain(made, self.numbers, 1, guard or Guard(1 << 16), LISTENERS)
+        self.compiled = compile_chain(made, self.ids, 1, guard or Guard(1 << 16), LISTENERS)
         self.chain = self.compiled.chain
 
     def meets(self, wire, source=ALICE, **how):
-        """Return what a query meets, as (deed, value, node, rule)."""
+        """Return what a query meets, as (kind, value, node, rule)."""
         met = self.chain.actions(wire, ip_address(source).packed, **how)
-        return [(DEED[deed], *rest) for deed, *rest in met]
+        return [(KIND[kind], *rest) for kind, *rest in met]
 
     def actions(self, wire, source=ALICE, **how):
-        return [deed for deed, *_ in self.meets(wire, source, **how)]
+        return [kind for kind, *_ in self.meets(wire, source, **how)]
 
     def rules(self, wire, source=ALICE, **how):
         return [rule for *_, rule in self.meets(wire, source, **how)]
@@ -71,7 +71,7 @@ def option(code, data=b""):
 SLOW, TRUE, FALSE = {"regex": "x"}, {"qtype": "A"}, {"edns": True}  # for Python, and what is so of most queries
 NESTED = {"source": ["10.0.0.0/8", "10.1.0.0/16"], "not": {"source": "10.1.2.0/24"}}
 
-# A table, then queries that it is true of, and queries that it is not; a query is (wire, what deeds() takes).
+# A table, then queries that it is true of, and queries that it is not; a query is (wire, what meets() takes).
 CONDITIONS = {
     "nothing": ({}, [query(), query(".")], []),
     "suffix": (
@@ -224,8 +224,8 @@ def test_tags_are_told_by_rules_before_or_by_the_chain_before():
     chained = Chained(({"qtype": "A"}, {"tag": "a"}), ({"tag": ["a", "b"]}, "drop"))
     assert chained.actions(query()) == ["tag", "drop"]
     assert chained.actions(query(rdtype="MX")) == []
-    assert chained.actions(query(rdtype="MX"), tags=chained.numbers.tag("b")) == ["drop"]
-    assert chained.actions(query(rdtype="MX"), tags=chained.numbers.tag("c")) == []
+    assert chained.actions(query(rdtype="MX"), tags=chained.ids.tag("b")) == ["drop"]
+    assert chained.actions(query(rdtype="MX"), tags=chained.ids.tag("c")) == []
 
 
 def test_local_time_is_ahead_of_utc_or_behind():
@@ -358,8 +358,8 @@ DECIDES = {
 @pytest.mark.parametrize(("action", "met"), DECIDES.items())
 def test_an_action_decides(action, met):
     chained = Chained(({}, action), ({}, "drop"))
-    ((deed, value, _, rule),) = chained.meets(query())
-    assert (deed, value, rule) == (*met, 0)
+    ((kind, value, _, rule),) = chained.meets(query())
+    assert (kind, value, rule) == (*met, 0)
     assert chained.chain.matched() == [1, 0]
     assert chained.compiled.stops == {}
 
@@ -376,9 +376,9 @@ def test_who_is_asked_has_a_number():
     ]
     chained = Chained(*rules)
     met = [chained.meets(query(f"{each}.test.")) for each in "abcdef"]
-    assert [(deed, value) for ((deed, value, _, _),) in met] == [("route", route) for route in (1, 2, 1, 3, 4, 5)]
+    assert [(kind, value) for ((kind, value, _, _),) in met] == [("route", route) for route in (1, 2, 1, 3, 4, 5)]
     assert chained.compiled.stops == {}
-    assert list(chained.numbers.routes) == ["group inner", "group outer", "rule rule 3", "rule rule 4", "rule rule 5"]
+    assert list(chained.ids.routes) == ["group inner", "group outer", "rule rule 3", "rule rule 4", "rule rule 5"]
 
 
 def test_what_only_changes_something_goes_on():
@@ -391,12 +391,12 @@ def test_what_only_changes_something_goes_on():
         ({}, {"tag": "b"}),
         ({"qtype": "A"}, "continue"),
     )
-    assert [(deed, value) for deed, value, _, _ in chained.meets(query(rdtype="MX"))] == [
+    assert [(kind, value) for kind, value, _, _ in chained.meets(query(rdtype="MX"))] == [
         ("uncached", 0), ("ttl_limits", 1), ("ttl_limits", 2), ("ttl_limits", 1), ("tag", 1), ("tag", 2),
     ]  # fmt: skip
     assert chained.rules(query()) == [0, 1, 2, 3, 4, 5, 6]
     assert chained.chain.matched() == [2, 2, 2, 2, 2, 2, 1]
-    assert chained.numbers.bounds == {(5, 604800): 1, (0, 60): 2}
+    assert chained.ids.ttl_limits == {(5, 604800): 1, (0, 60): 2}
 
 
 IN_PYTHON = [
@@ -414,7 +414,7 @@ IN_PYTHON = [
 def test_what_python_does_stops_there_and_goes_on_behind(action):
     chained = Chained(({}, "continue"), ({}, action), ({}, "continue"), ({}, "drop"))
     met = chained.meets(query())
-    assert [(deed, rule) for deed, _, _, rule in met] == [("count", 0), ("call", 1)]
+    assert [(kind, rule) for kind, _, _, rule in met] == [("count", 0), ("call", 1)]
     ((node, stop),) = chained.compiled.stops.items()
     assert node == met[-1][2]
     assert stop.rule == chained.compiled.rules[1]
@@ -425,13 +425,13 @@ def test_what_python_does_stops_there_and_goes_on_behind(action):
 
 def test_a_function_whose_answers_are_kept_is_asked_like_an_upstream():
     action = Action(call="rules.py:function")
-    numbers, guard = IdAllocator(), Guard(1 << 16)
-    for chain, cache, deed in [("queries", True, "route"), ("queries", False, "call"), ("responses", True, "call")]:
+    ids, guard = IdAllocator(), Guard(1 << 16)
+    for chain, cache, kind in [("queries", True, "route"), ("queries", False, "call"), ("responses", True, "call")]:
         rule = Rule("name", chain, Match(), action, cache=cache, key="of the rule")
-        compiled = compile_chain([rule], numbers, 1, guard, ())
-        assert [DEED[met] for met, *_ in compiled.chain.actions(query(), bytes(4))] == [deed]
-        assert bool(compiled.stops) == (deed == "call")
-    assert numbers.routes == {"rule of the rule": 1}
+        compiled = compile_chain([rule], ids, 1, guard, ())
+        assert [KIND[met] for met, *_ in compiled.chain.actions(query(), bytes(4))] == [kind]
+        assert bool(compiled.stops) == (kind == "call")
+    assert ids.routes == {"rule of the rule": 1}
 
 
 # ---------------------------------------------------------------- regular expressions
@@ -441,9 +441,9 @@ def test_a_regular_expression_is_asked_of_python_and_of_queries_that_all_else_le
     rest = {"suffix": "example.com", "transport": "tcp", "all": [{"qtype": "A"}], "any": [{"flags": "RD"}],
             "not": {"edns": True}}  # fmt: skip
     chained = Chained(({"regex": "^ad[0-9]", **rest}, "drop"), ({}, "refused"))
-    ((deed, _, node, rule),) = chained.meets(query(), datagram=False)
+    ((kind, _, node, rule),) = chained.meets(query(), datagram=False)
     stop = chained.compiled.stops[node]
-    assert (deed, rule, stop.regex.pattern) == ("ask", 0, "^ad[0-9]")
+    assert (kind, rule, stop.regex.pattern) == ("ask", 0, "^ad[0-9]")
     assert chained.actions(query(), datagram=False, at=stop.yes) == ["drop"]
     assert chained.actions(query(), datagram=False, at=stop.no) == ["error"]
     assert chained.chain.matched() == [1, 1]  # that Python is asked is no match
@@ -453,7 +453,7 @@ def test_a_regular_expression_is_asked_of_python_and_of_queries_that_all_else_le
 
 
 @pytest.mark.parametrize(
-    ("match", "deeds"),
+    ("match", "actions"),
     [
         ({"all": [SLOW, FALSE]}, []),
         ({"all": [SLOW, TRUE]}, ["ask"]),
@@ -469,8 +469,8 @@ def test_a_regular_expression_is_asked_of_python_and_of_queries_that_all_else_le
         ({"not": {"any": [SLOW, TRUE]}}, []),
     ],
 )
-def test_python_is_asked_only_where_nothing_else_decides(match, deeds):
-    assert Chained((match, "drop")).actions(query()) == deeds
+def test_python_is_asked_only_where_nothing_else_decides(match, actions):
+    assert Chained((match, "drop")).actions(query()) == actions
 
 
 def test_two_regular_expressions_are_asked_one_by_one():
@@ -479,8 +479,8 @@ def test_two_regular_expressions_are_asked_one_by_one():
     ways = chained.compiled.stops[first]
     assert ways.regex.pattern == "b"
     assert chained.actions(query(), at=ways.yes) == []
-    ((deed, _, second, _),) = chained.meets(query(), at=ways.no)
-    assert (deed, chained.compiled.stops[second].regex.pattern) == ("ask", "a")
+    ((kind, _, second, _),) = chained.meets(query(), at=ways.no)
+    assert (kind, chained.compiled.stops[second].regex.pattern) == ("ask", "a")
     assert chained.actions(query(), at=chained.compiled.stops[second].yes) == ["drop"]
 
 
@@ -611,28 +611,28 @@ def test_what_nobody_answers_meets_no_rules(wire):
 
 
 def test_numbers_are_kept():
-    numbers = IdAllocator()
-    first = Chained(({}, {"forward": "a"}), numbers=numbers)
-    second = Chained(({"qtype": "A"}, {"forward": "b"}), ({}, {"forward": "a"}), numbers=numbers)
+    ids = IdAllocator()
+    first = Chained(({}, {"forward": "a"}), ids=ids)
+    second = Chained(({"qtype": "A"}, {"forward": "b"}), ({}, {"forward": "a"}), ids=ids)
     assert [first.meets(query())[0][1], second.meets(query())[0][1], second.meets(query(rdtype="MX"))[0][1]] == [
         1,
         2,
         1,
     ]
-    assert [numbers.bound((0, 5)), numbers.bound((0, 6)), numbers.bound((0, 5))] == [1, 2, 1]
+    assert [ids.ttl_limit((0, 5)), ids.ttl_limit((0, 6)), ids.ttl_limit((0, 5))] == [1, 2, 1]
 
 
 def test_there_are_so_many_tags():
-    numbers = IdAllocator()
-    assert [numbers.tag(f"tag{number}") for number in range(TAGS_MAX)] == [1 << bit for bit in range(64)]
-    assert numbers.tag("tag63") == 1 << 63
+    ids = IdAllocator()
+    assert [ids.tag(f"tag{number}") for number in range(TAGS_MAX)] == [1 << bit for bit in range(64)]
+    assert ids.tag("tag63") == 1 << 63
     with pytest.raises(ConfigError, match="more than 64 tags since the start"):
-        numbers.tag("another")
-    chained = Chained(({}, {"tag": "tag63"}), ({"tag": "tag62"}, "drop"), ({"tag": "tag63"}, "drop"), numbers=numbers)
+        ids.tag("another")
+    chained = Chained(({}, {"tag": "tag63"}), ({"tag": "tag62"}, "drop"), ({"tag": "tag63"}, "drop"), ids=ids)
     assert chained.rules(query()) == [0, 2]
 
 
-@pytest.mark.parametrize("kind", ["route", "bound"])
+@pytest.mark.parametrize("kind", ["route", "ttl_limit"])
 def test_there_are_so_many_numbers(kind):
     number = getattr(IdAllocator(), kind)
     assert [number((0, each)) for each in range(NUMBERS_MAX)] == list(range(1, NUMBERS_MAX + 1))
@@ -642,5 +642,5 @@ def test_there_are_so_many_numbers(kind):
 
 
 def test_a_generation_is_never_0():
-    numbers = IdAllocator()
-    assert [numbers.next_generation() for _ in range(NUMBERS_MAX + 2)] == [*range(1, NUMBERS_MAX + 1), 1, 2]
+    ids = IdAllocator()
+    assert [ids.next_generation() for _ in range(NUMBERS_MAX + 2)] == [*range(1, NUMBERS_MAX + 1), 1, 2]

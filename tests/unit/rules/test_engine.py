@@ -10,7 +10,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
 from funkenshield.forward._inflight import Inflight
-from funkenshield.rules.engine import FunkenSturm, check
+from funkenshield.rules.engine import RuleEngine, check
 
 HOOKS = """
 from funkenshield.rules import *
@@ -29,7 +29,7 @@ def four(): said.append("four")
 
 
 class Stage:
-    """A FunkenSturm, and the file that its rules are in."""
+    """A RuleEngine, and the file that its rules are in."""
 
     def __init__(self, folder):
         self.file = folder / "rules.py"
@@ -38,7 +38,7 @@ class Stage:
             f'rules = "{self.file}"\n[[upstreams]]\naddress = "127.0.0.1:5300"\ngroups = ["default", "inner"]\n'
         )
         self.inflight = Inflight(Cache(4 << 20, Clock()), 64)
-        self.sturm = FunkenSturm(self.inflight.rules, lambda: None)
+        self.engine = RuleEngine(self.inflight.rules, lambda: None)
 
     def write(self, text, at=None):
         self.file.write_text(f"from funkenshield.rules import *\n{text}\n")
@@ -46,11 +46,11 @@ class Stage:
             os.utime(self.file, (at, at))
 
     def prepare(self):
-        return self.sturm.prepare(config.load(self.table))
+        return self.engine.prepare(config.load(self.table))
 
     def activate(self, **groups):
         prepared = self.prepare()
-        return self.sturm.activate(prepared, config.load(self.table), groups)
+        return self.engine.activate(prepared, config.load(self.table), groups)
 
 
 @pytest.fixture
@@ -70,63 +70,63 @@ def test_rules_that_are_read_change_nothing_before_they_are_put_in_force(stage):
     stage.write("shield.rule(action=drop(), name='old')")
     stage.activate()
     stage.write("shield.rule(action=drop(), name='new')")
-    active = stage.sturm.decider.active
+    active = stage.engine.executor.active
     stage.prepare()
-    assert [rule.name for rule in stage.sturm.rules.rules] == ["old"]
-    assert stage.sturm.decider.active is active
+    assert [rule.name for rule in stage.engine.rule_set.rules] == ["old"]
+    assert stage.engine.executor.active is active
 
 
 @pytest.mark.parametrize("broken", ["1 / 0", "def (", "shield.rule(suffix_file('/nowhere'), action=drop())"])
 def test_a_broken_file_changes_nothing(stage, broken):
     stage.write("shield.rule(action=drop(), name='old')")
     stage.activate()
-    active = stage.sturm.decider.active
+    active = stage.engine.executor.active
     stage.write(broken)
     with pytest.raises(ConfigError):
         stage.prepare()
-    assert list(stage.sturm.counters()) == ["old"]
-    assert stage.sturm.decider.active is active
+    assert list(stage.engine.counters()) == ["old"]
+    assert stage.engine.executor.active is active
 
 
 def test_every_set_of_rules_has_a_generation_of_its_own(stage):
     stage.write("@shield.rule()\ndef f(query): ...")
     stage.activate()
-    first = stage.sturm.decider.active
+    first = stage.engine.executor.active
     stage.activate()
-    second = stage.sturm.decider.active
+    second = stage.engine.executor.active
     assert first.generation != second.generation
     assert [len(stops) for stops in first.stops] == [1, 0, 0]
-    assert stage.sturm.decider._before is first
+    assert stage.engine.executor._previous is first
 
 
 def test_a_way_is_the_same_as_long_as_what_is_at_its_end(stage):
     stage.write("@shield.rule(cache=True)\ndef f(query): ...\nshield.rule(action=forward('inner'))")
     groups = stage.activate(inner=5)
-    routes = dict(stage.sturm.decider.active.routes)
+    routes = dict(stage.engine.executor.active.routes)
     assert list(groups.values()) == [5]
     assert stage.activate(inner=6) == dict.fromkeys(groups, 6)
-    assert list(stage.sturm.decider.active.routes) == list(routes)
+    assert list(stage.engine.executor.active.routes) == list(routes)
     stage.write("@shield.rule(cache=True)\ndef f(query): return None\nshield.rule(action=forward('inner'))")
     stage.activate(inner=6)
-    assert not set(stage.sturm.decider.active.routes) & set(routes)
+    assert not set(stage.engine.executor.active.routes) & set(routes)
 
 
 def test_a_file_that_changes_is_seen_once(stage):
     stage.write("", at=1000)
     stage.activate()
-    assert not stage.sturm.has_changed()
+    assert not stage.engine.files_changed()
     stage.write("1 / 0", at=2000)
-    assert [stage.sturm.has_changed() for _ in range(2)] == [True, False]
+    assert [stage.engine.files_changed() for _ in range(2)] == [True, False]
     stage.file.unlink()
-    assert [stage.sturm.has_changed() for _ in range(2)] == [True, False]
+    assert [stage.engine.files_changed() for _ in range(2)] == [True, False]
 
 
 def test_a_file_that_changes_while_rules_are_set_up_is_seen(stage):
     stage.write("", at=1000)
     prepared = stage.prepare()
     stage.write("shield.rule(action=drop())", at=2000)
-    stage.sturm.activate(prepared, config.load(stage.table), {})
-    assert stage.sturm.has_changed()
+    stage.engine.activate(prepared, config.load(stage.table), {})
+    assert stage.engine.files_changed()
 
 
 def test_a_file_that_another_took_the_place_of_is_seen_whatever_its_time_says(stage):
@@ -136,7 +136,7 @@ def test_a_file_that_another_took_the_place_of_is_seen_whatever_its_time_says(st
     fresh.write_bytes(stage.file.read_bytes().replace(b"one", b"two"))
     os.utime(fresh, ns=(stage.file.stat().st_atime_ns, stage.file.stat().st_mtime_ns))
     fresh.replace(stage.file)
-    assert [stage.sturm.has_changed() for _ in range(2)] == [True, False]
+    assert [stage.engine.files_changed() for _ in range(2)] == [True, False]
 
 
 def test_a_file_that_changes_while_the_rules_are_read_is_seen(stage, tmp_path):
@@ -144,16 +144,16 @@ def test_a_file_that_changes_while_the_rules_are_read_is_seen(stage, tmp_path):
     names.write_text("one.test")
     stage.write(f"shield.rule(suffix_file({str(names)!r}), action=drop())\nimport os\nos.utime(__file__, (5, 5))")
     stage.activate()
-    assert stage.sturm.has_changed()
+    assert stage.engine.files_changed()
 
 
 def test_hooks_are_called_in_order(stage, said):
     stage.write(HOOKS)
     stage.activate()
     assert said == []
-    asyncio.run(stage.sturm.set_up_first())
+    asyncio.run(stage.engine.set_up())
     assert said == ["one", "two"]
-    asyncio.run(stage.sturm.close())
+    asyncio.run(stage.engine.close())
     assert said == ["one", "two", "three", "four"]
 
 
@@ -161,14 +161,14 @@ def test_hooks_are_called_in_order(stage, said):
 def test_a_setup_that_fails_is_told_and_the_next_is_not_called(stage, said, told):
     stage.write(f"@shield.setup\nasync def connect(): {told}\n{HOOKS}")
     with pytest.raises(ConfigError, match=r"^rules: setup connect: \w+: no database at .*/rules\.py:3$"):
-        asyncio.run(stage.sturm.set_up(stage.prepare()))
+        asyncio.run(stage.engine.set_up(stage.prepare()))
     assert said == []
 
 
 @pytest.mark.parametrize("told", ["raise LookupError('gone')", "raise SystemExit('gone')"])
 def test_a_teardown_that_fails_is_logged_and_the_next_is_called(stage, said, told, caplog):
     stage.write(f"@shield.teardown\ndef leave(): {told}\n{HOOKS}")
-    asyncio.run(stage.sturm.tear_down(stage.prepare().rules))
+    asyncio.run(stage.engine.tear_down(stage.prepare().rules))
     assert said == ["three", "four"]
     assert "rules: teardown leave: " in caplog.text
 
@@ -181,9 +181,9 @@ def test_rules_are_torn_down_once_their_functions_have_ended(stage, said):
 
         stage.write(HOOKS)
         task = asyncio.get_running_loop().create_task(work())
-        stage.sturm.decider._tasks.add(task)
-        task.add_done_callback(stage.sturm.decider._tasks.discard)
-        await stage.sturm.tear_down(stage.prepare().rules)
+        stage.engine.executor._tasks.add(task)
+        task.add_done_callback(stage.engine.executor._tasks.discard)
+        await stage.engine.tear_down(stage.prepare().rules)
 
     asyncio.run(play())
     assert said == ["function", "three", "four"]
@@ -195,15 +195,15 @@ def test_a_hook_whose_name_nobody_knows_is_a_hook(stage):
     )
     prepared = stage.prepare()
     with pytest.raises(ConfigError, match=r"rules: setup .*invalid literal"):
-        asyncio.run(stage.sturm.set_up(prepared))
-    asyncio.run(stage.sturm.tear_down(prepared.rules))
+        asyncio.run(stage.engine.set_up(prepared))
+    asyncio.run(stage.engine.tear_down(prepared.rules))
 
 
 def test_all_rules_are_counted_whoever_decides(stage):
     stage.write("shield.rule(action=drop(), name='here')\n@shield.rule(chain='responses')\ndef there(query): ...")
     stage.activate()
-    stage.sturm.decider._calls["there"] += 2
-    assert stage.sturm.counters() == {
+    stage.engine.executor._stats["there"].calls += 2
+    assert stage.engine.counters() == {
         "here": {"matches": 0, "handler_calls": 0, "handler_errors": 0, "handler_seconds": 0.0},
         "there": {"matches": 0, "handler_calls": 2, "handler_errors": 0, "handler_seconds": 0.0},
     }

@@ -11,9 +11,10 @@ from support.wires import ask_wire
 
 from funkenshield import rules as given
 from funkenshield.config.match import Match
-from funkenshield.rules import executor as deciding
+from funkenshield.forward.uncached import LOOKUPS
+from funkenshield.rules import executor as executing
 from funkenshield.rules.compiler import END, START, IdAllocator, Rule, Stop
-from funkenshield.rules.executor import ActiveRules, Decider
+from funkenshield.rules.executor import ActiveRules, RuleExecutor
 
 CLIENT, WIRE = b"client", ask_wire("www.example.")
 HANDLE, GENERATION, AT, NEXT = 7, 3, 5, 6
@@ -64,12 +65,12 @@ class Inflight:
 
 
 class Scene:
-    """A decider and one rule in force, in each chain and as the route 9."""
+    """A executor and one rule in force, in each chain and as the route 9."""
 
     def __init__(self, function=None, action=None, answer=SILENT, **rule):
         self.inflight = Inflight()
-        self.numbers = IdAllocator(tags={"new": 0, "known": 1})
-        self.decider = Decider(self.inflight, self.numbers, self.dispatch)
+        self.ids = IdAllocator(tags={"new": 0, "known": 1})
+        self.executor = RuleExecutor(self.inflight, self.ids, self.dispatch)
         self.answer = answer
         self.dispatched = 0
         action = action or given.Action(call="rules.py:function")
@@ -79,27 +80,27 @@ class Scene:
     def activate(self, generation=GENERATION, deadline=2.5, rule=None):
         stop = {AT: Stop(rule or self.rule, None, NEXT, NEXT)}
         active = ActiveRules(generation, (stop, stop, stop), {9: rule or self.rule}, ["127.0.0.1:53"], deadline)
-        self.decider.configure(active)
+        self.executor.configure(active)
 
     def dispatch(self):
         self.dispatched += 1
         while self.inflight.answers and self.answer is not SILENT:
-            self.decider.answered(self.inflight.answers.pop(), self.answer)
+            self.executor.take_answer(self.inflight.answers.pop(), self.answer)
 
     def begin(self, kind):
         if kind == "query":
-            self.decider.decide([(CLIENT, WIRE, 0, 0, AT, GENERATION)])
+            self.executor.handle_queries([(CLIENT, WIRE, 0, 0, AT, GENERATION)])
         elif kind == "miss":
-            self.decider.handle([(HANDLE, 9, WIRE, 2.5, CLIENT)])
+            self.executor.handle_misses([(HANDLE, 9, WIRE, 2.5, CLIENT)])
         elif kind == "review":
-            self.decider.review([(HANDLE, AT, GENERATION, WIRE, RESPONSE, CLIENT)])
+            self.executor.handle_responses([(HANDLE, AT, GENERATION, WIRE, RESPONSE, CLIENT)])
         else:
-            self.decider.serve(CLIENT, WIRE, 9)
+            self.executor.handle_uncached(CLIENT, WIRE, 9)
 
     async def end(self):
-        while self.decider._tasks:
-            await asyncio.wait(self.decider._tasks)
-        await self.decider.close()
+        while self.executor._tasks:
+            await asyncio.wait(self.executor._tasks)
+        await self.executor.close()
         return self.inflight.done
 
     def run(self, kind="query"):
@@ -249,7 +250,7 @@ def test_a_query_goes_on_within_bounds_that_are_made_known_first():
 
 def test_a_query_is_forwarded_behind_its_chain():
     scene = Scene(returning(given.forward("inner")))
-    scene.numbers.route("group inner")
+    scene.ids.route("group inner")
     assert scene.run() == [("resume", END, GENERATION, {"route": 1})]
 
 
@@ -291,7 +292,7 @@ def test_a_function_is_given_the_query_and_its_sender():
 
     scene = Scene(function)
     seen = []
-    scene.decider.start = lambda errand, function: seen.append(asyncio.run(function(errand.query())))
+    scene.executor.start = lambda call, function: seen.append(asyncio.run(function(scene.executor.query(call))))
     scene.begin("query")
     scene.begin("review")
     said = ["www.example.", "A", "192.0.2.1", "udp", "127.0.0.1:53", {"known"}]
@@ -331,8 +332,8 @@ def test_a_function_is_always_called_where_its_rule_says_however_fast_it_is(how,
         scene = Scene(lambda query: threads.append(threading.current_thread() is threading.main_thread()), **how)
         for _ in range(60):
             scene.begin("query")
-            while scene.decider._tasks:
-                await asyncio.wait(scene.decider._tasks)
+            while scene.executor._tasks:
+                await asyncio.wait(scene.executor._tasks)
         await scene.end()
 
     asyncio.run(play())
@@ -380,7 +381,7 @@ def test_a_query_whose_function_fails_gets_what_its_rule_says(function, on_error
     (found,) = scene.run()
     assert (("reply", rcode_of(found[1])) if found[0] == "reply" else found) == done
     assert "rule rule: " in caplog.text
-    assert scene.decider.counters()["rule"]["handler_errors"] == 1
+    assert scene.executor.counters("rule")["handler_errors"] == 1
 
 
 def test_an_error_is_logged_with_file_and_line(caplog):
@@ -398,7 +399,7 @@ def test_who_takes_too_long_has_failed(kind, caplog):
         scene = Scene(never)
         scene.activate(deadline=0.01)
         if kind == "miss":
-            scene.decider.handle([(HANDLE, 9, WIRE, 0.01, CLIENT)])
+            scene.executor.handle_misses([(HANDLE, 9, WIRE, 0.01, CLIENT)])
         else:
             scene.begin(kind)
         (done,) = await scene.end()
@@ -411,18 +412,18 @@ def test_who_takes_too_long_has_failed(kind, caplog):
 
 @pytest.mark.parametrize("function", [fail, returning(None)], ids=["thread", "async"])
 def test_when_too_many_are_waited_for_a_query_is_refused_and_its_function_not_called(function, monkeypatch):
-    monkeypatch.setattr(deciding, "CALLS_MAX", 0)
+    monkeypatch.setattr(executing, "CALLS_MAX", 0)
     scene = Scene(function)
     (done,) = scene.run()
     assert rcode_of(done[1]) == "REFUSED"
-    assert scene.decider.rejected == 1
-    assert scene.decider._threads is None
-    assert scene.decider.counters()["rule"]["handler_errors"] == 0
+    assert scene.executor.rejected == 1
+    assert scene.executor._threads._threads == []
+    assert scene.executor.counters("rule")["handler_errors"] == 0
 
 
 def test_calls_do_not_heap_up_behind_functions_that_do_not_return(monkeypatch, caplog):
-    monkeypatch.setattr(deciding, "THREADS", 1)
-    monkeypatch.setattr(deciding, "CALLS_MAX", 3)
+    monkeypatch.setattr(executing, "THREADS", 1)
+    monkeypatch.setattr(executing, "CALLS_MAX", 3)
     go = threading.Event()
 
     async def play():
@@ -445,8 +446,8 @@ def test_what_is_waited_for_at_the_end_is_ended_without_an_answer():
         scene = Scene(never)
         scene.begin("query")
         await asyncio.sleep(0)
-        await scene.decider.close()
-        assert (scene.inflight.done, scene.decider._tasks) == ([], set())
+        await scene.executor.close()
+        assert (scene.inflight.done, scene.executor._tasks) == ([], set())
 
     asyncio.run(play())
 
@@ -499,16 +500,16 @@ def test_questions_about_questions_come_to_an_end(caplog):
         scene.begin("query")
         while not any(done[0] == "reply" for done in scene.inflight.done):
             await asyncio.sleep(0)
-        await scene.decider.close()
+        await scene.executor.close()
         return [done[0] for done in scene.inflight.done]
 
-    assert asyncio.run(play()) == ["ask"] * deciding.DEPTH + ["reply"]
+    assert asyncio.run(play()) == ["ask"] * executing.DEPTH + ["reply"]
     assert "rules resolve queries of rules, 8 deep" in caplog.text
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_nothing():
     scene = Scene(resolve)
-    scene.decider.answered(deciding.ASKED, RESPONSE)
+    scene.executor.take_answer(LOOKUPS, RESPONSE)
     assert scene.inflight.done == []
 
 
@@ -533,8 +534,8 @@ def test_responses_of_older_rules_stay_as_they_are():
 
 def test_misses_of_a_way_that_is_no_more_are_given_up_and_what_is_never_cached_fails():
     scene = Scene(fail)
-    scene.decider.configure(ActiveRules())
-    scene.decider.configure(ActiveRules())
+    scene.executor.configure(ActiveRules())
+    scene.executor.configure(ActiveRules())
     assert scene.run("miss") == [("give up", HANDLE)]
     assert rcode_of(scene.run("serve")[1][1]) == "SERVFAIL"
 
@@ -544,9 +545,9 @@ def test_a_regular_expression_chooses_the_node_to_go_on_at():
     stop = Stop(scene.rule, re.compile(r"^www\."), 21, 22)
     other = Stop(scene.rule, re.compile(r"\.$"), 21, 22)
     chain = {AT: stop, AT + 1: other}
-    scene.decider.configure(ActiveRules(GENERATION, (chain, chain, chain)))
-    scene.decider.decide([(CLIENT, WIRE, 0, 0, AT, GENERATION), (CLIENT, WIRE, 0, 0, AT + 1, GENERATION)])
-    scene.decider.review([(HANDLE, AT, GENERATION, WIRE, RESPONSE, CLIENT)])
+    scene.executor.configure(ActiveRules(GENERATION, (chain, chain, chain)))
+    scene.executor.handle_queries([(CLIENT, WIRE, 0, 0, AT, GENERATION), (CLIENT, WIRE, 0, 0, AT + 1, GENERATION)])
+    scene.executor.handle_responses([(HANDLE, AT, GENERATION, WIRE, RESPONSE, CLIENT)])
     assert scene.inflight.done == [
         ("resume", 21, GENERATION, {}),
         ("resume", 22, GENERATION, {}),

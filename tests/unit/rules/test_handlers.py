@@ -11,7 +11,7 @@ import pytest
 
 from funkenshield.config import action as actions
 from funkenshield.rules import handlers
-from funkenshield.rules.query import Query, Sender
+from funkenshield.rules.query import ClientInfo, Query
 
 EXPIRE = dns.edns.GenericOption(9, b"")
 OWN = dns.edns.GenericOption(65001, b"x")
@@ -26,16 +26,16 @@ class Upstream:
 
     async def __call__(self, wire):
         self.asked.append(dns.message.from_wire(wire))
-        return Query(wire, Sender(b"")).respond(*self.records, authority=self.authority).to_wire()
+        return Query(wire, ClientInfo(b"")).respond(*self.records, authority=self.authority).to_wire()
 
 
 def query(name="www.example.", rdtype="A", upstream=None, **how):
-    sender = Sender(bytes([192, 0, 2, 1]), "udp", "127.0.0.1:53", frozenset({"b", "a"}))
+    sender = ClientInfo(bytes([192, 0, 2, 1]), "udp", "127.0.0.1:53", frozenset({"b", "a"}))
     return Query(dns.message.make_query(name, rdtype, **how).to_wire(), sender, upstream)
 
 
 def do(action, asked):
-    """Return what the deed of an action returns."""
+    """Return what the handler of an action returns."""
     done = handlers.HANDLERS[action.kind](action, asked)
     return asyncio.run(done) if asyncio.iscoroutine(done) else done
 
@@ -137,7 +137,7 @@ def test_who_is_not_below_the_old_name_goes_on():
 
 
 def test_who_asks_nothing_goes_on():
-    asked = Query(bytes.fromhex("1234 0100 0000 0000 0000 0000"), Sender(b""), Upstream())
+    asked = Query(bytes.fromhex("1234 0100 0000 0000 0000 0000"), ClientInfo(b""), Upstream())
     assert do(actions.rename("example.", "inner.test."), asked) is None
 
 

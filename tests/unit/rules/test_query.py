@@ -11,14 +11,14 @@ import dns.rrset
 import dns.tsig
 import pytest
 
-from funkenshield.rules.query import Query, Sender
+from funkenshield.rules.query import ClientInfo, Query
 
 ADDRESS = bytes([192, 0, 2, 1])
 
 
 def query(name="Www.Example.", rdtype="A", *, ask=None, response=None, **how):
     made = dns.message.make_query(name, rdtype, **how)
-    return Query(made.to_wire(), Sender(ADDRESS, "tcp", "127.0.0.1:53", frozenset({"busy"})), ask, response)
+    return Query(made.to_wire(), ClientInfo(ADDRESS, "tcp", "127.0.0.1:53", frozenset({"busy"})), ask, response)
 
 
 def test_a_query_is_read_as_far_as_it_is_asked_about():
@@ -41,12 +41,12 @@ def test_a_plain_query_has_no_edns():
 
 def test_a_client_of_ipv6_has_its_address():
     wire = dns.message.make_query("example.", "A").to_wire()
-    assert str(Query(wire, Sender(bytes.fromhex("20010db8000000000000000000000001"))).source) == "2001:db8::1"
+    assert str(Query(wire, ClientInfo(bytes.fromhex("20010db8000000000000000000000001"))).source) == "2001:db8::1"
 
 
 def test_a_query_without_a_question_has_no_name():
     wire = bytes.fromhex("1234 3900 0000 0000 0000 0000")
-    asked = Query(wire, Sender(ADDRESS))
+    asked = Query(wire, ClientInfo(ADDRESS))
     assert (asked.id, asked.opcode, asked.qname, asked.qtype) == (0x1234, "7", "", "TYPE0")
 
 
@@ -89,7 +89,7 @@ def test_what_is_no_record_is_a_mistake():
 def test_a_signed_query_cannot_be_read_whole_and_that_is_said():
     signed = dns.message.make_query("example.", "A")
     signed.use_tsig(dns.tsig.Key("key.", "c2VjcmV0"))
-    asked = Query(signed.to_wire(), Sender(ADDRESS))
+    asked = Query(signed.to_wire(), ClientInfo(ADDRESS))
     assert asked.qname == "example."
     with pytest.raises(dns.message.UnknownTSIGKey):
         asked.message  # noqa: B018
