@@ -110,10 +110,10 @@ class Daemon:
         """Return who answers Prometheus, and where; the modules are loaded only where that is wanted."""
         if self.config.metrics.listen is None:
             return None
-        from .admin import metrics, scrape
+        from .admin import prometheus, scrape
 
         opened = bound.enter_context(sockets.bind_tcp(self.config.metrics.listen, "HTTP"))
-        return scrape.Scraped(partial(metrics.render, self.snapshot), self.is_serving).protocol, opened
+        return scrape.MetricsServer(partial(prometheus.render, self.snapshot), self.is_serving).protocol, opened
 
     def _build(self) -> None:
         """Make everything that needs no privileges, each with what it needs."""
@@ -388,7 +388,7 @@ def _bind_control(config: Config) -> socket.socket | None:
         return None
     try:
         return control.bind(Path(config.control.socket))
-    except control.NoPlaceError as error:
+    except control.UnavailableError as error:
         if "socket" in config.control.model_fields_set:
             raise
         log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)

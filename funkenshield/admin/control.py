@@ -19,17 +19,17 @@ from typing import Any
 from ..errors import FunkenShieldError
 
 LINE_MAX = 65536
-PATIENCE = 10.0  # seconds that a client waits for the daemon
+TIMEOUT = 10.0  # seconds that a client waits for the daemon
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class ControlError(FunkenShieldError):
-    """The control socket cannot be had, or the daemon says no."""
+    """The control socket cannot be used, or the daemon reports an error."""
 
 
-class NoPlaceError(ControlError):
-    """There is no place for a control socket."""
+class UnavailableError(ControlError):
+    """The control socket cannot be created at its path."""
 
 
 def bind(path: Path) -> socket.socket:
@@ -42,9 +42,9 @@ def bind(path: Path) -> socket.socket:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder = path.parent.stat()
         if folder.st_uid not in (0, os.geteuid()):
-            raise NoPlaceError(f"{path}: its directory belongs to another user; set control.socket to another path")
+            raise UnavailableError(f"{path}: its directory belongs to another user; set control.socket to another path")
         if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:  # what is bound there could be exchanged
-            raise NoPlaceError(f"{path}: its directory is writable by others; set control.socket to another path")
+            raise UnavailableError(f"{path}: its directory is writable by others; set control.socket to another path")
         if path.is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 try:
@@ -63,7 +63,7 @@ def bind(path: Path) -> socket.socket:
         opened.listen(16)
     except OSError as error:
         opened.close()
-        raise NoPlaceError(f"{path}: cannot create the control socket: {error.strerror or error}") from None
+        raise UnavailableError(f"{path}: cannot create the control socket: {error.strerror or error}") from None
     except ControlError:
         opened.close()
         raise
@@ -79,7 +79,7 @@ def unbind(path: Path) -> None:
 async def serve(listening: socket.socket, handle: Handler) -> asyncio.Server:
     """Answer requests on a listening socket."""
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # ValueError: over LINE_MAX
             while line := await reader.readline():
                 writer.write(json.dumps(await _respond(line, handle)).encode() + b"\n")
@@ -90,7 +90,7 @@ async def serve(listening: socket.socket, handle: Handler) -> asyncio.Server:
 
     # `unbind` removes it: from 3.13 on, Python would, and fail at once where its folder is not ours any more
     ours: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-    return await asyncio.start_unix_server(talk, sock=listening, limit=LINE_MAX, **ours)
+    return await asyncio.start_unix_server(serve_client, sock=listening, limit=LINE_MAX, **ours)
 
 
 async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
@@ -104,10 +104,10 @@ async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
 
 
 def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the daemon's response to a request; ControlError where there is none, or it says no."""
+    """Return the daemon's response to a request; ControlError where there is none, or it is an error."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
-            opened.settimeout(PATIENCE)
+            opened.settimeout(TIMEOUT)
             opened.connect(str(path))
             opened.sendall(json.dumps(request).encode() + b"\n")
             with opened.makefile("rb") as lines:

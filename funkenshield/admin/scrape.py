@@ -1,6 +1,6 @@
-"""The HTTP endpoint that Prometheus reads: one request a connection, bounded like all that strangers can reach.
+"""The HTTP endpoint that Prometheus scrapes: one request per connection, bounded like all that strangers can reach.
 
-It knows as much of HTTP as a scrape takes. What the page says is for `metrics`.
+It knows as much of HTTP as a scrape takes. What the page says is for `prometheus`.
 """
 
 import asyncio
@@ -10,14 +10,15 @@ from typing import cast
 
 from ..core.fair_shares import Holders, may_take_one_more, prefix_of
 
-CONNECTIONS = 32  # at once; one client prefix has its share
-PATIENCE = 10.0  # seconds that a connection may take, from its first octet to its last
+MAX_CONNECTIONS = 32  # at once; each client prefix has its fair share
+TIMEOUT = 10.0  # seconds that a connection may take, from its first octet to its last
 REQUEST_MAX = 8192  # octets
+HEALTHY, UNHEALTHY = ("200 OK", b"ok\n"), ("503 Service Unavailable", b"not serving\n")
 
 Render = Callable[[str], Callable[[], tuple[str, bytes]]]  # by the Accept header: what makes (content type, page)
 
 
-class Scraped:
+class MetricsServer:
     """All connections to the endpoint; pages are made one at a time, on a thread that nobody waits for."""
 
     def __init__(self, render: Render, is_serving: Callable[[], bool]) -> None:
@@ -34,12 +35,12 @@ class Scraped:
         return Connection(self, self._next)
 
     def make_room(self, prefix: bytes) -> None:
-        """See that a prefix may have one more: one of its own gives way, or where it has none, the oldest of most."""
+        """Close a connection where a prefix may have no more: one of its own, else the oldest of the prefix with most."""
         mine = self.connections.of(prefix)
-        if may_take_one_more(len(mine), CONNECTIONS - self.count):
+        if may_take_one_more(len(mine), MAX_CONNECTIONS - self.count):
             return
-        own = next((each for each in mine.values() if each.is_silent()), next(iter(mine.values()), None))
-        (own or self.connections.oldest_of_most()).leave()
+        own = next((each for each in mine.values() if each.is_idle()), next(iter(mine.values()), None))
+        (own or self.connections.oldest_of_most()).abort()
 
     async def page(self, accept: str) -> tuple[str, bytes]:
         """Return the page as of now, with its content type."""
@@ -50,7 +51,7 @@ class Scraped:
 class Connection(asyncio.Protocol):
     """One connection: a request, an answer, the end."""
 
-    def __init__(self, server: Scraped, number: int) -> None:
+    def __init__(self, server: MetricsServer, number: int) -> None:
         self._server = server
         self._number = number
         self._prefix = b""
@@ -60,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection; another one may have to give way."""
+        """Take the connection; another one may be closed for it."""
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         if peer is None:  # it is gone already
@@ -70,10 +71,10 @@ class Connection(asyncio.Protocol):
         self._server.make_room(self._prefix)
         self._server.connections.add(self._prefix, self._number, self)
         self._server.count += 1
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(TIMEOUT, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the place to another one."""
+        """Count the connection no more."""
         if self._timer is not None:
             self._timer.cancel()
         if self._answering is not None:
@@ -85,11 +86,11 @@ class Connection(asyncio.Protocol):
             self._server.connections.remove(self._prefix, self._number)
             self._server.count -= 1
 
-    def is_silent(self) -> bool:
-        """Tell whether nothing was asked yet."""
+    def is_idle(self) -> bool:
+        """Tell whether there is no request yet."""
         return self._answering is None
 
-    def leave(self) -> None:
+    def abort(self) -> None:
         """End the connection now."""
         self._forget()
         self._transport.abort()
@@ -111,9 +112,8 @@ class Connection(asyncio.Protocol):
         if method not in ("GET", "HEAD"):
             self._respond("405 Method Not Allowed", more="Allow: GET, HEAD\r\n")
         elif path == "/healthz":
-            well = self._server.is_serving()
-            page = b"ok\n" if well else b"not serving\n"
-            self._respond("200 OK" if well else "503 Service Unavailable", page=page, bare=method == "HEAD")
+            status, page = HEALTHY if self._server.is_serving() else UNHEALTHY
+            self._respond(status, page=page, bare=method == "HEAD")
         elif path != "/metrics":
             self._respond("404 Not Found")
         else:

@@ -15,8 +15,10 @@ from ..rules.engine import RuleEngine
 from ..server._udp_worker import Worker
 from ..server.tcp import TcpServer
 from ..upstream.pool import Upstreams, rcode_name
+from .metrics import METRICS
 
-COMMON = (0, 2, 3, 5)  # RCODEs that are always told of, however few they are
+COMMON = (0, 2, 3, 5)  # RCODEs that are always shown, however few they are
+MORE = ("queries_by_transport", "uptime_seconds", "cache_miss_latency_histogram", "rules", "upstreams")
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Stats:
     tcp: TcpServer
     rules: RuleEngine
     blocks: Blocks
-    cache_memory: int  # octets, of cache and denials together
+    cache_memory: int  # octets, of both caches together
     clock: Clock
 
     def __post_init__(self) -> None:
@@ -51,64 +53,41 @@ class Stats:
 
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
-        tallies = [worker.counters() for worker in self.workers]
-        held, missed, tcp = self.cache.counters(), self.inflight.counters(), self.tcp
-        total = {key: missed[key] + sum(tally[key] for tally in tallies) for key in tallies[0]}
-        return {
-            "queries": total["queries"], "queries_by_transport": _by_transport(total["queries"], missed["queries"]),
+        counted = self.counted()
+        return {name: counted[name] for name in (*METRICS, *MORE)}
+
+    def counted(self) -> dict[str, Any]:
+        """Return all counters, those included that only count for another one."""
+        workers = [worker.counters() for worker in self.workers]
+        inflight, tcp, nsec_cache = self.inflight.counters(), self.tcp, self.nsec_cache
+        counted = inflight | {name: inflight[name] + sum(each[name] for each in workers) for name in workers[0]}
+        counted |= {f"cache_{name}": count for name, count in self.cache.counters().items()}
+        return counted | {
+            "queries_by_transport": {"udp": counted["queries"] - inflight["queries"], "tcp": inflight["queries"]},
             "responses": self._responses(),
-            "cache_hits": total["cache_hits"], "cache_misses": total["cache_misses"],
-            "stale_answers": total["stale_answers"], "prefetches": total["prefetches"],
-            "stale_on_refresh_failure": missed["stale_on_refresh_failure"],
-            "uncached_queries": total["uncached_queries"], "forward_not_allowed": total["forward_not_allowed"],
-            "coalesced_queries": missed["coalesced_queries"], "local_answers": missed["local_answers"],
-            "minimal_any_answers": total["minimal_any_answers"],
-            "malformed_queries": total["malformed_queries"], "badcookie_responses": total["badcookie_responses"],
-            "oversized_queries": total["oversized_queries"],
-            "dropped_short": total["dropped_short"], "dropped_responses": total["dropped_responses"],
-            "dropped_queue_full": total["dropped_queue_full"], "dropped_duplicates": missed["dropped_duplicates"],
-            "dropped_late_replies": missed["dropped_late_replies"],
-            "proxy_protocol_invalid": total["proxy_protocol_invalid"] + tcp.proxy_protocol_invalid,
-            "outstanding_queries": missed["outstanding_queries"],
-            "outstanding_limit_exceeded": missed["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
-            "zone_limit_exceeded": missed["zone_limit_exceeded"],
-            "fair_share_exceeded": missed["fair_share_exceeded"] + total["queue_share_exceeded"],
-            "upstreams_saturated": missed["upstreams_saturated"],
-            "resolution_failures": missed["resolution_failures"],
-            "no_upstream_available": missed["no_upstream_available"],
-            "retries": missed["retries"], "hedged_queries": missed["hedged_queries"],
-            "upstream_truncated": missed["upstream_truncated"], "spoof_suspected": missed["spoof_suspected"],
-            "replies_truncated": total["replies_truncated"],
-            "reply_send_errors": total["reply_send_errors"] + missed["outbox_send_errors"],
-            "rule_replies": total["rule_replies"], "rule_python_calls": total["rule_python_calls"],
+            "proxy_protocol_invalid": counted["proxy_protocol_invalid"] + tcp.proxy_protocol_invalid,
+            "outstanding_limit_exceeded": counted["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
+            "fair_share_exceeded": counted["fair_share_exceeded"] + counted["queue_share_exceeded"],
+            "reply_send_errors": counted["reply_send_errors"] + counted["outbox_send_errors"],
             "rule_python_rejected": self.rules.executor.rejected,
-            "acl_denied": total["acl_denied"], "blocked": total["blocked"], "rate_limited": total["rate_limited"],
-            "rrl_dropped": total["rrl_dropped"], "rrl_slipped": total["rrl_slipped"],
             "dynamic_blocks": len(self.blocks.listed()), "dynamic_blocks_added": self.blocks.raised,
-            "cache_entries": held["entries"], "cache_bytes": held["bytes"] + self.nsec_cache.octets,
-            "cache_limit_bytes": held["limit_bytes"] + self.nsec_cache.limit,
-            "cache_inserts": held["inserts"], "cache_insert_failures": held["insert_failures"],
-            "cache_evictions": held["evictions"], "cache_expirations": held["expirations"],
-            "cache_purges": self.cache.purges_total, "cache_purged_entries": held["purged_entries"],
-            "nsec_cache_entries": len(self.nsec_cache), "nsec_cache_bytes": self.nsec_cache.octets,
-            "nsec_cache_limit_bytes": self.nsec_cache.limit, "ecs_prefix_lengths": held["ecs_prefix_lengths"],
+            "cache_bytes": counted["cache_bytes"] + nsec_cache.octets,
+            "cache_limit_bytes": counted["cache_limit_bytes"] + nsec_cache.limit,
+            "cache_purges": self.cache.purges_total, "ecs_prefix_lengths": counted["cache_ecs_prefix_lengths"],
+            "nsec_cache_entries": len(nsec_cache), "nsec_cache_bytes": nsec_cache.octets,
+            "nsec_cache_limit_bytes": nsec_cache.limit,
             "memory_limit_bytes": (
-                self.cache_memory + self.inflight.memory_limit + self.tcp.settings.memory
+                self.cache_memory + self.inflight.memory_limit + tcp.settings.memory
                 + self.inflight.settings_writer.guard.memory_limit
             ),
-            "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted,
-            "tcp_refused": tcp.refused, "tcp_refused_per_client": tcp.refused_per_client,
-            "tcp_refused_per_prefix": tcp.refused_per_prefix, "tcp_evicted_idle": tcp.evicted_idle,
-            "tcp_evicted_waiting": tcp.evicted_waiting, "tcp_evicted_memory": tcp.evicted_memory,
-            "tcp_buffered_bytes": tcp.memory.taken, "tcp_idle_timeouts": tcp.idle_timeouts,
-            "tcp_protocol_errors": tcp.protocol_errors,
+            "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted, "tcp_refused": tcp.refused,
+            "tcp_refused_per_client": tcp.refused_per_client, "tcp_refused_per_prefix": tcp.refused_per_prefix,
+            "tcp_evicted_idle": tcp.evicted_idle, "tcp_evicted_waiting": tcp.evicted_waiting,
+            "tcp_evicted_memory": tcp.evicted_memory, "tcp_buffered_bytes": tcp.memory.taken,
+            "tcp_idle_timeouts": tcp.idle_timeouts, "tcp_protocol_errors": tcp.protocol_errors,
             "reloads": self.reloads, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
-            "cache_miss_latency_histogram": missed["latency_histogram"],
+            "cache_miss_latency_histogram": counted["latency_histogram"],
             "rules": self.rules.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
-
-
-def _by_transport(all_queries: int, over_tcp: int) -> dict[str, int]:
-    return {"udp": all_queries - over_tcp, "tcp": over_tcp}

@@ -1,4 +1,4 @@
-"""Compiled rules against the plain reading of them: random chains, random queries, the same actions in the same order."""
+"""Compiled rules against the plain reading of them: random chains and queries, the same actions in the same order."""
 
 import random
 import re

@@ -1,0 +1,104 @@
+"""The metrics as Prometheus reads them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from .. import __version__
+from ..core._latency_histogram import LATENCY_BOUNDS
+from ..upstream.health import STATES
+from .metrics import BUILD, LATENCY, METRICS, RULE_METRICS, UPSTREAM_LABELS, UPSTREAM_METRICS, Metric
+
+Counted = Mapping[tuple[str, ...], dict[str, Any]]  # by the values of labels
+
+
+class _Exporter(Collector):
+    """Turns a snapshot into Prometheus' families."""
+
+    def __init__(self, snapshot: dict[str, Any]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[Family]:
+        found = self._snapshot
+        upstreams: Counted = {(each["name"], each["address"]): each for each in found["upstreams"].values()}
+        rules: Counted = {(name,): each for name, each in found["rules"].items()}
+        yield InfoMetricFamily("funkenshield_build", BUILD.help, {"version": __version__})
+        yield from _families("", METRICS, (), {(): found})
+        yield _histogram("cache_miss_latency_seconds", LATENCY, (), {(): found["cache_miss_latency_histogram"]})
+        yield from _families("upstream_", UPSTREAM_METRICS, UPSTREAM_LABELS, upstreams)
+        yield from _families("rule_", RULE_METRICS, ("rule",), rules)
+
+    def describe(self) -> Iterable[Family]:
+        return []
+
+
+def _families(
+    prefix: str, metrics: Mapping[str, Metric], labels: tuple[str, ...], counted: Counted
+) -> Iterator[Family]:
+    """Yield what is counted for each of a kind of things."""
+    for name, metric in metrics.items():
+        if metric.type == "histogram":
+            histograms = {each: counters["latency_histogram"] for each, counters in counted.items()}
+            yield _histogram(f"{prefix}{name}", metric, labels, histograms)
+            continue
+        kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+        family = kind(f"funkenshield_{prefix}{name}", metric.help, labels=(*labels, *metric.labels))
+        for each, counters in counted.items():
+            for values, number in _parts(name, metric, counters):
+                family.add_metric((*each, *values), number)
+        yield family
+
+
+def _parts(name: str, metric: Metric, counters: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], float]]:
+    """Return pairs of the values of a number's own labels, and the number."""
+    match metric.labels:
+        case ("transport",):
+            return [((transport,), count) for transport, count in counters["queries_by_transport"].items()]
+        case ("transport", "rcode"):
+            return [
+                ((transport, rcode), count)
+                for transport, counts in counters[name].items()
+                for rcode, count in counts.items()
+            ]
+        case ("rcode",):
+            return [((rcode,), count) for rcode, count in counters["rcodes"].items()]
+        case ("reason",):
+            return [((reason,), count) for reason, count in counters[name].items()]
+        case ("state",):
+            return [((state,), float(state == counters["state"])) for state in STATES]
+    return [((), counters[name])]
+
+
+def _histogram(name: str, metric: Metric, labels: tuple[str, ...], counted: Counted) -> HistogramMetricFamily:
+    """Return a histogram of latencies for each of a kind of things."""
+    family = HistogramMetricFamily(f"funkenshield_{name}", metric.help, labels=labels)
+    bounds = [*map(floatToGoString, LATENCY_BOUNDS), "+Inf"]
+    for each, histogram in counted.items():
+        family.add_metric(each, list(zip(bounds, accumulate(histogram["counts"]), strict=True)), histogram["sum"])
+    return family
+
+
+def render(snapshot: Callable[[], dict[str, Any]], accept: str) -> Callable[[], tuple[str, bytes]]:
+    """Take a snapshot now; return what makes a page of it, wherever it is called: its content type, and itself."""
+    found = snapshot()
+
+    def page() -> tuple[str, bytes]:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Exporter(found))
+        ProcessCollector(registry=registry)
+        encode, kind = choose_encoder(accept)
+        return kind, encode(registry)
+
+    return page
