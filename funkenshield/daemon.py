@@ -118,7 +118,7 @@ class Daemon:
     def _build(self) -> None:
         """Make everything that needs no privileges, each with what it needs."""
         config, seconds = self.config, self.clock.seconds
-        denied = config.cache.memory // DENIED if settings.deny(config) else 0
+        denied = config.cache.memory // DENIED if settings.needs_nsec_cache(config) else 0
         self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
         self.nsec_cache = NsecCache(denied)
         self.inflight = Inflight(self.cache, config.forward.max_outstanding, config.guard.memory)
@@ -218,7 +218,7 @@ class Daemon:
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 log.warning("%s: the new value takes effect after a restart", key)
-        if settings.deny(new) and not self.nsec_cache.limit:
+        if settings.needs_nsec_cache(new) and not self.nsec_cache.limit:
             log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = new.keeping(self.config), self.rules.rule_set
         prepared = await asyncio.to_thread(self.rules.prepare, new)

@@ -35,7 +35,7 @@ class MetricsServer:
         return Connection(self, self._next)
 
     def make_room(self, prefix: bytes) -> None:
-        """Close a connection where a prefix may have no more: one of its own, else the oldest of the prefix with most."""
+        """Close a connection where a prefix may have no more: one of its own, else the oldest of who has most."""
         mine = self.connections.of(prefix)
         if may_take_one_more(len(mine), MAX_CONNECTIONS - self.count):
             return

@@ -88,6 +88,11 @@ class Endpoint(NamedTuple):
     port: int
 
     @property
+    def family(self) -> socket.AddressFamily:
+        """Return the family of sockets that lead there."""
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    @property
     def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
         """Return it as sockets take it: an interface is a number there; OSError where it is gone."""
         return sockaddr(self.host, self.port)

@@ -61,7 +61,7 @@ def tee(action: Action, query: Query) -> None:
     assert endpoint is not None
     with contextlib.suppress(OSError):
         if endpoint not in _copies:
-            opened = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, socket.SOCK_DGRAM)
+            opened = socket.socket(endpoint.family, socket.SOCK_DGRAM)
             opened.setblocking(False)
             _copies[endpoint] = opened
         _copies[endpoint].sendto(query.wire, endpoint.sockaddr)

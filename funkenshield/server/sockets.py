@@ -35,7 +35,7 @@ def explained(endpoint: Endpoint, transport: str) -> Iterator[None]:
 
 
 def _open(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
-    opened = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET, kind)
+    opened = socket.socket(endpoint.family, kind)
     opened.setblocking(False)
     if opened.family == socket.AF_INET6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -371,7 +371,7 @@ def _staying(before: Iterable[Upstream], wanted: Mapping[str, Member]) -> dict[s
 def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -> socket.socket:
     """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
     ports = ports or usable()
-    opened = socket.socket(_family(endpoint), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    opened = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         for _ in range(PORT_TRIES):
@@ -390,7 +390,7 @@ def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -
 def local_address(endpoint: Endpoint, source: str = "") -> str:
     """Return our address that the kernel takes for the way to another now; empty where there is no way."""
     try:
-        with socket.socket(_family(endpoint), socket.SOCK_DGRAM) as probe:
+        with socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
             if source:
                 probe.bind(sockaddr(source, 0))
             probe.connect(endpoint.sockaddr)
@@ -402,15 +402,11 @@ def local_address(endpoint: Endpoint, source: str = "") -> str:
 def has_address(host: str) -> bool:
     """Tell whether an address is this machine's."""
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with socket.socket(Endpoint(host, 0).family, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
     except OSError as error:
         return error.errno != errno.EADDRNOTAVAIL
     return True
-
-
-def _family(endpoint: Endpoint) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
 
 
 class Latencies:

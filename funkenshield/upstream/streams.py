@@ -301,8 +301,7 @@ class Connections:
 
     async def _connected(self) -> socket.socket:
         """Return a socket that is connected to the upstream; OSError where there is none."""
-        family = socket.AF_INET6 if ":" in self._endpoint.host else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        opened = socket.socket(self._endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._source:

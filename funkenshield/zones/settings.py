@@ -6,10 +6,10 @@ Zone 0 is everything that has no section of its own; it asks the default group o
 import math
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..cache._zone_table import Zones
-from ..config import DEFAULT_GROUP, Config, StaleSection, TtlSection, ZoneSection
+from ..config import DEFAULT_GROUP, Config, ZoneSection
 from ..upstream.pool import Group
 from ..wire.names import name_to_wire
 from .soa_watch import PollInterval, WatchedZone
@@ -27,7 +27,8 @@ class Assignment(NamedTuple):
 def groups(config: Config) -> dict[str, Group]:
     """Return the groups of upstreams: the default one, those that have a name, and those of zones with their own."""
     joined = [name for upstream in config.upstreams for name in upstream.groups]
-    named = dict.fromkeys([DEFAULT_GROUP, *joined, *(group.name for group in config.groups), *_chosen(config)])
+    chosen = [zone.group for zone in config.zones if zone.group is not None]
+    named = dict.fromkeys([DEFAULT_GROUP, *joined, *(group.name for group in config.groups), *chosen])
     made = {name: Group(config.policy_of(name), config.members(name)) for name in named}
     for zone in config.zones:
         if zone.upstreams is not None:
@@ -35,12 +36,8 @@ def groups(config: Config) -> dict[str, Group]:
     return made
 
 
-def _chosen(config: Config) -> list[str]:
-    return [zone.group for zone in config.zones if zone.group is not None]
-
-
-def deny(config: Config) -> bool:
-    """Tell whether any zone wants to be answered for from what is known not to exist."""
+def needs_nsec_cache(config: Config) -> bool:
+    """Tell whether any zone is answered for from names that are known not to exist."""
     return config.cache.nxdomain_cut or any(zone.nxdomain_cut or zone.aggressive_nsec for zone in config.zones)
 
 
@@ -66,12 +63,7 @@ def assign(zones: Zones, config: Config, numbers: Mapping[str, int]) -> Assignme
     """
     changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
     made = Assignment({0: config.allow_notify_from}, changed)
-    zones.set_policy(
-        0,
-        cut=config.cache.nxdomain_cut,
-        open=config.forward.max_outstanding_per_zone,
-        **_policy(config, config.ttl, config.stale),
-    )
+    _set_policy(zones, 0, config, ZoneSection(name="."), 0)
     for zone in config.zones:
         number = zones.number(name_to_wire(zone.name))
         if zone.allow_notify_from is not None:
@@ -82,29 +74,24 @@ def assign(zones: Zones, config: Config, numbers: Mapping[str, int]) -> Assignme
 
 
 def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection, group: int) -> None:
+    ttl, stale = config.ttl_of(zone), config.stale_of(zone)
     zones.set_policy(
         number,
         cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
         open=zone.max_outstanding or config.forward.max_outstanding_per_zone,
         trust_nsec=zone.aggressive_nsec,
         group=group,
-        **_policy(config, config.ttl_of(zone), config.stale_of(zone)),
+        shortest=ttl.min,
+        longest=ttl.max,
+        negative=ttl.negative_max,
+        failure=ttl.failure,
+        keep_ttl=ttl.serve_original,
+        payload=config.udp.edns_udp_size,
+        shuffle=config.rrset_roundrobin,
+        prefetch=config.cache.prefetch,
+        stale=stale.mode,
+        stale_longest=stale.max,
+        stale_ttl=stale.ttl,
+        client_timer=stale.client_timeout,
+        recheck=stale.recheck,
     )
-
-
-def _policy(config: Config, ttl: TtlSection, stale: StaleSection) -> dict[str, Any]:
-    return {
-        "shortest": ttl.min,
-        "longest": ttl.max,
-        "negative": ttl.negative_max,
-        "failure": ttl.failure,
-        "keep_ttl": ttl.serve_original,
-        "payload": config.udp.edns_udp_size,
-        "shuffle": config.rrset_roundrobin,
-        "prefetch": config.cache.prefetch,
-        "stale": stale.mode,
-        "stale_longest": stale.max,
-        "stale_ttl": stale.ttl,
-        "client_timer": stale.client_timeout,
-        "recheck": stale.recheck,
-    }

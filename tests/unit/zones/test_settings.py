@@ -142,10 +142,9 @@ recheck = 8.0
 AT_THE_TOP = {
     "shortest": 100, "longest": 86400, "negative": 77, "failure": 5, "keep_ttl": True, "payload": 1400,
     "shuffle": True, "prefetch": False, "stale": "immediate", "stale_longest": 1000, "stale_ttl": 11,
-    "client_timer": 0.5, "recheck": 7.0, "cut": True, "open": 50,
+    "client_timer": 0.5, "recheck": 7.0, "cut": True, "open": 50, "trust_nsec": False, "group": 0,
 }  # fmt: skip
 DEFAULT = {"default": 0}
-OF_A_ZONE = {"trust_nsec": False, "group": 0}
 OF_ITS_OWN = {
     "shortest": 0,
     "failure": 9,
@@ -184,7 +183,7 @@ def test_a_zone_has_what_its_section_says_and_else_what_the_top_says(load):
     outer, inner = (zones.number(name_wire(name)) for name in ("example.com", "a.example.com"))
     assert zones.policies == {
         0: AT_THE_TOP,
-        outer: AT_THE_TOP | OF_A_ZONE,
+        outer: AT_THE_TOP,
         inner: AT_THE_TOP | OF_ITS_OWN | {"group": 7},
     }
     assert [zones.number(name) for name in wires("www.example.com", "a.example.com", "com")] == [outer, inner, 0]
@@ -202,7 +201,7 @@ def test_a_zone_has_what_its_section_says_and_else_what_the_top_says(load):
 def test_a_zone_without_a_word_is_as_the_top_without_a_word(load):
     zones = Recorder()
     assign(zones, load('[[zones]]\nname = "test"'), DEFAULT)
-    assert zones.policies[zones.number(name_wire("test"))] == zones.policies[0] | OF_A_ZONE
+    assert zones.policies[zones.number(name_wire("test"))] == zones.policies[0]
     assert zones.policies[0]["stale"] == "on-failure"
 
 
