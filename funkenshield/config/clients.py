@@ -11,7 +11,7 @@ from .types import PathField, Section
 class UdpSection(Section):
     """Clients over UDP."""
 
-    edns_udp_size: int = Field(
+    max_payload: int = Field(
         1232, ge=512, le=4096, json_schema_extra={"unit": "octets"},
         description="Largest response over UDP, and the EDNS payload size that is advertised.",
     )  # fmt: skip

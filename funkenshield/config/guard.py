@@ -52,9 +52,10 @@ class RateLimitSection(Section):
     """A limit of queries per second for each source prefix; several tables limit several prefix lengths."""
 
     queries_per_second: float = Field(gt=0, le=1_000_000, description="Queries per second.")
-    burst: float = Field(
-        1.0, gt=0, le=3600, json_schema_extra={"unit": "s"}, description="Bucket size, in seconds at that rate."
-    )
+    window: float = Field(
+        1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
+        description="Time over which the rate is averaged: so many seconds' worth may come at once.",
+    )  # fmt: skip
     ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Length of an IPv4 source prefix.")
     ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Length of an IPv6 source prefix.")
     action: Refusal = Field("drop", description="What queries over the limit get.")
@@ -70,9 +71,10 @@ class RrlSection(Section):
     nxdomains_per_second: float = Field(0, ge=0, le=1_000_000, description="NXDOMAIN responses per second.")
     errors_per_second: float = Field(0, ge=0, le=1_000_000, description="Other error responses per second.")
     all_per_second: float = Field(0, ge=0, le=1_000_000, description="Responses of any kind per second.")
-    burst: float = Field(
-        2.0, gt=0, le=3600, json_schema_extra={"unit": "s"}, description="Bucket size, in seconds at these rates."
-    )
+    window: float = Field(
+        2.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
+        description="Time over which rates are averaged: so many seconds' worth may be sent at once.",
+    )  # fmt: skip
     ipv4_prefix_length: int = Field(24, ge=1, le=32, description="Length of an IPv4 source prefix.")
     ipv6_prefix_length: int = Field(56, ge=1, le=128, description="Length of an IPv6 source prefix.")
     slip: int = Field(

@@ -50,9 +50,10 @@ class RateSection(Section):
     """A rate limit; each query for which the condition is evaluated counts."""
 
     limit: float = Field(gt=0, le=1_000_000, description="Queries per second.")
-    burst: float = Field(
-        1.0, gt=0, le=3600, json_schema_extra={"unit": "s"}, description="Bucket size, in seconds at that rate."
-    )
+    window: float = Field(
+        1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
+        description="Time over which the rate is averaged: so many seconds' worth may come at once.",
+    )  # fmt: skip
     per: Literal["source", "zone", "name", "all"] = Field(
         "source",
         description="What is counted together: each source prefix, each zone (the last two labels), each name, or all"
@@ -105,9 +106,9 @@ class Match(Section):
         (), strict=False, description="The day of the week, local time; after midnight, it is the next one."
     )
     probability: float | None = Field(None, ge=0, le=1, description="Random, with this probability.")
-    share: float | None = Field(
+    source_ratio: float | None = Field(
         None, ge=0, le=1,
-        description="The client's address is in this share of all addresses, always the same ones; a larger share"
+        description="The client's address is in this ratio of all addresses, always the same ones; a larger ratio"
                     " includes a smaller one.",
     )  # fmt: skip
     rcode: tuple[RCode, ...] = Field((), strict=False, description="The response code; not in the chain `queries`.")
@@ -239,7 +240,7 @@ def transport(how: Literal["udp", "tcp"]) -> Match:
 
 
 def rate(limit: float, **how: Any) -> Match:  # noqa: ANN401 - the fields of RateSection
-    """The rate, in queries per second, is exceeded; `burst`, `per` and the prefix lengths as in the configuration."""
+    """The rate, in queries per second, is exceeded; `window`, `per` and the prefix lengths as in the configuration."""
     return Match(rate=RateSection(limit=limit, **how))
 
 
@@ -248,14 +249,14 @@ def time(span: str, *days: str) -> Match:
     return Match.model_validate({"time": span, "days": days})
 
 
-def probability(share: float) -> Match:
-    """By chance, in so large a share of the queries."""
-    return Match(probability=share)
+def probability(ratio: float) -> Match:
+    """By chance, in this ratio of the queries."""
+    return Match(probability=ratio)
 
 
-def share(of_sources: float) -> Match:
-    """The client's address is in so large a share of all, always the same ones."""
-    return Match(share=of_sources)
+def source_ratio(ratio: float) -> Match:
+    """The client's address is in this ratio of all addresses, always the same ones."""
+    return Match(source_ratio=ratio)
 
 
 def rcode(*codes: str) -> Match:

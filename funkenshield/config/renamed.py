@@ -4,10 +4,10 @@ It knows names alone. What is said of them is in `mistakes`; no old name is acce
 """
 
 _PREFIXES = {"ipv4": "ipv4_prefix_length", "ipv6": "ipv6_prefix_length"}
-_LIMIT = {"queries": "queries_per_second", **_PREFIXES}
+_LIMIT = {"queries": "queries_per_second", "burst": "window", **_PREFIXES}
 _RRL = {
     "answers": "responses_per_second", "nxdomains": "nxdomains_per_second", "errors": "errors_per_second",
-    "all": "all_per_second", **_PREFIXES,
+    "all": "all_per_second", "burst": "window", **_PREFIXES,
 }  # fmt: skip
 _BLOCK = {"what": "type", "block": "duration", **_PREFIXES}
 
@@ -22,7 +22,7 @@ KEYS = {  # by table ("": the top of the file), which is a path's last part but 
     "cookies": {"secrets": "secret_file"},
     "identity": {"server": "identity"},
     "chaos": {"server": "identity"},
-    "udp": {"payload": "edns_udp_size"},
+    "udp": {"payload": "max_payload", "edns_udp_size": "max_payload"},
     "tcp": {
         "connections": "max_connections", "per_client": "max_connections_per_client", "queries": "max_in_flight",
         "idle": "idle_timeout",
@@ -49,7 +49,8 @@ KEYS = {  # by table ("": the top of the file), which is a path's last part but 
     "rrl": _RRL,
     "blocks": _BLOCK,
     "dynamic_blocks": _BLOCK,
-    "rate": _PREFIXES,
+    "match": {"share": "source_ratio"},
+    "rate": {"burst": "window", **_PREFIXES},
     "action": {"pass": "allow", "uncached": "skip_cache", "strip_option": "remove_option"},
 }  # fmt: skip
 LINES = {  # by old key, where its values are others, too: the old value, and the line that says the same

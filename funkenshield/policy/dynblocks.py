@@ -59,7 +59,7 @@ class Blocks:
             [
                 (
                     limit.queries_per_second,
-                    limit.burst,
+                    limit.window,
                     limit.ipv4_prefix_length,
                     limit.ipv6_prefix_length,
                     limit.action,
@@ -69,7 +69,7 @@ class Blocks:
         )
         self._guard.set_responses(
             answers=rrl.responses_per_second, nxdomains=rrl.nxdomains_per_second, errors=rrl.errors_per_second,
-            all=rrl.all_per_second, burst=rrl.burst, ipv4=rrl.ipv4_prefix_length, ipv6=rrl.ipv6_prefix_length,
+            all=rrl.all_per_second, burst=rrl.window, ipv4=rrl.ipv4_prefix_length, ipv6=rrl.ipv6_prefix_length,
             slip=rrl.slip, exempt=packed(rrl.exempt),
         )  # fmt: skip
         self._guard.set_watches(

@@ -65,8 +65,8 @@ from ..config.match import (
     rate,
     rcode,
     regex,
-    share,
     source,
+    source_ratio,
     suffix,
     suffix_file,
     time,
@@ -85,9 +85,9 @@ Hook = Callable[[], Any]
 __all__ = [
     "Action", "Match", "Query", "add_option", "all_of", "allow", "answer", "any_of", "delay", "dnssec", "drop", "edns",
     "flags", "forward", "listener", "log", "name", "nodata", "not_", "nxdomain", "opcode", "option", "probability",
-    "proceed", "qclass", "qtype", "rate", "rcode", "refuse", "regex", "remove_option", "rename", "servfail", "share",
-    "shield", "skip_cache", "source", "suffix", "suffix_file", "tag", "tagged", "tee", "time", "transport", "truncate",
-    "ttl", "zone", "zone_file",
+    "proceed", "qclass", "qtype", "rate", "rcode", "refuse", "regex", "remove_option", "rename", "servfail", "shield",
+    "skip_cache", "source", "source_ratio", "suffix", "suffix_file", "tag", "tagged", "tee", "time", "transport",
+    "truncate", "ttl", "zone", "zone_file",
 ]  # fmt: skip
 
 

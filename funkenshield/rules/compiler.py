@@ -277,8 +277,8 @@ class _ProgramBuilder:
             begin, end = minutes_of(match.time or "00:00-24:00")
             days = sum(1 << DAYS.index(day) for day in set(match.days or DAYS))
             yield [("time", 0, begin | end << 16 | days << 32)]
-        if match.share is not None:
-            yield [("share", 0, round(match.share * 2**32))]
+        if match.source_ratio is not None:
+            yield [("share", 0, round(match.source_ratio * 2**32))]
         if match.probability is not None:
             yield [("chance", 0, round(match.probability * 2**32))]
 
@@ -288,7 +288,7 @@ class _ProgramBuilder:
         assert rate is not None
         what = (rule.chain, rule.name, len(self.limits) - self._limited, rate.per)
         self.limits.append(
-            self._guard.rates_of(what, rate.limit, rate.burst, rate.ipv4_prefix_length, rate.ipv6_prefix_length)
+            self._guard.rates_of(what, rate.limit, rate.window, rate.ipv4_prefix_length, rate.ipv6_prefix_length)
         )
         return len(self.limits) - 1
 

@@ -86,7 +86,7 @@ def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection, gr
         negative=ttl.negative_max,
         failure=ttl.failure,
         keep_ttl=ttl.serve_original,
-        payload=config.udp.edns_udp_size,
+        payload=config.udp.max_payload,
         shuffle=config.rrset_roundrobin,
         prefetch=config.cache.prefetch,
         stale=stale.mode,

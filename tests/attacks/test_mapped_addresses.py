@@ -65,7 +65,7 @@ def test_what_holds_for_ipv6_holds_for_no_mapped_address(send):
 
 
 def test_each_has_a_limit_of_its_own_and_no_second_one():
-    limits = [{"queries_per_second": 0.01, "burst": 1.0, "action": "refuse"}]
+    limits = [{"queries_per_second": 0.01, "window": 1.0, "action": "refuse"}]
     with behind(good, proxy_protocol_from=PROXIES, guard={"rate_limits": limits}) as (shield, _):
         sources = ["10.1.1.1", "::ffff:10.1.1.1", "::ffff:10.1.1.2", "10.1.1.2", "::ffff:10.1.1.3"]
         assert [by_udp(shield, source)[3] & 15 for source in sources] == [0, REFUSED, 0, REFUSED, 0]

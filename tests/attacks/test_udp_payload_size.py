@@ -1,4 +1,4 @@
-"""Know that no answer over UDP is larger than `udp.edns_udp_size`, by whatever road: fragments can be forged."""
+"""Know that no answer over UDP is larger than `udp.max_payload`, by whatever road: fragments can be forged."""
 
 import dns.edns
 import dns.flags

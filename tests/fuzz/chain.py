@@ -36,7 +36,7 @@ UNSURE = [  # by time or chance
     {"rate": {"limit": 5}},
     {"time": "08:00-18:00", "days": ["mon", "sun"]},
     {"probability": 0.5},
-    {"share": 0.5},
+    {"source_ratio": 0.5},
 ]
 SOURCES = [bytes([192, 0, 2, 1]), bytes([192, 0, 2, 129]), b"\x20\1\x0d\xb8" + bytes(12), bytes(16)]
 INSIDE = {SOURCES[0], SOURCES[2][:5]}

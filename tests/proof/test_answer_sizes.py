@@ -37,7 +37,7 @@ PURGE = b'{"command": "purge", "name": ".", "below": true}'
 NAMESERVERS = {"nsd": nsd, "knot": knot, "bind": bind}
 KINDS = {
     "same": "nothing differs",
-    "more than ours": "the client takes more than `udp.edns_udp_size`, and the nameserver gives it",
+    "more than ours": "the client takes more than `udp.max_payload`, and the nameserver gives it",
     "cut, and not here": "the nameserver sets TC where what is needed fits",
     "cut here": "the nameserver leaves out, without TC, addresses in the zone that is delegated (RFC 9471)",
     "denial cut here": "the nameserver leaves out, without TC, what denies that there is anything behind an alias",

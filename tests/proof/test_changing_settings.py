@@ -38,8 +38,8 @@ def settings(number, secrets):
         "minimal_any": bool(number % 2),
         "client_subnet": {"add": number % 2 == 1},
         "guard": {
-            "rate_limits": [{"queries_per_second": 1e6 - number, "burst": BURST}],
-            "rrl": {"responses_per_second": 1e6 - number, "burst": BURST},
+            "rate_limits": [{"queries_per_second": 1e6 - number, "window": BURST}],
+            "rrl": {"responses_per_second": 1e6 - number, "window": BURST},
             "access": {"deny": [f"198.51.100.{number % 256}"]},
         },
         "rules": [

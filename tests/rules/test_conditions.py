@@ -51,8 +51,8 @@ CONDITIONS = {
     "another_day": ({"days": [DAYS[(NOW.tm_wday + 3) % 7]]}, None, ("x", {})),
     "always": ({"probability": 1.0}, ("x", {}), None),
     "never": ({"probability": 0.0}, None, ("x", {})),
-    "all_addresses": ({"share": 1.0}, ("x", {}), None),
-    "no_address": ({"share": 0.0}, None, ("x", {})),
+    "all_addresses": ({"source_ratio": 1.0}, ("x", {}), None),
+    "no_address": ({"source_ratio": 0.0}, None, ("x", {})),
     "all": ({"all": [{"qtype": "A"}, {"edns": True}]}, ("x", {"edns": True}), ("x", {})),
     "any": ({"any": [{"qtype": "TXT"}, {"edns": True}]}, ("x", {"edns": True}), ("x", {})),
     "not": ({"not": {"qtype": "A"}}, ("x", {"rdtype": "MX"}), ("x", {})),
@@ -71,12 +71,12 @@ def shield(tmp_path_factory):
         {"match": {"suffix_file": str(names)}, "action": "nxdomain"},
         {"match": {"suffix": "tagged.test", "qtype": "A"}, "action": {"tag": "seen"}},
         {"match": {"tag": "seen"}, "action": "refused"},
-        {"match": {"suffix": "rate.test", "rate": {"limit": 0.01, "burst": 300.0}}, "action": "refused"},
+        {"match": {"suffix": "rate.test", "rate": {"limit": 0.01, "window": 300.0}}, "action": "refused"},
         {
-            "match": {"suffix": "prefix.test", "rate": {"limit": 0.01, "burst": 200.0, "ipv4_prefix_length": 24}},
+            "match": {"suffix": "prefix.test", "rate": {"limit": 0.01, "window": 200.0, "ipv4_prefix_length": 24}},
             "action": "refused",
         },
-        {"match": {"suffix": "per.test", "rate": {"limit": 0.01, "burst": 100.0, "per": "name"}}, "action": "refused"},
+        {"match": {"suffix": "per.test", "rate": {"limit": 0.01, "window": 100.0, "per": "name"}}, "action": "refused"},
     ]
     with behind(answering("192.0.2.1"), rules=rules) as (running, _):
         yield running
@@ -130,7 +130,7 @@ def test_a_rate_counts_each_name(shield):
 
 
 def test_a_share_is_always_the_same_addresses():
-    rules = [{"match": {"share": 0.25}, "action": "refused"}]
+    rules = [{"match": {"source_ratio": 0.25}, "action": "refused"}]
     with behind(answering("192.0.2.1"), rules=rules) as (shield, _):
         sources = [f"127.9.{n // 20}.{n % 20 + 1}" for n in range(200)]
         first = [rcode(ask(shield, "x.test", source=source)) for source in sources]

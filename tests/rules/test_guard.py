@@ -89,9 +89,9 @@ def test_who_may_not_ask_gets_nothing_for_a_query_that_is_too_long_either():
 # ------------------------------------------------------------ how much they may ask
 
 LIMITS = [
-    {"queries_per_second": SLOWLY, "burst": 1000.0, "action": "drop"},  # 10 of an address
-    {"queries_per_second": SLOWLY, "burst": 2500.0, "ipv4_prefix_length": 24, "action": "refuse"},  # 25 of a /24
-    {"queries_per_second": SLOWLY, "burst": 3500.0, "ipv4_prefix_length": 16, "action": "truncate"},  # 35 of a /16
+    {"queries_per_second": SLOWLY, "window": 1000.0, "action": "drop"},  # 10 of an address
+    {"queries_per_second": SLOWLY, "window": 2500.0, "ipv4_prefix_length": 24, "action": "refuse"},  # 25 of a /24
+    {"queries_per_second": SLOWLY, "window": 3500.0, "ipv4_prefix_length": 16, "action": "truncate"},  # 35 of a /16
 ]
 
 
@@ -109,7 +109,7 @@ def test_several_limits_bound_several_prefix_lengths():
 
 
 def test_any_is_answered_here_and_counted_by_the_limits():
-    limits = [{"queries_per_second": SLOWLY, "burst": 500.0}]
+    limits = [{"queries_per_second": SLOWLY, "window": 500.0}]
     with behind(zoned, minimal_any=True, guard={"rate_limits": limits}) as (shield, upstream):
         replies = send(shield, same(7, rdtype=255))
         assert outcomes(replies) == {NOERROR: 5, NOTHING: 2}
@@ -121,9 +121,9 @@ def test_any_is_answered_here_and_counted_by_the_limits():
 # ------------------------------------------------------------ how much is answered
 
 
-def limited(rate=SLOWLY, burst=1000.0, **options):
+def limited(rate=SLOWLY, window=1000.0, **options):
     """Return a guard that answers so little: 10 responses at once, and then hardly any."""
-    return {"rrl": {"burst": burst, "slip": 0} | dict.fromkeys(options.pop("of"), rate) | options}
+    return {"rrl": {"window": window, "slip": 0} | dict.fromkeys(options.pop("of"), rate) | options}
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def test_many_blocks_in_a_row_disturb_nobody():
 
 
 def test_a_flood_of_sources_takes_no_memory_and_frees_nobody():
-    limits = [{"queries_per_second": SLOWLY, "burst": 1000.0}]
+    limits = [{"queries_per_second": SLOWLY, "window": 1000.0}]
     guard = {"rate_limits": limits, "dynamic_blocks": [{"type": "queries", "rate": 1000.0}], "memory": "64KiB"}
     with behind(zoned, guard=guard | limited(of=["responses_per_second"])) as (shield, _):
         sources = [f"127.40.{k // 250}.{1 + k % 250}" for k in range(40_000)]

@@ -122,7 +122,7 @@ def test_one_thing_is_a_list_of_one_and_names_are_numbers(tmp_path):
         (match.rate(5.0, per="name"), {"rate": {"limit": 5.0, "per": "name"}}),
         (match.time("22:00-06:00", "sat"), {"time": "22:00-06:00", "days": "sat"}),
         (match.probability(0.5), {"probability": 0.5}),
-        (match.share(0.1), {"share": 0.1}),
+        (match.source_ratio(0.1), {"source_ratio": 0.1}),
         (match.rcode("SERVFAIL"), {"rcode": 2}),
         (match.tag("busy"), {"tag": "busy"}),
         (match.edns() & match.dnssec(), {"all": [{"edns": True}, {"do": True}]}),

@@ -37,7 +37,7 @@ MISTAKES = {
     'servers = "127.0.0.1:53"': ': servers: no such key; did you mean "upstreams"?',
     "[cache]\nsize = 5": ': cache.size: no such key; did you mean "memory"?',
     "[cash]\nmemory = 5": ': cash: no such key; did you mean "cache"?',
-    "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; keys are edns_udp_size, receive_buffer",
+    "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; keys are max_payload, receive_buffer",
     "deadline = 3": ": deadline: no such key; it belongs in [forward]",
     '[cache]\nmemory = "1GiB"\nlisten = "127.0.0.1:53"': (
         ": cache.listen: no such key in [cache]: keys below the line [cache] belong to that table;"
@@ -165,5 +165,5 @@ def test_times_may_be_parts_of_a_second(tmp_path):
 
 
 def test_sizes_are_understood_wherever_octets_are_meant(tmp_path):
-    made = load(tmp_path, '[udp]\nedns_udp_size = "1KiB"\nreceive_buffer = "8 MB"\n[guard]\nmemory = "1mib"')
-    assert (made.udp.edns_udp_size, made.udp.receive_buffer, made.guard.memory) == (1024, 8_000_000, 1 << 20)
+    made = load(tmp_path, '[udp]\nmax_payload = "1KiB"\nreceive_buffer = "8 MB"\n[guard]\nmemory = "1mib"')
+    assert (made.udp.max_payload, made.udp.receive_buffer, made.guard.memory) == (1024, 8_000_000, 1 << 20)

@@ -35,6 +35,7 @@ version = "none"
 
 [udp]
 payload = 1232
+edns_udp_size = 1232
 
 [tcp]
 connections = 100
@@ -88,6 +89,7 @@ blocked = 100
 
 [[guard.limits]]
 queries = 100
+burst = 1
 ipv4 = 24
 ipv6 = 48
 
@@ -119,6 +121,7 @@ action = { strip_option = 65001 }
 
 [[rules]]
 action = { uncached = true }
+match = { share = 0.1 }
 """
 TOLD = """\
 upstreams[1].tls.name: no such key; name is now server_name
@@ -130,7 +133,8 @@ cache.options_ignored: no such key; options_ignored is now skip_options
 ttl.on_wire: no such key; on_wire is now serve_original = true
 stale.client_timer: no such key; client_timer is now client_timeout
 cookies.secrets: no such key; secrets is now secret_file
-udp.payload: no such key; payload is now edns_udp_size
+udp.payload: no such key; payload is now max_payload
+udp.edns_udp_size: no such key; edns_udp_size is now max_payload
 tcp.connections: no such key; connections is now max_connections
 tcp.per_client: no such key; per_client is now max_connections_per_client
 tcp.queries: no such key; queries is now max_in_flight
@@ -162,6 +166,7 @@ zones[1].nsec (in "example.com"): no such key; nsec is now aggressive_nsec = tru
 guard.blocked: no such key; blocked is now max_blocked
 guard.limits: no such key; limits is now rate_limits
 guard.limits[1].queries: no such key; queries is now queries_per_second
+guard.limits[1].burst: no such key; burst is now window
 guard.limits[1].ipv4: no such key; ipv4 is now ipv4_prefix_length
 guard.limits[1].ipv6: no such key; ipv6 is now ipv6_prefix_length
 guard.responses: no such key; responses is now rrl
@@ -180,6 +185,7 @@ rules[1].action: "uncached" is now "skip_cache"
 rules[1].on_error: "pass" is now "allow"
 rules[2].action: "pass" is now "allow"
 rules[3].action.strip_option: no such key; strip_option is now remove_option
+rules[4].match.share: no such key; share is now source_ratio
 rules[4].action.uncached: no such key; uncached is now skip_cache
 proxies: no such key; proxies is now proxy_protocol_from
 drain: no such key; drain is now drain_timeout

@@ -171,8 +171,8 @@ CONDITIONS = {
     ),
     "always": ({"probability": 1.0}, [query()] * 50, []),
     "never": ({"probability": 0.0}, [], [query()] * 50),
-    "whole share": ({"share": 1.0}, [query(), (query(), {"source": BOB})], []),
-    "no share": ({"share": 0.0}, [], [query(), (query(), {"source": BOB})]),
+    "whole ratio": ({"source_ratio": 1.0}, [query(), (query(), {"source": BOB})], []),
+    "no ratio": ({"source_ratio": 0.0}, [], [query(), (query(), {"source": BOB})]),
     "all": (
         {"all": [{"qtype": "A"}, {"edns": True}, {"suffix": "com"}]},
         [query(use_edns=0)],
@@ -258,7 +258,7 @@ def test_chance_is_about_right_and_another_for_each_test():
 def test_a_share_is_of_addresses_always_the_same_ones_and_a_larger_one_holds_a_smaller_one():
     dice = random.Random(7)
     sources = [dice.randbytes(dice.choice([4, 16])) for _ in range(5000)]
-    small, large, again = (Chained(({"share": share}, "drop")).chain for share in (0.1, 0.3, 0.3))
+    small, large, again = (Chained(({"source_ratio": ratio}, "drop")).chain for ratio in (0.1, 0.3, 0.3))
     in_small, in_large, in_again = (
         {source for source in sources if chain.actions(A_QUERY, source, now=now)}
         for now, chain in enumerate((small, large, again))
@@ -310,8 +310,8 @@ def test_a_rate_of_names_is_that_of_questions_that_no_cache_knows_too():
     assert chained.actions(query("a.TEST."), now=SECOND) == ["drop"]
 
 
-def test_a_burst_is_as_many_as_come_in_its_time():
-    chained = Chained(({"rate": {"limit": 2.0, "burst": 5.0}}, "drop"))
+def test_as_many_may_come_at_once_as_in_the_window():
+    chained = Chained(({"rate": {"limit": 2.0, "window": 5.0}}, "drop"))
     assert [len(chained.actions(query(), now=SECOND)) for _ in range(12)] == [0] * 10 + [1] * 2
 
 

@@ -110,7 +110,7 @@ FULL = """
 upstreams = ["127.0.0.1:53"]
 allow_notify_from = ["192.0.2.0/24", "::1"]
 rrset_roundrobin = true
-udp.edns_udp_size = 1400
+udp.max_payload = 1400
 cache = { prefetch = false, nxdomain_cut = true }
 forward.max_outstanding_per_zone = 50
 [ttl]
