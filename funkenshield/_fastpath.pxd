@@ -44,7 +44,7 @@ cdef struct Counters:              # counters with one writer
     uint64_t prefetches            # hits that had the upstream asked again
     uint64_t cache_misses
     uint64_t uncached_queries
-    uint64_t forward_not_allowed   # transfers, updates, notifies, answered REFUSED
+    uint64_t forward_denied   # transfers, updates, notifies, answered REFUSED
     uint64_t malformed_queries     # answered FORMERR
     uint64_t badcookie_responses   # answered BADCOOKIE
     uint64_t minimal_any_answers   # ANY, answered here

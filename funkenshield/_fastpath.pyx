@@ -126,7 +126,7 @@ cdef Outcome _process_after_guard(QueryContext* context) noexcept nogil:
         if outcome != NEXT:
             return outcome
     if context.verdict == UNCACHEABLE and not rule_state.by_function and not _may_ask(context):
-        bump(&context.counters.forward_not_allowed, 1)
+        bump(&context.counters.forward_denied, 1)
         return _reply_error(context, REFUSED)
     if context.verdict == UNCACHEABLE or rule_state.skip_cache:
         bump(&context.counters.uncached_queries, 1)
@@ -322,7 +322,7 @@ cdef dict counters_as_dict(const Counters* counters):
         "queries": load_relaxed(&counters.queries), "cache_hits": load_relaxed(&counters.cache_hits),
         "cache_misses": load_relaxed(&counters.cache_misses), "stale_answers": load_relaxed(&counters.stale_answers),
         "prefetches": load_relaxed(&counters.prefetches), "uncached_queries": load_relaxed(&counters.uncached_queries),
-        "forward_not_allowed": load_relaxed(&counters.forward_not_allowed),
+        "forward_denied": load_relaxed(&counters.forward_denied),
         "malformed_queries": load_relaxed(&counters.malformed_queries),
         "badcookie_responses": load_relaxed(&counters.badcookie_responses),
         "minimal_any_answers": load_relaxed(&counters.minimal_any_answers),

@@ -283,9 +283,9 @@ class Daemon:
 
     def _start_tasks(self) -> list[asyncio.Task[None]]:
         works: list[Coroutine[Any, Any, None]] = [
-            _every(lambda: HOUSEKEEPING, self._keep_house),
+            _every(lambda: HOUSEKEEPING, self._housekeeping),
             _every(lambda: GUARDING, self._guard),
-            _every(lambda: self.upstreams.pulse, self.upstreams.judge),
+            _every(lambda: self.upstreams.health_interval, self.upstreams.update_health),
             self.tcp.close_idle(),
             Expiry(self.cache).run(),
         ]
@@ -305,9 +305,9 @@ class Daemon:
             log.error("stopping: internal error, a background task ended: %r", task.exception())
             self.stop()
 
-    def _keep_house(self) -> None:
-        self.upstreams.keep_house()
-        self.forwarder.keep_house()
+    def _housekeeping(self) -> None:
+        self.upstreams.housekeeping()
+        self.forwarder.housekeeping()
         self.watchers.wake()
         self.rules.set_local_time()
         self.cache.epochs.reclaim()

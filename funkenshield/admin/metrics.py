@@ -30,7 +30,7 @@ METRICS = {
     "uncached_queries": Metric(
         "Queries forwarded without a cache lookup: UPDATE, NOTIFY, zone transfers, signed queries and the like."
     ),
-    "forward_not_allowed": Metric(
+    "forward_denied": Metric(
         "Zone transfers, UPDATEs and NOTIFYs answered REFUSED because the client may not have them forwarded."
     ),
     "coalesced_queries": Metric("Cache misses that waited for an outstanding query with the same question."),
@@ -138,7 +138,9 @@ UPSTREAM_METRICS = {
     "unexpected_replies": Metric("Datagrams that match no outstanding query: late, unsolicited or spoofed."),
     "unsolicited_replies": Metric("Unexpected replies that match no recent query either: possibly spoofed."),
     "spoof_detections": Metric("Times that unsolicited replies exceeded the threshold for spoofing."),
-    "spoof_tcp_fallback": Metric("1 while responses over UDP are verified over TCP on suspicion of spoofing.", "gauge"),
+    "tcp_verification_active": Metric(
+        "1 while responses over UDP are verified over TCP on suspicion of spoofing.", "gauge"
+    ),
     "hedged_queries": Metric("Queries also sent to another upstream because this one was slow."),
     "latency_seconds": Metric("Time from query to response.", "histogram"),
     "up": Metric("1 while the upstream is in service.", "gauge"),
@@ -167,15 +169,15 @@ def documentation() -> str:
         *_table("", overall, ()),
         "",
         "Prometheus also gets the `process_*` metrics that are usual everywhere. On the same port, `/healthz` says 200",
-        "while the shield serves, and else 503: whether it has to be started again. How upstreams do is not asked:",
-        "what is stored serves without them.",
+        "while the shield serves, and else 503, for liveness probes. It does not depend on upstreams: the cache answers",
+        "without them.",
         "",
         f"The buckets of histograms end at {', '.join(f'{bound:g}' for bound in LATENCY_BOUNDS)}",
         "seconds, in every shield, so that quantiles over several of them can be computed:",
         "`histogram_quantile(0.99, sum by (le, upstream) (rate(funkenshield_upstream_latency_seconds_bucket[5m])))`.",
         "`funkenshield stats` shows quantiles of the last ten to twenty seconds.",
         "",
-        "For each upstream (the label `upstream` is its name, or how it is asked where it has none: `192.0.2.1:53`",
+        "For each upstream (the label `upstream` is its name, or else how it is reached: `192.0.2.1:53`",
         "over UDP, `tcp://192.0.2.1:53`, `tls://192.0.2.1:853#ns.example.com`):",
         "",
         *_table("upstream_", UPSTREAM_METRICS, UPSTREAM_LABELS),

@@ -99,14 +99,14 @@ class Config(Section):
         names = [zone.name for zone in zones]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"more than once: {', '.join(twice)}")
+            raise ValueError(f"more than once: {', '.join(sorted(twice))}")
         return zones
 
     @model_validator(mode="after")
     def _addresses_are_listened_on_once(self) -> "Config":
         twice = sorted({str(each) for each in self.listen if self.listen.count(each) > 1})
         if twice:
-            raise ValueError(f"listen: more than once: {', '.join(twice)}")
+            raise ValueError(f"listen: more than once: {', '.join(sorted(twice))}")
         scraped = self.metrics.listen
         if (
             scraped
@@ -118,9 +118,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _upstreams_can_be_told_apart(self) -> "Config":
-        ways = Counter((each.endpoint, each.section.way) for each in self.all_upstreams)
-        if twice := sorted({each.asked for each in self.all_upstreams if ways[each.endpoint, each.section.way] > 1}):
-            raise ValueError(f"upstreams: more than once: {', '.join(twice)}")
+        counts = Counter((each.endpoint, each.section.connection_key) for each in self.all_upstreams)
+        twice = {each.asked for each in self.all_upstreams if counts[each.endpoint, each.section.connection_key] > 1}
+        if twice:
+            raise ValueError(f"upstreams: more than once: {', '.join(sorted(twice))}")
         names = Counter((each.title, each.endpoint) for each in self.all_upstreams)
         if alike := sorted({str(each) for each in self.all_upstreams if names[each.title, each.endpoint] > 1}):
             raise ValueError(

@@ -171,8 +171,8 @@ class UpstreamSection(Section):
         return self
 
     @property
-    def way(self) -> tuple[object, ...]:
-        """Return the way to it: what makes it another upstream at the same address."""
+    def connection_key(self) -> tuple[object, ...]:
+        """Return what makes it another upstream at the same address: how connections to it are made."""
         return self.transport, self.tls, self.source
 
 

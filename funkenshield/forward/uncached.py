@@ -211,7 +211,7 @@ class Forwarder:
 
     async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes, once: bool) -> None:
         """Ask an upstream over TCP or TLS while `left` seconds last; `once`: not again where it may have arrived."""
-        upstream = self._upstreams.numbered(number)
+        upstream = self._upstreams.by_number(number)
         response, why, unsent = None, 0, upstream is None
         try:
             async with asyncio.timeout(left):
@@ -314,7 +314,7 @@ class Forwarder:
         """Let a zone transfer through from one upstream; False: it did not even begin."""
         begun = False
         try:
-            heading = upstream.heading(self._inflight.rules.header_of(client))
+            heading = upstream.proxy_header(self._inflight.rules.header_of(client))
             messages = upstream.connections.transfer(
                 without_hops(query), self._settings.timeout, heading, first=self._settings.transfer_timeout
             )
@@ -339,7 +339,7 @@ class Forwarder:
         passed = self._passing.taken or self._transferring.taken
         return bool(self._inflight.open_queries or passed or self._handler.is_busy)
 
-    def keep_house(self) -> None:
+    def housekeeping(self) -> None:
         """Tell of queries that failed because there was no upstream to ask; called about once a second."""
         failed = self._inflight.counters()["no_upstream_available"]
         if failed != self._no_upstream:

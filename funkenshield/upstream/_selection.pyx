@@ -40,7 +40,7 @@ cdef uint64_t SUSPICION = <uint64_t> 240 * NANOSECONDS   # after the last stray,
 cdef uint64_t UNCERTAINTY = <uint64_t> 120 * NANOSECONDS  # so much longer, that nobody knows when it ends
 cdef double BALANCE = 1.25         # how far above its fair share of open queries the HASH policy lets an upstream go
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
-TROUBLES = ("silence", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail",
+TROUBLES = ("timeout", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail",
             "refused")
 POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-outstanding": LEAST_OPEN, "random": RANDOM,
             "latency": LATENCY, "hash": HASH}

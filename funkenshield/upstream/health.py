@@ -1,9 +1,9 @@
 """Is an upstream well? What real queries and checks say of it.
 
-It knows when to leave an upstream alone, when to check it and how its share comes back. It sends nothing and reads
-no clock: signals, the results of checks and the time (seconds, monotonic) are given to it.
+It knows when to mark an upstream down, when to check it and how its share of queries comes back. It sends nothing and
+reads no clock: signals, the results of checks and the time (seconds, monotonic) are given to it.
 
-    in service -- silence, shares, failed checks --> left alone -- good checks, or time --> in service, share growing
+    up -- timeouts, ratios, failed checks --> down -- good checks, or time --> recovering --> up
 """
 
 from collections import deque
@@ -22,21 +22,21 @@ from ..wire.names import READ_MAX
 BUCKET = 1.0  # seconds between two marks in the window
 FIRST_SHARE = 1 / 16  # of an upstream that has just come back
 
-SILENCE = "timed out"
+TIMED_OUT = "timed out"
 
 STATES = ("up", "recovering", "down", "up (forced)", "down (forced)")
 Forced = Literal["auto", "up", "down"]
 
 
 class Signals(NamedTuple):
-    """What became of the queries to one upstream since it is known; only `silent` and `overtaken` shrink."""
+    """What became of the queries to one upstream; all but `consecutive_failures` and `hedges_lost` only grow."""
 
     answered: int
     unanswered: int  # not in time, and errors of the network
     servfails: int  # of the answered
-    silent: int  # unanswered in a row, up to now
-    overtaken: int = 0  # hedged in a row, up to now: another's answer came first, so nobody knows
-    trouble: str = SILENCE  # what it did, the last time that a query failed
+    consecutive_failures: int  # unanswered in a row, up to now
+    hedges_lost: int = 0  # hedged in a row, up to now: another's answer came first, so nobody knows
+    failure: str = TIMED_OUT  # what it did, the last time that a query failed
 
 
 class Health:
@@ -62,20 +62,20 @@ class Health:
             self.why = "forced by configuration"
         elif changed:
             due = self._due
-            self._plan(now)
-            self._due = min(due, self._due) if self._checks() else inf  # no reload puts a check off
+            self._schedule_check(now)
+            self._due = min(due, self._due) if self._checks_apply() else inf  # no reload puts a check off
 
     @property
     def in_service(self) -> bool:
         """Tell whether it may be asked."""
-        return self._well if self._forced == "auto" else self._forced == "up"
+        return self._up if self._forced == "auto" else self._forced == "up"
 
     @property
     def state(self) -> str:
         """Name the state, as of the last time that was told."""
         if self._forced != "auto":
             return f"{self._forced} (forced)"
-        if not self._well:
+        if not self._up:
             return "down"
         return "up" if self.share(self._now) == 1 else "recovering"
 
@@ -84,22 +84,22 @@ class Health:
         if not self.in_service:
             return 0.0
         slow = self._settings.slow_start
-        if self._forced == "up" or now - self._back >= slow:
+        if self._forced == "up" or now - self._up_since >= slow:
             return 1.0
-        return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - self._back) / slow
+        return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, now - self._up_since) / slow
 
     def observe(self, signals: Signals, now: float) -> None:
         """Judge real queries; call it about once a second."""
         self._seen, self._now = signals, now
         if self._forced != "auto":
             return
-        if not self._well:
-            if self._settings.check == "off" and now >= self._not_before:
-                self._come_back("its hold time is over", now)
+        if not self._up:
+            if self._settings.check == "off" and now >= self._down_until:
+                self._mark_up("its hold time is over", now)
             return
-        if reason := self._complaint(signals, now):
-            self._leave(reason, now)
-        elif self._checks() and self._due == inf and not self._checking:
+        if reason := self._failure_reason(signals, now):
+            self._mark_down(reason, now)
+        elif self._checks_apply() and self._due == inf and not self._checking:
             self._due = now
 
     def check_due(self, now: float) -> bool:
@@ -107,7 +107,7 @@ class Health:
         if now < self._due or self._checking:
             return False
         self._due = inf
-        if not self._checks():
+        if not self._checks_apply():
             return False
         self._checking = True
         return True
@@ -115,26 +115,26 @@ class Health:
     def checked(self, well: bool, now: float) -> None:
         """Take the result of a check."""
         settings, self._now, self._checking = self._settings, now, False
-        if not self._checks():
+        if not self._checks_apply():
             return
         self._good, self._bad = (self._good + 1, 0) if well else (0, self._bad + 1)
-        if self._well and self._bad >= settings.fall:
-            self._leave("health checks failed", now)
+        if self._up and self._bad >= settings.fall:
+            self._mark_down("health checks failed", now)
             return
-        if not self._well and self._good >= settings.rise and now >= self._not_before:
-            self._come_back("health checks succeeded", now)
+        if not self._up and self._good >= settings.rise and now >= self._down_until:
+            self._mark_up("health checks succeeded", now)
             return
-        self._wait = settings.interval if self._well or well else self._longer(self._wait)
+        self._wait = settings.interval if self._up or well else self._backed_off(self._wait)
         self._due = now + self._wait
 
-    def _complaint(self, signals: Signals, now: float) -> str:
+    def _failure_reason(self, signals: Signals, now: float) -> str:
         settings, marks = self._settings, self._marks
-        # No answer may have come while it was left alone: silence from before it came back does not count.
-        silent = min(signals.silent, signals.unanswered - self._changed.unanswered)
-        if silent >= settings.fall:
-            return f"{silent} queries in a row {_failed(signals)}"
-        if signals.overtaken >= settings.fall and settings.check == "off":
-            return f"{signals.overtaken} hedged queries in a row answered by another upstream first"
+        # No response may have come while it was down: failures from before it came back do not count.
+        failures = min(signals.consecutive_failures, signals.unanswered - self._changed.unanswered)
+        if failures >= settings.fall:
+            return f"{failures} queries in a row {_failed(signals)}"
+        if signals.hedges_lost >= settings.fall and settings.check == "off":
+            return f"{signals.hedges_lost} hedged queries in a row answered by another upstream first"
         while len(marks) > 1 and marks[1][0] <= now - settings.window:
             marks.popleft()
         base = marks[0][1]
@@ -151,44 +151,44 @@ class Health:
         return ""
 
     def _start(self, now: float) -> None:
-        self._well, self._back, self.why = True, -inf, ""
-        self._turn(now)
+        self._up, self._up_since, self.why = True, -inf, ""
+        self._reset_evidence(now)
         if self._settings.check == "always" and self._forced == "auto":
             self._due = now
 
-    def _leave(self, reason: str, now: float) -> None:
-        relapse = now - self._back <= self._settings.window
-        self._hold = self._longer(self._hold) if relapse else self._settings.interval
-        self._not_before = now + self._hold
-        self._well, self.why = False, reason
-        self._turn(now)
+    def _mark_down(self, reason: str, now: float) -> None:
+        relapse = now - self._up_since <= self._settings.window
+        self._hold = self._backed_off(self._hold) if relapse else self._settings.interval
+        self._down_until = now + self._hold
+        self._up, self.why = False, reason
+        self._reset_evidence(now)
 
-    def _come_back(self, reason: str, now: float) -> None:
-        self._well, self._back, self.why = True, now, reason
-        self._turn(now)
+    def _mark_up(self, reason: str, now: float) -> None:
+        self._up, self._up_since, self.why = True, now, reason
+        self._reset_evidence(now)
 
-    def _turn(self, now: float) -> None:
+    def _reset_evidence(self, now: float) -> None:
         """Let new evidence only count from here on."""
         self._good = self._bad = 0
         self._changed = self._seen
         self._marks = deque([(now, self._seen)])
-        self._plan(now)
+        self._schedule_check(now)
 
-    def _plan(self, now: float) -> None:
+    def _schedule_check(self, now: float) -> None:
         self._wait = self._settings.interval
-        self._due = now + self._wait if self._checks() else inf
+        self._due = now + self._wait if self._checks_apply() else inf
 
-    def _checks(self) -> bool:
+    def _checks_apply(self) -> bool:
         check = self._settings.check
-        doubted = not self._well or self._seen.overtaken >= self._settings.fall
-        return self._forced == "auto" and (check == "always" or (check == "lazy" and doubted))
+        suspect = not self._up or self._seen.hedges_lost >= self._settings.fall
+        return self._forced == "auto" and (check == "always" or (check == "lazy" and suspect))
 
-    def _longer(self, wait: float) -> float:
+    def _backed_off(self, wait: float) -> float:
         return max(self._settings.interval, min(2 * wait, self._settings.max_backoff))
 
 
 def _failed(signals: Signals) -> str:
-    return SILENCE if signals.trouble == SILENCE else f"failed; most recently, it {signals.trouble}"
+    return TIMED_OUT if signals.failure == TIMED_OUT else f"failed; most recently, it {signals.failure}"
 
 
 def check_query(name: str, type: str) -> bytes:
@@ -196,7 +196,7 @@ def check_query(name: str, type: str) -> bytes:
     return dns.message.make_query(name, type, id=0).to_wire()
 
 
-def proves_well(response: bytes, rcodes: Sequence[str]) -> bool:
+def is_healthy(response: bytes, rcodes: Sequence[str]) -> bool:
     """Tell whether a response to a check has one of these codes; one that is malformed, or huge, proves nothing."""
     if len(response) > READ_MAX:
         return False

@@ -1,7 +1,7 @@
-"""The nameservers behind the shield: how each is reached, how it does, and whether it is asked.
+"""The nameservers behind the shield: how each is reached, its health, and whether it is asked.
 
-It opens sockets, lets ports turn over, has health judged, and says what it knows to the compiled part, which
-chooses. Which queries go where, and what becomes of them, is the forwarder's business.
+It opens sockets, rotates ports, updates health, and publishes what it knows to the compiled part, which chooses.
+Which queries go where, and what becomes of them, is the forwarder's business.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from ..errors import ConfigError
 from ..wire._message import error_response, inspect_query
 from ._selection import UpstreamTable
 from ._sockets import Sockets
-from .health import SILENCE, Health, Signals, check_query, proves_well
+from .health import TIMED_OUT, Health, Signals, check_query, is_healthy
 from .ports import FEW, Ports, usable
 from .streams import Connections
-from .tls import read_authorities
+from .tls import read_ca_file
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
@@ -38,12 +38,12 @@ PORT_TRIES = 8
 RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control thread waits for its turn
 LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
 GROUPS_MAX = 4096
-RESPELLED_MAX = 8  # responses over TCP in a row that spell names in their own way: it cannot do otherwise
+CASE_LOST_MAX = 8  # responses over TCP in a row that spell names in their own way: it cannot do otherwise
 UPDATE = 5  # an opcode
 WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
-RECENT = 20  # responses that quantiles can be told from
-TOLD = {  # of what clients feel, by reason
-    "silence": SILENCE,
+RECENT = 20  # responses that quantiles are computed from
+FAILURE_TEXTS = {  # by reason
+    "timeout": TIMED_OUT,
     "connection_refused": "refused the connection",
     "connection_closed": "closed the connection before it answered",
     "unreachable": "is unreachable",
@@ -52,8 +52,16 @@ TOLD = {  # of what clients feel, by reason
     "servfail": "answered SERVFAIL",
     "refused": "answered REFUSED",
 }
-ANEW = 0.1  # seconds between two times that all sockets of one upstream are opened anew
+REOPEN_INTERVAL = 0.1  # seconds between two times that all sockets of one upstream are opened anew
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+class LocalSocket(NamedTuple):
+    """A UDP socket to an upstream: since when (seconds), its number in the pool, and our address."""
+
+    opened: float
+    number: int
+    address: str
 
 
 class Group(NamedTuple):
@@ -70,25 +78,24 @@ class Upstream:
         self.number = number
         self.endpoint = endpoint
         self.section = UpstreamSection(address=(endpoint,))
-        self.authorities = ""  # what is in the file that it names
+        self.ca_pem = ""  # in the file that it names
         self.connections = Connections(endpoint, self.section)
         self.health = Health(HealthSection(), "auto", clock.seconds())
         self._settings = HealthSection()
-        self._hedge = self._respells = False
-        self._most = 1
+        self._hedge = self._case_lost = False
+        self._max_connections = 1
         self._ports = usable()
         self._pool = sockets
         self._table = table
         self._clock = clock
-        self._sockets: deque[tuple[float, int]] = deque()
-        self._addresses: dict[int, str] = {}  # of ours, that sockets have
-        self._renewed = -ANEW
-        self._left: deque[tuple[float, Connections]] = deque()  # connections of a way that is taken no more, until then
+        self._sockets: deque[LocalSocket] = deque()
+        self._reopened = -REOPEN_INTERVAL
+        self._retired: deque[tuple[float, Connections]] = deque()  # old connections, until they are closed
         self._latencies = Latencies()
-        self._answered = self._suspicions = 0
-        self._felt: dict[str, int] = {}
-        self._trouble = ""  # with sockets, as the log knows it
-        self._checking: set[asyncio.Task[None]] = set()
+        self._responses = self._spoof_detections = 0
+        self._visible_failures: dict[str, int] = {}
+        self._socket_error = ""  # with sockets, as the log knows it
+        self._checks: set[asyncio.Task[None]] = set()
 
     def __str__(self) -> str:
         return str(self.member)
@@ -101,38 +108,43 @@ class Upstream:
     def configure(
         self, section: UpstreamSection, connections: Connections | None, health: HealthSection, forward: ForwardSection
     ) -> None:
-        """Follow these from now on; what is known of it stays. New connections come with a new way to reach it."""
+        """Apply a new configuration; what is known of it stays. `connections` are given where they change."""
         before, old = self.health.in_service, self.section
         self._ports = usable(forward.source_port_avoid)
-        self.section, self._settings, self._hedge, self._most = section, health, forward.hedge, forward.max_connections
-        self._respells = self._respells and section == old
+        self.section, self._settings, self._hedge, self._max_connections = (
+            section,
+            health,
+            forward.hedge,
+            forward.max_connections,
+        )
+        self._case_lost = self._case_lost and section == old
         if connections is not None:
             wait = max(forward.deadline, forward.update_timeout)  # of those who wait there
-            self._left.append((self._clock.seconds() + wait, self.connections))
+            self._retired.append((self._clock.seconds() + wait, self.connections))
             self.connections = connections
         if section.source != old.source:
             self._retire_all()
-        self._say()
-        self.turn_over(forward.sockets, forward.source_port_lifetime)
+        self._publish_settings()
+        self.rotate_ports(forward.sockets, forward.source_port_lifetime)
         self.health.configure(health, section.state, self._clock.seconds())
-        self._tell(before)
+        self._publish_state(before)
 
-    def _say(self) -> None:
-        """Tell the selection how it is asked."""
+    def _publish_settings(self) -> None:
+        """Publish to the selection how it is asked."""
         self._table.set_upstream(
             self.number,
             order=self.section.order,
             weight=self.section.weight,
             limit=self.section.max_outstanding,
             over_stream=self.section.transport != "udp",
-            random_case=self.section.random_case and not self._respells,
+            random_case=self.section.random_case and not self._case_lost,
             proxied=self.section.proxy_protocol,
             seed=int.from_bytes(blake2b(self.member.asked.encode(), digest_size=8).digest()),
         )
 
     # ---------------------------------------------------------------- sockets for compiled code
 
-    def turn_over(self, count: int, life: float) -> None:
+    def rotate_ports(self, count: int, life: float) -> None:
         """Keep `count` sockets open, each on a random port (RFC 5452) and none longer than `life` seconds.
 
         Where no other can be had, one is used for longer: without any, nobody gets an answer.
@@ -140,95 +152,91 @@ class Upstream:
         if self.section.transport != "udp":
             count = 0
         while len(self._sockets) > count:
-            self._retire_oldest()
+            self._retire(self._sockets[0])
         while len(self._sockets) < count and self._add():
             pass
-        while self._sockets and self._sockets[0][0] + life <= self._clock.seconds() and self._add():
-            self._retire_oldest()
+        while self._sockets and self._sockets[0].opened + life <= self._clock.seconds() and self._add():
+            self._retire(self._sockets[0])
 
-    def renew_one(self, count: int, life: float) -> None:
+    def rotate_one_port(self, count: int, life: float) -> None:
         """Replace the oldest socket, so that ports change one by one rather than all at once."""
         if self._sockets and self._add():
-            self._retire_oldest()
-        self.turn_over(count, life)
+            self._retire(self._sockets[0])
+        self.rotate_ports(count, life)
 
     def replace_exposed(self) -> None:
         """Have another socket take the place of each whose port somebody may know."""
-        for kept in [kept for kept in self._sockets if self._pool.is_exposed(kept[1])]:
+        for exposed in [each for each in self._sockets if self._pool.is_exposed(each.number)]:
             if not self._add():
                 return
-            self._retire(kept)
+            self._retire(exposed)
 
-    def renew_all(self, count: int, life: float) -> None:
-        """Open new sockets, for none that there is leads anywhere from here; not more often than makes sense."""
-        if self._renewed + ANEW <= self._clock.seconds():
-            self._renewed = self._clock.seconds()
+    def reopen_sockets(self, count: int, life: float) -> None:
+        """Open new sockets, for no old one works any more; not too often."""
+        if self._reopened + REOPEN_INTERVAL <= self._clock.seconds():
+            self._reopened = self._clock.seconds()
             self._retire_all()
-            self.turn_over(count, life)
+            self.rotate_ports(count, life)
 
-    def follow_address(self, strand: Callable[[int], None]) -> None:
-        """See to it that queries leave from the address that the kernel takes for the way to it now.
+    def follow_source_address(self, resend: Callable[[int], None]) -> None:
+        """Replace sockets whose local address is not the one that the kernel would choose now.
 
-        A socket keeps the one that it was given, though it may be gone: over IPv6, the kernel still sends from it.
+        A socket keeps its address even where that was removed: over IPv6, the kernel still sends from it.
         """
         ours = local_address(self.endpoint, str(self.section.source or ""))
         if not ours:
             return
-        for kept in [kept for kept in self._sockets if self._addresses[kept[1]] != ours]:
-            gone = not has_address(self._addresses[kept[1]])
+        for other in [each for each in self._sockets if each.address != ours]:
+            gone = not has_address(other.address)
             if not self._add():
                 return
-            self._retire(kept)
+            self._retire(other)
             if gone:
-                strand(kept[1])
-        self.connections.leave_other_than(ours)
+                resend(other.number)
+        self.connections.close_other_sources(ours)
 
     def _add(self) -> bool:
         """Open one more socket; False: there is none to be had."""
         try:
             opened = self._open_udp()
-            self._sockets.append((self._clock.seconds(), self._pool.add(self.number, opened.fileno())))
-            self._addresses[self._sockets[-1][1]] = opened.getsockname()[0]
+            number = self._pool.add(self.number, opened.fileno())
+            self._sockets.append(LocalSocket(self._clock.seconds(), number, opened.getsockname()[0]))
             opened.detach()
         except OSError as error:
-            trouble = error.strerror or str(error)
-            if trouble != self._trouble:
-                log.warning("upstream %s: cannot open a UDP socket: %s", self, trouble)
-            self._trouble = trouble
+            reason = error.strerror or str(error)
+            if reason != self._socket_error:
+                log.warning("upstream %s: cannot open a UDP socket: %s", self, reason)
+            self._socket_error = reason
             return False
-        self._trouble = ""
+        self._socket_error = ""
         return True
 
-    def _retire_oldest(self) -> None:
-        self._retire(self._sockets[0])
-
-    def _retire(self, kept: tuple[float, int]) -> None:
-        self._sockets.remove(kept)
-        self._addresses.pop(kept[1], None)
-        self._pool.retire(kept[1])
+    def _retire(self, old: LocalSocket) -> None:
+        self._sockets.remove(old)
+        self._pool.retire(old.number)
 
     def _retire_all(self) -> None:
         while self._sockets:
-            self._retire_oldest()
+            self._retire(self._sockets[0])
 
     def _open_udp(self) -> socket.socket:
         return open_udp(self.endpoint, str(self.section.source or ""), self._ports)
 
-    # ---------------------------------------------------------------- how it does
+    # ---------------------------------------------------------------- health
 
-    def judge(self) -> None:
-        """Take in what queries say of its health, begin a check where one is due, and say what follows from it."""
+    def update_health(self) -> None:
+        """Update its health from real queries, and begin a check where one is due."""
         now, health = self._clock.seconds(), self.health
         before = health.in_service
-        health.observe(Signals(*self._table.signals(self.number), TOLD[self._table.trouble(self.number)]), now)
+        health.observe(Signals(*self._table.signals(self.number), FAILURE_TEXTS[self._table.trouble(self.number)]), now)
         if health.check_due(now):
             checking = asyncio.get_running_loop().create_task(self._check())
-            self._checking.add(checking)
-            checking.add_done_callback(self._checking.discard)
-        self._tell(before)
+            self._checks.add(checking)
+            checking.add_done_callback(self._checks.discard)
+        self._publish_state(before)
 
-    def _tell(self, before: bool) -> None:
-        """Tell the selection, and whoever reads the log, whether it is asked."""
+    def _publish_state(self, before: bool) -> None:
+        """Publish to the selection whether it is asked, and log what changed."""
         health = self.health
         if health.in_service and not before:
             log.info("upstream %s marked up: %s", self, health.why)
@@ -251,42 +259,44 @@ class Upstream:
             with contextlib.suppress(OSError):  # TimeoutError is one
                 async with asyncio.timeout(settings.timeout):
                     response = await self.exchange(check_query(settings.name, settings.type))
-                well = proves_well(response, settings.rcodes)
+                well = is_healthy(response, settings.rcodes)
         finally:
             before = self.health.in_service
             self.health.checked(well, self._clock.seconds())
-            self._tell(before)
+            self._publish_state(before)
 
-    def keep_house(self) -> None:
-        """Let what is known grow old; called about once a second."""
-        while self._left and self._left[0][0] <= self._clock.seconds():
-            self._left.popleft()[1].close()
+    def housekeeping(self) -> None:
+        """Age what is known, and report what is new; called about once a second."""
+        while self._retired and self._retired[0][0] <= self._clock.seconds():
+            self._retired.popleft()[1].close()
         counters = self._table.counters(self.number)
         self._latencies.take(counters["latencies"], self._clock.seconds())
-        if counters["responses"] == self._answered:
+        if counters["responses"] == self._responses:
             self._table.decay_latency(self.number)
-        self._answered = counters["responses"]
-        if counters["spoof_detections"] != self._suspicions:
+        self._responses = counters["responses"]
+        if counters["spoof_detections"] != self._spoof_detections:
             log.warning(
                 "upstream %s: spoofing suspected, %d unexpected replies so far; for some minutes, queries that it"
                 " answers over UDP are repeated over TCP",
                 self,
                 counters["unsolicited_replies"],
             )
-        self._suspicions = counters["spoof_detections"]
+        self._spoof_detections = counters["spoof_detections"]
         for reason, count in counters["client_visible_failures"].items():
-            if times := count - self._felt.get(reason, 0):
-                limited.warning(f"{self} {reason}", "query failed: upstream %s %s", self, TOLD[reason], times=times)
-        self._felt = counters["client_visible_failures"]
-        if self.section.random_case and not self._respells and self._table.respelled(self.number) >= RESPELLED_MAX:
+            if times := count - self._visible_failures.get(reason, 0):
+                limited.warning(
+                    f"{self} {reason}", "query failed: upstream %s %s", self, FAILURE_TEXTS[reason], times=times
+                )
+        self._visible_failures = counters["client_visible_failures"]
+        if self.section.random_case and not self._case_lost and self._table.respelled(self.number) >= CASE_LOST_MAX:
             log.warning(
                 "upstream %s does not preserve the case of names, not even over TCP: random_case disabled", self
             )
-            self._respells = True
-            self._say()
+            self._case_lost = True
+            self._publish_settings()
 
     def counters(self) -> dict[str, Any]:
-        """Return how it does, by the names that `metrics` gives a meaning."""
+        """Return its counters, by the names that `metrics` gives a meaning."""
         counters = self._table.counters(self.number)
         latencies = counters.pop("latencies")
         rcodes = {rcode_name(code): count for code, count in enumerate(counters["rcodes"]) if count}
@@ -295,7 +305,7 @@ class Upstream:
             "address": str(self.endpoint),
             "state": self.health.state,
             "up": int(self.health.in_service),
-            "spoof_tcp_fallback": int(self._table.suspected_until(self.number) > self._clock.seconds()),
+            "tcp_verification_active": int(self._table.suspected_until(self.number) > self._clock.seconds()),
             "rcodes": rcodes,
             "latency": {
                 name: self._latencies.recent(share) or quantile(latencies, share) for name, share in QUANTILES.items()
@@ -305,36 +315,37 @@ class Upstream:
     def close(self) -> None:
         """Retire all sockets, close all connections, and check no more."""
         self._retire_all()
-        for connections in (self.connections, *(left for _, left in self._left)):
+        for connections in (self.connections, *(left for _, left in self._retired)):
             connections.close()
-        for checking in self._checking:
+        for checking in self._checks:
             checking.cancel()
 
     # ---------------------------------------------------------------- one query at a time
 
-    def heading(self, told: bytes) -> bytes:
-        """Return what goes before a query of a client who is `told` of; b"" is the shield itself."""
-        return (told or LOCAL) if self.section.proxy_protocol else b""
+    def proxy_header(self, client: bytes) -> bytes:
+        """Return the PROXY header before a query, from the one of its client; b"" is the shield itself."""
+        return (client or LOCAL) if self.section.proxy_protocol else b""
 
-    async def exchange(self, query: bytes, told: bytes = b"", *, once: bool = False) -> bytes:
+    async def exchange(self, query: bytes, client: bytes = b"", *, once: bool = False) -> bytes:
         """Return the response to a query that is not coalesced, nor tried elsewhere; OSError where none comes.
 
         Over UDP, a datagram that is no answer to it is ignored, as if it had not come. `once`: never sent again.
         """
         if self.section.transport != "udp":
-            heading = self.heading(told)
-            return _cleaned(query, await self.connections.exchange(query, self._most, heading, once=once))
+            header = self.proxy_header(client)
+            response = await self.connections.exchange(query, self._max_connections, header, once=once)
+            return _sanitized(query, response)
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
         with self._open_udp() as opened:
-            await loop.sock_sendall(opened, self.heading(told) + wire)
+            await loop.sock_sendall(opened, self.proxy_header(client) + wire)
             while True:
                 response = await loop.sock_recv(opened, 65535)
                 if response[:2] == wire[:2] and is_response_to(query, response):
-                    return _cleaned(query, response)
+                    return _sanitized(query, response)
 
 
-def _cleaned(query: bytes, response: bytes) -> bytes:
+def _sanitized(query: bytes, response: bytes) -> bytes:
     """Return a response; one that leaves out the question says no more than that it is an error, in our octets."""
     asked = inspect_query(query)
     if response[4:6] != b"\0\0" or "qname" not in asked or asked["opcode"] == UPDATE:
@@ -342,30 +353,30 @@ def _cleaned(query: bytes, response: bytes) -> bytes:
     return error_response(query, response[3] & 15)
 
 
-def _authorities(members: Iterable[Member]) -> dict[str, str]:
-    """Return what is in each file of authorities, each read once; ConfigError where one cannot be."""
+def _read_ca_files(members: Iterable[Member]) -> dict[str, str]:
+    """Return the CA certificates in each file, each read once; ConfigError where one cannot be."""
     read: dict[str, str] = {}
     for member in members:
         tls = member.section.tls
         if tls.ca_file not in read:
             try:
-                read[tls.ca_file] = read_authorities(tls)
+                read[tls.ca_file] = read_ca_file(tls)
             except ConfigError as error:
                 raise ConfigError(f"upstream {member}: {error}") from None
     return read
 
 
-def _staying(before: Iterable[Upstream], wanted: Mapping[str, Member]) -> dict[str, Upstream]:
-    """Return who is among the wanted: who is called as before, else is asked as before, else is where one was."""
-    staying: dict[str, Upstream] = {}
+def _kept_upstreams(before: Iterable[Upstream], wanted: Mapping[str, Member]) -> dict[str, Upstream]:
+    """Return who is among the wanted: those of the same name, else of the same transport, else of the same address."""
+    kept: dict[str, Upstream] = {}
     left = list(before)
-    for alike in (str, lambda each: (each.endpoint, each.section.way), lambda each: each.endpoint):
+    for alike in (str, lambda each: (each.endpoint, each.section.connection_key), lambda each: each.endpoint):
         found = {alike(each.member): each for each in left}
         for name, member in wanted.items():
-            if name not in staying and (same := found.pop(alike(member), None)):
-                staying[name] = same
+            if name not in kept and (same := found.pop(alike(member), None)):
+                kept[name] = same
                 left.remove(same)
-    return staying
+    return kept
 
 
 def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -> socket.socket:
@@ -455,11 +466,11 @@ def rcode_name(code: int) -> str:
 class Upstreams:
     """All nameservers behind the shield, in groups."""
 
-    def __init__(self, sockets: Sockets, table: UpstreamTable, clock: Clock, strand: Callable[[int], None]) -> None:
-        """`strand` sends what waits for an answer through a socket, by its number, through another one."""
+    def __init__(self, sockets: Sockets, table: UpstreamTable, clock: Clock, resend: Callable[[int], None]) -> None:
+        """`resend` sends what waits for an answer through a socket, by its number, again through another one."""
         self.all: list[Upstream] = []
         self.groups: dict[int, list[Upstream]] = {}
-        self.pulse = 1.0  # seconds between two calls of `judge` that checks ask for
+        self.health_interval = 1.0  # seconds between two calls of `update_health`
         self._pool = sockets
         self._table = table
         self._clock = clock
@@ -469,13 +480,13 @@ class Upstreams:
         self._next_group = 1
         self._next_number = 0
         self._next_renewal = 0.0
-        self._strand = strand
+        self._resend = resend
 
     def renew(self, number: int) -> None:
         """Open new sockets to an upstream, by its number."""
-        upstream = self.numbered(number)
+        upstream = self.by_number(number)
         if upstream is not None:
-            upstream.renew_all(self._settings.sockets, self._settings.source_port_lifetime)
+            upstream.reopen_sockets(self._settings.sockets, self._settings.source_port_lifetime)
 
     def configure(self, groups: Mapping[str, Group], config: Config) -> dict[str, int]:
         """Ask these from now on, and return the groups' numbers; that of the default group is 0.
@@ -489,13 +500,14 @@ class Upstreams:
                 " net.ipv4.ip_local_port_range", len(ports),
             )  # fmt: skip
         wanted = {str(member): member for group in groups.values() for member in group.members}
-        kept = _staying(self.all, wanted)
-        trusted = _authorities(wanted.values())
+        kept = _kept_upstreams(self.all, wanted)
+        certificates = _read_ca_files(wanted.values())
         fresh = {
-            name: Connections(endpoint, section, authorities=trusted[section.tls.ca_file])
+            name: Connections(endpoint, section, ca_pem=certificates[section.tls.ca_file])
             for name, (endpoint, section) in wanted.items()
             if name not in kept
-            or (kept[name].section.way, kept[name].authorities) != (section.way, trusted[section.tls.ca_file])
+            or (kept[name].section.connection_key, kept[name].ca_pem)
+            != (section.connection_key, certificates[section.tls.ca_file])
         }
         taken = {upstream.number for upstream in kept.values()}
         for upstream in self.all:
@@ -514,10 +526,10 @@ class Upstreams:
                 self._table.forget(number)
                 kept[name] = Upstream(number, endpoint, self._pool, self._table, self._clock)
             self.all.append(kept[name])
-            kept[name].authorities = trusted[section.tls.ca_file]
+            kept[name].ca_pem = certificates[section.tls.ca_file]
             kept[name].configure(section, fresh.get(name), config.health_of(section), config.forward)
         self._by_number = {upstream.number: upstream for upstream in self.all}
-        self.pulse = min([1.0, *(config.health_of(section).interval for _, section in wanted.values())])
+        self.health_interval = min([1.0, *(config.health_of(section).interval for _, section in wanted.values())])
         return self._number_groups(groups, kept)
 
     def _number_groups(self, groups: Mapping[str, Group], known: Mapping[str, Upstream]) -> dict[str, int]:
@@ -541,9 +553,9 @@ class Upstreams:
 
     def choose(self, group: int, tried: Sequence[int] = ()) -> Upstream | None:
         """Return whose turn it is in a group after those that were tried, or None."""
-        return self.numbered(self._table.next_of(group, tried))
+        return self.by_number(self._table.next_of(group, tried))
 
-    def numbered(self, number: int) -> Upstream | None:
+    def by_number(self, number: int) -> Upstream | None:
         """Return an upstream by its number, or None where there is none any more."""
         return self._by_number.get(number)
 
@@ -555,23 +567,23 @@ class Upstreams:
         async with asyncio.timeout(self._settings.deadline):
             return await upstream.exchange(query)
 
-    def judge(self) -> None:
-        """Judge who is asked; called once a `pulse`."""
+    def update_health(self) -> None:
+        """Update the health of all; called once a `health_interval`."""
         for upstream in self.all:
-            upstream.judge()
+            upstream.update_health()
 
-    def keep_house(self) -> None:
-        """Turn ports over, and let what is known grow old; called about once a second."""
+    def housekeeping(self) -> None:
+        """Rotate ports, and age what is known; called about once a second."""
         now = self._clock.seconds()
         renew = now >= self._next_renewal
         if renew:
             self._next_renewal = now + self._renewal()
         for upstream in self.all:
-            upstream.keep_house()
-            upstream.follow_address(self._strand)
+            upstream.housekeeping()
+            upstream.follow_source_address(self._resend)
             upstream.replace_exposed()
             if renew:
-                upstream.renew_one(self._settings.sockets, self._settings.source_port_lifetime)
+                upstream.rotate_one_port(self._settings.sockets, self._settings.source_port_lifetime)
 
     def _renewal(self) -> float:
         """Return the seconds after which one port of each upstream is given up."""

@@ -23,17 +23,17 @@ from ..core.logs import RateLimited
 from ..errors import ConfigError
 from ..wire._message import inspect_query
 from .axfr import IXFR
-from .tls import Tls, read_authorities
+from .tls import Tls, read_ca_file
 
 limited = RateLimited(logging.getLogger(__name__))
 
-CONNECTING = 5.0  # seconds until a connection must be there, handshake included
-CONNECTION_IDLE = 10.0  # seconds that a connection is kept for the next query
-TRANSFER_IDLE = 30.0  # seconds between two messages of a transfer
-PIPELINE = 1024  # queries that wait on one connection
-LOSSES = 4  # connections that may end under a query
-SPENT = 0.1  # seconds that one is open which has given all the answers that we know of, until it is asked for more
-UNSENT = 1 << 20  # octets that wait to be sent on one connection
+CONNECT_TIMEOUT = 5.0  # seconds until a connection must be there, handshake included
+IDLE_TIMEOUT = 10.0  # seconds that a connection is kept for the next query
+TRANSFER_TIMEOUT = 30.0  # seconds between two messages of a transfer
+MAX_PIPELINED = 1024  # queries that wait on one connection
+ATTEMPTS = 4  # connections that a query is sent on, where they end before its answer
+SPENT_TIMEOUT = 0.1  # seconds that one stays open which has reached the limit of answers, until the limit is raised
+MAX_UNSENT = 1 << 20  # octets that wait to be sent on one connection
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>: the port is chosen when it is known where it leads to
 HEADER, QR, OPCODE = 12, 0x80, 0x78  # octets of the least message; bits in its third: it is a response, or no QUERY
 
@@ -54,56 +54,56 @@ class _LostError(UpstreamError):
 
 
 def tls_of(
-    endpoint: Endpoint, section: UpstreamSection, wall: Callable[[], float] = time.time, authorities: str | None = None
+    endpoint: Endpoint, section: UpstreamSection, wall: Callable[[], float] = time.time, ca_pem: str | None = None
 ) -> Tls | None:
     """Return what an upstream must prove, if it is asked over TLS; ConfigError where that cannot be had as wanted.
 
-    `authorities` is what is in the file that the section names, if it was read already.
+    `ca_pem` is the text of the section's `ca_file`, if it was read already.
     """
     if section.transport != "tls":
         return None
     try:
-        return Tls(section.tls, read_authorities(section.tls) if authorities is None else authorities, wall)
+        return Tls(section.tls, read_ca_file(section.tls) if ca_pem is None else ca_pem, wall)
     except ConfigError as error:
         raise ConfigError(f"upstream {Member(endpoint, section)}: {error}") from None
 
 
-class Siblings:
-    """The connections to an upstream that queries share, how much each is good for, and who waits for one.
+class ConnectionPool:
+    """Connections to an upstream, how many queries each takes, and who waits for one.
 
     An upstream may end a connection after so many answers, whatever else was asked on it (RFC 7766 6.2.4): then no more
-    than that is asked. One that gives more, or stays open, has twice as many asked on it.
+    than that is asked. Where one gives more, or stays open, the limit is raised.
     """
 
     def __init__(self) -> None:
         self.all: list[Connection] = []
-        self.takes = 0  # queries that one connection is good for; 0: any number
-        self.heard = 0  # answers, on whichever
+        self.limit = 0  # queries that one connection is good for; 0: any number
+        self.answers = 0  # of all
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._most = 1
+        self._max_connections = 1
 
-    def usable(self, most: int) -> "tuple[Connection | None, bool]":
+    def usable(self, max_connections: int) -> "tuple[Connection | None, bool]":
         """Return the one with the least to do, if one takes another query, and whether there may be one more."""
-        self._most = most
-        able = [each for each in list(self.all) if each.is_open() and not (self.takes and each.taken >= self.takes)]
-        return min(able, key=lambda each: each.waiting, default=None), len(self.all) < most
+        self._max_connections = max_connections
+        able = [each for each in list(self.all) if each.is_open() and not (self.limit and each.queries >= self.limit)]
+        return min(able, key=lambda each: each.waiting, default=None), len(self.all) < max_connections
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until a connection that can take another query may be there."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            self._call()  # somebody else may have our turn
+            self._wake()  # somebody else may have our turn
             raise
 
-    def _call(self) -> None:
-        """Let as many go on as there is room for."""
+    def _wake(self) -> None:
+        """Wake as many as there is room for."""
         free = len(self._waiting)
-        if self.takes:
-            there = sum(max(self.takes - each.taken, 0) for each in self.all)
-            free = there + (self._most - len(self.all)) * self.takes
+        if self.limit:
+            there = sum(max(self.limit - each.queries, 0) for each in self.all)
+            free = there + (self._max_connections - len(self.all)) * self.limit
         while free > 0 and self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -111,38 +111,38 @@ class Siblings:
                 free -= 1
 
     def note_answer(self, connection: "Connection") -> None:
-        """Take in that a connection gave an answer."""
-        self.heard += 1
-        if self.takes:
-            self.takes = max(self.takes, connection.heard)
+        """Count an answer of a connection."""
+        self.answers += 1
+        if self.limit:
+            self.limit = max(self.limit, connection.answers)
 
     def note_loss(self, connection: "Connection") -> None:
-        """Take in that the upstream ended a connection that had more queries to answer.
+        """Learn the limit: the upstream ended a connection that had more queries to answer.
 
         What it answered may be lost with it, by RST.
         """
-        takes = connection.heard or self.takes or 1
-        if all(each.heard <= takes for each in self.all):
-            self.takes = takes
+        limit = connection.answers or self.limit or 1
+        if all(each.answers <= limit for each in self.all):
+            self.limit = limit
             for each in self.all:
-                each.rest()
+                each.restart_idle_timer()
 
-    def doubt(self) -> None:
-        """Take in that one is open still that has given all the answers that we know of."""
-        self.takes *= 2
-        if self.takes >= PIPELINE:
-            self.takes = 0
-        self._call()
+    def raise_limit(self) -> None:
+        """Double the limit: a connection that has reached it is still open."""
+        self.limit *= 2
+        if self.limit >= MAX_PIPELINED:
+            self.limit = 0
+        self._wake()
 
-    def forget(self) -> None:
-        """Let everybody go on who waits."""
-        self.takes = 0
-        self._call()
+    def lift_limit(self) -> None:
+        """Have no limit, and wake all who wait."""
+        self.limit = 0
+        self._wake()
 
     def remove(self, connection: "Connection") -> None:
         """Count a connection no more."""
         self.all.remove(connection)
-        self._call()
+        self._wake()
 
 
 class Connections:
@@ -156,76 +156,75 @@ class Connections:
         endpoint: Endpoint,
         section: UpstreamSection,
         wall: Callable[[], float] = time.time,
-        authorities: str | None = None,
+        ca_pem: str | None = None,
     ) -> None:
         """Connect to nobody yet; ConfigError where TLS cannot be had as it is wanted.
 
-        `wall` is the clock that certificates go by, `authorities` what is in the file that the section names, if it was
-        read already.
+        `wall` is the clock for certificates, `ca_pem` the text of the section's `ca_file`, if it was read already.
         """
         self.opened = self.resumed = self.failed = 0
         self._endpoint = endpoint
         self._asked = Member(endpoint, section).asked
         self._source = str(section.source or "")
-        self._tls = tls_of(endpoint, section, wall, authorities)
-        self._kept = Siblings()
-        self._alone = Siblings()
-        self._turns = (0, asyncio.Semaphore(0))
-        self._trouble = ""
+        self._tls = tls_of(endpoint, section, wall, ca_pem)
+        self._shared = ConnectionPool()
+        self._exclusive = ConnectionPool()
+        self._slots = (0, asyncio.Semaphore(0))
+        self._last_error = ""
         self._closed = False
 
-    async def exchange(self, query: bytes, most: int, proxied: bytes = b"", *, once: bool = False) -> bytes:
-        """Return the response to a query over one of at most `most` kept connections; UpstreamError where none comes.
+    async def exchange(self, query: bytes, max_connections: int, header: bytes = b"", *, once: bool = False) -> bytes:
+        """Return the response to a query over one of so many shared connections; UpstreamError where none comes.
 
-        With `proxied`, octets that tell whose query it is, the connection begins with these and serves no other
-        query; where there are `most` of that kind, it waits for its turn. So does what is sent `once`: a connection
-        that is kept may end while it is on its way, and it could not be sent again. What else an upstream leaves over
-        when it ends a connection is asked on another one, unless it ended for this query; the last time alone.
+        With `header`, of the PROXY protocol, the connection begins with that and serves no other query; where there
+        are so many of that kind, it waits for its turn. So does what is sent `once`: a shared connection may end while
+        it is on its way, and it could not be sent again. Where an upstream ends a connection for another's sake, what
+        waited on it is asked on another one, the last time alone.
         """
-        if proxied or once:
-            return await self._exchange_alone(query, most, proxied)
-        for _ in range(LOSSES - 1):
-            connection, heard = await self._free(most), self._kept.heard
+        if header or once:
+            return await self._exchange_exclusively(query, max_connections, header)
+        for _ in range(ATTEMPTS - 1):
+            connection, answers = await self._free(max_connections), self._shared.answers
             try:
                 return await connection.exchange(query)
             except _LostError:
-                # Nothing was heard on any connection, and nobody else asked on this one: it ended for this query.
-                moves = connection.taken > 1 or self._kept.takes or self._kept.heard != heard
+                # No answer came on any connection, and nobody else asked on this one: it ended for this query.
+                moves = connection.queries > 1 or self._shared.limit or self._shared.answers != answers
                 if not moves or query[2] & OPCODE:
                     raise
-        return await self._exchange_alone(query, most)  # where nobody else's query can end it
+        return await self._exchange_exclusively(query, max_connections)  # where nobody else's query can end it
 
-    async def _free(self, most: int) -> "Connection":
+    async def _free(self, max_connections: int) -> "Connection":
         """Return a connection that takes a query: an idle one, or a new one if there may be one more."""
         while True:
-            connection, more = self._kept.usable(most)
+            connection, more = self._shared.usable(max_connections)
             if connection is not None and (connection.waiting == 0 or not more):
                 return connection
             if more or self._closed:
-                return self._connect(self._kept)
-            await self._kept.room()
+                return self._connect(self._shared)
+            await self._shared.wait_for_room()
 
-    async def _exchange_alone(self, query: bytes, most: int, proxied: bytes = b"") -> bytes:
-        if self._turns[0] != most:
-            self._turns = (most, asyncio.Semaphore(most))
-        async with self._turns[1]:
-            connection = self._connect(self._alone, proxied)
+    async def _exchange_exclusively(self, query: bytes, max_connections: int, header: bytes = b"") -> bytes:
+        if self._slots[0] != max_connections:
+            self._slots = (max_connections, asyncio.Semaphore(max_connections))
+        async with self._slots[1]:
+            connection = self._connect(self._exclusive, header)
             try:
                 return await connection.exchange(query)
             finally:
                 connection.close()
 
     async def transfer(
-        self, query: bytes, patience: float, proxied: bytes = b"", *, first: float
+        self, query: bytes, timeout: float, header: bytes = b"", *, first: float
     ) -> AsyncIterator[bytes]:
         """Yield the messages of a zone transfer (RFC 5936, 1995), over a connection of its own; OSError where it ends.
 
-        The connection must be there within `patience` seconds, and the `first` message after so many more. What follows
-        a lone SOA record where changes were asked for must come within `patience`: it may have been all that there is.
+        The connection must be there within `timeout` seconds, and the `first` message after so many more. What follows
+        a lone SOA record where changes were asked for must come within `timeout`: it may have been all that there is.
         """
         reader = asyncio.StreamReader()
-        async with asyncio.timeout(patience):
-            transport = await self._open(asyncio.StreamReaderProtocol(reader), proxied)
+        async with asyncio.timeout(timeout):
+            transport = await self._open(asyncio.StreamReaderProtocol(reader), header)
         wire = secrets.token_bytes(2) + query[2:]
         records, changes = 0, inspect_query(query).get("qtype") == IXFR
         wait = first
@@ -240,43 +239,43 @@ class Connections:
                     raise UpstreamError("a message does not belong to the transfer")
                 yield response
                 records += int.from_bytes(response[6:8])
-                wait = TRANSFER_IDLE if records > 1 or not changes else patience
+                wait = TRANSFER_TIMEOUT if records > 1 or not changes else timeout
         except asyncio.IncompleteReadError:
             raise UpstreamError("connection closed during the transfer") from None
         finally:
             transport.abort()
 
-    def leave_other_than(self, ours: str) -> None:
-        """Use no connection any more that is from another address of ours: no answer may come to it."""
-        for connection in [*self._kept.all]:
+    def close_other_sources(self, ours: str) -> None:
+        """Close the shared connections from other addresses of ours: no answer may come to them."""
+        for connection in [*self._shared.all]:
             if connection.address not in ("", ours):
                 connection.close()
 
     def close(self) -> None:
         """End all connections for good; whoever waits gets UpstreamError. Transfers go on."""
         self._closed = True
-        for connection in [*self._kept.all, *self._alone.all]:
+        for connection in [*self._shared.all, *self._exclusive.all]:
             connection.close()
-        self._kept.forget()
+        self._shared.lift_limit()
 
     # ---------------------------------------------------------------- making one
 
-    def _connect(self, siblings: Siblings, proxied: bytes = b"") -> "Connection":
+    def _connect(self, pool: ConnectionPool, header: bytes = b"") -> "Connection":
         """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
         if self._closed:
             raise UnsentError("the upstream is no longer configured")
-        connection = Connection(siblings)
-        connection.making = asyncio.get_running_loop().create_task(self._make(connection, proxied))
+        connection = Connection(pool)
+        connection.connecting = asyncio.get_running_loop().create_task(self._establish(connection, header))
         return connection
 
-    async def _make(self, connection: "Connection", proxied: bytes) -> None:
+    async def _establish(self, connection: "Connection", header: bytes) -> None:
         try:
-            transport = await self._open(connection, proxied)
+            transport = await self._open(connection, header)
         except UpstreamError as error:
             connection.end(error)
             return
         peer = transport.get_extra_info("ssl_object")
-        connection.begin(transport, partial(self._tls.keep_session, peer) if self._tls else None)
+        connection.connected(transport, partial(self._tls.keep_session, peer) if self._tls else None)
 
     async def _open(self, protocol: asyncio.Protocol, first: bytes = b"") -> asyncio.Transport:
         """Return a connection to the upstream that we want; UpstreamError says why there is none.
@@ -284,22 +283,22 @@ class Connections:
         `first` is sent before all else, TLS included.
         """
         try:
-            async with asyncio.timeout(CONNECTING):
-                transport = await self._reach(protocol, first)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                transport = await self._start(protocol, first)
         except OSError as error:
             self.failed += 1
-            trouble = _explain(error)
-            if trouble != self._trouble:  # it may come and go with each connection
-                limited.warning(f"{self._asked} {trouble}", "upstream %s: %s", self._asked, trouble)
-            self._trouble = trouble
-            raise UpstreamError(_number(error), trouble) from None
-        self._trouble = ""
+            reason = _explain(error)
+            if reason != self._last_error:  # it may come and go with each connection
+                limited.warning(f"{self._asked} {reason}", "upstream %s: %s", self._asked, reason)
+            self._last_error = reason
+            raise UpstreamError(_number(error), reason) from None
+        self._last_error = ""
         self.opened += 1
         peer = transport.get_extra_info("ssl_object")
         self.resumed += peer is not None and bool(peer.session_reused)
         return transport
 
-    async def _connected(self) -> socket.socket:
+    async def _connected_socket(self) -> socket.socket:
         """Return a socket that is connected to the upstream; OSError where there is none."""
         opened = socket.socket(self._endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -313,10 +312,10 @@ class Connections:
             raise
         return opened
 
-    async def _reach(self, protocol: asyncio.Protocol, first: bytes) -> asyncio.Transport:
+    async def _start(self, protocol: asyncio.Protocol, first: bytes) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
         # Until the upstream has proved who it is, whatever it says is said to nobody.
-        opened = await self._connected()
+        opened = await self._connected_socket()
         try:
             plain, _ = await loop.create_connection(asyncio.Protocol, sock=opened)
         except BaseException:
@@ -350,19 +349,19 @@ def _explain(error: OSError) -> str:
     if error.errno:
         return f"cannot be reached: {os.strerror(error.errno)}"
     if isinstance(error, TimeoutError):
-        return f"cannot be reached: no connection within {CONNECTING:g} s"
+        return f"cannot be reached: no connection within {CONNECT_TIMEOUT:g} s"
     return str(error) or "cannot be reached: it closed the connection at once"
 
 
 class Connection(asyncio.Protocol):
     """One connection that queries share until it is idle; it is given up where nothing comes on it."""
 
-    def __init__(self, siblings: Siblings) -> None:
-        siblings.all.append(self)  # at once, so that their number is bounded
-        self.taken = self.heard = 0  # queries, and answers
-        self.making: asyncio.Task[None] | None = None
-        self._siblings = siblings
-        self._open: dict[int, tuple[bytes, asyncio.Future[bytes], int]] = {}  # with what had been heard before
+    def __init__(self, pool: ConnectionPool) -> None:
+        pool.all.append(self)  # at once, so that their number is bounded
+        self.queries = self.answers = 0
+        self.connecting: asyncio.Task[None] | None = None
+        self._pool = pool
+        self._open: dict[int, tuple[bytes, asyncio.Future[bytes], int]] = {}  # and how many answers had come before
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._keep_session: Callable[[], bool] | None = None
@@ -388,29 +387,29 @@ class Connection(asyncio.Protocol):
 
     async def exchange(self, query: bytes) -> bytes:
         """Return the response to a query; UpstreamError where the connection ends before it."""
-        if len(self._open) >= PIPELINE or self._unsent() > UNSENT:
+        if len(self._open) >= MAX_PIPELINED or self._unsent() > MAX_UNSENT:
             raise UpstreamError("too many outstanding queries on the connection")
-        heard = self.heard
-        self.taken += 1
+        answers = self.answers
+        self.queries += 1
         number = secrets.randbits(16)
         while number in self._open:
             number = secrets.randbits(16)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._open[number] = (query, future, heard)
+        self._open[number] = (query, future, answers)
         if self._transport is not None:
             self._transport.write(_frame(number, query))
         try:
             return await future
-        except asyncio.CancelledError:  # out of patience
-            if heard == self.heard and self._transport is not None:
+        except asyncio.CancelledError:  # it timed out
+            if answers == self.answers and self._transport is not None:
                 silent = UpstreamError(errno.ETIMEDOUT, "no response on the connection")
                 self.end(silent)  # the next query deserves another connection
             raise
         finally:
             self._open.pop(number, None)
-            self.rest()
+            self.restart_idle_timer()
 
-    def begin(self, transport: asyncio.Transport, keep_session: Callable[[], bool] | None) -> None:
+    def connected(self, transport: asyncio.Transport, keep_session: Callable[[], bool] | None) -> None:
         """Send what was asked meanwhile; `keep_session` is called until it has kept one."""
         if self._over:
             transport.abort()
@@ -423,17 +422,17 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """End the connection, or the making of it; whoever waits gets UpstreamError."""
         self.end(_LostError(errno.ECONNRESET, "connection closed by the shield"))
-        if self.making is not None:
-            self.making.cancel()
+        if self.connecting is not None:
+            self.connecting.cancel()
 
     def end(self, why: UpstreamError) -> None:
-        """Tell everybody who waits why no answer comes."""
+        """Fail all that waits."""
         if self._over:
             return
         if self._transport is None:
             why = UnsentError(why.errno or 0, str(why))
         self._over = True
-        self._siblings.remove(self)
+        self._pool.remove(self)
         if self._idle:
             self._idle.cancel()
         for _, future, _ in self._open.values():
@@ -444,16 +443,16 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the connections that can be used."""
-        if not self._over and self._left_over():
-            self._siblings.note_loss(self)
+        """Leave the pool; what waits is told."""
+        if not self._over and self._has_lost_queries():
+            self._pool.note_loss(self)
         self.end(_LostError(errno.ECONNRESET, "the upstream closed the connection"))
 
-    def _left_over(self) -> bool:
+    def _has_lost_queries(self) -> bool:
         """Tell whether queries wait that were sent with others, or before the last answer, and not just too late."""
-        if not self.heard:
+        if not self.answers:
             return len(self._open) > 1
-        return any(heard < self.heard for _, _, heard in self._open.values())
+        return any(answers < self.answers for _, _, answers in self._open.values())
 
     def data_received(self, data: bytes) -> None:
         """Give each whole message to the query that it answers."""
@@ -471,8 +470,8 @@ class Connection(asyncio.Protocol):
             self._take(response)
 
     def _take(self, response: bytes) -> None:
-        self.heard += 1
-        self._siblings.note_answer(self)
+        self.answers += 1
+        self._pool.note_answer(self)
         self._learn_session()
         query, future, _ = self._open.get(int.from_bytes(response[:2]), (b"", None, 0))
         if future is not None and not future.done() and is_response_to(query, response):
@@ -483,21 +482,21 @@ class Connection(asyncio.Protocol):
         if self._keep_session is not None and self._keep_session():
             self._keep_session = None
 
-    def rest(self) -> None:
-        """See to it that the connection does not stay for ever when nobody asks anything on it."""
+    def restart_idle_timer(self) -> None:
+        """Have the connection closed when nothing has been asked on it for a while."""
         if self._idle:
             self._idle.cancel()
         if self._over:
             return
-        wait = SPENT if 0 < self._siblings.takes <= self.taken else CONNECTION_IDLE
+        wait = SPENT_TIMEOUT if 0 < self._pool.limit <= self.queries else IDLE_TIMEOUT
         self._idle = asyncio.get_running_loop().call_later(wait, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         if self._open:
             return
-        if 0 < self._siblings.takes <= self.heard:
-            self._siblings.doubt()
-            self.rest()
+        if 0 < self._pool.limit <= self.answers:
+            self._pool.raise_limit()
+            self.restart_idle_timer()
         else:
             self.close()
 

@@ -1,4 +1,4 @@
-"""DNS over TLS to an upstream: whom we take it for, and how an earlier session goes on (RFC 7858, 8310).
+"""DNS over TLS to an upstream: how an upstream is authenticated, and sessions resumed (RFC 7858, 8310).
 
 It knows certificates, pins and sessions. What is said over a connection is not its business.
 """
@@ -29,10 +29,10 @@ NOT_FOR_NAME = {62, 64}  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR
 class Tls:
     """What one upstream must prove, and the sessions that it has given us."""
 
-    def __init__(self, section: TlsSection, authorities: str, wall: Callable[[], float] = time.time) -> None:
-        """Trust these authorities, or the system's; ConfigError where they, or the name, are not what they should be.
+    def __init__(self, section: TlsSection, ca_pem: str, wall: Callable[[], float] = time.time) -> None:
+        """Trust these certificates, or the system's; ConfigError where they, or the name, are not what they should be.
 
-        `authorities` is what is in the file that the section names. `wall` is the clock that certificates go by.
+        `ca_pem` is the text of the section's `ca_file`. `wall` is the clock that certificates go by.
         """
         strict = section.profile == "strict"
         self._name = section.server_name.removesuffix(".")
@@ -44,7 +44,7 @@ class Tls:
         if not (strict and self._name):
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE
-        _trust(self._context, section.ca_file, authorities)
+        _trust(self._context, section.ca_file, ca_pem)
         try:
             self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name or None)
         except (ValueError, TypeError):
@@ -73,7 +73,7 @@ class Tls:
         if session is None or not (session.has_ticket or session.id):
             return False
         assert isinstance(peer, _Peer)
-        self._context.sessions.append(_Kept(session, *peer.verified()))
+        self._context.sessions.append(_Session(session, *peer.verified()))
         return True
 
     def _explain(self, error: ssl.SSLError) -> str:
@@ -85,7 +85,7 @@ class Tls:
         return f"certificate is not trusted: {error.verify_message}"
 
 
-class _Kept(NamedTuple):
+class _Session(NamedTuple):
     """A session, when its certificate was verified, and until when that is valid, in seconds since the epoch."""
 
     session: ssl.SSLSession
@@ -96,7 +96,7 @@ class _Kept(NamedTuple):
 class _Peer(ssl.SSLObject):
     """The state of a connection that knows which session it offered."""
 
-    offered: _Kept | None
+    offered: _Session | None
     begun: float
 
     def verified(self) -> tuple[float, float]:
@@ -117,7 +117,7 @@ class _Context(ssl.SSLContext):
     wall: Callable[[], float]
 
     def __init__(self, *_: object) -> None:
-        self.sessions: deque[_Kept] = deque(maxlen=SESSIONS)
+        self.sessions: deque[_Session] = deque(maxlen=SESSIONS)
 
     def wrap_bio(
         self,
@@ -149,8 +149,8 @@ def _end_of(peer: ssl.SSLObject) -> float:
         return 0.0
 
 
-def read_authorities(section: TlsSection) -> str:
-    """Return what is in the file of authorities, "" where none is named; ConfigError where it cannot be read."""
+def read_ca_file(section: TlsSection) -> str:
+    """Return the text of the section's `ca_file`, "" where none is named; ConfigError where it cannot be read."""
     try:
         # All that counts is ASCII; comments may be anything.
         return read_file(Path(section.ca_file)).decode("ascii", "ignore") if section.ca_file else ""
@@ -158,14 +158,14 @@ def read_authorities(section: TlsSection) -> str:
         raise ConfigError(f"tls.ca_file: {section.ca_file}: {error.strerror}") from None
 
 
-def _trust(context: ssl.SSLContext, path: str, authorities: str) -> None:
+def _trust(context: ssl.SSLContext, path: str, ca_pem: str) -> None:
     """Trust the certificates of a file, or else the system's; ConfigError where there are none in it."""
     if not path:
         if context.verify_mode != ssl.CERT_NONE:
             context.load_default_certs()
         return
     try:
-        context.load_verify_locations(cadata=authorities)
+        context.load_verify_locations(cadata=ca_pem)
     except (ssl.SSLError, ValueError):
         raise ConfigError(f"tls.ca_file: {path}: no certificates in PEM format") from None
 

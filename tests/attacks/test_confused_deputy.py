@@ -110,7 +110,7 @@ def test_what_an_upstream_would_do_for_the_shield_alone_is_refused(stage, wire, 
     assert reply[3] & 15 == REFUSED
     assert not any(reply[6:10])
     after = stats(shield)
-    assert after["forward_not_allowed"] == before["forward_not_allowed"] + 1
+    assert after["forward_denied"] == before["forward_denied"] + 1
     assert after["uncached_queries"] == before["uncached_queries"]
     assert len(upstream.received) == heard
 
@@ -139,7 +139,7 @@ def test_each_kind_is_allowed_apart_and_to_those_who_are_named(allowed, tcp):
             passes = source == FRIEND and kind == allowed
             assert rcode(ask(shield, query, source=source, tcp=tcp)) == ("YXDOMAIN" if passes else "REFUSED")
         assert len(upstream.received) == 1
-        assert stats(shield)["forward_not_allowed"] == 5
+        assert stats(shield)["forward_denied"] == 5
 
 
 def test_a_notify_comes_from_the_notifiers_of_any_zone_or_from_who_is_allowed():
@@ -211,7 +211,7 @@ def test_a_flood_of_them_keeps_nobody_out():
                     sock.send(wire)
                 assert {sock.recv(512)[3] & 15 for _ in range(3)} == {REFUSED}
         counted = stats(shield)
-        assert (counted["forward_not_allowed"], counted["uncached_queries"], counted["outstanding_limit_exceeded"]) == (
+        assert (counted["forward_denied"], counted["uncached_queries"], counted["outstanding_limit_exceeded"]) == (
             150,
             0,
             0,

@@ -135,12 +135,16 @@ def test_wrong_ids_with_a_name_of_ones_own_tell_nothing_of_that_name(stage):
     assert ask_many(client, 5, "innocent") == [TRUTH] * 5
     assert [upstream.count(f"innocent{n}.test", transport="tcp") for n in range(5)] == [1] * 5
     counted = told(shield, upstream)
-    assert (counted["unsolicited_replies"], counted["spoof_detections"], counted["spoof_tcp_fallback"]) == (3, 1, 1)
+    assert (counted["unsolicited_replies"], counted["spoof_detections"], counted["tcp_verification_active"]) == (
+        3,
+        1,
+        1,
+    )
     until(lambda: "spoofing suspected" in shield.log)
     upstream.forge(query.source.port, *wrong)
     time.sleep(1.2)
     assert shield.log.count("spoofing suspected") == 1
-    assert "spoof_tcp_fallback" in shield.command("stats")
+    assert "tcp_verification_active" in shield.command("stats")
 
 
 def test_under_suspicion_the_right_guess_is_not_believed(stage):
@@ -210,7 +214,7 @@ def test_a_rule_that_looks_at_a_doubted_response_does_not_have_it_kept(stage, lo
     (query,) = upstream.wait_for(1)
     assert client.heard()[-4:] == TRUTH
     upstream.forge(query.source.port, *(lie(query, ident=int.from_bytes(query.wire[:2]) ^ n) for n in (1, 2, 3)))
-    until(lambda: told(shield, upstream)["spoof_tcp_fallback"])
+    until(lambda: told(shield, upstream)["tcp_verification_active"])
     for times in (1, 2):
         client.ask("bank.test")
         assert client.heard()[-4:] == TRUTH

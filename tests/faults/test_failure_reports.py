@@ -20,7 +20,7 @@ class Nobody:
 @pytest.mark.parametrize(
     ("upstream", "reason", "told"),
     [
-        (silent, "silence", "timed out"),
+        (silent, "timeout", "timed out"),
         (placed(Nobody()), "connection_refused", "refused the connection"),
         (placed(Nobody(), transport="tcp"), "connection_refused", "refused the connection"),
         (servfail, "servfail", "answered SERVFAIL"),

@@ -60,7 +60,11 @@ class Moving:
         counters = self.path.table.counters(0)
         heard = [self.path.client.recv(512)[-4:] for _ in names]
         assert heard == [TRUTH] * len(names)
-        assert (counters["network_errors"], counters["timeouts"], Signals(*self.path.table.signals(0)).silent) == (
+        assert (
+            counters["network_errors"],
+            counters["timeouts"],
+            Signals(*self.path.table.signals(0)).consecutive_failures,
+        ) == (
             0,
             0,
             0,
@@ -100,7 +104,7 @@ def test_what_waits_when_the_address_changes_is_asked_from_the_new_one(family):
         here.path.hand_over(*names)
         here.arrived(40)
         here.move()
-        here.path.upstream.follow_address(here.path.inflight.strand)
+        here.path.upstream.follow_source_address(here.path.inflight.strand)
         here.path.inflight.send()
         here.answer(*here.arrived(40))
         here.assert_served(names)
@@ -117,7 +121,7 @@ def test_an_update_that_may_have_arrived_is_not_sent_again(family):
         here.path.hand_over(update)
         here.arrived(1)
         here.move()
-        here.path.upstream.follow_address(here.path.inflight.strand)
+        here.path.upstream.follow_source_address(here.path.inflight.strand)
         here.path.inflight.send()
         assert here.path.nothing_arrived()
         here.path.clock.advance(0.1)

@@ -121,9 +121,9 @@ async def _from_client(pieces, proxied):
 
 async def _from_upstream(pieces):
     """The first response to a query is the answer, and nothing else is."""
-    siblings, transport = streams.Siblings(), _Transport()
-    connection = streams.Connection(siblings)
-    connection.begin(transport, None)
+    pool, transport = streams.ConnectionPool(), _Transport()
+    connection = streams.Connection(pool)
+    connection.connected(transport, None)
     exchange = asyncio.create_task(connection.exchange(ASKED))
     await asyncio.sleep(0)
     number = transport.written[0][2:4]
@@ -139,7 +139,7 @@ async def _from_upstream(pieces):
     connection.close()
     await asyncio.wait([exchange])
     assert exchange.exception() or exchange.result()
-    assert siblings.all == []
+    assert pool.all == []
 
 
 LOOP = asyncio.new_event_loop()

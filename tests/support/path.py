@@ -62,7 +62,7 @@ class Path:
             ForwardSection(sockets=sockets, source_port_lifetime=port_life),
         )
         stack.callback(self.upstream.close)
-        self.inflight.renew_with(lambda _: self.upstream.renew_all(sockets, port_life))
+        self.inflight.renew_with(lambda _: self.upstream.reopen_sockets(sockets, port_life))
         self.table.set_group(0, "order", [0])
         self.limits = {"timeout": 20.0, "deadline": 30.0, "max_forgeable": 1 << 20, **limits}
         self.inflight.set_limits(**self.limits)

@@ -5,7 +5,7 @@ import dns.rcode
 import pytest
 
 from funkenshield.config import HealthSection
-from funkenshield.upstream.health import Health, Signals, check_query, proves_well
+from funkenshield.upstream.health import Health, Signals, check_query, is_healthy
 
 
 def health(check="lazy", forced="auto", **settings):
@@ -109,12 +109,12 @@ def test_checks_on_the_wire():
     query = check_query("example.", "SOA")
     assert query[:12] == bytes.fromhex("000001000001000000000000")
     response = dns.message.make_response(dns.message.from_wire(query))
-    assert proves_well(response.to_wire(), ["NOERROR"])
+    assert is_healthy(response.to_wire(), ["NOERROR"])
     response.set_rcode(dns.rcode.SERVFAIL)
-    assert not proves_well(response.to_wire(), ["NOERROR"])
-    assert not proves_well(b"\0\0\x80", ["NOERROR"])
-    assert not proves_well(query, ["NOERROR"])
-    assert not proves_well(response.to_wire() + bytes(4096), ["NOERROR"])
+    assert not is_healthy(response.to_wire(), ["NOERROR"])
+    assert not is_healthy(b"\0\0\x80", ["NOERROR"])
+    assert not is_healthy(query, ["NOERROR"])
+    assert not is_healthy(response.to_wire() + bytes(4096), ["NOERROR"])
 
 
 def test_a_good_check_forgives_failed_ones_and_the_interval_stays_while_in_service():

@@ -124,11 +124,11 @@ def test_a_port_is_given_up_after_its_life_and_what_was_asked_through_it_is_stil
 
     first = ports()
     shield.clock.advance(59)
-    shield.upstream.turn_over(4, 60.0)
+    shield.upstream.rotate_ports(4, 60.0)
     assert ports() == first
     (late,) = shield.ask(*shield.fresh())
     shield.clock.advance(2)
-    shield.upstream.turn_over(4, 60.0)
+    shield.upstream.rotate_ports(4, 60.0)
     second = ports()
     assert second & first == set()
     shield.answer(late)
@@ -143,7 +143,7 @@ def test_ports_change_one_by_one(path):
         asked = shield.ask_each(AT_ONCE * 2)
         shield.answer(*asked)
         seen.append({each.port for each in asked})
-        shield.upstream.renew_one(4, 3600.0)
+        shield.upstream.rotate_one_port(4, 3600.0)
     assert all(len(before - after) == 1 for before, after in itertools.pairwise(seen))
     assert all(seen[n] & seen[n + 4] == set() for n in range(4))
 

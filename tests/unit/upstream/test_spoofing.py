@@ -80,10 +80,10 @@ def test_an_error_that_can_be_forged_makes_a_port_give_way_too_and_brings_nobody
     shield.hand_over(*shield.fresh(8))
     while shield.inflight.receive():
         pass
-    kept = [number for _, number in shield.upstream._sockets]
+    kept = [each.number for each in shield.upstream._sockets]
     assert any(map(shield.inflight.sockets.is_exposed, kept))
     shield.upstream.replace_exposed()
-    assert not any(shield.inflight.sockets.is_exposed(number) for _, number in shield.upstream._sockets)
+    assert not any(shield.inflight.sockets.is_exposed(each.number) for each in shield.upstream._sockets)
     assert (shield.suspicions, shield.strays) == (0, 0)
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.path import AT_ONCE, LIE, TRUTH, headers_only, told, without_tcp
 from support.quick import A, answer, name_wire, query
 
-from funkenshield.upstream.pool import RESPELLED_MAX
+from funkenshield.upstream.pool import CASE_LOST_MAX
 
 LONG = "a-rather-long-label-of-letters-only.and-yet-another-one.test"
 
@@ -78,13 +78,13 @@ def lowered(shield, count, over_tcp=bytes.lower):
         shield.say(asked.port, MISSPELLED["lower case"](asked))
         assert shield.carried(asked, over_tcp) == 1
         assert shield.heard(query(LONG, A)) == TRUTH
-        shield.upstream.keep_house()
+        shield.upstream.housekeeping()
 
 
 def test_who_never_spells_names_as_he_was_asked_is_asked_plainly_and_the_log_says_so(path, caplog):
     shield = path(random_case=True)
     with caplog.at_level(logging.WARNING):
-        lowered(shield, RESPELLED_MAX - 1)
+        lowered(shield, CASE_LOST_MAX - 1)
         assert caplog.messages == []
         lowered(shield, 1)
     assert [message.partition(": ")[2] for message in caplog.messages] == ["random_case disabled"]
@@ -112,14 +112,14 @@ def test_over_tcp_names_are_spelled_at_random_too_where_they_are_over_udp(path):
 @pytest.mark.parametrize("proof", ["over UDP", "over TCP"])
 def test_who_has_spelled_right_is_asked_at_random_for_ever_whatever_comes(path, caplog, proof):
     shield = path(random_case=True)
-    lowered(shield, RESPELLED_MAX - 1)
+    lowered(shield, CASE_LOST_MAX - 1)
     if proof == "over UDP":
         shield.answer(*shield.ask(LONG))
         assert shield.heard(query(LONG, A)) == TRUTH
     else:
         lowered(shield, 1, bytes)
     with caplog.at_level(logging.WARNING):
-        lowered(shield, 4 * RESPELLED_MAX)
+        lowered(shield, 4 * CASE_LOST_MAX)
     (asked,) = shield.ask(LONG)
     assert (caplog.messages, asked.name != asked.name.lower()) == ([], True)
 
@@ -127,7 +127,7 @@ def test_who_has_spelled_right_is_asked_at_random_for_ever_whatever_comes(path, 
 def test_forged_spellings_over_udp_switch_nothing_off(path, caplog):
     shield = path(random_case=True)
     with caplog.at_level(logging.WARNING):
-        lowered(shield, 4 * RESPELLED_MAX, bytes)
+        lowered(shield, 4 * CASE_LOST_MAX, bytes)
     (asked,) = shield.ask(LONG)
     assert (caplog.messages, asked.name != asked.name.lower()) == ([], True)
 

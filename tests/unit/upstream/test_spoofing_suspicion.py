@@ -85,15 +85,15 @@ def test_suspicion_is_told_once_when_it_begins(path, caplog):
     with caplog.at_level(logging.WARNING):
         (asked,) = shield.ask(*shield.fresh())
         shield.flood(asked, 2)
-        shield.upstream.keep_house()
-        assert (caplog.messages, shield.upstream.counters()["spoof_tcp_fallback"]) == ([], 0)
+        shield.upstream.housekeeping()
+        assert (caplog.messages, shield.upstream.counters()["tcp_verification_active"]) == ([], 0)
         shield.flood(asked, 100)
         for _ in range(3):
-            shield.upstream.keep_house()
-    assert (len(caplog.messages), shield.upstream.counters()["spoof_tcp_fallback"]) == (1, 1)
+            shield.upstream.housekeeping()
+    assert (len(caplog.messages), shield.upstream.counters()["tcp_verification_active"]) == (1, 1)
     assert "spoofing suspected, 102 unexpected replies" in caplog.messages[0]
     shield.clock.advance(361)
-    assert shield.upstream.counters()["spoof_tcp_fallback"] == 0
+    assert shield.upstream.counters()["tcp_verification_active"] == 0
 
 
 def test_where_the_operator_says_never_no_flood_changes_the_transport(path):

@@ -101,7 +101,7 @@ def test_no_more_connections_are_made_than_may_be(run):
 
 
 def test_a_connection_takes_so_many_queries_and_no_more(run, monkeypatch):
-    monkeypatch.setattr(streams, "PIPELINE", 2)
+    monkeypatch.setattr(streams, "MAX_PIPELINED", 2)
 
     async def story():
         asking = [asyncio.ensure_future(ask(shared, query)) for query in QUESTIONS[:2]]
@@ -118,7 +118,7 @@ def test_a_connection_takes_so_many_queries_and_no_more(run, monkeypatch):
 
 
 def test_only_so_many_octets_wait_to_be_sent(run, monkeypatch):
-    monkeypatch.setattr(streams, "UNSENT", len(FIRST) - 1)
+    monkeypatch.setattr(streams, "MAX_UNSENT", len(FIRST) - 1)
 
     async def story():
         first = asyncio.ensure_future(ask(shared))

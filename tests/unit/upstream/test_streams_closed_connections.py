@@ -105,7 +105,7 @@ def test_an_upstream_that_ended_a_connection_once_is_asked_much_on_the_next(run)
     async def story():
         await asyncio.gather(*(ask(shared, query) for query in QUESTIONS))
         before = len(peer.links)
-        await asyncio.sleep(1.5 * streams.SPENT)  # the last one stays open all the same
+        await asyncio.sleep(1.5 * streams.SPENT_TIMEOUT)  # the last one stays open all the same
         for _ in range(4):
             await asyncio.gather(*(ask(shared, query) for query in QUESTIONS))
         assert set(await asyncio.gather(*(ask(shared, query) for query in QUESTIONS))) == {before - 1}
@@ -131,10 +131,10 @@ def test_one_query_that_connections_end_for_is_asked_a_few_times_only(run):
 
     with Peer(script) as peer, to(peer) as shared:
         run(story())
-    assert 1 <= questions(peer.queries).count(poison[2:]) <= streams.LOSSES
+    assert 1 <= questions(peer.queries).count(poison[2:]) <= streams.ATTEMPTS
 
 
-@pytest.mark.parametrize(("ending", "answered_on"), [(1, {2}), (streams.LOSSES - 1, {4, 5})], ids=["once", "often"])
+@pytest.mark.parametrize(("ending", "answered_on"), [(1, {2}), (streams.ATTEMPTS - 1, {4, 5})], ids=["once", "often"])
 def test_who_shared_a_connection_that_ended_is_asked_again_and_at_last_alone(run, ending, answered_on):
     """Even where another connection, now busy, has shown that the upstream gives more than it did on this one."""
 
@@ -248,10 +248,10 @@ def test_a_connection_from_an_address_that_is_ours_no_more_is_left_and_what_wait
 
     async def story():
         assert await ask(shared) == 0
-        shared.leave_other_than("127.0.0.1")
+        shared.close_other_sources("127.0.0.1")
         waiting = asyncio.ensure_future(ask(shared, SECOND))
         await seen(lambda: len(peer.queries) == 2)
-        shared.leave_other_than("127.0.0.9")
+        shared.close_other_sources("127.0.0.9")
         assert await waiting == 1
 
     with Peer(script) as peer, to(peer) as shared:
@@ -259,7 +259,7 @@ def test_a_connection_from_an_address_that_is_ours_no_more_is_left_and_what_wait
 
 
 def test_an_idle_connection_is_closed(run, monkeypatch):
-    monkeypatch.setattr(streams, "CONNECTION_IDLE", 0.02)
+    monkeypatch.setattr(streams, "IDLE_TIMEOUT", 0.02)
 
     async def story():
         assert await ask(shared) == 0

@@ -106,7 +106,7 @@ def test_an_upstream_that_is_not_there_is_told_once(run, caplog):
 
 
 def test_a_handshake_that_does_not_end_is_given_up(run, monkeypatch):
-    monkeypatch.setattr(streams, "CONNECTING", 0.1)
+    monkeypatch.setattr(streams, "CONNECT_TIMEOUT", 0.1)
     with Peer(lambda link: link.read(1 << 16)) as peer, over_tls(peer, profile="opportunistic") as shared:
         assert_fails(run, ask(shared), r"cannot be reached: no connection within 0\.1 s")
         assert (shared.opened, shared.failed) == (0, 1)
