@@ -10,6 +10,10 @@ from ..wire.record_text import parse_record
 from .match import Match, Option, Tag
 from .types import EndpointField, GroupName, PathField, Section, ZoneName, parse_endpoint
 
+__all__ = [
+    "Action", "add_option", "allow", "answer", "delay", "drop", "forward", "log", "nodata", "nxdomain", "proceed",
+    "refuse", "remove_option", "rename", "servfail", "skip_cache", "tag", "tee", "truncate", "ttl", "zone", "zone_file",
+]  # fmt: skip
 DECIDES = ("allow", "forward", "answer", "zone", "zone_file", "nxdomain", "nodata", "refused", "servfail", "drop",
            "truncate", "call")  # fmt: skip  # after these, no other rule is asked
 

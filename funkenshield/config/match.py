@@ -17,6 +17,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from .types import EndpointField, PathField, PrefixField, Section, ZoneName, parse_prefix
 
+__all__ = [
+    "Match", "all_of", "any_of", "dnssec", "edns", "flags", "listener", "name", "not_", "opcode", "option",
+    "probability", "qclass", "qtype", "rate", "rcode", "regex", "source", "source_ratio", "suffix", "suffix_file",
+    "tagged", "time", "transport",
+]  # fmt: skip
 OPCODES = {"QUERY": 0, "IQUERY": 1, "STATUS": 2, "NOTIFY": 4, "UPDATE": 5, "DSO": 6}
 FLAGS = {"AA": 0x0400, "TC": 0x0200, "RD": 0x0100, "RA": 0x0080, "AD": 0x0020, "CD": 0x0010}
 OPTIONS = {"LLQ": 1, "NSID": 3, "DAU": 5, "DHU": 6, "N3U": 7, "ECS": 8, "EXPIRE": 9, "COOKIE": 10, "KEEPALIVE": 11,
@@ -264,7 +269,7 @@ def rcode(*codes: str) -> Match:
     return Match.model_validate({"rcode": codes})
 
 
-def tag(*names: str) -> Match:
+def tagged(*names: str) -> Match:
     """A rule before gave the query one of these tags."""
     return Match(tag=names)
 

@@ -22,56 +22,11 @@ from typing import Any, get_args
 import dns.exception
 
 from ..config import Config, match
-from ..config.action import (
-    Action,
-    add_option,
-    allow,
-    answer,
-    check,
-    delay,
-    drop,
-    forward,
-    log,
-    nodata,
-    nxdomain,
-    proceed,
-    refuse,
-    remove_option,
-    rename,
-    servfail,
-    skip_cache,
-    tag,
-    tee,
-    truncate,
-    ttl,
-    zone,
-    zone_file,
-)
-from ..config.match import (
-    Match,
-    all_of,
-    any_of,
-    dnssec,
-    edns,
-    flags,
-    listener,
-    name,
-    not_,
-    opcode,
-    option,
-    probability,
-    qclass,
-    qtype,
-    rate,
-    rcode,
-    regex,
-    source,
-    source_ratio,
-    suffix,
-    suffix_file,
-    time,
-    transport,
-)
+from ..config import action as actions
+from ..config.action import *  # noqa: F403 - each names in its own `__all__` what rules are written with
+from ..config.action import Action, check
+from ..config.match import *  # noqa: F403
+from ..config.match import Match
 from ..config.rule import ChainName, OnError
 from ..core.files import named_in, read_text
 from ..errors import ConfigError
@@ -79,16 +34,11 @@ from ..zones.authority import Zone
 from .compiler import Rule
 from .query import Query
 
-tagged = match.tag
 Hook = Callable[[], Any]
 
-__all__ = [
-    "Action", "Match", "Query", "add_option", "all_of", "allow", "answer", "any_of", "delay", "dnssec", "drop", "edns",
-    "flags", "forward", "listener", "log", "name", "nodata", "not_", "nxdomain", "opcode", "option", "probability",
-    "proceed", "qclass", "qtype", "rate", "rcode", "refuse", "regex", "remove_option", "rename", "servfail", "shield",
-    "skip_cache", "source", "source_ratio", "suffix", "suffix_file", "tag", "tagged", "tee", "time", "transport",
-    "truncate", "ttl", "zone", "zone_file",
-]  # fmt: skip
+__all__ = ["Query", "shield"]
+__all__ += actions.__all__
+__all__ += match.__all__
 
 
 @dataclass

@@ -122,11 +122,6 @@ async def add_option(action: Action, query: Query) -> dns.message.Message:
 
 
 HANDLERS: dict[str, Callable[[Action, Query], Any]] = {
-    "answer": answer,
     "log": write_log,
-    "delay": delay,
-    "tee": tee,
-    "rename": rename,
-    "remove_option": remove_option,
-    "add_option": add_option,
+    **{handler.__name__: handler for handler in (answer, delay, tee, rename, remove_option, add_option)},
 }

@@ -476,9 +476,9 @@ class Upstreams:
         self._clock = clock
         self._settings = ForwardSection()
         self._by_number: dict[int, Upstream] = {}
-        self._group_numbers: dict[str, int] = {}
-        self._next_group = 1
-        self._next_number = 0
+        self._group_numbers = {DEFAULT_GROUP: 0}
+        self._free_groups = deque(range(1, GROUPS_MAX))  # what was given back is used last: answers may still come
+        self._free_numbers = deque(range(UPSTREAMS_MAX))
         self._next_renewal = 0.0
         self._resend = resend
 
@@ -509,20 +509,17 @@ class Upstreams:
             or (kept[name].section.connection_key, kept[name].ca_pem)
             != (section.connection_key, certificates[section.tls.ca_file])
         }
-        taken = {upstream.number for upstream in kept.values()}
         for upstream in self.all:
-            if upstream.number not in taken:
+            if upstream not in kept.values():
                 upstream.close()
                 self._table.judge(upstream.number, in_service=False, forced=True)
-        free = (number % UPSTREAMS_MAX for number in range(self._next_number, self._next_number + UPSTREAMS_MAX))
-        free = (number for number in free if number not in taken)
+                self._free_numbers.append(upstream.number)
         self._settings = config.forward
         self._next_renewal = self._next_renewal or self._clock.seconds() + self._renewal()
         self.all = []
         for name, (endpoint, section) in wanted.items():
             if name not in kept:
-                number = next(free)
-                self._next_number = number + 1  # one that was given back is used last: answers to it may still come
+                number = self._free_numbers.popleft()
                 self._table.forget(number)
                 kept[name] = Upstream(number, endpoint, self._pool, self._table, self._clock)
             self.all.append(kept[name])
@@ -534,22 +531,16 @@ class Upstreams:
 
     def _number_groups(self, groups: Mapping[str, Group], known: Mapping[str, Upstream]) -> dict[str, int]:
         """Give each group a number, the one it had if it had one: who still waits must not go to another group."""
-        before = self._group_numbers
-        numbers = {DEFAULT_GROUP: 0} | {name: before[name] for name in groups if name in before}
-        taken = set(numbers.values())
+        numbers = self._group_numbers
+        for name in numbers.keys() - groups.keys() - {DEFAULT_GROUP}:
+            self._table.set_group(numbers[name], "order", ())
+            self._free_groups.append(numbers.pop(name))
         for name in groups.keys() - numbers.keys():
-            while self._next_group in taken:
-                self._next_group = self._next_group % (GROUPS_MAX - 1) + 1
-            taken.add(self._next_group)
-            numbers[name] = self._next_group
-            self._next_group = self._next_group % (GROUPS_MAX - 1) + 1  # one that was given back is used last
-        for name in before.keys() - groups.keys():
-            self._table.set_group(before[name], "order", ())
+            numbers[name] = self._free_groups.popleft()
         for name, group in groups.items():
             self._table.set_group(numbers[name], group.policy, [known[str(each)].number for each in group.members])
         self.groups = {numbers[name]: [known[str(each)] for each in group.members] for name, group in groups.items()}
-        self._group_numbers = numbers
-        return numbers
+        return dict(numbers)
 
     def choose(self, group: int, tried: Sequence[int] = ()) -> Upstream | None:
         """Return whose turn it is in a group after those that were tried, or None."""

@@ -124,7 +124,7 @@ def test_one_thing_is_a_list_of_one_and_names_are_numbers(tmp_path):
         (match.probability(0.5), {"probability": 0.5}),
         (match.source_ratio(0.1), {"source_ratio": 0.1}),
         (match.rcode("SERVFAIL"), {"rcode": 2}),
-        (match.tag("busy"), {"tag": "busy"}),
+        (match.tagged("busy"), {"tag": "busy"}),
         (match.edns() & match.dnssec(), {"all": [{"edns": True}, {"do": True}]}),
         (match.edns() | match.dnssec(), {"any": [{"edns": True}, {"do": True}]}),
         (~match.edns(), {"not": {"edns": True}}),
