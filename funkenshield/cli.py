@@ -350,7 +350,7 @@ def block_add(control: Path, seconds: float, refuse: bool, yes: bool, prefix: st
     from .admin.control import ask
 
     action = "refuse" if refuse else "drop"
-    ask(control, {"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "sure": yes})
+    ask(control, {"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "confirmed": yes})
     click.echo(f"{prefix}: blocked for {seconds:g} s")
 
 

@@ -132,7 +132,9 @@ class Daemon:
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         self.tcp = TcpServer(self.inflight, self._dispatch, config.tcp)
         self.rules = RuleEngine(self.inflight.rules, self._dispatch)
-        self.forwarder = Forwarder(self.inflight, self.upstreams, self.tcp, self.rules.executor, self.watchers.poll_now)
+        self.forwarder = Forwarder(
+            self.inflight, self.upstreams, self.tcp.connections, self.rules.executor, self.watchers.poll_now
+        )
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.inflight, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock,
@@ -318,7 +320,7 @@ class Daemon:
             self._set_cookies(self._secrets)
 
     def _guard(self) -> None:
-        self.blocks.judge()
+        self.blocks.update()
         self._priority.follow(sum(worker.dropped for worker in self.workers))
 
     def _tell_ready(self) -> None:

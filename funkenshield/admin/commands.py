@@ -38,11 +38,11 @@ async def handle(
             return {"blocks": blocks.listed()}
         case {"command": "block add", "prefix": str(prefix), "seconds": int() | float() as seconds}:
             action: Refusal = "refuse" if request.get("action") == "refuse" else "drop"
-            blocks.add(prefix, seconds, action, sure=request.get("sure") is True)
+            blocks.add(prefix, seconds, action, confirmed=request.get("confirmed") is True)
             return {}
         case {"command": "block remove", "prefix": str(prefix)}:
-            return {"removed": blocks.lift(prefix)}
+            return {"removed": blocks.remove(prefix)}
     raise FunkenShieldError(
         "no such command, or a member is missing; commands are stats, purge (name; type, below), block list,"
-        " block add (prefix, seconds; action, sure), block remove (prefix)"
+        " block add (prefix, seconds; action, confirmed), block remove (prefix)"
     )

@@ -64,33 +64,34 @@ class RuleHandler(Protocol):
         """Take the answer to a lookup of a rule; b"": there is none."""
 
 
-class Streams(Protocol):
-    """Connections of clients, by number."""
+class Stream(Protocol):
+    """A client's connection."""
 
-    def write(self, stream: int, framed: bytes) -> None:
-        """Give a connection a framed message."""
+    works: set[asyncio.Task[Any]]  # that are cancelled as soon as it is lost
 
-    async def drained(self, stream: int) -> bool:
-        """Wait until a connection takes more; False: it is gone."""
+    def answer(self, framed: bytes) -> None:
+        """Write a framed message."""
 
-    def expect_more(self, stream: int) -> None:
-        """Say that the next answer to a connection is not the last to its query."""
+    def expect(self, more: int) -> None:
+        """Wait for so many more answers than there were queries, or for fewer."""
 
-    def complete(self, stream: int) -> None:
-        """Say that the answer before was the last to its query."""
+    async def drained(self) -> bool:
+        """Wait until it takes more; False: it is gone."""
 
-    def work_for(self, stream: int, task: asyncio.Task[Any]) -> bool:
-        """Have a task cancelled as soon as a connection is lost; False: it is gone already."""
-
-    def end(self, stream: int) -> None:
-        """End a connection whose answer cannot be completed."""
+    def finish(self) -> None:
+        """End the connection once what was written has gone out."""
 
 
 class Forwarder:
     """The control thread's side of every miss."""
 
     def __init__(
-        self, inflight: Inflight, upstreams: Upstreams, streams: Streams, handler: RuleHandler, poll: Callable[[str], bool]
+        self,
+        inflight: Inflight,
+        upstreams: Upstreams,
+        streams: Mapping[int, Stream],
+        handler: RuleHandler,
+        poll: Callable[[str], bool],
     ) -> None:
         """Have misses decided by `handler`, answer them to `streams`; `poll` is told of zones that have changed."""
         self.limit_exceeded = 0
@@ -179,10 +180,11 @@ class Forwarder:
         for stream, framed in self._inflight.outbox.take_streams():
             if stream >= LOOKUPS:
                 self._handler.take_answer(stream, framed[2:])
-            elif framed:
-                self._streams.write(stream, framed)
-            else:
-                self._streams.complete(stream)
+            elif (connection := self._streams.get(stream)) is not None:
+                if framed:
+                    connection.answer(framed)
+                else:
+                    connection.expect(-1)
 
     # ---------------------------------------------------------------- one query at a time
 
@@ -297,20 +299,22 @@ class Forwarder:
     async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
         tried: list[int] = []
-        task = asyncio.current_task()
+        task, connection = asyncio.current_task(), self._streams.get(stream)
         try:
-            if task is None or not self._streams.work_for(stream, task):
+            if task is None or connection is None:
                 return
+            connection.works.add(task)
+            task.add_done_callback(connection.works.discard)
             while len(tried) < self._settings.attempts and (upstream := self._upstreams.choose(group, tried)):
                 tried.append(upstream.number)
-                if await self._transfer_from(upstream, client, query, stream):
+                if await self._transfer_from(upstream, client, query, connection):
                     return
             self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
         finally:
             self._transferring.add(prefix_of(self._inflight.rules.address_of(client)), -1)
             self._write_streams()
 
-    async def _transfer_from(self, upstream: Upstream, client: bytes, query: bytes, stream: int) -> bool:
+    async def _transfer_from(self, upstream: Upstream, client: bytes, query: bytes, connection: Stream) -> bool:
         """Let a zone transfer through from one upstream; False: it did not even begin."""
         begun = False
         try:
@@ -320,18 +324,18 @@ class Forwarder:
             )
             async for message in until_complete(query, messages):
                 begun = True
-                self._streams.expect_more(stream)
+                connection.expect(1)  # this answer is not the last
                 self._inflight.rules.reply(client, query, message)
                 self._write_streams()
-                if not await self._streams.drained(stream):
+                if not await connection.drained():
                     return True
-            self._streams.complete(stream)
+            connection.expect(-1)
         except OSError as error:
             limited.warning(
                 "transfer", "zone transfer from upstream %s failed: %s", upstream, str(error) or "timed out"
             )
             if begun:
-                self._streams.end(stream)
+                connection.finish()  # nothing else tells the client that it has not all
         return begun
 
     def _is_waited_for(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from ..config.guard import DynamicBlockSection, GuardSection, Refusal, packed
+from ..config.guard import DynamicBlockSection, GuardSection, RateLimitSection, Refusal, RrlSection, packed
 from ..config.types import parse_prefix
 from ..core.logs import RateLimited
 from ..errors import FunkenShieldError
@@ -39,81 +39,65 @@ class Blocks:
     """All prefixes that are blocked now."""
 
     def __init__(self, guard: Guard, now: Callable[[], float]) -> None:
-        self.raised = 0
+        self.added = 0
         self._guard = guard
         self._now = now
         self._limited = RateLimited(log, now)
         self._blocks: dict[Network, Block] = {}
-        self._watches: tuple[DynamicBlockSection, ...] = ()
-        self._most = GuardSection().max_blocked
+        self._rules: tuple[DynamicBlockSection, ...] = ()
+        self._max_blocked = GuardSection().max_blocked
 
     def configure(self, section: GuardSection) -> None:
         """Apply these settings; what is blocked stays blocked."""
         access, rrl = section.access, section.rrl
-        self._watches, self._most = section.dynamic_blocks, section.max_blocked
+        self._rules, self._max_blocked = section.dynamic_blocks, section.max_blocked
         self._guard.set_access(
             packed(access.allow), packed(access.deny), default_allow=access.default == "allow",
             refuse=access.action == "refuse",
         )  # fmt: skip
         self._guard.set_limits(
-            [
-                (
-                    limit.queries_per_second,
-                    limit.window,
-                    limit.ipv4_prefix_length,
-                    limit.ipv6_prefix_length,
-                    limit.action,
-                )
-                for limit in section.rate_limits
-            ]
+            [(each.queries_per_second, each.window, *_lengths(each), each.action) for each in section.rate_limits]
         )
+        ipv4, ipv6 = _lengths(rrl)
         self._guard.set_responses(
             answers=rrl.responses_per_second, nxdomains=rrl.nxdomains_per_second, errors=rrl.errors_per_second,
-            all=rrl.all_per_second, burst=rrl.window, ipv4=rrl.ipv4_prefix_length, ipv6=rrl.ipv6_prefix_length,
-            slip=rrl.slip, exempt=packed(rrl.exempt),
+            all=rrl.all_per_second, burst=rrl.window, ipv4=ipv4, ipv6=ipv6, slip=rrl.slip, exempt=packed(rrl.exempt),
         )  # fmt: skip
         self._guard.set_watches(
             [
-                (
-                    each.type,
-                    each.rate,
-                    each.seconds,
-                    each.ipv4_prefix_length,
-                    each.ipv6_prefix_length,
-                    packed(each.exempt),
-                )
+                (each.type, each.rate, each.seconds, *_lengths(each), packed(each.exempt))
                 for each in section.dynamic_blocks
             ]
         )
 
-    def judge(self) -> None:
+    def update(self) -> None:
         """Block the prefixes that exceeded a rate, and remove the blocks that have expired."""
         alarms = self._guard.take_alarms()
         over = [prefix for prefix, block in self._blocks.items() if block.until <= self._now()]
         for prefix in over:
             del self._blocks[prefix]
         for number, address, bits in alarms:
-            if number < len(self._watches):  # there may be fewer than when it was raised
-                self._block(ip_network((address, bits)), self._watches[number])
+            if number < len(self._rules):  # there may be fewer than when it was raised
+                self._block(ip_network((address, bits)), self._rules[number])
         if alarms or over:
-            self._tell()
+            self._publish()
 
-    def _block(self, prefix: Network, watch: DynamicBlockSection) -> None:
-        reason = watch.name or f"over {watch.rate:g} {watch.type} a second"
+    def _block(self, prefix: Network, rule: DynamicBlockSection) -> None:
+        reason = rule.name or f"over {rule.rate:g} {rule.type} a second"
         if prefix not in self._blocks:
-            self.raised += 1
-            self._limited.warning(reason, "%s blocked for %g s: %s", prefix, watch.duration, reason)
-        until = self._now() + watch.duration
+            self.added += 1
+            self._limited.warning(reason, "%s blocked for %g s: %s", prefix, rule.duration, reason)
+        until = self._now() + rule.duration
         if prefix not in self._blocks or self._blocks[prefix].until <= until:  # an alarm never shortens a block
-            self._put(Block(prefix, until, watch.action, reason))
+            self._set(Block(prefix, until, rule.action, reason))
 
-    def _put(self, block: Block) -> None:
+    def _set(self, block: Block) -> None:
         """Block a prefix; where there are too many blocks, the one that expires first is removed."""
-        if block.prefix not in self._blocks and len(self._blocks) >= self._most:
+        if block.prefix not in self._blocks and len(self._blocks) >= self._max_blocked:
             del self._blocks[min(self._blocks.values(), key=lambda each: each.until).prefix]
         self._blocks[block.prefix] = block
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         self._guard.shut_out(
             [(block.prefix.network_address.packed, block.prefix.prefixlen, block.action)
              for block in self._blocks.values()]
@@ -129,20 +113,20 @@ class Blocks:
             for block in sorted(self._blocks.values(), key=lambda each: each.until)
         ]  # fmt: skip
 
-    def add(self, text: str, seconds: float, action: Refusal = "drop", *, sure: bool = False) -> None:
-        """Block a prefix for `seconds`; BlockError if it is not a prefix, or short and not `sure`."""
+    def add(self, text: str, seconds: float, action: Refusal = "drop", *, confirmed: bool = False) -> None:
+        """Block a prefix for `seconds`; BlockError if it is not a prefix, or short and not `confirmed`."""
         if not 1 <= seconds <= 366 * 86400:
             raise BlockError(f"a block lasts 1 second to 366 days, not {seconds:g} s")
         prefix = _prefix(text)
-        if prefix.prefixlen < SHORT[prefix.version] and not sure:
+        if prefix.prefixlen < SHORT[prefix.version] and not confirmed:
             raise BlockError(
                 f"{prefix} has 2^{prefix.max_prefixlen - prefix.prefixlen} addresses;"
                 " to block it nevertheless, add --yes"
             )
-        self._put(Block(prefix, self._now() + seconds, action, "by hand"))
-        self._tell()
+        self._set(Block(prefix, self._now() + seconds, action, "by hand"))
+        self._publish()
 
-    def lift(self, text: str) -> int:
+    def remove(self, text: str) -> int:
         """Remove the blocks of a prefix and of all within it; return how many there were."""
         wanted = _prefix(text)
         removed = [
@@ -151,8 +135,12 @@ class Blocks:
         ]  # fmt: skip
         for prefix in removed:
             del self._blocks[prefix]
-        self._tell()
+        self._publish()
         return len(removed)
+
+
+def _lengths(section: RateLimitSection | RrlSection | DynamicBlockSection) -> tuple[int, int]:
+    return section.ipv4_prefix_length, section.ipv6_prefix_length
 
 
 def _prefix(text: str) -> Network:

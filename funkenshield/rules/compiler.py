@@ -8,8 +8,9 @@ how rules are written or loaded, nor of what Python does for them.
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from operator import or_
 from pathlib import Path
 from threading import Lock
 from typing import Any, get_args
@@ -146,7 +147,7 @@ def compile_chain(
         raise ConfigError(f"rules: a chain has at most {RULES_MAX} rules, not {len(rules)}")
     made = _ProgramBuilder(ids, guard, listeners)
     starts = [made.rule(number, rule) for number, rule in enumerate(rules)]
-    program = Chain(generation, made.nodes, starts, *made.tables(len(rules)), made.limits)
+    program = Chain(generation, made.nodes, starts, *made.tables(), made.limits)
     return Compiled(program, tuple(rules), made.stops)
 
 
@@ -164,17 +165,16 @@ class _ProgramBuilder:
         self._number = 0  # of the rule that is being compiled
         self._files: dict[str, Names] = {}
         self._slow: dict[int, bool] = {}  # by the identity of a table; the rules outlive this
-        self._sets: tuple[dict[Any, int], dict[Any, int], dict[Any, int]] = ({}, {}, {})
-        self._wanted: tuple[list[int | None], list[int | None], list[int | None]] = ([], [], [])
+        self._dimensions = (_Dimension(), _Dimension(), _Dimension())
 
-    def rule(self, number: int, rule: Rule) -> int:
+    def rule(self, rule_number: int, rule: Rule) -> int:
         """Add a rule; return where it starts."""
-        self._number = number
+        self._number = rule_number
         self._limited = len(self.limits)
         following = self._add(TESTS["next"])
         start = self._match(rule, rule.match, self._action(rule, following), following)
-        for dimension in (NAME, TYPE, SOURCE):
-            self._wanted[dimension].append(self._possible(rule.match, dimension))
+        for number, dimension in enumerate(self._dimensions):
+            dimension.wanted.append(self._possible(rule.match, number))
         return start
 
     def _add(self, op: int, more: int = 0, value: int = 0, yes: int = 0, no: int = 0) -> int:
@@ -315,7 +315,7 @@ class _ProgramBuilder:
                 wanted.append(self._names_in(match.suffix_file))
             if match.name:
                 wanted.append(frozenset((_on_wire(name.encode()), False) for name in match.name))
-        numbers = self._sets[dimension]
+        numbers = self._dimensions[dimension].sets
         return [numbers.setdefault(each, len(numbers)) for each in wanted]
 
     def _names_in(self, path: str) -> Names:
@@ -335,52 +335,26 @@ class _ProgramBuilder:
         branches = [self._possible(each, dimension) for each in match.any]
         if not branches or None in branches:
             return None
-        bits = 0
-        for branch in branches:
-            bits |= branch or 0
-        return bits
+        return reduce(or_, filter(None, branches), 0)
 
     def tables(
-        self, rules: int
+        self,
     ) -> tuple[
         list[tuple[bytes, int, int]], dict[int, int], list[tuple[bytes, int, int]], list[list[int]], list[list[int]]
     ]:
         """Return names, types and sources with their classes; for each class its rules, and its sets."""
-        classes: list[dict[int, int]] = [{0: 0}, {0: 0}, {0: 0}]  # numbers of classes, by the sets that each is in
-
-        def class_of(dimension: int, sets: int) -> int:
-            return classes[dimension].setdefault(sets, len(classes[dimension]))
-
-        names = [(name, class_of(NAME, exact), class_of(NAME, below)) for name, exact, below in self._named()]
-        types = {qtype: class_of(TYPE, sets) for qtype, sets in _members(self._sets[TYPE]).items()}
-        sources = [
-            (prefix.network_address.packed, prefix.prefixlen, class_of(SOURCE, sets))
-            for prefix, sets in self._sourced()
-        ]
-        wanted = [self._rules_of(dimension, rules, list(classes[dimension])) for dimension in (NAME, TYPE, SOURCE)]
-        return names, types, sources, wanted, [list(each) for each in classes]
-
-    def _rules_of(self, dimension: int, rules: int, classes: list[int]) -> list[int]:
-        """Return the rules that can match for each class, one bit each; none at all where no rule asks."""
-        wanted = self._wanted[dimension]
-        if all(each is None for each in wanted):
-            return []
-        free = sum(1 << rule for rule in range(rules) if wanted[rule] is None)
-        by_set = [0] * len(self._sets[dimension])
-        for rule in range(rules):
-            for number in _bits(wanted[rule] or 0):
-                by_set[number] |= 1 << rule
-        found = []
-        for sets in classes:
-            bits = free
-            for number in _bits(sets):
-                bits |= by_set[number]
-            found.append(bits)
-        return found
+        names, types, sources = self._dimensions
+        return (
+            [(name, names.class_of(exact), names.class_of(below)) for name, exact, below in self._named()],
+            {qtype: types.class_of(sets) for qtype, sets in types.members().items()},
+            [(each.network_address.packed, each.prefixlen, sources.class_of(sets)) for each, sets in self._sourced()],
+            [dimension.rules_by_class() for dimension in self._dimensions],
+            [list(dimension.classes) for dimension in self._dimensions],
+        )
 
     def _named(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield each name of all sets, with the sets that it is in, and those that all below it are in."""
-        members = _members(self._sets[NAME])
+        members = self._dimensions[NAME].members()
         suffixes: dict[bytes, int] = {}
         exact: dict[bytes, int] = {}
         for (name, below), sets in members.items():
@@ -395,7 +369,7 @@ class _ProgramBuilder:
 
     def _sourced(self) -> Iterator[tuple[IPv4Network | IPv6Network, int]]:
         """Yield each prefix of all sets, with the sets that all in it are in: those of wider prefixes too."""
-        members: dict[IPv4Network | IPv6Network, int] = _members(self._sets[SOURCE])
+        members: dict[IPv4Network | IPv6Network, int] = self._dimensions[SOURCE].members()
         widths = sorted({(prefix.version, prefix.prefixlen) for prefix in members})
         for prefix in members:
             sets = 0
@@ -405,13 +379,36 @@ class _ProgramBuilder:
             yield prefix, sets
 
 
-def _members(sets: dict[Any, int]) -> dict[Any, int]:
-    """Return for each member of some numbered sets which of them it is in, one bit each."""
-    found: dict[Any, int] = {}
-    for members, number in sets.items():
-        for member in members:
-            found[member] = found.get(member, 0) | 1 << number
-    return found
+@dataclass
+class _Dimension:
+    """Sets of names, types or sources, by number, and classes: which of them something is in, one bit each."""
+
+    sets: dict[Any, int] = field(default_factory=dict)
+    wanted: list[int | None] = field(default_factory=list)  # by rule: of which sets a query must be; None: it need not
+    classes: dict[int, int] = field(default_factory=lambda: {0: 0})  # by the sets that each is in
+
+    def members(self) -> dict[Any, int]:
+        """Return for each member of the sets which of them it is in."""
+        found: dict[Any, int] = {}
+        for members, number in self.sets.items():
+            for member in members:
+                found[member] = found.get(member, 0) | 1 << number
+        return found
+
+    def class_of(self, sets: int) -> int:
+        """Return the number of the class of what is in these sets."""
+        return self.classes.setdefault(sets, len(self.classes))
+
+    def rules_by_class(self) -> list[int]:
+        """Return the rules that can match for each class, one bit each; none at all where no rule asks."""
+        if all(each is None for each in self.wanted):
+            return []
+        always = sum(1 << rule for rule, wanted in enumerate(self.wanted) if wanted is None)
+        by_set = [0] * len(self.sets)
+        for rule, wanted in enumerate(self.wanted):
+            for number in _bits(wanted or 0):
+                by_set[number] |= 1 << rule
+        return [reduce(or_, map(by_set.__getitem__, _bits(sets)), always) for sets in self.classes]
 
 
 def _bits(number: int) -> Iterator[int]:

@@ -210,43 +210,6 @@ class TcpServer:
             self._queue.popitem(last=False)[1].take_turn()
         self._go_on()
 
-    def write(self, stream: int, framed: bytes) -> None:
-        """Give a connection an answer, if it is still there."""
-        connection = self.connections.get(stream)
-        if connection is not None:
-            connection.answer(framed)
-
-    async def drained(self, stream: int) -> bool:
-        """Wait until a connection takes more; False: it is gone."""
-        connection = self.connections.get(stream)
-        if connection is not None:
-            await connection.writable.wait()
-        return stream in self.connections
-
-    def expect_more(self, stream: int) -> None:
-        """Say that the next answer to a connection is not the last to its query."""
-        if stream in self.connections:
-            self.connections[stream].expect(1)
-
-    def complete(self, stream: int) -> None:
-        """Say that the answer before was the last to its query."""
-        if stream in self.connections:
-            self.connections[stream].expect(-1)
-
-    def work_for(self, stream: int, task: asyncio.Task[Any]) -> bool:
-        """Have a task cancelled as soon as a connection is lost; False: it is gone already."""
-        connection = self.connections.get(stream)
-        if connection is None:
-            return False
-        connection.works.add(task)
-        task.add_done_callback(connection.works.discard)
-        return True
-
-    def end(self, stream: int) -> None:
-        """End a connection whose answer cannot be completed: nothing else tells the client."""
-        if stream in self.connections:
-            self.connections[stream].finish()
-
     async def close_idle(self) -> None:
         """Close connections without traffic, for ever."""
         clock = asyncio.get_running_loop().time
@@ -510,6 +473,11 @@ class Connection(asyncio.Protocol):
         self._move()
         if more < 0:
             self._queue()
+
+    async def drained(self) -> bool:
+        """Wait until the client takes more; False: it is gone."""
+        await self.writable.wait()
+        return self.number in self._server.connections
 
     def pause_writing(self) -> None:
         """Take no more queries from a client that does not read."""

@@ -9,6 +9,7 @@ import logging
 import random as random_numbers
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -32,8 +33,9 @@ class NoSerialError(Exception):
     """A response does not tell the zone's serial."""
 
 
+@dataclass(eq=False)
 class Watcher:
-    """Asks for a zone's serial at intervals, and tells when it is another.
+    """Asks for a zone's serial every `interval` seconds, more or less by the ratio `jitter`, and tells when it changes.
 
     Any other is a change, a smaller one too: a zone that was restored from a backup is not the zone in the cache.
 
@@ -42,38 +44,23 @@ class Watcher:
     after a beginning in which the zone could not be asked, the first serial counts as a change too.
     """
 
-    def __init__(
-        self,
-        zone: str,
-        ask: Callable[[bytes], Awaitable[bytes]],
-        changed: Callable[[], None],
-        *,
-        interval: float,
-        jitter: float,
-        serial: int | None = None,
-        restored: bool = False,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random_numbers.random,
-    ) -> None:
-        """Watch a zone every `interval` seconds, more or less by up to the share `jitter`.
+    zone: dns.name.Name
+    ask: Callable[[bytes], Awaitable[bytes]]  # sends a query under an ID of its own choice; raises OSError
+    changed: Callable[[], None]
+    _: KW_ONLY
+    interval: float
+    jitter: float
+    serial: int | None = None
+    restored: bool = False
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random_numbers.random
 
-        `ask` sends a query under an ID of its own choice and returns the response, or raises OSError.
-        """
-        self.serial = serial
-        self._zone = dns.name.from_text(zone)
-        self._ask = ask
-        self._changed = changed
-        self._interval = interval
-        self._jitter = jitter
-        self._sleep = sleep
-        self._clock = clock
-        self._random = random
-        self._entries_before = restored
+    def __post_init__(self) -> None:
         self._failing = False
         self._wanted = asyncio.Event()
         # Neither RD nor EDNS: it asks an authoritative, and one SOA record fits everywhere.
-        self._query = dns.message.make_query(self._zone, dns.rdatatype.SOA, flags=0, id=0).to_wire()
+        self._query = dns.message.make_query(self.zone, dns.rdatatype.SOA, flags=0, id=0).to_wire()
 
     def poll_now(self) -> None:
         """Ask without waiting for the interval, and some times more until the serial is another; several are one."""
@@ -84,50 +71,50 @@ class Watcher:
         retry = RETRY
         settled = 0.0
         while True:
-            asked = self._clock()
+            asked = self.clock()
             before = self.serial
             if self._wanted.is_set():
                 retry, settled = RETRY, asked + SETTLING
             self._wanted.clear()  # before asking: the response may be older than a NOTIFY that comes meanwhile
             if await self._poll() and (self.serial != before or asked >= settled):
                 retry = RETRY
-                pause = self._interval
+                pause = self.interval
             else:
-                pause = min(retry, self._interval)
+                pause = min(retry, self.interval)
                 retry = 2 * pause
-            pause *= 1 + self._jitter * (2 * self._random() - 1)
-            await self._sleep_until_due(max(0.0, asked + pause - self._clock()))
+            pause *= 1 + self.jitter * (2 * self.random() - 1)
+            await self._sleep_until_due(max(0.0, asked + pause - self.clock()))
 
     async def _poll(self) -> bool:
         """Ask once; return whether the serial is known."""
         try:
-            serial = _read_serial(await self._ask(self._query), self._zone)
+            serial = _read_serial(await self.ask(self._query), self.zone)
         except (OSError, dns.exception.DNSException, NoSerialError) as error:
             if not self._failing:
-                log.warning("zone %s: SOA query failed: %s", self._zone, str(error) or "timed out")
-            self._failing = self._entries_before = True
+                log.warning("zone %s: SOA query failed: %s", self.zone, str(error) or "timed out")
+            self._failing = self.restored = True
             return False
         if self._failing:
-            log.info("zone %s: SOA queries succeed again", self._zone)
+            log.info("zone %s: SOA queries succeed again", self.zone)
         self._failing = False
         self._compare(serial)
         return True
 
     def _compare(self, serial: int) -> None:
         before, self.serial = self.serial, serial
-        if serial == before or (before is None and not self._entries_before):
+        if serial == before or (before is None and not self.restored):
             return
         if before is None:
-            log.info("zone %s: serial %d, and the cache has entries from before it was known", self._zone, serial)
+            log.info("zone %s: serial %d, and the cache has entries from before it was known", self.zone, serial)
         else:
             how = "increased" if (serial - before) % 2**32 < 2**31 else "decreased"  # RFC 1982 3.2
-            log.info("zone %s: serial %s from %d to %d", self._zone, how, before, serial)
-        self._changed()
+            log.info("zone %s: serial %s from %d to %d", self.zone, how, before, serial)
+        self.changed()
 
     async def _sleep_until_due(self, pause: float) -> None:
         """Wait so many seconds, or less if somebody wants to know now."""
-        pausing = asyncio.ensure_future(self._sleep(pause))
-        sleeping = asyncio.ensure_future(self._sleep(min(MIN_INTERVAL, pause)))
+        pausing = asyncio.ensure_future(self.sleep(pause))
+        sleeping = asyncio.ensure_future(self.sleep(min(MIN_INTERVAL, pause)))
         wanted = asyncio.ensure_future(self._wanted.wait())
         try:
             await asyncio.wait([pausing, wanted], return_when=asyncio.FIRST_COMPLETED)
@@ -194,11 +181,11 @@ class Watchers:
     def configure(self, wanted: Mapping[WatchedZone, PollInterval]) -> None:
         """Watch these from now on; what is watched as before is not disturbed."""
         self._serials = self.serials
-        for watched in [each for each, (rhythm, *_) in self._running.items() if wanted.get(each) != rhythm]:
+        for watched in [each for each, (interval, *_) in self._running.items() if wanted.get(each) != interval]:
             self._running.pop(watched)[2].cancel()
-        for watched, rhythm in wanted.items():
+        for watched, interval in wanted.items():
             if watched not in self._running:
-                self._running[watched] = self._watch(watched, rhythm)
+                self._running[watched] = self._watch(watched, interval)
         self._of = {}
         for watched, (_, watcher, _) in self._running.items():
             self._of.setdefault(watched.zone, []).append(watcher)
@@ -206,19 +193,19 @@ class Watchers:
         self._serials = {name: serial for name, serial in self._serials.items() if name in names}
         self._entries = True  # whatever is watched later has entries from before
 
-    def _watch(self, watched: WatchedZone, rhythm: PollInterval) -> tuple[PollInterval, Watcher, asyncio.Task[None]]:
+    def _watch(self, watched: WatchedZone, interval: PollInterval) -> tuple[PollInterval, Watcher, asyncio.Task[None]]:
         watcher = Watcher(
-            watched.zone,
+            dns.name.from_text(watched.zone),
             partial(self._ask, watched.origin),
             partial(self._changed, watched.zone),
-            interval=rhythm.interval,
-            jitter=rhythm.jitter,
+            interval=interval.interval,
+            jitter=interval.jitter,
             serial=self._serials.get(str(watched)),
             restored=self._entries,
             sleep=self._sleep,
             clock=self._clock,
         )
-        return rhythm, watcher, asyncio.get_running_loop().create_task(watcher.run())
+        return interval, watcher, asyncio.get_running_loop().create_task(watcher.run())
 
     async def _sleep(self, seconds: float) -> None:
         woken = asyncio.get_running_loop().create_future()

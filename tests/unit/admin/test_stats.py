@@ -15,6 +15,6 @@ PARTS = {  # that count for another counter, or by another name
 def test_every_counter_has_a_meaning(tmp_path):
     options = {"listen": [f"127.0.0.1:{free_port()}"], "workers": 1, "control.socket": str(tmp_path / "control.sock")}
     daemon = Daemon(load(None, options))
-    daemon._close.close()
+    daemon._bound.close()
     assert set(daemon.stats.counted()) == {*METRICS, *MORE, *PARTS}
     assert set(daemon.snapshot()) == {*METRICS, *MORE}

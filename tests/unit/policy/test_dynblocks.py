@@ -54,28 +54,28 @@ ALARM = (0, bytes([192, 0, 2, 7]), 32)
 def test_an_alarm_shuts_a_prefix_out_until_its_time_is_over(blocks, guard, time, caplog):
     guard.alarms = [ALARM, (0, bytes.fromhex("20010db8") + bytes(12), 64)]
     with caplog.at_level(logging.WARNING):
-        blocks.judge()
+        blocks.update()
     assert guard.out == [(bytes([192, 0, 2, 7]), 32, "refuse"), (bytes.fromhex("20010db8") + bytes(12), 64, "refuse")]
     assert "192.0.2.7/32 blocked for 30 s: over 10 nxdomains a second" in caplog.text
     assert [each["prefix"] for each in blocks.listed()] == ["192.0.2.7/32", "2001:db8::/64"]
-    assert blocks.raised == 2
+    assert blocks.added == 2
     time[0] += 29.9
-    blocks.judge()
+    blocks.update()
     assert len(guard.out) == 2
     time[0] += 0.1
-    blocks.judge()
+    blocks.update()
     assert guard.out == []
     assert blocks.listed() == []
 
 
 def test_who_goes_on_is_shut_out_for_longer_and_reported_once(blocks, guard, time, caplog):
     guard.alarms = [ALARM]
-    blocks.judge()
+    blocks.update()
     time[0] += 20
     guard.alarms = [ALARM]
-    blocks.judge()
+    blocks.update()
     assert caplog.text.count("blocked for") == 1
-    assert blocks.raised == 1
+    assert blocks.added == 1
     assert blocks.listed()[0]["seconds"] == 30.0
 
 
@@ -83,7 +83,7 @@ def test_no_alarm_lets_in_sooner_who_is_shut_out_for_longer(blocks, guard, time)
     blocks.configure(configured([{"type": "queries", "rate": 10.0, "duration": 30.0, "action": "refuse"},
                                  {"type": "octets", "rate": 10.0, "duration": 5.0}]))  # fmt: skip
     guard.alarms = [ALARM, (1, *ALARM[1:])]
-    blocks.judge()
+    blocks.update()
     assert [(each["seconds"], each["action"]) for each in blocks.listed()] == [(30.0, "refuse")]
 
 
@@ -93,14 +93,14 @@ def test_the_bound_lets_in_who_would_be_first(guard, time):
     for number in range(17):
         guard.alarms = [(0, bytes([192, 0, 2, number]), 32)]
         time[0] += 1
-        blocks.judge()
+        blocks.update()
     assert len(guard.out) == 16
     assert bytes([192, 0, 2, 0]) not in {address for address, _, _ in guard.out}
 
 
 def test_an_alarm_of_a_watch_that_is_no_more_is_nobodys(blocks, guard):
     guard.alarms = [(1, bytes(4), 32)]
-    blocks.judge()
+    blocks.update()
     assert guard.out == []
 
 
@@ -109,10 +109,10 @@ def test_by_hand(blocks, guard, time):
     blocks.add("198.51.100.7", 60)
     assert guard.out == [(bytes([198, 51, 100, 0]), 24, "drop"), (bytes([198, 51, 100, 7]), 32, "drop")]
     assert blocks.listed()[0]["reason"] == "by hand"
-    assert blocks.lift("198.51.100.0/25") == 1
-    assert blocks.lift("2001:db8::/32") == 0
+    assert blocks.remove("198.51.100.0/25") == 1
+    assert blocks.remove("2001:db8::/32") == 0
     assert guard.out == [(bytes([198, 51, 100, 0]), 24, "drop")]
-    assert blocks.lift("0.0.0.0/0") == 1
+    assert blocks.remove("0.0.0.0/0") == 1
     assert guard.out == []
 
 
@@ -124,9 +124,9 @@ def test_what_cannot_be_shut_out(blocks, prefix, seconds):
 
 def test_a_reload_leaves_who_is_shut_out(blocks, guard):
     guard.alarms = [ALARM]
-    blocks.judge()
+    blocks.update()
     blocks.configure(configured([]))
-    blocks.judge()
+    blocks.update()
     assert len(guard.out) == 1
     assert guard.told["set_watches"] == (([],), {})
 
@@ -138,5 +138,5 @@ def test_a_prefix_that_shuts_out_very_many_takes_somebody_who_is_sure(blocks, gu
     with pytest.raises(BlockError, match=rf"^{prefix} has 2\^{count} addresses; to block it nevertheless, add --yes$"):
         blocks.add(prefix, 60.0)
     assert blocks.listed() == []
-    blocks.add(prefix, 60.0, sure=True)
+    blocks.add(prefix, 60.0, confirmed=True)
     assert [each["prefix"] for each in blocks.listed()] == [prefix]

@@ -69,7 +69,7 @@ async def watching(says, *, interval=60.0, jitter=0.0, **options):
     """Watch a zone in a world of its own."""
     world = World(says)
     world.watcher = Watcher(
-        ZONE,
+        dns.name.from_text(ZONE),
         world.ask,
         world.changed,
         interval=interval,
