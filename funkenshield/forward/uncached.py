@@ -67,7 +67,7 @@ class RuleHandler(Protocol):
 class Stream(Protocol):
     """A client's connection."""
 
-    works: set[asyncio.Task[Any]]  # that are cancelled as soon as it is lost
+    tasks: set[asyncio.Task[Any]]  # that are cancelled as soon as it is lost
 
     def answer(self, framed: bytes) -> None:
         """Write a framed message."""
@@ -78,7 +78,7 @@ class Stream(Protocol):
     async def drained(self) -> bool:
         """Wait until it takes more; False: it is gone."""
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """End the connection once what was written has gone out."""
 
 
@@ -303,8 +303,8 @@ class Forwarder:
         try:
             if task is None or connection is None:
                 return
-            connection.works.add(task)
-            task.add_done_callback(connection.works.discard)
+            connection.tasks.add(task)
+            task.add_done_callback(connection.tasks.discard)
             while len(tried) < self._settings.attempts and (upstream := self._upstreams.choose(group, tried)):
                 tried.append(upstream.number)
                 if await self._transfer_from(upstream, client, query, connection):
@@ -335,7 +335,7 @@ class Forwarder:
                 "transfer", "zone transfer from upstream %s failed: %s", upstream, str(error) or "timed out"
             )
             if begun:
-                connection.finish()  # nothing else tells the client that it has not all
+                connection.close()  # nothing else tells the client that it has not all
         return begun
 
     def _is_waited_for(self) -> bool:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from operator import or_
 from pathlib import Path
 from threading import Lock
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from ..config.action import Action
 from ..config.match import FLAGS, Match, minutes_of
@@ -39,6 +39,7 @@ COMPILED = {"allow": "pass", "drop": "drop", "truncate": "truncate", "skip_cache
 NUMBERS_MAX = 65535
 TAGS_MAX = 64
 
+Key = TypeVar("Key")
 Leaf = tuple[str, int, int]  # test, its own `more`, value
 Names = frozenset[tuple[bytes, bool]]  # on the wire, and whether names below it are meant too
 
@@ -95,35 +96,28 @@ class IdAllocator:
 
     def route(self, key: str) -> int:
         """Return the number of who is asked; ConfigError where there are no more."""
-        with self._lock:
-            return _number(self.routes, key, "routes")
+        return self._id(self.routes, key, "routes")
 
     def ttl_limit(self, limits: tuple[int, int]) -> int:
         """Return the number of a least and a greatest TTL; ConfigError where there are no more."""
-        with self._lock:
-            return _number(self.ttl_limits, limits, "TTL limits")
+        return self._id(self.ttl_limits, limits, "TTL limits")
 
     def tag(self, name: str) -> int:
         """Return the bit of a tag; ConfigError where there are no more."""
+        return 1 << self._id(self.tags, name, "tags", TAGS_MAX, 0)
+
+    def _id(self, ids: dict[Key, int], key: Key, what: str, most: int = NUMBERS_MAX, first: int = 1) -> int:
         with self._lock:
-            if name not in self.tags and len(self.tags) == TAGS_MAX:
+            if key not in ids and len(ids) == most:
                 raise ConfigError(
-                    f"rules: more than {TAGS_MAX} tags since the start, those before reloads included; restart"
+                    f"rules: more than {most} {what} since the start, those before reloads included; restart"
                 )
-            return 1 << self.tags.setdefault(name, len(self.tags))
+            return ids.setdefault(key, len(ids) + first)
 
     def next_generation(self) -> int:
         """Return a number for one more set of rules."""
         self.generation = self.generation % NUMBERS_MAX + 1
         return self.generation
-
-
-def _number(numbers: dict[Any, int], key: Any, what: str) -> int:  # noqa: ANN401 - whatever can be a key
-    if key not in numbers and len(numbers) == NUMBERS_MAX:
-        raise ConfigError(
-            f"rules: more than {NUMBERS_MAX} {what} since the start, those before reloads included; restart"
-        )
-    return numbers.setdefault(key, len(numbers) + 1)
 
 
 def group_key(group: str) -> str:

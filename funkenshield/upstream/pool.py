@@ -198,7 +198,7 @@ class Upstream:
     def _add(self) -> bool:
         """Open one more socket; False: there is none to be had."""
         try:
-            opened = self._open_udp()
+            opened = open_udp(self.endpoint, str(self.section.source or ""), self._ports)
             number = self._pool.add(self.number, opened.fileno())
             self._sockets.append(LocalSocket(self._clock.seconds(), number, opened.getsockname()[0]))
             opened.detach()
@@ -218,9 +218,6 @@ class Upstream:
     def _retire_all(self) -> None:
         while self._sockets:
             self._retire(self._sockets[0])
-
-    def _open_udp(self) -> socket.socket:
-        return open_udp(self.endpoint, str(self.section.source or ""), self._ports)
 
     # ---------------------------------------------------------------- health
 
@@ -337,7 +334,7 @@ class Upstream:
             return _sanitized(query, response)
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
-        with self._open_udp() as opened:
+        with open_udp(self.endpoint, str(self.section.source or ""), self._ports) as opened:
             await loop.sock_sendall(opened, self.proxy_header(client) + wire)
             while True:
                 response = await loop.sock_recv(opened, 65535)

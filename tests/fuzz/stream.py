@@ -102,7 +102,7 @@ async def _from_client(pieces, proxied):
     for piece in pieces:
         if not transport.ended:
             connection.data_received(piece)
-        while connection._waiting:
+        while connection._in_flight:
             connection.answer(b"\0\0")
             await asyncio.sleep(0)
     if proxied:

@@ -138,7 +138,7 @@ def test_a_turn_may_end_connections_that_wait_for_theirs():
             server.queue(connection)
         taken, complaints = [], []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        waiting[0].take_turn = lambda: (taken.append(0), waiting[1].leave(), waiting[2].leave())
+        waiting[0].take_turn = lambda: (taken.append(0), waiting[1].evict(), waiting[2].evict())
         await asyncio.sleep(0)
         return taken, complaints, len(server.connections)
 
