@@ -185,8 +185,8 @@ def perf(
 def _ports(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options for the addresses of the small nameserver and the shield."""
     for flag, default in (("--shield", "127.0.0.1:8054"), ("--nameserver", "127.0.0.1:8053")):
-        told = f"Address that the {flag[2:]} listens on."
-        command = click.option(flag, default=default, show_default=True, metavar=ENDPOINT, help=told)(command)
+        text = f"Address that the {flag[2:]} listens on."
+        command = click.option(flag, default=default, show_default=True, metavar=ENDPOINT, help=text)(command)
     return command
 
 
@@ -286,12 +286,12 @@ def stats(control: Path, as_json: bool) -> None:
         del counters["name"], counters["address"], counters["latency_histogram"]
         click.echo(f"  {'state':<26}{counters.pop('state'):>16}")
         rcodes, latency = counters.pop("rcodes"), counters.pop("latency")
-        failures, felt = counters.pop("failures"), counters.pop("client_visible_failures")
+        failures, visible = counters.pop("failures"), counters.pop("client_visible_failures")
         for name, value in [*counters.items(), *rcodes.items()]:
             click.echo(f"  {name:<26}{value:>16,}")
         for reason, count in failures.items():
             if count:
-                click.echo(f"  {f'failures: {reason}':<34}{count:>8,}, visible to clients: {felt[reason]:,}")
+                click.echo(f"  {f'failures: {reason}':<34}{count:>8,}, visible to clients: {visible[reason]:,}")
         for name, seconds in latency.items():
             click.echo(f"  {f'latency {name}':<26}{seconds * 1000:>16,.3f} ms")
     for rule, counters in rules.items():

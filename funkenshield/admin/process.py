@@ -48,7 +48,7 @@ def allow_descriptors(config: Config) -> None:
 
 
 def allow_nice() -> None:
-    """See that whoever has given way to others may have its own place again."""
+    """Let a thread whose priority was lowered have it raised again."""
     allowed = 20 - os.getpriority(os.PRIO_PROCESS, 0)  # as getrlimit(2) counts
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NICE, (allowed, allowed))
@@ -67,7 +67,7 @@ class Priority:
         self._dropped, self._calm_at = 0, 0.0
 
     def follow(self, dropped: int) -> None:
-        """Give way, or come back, as so many misses have been dropped by now."""
+        """Lower the priority, or restore it, as so many misses have been dropped by now."""
         flooded, self._dropped = dropped != self._dropped, dropped
         if flooded:
             self._calm_at = self._now() + CALM

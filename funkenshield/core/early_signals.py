@@ -13,7 +13,7 @@ _came: set[int] = set()
 
 
 class EndedError(KeyboardInterrupt):
-    """The daemon was told to end before it could be told so; nobody but the command may catch it."""
+    """A signal ended the daemon before it handles signals; nobody but the command may catch it."""
 
 
 def hold() -> None:

@@ -2,7 +2,7 @@
 
 A client prefix may take one more only while it holds less than four times what is left free (dynamic thresholds,
 Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998): one gets four fifths, many share what they take,
-and somebody new finds room. It knows prefixes and numbers; what is taken, and who gives way, is for others.
+and somebody new finds room. It knows prefixes and numbers; what is shared, and what is evicted, is for others.
 """
 
 from collections import OrderedDict

@@ -1,6 +1,6 @@
 """Lines on standard error: readable, or one JSON object each; and bounded where strangers cause them.
 
-Whoever has something to say never waits for whoever reads it: a thread does. What does not fit is counted, and told
+Nobody who logs waits for the reader of standard error: a thread does. What does not fit is counted, and reported
 once there is room.
 """
 
@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 MINUTE = 60.0  # seconds between two lines of one kind
 LINES = 1000  # that wait to be written
-PATIENCE = 1.0  # seconds in which the last ones are written
+FLUSH_TIMEOUT = 1.0  # seconds in which the last ones are written
 _all: WeakSet["RateLimited"] = WeakSet()
 
 
@@ -34,7 +34,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-class Unwaiting(logging.Handler):
+class NonBlockingHandler(logging.Handler):
     """Has lines written to a descriptor by a thread, and never waits: a pipe that nobody reads stops nobody.
 
     The thread takes no lock while it writes, so that nothing at the end of the process waits for it either.
@@ -42,7 +42,7 @@ class Unwaiting(logging.Handler):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self.lost = 0  # lines for which there was no room, and that were not told yet
+        self.lost = 0  # lines for which there was no room, and that were not reported yet
         self._descriptor = descriptor
         self._lines: queue.Queue[str] = queue.Queue(LINES)
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
@@ -81,21 +81,21 @@ class Unwaiting(logging.Handler):
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # whoever else has this pipe wants no waiting
+            except BlockingIOError:  # another process has made this pipe non-blocking
                 select.select([], [self._descriptor], [])
             except OSError:  # nobody will ever read it, or the disk is full
                 return False
         return True
 
 
-_handler: Unwaiting | None = None
+_handler: NonBlockingHandler | None = None
 
 
 def set_up(level: str, form: str) -> None:
     """Send everything from `level` on to standard error in this form; may be called again."""
     global _handler  # noqa: PLW0603 - as there is one standard error
     if _handler is None and sys.__stderr__ is not None:  # without it, its number may be any file's
-        _handler = Unwaiting(sys.__stderr__.fileno())
+        _handler = NonBlockingHandler(sys.__stderr__.fileno())
     root = logging.getLogger()
     root.handlers[:] = [_handler or logging.NullHandler()]
     root.handlers[0].setFormatter(
@@ -103,18 +103,18 @@ def set_up(level: str, form: str) -> None:
     )
     root.setLevel(level.upper())
     logging.captureWarnings(True)
-    sys.unraisablehook = _tell_unraisable
+    sys.unraisablehook = _log_unraisable
 
 
-def _tell_unraisable(told: "sys.UnraisableHookArgs") -> None:
-    """Tell of an exception that nobody gets."""
-    logging.getLogger(__name__).error("%s: %r", told.err_msg or "unraisable exception", told.exc_value)
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Log an exception that nobody can catch."""
+    logging.getLogger(__name__).error("%s: %r", unraisable.err_msg or "unraisable exception", unraisable.exc_value)
 
 
 def flush() -> None:
     """Wait for the last lines, but not for ever."""
     if _handler is not None:
-        _handler.flush_within(PATIENCE)
+        _handler.flush_within(FLUSH_TIMEOUT)
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class _Kind:
 class RateLimited:
     """Lines that clients and upstreams can cause: of each kind the first at once, then one a minute that says how many.
 
-    What tells kinds apart is the caller's, and must not be a stranger's to choose.
+    The kind is the caller's choice, and must not be a client's.
     """
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:

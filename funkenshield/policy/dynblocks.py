@@ -1,6 +1,6 @@
 """Dynamic blocks: source prefixes that exceeded a rate, and those that an operator has blocked.
 
-The guard counts and raises alarms; this module decides which prefixes are blocked until when, and tells the guard.
+The guard counts and raises alarms; this module decides which prefixes are blocked until when, and publishes them.
 """
 
 import logging

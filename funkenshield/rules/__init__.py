@@ -6,7 +6,7 @@
     def outsiders(query):
         return refuse()
 
-It knows how rules are written. What becomes of them is told in `compiler`, and who calls functions in `executor`.
+It knows how rules are written. `compiler` has what becomes of them, and `executor` who calls functions.
 """
 
 import hashlib
@@ -174,7 +174,7 @@ def load(config: Config) -> RuleSet:
 
 
 def _completed(rule: Rule) -> Rule:
-    """Return a rule with what tells its answers from others; that of a zone answers from what is read here."""
+    """Return a rule with the key of its answers; that of a zone answers from what is read here."""
     action = rule.action
     if action.kind == "answer":
         return replace(rule, key=f"answer {' | '.join(action.answer)}")

@@ -4,7 +4,7 @@
     a miss that a function answers        -> is settled, as if an upstream had answered
     a response that stopped at a rule     -> goes on, changed or not, or is given up
 
-It knows what a function may return. Who calls it is told in `executor`, what an action does in `handlers`.
+It knows what a function may return. `executor` calls it; `handlers` has what an action does.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ from .compiler import END, RCODES, START, IdAllocator, Rule, group_key
 from .handlers import HANDLERS
 from .query import PAYLOAD, Query
 
-MESSAGE_MAX = 65535  # octets of a response, whatever its client takes: whoever sends it truncates it
+MESSAGE_MAX = 65535  # octets of a response, which is truncated to its client's size when it is sent
 TC = 0x02  # in the third octet of a header
 
 Function = Callable[[Query], Any]
@@ -31,7 +31,7 @@ Function = Callable[[Query], Any]
 
 @dataclass(eq=False)
 class RuleCall(ABC):
-    """One query on its way through one rule's function; each kind ends in its own way."""
+    """One query on its way through one rule's function; each kind ends differently."""
 
     inflight: PythonRules
     ids: IdAllocator
@@ -40,7 +40,7 @@ class RuleCall(ABC):
     left: float  # seconds
     generation: int
     at: int = END  # where it goes on
-    route: int = -1  # who is asked when it goes on; -1: whoever would be
+    route: int = -1  # who is asked when it goes on; -1: unchanged
     handle: int = 0  # of a miss, or of a response
     response: bytes | None = None
     following: Function | None = None  # that is to be called next

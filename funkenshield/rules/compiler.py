@@ -1,7 +1,7 @@
-"""Rules become a program: conditions turn into tests with two ways out, actions into what it stops at.
+"""Rules become a program: conditions become tests with two branches, actions what it stops at.
 
 A condition is compiled backwards, from where it leads to: `all` of a and b is a, which leads to b if it is true, `any`
-is a, which leads to b if it is not, and `not` changes the two ways. It knows what a program looks like, and nothing of
+is a, which leads to b if it is not, and `not` swaps the two. It knows what a program looks like, and nothing of
 how rules are written or loaded, nor of what Python does for them.
 """
 
@@ -55,7 +55,7 @@ class Rule:
     function: Callable[..., Any] | None = None  # that the action `call` calls
     on_error: OnError = "servfail"
     cache: bool = False
-    key: str = ""  # tells its answers from those of any other rule, and of itself before it changed
+    key: str = ""  # of its answers: another one for any other rule, and for itself after a change
     inline: bool = False  # the function never blocks, and needs no thread
 
     @property
@@ -86,7 +86,7 @@ class Compiled:
 
 @dataclass
 class IdAllocator:
-    """Numbers that rules are known by in the cache: who had one keeps it as long as the process lives."""
+    """Numbers of rules in the cache; one that was given out stays the same as long as the process lives."""
 
     routes: dict[str, int] = field(default_factory=dict)
     ttl_limits: dict[tuple[int, int], int] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """All rules together: they are read, compiled, put in force, replaced, and end.
 
-It knows the order of things, and which files rules were read from. How a rule is written, compiled and run is told in
-`rules`, `compiler` and `executor`.
+It knows the order of things, and which files rules were read from. `rules`, `compiler` and
+`executor` have how a rule is written, compiled and run.
 """
 
 import asyncio

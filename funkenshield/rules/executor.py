@@ -1,7 +1,7 @@
 """Rules in Python: functions of rules are called, on the event loop or in a thread, and waited for within a deadline.
 
-It knows calls, how long they took and that they failed. What a result does is told in `calls`, where a query stops in
-`compiler`.
+It knows calls, how long they took and that they failed. `calls` has what a result does, `compiler` where a query
+stops.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What a rule in Python is given: a query, read as far as it is asked about.
 
-It knows how to read a query and how to write a response. Where queries come from and go on to is told by others.
+It knows how to read a query and how to write a response. Where queries come from and go on to is for others.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -48,7 +48,7 @@ class Threads:
                 future.set_result(CallResult(function(), time.perf_counter() - begun))
             except StopIteration as error:  # no future takes that one
                 future.set_exception(RuntimeError(f"StopIteration: {error}"))
-            except BaseException as error:  # whoever waits for it is told
+            except BaseException as error:  # for whoever awaits it
                 future.set_exception(error)
 
     def close(self) -> None:

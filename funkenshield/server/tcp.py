@@ -70,7 +70,7 @@ class TcpServer:
         return self.by_client[client] >= self.settings.max_connections_per_client
 
     def make_room(self, prefix: bytes) -> bool:
-        """See that a prefix may have one more connection, and tell whether.
+        """Make room for one more connection of a prefix; False: it may have no more.
 
         Where it has as many as are free, the longest idle one of its own is closed (RFC 7766 6.2.3 lets a server do
         that). Where all are taken, and it has fewer than another, the longest idle of all is; where all wait for
@@ -106,7 +106,7 @@ class TcpServer:
             self.idle[number] = connection
 
     def add(self, connection: "Connection") -> None:
-        """Take a connection, whoever is at its other end."""
+        """Take a connection, of a client or of a front proxy."""
         self.connections[connection.number] = connection
         self.touch(connection)
 
@@ -148,7 +148,7 @@ class TcpServer:
         return self.memory.of(prefix) * 2 > free or self.memory.taken > free
 
     def has_memory(self, connection: "Connection") -> bool:
-        """See that a connection may hold more octets, and tell whether.
+        """Make room for more octets in a connection; False: it may hold no more.
 
         Where its prefix holds as much as is free, and more than its share, the largest of the prefix is closed, maybe
         this one. Where it holds less, others hold more than theirs: the one that has not read for the longest is.
@@ -448,7 +448,7 @@ class Connection(asyncio.Protocol):
         return self._in_flight < self._server.settings.max_in_flight and self.writable.is_set()
 
     def _update_reading(self) -> None:
-        """Read on only while the client may ask; what it sends meanwhile stays in the kernel, then with it."""
+        """Read on only while the client may ask; what it sends else stays in the kernel, then with it."""
         if self._transport.is_closing():
             return
         if self._takes_queries() and not self._queued:

@@ -29,7 +29,7 @@ from ..zones.authority import Zone
 from .nameserver import serve
 from .perf import make_queries, run_perf
 
-PATIENCE = 5.0  # seconds that a server is given to say its last
+EXIT_TIMEOUT = 5.0  # seconds for the last lines of a server
 QUESTIONS = ["miek.nl A", "miek.nl AAAA"]  # those of 2011
 
 
@@ -81,7 +81,7 @@ def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subproc
 
 
 def _start(stack: contextlib.ExitStack, folder: str, flag: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a command and wait until it says that it is ready; what else it says is told on standard error.
+    """Start a command and wait until it says that it is ready; what else it logs goes to standard error.
 
     What it keeps goes into `folder`; `flag` is the one of ours that says where it listens. The command finds this
     package where we did, and not in the folder that it is started in. Where it ends before, what it said last is the
@@ -100,22 +100,22 @@ def _start(stack: contextlib.ExitStack, folder: str, flag: str, *arguments: str)
         if ready := bool(re.search(r"\bready\b", line)):  # "already in use" is not
             break
         said.append(line)
-    telling = threading.Thread(target=_tell, args=(chain(said if ready else (), process.stderr),), daemon=True)
-    telling.start()
-    stack.callback(telling.join, PATIENCE)
+    forwarding = threading.Thread(target=_forward, args=(chain(said if ready else (), process.stderr),), daemon=True)
+    forwarding.start()
+    stack.callback(forwarding.join, EXIT_TIMEOUT)
     stack.callback(process.wait)
     stack.callback(process.terminate)
     if ready:
         return process
-    told = [line.strip() for line in said if line.strip()]
-    why = told[-1].removeprefix("funkenshield: ") if told else f"{arguments[0]} did not start"
+    lines = [line.strip() for line in said if line.strip()]
+    why = lines[-1].removeprefix("funkenshield: ") if lines else f"{arguments[0]} did not start"
     if "address in use by another program" in why:
         why += f"; stop it, or choose another address: {_command()} {' '.join(sys.argv[1:])} {flag} ADDR:PORT"
     raise FunkenShieldError(why)
 
 
-def _tell(lines: Iterable[str]) -> None:
-    """Pass on what a server says, for as long as somebody reads it."""
+def _forward(lines: Iterable[str]) -> None:
+    """Forward what a server logs, as long as somebody reads it."""
     with contextlib.suppress(OSError):
         for line in lines:
             os.write(sys.stderr.fileno(), line.encode())  # not through a buffer, whose lock the end would wait for

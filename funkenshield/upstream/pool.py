@@ -38,7 +38,7 @@ PORT_TRIES = 8
 RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control thread waits for its turn
 LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
 GROUPS_MAX = 4096
-CASE_LOST_MAX = 8  # responses over TCP in a row that spell names in their own way: it cannot do otherwise
+CASE_LOST_MAX = 8  # consecutive responses over TCP that do not preserve the case of names
 UPDATE = 5  # an opcode
 WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
 RECENT = 20  # responses that quantiles are computed from
@@ -52,7 +52,7 @@ FAILURE_TEXTS = {  # by reason
     "servfail": "answered SERVFAIL",
     "refused": "answered REFUSED",
 }
-REOPEN_INTERVAL = 0.1  # seconds between two times that all sockets of one upstream are opened anew
+REOPEN_INTERVAL = 0.1  # seconds between two times that all sockets of one upstream are reopened
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -367,10 +367,10 @@ def _kept_upstreams(before: Iterable[Upstream], wanted: Mapping[str, Member]) ->
     """Return who is among the wanted: those of the same name, else of the same transport, else of the same address."""
     kept: dict[str, Upstream] = {}
     left = list(before)
-    for alike in (str, lambda each: (each.endpoint, each.section.connection_key), lambda each: each.endpoint):
-        found = {alike(each.member): each for each in left}
+    for key in (str, lambda each: (each.endpoint, each.section.connection_key), lambda each: each.endpoint):
+        found = {key(each.member): each for each in left}
         for name, member in wanted.items():
-            if name not in kept and (same := found.pop(alike(member), None)):
+            if name not in kept and (same := found.pop(key(member), None)):
                 kept[name] = same
                 left.remove(same)
     return kept
@@ -396,7 +396,7 @@ def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -
 
 
 def local_address(endpoint: Endpoint, source: str = "") -> str:
-    """Return our address that the kernel takes for the way to another now; empty where there is no way."""
+    """Return our address that the kernel would send from to another now; empty where there is no route."""
     try:
         with socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
             if source:

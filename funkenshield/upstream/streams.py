@@ -252,7 +252,7 @@ class Connections:
                 connection.close()
 
     def close(self) -> None:
-        """End all connections for good; whoever waits gets UpstreamError. Transfers go on."""
+        """End all connections for good; all that waits gets UpstreamError. Transfers go on."""
         self._closed = True
         for connection in [*self._shared.all, *self._exclusive.all]:
             connection.close()
@@ -261,7 +261,7 @@ class Connections:
     # ---------------------------------------------------------------- making one
 
     def _connect(self, pool: ConnectionPool, header: bytes = b"") -> "Connection":
-        """Return a connection that is being made; what is asked meanwhile is sent when it is there."""
+        """Return a connection that is being made; queries are sent when it is there."""
         if self._closed:
             raise UnsentError("the upstream is no longer configured")
         connection = Connection(pool)
@@ -410,7 +410,7 @@ class Connection(asyncio.Protocol):
             self.restart_idle_timer()
 
     def connected(self, transport: asyncio.Transport, keep_session: Callable[[], bool] | None) -> None:
-        """Send what was asked meanwhile; `keep_session` is called until it has kept one."""
+        """Send the queries that wait; `keep_session` is called until it has kept one."""
         if self._over:
             transport.abort()
             return
@@ -420,7 +420,7 @@ class Connection(asyncio.Protocol):
             transport.write(_frame(number, query))  # a TLS record each: NSD 4.6 answers but the first query of a record
 
     def close(self) -> None:
-        """End the connection, or the making of it; whoever waits gets UpstreamError."""
+        """End the connection, or its attempt; all that waits gets UpstreamError."""
         self.end(_LostError(errno.ECONNRESET, "connection closed by the shield"))
         if self.connecting is not None:
             self.connecting.cancel()
@@ -443,7 +443,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the pool; what waits is told."""
+        """Leave the pool, and fail all that waits."""
         if not self._over and self._has_lost_queries():
             self._pool.note_loss(self)
         self.end(_LostError(errno.ECONNRESET, "the upstream closed the connection"))

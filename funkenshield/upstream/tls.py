@@ -51,7 +51,7 @@ class Tls:
             raise ConfigError(f"tls.server_name: {section.server_name!r} is not a host name") from None
 
     async def start(self, plain: asyncio.WriteTransport, protocol: asyncio.Protocol) -> asyncio.Transport:
-        """Return the encrypted transport over a plain one, which `protocol` will be told of.
+        """Return the encrypted transport over a plain one, which `protocol` gets.
 
         Raises ConnectionError, with a line that says why, where the upstream is not whom we want.
         """

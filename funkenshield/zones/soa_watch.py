@@ -1,4 +1,4 @@
-"""Has a zone changed at the origin? Its SOA serial tells (RFC 1035 3.3.13, RFC 1982).
+"""Has a zone changed at the origin? Its SOA serial shows (RFC 1035 3.3.13, RFC 1982).
 
 It knows when to ask and what a serial means. How a query gets to an upstream, and what becomes of the
 zone's entries, is for those who are given to it.
