@@ -13,8 +13,7 @@ from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport copy_words
 from ..core._clock cimport TICKS_PER_SECOND
-from ..core._siphash cimport siphash
-from ..core._suffix_table cimport suffix_set, suffix_value
+from ..core._suffix_table cimport parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport DS, is_name, name_size
 from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Policy, RenderOptions, TtlLimits
 
@@ -51,20 +50,13 @@ cdef class Zones:
         The DS records of a zone are its parent's (RFC 4035 3.1.4.1).
         """
         cdef:
-            size_t length = name_size(name)
-            size_t at = 0
-            uint64_t number
-        if not self.count:
-            return 0
-        if qtype == DS and name[0]:
-            at = 1 + name[0]
-        while True:
-            number = suffix_value(&self.numbers, siphash(&self.secret, name + at, length - at) | 1)
-            if number:
-                return <uint32_t> number
-            if not name[at]:
-                return 0
-            at += 1 + name[at]
+            const uint8_t* end = name + name_size(name)
+            const uint8_t* suffix = parent_of(name) if qtype == DS and name[0] else name
+            uint64_t number = 0
+        while self.count and not number and suffix != NULL:
+            number = suffix_value(&self.numbers, suffix_key(&self.secret, suffix, end - suffix))
+            suffix = parent_of(suffix)
+        return <uint32_t> number
 
     def number(self, bytes name not None, uint16_t qtype=0) -> int:
         """Return the number of the zone that a question is about, or 0; the name is on the wire, in lower case."""
@@ -108,7 +100,7 @@ cdef class Zones:
         return sorted(wanted ^ had)
 
     cdef uint64_t _key(self, bytes name) except? 0:
-        return siphash(&self.secret, <const uint8_t*> <char*> name, len(name)) | 1
+        return suffix_key(&self.secret, name, len(name))
 
     def set_policy(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
                    uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False, bint shuffle=False,

@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._siphash cimport Secret, siphash
 from ._spsc_ring cimport RING_SIZE, Ring
+from ._suffix_table cimport last_two_labels
 
 cdef enum:
     SHARE = 4                      # times what is left free
@@ -37,15 +38,9 @@ cdef inline uint32_t counter_of(uint64_t prefix, uint32_t what) noexcept nogil:
 
 cdef inline uint32_t zone_number(const Secret* secret, const uint8_t* name, uint32_t counters) noexcept nogil:
     """Return which of so many counters is that of all names with the same last two labels; `name` is in lower case."""
-    cdef:
-        size_t last = 0            # where the last label starts,
-        size_t before = 0          # and the one before
-        size_t at = 0
-    while name[at]:
-        before = last
-        last = at
-        at += 1 + name[at]
-    return <uint32_t> (siphash(secret, name + before, at - before) % counters)
+    cdef size_t length
+    name = last_two_labels(name, &length)
+    return <uint32_t> (siphash(secret, name, length) % counters)
 
 
 cdef struct Taken:                 # a record in a ring, and whose it is
