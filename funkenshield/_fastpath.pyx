@@ -28,9 +28,10 @@ from .policy._rule_state cimport ANSWERS, CHAINS, END, QUERIES, START, ClientInf
 from .wire._ecs_upstream cimport add_ecs, subnet_rules
 from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 from .wire._message cimport (
-    ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IGNORED_MAX, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE, QR,
-    RCODE, RD, REFUSED, TC, UNANSWERABLE, UNCACHEABLE, UPDATE, EdnsOptions, Query, Verdict, add_keepalive, cookie_of,
-    cut, find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any, set_rule_choices
+    ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IGNORED_MAX, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE,
+    OPTION_DATA, QR, RCODE, RD, REFUSED, TC, UNANSWERABLE, UNCACHEABLE, UPDATE, EdnsOptions, Query, Verdict,
+    add_keepalive, cookie_of, cut, find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any,
+    set_rule_choices
 )
 from .wire._proxy_protocol cimport is_trusted, set_prefixes
 
@@ -201,9 +202,9 @@ cdef Outcome _check_cookie(QueryContext* context) noexcept nogil:
     cdef:
         const Cookies* cookies = &context.settings.cookies
         const Query* query = context.query
-        const uint8_t* cookie = query.wire + query.cookie_at + 4
+        const uint8_t* cookie = query.wire + query.cookie_at + OPTION_DATA
         ClientInfo* client = &context.client
-        size_t size = query.cookie - 4
+        size_t size = query.cookie - OPTION_DATA
         Standing standing
     if not (size == 8 or 16 <= size <= 40):
         bump(&context.counters.malformed_queries, 1)

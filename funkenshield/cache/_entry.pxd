@@ -3,9 +3,9 @@
 What depends on the client is not in it: ID, spelling of the question, payload size, OPT record.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..wire._message cimport KEY_MAX, KEY_PREFIX, MESSAGE_MAX, EdnsOptions, Query
+from ..wire._message cimport ADDITIONAL, KEY_MAX, KEY_PREFIX, MESSAGE_MAX, RR_TTL, EdnsOptions, Query
 from ._zone_settings cimport RenderOptions, TtlLimits
 
 cdef enum:
@@ -48,9 +48,7 @@ cdef struct Answer:
     uint16_t body        # octets of the answer, authority and additional sections
     uint16_t options     # octets of EDNS options
     uint16_t flags       # of the response's header
-    uint16_t answers     # records in each section, OPT not counted
-    uint16_t authorities
-    uint16_t additionals
+    uint16_t[ADDITIONAL + 1] counts  # records in each section, OPT not counted
     uint16_t edns_flags
     uint8_t rcode_high   # the extended rcode's upper octet
     uint8_t opt          # an OPT goes with it where the query has one; VERBATIM: it has its own, or needs none
@@ -77,6 +75,11 @@ cdef inline const uint8_t* answer_body(const Answer* answer) noexcept nogil:
 
 cdef inline const uint8_t* answer_name(const Answer* answer) noexcept nogil:
     return answer_key(answer) + KEY_PREFIX
+
+
+cdef inline int32_t fixed_at(const Answer* answer, uint16_t number) noexcept nogil:
+    """Return where in the body the owner of a record ends, of those whose TTL is known."""
+    return answer_ttls(answer)[number] - RR_TTL
 
 
 cdef inline size_t answer_size(const Answer* answer) noexcept nogil:

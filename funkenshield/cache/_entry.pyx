@@ -11,11 +11,15 @@ from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ..wire._ecs_upstream cimport take_back
 from ..wire._message cimport (
-    AAAA, ANY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT,
-    OPT_FIXED, QR, RCODE, RD, RECORD, REFUSED, REPORT_CHANNEL, RRSIG, SERVFAIL, SIG, SOA, STALE_ANSWER, STALE_NXDOMAIN,
-    SUBNET, TC, UNANSWERABLE, UPDATE, A, EdnsOptions, Query, add_error, can_move, cut, drop_subnet, follow_name, get16,
-    get32, has_own_opt, message_flags, message_id, parse_query, put_error, put_opt, question_length, same_folded, set16,
-    set32, set_subnet, skip_name, source_prefix, steps_of
+    AAAA, ADDITIONAL, ANCOUNT, ANSWER, ANY, AUTHORITY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR,
+    NOTIMP, NS, NXDOMAIN, OPCODE, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED, OPT_FLAGS, OPT_RCODE, OPT_VERSION,
+    QDCOUNT, QR, QUESTION_FIXED, RCODE, RD, REFUSED, REPORT_CHANNEL, RRSIG, RRSIG_EXPIRATION, RR_RDATA, RR_RDLENGTH,
+    RR_TTL, RR_TYPE, SERVFAIL, SIG, SOA, SOA_MINIMUM, SOA_NUMBERS, STALE_ANSWER, STALE_NXDOMAIN, SUBNET, SUBNET_ADDRESS,
+    SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, TC, UNANSWERABLE, UPDATE, A, EdnsOptions, OptionCursor, Query, Record,
+    RecordCursor, add_error, begin_options, begin_records, can_move, cut, drop_subnet, follow_name, get16, get32,
+    has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option, next_record, parse_query, put_error,
+    put_opt, put_option, put_question, question_end, read_counts, same_folded, set32, set_subnet, source_prefix,
+    steps_of
 )
 from ..wire._rdata cimport has_sound_names
 from ..wire._fit cimport Sections, copy_opt, fit
@@ -33,17 +37,16 @@ cdef bint answers_question(const Query* query, const uint8_t* wire, size_t lengt
     Without a question, one is a response only if it says that the upstream could not read it, or would not
     (and to an UPDATE: RFC 2136 3.8); or if the query had none.
     """
-    cdef int32_t question
+    cdef size_t behind = HEADER + query.question - QUESTION_FIXED  # the name
     if length < HEADER or not message_flags(wire) & QR:
         return False
     if (message_flags(wire) ^ query.flags) & OPCODE:
         return False
-    if get16(wire + 4) == 0:
+    if get16(wire + QDCOUNT) == 0:
         return query.question == 0 or query.flags & OPCODE == UPDATE or _is_error(message_flags(wire) & RCODE)
-    question = question_length(wire, length)
-    return (get16(wire + 4) == 1 and question == query.question
-            and same_folded(wire + HEADER, query.wire + HEADER, question - 4)
-            and get32(wire + HEADER + question - 4) == get32(query.wire + HEADER + question - 4))
+    return (question_end(wire, length) == HEADER + query.question
+            and same_folded(wire + HEADER, query.wire + HEADER, behind - HEADER)
+            and get32(wire + behind) == get32(query.wire + behind))
 
 
 cdef inline bint _is_error(uint16_t rcode) noexcept nogil:
@@ -71,52 +74,42 @@ cdef bint _walk(Walk* found, uint16_t* offsets, const uint8_t* wire, size_t leng
     is what other meta types say; what another version of EDNS means is not known: that binds records to it.
     """
     cdef:
-        const uint8_t* fixed
-        uint32_t ttl
-        uint16_t section, _i, rtype, rdlength
+        RecordCursor records
+        Record record
         uint32_t steps = steps_of(length)
-        size_t start = at
-        size_t owner
-        int32_t end
+        uint32_t ttl, expiration
     memset(found, 0, sizeof(Walk))
     found.ttl = FOREVER
     found.negative = NO_SOA
     found.signed_for = FOREVER
-    for section in range(3):
-        for _i in range(get16(wire + 6 + 2 * section)):
-            owner = at
-            end = follow_name(wire, length, at, &steps)
-            if end < 0 or <size_t> end + RECORD > length:
+    begin_records(&records, wire, length, at)
+    while next_record(&records, &record):
+        if follow_name(wire, length, record.owner, &steps) < 0:
+            return False
+        if record.rtype == OPT:
+            if found.opt or record.section != ADDITIONAL or not is_opt(&record):
                 return False
-            fixed = wire + end
-            rtype = get16(fixed)
-            rdlength = get16(fixed + 8)
-            at = <size_t> end + RECORD + rdlength
-            if at > length:
-                return False
-            if rtype == OPT:
-                if found.opt or section != 2 or end - owner != 1:
-                    return False
-                found.opt = <uint16_t> owner
-                found.opt_size = <uint16_t> (at - owner)
-                found.bound |= fixed[5] != 0
-                continue
-            if not has_sound_names(wire, end + RECORD, at, rtype, &steps):
-                return False
-            if (META_FIRST <= rtype <= ANY or rtype == SIG and get16(fixed + RECORD) == 0
-                    or found.opt > 0 and not can_move(wire, end, found.opt)):
-                found.bound = True
-            ttl = _ttl(get32(fixed + 4))
-            found.ttl = min(found.ttl, ttl)
-            offsets[found.ttls] = <uint16_t> (end + 4 - start - found.opt_size)
-            found.ttls += 1
-            if rtype == RRSIG and rdlength > 18:
-                found.signed_for = min(found.signed_for, _ticks_until(get32(fixed + RECORD + 8), wall))
-            elif section == 1 and rtype == NS:
-                found.referrals += 1
-            elif section == 1 and rtype == SOA and rdlength >= 22:
-                found.negative = min(ttl, _ttl(get32(fixed + RECORD + rdlength - 4)))
-    return at == length
+            found.opt = <uint16_t> record.owner
+            found.opt_size = <uint16_t> (record.end - record.owner)
+            found.bound |= wire[record.owner + OPT_VERSION] != 0
+            continue
+        if not has_sound_names(wire, record.rdata, record.end, record.rtype, &steps):
+            return False
+        if (META_FIRST <= record.rtype <= ANY or record.rtype == SIG and get16(wire + record.rdata) == 0
+                or found.opt > 0 and not can_move(wire, &record, found.opt)):
+            found.bound = True
+        ttl = _ttl(get32(wire + record.fixed + RR_TTL))
+        found.ttl = min(found.ttl, ttl)
+        offsets[found.ttls] = <uint16_t> (record.fixed + RR_TTL - at - found.opt_size)
+        found.ttls += 1
+        if record.rtype == RRSIG:
+            expiration = get32(wire + record.rdata + RRSIG_EXPIRATION)
+            found.signed_for = min(found.signed_for, _ticks_until(expiration, wall))
+        elif record.section == AUTHORITY and record.rtype == NS:
+            found.referrals += 1
+        elif record.section == AUTHORITY and record.rtype == SOA:
+            found.negative = min(ttl, _ttl(get32(wire + record.end - SOA_MINIMUM)))
+    return has_read_all(&records)
 
 
 cdef int64_t _ticks_until(uint32_t expiration, uint64_t wall) noexcept nogil:
@@ -169,13 +162,16 @@ cdef int32_t _scope(const Query* query, const uint8_t* opt, uint16_t opt_size) n
         const uint8_t* asked = query.wire + query.subnet
         const uint8_t* option = opt + OPT_FIXED
         const uint8_t* end = opt + opt_size
-    while end - option >= 8:
+        int32_t size
+    while end - option >= SUBNET_ADDRESS:
         if get16(option) == SUBNET:
-            if (get32(option) != get32(asked) or get16(option + 4) != get16(asked + 4) or option[6] != asked[6]
-                    or end - option < 4 + get16(asked + 2) or memcmp(option + 8, asked + 8, get16(asked + 2) - 4)):
+            size = OPTION_DATA + get16(asked + OPTION_LENGTH)
+            if (get32(option) != get32(asked) or get16(option + SUBNET_FAMILY) != get16(asked + SUBNET_FAMILY)
+                    or option[SUBNET_SOURCE] != asked[SUBNET_SOURCE] or end - option < size
+                    or memcmp(option + SUBNET_ADDRESS, asked + SUBNET_ADDRESS, size - SUBNET_ADDRESS)):
                 return -1
-            return min(<int32_t> option[7], NO_SCOPE - 1)
-        option += 4 + <size_t> get16(option + 2)
+            return min(<int32_t> option[SUBNET_SCOPE], NO_SCOPE - 1)
+        option += OPTION_DATA + <size_t> get16(option + OPTION_LENGTH)
     return NO_SCOPE
 
 
@@ -212,7 +208,7 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
         uint32_t hold
         size_t start = HEADER + query.question
         size_t before, behind
-    if get16(wire + 4) == 0:
+    if get16(wire + QDCOUNT) == 0:
         return _build_error(out, query, message_flags(wire) & RCODE, ttl_limits.failure, now)
     _start(out, query, message_flags(wire), now)
     if not _walk(&found, <uint16_t*> (out + 1), wire, length, start, wall):
@@ -221,20 +217,18 @@ cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
         return _verbatim(out, query, wire, length, found.opt > 0, TRUNCATED if out.flags & TC else PASS)
 
     rcode = out.flags & RCODE
-    out.answers = get16(wire + 6)
-    out.authorities = get16(wire + 8)
-    out.additionals = get16(wire + 10)
+    read_counts(out.counts, wire)
     out.ttls = found.ttls
     out.opt = rcode != FORMERR and rcode != NOTIMP  # without one, those say that EDNS is not understood
     before = (found.opt if found.opt else length) - start
     behind = length - start - before - found.opt_size
     if found.opt:
         out.opt = True
-        out.additionals -= 1
-        out.rcode_high = wire[found.opt + 5]
-        out.edns_flags = get16(wire + found.opt + 7)
+        out.counts[ADDITIONAL] -= 1
+        out.rcode_high = wire[found.opt + OPT_RCODE]
+        out.edns_flags = get16(wire + found.opt + OPT_FLAGS)
         rcode |= <uint16_t> out.rcode_high << 4
-    out.kind = OTHER if out.flags & TC else _classify(&found, rcode, out.answers)
+    out.kind = OTHER if out.flags & TC else _classify(&found, rcode, out.counts[ANSWER])
     if query.subnet:
         if found.opt:
             scope = _scope(query, wire + found.opt, found.opt_size)
@@ -278,7 +272,7 @@ cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_
 
     `opt`: there is one in it, or there need be none.
     """
-    cdef size_t start = HEADER + (query.question if get16(wire + 4) else 0)
+    cdef size_t start = HEADER + (query.question if get16(wire + QDCOUNT) else 0)
     out.form = VERBATIM
     out.opt = opt
     out.kind = OTHER
@@ -286,9 +280,7 @@ cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_
     out.options = 0
     out.rcode_high = 0
     out.key_length = 0
-    out.answers = get16(wire + 6)
-    out.authorities = get16(wire + 8)
-    out.additionals = get16(wire + 10)
+    read_counts(out.counts, wire)
     out.body = <uint16_t> (length - start)
     memcpy(<uint8_t*> answer_body(out), wire + start, out.body)
     return built
@@ -301,11 +293,12 @@ cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, 
         Walk found
         uint8_t rcode_high = 0
         uint16_t rcode
-    if get16(wire + 4) == 0 and query.question and query.flags & OPCODE != UPDATE:
+    if get16(wire + QDCOUNT) == 0 and query.question and query.flags & OPCODE != UPDATE:
         return _build_error(out, query, message_flags(wire) & RCODE, 0, now)
     _start(out, query, message_flags(wire), now)
-    if get16(wire + 4) and _walk(&found, <uint16_t*> (out + 1), wire, length, HEADER + query.question, 0) and found.opt:
-        rcode_high = wire[found.opt + 5]
+    if (get16(wire + QDCOUNT)
+            and _walk(&found, <uint16_t*> (out + 1), wire, length, HEADER + query.question, 0) and found.opt):
+        rcode_high = wire[found.opt + OPT_RCODE]
     _verbatim(out, query, wire, length, True, PASS)
     out.rcode_high = rcode_high
     rcode = <uint16_t> rcode_high << 4 | out.flags & RCODE
@@ -320,33 +313,21 @@ cdef bint _sort_options(Answer* out, const uint8_t* opt, uint16_t opt_size) noex
     All others end here: they tell of the connection, of the server, or one client, and nobody with this key asked.
     """
     cdef:
-        const uint8_t* option = opt + OPT_FIXED
-        const uint8_t* end = opt + opt_size
+        OptionCursor option
         uint8_t* kept = <uint8_t*> answer_body(out) + out.body
-        uint16_t code
-        size_t size
-    while option < end:
-        if end - option < 4 or end - option - 4 < get16(option + 2):
-            return False
-        code = get16(option)
-        size = 4 + <size_t> get16(option + 2)
-        if code == EDE or code == REPORT_CHANNEL:
-            memcpy(kept + out.options, option, size)
-            out.options += <uint16_t> size
-        option += size
-    return True
+    begin_options(&option, opt + OPT_FIXED, opt_size - OPT_FIXED)
+    while next_option(&option):
+        if option.code == EDE or option.code == REPORT_CHANNEL:
+            memcpy(kept + out.options, option.octets, option.size)
+            out.options += <uint16_t> option.size
+    return not option.left
 
 
 cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const TtlLimits* ttl_limits,
                         uint64_t now) noexcept nogil:
     """Make the answer for silence from every upstream: SERVFAIL with an extended error (RFC 8914)."""
-    cdef uint8_t* at
     _build_error(out, query, SERVFAIL, ttl_limits.failure, now)
-    at = <uint8_t*> answer_body(out)
-    set16(at, EDE)
-    set16(at + 2, 2)
-    set16(at + 4, ede)
-    out.options = 6
+    out.options = put_option(<uint8_t*> answer_body(out), EDE, ede)
 
 
 cdef Built _build_error(Answer* out, const Query* query, uint16_t rcode, uint32_t hold, uint64_t now) noexcept nogil:
@@ -409,13 +390,10 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
 
 cdef inline void _put_body(uint8_t* out, const Answer* answer, const Query* query, bint with_opt) noexcept nogil:
     """Write an answer as it is kept, with header and question of this query."""
-    cdef size_t at = HEADER + query.question
-    memcpy(out, query.wire, at)
-    set16(out + 2, (answer.flags & ~RD) | (query.flags & RD))
-    set16(out + 4, 1 if query.question else 0)
-    set16(out + 6, answer.answers)
-    set16(out + 8, answer.authorities)
-    set16(out + 10, answer.additionals + with_opt)
+    cdef:
+        uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
+        size_t at = put_question(out, query, flags, answer.counts[ANSWER], answer.counts[AUTHORITY],
+                                 answer.counts[ADDITIONAL] + with_opt)
     memcpy(out + at, answer_body(answer), answer.body)
 
 
@@ -478,7 +456,7 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
         return render(out, limit, part, query, manner, now, extra)  # too large as before, and so it is cut
     if answer.form == SECTIONS:
         part.ttls = kept.ttls
-    part.answers, part.authorities, part.additionals = kept.counts[0], kept.counts[1], kept.counts[2]
+    part.counts = kept.counts
     part.body = <uint16_t> kept.length
     memcpy(<uint8_t*> answer_body(part), kept.octets, kept.length)
     memmove(<uint8_t*> answer_body(part) + part.body, options, part.options)
@@ -488,24 +466,20 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
 cdef inline void _take_apart(Sections* whole, const Answer* answer) noexcept nogil:
     """Tell where the records of an answer are."""
     whole.octets, whole.length, whole.ttls = answer_body(answer), answer.body, answer.ttls
-    whole.counts[0], whole.counts[1], whole.counts[2] = answer.answers, answer.authorities, answer.additionals
+    memcpy(whole.counts, answer.counts, sizeof(whole.counts))
     whole.bare = answer.form == SECTIONS
 
 
-cdef uint16_t _copy_options(uint8_t* out, const uint8_t* option, uint16_t length) noexcept nogil:
+cdef uint16_t _copy_options(uint8_t* out, const uint8_t* options, uint16_t length) noexcept nogil:
     """Write EDNS options without extended errors, up to one that is not whole; return their octets."""
     cdef:
-        const uint8_t* end = option + length
+        OptionCursor option
         uint16_t kept = 0
-        size_t size
-    while option + 4 <= end:
-        size = 4 + <size_t> get16(option + 2)
-        if size > <size_t> (end - option):
-            break
-        if get16(option) != EDE:
-            memcpy(out + kept, option, size)
-            kept += <uint16_t> size
-        option += size
+    begin_options(&option, options, length)
+    while next_option(&option):
+        if option.code != EDE:
+            memcpy(out + kept, option.octets, option.size)
+            kept += <uint16_t> option.size
     return kept
 
 
@@ -517,9 +491,9 @@ cdef void _add_extras(EdnsOptions* own, const Answer* answer, const Query* query
     if extra != NULL:
         memcpy(own, extra, sizeof(uint16_t) + extra.length)
     if query.subnet and not query.added and answer.scope != NO_SCOPE:
-        size = 4 + get16(subnet + 2)
+        size = OPTION_DATA + get16(subnet + OPTION_LENGTH)
         memcpy(own.octets + own.length, subnet, size)
-        own.octets[own.length + 7] = answer.scope
+        own.octets[own.length + SUBNET_SCOPE] = answer.scope
         own.length += size
     if stale and not answer.reduced:
         add_error(own, STALE_NXDOMAIN if answer.flags & RCODE == NXDOMAIN else STALE_ANSWER)
@@ -554,31 +528,34 @@ cdef void _set_ttls(uint8_t* body, const Answer* answer, uint32_t ttl) noexcept 
 cdef void _rotate(uint8_t* body, const Answer* answer, uint16_t turn) noexcept nogil:
     """Rotate the addresses of each RRset of the answer section: RDATA without names can change places."""
     cdef:
-        const uint16_t* ttl = answer_ttls(answer)
         const uint8_t* kept = answer_body(answer)
         uint16_t i = 0
         uint16_t start = 0
         uint16_t n, k, size
-    while i < answer.answers:
+        int32_t fixed
+    while i < answer.counts[ANSWER]:
         n = 1
-        size = get16(kept + ttl[i] + 4)
-        if ttl[i] == start + 6 and (get16(kept + ttl[i] - 4) == A or get16(kept + ttl[i] - 4) == AAAA):
-            while (i + n < answer.answers and ttl[i + n] == ttl[i] + n * (RECORD + 2 + size)
-                   and _same_rrset(kept, ttl[i], ttl[i + n])):
+        fixed = fixed_at(answer, i)
+        size = get16(kept + fixed + RR_RDLENGTH)
+        if fixed == start + 2 and (get16(kept + fixed + RR_TYPE) == A or get16(kept + fixed + RR_TYPE) == AAAA):
+            while (i + n < answer.counts[ANSWER] and fixed_at(answer, i + n) == fixed + n * (2 + RR_RDATA + size)
+                   and _same_rrset(kept + fixed, kept + fixed_at(answer, i + n))):
                 n += 1
             for k in range(n):
-                memcpy(body + ttl[i + k] + 6, kept + ttl[i + (k + turn) % n] + 6, size)
+                memcpy(body + fixed_at(answer, i + k) + RR_RDATA,
+                       kept + fixed_at(answer, i + (k + turn) % n) + RR_RDATA, size)
         i += n
-        start = <uint16_t> (ttl[i - 1] + 6 + get16(kept + ttl[i - 1] + 4))
+        fixed = fixed_at(answer, i - 1)
+        start = <uint16_t> (fixed + RR_RDATA + get16(kept + fixed + RR_RDLENGTH))
 
 
-cdef bint _same_rrset(const uint8_t* body, uint16_t first, uint16_t other) noexcept nogil:
-    """Tell whether two records, each named by where its TTL stands, have one owner, type, class and size.
+cdef bint _same_rrset(const uint8_t* first, const uint8_t* other) noexcept nogil:
+    """Tell whether two records, each named by where its owner ends, have one owner, type, class and size.
 
     Caller must ensure that the owner of each has two octets: so it is a pointer, as usual within an RRset.
     """
-    return (get32(body + first - 4) == get32(body + other - 4) and get16(body + first + 4) == get16(body + other + 4)
-            and get16(body + first - 6) == get16(body + other - 6))
+    return (get32(first + RR_TYPE) == get32(other + RR_TYPE) and get16(first - 2) == get16(other - 2)
+            and get16(first + RR_RDLENGTH) == get16(other + RR_RDLENGTH))
 
 
 # ---------------------------------------------------------------- for Python
@@ -593,7 +570,7 @@ def is_response_to(bytes query not None, bytes response not None, *, bint contin
         return False
     if parse_query(&parsed, query, len(query)) == UNANSWERABLE:
         return False
-    if continued and len(response) >= HEADER and get16(<const uint8_t*> response + 4) == 0:
+    if continued and len(response) >= HEADER and get16(<const uint8_t*> response + QDCOUNT) == 0:
         parsed.question = 0
     return answers_question(&parsed, response, len(response))
 
@@ -605,26 +582,16 @@ def soa_serials(bytes message not None, int section) -> tuple[int, list[tuple[in
     """
     cdef:
         const uint8_t* wire = message
-        size_t length = len(message)
-        size_t at
-        int32_t end, i, s
-        uint16_t rdlength
+        RecordCursor records
+        Record record
+        int32_t number = 0
         list found = []
-    if length < HEADER or length > MESSAGE_MAX:
+    if not HEADER <= len(message) <= MESSAGE_MAX or question_end(wire, len(message)) < 0:
         return 0, found
-    end = question_length(wire, length) if get16(wire + 4) == 1 else 0
-    if end < 0 or get16(wire + 4) > 1:
-        return 0, found
-    at = HEADER + end
-    for s in range(section + 1):
-        for i in range(get16(wire + 6 + 2 * s)):
-            end = skip_name(wire, length, at)
-            if end < 0 or <size_t> end + RECORD > length:
-                return get16(wire + 6 + 2 * section), found
-            rdlength = get16(wire + end + 8)
-            if <size_t> end + RECORD + rdlength > length:
-                return get16(wire + 6 + 2 * section), found
-            if s == section and get16(wire + end) == SOA and rdlength >= 22:
-                found.append((i, get32(wire + end + RECORD + rdlength - 20)))
-            at = <size_t> end + RECORD + rdlength
-    return get16(wire + 6 + 2 * section), found
+    begin_records(&records, wire, len(message), question_end(wire, len(message)))
+    while next_record(&records, &record) and record.section <= section:
+        if record.section == section:
+            if record.rtype == SOA and record.end - record.rdata >= SOA_NUMBERS + 2:
+                found.append((number, get32(wire + record.end - SOA_NUMBERS)))
+            number += 1
+    return get16(wire + ANCOUNT + 2 * section), found

@@ -8,9 +8,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from ..core._atomic cimport load_relaxed32
-from ..wire._message cimport KEY_MAX, KEY_PREFIX, WITH_SUBNET, get16, is_name, name_size, rule_choices_of
+from ..wire._message cimport (
+    ANSWER, KEY_FLAGS, KEY_MAX, KEY_PREFIX, RR_RDATA, RR_RDLENGTH, WITH_SUBNET, get16, is_name, name_size,
+    rule_choices_of
+)
 from ._entry cimport (
-    ANSWER_MAX, FAILURE, SECTIONS, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, answer_ttls
+    ANSWER_MAX, FAILURE, SECTIONS, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, fixed_at
 )
 
 
@@ -59,9 +62,10 @@ cdef bint _is_sound(const Answer* answer) noexcept nogil:
     cdef:
         const uint8_t* name = answer_name(answer)
         const uint8_t* body = answer_body(answer)
-        uint16_t i, ttl
+        uint16_t i
+        int32_t fixed
         size_t length, room
-    if answer.kind >= FAILURE or answer.form != SECTIONS or answer.answers > answer.ttls:
+    if answer.kind >= FAILURE or answer.form != SECTIONS or answer.counts[ANSWER] > answer.ttls:
         return False
     if not KEY_PREFIX < answer.key_length <= KEY_MAX or not is_name(name, answer.key_length - KEY_PREFIX, 0):
         return False
@@ -69,13 +73,14 @@ cdef bint _is_sound(const Answer* answer) noexcept nogil:
         return False
     length = name_size(name)
     room = answer.key_length - KEY_PREFIX - length
-    if get16(answer_key(answer)) & WITH_SUBNET:
+    if get16(answer_key(answer) + KEY_FLAGS) & WITH_SUBNET:
         if room < 2 or name[length] > 2 or name[length + 1] > 128 or room != 2 + (name[length + 1] + 7) // 8:
             return False
     elif room:
         return False
     for i in range(answer.ttls):
-        ttl = answer_ttls(answer)[i]
-        if ttl < 5 or ttl + 6 > answer.body or ttl + 6 + get16(body + ttl + 4) > answer.body:
+        fixed = fixed_at(answer, i)
+        if (fixed < 1 or fixed + RR_RDATA > answer.body
+                or fixed + RR_RDATA + get16(body + fixed + RR_RDLENGTH) > answer.body):
             return False
     return True

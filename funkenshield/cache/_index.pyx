@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 from ..core._atomic cimport LINE, load_acquire, load_relaxed, prefetch_by_load
-from ..wire._message cimport Query, drop_subnet, hash_key, set_subnet, source_prefix
+from ..wire._message cimport SUBNET_FAMILY, Query, drop_subnet, hash_key, set_subnet, source_prefix
 from ._entry cimport Answer
 
 
@@ -72,7 +72,7 @@ cdef const Answer* find_subnet(const Index* index, const Query* query) noexcept 
     cdef:
         Query narrowed = query[0]
         const Answer* answer
-        uint8_t family = query.wire[query.subnet + 5]
+        uint8_t family = query.wire[query.subnet + SUBNET_FAMILY + 1]
         int32_t source = source_prefix(query)
         int32_t prefix = source
     while True:

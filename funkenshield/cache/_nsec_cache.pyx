@@ -13,11 +13,11 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
-from ..core._suffix_table cimport Suffixes, suffixes_full
+from ..core._suffix_table cimport Suffixes, parent_of, suffixes_full
 from ..wire._message cimport (
-    AD, CACHEABLE, CNAME, DNAME, DO, DS, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR, NS, NSEC, NXDOMAIN, OPT,
-    OPT_FIXED, RCODE, RD, RECORD, RRSIG, RRSIG_SIGNER, SOA, WITH_OPT, Query, fold, get16, name_size, parse_query,
-    plain_end, put_opt, set16, set32
+    AD, CACHEABLE, CNAME, DNAME, DO, DS, HEADER, KEY_EDNS_FLAGS, KEY_FLAGS, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR,
+    NS, NSEC, NXDOMAIN, OPT, OPT_FIXED, QUESTION_FIXED, RCODE, RD, RRSIG, RRSIG_LABELS, RRSIG_SIGNER, SOA, WITH_OPT,
+    Query, fold, get16, name_size, parse_query, plain_end, put_opt, put_question, set16
 )
 from ..wire._negative cimport NXNAME, TTL_MAX, Negative, copy_record, expand, finish_records, read_negative
 from ._purges cimport BELOW, Purges, is_purged
@@ -29,29 +29,22 @@ cdef bytes _key(const uint8_t* name):
     """Return the key of a name without pointers. Octets 0 and 1 of a label become two, so that 0 ends it."""
     cdef:
         uint8_t[KEYED_MAX] key
-        uint8_t[NAME_MAX] starts
         uint8_t octet
-        size_t at = 0, labels = 0, size = 1
+        size_t at = KEYED_MAX - 1  # it is written from its end
         size_t i
-    key[0] = 0
-    while name[at]:
-        starts[labels] = <uint8_t> at
-        labels += 1
-        at += 1 + name[at]
-    while labels:
-        labels -= 1
-        at = starts[labels]
-        for i in range(at + 1, at + 1 + name[at]):
+    key[at] = 0
+    while name[0]:
+        for i in range(name[0], 0, -1):
             octet = fold(name[i])
+            at -= 1
+            key[at] = octet + (octet <= 1)
             if octet <= 1:
-                key[size] = 1
-                size += 1
-                octet += 1
-            key[size] = octet
-            size += 1
-        key[size] = 0
-        size += 1
-    return (<char*> key)[:size]
+                at -= 1
+                key[at] = 1
+        at -= 1
+        key[at] = 0
+        name = parent_of(name)
+    return (<char*> key)[at:KEYED_MAX]
 
 
 cdef bytes _key_at(const uint8_t* wire, size_t at):
@@ -120,9 +113,9 @@ cdef uint32_t _signatures_of(const Negative* found, list owners, uint16_t signed
         uint32_t which = 0
         uint16_t i
     for i in range(found.count):
-        rdata = found.wire + found.records[i].fixed + RECORD
+        rdata = found.wire + found.records[i].rdata
         if (found.records[i].rtype == RRSIG and owners[i] == owner and get16(rdata) == found.records[signed].rtype
-                and rdata[3] == labels and _key(rdata + RRSIG_SIGNER) == owners[found.soa]):
+                and rdata[RRSIG_LABELS] == labels and _key(rdata + RRSIG_SIGNER) == owners[found.soa]):
             which |= <uint32_t> 1 << i
     return which
 
@@ -143,7 +136,7 @@ cdef list _gaps(const Negative* found, list owners, bytes name):
     for i in range(found.count):
         if found.records[i].rtype != NSEC:
             continue
-        following = _key_at(found.wire, found.records[i].fixed + RECORD)
+        following = _key_at(found.wire, found.records[i].rdata)
         gap = _gap(found, owners[i], following if following != apex else _past(apex))
         if not following.startswith(apex) or gap.first >= gap.past:
             return None
@@ -168,9 +161,8 @@ cdef Gap _gap(const Negative* found, bytes first, bytes past):
 cdef bytes _bitmap(const Negative* found, uint16_t i):
     """Return the type bitmap of an NSEC record."""
     cdef:
-        size_t rdata = found.records[i].fixed + RECORD
-        size_t end = rdata + found.records[i].rdlength
-        int32_t start = plain_end(found.wire, end, rdata)
+        size_t end = found.records[i].end
+        int32_t start = plain_end(found.wire, end, found.records[i].rdata)
     return (<char*> found.wire)[start:end]
 
 
@@ -184,7 +176,7 @@ cdef bytes _respond(const Query* query, uint16_t rcode, size_t apex, list proof,
     cdef:
         Records part
         uint16_t flags = 0xffff, count = 0
-        uint16_t target = <uint16_t> (HEADER + query.question - 4 - apex)
+        uint16_t target = <uint16_t> (HEADER + query.question - QUESTION_FIXED - apex)
         size_t at = HEADER + query.question
         size_t size = at + (OPT_FIXED if query.opt else 0)
         size_t i
@@ -205,11 +197,7 @@ cdef bytes _respond(const Query* query, uint16_t rcode, size_t apex, list proof,
 
     response = PyBytes_FromStringAndSize(NULL, size)
     out = <uint8_t*> <char*> response
-    memcpy(out, query.wire, at)
-    set16(out + 2, flags)
-    set32(out + 4, 0x10000)
-    set16(out + 8, count)
-    set16(out + 10, 1 if query.opt else 0)
+    put_question(out, query, flags, 0, count, 1 if query.opt else 0)
     for part in proof[:shown]:
         memcpy(out + at, <char*> part.wire, len(part.wire))
         at = finish_records(out, at, part.count, target, <uint32_t> left)
@@ -250,12 +238,13 @@ cdef bytes _list_key(uint16_t flags, uint16_t edns_flags, uint16_t qclass):
 
 
 cdef bytes _cuts_key(const Query* query):
-    return _list_key(get16(query.key), get16(query.key + 2), query.qclass)
+    return _list_key(get16(query.key + KEY_FLAGS), get16(query.key + KEY_EDNS_FLAGS), query.qclass)
 
 
 cdef bytes _chain_key(const Query* query, bytes apex):
     """Return what keeps chains apart. What comes with DO proves the same without; AD asks for nothing then."""
-    return _list_key(get16(query.key) & ~(AD | WITH_OPT), get16(query.key + 2) & ~DO, query.qclass) + apex
+    return _list_key(get16(query.key + KEY_FLAGS) & ~(AD | WITH_OPT), get16(query.key + KEY_EDNS_FLAGS) & ~DO,
+                     query.qclass) + apex
 
 
 cdef size_t _octets_of(Records records) noexcept:
@@ -264,13 +253,11 @@ cdef size_t _octets_of(Records records) noexcept:
 
 cdef void _wildcard_at(uint8_t* out, const uint8_t* name, Py_ssize_t above) noexcept:
     """Write the wildcard below what is so many labels above a name without pointers. Needs NAME_MAX + 2."""
-    cdef:
-        size_t at = 0
-        Py_ssize_t _i
+    cdef Py_ssize_t _i
     for _i in range(above):
-        at += 1 + name[at]
+        name = parent_of(name)
     memcpy(out, b"\1*", 2)
-    memcpy(out + 2, name + at, name_size(name + at))
+    memcpy(out + 2, name, name_size(name))
 
 
 @cython.final

@@ -12,8 +12,8 @@ from libc.string cimport memset
 
 from ..core._atomic cimport load_acquire, load_relaxed32, store_relaxed32, store_release
 from ..core._siphash cimport siphash
-from ..core._suffix_table cimport Suffixes, suffix_set, suffix_value, suffixes_full
-from ..wire._message cimport get16, name_size
+from ..core._suffix_table cimport Suffixes, parent_of, suffix_set, suffix_value, suffixes_full
+from ..wire._message cimport KEY_TYPE, get16, name_size
 from ._entry cimport Answer, answer_key, answer_name
 
 cdef inline uint64_t _key(uint64_t name_hash, Reach reach, int32_t qtype) noexcept nogil:
@@ -30,24 +30,22 @@ cdef bint survives_purges(const PurgeRules* rules, const Answer* answer) noexcep
         uint64_t number = load_acquire(&rules.count)  # first: what was added before is in the table that is read then
         const Suffixes* table = <const Suffixes*> load_acquire(&rules.table)
         const uint8_t* name = answer_name(answer)
-        size_t length = name_size(name)
+        const uint8_t* end = name + name_size(name)
+        const uint8_t* suffix = name
         uint64_t since = load_relaxed32(&answer.marks.purges)
-        uint16_t qtype = get16(answer_key(answer) + 4)
-        size_t at = 0
+        uint16_t qtype = get16(answer_key(answer) + KEY_TYPE)
         bint expired = False
         uint64_t hashed
-    while True:
-        hashed = siphash(&rules.secret, name + at, length - at)
-        if at == 0 and (suffix_value(table, _key(hashed, EXACT, -1)) > since
-                        or suffix_value(table, _key(hashed, EXACT, qtype)) > since):
+    while suffix != NULL:
+        hashed = siphash(&rules.secret, suffix, end - suffix)
+        if suffix == name and (suffix_value(table, _key(hashed, EXACT, -1)) > since
+                               or suffix_value(table, _key(hashed, EXACT, qtype)) > since):
             return False
         if (suffix_value(table, _key(hashed, BELOW, -1)) > since
                 or suffix_value(table, _key(hashed, BELOW, qtype)) > since):
             return False
         expired = expired or suffix_value(table, _key(hashed, LET_EXPIRE, -1)) > since
-        if name[at] == 0:
-            break
-        at += 1 + name[at]
+        suffix = parent_of(suffix)
     if load_acquire(&rules.everything) > since:
         return False
     if expired:
@@ -62,16 +60,14 @@ cdef bint is_purged(const PurgeRules* rules, const uint8_t* name, uint64_t since
     """Tell whether a name without pointers, in lower case, was purged after this purge, with all below a name."""
     cdef:
         const Suffixes* table = <const Suffixes*> rules.table
-        size_t length = name_size(name)
-        size_t at = 0
+        const uint8_t* end = name + name_size(name)
     if since == rules.count:
         return False
-    while True:
-        if suffix_value(table, _key(siphash(&rules.secret, name + at, length - at), BELOW, -1)) > since:
+    while name != NULL:
+        if suffix_value(table, _key(siphash(&rules.secret, name, end - name), BELOW, -1)) > since:
             return True
-        if name[at] == 0:
-            return rules.everything > since
-        at += 1 + name[at]
+        name = parent_of(name)
+    return rules.everything > since
 
 
 @cython.final
@@ -117,7 +113,7 @@ cdef class Purges:
                 else:
                     room *= 13
                     apex = length - 1 - name[0]
-                    if apex <= 1 or apex == 2 + <size_t> name[1 + name[0]]:
+                    if apex <= 1 or apex == 2 + <size_t> parent_of(name)[0]:
                         return 0
                 name += length - apex
                 length = apex

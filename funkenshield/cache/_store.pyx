@@ -23,7 +23,7 @@ from ..core._clock cimport TICKS_PER_SECOND, Clock, ticks
 from ..core._epochs cimport Epochs
 from ..core._suffix_table cimport Suffixes
 from ..wire._message cimport (
-    CACHEABLE, KEY_PREFIX, MESSAGE_MAX, WITH_SUBNET, Query, get16, hash_key, is_name, name_size, parse_query,
+    CACHEABLE, KEY_FLAGS, KEY_PREFIX, KEY_TYPE, MESSAGE_MAX, WITH_SUBNET, Query, get16, hash_key, is_name, name_size, parse_query,
     set_subnet, source_prefix
 )
 from ._entry cimport (
@@ -197,7 +197,7 @@ cdef class Cache:
             Query narrowed = query[0]
             int32_t prefix = source_prefix(query)
             int32_t shorter
-        if (not get16(answer_key(answer)) & WITH_SUBNET or subnet[1] == prefix
+        if (not get16(answer_key(answer) + KEY_FLAGS) & WITH_SUBNET or subnet[1] == prefix
                 or may_use(&self.index, subnet[0], subnet[1])):
             return
         shorter = shorter_length(&self.index, subnet[0], prefix)
@@ -216,7 +216,7 @@ cdef class Cache:
             uint64_t* word
             uint64_t bit
             uint32_t* live
-        if not get16(answer_key(answer)) & WITH_SUBNET or not subnet[1] or answer.scope > subnet[1]:
+        if not get16(answer_key(answer) + KEY_FLAGS) & WITH_SUBNET or not subnet[1] or answer.scope > subnet[1]:
             return
         word = &self.index.subnets[subnet_word(subnet[0], subnet[1])]
         bit = <uint64_t> 1 << subnet[1] % 64
@@ -602,7 +602,7 @@ cdef class Cache:
             size = read_entry(answer, wire, left, now, aged)
             wire += size
             left -= size
-            answer.zone = <uint16_t> self.zones.find(answer_name(answer), get16(answer_key(answer) + 4))
+            answer.zone = <uint16_t> self.zones.find(answer_name(answer), get16(answer_key(answer) + KEY_TYPE))
             answer.marks.purges = <uint32_t> self.purges.rules.count
             if answer.born and self._dies(answer) > now:
                 restored += self.put(answer, now) == STORED

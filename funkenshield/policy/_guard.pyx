@@ -11,7 +11,7 @@ cimport cython
 from weakref import WeakValueDictionary
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport bump, compare_exchange, load_acquire, load_relaxed, store_release
 from ..core._epochs cimport Epochs
@@ -19,8 +19,8 @@ from ..core._prefix_table cimport PrefixTable, Prefixes, prefix_value
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport (
-    HEADER, MESSAGE_MAX, NOERROR, NXDOMAIN, OPT, QUESTION_MAX, RCODE, RECORD, SERVFAIL, TC, fold, get16, message_flags,
-    question_length, set16, skip_name
+    ANCOUNT, HEADER, MESSAGE_MAX, NOERROR, NSCOUNT, NXDOMAIN, OPT_RCODE, QUESTION_MAX, RCODE, SERVFAIL, Record,
+    RecordCursor, begin_records, find_opt, fold_all, get16, message_flags, question_end, truncate
 )
 from ._rule_state cimport ClientInfo
 
@@ -129,7 +129,7 @@ cdef size_t judge_response(const GuardTable* guard_table, const ClientInfo* send
         return length
     if _slips(guard_table.slip, load_relaxed(&counters.rrl_dropped) + load_relaxed(&counters.rrl_slipped)):
         bump(&counters.rrl_slipped, 1)
-        return _cut(wire, length)
+        return truncate(wire, length)
     bump(&counters.rrl_dropped, 1)
     return 0
 
@@ -149,13 +149,15 @@ cdef bint _is_over(const GuardTable* guard_table, const ClientInfo* sender, cons
     cdef:
         uint32_t kind = DENIALS if rcode == NXDOMAIN else ERRORS
         uint64_t what = 0
-        size_t opt
         bint over = False
+        RecordCursor records
+        Record opt
     if rcode == NOERROR:
-        # Where there is neither answer nor authority, it may be an error whose upper bits are in the OPT record.
-        opt = 0 if get16(wire + 6) or get16(wire + 8) else _find_opt(wire, length)
-        if not opt or not wire[opt + 5]:
-            kind = ANSWERS
+        kind = ANSWERS
+        if not get16(wire + ANCOUNT) and not get16(wire + NSCOUNT):
+            begin_records(&records, wire, length, question_end(wire, length))
+            if find_opt(&records, &opt) and wire[opt.owner + OPT_RCODE]:
+                kind = ERRORS
     if guard_table.limits_kind[kind]:
         if kind == ANSWERS:
             what = _hash_question(&guard_table.kinds[ANSWERS].secret, wire, length)
@@ -169,56 +171,11 @@ cdef uint64_t _hash_question(const Secret* secret, const uint8_t* wire, size_t l
     """Return a number for a response's name, in lower case, and type; 0 where it has none."""
     cdef:
         uint8_t[QUESTION_MAX] question
-        int32_t octets = question_length(wire, length) if get16(wire + 4) == 1 else 0
-        int32_t i
-    for i in range(octets):
-        question[i] = fold(wire[HEADER + i])
-    return siphash(secret, question, octets) if octets > 0 else 0
-
-
-cdef size_t _cut(uint8_t* wire, size_t length) noexcept nogil:
-    """Cut a response to TC=1 with its question, and the OPT record that it had; return its octets.
-
-    The options stay: a client that sent a cookie believes no response without it (RFC 7873 5.3).
-    """
-    cdef:
-        int32_t question = question_length(wire, length) if get16(wire + 4) == 1 else -1
-        size_t start = HEADER + max(question, 0)
-        size_t opt = _find_opt(wire, length)
-        size_t octets
-    set16(wire + 2, message_flags(wire) | TC)
-    memset(wire + 6, 0, 6)
-    if question < 0:
-        set16(wire + 4, 0)
-        return HEADER
-    if not opt:
-        return start
-    octets = 1 + RECORD + get16(wire + opt + 9)
-    set16(wire + 10, 1)
-    memmove(wire + start, wire + opt, octets)
-    return start + octets
-
-
-cdef size_t _find_opt(const uint8_t* wire, size_t length) noexcept nogil:
-    """Return where the OPT record of a response with at most one question is; 0: it has none."""
-    cdef:
-        int32_t question = question_length(wire, length) if get16(wire + 4) == 1 else 0
-        uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
-        size_t at = HEADER + max(question, 0)
-        size_t next
-        int32_t end
-        uint32_t _i
-    for _i in range(records):
-        end = skip_name(wire, length, at)
-        if end < 0 or <size_t> end + RECORD > length:
-            break
-        next = <size_t> end + RECORD + get16(wire + end + 8)
-        if next > length:
-            break
-        if get16(wire + end) == OPT and end - at == 1:
-            return at
-        at = next
-    return 0
+        int32_t octets = question_end(wire, length) - HEADER
+    if octets <= 0:
+        return 0
+    fold_all(question, wire + HEADER, octets)
+    return siphash(secret, question, octets)
 
 
 cdef dict guard_counters_as_dict(const GuardCounters* counters):

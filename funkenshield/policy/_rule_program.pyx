@@ -22,10 +22,10 @@ from ..core._atomic cimport add, load_relaxed, store_relaxed
 from ..core._prefix_table cimport prefix_value, prefixes_fill, prefixes_free
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
-from ..core._suffix_table cimport suffix_set, suffix_value
+from ..core._suffix_table cimport label_count, last_two_labels, parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport (
-    DO, HEADER, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, UNANSWERABLE, Query, fold, get16, has_own_opt,
-    parse_query
+    DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, QUESTION_FIXED, UNANSWERABLE, OptionCursor, Query,
+    begin_options, has_own_opt, lower_name, next_option, parse_query, plain_end
 )
 from ._rule_state cimport END, ClientInfo, RuleState
 
@@ -48,7 +48,7 @@ cdef struct Subject:               # what a program has found out about a query 
     uint32_t[DIMENSIONS] of        # its classes,
     uint8_t[DIMENSIONS] known      # where these were looked up
     const uint8_t* name            # in lower case; NULL: it was not read yet
-    uint16_t length                # of it; 0: there is none
+    size_t length                  # of it; 0: there is none
     uint8_t[NAME_MAX + 1] folded   # where it stands if it stands nowhere else
 
 
@@ -122,15 +122,9 @@ cdef uint32_t _class_of(const Program* program, Subject* subject, uint32_t dimen
 
 cdef void _read_name(Subject* subject) noexcept nogil:
     """Take the name out of the question, in lower case; a query that the cache is asked about has it in its key."""
-    cdef:
-        const Query* query = subject.query
-        uint16_t i
-    subject.length = query.question - 4 if query.question else 0
-    subject.name = query.key + KEY_PREFIX
-    if not query.key_length:
-        subject.name = subject.folded
-        for i in range(subject.length):
-            subject.folded[i] = fold(query.wire[HEADER + i])
+    cdef const Query* query = subject.query
+    subject.length = query.question - QUESTION_FIXED if query.question else 0
+    subject.name = lower_name(query, subject.folded)
 
 
 cdef uint32_t _class_of_name(const Program* program, Subject* subject) noexcept nogil:
@@ -139,29 +133,23 @@ cdef uint32_t _class_of_name(const Program* program, Subject* subject) noexcept 
     What has more labels than any name in the table is not looked up, nor what has fewer.
     """
     cdef:
-        const uint8_t* name
-        uint8_t[LABELS_MAX] starts
-        uint32_t labels = 0
-        uint32_t k
-        uint16_t at = 0
-        uint64_t value
+        const uint8_t* suffix
+        const uint8_t* end
+        uint32_t labels
+        uint64_t value = 0
     if subject.name == NULL:
         _read_name(subject)
     if not subject.length:
         return 0
-    name = subject.name
-    while name[at]:
-        starts[labels] = <uint8_t> at
-        labels += 1
-        at += 1 + name[at]
-    starts[labels] = <uint8_t> at
-    k = labels - program.deepest if labels > program.deepest else 0
-    while k + program.shallowest <= labels:
-        at = starts[k]
-        value = suffix_value(&program.names, siphash(&program.secret, name + at, subject.length - at) | 1)
+    suffix, end = subject.name, subject.name + subject.length
+    labels = label_count(suffix)
+    while suffix != NULL and labels >= program.shallowest:
+        if labels <= program.deepest:
+            value = suffix_value(&program.names, suffix_key(&program.secret, suffix, end - suffix))
         if value:
-            return <uint32_t> value if at else <uint32_t> (value >> 32) & 0x7fffffff
-        k += 1
+            return <uint32_t> value if suffix != subject.name else <uint32_t> (value >> 32) & 0x7fffffff
+        suffix = parent_of(suffix)
+        labels -= 1
     return 0
 
 
@@ -206,15 +194,12 @@ cdef bint _holds(const Program* program, const Node* node, Subject* subject, con
 
 
 cdef bint _has_option(const Query* query, uint16_t code) noexcept nogil:
-    cdef:
-        size_t at = query.opt + OPT_FIXED
-        size_t end = min(at + query.options, <size_t> query.length)
-    if not has_own_opt(query):
-        return False
-    while at + 4 <= end:
-        if get16(query.wire + at) == code:
-            return True
-        at += 4 + get16(query.wire + at + 2)
+    cdef OptionCursor option
+    if has_own_opt(query):
+        begin_options(&option, query.wire + query.opt + OPT_FIXED, query.options)
+        while next_option(&option):
+            if option.code == code:
+                return True
     return False
 
 
@@ -226,19 +211,16 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
         const ClientInfo* sender = subject.sender
         uint8_t[4] nobody
         uint64_t what = 0
-        uint16_t at = 0
-        uint16_t last = 0
-        uint16_t before = 0
+        size_t length
     if node.more == PER_SOURCE:
         return exceeds(limit, key_of(limit, sender.address, sender.octets, 0), 1, sender.now)
     if node.more != PER_ALL:
         if subject.name == NULL:
             _read_name(subject)
-        name = subject.name
-        while node.more == PER_ZONE and subject.length and name[at]:
-            before, last = last, at
-            at += 1 + name[at]
-        what = siphash(&limit.secret, name + before, subject.length - before)
+        name, length = subject.name, subject.length
+        if node.more == PER_ZONE and length:
+            name = last_two_labels(name, &length)
+        what = siphash(&limit.secret, name, length)
     memset(nobody, 0, 4)
     return exceeds(limit, key_of(limit, nobody, 4, what), 1, sender.now)
 
@@ -326,7 +308,7 @@ cdef class Chain:
         for name, exact, below in names:
             program.deepest = max(program.deepest, _labels(name))
             program.shallowest = min(program.shallowest, _labels(name))
-            suffix_set(&program.names, siphash(&program.secret, <const uint8_t*> <char*> name, len(name)) | 1,
+            suffix_set(&program.names, suffix_key(&program.secret, name, len(name)),
                        KNOWN | exact << 32 | below)
         for qtype, number in types.items():
             program.types[qtype] = number
@@ -413,16 +395,9 @@ cdef class Chain:
 
 cdef uint32_t _labels(bytes name) except? 0xffffffff:
     """Return how many labels a name on the wire has, the root not counted."""
-    cdef:
-        const uint8_t* wire = name
-        uint32_t labels = 0
-        size_t at = 0
-    while at < len(name) and wire[at]:
-        labels += 1
-        at += 1 + wire[at]
-    if at + 1 != len(name):
+    if plain_end(name, len(name), 0) != len(name):
         raise ValueError("that is no name on the wire")
-    return labels
+    return label_count(name)
 
 
 TESTS = {

@@ -31,12 +31,10 @@ cdef extern from *:
     int leading_zeros "__builtin_clzll"(unsigned long long) noexcept nogil
 
 cdef enum:
-    HEADER = 12                    # octets of a message before its question (RFC 1035, 4.1.1)
     FLAGS = 2                      # where QR and TC are; the RCODE is in the next octet
     QR = 0x80
     TC = 0x02
     RCODE = 0x0f
-    LONGEST_QUESTION = 255 + 4
     HEAD = 320                     # octets kept of a response: header, longest question, whole cache lines
     MOST_BATCH = 64
     MOST_SOCKETS = 64

@@ -17,17 +17,7 @@ from libc.string cimport memcmp, memcpy
 from posix.time cimport timespec
 from posix.unistd cimport close
 
-
-cdef size_t _question(const uint8_t* wire, size_t length) noexcept nogil:
-    """Return the octets of a query's only question, or 0 if that is not what the message holds."""
-    cdef size_t end = HEADER
-    if length < HEADER or wire[4] != 0 or wire[5] != 1:
-        return 0
-    while end < length and 0 < wire[end] <= 63:
-        end += 1 + wire[end]
-    if end + 1 + 4 > length or wire[end] != 0 or end + 1 + 4 - HEADER > LONGEST_QUESTION:
-        return 0
-    return end + 1 + 4 - HEADER
+from ..wire._message cimport HEADER, question_end
 
 
 def _check(str name, value, low, high) -> None:
@@ -93,9 +83,9 @@ cdef class Load:
         for wire in wires:
             query.wire.iov_base = end
             query.wire.iov_len = len(wire)
-            query.question = _question(wire, query.wire.iov_len)
-            if query.question == 0:
+            if len(wire) < HEADER or question_end(wire, len(wire)) <= HEADER:
                 raise ValueError(f"query {self.count} is not a DNS message with one question")
+            query.question = question_end(wire, len(wire)) - HEADER
             memcpy(end, <const uint8_t*> wire, query.wire.iov_len)
             end += query.wire.iov_len
             query += 1

@@ -17,7 +17,7 @@ from ..core._clock cimport NANOSECONDS
 from ..core._latency_histogram cimport histogram_as_dict, observe_latency
 from ..core._random cimport random16
 from ..core._siphash cimport Secret, siphash
-from ..wire._message cimport NAME_MAX, REFUSED, SERVFAIL, fold, is_name, name_size
+from ..wire._message cimport NAME_MAX, REFUSED, SERVFAIL, fold_all, is_name, name_size
 
 cdef extern from *:
     int leading_zeros "__builtin_clzll"(unsigned long long) noexcept nogil
@@ -266,7 +266,6 @@ cdef class UpstreamTable:
         cdef:
             uint8_t[NAME_MAX] folded
             size_t size = name_size(name)
-            size_t at
             uint64_t hashed, mixed
             uint32_t k
             double score
@@ -275,8 +274,7 @@ cdef class UpstreamTable:
             uint64_t weight = 0
             int32_t chosen = candidates[0]
             Upstream* member
-        for at in range(size):
-            folded[at] = fold(name[at])
+        fold_all(folded, name, size)
         hashed = siphash(&NO_SECRET, folded, size)
         for k in range(count):
             opened += self.all[candidates[k]].open

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 
 from ..core._clock cimport TICKS_PER_SECOND, ticks
 from ..core._siphash cimport siphash
-from ..wire._message cimport HEADER, QUESTION_MAX, fold_all, get16, question_length
+from ..wire._message cimport HEADER, QUESTION_MAX, fold_all, question_end
 
 
 cdef inline bint _is(const Ended* ended, uint64_t mixed, uint64_t now) noexcept nogil:
@@ -56,13 +56,13 @@ cdef class SentQueries:
         free(self.given_up)
 
     cdef uint64_t hash(self, const uint8_t* wire, size_t length) noexcept nogil:
-        """Return the keyed hash of a message's first question in lower case; one that is malformed is none at all.
+        """Return the keyed hash of a message's question in lower case; one that is malformed is none at all.
 
         It is to be counted. The caller ensures that there is a whole header.
         """
         cdef:
             uint8_t[QUESTION_MAX] folded
-            size_t question = max(question_length(wire, length), 0) if get16(wire + 4) else 0
+            size_t question = max(question_end(wire, length), HEADER) - HEADER
         fold_all(folded, wire + HEADER, question)
         return siphash(&self.secret, folded, question) | COUNTED
 

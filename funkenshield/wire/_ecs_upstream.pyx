@@ -6,12 +6,13 @@ It knows which addresses are told, and how much of them; and how a response that
 back. What else the client gets, who told nothing, is for those who write answers: `Query.added` says so.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from ._message cimport (
-    ADDED_OPT, ADDED_SUBNET, CACHEABLE, CHAOS, HEADER, MESSAGE_MAX, OPT, RECORD, SUBNET, Ignored, Query, can_move,
-    get16, get32, parse_ignoring, parse_query, put_with_subnet, question_length, set16, skip_name
+    ADDED_OPT, ADDED_SUBNET, ANCOUNT, CACHEABLE, CHAOS, MESSAGE_MAX, OPT, RR_RDATA, RR_RDLENGTH, SUBNET, Ignored,
+    OptionCursor, Query, Record, RecordCursor, begin_options, begin_records, can_move, get16, get32, next_option,
+    next_record, parse_ignoring, parse_query, put_with_subnet, question_end, set16
 )
 
 
@@ -64,57 +65,44 @@ cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogi
     behind it cannot move. Caller must ensure that there is a header, and a question where it says so.
     """
     cdef:
-        size_t at = HEADER + (<size_t> question_length(wire, length) if get16(wire + 4) else 0)
-        size_t to = at             # what is left is moved here
+        RecordCursor records
+        Record record
+        size_t to = question_end(wire, length)  # what is left is moved here
         size_t opt = 0             # where the first one stood
-        size_t data, end
-        uint16_t section, count, _i
-        int32_t owner_end
-        bint ends = False
-    for section in range(3):
-        count = get16(wire + 6 + 2 * section)
-        for _i in range(count):
-            owner_end = skip_name(wire, length, at)
-            ends = owner_end < 0 or <size_t> owner_end + RECORD > length
-            data = <size_t> owner_end + RECORD
-            if ends or length - data < get16(wire + data - 2):
-                ends = True
-                break
-            end = data + get16(wire + data - 2)
-            if get16(wire + owner_end) == OPT:
-                opt = opt if opt else at
-                if added & ADDED_OPT:
-                    set16(wire + 6 + 2 * section, get16(wire + 6 + 2 * section) - 1)
-                else:
-                    to += _move_untold(wire + to, wire + at, data - at, end - at)
-            elif to == at or can_move(wire, owner_end, opt):
-                memmove(wire + to, wire + at, end - at)
-                to += end - at
+        uint8_t* count
+    begin_records(&records, wire, length, to)
+    while next_record(&records, &record):
+        if record.rtype == OPT:
+            opt = opt if opt else record.owner
+            if added & ADDED_OPT:
+                count = wire + ANCOUNT + 2 * record.section
+                set16(count, get16(count) - 1)
             else:
-                return 0
-            at = end
-        if ends:
-            break
-    memmove(wire + to, wire + at, length - at)
-    return to + length - at
+                to += _move_untold(wire + to, wire, &record)
+        elif to == record.owner or can_move(wire, &record, opt):
+            memmove(wire + to, wire + record.owner, record.end - record.owner)
+            to += record.end - record.owner
+        else:
+            return 0
+    memmove(wire + to, wire + records.at, length - records.at)
+    return to + length - records.at
 
 
-cdef size_t _move_untold(uint8_t* out, const uint8_t* opt, size_t at, size_t size) noexcept nogil:
-    """Move an OPT record of this size, whose options start at `at`, without CLIENT-SUBNET; return its octets."""
+cdef size_t _move_untold(uint8_t* out, const uint8_t* wire, const Record* opt) noexcept nogil:
+    """Move an OPT record without CLIENT-SUBNET; return its octets."""
     cdef:
-        size_t start = at
-        size_t to = at
-        size_t option
-    memmove(out, opt, at)
-    while size - at >= 4 and size - at - 4 >= get16(opt + at + 2):
-        option = 4 + <size_t> get16(opt + at + 2)
-        if get16(opt + at) != SUBNET:
-            memmove(out + to, opt + at, option)
-            to += option
-        at += option
-    memmove(out + to, opt + at, size - at)
-    to += size - at
-    set16(out + start - 2, <uint16_t> (to - start))
+        size_t options = opt.rdata - opt.owner
+        size_t to = options
+        OptionCursor option
+    begin_options(&option, wire + opt.rdata, opt.end - opt.rdata)
+    memmove(out, wire + opt.owner, options)
+    while next_option(&option):
+        if option.code != SUBNET:
+            memmove(out + to, option.octets, option.size)
+            to += option.size
+    memmove(out + to, option.octets, option.left)  # what is no option stays
+    to += option.left
+    set16(out + options - RR_RDATA + RR_RDLENGTH, <uint16_t> (to - options))
     return to
 
 

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..core._siphash cimport Secret, le64toh, siphash24
-from ._message cimport COOKIE, get32, set16, set32
+from ._message cimport COOKIE, OPTION_DATA, OPTION_LENGTH, get32, set16, set32
 
 cdef enum:
     VERSION = 0x01000000           # 1, and three reserved octets
@@ -63,10 +63,10 @@ cdef size_t put_cookie(uint8_t* out, const Cookies* cookies, const uint8_t* cook
     Caller must ensure that there is a secret, and room for COOKIE_OPTION octets; that many are written.
     """
     cdef:
-        uint8_t* data = out + 4
+        uint8_t* data = out + OPTION_DATA
         uint64_t hashed
     set16(out, COOKIE)
-    set16(out + 2, CLIENT_COOKIE + SERVER_COOKIE)
+    set16(out + OPTION_LENGTH, CLIENT_COOKIE + SERVER_COOKIE)
     if standing == OURS:
         memcpy(data, cookie, CLIENT_COOKIE + SERVER_COOKIE)
         return COOKIE_OPTION

@@ -2,12 +2,12 @@
 
 from libc.stdint cimport uint8_t, uint16_t
 
-from ._message cimport Query
+from ._message cimport ADDITIONAL, Query
 
 cdef struct Sections:              # answer, authority and additional, as they stand behind the question of a message
     const uint8_t* octets          # not owned
     size_t length
-    uint16_t[3] counts             # records in each
+    uint16_t[ADDITIONAL + 1] counts  # records in each
     uint16_t ttls                  # of how many records the TTL's offset is known
     bint bare                      # neither an OPT nor a signature of the whole is among them
 

@@ -5,13 +5,14 @@ they stand, a smaller one behind a larger one, too. It knows what must be there.
 becomes of an answer that lacks something: that is TC=1.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from ._message cimport (
-    AAAA, ANY, CNAME, DNAME, DS, HEADER, LABEL_MAX, MESSAGE_MAX, NAME_MAX, NS, NSEC, NSEC3, OPCODE, OPT, RECORD, RRSIG,
-    RRSIG_SIGNER, SIG, SOA, TKEY, TSIG, A, Query, fold, get16, message_flags, plain_end, question_length, set16,
-    steps_of
+    AAAA, ADDITIONAL, ANSWER, ANY, AUTHORITY, CNAME, DNAME, DS, HEADER, LABEL_MAX, MESSAGE_MAX, NAME_MAX, NS, NSEC,
+    NSEC3, OPCODE, OPT, POINTER, RRSIG, RRSIG_SIGNER, RR_RDATA, RR_TTL, SIG, SOA, TKEY, TSIG, A, Query, Record,
+    RecordCursor, find_opt, fold, get16, has_read_all, message_flags, next_record, plain_end, question_end, read_counts,
+    set16, set_header, steps_of
 )
 
 cdef enum:
@@ -19,36 +20,16 @@ cdef enum:
     NONE = 0xffff                  # no record
     RECORDS_MAX = (MESSAGE_MAX // 11)
 
-cdef enum:  # sections
-    ANSWER
-    AUTHORITY
-    ADDITIONAL
-
-cdef enum Step:
-    FOUND                          # there is another record
-    END                            # there is none
-    BROKEN                         # what the header announces is not there, or names cost too much
-
-cdef struct Record:                # offsets are in the sections
-    size_t start
-    size_t fixed                   # where type, class, TTL and RDLENGTH stand
-    size_t end
-    uint16_t section
-    uint16_t rtype
-    uint16_t covered               # the type that a signature is for, or its own
-    bint required
-
 cdef struct Name:
     size_t octets                  # 0: there is none
     uint8_t[NAME_MAX] wire         # in lower case, without pointers
 
 cdef struct Walk:
+    RecordCursor records
     const Sections* sections
     const Query* query
     size_t before                  # octets of the message before the sections
-    size_t at
-    uint16_t section
-    uint16_t passed                # records of the section
+    bint required                  # the client needs the record that was read last
     uint16_t last                  # type of the answer section's last record, signatures aside
     size_t final                   # where that stands, or a signature of it
     uint16_t cut                   # where a NS record of authority starts, or NONE
@@ -64,13 +45,13 @@ cdef struct Walk:
 
 cdef inline uint8_t _octet(const Walk* walk, size_t at) noexcept nogil:
     """Return an octet of the message, wherever it is kept. Caller must ensure that it is in it."""
-    return walk.query.wire[at] if at < walk.before else walk.sections.octets[at - walk.before]
+    return walk.query.wire[at] if at < walk.before else walk.records.wire[at]
 
 
 cdef void _read_name(Name* name, Walk* walk, size_t at) noexcept nogil:
     """Read the name at an offset in the message; pointers must lead back."""
     cdef:
-        size_t end = walk.before + walk.sections.length
+        size_t end = walk.records.length
         size_t start = at
         uint8_t label
         size_t i
@@ -100,25 +81,25 @@ cdef void _read_name(Name* name, Walk* walk, size_t at) noexcept nogil:
 cdef bint _same_owner(Walk* walk, const Record* a, const Record* b) noexcept nogil:
     """Tell whether two records have one owner. Mostly their pointers say so, to one place or to each other."""
     cdef:
-        const uint8_t* octets = walk.sections.octets
-        uint16_t pointer = get16(octets + b.start)
+        const uint8_t* wire = walk.records.wire
+        uint16_t pointer = get16(wire + b.owner)
         Name one, other
-    if pointer >= 0xc000 and (pointer == get16(octets + a.start) or (pointer & 0x3fff) == walk.before + a.start):
+    if pointer >= POINTER and (pointer == get16(wire + a.owner) or (pointer & ~POINTER) == a.owner):
         return True
-    _read_name(&one, walk, walk.before + a.start)
-    _read_name(&other, walk, walk.before + b.start)
+    _read_name(&one, walk, a.owner)
+    _read_name(&other, walk, b.owner)
     return one.octets != 0 and one.octets == other.octets and not memcmp(one.wire, other.wire, one.octets)
 
 
 cdef bint _is_in_domain(Walk* walk, const Record* record) noexcept nogil:
     """Tell whether a record's owner is the zone that is delegated, or below it (RFC 9471)."""
     cdef:
-        uint16_t pointer = get16(walk.sections.octets + record.start)
+        uint16_t pointer = get16(walk.records.wire + record.owner)
         size_t at = 0
         Name owner
-    if pointer >= 0xc000 and pointer == walk.pointer:
+    if pointer >= POINTER and pointer == walk.pointer:
         return walk.inside
-    _read_name(&owner, walk, walk.before + record.start)
+    _read_name(&owner, walk, record.owner)
     while owner.octets - at > walk.zone.octets:
         at += 1 + owner.wire[at]
     walk.pointer = pointer
@@ -131,10 +112,10 @@ cdef size_t _elsewhere(Walk* walk, size_t at) noexcept nogil:
     """Return where else the name at `at` stands: at the end of the answer's last owner, in the same zone; or 0."""
     cdef:
         Name lost, name
-        size_t place = walk.before + walk.final
+        size_t place = walk.final
         uint8_t label = 1
     _read_name(&lost, walk, at)
-    while label and lost.octets and walk.steps and place + 2 <= walk.before + walk.sections.length:
+    while label and lost.octets and walk.steps and place + 2 <= walk.records.length:
         walk.steps -= 1
         label = _octet(walk, place)
         if label > LABEL_MAX:
@@ -142,7 +123,7 @@ cdef size_t _elsewhere(Walk* walk, size_t at) noexcept nogil:
             continue
         _read_name(&name, walk, place)
         if name.octets == lost.octets and not memcmp(name.wire, lost.wire, lost.octets):
-            return place if place < 0x4000 else 0
+            return place if POINTER + place <= 0xffff else 0
         place += 1 + label
     return 0
 
@@ -154,114 +135,98 @@ cdef bint _move(uint8_t* fixed, Walk* walk, const Record* record, const Record* 
     `fixed` is where its type stands. In its data there must be no pointer.
     """
     cdef:
-        const uint8_t* octets = walk.sections.octets
-        size_t rdata = record.fixed + RECORD
-        uint16_t pointer = get16(fixed - 2) if record.fixed - record.start > 1 else 0
-        size_t target = pointer & 0x3fff
+        uint16_t pointer = get16(fixed - 2) if record.fixed - record.owner > 1 else 0
+        size_t target = pointer & ~POINTER
         uint16_t i
-    if pointer >= 0xc000:
+    if pointer >= POINTER:
         for i in range(missing):
-            if target < walk.before + missed[i].start:
+            if target < missed[i].owner:
                 break
-            if target < walk.before + missed[i].end or i == MISSED_MAX - 1:
-                pointer = 0xc000 | <uint16_t> _elsewhere(walk, target)
+            if target < missed[i].end or i == MISSED_MAX - 1:
+                pointer = POINTER | <uint16_t> _elsewhere(walk, target)
                 break
-            pointer -= <uint16_t> (missed[i].end - missed[i].start)
-        if pointer == 0xc000:
+            pointer -= <uint16_t> (missed[i].end - missed[i].owner)
+        if pointer == POINTER:
             return False
         set16(fixed - 2, pointer)
     if record.rtype == RRSIG:
-        return plain_end(octets, record.end, rdata + RRSIG_SIGNER) > 0
+        return plain_end(walk.records.wire, record.end, record.rdata + RRSIG_SIGNER) > 0
     if record.rtype == NSEC:
-        return plain_end(octets, record.end, rdata) > 0
+        return plain_end(walk.records.wire, record.end, record.rdata) > 0
     return (record.rtype == A or record.rtype == AAAA or record.rtype == DS or record.rtype == NSEC3
             or record.rtype == OPT)
 
 
 # ---------------------------------------------------------------- records
 
+cdef void _begin_sections(RecordCursor* cursor, const Sections* sections, const Query* query) noexcept nogil:
+    """Begin a walk with offsets as they are in the message; of what stands before the sections nothing is read."""
+    cdef size_t before = HEADER + query.question
+    cursor.wire, cursor.length = sections.octets - before, before + sections.length
+    cursor.at, cursor.section = before, ANSWER
+    memcpy(cursor.left, sections.counts, sizeof(cursor.left))
+
+
 cdef void _begin(Walk* walk, const Sections* sections, const Query* query) noexcept nogil:
+    _begin_sections(&walk.records, sections, query)
     walk.sections = sections
     walk.query = query
-    walk.before = HEADER + query.question
-    walk.at = walk.section = walk.passed = walk.last = 0
+    walk.before = walk.final = walk.records.at
+    walk.last = 0
     walk.cut = NONE
     walk.pointer = 0
     walk.denied = walk.refers = False
-    walk.steps = steps_of(walk.before + sections.length)
+    walk.steps = steps_of(walk.records.length)
 
 
-cdef Step _next(Walk* walk, Record* record) noexcept nogil:
-    """Read the next record."""
-    cdef:
-        const Sections* sections = walk.sections
-        int32_t fixed
-    while walk.section <= ADDITIONAL and walk.passed == sections.counts[walk.section]:
-        walk.section += 1
-        walk.passed = 0
-    if walk.section > ADDITIONAL:
-        return END if walk.at == sections.length else BROKEN
-    fixed = _skip_owner(sections, walk.at)
-    if fixed < 0 or <size_t> fixed + RECORD > sections.length:
-        return BROKEN
-    record.start = walk.at
-    record.fixed = fixed
-    record.end = record.fixed + RECORD + get16(sections.octets + fixed + 8)
-    if record.end > sections.length:
-        return BROKEN
-    record.section = walk.section
-    record.rtype = record.covered = get16(sections.octets + fixed)
-    if record.rtype == RRSIG and record.end - record.fixed >= RECORD + RRSIG_SIGNER:
-        record.covered = get16(sections.octets + fixed + RECORD)
-    walk.at = record.end
-    walk.passed += 1
-    return _judge(walk, record)
+cdef inline uint16_t _covered(const Walk* walk, const Record* record) noexcept nogil:
+    """Return the type that a signature is for, or a record's own."""
+    if record.rtype == RRSIG and record.end - record.rdata >= RRSIG_SIGNER:
+        return get16(walk.records.wire + record.rdata)
+    return record.rtype
 
 
-cdef int32_t _skip_owner(const Sections* sections, size_t at) noexcept nogil:
-    """Return where the name at `at` ends, or -1; where its pointer leads is looked at by who follows it."""
-    cdef uint8_t label
-    while at < sections.length:
-        label = sections.octets[at]
-        if label >= 0xc0:
-            return <int32_t> (at + 2)
-        at += 1 + label
-        if label > LABEL_MAX:
-            return -1
-        if not label:
-            return <int32_t> at
-    return -1
+cdef bint _next(Walk* walk, Record* record) noexcept nogil:
+    """Read the next record; one that is malformed, or must not be taken apart, stays unread."""
+    if not next_record(&walk.records, record):
+        return False
+    if _judge(walk, record):
+        return True
+    walk.records.left[record.section] += 1
+    return False
 
 
-cdef Step _judge(Walk* walk, Record* record) noexcept nogil:
-    """Tell whether the client needs a record. What is signed as a whole, or is no record at all, is not taken apart.
+cdef bint _judge(Walk* walk, const Record* record) noexcept nogil:
+    """Tell whether a record is needed, in `walk.required`; False: what is signed as a whole, or is no record at all.
 
-    He needs the answer; all of the authority section, but for the zone's own NS where the answer is complete; and of a
-    referral the addresses in the zone that is delegated.
+    The client needs the answer; all of the authority section, but for the zone's own NS where the answer is complete;
+    and of a referral the addresses in the zone that is delegated.
     """
-    cdef bint complete
-    record.required = True
+    cdef:
+        uint16_t covered = _covered(walk, record)
+        bint complete
+    walk.required = True
     if record.section == ANSWER:
-        walk.final = record.start
-        if record.rtype != RRSIG or (walk.query.qtype == RRSIG and record.covered != CNAME and record.covered != DNAME):
+        walk.final = record.owner
+        if record.rtype != RRSIG or (walk.query.qtype == RRSIG and covered != CNAME and covered != DNAME):
             walk.last = record.rtype
-        return FOUND
+        return True
     complete = (walk.sections.counts[ANSWER]
                 and (walk.last != CNAME or walk.query.qtype == CNAME or walk.query.qtype == ANY))
     if record.section == AUTHORITY:
         if record.rtype == NS:
-            walk.cut = <uint16_t> record.start
+            walk.cut = <uint16_t> record.owner
         walk.denied |= record.rtype == SOA
-        record.required = not (complete and record.covered == NS)
-        return FOUND
+        walk.required = not (complete and covered == NS)
+        return True
     if record.rtype == TSIG or record.rtype == SIG or record.rtype == TKEY:
-        return BROKEN
+        return False
     if not walk.refers and not complete and not walk.denied and walk.cut != NONE:
         walk.refers = True
-        _read_name(&walk.zone, walk, walk.before + walk.cut)
-    record.required = record.rtype == OPT or (
+        _read_name(&walk.zone, walk, walk.cut)
+    walk.required = record.rtype == OPT or (
         walk.refers and (record.rtype == A or record.rtype == AAAA) and _is_in_domain(walk, record))
-    return FOUND if walk.steps else BROKEN
+    return walk.steps > 0
 
 
 cdef inline bint _is_over(const Walk* walk, const Record* record) noexcept nogil:
@@ -289,20 +254,20 @@ cdef bint fit(uint8_t* out, uint16_t* ttls, Sections* kept, const Sections* whol
         uint8_t* copy
         uint16_t missing = 0
         uint16_t count
-        bint keeps, moves
-        Step step
+        bint required, keeps, moves, more
     _begin(&walk, whole, query)
-    step = _next(&walk, &record)
-    while step == FOUND and not _is_over(&walk, &record):
-        if record.required:
-            needed += record.end - record.start
+    while _next(&walk, &record):
+        if _is_over(&walk, &record):
+            break
+        if walk.required:
+            needed += record.end - record.owner
         elif record.section == AUTHORITY:
-            authority += record.end - record.start
+            authority += record.end - record.owner
         if needed > room:
             return False
-        step = _next(&walk, &record)
-    if step == BROKEN:
-        return False
+    else:
+        if not has_read_all(&walk.records):
+            return False
     room -= needed
     if authority <= room:
         room -= authority
@@ -312,51 +277,52 @@ cdef bint fit(uint8_t* out, uint16_t* ttls, Sections* kept, const Sections* whol
     kept.length = 0
     kept.counts[ANSWER] = kept.counts[AUTHORITY] = kept.counts[ADDITIONAL] = kept.ttls = 0
     _begin(&walk, whole, query)
-    step = _next(&walk, &record)
-    while step == FOUND:
-        if _is_over(&walk, &record) and (missing == MISSED_MAX or room <= RECORD):
+    more = _next(&walk, &record)
+    while more:
+        if _is_over(&walk, &record) and (missing == MISSED_MAX or room <= RR_RDATA):
             return True
         first = record
+        required = walk.required
         count = 0
         moves = True
         while True:  # an RRset, with the signatures right behind it
-            copy = out + kept.length + record.start - first.start
-            if kept.length + record.end - first.start <= space:
-                memcpy(copy, whole.octets + record.start, record.end - record.start)
-                if missing and not _move(copy + record.fixed - record.start, &walk, &record, missed, missing):
+            copy = out + kept.length + record.owner - first.owner
+            if kept.length + record.end - first.owner <= space:
+                memcpy(copy, walk.records.wire + record.owner, record.end - record.owner)
+                if missing and not _move(copy + record.fixed - record.owner, &walk, &record, missed, missing):
                     moves = False
-            ttls[kept.ttls + count] = <uint16_t> (kept.length + record.fixed + 4 - first.start)
+            ttls[kept.ttls + count] = <uint16_t> (kept.length + record.fixed + RR_TTL - first.owner)
             count += 1
             first.end = record.end
-            step = _next(&walk, &record)
-            if step != FOUND or not _goes_with(&walk, &record, &first):
+            more = _next(&walk, &record)
+            if not more or required or walk.required or not _goes_with(&walk, &record, &first):
                 break
-        if first.required:
+        if required:
             if not moves:
                 return False
         else:
             if first.section == AUTHORITY:
                 keeps = not authority
             else:
-                keeps = first.end - first.start <= room and not _is_missed(&walk, &first, missed, missing)
+                keeps = first.end - first.owner <= room and not _is_missed(&walk, &first, missed, missing)
             if not keeps or not moves:
                 if missing < MISSED_MAX:
                     missed[missing] = first
                     missing += 1
                 continue
             if first.section == ADDITIONAL:
-                room -= first.end - first.start
-        kept.length += first.end - first.start
+                room -= first.end - first.owner
+        kept.length += first.end - first.owner
         kept.counts[first.section] += count
         kept.ttls += count
-    return step == END
+    return has_read_all(&walk.records)
 
 
 cdef bint _goes_with(Walk* walk, const Record* record, const Record* first) noexcept nogil:
-    """Tell whether a record is kept or left out with the one in which its RRset begins."""
-    return (not first.required and not record.required and record.section == first.section
-            and (first.section == AUTHORITY or record.covered == first.covered
-                 and (record.rtype == RRSIG or first.rtype != RRSIG) and _same_owner(walk, first, record)))
+    """Tell whether a record is kept or left out with the one in which its RRset begins, where neither is needed."""
+    return record.section == first.section and (
+        first.section == AUTHORITY or _covered(walk, record) == _covered(walk, first)
+        and (record.rtype == RRSIG or first.rtype != RRSIG) and _same_owner(walk, first, record))
 
 
 cdef bint _is_missed(Walk* walk, const Record* first, const Record* missed, uint16_t missing) noexcept nogil:
@@ -366,7 +332,7 @@ cdef bint _is_missed(Walk* walk, const Record* first, const Record* missed, uint
         return True
     if first.rtype == RRSIG:
         for i in range(missing):
-            if missed[i].covered == first.covered and _same_owner(walk, &missed[i], first):
+            if _covered(walk, &missed[i]) == _covered(walk, first) and _same_owner(walk, &missed[i], first):
                 return True
     return False
 
@@ -374,16 +340,13 @@ cdef bint _is_missed(Walk* walk, const Record* first, const Record* missed, uint
 cdef size_t copy_opt(uint8_t* out, const Sections* whole, const Query* query, size_t room) noexcept nogil:
     """Write the OPT that is among the records of a response, if it fits; return its octets, or 0."""
     cdef:
-        Walk walk
-        Record record
-        size_t size
-    _begin(&walk, whole, query)
-    while _next(&walk, &record) == FOUND:
-        size = record.end - record.start
-        if record.section == ADDITIONAL and record.rtype == OPT and size <= room:
-            memcpy(out, whole.octets + record.start, size)
-            return size
-    return 0
+        RecordCursor records
+        Record opt
+    _begin_sections(&records, whole, query)
+    if not find_opt(&records, &opt) or opt.end - opt.owner > room:
+        return 0
+    memcpy(out, records.wire + opt.owner, opt.end - opt.owner)
+    return opt.end - opt.owner
 
 
 cdef size_t fit_message(uint8_t* out, const uint8_t* wire, size_t length, const Query* query,
@@ -393,16 +356,13 @@ cdef size_t fit_message(uint8_t* out, const uint8_t* wire, size_t length, const 
         Sections whole, kept
         uint16_t[RECORDS_MAX] ttls
         size_t before = HEADER + query.question
-        int32_t i
-    if (length < before or limit < before or not query.question or get16(wire + 4) != 1
-            or message_flags(wire) & OPCODE or question_length(wire, length) != query.question):
+    if (length < before or limit < before or not query.question or message_flags(wire) & OPCODE
+            or question_end(wire, length) != before):
         return 0
     whole.octets, whole.length, whole.bare = wire + before, length - before, False
-    for i in range(3):
-        whole.counts[i] = get16(wire + 6 + 2 * i)
+    read_counts(whole.counts, wire)
     if not fit(out + before, ttls, &kept, &whole, query, limit - before):
         return 0
     memcpy(out, wire, before)
-    for i in range(3):
-        set16(out + 6 + 2 * i, kept.counts[i])
+    set_header(out, message_flags(wire), 1, kept.counts[ANSWER], kept.counts[AUTHORITY], kept.counts[ADDITIONAL])
     return before + kept.length

@@ -8,17 +8,40 @@ from libc.string cimport memcpy
 
 from ..core._siphash cimport Secret
 
+cdef enum:  # offsets in a header
+    HEADER_FLAGS = 2, QDCOUNT = 4, ANCOUNT = 6, NSCOUNT = 8, ARCOUNT = 10
+    HEADER = 12                    # octets of a header
+
+cdef enum:  # sections of records
+    ANSWER, AUTHORITY, ADDITIONAL
+
+cdef enum:  # offsets in a record, and in a question, from where its name ends
+    RR_TYPE = 0, RR_CLASS = 2, RR_TTL = 4, RR_RDLENGTH = 8, RR_RDATA = 10
+    QUESTION_FIXED = 4             # octets of type and class
+
+cdef enum:  # offsets in an OPT record, whose owner is the root
+    OPT_PAYLOAD = 3, OPT_RCODE = 5, OPT_VERSION = 6, OPT_FLAGS = 7, OPT_RDLENGTH = 9
+    OPT_FIXED = 11                 # octets of an OPT record without options
+
+cdef enum:  # offsets in an EDNS option; the last ones are of CLIENT-SUBNET
+    OPTION_LENGTH = 2, OPTION_DATA = 4
+    SUBNET_FAMILY = 4, SUBNET_SOURCE = 6, SUBNET_SCOPE = 7, SUBNET_ADDRESS = 8
+
+cdef enum:  # offsets in the RDATA of an RRSIG; and of a SOA, from its end
+    RRSIG_LABELS = 3, RRSIG_EXPIRATION = 8, RRSIG_SIGNER = 18
+    SOA_NUMBERS = 20, SOA_MINIMUM = 4  # the serial is the first of these numbers
+
+cdef enum:  # offsets in a key
+    KEY_FLAGS = 0, KEY_EDNS_FLAGS = 2, KEY_TYPE = 4, KEY_CLASS = 6, KEY_RULE_CHOICES = 8
+    KEY_PREFIX = 12                # octets before the name
+
 cdef enum:
-    HEADER = 12                    # octets of a message's header
+    POINTER = 0xc000               # bits of a compression pointer
     NAME_MAX = 255                 # octets of a name on the wire
     LABEL_MAX = 63                 # octets of a label
     HOPS_MAX = 127                 # pointers that a name can need
     STEPS_MAX = 512                # labels and pointers of a name, and more
-    RECORD = 10                    # octets of type, class, TTL and RDLENGTH behind a record's owner
-    OPT_FIXED = 11                 # octets of an OPT record without options
-    RRSIG_SIGNER = 18              # where the signer's name stands in the RDATA of an RRSIG
-    QUESTION_MAX = NAME_MAX + 4
-    KEY_PREFIX = 12                # flags, EDNS flags, type, class, choices of rules
+    QUESTION_MAX = NAME_MAX + QUESTION_FIXED
     SUBNET_MAX = 2 + 16            # family, prefix length and address, behind the name in a key
     KEY_MAX = KEY_PREFIX + NAME_MAX + SUBNET_MAX
     MESSAGE_MAX = 65535
@@ -141,6 +164,27 @@ cdef struct EdnsOptions:           # EDNS options for one client alone
     uint16_t length
     uint8_t octets[EXTRA_MAX]
 
+cdef struct Record:                # offsets in its message
+    uint32_t owner                 # where it starts
+    uint32_t fixed                 # where its owner ends, and RR_TYPE and the others count from
+    uint32_t rdata
+    uint32_t end
+    uint16_t rtype
+    uint16_t section
+
+cdef struct RecordCursor:          # a walk over the records of a message
+    const uint8_t* wire            # not owned
+    size_t length
+    size_t at                      # where the next record starts
+    uint16_t section
+    uint16_t[ADDITIONAL + 1] left  # records of each section
+
+cdef struct OptionCursor:          # a walk over EDNS options, and the one that it is at
+    const uint8_t* octets          # not owned
+    size_t size                    # octets of the option, with code and length
+    size_t left                    # octets from the option on
+    uint16_t code
+
 
 cdef inline uint16_t get16(const uint8_t* at) noexcept nogil:
     return (<uint16_t> at[0] << 8) | at[1]
@@ -169,12 +213,90 @@ cdef inline void set_id(uint8_t* wire, uint16_t value) noexcept nogil:
 
 
 cdef inline uint16_t message_flags(const uint8_t* wire) noexcept nogil:
-    return get16(wire + 2)
+    return get16(wire + HEADER_FLAGS)
+
+
+cdef inline void read_counts(uint16_t* counts, const uint8_t* wire) noexcept nogil:
+    """Read how many records a header announces in each section."""
+    cdef uint32_t section
+    for section in range(ADDITIONAL + 1):
+        counts[section] = get16(wire + ANCOUNT + 2 * section)
+
+
+cdef inline void set_header(uint8_t* wire, uint16_t flags, uint16_t questions, uint16_t answers, uint16_t authorities,
+                            uint16_t additionals) noexcept nogil:
+    """Write all of a header but the ID."""
+    set16(wire + HEADER_FLAGS, flags)
+    set16(wire + QDCOUNT, questions)
+    set16(wire + ANCOUNT, answers)
+    set16(wire + NSCOUNT, authorities)
+    set16(wire + ARCOUNT, additionals)
+
+
+cdef inline size_t put_question(uint8_t* out, const Query* query, uint16_t flags, uint16_t answers,
+                                uint16_t authorities, uint16_t additionals) noexcept nogil:
+    """Write a header with a query's ID, and its question; return their octets."""
+    cdef size_t octets = HEADER + query.question
+    memcpy(out, query.wire, octets)
+    set_header(out, flags, octets > HEADER, answers, authorities, additionals)
+    return octets
+
+
+cdef inline void begin_records(RecordCursor* cursor, const uint8_t* wire, size_t length, size_t at) noexcept nogil:
+    """Begin a walk over a message's records at its `question_end`, which may be -1; it needs a whole header."""
+    cursor.wire, cursor.length, cursor.at, cursor.section = wire, length, at, ANSWER
+    read_counts(cursor.left, wire)
+
+
+cdef inline bint next_record(RecordCursor* cursor, Record* record) noexcept nogil:
+    """Read the next record; False: there is no other, or it cannot be read, and `has_read_all` tells which."""
+    while cursor.section <= ADDITIONAL and not cursor.left[cursor.section]:
+        cursor.section += 1
+    if cursor.section > ADDITIONAL or not read_record(record, cursor.wire, cursor.length, cursor.at):
+        return False
+    record.section = cursor.section
+    cursor.left[cursor.section] -= 1
+    cursor.at = record.end
+    return True
+
+
+cdef inline bint has_read_all(const RecordCursor* cursor) noexcept nogil:
+    """Tell whether all records that were announced have been read, and nothing stands behind them."""
+    return (cursor.at == cursor.length and not cursor.left[ANSWER] and not cursor.left[AUTHORITY]
+            and not cursor.left[ADDITIONAL])
+
+
+cdef inline bint is_opt(const Record* record) noexcept nogil:
+    return record.rtype == OPT and record.fixed == record.owner + 1
+
+
+cdef inline bint find_opt(RecordCursor* cursor, Record* record) noexcept nogil:
+    """Read up to the next OPT record; False: there is none, as far as the records can be read."""
+    while next_record(cursor, record):
+        if is_opt(record):
+            return True
+    return False
+
+
+cdef inline void begin_options(OptionCursor* option, const uint8_t* octets, size_t length) noexcept nogil:
+    option.octets, option.size, option.left = octets, 0, length
+
+
+cdef inline bint next_option(OptionCursor* option) noexcept nogil:
+    """Go on to the next option; False: there is none, and what is `left` is not whole."""
+    option.octets += option.size
+    option.left -= option.size
+    option.size = 0
+    if option.left < OPTION_DATA or option.left - OPTION_DATA < get16(option.octets + OPTION_LENGTH):
+        return False
+    option.code = get16(option.octets)
+    option.size = OPTION_DATA + <size_t> get16(option.octets + OPTION_LENGTH)
+    return True
 
 
 cdef inline uint32_t rule_choices_of(const uint8_t* key) noexcept nogil:
     """Return what rules chose for a query, as its key has it; 0: nothing."""
-    return get32(key + 8)
+    return get32(key + KEY_RULE_CHOICES)
 
 
 cdef inline size_t name_size(const uint8_t* name) noexcept nogil:
@@ -196,12 +318,12 @@ cdef inline uint32_t steps_of(size_t length) noexcept nogil:
 
 cdef inline uint8_t source_prefix(const Query* query) noexcept nogil:
     """Return the SOURCE PREFIX-LENGTH of the CLIENT-SUBNET option. Caller must ensure that there is one."""
-    return query.wire[query.subnet + 6]
+    return query.wire[query.subnet + SUBNET_SOURCE]
 
 
 cdef inline const uint8_t* cookie_of(const Query* query) noexcept nogil:
     """Return the client's cookie, of 8 octets, or NULL where he sent none that can be one."""
-    return query.wire + query.cookie_at + 4 if query.cookie >= 4 + 8 else NULL
+    return query.wire + query.cookie_at + OPTION_DATA if query.cookie >= OPTION_DATA + 8 else NULL
 
 
 cdef inline bint has_own_opt(const Query* query) noexcept nogil:
@@ -272,11 +394,12 @@ cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil
 cdef bint is_transfer(const Query* query) noexcept nogil
 cdef void set_payload(uint8_t* wire, const Query* query, uint16_t payload) noexcept nogil
 cdef bint is_unsigned(const Query* query) noexcept nogil
-cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil
+cdef int32_t question_end(const uint8_t* wire, size_t length) noexcept nogil
+cdef bint read_record(Record* record, const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
 cdef bint is_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil
-cdef bint can_move(const uint8_t* wire, int32_t owner_end, size_t behind) noexcept nogil
+cdef bint can_move(const uint8_t* wire, const Record* record, size_t behind) noexcept nogil
 cdef int32_t follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t* steps) noexcept nogil
 cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t flags,
                     uint16_t options) noexcept nogil
@@ -291,6 +414,7 @@ cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const
 cdef void set_rule_choices(Query* query, uint16_t route, uint16_t ttl_limits) noexcept nogil
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil
+cdef uint16_t put_option(uint8_t* out, uint16_t code, uint16_t value) noexcept nogil
 cdef void add_keepalive(EdnsOptions* extra, uint16_t idle) noexcept nogil
 cdef void add_error(EdnsOptions* extra, uint16_t code) noexcept nogil
 cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
@@ -298,3 +422,4 @@ cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t
 cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const EdnsOptions* extra) noexcept nogil
 cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
                 uint16_t edns_flags, const EdnsOptions* extra) noexcept nogil
+cdef size_t truncate(uint8_t* wire, size_t length) noexcept nogil

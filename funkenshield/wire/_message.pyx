@@ -1,4 +1,4 @@
-"""The wire format of DNS (RFC 1035, 6891): queries taken apart, small replies put together.
+"""The wire format of DNS (RFC 1035, 6891): queries taken apart, records found, small replies put together.
 
 It knows octets and their bounds. It does not know what is cached, forwarded or allowed, and it keeps
 no state. Every length is checked before the octet is read; nothing here allocates.
@@ -27,13 +27,16 @@ cdef int32_t plain_end(const uint8_t* wire, size_t length, size_t at) noexcept n
     return -1
 
 
-cdef int32_t question_length(const uint8_t* wire, size_t length) noexcept nogil:
-    """Return the octets of the first question, or -1 where it is malformed or runs past the end.
+cdef int32_t question_end(const uint8_t* wire, size_t length) noexcept nogil:
+    """Return where the question ends, HEADER if there is none; -1: it is malformed, or there are several.
 
     A name in a question is the first of its message: a compression pointer there points nowhere.
     """
-    cdef int32_t end = plain_end(wire, length, HEADER)
-    return end - HEADER + 4 if end >= 0 and <size_t> end + 4 <= length else -1
+    cdef int32_t end
+    if get16(wire + QDCOUNT) == 0:
+        return HEADER
+    end = plain_end(wire, length, HEADER) + QUESTION_FIXED
+    return end if get16(wire + QDCOUNT) == 1 and HEADER < end and <size_t> end <= length else -1
 
 
 cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
@@ -44,7 +47,7 @@ cdef int32_t skip_name(const uint8_t* wire, size_t length, size_t at) noexcept n
     while at < length:
         label = wire[at]
         if label >= 0xc0:
-            if at + 2 > length or (get16(wire + at) & 0x3fff) >= start or get16(wire + at) < 0xc000 + HEADER:
+            if at + 2 > length or (get16(wire + at) & ~POINTER) >= start or get16(wire + at) < POINTER + HEADER:
                 return -1
             return <int32_t> (at + 2)
         at += 1 + label
@@ -85,7 +88,7 @@ cdef int32_t follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t
                 return -1
             if end < 0:
                 end = <int32_t> (at + 2)
-            at = get16(wire + at) & 0x3fff
+            at = get16(wire + at) & ~POINTER
             if at >= start or at < HEADER:
                 return -1
             start = at
@@ -99,15 +102,32 @@ cdef int32_t follow_name(const uint8_t* wire, size_t length, size_t at, uint32_t
     return -1
 
 
-cdef bint can_move(const uint8_t* wire, int32_t owner_end, size_t behind) noexcept nogil:
+# ---------------------------------------------------------------- records
+
+cdef bint read_record(Record* record, const uint8_t* wire, size_t length, size_t at) noexcept nogil:
+    """Find the parts of the record at `at`, all but its section; False: it is malformed, or not whole.
+
+    Where its data is not, the rest is found nevertheless; else `rtype` is 0.
+    """
+    cdef int32_t fixed = skip_name(wire, length, at)
+    record.rtype = 0
+    if fixed < 0 or <size_t> fixed + RR_RDATA > length:
+        return False
+    record.owner = <uint32_t> at
+    record.fixed = <uint32_t> fixed
+    record.rdata = record.fixed + RR_RDATA
+    record.end = record.rdata + get16(wire + fixed + RR_RDLENGTH)
+    record.rtype = get16(wire + fixed + RR_TYPE)
+    return record.end <= length
+
+
+cdef bint can_move(const uint8_t* wire, const Record* record, size_t behind) noexcept nogil:
     """Tell whether a record stays right when octets from `behind` on, all before it, are taken out.
 
     It does if no compression pointer of it leads there; only address records are sure of that.
     """
-    cdef:
-        uint16_t rtype = get16(wire + owner_end)
-        uint16_t pointer = get16(wire + owner_end - 2)
-    return (rtype == A or rtype == AAAA) and not (pointer >= 0xc000 and (pointer & 0x3fff) >= behind)
+    cdef uint16_t pointer = get16(wire + record.fixed - 2)
+    return (record.rtype == A or record.rtype == AAAA) and not (pointer >= POINTER and (pointer & ~POINTER) >= behind)
 
 
 # ---------------------------------------------------------------- queries
@@ -124,7 +144,7 @@ cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, co
     an error can echo it.
     """
     cdef:
-        int32_t question
+        int32_t end
         Verdict verdict
     query.wire = wire
     query.length = <uint16_t> length
@@ -144,17 +164,15 @@ cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, co
     query.flags = message_flags(wire)
     if query.flags & QR:
         return UNANSWERABLE
-    if get16(wire + 4) == 0:
+    end = question_end(wire, length)
+    if end < 0:
+        return MALFORMED
+    if end == HEADER:
         return UNCACHEABLE if query.flags & OPCODE else _parse_questionless(query)
-    if get16(wire + 4) != 1:
-        return MALFORMED
-    question = question_length(wire, length)
-    if question < 0:
-        return MALFORMED
-    query.question = <uint16_t> question
-    query.qtype = get16(wire + HEADER + question - 4)
-    query.qclass = get16(wire + HEADER + question - 2)
-    if query.flags & OPCODE or get16(wire + 6) or get16(wire + 8):
+    query.question = <uint16_t> (end - HEADER)
+    query.qtype = get16(wire + end - QUESTION_FIXED + RR_TYPE)
+    query.qclass = get16(wire + end - QUESTION_FIXED + RR_CLASS)
+    if query.flags & OPCODE or get16(wire + ANCOUNT) or get16(wire + NSCOUNT):
         _look_for_opt(query)
         return UNCACHEABLE
     verdict = _parse_additional(query, ignored)
@@ -168,19 +186,12 @@ cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, co
 cdef void _look_for_opt(Query* query) noexcept nogil:
     """Read the OPT record of a message with records in other sections, if it can be found."""
     cdef:
-        const uint8_t* wire = query.wire
-        uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
-        uint32_t _i
-        size_t at = HEADER + query.question
-        int32_t end
-    for _i in range(records):
-        end = skip_name(wire, query.length, at)
-        if end < 0 or <size_t> end + RECORD + get16(wire + min(end + 8, query.length - 2)) > query.length:
-            return
-        if get16(wire + end) == OPT and end - at == 1:
-            _set_opt(query, at, end)
-        at = <size_t> end + RECORD + get16(wire + end + 8)
-    if query.opt:
+        RecordCursor records
+        Record opt
+    begin_records(&records, query.wire, query.length, HEADER + query.question)
+    while find_opt(&records, &opt):
+        _set_opt(query, &opt)
+    if query.opt and records.section > ADDITIONAL:  # else there are records that cannot be read
         _parse_options(query, NULL)
 
 
@@ -190,35 +201,30 @@ cdef void find_cut_opt(Query* query) noexcept nogil:
     Nobody may read its other options.
     """
     cdef:
-        const uint8_t* wire = query.wire
-        size_t at = HEADER + query.question
-        int32_t end
-    query.opt = query.cookie = 0
-    while query.question:
-        end = skip_name(wire, query.length, at)
-        if end < 0 or <size_t> end + RECORD > query.length:
-            break
-        if get16(wire + end) == OPT and end - at == 1:
-            _set_opt(query, at, end)
-            query.options = <uint16_t> min(query.options, query.length - end - RECORD)
-            _parse_options(query, NULL)
-            break
-        at = <size_t> end + RECORD + get16(wire + end + 8)
-    query.options = 0
+        RecordCursor records
+        Record opt
+    query.opt = query.cookie = query.options = 0
+    opt.rtype = 0
+    begin_records(&records, query.wire, query.length, HEADER + query.question)
+    if query.question and (find_opt(&records, &opt) or is_opt(&opt)):
+        _set_opt(query, &opt)
+        query.options = <uint16_t> min(query.options, query.length - opt.rdata)
+        _parse_options(query, NULL)
+        query.options = 0
 
 
-cdef void _set_opt(Query* query, size_t at, int32_t fixed) noexcept nogil:
-    query.opt = <uint16_t> at
-    query.options = get16(query.wire + fixed + 8)
-    query.payload = max(get16(query.wire + fixed + 2), UDP_PLAIN)
-    query.edns_flags = get16(query.wire + fixed + 6)
+cdef void _set_opt(Query* query, const Record* opt) noexcept nogil:
+    query.opt = <uint16_t> opt.owner
+    query.options = <uint16_t> (opt.end - opt.rdata)
+    query.payload = max(get16(query.wire + query.opt + OPT_PAYLOAD), UDP_PLAIN)
+    query.edns_flags = get16(query.wire + query.opt + OPT_FLAGS)
 
 
 cdef Verdict _parse_questionless(Query* query) noexcept nogil:
     """Let pass a query for nothing but a server cookie (RFC 7873 5.4)."""
     query.qtype = 0
     query.qclass = 0
-    if get16(query.wire + 6) or get16(query.wire + 8) or _parse_additional(query, NULL) == MALFORMED:
+    if get16(query.wire + ANCOUNT) or get16(query.wire + NSCOUNT) or _parse_additional(query, NULL) == MALFORMED:
         return MALFORMED
     return UNCACHEABLE if query.cookie else MALFORMED
 
@@ -229,32 +235,24 @@ cdef Verdict _parse_additional(Query* query, const Ignored* ignored) noexcept no
         const uint8_t* wire = query.wire
         size_t length = query.length
         size_t at = HEADER + query.question
-        int32_t end
-        uint16_t records = get16(wire + 10)
-        uint16_t _i, rtype, rdlength
+        uint16_t _i
+        Record record
         Verdict verdict = CACHEABLE
-    for _i in range(records):
-        end = skip_name(wire, length, at)
-        if end < 0 or <size_t> end + RECORD > length:
+    for _i in range(get16(wire + ARCOUNT)):
+        if not read_record(&record, wire, length, at):
             return MALFORMED
-        rtype = get16(wire + end)
-        rdlength = get16(wire + end + 8)
-        if <size_t> end + RECORD + rdlength > length:
-            return MALFORMED
-        if rtype != OPT:
+        if record.rtype != OPT:
             verdict = UNCACHEABLE
-        elif query.opt or end - at != 1:
+        elif query.opt or not is_opt(&record):
             return MALFORMED
         else:
-            _set_opt(query, at, end)
-            if wire[end + 5]:
+            _set_opt(query, &record)
+            if wire[query.opt + OPT_VERSION]:
                 verdict = UNCACHEABLE
-        at = <size_t> end + RECORD + rdlength
+        at = record.end
     if at != length:
         return MALFORMED
-    if query.opt:
-        return max(verdict, _parse_options(query, ignored))
-    return verdict
+    return max(verdict, _parse_options(query, ignored)) if query.options else verdict
 
 
 cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil:
@@ -263,45 +261,41 @@ cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil
     Of several cookies the first counts (RFC 7873 5.2).
     """
     cdef:
-        const uint8_t* option = query.wire + query.opt + OPT_FIXED
-        const uint8_t* end = option + query.options
-        uint16_t code, size
+        OptionCursor option
+        uint16_t size
         Verdict verdict = CACHEABLE
-    while option < end:
-        if end - option < 4 or end - option - 4 < get16(option + 2):
-            return MALFORMED
-        code = get16(option)
-        size = get16(option + 2)
-        if code == COOKIE:
+    begin_options(&option, query.wire + query.opt + OPT_FIXED, query.options)
+    while next_option(&option):
+        size = <uint16_t> (option.size - OPTION_DATA)
+        if option.code == COOKIE:
             if query.cookie or not (size == 8 or 16 <= size <= 40):
                 verdict = UNCACHEABLE
             if not query.cookie:
-                query.cookie = 4 + size
-                query.cookie_at = <uint16_t> (option - query.wire)
-        elif code == KEEPALIVE:
+                query.cookie = <uint16_t> option.size
+                query.cookie_at = <uint16_t> (option.octets - query.wire)
+        elif option.code == KEEPALIVE:
             query.keepalive = True
-        elif code == SUBNET:
-            if query.subnet or not _is_subnet(option + 4, size):
+        elif option.code == SUBNET:
+            if query.subnet or not _is_subnet(option.octets, size):
                 verdict = UNCACHEABLE
-            query.subnet = <uint16_t> (option - query.wire)
-        elif not (DAU <= code <= N3U or ends_here(code, ignored)):
+            query.subnet = <uint16_t> (option.octets - query.wire)
+        elif not (DAU <= option.code <= N3U or ends_here(option.code, ignored)):
             verdict = UNCACHEABLE
-        option += 4 + size
-    return verdict
+    return MALFORMED if option.left else verdict
 
 
-cdef bint _is_subnet(const uint8_t* value, uint16_t size) noexcept nogil:
+cdef bint _is_subnet(const uint8_t* option, uint16_t size) noexcept nogil:
     """Tell whether a CLIENT-SUBNET option is one that a query may have (RFC 7871 6): no scope, no odd bits."""
     cdef:
         uint16_t family
         uint8_t prefix
-    if size < 4 or value[3]:
+    if size < SUBNET_ADDRESS - OPTION_DATA or option[SUBNET_SCOPE]:
         return False
-    family = get16(value)
-    prefix = value[2]
+    family = get16(option + SUBNET_FAMILY)
+    prefix = option[SUBNET_SOURCE]
     if family > 2 or prefix > (32 if family == 1 else 128 if family == 2 else 0) or size != 4 + (prefix + 7) // 8:
         return False
-    return not prefix % 8 or not <uint8_t> (value[size - 1] << prefix % 8)
+    return not prefix % 8 or not <uint8_t> (option[OPTION_DATA + size - 1] << prefix % 8)
 
 
 cdef void _set_key(Query* query) noexcept nogil:
@@ -311,12 +305,12 @@ cdef void _set_key(Query* query) noexcept nogil:
     """
     cdef:
         const uint8_t* name = query.wire + HEADER
-        size_t i, octets = query.question - 4
-    set16(query.key, query.flags & ASKING | (WITH_OPT if query.opt else 0))
-    set16(query.key + 2, query.edns_flags & EDNS_ASKING)
-    set16(query.key + 4, query.qtype)
-    set16(query.key + 6, query.qclass)
-    set32(query.key + 8, 0)
+        size_t i, octets = query.question - QUESTION_FIXED
+    set16(query.key + KEY_FLAGS, query.flags & ASKING | (WITH_OPT if query.opt else 0))
+    set16(query.key + KEY_EDNS_FLAGS, query.edns_flags & EDNS_ASKING)
+    set16(query.key + KEY_TYPE, query.qtype)
+    set16(query.key + KEY_CLASS, query.qclass)
+    set32(query.key + KEY_RULE_CHOICES, 0)
     for i in range(octets):  # length octets are below 64: folding leaves them alone
         query.key[KEY_PREFIX + i] = fold(name[i])
     query.key_length = <uint16_t> (KEY_PREFIX + octets)
@@ -326,8 +320,8 @@ cdef void _set_key(Query* query) noexcept nogil:
 
 cdef void set_rule_choices(Query* query, uint16_t route, uint16_t ttl_limits) noexcept nogil:
     """Let the key be that of queries for which rules chose the same; the hash is the caller's to renew."""
-    set16(query.key + 8, route)
-    set16(query.key + 10, ttl_limits)
+    set16(query.key + KEY_RULE_CHOICES, route)
+    set16(query.key + KEY_RULE_CHOICES + 2, ttl_limits)
 
 
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil:
@@ -337,12 +331,12 @@ cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil:
     """
     cdef:
         const uint8_t* option = query.wire + query.subnet
-        size_t at = KEY_PREFIX + query.question - 4
+        size_t at = KEY_PREFIX + query.question - QUESTION_FIXED
         size_t octets = (prefix + 7) // 8
-    set16(query.key, get16(query.key) | WITH_SUBNET)
-    query.key[at] = option[5]
+    set16(query.key + KEY_FLAGS, get16(query.key + KEY_FLAGS) | WITH_SUBNET)
+    query.key[at] = option[SUBNET_FAMILY + 1]
     query.key[at + 1] = prefix
-    memcpy(query.key + at + 2, option + 8, octets)
+    memcpy(query.key + at + 2, option + SUBNET_ADDRESS, octets)
     if prefix % 8:
         query.key[at + 1 + octets] &= <uint8_t> (0xff00 >> prefix % 8)
     query.key_length = <uint16_t> (at + 2 + octets)
@@ -350,8 +344,8 @@ cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil:
 
 cdef void drop_subnet(Query* query) noexcept nogil:
     """Let the key be that of everybody, wherever he is."""
-    set16(query.key, get16(query.key) & ~WITH_SUBNET)
-    query.key_length = KEY_PREFIX + query.question - 4
+    set16(query.key + KEY_FLAGS, get16(query.key + KEY_FLAGS) & ~WITH_SUBNET)
+    query.key_length = KEY_PREFIX + query.question - QUESTION_FIXED
 
 
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil:
@@ -363,13 +357,11 @@ cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil
 
     Without a question, it is the root.
     """
-    cdef size_t i
     if query.key_length:
         return query.key + KEY_PREFIX
     room[0] = 0
     if query.question:
-        for i in range(<size_t> query.question - 4):
-            room[i] = fold(query.wire[HEADER + i])
+        fold_all(room, query.wire + HEADER, query.question - QUESTION_FIXED)
     return room
 
 
@@ -380,12 +372,12 @@ cdef bint is_transfer(const Query* query) noexcept nogil:
 
 cdef void set_payload(uint8_t* wire, const Query* query, uint16_t payload) noexcept nogil:
     """Set the UDP payload size in a copy of a query. Caller must ensure that it has an OPT record."""
-    set16(wire + query.opt + 3, payload)
+    set16(wire + query.opt + OPT_PAYLOAD, payload)
 
 
 cdef bint is_unsigned(const Query* query) noexcept nogil:
     """Tell whether a query has an OPT record and no other that may be a signature of it (RFC 8945, 2931)."""
-    return query.opt and get16(query.wire + 10) == 1
+    return query.opt and get16(query.wire + ARCOUNT) == 1
 
 
 # ---------------------------------------------------------------- what the shield writes itself
@@ -394,12 +386,12 @@ cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t
                     uint16_t options) noexcept nogil:
     """Write an OPT record of version 0 up to its options; return its octets so far."""
     out[0] = 0
-    set16(out + 1, OPT)
-    set16(out + 3, payload)
-    out[5] = rcode_high
-    out[6] = 0
-    set16(out + 7, flags)
-    set16(out + 9, options)
+    set16(out + 1 + RR_TYPE, OPT)
+    set16(out + OPT_PAYLOAD, payload)
+    out[OPT_RCODE] = rcode_high
+    out[OPT_VERSION] = 0
+    set16(out + OPT_FLAGS, flags)
+    set16(out + OPT_RDLENGTH, options)
     return OPT_FIXED
 
 
@@ -411,26 +403,21 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
     """
     cdef:
         size_t at = HEADER + query.question
-        const uint8_t* option = query.wire + query.opt + OPT_FIXED
-        const uint8_t* end = option + query.options
         uint8_t* opt = out + at
-        uint16_t code, size
+        OptionCursor option
     if at + (OPT_FIXED if query.opt else 0) > room:
         return 0
-    memcpy(out, query.wire, at)
-    set16(out + 2, query.flags & ASKING)
+    put_question(out, query, query.flags & ASKING, 0, 0, 1 if query.opt else 0)
     if query.opt:
         at += put_opt(opt, payload, 0, query.edns_flags & EDNS_ASKING, 0)
-        while option < end:
-            code = get16(option)
-            size = 4 + get16(option + 2)
-            if code == SUBNET or DAU <= code <= N3U:
-                if at + size > room:
+        begin_options(&option, query.wire + query.opt + OPT_FIXED, query.options)
+        while next_option(&option):
+            if option.code == SUBNET or DAU <= option.code <= N3U:
+                if at + option.size > room:
                     return 0
-                memcpy(out + at, option, size)
-                at += size
-            option += size
-        set16(opt + 9, <uint16_t> (out + at - opt - OPT_FIXED))
+                memcpy(out + at, option.octets, option.size)
+                at += option.size
+        set16(opt + OPT_RDLENGTH, <uint16_t> (out + at - opt - OPT_FIXED))
     return at
 
 
@@ -447,18 +434,16 @@ cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignore
 cdef size_t _take_out(uint8_t* wire, size_t opt, size_t length, const Ignored* ignored) noexcept nogil:
     """Take the options that end here out of the OPT record at the end of a message; return its octets."""
     cdef:
-        size_t at = opt + OPT_FIXED
-        size_t kept = at
-        size_t size
-    while at < length:
-        size = 4 + <size_t> get16(wire + at + 2) if length - at >= 4 else length - at
-        if size > length - at:  # that is no option: it stays
-            size = length - at
-        if size < 4 or not ends_here(get16(wire + at), ignored):
-            memmove(wire + kept, wire + at, size)
-            kept += size
-        at += size
-    set16(wire + opt + 9, <uint16_t> (kept - opt - OPT_FIXED))
+        size_t kept = opt + OPT_FIXED
+        OptionCursor option
+    begin_options(&option, wire + kept, length - kept)
+    while next_option(&option):
+        if not ends_here(option.code, ignored):
+            memmove(wire + kept, option.octets, option.size)
+            kept += option.size
+    memmove(wire + kept, option.octets, option.left)  # what is no option stays
+    kept += option.left
+    set16(wire + opt + OPT_RDLENGTH, <uint16_t> (kept - opt - OPT_FIXED))
     return kept
 
 
@@ -468,28 +453,19 @@ cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* ext
     Needs room for `extra` behind it. Where no OPT record is its last, it stays as it is: it may be signed.
     """
     cdef:
-        uint32_t records = <uint32_t> get16(wire + 6) + get16(wire + 8) + get16(wire + 10)
-        uint32_t _i
-        int32_t end = HEADER
-        size_t at = HEADER
-        size_t opt = 0
-    if get16(wire + 4):
-        end = question_length(wire, length)
-        if get16(wire + 4) > 1 or end < 0:
-            return length
-        at = HEADER + end
-    for _i in range(records):
-        end = skip_name(wire, length, at)
-        if end < 0 or <size_t> end + RECORD > length:
-            return length
-        opt = at if get16(wire + end) == OPT and end - at == 1 else 0
-        at = <size_t> end + RECORD + get16(wire + end + 8)
-    if not opt or at != length:
+        RecordCursor records
+        Record last
+    last.rtype = 0
+    begin_records(&records, wire, length, question_end(wire, length))
+    while next_record(&records, &last):
+        pass
+    if not is_opt(&last) or not has_read_all(&records):
         return length
-    length = _take_out(wire, opt, length, NULL)
+    length = _take_out(wire, last.owner, length, NULL)
     memcpy(wire + length, extra.octets, extra.length)
-    set16(wire + opt + 9, get16(wire + opt + 9) + extra.length)
-    return length + extra.length
+    length += extra.length
+    set16(wire + last.owner + OPT_RDLENGTH, <uint16_t> (length - last.rdata))
+    return length
 
 
 cdef inline uint8_t _spelled(uint8_t letter, size_t at, uint64_t spelling) noexcept nogil:
@@ -508,9 +484,9 @@ cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil:
 cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil:
     """Tell whether a response that answers a question of so many octets spells its name as drawn."""
     cdef size_t at
-    if get16(wire + 4) == 0:
+    if get16(wire + QDCOUNT) == 0:
         return False
-    for at in range(question - 4):
+    for at in range(question - QUESTION_FIXED):
         if wire[HEADER + at] != _spelled(wire[HEADER + at], at, spelling):
             return False
     return True
@@ -522,7 +498,7 @@ cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil:
         bint upper = False
         bint lower = False
         size_t at
-    for at in range(question - 4):
+    for at in range(question - QUESTION_FIXED):
         upper |= <uint8_t> (wire[HEADER + at] - 65) < 26
         lower |= <uint8_t> (wire[HEADER + at] - 97) < 26
     return upper and lower
@@ -535,63 +511,52 @@ cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const
     Return its octets, or 0 where it needs more than `room`. Without an OPT it gets one that takes no larger answer.
     """
     cdef:
-        size_t at = HEADER + query.question
         size_t told = (bits + 7) // 8
-    if at + OPT_FIXED + query.options + 8 + told > room:
+        size_t options = query.options + SUBNET_ADDRESS + told
+        size_t at = HEADER + query.question
+        uint8_t* option = out + at + OPT_FIXED + query.options
+    if at + OPT_FIXED + options > room:
         return 0
-    memcpy(out, query.wire, at)
-    set16(out + 10, 1)
-    at += put_opt(out + at, query.payload, 0, query.edns_flags, <uint16_t> (query.options + 8 + told))
-    memcpy(out + at, query.wire + query.opt + OPT_FIXED, query.options)
-    at += query.options
-    set16(out + at, SUBNET)
-    set16(out + at + 2, <uint16_t> (4 + told))
-    set16(out + at + 4, 1 if octets == 4 else 2)
-    out[at + 6] = bits
-    out[at + 7] = 0
-    memcpy(out + at + 8, address, told)
-    at += 8 + told
+    put_question(out, query, query.flags, 0, 0, 1)
+    put_opt(out + at, query.payload, 0, query.edns_flags, <uint16_t> options)
+    memcpy(out + at + OPT_FIXED, query.wire + query.opt + OPT_FIXED, query.options)
+    set16(option, SUBNET)
+    set16(option + OPTION_LENGTH, <uint16_t> (SUBNET_ADDRESS - OPTION_DATA + told))
+    set16(option + SUBNET_FAMILY, 1 if octets == 4 else 2)
+    option[SUBNET_SOURCE] = bits
+    option[SUBNET_SCOPE] = 0
+    memcpy(option + SUBNET_ADDRESS, address, told)
     if bits % 8:
-        out[at - 1] &= <uint8_t> (0xff00 >> bits % 8)
-    return at
+        option[SUBNET_ADDRESS + told - 1] &= <uint8_t> (0xff00 >> bits % 8)
+    return at + OPT_FIXED + options
+
+
+cdef uint16_t put_option(uint8_t* out, uint16_t code, uint16_t value) noexcept nogil:
+    """Write an EDNS option whose data is one number; return its octets."""
+    set16(out, code)
+    set16(out + OPTION_LENGTH, 2)
+    set16(out + OPTION_DATA, value)
+    return OPTION_DATA + 2
 
 
 cdef void add_keepalive(EdnsOptions* extra, uint16_t idle) noexcept nogil:
     """Say for how many tenths of a second a connection may be idle (RFC 7828)."""
-    set16(extra.octets + extra.length, KEEPALIVE)
-    set16(extra.octets + extra.length + 2, 2)
-    set16(extra.octets + extra.length + 4, idle)
-    extra.length += 6
+    extra.length += put_option(extra.octets + extra.length, KEEPALIVE, idle)
 
 
 cdef void add_error(EdnsOptions* extra, uint16_t code) noexcept nogil:
     """Add an extended error (RFC 8914)."""
-    set16(extra.octets + extra.length, EDE)
-    set16(extra.octets + extra.length + 2, 2)
-    set16(extra.octets + extra.length + 4, code)
-    extra.length += 6
+    extra.length += put_option(extra.octets + extra.length, EDE, code)
 
 
-cdef size_t _put_own(uint8_t* out, const Query* query, uint16_t rcode, uint16_t answers) noexcept nogil:
-    """Write header and question of a response of our own; return its octets so far."""
-    memcpy(out, query.wire, HEADER + query.question)
-    set16(out + 2, QR | (query.flags & (OPCODE | RD | CD)) | (rcode & RCODE))
-    set16(out + 4, 1 if query.question else 0)
-    set16(out + 6, answers)
-    set16(out + 8, 0)
-    set16(out + 10, 1 if has_own_opt(query) else 0)
-    return HEADER + query.question
-
-
-cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
+cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t payload, uint8_t rcode_high, uint16_t edns_flags,
                          const EdnsOptions* extra) noexcept nogil:
     """Write the OPT of a response of our own, where the query has one; return its octets."""
-    cdef size_t at
     if not has_own_opt(query):
         return 0
-    at = put_opt(out, payload, <uint8_t> (rcode >> 4), query.edns_flags & DO, extra.length)
-    memcpy(out + at, extra.octets, extra.length)
-    return at + extra.length
+    put_opt(out, payload, rcode_high, edns_flags, extra.length)
+    memcpy(out + OPT_FIXED, extra.octets, extra.length)
+    return OPT_FIXED + extra.length
 
 
 cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
@@ -600,38 +565,53 @@ cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t
 
     Needs HEADER + QUESTION_MAX + OPT_FIXED + EXTRA_MAX.
     """
-    cdef size_t at = _put_own(out, query, rcode, 0)
-    return at + _put_own_opt(out + at, query, rcode, payload, extra)
+    cdef:
+        uint16_t flags = QR | (query.flags & (OPCODE | RD | CD)) | (rcode & RCODE)
+        size_t at = put_question(out, query, flags, 0, 0, has_own_opt(query))
+    return at + _put_own_opt(out + at, query, payload, <uint8_t> (rcode >> 4), query.edns_flags & DO, extra)
 
 
 cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload,
                             const EdnsOptions* extra) noexcept nogil:
     """Write the one answer to all questions for ANY: HINFO "RFC8482" "" (RFC 8482 4.2). Needs 21 octets more."""
-    cdef size_t at = _put_own(out, query, NOERROR, 1)
-    set16(out + at, 0xc000 + HEADER)
-    set16(out + at + 2, HINFO)
-    set16(out + at + 4, query.qclass)
-    set32(out + at + 6, 3600)
-    set16(out + at + 10, 9)
-    memcpy(out + at + 12, b"\x07RFC8482\x00", 9)
-    at += 21
-    return at + _put_own_opt(out + at, query, NOERROR, payload, extra)
+    cdef:
+        size_t at = put_question(out, query, QR | (query.flags & (OPCODE | RD | CD)), 1, 0, has_own_opt(query))
+        uint8_t* fixed = out + at + 2
+    set16(out + at, POINTER + HEADER)
+    set16(fixed + RR_TYPE, HINFO)
+    set16(fixed + RR_CLASS, query.qclass)
+    set32(fixed + RR_TTL, 3600)
+    set16(fixed + RR_RDLENGTH, 9)
+    memcpy(fixed + RR_RDATA, b"\x07RFC8482\x00", 9)
+    at += 2 + RR_RDATA + 9
+    return at + _put_own_opt(out + at, query, payload, 0, query.edns_flags & DO, extra)
 
 
 cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
                 uint16_t edns_flags, const EdnsOptions* extra) noexcept nogil:
     """Write an answer that is too large for its client: TC=1, question and OPT only."""
-    cdef size_t at = HEADER + query.question
-    memcpy(out, query.wire, at)
-    set16(out + 2, flags | TC)
-    set16(out + 4, 1 if query.question else 0)
-    set32(out + 6, 0)
-    set16(out + 10, 1 if has_own_opt(query) else 0)
-    if has_own_opt(query):
-        at += put_opt(out + at, payload, rcode_high, edns_flags, extra.length)
-        memcpy(out + at, extra.octets, extra.length)
-        at += extra.length
-    return at
+    cdef size_t at = put_question(out, query, flags | TC, 0, 0, has_own_opt(query))
+    return at + _put_own_opt(out + at, query, payload, rcode_high, edns_flags, extra)
+
+
+cdef size_t truncate(uint8_t* wire, size_t length) noexcept nogil:
+    """Cut a response to TC=1 with its question, and the OPT record that it had; return its octets.
+
+    The options stay: a client that sent a cookie believes no response without it (RFC 7873 5.3). Caller must ensure
+    that there is a header.
+    """
+    cdef:
+        int32_t at = question_end(wire, length)
+        RecordCursor records
+        Record opt
+        bint found
+    begin_records(&records, wire, length, at)
+    found = at > HEADER and find_opt(&records, &opt)
+    set_header(wire, message_flags(wire) | TC, at > HEADER, 0, 0, found)
+    if not found:
+        return max(at, HEADER)
+    memmove(wire + at, wire + opt.owner, opt.end - opt.owner)
+    return at + opt.end - opt.owner
 
 
 # ---------------------------------------------------------------- for Python
@@ -652,7 +632,7 @@ def inspect_query(bytes wire not None) -> dict:
     if verdict != UNANSWERABLE:
         found["opcode"] = (query.flags & OPCODE) >> 11
     if verdict != UNANSWERABLE and query.question:
-        found["qname"] = wire[HEADER:HEADER + query.question - 4]
+        found["qname"] = wire[HEADER:HEADER + query.question - QUESTION_FIXED]
         found["qtype"] = query.qtype
         found["qclass"] = query.qclass
     if query.opt:
@@ -661,6 +641,23 @@ def inspect_query(bytes wire not None) -> dict:
     if verdict == CACHEABLE:
         found["key"] = (<char*> query.key)[:query.key_length]
     return found
+
+
+def inspect_records(bytes wire not None) -> tuple[list[tuple[int, int, int, int, int]], bool]:
+    """Return (section, type, start, start of the data, end) of each record that can be read; and whether that is all.
+
+    The answer section is 0. Raises ValueError where the message has no header, or is longer than DNS allows.
+    """
+    cdef:
+        RecordCursor records
+        Record record
+        list found = []
+    if not HEADER <= len(wire) <= MESSAGE_MAX:
+        raise ValueError(f"a DNS message has {HEADER} to {MESSAGE_MAX} octets, not {len(wire)}")
+    begin_records(&records, wire, len(wire), question_end(wire, len(wire)))
+    while next_record(&records, &record):
+        found.append((record.section, record.rtype, record.owner, record.rdata, record.end))
+    return found, has_read_all(&records)
 
 
 def without_hops(bytes query not None) -> bytes:

@@ -1,8 +1,8 @@
 """A negative response: the records by which it denies that something exists (RFC 2308, 4034)."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from ._message cimport Query
+from ._message cimport Query, Record
 
 cdef enum:
     SECTION_MAX = 32               # records of an authority section that is learnt from: few names, each followed alone
@@ -10,12 +10,6 @@ cdef enum:
 
 cdef enum:  # record types that tell what exists
     NXNAME = 128                   # the owner of this NSEC does not exist (RFC 9824)
-
-cdef struct Record:
-    uint16_t owner                 # where it starts
-    uint16_t fixed                 # where type, class, TTL and RDLENGTH stand
-    uint16_t rtype
-    uint16_t rdlength
 
 cdef struct Negative:
     const uint8_t* wire            # the whole message; not owned

@@ -8,13 +8,12 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ._message cimport (
-    HEADER, LABEL_MAX, NAME_MAX, NOERROR, NSEC, NSEC3, NXDOMAIN, OPCODE, OPT, QR, RCODE, RECORD, RRSIG, RRSIG_SIGNER,
-    SOA, TC, Query, get16, get32, is_name, message_flags, plain_end, question_length, set16, set32, skip_name
+    ANCOUNT, ARCOUNT, HEADER, LABEL_MAX, NAME_MAX, NOERROR, NSCOUNT, NSEC, NSEC3, NXDOMAIN, OPCODE, OPT_RCODE, POINTER,
+    QR, RCODE, RRSIG, RRSIG_EXPIRATION, RRSIG_SIGNER, RR_CLASS, RR_RDATA, RR_RDLENGTH, RR_TTL, SOA, SOA_MINIMUM,
+    SOA_NUMBERS, STEPS_MAX, TC, Query, RecordCursor, begin_records, get16, get32, has_read_all, is_name, is_opt,
+    message_flags, next_record, plain_end, question_end, set16, set32, skip_name
 )
-
-cdef enum:
-    SOA_NUMBERS = 20               # octets of the RDATA of a SOA behind its names
-    POINTER = 0xc000
+from ._rdata cimport has_sound_names
 
 
 # ---------------------------------------------------------------- names
@@ -45,50 +44,32 @@ cdef bint read_negative(Negative* found, const Query* query, const uint8_t* wire
     Caller must ensure that it answers the query. `wall` is the time since the epoch, seconds.
     """
     cdef:
+        RecordCursor records
+        Record* record
+        Record opt
         uint16_t i
-        size_t at
-        int32_t end
-    if length < HEADER or get16(wire + 4) != 1 or question_length(wire, length) != query.question:
+    if length < HEADER or question_end(wire, length) != HEADER + query.question:
         return False
     found.wire = wire
     found.length = length
     found.flags = message_flags(wire)
-    found.count = get16(wire + 8)
+    found.count = get16(wire + NSCOUNT)
     found.soa = SECTION_MAX
     found.hold = TTL_MAX
-    if found.flags & (QR | OPCODE | TC) != QR or get16(wire + 6) or found.count > SECTION_MAX:
+    if (found.flags & (QR | OPCODE | TC) != QR or found.count > SECTION_MAX or get16(wire + ANCOUNT)
+            or get16(wire + ARCOUNT) > 1):
         return False
     if found.flags & RCODE != NOERROR and found.flags & RCODE != NXDOMAIN:
         return False
-    at = HEADER + query.question
+    begin_records(&records, wire, length, HEADER + query.question)
     for i in range(found.count):
-        end = _read_record(&found.records[i], wire, length, at)
-        if end < 0 or get16(wire + found.records[i].fixed + 2) != query.qclass or not _read_rdata(found, i, wall):
+        record = &found.records[i]
+        if (not next_record(&records, record) or not is_name(wire, length, record.owner)
+                or get16(wire + record.fixed + RR_CLASS) != query.qclass or not _read_rdata(found, i, wall)):
             return False
-        at = end
-    return found.soa < SECTION_MAX and _ends(wire, length, at)
-
-
-cdef int32_t _read_record(Record* record, const uint8_t* wire, size_t length, size_t at) noexcept nogil:
-    """Find the parts of the record at `at`; return where it ends, or -1 where it is malformed."""
-    cdef int32_t end = skip_name(wire, length, at)
-    if end < 0 or <size_t> end + RECORD > length or not is_name(wire, length, at):
-        return -1
-    record.owner = <uint16_t> at
-    record.fixed = <uint16_t> end
-    record.rtype = get16(wire + end)
-    record.rdlength = get16(wire + end + 8)
-    end += RECORD + record.rdlength
-    return end if <size_t> end <= length else -1
-
-
-cdef bint _ends(const uint8_t* wire, size_t length, size_t at) noexcept nogil:
-    """Tell whether nothing follows the authority section but an OPT without an extended rcode."""
-    cdef Record opt
-    if get16(wire + 10) == 0:
-        return at == length
-    return (get16(wire + 10) == 1 and _read_record(&opt, wire, length, at) == <int32_t> length
-            and opt.rtype == OPT and opt.fixed == at + 1 and wire[opt.fixed + 4] == 0)
+    if next_record(&records, &opt) and (not is_opt(&opt) or wire[opt.owner + OPT_RCODE]):
+        return False
+    return found.soa < SECTION_MAX and has_read_all(&records)
 
 
 cdef bint _read_rdata(Negative* found, uint16_t i, double wall) noexcept nogil:
@@ -98,32 +79,28 @@ cdef bint _read_rdata(Negative* found, uint16_t i, double wall) noexcept nogil:
     """
     cdef:
         const uint8_t* wire = found.wire
-        uint16_t rtype = found.records[i].rtype
-        size_t rdata = found.records[i].fixed + RECORD
-        size_t length = rdata + found.records[i].rdlength
-        uint32_t ttl = get32(wire + rdata - 6)
+        const Record* record = &found.records[i]
+        uint32_t ttl = get32(wire + record.fixed + RR_TTL)
+        uint32_t steps = STEPS_MAX
         uint8_t[NAME_MAX] apex
         int32_t end
     found.hold = min(found.hold, <double> (ttl if ttl <= TTL_MAX else 0))
-    if rtype == NSEC3:
+    if record.rtype == NSEC3:
         return True
-    if rtype == NSEC:
-        end = plain_end(wire, length, rdata)
-        return end > 0 and _is_bitmap(wire + end, length - end)
-    if rtype == RRSIG:
-        end = plain_end(wire, length, rdata + RRSIG_SIGNER)
-        if end < 0:
+    if record.rtype == NSEC:
+        end = plain_end(wire, record.end, record.rdata)
+        return end > 0 and _is_bitmap(wire + end, record.end - end)
+    if record.rtype == RRSIG:
+        if plain_end(wire, record.end, record.rdata + RRSIG_SIGNER) < 0:
             return False
-        found.hold = min(found.hold, _seconds_until(get32(wire + rdata + 8), wall))
+        found.hold = min(found.hold, _seconds_until(get32(wire + record.rdata + RRSIG_EXPIRATION), wall))
         return True
-    if rtype != SOA or found.soa < SECTION_MAX or not is_name(wire, length, rdata):
+    if (record.rtype != SOA or found.soa < SECTION_MAX
+            or not has_sound_names(wire, record.rdata, record.end, SOA, &steps)):
         return False
-    end = skip_name(wire, length, rdata)
-    if not is_name(wire, length, end) or skip_name(wire, length, end) + SOA_NUMBERS != <int32_t> length:
-        return False
-    ttl = get32(wire + length - 4)
+    ttl = get32(wire + record.end - SOA_MINIMUM)
     found.hold = min(found.hold, <double> (ttl if ttl <= TTL_MAX else 0))
-    found.apex = expand(apex, wire, found.records[i].owner)
+    found.apex = expand(apex, wire, record.owner)
     found.soa = i
     return True
 
@@ -158,23 +135,23 @@ cdef size_t copy_record(uint8_t* out, size_t room, const Negative* found, const 
         uint8_t[NAME_MAX] owner
         const uint8_t* wire = found.wire
         size_t below = expand(owner, wire, record.owner) - found.apex
-        size_t rdata = record.fixed + RECORD
-        uint8_t* copy = out + below + 2 + RECORD
-        size_t size = record.rdlength
-    if below + 2 + RECORD + (2 * NAME_MAX + SOA_NUMBERS if record.rtype == SOA else size) > room:
+        uint8_t* fixed = out + below + 2
+        uint8_t* copy = fixed + RR_RDATA
+        size_t size = record.end - record.rdata
+    if below + 2 + RR_RDATA + (2 * NAME_MAX + SOA_NUMBERS if record.rtype == SOA else size) > room:
         return 0
     memcpy(out, owner, below)
     set16(out + below, POINTER)
-    memcpy(out + below + 2, wire + record.fixed, RECORD)
+    memcpy(fixed, wire + record.fixed, RR_RDATA)
     if record.rtype != SOA:
-        memcpy(copy, wire + rdata, size)
+        memcpy(copy, wire + record.rdata, size)
     else:
-        size = expand(copy, wire, rdata)
-        size += expand(copy + size, wire, skip_name(wire, found.length, rdata))
-        memcpy(copy + size, wire + rdata + record.rdlength - SOA_NUMBERS, SOA_NUMBERS)
+        size = expand(copy, wire, record.rdata)
+        size += expand(copy + size, wire, skip_name(wire, found.length, record.rdata))
+        memcpy(copy + size, wire + record.end - SOA_NUMBERS, SOA_NUMBERS)
         size += SOA_NUMBERS
-        set16(copy - 2, <uint16_t> size)
-    return below + 2 + RECORD + size
+        set16(fixed + RR_RDLENGTH, <uint16_t> size)
+    return below + 2 + RR_RDATA + size
 
 
 cdef size_t finish_records(uint8_t* out, size_t at, uint16_t count, uint16_t apex, uint32_t ttl) noexcept nogil:
@@ -184,6 +161,7 @@ cdef size_t finish_records(uint8_t* out, size_t at, uint16_t count, uint16_t ape
         while out[at] <= LABEL_MAX:
             at += 1 + out[at]
         set16(out + at, POINTER | apex)
-        set32(out + at + 6, ttl)
-        at += 2 + RECORD + get16(out + at + 10)
+        at += 2
+        set32(out + at + RR_TTL, ttl)
+        at += RR_RDATA + get16(out + at + RR_RDLENGTH)
     return at

@@ -7,12 +7,13 @@ place. It knows nothing else of what data means; what is unknown here is any oct
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
-from ._message cimport NS, RRSIG, SIG, SOA, follow_name
+from ._message cimport (
+    CNAME, DNAME, NS, NSEC, RRSIG, RRSIG_SIGNER, SIG, SOA, SOA_NUMBERS, follow_name
+)
 
 cdef enum:  # types whose data has names, where nobody else has a word for them
     MD = 3
     MF = 4
-    CNAME = 5
     MB = 7
     MG = 8
     MR = 9
@@ -29,8 +30,6 @@ cdef enum:  # types whose data has names, where nobody else has a word for them
     NAPTR = 35
     KX = 36
     A6 = 38
-    DNAME = 39
-    NSEC = 47
     TALINK = 58
     SVCB = 64
     HTTPS = 65
@@ -53,9 +52,9 @@ cdef Layout _layout(uint16_t rtype) noexcept nogil:
             or rtype == MG or rtype == MR or rtype == NSAP_PTR):
         return Layout(0, 1, 0)
     if rtype == SOA:
-        return Layout(0, 2, 20)
+        return Layout(0, 2, SOA_NUMBERS)
     if rtype == RRSIG or rtype == SIG:
-        return Layout(18, 1, ANYTHING)
+        return Layout(RRSIG_SIGNER, 1, ANYTHING)
     if rtype == NSEC or rtype == NXT:
         return Layout(0, 1, ANYTHING)
     if rtype == SVCB or rtype == HTTPS:

@@ -6,12 +6,13 @@ from funkenshield.cache._entry import is_response_to, soa_serials
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.policy._guard import Guard
-from funkenshield.wire._message import inspect_query
+from funkenshield.wire._message import inspect_query, inspect_records
 
 from .messages import ADDRESS, framed, is_whole, query_of, read, reply_to, ttls_at, unframed
 
 MEMORY = 1 << 22
 RD, DO = 0x0100, 0x8000
+OPT, HEADER, TTL_BEFORE_DATA = 41, 12, 6
 OF_THE_ANSWER = {15, 18}  # extended errors, and where to report them: the options that stay
 LENIENT = {"shortest": 30, "stale": "immediate", "shuffle": True}
 GUARD = Guard(1 << 16)
@@ -31,12 +32,22 @@ def one(data):
     assert len(passed) <= len(reply)
     for section in (0, 1):
         soa_serials(reply, section)
+    if len(reply) >= HEADER:
+        _check_walk(reply)
     if inspect_query(query)["verdict"] != "plain" or not is_response_to(query, reply):
         with suppress(ValueError):
             Cache(MEMORY, Clock()).store(query, reply)
             raise AssertionError("stored, but no response to this query")
         return
     store(query, reply)
+
+
+def _check_walk(reply):
+    """What the walk over records has read as a whole has its TTLs where dnspython has them."""
+    records, whole = inspect_records(reply)
+    assert all(data <= end <= len(reply) for *_, data, end in records)
+    if whole:
+        assert [data - TTL_BEFORE_DATA for _, rdtype, _, data, _ in records if rdtype != OPT] == ttls_at(reply)
 
 
 def store(query, reply):
