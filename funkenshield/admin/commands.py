@@ -1,6 +1,7 @@
 """What requests on the control socket do: all counters, purges, dynamic blocks."""
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from .purge import purge
 from .stats import Stats
 
 limited = RateLimited(logging.getLogger(__name__))
+
+TEST_CLOCK = "FUNKENSHIELD_TEST_CLOCK"  # set to 1, it lets tests move the clock, but not the event loop's timers
 
 
 async def handle(
@@ -42,6 +45,9 @@ async def handle(
             return {}
         case {"command": "block remove", "prefix": str(prefix)}:
             return {"removed": blocks.remove(prefix)}
+        case {"command": "advance", "seconds": int() | float() as seconds} if os.environ.get(TEST_CLOCK) == "1":
+            cache.clock.advance(seconds)
+            return {}
     raise FunkenShieldError(
         "no such command, or a member is missing; commands are stats, purge (name; type, below), block list,"
         " block add (prefix, seconds; action, confirmed), block remove (prefix)"

@@ -1,6 +1,5 @@
 """Know that nothing piles up: over a bound the newest are turned away at once, and those who wait are answered."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -8,7 +7,7 @@ import dns.edns
 import dns.message
 import pytest
 from support.client import ask, udp_wire
-from support.control import stats
+from support.control import advance, stats
 from support.rig import (
     NOERROR,
     REFUSED,
@@ -147,7 +146,7 @@ def test_who_is_turned_away_gets_what_is_stale_if_there_is_any(slow):
     ):
         (held,) = names(1)
         ask_each(shield, [held])
-        time.sleep(1.1)  # so long it is fresh
+        advance(shield, 1.1)  # so long it is fresh
         upstream.hold()
         waiting = pool.submit(ask_each, shield, names(1))
         upstream.wait_for(2)
@@ -251,7 +250,7 @@ def test_who_is_turned_away_with_what_is_stale_gets_no_more_than_he_takes():
         upstream,
     ):
         shield.udp(dns.message.make_query("big.test.", "TXT", use_edns=0, payload=1232))
-        time.sleep(1.2)  # so long it is held
+        advance(shield, 1.2)  # so long it is held
         upstream.handle = silent
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(ask_each, shield, names(1))

@@ -1,8 +1,8 @@
 """Know that a reload disturbs nobody who waits, and that what it says of upstreams is done, and told."""
 
 import threading
-import time
 
+from support.control import stats
 from support.rig import (
     NOERROR,
     after,
@@ -29,11 +29,12 @@ class Waiting:
 
     def __init__(self, shield, asked):
         self.replies = []
+        self._shield, self._count = shield, len(asked)
         self._thread = threading.Thread(target=lambda: self.replies.extend(ask_each(shield, asked)))
 
     def __enter__(self):
         self._thread.start()
-        time.sleep(0.2)
+        until(lambda: stats(self._shield)["outstanding_queries"] == self._count)
         return self
 
     def __exit__(self, *_):

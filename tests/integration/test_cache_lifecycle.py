@@ -14,7 +14,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 from support.client import ask, free_port
-from support.control import request, stats
+from support.control import advance, request, stats
 from support.process import run_shield
 from support.until import until
 from support.upstream import ScriptedUpstream, answer, servfail
@@ -319,7 +319,7 @@ def test_an_outage_is_lived_through_with_what_there_was(upstream):
     upstream.handle = short
     with run_shield([upstream], toml=f"{LIMITS}[stale]\nclient_timeout = 0.2\n") as shield:
         assert ask("www.test.", server=shield, edns=1232).answer
-        time.sleep(1.2)
+        advance(shield, 1.2)
         for broken in servfail, lambda query: None:
             upstream.handle = broken
             reply = ask("www.test.", server=shield, edns=1232, timeout=2)

@@ -656,6 +656,25 @@ def test_a_request_that_is_none_is_told_so_and_the_next_one_is_answered(lasting,
     assert "Traceback" not in shield.log
 
 
+@pytest.mark.parametrize("seconds", ["60", "-1", "NaN"])
+def test_its_clock_is_moved_forward_and_only_where_it_was_started_for_tests(emptied, seconds):
+    upstream, shield = emptied
+    advance = b'{"command": "advance", "seconds": %s}' % seconds.encode()
+
+    def ttl(server):
+        return ask("www.test.", server=server).answer[0].ttl
+
+    before = ttl(shield)
+    (moved,) = request(shield, advance)
+    assert moved["ok"] == (seconds == "60") == (ttl(shield) <= before - 60)
+    assert upstream.count("www.test.") == 1
+    with run_shield([upstream], under=("env", "--unset=FUNKENSHIELD_TEST_CLOCK")) as other:
+        before = ttl(other)
+        refused, unknown = request(other, advance, b'{"command": "nonsense"}')
+        assert refused == unknown
+        assert before - 60 < ttl(other)
+
+
 def test_prometheus_reads_the_same_numbers(upstream):
     metrics = Address("127.0.0.1", free_port())
     with run_shield([upstream], toml=f'metrics.listen = "{metrics}"') as shield:

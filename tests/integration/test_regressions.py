@@ -25,6 +25,7 @@ from support.proc import descriptors
 from support.process import COMMAND, run_shield
 from support.server import Received, frames
 from support.stopwatch import Stopwatch
+from support.until import until
 from support.upstream import ScriptedUpstream, answer, respond, truncated
 from support.wires import ask_wire, record_wire, reply_wire
 
@@ -245,10 +246,7 @@ def test_connections_that_are_reset_at_once_leave_nothing_behind():
             with socket.create_connection(shield.address, 2) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert ask(NAME, server=shield, tcp=True).answer
-        deadline = time.monotonic() + 1
-        while descriptors(shield.process) > before + 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert descriptors(shield.process) <= before + 2
+        until(lambda: descriptors(shield.process) <= before + 2, within=1.0)
         assert "Traceback" not in shield.log
         assert len(upstream.received) == 1
 
@@ -286,9 +284,7 @@ def test_too_many_upstreams_are_refused_as_a_whole():
             done = subprocess.run([*COMMAND, "check", "-c", path], capture_output=True, text=True, timeout=10)
             assert (done.returncode != 0, "at most 256 in all" in done.stderr) == (True, True)
             shield.process.send_signal(signal.SIGHUP)
-            deadline = time.monotonic() + 10
-            while "reload failed" not in shield.log and time.monotonic() < deadline:
-                time.sleep(0.02)
+            until(lambda: "reload failed" in shield.log, within=10.0)
             assert "at most 256 in all" in shield.log
             assert ask("www.own.test.", server=shield).answer[0][0].address == "192.0.2.2"
             assert ask("www.0.test.", server=shield).answer[0][0].address == "192.0.2.1"

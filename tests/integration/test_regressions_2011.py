@@ -19,6 +19,7 @@ import dns.rdata
 import dns.rdatatype
 import pytest
 from support.client import Address, ask, exchange, free_port, tcp_wire, udp_wire
+from support.control import advance
 from support.proc import descriptors, resident
 from support.process import run_shield
 from support.stopwatch import Stopwatch
@@ -334,7 +335,7 @@ def test_a_server_failure_is_held_for_ttl_failure_only(upstream, shield, name):
         assert ask(name, server=shield).rcode() == dns.rcode.SERVFAIL
     assert upstream.count(name) == 1
     upstream.handle = address
-    time.sleep(1.1)
+    advance(shield, 1.1)
     assert ask(name, server=shield).answer
     assert upstream.count(name) == 2
 
@@ -479,11 +480,11 @@ def test_a_hundred_thousand_names_find_no_more_memory_than_was_given():
 def test_ttls_age_and_end(upstream, shield, name):
     upstream.handle = lambda query: answer(query, "A 192.0.2.1", ttl=2)
     ttls = [ask(name, server=shield).answer[0].ttl]
-    time.sleep(1.1)
+    advance(shield, 1.1)
     ttls.append(ask(name, server=shield).answer[0].ttl)
     assert ttls == [2, 1]
     assert upstream.count(name) == 1
-    time.sleep(1.0)
+    advance(shield, 1.0)
     assert ask(name, server=shield).answer[0].ttl == 2
     assert upstream.count(name) == 2
 

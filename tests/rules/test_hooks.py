@@ -2,11 +2,11 @@
 
 import subprocess
 import threading
-import time
 
 import pytest
 from faults.load import Load
 from support.client import free_port
+from support.control import stats
 from support.process import COMMAND
 from support.rig import behind, good
 from support.until import until
@@ -82,7 +82,7 @@ def asked(shield, name="a.ruled.test."):
     replies = []
     thread = threading.Thread(target=lambda: replies.append(shield.udp_wire(same(1, name)[0])))
     thread.start()
-    time.sleep(0.2)
+    until(lambda: stats(shield)["rules"]["ruled"]["handler_calls"] == 1)
     return thread, replies
 
 

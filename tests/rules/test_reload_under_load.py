@@ -2,10 +2,10 @@
 
 import contextlib
 import threading
-import time
 
 import pytest
 from faults.load import Load
+from support.control import stats
 from support.rig import behind, good
 from support.stopwatch import Stopwatch
 from support.until import until
@@ -110,7 +110,7 @@ def test_who_a_function_that_goes_lets_pass_meets_the_new_rules(tmp_path):
         replies = []
         waiting = threading.Thread(target=lambda: replies.append(shield.udp_wire(same(1, "a.ruled.test.")[0])))
         waiting.start()
-        time.sleep(0.2)
+        until(lambda: stats(shield)["rules"]["ruled"]["handler_calls"] == 1)
         configure(shield, upstream, rules=[{"match": MATCH, "action": "nxdomain"}])
         reloaded(shield, 1)
         go_on.touch()

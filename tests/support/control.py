@@ -22,6 +22,11 @@ def stats(shield):
     return request(shield, b'{"command": "stats"}')[0]["stats"]
 
 
+def advance(shield, seconds):
+    """Move the clock that the daemon goes by; its event loop's timers stay."""
+    assert request(shield, json.dumps({"command": "advance", "seconds": seconds}).encode()) == [{"ok": True}]
+
+
 def stats_of(shield, address):
     """Return the daemon's counters of the upstream at an address, where there is one only."""
     (counted,) = (each for each in stats(shield)["upstreams"].values() if each["address"] == str(address))

@@ -5,6 +5,7 @@ It is seen only from outside: its command line, its ports, its log and its exit 
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from support.client import Address, address_of, ask, free_port
 __all__ = ["Shield", "ask", "free_port", "run_shield"]
 
 COMMAND = (sys.executable, "-m", "funkenshield")
-READY_WITHIN = 15.0  # seconds
+READY_WITHIN = 30.0  # seconds
 EXIT_WITHIN = 5.0  # seconds
 
 
@@ -126,6 +127,7 @@ def _run_once(upstreams, *, listen=(), workers=1, toml="", under=()) -> Iterator
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | {"FUNKENSHIELD_TEST_CLOCK": "1"},
             )
         shield = Shield(process, folder, addresses)
         try:
