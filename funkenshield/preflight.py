@@ -3,11 +3,11 @@
 It looks whether they are there, before anything is begun or changed. What rules name, `rules.engine` finds out.
 """
 
-import pwd
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from .admin.process import find_user
 from .cache.hugepages import fitted
 from .config import Config
 from .errors import ConfigError
@@ -20,7 +20,7 @@ from .upstream.streams import tls_of
 def examine(config: Config, where: str) -> None:
     """See that all is there; ConfigError has a line for each thing that is not, which says where it was named."""
     looks: list[Callable[[], object]] = [
-        partial(_find_user, config.user),
+        *([partial(find_user, config.user)] if config.user else []),
         partial(_find_folder, config.cache.snapshot),
         partial(_find_secrets, config.cookies.secret_file if "secret_file" in config.cookies.model_fields_set else ""),
         *(partial(tls_of, each.address[0], each) for each in config.upstreams),
@@ -36,14 +36,6 @@ def examine(config: Config, where: str) -> None:
             lines += str(error).splitlines()
     if lines:
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines))
-
-
-def _find_user(user: str) -> None:
-    try:
-        if user:
-            pwd.getpwnam(user)
-    except KeyError:
-        raise ConfigError(f"user: no user {user} on this machine") from None
 
 
 def _find_folder(snapshot: str) -> None:

@@ -78,12 +78,17 @@ class Priority:
             self._set = wanted
 
 
-def drop_privileges(user: str, *owned: Path) -> None:
-    """Give up root for a user, who gets the control socket and what is new; ConfigError where that cannot be done."""
+def find_user(user: str) -> pwd.struct_passwd:
+    """Return a user of this machine; ConfigError where there is none."""
     try:
-        entry = pwd.getpwnam(user)
+        return pwd.getpwnam(user)
     except KeyError:
         raise ConfigError(f"user: no user {user} on this machine") from None
+
+
+def drop_privileges(user: str, *owned: Path) -> None:
+    """Give up root for a user, who gets the control socket and what is new; ConfigError where that cannot be done."""
+    entry = find_user(user)
     if entry.pw_uid == os.geteuid():
         return
     if os.geteuid() != 0:  # where system calls are filtered, to try may be the end

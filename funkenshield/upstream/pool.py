@@ -27,7 +27,7 @@ from ..wire._message import error_response, inspect_query
 from ._selection import UpstreamTable
 from ._sockets import Sockets
 from .health import TIMED_OUT, Health, Signals, check_query, is_healthy
-from .ports import FEW, Ports, usable
+from .ports import FEW, usable
 from .streams import Connections
 from .tls import read_ca_file
 
@@ -72,7 +72,7 @@ class Group(NamedTuple):
 
 
 class Upstream:
-    """One nameserver: a pool of UDP sockets that turns over, connections, and its health."""
+    """One nameserver: UDP sockets on ports that rotate, connections, and its health."""
 
     def __init__(self, number: int, endpoint: Endpoint, sockets: Sockets, table: UpstreamTable, clock: Clock) -> None:
         self.number = number
@@ -376,15 +376,15 @@ def _kept_upstreams(before: Iterable[Upstream], wanted: Mapping[str, Member]) ->
     return kept
 
 
-def open_udp(endpoint: Endpoint, source: str = "", ports: Ports | None = None) -> socket.socket:
-    """Return a connected, non-blocking UDP socket on a random port; OSError where none can be had."""
+def open_udp(endpoint: Endpoint, source: str = "", ports: Sequence[int] = ()) -> socket.socket:
+    """Return a connected, non-blocking UDP socket on a random port (RFC 5452); OSError where none can be had."""
     ports = ports or usable()
     opened = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         for _ in range(PORT_TRIES):
             with contextlib.suppress(OSError):
-                opened.bind(sockaddr(source, ports.draw()))
+                opened.bind(sockaddr(source, secrets.choice(ports)))
                 break
         else:
             opened.bind(sockaddr(source, 0))  # says why

@@ -3,7 +3,6 @@
 It knows the kernel's settings and the operator's. How ports are used is for those above.
 """
 
-import secrets
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,17 +16,7 @@ LOWEST = 1024  # that needs no privilege
 FEW = 4096  # that are little for a forger to guess, and for sockets to turn over
 
 
-class Ports(tuple[int, ...]):
-    """Ports that may be drawn from."""
-
-    __slots__ = ()
-
-    def draw(self) -> int:
-        """Return one at random (RFC 5452)."""
-        return self[secrets.randbelow(len(self))]
-
-
-def usable(avoided: Sequence[tuple[int, int]] = ()) -> Ports:
+def usable(avoided: Sequence[tuple[int, int]] = ()) -> tuple[int, ...]:
     """Return the ports of the kernel's range that are neither reserved (ip_local_reserved_ports) nor avoided.
 
     Raises ConfigError where none is left.
@@ -39,13 +28,13 @@ def usable(avoided: Sequence[tuple[int, int]] = ()) -> Ports:
 
 
 @lru_cache(4)
-def ports_of(span: str, reserved: str, avoided: tuple[tuple[int, int], ...]) -> Ports:
+def ports_of(span: str, reserved: str, avoided: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
     """Return what is left of a range as the kernel writes it, without the reserved and the avoided ones."""
     first, last = map(int, span.split())
     left = bytearray(b"\1" * 65536)
     for low, high in (*map(parse_ports, filter(None, reserved.split(","))), *avoided):
         left[low : high + 1] = bytes(high + 1 - low)
-    return Ports(port for port in range(max(first, LOWEST), last + 1) if left[port])
+    return tuple(port for port in range(max(first, LOWEST), last + 1) if left[port])
 
 
 def _read(name: str) -> str:

@@ -44,7 +44,13 @@ class Tls:
         if not (strict and self._name):
             self._context.check_hostname = False
             self._context.verify_mode = ssl.CERT_NONE
-        _trust(self._context, section.ca_file, ca_pem)
+        if not section.ca_file and self._context.verify_mode != ssl.CERT_NONE:
+            self._context.load_default_certs()
+        try:
+            if section.ca_file:
+                self._context.load_verify_locations(cadata=ca_pem)
+        except (ssl.SSLError, ValueError):
+            raise ConfigError(f"tls.ca_file: {section.ca_file}: no certificates in PEM format") from None
         try:
             self._context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name or None)
         except (ValueError, TypeError):
@@ -156,18 +162,6 @@ def read_ca_file(section: TlsSection) -> str:
         return read_file(Path(section.ca_file)).decode("ascii", "ignore") if section.ca_file else ""
     except OSError as error:
         raise ConfigError(f"tls.ca_file: {section.ca_file}: {error.strerror}") from None
-
-
-def _trust(context: ssl.SSLContext, path: str, ca_pem: str) -> None:
-    """Trust the certificates of a file, or else the system's; ConfigError where there are none in it."""
-    if not path:
-        if context.verify_mode != ssl.CERT_NONE:
-            context.load_default_certs()
-        return
-    try:
-        context.load_verify_locations(cadata=ca_pem)
-    except (ssl.SSLError, ValueError):
-        raise ConfigError(f"tls.ca_file: {path}: no certificates in PEM format") from None
 
 
 def _pin_of(peer: ssl.SSLObject) -> str:

@@ -49,7 +49,7 @@ def test_ports_are_spread_evenly_and_none_tells_of_the_next():
 
 def test_ports_and_ids_are_more_than_a_forger_can_try(monkeypatch):
     bounds = []
-    monkeypatch.setattr(secrets, "randbelow", lambda bound: bounds.append(bound) or bound - 1 - len(bounds))
+    monkeypatch.setattr(secrets, "choice", lambda ports: bounds.append(len(set(ports))) or ports[-1 - len(bounds)])
     open_udp(Endpoint(LOOPBACK, 53)).close()
     assert set(bounds) == {PORTS}
     assert PORTS * IDS > 2**30
@@ -60,10 +60,10 @@ def test_a_port_that_is_taken_is_drawn_again_and_if_all_are_the_kernel_gives_one
         (_, busy), (_, free) = taken.getsockname(), freed.getsockname()
         freed.close()
         draws = iter([busy] * 3 + [free])
-        monkeypatch.setattr(local_ports.Ports, "draw", lambda _: next(draws))
+        monkeypatch.setattr(secrets, "choice", lambda _: next(draws))
         with open_udp(Endpoint(LOOPBACK, 53), LOOPBACK) as opened:
             assert opened.getsockname()[1] == free
-        monkeypatch.setattr(local_ports.Ports, "draw", lambda _: busy)
+        monkeypatch.setattr(secrets, "choice", lambda _: busy)
         with open_udp(Endpoint(LOOPBACK, 53), LOOPBACK) as opened:
             assert opened.getsockname()[1] not in (0, busy)
             assert opened.getpeername() == (LOOPBACK, 53)
