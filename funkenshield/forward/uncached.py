@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
-TICK = 0.016  # seconds; how finely time is told to open queries
+TICK = 0.016  # seconds; between two looks at the timers of open queries
 SERVFAIL, REFUSED = 2, 5
 RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
 NOTIFY = 4
@@ -101,7 +101,7 @@ class Forwarder:
         self._loops = Loops()
         inflight.notice_loops(self._loops.is_one)
         inflight.renew_with(upstreams.renew)
-        self._no_upstream = 0  # queries that failed for want of one, and were told of
+        self._no_upstream = 0  # queries that failed for want of one, and were reported
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = Shares()
         self._transferring = Shares()
@@ -166,8 +166,8 @@ class Forwarder:
         for carried in inflight.take_carried():
             self._start(self._carry(*carried))
         specials = inflight.take_specials()
-        for client, query, stream, way in specials:
-            self._admit_special(client, query, stream, way)
+        for client, query, stream, route in specials:
+            self._admit_special(client, query, stream, route)
         return bool(misses or specials)
 
     def _tick(self) -> None:
@@ -211,7 +211,7 @@ class Forwarder:
         if not task.cancelled() and task.exception() is not None:
             limited.warning("lost", "internal error, query dropped: %r", task.exception())
 
-    async def _carry(self, handle: int, number: int, query: bytes, left: float, heading: bytes, once: bool) -> None:
+    async def _carry(self, handle: int, number: int, query: bytes, left: float, header: bytes, once: bool) -> None:
         """Ask an upstream over TCP or TLS while `left` seconds last; `once`: not again where it may have arrived."""
         upstream = self._upstreams.by_number(number)
         response, why, unsent = None, 0, upstream is None
@@ -219,7 +219,7 @@ class Forwarder:
             async with asyncio.timeout(left):
                 if upstream is not None:
                     most = self._settings.max_connections
-                    response = await upstream.connections.exchange(query, most, heading, once=once)
+                    response = await upstream.connections.exchange(query, most, header, once=once)
         except TimeoutError:  # so is the client's
             return
         except OSError as error:
@@ -230,10 +230,10 @@ class Forwarder:
             self._inflight.fail(handle, why, unsent=unsent)
         self.dispatch()
 
-    def _admit_special(self, client: bytes, query: bytes, stream: int, way: int) -> None:
+    def _admit_special(self, client: bytes, query: bytes, stream: int, route: int) -> None:
         """Let a transfer, or a NOTIFY, through within the bounds."""
-        if way and way not in self._groups:
-            self._handler.handle_uncached(client, query, way)
+        if route and route not in self._groups:
+            self._handler.handle_uncached(client, query, route)
             return
         source = self._inflight.rules.address_of(client)
         key = source, hash(query[2:])
@@ -243,7 +243,7 @@ class Forwarder:
             return
         found = inspect_query(query)
         zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
-        group = self._groups[way] if way else self._zones.group(zone)
+        group = self._groups[route] if route else self._zones.group(zone)
         if is_transfer(found):
             if self._transferring.may_take(prefix_of(source), self._settings.max_transfers):
                 self._transferring.add(prefix_of(source), 1)
@@ -275,10 +275,10 @@ class Forwarder:
 
         Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
         """
-        told, patience = self._inflight.rules.header_of(client), self._settings.update_timeout
+        header, timeout = self._inflight.rules.header_of(client), self._settings.update_timeout
         onward = without_hops(query)
         asked = [
-            asyncio.wait_for(upstream.exchange(onward, told, once=True), patience)
+            asyncio.wait_for(upstream.exchange(onward, header, once=True), timeout)
             for upstream in self._upstreams.groups[group]
         ]
         response = None
@@ -318,9 +318,9 @@ class Forwarder:
         """Let a zone transfer through from one upstream; False: it did not even begin."""
         begun = False
         try:
-            heading = upstream.proxy_header(self._inflight.rules.header_of(client))
+            header = upstream.proxy_header(self._inflight.rules.header_of(client))
             messages = upstream.connections.transfer(
-                without_hops(query), self._settings.timeout, heading, first=self._settings.transfer_timeout
+                without_hops(query), self._settings.timeout, header, first=self._settings.transfer_timeout
             )
             async for message in until_complete(query, messages):
                 begun = True
@@ -344,7 +344,7 @@ class Forwarder:
         return bool(self._inflight.open_queries or passed or self._handler.is_busy)
 
     def housekeeping(self) -> None:
-        """Tell of queries that failed because there was no upstream to ask; called about once a second."""
+        """Report queries that failed because there was no upstream to ask; called about once a second."""
         failed = self._inflight.counters()["no_upstream_available"]
         if failed != self._no_upstream:
             limited.warning("nobody", "query failed: no upstream is available", times=failed - self._no_upstream)

@@ -33,7 +33,7 @@ Function = Callable[[Query], Any]
 class RuleCall(ABC):
     """One query on its way through one rule's function; each kind ends differently."""
 
-    inflight: PythonRules
+    python_rules: PythonRules
     ids: IdAllocator
     client: bytes
     wire: bytes
@@ -70,7 +70,7 @@ class RuleCall(ABC):
 
     def look_up(self, wire: bytes, number: int) -> None:
         """Have a query of the function's own go on from here; its answer comes back under this number."""
-        self.inflight.ask(self.client, wire, self.at, self.generation, number, route=self.route)
+        self.python_rules.ask(self.client, wire, self.at, self.generation, number, route=self.route)
 
     @abstractmethod
     def answer(self, response: bytes) -> None:
@@ -97,30 +97,26 @@ class QueryCall(RuleCall):
     """A query that stopped at a rule, or that is never cached."""
 
     def answer(self, response: bytes) -> None:
-        """Answer the client."""
         if not is_response_to(self.wire, response):
             raise ValueError("not a response to this query")
-        self.inflight.reply(self.client, self.wire, response)
+        self.python_rules.reply(self.client, self.wire, response)
 
     def go_on(self) -> None:
-        """Go on in its chain."""
-        self.inflight.resume(self.client, self.wire, self.at, self.generation, route=self.route)
+        self.python_rules.resume(self.client, self.wire, self.at, self.generation, route=self.route)
 
     def drop(self) -> None:
-        """Leave the client without an answer."""
-        self.inflight.drop(self.client)
+        self.python_rules.drop(self.client)
 
     def allow(self) -> None:
-        """Go on behind the chain."""
-        self.inflight.resume(self.client, self.wire, END, self.generation, route=self.route)
+        self.python_rules.resume(self.client, self.wire, END, self.generation, route=self.route)
 
     def restart(self, generation: int) -> None:
         """Begin again with other rules."""
-        self.inflight.resume(self.client, self.wire, START, generation)
+        self.python_rules.resume(self.client, self.wire, START, generation)
 
     def change(self, action: Action) -> None:
         """Go on with another state, or truncated."""
-        resume = partial(self.inflight.resume, self.client, self.wire, route=self.route)
+        resume = partial(self.python_rules.resume, self.client, self.wire, route=self.route)
         if action.kind == "forward":
             key = group_key(action.forward)
             if key not in self.ids.routes:
@@ -132,11 +128,11 @@ class QueryCall(RuleCall):
             resume(self.at, self.generation, uncached=True)
         elif action.ttl is not None:
             number = self.ids.ttl_limit((action.ttl.min, action.ttl.max))
-            self.inflight.set_ttl_limits(number, action.ttl.min, action.ttl.max)
+            self.python_rules.set_ttl_limits(number, action.ttl.min, action.ttl.max)
             resume(self.at, self.generation, ttl_limits=number)
         elif action.kind != "truncate":
             super().change(action)
-        elif self.inflight.who(self.client)[1] == "udp":
+        elif self.python_rules.who(self.client)[1] == "udp":
             wire = bytearray(error_response(self.wire, 0, PAYLOAD))
             wire[2] |= TC
             self.answer(bytes(wire))
@@ -149,12 +145,12 @@ class MissCall(RuleCall):
 
     def answer(self, response: bytes) -> None:
         """Answer all who wait."""
-        if not self.inflight.settle(self.handle, response):
+        if not self.python_rules.settle(self.handle, response):
             raise ValueError("not a response to this query, or too late")
 
     def drop(self) -> None:
         """Give it up: those who wait get what is stale, or SERVFAIL."""
-        self.inflight.give_up(self.handle)
+        self.python_rules.give_up(self.handle)
 
     def allow(self) -> None:
         """Ask an upstream, and keep what it says as the function's answer."""
@@ -173,15 +169,15 @@ class ResponseCall(RuleCall):
 
     def look_up(self, wire: bytes, number: int) -> None:
         """Have another query go on behind all rules of queries."""
-        self.inflight.ask(self.client, wire, END, self.generation, number, route=self.route)
+        self.python_rules.ask(self.client, wire, END, self.generation, number, route=self.route)
 
     def answer(self, response: bytes | None) -> None:
         """Have this response in the place of the other."""
-        self.inflight.conclude(self.handle, response, END, self.generation)
+        self.python_rules.conclude(self.handle, response, END, self.generation)
 
     def go_on(self) -> None:
         """Let the next rule see the response."""
-        self.inflight.conclude(self.handle, self.response, self.at, self.generation)
+        self.python_rules.conclude(self.handle, self.response, self.at, self.generation)
 
     def drop(self) -> None:
         """Be as if there had been no response."""

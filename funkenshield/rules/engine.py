@@ -53,16 +53,16 @@ def check(config: Config) -> None:
 class RuleEngine:
     """All rules, those in force and those that are to be."""
 
-    def __init__(self, inflight: PythonRules, dispatch: Callable[[], None]) -> None:
+    def __init__(self, python_rules: PythonRules, dispatch: Callable[[], None]) -> None:
         self.ids = IdAllocator()
-        self.executor = RuleExecutor(inflight, self.ids, dispatch)
-        self._inflight = inflight
+        self.executor = RuleExecutor(python_rules, self.ids, dispatch)
+        self._python_rules = python_rules
         self._active = PreparedRules(RuleSet(), (None,) * len(CHAINS), 0, {})
         self._versions: Mapping[Path, Version | None] = {}
 
     def prepare(self, config: Config) -> PreparedRules:
         """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
-        return _prepare(config, self.ids, self._inflight.settings_writer.guard)
+        return _prepare(config, self.ids, self._python_rules.settings_writer.guard)
 
     def activate(self, prepared: PreparedRules, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
         """Let these rules be followed from now on; return the groups of upstreams by their routes.
@@ -71,19 +71,19 @@ class RuleEngine:
         """
         routes = {self.ids.route(group_key(name)): group for name, group in groups.items()}
         for number, group in routes.items():
-            self._inflight.set_route(number, group=group)
+            self._python_rules.set_route(number, group=group)
         answering = {self.ids.route(route_key(rule)): rule for rule in prepared.rules.rules if rule.answers}
         for number in answering:
-            self._inflight.set_route(number, function=True)
+            self._python_rules.set_route(number, function=True)
         for (shortest, longest), number in list(self.ids.ttl_limits.items()):
-            self._inflight.set_ttl_limits(number, shortest, longest)
+            self._python_rules.set_ttl_limits(number, shortest, longest)
         stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
         listeners = [str(endpoint) for endpoint in config.listen]
         self.executor.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))
         self._active, self._versions = prepared, prepared.versions
         self.set_local_time()
         chains = (compiled.chain if compiled else None for compiled in prepared.chains)
-        self._inflight.settings_writer.set_chains(*chains)
+        self._python_rules.settings_writer.set_chains(*chains)
         return routes
 
     def set_local_time(self) -> None:
@@ -101,10 +101,8 @@ class RuleEngine:
     async def set_up(self, prepared: PreparedRules | None = None) -> None:
         """Call what is to be called before rules, or those that are in force, begin; ConfigError where that fails."""
         for hook in (prepared or self._active).rules.setups:
-            try:
-                await _call(hook)
-            except (Exception, SystemExit) as error:
-                raise ConfigError(_failure("setup", hook, error)) from None
+            if failure := await _call("setup", hook):
+                raise ConfigError(failure)
 
     async def tear_down(self, rules: RuleSet) -> None:
         """Call what is to be called when rules are in force no more, once no function of theirs runs."""
@@ -112,10 +110,8 @@ class RuleEngine:
             await asyncio.sleep(GRACE)
             await self.executor.drain()
         for hook in rules.teardowns:
-            try:
-                await _call(hook)
-            except (Exception, SystemExit) as error:
-                log.error("%s", _failure("teardown", hook, error))
+            if failure := await _call("teardown", hook):
+                log.error("%s", failure)
 
     @property
     def rule_set(self) -> RuleSet:
@@ -136,13 +132,13 @@ class RuleEngine:
         }
 
 
-def _failure(what: str, hook: Hook, error: BaseException) -> str:
-    """Return in a line which hook failed, how, and where."""
-    name, frame = getattr(hook, "__name__", repr(hook)), traceback.extract_tb(error.__traceback__)[-1]
-    return f"rules: {what} {name}: {type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"
-
-
-async def _call(hook: Hook) -> None:
-    result = hook()
-    if inspect.isawaitable(result):
-        await result
+async def _call(what: str, hook: Hook) -> str:
+    """Call a hook; return in a line how it failed, and where, or else nothing."""
+    try:
+        result = hook()
+        if inspect.isawaitable(result):
+            await result
+    except (Exception, SystemExit) as error:
+        name, frame = getattr(hook, "__name__", repr(hook)), traceback.extract_tb(error.__traceback__)[-1]
+        return f"rules: {what} {name}: {type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"
+    return ""

@@ -61,10 +61,10 @@ class CallStats:
 class RuleExecutor:
     """Calls the functions of rules, and counts what they take."""
 
-    def __init__(self, inflight: PythonRules, ids: IdAllocator, dispatch: Callable[[], None]) -> None:
+    def __init__(self, python_rules: PythonRules, ids: IdAllocator, dispatch: Callable[[], None]) -> None:
         self.active = ActiveRules()
         self.rejected = 0
-        self._inflight = inflight
+        self._python_rules = python_rules
         self._ids = ids
         self._dispatch = dispatch
         self._previous = ActiveRules()
@@ -89,7 +89,7 @@ class RuleExecutor:
 
     def query(self, call: RuleCall) -> Query:
         """Return what a function is given."""
-        address, transport, listener, tags, _ = self._inflight.who(call.client)
+        address, transport, listener, tags, _ = self._python_rules.who(call.client)
         listeners = self.active.listeners
         if tags not in self._tags:
             known = list(self._ids.tags.items())  # others may be added meanwhile, by a thread that reads rules
@@ -103,14 +103,14 @@ class RuleExecutor:
     def handle_queries(self, stopped: list[tuple[bytes, bytes, int, int, int, int]]) -> None:
         """Go on with queries that stopped at a rule; those of rules that are gone begin again."""
         for client, wire, _stream, chain, at, generation in stopped:
-            call = QueryCall(self._inflight, self._ids, client, wire, self.active.deadline, generation, at)
+            call = QueryCall(self._python_rules, self._ids, client, wire, self.active.deadline, generation, at)
             self._go_on(call, chain)
 
     def handle_responses(self, stopped: list[tuple[int, int, int, bytes, bytes, bytes]]) -> None:
         """Go on with responses that stopped at a rule; those of rules that are gone stay as they are."""
         for handle, at, generation, wire, response, client in stopped:
             call = ResponseCall(
-                self._inflight, self._ids, client, wire, self.active.deadline, generation, at, -1, handle, response
+                self._python_rules, self._ids, client, wire, self.active.deadline, generation, at, -1, handle, response
             )
             self._go_on(call, RESPONSES)
 
@@ -132,20 +132,20 @@ class RuleExecutor:
         for handle, route, wire, left, client in misses:
             rule = self._rule_at(route)
             if rule is None:
-                self._inflight.give_up(handle)
+                self._python_rules.give_up(handle)
             else:
                 generation = self.active.generation
-                call = MissCall(self._inflight, self._ids, client, wire, left, generation, END, 0, handle)
+                call = MissCall(self._python_rules, self._ids, client, wire, left, generation, END, 0, handle)
                 self._run(call, rule)
 
     def handle_uncached(self, client: bytes, query: bytes, route: int) -> None:
         """Answer a query that is never cached in place of an upstream."""
         rule = self._rule_at(route)
         if rule is None:
-            self._inflight.reply(client, query, error_response(query, SERVFAIL, PAYLOAD))
+            self._python_rules.reply(client, query, error_response(query, SERVFAIL, PAYLOAD))
         else:
             active = self.active
-            call = QueryCall(self._inflight, self._ids, client, query, active.deadline, active.generation, END, 0)
+            call = QueryCall(self._python_rules, self._ids, client, query, active.deadline, active.generation, END, 0)
             self._run(call, rule)
 
     def _rule_at(self, route: int) -> Rule | None:
@@ -251,7 +251,7 @@ class RuleExecutor:
         """Return the answer to a query that a function makes; OSError where it gets none."""
         if call.response is not None and wire == call.wire:  # its answer is what all who ask it wait for, and is there
             return call.response
-        outer = self._lookups.get(self._inflight.who(call.client)[4])
+        outer = self._lookups.get(self._python_rules.who(call.client)[4])
         depth = outer[0] + 1 if outer else 1
         if depth > DEPTH:
             raise OSError(f"rules resolve queries of rules, {DEPTH} deep")

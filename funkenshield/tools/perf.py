@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._loadgen import Snapshot
 
 SLICE = 0.25  # seconds between two looks at the clock and two drawings of the live line
+COUNTS = ("sent", "answered", "lost", "open", "late", "mismatched", "refused", "truncated", "octets")
 PERCENTILES = (50, 90, 95, 99, 99.9)
 
 
@@ -152,9 +153,8 @@ def measure(load: Load, seconds: float, draw: Callable[[str], None] | None = Non
 
 def to_text(report: Report) -> str:
     """Return the report as lines for people."""
-    counts = ("answered", "lost", "open", "late", "mismatched", "refused", "truncated")
     rows = [("queries sent", f"{report.sent:,}")]
-    rows += [(name, _share(getattr(report, name), report.sent)) for name in counts]
+    rows += [(name, _share(getattr(report, name), report.sent)) for name in COUNTS[1:-1]]
     rows += [
         ("run time", f"{report.seconds:.3f} s"),
         ("queries/s", f"{report.qps:,.0f}"),
@@ -180,16 +180,9 @@ def _report(load: Load) -> Report:
     latency = {"min": now["least"] / 1e6, "mean": now["total"] / max(answered, 1) / 1e6}
     latency |= {f"p{percent}": load.percentile(percent) / 1e6 for percent in PERCENTILES}
     latency["max"] = now["most"] / 1e6
+    counts: dict[str, Any] = {name: count for name, count in now.items() if name in COUNTS}
     return Report(
-        sent=now["sent"],
-        answered=answered,
-        lost=now["lost"],
-        open=now["open"],
-        late=now["late"],
-        mismatched=now["mismatched"],
-        refused=now["refused"],
-        truncated=now["truncated"],
-        octets=now["octets"],
+        **counts,
         seconds=(now["ended"] - now["began"]) / 1e9,
         qps=_pace({**now, "answered": 0, "ended": 0}, now),
         rcodes={dns.rcode.to_text(dns.rcode.Rcode(code)): n for code, n in enumerate(now["rcodes"]) if n},
