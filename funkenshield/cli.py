@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .config import Config
 
 ENDPOINT = "ADDR:PORT"
+Ask = Callable[[dict[str, Any]], dict[str, Any]]  # what a daemon responds to a request
 
 
 def seconds(written: str | float) -> float:
@@ -244,7 +245,7 @@ def docs_metrics() -> None:
 
 
 def _controls(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that select a daemon; the command gets the path of its control socket as `control`."""
+    """Add the options that select a daemon; the command gets what asks that over its control socket."""
 
     @click.option(
         "-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
@@ -255,9 +256,10 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
+        from .admin.control import ask
         from .config.places import control_socket
 
-        command(control=control or control_socket(file), **others)
+        command(functools.partial(ask, control or control_socket(file)), **others)
 
     return found
 
@@ -265,11 +267,9 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @_controls
 @click.option("--json", "as_json", is_flag=True, help="Print all statistics as JSON.")
-def stats(control: Path, as_json: bool) -> None:
+def stats(ask: Ask, as_json: bool) -> None:
     """Show the statistics of a running daemon."""
-    from .admin.control import ask
-
-    found = ask(control, {"command": "stats"})["stats"]
+    found = ask({"command": "stats"})["stats"]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -306,10 +306,8 @@ def stats(control: Path, as_json: bool) -> None:
 @click.option("--zone", metavar="NAME", help="Purge a name and all names below it.")
 @click.option("--name", metavar="NAME", help="Purge one name.")
 @click.option("--type", "qtype", metavar="TYPE", help="Purge only records of this type.")
-def purge(control: Path, everything: bool, zone: str | None, name: str | None, qtype: str | None) -> None:
+def purge(ask: Ask, everything: bool, zone: str | None, name: str | None, qtype: str | None) -> None:
     """Purge a running daemon's cache: everything, a zone or a name."""
-    from .admin.control import ask
-
     if sum((everything, zone is not None, name is not None)) != 1:
         raise click.UsageError("give exactly one of --all, --zone and --name")
     if "" in (zone, name):
@@ -317,7 +315,7 @@ def purge(control: Path, everything: bool, zone: str | None, name: str | None, q
     request: dict[str, Any] = {"command": "purge", "name": name or zone or ".", "below": name is None}
     if qtype:
         request["type"] = qtype
-    ask(control, request)
+    ask(request)
     what = "everything" if everything else f"{name or zone}{' and all names below it' if zone else ''}"
     click.echo(f"purged: {what}{f', type {qtype}' if qtype else ''}")
 
@@ -329,11 +327,9 @@ def block() -> None:
 
 @block.command("list")
 @_controls
-def block_list(control: Path) -> None:
+def block_list(ask: Ask) -> None:
     """List the blocked prefixes: time left, action, reason."""
-    from .admin.control import ask
-
-    for each in ask(control, {"command": "block list"})["blocks"]:
+    for each in ask({"command": "block list"})["blocks"]:
         click.echo(f"{each['prefix']:<44}{each['seconds']:>10,.1f} s  {each['action']:<9}{each['reason']}")
 
 
@@ -345,20 +341,16 @@ def block_list(control: Path) -> None:
 @click.option("--refuse", is_flag=True, help="Answer REFUSED instead of dropping queries.")
 @click.option("--yes", is_flag=True, help="Confirm a prefix shorter than /8 (IPv6: /16).")
 @click.argument("prefix")
-def block_add(control: Path, seconds: float, refuse: bool, yes: bool, prefix: str) -> None:
+def block_add(ask: Ask, seconds: float, refuse: bool, yes: bool, prefix: str) -> None:
     """Block an address or a source prefix for a while."""
-    from .admin.control import ask
-
     action = "refuse" if refuse else "drop"
-    ask(control, {"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "confirmed": yes})
+    ask({"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "confirmed": yes})
     click.echo(f"{prefix}: blocked for {seconds:g} s")
 
 
 @block.command("remove")
 @_controls
 @click.argument("prefix")
-def block_remove(control: Path, prefix: str) -> None:
+def block_remove(ask: Ask, prefix: str) -> None:
     """Remove the blocks of a source prefix and of all prefixes within it."""
-    from .admin.control import ask
-
-    click.echo(f"{prefix}: {ask(control, {'command': 'block remove', 'prefix': prefix})['removed']} removed")
+    click.echo(f"{prefix}: {ask({'command': 'block remove', 'prefix': prefix})['removed']} removed")
