@@ -15,6 +15,7 @@ from .cache._index cimport Index, find
 from .cache._store cimport Cache
 from .cache._zone_settings cimport Policy
 from .core._atomic cimport bump, copy_words, load_relaxed, load_relaxed16
+from .core._limits cimport IGNORED_MAX
 from .core._prefix_table cimport PrefixTable, prefix_value
 from .policy._guard cimport (
     CUT, IGNORE, WELCOME, Guard, GuardAction, GuardTable, guard_counters_as_dict, judge_query, load_guard_table
@@ -28,7 +29,7 @@ from .policy._rule_state cimport ANSWERS, CHAINS, END, QUERIES, START, ClientInf
 from .wire._ecs_upstream cimport add_ecs, subnet_rules
 from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
 from .wire._message cimport (
-    ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IGNORED_MAX, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE,
+    ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE,
     OPTION_DATA, QR, RCODE, RD, REFUSED, TC, UNANSWERABLE, UNCACHEABLE, UPDATE, EdnsOptions, Query, Verdict,
     add_keepalive, cookie_of, cut, find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any,
     set_rule_choices

@@ -14,7 +14,6 @@ cdef enum:
     RECORDS_MAX = 4096             # octets of the records of one gap
     KEYED_MAX = 2 * NAME_MAX       # octets of a name's key
     PAGE_MAX = 512                 # gaps of a page
-    DENIAL_PAYLOAD = 1232          # octets: the UDP payload size in a response made here
     IN = 1                         # the class that is signed
     GAP_COST = 720                 # octets that a gap takes beside those of its names and records, at most
     LIST_COST = 1024               # octets that a list takes beside its gaps and records, at most

@@ -13,6 +13,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
+from ..core._limits cimport EDNS_UDP_SIZE
 from ..core._suffix_table cimport Suffixes, parent_of, suffixes_full
 from ..wire._message cimport (
     AD, CACHEABLE, CNAME, DNAME, DO, DS, HEADER, KEY_EDNS_FLAGS, KEY_FLAGS, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR,
@@ -202,7 +203,7 @@ cdef bytes _respond(const Query* query, uint16_t rcode, size_t apex, list proof,
         memcpy(out + at, <char*> part.wire, len(part.wire))
         at = finish_records(out, at, part.count, target, <uint32_t> left)
     if query.opt:
-        put_opt(out + at, DENIAL_PAYLOAD, 0, query.edns_flags & DO, 0)
+        put_opt(out + at, EDNS_UDP_SIZE, 0, query.edns_flags & DO, 0)
     return response
 
 

@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport copy_words
 from ..core._clock cimport TICKS_PER_SECOND
+from ..core._limits cimport EDNS_UDP_SIZE
 from ..core._suffix_table cimport parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport DS, is_name, name_size
 from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Policy, RenderOptions, TtlLimits
@@ -103,7 +104,7 @@ cdef class Zones:
         return suffix_key(&self.secret, name, len(name))
 
     def set_policy(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
-                   uint32_t failure=5, uint16_t payload=1232, bint keep_ttl=False, bint shuffle=False,
+                   uint32_t failure=5, uint16_t payload=EDNS_UDP_SIZE, bint keep_ttl=False, bint shuffle=False,
                    str stale="off", uint32_t stale_longest=86400, uint32_t stale_ttl=30, double client_timer=1.8,
                    double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0,
                    uint32_t open=0xffffffff) -> None:

@@ -21,11 +21,11 @@ from .mistakes import not_toml, told
 from .mistakes import section_at as below
 from .schema import RESTART, Config
 from .types import Endpoint
-from .upstreams import DEFAULT_GROUP, UPSTREAMS_MAX, HealthSection, Member, TlsSection, UpstreamSection
+from .upstreams import DEFAULT_GROUP, HealthSection, Member, TlsSection, UpstreamSection
 from .zones import ZoneSection
 
 __all__ = [
-    "DEFAULT_GROUP", "RESTART", "UPSTREAMS_MAX", "Config", "Endpoint", "ForwardSection", "HealthSection", "Member",
+    "DEFAULT_GROUP", "RESTART", "Config", "Endpoint", "ForwardSection", "HealthSection", "Member",
     "StaleSection", "TcpSection", "TlsSection", "TtlSection", "UpstreamSection", "ZoneSection", "default_secrets",
     "default_socket", "load", "read", "section_at",
 ]  # fmt: skip

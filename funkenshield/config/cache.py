@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from ..core._limits import IGNORED_MAX
 from .match import Option
 from .types import PathField, Section
 
@@ -33,7 +34,7 @@ class CacheSection(Section):
         False, description="After NXDOMAIN for a name, answer NXDOMAIN for all names below it (RFC 8020)."
     )
     skip_options: tuple[Option, ...] = Field(
-        (), max_length=16, strict=False,
+        (), max_length=IGNORED_MAX, strict=False,
         description="EDNS options, by code or name, that are not part of the cache key and are removed before"
                     " forwarding, such as those that mark a client (65001, 20292).",
     )  # fmt: skip

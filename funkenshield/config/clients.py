@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ..core._limits import EDNS_UDP_SIZE
 from .types import PathField, Section
 
 
@@ -12,7 +13,7 @@ class UdpSection(Section):
     """Clients over UDP."""
 
     max_payload: int = Field(
-        1232, ge=512, le=4096, json_schema_extra={"unit": "octets"},
+        EDNS_UDP_SIZE, ge=512, le=4096, json_schema_extra={"unit": "octets"},
         description="Largest response over UDP, and the EDNS payload size that is advertised.",
     )  # fmt: skip
     receive_buffer: int = Field(

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from ..core._limits import LISTENERS_MAX, MEMBERS_MAX, PROXIES_MAX, SOCKETS_MAX, UPSTREAMS_MAX
 from .admin import ControlSection, LogSection, MetricsSection
 from .cache import CacheSection, StaleSection, TtlSection
 from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
@@ -17,24 +18,17 @@ from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
 from .rule import RuleSection
 from .types import Endpoint, EndpointField, PathField, PrefixField, Section, wildcard_of
-from .upstreams import (
-    DEFAULT_GROUP,
-    GROUP_MAX,
-    SOCKETS_MAX,
-    UPSTREAMS_MAX,
-    GroupSection,
-    HealthSection,
-    Member,
-    UpstreamSection,
-)
+from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
 from .zones import ZoneSection
+
+SOCKETS_USED = SOCKETS_MAX * 3 // 4  # those that are given up still wait for answers
 
 
 class Config(Section):
     """The whole file."""
 
     listen: tuple[EndpointField, ...] = Field(
-        (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=64, strict=False,
+        (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=LISTENERS_MAX, strict=False,
         description="Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of"
                     " its addresses. Takes effect at restart.",
     )  # fmt: skip
@@ -45,7 +39,7 @@ class Config(Section):
     )  # fmt: skip
     groups: tuple[GroupSection, ...] = Field((), max_length=1000, strict=False)
     proxy_protocol_from: tuple[PrefixField, ...] = Field(
-        (), max_length=64, strict=False,
+        (), max_length=PROXIES_MAX, strict=False,
         description="Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which"
                     " is accepted from nobody else.",
     )  # fmt: skip
@@ -137,8 +131,8 @@ class Config(Section):
         count = len(self.all_upstreams)
         if count > UPSTREAMS_MAX:
             raise ValueError(f"upstreams: at most {UPSTREAMS_MAX} in all, not {count}")
-        if count * self.forward.sockets > SOCKETS_MAX:
-            raise ValueError(f"forward.sockets: at most {SOCKETS_MAX // count} for each of {count} upstreams")
+        if count * self.forward.sockets > SOCKETS_USED:
+            raise ValueError(f"forward.sockets: at most {SOCKETS_USED // count} for each of {count} upstreams")
         return self
 
     @model_validator(mode="after")
@@ -163,8 +157,8 @@ class Config(Section):
             if zone.group is not None:
                 wanted.setdefault(zone.group, "zones")
         for name, key in wanted.items():
-            if not 1 <= len(self.members(name)) <= GROUP_MAX:
-                raise ValueError(f"{key}: group {name} has {len(self.members(name))} upstreams, not 1 to {GROUP_MAX}")
+            if not 1 <= len(self.members(name)) <= MEMBERS_MAX:
+                raise ValueError(f"{key}: group {name} has {len(self.members(name))} upstreams, not 1 to {MEMBERS_MAX}")
             if names.count(name) > 1:
                 raise ValueError(f"groups: more than once: {name}")
         return self

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
+from ..core._limits import MEMBERS_MAX
 from .forward import Policy
 from .types import (
     AddressField,
@@ -20,9 +21,6 @@ from .types import (
 )
 
 DEFAULT_GROUP = "default"
-GROUP_MAX = 64  # upstreams in a group
-UPSTREAMS_MAX = 256  # that the compiled part tells apart
-SOCKETS_MAX = 6144  # of the 8,192 that it has: those that are given up still wait for answers
 
 
 class HealthSection(Section):
@@ -114,7 +112,7 @@ class UpstreamSection(Section):
     """A nameserver behind the shield. Where its address says enough, `upstreams = ["ADDR:PORT", ...]` does."""
 
     address: tuple[EndpointField, ...] = Field(
-        min_length=1, max_length=GROUP_MAX, strict=False,
+        min_length=1, max_length=MEMBERS_MAX, strict=False,
         description="`ADDR:PORT`, or a list: each is an upstream of its own with the same settings.",
     )  # fmt: skip
     name: str = Field(

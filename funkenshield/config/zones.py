@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
+from ..core._limits import MEMBERS_MAX
 from .cache import StaleSection, TtlSection
 from .types import EndpointField, GroupName, PrefixField, Section, ZoneName
-from .upstreams import GROUP_MAX
 
 
 class ZoneSection(Section):
@@ -15,7 +15,7 @@ class ZoneSection(Section):
 
     name: ZoneName = Field(description="Name of the zone, such as `example.com`.")
     upstreams: tuple[EndpointField, ...] | None = Field(
-        None, min_length=1, max_length=GROUP_MAX, strict=False, description="Its upstreams, as a group of their own."
+        None, min_length=1, max_length=MEMBERS_MAX, strict=False, description="Its upstreams, as a group of their own."
     )
     group: GroupName | None = Field(None, description='Group of upstreams, in place of `"default"`.')
     max_outstanding: int | None = Field(

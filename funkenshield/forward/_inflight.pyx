@@ -23,11 +23,12 @@ from ..core._epochs cimport READERS_MAX
 from ..core._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, EPOLLET, EPOLLIN, eventfd
 from ..core._fair_shares cimport RingShares
 from ..core._latency_histogram cimport histogram_as_dict
+from ..core._limits cimport SOCKETS_MAX
 from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ..core._udp_batch cimport BATCH
 from ..policy._guard cimport guard_counters_as_dict
 from ..upstream._selection cimport TRIES_MAX, trouble_of
-from ..upstream._sockets cimport SOCKETS_MAX, Attempt
+from ..upstream._sockets cimport Attempt
 from ..wire._message cimport HEADER, MESSAGE_MAX, Query, get16
 from ._admission cimport Admission
 from ._attempts cimport Attempts

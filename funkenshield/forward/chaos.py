@@ -17,9 +17,9 @@ import dns.rdtypes.ANY.TXT
 import dns.rrset
 
 from ..config.clients import ChaosSection
+from ..core._limits import EDNS_UDP_SIZE
 from ..wire._message import inspect_query
 
-PAYLOAD = 1232  # octets
 TTL = 60  # seconds: long enough that a flood of such questions is answered from the cache
 STRING_MAX = 255  # octets of a string in a TXT record
 
@@ -55,7 +55,7 @@ def response(query: bytes, *, server: str, version: str) -> bytes | None:
     text = server if question.name in SERVER_NAMES else version if question.name in VERSION_NAMES else ""
     if not text:
         return None
-    made = dns.message.make_response(asked, our_payload=PAYLOAD)
+    made = dns.message.make_response(asked, our_payload=EDNS_UDP_SIZE)
     made.flags |= dns.flags.AA
     if asked.edns >= 0:
         made.want_dnssec(bool(asked.ednsflags & dns.flags.DO))

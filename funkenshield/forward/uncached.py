@@ -17,6 +17,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
+import dns.rcode
+from dns.rcode import REFUSED, SERVFAIL
+
 from ..config import ForwardSection
 from ..core.fair_shares import Shares, prefix_of
 from ..core.logs import RateLimited
@@ -32,10 +35,7 @@ log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
-TICK = 0.016  # seconds; between two looks at the timers of open queries
-SERVFAIL, REFUSED = 2, 5
-RCODES = {"SERVFAIL": SERVFAIL, "REFUSED": REFUSED}
-NOTIFY = 4
+TICK = 0.016  # seconds; how finely time is told to open queries
 
 
 LOOKUPS = 1 << 63  # numbers from here on are no connections, but lookups of rules
@@ -124,7 +124,7 @@ class Forwarder:
             retry_after=settings.retry_after,
             update_timeout=settings.update_timeout,
             attempts=settings.attempts,
-            retry_on=[RCODES[name] for name in settings.retry_on],
+            retry_on=[dns.rcode.from_text(name) for name in settings.retry_on],
             hedge=settings.hedge,
             spoof_threshold=settings.spoof_threshold,
             refuse_overload=settings.overload == "refuse",

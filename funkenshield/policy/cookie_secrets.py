@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 
 from ..config.clients import CookiesSection
+from ..core._limits import COOKIE_SECRETS
 from ..core.files import Version, read_text, version_of
 from ..errors import ConfigError
-
-SECRETS_MAX = 4
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +36,10 @@ def load_secrets(path: Path) -> tuple[bytes, ...]:
         if not re.fullmatch(r"[0-9A-Fa-f]{32}", digits):
             raise ConfigError(f"{path}:{number}: not a secret; write 32 hex digits, one secret per line")
         secrets.append(bytes.fromhex(digits))
-        if len(secrets) > SECRETS_MAX:
-            raise ConfigError(f"{path}:{number}: more than {SECRETS_MAX} secrets")
+        if len(secrets) > COOKIE_SECRETS:
+            raise ConfigError(f"{path}:{number}: more than {COOKIE_SECRETS} secrets")
     if not secrets:
-        raise ConfigError(f"{path}: no secret; write 1 to {SECRETS_MAX} of 32 hex digits, one per line")
+        raise ConfigError(f"{path}: no secret; write 1 to {COOKIE_SECRETS} of 32 hex digits, one per line")
     return tuple(secrets)
 
 

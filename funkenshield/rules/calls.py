@@ -17,11 +17,12 @@ import dns.message
 
 from ..cache._entry import is_response_to
 from ..config.action import Action
+from ..core._limits import EDNS_UDP_SIZE
 from ..forward._python_rules import PythonRules
 from ..wire._message import error_response
 from .compiler import END, RCODES, START, IdAllocator, Rule, group_key
 from .handlers import HANDLERS
-from .query import PAYLOAD, Query
+from .query import Query
 
 MESSAGE_MAX = 65535  # octets of a response, which is truncated to its client's size when it is sent
 TC = 0x02  # in the third octet of a header
@@ -57,7 +58,7 @@ class RuleCall(ABC):
         elif not isinstance(result, Action):
             raise TypeError(f"a rule returns an Action, a response or None, not {type(result).__name__}")
         elif result.kind in RCODES:
-            self.answer(error_response(self.wire, RCODES[result.kind], PAYLOAD))
+            self.answer(error_response(self.wire, RCODES[result.kind], EDNS_UDP_SIZE))
         elif result.kind == "drop":
             self.drop()
         elif result.kind == "allow":
@@ -133,7 +134,7 @@ class QueryCall(RuleCall):
         elif action.kind != "truncate":
             super().change(action)
         elif self.python_rules.who(self.client)[1] == "udp":
-            wire = bytearray(error_response(self.wire, 0, PAYLOAD))
+            wire = bytearray(error_response(self.wire, 0, EDNS_UDP_SIZE))
             wire[2] |= TC
             self.answer(bytes(wire))
         else:

@@ -19,6 +19,7 @@ from ..config.action import Action
 from ..config.match import FLAGS, Match, minutes_of
 from ..config.rule import ChainName, OnError
 from ..config.types import Endpoint
+from ..core._limits import LISTENERS_MAX
 from ..core._rate_limit import RateTable
 from ..core.files import read_file
 from ..errors import ConfigError
@@ -30,7 +31,6 @@ CHAINS: tuple[ChainName, ...] = get_args(ChainName)
 NAME, TYPE, SOURCE = range(3)  # dimensions
 NOWHERE = 0xFFFFFFFF  # the rule before the first one
 START, END = 0, 0xFFFFFFFF  # of a chain, as nodes
-LISTENERS_MAX = 64
 RULES_MAX = 4096
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PER = ("source", "zone", "name", "all")

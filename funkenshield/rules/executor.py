@@ -17,14 +17,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
+from dns.rcode import REFUSED, SERVFAIL
+
 from ..config.action import Action
+from ..core._limits import EDNS_UDP_SIZE
 from ..forward._python_rules import PythonRules
 from ..forward.uncached import LOOKUPS
 from ..wire._message import error_response
 from . import handlers
 from .calls import Function, MissCall, QueryCall, ResponseCall, RuleCall, resolve
 from .compiler import END, IdAllocator, Rule, Stop
-from .query import PAYLOAD, ClientInfo, Query
+from .query import ClientInfo, Query
 from .threads import CallResult, Threads
 
 log = logging.getLogger("funkenshield.rules")
@@ -34,7 +37,6 @@ THREADS = 8  # that functions are called in
 DEPTH = 8  # of lookups that rules make for lookups of rules
 DRAINING = 15.0  # seconds; more than a deadline and a delay can be
 RESPONSES = 1  # a chain
-REFUSED, SERVFAIL = 5, 2
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class RuleExecutor:
         """Answer a query that is never cached in place of an upstream."""
         rule = self._rule_at(route)
         if rule is None:
-            self._python_rules.reply(client, query, error_response(query, SERVFAIL, PAYLOAD))
+            self._python_rules.reply(client, query, error_response(query, SERVFAIL, EDNS_UDP_SIZE))
         else:
             active = self.active
             call = QueryCall(self._python_rules, self._ids, client, query, active.deadline, active.generation, END, 0)
@@ -196,7 +198,7 @@ class RuleExecutor:
         if max(len(self._tasks), calls) < CALLS_MAX:
             return False
         self.rejected += 1
-        call.answer(error_response(call.wire, REFUSED, PAYLOAD))
+        call.answer(error_response(call.wire, REFUSED, EDNS_UDP_SIZE))
         return True
 
     async def _finish(self, call: RuleCall, result: Awaitable[object], begun: float, *, last: bool) -> None:

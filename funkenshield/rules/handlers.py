@@ -18,8 +18,9 @@ import dns.rrset
 
 from ..config.action import Action
 from ..config.types import Endpoint
+from ..core._limits import EDNS_UDP_SIZE
 from ..wire.record_text import parse_record
-from .query import PAYLOAD, Query
+from .query import Query
 
 log = logging.getLogger("funkenshield.rules")
 
@@ -113,7 +114,7 @@ async def add_option(action: Action, query: Query) -> dns.message.Message:
     added = dns.edns.GenericOption(
         dns.edns.OptionType.make(action.add_option.code), bytes.fromhex(action.add_option.data)
     )
-    asked.use_edns(max(asked.edns, 0), asked.ednsflags, PAYLOAD if bare else asked.payload,
+    asked.use_edns(max(asked.edns, 0), asked.ednsflags, EDNS_UDP_SIZE if bare else asked.payload,
                    options=[*asked.options, added])  # fmt: skip
     response = await query.resolve(asked)
     if bare:

@@ -18,10 +18,10 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from ..core._limits import EDNS_UDP_SIZE
 from ..wire._message import inspect_query
 from ..wire.record_text import parse_record
 
-PAYLOAD = 1232  # octets
 Wire = bytes | dns.message.Message
 
 
@@ -142,7 +142,7 @@ class Query:
         Texts are records as `A 192.0.2.1`, `300 A 192.0.2.1`, or with a name first; those without one are of the name
         asked for. Raises ValueError for a text that is no record.
         """
-        response = dns.message.make_response(self.message, recursion_available=True, our_payload=PAYLOAD)
+        response = dns.message.make_response(self.message, recursion_available=True, our_payload=EDNS_UDP_SIZE)
         response.flags |= dns.flags.AA
         response.set_rcode(dns.rcode.from_text(rcode))
         owner = self.message.question[0].name if self.message.question else dns.name.root

@@ -28,6 +28,7 @@ from ..core._epoll cimport (
     eventfd
 )
 from ..core._fair_shares cimport RingShares, ring_share
+from ..core._limits cimport LISTENERS_MAX
 from ..core._spsc_ring cimport Ring, ring_publish, ring_reserve
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
@@ -44,7 +45,6 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockname(int fd, sockaddr* address, uint32_t* length)
 
 cdef enum:
-    LISTENERS_MAX = 64
     TURNS = 4                      # full batches from one listener, before the next one's
     STOP = -1                      # what epoll says of the stop eventfd
     REPLY_MAX = 4096

@@ -5,13 +5,11 @@ from libc.errno cimport ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOST
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._latency_histogram cimport LatencyHistogram
+from ..core._limits cimport MEMBERS_MAX
 from ..core._random cimport Randomness
 from ..wire._message cimport SERVFAIL
 
 cdef enum:
-    UPSTREAMS_MAX = 256
-    GROUPS_MAX = 4096
-    MEMBERS_MAX = 64               # upstreams in a group
     TRIES_MAX = 4
     WHOLE = 256                    # the share of an upstream that is well
     RCODES = 17                    # those of the header, and one for all others

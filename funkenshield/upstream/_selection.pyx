@@ -15,6 +15,7 @@ from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS
 from ..core._latency_histogram cimport histogram_as_dict, observe_latency
+from ..core._limits cimport GROUPS_MAX, MEMBERS_MAX, UPSTREAMS_MAX
 from ..core._random cimport random16
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport NAME_MAX, REFUSED, SERVFAIL, fold_all, is_name, name_size

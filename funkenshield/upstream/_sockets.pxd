@@ -7,7 +7,6 @@ from ..core._random cimport Randomness
 from ._sent_queries cimport SentQueries
 
 cdef enum:
-    SOCKETS_MAX = 8192
     SOCKETS_EACH = 64              # at most, of one upstream, that get new queries
     CHAINS = 256                   # in which a socket keeps its attempts, by ID
 

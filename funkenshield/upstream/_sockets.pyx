@@ -12,9 +12,9 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
 
 from ..core._epoll cimport EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, epoll_create1, epoll_ctl, epoll_event, epoll_wait
+from ..core._limits cimport SOCKETS_MAX, UPSTREAMS_MAX
 from ..core._random cimport random16
 from ..core._udp_batch cimport can_join
-from ._selection cimport UPSTREAMS_MAX
 from ._sent_queries cimport SentQueries
 
 cdef enum:

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import dns.opcode
 import dns.rcode
 
 from ..cache._entry import is_response_to
-from ..config import DEFAULT_GROUP, UPSTREAMS_MAX, Config, ForwardSection, HealthSection, Member, UpstreamSection
+from ..config import DEFAULT_GROUP, Config, ForwardSection, HealthSection, Member, UpstreamSection
 from ..config.types import Endpoint, sockaddr
 from ..core._clock import Clock
+from ..core._limits import GROUPS_MAX, UPSTREAMS_MAX
 from ..core.logs import RateLimited
 from ..errors import ConfigError
 from ..wire._message import error_response, inspect_query
@@ -37,9 +39,7 @@ limited = RateLimited(log)
 PORT_TRIES = 8
 RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control thread waits for its turn
 LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
-GROUPS_MAX = 4096
 CASE_LOST_MAX = 8  # consecutive responses over TCP that do not preserve the case of names
-UPDATE = 5  # an opcode
 WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
 RECENT = 20  # responses that quantiles are computed from
 FAILURE_TEXTS = {  # by reason
@@ -345,7 +345,7 @@ class Upstream:
 def _sanitized(query: bytes, response: bytes) -> bytes:
     """Return a response; one that leaves out the question says no more than that it is an error, in our octets."""
     asked = inspect_query(query)
-    if response[4:6] != b"\0\0" or "qname" not in asked or asked["opcode"] == UPDATE:
+    if response[4:6] != b"\0\0" or "qname" not in asked or asked["opcode"] == dns.opcode.UPDATE:
         return response
     return error_response(query, response[3] & 15)
 

@@ -6,10 +6,10 @@ with a wrong cookie gets is decided elsewhere.
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from ..core._limits cimport COOKIE_SECRETS
 from ..core._siphash cimport Secret
 
 cdef enum:
-    COOKIE_SECRETS = 4
     CLIENT_COOKIE = 8              # octets
     SERVER_COOKIE = 16             # octets of one that we made
     COOKIE_OPTION = 4 + CLIENT_COOKIE + SERVER_COOKIE

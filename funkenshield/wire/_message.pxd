@@ -6,6 +6,7 @@ Nobody else touches octets of a message by number. What a message means is decid
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ..core._limits cimport IGNORED_MAX
 from ..core._siphash cimport Secret
 
 cdef enum:  # offsets in a header
@@ -48,7 +49,6 @@ cdef enum:
     QUERY_MAX = 4096               # octets of the longest query that is read over UDP; longer ones get TC=1
     UDP_PLAIN = 512                # octets of a UDP message without EDNS (RFC 1035 4.2.1)
     EXTRA_MAX = 96                 # octets of EDNS options for one client alone
-    IGNORED_MAX = 16               # EDNS options that an operator may have ignored
 
 cdef enum:  # the header's flags
     QR = 0x8000

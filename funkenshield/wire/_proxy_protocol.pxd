@@ -6,9 +6,10 @@ whose header is missing is decided elsewhere.
 
 from libc.stdint cimport uint8_t, uint16_t
 
+from ..core._limits cimport PROXIES_MAX
+
 cdef enum:
     PROXIED_MAX = 16 + 36          # octets of the longest header that we write
-    PREFIXES_MAX = 64
 
 cdef enum Heading:
     NO_HEADER                      # it begins with something else
@@ -31,7 +32,7 @@ cdef struct Prefix:
 
 cdef struct Proxies:               # whose headers are believed; replaced as a whole
     uint8_t count
-    Prefix prefixes[PREFIXES_MAX]
+    Prefix prefixes[PROXIES_MAX]
 
 cdef Heading read_header(ProxyHeader* told, const uint8_t* wire, size_t length) noexcept nogil
 cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, const ProxyHeader* destination,

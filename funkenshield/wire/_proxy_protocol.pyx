@@ -126,8 +126,8 @@ cdef bint set_prefixes(Proxies* proxies, tuple prefixes) except False:
     cdef:
         Prefix* prefix = &proxies.prefixes[0]
         bytes address
-    if len(prefixes) > PREFIXES_MAX:
-        raise ValueError(f"at most {PREFIXES_MAX} prefixes of proxies, not {len(prefixes)}")
+    if len(prefixes) > PROXIES_MAX:
+        raise ValueError(f"at most {PROXIES_MAX} prefixes of proxies, not {len(prefixes)}")
     for address, bits in prefixes:
         if len(address) not in (4, 16) or not 0 <= bits <= 8 * len(address):
             raise ValueError(f"{address.hex()}/{bits} is no prefix")

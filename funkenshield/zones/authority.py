@@ -19,10 +19,11 @@ from dns.name import Name
 from dns.rdataset import Rdataset
 from dns.rdatatype import RdataType
 
+from ..core._limits import EDNS_UDP_SIZE
+
 log = logging.getLogger(__name__)
 
 HEADER = 12  # octets
-PAYLOAD = 1232  # octets of the largest answer over UDP
 SERVED_BY = '"Proudly served by a few lines of Python, from behind a FunkenShield"'
 CHAOS = {
     "version.bind.": '"FunkenShield ns"',
@@ -182,7 +183,7 @@ def _owned_by(name: Name, rdataset: Rdataset) -> dns.rrset.RRset:
 
 def _start_response(query: Message) -> Message:
     """Return a response with nothing but what it takes over: ID, opcode, RD, question, and OPT with DO."""
-    response = dns.message.make_response(query, our_payload=PAYLOAD, pad=0)
+    response = dns.message.make_response(query, our_payload=EDNS_UDP_SIZE, pad=0)
     if query.edns >= 0:
         response.want_dnssec(bool(query.ednsflags & dns.flags.DO))
     return response
@@ -205,7 +206,7 @@ def _to_wire(response: Message, payload: int, over_tcp: bool) -> bytes:
     `payload` is what the client offers, 0 without OPT. Records keep their order, so that answers compare.
     Raises dns.exception.TooBig where not even TCP carries it.
     """
-    limit = 65535 if over_tcp else min(max(payload, 512), PAYLOAD)
+    limit = 65535 if over_tcp else min(max(payload, 512), EDNS_UDP_SIZE)
     try:
         return response.to_wire(max_size=limit, want_shuffle=False)
     except dns.exception.TooBig:

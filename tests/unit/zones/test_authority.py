@@ -18,8 +18,9 @@ import dns.rrset
 import dns.update
 import pytest
 
+from funkenshield.core._limits import EDNS_UDP_SIZE
 from funkenshield.tools.nameserver import ZONE
-from funkenshield.zones.authority import PAYLOAD, SERVED_BY, Zone
+from funkenshield.zones.authority import SERVED_BY, Zone
 
 TXT = dns.rdatatype.TXT
 NOERROR, NXDOMAIN, REFUSED = dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED
@@ -273,10 +274,10 @@ def test_rd_is_copied_and_nothing_else(zone, flags):
 def test_opt_is_there_if_asked_for_with_do_copied(zone):
     assert ask(zone, "miek.nl").edns == -1
     plain = ask(zone, "miek.nl", use_edns=0, payload=4096)
-    assert (plain.edns, plain.payload, plain.ednsflags) == (0, PAYLOAD, 0)
+    assert (plain.edns, plain.payload, plain.ednsflags) == (0, EDNS_UDP_SIZE, 0)
     options = [dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(9)), dns.edns.GenericOption(65001, b"x")]
     dnssec = ask(zone, "no.miek.nl", want_dnssec=True, options=options)
-    assert (dnssec.edns, dnssec.payload, dnssec.ednsflags) == (0, PAYLOAD, dns.flags.DO)
+    assert (dnssec.edns, dnssec.payload, dnssec.ednsflags) == (0, EDNS_UDP_SIZE, dns.flags.DO)
     assert not dnssec.options
     assert ask(zone, "example.net", use_edns=0).edns == 0
 
@@ -284,7 +285,7 @@ def test_opt_is_there_if_asked_for_with_do_copied(zone):
 def test_edns_of_the_future_is_badvers(zone):
     response = ask(zone, "miek.nl", use_edns=1, ednsflags=dns.flags.DO)
     assert_answers(response, rcode=dns.rcode.BADVERS, aa=False)
-    assert (response.edns, response.payload, response.ednsflags & dns.flags.DO) == (0, PAYLOAD, dns.flags.DO)
+    assert (response.edns, response.payload, response.ednsflags & dns.flags.DO) == (0, EDNS_UDP_SIZE, dns.flags.DO)
 
 
 @pytest.mark.parametrize("payload", [None, 0, 512, 1232, 4096, 65535])
@@ -414,7 +415,7 @@ def test_nothing_at_all_makes_it_fail(zone, caplog):
         wire[2] &= 0x7F
         del wire[dice.choice([len(wire), len(wire), dice.randrange(12, len(wire))]) :]
         response = zone.respond(bytes(wire), False)
-        assert len(response) <= PAYLOAD
+        assert len(response) <= EDNS_UDP_SIZE
         assert response[:2] == wire[:2]
         assert response[2] & 0x80
         assert response[3] & 15 != dns.rcode.SERVFAIL

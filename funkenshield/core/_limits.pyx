@@ -1,0 +1,1 @@
+"""Limits that compiled code and Python share, each said once."""
