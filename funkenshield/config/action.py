@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from ..core.files import resolve
 from ..wire.record_text import parse_record
 from .match import Match, Option, Tag
-from .types import EndpointField, GroupName, PathField, Section, ZoneName, parse_endpoint
+from .types import EndpointField, GroupName, PathField, Seconds, Section, WholeSeconds, ZoneName, parse_endpoint
 
 __all__ = [
     "Action", "add_option", "allow", "answer", "delay", "drop", "forward", "log", "nodata", "nxdomain", "proceed",
@@ -21,8 +21,8 @@ DECIDES = ("allow", "forward", "answer", "zone", "zone_file", "nxdomain", "nodat
 class BoundsSection(Section):
     """Bounds of TTLs, in the response and in the cache."""
 
-    min: int = Field(0, ge=0, le=604800, json_schema_extra={"unit": "s"}, description="Lower bound.")
-    max: int = Field(604800, ge=1, le=604800, json_schema_extra={"unit": "s"}, description="Upper bound.")
+    min: WholeSeconds = Field(0, ge=0, le=604800, description="Lower bound.")
+    max: WholeSeconds = Field(604800, ge=1, le=604800, description="Upper bound.")
 
     @model_validator(mode="after")
     def _leave_room(self) -> "BoundsSection":
@@ -73,7 +73,7 @@ class Action(Section):
     remove_option: tuple[Option, ...] = Field((), strict=False, description="Remove these EDNS options from the query.")
     add_option: OptionSection | None = Field(None, description="Add an EDNS option to the query (below).")
     rename: RenameSection | None = Field(None, description="Forward another name (below).")
-    delay: float = Field(0.0, ge=0, le=10, json_schema_extra={"unit": "s"}, description="Delay the query.")
+    delay: Seconds = Field(0.0, ge=0, le=10, description="Delay the query.")
     tee: EndpointField | None = Field(None, description="Send a copy to this server, whose responses are ignored.")
     log: str = Field(
         "",

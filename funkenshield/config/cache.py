@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from ..core._limits import IGNORED_MAX
 from .match import Option
-from .types import PathField, Section
+from .types import Octets, PathField, Seconds, Section, WholeSeconds
 
 MEANINGFUL = {5, 6, 7, 8, 10, 11, 12}  # EDNS options that the compiled part deals with
 
@@ -14,8 +14,8 @@ MEANINGFUL = {5, 6, 7, 8, 10, 11, 12}  # EDNS options that the compiled part dea
 class CacheSection(Section):
     """The cache: what is stored, and where it is kept across restarts."""
 
-    memory: int = Field(
-        64 << 20, ge=4 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
+    memory: Octets = Field(
+        64 << 20, ge=4 << 20, le=1 << 40,
         description="Memory for cached responses and denials, including the index. A value that does not fit into the"
                     " machine or the control group is an error; where the default does not fit, less is taken. From 1"
                     " GiB on, the index (an eleventh of it) is resident from the start. Takes effect at restart.",
@@ -25,8 +25,8 @@ class CacheSection(Section):
         description="File that the cache is saved to, so that a restart keeps it. Empty: none. Takes effect at"
                     " restart.",
     )  # fmt: skip
-    snapshot_interval: float = Field(
-        300.0, ge=1, le=86400, json_schema_extra={"unit": "s"},
+    snapshot_interval: Seconds = Field(
+        300.0, ge=1, le=86400,
         description="Time between two snapshots; one more is written at shutdown. Takes effect at restart.",
     )  # fmt: skip
     prefetch: bool = Field(True, description="In the last tenth of its TTL, refresh an entry that is in use.")
@@ -51,21 +51,16 @@ class CacheSection(Section):
 class TtlSection(Section):
     """How long responses are cached. The TTL that clients see is the upstream's, and counts down."""
 
-    min: int = Field(
-        0, ge=0, le=86400, json_schema_extra={"unit": "s"},
-        description="Cache responses at least this long; TTL 0 is never cached.",
-    )  # fmt: skip
-    max: int = Field(
-        86400, ge=1, le=604800, json_schema_extra={"unit": "s"}, description="Cache responses at most this long."
+    min: WholeSeconds = Field(
+        0, ge=0, le=86400, description="Cache responses at least this long; TTL 0 is never cached."
     )
-    negative_max: int = Field(
-        3600, ge=1, le=604800, json_schema_extra={"unit": "s"},
-        description="Cache NXDOMAIN and NODATA at most this long.",
-    )  # fmt: skip
-    failure: int = Field(
-        5, ge=1, le=300, json_schema_extra={"unit": "s"},
-        description="Cache SERVFAIL, REFUSED and timeouts this long (RFC 9520).",
-    )  # fmt: skip
+    max: WholeSeconds = Field(86400, ge=1, le=604800, description="Cache responses at most this long.")
+    negative_max: WholeSeconds = Field(
+        3600, ge=1, le=604800, description="Cache NXDOMAIN and NODATA at most this long."
+    )
+    failure: WholeSeconds = Field(
+        5, ge=1, le=300, description="Cache SERVFAIL, REFUSED and timeouts this long (RFC 9520)."
+    )
     serve_original: bool = Field(
         False, description="Send TTLs as the authoritative server set them, in place of counting down."
     )
@@ -80,16 +75,13 @@ class StaleSection(Section):
                     ' `client_timeout`; `"immediate"`: serve them at once and refresh in the background; `"off"`:'
                     " never.",
     )  # fmt: skip
-    max: int = Field(
-        86400, ge=1, le=604800, json_schema_extra={"unit": "s"},
-        description="How long after expiry a response may still be served.",
-    )  # fmt: skip
-    ttl: int = Field(30, ge=1, le=3600, json_schema_extra={"unit": "s"}, description="TTL of stale answers.")
-    client_timeout: float = Field(
-        1.8, ge=0.01, le=30, json_schema_extra={"unit": "s"},
-        description="How long a client waits for a refresh before it gets the stale answer.",
-    )  # fmt: skip
-    recheck: float = Field(
-        30.0, ge=1, le=3600, json_schema_extra={"unit": "s"},
-        description="After a failed refresh, how long until the next attempt.",
-    )  # fmt: skip
+    max: WholeSeconds = Field(
+        86400, ge=1, le=604800, description="How long after expiry a response may still be served."
+    )
+    ttl: WholeSeconds = Field(30, ge=1, le=3600, description="TTL of stale answers.")
+    client_timeout: Seconds = Field(
+        1.8, ge=0.01, le=30, description="How long a client waits for a refresh before it gets the stale answer."
+    )
+    recheck: Seconds = Field(
+        30.0, ge=1, le=3600, description="After a failed refresh, how long until the next attempt."
+    )

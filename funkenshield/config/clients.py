@@ -6,20 +6,19 @@ from typing import Literal
 from pydantic import Field
 
 from ..core._limits import EDNS_UDP_SIZE
-from .types import PathField, Section
+from .types import Octets, PathField, Seconds, Section
 
 
 class UdpSection(Section):
     """Clients over UDP."""
 
-    max_payload: int = Field(
-        EDNS_UDP_SIZE, ge=512, le=4096, json_schema_extra={"unit": "octets"},
+    max_payload: Octets = Field(
+        EDNS_UDP_SIZE, ge=512, le=4096,
         description="Largest response over UDP, and the EDNS payload size that is advertised.",
     )  # fmt: skip
-    receive_buffer: int = Field(
-        4 << 20, ge=4096, le=1 << 30, json_schema_extra={"unit": "octets"},
-        description="Receive buffer of each socket (SO_RCVBUF). Takes effect at restart.",
-    )  # fmt: skip
+    receive_buffer: Octets = Field(
+        4 << 20, ge=4096, le=1 << 30, description="Receive buffer of each socket (SO_RCVBUF). Takes effect at restart."
+    )
 
 
 class TcpSection(Section):
@@ -33,20 +32,19 @@ class TcpSection(Section):
     max_connections_per_client: int = Field(
         100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address or one IPv6 /64."
     )
-    memory: int = Field(
-        64 << 20, ge=8 << 20, le=1 << 40, json_schema_extra={"unit": "octets"},
+    memory: Octets = Field(
+        64 << 20, ge=8 << 20, le=1 << 40,
         description="Memory for queries that were received and not processed, and for responses that were not sent, of"
                     " all connections together. A client prefix (/24 or /56) gets a fair share of it.",
     )  # fmt: skip
     max_in_flight: int = Field(
         100, ge=1, le=65535, description="Queries at once that wait for a response, for each connection."
     )
-    idle_timeout: float = Field(
-        10.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
-        description="A connection without traffic is closed after this time.",
-    )  # fmt: skip
-    write_buffer: int = Field(
-        256 << 10, ge=1 << 10, le=1 << 30, json_schema_extra={"unit": "octets"},
+    idle_timeout: Seconds = Field(
+        10.0, ge=0.1, le=3600, description="A connection without traffic is closed after this time."
+    )
+    write_buffer: Octets = Field(
+        256 << 10, ge=1 << 10, le=1 << 30,
         description="When a client leaves more than this unread, nothing more is read from it, and the connection is"
                     " closed when idle.",
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .guard import AllowSection
-from .types import PortsField, Section
+from .types import PortsField, Seconds, Section
 
 Policy = Literal["round-robin", "order", "least-outstanding", "random", "latency", "hash"]
 
@@ -20,13 +20,13 @@ class ForwardSection(Section):
                     ' `"latency"`: the faster of two (by average latency); `"hash"`: always the same for a name,'
                     " unless it is overloaded.",
     )  # fmt: skip
-    timeout: float = Field(
-        1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"},
+    timeout: Seconds = Field(
+        1.0, ge=0.05, le=30,
         description="Upper bound of the retransmission timeout: after this time without a response, a query is sent"
                     " again.",
     )  # fmt: skip
-    retry_after: float = Field(
-        0.1, ge=0.01, le=30, json_schema_extra={"unit": "s"},
+    retry_after: Seconds = Field(
+        0.1, ge=0.01, le=30,
         description="Lower bound of the retransmission timeout, which is derived from the latency of the upstream. The"
                     " retry goes to another upstream where there is one.",
     )  # fmt: skip
@@ -36,16 +36,14 @@ class ForwardSection(Section):
     retry_on: tuple[Literal["SERVFAIL", "REFUSED"], ...] = Field(
         ("SERVFAIL", "REFUSED"), strict=False, description="Response codes after which another upstream is queried."
     )
-    deadline: float = Field(
-        2.5, ge=0.05, le=30, json_schema_extra={"unit": "s"}, description="After this time, a client gets SERVFAIL."
-    )
-    update_timeout: float = Field(
-        10.0, ge=0.05, le=60, json_schema_extra={"unit": "s"},
+    deadline: Seconds = Field(2.5, ge=0.05, le=30, description="After this time, a client gets SERVFAIL.")
+    update_timeout: Seconds = Field(
+        10.0, ge=0.05, le=60,
         description="In place of `timeout` and `deadline`, for queries that may change something at the upstream and"
                     " are therefore sent once: UPDATE, NOTIFY, TKEY, any opcode but QUERY.",
     )  # fmt: skip
-    transfer_timeout: float = Field(
-        10.0, ge=0.05, le=300, json_schema_extra={"unit": "s"},
+    transfer_timeout: Seconds = Field(
+        10.0, ge=0.05, le=300,
         description="The first message of a zone transfer must arrive within this time, or another upstream is asked.",
     )  # fmt: skip
     attempts: int = Field(3, ge=1, le=4, description="How many times a query is sent, including the first.")
@@ -80,10 +78,9 @@ class ForwardSection(Section):
                     " recent query, its responses over UDP are verified over TCP for some minutes; 0: never.",
     )  # fmt: skip
     sockets: int = Field(16, ge=1, le=63, description="UDP sockets, and so source ports, toward each upstream.")
-    source_port_lifetime: float = Field(
-        20.0, ge=1, le=86400, json_schema_extra={"unit": "s"},
-        description="A UDP source port is replaced after this time.",
-    )  # fmt: skip
+    source_port_lifetime: Seconds = Field(
+        20.0, ge=1, le=86400, description="A UDP source port is replaced after this time."
+    )
     source_port_avoid: tuple[PortsField, ...] = Field(
         (), max_length=1024, strict=False,
         description="Local ports that are never used as source ports, because other programs need them: `5353`, or"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .types import PrefixField, Section
+from .types import Octets, PrefixField, Seconds, Section
 
 Prefixes = tuple[PrefixField, ...]
 Refusal = Literal["drop", "refuse", "truncate"]
@@ -52,10 +52,9 @@ class RateLimitSection(Section):
     """A limit of queries per second for each source prefix; several tables limit several prefix lengths."""
 
     queries_per_second: float = Field(gt=0, le=1_000_000, description="Queries per second.")
-    window: float = Field(
-        1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
-        description="Time over which the rate is averaged: so many seconds' worth may come at once.",
-    )  # fmt: skip
+    window: Seconds = Field(
+        1.0, gt=0, le=3600, description="Time over which the rate is averaged: so many seconds' worth may come at once."
+    )
     ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Length of an IPv4 source prefix.")
     ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Length of an IPv6 source prefix.")
     action: Refusal = Field("drop", description="What queries over the limit get.")
@@ -71,8 +70,8 @@ class RrlSection(Section):
     nxdomains_per_second: float = Field(0, ge=0, le=1_000_000, description="NXDOMAIN responses per second.")
     errors_per_second: float = Field(0, ge=0, le=1_000_000, description="Other error responses per second.")
     all_per_second: float = Field(0, ge=0, le=1_000_000, description="Responses of any kind per second.")
-    window: float = Field(
-        2.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
+    window: Seconds = Field(
+        2.0, gt=0, le=3600,
         description="Time over which rates are averaged: so many seconds' worth may be sent at once.",
     )  # fmt: skip
     ipv4_prefix_length: int = Field(24, ge=1, le=32, description="Length of an IPv4 source prefix.")
@@ -93,14 +92,12 @@ class DynamicBlockSection(Section):
         description="What is counted: queries, NXDOMAIN responses, SERVFAIL responses, octets of responses."
     )
     rate: float = Field(gt=0, le=1e10, description="Rate per second.")
-    seconds: float = Field(
-        10.0, ge=1, le=3600, json_schema_extra={"unit": "s"},
+    seconds: Seconds = Field(
+        10.0, ge=1, le=3600,
         description="Bucket size, in seconds at that rate: a prefix at twice the rate is blocked after this time, a"
                     " faster one sooner.",
     )  # fmt: skip
-    duration: float = Field(
-        60.0, ge=1, le=86400, json_schema_extra={"unit": "s"}, description="How long the prefix is blocked."
-    )
+    duration: Seconds = Field(60.0, ge=1, le=86400, description="How long the prefix is blocked.")
     ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Length of an IPv4 source prefix.")
     ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Length of an IPv6 source prefix.")
     action: Refusal = Field("drop", description="What queries of a blocked prefix get.")
@@ -110,8 +107,8 @@ class DynamicBlockSection(Section):
 class GuardSection(Section):
     """Access control, rate limits, response rate limiting and dynamic blocks: applied to each query and response."""
 
-    memory: int = Field(
-        4 << 20, ge=64 << 10, le=1 << 32, json_schema_extra={"unit": "octets"},
+    memory: Octets = Field(
+        4 << 20, ge=64 << 10, le=1 << 32,
         description="Memory of each rate limit, also those of dynamic blocks and rules; when it is full, the least"
                     " active sources are forgotten. It is allocated as it fills. Takes effect at restart.",
     )  # fmt: skip

@@ -15,7 +15,7 @@ import dns.rdataclass
 import dns.rdatatype
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from .types import EndpointField, PathField, PrefixField, Section, ZoneName, parse_prefix
+from .types import EndpointField, PathField, PrefixField, Seconds, Section, ZoneName, parse_prefix
 
 __all__ = [
     "Match", "all_of", "any_of", "dnssec", "edns", "flags", "listener", "name", "not_", "opcode", "option",
@@ -55,10 +55,9 @@ class RateSection(Section):
     """A rate limit; each query for which the condition is evaluated counts."""
 
     limit: float = Field(gt=0, le=1_000_000, description="Queries per second.")
-    window: float = Field(
-        1.0, gt=0, le=3600, json_schema_extra={"unit": "s"},
-        description="Time over which the rate is averaged: so many seconds' worth may come at once.",
-    )  # fmt: skip
+    window: Seconds = Field(
+        1.0, gt=0, le=3600, description="Time over which the rate is averaged: so many seconds' worth may come at once."
+    )
     per: Literal["source", "zone", "name", "all"] = Field(
         "source",
         description="What is counted together: each source prefix, each zone (the last two labels), each name, or all"

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from . import Config, section_at
 from .action import DECIDES, FITTING, Action, BoundsSection, OptionSection, RenameSection
 from .match import Match, RateSection
+from .types import is_several, kind_of, unit_of
 
 
 def reference() -> str:
@@ -99,31 +100,26 @@ def _actions() -> Iterator[str]:
 
 def _takes(field: FieldInfo) -> str:
     """Return what a key takes, in a word or two."""
-    kind = field.annotation
-    several = get_origin(kind) is tuple
-    kind = get_args(kind)[0] if several else kind
-    kind = next((each for each in get_args(kind) if each is not type(None)), kind) if _is_union(kind) else kind
-    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    kind = kind_of(field)
     if get_origin(kind) is Literal:
-        word = ", ".join(f'`"{choice}"`' for choice in get_args(kind))
+        word = _choices(kind)
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         word = "table"
     else:
-        word = {str: "text", bool: "`true`", int: "name or number", float: "number"}.get(kind, "text")  # type: ignore[arg-type]
-    return f"{word}, or a list" if several else word
+        word = {bool: "`true`", int: "name or number", float: "number"}.get(kind, "text")
+    return f"{word}, or a list" if is_several(field) else word
 
 
-def _is_union(kind: object) -> bool:
-    return type(None) in get_args(kind)
+def _choices(kind: object) -> str:
+    return ", ".join(f'`"{choice}"`' for choice in get_args(kind))
 
 
 def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
     yield "| key | default | unit | bounds | meaning |"
     yield "|---|---|---|---|---|"
     for name, field in fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         default = "see right" if field.default_factory else "required" if field.is_required() else _show(field.default)
-        yield f"| `{name}` | {default} | {extra.get('unit', '')} | {_bounds(field)} | {field.description} |"
+        yield f"| `{name}` | {default} | {unit_of(field)} | {_bounds(field)} | {field.description} |"
 
 
 def _show(value: object) -> str:
@@ -137,13 +133,9 @@ def _show(value: object) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    kind = field.annotation
-    kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
-    if get_origin(kind) is Literal:
-        return ", ".join(f'`"{choice}"`' for choice in get_args(kind))
-    limits = {
-        name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
-    }
+    if get_origin(kind := kind_of(field)) is Literal:
+        return _choices(kind)
+    limits = {key: getattr(each, key) for each in field.metadata for key in ("ge", "gt", "le") if hasattr(each, key)}
     if "le" not in limits:
         return ""
     return f"over {limits['gt']} to {limits['le']}" if "gt" in limits else f"{limits['ge']} to {limits['le']}"

@@ -17,7 +17,7 @@ from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
 from .rule import RuleSection
-from .types import Endpoint, EndpointField, PathField, PrefixField, Section, wildcard_of
+from .types import Endpoint, EndpointField, PathField, PrefixField, Seconds, Section, wildcard_of
 from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
 from .zones import ZoneSection
 
@@ -47,8 +47,8 @@ class Config(Section):
         0, ge=0, le=255, description="Worker threads; 0: one for each available core. Takes effect at restart."
     )
     user: str = Field("", description="User to switch to once the sockets are bound. Takes effect at restart.")
-    drain_timeout: float = Field(
-        3.0, ge=0, le=300, json_schema_extra={"unit": "s"},
+    drain_timeout: Seconds = Field(
+        3.0, ge=0, le=300,
         description="At shutdown, how long clients that wait for an upstream may still get their responses.",
     )  # fmt: skip
     minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")

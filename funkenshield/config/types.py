@@ -59,9 +59,18 @@ class Section(BaseModel):
         return {key: cls._readers[key](value) if key in cls._readers else value for key, value in values.items()}
 
 
+class Unit(str):
+    """What a number counts; it may be written as text, with units."""
+
+
+Seconds = Annotated[float, Unit("s")]
+WholeSeconds = Annotated[int, Unit("s")]
+Octets = Annotated[int, Unit("octets")]
+
+
 def unit_of(field: FieldInfo) -> str:
     """Return the unit of a field: `s`, `octets`, or none."""
-    return str(field.json_schema_extra.get("unit", "")) if isinstance(field.json_schema_extra, dict) else ""
+    return next((each for each in field.metadata if isinstance(each, Unit)), "")
 
 
 def kind_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type, or what stands for one

@@ -13,6 +13,7 @@ from .types import (
     EndpointField,
     GroupName,
     PathField,
+    Seconds,
     Section,
     ZoneName,
     parse_endpoint,
@@ -39,23 +40,16 @@ class HealthSection(Section):
         ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1, strict=False,
         description="Response codes with which a health check succeeds.",
     )  # fmt: skip
-    interval: float = Field(
-        1.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"}, description="Time between two health checks."
+    interval: Seconds = Field(1.0, ge=0.1, le=3600, description="Time between two health checks.")
+    max_backoff: Seconds = Field(
+        30.0, ge=0.1, le=3600, description="While health checks fail, the interval doubles up to this."
     )
-    max_backoff: float = Field(
-        30.0, ge=0.1, le=3600, json_schema_extra={"unit": "s"},
-        description="While health checks fail, the interval doubles up to this.",
-    )  # fmt: skip
-    timeout: float = Field(
-        1.0, ge=0.05, le=30, json_schema_extra={"unit": "s"}, description="Timeout of a health check."
-    )
+    timeout: Seconds = Field(1.0, ge=0.05, le=30, description="Timeout of a health check.")
     rise: int = Field(2, ge=1, le=100, description="Successful health checks in a row that mark an upstream up.")
     fall: int = Field(
         3, ge=1, le=100, description="Failed health checks, or unanswered queries, in a row that mark an upstream down."
     )
-    window: float = Field(
-        10.0, ge=1, le=300, json_schema_extra={"unit": "s"}, description="Time over which the two ratios are measured."
-    )
+    window: Seconds = Field(10.0, ge=1, le=300, description="Time over which the two ratios are measured.")
     min_samples: int = Field(
         20, ge=1, le=1_000_000, description="With fewer queries than this in a window, the ratios are ignored."
     )
@@ -65,8 +59,8 @@ class HealthSection(Section):
     servfail_ratio: float = Field(
         0.9, gt=0, le=1, description="Ratio of SERVFAIL among responses that marks an upstream down."
     )
-    slow_start: float = Field(
-        10.0, ge=0, le=3600, json_schema_extra={"unit": "s"},
+    slow_start: Seconds = Field(
+        10.0, ge=0, le=3600,
         description="After it is marked up, the time in which an upstream gets back its full share of queries.",
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from ..core._limits import MEMBERS_MAX
 from .cache import StaleSection, TtlSection
-from .types import EndpointField, GroupName, PrefixField, Section, ZoneName
+from .types import EndpointField, GroupName, PrefixField, Seconds, Section, ZoneName
 
 
 class ZoneSection(Section):
@@ -27,9 +27,7 @@ class ZoneSection(Section):
     watch: bool = Field(
         False, description="Query the serial of its SOA record, and purge the zone from the cache when it changes."
     )
-    watch_interval: float = Field(
-        60.0, ge=1, le=86400, json_schema_extra={"unit": "s"}, description="Time between two such queries."
-    )
+    watch_interval: Seconds = Field(60.0, ge=1, le=86400, description="Time between two such queries.")
     watch_jitter: float = Field(0.1, ge=0, le=0.9, description="Random variation of the interval, as a ratio.")
     nxdomain_cut: bool | None = Field(None, description="In place of `cache.nxdomain_cut`.")
     aggressive_nsec: bool = Field(False, description="Answer NXDOMAIN and NODATA from cached NSEC records (RFC 8198).")
