@@ -297,7 +297,7 @@ def _unknown(place: Place, root: type[BaseModel], key: str) -> str:
     if section is not root and key in _keys(root) and near[:1] != [plain]:
         if isinstance(place.written, dict):
             return f"no such key; [{key}] is a table at the top level"
-        header = _header(root, section)
+        header = _headers(root)[section]
         return (
             f"no such key in {header}: keys below the line {header} belong to that table;"
             f" move {key} above the first such line of the file"
@@ -312,7 +312,7 @@ def _elsewhere(place: Place, root: type[BaseModel], key: str) -> str:
     known = _keys(place.section)
     if isinstance(place.written, dict) and "." in key and "name" in known:
         return f'write [[{place.path.removesuffix(f".{key}")}]], and below it name = "{key}"'
-    tables = [_header(root, each) for each in _tables(root) if key in _keys(each) and each is not place.section]
+    tables = [header for each, header in _headers(root).items() if key in _keys(each) and each is not place.section]
     if tables:
         return f"it belongs in {' or '.join(tables[:3])}"
     if len(known) <= LISTED_MAX:
@@ -320,24 +320,15 @@ def _elsewhere(place: Place, root: type[BaseModel], key: str) -> str:
     return "see `funkenshield docs config` for all keys"
 
 
-def _tables(section: type[BaseModel], seen: dict[type[BaseModel], None] | None = None) -> list[type[BaseModel]]:
-    """Return all tables of a file, those at the top first."""
-    found = {section: None} if seen is None else seen
-    below = [each for field in section.model_fields.values() if (each := _below(field)) and each not in found]
-    found |= dict.fromkeys(below)
-    for each in below:
-        _tables(each, found)
-    return list(found)
-
-
-def _header(root: type[BaseModel], wanted: type[BaseModel], path: str = "") -> str:
-    """Return the line that begins a table in a file."""
-    if wanted is root:
-        return "the top of the file, above all tables"
-    for name, field in root.model_fields.items():
-        below, inner = _below(field), f"{path}.{name}" if path else name
-        if below is wanted:
-            return f"[[{inner}]]" if is_several(field) else f"[{inner}]"
-        if below is not None and below is not root and (found := _header(below, wanted, inner)):
-            return found
-    return ""
+def _headers(root: type[BaseModel]) -> dict[type[BaseModel], str]:
+    """Return for each table the line that begins it in a file, those at the top first."""
+    found, paths = {root: "the top of the file, above all tables"}, {root: ""}
+    left = [root]
+    for section in left:  # which grows meanwhile
+        for name, field in section.model_fields.items():
+            below = _below(field)
+            if below is not None and below not in found:
+                paths[below] = f"{paths[section]}.{name}".lstrip(".")
+                found[below] = f"[[{paths[below]}]]" if is_several(field) else f"[{paths[below]}]"
+                left.append(below)
+    return found

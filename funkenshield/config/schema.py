@@ -213,20 +213,15 @@ class Config(Section):
 
     def health_of(self, upstream: UpstreamSection) -> HealthSection:
         """Return when an upstream is left alone."""
-        return self.health.model_copy(update=_given(upstream.health))
+        return self.health.model_copy(update=upstream.health.model_dump(exclude_unset=True))
 
     def ttl_of(self, zone: ZoneSection) -> TtlSection:
         """Return how long the answers of a zone are held."""
-        return self.ttl.model_copy(update=_given(zone.ttl))
+        return self.ttl.model_copy(update=zone.ttl.model_dump(exclude_unset=True))
 
     def stale_of(self, zone: ZoneSection) -> StaleSection:
         """Return when the answers of a zone serve past their time."""
-        return self.stale.model_copy(update=_given(zone.stale))
-
-
-def _given(section: Section) -> dict[str, Any]:
-    """Return what was said in a section, without its defaults."""
-    return {key: getattr(section, key) for key in section.model_fields_set}
+        return self.stale.model_copy(update=zone.stale.model_dump(exclude_unset=True))
 
 
 RESTART = (
