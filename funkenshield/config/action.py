@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from ..core.files import resolve
 from ..wire.record_text import parse_record
 from .match import Match, Option, Tag
-from .types import EndpointField, GroupName, PathField, Seconds, Section, WholeSeconds, ZoneName, parse_endpoint
+from .types import EndpointField, GroupName, ListOf, PathField, Seconds, Section, WholeSeconds, ZoneName, parse_endpoint
 
 __all__ = [
     "Action", "add_option", "allow", "answer", "delay", "drop", "forward", "log", "nodata", "nxdomain", "proceed",
@@ -52,8 +52,8 @@ class Action(Section):
 
     allow: bool = Field(False, description="Process the query as usual; no more rules of the chain are evaluated.")
     forward: GroupName = Field("", description="Forward to the upstreams of this group.")
-    answer: tuple[str, ...] = Field(
-        (), strict=False,
+    answer: ListOf[str] = Field(
+        (),
         description="Answer with these records for the query name, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL"
                     " (default 60); other types get NODATA.",
     )  # fmt: skip
@@ -70,7 +70,7 @@ class Action(Section):
     call: str = Field("", description="Call a Python function, as `FILE.py:FUNCTION`.")
     skip_cache: bool = Field(False, description="Neither look up nor store in the cache.")
     ttl: BoundsSection | None = Field(None, description="Limit TTLs (below).")
-    remove_option: tuple[Option, ...] = Field((), strict=False, description="Remove these EDNS options from the query.")
+    remove_option: ListOf[Option] = Field((), description="Remove these EDNS options from the query.")
     add_option: OptionSection | None = Field(None, description="Add an EDNS option to the query (below).")
     rename: RenameSection | None = Field(None, description="Forward another name (below).")
     delay: Seconds = Field(0.0, ge=0, le=10, description="Delay the query.")

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from ..core._limits import IGNORED_MAX
 from .match import Option
-from .types import Octets, PathField, Seconds, Section, WholeSeconds
+from .types import ListOf, Octets, PathField, Seconds, Section, WholeSeconds
 
 MEANINGFUL = {5, 6, 7, 8, 10, 11, 12}  # EDNS options that the compiled part deals with
 
@@ -33,8 +33,8 @@ class CacheSection(Section):
     nxdomain_cut: bool = Field(
         False, description="After NXDOMAIN for a name, answer NXDOMAIN for all names below it (RFC 8020)."
     )
-    skip_options: tuple[Option, ...] = Field(
-        (), max_length=IGNORED_MAX, strict=False,
+    skip_options: ListOf[Option] = Field(
+        (), max_length=IGNORED_MAX,
         description="EDNS options, by code or name, that are not part of the cache key and are removed before"
                     " forwarding, such as those that mark a client (65001, 20292).",
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .guard import AllowSection
-from .types import PortsField, Seconds, Section
+from .types import ListOf, PortsField, Seconds, Section
 
 Policy = Literal["round-robin", "order", "least-outstanding", "random", "latency", "hash"]
 
@@ -33,8 +33,8 @@ class ForwardSection(Section):
     hedge: bool = Field(
         False, description="Also query a second upstream when the first takes longer than its 95th percentile."
     )
-    retry_on: tuple[Literal["SERVFAIL", "REFUSED"], ...] = Field(
-        ("SERVFAIL", "REFUSED"), strict=False, description="Response codes after which another upstream is queried."
+    retry_on: ListOf[Literal["SERVFAIL", "REFUSED"]] = Field(
+        ("SERVFAIL", "REFUSED"), description="Response codes after which another upstream is queried."
     )
     deadline: Seconds = Field(2.5, ge=0.05, le=30, description="After this time, a client gets SERVFAIL.")
     update_timeout: Seconds = Field(
@@ -81,8 +81,8 @@ class ForwardSection(Section):
     source_port_lifetime: Seconds = Field(
         20.0, ge=1, le=86400, description="A UDP source port is replaced after this time."
     )
-    source_port_avoid: tuple[PortsField, ...] = Field(
-        (), max_length=1024, strict=False,
+    source_port_avoid: ListOf[PortsField] = Field(
+        (), max_length=1024,
         description="Local ports that are never used as source ports, because other programs need them: `5353`, or"
                     ' `"5000-5010"`. Ports are taken from the kernel\'s range (`net.ipv4.ip_local_port_range`),'
                     " without the reserved ones.",

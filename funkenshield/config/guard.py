@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .types import Octets, PrefixField, Seconds, Section
+from .types import ListOf, Octets, PrefixField, Seconds, Section
 
-Prefixes = tuple[PrefixField, ...]
+Prefixes = ListOf[PrefixField]
 Refusal = Literal["drop", "refuse", "truncate"]
 
 
@@ -21,12 +21,10 @@ class AllowSection(Section):
     forged: sign what must be secure (TSIG).
     """
 
-    transfers: Prefixes = Field(
-        (), max_length=1000, strict=False, description="Prefixes from which AXFR and IXFR are forwarded."
-    )
-    updates: Prefixes = Field((), max_length=1000, strict=False, description="Prefixes from which UPDATE is forwarded.")
+    transfers: Prefixes = Field((), max_length=1000, description="Prefixes from which AXFR and IXFR are forwarded.")
+    updates: Prefixes = Field((), max_length=1000, description="Prefixes from which UPDATE is forwarded.")
     notifies: Prefixes = Field(
-        (), max_length=1000, strict=False,
+        (), max_length=1000,
         description="Prefixes from which NOTIFY is forwarded, besides those of `allow_notify_from`; it causes no query"
                     " for the serial.",
     )  # fmt: skip
@@ -35,8 +33,8 @@ class AllowSection(Section):
 class AccessSection(Section):
     """Access control; of all prefixes that match an address, the longest decides."""
 
-    allow: Prefixes = Field((), strict=False, description="Prefixes that are allowed.")
-    deny: Prefixes = Field((), strict=False, description="Prefixes that are denied.")
+    allow: Prefixes = Field((), description="Prefixes that are allowed.")
+    deny: Prefixes = Field((), description="Prefixes that are denied.")
     default: Literal["allow", "deny"] = Field("allow", description="For all other addresses.")
     action: Literal["drop", "refuse"] = Field("refuse", description="What denied clients get.")
 
@@ -81,7 +79,7 @@ class RrlSection(Section):
         description="One in this many responses over the limit is sent with TC=1, so that a real client retries over"
                     " TCP; 0: none.",
     )  # fmt: skip
-    exempt: Prefixes = Field((), max_length=1000, strict=False, description="Prefixes that are not limited.")
+    exempt: Prefixes = Field((), max_length=1000, description="Prefixes that are not limited.")
 
 
 class DynamicBlockSection(Section):
@@ -101,7 +99,7 @@ class DynamicBlockSection(Section):
     ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Length of an IPv4 source prefix.")
     ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Length of an IPv6 source prefix.")
     action: Refusal = Field("drop", description="What queries of a blocked prefix get.")
-    exempt: Prefixes = Field((), max_length=1000, strict=False, description="Prefixes that are never blocked.")
+    exempt: Prefixes = Field((), max_length=1000, description="Prefixes that are never blocked.")
 
 
 class GuardSection(Section):
@@ -116,9 +114,9 @@ class GuardSection(Section):
         4096, ge=16, le=65536, description="Prefixes that are blocked at once; a new one replaces the oldest."
     )
     access: AccessSection = AccessSection()
-    rate_limits: tuple[RateLimitSection, ...] = Field((), max_length=8, strict=False)
+    rate_limits: ListOf[RateLimitSection] = Field((), max_length=8)
     rrl: RrlSection = RrlSection()
-    dynamic_blocks: tuple[DynamicBlockSection, ...] = Field((), max_length=16, strict=False)
+    dynamic_blocks: ListOf[DynamicBlockSection] = Field((), max_length=16)
 
 
 def packed(prefixes: tuple[IPv4Network | IPv6Network, ...]) -> list[tuple[bytes, int]]:

@@ -15,7 +15,7 @@ import dns.rdataclass
 import dns.rdatatype
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from .types import EndpointField, PathField, PrefixField, Seconds, Section, ZoneName, parse_prefix
+from .types import EndpointField, ListOf, PathField, PrefixField, Seconds, Section, ZoneName, parse_prefix
 
 __all__ = [
     "Match", "all_of", "any_of", "dnssec", "edns", "flags", "listener", "name", "not_", "opcode", "option",
@@ -75,39 +75,34 @@ class Match(Section):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    suffix: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these, or below one.")
+    suffix: ListOf[ZoneName] = Field((), description="The name is one of these, or below one.")
     suffix_file: PathField = Field(
         "",
         description="The name is in this file (one on each line), or below one there; the file is read again when it"
                     " changes.",
     )  # fmt: skip
-    name: tuple[ZoneName, ...] = Field((), strict=False, description="The name is one of these.")
+    name: ListOf[ZoneName] = Field((), description="The name is one of these.")
     regex: str = Field(
         "",
         description="A Python regular expression is found in the name (lower case, without the final dot). It is"
                     " evaluated in Python, after all other conditions.",
     )  # fmt: skip
-    qtype: tuple[QType, ...] = Field((), strict=False, description="The query type.")
-    qclass: tuple[QClass, ...] = Field((), strict=False, description="The query class.")
-    opcode: tuple[OpCode, ...] = Field((), strict=False, description="The opcode.")
-    flags: tuple[FlagName, ...] = Field(
-        (), strict=False,
-        description="All of these flags are set; `AA`, `TC` and `RA` only in the chains that have a response.",
-    )  # fmt: skip
+    qtype: ListOf[QType] = Field((), description="The query type.")
+    qclass: ListOf[QClass] = Field((), description="The query class.")
+    opcode: ListOf[OpCode] = Field((), description="The opcode.")
+    flags: ListOf[FlagName] = Field(
+        (), description="All of these flags are set; `AA`, `TC` and `RA` only in the chains that have a response."
+    )
     edns: bool | None = Field(None, description="Whether there is an OPT record.")
     do: bool | None = Field(None, description="Whether the DO flag is set.")
-    option: tuple[Option, ...] = Field((), strict=False, description="The query has one of these EDNS options.")
-    source: tuple[PrefixField, ...] = Field(
-        (), strict=False, description="The client's address is in one of these prefixes."
-    )
-    listener: tuple[EndpointField, ...] = Field(
-        (), strict=False, description="The query was received on this address of `listen`."
-    )
+    option: ListOf[Option] = Field((), description="The query has one of these EDNS options.")
+    source: ListOf[PrefixField] = Field((), description="The client's address is in one of these prefixes.")
+    listener: ListOf[EndpointField] = Field((), description="The query was received on this address of `listen`.")
     transport: Literal["udp", "tcp"] | None = Field(None, description="The transport of the query.")
     rate: RateSection | None = Field(None, description="The rate limit (below) is exceeded.")
     time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may extend past midnight.")
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        (), strict=False, description="The day of the week, local time; after midnight, it is the next one."
+    days: ListOf[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(
+        (), description="The day of the week, local time; after midnight, it is the next one."
     )
     probability: float | None = Field(None, ge=0, le=1, description="Random, with this probability.")
     source_ratio: float | None = Field(
@@ -115,10 +110,10 @@ class Match(Section):
         description="The client's address is in this ratio of all addresses, always the same ones; a larger ratio"
                     " includes a smaller one.",
     )  # fmt: skip
-    rcode: tuple[RCode, ...] = Field((), strict=False, description="The response code; not in the chain `queries`.")
-    tag: tuple[Tag, ...] = Field((), strict=False, description="An earlier rule set this tag.")
-    all: tuple["Match", ...] = Field((), strict=False, description="All of these tables match.")
-    any: tuple["Match", ...] = Field((), strict=False, description="One of these tables matches.")
+    rcode: ListOf[RCode] = Field((), description="The response code; not in the chain `queries`.")
+    tag: ListOf[Tag] = Field((), description="An earlier rule set this tag.")
+    all: ListOf["Match"] = Field((), description="All of these tables match.")
+    any: ListOf["Match"] = Field((), description="One of these tables matches.")
     not_: "Match | None" = Field(None, alias="not", description="This table does not match.")
 
     @field_validator("regex")

@@ -17,7 +17,7 @@ from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
 from .rule import RuleSection
-from .types import Endpoint, EndpointField, PathField, PrefixField, Seconds, Section, wildcard_of
+from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section, wildcard_of
 from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
 from .zones import ZoneSection
 
@@ -27,19 +27,18 @@ SOCKETS_USED = SOCKETS_MAX * 3 // 4  # those that are given up still wait for an
 class Config(Section):
     """The whole file."""
 
-    listen: tuple[EndpointField, ...] = Field(
-        (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=LISTENERS_MAX, strict=False,
+    listen: ListOf[EndpointField] = Field(
+        (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=LISTENERS_MAX,
         description="Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of"
                     " its addresses. Takes effect at restart.",
     )  # fmt: skip
-    upstreams: tuple[UpstreamSection, ...] = Field(
+    upstreams: ListOf[UpstreamSection] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
-        strict=False,
         description="The nameservers behind the shield: addresses, or tables (below).",
     )  # fmt: skip
-    groups: tuple[GroupSection, ...] = Field((), max_length=1000, strict=False)
-    proxy_protocol_from: tuple[PrefixField, ...] = Field(
-        (), max_length=PROXIES_MAX, strict=False,
+    groups: ListOf[GroupSection] = Field((), max_length=1000)
+    proxy_protocol_from: ListOf[PrefixField] = Field(
+        (), max_length=PROXIES_MAX,
         description="Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which"
                     " is accepted from nobody else.",
     )  # fmt: skip
@@ -52,8 +51,8 @@ class Config(Section):
         description="At shutdown, how long clients that wait for an upstream may still get their responses.",
     )  # fmt: skip
     minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")
-    allow_notify_from: tuple[PrefixField, ...] = Field(
-        (), strict=False,
+    allow_notify_from: ListOf[PrefixField] = Field(
+        (),
         description="Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is"
                     " queried at once.",
     )  # fmt: skip
@@ -71,9 +70,9 @@ class Config(Section):
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = Field(default_factory=ControlSection)
-    zones: tuple[ZoneSection, ...] = Field((), max_length=4000, strict=False)
+    zones: ListOf[ZoneSection] = Field((), max_length=4000)
     guard: GuardSection = GuardSection()
-    rules: tuple[RuleSection, ...] = Field((), max_length=4096, strict=False)
+    rules: ListOf[RuleSection] = Field((), max_length=4096)
     rules_file: PathField = Field(
         "",
         description="File of rules in Python, which are evaluated after `[[rules]]`; without any of those, `rules ="

@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
+    Strict,
     StringConstraints,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
 
@@ -31,41 +31,13 @@ TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 60
 
 
 class Section(BaseModel):
-    """A table of the file: nothing unknown, nothing changed later.
-
-    Three things may be written shorter than they are: one value where a list belongs, times, and sizes with their unit.
-    What is none of them stays as it was written, for pydantic to name.
-    """
+    """A table of the file: nothing unknown, nothing changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    _readers: ClassVar[dict[str, Callable[[object], object]]] = {}
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:  # noqa: ANN401 - as in pydantic
-        """Find out which fields may be written shorter."""
-        cls._readers = {
-            key: reader
-            for name, field in cls.model_fields.items()
-            if (reader := as_several if is_several(field) else UNITS.get(unit_of(field)))
-            for key in (name, field.alias or name)
-        }
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_meant(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        return {key: cls._readers[key](value) if key in cls._readers else value for key, value in values.items()}
-
 
 class Unit(str):
-    """What a number counts; it may be written as text, with units."""
-
-
-Seconds = Annotated[float, Unit("s")]
-WholeSeconds = Annotated[int, Unit("s")]
-Octets = Annotated[int, Unit("octets")]
+    """What a number counts."""
 
 
 def unit_of(field: FieldInfo) -> str:
@@ -75,19 +47,19 @@ def unit_of(field: FieldInfo) -> str:
 
 def kind_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type, or what stands for one
     """Return the type of a field, or of its items: without None, and without what checks them."""
-    kind: Any = field.annotation
-    while True:
-        if get_origin(kind) is tuple or get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
-        elif type(None) in get_args(kind):
-            kind = next(each for each in get_args(kind) if each is not type(None))
-        else:
-            return kind
+    kind = _bare(field.annotation)
+    return _bare(get_args(kind)[0]) if get_origin(kind) is tuple else kind
 
 
 def is_several(field: FieldInfo) -> bool:
     """Tell whether a field takes a list."""
-    return any(get_origin(each) is tuple for each in (field.annotation, *get_args(field.annotation)))
+    return get_origin(_bare(field.annotation)) is tuple
+
+
+def _bare(kind: Any) -> Any:  # noqa: ANN401 - as above
+    while get_origin(kind) is Annotated or type(None) in get_args(kind):
+        kind = next(each for each in get_args(kind) if each is not type(None))
+    return kind
 
 
 class Endpoint(NamedTuple):
@@ -191,7 +163,7 @@ def parse_time(text: str) -> float:
 
 
 def _read(parse: Callable[[str], float]) -> Callable[[object], object]:
-    """Return what reads text, and leaves alone what it cannot read."""
+    """Return what reads text, and leaves alone what it cannot read, for pydantic to name."""
 
     def reader(value: object) -> object:
         with contextlib.suppress(ValueError):
@@ -201,7 +173,9 @@ def _read(parse: Callable[[str], float]) -> Callable[[object], object]:
     return reader
 
 
-UNITS = {"s": _read(parse_time), "octets": _read(parse_size)}
+Seconds = Annotated[float, BeforeValidator(_read(parse_time)), Unit("s")]
+WholeSeconds = Annotated[int, BeforeValidator(_read(parse_time)), Unit("s")]
+Octets = Annotated[int, BeforeValidator(_read(parse_size)), Unit("octets")]
 
 
 def parse_zone(text: object) -> str:
@@ -284,6 +258,8 @@ def parse_rcode(text: str) -> str:
         raise ValueError(f"{text} is not a response code") from None
 
 
+Item = TypeVar("Item")
+ListOf = Annotated[tuple[Item, ...], Strict(False), BeforeValidator(as_several)]
 EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]
 PathField = Annotated[str, AfterValidator(resolve)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]

@@ -12,6 +12,7 @@ from .types import (
     Endpoint,
     EndpointField,
     GroupName,
+    ListOf,
     PathField,
     Seconds,
     Section,
@@ -36,8 +37,8 @@ class HealthSection(Section):
     )
     name: ZoneName = Field(".", description="Name that a health check queries.")
     type: str = Field("SOA", description="Type that a health check queries.")
-    rcodes: tuple[str, ...] = Field(
-        ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1, strict=False,
+    rcodes: ListOf[str] = Field(
+        ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1,
         description="Response codes with which a health check succeeds.",
     )  # fmt: skip
     interval: Seconds = Field(1.0, ge=0.1, le=3600, description="Time between two health checks.")
@@ -79,8 +80,8 @@ class TlsSection(Section):
     """DNS over TLS to an upstream (RFC 7858), for `transport = "tls"`."""
 
     server_name: str = Field("", max_length=253, description="Name that the certificate must be valid for (RFC 8310).")
-    pin_sha256: tuple[str, ...] = Field(
-        (), max_length=16, strict=False,
+    pin_sha256: ListOf[str] = Field(
+        (), max_length=16,
         description="SHA-256 digests of public keys, in base64; the certificate must have one of them.",
     )  # fmt: skip
     ca_file: PathField = Field("", description="File of CA certificates in PEM format, in place of the system's.")
@@ -105,8 +106,8 @@ class TlsSection(Section):
 class UpstreamSection(Section):
     """A nameserver behind the shield. Where its address says enough, `upstreams = ["ADDR:PORT", ...]` does."""
 
-    address: tuple[EndpointField, ...] = Field(
-        min_length=1, max_length=MEMBERS_MAX, strict=False,
+    address: ListOf[EndpointField] = Field(
+        min_length=1, max_length=MEMBERS_MAX,
         description="`ADDR:PORT`, or a list: each is an upstream of its own with the same settings.",
     )  # fmt: skip
     name: str = Field(
@@ -114,8 +115,8 @@ class UpstreamSection(Section):
         description="Name in logs and metrics; by default, the address with its transport, such as"
                     " `tcp://192.0.2.1:53`.",
     )  # fmt: skip
-    groups: tuple[GroupName, ...] = Field(
-        (DEFAULT_GROUP,), min_length=1, max_length=16, strict=False, description="Groups that it belongs to."
+    groups: ListOf[GroupName] = Field(
+        (DEFAULT_GROUP,), min_length=1, max_length=16, description="Groups that it belongs to."
     )
     order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are queried first.')
     weight: int = Field(

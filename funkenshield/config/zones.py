@@ -4,7 +4,7 @@ from pydantic import Field
 
 from ..core._limits import MEMBERS_MAX
 from .cache import StaleSection, TtlSection
-from .types import EndpointField, GroupName, PrefixField, Seconds, Section, ZoneName
+from .types import EndpointField, GroupName, ListOf, PrefixField, Seconds, Section, ZoneName
 
 
 class ZoneSection(Section):
@@ -14,15 +14,15 @@ class ZoneSection(Section):
     """
 
     name: ZoneName = Field(description="Name of the zone, such as `example.com`.")
-    upstreams: tuple[EndpointField, ...] | None = Field(
-        None, min_length=1, max_length=MEMBERS_MAX, strict=False, description="Its upstreams, as a group of their own."
+    upstreams: ListOf[EndpointField] | None = Field(
+        None, min_length=1, max_length=MEMBERS_MAX, description="Its upstreams, as a group of their own."
     )
     group: GroupName | None = Field(None, description='Group of upstreams, in place of `"default"`.')
     max_outstanding: int | None = Field(
         None, ge=1, le=1 << 22, description="In place of `forward.max_outstanding_per_zone`."
     )
-    allow_notify_from: tuple[PrefixField, ...] | None = Field(
-        None, strict=False, description="In place of `allow_notify_from` at the top of the file."
+    allow_notify_from: ListOf[PrefixField] | None = Field(
+        None, description="In place of `allow_notify_from` at the top of the file."
     )
     watch: bool = Field(
         False, description="Query the serial of its SOA record, and purge the zone from the cache when it changes."
