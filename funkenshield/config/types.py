@@ -12,6 +12,9 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
+import dns.exception
+import dns.rcode
+import dns.rdatatype
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from ..core.files import resolve
+from ..wire.names import name_from_wire, name_to_wire
 
 MAPPED = IPv6Network("::ffff:0:0/96")
 SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
@@ -180,8 +184,6 @@ Octets = Annotated[int, BeforeValidator(_read(parse_size)), Unit("octets")]
 
 def parse_zone(text: object) -> str:
     """Return a zone's name as an absolute one in lower case; ValueError where it is none."""
-    from ..wire.names import name_from_wire, name_to_wire
-
     return name_from_wire(name_to_wire(text if isinstance(text, str) else ""))
 
 
@@ -212,9 +214,6 @@ def parse_address(value: object) -> IPv4Address | IPv6Address:
 
 def parse_type(text: str) -> str:
     """Return the name of a record type; ValueError where it is none."""
-    import dns.exception
-    import dns.rdatatype
-
     try:
         number = dns.rdatatype.from_text(text)
     except (dns.exception.DNSException, ValueError):
@@ -249,9 +248,6 @@ def ports_as_text(ports: tuple[int, int]) -> str:
 
 def parse_rcode(text: str) -> str:
     """Return the name of a response code; ValueError where it is none."""
-    import dns.exception
-    import dns.rcode
-
     try:
         return dns.rcode.to_text(dns.rcode.from_text(text))
     except (dns.exception.DNSException, ValueError):
@@ -265,5 +261,7 @@ PathField = Annotated[str, AfterValidator(resolve)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
 AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_own_address), PlainSerializer(str)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone)]
+TypeName = Annotated[str, AfterValidator(parse_type)]
+RcodeName = Annotated[str, AfterValidator(parse_rcode)]
 PortsField = Annotated[tuple[int, int], BeforeValidator(parse_ports), PlainSerializer(ports_as_text)]
 PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]

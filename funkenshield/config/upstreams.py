@@ -1,9 +1,9 @@
 """The nameservers behind the shield: where they are, how they are asked, who is healthy, which belong together."""
 
 import base64
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ..core._limits import MEMBERS_MAX
 from .forward import Policy
@@ -14,12 +14,12 @@ from .types import (
     GroupName,
     ListOf,
     PathField,
+    RcodeName,
     Seconds,
     Section,
+    TypeName,
     ZoneName,
     parse_endpoint,
-    parse_rcode,
-    parse_type,
 )
 
 DEFAULT_GROUP = "default"
@@ -36,8 +36,8 @@ class HealthSection(Section):
         "lazy", description='Health checks: `"lazy"`: only while the upstream is marked down; `"always"`; `"off"`.'
     )
     name: ZoneName = Field(".", description="Name that a health check queries.")
-    type: str = Field("SOA", description="Type that a health check queries.")
-    rcodes: ListOf[str] = Field(
+    type: TypeName = Field("SOA", description="Type that a health check queries.")
+    rcodes: ListOf[RcodeName] = Field(
         ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1,
         description="Response codes with which a health check succeeds.",
     )  # fmt: skip
@@ -65,22 +65,22 @@ class HealthSection(Section):
         description="After it is marked up, the time in which an upstream gets back its full share of queries.",
     )  # fmt: skip
 
-    @field_validator("type")
-    @classmethod
-    def _is_type(cls, text: str) -> str:
-        return parse_type(text)
 
-    @field_validator("rcodes")
-    @classmethod
-    def _are_rcodes(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(parse_rcode(text) for text in texts)
+def _is_digest(text: str) -> str:
+    try:
+        digest = base64.b64decode(text, validate=True)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise ValueError("not a SHA-256 digest in base64")
+    return text
 
 
 class TlsSection(Section):
     """DNS over TLS to an upstream (RFC 7858), for `transport = "tls"`."""
 
     server_name: str = Field("", max_length=253, description="Name that the certificate must be valid for (RFC 8310).")
-    pin_sha256: ListOf[str] = Field(
+    pin_sha256: ListOf[Annotated[str, AfterValidator(_is_digest)]] = Field(
         (), max_length=16,
         description="SHA-256 digests of public keys, in base64; the certificate must have one of them.",
     )  # fmt: skip
@@ -89,18 +89,6 @@ class TlsSection(Section):
         "strict",
         description='`"strict"` requires a name or a pin, and verifies it; `"opportunistic"` accepts any certificate.',
     )  # fmt: skip
-
-    @field_validator("pin_sha256")
-    @classmethod
-    def _are_digests(cls, pins: tuple[str, ...]) -> tuple[str, ...]:
-        for pin in pins:
-            try:
-                digest = base64.b64decode(pin, validate=True)
-            except ValueError:
-                digest = b""
-            if len(digest) != 32:
-                raise ValueError(f"{pin} is not a SHA-256 digest in base64")
-        return pins
 
 
 class UpstreamSection(Section):
