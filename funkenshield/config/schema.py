@@ -4,6 +4,7 @@ What a key means is said where its section is; nothing here reads a file.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -89,17 +90,14 @@ class Config(Section):
     @field_validator("zones")
     @classmethod
     def _names_once(cls, zones: tuple[ZoneSection, ...]) -> tuple[ZoneSection, ...]:
-        names = [zone.name for zone in zones]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"more than once: {', '.join(sorted(twice))}")
+        if twice := _repeated(zone.name for zone in zones):
+            raise ValueError(f"more than once: {', '.join(twice)}")
         return zones
 
     @model_validator(mode="after")
     def _addresses_are_listened_on_once(self) -> "Config":
-        twice = sorted({str(each) for each in self.listen if self.listen.count(each) > 1})
-        if twice:
-            raise ValueError(f"listen: more than once: {', '.join(sorted(twice))}")
+        if twice := _repeated(self.listen):
+            raise ValueError(f"listen: more than once: {', '.join(twice)}")
         scraped = self.metrics.listen
         if (
             scraped
@@ -158,8 +156,8 @@ class Config(Section):
         for name, key in wanted.items():
             if not 1 <= len(self.members(name)) <= MEMBERS_MAX:
                 raise ValueError(f"{key}: group {name} has {len(self.members(name))} upstreams, not 1 to {MEMBERS_MAX}")
-            if names.count(name) > 1:
-                raise ValueError(f"groups: more than once: {name}")
+        if twice := _repeated(names):
+            raise ValueError(f"groups: more than once: {', '.join(twice)}")
         return self
 
     def keeping(self, before: "Config") -> "Config":
@@ -223,16 +221,12 @@ class Config(Section):
         return self.stale.model_copy(update=zone.stale.model_dump(exclude_unset=True))
 
 
+def _repeated(values: Iterable[object]) -> list[str]:
+    """Return what is there more than once."""
+    return sorted(str(value) for value, count in Counter(values).items() if count > 1)
+
+
 RESTART = (
-    "listen",
-    "workers",
-    "user",
-    "cache.memory",
-    "cache.snapshot",
-    "cache.snapshot_interval",
-    "control",
-    "metrics",
-    "forward.max_outstanding",
-    "udp.receive_buffer",
-    "guard.memory",
-)
+    "listen", "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control", "metrics",
+    "forward.max_outstanding", "udp.receive_buffer", "guard.memory",
+)  # fmt: skip
