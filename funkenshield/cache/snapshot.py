@@ -23,10 +23,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ..config.types import ZoneName
 from ..core.files import UnfitError, open_file
-from ..wire.names import name_to_wire
 from ._store import Cache
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 MAGIC, VERSION = b"FunkenShield snapshot", b"1"
 LINE_MAX = 4096
 ORIGINS_MAX = 16 << 20
-ZONES_MAX = 4096  # more cannot be configured
+ZONES_MAX = 4095  # more cannot be configured
 TAKEN, LENGTH, DIGEST = 8, 3, 32  # octets; so no chunk, and no damaged length, is over 16 MiB
 END = bytes(TAKEN + LENGTH)
 
@@ -42,8 +44,11 @@ END = bytes(TAKEN + LENGTH)
 class Origins(NamedTuple):
     """Where answers are from."""
 
-    zones: list[str]
-    serials: dict[str, int]
+    zones: Annotated[list[ZoneName], Field(max_length=ZONES_MAX)]
+    serials: dict[str, Annotated[int, Field(strict=True, ge=0, lt=2**32)]]
+
+
+ORIGINS = TypeAdapter(Origins)
 
 
 class DamagedError(ValueError):
@@ -231,16 +236,9 @@ def _check_line(line: bytes, layout: bytes) -> None:
 def _read_origins(line: bytes) -> Origins:
     """Return what a second line says; DamagedError where it is none."""
     try:
-        found = Origins(**json.loads(line))
-        known = isinstance(found.zones, list) and len(found.zones) < ZONES_MAX
-        known = known and all(type(each) is int and 0 <= each < 2**32 for each in found.serials.values())
-        for name in found.zones:
-            name_to_wire(name)
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        known = False
-    if not known:
-        raise DamagedError("its header is malformed")
-    return found
+        return ORIGINS.validate_json(line)
+    except ValidationError:
+        raise DamagedError("its header is malformed") from None
 
 
 def _reject(path: Path, why: str) -> None:
