@@ -21,7 +21,7 @@ check: $(VENV)/dev  ## style, types and quick tests of all modules, in less than
 	@{ git diff HEAD --name-only --diff-filter=d -- $(PYX); git ls-files --others --exclude-standard -- $(PYX); } | \
 		PATH="$(BIN):$$PATH" xargs -r cython-lint
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit tests/property tests/conformance -m 'not proof and not slow' --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m pytest tests/unit tests/property tests/conformance -m 'not proof and not slow' --hypothesis-profile=quick --numprocesses=2 --dist=worksteal
 
 test: $(VENV)/dev lint  ## the whole test suite, with real nameservers; run it before a commit
 	tools/install-nameservers

@@ -19,6 +19,7 @@ if not os.environ.get("FUNKENSHIELD_NETWORK"):  # set it to keep the network, fo
     be_alone()
 os.environ["STATE_DIRECTORY"] = tempfile.mkdtemp(prefix="funkenshield-state-")
 settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's business
+settings.register_profile("quick", deadline=None, max_examples=20)  # see `support.examples`
 settings.load_profile("any machine")
 atexit.register(shutil.rmtree, os.environ["STATE_DIRECTORY"], ignore_errors=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has those that it starts with `&` ignore it

@@ -6,11 +6,12 @@ An upstream that echoes SOURCE as SCOPE lets each client choose under which leng
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import quick
 from support.control import stats
 from support.edns import split_opt, subnet, with_opt
+from support.examples import examples
 from support.process import run_shield
 from support.upstream import ScriptedUpstream
 
@@ -107,7 +108,7 @@ def test_a_length_is_given_back_with_the_last_answer_that_has_it(how):
 clients = st.tuples(st.sampled_from(["192.0.2.1", "192.0.2.129", "192.0.3.1", "198.51.100.1"]), st.integers(1, 32))
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.lists(st.tuples(clients, st.integers(0, 33)), max_size=40), st.lists(clients, min_size=1, max_size=20))
 def test_nobody_is_served_what_is_not_true_for_its_subnet(stored, asked):
     cache = Cache(MEMORY, Clock())

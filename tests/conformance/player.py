@@ -51,6 +51,7 @@ BASE = """
 workers = 1
 drain_timeout = 0
 cache.memory = "4MiB"
+forward.max_outstanding = 256
 log.level = "error"
 """
 

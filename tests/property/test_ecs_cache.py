@@ -9,10 +9,10 @@ from struct import pack
 from typing import NamedTuple
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.edns import COOKIE, SUBNET, option, split_opt, subnet, with_opt
+from support.examples import examples
 from support.quick import answer, carried, failure, inflight_before_a_test, payload_of, query
 
 from funkenshield.cache._store import Cache
@@ -153,7 +153,7 @@ class CacheAndNetworks(RuleBasedStateMachine):
 
 
 TestCacheAndNetworks = pytest.mark.slow(CacheAndNetworks.TestCase)
-TestCacheAndNetworks.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+TestCacheAndNetworks.settings = examples(100, stateful_step_count=40)
 
 
 # ---------------------------------------------------------------- one by one

@@ -8,14 +8,15 @@ from ipaddress import ip_address, ip_network
 import dns.edns
 import dns.message
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.edns import subnet
+from support.examples import examples
 from support.wires import ask_wire
 
 from funkenshield.wire._ecs_upstream import with_subnet
 
-THOROUGH = settings(deadline=None, max_examples=300)
+THOROUGH = examples(300)
 LONGEST = 384  # octets of a query that is added to
 PADDING, COOKIE, KEEPALIVE = 12, 10, 11
 PUBLIC = ["192.0.2.1", "8.8.8.8", "172.15.255.255", "172.32.0.0", "100.63.0.0", "100.128.0.0", "198.17.0.0",

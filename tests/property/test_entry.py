@@ -17,14 +17,15 @@ import dns.renderer
 import dns.rrset
 import dns.wire
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.examples import examples
 
 from funkenshield.cache._entry import is_response_to
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 
-THOROUGH = settings(deadline=None, max_examples=200)
+THOROUGH = examples(200)
 MEMORY = 1 << 22
 PAYLOAD = 1232
 ANSWER, AUTHORITY, ADDITIONAL = 1, 2, 3
@@ -584,7 +585,7 @@ def framed(wire):
 
 
 @pytest.mark.slow
-@settings(THOROUGH, max_examples=600)
+@examples(600)
 @given(exchanges(), changes, st.binary(max_size=2))
 def test_a_spoilt_response_does_no_harm(exchange, changes, tail):
     query, other, wire, _ = exchange

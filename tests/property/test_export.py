@@ -9,9 +9,10 @@ import re
 from struct import pack
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.edns import EDE, option, subnet, with_opt
+from support.examples import examples
 from support.quick import QR, RD, TXT, A, answer, failure, name_wire, query, sealed
 from support.wires import record_wire
 
@@ -95,7 +96,7 @@ def hits(cache, exchanges, limit=65535):
 seconds = st.sampled_from([0, 1, 4, 9, 10, 11, 150, 3000, 90_000])
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(seconds, seconds, seconds, st.sampled_from([1, 10, 300, 90_000]), st.sampled_from(MODES), st.booleans())
 def test_what_was_in_a_snapshot_is_as_old_as_what_was_not(held, age, later, ttl, mode, keep):
     exchanges, policy = several(ttl), {"stale": mode, "stale_longest": 3000, "keep_ttl": keep, "longest": 604_800}

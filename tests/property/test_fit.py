@@ -8,15 +8,16 @@ from itertools import chain
 import dns.message
 import dns.rrset
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.fitting import needed, read, size_of, what_fits
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from property.test_entry import to_wire
 
-THOROUGH = settings(deadline=None, max_examples=300)
+THOROUGH = examples(300)
 MEMORY = 1 << 22
 SIGNED = " 8 3 300 20380101000000 20200101000000 1 z. AAAA"
 NAMES = ["www.z.", "ns.z.", "z.", "child.z.", "ns.child.z.", "a.ns.child.z.", "sibling.z.", "NS.z."]

@@ -12,12 +12,13 @@ import dns.message
 import dns.name
 import dns.rrset
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from support.examples import examples
 
 from funkenshield.wire._message import error_response, inspect_query
 
-THOROUGH = settings(deadline=None, max_examples=400)
+THOROUGH = examples(400)
 
 QR, OPCODES, FLAGS, RCODE = 0x8000, 0x7800, 0x07FF, 0x000F
 OPT, SIG, TKEY, TSIG, AXFR = 41, 24, 249, 250, 252
@@ -194,6 +195,7 @@ def test_noise_is_read_as_dnspython_reads_it_or_by_nobody(noise):
     compare(b"\x12\x34\1\0\0\1\0\0\0\0" + noise)
 
 
+@pytest.mark.slow
 def test_each_single_octet_may_be_anything():
     wire = made(SAMPLE | {"opt": OPT_SAMPLE | {"options": [(COOKIE, bytes(8)), (PADDING, bytes(3))]}})
     verdicts = {compare(wire[:at] + bytes([octet]) + wire[at + 1 :]) for at in range(len(wire)) for octet in range(256)}

@@ -15,16 +15,17 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.client import exchange
+from support.examples import examples
 from support.law import assert_lawful
 from support.nameservers import nsd
 from support.signed import Authority, Zone, rrset, rrsig
 
 from funkenshield.cache._nsec_cache import NsecCache
 
-THOROUGH = settings(deadline=None, max_examples=200)
+THOROUGH = examples(200)
 HOUR = 3600
 APEX = "example.test."
 WALL = time.time()
@@ -167,7 +168,7 @@ def test_what_is_told_is_what_the_nameserver_would_tell(conversation, cut, nsec)
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     nodes(st.sampled_from([f"{label}{APEX}" for label in ("a.", "b.a.", "*.", "*.a.", "*.b.a.", "c.c.b.a.", "aa.")]))
 )
@@ -512,16 +513,17 @@ def test_what_is_over_makes_room_first():
         assert len(cache) == count
 
 
-@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("signed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_no_more_memory_is_taken_than_is_counted(signed):
     cache = NsecCache(1 << 20)
     learnt = []
     for number in range(1500):
         apex = f"zone{number}.test." if signed else "test."
         query = make_query(f"c{number}.{apex}", dnssec=signed)
-        soa = [rrset(apex, "SOA", "ns.test. host.test. 1 2 3 4 300")]
-        signatures = [rrsig(apex, "SOA", apex), rrset(apex, "NSEC", f"{apex} NS SOA"), rrsig(apex, "NSEC", apex)]
-        response = make_response(query, *soa, *(signatures if signed else []), rcode=dns.rcode.NXDOMAIN)
+        records = [rrset(apex, "SOA", "ns.test. host.test. 1 2 3 4 300")]
+        if signed:
+            records += [rrsig(apex, "SOA", apex), rrset(apex, "NSEC", f"{apex} NS SOA"), rrsig(apex, "NSEC", apex)]
+        response = make_response(query, *records, rcode=dns.rcode.NXDOMAIN)
         learnt.append((query.to_wire(), response))
     gc.collect()
     tracemalloc.start()
@@ -635,7 +637,7 @@ octets = st.tuples(st.integers(12, len(RESPONSE) - 1), st.integers(0, 255))
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=500)
+@examples(500)
 @given(st.lists(octets, min_size=1, max_size=4), st.lists(queries(), min_size=1, max_size=3), st.binary(max_size=40))
 def test_a_spoilt_response_does_no_harm(changes, asked, rubbish):
     cache, spoilt = NsecCache(), bytearray(RESPONSE)

@@ -7,8 +7,9 @@ from ipaddress import ip_address, ip_network
 from struct import unpack_from
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.proxied import DGRAM, INET, INET6, LOCAL, PROXY, SIGNATURE, STREAM, UNIX, UNSPEC, block, local, told
 
 from funkenshield._fastpath import SettingsWriter
@@ -16,7 +17,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.wire._proxy_protocol import header, told_by
 
-THOROUGH = settings(deadline=None, max_examples=300)
+THOROUGH = examples(300)
 ADDRESSES = {INET: 12, INET6: 36, UNIX: 216}  # octets of both ends
 
 MAPPED = bytes(10) + b"\xff\xff"
@@ -69,7 +70,7 @@ def test_a_header_is_read_whole_and_in_pieces(octets, query):
         assert found(octets[:end]) == read(octets[:end])
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(headers, st.integers(1, 255), st.binary(max_size=4))
 def test_a_header_with_any_octet_changed_is_read_as_what_it_is_then(octets, change, query):
     for at in range(len(octets)):

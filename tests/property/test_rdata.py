@@ -10,15 +10,16 @@ from struct import pack
 import dns.exception
 import dns.message
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import quick
+from support.examples import examples
 
 from funkenshield.cache._entry import is_response_to
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 
-THOROUGH = settings(deadline=None, max_examples=200)
+THOROUGH = examples(200)
 CACHE = Cache(1 << 22, Clock())
 ASKED = quick.query("www.example.com")
 START = len(ASKED) + 12  # where the data of the first record stands, whose owner is a pointer
@@ -121,7 +122,7 @@ def test_what_is_in_order_is_stored(record):
 
 
 @pytest.mark.slow
-@settings(THOROUGH, max_examples=500)
+@examples(500)
 @given(data(READ), spoils)
 def test_dnspython_can_read_what_is_stored_and_nothing_else(record, changes):
     rdtype, octets = record[0], spoilt(record[1], changes)

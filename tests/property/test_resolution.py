@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.examples import examples
 from support.quick import A, query
 from support.waiting import TURN, Stage
 
@@ -136,4 +136,4 @@ class Forwarding(RuleBasedStateMachine):
 
 
 TestForwarding = pytest.mark.slow(Forwarding.TestCase)
-TestForwarding.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+TestForwarding.settings = examples(150, stateful_step_count=40)

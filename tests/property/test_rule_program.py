@@ -8,8 +8,9 @@ import dns.flags
 import dns.message
 import dns.name
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 
 from funkenshield.config.action import Action
 from funkenshield.config.match import FLAGS, Match
@@ -143,7 +144,7 @@ def compiled(rules):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(st.tuples(matches, actions), max_size=12), st.lists(queries, min_size=1, max_size=12))
 def test_a_program_does_what_the_rules_say(chain, asked):
     rules = [
@@ -162,7 +163,7 @@ def test_a_program_does_what_the_rules_say(chain, asked):
     assert program.chain.matched() == matched
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.integers(0, 2**32), queries)
 def test_many_rules_are_asked_in_order(seed, query):
     dice = random.Random(seed)

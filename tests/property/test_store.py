@@ -7,9 +7,9 @@ import random
 from itertools import product
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.examples import examples
 from support.quick import QR, TXT, A, answer, failure, name_wire, payload_of, query, sealed, unseal
 
 from funkenshield.cache._store import Cache
@@ -123,7 +123,7 @@ class CacheAndDict(RuleBasedStateMachine):
 
 
 TestCacheAndDict = pytest.mark.slow(CacheAndDict.TestCase)
-TestCacheAndDict.settings = settings(deadline=None, max_examples=100, stateful_step_count=60)
+TestCacheAndDict.settings = examples(100, stateful_step_count=60)
 
 
 def test_a_purge_of_a_zone_ends_at_the_borders_of_labels():
@@ -144,7 +144,7 @@ def test_a_purge_of_a_zone_ends_at_the_borders_of_labels():
 # ---------------------------------------------------------------- with too little room
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_small_cache_is_never_wrong(seed):
     rng, clock = random.Random(seed), Clock()
     cache = Cache(SMALLEST, clock)

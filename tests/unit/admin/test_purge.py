@@ -3,8 +3,9 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.quick import TXT, A, answer, name_wire, query
 
 from funkenshield.admin.purge import PurgeError, purge
@@ -150,7 +151,7 @@ NOTED = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(st.lists(NOTED, min_size=1, max_size=6))
 def test_where_purges_are_folded_nothing_survives_that_should_be_gone_and_other_zones_do(purges):
     cache = cache_with("x.test", "y.test")

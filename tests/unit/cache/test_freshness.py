@@ -6,9 +6,10 @@ Where an upstream is needed, the test is the upstream: it takes what is carried 
 from struct import pack
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.edns import EDE, option, split_opt, subnet, with_opt
+from support.examples import examples
 from support.quick import (
     QR,
     RD,
@@ -63,7 +64,7 @@ def ttl_of(hit):
 few = st.integers(1, 40)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(few, few, few, few, st.integers(0, 90), st.sampled_from(["off", "on-failure", "immediate"]), st.booleans())
 def test_an_answer_is_fresh_then_stale_then_gone(ttl, shortest, longest, stale_ttl, age, mode, keep):
     cache, clock = made(shortest=shortest, stale=mode, stale_longest=longest, stale_ttl=stale_ttl, keep_ttl=keep)

@@ -119,6 +119,7 @@ def test_what_is_not_configured_is_passed_on(rdtype):
     assert answered(ask("version.bind.", rdtype), server="")
 
 
+@pytest.mark.slow
 def test_no_octets_are_too_strange():
     wire = ask("id.server.", use_edns=0, options=[dns.edns.ECSOption("192.0.2.0", 24)]).to_wire()
     for end in range(len(wire)):

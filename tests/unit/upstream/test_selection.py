@@ -8,8 +8,9 @@ import itertools
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.quick import A, name_wire, query
 from support.waiting import TURN, Stage, seed_of
 
@@ -423,7 +424,7 @@ def usual(latencies, patience, timeout):
     return max(patience, min(mean + 4 * deviation, timeout))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.lists(st.floats(0.001, 0.9), min_size=1, max_size=12), st.sampled_from([0.02, 0.1, 0.4]))
 def test_another_is_asked_after_the_mean_and_four_deviations(latencies, patience):
     stage = Stage(2, retry_after=patience, timeout=1.5)

@@ -3,8 +3,9 @@
 from ipaddress import ip_network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.quick import answer, name_wire, payload_of, query
 
 from funkenshield import config
@@ -63,7 +64,7 @@ labels = st.sampled_from(["a", "b", "ab", "x" * 63])
 names = st.lists(labels, max_size=3).map(".".join)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.tuples(st.sets(names, max_size=6), names), max_size=6))
 def test_zones_come_and_go_and_those_that_stay_keep_their_numbers(turns):
     zones, numbers = Zones(), {}
