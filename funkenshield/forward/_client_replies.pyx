@@ -15,7 +15,7 @@ from ..core._latency_histogram cimport observe_latency
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport (
-    DO, MESSAGE_MAX, REFUSED, EdnsOptions, Query, cookie_of, cut, get16, has_own_opt, message_flags, put_error,
+    ARCOUNT, DO, MESSAGE_MAX, REFUSED, EdnsOptions, Query, cookie_of, cut, get16, has_own_opt, message_flags, put_error,
     put_own_options
 )
 from ._outbox cimport NOBODY, Client, Outbox
@@ -116,7 +116,7 @@ cdef class ClientReplies:
         """
         if length + extra.length <= limit:
             return put_own_options(out, length, extra)
-        if has_own_opt(query) and get16(out + 10):
+        if has_own_opt(query) and get16(out + ARCOUNT):
             return cut(out, query, message_flags(out), self.payload(), rcode_high, query.edns_flags & DO, extra)
         return length
 

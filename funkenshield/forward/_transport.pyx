@@ -12,7 +12,7 @@ from ..core._udp_batch cimport BATCH, Datagrams
 from ..upstream._selection cimport LOCAL, Upstream, forget_try, note_try, trouble_of, was_tried
 from ..upstream._sent_queries cimport COUNTED
 from ..upstream._sockets cimport Socket
-from ..wire._message cimport HEADER, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
+from ..wire._message cimport HEADER, QDCOUNT, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
 from ..wire._proxy_protocol cimport PROXIED_MAX
 from ._outbox cimport put_client
 from ._pending cimport SENT, PendingQuery
@@ -209,7 +209,7 @@ cdef class Transport:
         cdef:
             Upstream* sender = &self.upstreams.all[self.sockets.attempts[attempt].upstream]
             uint64_t spelling = self.sockets.attempts[attempt].spelling
-        if spelling and get16(wire + 4):
+        if spelling and get16(wire + QDCOUNT):
             sender.respelled += 1
             sender.spells |= is_spelled(wire, query.question, spelling) and is_mixed(wire, query.question)
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
-TICK = 0.016  # seconds; how finely time is told to open queries
+TICK = 0.016  # seconds; between two looks at the timers of open queries
 
 
 LOOKUPS = 1 << 63  # numbers from here on are no connections, but lookups of rules
