@@ -23,8 +23,8 @@ from ..core._clock cimport TICKS_PER_SECOND, Clock, ticks
 from ..core._epochs cimport Epochs
 from ..core._suffix_table cimport Suffixes
 from ..wire._message cimport (
-    CACHEABLE, KEY_FLAGS, KEY_PREFIX, KEY_TYPE, MESSAGE_MAX, WITH_SUBNET, Query, get16, hash_key, is_name, name_size, parse_query,
-    set_subnet, source_prefix
+    CACHEABLE, KEY_FLAGS, KEY_PREFIX, KEY_TYPE, MESSAGE_MAX, WITH_SUBNET, Query, get16, hash_key, is_name, name_size,
+    parse_query, set_subnet, source_prefix
 )
 from ._entry cimport (
     ANSWER_MAX, FAILURE, KEEP, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, answers_question,

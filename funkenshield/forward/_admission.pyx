@@ -21,9 +21,9 @@ from ..core._fair_shares cimport may_take
 from ..core._siphash cimport siphash
 from ..wire._edns_cookies cimport CLIENT_COOKIE
 from ..wire._message cimport (
-    CACHEABLE, CHAOS, HEADER_FLAGS, KEY_PREFIX, NAME_MAX, NOTIFY, OPCODE, QUERY_MAX, TKEY, UNCACHEABLE, Query, Verdict, cookie_of,
-    end_options, forwardable, hash_key, is_transfer, is_unsigned, lower_name, message_id, parse_ignoring, set_payload,
-    set_rule_choices
+    CACHEABLE, CHAOS, HEADER_FLAGS, KEY_PREFIX, NAME_MAX, NOTIFY, OPCODE, QUERY_MAX, TKEY, UNCACHEABLE, Query, Verdict,
+    cookie_of, end_options, forwardable, hash_key, is_transfer, is_unsigned, lower_name, message_id, parse_ignoring,
+    set_payload, set_rule_choices
 )
 from ._attempts cimport NEVER, Attempts
 from ._client_replies cimport ClientReplies, is_cached
@@ -140,7 +140,8 @@ cdef class Admission:
             int32_t i
             PendingQuery* entry
         if uncached:
-            hashed = siphash(&self.cache.index.secret, query.wire + HEADER_FLAGS, query.length - HEADER_FLAGS)  # without the ID
+            # Without the ID.
+            hashed = siphash(&self.cache.index.secret, query.wire + HEADER_FLAGS, query.length - HEADER_FLAGS)
         if first >= 0 and (client.fd == NOBODY or has_stale and self.pool[first].answered_stale):
             return self.replies.reject(client, query, now)
         if client.fd >= 0 and (first >= 0 or uncached) and self._is_repeat(client, query, first, hashed):
