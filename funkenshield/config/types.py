@@ -15,15 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 import dns.exception
 import dns.rcode
 import dns.rdatatype
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    PlainSerializer,
-    Strict,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, StringConstraints
 from pydantic.fields import FieldInfo
 
 from ..core.files import resolve
@@ -241,11 +233,6 @@ def parse_ports(value: object) -> tuple[int, int]:
     return first, last
 
 
-def ports_as_text(ports: tuple[int, int]) -> str:
-    """Return the text that stands for some ports."""
-    return "-".join(map(str, dict.fromkeys(ports)))
-
-
 def parse_rcode(text: str) -> str:
     """Return the name of a response code; ValueError where it is none."""
     try:
@@ -256,12 +243,12 @@ def parse_rcode(text: str) -> str:
 
 Item = TypeVar("Item")
 ListOf = Annotated[tuple[Item, ...], Strict(False), BeforeValidator(as_several)]
-EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint), PlainSerializer(str)]
+EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint)]
 PathField = Annotated[str, AfterValidator(resolve)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
-AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_own_address), PlainSerializer(str)]
+AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_own_address)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone)]
 TypeName = Annotated[str, AfterValidator(parse_type)]
 RcodeName = Annotated[str, AfterValidator(parse_rcode)]
-PortsField = Annotated[tuple[int, int], BeforeValidator(parse_ports), PlainSerializer(ports_as_text)]
-PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix), PlainSerializer(str)]
+PortsField = Annotated[tuple[int, int], BeforeValidator(parse_ports)]
+PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_prefix)]
