@@ -10,13 +10,16 @@ from ..config.guard import Refusal
 from ..core.logs import RateLimited
 from ..errors import FunkenShieldError
 from ..policy.dynblocks import Blocks
-from ..wire.names import name_from_wire, name_to_wire
-from .purge import purge
+from ..wire.names import name_from_wire, name_to_wire, type_number
 from .stats import Stats
 
 limited = RateLimited(logging.getLogger(__name__))
 
 TEST_CLOCK = "FUNKENSHIELD_TEST_CLOCK"  # set to 1, it lets tests move the clock, but not the event loop's timers
+
+
+class PurgeError(FunkenShieldError):
+    """What is to be purged cannot be understood."""
 
 
 async def handle(
@@ -52,3 +55,17 @@ async def handle(
         "no such command, or a member is missing; commands are stats, purge (name; type, below), block list,"
         " block add (prefix, seconds; action, confirmed), block remove (prefix)"
     )
+
+
+def purge(cache: Cache, name: str = ".", qtype: str | None = None, *, below: bool = True) -> bytes:
+    """Take out the answers for a name, with `below` for all names under it too.
+
+    It is in force when this returns, and costs the same whatever is stored. Returns the name on the wire that it
+    became a purge of: another where there were very many. Raises PurgeError for a name or type that is none.
+    """
+    try:
+        wire = name_to_wire(name)
+        number = -1 if qtype is None else type_number(qtype)
+        return cache.purge(wire, below=below, qtype=number)
+    except (ValueError, OverflowError) as error:
+        raise PurgeError(f"cannot purge: {error}") from None

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from funkenshield.admin.purge import purge
+from funkenshield.admin.commands import purge
 from funkenshield.cache._store import Cache
 from funkenshield.cache.expiry import BUDGET, IN_FLIGHT, INTERVAL, PAUSE, Expiry
 from funkenshield.core._clock import Clock

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funkenshield.admin.purge import purge
+from funkenshield.admin.commands import purge
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.wire.names import name_from_wire, name_to_wire, type_number

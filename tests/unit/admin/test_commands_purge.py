@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.quick import TXT, A, answer, name_wire, query
 
-from funkenshield.admin.purge import PurgeError, purge
+from funkenshield.admin.commands import PurgeError, purge
 from funkenshield.cache._store import Cache
 from funkenshield.cache.expiry import Expiry
 from funkenshield.core._clock import Clock
