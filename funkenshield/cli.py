@@ -97,7 +97,7 @@ def run(
     SIGHUP reloads FILE. Options override the file. Without -c, --listen and --upstream,
     /etc/funkenshield.toml is read if it exists.
     """
-    from .config.places import default_file
+    from .config import default_file
     from .daemon import serve
 
     given = {
@@ -130,7 +130,7 @@ def check(file: Path | None) -> None:
     Every mistake is printed on a line of its own, and the exit code is then 2. Without -c,
     /etc/funkenshield.toml is checked.
     """
-    from .config.places import DEFAULT_FILE
+    from .config import DEFAULT_FILE
     from .rules.engine import check as check_rules
 
     file = file or DEFAULT_FILE
@@ -257,7 +257,7 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
         from .admin.control import ask
-        from .config.places import control_socket
+        from .config import control_socket
 
         command(functools.partial(ask, control or control_socket(file)), **others)
 

@@ -4,6 +4,7 @@ TOML in, a frozen `Config` out, or a ConfigError that names file, key, what is w
 allowed. Nobody else reads files or flags.
 """
 
+import os
 import tomllib
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,21 +15,22 @@ from pydantic import BaseModel, ValidationError
 from ..core.files import named_in, read_text
 from ..errors import ConfigError
 from .admin import default_socket
-from .cache import StaleSection, TtlSection
 from .clients import TcpSection, default_secrets
 from .forward import ForwardSection
 from .mistakes import not_toml, told
-from .mistakes import section_at as below
+from .mistakes import section_at as section_below
 from .schema import RESTART, Config
 from .types import Endpoint
 from .upstreams import DEFAULT_GROUP, HealthSection, Member, TlsSection, UpstreamSection
 from .zones import ZoneSection
 
 __all__ = [
-    "DEFAULT_GROUP", "RESTART", "Config", "Endpoint", "ForwardSection", "HealthSection", "Member",
-    "StaleSection", "TcpSection", "TlsSection", "TtlSection", "UpstreamSection", "ZoneSection", "default_secrets",
+    "DEFAULT_FILE", "DEFAULT_GROUP", "RESTART", "Config", "Endpoint", "ForwardSection", "HealthSection", "Member",
+    "TcpSection", "TlsSection", "UpstreamSection", "ZoneSection", "control_socket", "default_file", "default_secrets",
     "default_socket", "load", "read", "section_at",
 ]  # fmt: skip
+
+DEFAULT_FILE = Path("/etc/funkenshield.toml")
 
 
 def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
@@ -75,6 +77,24 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}:{line}: not UTF-8 text") from None
 
 
+def default_file() -> Path | None:
+    """Return the file that is read where none is named, if there is one that we may read."""
+    return DEFAULT_FILE if os.access(DEFAULT_FILE, os.R_OK) else None
+
+
+def control_socket(path: Path | None) -> Path:
+    """Return where the daemon of a file (None: of the default one) is controlled.
+
+    Other mistakes in the file do not matter: a daemon goes on with what it has read. ConfigError where it is not TOML.
+    """
+    path = path or default_file()
+    said = read(path).get("control") if path else None
+    socket = said.get("socket") if isinstance(said, dict) else None
+    if socket == "":
+        raise ConfigError(f'{path}: control.socket is "": the daemon has no control socket')
+    return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())
+
+
 def section_at(keys: list[str]) -> type[BaseModel] | None:
     """Return the section that a path of keys leads to."""
-    return below(Config, keys)
+    return section_below(Config, keys)

@@ -20,8 +20,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from ..config import default_socket
-from ..config.places import control_socket
+from ..config import control_socket, default_socket
 from ..config.types import Endpoint, parse_endpoint
 from ..errors import ConfigError, FunkenShieldError
 from ..server.sockets import explained

@@ -7,11 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from funkenshield import __version__, cli, config
-from funkenshield.config import places
 
 
 def test_the_file_is_the_default_one_where_none_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "DEFAULT_FILE", tmp_path / "f.toml")
+    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "f.toml")
     (tmp_path / "f.toml").write_text("workers = 300")
     for command in ("check", "run"):
         done = CliRunner().invoke(cli.main, [command])
@@ -21,10 +20,10 @@ def test_the_file_is_the_default_one_where_none_is_named(tmp_path, monkeypatch):
 
 def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, monkeypatch):
     file = tmp_path / "f.toml"
-    monkeypatch.setattr(places, "DEFAULT_FILE", file)
-    assert str(places.control_socket(None)) == config.default_socket()
+    monkeypatch.setattr(config, "DEFAULT_FILE", file)
+    assert str(config.control_socket(None)) == config.default_socket()
     file.write_text('workers = "many"\n[control]\nsocket = "/some/where"')
-    assert str(places.control_socket(None)) == str(places.control_socket(file)) == "/some/where"
+    assert str(config.control_socket(None)) == str(config.control_socket(file)) == "/some/where"
     done = CliRunner().invoke(cli.main, ["stats", "-c", str(file)])
     assert done.stderr.startswith("funkenshield: /some/where: no daemon answers on this control socket")
 
