@@ -56,18 +56,15 @@ def _section(keys: list[str], field: FieldInfo) -> Iterator[str]:
 
 def rule_tables() -> dict[str, str]:
     """Return the tables of conditions and actions, in Markdown, by name."""
-    rate, ttl, option, rename = (
-        "\n".join(_table(section.model_fields))
-        for section in (RateSection, BoundsSection, OptionSection, RenameSection)
-    )
-    return {
-        "conditions": "\n".join(_meanings(Match)),
-        "actions": "\n".join(_actions()),
-        "rate": rate,
-        "ttl": ttl,
-        "add_option": option,
-        "rename": rename,
+    tables = {
+        "conditions": _meanings(Match),
+        "actions": _actions(),
+        "rate": _table(RateSection.model_fields),
+        "ttl": _table(BoundsSection.model_fields),
+        "add_option": _table(OptionSection.model_fields),
+        "rename": _table(RenameSection.model_fields),
     }
+    return {name: "\n".join(lines) for name, lines in tables.items()}
 
 
 def with_tables(page: str) -> str:
