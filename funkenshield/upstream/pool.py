@@ -491,6 +491,8 @@ class Upstreams:
         Those that stay keep their number, sockets and counters. Raises ConfigError, and changes nothing, where one
         cannot be reached as is said.
         """
+        if len(groups) > GROUPS_MAX:
+            raise ConfigError(f"at most {GROUPS_MAX} groups of upstreams, not {len(groups)}, those of zones included")
         if len(ports := usable(config.forward.source_port_avoid)) < FEW:
             log.warning(
                 "only %d source ports for queries: spoofing is easier; see forward.source_port_avoid and"
