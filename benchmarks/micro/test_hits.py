@@ -81,12 +81,12 @@ def test_rules_and_limits(benchmark, clients, settings_writer_of, what):
     elif what == "two limits":
         guard.set_limits([(1e9, 1.0, 32, 64, "drop"), (1e9, 1.0, 24, 56, "drop")])
     elif what != "nothing":
-        guard.set_responses(answers=1e9, nxdomains=1e9, errors=1e9)
+        guard.set_rrl(answers=1e9, nxdomains=1e9, errors=1e9)
     client = clients(settings_writer, MODEL)
     assert benchmark.pedantic(client.run, args=(ASKED, THOUSAND), rounds=30, warmup_rounds=1) == ASKED
     settings_writer.set_chains()
     guard.set_limits([])
-    guard.set_responses()
+    guard.set_rrl()
 
 
 @pytest.mark.benchmark(group="the writer, 100,000 entries; a call for each from Python")

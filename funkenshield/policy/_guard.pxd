@@ -10,7 +10,7 @@ from ._rule_state cimport ClientInfo
 
 cdef enum:
     LIMITS_MAX = 8
-    WATCHES_MAX = 16
+    DYNBLOCKS_MAX = 16
     ALARMS = 256
 
 cdef enum GuardAction:
@@ -19,7 +19,7 @@ cdef enum GuardAction:
     REFUSE
     CUT                            # TC=1; over TCP, where the address is real, it is welcome
 
-cdef enum Counted:                 # what a watch counts, for each source prefix
+cdef enum Counted:                 # what a dynamic block counts, for each source prefix
     QUERIES
     NXDOMAINS
     SERVFAILS
@@ -42,7 +42,7 @@ cdef struct GuardCounters:         # what the guard did; counters with one write
 cdef struct Alarm:                 # a source prefix is over a rate
     uint64_t state                 # 0: free, 1: being written, 2: raised
     uint64_t key
-    const uint64_t* rates          # of the watch: no other has these
+    const uint64_t* rates          # of the dynamic block: no other has these
     uint8_t octets                 # of the address: 4 or 16
     uint8_t address[16]
 
@@ -50,7 +50,7 @@ cdef struct GuardTable:            # what is in force; replaced as a whole
     Alarm* alarms
     Prefixes access                # by prefix: a GuardAction; ALLOWED
     GuardAction otherwise          # for who is in none
-    Prefixes shut_out              # by prefix: a GuardAction
+    Prefixes blocked               # by prefix: a GuardAction
     uint32_t limit_count
     Limit[LIMITS_MAX] limits
     GuardAction[LIMITS_MAX] over   # what is beyond each of them
@@ -59,10 +59,10 @@ cdef struct GuardTable:            # what is in force; replaced as a whole
     uint8_t limits_responses       # whether any are
     uint32_t slip                  # one of so many goes out with TC=1; 0: none
     Prefixes exempt                # whose responses are not limited
-    uint32_t watch_count
-    Counted[WATCHES_MAX] counted
-    Limit[WATCHES_MAX] watches
-    Prefixes[WATCHES_MAX] unwatched
+    uint32_t dynblock_count
+    Counted[DYNBLOCKS_MAX] counted
+    Limit[DYNBLOCKS_MAX] dynblocks
+    Prefixes[DYNBLOCKS_MAX] dynblock_exempt
 
 
 cdef extern from *:

@@ -1,7 +1,7 @@
 """Who may ask, how often, and how much is answered: what stands before all rules.
 
     query:     access list -> shut out? -> limits -> welcome
-    response:  watches count it -> limits of its kind -> sent, or cut to TC=1, or withheld
+    response:  dynamic blocks count it -> limits of its kind -> sent, or cut to TC=1, or withheld
 
 It knows addresses and rates, and of a response its code, its name and its size. Which prefixes are shut out, and for
 how long, is decided in Python, by the alarms that are raised here.
@@ -51,7 +51,7 @@ cdef GuardAction judge_query(const GuardTable* guard_table, const ClientInfo* se
     if action != WELCOME:
         bump(&counters.acl_denied, 1)
         return action
-    action = _unless_proven(<GuardAction> prefix_value(&guard_table.shut_out, sender.address, sender.octets), sender)
+    action = _unless_proven(<GuardAction> prefix_value(&guard_table.blocked, sender.address, sender.octets), sender)
     if action != WELCOME:
         bump(&counters.blocked, 1)
         return action
@@ -75,16 +75,17 @@ cdef inline bint _is_exceeded(const Limit* limit, uint64_t what, const ClientInf
 
 
 cdef void _count(const GuardTable* guard_table, Counted what, uint64_t weight, const ClientInfo* sender) noexcept nogil:
-    """Let the watches for this count it, and raise an alarm where it is too much."""
+    """Let the dynamic blocks for this count it, and raise an alarm over their rate."""
     cdef:
         uint64_t key
         uint32_t k
-    for k in range(guard_table.watch_count):
-        if guard_table.counted[k] != what or prefix_value(&guard_table.unwatched[k], sender.address, sender.octets):
+    for k in range(guard_table.dynblock_count):
+        if (guard_table.counted[k] != what
+                or prefix_value(&guard_table.dynblock_exempt[k], sender.address, sender.octets)):
             continue
-        key = key_of(&guard_table.watches[k], sender.address, sender.octets, 0)
-        if exceeds(&guard_table.watches[k], key, weight, sender.now):
-            _raise(guard_table.alarms, key, guard_table.watches[k].cells, sender)
+        key = key_of(&guard_table.dynblocks[k], sender.address, sender.octets, 0)
+        if exceeds(&guard_table.dynblocks[k], key, weight, sender.now):
+            _raise(guard_table.alarms, key, guard_table.dynblocks[k].cells, sender)
 
 
 cdef void _raise(Alarm* alarms, uint64_t key, const uint64_t* rates, const ClientInfo* sender) noexcept nogil:
@@ -118,7 +119,7 @@ cdef size_t judge_response(const GuardTable* guard_table, const ClientInfo* send
     if length < HEADER:
         return length
     rcode = message_flags(wire) & RCODE
-    if guard_table.watch_count and not prefix_value(&guard_table.shut_out, sender.address, sender.octets):
+    if guard_table.dynblock_count and not prefix_value(&guard_table.blocked, sender.address, sender.octets):
         if rcode == NXDOMAIN or rcode == SERVFAIL:
             _count(guard_table, NXDOMAINS if rcode == NXDOMAIN else SERVFAILS, 1, sender)
         _count(guard_table, OCTETS, length, sender)
@@ -221,14 +222,14 @@ cdef class Guard:
         """Return the octets that all tables of rates may take."""
         return len(self.tables) * self.memory
 
-    def rates_of(self, tuple what not None, double rate, double burst, uint8_t ipv4, uint8_t ipv6,
-                 bint indebted=False) -> RateTable:
+    def rate_table(self, tuple what not None, double rate, double window, uint8_t ipv4, uint8_t ipv6,
+                   bint indebted=False) -> RateTable:
         """Return the table of a limit: the one that it has already, if anybody keeps it, and what was counted there."""
         cdef:
-            tuple key = (what, rate, burst, ipv4, ipv6, indebted)
+            tuple key = (what, rate, window, ipv4, ipv6, indebted)
             RateTable found = self.tables.get(key)
         if found is None:
-            found = self.tables[key] = RateTable(self.memory, rate, burst, ipv4, ipv6, indebted)
+            found = self.tables[key] = RateTable(self.memory, rate, window, ipv4, ipv6, indebted)
         return found
 
     cdef object _anew(self):
@@ -248,8 +249,8 @@ cdef class Guard:
             PrefixTable table
             GuardTable* new = &made.table
             bint idle = (new.otherwise == WELCOME and not new.limit_count and not new.limits_responses
-                         and not new.watch_count)
-        for place in ("access", "shut out"):
+                         and not new.dynblock_count)
+        for place in ("access", "blocked"):
             table = made.tables.get(place)
             if table is not None:
                 idle = idle and not table.prefixes.ipv4_count + table.prefixes.ipv6_count
@@ -268,25 +269,25 @@ cdef class Guard:
         ])
         self._publish(made)
 
-    def shut_out(self, blocks) -> None:
+    def set_blocks(self, blocks) -> None:
         """Say who is shut out, as (network address, bits, "drop", "refuse" or "truncate")."""
         cdef _InForce made = self._anew()
-        made.table.shut_out = made.keep("shut out", [
+        made.table.blocked = made.keep("blocked", [
             (address, bits, _ACTIONS[action]) for address, bits, action in blocks
         ])
         self._publish(made)
 
     def set_limits(self, limits) -> None:
-        """Say how many queries a second are taken, as (rate, burst in seconds, IPv4 bits, IPv6 bits, action)."""
+        """Say how many queries a second are taken, as (rate, window in seconds, IPv4 bits, IPv6 bits, action)."""
         cdef:
             _InForce made = self._anew()
-            list counts = [(rate, burst, ipv4, ipv6) for rate, burst, ipv4, ipv6, _ in limits]
+            list counts = [(rate, window, ipv4, ipv6) for rate, window, ipv4, ipv6, _ in limits]
             RateTable table
             uint32_t k
         if len(counts) > LIMITS_MAX:
             raise ValueError(f"at most {LIMITS_MAX} limits")
         made.tables["limits"] = [
-            self.rates_of(("limit", counts[:k].count(count)), *count) for k, count in enumerate(counts)
+            self.rate_table(("limit", counts[:k].count(count)), *count) for k, count in enumerate(counts)
         ]
         made.table.limit_count = <uint32_t> len(counts)
         for k, table in enumerate(made.tables["limits"]):
@@ -294,8 +295,8 @@ cdef class Guard:
             made.table.over[k] = _ACTIONS[limits[k][4]]
         self._publish(made)
 
-    def set_responses(self, *, double answers=0, double nxdomains=0, double errors=0, double all=0, double burst=2,
-                      uint8_t ipv4=24, uint8_t ipv6=56, uint32_t slip=2, exempt=()) -> None:
+    def set_rrl(self, *, double answers=0, double nxdomains=0, double errors=0, double all=0, double window=2,
+                uint8_t ipv4=24, uint8_t ipv6=56, uint32_t slip=2, exempt=()) -> None:
         """Say how many responses a second go to a source prefix; 0 is no limit.
 
         As in BIND, who is over one and goes on gets nothing but what slips, for it is not he who asks.
@@ -306,7 +307,7 @@ cdef class Guard:
             RateTable table
             uint32_t k
         made.tables["responses"] = [
-            self.rates_of(("responses", k), rate, burst, ipv4, ipv6, True) if rate > 0 else None
+            self.rate_table(("responses", k), rate, window, ipv4, ipv6, True) if rate > 0 else None
             for k, rate in enumerate(rates)
         ]
         for k, table in enumerate(made.tables["responses"]):
@@ -318,29 +319,29 @@ cdef class Guard:
         made.table.exempt = made.keep("exempt", [(address, bits, EXEMPT) for address, bits in exempt])
         self._publish(made)
 
-    def set_watches(self, watches) -> None:
+    def set_dynblocks(self, blocks) -> None:
         """Say what raises an alarm, as (what, rate, seconds, IPv4 bits, IPv6 bits, prefixes that are exempt)."""
         cdef:
             _InForce made = self._anew()
-            list counts = [(what, (rate, seconds, ipv4, ipv6)) for what, rate, seconds, ipv4, ipv6, _ in watches]
+            list counts = [(what, (rate, seconds, ipv4, ipv6)) for what, rate, seconds, ipv4, ipv6, _ in blocks]
             RateTable table
             uint32_t k
-        if len(counts) > WATCHES_MAX:
-            raise ValueError(f"at most {WATCHES_MAX} watches")
-        made.tables["watches"] = [
-            self.rates_of((count[0], counts[:k].count(count)), *count[1]) for k, count in enumerate(counts)
+        if len(counts) > DYNBLOCKS_MAX:
+            raise ValueError(f"at most {DYNBLOCKS_MAX} dynamic blocks")
+        made.tables["dynblocks"] = [
+            self.rate_table((count[0], counts[:k].count(count)), *count[1]) for k, count in enumerate(counts)
         ]
-        made.table.watch_count = <uint32_t> len(counts)
-        for k, table in enumerate(made.tables["watches"]):
+        made.table.dynblock_count = <uint32_t> len(counts)
+        for k, table in enumerate(made.tables["dynblocks"]):
             made.table.counted[k] = _COUNTED[counts[k][0]]
-            made.table.watches[k] = table.limit
-            made.table.unwatched[k] = made.keep(k, [(address, bits, EXEMPT) for address, bits in watches[k][5]])
+            made.table.dynblocks[k] = table.limit
+            made.table.dynblock_exempt[k] = made.keep(k, [(address, bits, EXEMPT) for address, bits in blocks[k][5]])
         self._publish(made)
 
     def take_alarms(self) -> list:
-        """Return the alarms that were raised, as (number of the watch, network address, bits).
+        """Return the alarms that were raised, as (number of the dynamic block, network address, bits).
 
-        Those of a watch that is no more are nobody's.
+        Those of a dynamic block that is no more are nobody's.
         """
         cdef:
             _InForce made = self.held
@@ -351,8 +352,8 @@ cdef class Guard:
             alarm = &self.alarms[k]
             if load_acquire(&alarm.state) != RAISED:
                 continue
-            for number in range(made.table.watch_count):
-                limit = made.table.watches[number]
+            for number in range(made.table.dynblock_count):
+                limit = made.table.dynblocks[number]
                 if limit.cells != alarm.rates:
                     continue
                 bits = limit.ipv4 if alarm.octets == 4 else limit.ipv6

@@ -59,11 +59,11 @@ class Blocks:
             [(each.queries_per_second, each.window, *_lengths(each), each.action) for each in section.rate_limits]
         )
         ipv4, ipv6 = _lengths(rrl)
-        self._guard.set_responses(
+        self._guard.set_rrl(
             answers=rrl.responses_per_second, nxdomains=rrl.nxdomains_per_second, errors=rrl.errors_per_second,
-            all=rrl.all_per_second, burst=rrl.window, ipv4=ipv4, ipv6=ipv6, slip=rrl.slip, exempt=packed(rrl.exempt),
+            all=rrl.all_per_second, window=rrl.window, ipv4=ipv4, ipv6=ipv6, slip=rrl.slip, exempt=packed(rrl.exempt),
         )  # fmt: skip
-        self._guard.set_watches(
+        self._guard.set_dynblocks(
             [
                 (each.type, each.rate, each.seconds, *_lengths(each), packed(each.exempt))
                 for each in section.dynamic_blocks
@@ -98,7 +98,7 @@ class Blocks:
         self._blocks[block.prefix] = block
 
     def _publish(self) -> None:
-        self._guard.shut_out(
+        self._guard.set_blocks(
             [(block.prefix.network_address.packed, block.prefix.prefixlen, block.action)
              for block in self._blocks.values()]
         )  # fmt: skip

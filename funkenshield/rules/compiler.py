@@ -282,7 +282,7 @@ class _ProgramBuilder:
         assert rate is not None
         what = (rule.chain, rule.name, len(self.limits) - self._limited, rate.per)
         self.limits.append(
-            self._guard.rates_of(what, rate.limit, rate.window, rate.ipv4_prefix_length, rate.ipv6_prefix_length)
+            self._guard.rate_table(what, rate.limit, rate.window, rate.ipv4_prefix_length, rate.ipv6_prefix_length)
         )
         return len(self.limits) - 1
 

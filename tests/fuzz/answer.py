@@ -16,7 +16,7 @@ OPT, HEADER, TTL_BEFORE_DATA = 41, 12, 6
 OF_THE_ANSWER = {15, 18}  # extended errors, and where to report them: the options that stay
 LENIENT = {"shortest": 30, "stale": "immediate", "shuffle": True}
 GUARD = Guard(1 << 16)
-GUARD.set_responses(answers=1.0, nxdomains=1.0, errors=1.0, all=1.0, slip=2)
+GUARD.set_rrl(answers=1.0, nxdomains=1.0, errors=1.0, all=1.0, slip=2)
 
 
 def made(dice):

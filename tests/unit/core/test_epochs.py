@@ -43,7 +43,7 @@ def change(what, settings_writer, number):
     match what:
         case "orders":
             settings_writer.guard.set_limits([(1.0 + number, 1.0, 32, 64, "drop")])
-            return weakref.ref(settings_writer.guard.rates_of(("limit", 0), 1.0 + number, 1.0, 32, 64))
+            return weakref.ref(settings_writer.guard.rate_table(("limit", 0), 1.0 + number, 1.0, 32, 64))
         case "rules":
             settings_writer.set_chains(chain(number, limit))
         case "cookies":
@@ -86,14 +86,14 @@ def test_who_comes_later_keeps_nothing_and_who_came_before_everything():
     guard = Guard(WEIGHED, epochs)
     early, late = Visitor(epochs), Visitor(epochs)
     with early:
-        guard.shut_out([])
+        guard.set_blocks([])
         with late:
-            guard.shut_out([])
+            guard.set_blocks([])
             assert epochs.reclaim() == 2
         assert epochs.reclaim() == 2
     with late:
         assert epochs.reclaim() == 0
-        guard.shut_out([])
+        guard.set_blocks([])
         with early:
             assert epochs.reclaim() == 1
     assert epochs.reclaim() == 0

@@ -23,7 +23,7 @@ class Guard:
         taken, self.alarms = self.alarms, []
         return taken
 
-    def shut_out(self, blocks):
+    def set_blocks(self, blocks):
         self.out = blocks
 
 
@@ -128,7 +128,7 @@ def test_a_reload_leaves_who_is_shut_out(blocks, guard):
     blocks.configure(configured([]))
     blocks.update()
     assert len(guard.out) == 1
-    assert guard.told["set_watches"] == (([],), {})
+    assert guard.told["set_dynblocks"] == (([],), {})
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,10 @@ def test_who_is_on_no_list_gets_what_is_said_for_all_others(guard):
 
 
 def test_who_is_shut_out_gets_what_his_block_says_and_comes_in_when_it_ends(guard):
-    guard.shut_out([(ALICE, 32, "drop"), (BOB, 24, "truncate"), (CAROL, 64, "refuse")])
+    guard.set_blocks([(ALICE, 32, "drop"), (BOB, 24, "truncate"), (CAROL, 64, "refuse")])
     assert [guard.admits(address, SECOND) for address in (ALICE, BOB, CAROL)] == ["drop", "truncate", "refuse"]
     assert guard.admits(BOB, SECOND, datagram=False) == "welcome"
-    guard.shut_out([])
+    guard.set_blocks([])
     assert [guard.admits(address, SECOND) for address in (ALICE, BOB, CAROL)] == ["welcome"] * 3
 
 
@@ -92,18 +92,18 @@ def test_another_setting_does_not_forget_who_asked_how_much(guard):
     guard.set_limits([(5, 1, 32, 128, "drop")])
     queries(guard, ALICE, 5)
     guard.set_access([], [(BOB, 32)], default_allow=True, refuse=True)
-    guard.shut_out([(CAROL, 64, "drop")])
+    guard.set_blocks([(CAROL, 64, "drop")])
     guard.set_limits([(5, 1, 32, 128, "refuse")])
     for _ in range(40):
-        guard.set_watches([])
+        guard.set_dynblocks([])
     assert [guard.admits(address, SECOND) for address in (ALICE, BOB, CAROL)] == ["refuse", "refuse", "drop"]
 
 
 @pytest.mark.parametrize("others", [[], [("queries", 1.0, 10.0, 32, 64, [])], [("octets", 1.0, 1.0, 32, 64, [])]])
 def test_forged_sources_push_nobody_out_of_a_fast_limit_whatever_slow_ones_stand_beside_it(guard, others):
     guard.set_limits([(10.0, 0.5, 32, 64, "refuse"), (1000.0, 1.0, 8, 16, "drop")])
-    guard.set_responses(all=0.1, burst=10, ipv4=32)
-    guard.set_watches(others)
+    guard.set_rrl(all=0.1, window=10, ipv4=32)
+    guard.set_dynblocks(others)
     drawn, released = random.Random(5).randbytes(300_000), response()
     passed = 0
     for turn in range(100_000):  # in a second, each from somewhere else; and one who asks 1,000 times
@@ -134,7 +134,7 @@ def test_more_limits_than_there_is_room_for(guard):
 
 
 def test_equal_answers_are_limited_by_name_and_type_whatever_the_case(guard):
-    guard.set_responses(answers=5, burst=1, slip=0)
+    guard.set_rrl(answers=5, window=1, slip=0)
     wires = [response("www.example.org"), response("WWW.Example.ORG")]
     assert [len(guard.releases(ALICE, wires[k % 2], SECOND)) > 0 for k in range(8)] == [True] * 5 + [False] * 3
     assert guard.releases(bytes([192, 0, 2, 77]), wires[0], SECOND) == b""  # of the same /24
@@ -147,27 +147,27 @@ def test_equal_answers_are_limited_by_name_and_type_whatever_the_case(guard):
     ("limit", "rcode"), [("nxdomains", dns.rcode.NXDOMAIN), ("errors", dns.rcode.REFUSED), ("all", dns.rcode.NOERROR)]
 )
 def test_what_has_many_names_is_limited_by_prefix(guard, limit, rcode):
-    guard.set_responses(**{limit: 5}, burst=1, slip=0)
+    guard.set_rrl(**{limit: 5}, window=1, slip=0)
     passed = [bool(guard.releases(ALICE, response(f"a{k}.example.org", rcode), SECOND)) for k in range(8)]
     assert passed == [True] * 5 + [False] * 3
 
 
 def test_an_error_that_only_edns_has_room_for_is_one(guard):
-    guard.set_responses(errors=5, answers=1, burst=1, slip=0)
+    guard.set_rrl(errors=5, answers=1, window=1, slip=0)
     wires = [response(f"a{k}.example.org", dns.rcode.BADVERS, options=[COOKIE]) for k in range(8)]
     assert [bool(guard.releases(ALICE, wire, SECOND)) for wire in wires] == [True] * 5 + [False] * 3
     assert guard.releases(ALICE, response(options=[]), SECOND)
 
 
 def test_a_flood_gets_a_burst_and_nothing_until_it_stops(guard):
-    guard.set_responses(answers=10, burst=1, slip=0)
+    guard.set_rrl(answers=10, window=1, slip=0)
     passed = sent(guard, ALICE, response(), 1000, step=SECOND // 100)
     assert sum(map(bool, passed)) in range(10, 13)
     assert guard.releases(ALICE, response(), 14 * SECOND)
 
 
 def test_who_is_where_he_says_he_is_and_who_is_exempt_are_not_limited(guard):
-    guard.set_responses(answers=1, burst=1, slip=0, exempt=[(BOB, 24)])
+    guard.set_rrl(answers=1, window=1, slip=0, exempt=[(BOB, 24)])
     assert all(sent(guard, ALICE, response(), 9, datagram=False))
     assert all(sent(guard, ALICE, response(), 9, proven=True))
     assert all(sent(guard, BOB, response(), 9))
@@ -176,7 +176,7 @@ def test_who_is_where_he_says_he_is_and_who_is_exempt_are_not_limited(guard):
 
 @pytest.mark.parametrize("slip", [1, 2, 5])
 def test_one_in_so_many_slips_for_two_clients_that_come_in_turn(guard, slip):
-    guard.set_responses(answers=1, burst=1, slip=slip)
+    guard.set_rrl(answers=1, window=1, slip=slip)
     wire = response()
     slipped = {ALICE: 0, BOB: 0}
     for address in slipped:
@@ -189,7 +189,7 @@ def test_one_in_so_many_slips_for_two_clients_that_come_in_turn(guard, slip):
 
 @pytest.mark.parametrize("options", [None, [], [COOKIE]])
 def test_what_slips_has_its_question_its_cookie_and_nothing_else(guard, options):
-    guard.set_responses(answers=1, burst=1, slip=1)
+    guard.set_rrl(answers=1, window=1, slip=1)
     whole = dns.message.from_wire(response(options=options))
     slipped = dns.message.from_wire(sent(guard, ALICE, whole.to_wire(), 2)[1])
     assert slipped.flags == whole.flags | dns.flags.TC
@@ -201,7 +201,7 @@ def test_what_slips_has_its_question_its_cookie_and_nothing_else(guard, options)
 @given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda tail: response(options=[COOKIE])[:45] + tail))
 def test_whatever_comes_is_cut_to_something_that_is_no_longer(octets):
     guard = Guard(4096)
-    guard.set_responses(all=0.001, burst=1, slip=1)
+    guard.set_rrl(all=0.001, window=1, slip=1)
     first, cut = sent(guard, ALICE, octets, 2)
     assert first == octets
     assert len(cut) <= len(octets)
@@ -216,7 +216,7 @@ def test_whatever_comes_is_cut_to_something_that_is_no_longer(octets):
 
 
 def test_twice_the_rate_raises_an_alarm_after_so_many_seconds(guard):
-    guard.set_watches([("queries", 10, 5, 24, 64, [])])
+    guard.set_dynblocks([("queries", 10, 5, 24, 64, [])])
     queries(guard, ALICE, 95, step=SECOND // 20)
     assert guard.take_alarms() == []
     assert set(queries(guard, ALICE, 20, start=SECOND * 575 // 100, step=SECOND // 20)) == {"welcome"}
@@ -225,19 +225,19 @@ def test_twice_the_rate_raises_an_alarm_after_so_many_seconds(guard):
 
 
 def test_what_is_refused_to_who_is_shut_out_does_not_prolong_that(guard):
-    guard.set_watches([("octets", 10.0, 1.0, 32, 64, [])])
+    guard.set_dynblocks([("octets", 10.0, 1.0, 32, 64, [])])
     refused = bytes.fromhex("0001800500010000000000000161000001") + bytes(1)
     for _ in range(5):
         guard.releases(bytes([192, 0, 2, 1]), refused, 10**9)
     assert len(guard.take_alarms()) == 1
-    guard.shut_out([(bytes([192, 0, 2, 1]), 32, "refuse")])
+    guard.set_blocks([(bytes([192, 0, 2, 1]), 32, "refuse")])
     for _ in range(5):
         guard.releases(bytes([192, 0, 2, 1]), refused, 10**9)
     assert guard.take_alarms() == []
 
 
 def test_an_alarm_that_was_taken_is_raised_again_by_who_goes_on(guard):
-    guard.set_watches([("queries", 1, 1, 32, 64, [])])
+    guard.set_dynblocks([("queries", 1, 1, 32, 64, [])])
     for _ in range(3):
         queries(guard, CAROL, 5)
         assert guard.take_alarms() == [(0, CAROL[:8] + bytes(8), 64)]
@@ -249,7 +249,7 @@ def test_an_alarm_that_was_taken_is_raised_again_by_who_goes_on(guard):
 def test_what_is_answered_is_counted_over_every_transport(guard, what, rcode):
     counted = response(rcode=dns.rcode.NOERROR if rcode is None else rcode)
     rate = 5 * len(counted) if what == "octets" else 5
-    guard.set_watches([(what, rate, 1, 32, 64, [(BOB, 32)]), ("queries", 5, 1, 32, 64, [])])
+    guard.set_dynblocks([(what, rate, 1, 32, 64, [(BOB, 32)]), ("queries", 5, 1, 32, 64, [])])
     if what != "octets":
         sent(guard, ALICE, response(), 50)
     for address in (ALICE, BOB):
@@ -262,26 +262,26 @@ def test_what_is_answered_is_counted_over_every_transport(guard, what, rcode):
 
 def test_an_alarm_is_told_for_its_watch_or_for_none(guard):
     fast, slow = ("queries", 100, 1, 32, 64, []), ("queries", 5, 1, 24, 64, [])
-    guard.set_watches([fast, slow])
+    guard.set_dynblocks([fast, slow])
     queries(guard, ALICE, 6)
-    guard.set_watches([slow, fast])
+    guard.set_dynblocks([slow, fast])
     assert guard.take_alarms() == [(0, bytes([192, 0, 2, 0]), 24)]
     queries(guard, ALICE, 1)
-    guard.set_watches([fast])
+    guard.set_dynblocks([fast])
     assert guard.take_alarms() == []
 
 
 def test_queries_over_a_limit_count_but_those_of_who_is_shut_out_do_not(guard):
     guard.set_limits([(1, 1, 32, 64, "drop")])
-    guard.set_watches([("queries", 5, 1, 32, 64, [])])
-    guard.shut_out([(BOB, 32, "drop")])
+    guard.set_dynblocks([("queries", 5, 1, 32, 64, [])])
+    guard.set_blocks([(BOB, 32, "drop")])
     for address in (ALICE, BOB):
         queries(guard, address, 10)
     assert guard.take_alarms() == [(0, ALICE, 32)]
 
 
 def test_many_alarms_at_once_are_each_told_once_and_none_is_lost_for_good(guard):
-    guard.set_watches([("queries", 1, 1, 32, 64, [])])
+    guard.set_dynblocks([("queries", 1, 1, 32, 64, [])])
     sources = [bytes([10, 0, k // 256, k % 256]) for k in range(400)]
     told = set()
     for _ in range(20):
@@ -290,5 +290,5 @@ def test_many_alarms_at_once_are_each_told_once_and_none_is_lost_for_good(guard)
         taken = [address for _, address, _ in guard.take_alarms()]
         assert len(taken) == len(set(taken)) <= 256
         told |= set(taken)
-        guard.shut_out([(address, 32, "drop") for address in told])
+        guard.set_blocks([(address, 32, "drop") for address in told])
     assert told == set(sources)
