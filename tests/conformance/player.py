@@ -45,6 +45,7 @@ PATIENCE = 10.0  # seconds that something may take which must come
 SILENCE = 0.06  # seconds after which what has not come does not come
 SETTLED = 0.015  # seconds after which a query or a reply was taken in, unless the machine is busy
 TAKEN = 0.1  # seconds that a reply takes to be taken, if anybody still waits for it
+STOPPED = 10.0  # seconds that a shield may take to end, on a busy machine
 COOKIE = 10
 
 BASE = """
@@ -342,7 +343,7 @@ class Player:
                 yield
             finally:
                 loop.call_soon_threadsafe(self._daemon.stop)
-                thread.join(PATIENCE)
+                thread.join(STOPPED)
                 assert not thread.is_alive(), "the shield does not stop"
 
     @contextlib.contextmanager
