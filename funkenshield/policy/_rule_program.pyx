@@ -24,8 +24,8 @@ from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
 from ..core._suffix_table cimport label_count, last_two_labels, parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport (
-    DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPT_FIXED, QUESTION_FIXED, UNANSWERABLE, OptionCursor, Query,
-    begin_options, has_own_opt, lower_name, next_option, parse_query, plain_end
+    DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPTION_DATA, OPT_FIXED, QUESTION_FIXED, UNANSWERABLE, OptionCursor,
+    Query, begin_options, get16, has_own_opt, lower_name, next_option, parse_query, plain_end
 )
 from ._rule_state cimport END, ClientInfo, RuleState
 
@@ -200,6 +200,7 @@ cdef bint _has_option(const Query* query, uint16_t code) noexcept nogil:
         while next_option(&option):
             if option.code == code:
                 return True
+        return option.left >= OPTION_DATA and get16(option.octets) == code  # one that is not whole counts, too
     return False
 
 

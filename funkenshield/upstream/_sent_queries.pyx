@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 
 from ..core._clock cimport TICKS_PER_SECOND, ticks
 from ..core._siphash cimport siphash
-from ..wire._message cimport HEADER, QUESTION_MAX, fold_all, question_end
+from ..wire._message cimport HEADER, QDCOUNT, QUESTION_FIXED, QUESTION_MAX, fold_all, get16, plain_end
 
 
 cdef inline bint _is(const Ended* ended, uint64_t mixed, uint64_t now) noexcept nogil:
@@ -56,13 +56,14 @@ cdef class SentQueries:
         free(self.given_up)
 
     cdef uint64_t hash(self, const uint8_t* wire, size_t length) noexcept nogil:
-        """Return the keyed hash of a message's question in lower case; one that is malformed is none at all.
+        """Return the keyed hash of a message's first question in lower case; one that is malformed is none at all.
 
         It is to be counted. The caller ensures that there is a whole header.
         """
         cdef:
             uint8_t[QUESTION_MAX] folded
-            size_t question = max(question_end(wire, length), HEADER) - HEADER
+            int32_t end = plain_end(wire, length, HEADER) + QUESTION_FIXED if get16(wire + QDCOUNT) else HEADER
+            size_t question = end - HEADER if HEADER < end and <size_t> end <= length else 0
         fold_all(folded, wire + HEADER, question)
         return siphash(&self.secret, folded, question) | COUNTED
 

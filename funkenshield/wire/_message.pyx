@@ -441,8 +441,9 @@ cdef size_t _take_out(uint8_t* wire, size_t opt, size_t length, const Ignored* i
         if not ends_here(option.code, ignored):
             memmove(wire + kept, option.octets, option.size)
             kept += option.size
-    memmove(wire + kept, option.octets, option.left)  # what is no option stays
-    kept += option.left
+    if option.left < OPTION_DATA or not ends_here(get16(option.octets), ignored):  # what is no option stays
+        memmove(wire + kept, option.octets, option.left)
+        kept += option.left
     set16(wire + opt + OPT_RDLENGTH, <uint16_t> (kept - opt - OPT_FIXED))
     return kept
 
