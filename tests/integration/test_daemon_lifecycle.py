@@ -343,7 +343,7 @@ def test_a_query_that_is_on_its_way_survives_a_change_of_upstreams(upstream, shi
 
 def test_limits_change_at_once(upstream, shield, reloadable):
     upstream.handle = lambda query: None
-    reloadable("workers = 1", "workers = 1\n[forward]\ntimeout = 0.1\ndeadline = 0.2", "reloaded")
+    reloadable("workers = 1", "workers = 1\n[forward]\ntimeout = 0.2\ndeadline = 0.4", "reloaded")
     stopwatch = Stopwatch()
     assert ask("www.test.", server=shield).rcode() == dns.rcode.SERVFAIL
     assert stopwatch.seconds() < 0.5
