@@ -82,8 +82,8 @@ class Upstream:
         self.connections = Connections(endpoint, self.section)
         self.health = Health(HealthSection(), "auto", clock.seconds())
         self._settings = HealthSection()
-        self._hedge = self._case_lost = False
-        self._max_connections = 1
+        self._forward = ForwardSection()
+        self._case_lost = False
         self._ports = usable()
         self._pool = sockets
         self._table = table
@@ -94,7 +94,7 @@ class Upstream:
         self._latencies = Latencies()
         self._responses = self._spoof_detections = 0
         self._visible_failures: dict[str, int] = {}
-        self._socket_error = ""  # with sockets, as the log knows it
+        self._socket_error = ""  # that was logged last
         self._checks: set[asyncio.Task[None]] = set()
 
     def __str__(self) -> str:
@@ -111,12 +111,7 @@ class Upstream:
         """Apply a new configuration; what is known of it stays. `connections` are given where they change."""
         before, old = self.health.in_service, self.section
         self._ports = usable(forward.source_port_avoid)
-        self.section, self._settings, self._hedge, self._max_connections = (
-            section,
-            health,
-            forward.hedge,
-            forward.max_connections,
-        )
+        self.section, self._settings, self._forward = section, health, forward
         self._case_lost = self._case_lost and section == old
         if connections is not None:
             wait = max(forward.deadline, forward.update_timeout)  # of those who wait there
@@ -246,7 +241,7 @@ class Upstream:
             forced=forced,
             share=health.share(self._clock.seconds()),
             fall=0xFFFF if forced else self._settings.fall,
-            hedge_after=self._latencies.recent(QUANTILES["p95"]) if self._hedge else 0.0,
+            hedge_after=self._latencies.recent(QUANTILES["p95"]) if self._forward.hedge else 0.0,
         )
 
     async def _check(self) -> None:
@@ -330,7 +325,7 @@ class Upstream:
         """
         if self.section.transport != "udp":
             header = self.proxy_header(client)
-            response = await self.connections.exchange(query, self._max_connections, header, once=once)
+            response = await self.connections.exchange(query, self._forward.max_connections, header, once=once)
             return _sanitized(query, response)
         loop = asyncio.get_running_loop()
         wire = secrets.token_bytes(2) + query[2:]
