@@ -10,7 +10,9 @@ cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from .cache._entry cimport Answer, render
-from .cache._freshness cimport PREFETCH, STALE, STALE_ASK, STALE_IF_ERROR, Freshness, judge, mark_asked, mark_used
+from .cache._freshness cimport (
+    PREFETCH, STALE, STALE_ASK, STALE_IF_ERROR, Freshness, freshness_of, mark_asked, mark_used
+)
 from .cache._index cimport Index, find
 from .cache._store cimport Cache
 from .cache._zone_settings cimport Policy
@@ -18,7 +20,8 @@ from .core._atomic cimport bump, copy_words, load_relaxed, load_relaxed16
 from .core._limits cimport IGNORED_MAX
 from .core._prefix_table cimport PrefixTable, prefix_value
 from .policy._guard cimport (
-    CUT, IGNORE, WELCOME, Guard, GuardAction, GuardTable, guard_counters_as_dict, judge_query, load_guard_table
+    GUARD_ALLOW, GUARD_DROP, GUARD_TRUNCATE, Guard, GuardAction, GuardTable, check_query, guard_counters_as_dict,
+    load_guard_table
 )
 from .policy._rule_program cimport (
     ALLOW, ASK_PYTHON, CALL_PYTHON, ERROR, ROUTE, SKIP_CACHE, TAG, TRUNCATE, TTL_LIMITS, Chain, MessageFacts, Node,
@@ -27,7 +30,7 @@ from .policy._rule_program cimport (
 from .policy._rule_program cimport DROP as DROP_QUERY
 from .policy._rule_state cimport ANSWERS, CHAINS, END, QUERIES, START, ClientInfo, RuleState
 from .wire._ecs_upstream cimport add_ecs, subnet_rules
-from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, Standing, judge_cookie, put_cookie, set_secrets
+from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, CookieStatus, check_cookie, put_cookie, set_secrets
 from .wire._message cimport (
     ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE,
     OPTION_DATA, QR, RCODE, RD, REFUSED, TC, UNANSWERABLE, UNCACHEABLE, UPDATE, EdnsOptions, Query, Verdict,
@@ -111,7 +114,7 @@ cdef Outcome process_oversized(QueryContext* context) noexcept nogil:
         return DROP
     find_cut_opt(context.query)
     outcome = _check_guard(context)
-    return outcome if outcome != NEXT else _turn_back(context, True)
+    return outcome if outcome != NEXT else _refuse_or_truncate(context, True)
 
 
 cdef Outcome _process_after_guard(QueryContext* context) noexcept nogil:
@@ -158,7 +161,7 @@ cdef Outcome _look_up(QueryContext* context) noexcept nogil:
         bump(&counters.cache_misses, 1)
         return ASK
     copy_words(&policy, &index.policies[stored.zone], sizeof(Policy))
-    freshness = judge(stored, &policy, context.now)
+    freshness = freshness_of(stored, &policy, context.now)
     if freshness >= STALE_IF_ERROR:
         bump(&counters.cache_misses, 1)
         return ASK
@@ -190,12 +193,12 @@ cdef Outcome _check_guard(QueryContext* context) noexcept nogil:
     """Let the guard judge a query: who may ask, and how much."""
     cdef:
         const GuardTable* table = load_guard_table(context.settings.guard_table)
-        GuardAction action = WELCOME
+        GuardAction action = GUARD_ALLOW
     if table != NULL:
-        action = judge_query(table, &context.client, &context.counters.guard)
-    if action == WELCOME:
+        action = check_query(table, &context.client, &context.counters.guard)
+    if action == GUARD_ALLOW:
         return NEXT
-    return DROP if action == IGNORE else _turn_back(context, action == CUT)
+    return DROP if action == GUARD_DROP else _refuse_or_truncate(context, action == GUARD_TRUNCATE)
 
 
 cdef Outcome _check_cookie(QueryContext* context) noexcept nogil:
@@ -206,15 +209,15 @@ cdef Outcome _check_cookie(QueryContext* context) noexcept nogil:
         const uint8_t* cookie = query.wire + query.cookie_at + OPTION_DATA
         ClientInfo* client = &context.client
         size_t size = query.cookie - OPTION_DATA
-        Standing standing
+        CookieStatus status
     if not (size == 8 or 16 <= size <= 40):
         bump(&context.counters.malformed_queries, 1)
         return _reply_error(context, FORMERR)
-    standing = judge_cookie(cookies, cookie, size, client.address, client.octets, client.wall)
-    context.options.length = <uint16_t> put_cookie(context.options.octets, cookies, cookie, standing, client.address,
+    status = check_cookie(cookies, cookie, size, client.address, client.octets, client.wall)
+    context.options.length = <uint16_t> put_cookie(context.options.octets, cookies, cookie, status, client.address,
                                                    client.octets, client.wall)
-    if standing == NOT_OURS or standing == CLIENT_ALONE:
-        if cookies.require and client.datagram and query.question or standing == NOT_OURS and not query.question:
+    if status == NOT_OURS or status == CLIENT_ALONE:
+        if cookies.require and client.datagram and query.question or status == NOT_OURS and not query.question:
             bump(&context.counters.badcookie_responses, 1)
             return _reply_error(context, BADCOOKIE)
     else:
@@ -299,7 +302,7 @@ cdef Outcome _reply_truncated(QueryContext* context) noexcept nogil:
     return SEND
 
 
-cdef Outcome _turn_back(QueryContext* context, bint to_tcp) noexcept nogil:
+cdef Outcome _refuse_or_truncate(QueryContext* context, bint to_tcp) noexcept nogil:
     """Turn a client back before its cookie was looked at: even so, it believes no reply without one."""
     context.options.length = 0
     add_own_options(context.settings, &context.options, cookie_of(context.query), context.query.keepalive,

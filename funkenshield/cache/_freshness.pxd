@@ -13,7 +13,7 @@ from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, Policy
 
 cdef enum:
     OFTEN = 3                      # an answer that was asked for so many times is in use
-    PATIENCE = 5 * TICKS_PER_SECOND  # until a refresh that was asked for is asked for again
+    RETRY_INTERVAL = 5 * TICKS_PER_SECOND  # until a refresh that was asked for is asked for again
 
 cdef enum Freshness:
     FRESH                          # served
@@ -32,7 +32,7 @@ cdef inline uint32_t dies(const Answer* answer, const Policy* policy) noexcept n
     return expires + policy.stale_longest
 
 
-cdef inline Freshness judge(const Answer* answer, const Policy* policy, uint32_t now) noexcept nogil:
+cdef inline Freshness freshness_of(const Answer* answer, const Policy* policy, uint32_t now) noexcept nogil:
     """Tell how fresh an answer is; `now` is in ticks."""
     cdef:
         uint32_t expires = load_relaxed32(&answer.marks.expires)
@@ -68,7 +68,7 @@ cdef inline void mark_used(const Answer* answer) noexcept nogil:
 
 cdef inline void mark_asked(const Answer* answer, uint32_t now) noexcept nogil:
     """Note that a refresh is on its way, so that nobody else asks for one."""
-    store_relaxed32(&(<Answer*> answer).marks.retry, now + PATIENCE)
+    store_relaxed32(&(<Answer*> answer).marks.retry, now + RETRY_INTERVAL)
 
 
 cdef inline void mark_failed(const Answer* answer, uint32_t until) noexcept nogil:

@@ -31,7 +31,7 @@ from ._entry cimport (
     build, render
 )
 from ._export cimport read_entry, write_entry
-from ._freshness cimport DEAD, STALE_IF_ERROR, dies, judge, mark_used
+from ._freshness cimport DEAD, STALE_IF_ERROR, dies, freshness_of, mark_used
 from ._index cimport (
     SLOTS, TAG_SHIFT, answer_at, find, find_set, has_key, hash_of, lengths_in_use, may_use, not_purged, shorter_length,
     subnet_word, tag_in, tag_matches, tag_of
@@ -147,7 +147,7 @@ cdef class Cache:
         if slot != NULL:
             old = answer_at(&self.index, slot[0])
             if (answer.kind == FAILURE and old.kind != FAILURE and not_purged(&self.index, old)
-                    and judge(old, &self.index.policies[old.zone], now) != DEAD):
+                    and freshness_of(old, &self.index.policies[old.zone], now) != DEAD):
                 return KEPT_OLD
             if load_relaxed8(&old.marks.used):
                 queue = &self.main
@@ -644,7 +644,7 @@ cdef class Cache:
             uint32_t now = ticks(self.clock.now())
         self._parse(&parsed, query)
         answer = find(&self.index, &parsed)
-        if answer == NULL or judge(answer, &self.index.policies[answer.zone], now) >= STALE_IF_ERROR:
+        if answer == NULL or freshness_of(answer, &self.index.policies[answer.zone], now) >= STALE_IF_ERROR:
             return None
         mark_used(answer)
         size = render(out, min(limit, MESSAGE_MAX), answer, &parsed, &self.index.policies[answer.zone].manner, now,

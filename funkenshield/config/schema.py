@@ -209,7 +209,7 @@ class Config(Section):
         return own.policy if own and "policy" in own.model_fields_set else self.forward.policy
 
     def health_of(self, upstream: UpstreamSection) -> HealthSection:
-        """Return when an upstream is left alone."""
+        """Return when an upstream is marked down."""
         return self.health.model_copy(update=upstream.health.model_dump(exclude_unset=True))
 
     def ttl_of(self, zone: ZoneSection) -> TtlSection:

@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..cache._entry cimport FAILURE, KEEP, Answer, Built, answers_question, build
-from ..cache._freshness cimport DEAD, STALE, STALE_IF_ERROR, Freshness, judge, mark_used
+from ..cache._freshness cimport DEAD, STALE, STALE_IF_ERROR, Freshness, freshness_of, mark_used
 from ..cache._index cimport find
 from ..cache._zone_settings cimport Policy
 from ..core._atomic cimport load_relaxed32
@@ -68,7 +68,7 @@ cdef class Admission:
             self.cache.drop(&query)  # an answer for more clients may stand behind it
             stored = find(&self.cache.index, &query)
         if stored != NULL:
-            freshness = judge(stored, &self.cache.index.policies[stored.zone], ticks(now))
+            freshness = freshness_of(stored, &self.cache.index.policies[stored.zone], ticks(now))
             if client.fd != NOBODY and freshness < STALE_IF_ERROR:
                 mark_used(stored)
                 return self.replies.answer_now(client, &query, stored, now)

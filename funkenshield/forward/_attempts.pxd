@@ -48,7 +48,7 @@ cdef class Attempts:
     cdef bint is_over_tcp(self, int32_t i, int32_t upstream) noexcept nogil
     cdef int32_t carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil
     cdef void answered(self, int32_t attempt, uint64_t now) noexcept nogil
-    cdef void lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil
+    cdef void lost(self, int32_t attempt, uint8_t reason, uint64_t now) noexcept nogil
     cdef void timed_out(self, int32_t i, uint64_t now) noexcept nogil
     cdef void _tcp_fallback_failed(self, const Attempt* made) noexcept nogil
     cdef void end(self, int32_t attempt) noexcept nogil

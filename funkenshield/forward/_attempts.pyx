@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from ..cache._entry cimport Answer
 from ..core._timer_wheel cimport Wheel
-from ..upstream._selection cimport TRIES_MAX, Upstream, UpstreamTable, note_try, usual_wait
+from ..upstream._selection cimport TRIES_MAX, Upstream, UpstreamTable, note_try, retransmission_timeout_of
 from ..upstream._sockets cimport Attempt, Sockets
 from ..wire._message cimport QUERY_MAX, RCODE, respell
 from ..wire._proxy_protocol cimport PROXIED_MAX
@@ -98,7 +98,7 @@ cdef class Attempts:
         entry.maybe_delivered = True
         entry.tcp_fallback = entry.tcp_fallback and self.is_tcp_fallback(&self.sockets.attempts[attempt])
         note_try(&entry.tried, upstream)
-        asked.credit = min(asked.credit + 1, <uint32_t> CREDIT_MAX)
+        asked.hedge_credit = min(asked.hedge_credit + 1, <uint32_t> CREDIT_MAX)
         if not self.may_retry(i):
             wait = NEVER - now
         elif self.upstreams.has_other(entry.group, &entry.tried):
@@ -150,12 +150,12 @@ cdef class Attempts:
         Caller must ensure that the last attempt is waited for.
         """
         cdef Upstream* slow = &self.upstreams.all[self.sockets.attempts[self.pool[i].attempt].upstream]
-        if slow.credit < HEDGE:
+        if slow.hedge_credit < HEDGE:
             self.pool[i].hedging = False
             return False
-        slow.credit -= HEDGE
+        slow.hedge_credit -= HEDGE
         slow.hedged += 1
-        slow.overtaken += 1
+        slow.hedges_in_a_row += 1
         self.hedged_queries += 1
         return True
 
@@ -166,7 +166,7 @@ cdef class Attempts:
             const Upstream* asked = &self.upstreams.all[made.upstream]
         if self.is_tcp_fallback(made):  # its latency is told by those that go the usual way
             return self.timeout
-        return usual_wait(asked, self.retry_after, self.timeout)
+        return retransmission_timeout_of(asked, self.retry_after, self.timeout)
 
     cdef bint is_tcp_fallback(self, const Attempt* made) noexcept nogil:
         """Tell whether an attempt goes over TCP to an upstream that is asked over UDP: no sign of its health."""
@@ -201,23 +201,23 @@ cdef class Attempts:
             uint64_t until = min(now, self.pool[made.query].deadline)  # what came later is no slowness of its
             uint64_t took = until - min(made.sent, until)
         if self.is_tcp_fallback(made):
-            self.upstreams.fetched(made.upstream, rcode, took)
+            self.upstreams.record_tcp_fallback(made.upstream, rcode, took)
         else:
             self.upstreams.record_reply(made.upstream, rcode, took, not self.pool[made.query].send_once)
         self.end(attempt)
 
-    cdef void lost(self, int32_t attempt, uint8_t trouble, uint64_t now) noexcept nogil:
+    cdef void lost(self, int32_t attempt, uint8_t reason, uint64_t now) noexcept nogil:
         """End an attempt that no answer can come to any more; another upstream is asked at once."""
         cdef:
             const Attempt* made = &self.sockets.attempts[attempt]
             int32_t i = made.query
             PendingQuery* entry = &self.pool[i]
             uint64_t rest = 0
-        self.upstreams.failed(made.upstream, trouble)
+        self.upstreams.record_failure(made.upstream, reason)
         if self.is_tcp_fallback(made):
             self._tcp_fallback_failed(made)
             if entry.tcp_fallback and not entry.last_resort and self.may_retry(i):  # there will be room over UDP
-                rest = usual_wait(&self.upstreams.all[made.upstream], self.retry_after, self.timeout)
+                rest = retransmission_timeout_of(&self.upstreams.all[made.upstream], self.retry_after, self.timeout)
         else:
             self.upstreams.record_loss(made.upstream, made.sent, now)
         self.end(attempt)

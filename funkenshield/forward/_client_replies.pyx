@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
 
 from .._fastpath cimport SettingsWriter, add_own_options
 from ..cache._entry cimport SECTIONS, Answer, render
-from ..cache._freshness cimport DEAD, judge
+from ..cache._freshness cimport DEAD, freshness_of
 from ..cache._index cimport find
 from ..core._clock cimport ticks
 from ..core._latency_histogram cimport observe_latency
@@ -44,7 +44,7 @@ cdef class ClientReplies:
 
     cdef bint is_dead(self, const Answer* stored, uint64_t now) noexcept nogil:
         """Tell whether an answer serves nobody any more, whatever happens."""
-        return judge(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
+        return freshness_of(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
 
     cdef void add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil:
         """Make the EDNS options that are for a client alone, of his query."""

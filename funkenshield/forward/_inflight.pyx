@@ -27,7 +27,7 @@ from ..core._limits cimport SOCKETS_MAX
 from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ..core._udp_batch cimport BATCH
 from ..policy._guard cimport guard_counters_as_dict
-from ..upstream._selection cimport TRIES_MAX, trouble_of
+from ..upstream._selection cimport TRIES_MAX, reason_of_errno
 from ..upstream._sockets cimport Attempt
 from ..wire._message cimport HEADER, MESSAGE_MAX, Query, get16
 from ._admission cimport Admission
@@ -302,7 +302,7 @@ cdef class Inflight:
         failed = &self.sockets.attempts[attempt]
         self.upstreams.all[failed.upstream].network_errors += not self.attempts.is_tcp_fallback(failed)
         self.pool[i].maybe_delivered = self.pool[i].maybe_delivered and not unsent
-        self.attempts.lost(attempt, trouble_of(error), now)
+        self.attempts.lost(attempt, reason_of_errno(error), now)
         if self.pool[i].attempt < 0:
             self.resolution.time_is_up(i, now)
         self.outbox.flush()

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS, Clock
-from ..policy._guard cimport GuardTable, judge_response, load_guard_table
+from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
 from ..wire._proxy_protocol cimport ProxyHeader, put_header
@@ -69,7 +69,7 @@ cdef class Outbox:
             ClientInfo sender
         if length and guard_table != NULL:
             sender = self.client_info(client)
-            length = judge_response(guard_table, &sender, self.framed + 2 if client.fd < 0
+            length = check_response(guard_table, &sender, self.framed + 2 if client.fd < 0
                                     else self.datagrams.buffer(self.count), length, &self.guard_counters)
         if length == 0:
             return 0

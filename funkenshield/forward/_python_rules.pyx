@@ -185,7 +185,7 @@ cdef class PythonRules:
             uint8_t[PROXIED_MAX] out
         return (<char*> out)[:put_client(out, &asking)]
 
-    def who(self, bytes client) -> tuple:
+    def client_info(self, bytes client) -> tuple:
         """Return whose query it is: (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""
         cdef Client asking = self._client(client)
         return (asking.ip[:asking.octets], "udp" if asking.fd >= 0 else "tcp", asking.listener,

@@ -22,7 +22,7 @@ from ..cache._zone_settings cimport Policy, TtlLimits
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport MessageFacts, Program
 from ..policy._rule_state cimport RESPONSES, START, RuleState
-from ..upstream._selection cimport ALL_BUSY, NOBODY_UP, SILENCE, Upstream, trouble_said
+from ..upstream._selection cimport ALL_BUSY, NOBODY_UP, TIMED_OUT, Upstream, reason_of_rcode
 from ..wire._message cimport (
     HEADER, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, QUESTION_MAX, RCODE, REFUSED, SERVFAIL, Query
 )
@@ -171,7 +171,7 @@ cdef class Resolution:
             entry.over_stream = True
             return self.ask_over_tcp(i, upstream, now)
         if response.over_stream and entry.last_resort == TRUNCATED_REPLY and response.length <= query.payload:
-            self.upstreams.all[upstream].limits_until = now + LIMITED
+            self.upstreams.all[upstream].rate_limited_until = now + LIMITED
         stored = self._stale_answer(i, now) if fails_to_refresh(response.built, rcode) else NULL
         if (unwanted or stored != NULL) and not entry.by_function:
             if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
@@ -182,7 +182,7 @@ cdef class Resolution:
         if stored != NULL:
             return self._serve_stale(i, stored, now)
         if upstream >= 0 and (rcode == SERVFAIL or rcode == REFUSED):
-            self.upstreams.all[upstream].client_visible_failures[trouble_said(rcode)] += 1
+            self.upstreams.all[upstream].client_visible_failures[reason_of_rcode(rcode)] += 1
         self.replies.answer_all(i, answer, now)  # first: a purge that came meanwhile is not for those who waited
         if response.built == KEEP:
             self._learn(i, query, response, now)
@@ -255,7 +255,7 @@ cdef class Resolution:
         cdef uint16_t tries = entry.tried.count
         cdef Upstream* last = &self.upstreams.all[entry.tried.upstreams[tries - 1] if tries else 0]
         self.no_upstream_available += not tries
-        last.client_visible_failures[last.trouble if entry.unreachable else <uint8_t> SILENCE] += tries > 0
+        last.client_visible_failures[last.reason if entry.unreachable else <uint8_t> TIMED_OUT] += tries > 0
 
     cdef int no_upstream(self, int32_t i, int32_t why, uint64_t now) except -1:
         """Let a query that can be sent nowhere wait for who was asked before; where nobody was, it ends."""

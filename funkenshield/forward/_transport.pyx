@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..core._udp_batch cimport BATCH, Datagrams
-from ..upstream._selection cimport LOCAL, Upstream, forget_try, note_try, trouble_of, was_tried
+from ..upstream._selection cimport LOCAL_ERROR, Upstream, forget_try, note_try, reason_of_errno, was_tried
 from ..upstream._sent_queries cimport COUNTED
 from ..upstream._sockets cimport Socket
 from ..wire._message cimport HEADER, QDCOUNT, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
@@ -45,7 +45,7 @@ cdef class Transport:
         if entry.over_stream or self.upstreams.all[upstream].over_stream:
             return False
         if was_tried(&entry.tried, upstream):
-            if now < self.upstreams.all[upstream].limits_until:
+            if now < self.upstreams.all[upstream].rate_limited_until:
                 return False
             if entry.tried.count == self.attempts.most - 1 and self.queries.has_stream(i):
                 return False
@@ -104,7 +104,7 @@ cdef class Transport:
         if attempt < 0:
             self.sockets.asked.leave(entry.question)
             to.open -= 1
-            self.upstreams.failed(upstream, LOCAL)
+            self.upstreams.record_failure(upstream, LOCAL_ERROR)
             entry.stage = SENT
             entry.unreachable = True
             entry.try_until = now
@@ -183,9 +183,9 @@ cdef class Transport:
         self.sockets.attempts[attempt].answered = True
         self.attempts.answered(attempt, now)
         if spelling and not is_spelled(wire, query.question, spelling):
-            return self.resolution.verify_over_tcp(i, upstream, &response, not sender.spells, now)
-        if spelling and not sender.spells:
-            sender.spells = is_mixed(wire, query.question)
+            return self.resolution.verify_over_tcp(i, upstream, &response, not sender.keeps_case, now)
+        if spelling and not sender.keeps_case:
+            sender.keeps_case = is_mixed(wire, query.question)
         if suspected and self.upstreams.suspect_after and not self.pool[i].send_once:
             self.spoof_suspected += 1
             return self.resolution.verify_over_tcp(i, upstream, &response, True, now)
@@ -201,7 +201,7 @@ cdef class Transport:
             is_late = self.sockets.asked.is_late(self.sockets.asked.hash(wire, length), socket, message_id(wire), now)
         sender.unexpected_replies += 1
         if not is_late:
-            self.upstreams.stray(upstream, now)
+            self.upstreams.record_unsolicited(upstream, now)
             self.sockets.expose(socket)
 
     cdef void learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil:
@@ -210,8 +210,8 @@ cdef class Transport:
             Upstream* sender = &self.upstreams.all[self.sockets.attempts[attempt].upstream]
             uint64_t spelling = self.sockets.attempts[attempt].spelling
         if spelling and get16(wire + QDCOUNT):
-            sender.respelled += 1
-            sender.spells |= is_spelled(wire, query.question, spelling) and is_mixed(wire, query.question)
+            sender.case_lost += 1
+            sender.keeps_case |= is_spelled(wire, query.question, spelling) and is_mixed(wire, query.question)
 
     # ------------------------------------------------------------ errors
 
@@ -232,7 +232,7 @@ cdef class Transport:
         peer.network_errors += 1
         self.sockets.expose(socket)  # such an error can be forged, too
         while attempt >= 0:
-            self.attempts.lost(attempt, trouble_of(error), now)
+            self.attempts.lost(attempt, reason_of_errno(error), now)
             attempt = self.sockets.any_attempt(socket)
 
     cdef void strand(self, int32_t socket, uint64_t now) noexcept nogil:
@@ -246,7 +246,7 @@ cdef class Transport:
             i = self.sockets.attempts[attempt].query
             upstream = self.sockets.attempts[attempt].upstream
             sent = self.sockets.attempts[attempt].sent
-            self.upstreams.failed(upstream, LOCAL)
+            self.upstreams.record_failure(upstream, LOCAL_ERROR)
             self.attempts.end(attempt)
             if not self.pool[i].stranded and not (self.pool[i].send_once and sent < now):  # that may have arrived
                 forget_try(&self.pool[i].tried, upstream)

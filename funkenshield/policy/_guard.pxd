@@ -14,10 +14,10 @@ cdef enum:
     ALARMS = 256
 
 cdef enum GuardAction:
-    WELCOME
-    IGNORE                         # no answer at all
-    REFUSE
-    CUT                            # TC=1; over TCP, where the address is real, it is welcome
+    GUARD_ALLOW
+    GUARD_DROP                     # no answer at all
+    GUARD_REFUSE
+    GUARD_TRUNCATE                 # TC=1; over TCP, where the address is real, it is allowed
 
 cdef enum Counted:                 # what a dynamic block counts, for each source prefix
     QUERIES
@@ -71,9 +71,9 @@ cdef extern from *:
     void store_guard_table "FS_STORE_RELEASE"(const GuardTable** place, const GuardTable* guard_table) noexcept nogil
 
 
-cdef GuardAction judge_query(const GuardTable* guard_table, const ClientInfo* sender,
+cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* sender,
                              GuardCounters* counters) noexcept nogil
-cdef size_t judge_response(const GuardTable* guard_table, const ClientInfo* sender, uint8_t* wire, size_t length,
+cdef size_t check_response(const GuardTable* guard_table, const ClientInfo* sender, uint8_t* wire, size_t length,
                            GuardCounters* counters) noexcept nogil
 cdef dict guard_counters_as_dict(const GuardCounters* counters)
 

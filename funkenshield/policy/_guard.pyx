@@ -36,38 +36,38 @@ cdef enum:                         # alarms
 
 cdef uint64_t GOLDEN = 0x9e3779b97f4a7c15     # 2**64 divided by the golden ratio
 
-_ACTIONS = {"drop": IGNORE, "refuse": REFUSE, "truncate": CUT}
+_ACTIONS = {"drop": GUARD_DROP, "refuse": GUARD_REFUSE, "truncate": GUARD_TRUNCATE}
 _COUNTED = {"queries": QUERIES, "nxdomains": NXDOMAINS, "servfails": SERVFAILS, "octets": OCTETS}
 
 
-cdef GuardAction judge_query(const GuardTable* guard_table, const ClientInfo* sender,
+cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* sender,
                              GuardCounters* counters) noexcept nogil:
     """Decide whether a query is taken, by where it comes from and how many came from there."""
     cdef:
         uint32_t k
         uint32_t found = prefix_value(&guard_table.access, sender.address, sender.octets)
         GuardAction action = (
-            guard_table.otherwise if not found else WELCOME if found == ALLOWED else <GuardAction> found)
-    if action != WELCOME:
+            guard_table.otherwise if not found else GUARD_ALLOW if found == ALLOWED else <GuardAction> found)
+    if action != GUARD_ALLOW:
         bump(&counters.acl_denied, 1)
         return action
     action = _unless_proven(<GuardAction> prefix_value(&guard_table.blocked, sender.address, sender.octets), sender)
-    if action != WELCOME:
+    if action != GUARD_ALLOW:
         bump(&counters.blocked, 1)
         return action
     _count(guard_table, QUERIES, 1, sender)
     for k in range(guard_table.limit_count):
         if _is_exceeded(&guard_table.limits[k], 0, sender):
             action = _unless_proven(guard_table.over[k], sender)
-            if action != WELCOME:
+            if action != GUARD_ALLOW:
                 bump(&counters.rate_limited, 1)
                 return action
-    return WELCOME
+    return GUARD_ALLOW
 
 
 cdef GuardAction _unless_proven(GuardAction action, const ClientInfo* sender) noexcept nogil:
     """Let in by TCP whoever is sent there."""
-    return WELCOME if action == CUT and not sender.datagram else action
+    return GUARD_ALLOW if action == GUARD_TRUNCATE and not sender.datagram else action
 
 
 cdef inline bint _is_exceeded(const Limit* limit, uint64_t what, const ClientInfo* sender) noexcept nogil:
@@ -108,7 +108,7 @@ cdef void _raise(Alarm* alarms, uint64_t key, const uint64_t* rates, const Clien
             return
 
 
-cdef size_t judge_response(const GuardTable* guard_table, const ClientInfo* sender, uint8_t* wire, size_t length,
+cdef size_t check_response(const GuardTable* guard_table, const ClientInfo* sender, uint8_t* wire, size_t length,
                            GuardCounters* counters) noexcept nogil:
     """Decide whether a response goes out: return its octets, fewer where it was cut to TC=1, 0 where it is withheld.
 
@@ -248,7 +248,7 @@ cdef class Guard:
             _InForce before = self.held
             PrefixTable table
             GuardTable* new = &made.table
-            bint idle = (new.otherwise == WELCOME and not new.limit_count and not new.limits_responses
+            bint idle = (new.otherwise == GUARD_ALLOW and not new.limit_count and not new.limits_responses
                          and not new.dynblock_count)
         for place in ("access", "blocked"):
             table = made.tables.get(place)
@@ -262,8 +262,8 @@ cdef class Guard:
         """Say who may ask: prefixes as (network address, bits), of which the longest decides, and all others."""
         cdef:
             _InForce made = self._anew()
-            GuardAction denied = REFUSE if refuse else IGNORE
-        made.table.otherwise = WELCOME if default_allow else denied
+            GuardAction denied = GUARD_REFUSE if refuse else GUARD_DROP
+        made.table.otherwise = GUARD_ALLOW if default_allow else denied
         made.table.access = made.keep("access", [
             *((address, bits, ALLOWED) for address, bits in allow), *((address, bits, denied) for address, bits in deny)
         ])
@@ -373,7 +373,7 @@ cdef class Guard:
         memset(&counters, 0, sizeof(GuardCounters))
         if self.guard_table == NULL:
             return "welcome"
-        action = judge_query(self.guard_table, &sender, &counters)
+        action = check_query(self.guard_table, &sender, &counters)
         return next((name for name, number in _ACTIONS.items() if number == action), "welcome")
 
     def releases(self, bytes address not None, bytes response not None, uint64_t now, *, bint datagram=True,
@@ -387,7 +387,7 @@ cdef class Guard:
         counters.rrl_dropped = before
         if self.guard_table == NULL or len(response) > MESSAGE_MAX:
             return response
-        return bytes(wire[:judge_response(self.guard_table, &sender, wire, len(wire), &counters)])
+        return bytes(wire[:check_response(self.guard_table, &sender, wire, len(wire), &counters)])
 
 
 cdef ClientInfo _sender(bytes address, uint64_t now, bint datagram, bint proven) except *:

@@ -133,7 +133,7 @@ class QueryCall(RuleCall):
             resume(self.at, self.generation, ttl_limits=number)
         elif action.kind != "truncate":
             super().change(action)
-        elif self.python_rules.who(self.client)[1] == "udp":
+        elif self.python_rules.client_info(self.client)[1] == "udp":
             wire = bytearray(error_response(self.wire, 0, EDNS_UDP_SIZE))
             wire[2] |= TC
             self.answer(bytes(wire))

@@ -91,7 +91,7 @@ class RuleExecutor:
 
     def query(self, call: RuleCall) -> Query:
         """Return what a function is given."""
-        address, transport, listener, tags, _ = self._python_rules.who(call.client)
+        address, transport, listener, tags, _ = self._python_rules.client_info(call.client)
         listeners = self.active.listeners
         if tags not in self._tags:
             known = list(self._ids.tags.items())  # others may be added meanwhile, by a thread that reads rules
@@ -253,7 +253,7 @@ class RuleExecutor:
         """Return the answer to a query that a function makes; OSError where it gets none."""
         if call.response is not None and wire == call.wire:  # its answer is what all who ask it wait for, and is there
             return call.response
-        outer = self._lookups.get(self._python_rules.who(call.client)[4])
+        outer = self._lookups.get(self._python_rules.client_info(call.client)[4])
         depth = outer[0] + 1 if outer else 1
         if depth > DEPTH:
             raise OSError(f"rules resolve queries of rules, {DEPTH} deep")

@@ -33,7 +33,7 @@ from ..core._spsc_ring cimport Ring, ring_publish, ring_reserve
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._inflight cimport Inflight
-from ..policy._guard cimport GuardTable, judge_response, load_guard_table
+from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport ClientInfo, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport NAME_MAX, QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, lower_name, message_flags
@@ -265,7 +265,7 @@ cdef class Worker:
         """Put a reply into the outgoing batch, unless the guard holds it back; return how many that is."""
         cdef size_t length = context.length
         if guard_table != NULL:
-            length = judge_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
+            length = check_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
         if not length:
             return 0
         bump(&self.sent_rcodes[message_flags(context.reply) & RCODE], 1)

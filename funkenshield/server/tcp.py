@@ -19,7 +19,7 @@ from ..config.types import parse_address
 from ..core.fair_shares import Holders, Shares, client_of, may_take_one_more, prefix_of
 from ..core.logs import RateLimited
 from ..forward._inflight import Inflight
-from ..wire._proxy_protocol import ends_told, told_by
+from ..wire._proxy_protocol import parse_endpoints, parse_header
 
 limited = RateLimited(logging.getLogger(__name__))
 
@@ -365,14 +365,14 @@ class Connection(asyncio.Protocol):
     def _read_proxy_header(self) -> bool:
         """Take a front proxy's header; False: it is not whole yet, or the connection ends for it."""
         try:
-            length, address = told_by(bytes(self._buffer))
+            length, address = parse_header(bytes(self._buffer))
         except ValueError:
             self._server.proxy_protocol_invalid += 1
             self.abort()
             return False
         if not length or not self._admit(address or self._peer):
             return False
-        self._ends = ends_told(bytes(self._buffer[:length])) or self._ends
+        self._ends = parse_endpoints(bytes(self._buffer[:length])) or self._ends
         del self._buffer[:length]
         self._touch()
         return True

@@ -19,21 +19,21 @@ cdef enum:                         # instead of an upstream's number
     NOBODY_UP = -1                 # the group has no upstream that may be asked
     ALL_BUSY = -2                  # each has as many open queries as it may have
 
-cdef enum Standing:
-    IN_SERVICE
-    LEFT_ALONE                     # asked where no other can be
-    FORCED_OUT                     # never asked
+cdef enum State:
+    UP
+    DOWN                           # asked where no other can be
+    FORCED_DOWN                    # never asked
 
-cdef enum Trouble:                 # why a query to an upstream failed
-    SILENCE                        # no answer in time
-    NOT_LISTENING                  # it refused the connection, or the datagram
-    CLOSED                         # the connection ended before the answer
+cdef enum FailureReason:           # why a query to an upstream failed
+    TIMED_OUT                      # no answer in time
+    CONNECTION_REFUSED             # it refused the connection, or the datagram
+    CONNECTION_CLOSED              # the connection ended before the answer
     UNREACHABLE                    # the network knows no way
-    LOCAL                          # this machine could not send it
-    BROKEN                         # no TLS, no DNS, or something else
-    SAID_SERVFAIL                  # these two are answers
-    SAID_REFUSED
-    TROUBLES_MAX
+    LOCAL_ERROR                    # this machine could not send it
+    OTHER_ERROR                    # no TLS, no DNS, or something else
+    SERVFAIL_REPLY                 # these two are answers
+    REFUSED_REPLY
+    REASONS
 
 cdef enum Policy:
     ROUND_ROBIN
@@ -45,35 +45,35 @@ cdef enum Policy:
 
 cdef struct Upstream:
     # what the control thread says
-    uint8_t standing
+    uint8_t state
     uint8_t over_stream            # asked over connections, not by datagrams
     uint8_t random_case            # names are spelled at random (0x20)
     uint8_t proxied                # told whose query it is
     uint16_t share                 # of WHOLE: what a recovering one gets
-    uint16_t fall                  # unanswered queries in a row with which it is left alone
+    uint16_t fall                  # unanswered queries in a row with which it is down
     uint16_t order, weight
     uint32_t limit                 # open queries
     uint64_t seed                  # of its places in a consistent hash
     uint64_t hedge_after           # another is asked too after this, nanoseconds; 0: never
     # how it does
     uint32_t open
-    uint32_t silent                # unanswered in a row
-    uint32_t overtaken             # hedged in a row, with no answer between
-    uint32_t credit                # queries that hedges may be made on
-    uint64_t silent_since          # when the last of those was counted, nanoseconds
+    uint32_t timeouts_in_a_row     # unanswered in a row
+    uint32_t hedges_in_a_row       # hedged in a row, with no answer between
+    uint32_t hedge_credit          # queries that hedges may be made on
+    uint64_t timed_out_at          # when the last of those was counted, nanoseconds
     uint64_t mean, deviation       # of its latency, nanoseconds (RFC 6298); 0: not known
-    uint32_t respelled             # responses over TCP in a row that spell their name in their own way
-    uint8_t spells                 # it has spelled a name as it was asked
-    uint32_t strays_lately         # datagrams that answer nothing, since `strays_since`
-    uint64_t strays_since          # nanoseconds
+    uint32_t case_lost             # responses over TCP in a row that spell their name in their own way
+    uint8_t keeps_case             # it has spelled a name as it was asked
+    uint32_t recent_unsolicited    # datagrams that answer nothing, since `unsolicited_since`
+    uint64_t unsolicited_since     # nanoseconds
     uint64_t suspected_until       # what comes over UDP is asked for again over TCP, nanoseconds
-    uint64_t limits_until          # it has truncated what is small: a bound on its rate, nanoseconds
+    uint64_t rate_limited_until    # it has truncated what is small: a bound on its rate, nanoseconds
     uint64_t unsolicited_replies, spoof_detections
-    uint8_t trouble                # the latest, of which Trouble
-    uint64_t[TROUBLES_MAX] troubles  # how many queries failed, by reason
-    uint64_t[TROUBLES_MAX] client_visible_failures  # of these, such that clients got SERVFAIL or REFUSED for
+    uint8_t reason                 # the latest FailureReason
+    uint64_t[REASONS] failures     # how many queries failed, by reason
+    uint64_t[REASONS] client_visible_failures  # of these, such that clients got SERVFAIL or REFUSED for
     uint64_t sent, answered, timeouts, unexpected_replies, network_errors, hedged
-    uint64_t fetched               # answered over TCP, though it is asked over UDP: no sign of its health,
+    uint64_t tcp_fallback_replies  # answered over TCP, though it is asked over UDP: no sign of its health,
     uint64_t tcp_fallback_failures  # and not answered
     uint64_t servfails             # of the others that were answered
     LatencyHistogram latency       # of the answered
@@ -119,30 +119,30 @@ cdef inline bint was_tried(const Tried* tried, int32_t upstream) noexcept nogil:
     return False
 
 
-cdef inline uint64_t usual_wait(const Upstream* upstream, uint64_t least, uint64_t most) noexcept nogil:
+cdef inline uint64_t retransmission_timeout_of(const Upstream* upstream, uint64_t least, uint64_t most) noexcept nogil:
     """Return how long an upstream's silence is no news, nanoseconds: longer, the longer it has been silent."""
-    cdef uint64_t usual = (upstream.mean + 4 * upstream.deviation) << min(upstream.silent, 8)
+    cdef uint64_t usual = (upstream.mean + 4 * upstream.deviation) << min(upstream.timeouts_in_a_row, 8)
     return max(least, min(usual, most)) if upstream.mean else most
 
 
-cdef inline uint8_t trouble_of(int error) noexcept nogil:
-    """Return what an error of the network (errno; 0: none) says of an upstream."""
+cdef inline uint8_t reason_of_errno(int error) noexcept nogil:
+    """Return which reason an error of the network (errno; 0: none) is."""
     if error == ECONNREFUSED:
-        return NOT_LISTENING
+        return CONNECTION_REFUSED
     if error in (ECONNRESET, ECONNABORTED, EPIPE):
-        return CLOSED
+        return CONNECTION_CLOSED
     if error in (EHOSTUNREACH, ENETUNREACH, EHOSTDOWN):
         return UNREACHABLE
     if error == ETIMEDOUT:
-        return SILENCE
-    return LOCAL if error else BROKEN
+        return TIMED_OUT
+    return LOCAL_ERROR if error else OTHER_ERROR
 
 
-cdef inline uint8_t trouble_said(uint16_t rcode) noexcept nogil:
-    """Return what SERVFAIL, or REFUSED, is among troubles."""
+cdef inline uint8_t reason_of_rcode(uint16_t rcode) noexcept nogil:
+    """Return which reason SERVFAIL, or REFUSED, is."""
     if rcode == SERVFAIL:
-        return SAID_SERVFAIL
-    return SAID_REFUSED
+        return SERVFAIL_REPLY
+    return REFUSED_REPLY
 
 
 @cython.final
@@ -151,18 +151,18 @@ cdef class UpstreamTable:
         Upstream* all
         Group* groups
         Randomness randomness
-        uint32_t suspect_after     # strays; 0: never
+        uint32_t suspect_after     # so many unsolicited replies; 0: never
 
     cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil
     cdef uint32_t room(self, uint32_t group) noexcept nogil
     cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil
     cdef void record_reply(self, int32_t upstream, uint16_t rcode, uint64_t latency, bint timed) noexcept nogil
-    cdef void fetched(self, int32_t upstream, uint16_t rcode, uint64_t latency) noexcept nogil
+    cdef void record_tcp_fallback(self, int32_t upstream, uint16_t rcode, uint64_t latency) noexcept nogil
     cdef void record_timeout(self, int32_t upstream, uint64_t asked, uint64_t now, bint timed) noexcept nogil
     cdef void forgive_timeout(self, int32_t upstream) noexcept nogil
     cdef void record_loss(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil
-    cdef void failed(self, int32_t upstream, uint8_t trouble) noexcept nogil
-    cdef void stray(self, int32_t upstream, uint64_t now) noexcept nogil
+    cdef void record_failure(self, int32_t upstream, uint8_t reason) noexcept nogil
+    cdef void record_unsolicited(self, int32_t upstream, uint64_t now) noexcept nogil
     cdef void _time(self, Upstream* known, uint64_t latency) noexcept nogil
     cdef uint8_t _rank(self, int32_t upstream, const Tried* tried) noexcept nogil
     cdef int32_t _elect(self, Group* group, const int16_t* candidates, uint32_t count,

@@ -36,13 +36,13 @@ cdef enum Rank:                    # the lower, the better
 cdef enum:
     KEPT_FREE = 5                  # one in so many of the queries that an upstream may be asked is no second try
 
-cdef uint64_t MEMORY = <uint64_t> 300 * NANOSECONDS      # strays count together for so long
-cdef uint64_t SUSPICION = <uint64_t> 240 * NANOSECONDS   # after the last stray, at least; and at most
+cdef uint64_t MEMORY = <uint64_t> 300 * NANOSECONDS      # unsolicited replies count together for so long
+cdef uint64_t SUSPICION = <uint64_t> 240 * NANOSECONDS   # after the last unsolicited reply, at least; and at most
 cdef uint64_t UNCERTAINTY = <uint64_t> 120 * NANOSECONDS  # so much longer, that nobody knows when it ends
 cdef double BALANCE = 1.25         # how far above its fair share of open queries the HASH policy lets an upstream go
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
-TROUBLES = ("timeout", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail",
-            "refused")
+FAILURE_REASONS = ("timeout", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail",
+                   "refused")
 POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-outstanding": LEAST_OPEN, "random": RANDOM,
             "latency": LATENCY, "hash": HASH}
 
@@ -82,11 +82,11 @@ cdef class UpstreamTable:
         return &self.all[upstream]
 
     def forget(self, int32_t upstream) -> None:
-        """Start an upstream's counters anew, for its number is given to another; it is not asked until `judge`."""
+        """Start an upstream's counters anew, for its number is given to another; it is not asked until `set_health`."""
         cdef Upstream* known = self._known(upstream)
         cdef uint32_t still_open = known.open  # which end yet
         memset(known, 0, sizeof(Upstream))
-        known.standing, known.share, known.fall, known.weight, known.limit = FORCED_OUT, WHOLE, 1, 1, 0xffffffff
+        known.state, known.share, known.fall, known.weight, known.limit = FORCED_DOWN, WHOLE, 1, 1, 0xffffffff
         known.open = still_open
 
     def set_upstream(self, int32_t upstream, *, uint16_t order=1, uint16_t weight=1, uint32_t limit=0xffffffff,
@@ -95,23 +95,23 @@ cdef class UpstreamTable:
         cdef Upstream* known = self._known(upstream)
         known.order, known.weight, known.limit, known.seed = order, max(weight, <uint16_t> 1), limit, seed
         if random_case and not known.random_case:
-            known.respelled = known.spells = 0
+            known.case_lost = known.keeps_case = 0
         known.over_stream, known.random_case, known.proxied = over_stream, random_case, proxied
 
-    def judge(self, int32_t upstream, *, bint in_service=True, bint forced=False, double share=1.0,
-              uint16_t fall=0xffff, double hedge_after=0.0) -> None:
+    def set_health(self, int32_t upstream, *, bint in_service=True, bint forced=False, double share=1.0,
+                   uint16_t fall=0xffff, double hedge_after=0.0) -> None:
         """Say whether an upstream is asked, how much of its share it gets, and when another is asked too (seconds)."""
         cdef Upstream* known = self._known(upstream)
-        if in_service and known.standing != IN_SERVICE:
-            known.silent = known.overtaken = 0
-        known.standing = IN_SERVICE if in_service else FORCED_OUT if forced else LEFT_ALONE
+        if in_service and known.state != UP:
+            known.timeouts_in_a_row = known.hedges_in_a_row = 0
+        known.state = UP if in_service else FORCED_DOWN if forced else DOWN
         known.share = <uint16_t> (max(0.0, min(share, 1.0)) * WHOLE)
         known.fall = fall
         known.hedge_after = <uint64_t> (hedge_after * 1e9)
 
-    def respelled(self, int32_t upstream) -> int:
+    def case_lost(self, int32_t upstream) -> int:
         """Return how many responses over TCP in a row did not spell their name as it was drawn; 0 if any ever did."""
-        return 0 if self._known(upstream).spells else self._known(upstream).respelled
+        return 0 if self._known(upstream).keeps_case else self._known(upstream).case_lost
 
     def suspected_until(self, int32_t upstream) -> float:
         """Return until when nothing is believed that comes from an upstream over UDP, in the clock's seconds."""
@@ -182,7 +182,7 @@ cdef class UpstreamTable:
             bint one = False
         for k in range(asked.count):
             member = &self.all[asked.members[k]]
-            if member.standing != FORCED_OUT:
+            if member.state != FORCED_DOWN:
                 one = True
                 left += member.limit - min(member.open, member.limit)
         return left if one else 0xffffffff
@@ -200,11 +200,11 @@ cdef class UpstreamTable:
     cdef uint8_t _rank(self, int32_t upstream, const Tried* tried) noexcept nogil:
         """Return how good a choice an upstream is, before all policy."""
         cdef Upstream* ranked = &self.all[upstream]
-        if ranked.standing == FORCED_OUT:
+        if ranked.state == FORCED_DOWN:
             return OUT
         if ranked.open >= ranked.limit - (ranked.limit // KEPT_FREE if tried.count else 0):
             return BUSY
-        if ranked.standing == LEFT_ALONE or ranked.silent >= ranked.fall:
+        if ranked.state == DOWN or ranked.timeouts_in_a_row >= ranked.fall:
             return ILL_AND_TRIED if was_tried(tried, upstream) else ILL
         if was_tried(tried, upstream):
             return WELL_BUT_TRIED
@@ -295,11 +295,11 @@ cdef class UpstreamTable:
 
     # ------------------------------------------------------------ how they do
 
-    cdef void fetched(self, int32_t upstream, uint16_t rcode, uint64_t latency) noexcept nogil:
+    cdef void record_tcp_fallback(self, int32_t upstream, uint16_t rcode, uint64_t latency) noexcept nogil:
         """Note a response over TCP of an upstream that is asked over UDP: that is no sign of its health."""
         cdef Upstream* known = &self.all[upstream]
         known.answered += 1
-        known.fetched += 1
+        known.tcp_fallback_replies += 1
         observe_latency(&known.latency, latency)
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
 
@@ -309,12 +309,12 @@ cdef class UpstreamTable:
             Upstream* known = &self.all[upstream]
             int bits = 63 - leading_zeros(latency | 1024)
         known.answered += 1
-        known.silent = known.overtaken = 0
+        known.timeouts_in_a_row = known.hedges_in_a_row = 0
         observe_latency(&known.latency, latency)
         known.rcodes[min(rcode, <uint16_t> (RCODES - 1))] += 1
         known.servfails += rcode == SERVFAIL
         if rcode == SERVFAIL or rcode == REFUSED:
-            self.failed(upstream, trouble_said(rcode))
+            self.record_failure(upstream, reason_of_rcode(rcode))
         if timed:
             known.latencies[min((bits - 10) * 4 + ((latency >> (bits - 2)) & 3), <uint64_t> (LATENCIES - 1))] += 1
             self._time(known, latency)
@@ -335,7 +335,7 @@ cdef class UpstreamTable:
         """
         cdef Upstream* known = &self.all[upstream]
         known.timeouts += 1
-        self.failed(upstream, SILENCE)
+        self.record_failure(upstream, TIMED_OUT)
         if timed and known.mean and now - asked > known.mean:
             self._time(known, now - asked)
         self.record_loss(upstream, asked, now)
@@ -343,34 +343,34 @@ cdef class UpstreamTable:
     cdef void forgive_timeout(self, int32_t upstream) noexcept nogil:
         """Take back one silence in a row."""
         cdef Upstream* known = &self.all[upstream]
-        known.silent -= known.silent > 0
+        known.timeouts_in_a_row -= known.timeouts_in_a_row > 0
 
     cdef void record_loss(self, int32_t upstream, uint64_t asked, uint64_t now) noexcept nogil:
         """Note that what was asked then is not answered; what was asked together counts as once in a row."""
         cdef Upstream* known = &self.all[upstream]
-        if asked >= known.silent_since:
-            known.silent += 1
-            known.silent_since = now
+        if asked >= known.timed_out_at:
+            known.timeouts_in_a_row += 1
+            known.timed_out_at = now
 
-    cdef void failed(self, int32_t upstream, uint8_t trouble) noexcept nogil:
+    cdef void record_failure(self, int32_t upstream, uint8_t reason) noexcept nogil:
         """Note why a query failed."""
-        self.all[upstream].troubles[trouble] += 1
-        self.all[upstream].trouble = trouble
+        self.all[upstream].failures[reason] += 1
+        self.all[upstream].reason = reason
 
-    def trouble(self, int32_t upstream) -> str:
+    def last_failure(self, int32_t upstream) -> str:
         """Return why the latest query failed that did."""
-        return TROUBLES[self._known(upstream).trouble]
+        return FAILURE_REASONS[self._known(upstream).reason]
 
-    cdef void stray(self, int32_t upstream, uint64_t now) noexcept nogil:
+    cdef void record_unsolicited(self, int32_t upstream, uint64_t now) noexcept nogil:
         """Note a datagram that answers nothing, nor what was asked lately: some of them make an upstream suspect."""
         cdef:
             Upstream* known = &self.all[upstream]
             uint64_t until = now + SUSPICION + (UNCERTAINTY >> 16) * random16(&self.randomness)
         known.unsolicited_replies += 1
-        if now > known.strays_since + MEMORY:
-            known.strays_since, known.strays_lately = now, 0
-        known.strays_lately += 1
-        if self.suspect_after and known.strays_lately >= self.suspect_after:
+        if now > known.unsolicited_since + MEMORY:
+            known.unsolicited_since, known.recent_unsolicited = now, 0
+        known.recent_unsolicited += 1
+        if self.suspect_after and known.recent_unsolicited >= self.suspect_after:
             known.spoof_detections += now >= known.suspected_until
             known.suspected_until = max(until, known.suspected_until)
 
@@ -381,7 +381,8 @@ cdef class UpstreamTable:
         """
         cdef Upstream* known = self._known(upstream)
         unanswered = known.timeouts + known.network_errors
-        return known.answered - known.fetched, unanswered, known.servfails, known.silent, known.overtaken
+        return (known.answered - known.tcp_fallback_replies, unanswered, known.servfails, known.timeouts_in_a_row,
+                known.hedges_in_a_row)
 
     def counters(self, int32_t upstream) -> dict:
         """Return what happened between the shield and an upstream, as numbers by name, and histograms.
@@ -398,9 +399,9 @@ cdef class UpstreamTable:
             "network_errors": known.network_errors, "hedged_queries": known.hedged,
             "tcp_fallback_failures": known.tcp_fallback_failures,
             "rcodes": [known.rcodes[k] for k in range(RCODES)],
-            "failures": {TROUBLES[k]: known.troubles[k] for k in range(TROUBLES_MAX)},
+            "failures": {FAILURE_REASONS[k]: known.failures[k] for k in range(REASONS)},
             "client_visible_failures": {
-                TROUBLES[k]: known.client_visible_failures[k] for k in range(TROUBLES_MAX)
+                FAILURE_REASONS[k]: known.client_visible_failures[k] for k in range(REASONS)
             },
             "latency_histogram": histogram_as_dict(&known.latency),
             "latencies": [known.latencies[k] for k in range(LATENCIES)],

@@ -8,7 +8,7 @@ from ..core._siphash cimport Secret
 cdef enum:
     ALIKE_MAX = 4                  # open for one name, type and class at once, whatever else their keys say
     COUNTED = 1                    # the bit of a question's hash that says so
-    LATE = 30                      # seconds after which an answer is late no more, but stray
+    LATE = 30                      # seconds after which an answer is unsolicited, and not late any more
     ANSWERED = 8192                # that have ended with their answer are remembered: it may come twice, but soon
 
 cdef struct Ended:                 # an attempt that nobody waits for any more

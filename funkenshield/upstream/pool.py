@@ -220,7 +220,9 @@ class Upstream:
         """Update its health from real queries, and begin a check where one is due."""
         now, health = self._clock.seconds(), self.health
         before = health.in_service
-        health.observe(Signals(*self._table.signals(self.number), FAILURE_TEXTS[self._table.trouble(self.number)]), now)
+        health.observe(
+            Signals(*self._table.signals(self.number), FAILURE_TEXTS[self._table.last_failure(self.number)]), now
+        )
         if health.check_due(now):
             checking = asyncio.get_running_loop().create_task(self._check())
             self._checks.add(checking)
@@ -235,7 +237,7 @@ class Upstream:
         if before and not health.in_service:
             log.warning("upstream %s marked down: %s", self, health.why)
         forced = self.section.state != "auto"
-        self._table.judge(
+        self._table.set_health(
             self.number,
             in_service=health.in_service,
             forced=forced,
@@ -280,7 +282,7 @@ class Upstream:
                     f"{self} {reason}", "query failed: upstream %s %s", self, FAILURE_TEXTS[reason], times=times
                 )
         self._visible_failures = counters["client_visible_failures"]
-        if self.section.random_case and not self._case_lost and self._table.respelled(self.number) >= CASE_LOST_MAX:
+        if self.section.random_case and not self._case_lost and self._table.case_lost(self.number) >= CASE_LOST_MAX:
             log.warning(
                 "upstream %s does not preserve the case of names, not even over TCP: random_case disabled", self
             )
@@ -506,7 +508,7 @@ class Upstreams:
         for upstream in self.all:
             if upstream not in kept.values():
                 upstream.close()
-                self._table.judge(upstream.number, in_service=False, forced=True)
+                self._table.set_health(upstream.number, in_service=False, forced=True)
                 self._free_numbers.append(upstream.number)
         self._settings = config.forward
         self._next_renewal = self._next_renewal or self._clock.seconds() + self._renewal()

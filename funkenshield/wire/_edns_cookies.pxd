@@ -20,14 +20,14 @@ cdef struct Cookies:                # how the shield deals with cookies; replace
     uint8_t count                   # of the secrets
     Secret secrets[COOKIE_SECRETS]  # the first makes cookies, all verify
 
-cdef enum Standing:
+cdef enum CookieStatus:
     CLIENT_ALONE                   # no server cookie yet
     OURS                           # made by us, lately, under the secret that makes cookies now
     OURS_TO_RENEW                  # made by us, but half an hour ago or under another secret
     NOT_OURS                       # made by somebody else, or too long ago
 
 cdef bint set_secrets(Cookies* cookies, tuple secrets) except False
-cdef Standing judge_cookie(const Cookies* cookies, const uint8_t* cookie, size_t size, const uint8_t* address,
-                           size_t address_length, uint32_t now) noexcept nogil
-cdef size_t put_cookie(uint8_t* out, const Cookies* cookies, const uint8_t* cookie, Standing standing,
+cdef CookieStatus check_cookie(const Cookies* cookies, const uint8_t* cookie, size_t size, const uint8_t* address,
+                               size_t address_length, uint32_t now) noexcept nogil
+cdef size_t put_cookie(uint8_t* out, const Cookies* cookies, const uint8_t* cookie, CookieStatus status,
                        const uint8_t* address, size_t address_length, uint32_t now) noexcept nogil

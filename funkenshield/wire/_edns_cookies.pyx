@@ -30,8 +30,8 @@ cdef uint64_t _hash(const Secret* secret, const uint8_t* cookie, const uint8_t* 
     return le64toh(siphash24(secret, data, HASH + address_length))
 
 
-cdef Standing judge_cookie(const Cookies* cookies, const uint8_t* cookie, size_t size, const uint8_t* address,
-                           size_t address_length, uint32_t now) noexcept nogil:
+cdef CookieStatus check_cookie(const Cookies* cookies, const uint8_t* cookie, size_t size, const uint8_t* address,
+                               size_t address_length, uint32_t now) noexcept nogil:
     """Tell whose server cookie stands behind the client's (RFC 9018 4.3).
 
     `cookie` is the option without code and length. Caller must ensure that `size`, its octets, is one
@@ -56,7 +56,7 @@ cdef Standing judge_cookie(const Cookies* cookies, const uint8_t* cookie, size_t
     return OURS if ours & 1 and age < RENEW else OURS_TO_RENEW
 
 
-cdef size_t put_cookie(uint8_t* out, const Cookies* cookies, const uint8_t* cookie, Standing standing,
+cdef size_t put_cookie(uint8_t* out, const Cookies* cookies, const uint8_t* cookie, CookieStatus status,
                        const uint8_t* address, size_t address_length, uint32_t now) noexcept nogil:
     """Write the option for a client whose cookie was judged so: its own if that is OURS, else a new one.
 
@@ -67,7 +67,7 @@ cdef size_t put_cookie(uint8_t* out, const Cookies* cookies, const uint8_t* cook
         uint64_t hashed
     set16(out, COOKIE)
     set16(out + OPTION_LENGTH, CLIENT_COOKIE + SERVER_COOKIE)
-    if standing == OURS:
+    if status == OURS:
         memcpy(data, cookie, CLIENT_COOKIE + SERVER_COOKIE)
         return COOKIE_OPTION
     memcpy(data, cookie, CLIENT_COOKIE)
@@ -80,7 +80,7 @@ cdef size_t put_cookie(uint8_t* out, const Cookies* cookies, const uint8_t* cook
 
 # ---------------------------------------------------------------- for Python
 
-_STANDINGS = {CLIENT_ALONE: "client alone", OURS: "ours", OURS_TO_RENEW: "ours to renew", NOT_OURS: "not ours"}
+_STATUSES = {CLIENT_ALONE: "client alone", OURS: "ours", OURS_TO_RENEW: "ours to renew", NOT_OURS: "not ours"}
 
 
 cdef Secret _secret(bytes secret) except *:
@@ -121,12 +121,12 @@ def answer_cookie(tuple secrets not None, bytes cookie not None, bytes address n
     """
     cdef:
         Cookies cookies
-        Standing standing
+        CookieStatus status
         uint8_t[COOKIE_OPTION] out
     set_secrets(&cookies, secrets)
     if len(cookie) != CLIENT_COOKIE and not 16 <= len(cookie) <= 40:
         raise ValueError(f"a cookie has 8, or 16 to 40 octets, not {len(cookie)}")
     if len(address) not in (4, 16):
         raise ValueError(f"an address has 4 or 16 octets, not {len(address)}")
-    standing = judge_cookie(&cookies, cookie, len(cookie), address, len(address), now)
-    return _STANDINGS[standing], (<char*> out)[:put_cookie(out, &cookies, cookie, standing, address, len(address), now)]
+    status = check_cookie(&cookies, cookie, len(cookie), address, len(address), now)
+    return _STATUSES[status], (<char*> out)[:put_cookie(out, &cookies, cookie, status, address, len(address), now)]

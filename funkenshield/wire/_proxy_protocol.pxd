@@ -21,7 +21,7 @@ cdef struct ProxyHeader:           # what a header tells
     size_t header                  # its octets, whatever it tells
     const uint8_t* address         # the client's, in network order; not owned
     uint8_t octets                 # of the address: 4 or 16
-    uint8_t to_octets              # of where it was sent to; 0: that is not told
+    uint8_t to_octets              # of where it was sent to; 0: that is not known
     uint16_t port, to_port
     const uint8_t* to
 
@@ -34,7 +34,7 @@ cdef struct Proxies:               # whose headers are believed; replaced as a w
     uint8_t count
     Prefix prefixes[PROXIES_MAX]
 
-cdef Heading read_header(ProxyHeader* told, const uint8_t* wire, size_t length) noexcept nogil
+cdef Heading read_header(ProxyHeader* found, const uint8_t* wire, size_t length) noexcept nogil
 cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, const ProxyHeader* destination,
                        uint16_t to_port, bint datagram) noexcept nogil
 cdef bint is_trusted(const Proxies* proxies, const uint8_t* address, uint8_t octets) noexcept nogil

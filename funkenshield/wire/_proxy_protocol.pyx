@@ -31,10 +31,10 @@ cdef enum:
 cdef const uint8_t* _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
-cdef Heading read_header(ProxyHeader* told, const uint8_t* wire, size_t length) noexcept nogil:
+cdef Heading read_header(ProxyHeader* found, const uint8_t* wire, size_t length) noexcept nogil:
     """Read the header at the start of a datagram, or of what has come of a stream.
 
-    `told.header` is set where the header is whole; `told.address` only where it tells one: with LOCAL,
+    `found.header` is set where the header is whole; `found.address` only where it tells one: with LOCAL,
     or without an address of the Internet, it stays the peer's, who must be in it before. TLVs are skipped.
     """
     cdef:
@@ -63,14 +63,14 @@ cdef Heading read_header(ProxyHeader* told, const uint8_t* wire, size_t length) 
         return BAD_HEADER
     if length < FIXED + rest:
         return PART_OF_HEADER
-    told.header = FIXED + rest
-    told.to_octets = 0
+    found.header = FIXED + rest
+    found.to_octets = 0
     if needed == ADDRESSES_4 or needed == ADDRESSES_6:
-        told.octets = 4 if needed == ADDRESSES_4 else 16
-        told.address = unmapped(wire + FIXED, &told.octets)
-        told.to_octets = 4 if needed == ADDRESSES_4 else 16
-        told.to = unmapped(wire + FIXED + told.to_octets, &told.to_octets)
-        told.port, told.to_port = get16(wire + FIXED + needed - 4), get16(wire + FIXED + needed - 2)
+        found.octets = 4 if needed == ADDRESSES_4 else 16
+        found.address = unmapped(wire + FIXED, &found.octets)
+        found.to_octets = 4 if needed == ADDRESSES_4 else 16
+        found.to = unmapped(wire + FIXED + found.to_octets, &found.to_octets)
+        found.port, found.to_port = get16(wire + FIXED + needed - 4), get16(wire + FIXED + needed - 2)
     return WHOLE_HEADER
 
 
@@ -141,30 +141,31 @@ cdef bint set_prefixes(Proxies* proxies, tuple prefixes) except False:
 
 # ---------------------------------------------------------------- for Python
 
-def told_by(bytes octets not None) -> tuple[int, bytes | None]:
+def parse_header(bytes octets not None) -> tuple[int, bytes | None]:
     """Return the length of the header that octets begin with, and the client's address, if it tells one.
 
     A length of 0: the header is not whole yet. Raises ValueError where they begin with no header.
     """
     cdef:
-        ProxyHeader told
+        ProxyHeader found
         Heading heading
-    told.header = 0
-    told.address = NULL
-    told.octets = 0
-    heading = read_header(&told, octets, len(octets))
+    found.header = 0
+    found.address = NULL
+    found.octets = 0
+    heading = read_header(&found, octets, len(octets))
     if heading == NO_HEADER or heading == BAD_HEADER:
         raise ValueError("that begins with no header of PROXY protocol version 2")
-    return told.header, told.address[:told.octets] if told.octets else None
+    return found.header, found.address[:found.octets] if found.octets else None
 
 
-def ends_told(bytes octets not None) -> bytes:
-    """Return the client's port, the port that it asked, and the address of that, from a whole header; b"": not told."""
-    cdef ProxyHeader told
-    told.to_octets = 0
-    if read_header(&told, octets, len(octets)) != WHOLE_HEADER or not told.to_octets:
+def parse_endpoints(bytes octets not None) -> bytes:
+    """Return the client's port, the port that it asked, and the address of that, from a whole header, or b""."""
+    cdef ProxyHeader found
+    found.to_octets = 0
+    if read_header(&found, octets, len(octets)) != WHOLE_HEADER or not found.to_octets:
         return b""
-    return bytes((told.port >> 8, told.port & 255, told.to_port >> 8, told.to_port & 255)) + told.to[:told.to_octets]
+    ports = bytes((found.port >> 8, found.port & 255, found.to_port >> 8, found.to_port & 255))
+    return ports + found.to[:found.to_octets]
 
 
 def header(bytes source not None, uint16_t port, bytes destination not None, uint16_t to_port, *,

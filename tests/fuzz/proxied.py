@@ -4,7 +4,7 @@ from struct import unpack_from
 
 from support.proxied import DGRAM, INET, INET6, PROXY, SIGNATURE, STREAM, UNIX, block, local, told
 
-from funkenshield.wire._proxy_protocol import header, told_by
+from funkenshield.wire._proxy_protocol import header, parse_header
 
 from .messages import query_of
 
@@ -29,18 +29,18 @@ def one(data):
         source, destination = data[:16], data[16 : 32 if data[32] & 1 else 20]
         port, to_port = unpack_from("!2H", data, 33)
         written = header(source, port, destination, to_port, datagram=bool(data[32] & 2))
-        assert told_by(written + data) == (len(written), source)
+        assert parse_header(written + data) == (len(written), source)
 
 
 def _found(octets):
     try:
-        return told_by(octets)
+        return parse_header(octets)
     except ValueError:
         return None
 
 
 def _read(octets):
-    """Return what `told_by` should, by the words of HAProxy's specification; None: that is no header."""
+    """Return what `parse_header` should, by the words of HAProxy's specification; None: that is no header."""
     if len(octets) < 16:
         return (0, None) if octets[:12] == SIGNATURE[: len(octets)] else None
     command, family, rest = unpack_from("!BBH", octets, 12)

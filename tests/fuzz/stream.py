@@ -9,7 +9,7 @@ from funkenshield.cache._entry import is_response_to
 from funkenshield.config import TcpSection
 from funkenshield.server import tcp
 from funkenshield.upstream import streams
-from funkenshield.wire._proxy_protocol import told_by
+from funkenshield.wire._proxy_protocol import parse_header
 
 from .messages import framed, query_of, reply_to, unframed
 
@@ -107,7 +107,7 @@ async def _from_client(pieces, proxied):
             await asyncio.sleep(0)
     if proxied:
         try:
-            header, _ = told_by(stream)
+            header, _ = parse_header(stream)
         except ValueError:
             header = None
             assert (server.proxy_protocol_invalid, transport.ended) == (1, bool(pieces))

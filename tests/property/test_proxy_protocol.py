@@ -15,7 +15,7 @@ from support.proxied import DGRAM, INET, INET6, LOCAL, PROXY, SIGNATURE, STREAM,
 from funkenshield._fastpath import SettingsWriter
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
-from funkenshield.wire._proxy_protocol import header, told_by
+from funkenshield.wire._proxy_protocol import header, parse_header
 
 THOROUGH = examples(300)
 ADDRESSES = {INET: 12, INET6: 36, UNIX: 216}  # octets of both ends
@@ -28,7 +28,7 @@ tlvs = st.binary(max_size=40)
 
 
 def read(octets):
-    """Return what the header at the start says, as `told_by` does; None where there is none."""
+    """Return what the header at the start says, as `parse_header` does; None where there is none."""
     if len(octets) < 16:
         return (0, None) if octets[:12] == SIGNATURE[: len(octets)] else None
     command, family, rest = unpack_from("!BBH", octets, 12)
@@ -49,7 +49,7 @@ def unmapped(address):
 
 def found(octets):
     try:
-        return told_by(octets)
+        return parse_header(octets)
     except ValueError:
         return None
 
@@ -95,7 +95,7 @@ def test_what_we_write_tells_the_source_and_where_it_went(source, port, destinat
         PROXY, (INET6 if wide else INET) | (DGRAM if datagram else STREAM),
         ends[0] + ends[1] + port.to_bytes(2) + to_port.to_bytes(2),
     )  # fmt: skip
-    assert told_by(written + b"query") == (len(written), unmapped(ends[0]))
+    assert parse_header(written + b"query") == (len(written), unmapped(ends[0]))
 
 
 def test_an_address_has_4_or_16_octets():

@@ -113,7 +113,9 @@ class Forwarding(RuleBasedStateMachine):
 
     @rule(upstream=members, in_service=st.booleans(), forced=st.booleans(), share=st.sampled_from([0.0, 0.5, 1.0]))
     def judge(self, upstream, in_service, forced, share):
-        self.stage.table.judge(upstream, in_service=in_service, forced=forced, share=share, fall=3, hedge_after=0.03)
+        self.stage.table.set_health(
+            upstream, in_service=in_service, forced=forced, share=share, fall=3, hedge_after=0.03
+        )
         (self.forced.add if forced and not in_service else self.forced.discard)(upstream)
 
     @rule(group=st.sets(members), policy=st.sampled_from(sorted(POLICIES)))

@@ -71,7 +71,7 @@ def inflight_before_a_test(cache, capacity=16):
     """Return open queries whose one upstream, number 0, is the test: it takes what is carried, with one try."""
     inflight = Inflight(cache, capacity)
     inflight.upstreams.set_upstream(0, over_stream=True)
-    inflight.upstreams.judge(0)
+    inflight.upstreams.set_health(0)
     inflight.upstreams.set_group(0, "order", [0])
     inflight.set_limits(attempts=1)
     return inflight

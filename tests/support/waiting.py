@@ -42,7 +42,7 @@ class Stage:
         for n in self.members:
             options = each[n] if each else {}
             self.table.set_upstream(n, **{"order": n, "seed": seed_of(n), "over_stream": True, **options})
-            self.table.judge(n)
+            self.table.set_health(n)
         self.table.set_group(0, policy, self.members)
         self.inflight.set_limits(**self.limits)
         self.serial, self.capacity = itertools.count(), capacity

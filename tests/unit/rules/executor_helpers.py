@@ -26,7 +26,7 @@ class Inflight:
         self.transport = "udp"
         self.stream = 0  # that all queries come from
 
-    def who(self, client):
+    def client_info(self, client):
         return bytes([192, 0, 2, 1]), self.transport, 0, 0b10, self.stream
 
     def resume(self, client, wire, at, generation, **how):

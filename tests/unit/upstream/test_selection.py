@@ -27,7 +27,7 @@ def table_of(policy, *options, first=0):
     table = UpstreamTable()
     for member, each in enumerate(options):
         table.set_upstream(first + member, **{"seed": seed_of(member), **each})
-        table.judge(first + member)
+        table.set_health(first + member)
     table.set_group(0, policy, range(first, first + len(options)))
     return table
 
@@ -100,7 +100,7 @@ def test_names_are_shared_by_weight():
 def test_when_one_leaves_its_names_are_shared_and_no_others_move(leaves):
     table = table_of("hash", *[{}] * 4)
     before = belongs(table)
-    table.judge(leaves, in_service=False)
+    table.set_health(leaves, in_service=False)
     after = belongs(table)
     assert {name: n for name, n in after.items() if before[name] != leaves} == {
         name: n for name, n in before.items() if n != leaves
@@ -108,7 +108,7 @@ def test_when_one_leaves_its_names_are_shared_and_no_others_move(leaves):
     moved = Counter(n for name, n in after.items() if before[name] == leaves)
     assert all(count > 130 for count in moved.values())
     assert moved.keys() == {0, 1, 2, 3} - {leaves}
-    table.judge(leaves)
+    table.set_health(leaves)
     assert belongs(table) == before
 
 
@@ -133,20 +133,20 @@ every_policy = pytest.mark.parametrize("policy", POLICIES)
 @every_policy
 def test_the_well_before_the_recovering_before_the_tried_before_those_left_alone(policy):
     table = table_of(policy, *[{}] * 6)
-    table.judge(1, share=0.0)
-    table.judge(3, in_service=False)
-    table.judge(4, in_service=False)
-    table.judge(5, in_service=False, forced=True)
+    table.set_health(1, share=0.0)
+    table.set_health(3, in_service=False)
+    table.set_health(4, in_service=False)
+    table.set_health(5, in_service=False, forced=True)
     assert choices(table, 100, tried=[2, 4]) == {0: 100}
-    table.judge(0, in_service=False, forced=True)
+    table.set_health(0, in_service=False, forced=True)
     assert choices(table, 100, tried=[2, 4]) == {1: 100}
-    table.judge(1, in_service=False, forced=True)
+    table.set_health(1, in_service=False, forced=True)
     assert choices(table, 100, tried=[2, 4]) == {2: 100}
-    table.judge(2, in_service=False, forced=True)
+    table.set_health(2, in_service=False, forced=True)
     assert choices(table, 100, tried=[2, 4]) == {3: 100}
-    table.judge(3, in_service=False, forced=True)
+    table.set_health(3, in_service=False, forced=True)
     assert choices(table, 100, tried=[2, 4]) == {4: 100}
-    table.judge(4, in_service=False, forced=True)
+    table.set_health(4, in_service=False, forced=True)
     assert choices(table, 100, tried=[2, 4]) == {-1: 100}
 
 
@@ -182,7 +182,7 @@ def test_who_is_not_in_the_group_is_not_asked(policy):
 def test_who_recovers_gets_its_share_and_no_more(share, expected):
     """Of two in turn, one that is there has every second query; one that is there half of the time every fourth."""
     table = table_of("round-robin", {}, {})
-    table.judge(1, share=share)
+    table.set_health(1, share=share)
     assert abs(choices(table)[1] / CHOICES - expected) < 0.04
     assert choices(table, 100, tried=[0]) == {1: 100}, "it comes before what was tried"
 
@@ -190,7 +190,7 @@ def test_who_recovers_gets_its_share_and_no_more(share, expected):
 def test_those_left_alone_are_asked_where_no_other_can_be():
     table = table_of("round-robin", {}, {})
     for member in 0, 1:
-        table.judge(member, in_service=False)
+        table.set_health(member, in_service=False)
     assert choices(table, 100) == {0: 50, 1: 50}
 
 
@@ -199,20 +199,20 @@ def test_a_number_that_is_given_away_starts_anew():
     assert table.next_of(0) == 0
     table.forget(0)
     assert table.next_of(0) == -1
-    table.judge(0)
+    table.set_health(0)
     assert table.next_of(0) == 0
 
 
 # ---------------------------------------------------------------- mistakes
 
 MISTAKES = {
-    "an upstream too many": lambda table: table.judge(UPSTREAMS),
+    "an upstream too many": lambda table: table.set_health(UPSTREAMS),
     "an upstream below 0": lambda table: table.set_upstream(-1),
     "a forgotten stranger": lambda table: table.forget(UPSTREAMS),
     "a faded stranger": lambda table: table.decay_latency(-2),
     "signals of a stranger": lambda table: table.signals(1 << 30),
     "counters of a stranger": lambda table: table.counters(-(1 << 30)),
-    "spelling of a stranger": lambda table: table.respelled(UPSTREAMS),
+    "spelling of a stranger": lambda table: table.case_lost(UPSTREAMS),
     "a group too many": lambda table: table.set_group(GROUPS, "order", [0]),
     "a member that is none": lambda table: table.set_group(0, "order", [UPSTREAMS]),
     "a second member that is none": lambda table: table.set_group(0, "order", [1, UPSTREAMS]),
@@ -244,7 +244,7 @@ def test_more_tries_than_can_be_noted_are_those_that_came_last():
 def test_all_places_can_be_taken():
     table = UpstreamTable()
     for number in range(UPSTREAMS):
-        table.judge(number)
+        table.set_health(number)
     for group in range(GROUPS):
         table.set_group(group, "round-robin", range(group % 4 * MEMBERS, group % 4 * MEMBERS + MEMBERS))
     for group in 0, 1, 2, 3, GROUPS - 1:
@@ -293,7 +293,7 @@ def test_of_three_the_slowest_is_never_the_better_of_two():
             for last in stage.asked():
                 stage.inflight.fail(last.handle)
         for member in stage.members:
-            stage.table.judge(member)
+            stage.table.set_health(member)
     assert asked[2] == 0
     assert 150 < asked[0] < 250
 
@@ -371,18 +371,18 @@ def test_who_finds_all_others_busy_waits_for_whom_he_has_asked():
 
 def test_silent_so_many_times_in_a_row_and_it_is_left_alone_before_anybody_judges():
     stage = Stage(2, attempts=2)
-    stage.table.judge(0, fall=3)
+    stage.table.set_health(0, fall=3)
     for silent in 1, 2, 3:
         assert stage.silence(0)[2] == 1
         assert stage.table.signals(0)[1:4] == (silent, 0, silent)
     assert stage.whom(20) == {1: 20}
-    stage.table.judge(1, in_service=False, forced=True)
+    stage.table.set_health(1, in_service=False, forced=True)
     assert stage.whom(3) == {0: 3}, "it is asked where no other can be"
 
 
 def test_what_was_asked_together_is_silence_once():
     stage = Stage(2)
-    stage.table.judge(0, fall=3)
+    stage.table.set_health(0, fall=3)
     assert stage.whom(50) == {0: 50}
     assert len(stage.wait(1.1)) == 50
     assert stage.table.signals(0)[1:4] == (50, 0, 1)
@@ -391,7 +391,7 @@ def test_what_was_asked_together_is_silence_once():
 
 def test_one_answer_ends_a_silence():
     stage = Stage(2)
-    stage.table.judge(0, fall=3)
+    stage.table.set_health(0, fall=3)
     for _ in range(2):
         stage.silence(0)
     stage.teach(0, 0.01)
@@ -403,11 +403,11 @@ def test_one_answer_ends_a_silence():
 
 def test_who_comes_back_into_service_is_not_silent_any_more():
     stage = Stage(2)
-    stage.table.judge(0, fall=1)
+    stage.table.set_health(0, fall=1)
     stage.silence(0)
     assert stage.table.signals(0)[3] == 1
-    stage.table.judge(0, in_service=False)
-    stage.table.judge(0, fall=1)
+    stage.table.set_health(0, in_service=False)
+    stage.table.set_health(0, fall=1)
     assert stage.table.signals(0)[3] == 0
     assert stage.whom(1) == {0: 1}
 
@@ -438,7 +438,7 @@ def test_who_is_fast_as_a_rule_is_given_patience_and_who_is_not_known_the_timeou
     stage.teach(0, *[0.001] * 20)
     least, most, then = stage.silence(0)
     assert (least < 0.25 + TURN, most >= 0.25, then) == (True, True, 1)
-    stage.table.judge(0, in_service=False, forced=True)
+    stage.table.set_health(0, in_service=False, forced=True)
     least, most, then = stage.silence(1)
     assert (least < 0.75 + TURN, most >= 0.75, then) == (True, True, 2)
 
@@ -541,7 +541,7 @@ def test_what_is_late_before_it_is_sent_is_not_sent():
 def test_a_slow_one_is_helped_and_not_blamed():
     stage = Stage(2, hedge=True, retry_after=0.02)
     stage.teach(0, *[0.3] * 7)
-    stage.table.judge(0, hedge_after=0.05)
+    stage.table.set_health(0, hedge_after=0.05)
     least, most, then = stage.silence(0)
     assert (least < 0.05 + TURN, most >= 0.05, then) == (True, True, 1)
     counters = stage.counters(0)
@@ -551,7 +551,7 @@ def test_a_slow_one_is_helped_and_not_blamed():
 
 def test_an_eighth_of_all_queries_is_hedged_and_no_more():
     stage = Stage(2, hedge=True, timeout=2.0, retry_after=2.0)
-    stage.table.judge(0, hedge_after=0.05)
+    stage.table.set_health(0, hedge_after=0.05)
     hedged = []
     for number in range(1, 33):
         (attempt,) = stage.ask()
@@ -566,6 +566,6 @@ def test_an_eighth_of_all_queries_is_hedged_and_no_more():
 def test_nothing_is_hedged_where_that_is_off_or_no_sooner(hedge, after):
     stage = Stage(2, hedge=hedge, timeout=0.3)
     stage.teach(0, *[0.01] * 20)
-    stage.table.judge(0, hedge_after=after)
+    stage.table.set_health(0, hedge_after=after)
     assert stage.silence(0)[2] == 1
     assert (stage.counters(0)["hedged_queries"], stage.counters(0)["timeouts"]) == (0, 1)

@@ -68,7 +68,7 @@ def test_what_comes_in_another_spelling_is_asked_for_over_tcp(path, misspelled):
     assert shield.heard(query(LONG, A)) is None
     assert shield.carried(asked) == 1
     assert shield.heard(query(LONG, A)) == TRUTH
-    assert (shield.nothing_arrived(), shield.inflight.open_queries, shield.table.respelled(0)) == (True, 0, 0)
+    assert (shield.nothing_arrived(), shield.inflight.open_queries, shield.table.case_lost(0)) == (True, 0, 0)
 
 
 def lowered(shield, count, over_tcp=bytes.lower):
