@@ -71,6 +71,11 @@ def option(code, data=b""):
 SLOW, TRUE, FALSE = {"regex": "x"}, {"qtype": "A"}, {"edns": True}  # for Python, and what is so of most queries
 NESTED = {"source": ["10.0.0.0/8", "10.1.0.0/16"], "not": {"source": "10.1.2.0/24"}}
 
+# With options that say they are longer than they are: of such messages, only queries are malformed.
+CUT_OPTION, OTHER_CUT_OPTION = (
+    query(opcode="NOTIFY", options=[dns.edns.GenericOption(code, b"")])[:-1] + b"\x10" for code in (65001, 65002)
+)
+
 # A table, then queries that it is true of, and queries that it is not; a query is (wire, what meets() takes).
 CONDITIONS = {
     "nothing": ({}, [query(), query(".")], []),
@@ -120,6 +125,7 @@ CONDITIONS = {
     "no edns": ({"edns": False}, [query()], [query(use_edns=0), query(want_dnssec=True)]),
     "do": ({"do": True}, [query(want_dnssec=True)], [query(use_edns=0), query()]),
     "no do": ({"do": False}, [query(use_edns=0), query()], [query(want_dnssec=True)]),
+    "option that is not whole": ({"option": 65001}, [CUT_OPTION], [OTHER_CUT_OPTION]),
     "option": (
         {"option": ["NSID", 65001]},
         [option(3), option(65001, b"data"), query(options=[dns.edns.GenericOption(n, bytes(9)) for n in (12, 3)])],
