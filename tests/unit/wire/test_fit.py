@@ -311,3 +311,19 @@ def test_without_edns_there_is_room_for_as_much_more():
     query = asked("mx.example.", "MX", edns=False)
     told = fitting(query, response(query, [MX], [], [LARGE]))
     assert told == [None, (ALL, [], []), (ALL, [], [("large.example.", "A", 5)])]
+
+
+def test_without_an_answer_an_owner_that_stood_in_what_is_left_out_is_right_nevertheless():
+    cache, query = Cache(MEMORY, Clock()), dns.message.make_query("www.example.", "TYPE65400")
+    before = len(query.to_wire())
+    soa = record_wire(dns.rdatatype.SOA, bytes(18) + (300).to_bytes(4), owner=b"\xc0\x10")
+    large = record_wire(dns.rdatatype.TXT, b"\xff" + bytes(255), owner=b"\3ns1\7example\0")
+    into_it = (0xC000 | before + len(soa) + 4).to_bytes(2)  # where it says "example"
+    address = record_wire(A, bytes(4), owner=into_it)
+    reply = query.to_wire()[:2] + bytes.fromhex("84000001000000010002") + query.to_wire()[12:] + soa + large + address
+    assert cache.store(query.to_wire(), reply)
+    other = asked("a.example.", "A")  # what its walk has found is no part of the next one's
+    assert cache.store(other.to_wire(), response(other, [addresses("a.example.", 9)], (), [addresses("b.test.", 40)]))
+    assert len(cache.lookup(other.to_wire(), 300)) <= 300
+    found = dns.message.from_wire(cache.lookup(query.to_wire(), before + len(soa) + len(address)))
+    assert [(each.name.to_text(), each.rdtype) for each in found.additional] == [("example.", A)]
