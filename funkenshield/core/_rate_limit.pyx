@@ -102,7 +102,7 @@ cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now) noexcept
 
 @cython.final
 cdef class RateTable:
-    """A limit: so many a second, of which as many as come in `burst` seconds, or one, may come at once.
+    """A limit: so many a second, of which as many as come in `window` seconds, or one, may come at once.
 
     Of rates there is nothing below one in three days, and nothing above 10**12 a second. It takes `memory` octets,
     rounded down to a power of two of cache lines; none of them is touched before somebody is counted there.
@@ -110,12 +110,12 @@ cdef class RateTable:
     Memory ownership: the table is its own; whoever counts by its limit keeps it.
     """
 
-    def __cinit__(self, size_t memory, double rate, double burst, uint8_t ipv4=32, uint8_t ipv6=64,
+    def __cinit__(self, size_t memory, double rate, double window, uint8_t ipv4=32, uint8_t ipv6=64,
                   bint indebted=False) -> None:
         cdef:
             Limit* limit = &self.limit
             bytes secret = os.urandom(16)
-        if not (rate > 0 and burst >= 0 and ipv4 <= 32 and ipv6 <= 128):
+        if not (rate > 0 and window >= 0 and ipv4 <= 32 and ipv6 <= 128):
             raise ValueError("a limit has a rate above 0, and prefixes no longer than addresses")
         limit.lines = 1
         while 2 * limit.lines * LINE <= memory:
@@ -126,7 +126,7 @@ cdef class RateTable:
         limit.cells = <uint64_t*> ((<size_t> self.memory + LINE - 1) // LINE * LINE)
         memcpy(&limit.secret, <char*> secret, 16)
         limit.cost = <uint64_t> min(<double> (LONGEST << PART), max(1.0, <double> SECOND * SECOND / rate + 0.5))
-        limit.tolerance = <uint64_t> min(<double> LONGEST, burst * SECOND)
+        limit.tolerance = <uint64_t> min(<double> LONGEST, window * SECOND)
         limit.tolerance = max(limit.tolerance, (limit.cost + SECOND - 1) >> PART)
         limit.debt = limit.tolerance if indebted else 0
         limit.ipv4, limit.ipv6 = ipv4, ipv6
