@@ -35,7 +35,7 @@ from .core._clock import Clock
 from .errors import ConfigError, FunkenShieldError
 from .forward import chaos, loop
 from .forward._inflight import Inflight
-from .forward.uncached import Forwarder
+from .forward.forwarder import Forwarder
 from .policy import cookie_secrets
 from .policy.dynblocks import Blocks
 from .rules.engine import PreparedRules, RuleEngine
@@ -128,7 +128,7 @@ class Daemon:
         for group in self._udp:
             for worker, opened in zip(self.workers, group, strict=True):
                 worker.listen(opened.fileno(), group[0].fileno())
-        self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock, self.inflight.strand)
+        self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock, self.inflight.abandon)
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         self.tcp = TcpServer(self.inflight, self._dispatch, config.tcp)
         self.rules = RuleEngine(self.inflight.rules, self._dispatch)

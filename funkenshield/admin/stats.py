@@ -9,7 +9,7 @@ from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
 from ..core._clock import Clock
 from ..forward._inflight import Inflight
-from ..forward.uncached import Forwarder
+from ..forward.forwarder import Forwarder
 from ..policy.dynblocks import Blocks
 from ..rules.engine import RuleEngine
 from ..server._udp_worker import Worker

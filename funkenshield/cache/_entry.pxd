@@ -24,7 +24,7 @@ cdef enum Form:
     SECTIONS       # well formed: the sections without OPT
     VERBATIM       # passed on as it came, behind the question
 
-cdef enum Built:
+cdef enum BuildResult:
     KEEP           # may be stored until `expires`
     PASS           # for those who wait now, and nobody else
     BROKEN         # cannot be read: for those who wait now, unless something better serves
@@ -87,10 +87,10 @@ cdef inline size_t answer_size(const Answer* answer) noexcept nogil:
     return (sizeof(Answer) + 2 * answer.ttls + answer.key_length + answer.body + answer.options + 7) & ~7
 
 
-cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const TtlLimits* ttl_limits, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil
-cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
-                          uint64_t now) noexcept nogil
+cdef BuildResult build(Answer* out, Query* query, const uint8_t* wire, size_t length,
+                       const TtlLimits* ttl_limits, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil
+cdef BuildResult build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+                                uint64_t now) noexcept nogil
 cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const TtlLimits* ttl_limits,
                         uint64_t now) noexcept nogil
 cdef void bound_ttls(Answer* answer, uint32_t shortest, uint32_t longest) noexcept nogil

@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
-from ..wire._ecs_upstream cimport take_back
+from ..wire._ecs_upstream cimport strip_added
 from ..wire._message cimport (
     AAAA, ADDITIONAL, ANCOUNT, ANSWER, ANY, AUTHORITY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR,
     NOTIMP, NS, NXDOMAIN, OPCODE, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED, OPT_FLAGS, OPT_RCODE, OPT_VERSION,
@@ -192,8 +192,8 @@ cdef void _choose_key(Answer* out, Query* query, int32_t scope, bint over_stream
         set_subnet(query, <uint8_t> scope)
 
 
-cdef Built build(Answer* out, Query* query, const uint8_t* wire, size_t length,
-                 const TtlLimits* ttl_limits, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil:
+cdef BuildResult build(Answer* out, Query* query, const uint8_t* wire, size_t length,
+                       const TtlLimits* ttl_limits, uint64_t now, uint64_t wall, bint over_stream) noexcept nogil:
     """Make the answer of a response.
 
     Caller must ensure that the response `answers_question`, and that `out` has room for ANSWER_MAX.
@@ -266,8 +266,8 @@ cdef uint8_t* _put_key(Answer* out, const Query* query) noexcept nogil:
     return <uint8_t*> answer_body(out)
 
 
-cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length, bint opt,
-                     Built built) noexcept nogil:
+cdef BuildResult _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length, bint opt,
+                           BuildResult built) noexcept nogil:
     """Keep everything behind the question as it came; whoever is careless gets what was sent to him.
 
     `opt`: there is one in it, or there need be none.
@@ -286,8 +286,8 @@ cdef Built _verbatim(Answer* out, const Query* query, const uint8_t* wire, size_
     return built
 
 
-cdef Built build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
-                          uint64_t now) noexcept nogil:
+cdef BuildResult build_verbatim(Answer* out, const Query* query, const uint8_t* wire, size_t length,
+                                uint64_t now) noexcept nogil:
     """Make the answer of a response that is one client's alone, and goes to it as it came; see `build`."""
     cdef:
         Walk found
@@ -330,7 +330,8 @@ cdef void build_failure(Answer* out, const Query* query, uint16_t ede, const Ttl
     out.options = put_option(<uint8_t*> answer_body(out), EDE, ede)
 
 
-cdef Built _build_error(Answer* out, const Query* query, uint16_t rcode, uint32_t hold, uint64_t now) noexcept nogil:
+cdef BuildResult _build_error(Answer* out, const Query* query, uint16_t rcode, uint32_t hold,
+                              uint64_t now) noexcept nogil:
     """Make an answer of our own that is an error and nothing else; a failure may be held for so many seconds."""
     cdef bint failed = rcode == SERVFAIL or rcode == REFUSED
     _start(out, query, <uint16_t> (QR | (query.flags & (OPCODE | RD | CD)) | rcode), now)
@@ -419,7 +420,7 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
         return at
     _put_body(out, answer, query, False)
     if query.added:
-        size = take_back(out, size, query.added)
+        size = strip_added(out, size, query.added)
         if not size:
             return put_error(out, query, flags & RCODE if flags & RCODE else SERVFAIL, manner.payload, &none)
     return size

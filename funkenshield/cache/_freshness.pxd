@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from ..core._atomic cimport load_relaxed32, load_relaxed8, store_relaxed32, store_relaxed8
 from ..core._clock cimport TICKS_PER_SECOND
 from ..wire._message cimport NOERROR, NXDOMAIN
-from ._entry cimport BROKEN, FAILURE, OTHER, TRUNCATED, Answer, Built
+from ._entry cimport BROKEN, FAILURE, OTHER, TRUNCATED, Answer, BuildResult
 from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, Policy
 
 cdef enum:
@@ -24,7 +24,7 @@ cdef enum Freshness:
     DEAD                           # never served again
 
 
-cdef inline uint32_t dies(const Answer* answer, const Policy* policy) noexcept nogil:
+cdef inline uint32_t servable_until(const Answer* answer, const Policy* policy) noexcept nogil:
     """Return from when on an answer serves nobody, in ticks."""
     cdef uint32_t expires = load_relaxed32(&answer.marks.expires)
     if policy.stale_mode == STALE_OFF or answer.kind == FAILURE or answer.kind == OTHER:
@@ -42,7 +42,7 @@ cdef inline Freshness freshness_of(const Answer* answer, const Policy* policy, u
                 and load_relaxed8(&answer.marks.used) >= OFTEN and now >= load_relaxed32(&answer.marks.retry)):
             return PREFETCH
         return FRESH
-    if now >= dies(answer, policy):
+    if now >= servable_until(answer, policy):
         return DEAD
     asked = now < load_relaxed32(&answer.marks.retry)
     if policy.stale_mode == STALE_IMMEDIATE:
@@ -50,7 +50,7 @@ cdef inline Freshness freshness_of(const Answer* answer, const Policy* policy, u
     return STALE if asked and load_relaxed8(&answer.marks.failed) else STALE_IF_ERROR
 
 
-cdef inline bint fails_to_refresh(Built built, uint16_t rcode) noexcept nogil:
+cdef inline bint fails_to_refresh(BuildResult built, uint16_t rcode) noexcept nogil:
     """Tell whether a response leaves what is past its time as true as it was (RFC 8767 4).
 
     NOERROR and NXDOMAIN say what is true now. Anything else, and what cannot be read, says nothing of the name; but

@@ -7,7 +7,7 @@ sort as names do (RFC 4034 6.1), and what is below a name starts with its key.
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from ..wire._message cimport NAME_MAX, Query
-from ..wire._negative cimport Negative
+from ..wire._nsec_denial cimport Negative
 from ._purges cimport Purges
 
 cdef enum:

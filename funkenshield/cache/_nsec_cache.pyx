@@ -20,7 +20,7 @@ from ..wire._message cimport (
     NS, NSEC, NXDOMAIN, OPT, OPT_FIXED, QUESTION_FIXED, RCODE, RD, RRSIG, RRSIG_LABELS, RRSIG_SIGNER, SOA, WITH_OPT,
     Query, fold, get16, name_size, parse_query, plain_end, put_opt, put_question, set16
 )
-from ..wire._negative cimport NXNAME, TTL_MAX, Negative, copy_record, expand, finish_records, read_negative
+from ..wire._nsec_denial cimport NXNAME, TTL_MAX, Negative, copy_record, expand, finish_records, read_negative
 from ._purges cimport BELOW, Purges, is_purged
 
 

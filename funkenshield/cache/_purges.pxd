@@ -14,7 +14,7 @@ from ._entry cimport Answer
 cdef enum:
     PLACES = 1 << 16               # for rules in a table; a power of two
 
-cdef enum Reach:                   # what a rule concerns, as summands of its hash
+cdef enum PurgeScope:                   # what a rule concerns, as summands of its hash
     BELOW                          # a name and all names below it
     EXACT                          # one name
     LET_EXPIRE                     # as BELOW, but what it concerns may still be served stale
@@ -38,6 +38,6 @@ cdef class Purges:
         Suffixes tables[2]         # one in force, one for when it is tidied up
         uint64_t swapped           # the cache's epoch when the other one was given up
 
-    cdef size_t add(self, const uint8_t* name, size_t length, size_t apex, Reach reach, int32_t qtype,
+    cdef size_t add(self, const uint8_t* name, size_t length, size_t apex, PurgeScope reach, int32_t qtype,
                     uint32_t now) noexcept nogil
     cdef void retire(self, uint64_t number) noexcept nogil

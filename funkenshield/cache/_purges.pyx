@@ -16,7 +16,7 @@ from ..core._suffix_table cimport Suffixes, parent_of, suffix_set, suffix_value,
 from ..wire._message cimport KEY_TYPE, get16, name_size
 from ._entry cimport Answer, answer_key, answer_name
 
-cdef inline uint64_t _key(uint64_t name_hash, Reach reach, int32_t qtype) noexcept nogil:
+cdef inline uint64_t _key(uint64_t name_hash, PurgeScope reach, int32_t qtype) noexcept nogil:
     """Return the hash of a rule; a type of -1 is every type. Never 0, which is a free place."""
     return (name_hash ^ (<uint64_t> (qtype + 1) << 2 | reach) << 8) | 1
 
@@ -90,7 +90,7 @@ cdef class Purges:
         free(self.tables[0].pairs)
         free(self.tables[1].pairs)
 
-    cdef size_t add(self, const uint8_t* name, size_t length, size_t apex, Reach reach, int32_t qtype,
+    cdef size_t add(self, const uint8_t* name, size_t length, size_t apex, PurgeScope reach, int32_t qtype,
                     uint32_t now) noexcept nogil:
         """Note a purge at a tick; it is in force when this returns. Return the octets of the name that it is of then.
 

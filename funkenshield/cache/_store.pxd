@@ -68,7 +68,7 @@ cdef class Cache:
     cdef void drop(self, const Query* query) noexcept nogil
     cdef void _fit_subnet(self, const Query* query, Answer* answer) noexcept nogil
     cdef void _count_subnet(self, const Answer* answer, int32_t change) noexcept nogil
-    cdef uint32_t _dies(self, const Answer* answer) noexcept nogil
+    cdef uint32_t _servable_until(self, const Answer* answer) noexcept nogil
     cdef int32_t _room(self, Queue* queue, size_t size, uint32_t now) noexcept nogil
     cdef void _reclaim(self) noexcept nogil
     cdef void _evict(self, uint32_t now) noexcept nogil

@@ -31,7 +31,7 @@ from ._entry cimport (
     build, render
 )
 from ._export cimport read_entry, write_entry
-from ._freshness cimport DEAD, STALE_IF_ERROR, dies, freshness_of, mark_used
+from ._freshness cimport DEAD, STALE_IF_ERROR, servable_until, freshness_of, mark_used
 from ._index cimport (
     SLOTS, TAG_SHIFT, answer_at, find, find_set, has_key, hash_of, lengths_in_use, may_use, not_purged, shorter_length,
     subnet_word, tag_in, tag_matches, tag_of
@@ -227,8 +227,8 @@ cdef class Cache:
         elif change > 0 and may_use(&self.index, subnet[0], subnet[1]):
             store_relaxed(word, load_relaxed(word) | bit)
 
-    cdef uint32_t _dies(self, const Answer* answer) noexcept nogil:
-        return dies(answer, &self.index.policies[answer.zone])
+    cdef uint32_t _servable_until(self, const Answer* answer) noexcept nogil:
+        return servable_until(answer, &self.index.policies[answer.zone])
 
     cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot,
                       uint64_t tag) noexcept nogil:
@@ -246,7 +246,7 @@ cdef class Cache:
         copy.marks.used = 0
         home.used += <uint32_t> size
         home.live += 1
-        home.soonest = min(home.soonest, self._dies(copy))
+        home.soonest = min(home.soonest, self._servable_until(copy))
         home.checked = min(home.checked, copy.marks.purges)
         self._count_subnet(copy, 1)
         if slot[0]:
@@ -284,7 +284,7 @@ cdef class Cache:
                 return slots + i
         for i in range(SLOTS):
             other = answer_at(&self.index, slots[i])
-            if self._dies(other) <= now:
+            if self._servable_until(other) <= now:
                 victim = slots + i
                 break
             if not load_relaxed8(&other.marks.used):
@@ -396,7 +396,7 @@ cdef class Cache:
                 self._unlink(slot)
                 self.purged += 1
                 continue
-            if self._dies(answer) > now and load_relaxed8(&answer.marks.used) and size <= allowance:
+            if self._servable_until(answer) > now and load_relaxed8(&answer.marks.used) and size <= allowance:
                 if not self._has_room(self.main.last, size):
                     self._reclaim()
                     self._append_free(&self.main)
@@ -446,8 +446,8 @@ cdef class Cache:
             answer = <const Answer*> (self.index.arena + at)
             at += answer_size(answer)
             purged = not not_purged(&self.index, answer)
-            if not purged and self._dies(answer) > now:
-                soonest = min(soonest, self._dies(answer))
+            if not purged and self._servable_until(answer) > now:
+                soonest = min(soonest, self._servable_until(answer))
                 continue
             slot = self._slot_of(answer)
             if slot == NULL or answer_at(&self.index, slot[0]) != answer:
@@ -582,7 +582,7 @@ cdef class Cache:
             answer = self._next_live(segment, &at, &slot)
             if answer == NULL:
                 return bytes(copies[:filled])
-            if not_purged(&self.index, answer) and self._dies(answer) > now:
+            if not_purged(&self.index, answer) and self._servable_until(answer) > now:
                 filled += write_entry(<uint8_t*> copies + filled, answer, now)
 
     def restore(self, bytes answers not None, double age) -> int:
@@ -604,7 +604,7 @@ cdef class Cache:
             left -= size
             answer.zone = <uint16_t> self.zones.find(answer_name(answer), get16(answer_key(answer) + KEY_TYPE))
             answer.marks.purges = <uint32_t> self.purges.rules.count
-            if answer.born and self._dies(answer) > now:
+            if answer.born and self._servable_until(answer) > now:
                 restored += self.put(answer, now) == STORED
         return restored
 

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from .admin import default_socket
 from .clients import TcpSection, default_secrets
 from .forward import ForwardSection
-from .mistakes import not_toml, told
+from .mistakes import explain, not_toml
 from .mistakes import section_at as section_below
 from .schema import RESTART, Config
 from .types import Endpoint
@@ -55,7 +55,7 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
     except ValidationError as mistakes:
         lines = [
             f"{path if path and key not in (overrides or {}) else 'command line'}: {line}"
-            for key, line in told(mistakes, Config, values)
+            for key, line in explain(mistakes, Config, values)
         ]
         raise ConfigError("\n".join(lines)) from None
 

@@ -58,7 +58,7 @@ class Place(NamedTuple):
     section: type[BaseModel]  # that has the field
 
 
-def told(found: ValidationError, root: type[BaseModel], written: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def explain(found: ValidationError, root: type[BaseModel], written: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield for each mistake its keys, joined by dots, and `key: what stands there; what was probably meant`."""
     mistakes = found.errors(include_url=False)
     for mistake in mistakes:

@@ -11,7 +11,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ..cache._entry cimport FAILURE, KEEP, Answer, Built, answers_question, build
+from ..cache._entry cimport FAILURE, KEEP, Answer, BuildResult, answers_question, build
 from ..cache._freshness cimport DEAD, STALE, STALE_IF_ERROR, Freshness, freshness_of, mark_used
 from ..cache._index cimport find
 from ..cache._zone_settings cimport Policy
@@ -41,7 +41,7 @@ cdef class Admission:
         self.replies, self.attempts = replies, attempts
         self.cache, self.settings_writer = replies.cache, replies.settings_writer
         self.queries, self.pool = replies.queries, replies.queries.pool
-        self.specials = []
+        self.notifies_and_transfers = []
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
         """Let a query in: to its answer if that is known by now, to others who ask the same, or to the queue."""
@@ -56,8 +56,10 @@ cdef class Admission:
             if verdict > UNCACHEABLE or client.fd == NOBODY:
                 return 0
             if (query.flags & OPCODE) == NOTIFY or client.fd == STREAM and is_transfer(&query):
-                self.specials.append(((<char*> client)[:sizeof(Client)], wire[:length],
-                                      0 if client.fd >= 0 else client.stream, client.rule_state.route))
+                self.notifies_and_transfers.append((
+                    (<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream,
+                    client.rule_state.route,
+                ))
                 return 0
             return self.admit_uncached(client, &query, now)
         if client.rule_state.route or client.rule_state.ttl_limits:
@@ -112,7 +114,7 @@ cdef class Admission:
         """Answer from a response that no upstream gave, and store it like any other."""
         cdef:
             Answer* answer = self.cache.scratch
-            Built built
+            BuildResult built
         built = build(answer, query, response, len(response), &self.cache.index.policies[zone].ttl_limits, now,
                       self.cache.clock.wall(), True)
         answer.zone = zone

@@ -26,7 +26,7 @@ cdef class Attempts:
         int32_t* failed
         uint32_t queued_count, failed_count
         Stage walked               # of the list that is being sent
-        list carried
+        list stream_queries
         # limits, in nanoseconds
         uint64_t timeout, deadline, retry_after
         uint64_t update_timeout    # in place of the deadline, for what is sent once
@@ -46,7 +46,7 @@ cdef class Attempts:
     cdef uint64_t retransmission_timeout(self, int32_t attempt) noexcept nogil
     cdef bint is_tcp_fallback(self, const Attempt* made) noexcept nogil
     cdef bint is_over_tcp(self, int32_t i, int32_t upstream) noexcept nogil
-    cdef int32_t carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil
+    cdef int32_t stream_attempt(self, int32_t i, uint64_t handle) noexcept nogil
     cdef void answered(self, int32_t attempt, uint64_t now) noexcept nogil
     cdef void lost(self, int32_t attempt, uint8_t reason, uint64_t now) noexcept nogil
     cdef void timed_out(self, int32_t i, uint64_t now) noexcept nogil

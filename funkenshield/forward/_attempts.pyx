@@ -37,7 +37,7 @@ cdef class Attempts:
         self.sockets = Sockets(queries.capacity * TRIES_MAX)
         self.upstreams = UpstreamTable()
         self.wheel = Wheel(queries.capacity)
-        self.carried = []
+        self.stream_queries = []
         self.queued = <int32_t*> calloc(queries.capacity, sizeof(int32_t))
         self.failed = <int32_t*> calloc(queries.capacity, sizeof(int32_t))
         if not (self.queued and self.failed):
@@ -69,7 +69,7 @@ cdef class Attempts:
         """Have a query sent anew, as if it had not been; the second time, as if it had been answered by nobody."""
         cdef PendingQuery* entry = &self.pool[i]
         entry.hedging = False
-        if entry.stranded or not self.may_retry(i) or self.queued_count == self.queries.capacity:
+        if entry.resent or not self.may_retry(i) or self.queued_count == self.queries.capacity:
             entry.unreachable = True
             entry.try_until = now
             self.schedule(i, now)
@@ -77,7 +77,7 @@ cdef class Attempts:
             self.retry(i)
         else:
             self.queue(i)
-        entry.stranded = True
+        entry.resent = True
 
     cdef void schedule(self, int32_t i, uint64_t until) noexcept nogil:
         """Have a query looked at then, or when its clients have waited long enough."""
@@ -130,9 +130,10 @@ cdef class Attempts:
             memcpy(wire, entry.wire, entry.length)
             respell(wire, self.sockets.spell(attempt))
             out = wire
-        self.carried.append((self.queries.handle(i, self.sockets.attempts[attempt].id), upstream,
-                             out[:entry.length], (entry.deadline - min(now, entry.deadline)) / 1e9,
-                             header[:octets], entry.send_once))
+        self.stream_queries.append((
+            self.queries.handle(i, self.sockets.attempts[attempt].id), upstream, out[:entry.length],
+            (entry.deadline - min(now, entry.deadline)) / 1e9, header[:octets], entry.send_once,
+        ))
         return True
 
     cdef bint may_retry(self, int32_t i) noexcept nogil:
@@ -181,7 +182,7 @@ cdef class Attempts:
             attempt = self.sockets.attempts[attempt].before
         return False
 
-    cdef int32_t carried_attempt(self, int32_t i, uint64_t handle) noexcept nogil:
+    cdef int32_t stream_attempt(self, int32_t i, uint64_t handle) noexcept nogil:
         """Return the attempt over TCP that a handle leads to, or -1 where it has ended."""
         cdef int32_t attempt = self.pool[i].attempt if i >= 0 else -1
         while attempt >= 0:

@@ -48,7 +48,7 @@ cdef class ClientReplies:
                      const EdnsOptions* extra, uint64_t now) except -1
     cdef size_t put_own(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
                         const EdnsOptions* extra) noexcept nogil
-    cdef bint _is_pulsing(self, const Client* client, size_t length, uint64_t now) noexcept nogil
+    cdef bint _exceeds_late_limit(self, const Client* client, size_t length, uint64_t now) noexcept nogil
     cdef int reject(self, const Client* client, const Query* query, uint64_t now) except -1
     cdef int refuse(self, const Client* client, const Query* query) except -1
     cdef int reject_waiting(self, int32_t i) except -1

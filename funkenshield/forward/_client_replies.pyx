@@ -103,7 +103,7 @@ cdef class ClientReplies:
                         extra)
         if answer.form != SECTIONS:
             length = self.put_own(out, length, limit, query, answer.rcode_high, extra)
-        if delay >= LATE and client.fd >= 0 and not client.proven and self._is_pulsing(client, length, now):
+        if delay >= LATE and client.fd >= 0 and not client.proven and self._exceeds_late_limit(client, length, now):
             self.dropped_late_replies += 1
             length = 0
         return self.outbox.post(client, length)
@@ -120,7 +120,7 @@ cdef class ClientReplies:
             return cut(out, query, message_flags(out), self.payload(), rcode_high, query.edns_flags & DO, extra)
         return length
 
-    cdef bint _is_pulsing(self, const Client* client, size_t length, uint64_t now) noexcept nogil:
+    cdef bint _exceeds_late_limit(self, const Client* client, size_t length, uint64_t now) noexcept nogil:
         """Charge a late answer to its client's prefix, and tell whether there is too much of them at once.
 
         Whoever asks under another's address for what takes long, again and again, could have all the answers hit it at

@@ -3,9 +3,9 @@
     worker -> ring -> collect -+-> rules -> admission -> attempts: queued
     connection -> submit ------+                           |
                      upstreams: choose <- send <-----------+
-                                  |-> transport (UDP) -> receive -+
-                                  |-> take_carried (TCP) -> resolve -> resolution -> replies -> cache, all who wait
-                                  +-> rules: a function answers --+
+                                  |-> transport (UDP) -> receive --+
+                                  |-> take_stream_queries (TCP) -> resolve -> resolution -> replies, cache
+                                  +-> rules: a function answers ---+
 
 Python decides who may be asked; choosing among them, and carrying queries there and back, is done in compiled code.
 """
@@ -239,17 +239,17 @@ cdef class Inflight:
             ready += 1
         return self.transport.send(listed, ready, now)
 
-    def take_carried(self) -> list:
+    def take_stream_queries(self) -> list:
         """Return the queries to carry over TCP or TLS.
 
         Each is (handle, upstream, query, seconds left, header before it, whether it is sent once at most).
         """
-        taken, self.attempts.carried = self.attempts.carried, []
+        taken, self.attempts.stream_queries = self.attempts.stream_queries, []
         return taken
 
-    def take_specials(self) -> list:
+    def take_notifies_and_transfers(self) -> list:
         """Return the queries with more than one response, as (client, query, stream, route); stream 0 is UDP."""
-        taken, self.admission.specials = self.admission.specials, []
+        taken, self.admission.notifies_and_transfers = self.admission.notifies_and_transfers, []
         return taken
 
     # ------------------------------------------------------------ and back
@@ -273,7 +273,7 @@ cdef class Inflight:
             Query query
             Response received
             int32_t i = self.queries.held(handle)
-            int32_t attempt = self.attempts.carried_attempt(i, handle)
+            int32_t attempt = self.attempts.stream_attempt(i, handle)
             int32_t upstream
             uint64_t now = self.cache.clock.now()
         if attempt < 0 or len(response) > MESSAGE_MAX:
@@ -294,7 +294,7 @@ cdef class Inflight:
         """
         cdef:
             int32_t i = self.queries.held(handle)
-            int32_t attempt = self.attempts.carried_attempt(i, handle)
+            int32_t attempt = self.attempts.stream_attempt(i, handle)
             const Attempt* failed
             uint64_t now = self.cache.clock.now()
         if attempt < 0:
@@ -307,10 +307,10 @@ cdef class Inflight:
             self.resolution.time_is_up(i, now)
         self.outbox.flush()
 
-    def strand(self, int32_t socket) -> None:
+    def abandon(self, int32_t socket) -> None:
         """Give up a socket that leads nowhere from here any more; what waits for an answer through it is sent anew."""
         if 0 <= socket < SOCKETS_MAX:
-            self.transport.strand(socket, self.cache.clock.now())
+            self.transport.abandon(socket, self.cache.clock.now())
 
     def tick(self) -> None:
         """Let time pass: try again, or give up, what is due."""

@@ -71,7 +71,7 @@ cdef struct PendingQuery:
     uint8_t unreachable            # an upstream refused it, rather than said nothing
     uint8_t hedging                # the last one is not late yet, but slower than it is as a rule
     uint8_t answered_stale         # clients are served what is stale, whatever comes
-    uint8_t stranded               # a socket that it went by led nowhere from here: once is no try
+    uint8_t resent               # a socket that it went by led nowhere from here: once is no try
     uint8_t regrouped              # a rule chose another group for its response
     uint8_t by_function            # a function of a rule answers it, not an upstream
     uint8_t uncached               # asked for this client, and forgotten: the cache is left alone

@@ -106,7 +106,7 @@ cdef class PendingQueries:
         entry.tried.count = 0
         entry.over_stream = entry.tcp_fallback = entry.unverified = entry.from_udp = False
         entry.last_resort = NO_RESORT
-        entry.unreachable = entry.hedging = entry.answered_stale = entry.stranded = False
+        entry.unreachable = entry.hedging = entry.answered_stale = entry.resent = False
         entry.regrouped = entry.by_function = entry.uncached = entry.verbatim = False
         entry.send_once = entry.maybe_delivered = False
         entry.ttl_limits = 0

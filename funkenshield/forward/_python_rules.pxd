@@ -22,11 +22,11 @@ cdef class PythonRules:
         Outbox outbox              # the replies'
         Admission admission
         Resolution resolution
-        list decisions, handled
+        list stopped_queries, handled
 
     cdef int take_in(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef bint enter(self, Client* client, const uint8_t* wire, size_t length, bint anew) except -1
-    cdef int _set_decision(self, const Client* client, const uint8_t* wire, size_t length) except -1
+    cdef int _stop_query(self, const Client* client, const uint8_t* wire, size_t length) except -1
     cdef Client _client(self, bytes client) except *
     cdef int _go_on(self, Client* client, bytes query, uint32_t at, uint16_t generation, int32_t route) except -1
     cdef int let_function_answer(self, int32_t i, uint64_t now) except -1

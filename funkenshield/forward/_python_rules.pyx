@@ -1,8 +1,8 @@
 """What rules leave to Python, and how queries go on from there.
 
-    a query that stopped at a rule    take_decisions -> resume | ask | reply | drop
+    a query that stopped at a rule    take_stopped_queries -> resume | ask | reply | drop
     a miss that a function answers    take_handled   -> settle | give_up
-    a response that stopped at a rule take_reviews   -> conclude
+    a response that stopped at a rule take_stopped_responses   -> conclude
 
 It knows how a query leaves the compiled part and comes back to it, at the rule that comes next. What Python makes of it
 meanwhile is not known here.
@@ -37,7 +37,7 @@ cdef class PythonRules:
         self.replies, self.queries = resolution.replies, resolution.queries
         self.cache, self.settings_writer = self.replies.cache, self.replies.settings_writer
         self.outbox = self.replies.outbox
-        self.decisions, self.handled = [], []
+        self.stopped_queries, self.handled = [], []
 
     def set_route(self, uint16_t number, *, uint16_t group=0, bint function=False) -> None:
         """Say whom queries ask for which rules chose this route: a group of upstreams, or a function of Python's."""
@@ -52,7 +52,7 @@ cdef class PythonRules:
     cdef int take_in(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
         """Take what a worker handed over: a miss, or a query that stopped at a rule."""
         if client.rule_state.stopped:
-            return self._set_decision(client, wire, length)
+            return self._stop_query(client, wire, length)
         return self.admission.admit(client, wire, length, now)
 
     cdef bint enter(self, Client* client, const uint8_t* wire, size_t length, bint anew) except -1:
@@ -73,7 +73,7 @@ cdef class PythonRules:
         if outcome & SEND:
             self.outbox.post(client, context.length)
         if client.rule_state.stopped:
-            self._set_decision(client, wire, length)
+            self._stop_query(client, wire, length)
         elif outcome & ASK:
             if outcome & SEND:
                 client.fd = NOBODY
@@ -81,15 +81,16 @@ cdef class PythonRules:
             self.admission.admit(client, query.wire, query.length, context.client.now)
         return outcome != DROP
 
-    cdef int _set_decision(self, const Client* client, const uint8_t* wire, size_t length) except -1:
-        self.decisions.append(((<char*> client)[:sizeof(Client)], wire[:length],
-                               0 if client.fd >= 0 else client.stream, client.rule_state.chain, client.rule_state.at,
-                               client.rule_state.generation))
+    cdef int _stop_query(self, const Client* client, const uint8_t* wire, size_t length) except -1:
+        self.stopped_queries.append((
+            (<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream,
+            client.rule_state.chain, client.rule_state.at, client.rule_state.generation,
+        ))
         return 0
 
-    def take_decisions(self) -> list:
+    def take_stopped_queries(self) -> list:
         """Return the queries that stopped at a rule, as (client, query, stream, chain, node, generation)."""
-        taken, self.decisions = self.decisions, []
+        taken, self.stopped_queries = self.stopped_queries, []
         return taken
 
     cdef Client _client(self, bytes client) except *:
@@ -232,13 +233,13 @@ cdef class PythonRules:
     # ------------------------------------------------------------ responses
 
     @property
-    def has_reviews(self) -> bool:
+    def has_stopped_responses(self) -> bool:
         """Tell whether responses stopped at a rule."""
-        return len(self.resolution.reviews) > 0
+        return len(self.resolution.stopped_responses) > 0
 
-    def take_reviews(self) -> list:
+    def take_stopped_responses(self) -> list:
         """Return the responses that stopped at a rule, as (handle, node, generation, query, response, client)."""
-        taken, self.resolution.reviews = self.resolution.reviews, []
+        taken, self.resolution.stopped_responses = self.resolution.stopped_responses, []
         return taken
 
     def conclude(self, uint64_t handle, bytes response, uint32_t at, uint16_t generation) -> bool:

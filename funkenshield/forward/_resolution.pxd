@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .._fastpath cimport SettingsWriter
-from ..cache._entry cimport Answer, Built
+from ..cache._entry cimport Answer, BuildResult
 from ..cache._store cimport Cache
 from ..cache._zone_settings cimport TtlLimits
 from ..policy._rule_program cimport Program
@@ -22,7 +22,7 @@ cdef struct Response:              # to an open query, taken apart
     const uint8_t* wire
     size_t length
     bint over_stream
-    Built built                    # what the answer in the cache's scratch is good for
+    BuildResult built                    # what the answer in the cache's scratch is good for
 
 cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil
 
@@ -37,7 +37,7 @@ cdef class Resolution:
         ClientReplies replies
         Attempts attempts
         UpstreamTable upstreams
-        list reviews               # responses that stopped at a rule
+        list stopped_responses           # responses that stopped at a rule
         dict last_resorts          # responses that serve if nothing better comes, by number of the query
         size_t last_resort_octets
         uint32_t retry_on          # one bit for each RCODE with which another upstream is asked
@@ -54,8 +54,8 @@ cdef class Resolution:
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
     cdef int run(self, int32_t i, int32_t upstream, const Query* query, Response* response, RuleState* rule_state,
                  uint64_t now) except -1
-    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
-                         uint64_t now) except -1
+    cdef int _stop_response(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
+                            uint64_t now) except -1
     cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
                      uint64_t now) except -1
     cdef bint _is_truncated(self, int32_t i, const Response* response) noexcept nogil

@@ -53,7 +53,7 @@ cdef class Resolution:
         self.cache, self.settings_writer = replies.cache, replies.settings_writer
         self.queries, self.pool = replies.queries, replies.queries.pool
         self.upstreams = attempts.upstreams
-        self.reviews, self.last_resorts = [], {}
+        self.stopped_responses, self.last_resorts = [], {}
 
     # ------------------------------------------------------------ a response, and the rules of responses
 
@@ -124,7 +124,7 @@ cdef class Resolution:
         outcome = run_rules(&context, self.program(), &facts)
         rule_state[0] = context.rule_state
         if outcome == ASK:
-            return self._set_review(i, query, response, rule_state, now)
+            return self._stop_response(i, query, response, rule_state, now)
         if outcome == DROP:
             return self.ignore(i, now)
         if outcome == SEND:
@@ -145,13 +145,15 @@ cdef class Resolution:
             response.built = PASS
         return self.resolve(i, upstream, &asked, response, now)
 
-    cdef int _set_review(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
-                         uint64_t now) except -1:
+    cdef int _stop_response(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
+                            uint64_t now) except -1:
         self.pool[i].stage = DECIDING
         self.pool[i].from_udp = not response.over_stream
         self.attempts.schedule(i, self.pool[i].deadline)
-        self.reviews.append((self.queries.handle(i, 0), rule_state.at, rule_state.generation, query.wire[:query.length],
-                             response.wire[:response.length], (<char*> &self.pool[i].client)[:sizeof(Client)]))
+        self.stopped_responses.append((
+            self.queries.handle(i, 0), rule_state.at, rule_state.generation, query.wire[:query.length],
+            response.wire[:response.length], (<char*> &self.pool[i].client)[:sizeof(Client)],
+        ))
         return 0
 
     cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,

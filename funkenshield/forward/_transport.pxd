@@ -35,8 +35,9 @@ cdef class Transport:
     cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil
     cdef int receive(self, int32_t socket, uint64_t now) except -1
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1
-    cdef void _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil
+    cdef void _count_unexpected_reply(self, int32_t socket, const uint8_t* wire, size_t length,
+                                      uint64_t now) noexcept nogil
     cdef void learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil
     cdef void _failed(self, int32_t socket, int error, uint64_t now) noexcept nogil
     cdef void _refused(self, int32_t socket, int error, uint64_t now) noexcept nogil
-    cdef void strand(self, int32_t socket, uint64_t now) noexcept nogil
+    cdef void abandon(self, int32_t socket, uint64_t now) noexcept nogil

@@ -172,12 +172,12 @@ cdef class Transport:
             Response response
             int32_t upstream = self.sockets.sockets[socket].upstream
             Upstream* sender = &self.upstreams.all[upstream]
-            bint suspected = self.sockets.sockets[socket].exposed or now < sender.suspected_until
+            bint suspected = self.sockets.sockets[socket].port_known or now < sender.suspected_until
             int32_t attempt = self.sockets.match(socket, message_id(wire)) if length >= HEADER else -1
             int32_t i = self.sockets.attempts[attempt].query if attempt >= 0 else -1
             uint64_t spelling
         if i < 0 or not self.resolution.read(i, &query, &response, wire, length, False, now):
-            self._take_mismatch(socket, wire, length, now)
+            self._count_unexpected_reply(socket, wire, length, now)
             return 0
         spelling = self.sockets.attempts[attempt].spelling
         self.sockets.attempts[attempt].answered = True
@@ -191,7 +191,8 @@ cdef class Transport:
             return self.resolution.verify_over_tcp(i, upstream, &response, True, now)
         return self.resolution.consider(i, upstream, &query, &response, now)
 
-    cdef void _take_mismatch(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) noexcept nogil:
+    cdef void _count_unexpected_reply(self, int32_t socket, const uint8_t* wire, size_t length,
+                                      uint64_t now) noexcept nogil:
         """Count a datagram that answers no open query; whoever sends one that is not late may know the port by now."""
         cdef:
             int32_t upstream = self.sockets.sockets[socket].upstream
@@ -202,7 +203,7 @@ cdef class Transport:
         sender.unexpected_replies += 1
         if not is_late:
             self.upstreams.record_unsolicited(upstream, now)
-            self.sockets.expose(socket)
+            self.sockets.mark_port_known(socket)
 
     cdef void learn_spelling(self, int32_t attempt, const Query* query, const uint8_t* wire) noexcept nogil:
         """Note whether an upstream spells names as they are asked: over TCP, where nobody else can say so."""
@@ -218,9 +219,9 @@ cdef class Transport:
     cdef void _failed(self, int32_t socket, int error, uint64_t now) noexcept nogil:
         """Deal with an error of a socket: it tells of the upstream, or of the way from here, which others have, too."""
         if error in (ENETUNREACH, EADDRNOTAVAIL, EINVAL, EPERM, ENETDOWN, ENODEV):
-            self.strand(socket, now)
+            self.abandon(socket, now)
             while not self.sockets.has_none(self.sockets.sockets[socket].upstream):
-                self.strand(self.sockets.pick(self.sockets.sockets[socket].upstream), now)
+                self.abandon(self.sockets.pick(self.sockets.sockets[socket].upstream), now)
         else:
             self._refused(socket, error, now)
 
@@ -230,25 +231,25 @@ cdef class Transport:
             Upstream* peer = &self.upstreams.all[self.sockets.sockets[socket].upstream]
             int32_t attempt = self.sockets.any_attempt(socket)
         peer.network_errors += 1
-        self.sockets.expose(socket)  # such an error can be forged, too
+        self.sockets.mark_port_known(socket)  # such an error can be forged, too
         while attempt >= 0:
             self.attempts.lost(attempt, reason_of_errno(error), now)
             attempt = self.sockets.any_attempt(socket)
 
-    cdef void strand(self, int32_t socket, uint64_t now) noexcept nogil:
+    cdef void abandon(self, int32_t socket, uint64_t now) noexcept nogil:
         """Give up a socket that leads nowhere from here; its queries go by another one, and nobody is blamed."""
         cdef:
             int32_t attempt = self.sockets.any_attempt(socket)
             int32_t i, upstream
             uint64_t sent
-        self.sockets.strand(socket)
+        self.sockets.abandon(socket)
         while attempt >= 0:
             i = self.sockets.attempts[attempt].query
             upstream = self.sockets.attempts[attempt].upstream
             sent = self.sockets.attempts[attempt].sent
             self.upstreams.record_failure(upstream, LOCAL_ERROR)
             self.attempts.end(attempt)
-            if not self.pool[i].stranded and not (self.pool[i].send_once and sent < now):  # that may have arrived
+            if not self.pool[i].resent and not (self.pool[i].send_once and sent < now):  # that may have arrived
                 forget_try(&self.pool[i].tried, upstream)
             if self.pool[i].stage == SENT and self.pool[i].attempt < 0:
                 self.attempts.resend(i, now)

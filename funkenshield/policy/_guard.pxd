@@ -1,4 +1,4 @@
-"""Who may ask, how often, and how much is answered: what stands before all rules."""
+"""The guard: access lists, query rate limits, dynamic blocks, and response rate limiting (RRL), before all rules."""
 
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -1,9 +1,9 @@
-"""Who may ask, how often, and how much is answered: what stands before all rules.
+"""The guard: access lists, query rate limits, dynamic blocks, and response rate limiting (RRL), before all rules.
 
-    query:     access list -> shut out? -> limits -> welcome
-    response:  dynamic blocks count it -> limits of its kind -> sent, or cut to TC=1, or withheld
+    check_query:     access list -> blocked? -> rate limits -> allowed
+    check_response:  dynamic blocks count it -> RRL of its kind -> sent, or truncated to TC=1, or dropped
 
-It knows addresses and rates, and of a response its code, its name and its size. Which prefixes are shut out, and for
+It knows addresses and rates, and of a response its code, its name and its size. Which prefixes are blocked, and for
 how long, is decided in Python, by the alarms that are raised here.
 """
 

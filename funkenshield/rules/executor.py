@@ -22,7 +22,7 @@ from dns.rcode import REFUSED, SERVFAIL
 from ..config.action import Action
 from ..core._limits import EDNS_UDP_SIZE
 from ..forward._python_rules import PythonRules
-from ..forward.uncached import LOOKUPS
+from ..forward.forwarder import LOOKUPS
 from ..wire._message import error_response
 from . import handlers
 from .calls import Function, MissCall, QueryCall, ResponseCall, RuleCall, resolve

@@ -50,7 +50,7 @@ cdef enum:
     REPLY_MAX = 4096
 
 
-cdef inline bint _is_told(const Settings* settings) noexcept nogil:
+cdef inline bint _needs_client_address(const Settings* settings) noexcept nogil:
     """Tell whether it matters whose a query is: a front proxy tells us, or we tell upstreams."""
     return settings.proxies.count > 0 or settings.subnets > 0
 
@@ -203,15 +203,15 @@ cdef class Worker:
     cdef void _parse(self, const Settings* settings, int32_t count) noexcept nogil:
         """Parse a batch, and hash the keys."""
         cdef int32_t i
-        if _is_told(settings):
+        if _needs_client_address(settings):
             for i in range(count):
-                self.verdicts[i] = self._parse_told(settings, i)
+                self.verdicts[i] = self._parse_with_client_address(settings, i)
         else:
             for i in range(count):
                 self.verdicts[i] = parse_and_hash(settings, &self.queries[i], self.inbox.buffer(i),
                                                   self.inbox.headers[i].msg_len)
 
-    cdef Verdict _parse_told(self, const Settings* settings, int32_t i) noexcept nogil:
+    cdef Verdict _parse_with_client_address(self, const Settings* settings, int32_t i) noexcept nogil:
         """Parse a query where it matters whose it is: a front proxy tells us, or we tell upstreams."""
         cdef:
             ProxyHeader* header = &self.proxy_headers[i]
@@ -233,7 +233,7 @@ cdef class Worker:
         cdef:
             const GuardTable* guard_table = load_guard_table(context.settings.guard_table)
             uint16_t payload = load_relaxed16(&context.settings.index.policies.manner.payload)
-            bint is_told = _is_told(context.settings)
+            bint is_told = _needs_client_address(context.settings)
             int32_t replies = 0
             int32_t i
             Outcome outcome

@@ -27,7 +27,7 @@ cdef struct Socket:
     int32_t fd                     # -1: none
     int16_t upstream
     uint8_t retired                # gets no new queries, and is closed with its last attempt
-    uint8_t exposed                # somebody may know its port: gets new queries only where there is no other
+    uint8_t port_known             # somebody may know its port: gets new queries only where there is no other
     uint8_t joins                  # takes datagrams of one length as one
     uint32_t open                  # attempts
     int32_t chains[CHAINS]
@@ -58,8 +58,8 @@ cdef class Sockets:
     cdef int32_t match(self, int32_t socket, uint16_t message_id) noexcept nogil
     cdef int32_t any_attempt(self, int32_t socket) noexcept nogil
     cdef void end(self, int32_t attempt) noexcept nogil
-    cdef void expose(self, int32_t socket) noexcept nogil
-    cdef void strand(self, int32_t socket) noexcept nogil
+    cdef void mark_port_known(self, int32_t socket) noexcept nogil
+    cdef void abandon(self, int32_t socket) noexcept nogil
     cdef bint has_none(self, int32_t upstream) noexcept nogil
     cdef void _leave_pool(self, int32_t socket) noexcept nogil
     cdef void _close_if_done(self, int32_t socket) noexcept nogil

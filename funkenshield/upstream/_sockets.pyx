@@ -96,7 +96,7 @@ cdef class Sockets:
         self.watch(fd, s, EPOLLIN)
         self.sockets[s].fd = fd
         self.sockets[s].upstream = <int16_t> upstream
-        self.sockets[s].retired = self.sockets[s].exposed = False
+        self.sockets[s].retired = self.sockets[s].port_known = False
         self.sockets[s].joins = can_join(fd)
         self.sockets[s].open = 0
         for c in range(CHAINS):
@@ -113,19 +113,19 @@ cdef class Sockets:
         self.sockets[s].retired = True
         self._close_if_done(s)
 
-    def is_exposed(self, int32_t s) -> bool:
+    def is_port_known(self, int32_t s) -> bool:
         """Tell whether somebody may know a socket's port, so that another should take its place."""
-        return 0 <= s < SOCKETS_MAX and self.sockets[s].exposed
+        return 0 <= s < SOCKETS_MAX and self.sockets[s].port_known
 
-    cdef void expose(self, int32_t socket) noexcept nogil:
+    cdef void mark_port_known(self, int32_t socket) noexcept nogil:
         """Send nothing more through a socket whose port somebody may know, if there is another one."""
-        self.sockets[socket].exposed = True
+        self.sockets[socket].port_known = True
         if self.pools[self.sockets[socket].upstream].count > 1:
             self._leave_pool(socket)
 
-    cdef void strand(self, int32_t socket) noexcept nogil:
+    cdef void abandon(self, int32_t socket) noexcept nogil:
         """Send nothing more through a socket that leads nowhere from here, even if it is the last one."""
-        self.sockets[socket].exposed = True
+        self.sockets[socket].port_known = True
         self._leave_pool(socket)
 
     cdef bint has_none(self, int32_t upstream) noexcept nogil:

@@ -159,9 +159,9 @@ class Upstream:
             self._retire(self._sockets[0])
         self.rotate_ports(count, life)
 
-    def replace_exposed(self) -> None:
+    def replace_known_ports(self) -> None:
         """Have another socket take the place of each whose port somebody may know."""
-        for exposed in [each for each in self._sockets if self._pool.is_exposed(each.number)]:
+        for exposed in [each for each in self._sockets if self._pool.is_port_known(each.number)]:
             if not self._add():
                 return
             self._retire(exposed)
@@ -568,7 +568,7 @@ class Upstreams:
         for upstream in self.all:
             upstream.housekeeping()
             upstream.follow_source_address(self._resend)
-            upstream.replace_exposed()
+            upstream.replace_known_ports()
             if renew:
                 upstream.rotate_one_port(self._settings.sockets, self._settings.source_port_lifetime)
 

@@ -10,4 +10,4 @@ cdef enum:
 cdef uint64_t subnet_rules(uint8_t ipv4, uint8_t ipv6, bint private) noexcept nogil
 cdef void add_ecs(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
                   const Ignored* ignored, uint8_t* out) noexcept nogil
-cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogil
+cdef size_t strip_added(uint8_t* wire, size_t length, uint8_t added) noexcept nogil

@@ -58,7 +58,7 @@ cdef void add_ecs(Query* query, uint64_t rules, const uint8_t* address, uint8_t 
         query.added = added
 
 
-cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogil:
+cdef size_t strip_added(uint8_t* wire, size_t length, uint8_t added) noexcept nogil:
     """Take what was added to a query out of the response to it, whatever that is; return the octets that are left.
 
     It is looked for as far as there are records: whoever reads the response comes no further. 0: some that stand
@@ -78,7 +78,7 @@ cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogi
                 count = wire + ANCOUNT + 2 * record.section
                 set16(count, get16(count) - 1)
             else:
-                to += _move_untold(wire + to, wire, &record)
+                to += _copy_opt_without_ecs(wire + to, wire, &record)
         elif to == record.owner or can_move(wire, &record, opt):
             memmove(wire + to, wire + record.owner, record.end - record.owner)
             to += record.end - record.owner
@@ -88,7 +88,7 @@ cdef size_t take_back(uint8_t* wire, size_t length, uint8_t added) noexcept nogi
     return to + length - records.at
 
 
-cdef size_t _move_untold(uint8_t* out, const uint8_t* wire, const Record* opt) noexcept nogil:
+cdef size_t _copy_opt_without_ecs(uint8_t* out, const uint8_t* wire, const Record* opt) noexcept nogil:
     """Move an OPT record without CLIENT-SUBNET; return its octets."""
     cdef:
         size_t options = opt.rdata - opt.owner

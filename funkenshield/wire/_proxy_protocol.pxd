@@ -11,7 +11,7 @@ from ..core._limits cimport PROXIES_MAX
 cdef enum:
     PROXIED_MAX = 16 + 36          # octets of the longest header that we write
 
-cdef enum Heading:
+cdef enum ProxyHeaderStatus:
     NO_HEADER                      # it begins with something else
     BAD_HEADER                     # it begins as a header, and goes on in a way that none does
     PART_OF_HEADER                 # all that is there may be the beginning of one
@@ -34,7 +34,7 @@ cdef struct Proxies:               # whose headers are believed; replaced as a w
     uint8_t count
     Prefix prefixes[PROXIES_MAX]
 
-cdef Heading read_header(ProxyHeader* found, const uint8_t* wire, size_t length) noexcept nogil
+cdef ProxyHeaderStatus read_header(ProxyHeader* found, const uint8_t* wire, size_t length) noexcept nogil
 cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, const ProxyHeader* destination,
                        uint16_t to_port, bint datagram) noexcept nogil
 cdef bint is_trusted(const Proxies* proxies, const uint8_t* address, uint8_t octets) noexcept nogil

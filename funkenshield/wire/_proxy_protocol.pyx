@@ -31,7 +31,7 @@ cdef enum:
 cdef const uint8_t* _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
-cdef Heading read_header(ProxyHeader* found, const uint8_t* wire, size_t length) noexcept nogil:
+cdef ProxyHeaderStatus read_header(ProxyHeader* found, const uint8_t* wire, size_t length) noexcept nogil:
     """Read the header at the start of a datagram, or of what has come of a stream.
 
     `found.header` is set where the header is whole; `found.address` only where it tells one: with LOCAL,
@@ -148,7 +148,7 @@ def parse_header(bytes octets not None) -> tuple[int, bytes | None]:
     """
     cdef:
         ProxyHeader found
-        Heading heading
+        ProxyHeaderStatus heading
     found.header = 0
     found.address = NULL
     found.octets = 0

@@ -36,7 +36,7 @@ def one(data):
     while INFLIGHT.open_queries:  # then it says nothing any more
         CLOCK.advance(1)
         INFLIGHT.tick()
-    for client, asked, *_ in INFLIGHT.take_specials():
+    for client, asked, *_ in INFLIGHT.take_notifies_and_transfers():
         INFLIGHT.reply(client, asked, clients[1][:2] + bytes([asked[2] | 0x80]) + asked[3:])
     _check(clients)
 

@@ -119,7 +119,7 @@ class Path:
     def carried(self, asked, spelled=bytes):
         """Answer what is asked over TCP, all of it, with names `spelled` so; return how many there were."""
         self.inflight.send()
-        taken = self.inflight.take_carried()
+        taken = self.inflight.take_stream_queries()
         for handle, _, wire, *_ in taken:
             assert wire[12:].lower() == asked.wire[12:].lower()
             question = spelled(wire[12 : 12 + len(asked.name)]) + wire[12 + len(asked.name) :]
@@ -183,7 +183,7 @@ def without_tcp(shield):
     """Say that there is no TCP to be had, whatever is asked; return how often it was."""
     failed = 0
     shield.inflight.send()
-    while taken := shield.inflight.take_carried():
+    while taken := shield.inflight.take_stream_queries():
         for handle, *_ in taken:
             shield.inflight.fail(handle)
             failed += 1

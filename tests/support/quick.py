@@ -80,6 +80,6 @@ def inflight_before_a_test(cache, capacity=16):
 def carried(inflight):
     """Return the handles of the queries that upstream 0 is asked now."""
     inflight.send()
-    taken = inflight.take_carried()
+    taken = inflight.take_stream_queries()
     assert all(upstream == 0 for _, upstream, *_ in taken)
     return [handle for handle, *_ in taken]

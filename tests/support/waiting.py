@@ -59,7 +59,7 @@ class Stage:
 
     def asked(self):
         self.inflight.send()
-        return [Carried(*carried[:3]) for carried in self.inflight.take_carried()]
+        return [Carried(*carried[:3]) for carried in self.inflight.take_stream_queries()]
 
     def whom(self, count):
         """Return who is asked for so many names, which all stay open."""

@@ -9,7 +9,7 @@ from support.wires import ask_wire
 
 from funkenshield import rules as given
 from funkenshield.config.match import Match
-from funkenshield.forward.uncached import LOOKUPS
+from funkenshield.forward.forwarder import LOOKUPS
 from funkenshield.rules import executor as executing
 from funkenshield.rules.compiler import END, START, Rule, Stop
 from funkenshield.rules.executor import ActiveRules

@@ -13,7 +13,7 @@ from funkenshield.upstream.pool import GROUPS_MAX, Group, Upstreams
 @pytest.fixture
 def upstreams():
     inflight = Inflight(Cache(4 << 20, Clock()), 64)
-    return Upstreams(inflight.sockets, inflight.upstreams, Clock(), inflight.strand)
+    return Upstreams(inflight.sockets, inflight.upstreams, Clock(), inflight.abandon)
 
 
 def configure(upstreams, *names):

@@ -20,10 +20,10 @@ def test_a_port_that_a_stray_comes_to_gets_no_new_queries_and_another_takes_its_
     one, other = two_ports(shield)
     shield.flood(one, 1)
     assert {asked.port for asked in shield.ask_each(20)} == {other.port}
-    shield.upstream.replace_exposed()
+    shield.upstream.replace_known_ports()
     ports = {asked.port for asked in shield.ask_each(40)}
     assert (len(ports), one.port in ports, other.port in ports) == (2, False, True)
-    shield.upstream.replace_exposed()
+    shield.upstream.replace_known_ports()
     assert {asked.port for asked in shield.ask_each(40)} == ports, "once is enough"
 
 
@@ -31,10 +31,10 @@ def test_what_waits_on_a_port_that_gave_way_is_believed_over_tcp_alone_and_the_p
     shield = path(sockets=2)
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 1)
-    shield.upstream.replace_exposed()
+    shield.upstream.replace_known_ports()
     (elsewhere,) = shield.ask(*shield.fresh())
     shield.answer(elsewhere)
-    assert (shield.inflight.take_carried(), shield.inflight.open_queries) == ([], 1), "another port is as it was"
+    assert (shield.inflight.take_stream_queries(), shield.inflight.open_queries) == ([], 1), "another port is as it was"
     while shield.heard_anything():
         pass
     shield.answer(asked, truth=LIE)
@@ -52,11 +52,11 @@ def test_the_only_port_is_used_until_there_is_another(path):
     assert after.port == asked.port
     shield.answer(after)
     assert shield.carried(after) == 1
-    shield.upstream.replace_exposed()
+    shield.upstream.replace_known_ports()
     (fresh,) = shield.ask(*shield.fresh())
     assert fresh.port != asked.port
     shield.answer(fresh)
-    assert shield.inflight.take_carried() == []
+    assert shield.inflight.take_stream_queries() == []
 
 
 def test_where_no_other_port_can_be_had_the_one_that_is_known_stays(path, monkeypatch):
@@ -65,10 +65,10 @@ def test_where_no_other_port_can_be_had_the_one_that_is_known_stays(path, monkey
     shield.flood(asked, 1)
     with monkeypatch.context() as without:
         without.setattr(pool.socket, "socket", lambda *_: (_ for _ in ()).throw(OSError("no descriptors")))
-        shield.upstream.replace_exposed()
+        shield.upstream.replace_known_ports()
     (still,) = shield.ask(*shield.fresh())
     assert still.port == asked.port
-    shield.upstream.replace_exposed()
+    shield.upstream.replace_known_ports()
     (fresh,) = shield.ask(*shield.fresh())
     assert fresh.port != asked.port
 
@@ -81,9 +81,9 @@ def test_an_error_that_can_be_forged_makes_a_port_give_way_too_and_brings_nobody
     while shield.inflight.receive():
         pass
     kept = [each.number for each in shield.upstream._sockets]
-    assert any(map(shield.inflight.sockets.is_exposed, kept))
-    shield.upstream.replace_exposed()
-    assert not any(shield.inflight.sockets.is_exposed(each.number) for each in shield.upstream._sockets)
+    assert any(map(shield.inflight.sockets.is_port_known, kept))
+    shield.upstream.replace_known_ports()
+    assert not any(shield.inflight.sockets.is_port_known(each.number) for each in shield.upstream._sockets)
     assert (shield.suspicions, shield.strays) == (0, 0)
 
 

@@ -24,7 +24,7 @@ def test_few_queries_for_one_question_are_open_over_udp_whatever_else_their_keys
     (name,) = shield.fresh()
     wires = list(alike(name))
     shield.hand_over(*wires, *(wire.replace(name_wire(name), name_wire(name).upper()) for wire in wires))
-    over_tcp = shield.inflight.take_carried()
+    over_tcp = shield.inflight.take_stream_queries()
     asked = shield.arrived(4)
     assert shield.nothing_arrived()
     assert len(over_tcp) == len(wires) - 4
@@ -34,7 +34,7 @@ def test_few_queries_for_one_question_are_open_over_udp_whatever_else_their_keys
     (next_one,) = shield.ask(with_opt(query(name, A), subnet("203.0.113.0", 24)))
     assert next_one.wire[12:].startswith(name_wire(name))
     shield.hand_over(with_opt(query(name, A), subnet("203.0.112.0", 24)))
-    assert (len(shield.inflight.take_carried()), shield.nothing_arrived()) == (1, True)
+    assert (len(shield.inflight.take_stream_queries()), shield.nothing_arrived()) == (1, True)
 
 
 def test_where_tcp_cannot_be_had_who_is_over_that_waits_for_his_turn_over_udp(path):
@@ -86,7 +86,7 @@ def test_tries_are_counted_too(path):
     shield.inflight.tick()
     shield.inflight.send()
     shield.arrived(1)
-    assert (shield.nothing_arrived(), len(shield.inflight.take_carried())) == (True, 2)
+    assert (shield.nothing_arrived(), len(shield.inflight.take_stream_queries())) == (True, 2)
 
 
 def test_what_leaves_makes_room_however_it_ends(path):

@@ -46,7 +46,7 @@ def test_suspicion_lasts_for_four_to_six_minutes_and_nobody_knows_how_long(path)
         lasted.append(shield.table.suspected_until(0) - shield.clock.seconds())
         shield.answer(asked)
         assert shield.carried(asked) == 1
-        shield.upstream.replace_exposed()
+        shield.upstream.replace_known_ports()
         for passed, over_tcp in ((239.0, 1), (121.1, 0)):
             shield.clock.advance(passed)
             (asked,) = shield.ask(*shield.fresh())
@@ -64,7 +64,7 @@ def test_suspicion_goes_on_while_strays_do(path):
     shield.clock.advance(200)
     shield.flood(asked, 1)
     shield.clock.advance(239)
-    shield.upstream.replace_exposed()
+    shield.upstream.replace_known_ports()
     (later,) = shield.ask(*shield.fresh())
     shield.answer(later)
     assert (shield.carried(later), shield.suspicions) == (1, 1)
@@ -150,7 +150,7 @@ def test_what_served_for_want_of_tcp_takes_no_memory_any_more(path):
         shield.say(asked.port, answer(asked.wire, bytes(60000)))
         assert without_tcp(shield) == 1
         assert shield.client.recv(512)[3] & 15 == 0
-        shield.upstream.replace_exposed()
+        shield.upstream.replace_known_ports()
         (asked,) = shield.ask(*shield.fresh(), rdtype=TXT)
 
 
@@ -161,7 +161,7 @@ def test_suspicion_makes_nobody_ill_who_has_no_tcp(path):
         shield.flood(asked, 0 if turn else 3)
         shield.answer(asked)
         assert without_tcp(shield) == 1
-        shield.upstream.replace_exposed()
+        shield.upstream.replace_known_ports()
     answered, unanswered, _, silent, _ = shield.table.signals(0)
     assert (answered, unanswered, silent) == (20, 0, 0)
 

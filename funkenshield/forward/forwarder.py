@@ -1,12 +1,11 @@
 """Misses: to which upstream they go, and what happens when it does not answer.
 
-    collect -> decide -> send            a batch of misses, each to the upstream that is chosen for it
-    receive                              carried by compiled code: stored, and all who wait answered
-    tick -> send                         what an upstream left unanswered, to another
-    carry                                one query at a time: over TCP or TLS
-    transfer, notify                     what has more than one response, or goes to more than one upstream
+    ready -> collect, receive -> dispatch    a batch at a time: misses, and what upstreams answered
+    tick -> dispatch                         what an upstream left unanswered, to another
+    ask over stream                          one query at a time: over TCP or TLS
+    transfer, notify                         what has more than one response, or goes to more than one upstream
 
-Python decides who may be asked (`upstream.pool`), and `_transport` carries.
+Python decides who may be asked (`upstream.pool`), and the compiled part (`_inflight`) sends.
 """
 
 import asyncio
@@ -156,18 +155,18 @@ class Forwarder:
     def _decide(self) -> bool:
         """Decide for what waits now; True: a query may go on that is never cached, or that a function answered."""
         inflight, rules = self._inflight, self._inflight.rules
-        while (stopped := rules.take_decisions()) or rules.has_reviews:
+        while (stopped := rules.take_stopped_queries()) or rules.has_stopped_responses:
             self._handler.handle_queries(stopped)
-            self._handler.handle_responses(rules.take_reviews())
+            self._handler.handle_responses(rules.take_stopped_responses())
         inflight.send()
         misses = rules.take_handled()
         if misses:
             self._handler.handle_misses(misses)
-        for carried in inflight.take_carried():
-            self._start(self._carry(*carried))
-        specials = inflight.take_specials()
+        for carried in inflight.take_stream_queries():
+            self._start(self._ask_over_stream(*carried))
+        specials = inflight.take_notifies_and_transfers()
         for client, query, stream, route in specials:
-            self._admit_special(client, query, stream, route)
+            self._admit_alone(client, query, stream, route)
         return bool(misses or specials)
 
     def _tick(self) -> None:
@@ -211,7 +210,9 @@ class Forwarder:
         if not task.cancelled() and task.exception() is not None:
             limited.warning("lost", "internal error, query dropped: %r", task.exception())
 
-    async def _carry(self, handle: int, number: int, query: bytes, left: float, header: bytes, once: bool) -> None:
+    async def _ask_over_stream(
+        self, handle: int, number: int, query: bytes, left: float, header: bytes, once: bool
+    ) -> None:
         """Ask an upstream over TCP or TLS while `left` seconds last; `once`: not again where it may have arrived."""
         upstream = self._upstreams.by_number(number)
         response, why, unsent = None, 0, upstream is None
@@ -230,7 +231,7 @@ class Forwarder:
             self._inflight.fail(handle, why, unsent=unsent)
         self.dispatch()
 
-    def _admit_special(self, client: bytes, query: bytes, stream: int, route: int) -> None:
+    def _admit_alone(self, client: bytes, query: bytes, stream: int, route: int) -> None:
         """Let a transfer, or a NOTIFY, through within the bounds."""
         if route and route not in self._groups:
             self._handler.handle_uncached(client, query, route)
@@ -250,7 +251,7 @@ class Forwarder:
                 self._start_special(key, self._transfer(group, client, query, stream))
             else:
                 self._turn_away(client, query, stream)
-        elif "qname" not in found or not self._heed(zone, found["qname"], client):
+        elif "qname" not in found or not self._accepts_notify(zone, found["qname"], client):
             self._inflight.rules.pass_on(client, query)
         elif self._passing.may_take(found["qname"], self._settings.max_uncached):
             self._passing.add(found["qname"], 1)
@@ -264,7 +265,7 @@ class Forwarder:
         if stream or self._settings.overload == "refuse":
             self._inflight.rules.reply(client, query, error_response(query, REFUSED))
 
-    def _heed(self, zone: int, name: bytes, client: bytes) -> bool:
+    def _accepts_notify(self, zone: int, name: bytes, client: bytes) -> bool:
         """Tell whether a NOTIFY comes from where it may, and is for a zone of ours, whose serial is looked at then."""
         source = ip_address(self._inflight.rules.address_of(client))
         notifiers = self._notifiers.get(zone, self._notifiers[0])
