@@ -67,6 +67,7 @@ class Daemon:
         self.clock = clock or Clock()
         self._reread = reread
         self._reloading: asyncio.Task[None] | None = None
+        self._ready = False
         self._again = False  # another reload was asked for while one goes on
         self._stopping = asyncio.Event()
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
@@ -238,7 +239,8 @@ class Daemon:
     async def run(self) -> None:
         """Serve until `stop`, or until SIGTERM or SIGINT comes.
 
-        What is started here, in this order, is stopped in the reverse order.
+        What is started here, in this order, is stopped in the reverse order, also where the start fails or the task is
+        cancelled, which is raised at the end.
         """
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as services:
@@ -263,6 +265,7 @@ class Daemon:
             at_end(self.tcp.close)
             await_at_end(self.rules.close)
             await_at_end(self._drain)
+            await_at_end(self._end_reload)
             for protocol, opened in self._accepting():
                 at_end((await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG)).close)
             for worker, thread in zip(self.workers, self._threads, strict=True):
@@ -326,6 +329,7 @@ class Daemon:
     def _tell_ready(self) -> None:
         upstreams = self.config.members(DEFAULT_GROUP)
         log.info("ready: listening on %s, forwarding to %s", _list(self.config.listen), _list(upstreams))
+        self._ready = True
         notify("READY=1")
 
     def is_serving(self) -> bool:
@@ -340,6 +344,11 @@ class Daemon:
         notify("STOPPING=1")
         log.info("draining")
         self.inflight.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
+
+    async def _end_reload(self) -> None:
+        """Have no reload end in the midst of stopping."""
+        if self._reloading is not None:
+            await _cancel([self._reloading])
 
     async def _drain(self) -> None:
         self.forwarder.ready()  # what the workers handed over last
@@ -357,7 +366,7 @@ class Daemon:
             self._purge(name_to_wire(name))
 
     async def _save(self) -> None:
-        if self._snapshot is not None:
+        if self._snapshot is not None and self._ready:  # what was there before a start that failed stays
             await snapshot.write(self.cache, self._snapshot, self._origins())
 
     def _origins(self) -> snapshot.Origins:

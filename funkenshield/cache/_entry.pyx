@@ -413,7 +413,7 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
     none.length = 0
     if size > limit or flags & TC and not answer.opt and has_own_opt(query):
         at = cut(out, query, flags, manner.payload, answer.rcode_high, query.edns_flags & DO, &none)
-        if not query.added:
+        if has_own_opt(query) and not query.added:
             _take_apart(&whole, answer)
             opt = copy_opt(out + HEADER + query.question, &whole, query, limit - HEADER - query.question)
             at = HEADER + query.question + opt if opt else at

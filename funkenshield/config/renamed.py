@@ -67,7 +67,7 @@ VALUES = {  # by key: the old value, and the new one
 
 def new_key(table: str, key: str) -> str:
     """Return what a key of a table is called now; "" where it was never called otherwise."""
-    return KEYS.get(table, {}).get(key, "")
+    return KEYS.get("match" if table in ("all", "any", "not") else table, {}).get(key, "")
 
 
 def new_line(table: str, key: str, value: object) -> str:

@@ -97,6 +97,9 @@ cdef class Resolution:
                       uint64_t now) except -1:
         """Let the rules see a response to an open query, and then let it end the query; it is to be had whole first."""
         cdef RuleState rule_state = self.pool[i].client.rule_state
+        if (upstream >= 0 and response.over_stream and self.pool[i].last_resort == TRUNCATED_REPLY
+                and response.length <= query.payload):
+            self.upstreams.all[upstream].rate_limited_until = now + LIMITED
         if self.program() == NULL or (self.pool[i].stage != DECIDING and self._is_truncated(i, response)):
             return self.resolve(i, upstream, query, response, now)
         if self.pool[i].stage == DECIDING:  # one came before, and Python looks at it
@@ -158,7 +161,10 @@ cdef class Resolution:
 
     cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
                      uint64_t now) except -1:
-        """Let a response that answers the question end an open query; store it if that is allowed."""
+        """Let a response that answers the question end an open query; store it if that is allowed.
+
+        `upstream` is who sent it, or -1: a function of Python's, or nobody any more.
+        """
         cdef:
             Answer* answer = self.cache.scratch
             PendingQuery* entry = &self.pool[i]
@@ -172,8 +178,6 @@ cdef class Resolution:
             self._keep_last_resort(i, response, TRUNCATED_REPLY)
             entry.over_stream = True
             return self.ask_over_tcp(i, upstream, now)
-        if response.over_stream and entry.last_resort == TRUNCATED_REPLY and response.length <= query.payload:
-            self.upstreams.all[upstream].rate_limited_until = now + LIMITED
         stored = self._stale_answer(i, now) if fails_to_refresh(response.built, rcode) else NULL
         if (unwanted or stored != NULL) and not entry.by_function:
             if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
@@ -379,6 +383,7 @@ cdef class Resolution:
             Response response
             bytes kept = self.take_last_resort(i)
         self.pool[i].unverified = True
+        self.pool[i].stage = SENT  # whatever Python still looks at
         self.pool[i].deadline = max(self.pool[i].deadline, now + self.attempts.retry_after)  # for a rule in Python
         self.attempts.end_all(i)
         self.queries.read(i, &query)

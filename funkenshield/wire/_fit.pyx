@@ -338,15 +338,16 @@ cdef bint _is_missed(Walk* walk, const Record* first, const Record* missed, uint
 
 
 cdef size_t copy_opt(uint8_t* out, const Sections* whole, const Query* query, size_t room) noexcept nogil:
-    """Write the OPT that is among the records of a response, if it fits; return its octets, or 0."""
+    """Write the OPT record of a response, from its additional section, if it fits; return its octets, or 0."""
     cdef:
         RecordCursor records
         Record opt
     _begin_sections(&records, whole, query)
-    if not find_opt(&records, &opt) or opt.end - opt.owner > room:
-        return 0
-    memcpy(out, records.wire + opt.owner, opt.end - opt.owner)
-    return opt.end - opt.owner
+    while find_opt(&records, &opt):
+        if opt.section == ADDITIONAL and opt.end - opt.owner <= room:
+            memcpy(out, records.wire + opt.owner, opt.end - opt.owner)
+            return opt.end - opt.owner
+    return 0
 
 
 cdef size_t fit_message(uint8_t* out, const uint8_t* wire, size_t length, const Query* query,

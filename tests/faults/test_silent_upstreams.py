@@ -326,7 +326,15 @@ def test_names_that_nobody_answers_make_nobody_ill():
         assert [counters(shield, each)["state"] for each in both] == ["up", "up"]
 
 
-def test_who_limits_its_rate_is_asked_over_tcp_when_it_is_silent():
+def seen_by_python(folder):
+    """Return the options of rules that have every response looked at by a function, which leaves it as it is."""
+    path = folder / "rules.py"
+    path.write_text("from funkenshield.rules import *\n@shield.rule(chain='responses')\ndef look(query): return None\n")
+    return {"rules": str(path)}
+
+
+@pytest.mark.parametrize("looked_at", [lambda _: {}, seen_by_python], ids=["no rules", "a rule of responses"])
+def test_who_limits_its_rate_is_asked_over_tcp_when_it_is_silent(looked_at, tmp_path):
     """It truncates some of what is small, and drops the rest; others who are silent are not asked over TCP."""
 
     def dropping(query):
@@ -338,7 +346,8 @@ def test_who_limits_its_rate_is_asked_over_tcp_when_it_is_silent():
     def large(query):
         return answer(query, *(f'TXT "{n} {"x" * 200}"' for n in range(30)))
 
-    with behind(cutting(large), forward=SOON | {"deadline": 2.0}, health={"check": "off"}) as (shield, upstream):
+    options = {"forward": SOON | {"deadline": 2.0}, "health": {"check": "off"}, **looked_at(tmp_path)}
+    with behind(cutting(large), **options) as (shield, upstream):
         for script, told, times in (large, SERVFAIL, (3, 0)), (good, NOERROR, (1, 1)):
             upstream.handle = cutting(script)
             assert rcodes(ask_each(shield, names(1))) == {NOERROR: 1}

@@ -250,6 +250,10 @@ def test_new_names_are_keys_and_old_ones_are_not():
         ("[guard]\nlimits = [5]", "guard.limits: no such key; limits is now rate_limits"),
         ('[chaos]\nserver = "a"', "chaos.server: no such key; server is now identity"),
         (
+            '[[rules]]\nname = "a"\naction = "drop"\nmatch = { any = [{ share = 0.1 }] }',
+            "rules[1].match.any[1].share: no such key; share is now source_ratio",
+        ),
+        (
             '[[groups]]\nname = "a"\npolicy = "least-open"',
             'groups[1].policy (in "a"): "least-open" is now "least-outstanding"',
         ),
