@@ -1,0 +1,61 @@
+"""Know how a daemon stops: what it was at, and what it leaves behind."""
+
+import asyncio
+import threading
+
+import pytest
+from support.client import free_port
+
+from funkenshield.config import load
+from funkenshield.daemon import Daemon
+
+
+@pytest.fixture
+def table(tmp_path):
+    file = tmp_path / "shield.toml"
+    file.write_text(
+        f'listen = ["127.0.0.1:{free_port()}"]\n'
+        "workers = 1\n"
+        f'control.socket = "{tmp_path}/control"\n'
+        f'cache = {{ memory = "16MiB", snapshot = "{tmp_path}/kept" }}\n'
+        '[[upstreams]]\naddress = "127.0.0.1:53"\n'
+    )
+    return file
+
+
+def test_a_start_that_fails_writes_no_snapshot(table, tmp_path, monkeypatch):
+    async def failing(*_):
+        raise OSError("no control socket")
+
+    monkeypatch.setattr("funkenshield.daemon.control.serve", failing)
+    with pytest.raises(OSError, match="no control socket"):
+        asyncio.run(Daemon(load(table)).run())
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_reload_does_not_end_in_the_midst_of_stopping(table, tmp_path, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def reread():
+        begun.set()
+        go_on.wait(10)
+        return load(table)
+
+    async def slow_drain(_):
+        go_on.set()
+        await asyncio.sleep(0.3)
+
+    async def story():
+        running = asyncio.create_task(daemon.run())
+        while not daemon.is_serving():
+            await asyncio.sleep(0.01)
+        daemon.reload()
+        await asyncio.to_thread(begun.wait, 10)
+        daemon.stop()
+        await running
+
+    daemon = Daemon(load(table), reread)
+    monkeypatch.setattr(daemon.forwarder, "drain", slow_drain)
+    asyncio.run(story())
+    assert daemon.stats.reloads == 0
+    assert (tmp_path / "kept").exists()
