@@ -229,7 +229,8 @@ class Daemon:
         try:
             self.configure(new, prepared)
         except Exception:
-            await self.rules.tear_down(prepared.rules)
+            if self.rules.rule_set is not prepared.rules:
+                await self.rules.tear_down(prepared.rules)
             raise
         self.watchers.configure(settings.watched(new))
         await self.rules.tear_down(before)
@@ -378,8 +379,13 @@ class Daemon:
         self._purge(name_to_wire(zone), let_expire=not watched)
 
     def _purge(self, name: bytes, *, let_expire: bool = False) -> None:
-        """Take out a name and all below it."""
-        self.cache.purge(name, below=True, let_expire=let_expire)
+        """Take out a name and all below it; everything, where there is no room to note that."""
+        try:
+            self.cache.purge(name, below=True, let_expire=let_expire)
+        except OverflowError:
+            log.warning("too many purges at once: the whole cache is purged")
+            name = b"\0"
+            self.cache.purge(name, below=True)
         self._forget(name)
 
     def _forget(self, name: bytes) -> None:

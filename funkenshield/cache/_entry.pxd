@@ -57,7 +57,7 @@ cdef struct Answer:
     uint8_t scope        # bits of the client's address that the answer depends on, or NO_SCOPE (RFC 7871)
     uint8_t everybody    # came for a client's subnet, and yet is true for all
     uint8_t reduced      # what is left of one that its client cannot take; never kept
-    uint8_t unused
+    uint8_t bare         # VERBATIM: it came without the question (RFC 2136 3.8)
     EntryState marks               # last
 
 

@@ -11,15 +11,15 @@ from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ..wire._ecs_upstream cimport strip_added
 from ..wire._message cimport (
-    AAAA, ADDITIONAL, ANCOUNT, ANSWER, ANY, AUTHORITY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR,
-    NOTIMP, NS, NXDOMAIN, OPCODE, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED, OPT_FLAGS, OPT_RCODE, OPT_VERSION,
-    QDCOUNT, QR, QUESTION_FIXED, RCODE, RD, REFUSED, REPORT_CHANNEL, RRSIG, RRSIG_EXPIRATION, RR_RDATA, RR_RDLENGTH,
-    RR_TTL, RR_TYPE, SERVFAIL, SIG, SOA, SOA_MINIMUM, SOA_NUMBERS, STALE_ANSWER, STALE_NXDOMAIN, SUBNET, SUBNET_ADDRESS,
-    SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, TC, UNANSWERABLE, UPDATE, A, EdnsOptions, OptionCursor, Query, Record,
-    RecordCursor, add_error, begin_options, begin_records, can_move, cut, drop_subnet, follow_name, get16, get32,
-    has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option, next_record, parse_query, put_error,
-    put_opt, put_option, put_question, question_end, read_counts, same_folded, set32, set_subnet, source_prefix,
-    steps_of
+    AAAA, ADDITIONAL, ANCOUNT, ANSWER, ANY, AUTHORITY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST,
+    NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED, OPT_FLAGS, OPT_RCODE,
+    OPT_VERSION, QDCOUNT, QR, QUESTION_FIXED, RCODE, RD, REFUSED, REPORT_CHANNEL, RRSIG, RRSIG_EXPIRATION, RR_RDATA,
+    RR_RDLENGTH, RR_TTL, RR_TYPE, SERVFAIL, SIG, SOA, SOA_MINIMUM, SOA_NUMBERS, STALE_ANSWER, STALE_NXDOMAIN,
+    SUBNET, SUBNET_ADDRESS, SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, TC, UNANSWERABLE, UPDATE, A, EdnsOptions,
+    OptionCursor, Query, Record, RecordCursor, add_error, begin_options, begin_records, can_move, cut, drop_subnet,
+    follow_name, get16, get32, has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option,
+    next_record, parse_query, put_error, put_opt, put_option, put_question, question_end, read_counts, same_folded,
+    set32, set_header, set_subnet, source_prefix, steps_of
 )
 from ..wire._rdata cimport has_sound_names
 from ..wire._fit cimport Sections, copy_opt, fit
@@ -274,6 +274,7 @@ cdef BuildResult _verbatim(Answer* out, const Query* query, const uint8_t* wire,
     """
     cdef size_t start = HEADER + (query.question if get16(wire + QDCOUNT) else 0)
     out.form = VERBATIM
+    out.bare = not get16(wire + QDCOUNT)
     out.opt = opt
     out.kind = OTHER
     out.ttls = 0
@@ -406,7 +407,7 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
     """
     cdef:
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
-        size_t size = HEADER + query.question + answer.body
+        size_t size = HEADER + answer.body + (0 if answer.bare else query.question)
         size_t at, opt
         Sections whole
         EdnsOptions none
@@ -418,7 +419,12 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
             opt = copy_opt(out + HEADER + query.question, &whole, query, limit - HEADER - query.question)
             at = HEADER + query.question + opt if opt else at
         return at
-    _put_body(out, answer, query, False)
+    if answer.bare:
+        memcpy(out, query.wire, HEADER)
+        set_header(out, flags, 0, answer.counts[ANSWER], answer.counts[AUTHORITY], answer.counts[ADDITIONAL])
+        memcpy(out + HEADER, answer_body(answer), answer.body)
+    else:
+        _put_body(out, answer, query, False)
     if query.added:
         size = strip_added(out, size, query.added)
         if not size:

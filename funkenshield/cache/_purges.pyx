@@ -120,9 +120,9 @@ cdef class Purges:
                 key = _key(siphash(&self.rules.secret, name, length), LET_EXPIRE if reach == LET_EXPIRE else BELOW, -1)
                 if table.used >= room and not suffix_value(table, key):
                     return 0
+            if reach == LET_EXPIRE:  # before the rule can be found, whose release orders it
+                store_relaxed32(&self.rules.let_expire_at, now)
             suffix_set(table, key, number)
-        if reach == LET_EXPIRE:
-            store_relaxed32(&self.rules.let_expire_at, now)
         store_release(&self.rules.count, number)
         return length
 

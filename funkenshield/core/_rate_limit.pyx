@@ -68,7 +68,7 @@ cdef bint exceeds(const Limit* limit, uint64_t key, uint64_t weight, uint64_t no
         part += now * GOLDEN >> (64 - PART)
     cost = weight * (limit.cost >> PART) + (part >> PART)
     for _turn in range(TURNS):
-        place = line + _choose(line, tag, units)
+        place = line + _choose(line, tag, units, most + SKEW)
         word = load_relaxed(place)
         # Another batch's clock may be ahead of this one's: a word a little beyond `most` is not one of long ago.
         ahead = _ahead(word, units, most + SKEW) if word & ~DUE == tag else 0
@@ -80,8 +80,8 @@ cdef bint exceeds(const Limit* limit, uint64_t key, uint64_t weight, uint64_t no
     return over
 
 
-cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now) noexcept nogil:
-    """Return where a key's word is, or else that of whoever is least ahead of his due time."""
+cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now, uint64_t most) noexcept nogil:
+    """Return where a key's word is, or else that of whoever is least ahead of his due time, by `most` at most."""
     cdef:
         uint64_t least = DUE
         uint64_t word, ahead
@@ -91,7 +91,7 @@ cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now) noexcept
         word = load_relaxed(line + k)
         if word & ~DUE == tag:
             return k
-        ahead = _ahead(word, now, DUE >> 1)
+        ahead = _ahead(word, now, most) if word else 0
         if ahead < least:
             least = ahead
             chosen = k

@@ -29,7 +29,7 @@ from ..core._udp_batch cimport BATCH
 from ..policy._guard cimport guard_counters_as_dict
 from ..upstream._selection cimport TRIES_MAX, reason_of_errno
 from ..upstream._sockets cimport Attempt
-from ..wire._message cimport HEADER, MESSAGE_MAX, Query, get16
+from ..wire._message cimport HEADER, MESSAGE_MAX, Query, get16, plain_end
 from ._admission cimport Admission
 from ._attempts cimport Attempts
 from ._client_replies cimport ClientReplies
@@ -216,6 +216,7 @@ cdef class Inflight:
             uint32_t ready = 0
             int32_t i, upstream
             PendingQuery* entry
+            const uint8_t* name
             uint64_t now = self.cache.clock.now()
         for k in range(count):
             i = listed[k]
@@ -225,7 +226,10 @@ cdef class Inflight:
             if entry.by_function:
                 self.rules.let_function_answer(i, now)
                 continue
-            upstream = self.upstreams.choose(entry.group, &entry.tried, entry.wire + HEADER)
+            name = entry.wire + HEADER
+            if entry.verbatim and plain_end(entry.wire, entry.length, HEADER) < 0:  # it may have no question
+                name = b"\0"
+            upstream = self.upstreams.choose(entry.group, &entry.tried, name)
             if upstream < 0:
                 self.resolution.no_upstream(i, upstream, now)
                 continue

@@ -19,7 +19,7 @@ from ..policy._rule_state cimport END, RESPONSES, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._fit cimport fit_message
 from ..wire._message cimport (
-    HEADER, MESSAGE_MAX, OPCODE, QR, RD, UNCACHEABLE, EdnsOptions, Query, cut, message_id, parse_query, set_id
+    CD, DO, HEADER, MESSAGE_MAX, OPCODE, QR, RD, UNCACHEABLE, EdnsOptions, Query, cut, message_id, parse_query, set_id
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
 from ._admission cimport Admission
@@ -120,8 +120,8 @@ cdef class PythonRules:
         self._go_on(&asking, query, at, generation, route)
 
     cdef int _go_on(self, Client* client, bytes query, uint32_t at, uint16_t generation, int32_t route) except -1:
-        if len(query) > MESSAGE_MAX:
-            raise ValueError(f"a query has at most {MESSAGE_MAX} octets, not {len(query)}")
+        if not HEADER <= len(query) <= MESSAGE_MAX:
+            raise ValueError(f"a query has {HEADER} to {MESSAGE_MAX} octets, not {len(query)}")
         client.rule_state.at = at
         client.rule_state.generation = generation
         if route >= 0:
@@ -152,14 +152,14 @@ cdef class PythonRules:
         self.replies.add_own(&own, &to, &asked)
         out = self.outbox.open(&to)
         limit = self.replies.limit(&to, &asked)
-        if length + own.length > limit:
+        if length > limit or to.fd >= 0 and length + own.length > limit:
             length = fit_message(out, response, length, &asked, limit - own.length)
         else:
             memcpy(out, <char*> response, length)
         if not length:
-            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD), self.replies.payload(), 0, asked.edns_flags,
-                         &own)
-        elif own.length:
+            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD | CD), self.replies.payload(), 0,
+                         asked.edns_flags & DO, &own)
+        elif own.length and length + own.length <= limit:  # a message of a transfer is not cut for the sake of options
             length = self.replies.put_own(out, length, limit, &asked, 0, &own)
         set_id(out, message_id(query))
         self.outbox.post(&to, length)

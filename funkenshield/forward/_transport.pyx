@@ -42,7 +42,7 @@ cdef class Transport:
         TCP if that one limits its rate, and a last try for those who came over TCP.
         """
         cdef PendingQuery* entry = &self.pool[i]
-        if entry.over_stream or self.upstreams.all[upstream].over_stream:
+        if entry.over_stream or self.upstreams.all[upstream].over_stream or entry.length > QUERY_MAX:
             return False
         if was_tried(&entry.tried, upstream):
             if now < self.upstreams.all[upstream].rate_limited_until:

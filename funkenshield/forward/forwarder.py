@@ -136,12 +136,16 @@ class Forwarder:
 
     def ready(self) -> None:
         """Take what workers and upstreams have; called when either says that there is something."""
-        for _ in range(ROUNDS):
-            received = self._inflight.receive()
-            collected = self._inflight.collect()
-            self.dispatch()
-            if not received and not collected:
-                break
+        try:
+            for _ in range(ROUNDS):
+                received = self._inflight.receive()
+                collected = self._inflight.collect()
+                self.dispatch()
+                if not received and not collected:
+                    break
+        except Exception:  # a worker says it once: what it said it of may not have been taken
+            asyncio.get_running_loop().call_soon(self.ready)
+            raise
 
     def dispatch(self) -> None:
         """Decide for everything that waits for a decision, and for what comes of that."""

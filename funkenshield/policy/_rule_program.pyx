@@ -24,8 +24,9 @@ from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
 from ..core._suffix_table cimport label_count, last_two_labels, parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport (
-    DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPTION_DATA, OPT_FIXED, QUESTION_FIXED, UNANSWERABLE, OptionCursor,
-    Query, begin_options, get16, has_own_opt, lower_name, next_option, parse_query, plain_end
+    ADDED_SUBNET, DO, HEADER, MESSAGE_MAX, NAME_MAX, OPCODE, OPTION_DATA, OPT_FIXED, QUESTION_FIXED, SUBNET,
+    UNANSWERABLE, OptionCursor, Query, begin_options, get16, has_own_opt, lower_name, next_option, parse_query,
+    plain_end
 )
 from ._rule_state cimport END, ClientInfo, RuleState
 
@@ -198,7 +199,7 @@ cdef bint _has_option(const Query* query, uint16_t code) noexcept nogil:
     if has_own_opt(query):
         begin_options(&option, query.wire + query.opt + OPT_FIXED, query.options)
         while next_option(&option):
-            if option.code == code:
+            if option.code == code and (code != SUBNET or not query.added & ADDED_SUBNET):
                 return True
         return option.left >= OPTION_DATA and get16(option.octets) == code  # one that is not whole counts, too
     return False

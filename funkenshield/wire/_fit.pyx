@@ -138,7 +138,7 @@ cdef bint _move(uint8_t* fixed, Walk* walk, const Record* record, const Record* 
         uint16_t pointer = get16(fixed - 2) if record.fixed - record.owner > 1 else 0
         size_t target = pointer & ~POINTER
         uint16_t i
-    if pointer >= POINTER:
+    if pointer >= POINTER and plain_end(walk.records.wire, record.fixed, record.owner) < 0:
         for i in range(missing):
             if target < missed[i].owner:
                 break
@@ -171,7 +171,7 @@ cdef void _begin(Walk* walk, const Sections* sections, const Query* query) noexc
     _begin_sections(&walk.records, sections, query)
     walk.sections = sections
     walk.query = query
-    walk.before = walk.final = walk.records.at
+    walk.before, walk.final = walk.records.at, HEADER  # where there is no answer, the question's owner is the last
     walk.last = 0
     walk.cut = NONE
     walk.pointer = 0

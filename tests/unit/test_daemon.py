@@ -1,6 +1,7 @@
 """Know how a daemon stops: what it was at, and what it leaves behind."""
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from support.client import free_port
 
 from funkenshield.config import load
 from funkenshield.daemon import Daemon
+from funkenshield.wire.names import name_to_wire
 
 
 @pytest.fixture
@@ -31,6 +33,22 @@ def test_a_start_that_fails_writes_no_snapshot(table, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no control socket"):
         asyncio.run(Daemon(load(table)).run())
     assert not (tmp_path / "kept").exists()
+
+
+def test_where_no_purge_can_be_noted_a_reload_purges_everything(table, tmp_path):
+    with_zone = tmp_path / "with_zone.toml"
+    with_zone.write_text(table.read_text() + '[[zones]]\nname = "strangers"\nttl.max = 60\n')
+    daemon = Daemon(load(with_zone))
+    for name in (f"{n}.strange{n}.".encode() for n in range(1 << 17)):
+        with contextlib.suppress(OverflowError):
+            daemon.cache.purge(name_to_wire(name.decode()), below=False)
+    with pytest.raises(OverflowError):
+        daemon.cache.purge(name_to_wire("a.new."), below=False)
+    before, without_zone = daemon.cache.purges_total, load(table)
+    daemon.configure(without_zone)
+    assert daemon.config is without_zone
+    assert daemon.cache.purges_total == before + 1
+    daemon.cache.purge(name_to_wire("a.new."), below=False)  # there is room again
 
 
 def test_a_reload_does_not_end_in_the_midst_of_stopping(table, tmp_path, monkeypatch):

@@ -56,15 +56,30 @@ def test_who_is_over_has_his_rate_all_the_time():
     assert 105 <= passed <= 111  # ten seconds' worth, and a burst of one
 
 
-def test_a_flood_of_forged_sources_lets_nobody_off():
+@pytest.mark.parametrize("hours", [0, 140, 30 * 24 + 9, 30 * 24 + 150, 30 * 24 + 300])  # due times wrap every 291
+def test_a_flood_of_forged_sources_lets_nobody_off(hours):
     table = RateTable(1 << 16, 5.0, 10.0)
+    start = SECOND + hours * 3600 * SECOND
     dice = random.Random(4)
     for _ in range(50):  # he has had all that he may
-        table.exceeds(ALICE, SECOND)
-    assert table.exceeds(ALICE, SECOND)
+        table.exceeds(ALICE, start)
+    assert table.exceeds(ALICE, start)
     for k in range(50_000):
-        table.exceeds(dice.randbytes(4), SECOND + k)
-    assert table.exceeds(ALICE, SECOND + 50_000)
+        table.exceeds(dice.randbytes(4), start + k)
+    assert table.exceeds(ALICE, start + 50_000)
+
+
+def test_who_was_there_days_ago_keeps_no_place():
+    table = RateTable(1 << 12, 5.0, 10.0)
+    dice = random.Random(4)
+    for _ in range(5_000):
+        table.exceeds(dice.randbytes(4), SECOND)
+    now = SECOND + 8 * 86400 * SECOND
+    for _ in range(50):
+        table.exceeds(ALICE, now)
+    for k in range(5_000):
+        table.exceeds(dice.randbytes(4), now + k)
+    assert table.exceeds(ALICE, now + 5_000)
 
 
 def test_a_word_from_long_ago_is_no_debt():
