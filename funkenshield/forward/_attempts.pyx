@@ -58,6 +58,7 @@ cdef class Attempts:
 
     cdef void retry(self, int32_t i) noexcept nogil:
         """Have a query sent again, to another upstream."""
+        self.pool[i].hedging = False
         self.schedule(i, self.pool[i].deadline)
         if self.failed_count == self.queries.capacity:  # of places that were left and taken again
             return

@@ -14,7 +14,7 @@ cimport cython
 from libc.errno cimport errno
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close, write
 
 from .._fastpath cimport SettingsWriter, counters_as_dict
@@ -201,12 +201,15 @@ cdef class Inflight:
 
     def send(self) -> None:
         """Send what is queued, and what another upstream failed to answer, to upstreams that are chosen now."""
+        cdef uint32_t listed
         self.attempts.walked = QUEUED
         self._send(self.attempts.queued, self.attempts.queued_count, QUEUED)
         self.attempts.queued_count = 0
         self.attempts.walked = FAILED
-        self._send(self.attempts.failed, self.attempts.failed_count, FAILED)
-        self.attempts.failed_count = 0
+        listed = self.attempts.failed_count
+        self._send(self.attempts.failed, listed, FAILED)
+        self.attempts.failed_count -= listed  # what was listed meanwhile waits for the next time
+        memmove(self.attempts.failed, self.attempts.failed + listed, self.attempts.failed_count * sizeof(int32_t))
         self.attempts.walked = IDLE
 
     cdef int _send(self, int32_t* listed, uint32_t count, Stage stage) except -1:

@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..cache._store cimport Cache
+from ..policy._rule_state cimport RuleState
 from ..upstream._selection cimport Tried
 from ..wire._message cimport Query
 from ._outbox cimport Client
@@ -79,6 +80,7 @@ cdef struct PendingQuery:
     uint8_t send_once              # never sent again where it may have arrived: it may have done its work
     uint8_t maybe_delivered
     uint16_t ttl_limits            # that a rule set for the response, by number; 0: none
+    RuleState response_state       # what rules have made of the response that Python looks at
     uint64_t question              # the hash of name, type and class alone
     uint64_t try_until             # another attempt is made then, nanoseconds
     uint64_t stale_at              # clients are served what is stale then

@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 from .._fastpath cimport ASK, DROP, SEND, Outcome, QueryContext, Settings, parse_with_ecs, process_query, resume_query
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport Program, generation_of
-from ..policy._rule_state cimport END, RESPONSES, RuleState
+from ..policy._rule_state cimport END, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._fit cimport fit_message
 from ..wire._message cimport (
@@ -256,16 +256,17 @@ cdef class PythonRules:
             uint64_t now = self.cache.clock.now()
         if i < 0 or self.queries.pool[i].stage != DECIDING or self.queries.pool[i].by_function:
             return False
+        rule_state = self.queries.pool[i].response_state
+        rule_state.stopped = False
         self.queries.pool[i].stage = SENT
+        self.resolution.attempts.schedule(i, self.queries.pool[i].try_until)
         if (response is None or len(response) > MESSAGE_MAX
                 or not self.resolution.read(i, &query, &received, response, len(response), True, now)):
             self.resolution.ignore(i, now)
         elif at == END or program == NULL or generation_of(program) != generation:
-            self.resolution.resolve(i, -1, &query, &received, now)
+            self.resolution.follow(i, -1, &query, &received, &rule_state, now)
         else:
-            rule_state = self.queries.pool[i].client.rule_state
-            rule_state.chain, rule_state.at, rule_state.generation = RESPONSES, at, generation
-            rule_state.ttl_limits = self.queries.pool[i].ttl_limits
+            rule_state.at, rule_state.generation = at, generation
             self.resolution.run(i, -1, &query, &received, &rule_state, now)
         self.outbox.flush()
         return True

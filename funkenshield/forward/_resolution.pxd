@@ -54,6 +54,8 @@ cdef class Resolution:
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
     cdef int run(self, int32_t i, int32_t upstream, const Query* query, Response* response, RuleState* rule_state,
                  uint64_t now) except -1
+    cdef int follow(self, int32_t i, int32_t upstream, Query* query, Response* response, const RuleState* rule_state,
+                    uint64_t now) except -1
     cdef int _stop_response(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
                             uint64_t now) except -1
     cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,

@@ -141,16 +141,22 @@ cdef class Resolution:
                 self.take_last_resort(i)
             self.attempts.retry(i)
             return 0
+        return self.follow(i, upstream, &asked, response, rule_state, now)
+
+    cdef int follow(self, int32_t i, int32_t upstream, Query* query, Response* response, const RuleState* rule_state,
+                    uint64_t now) except -1:
+        """Let a response end an open query, as its rules say."""
         if rule_state.ttl_limits:
-            entry.ttl_limits = rule_state.ttl_limits
-            self.read(i, &asked, response, response.wire, response.length, response.over_stream, now)
+            self.pool[i].ttl_limits = rule_state.ttl_limits
+            self.read(i, query, response, response.wire, response.length, response.over_stream, now)
         if rule_state.skip_cache and response.built == KEEP:
             response.built = PASS
-        return self.resolve(i, upstream, &asked, response, now)
+        return self.resolve(i, upstream, query, response, now)
 
     cdef int _stop_response(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
                             uint64_t now) except -1:
         self.pool[i].stage = DECIDING
+        self.pool[i].response_state = rule_state[0]
         self.pool[i].from_udp = not response.over_stream
         self.attempts.schedule(i, self.pool[i].deadline)
         self.stopped_responses.append((
@@ -172,10 +178,11 @@ cdef class Resolution:
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             bint unwanted = answer.kind == FAILURE and self.retry_on >> rcode & 1
         if self._is_truncated(i, response):
-            if entry.last_resort:  # a second one says nothing new
+            if entry.last_resort == TRUNCATED_REPLY:  # a second one says nothing new
                 return 0
             self.upstream_truncated += 1
-            self._keep_last_resort(i, response, TRUNCATED_REPLY)
+            if not entry.last_resort:
+                self._keep_last_resort(i, response, TRUNCATED_REPLY)
             entry.over_stream = True
             return self.ask_over_tcp(i, upstream, now)
         stored = self._stale_answer(i, now) if fails_to_refresh(response.built, rcode) else NULL
@@ -295,7 +302,8 @@ cdef class Resolution:
         if now >= entry.deadline:
             self.attempts.timed_out(i, now)
             return self.fail(i, now)
-        if entry.hedging and entry.stage == SENT and now >= entry.try_until and not self.attempts.may_hedge(i):
+        if (entry.hedging and entry.stage == SENT and entry.attempt >= 0 and now >= entry.try_until
+                and not self.attempts.may_hedge(i)):
             entry.try_until = (self.attempts.sockets.attempts[entry.attempt].sent
                                + self.attempts.retransmission_timeout(entry.attempt))
         elif entry.stage == SENT and now >= entry.try_until:

@@ -55,12 +55,20 @@ def whole(query):
     return answer(query, "A 192.0.2.1")
 
 
+def rule(name, suffix, action):
+    return {"name": name, "chain": "responses", "match": {"suffix": suffix}, "action": action}
+
+
 @pytest.fixture
 def stage(tmp_path):
     """A shield with functions, and its upstream."""
     file = tmp_path / "functions.py"
     file.write_text(FUNCTIONS.replace("FOLDER", str(tmp_path)))
-    rules = [{"name": "seen", "chain": "responses", "match": {"suffix": "seen.test"}, "action": {"log": "{rcode}"}}]
+    rules = [
+        rule("not stored", "once.test", "skip_cache"),
+        rule("short", "short.test", {"ttl": {"max": 7}}),
+        rule("seen", ["seen.test", "once.test", "short.test"], {"log": "{rcode}"}),
+    ]
     with behind(script, rules=rules, rules_file=str(file), forward={"timeout": 1.0, "deadline": 1.0}) as (
         shield,
         upstream,
@@ -73,6 +81,13 @@ def test_rules_of_responses_see_what_came_truncated_once_it_is_whole(stage):
     response = ask(shield, "part.seen.test")
     assert (data(response), response.flags & dns.flags.TC) == (["192.0.2.1"], 0)
     assert received(upstream)["part.seen.test."] == 2
+
+
+def test_what_rules_said_of_a_response_before_python_looks_at_it_holds(stage):
+    shield, upstream = stage
+    assert [data(ask(shield, "x.once.test")) for _ in range(2)] == [["192.0.2.1"]] * 2
+    assert received(upstream)["x.once.test."] == 2
+    assert ask(shield, "x.short.test").answer[0].ttl <= 7
 
 
 def test_a_query_that_is_never_cached_and_whose_function_says_nothing_is_asked_of_the_upstream_once(stage):

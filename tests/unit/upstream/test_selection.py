@@ -562,6 +562,21 @@ def test_an_eighth_of_all_queries_is_hedged_and_no_more():
     assert hedged == [8, 16, 24, 32]
 
 
+def test_a_query_that_could_be_sent_nowhere_is_not_hedged():
+    """The first says SERVFAIL before it is slow; no socket leads to the second."""
+    stage = Stage(2, hedge=True, timeout=2.0, retry_after=1.0, retry_on=[SERVFAIL], attempts=2)
+    stage.table.set_health(0, hedge_after=0.05)
+    stage.table.set_upstream(1, order=1, over_stream=False)
+    for _ in range(16):  # so that hedging is not too dear
+        (attempt,) = stage.ask()
+        assert stage.answer(attempt)
+    stage.heard()
+    (attempt,) = stage.ask()
+    assert stage.answer(attempt, SERVFAIL)
+    assert (stage.asked(), stage.wait(2 * TURN), stage.heard()) == ([], [], [SERVFAIL])
+    assert [stage.counters(n)["hedged_queries"] for n in (0, 1)] == [0, 0]
+
+
 @pytest.mark.parametrize(("hedge", "after"), [(False, 0.05), (True, 0.0), (True, 0.5)])
 def test_nothing_is_hedged_where_that_is_off_or_no_sooner(hedge, after):
     stage = Stage(2, hedge=hedge, timeout=0.3)
