@@ -29,7 +29,7 @@ from support.rig import (
 )
 from support.stopwatch import Stopwatch
 from support.until import until
-from support.upstream import Delayed
+from support.upstream import Delayed, truncated
 from support.wires import ask_wire, record_wire, reply_wire
 
 LIE, TRUTH = 66, 1
@@ -378,6 +378,23 @@ def test_who_lowers_the_case_and_has_no_tcp_is_served_in_the_end():
 
         until(served)
         assert answerers(ask_each(shield, long_names(20))) == {TRUTH: 20}
+
+
+def test_what_one_said_in_the_wrong_case_is_not_preferred_to_what_another_has_over_tcp():
+    def half(query):
+        return held_not(query) if query.transport == "tcp" else truncated(query)
+
+    def lowering_a_lie(query):
+        forged = lie(query)
+        return [forged[:12] + forged[12 : end_of_name(query)].lower() + forged[end_of_name(query) :]]
+
+    with (
+        WithoutTcp(lowering_a_lie) as upstream,
+        behind(placed(upstream, random_case=True), half, forward={"policy": "order"}) as (shield, _, other),
+    ):
+        (name,) = long_names(1)
+        assert answerers(ask_each(shield, [name])) == {TRUTH: 1}
+        assert [other.count(name, transport=each) for each in ("udp", "tcp")] == [1, 1]
 
 
 def test_who_lowers_the_case_once_is_still_asked_at_random():
