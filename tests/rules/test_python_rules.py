@@ -4,9 +4,9 @@ import signal
 
 import dns.flags
 import pytest
-from support.rig import ask, asked, behind, data, rcode, received
+from support.rig import ask, asked, behind, data, rcode, received, silent
 from support.until import until
-from support.upstream import answer, truncated
+from support.upstream import Delayed, answer, nxdomain, truncated
 
 FUNCTIONS = """
 import pathlib
@@ -37,6 +37,10 @@ async def empty(query):
 @shield.rule(suffix("again.test"), chain="responses")
 async def again(query):
     return await query.resolve()
+
+@shield.rule(suffix("unwanted.test"), chain="responses")
+async def unwanted(query):
+    return drop() if query.rcode == "NXDOMAIN" else None
 
 @shield.rule(suffix("stuck.test"))
 def stuck(query):
@@ -113,6 +117,17 @@ def test_a_rule_of_responses_that_asks_its_own_question_is_told_what_it_knows(st
     shield, upstream = stage
     assert data(ask(shield, "x.again.test")) == ["192.0.2.1"]
     assert received(upstream)["x.again.test."] == 1
+
+
+def test_who_is_silent_is_still_left_for_another_after_python_has_dropped_a_late_response(tmp_path):
+    """The first says late what is not wanted, while the second is waited for in vain."""
+    file = tmp_path / "functions.py"
+    file.write_text(FUNCTIONS.replace("FOLDER", str(tmp_path)))
+    forward = {"policy": "order", "timeout": 1.0, "retry_after": 1.0, "deadline": 20.0, "attempts": 3}
+    servers = lambda query: Delayed(1.3, nxdomain(query)), silent, whole
+    with behind(*servers, rules_file=str(file), forward=forward) as (shield, *upstreams):
+        assert data(ask(shield, "x.unwanted.test")) == ["192.0.2.1"]
+        assert [received(upstream)["x.unwanted.test."] for upstream in upstreams] == [1, 1, 1]
 
 
 # ---------------------------------------------------------------- the end
