@@ -50,7 +50,7 @@ def response(query, answer=(), authority=(), additional=(), *, options=(), rcode
 
 
 def asked(name, rdtype, *, edns=True):
-    return dns.message.make_query(name, rdtype, use_edns=0 if edns else None, payload=4096)
+    return dns.message.make_query(name, rdtype, use_edns=0 if edns else False, payload=4096)
 
 
 def sections(wire):
