@@ -3,14 +3,17 @@
 The responses are dnspython's. What is right is written down, for each octet that he may take.
 """
 
+import contextlib
+
 import dns.edns
 import dns.flags
 import dns.message
 import dns.renderer
 import dns.rrset
 import pytest
-from dns.rdatatype import NS, NSEC3, RRSIG, A
+from dns.rdatatype import NS, NSEC3, RRSIG, TXT, A
 from support.fitting import read, size_of
+from support.path import Path
 from support.wires import record_wire
 
 from funkenshield.cache._store import Cache
@@ -327,3 +330,35 @@ def test_without_an_answer_an_owner_that_stood_in_what_is_left_out_is_right_neve
     assert len(cache.lookup(other.to_wire(), 300)) <= 300
     found = dns.message.from_wire(cache.lookup(query.to_wire(), before + len(soa) + len(address)))
     assert [(each.name.to_text(), each.rdtype) for each in found.additional] == [("example.", A)]
+
+
+def left_of(name, *records):
+    """Return what a client without EDNS gets who asks for a name, where an upstream says so much, all additional."""
+    with contextlib.ExitStack() as stack:
+        shield = Path(stack)
+        wire = asked(name, "MX", edns=False).to_wire()
+        (at_upstream,) = shield.ask(wire)
+        head = at_upstream.wire[:2] + bytes.fromhex("84000001000000000002")
+        shield.say(at_upstream.port, head + wire[12:] + b"".join(records))
+        return shield.client.recv(4096)
+
+
+TOO_LARGE = record_wire(TXT, (b"\xff" + bytes(255)) * 2 + b"\x57" + bytes(87), owner=b"\1x\7example\0")
+
+
+@pytest.mark.parametrize(
+    ("name", "additional"),
+    [("www.example.", []), ("x.example.", ["x.example."]), ("a.x.example.", ["x.example."])],
+)
+def test_without_any_answer_an_owner_leads_into_the_question_or_is_left_out(name, additional):
+    into_it = (0xC000 | len(asked(name, "MX", edns=False).to_wire())).to_bytes(2)
+    found = dns.message.from_wire(left_of(name, TOO_LARGE, record_wire(A, b"\xc0\0\2\1", owner=into_it)))
+    assert (found.flags & dns.flags.TC, found.answer, found.authority) == (0, [], [])
+    assert [each.to_text() for each in found.additional] == [f"{owner} 300 IN A 192.0.2.1" for owner in additional]
+
+
+@pytest.mark.parametrize("last", [0xC0, 0xC1, 0xC5, 0xFF])
+def test_a_plain_owner_that_ends_like_a_pointer_stays_behind_what_is_left_out(last):
+    plain = record_wire(A, b"\xc0\0\2\1", owner=b"\3www\3ns" + bytes([last]) + b"\0")
+    got = left_of("www.example.", TOO_LARGE, plain)
+    assert got[4:] == bytes([0, 1, 0, 0, 0, 0, 0, 1]) + asked("www.example.", "MX", edns=False).to_wire()[12:] + plain
