@@ -46,7 +46,7 @@ def read(wire):
             data = wire[at + octets + 10 : at + octets + 10 + size]
             covered = int.from_bytes(data[:2]) if rdtype == RRSIG else rdtype
             pointer = int.from_bytes(wire[at + octets - 2 : at + octets])
-            leads = pointer & 0x3FFF if octets > 1 and pointer >= 0xC000 else 0
+            leads = pointer & 0x3FFF if octets != len(name.to_wire()) else 0
             end = at + octets + 10 + size
             if rdtype != OPT:
                 found.append(Record(section, at, end, name, rdtype, covered, leads, data, ttl))
@@ -136,14 +136,14 @@ def _goes_with(record, first, must):
 def _can_move(wire, record, missed):
     """Tell whether a record stays right where RRsets before it are left out.
 
-    If its owner leads into one, the same name must end the owner of the last answer.
+    If its owner leads into one, the same name must end the owner of the last answer, or the question's without any.
     """
     gaps = missed[:MISSED_MAX]
     gone = any(gap[0].start <= record.leads < gap[-1].end for gap in gaps)
     unknown = len(gaps) == MISSED_MAX and record.leads >= gaps[-1][0].start
     if gone or unknown:
-        answers = [each for each in read(wire) if each.section == ANSWER]
-        if not answers or not answers[-1].name.is_subdomain(dns.name.from_wire(wire, record.leads)[0]):
+        owners = [each.name for each in read(wire) if each.section == ANSWER] or [dns.name.from_wire(wire, HEADER)[0]]
+        if not owners[-1].is_subdomain(dns.name.from_wire(wire, record.leads)[0]):
             return False
     return record.rdtype in (A, AAAA, RRSIG, NSEC, NSEC3, DS)
 
