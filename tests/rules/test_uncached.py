@@ -8,7 +8,10 @@ from collections import Counter
 import dns.flags
 import dns.rcode
 import pytest
-from support.rig import ask, asked, behind, data, rcode
+from support import quick
+from support.client import tcp_wire
+from support.edns import option, split_opt, with_opt
+from support.rig import answering, ask, asked, behind, data, placed, rcode
 from support.upstream import answer, respond, truncated
 
 LARGE = [f'TXT "{n:02} {"x" * 200}"' for n in range(3)]
@@ -98,3 +101,16 @@ def test_who_has_no_opt_record_gets_none(shield, stage, tcp):
     assert (data(reply), reply.edns) == (["192.0.2.1"], -1)
     came = [each for upstream in stage[1:] for each in upstream.received if f"plain{tcp}" in each.name.to_text()]
     assert [[option.otype for option in each.message.options] for each in came] == [[8]], "it is told of the client"
+
+
+@pytest.mark.parametrize(("octets", "transport"), [(4096, "udp"), (4097, "tcp"), (5100, "tcp"), (65000, "tcp")])
+def test_what_is_too_long_for_a_datagram_goes_over_tcp_to_whom_a_rule_of_responses_says(octets, transport):
+    rules = [{"chain": "responses", "match": {"suffix": "moved.test"}, "action": {"forward": "other"}}]
+    other = placed(answering("192.0.2.2"), groups=["other"])
+    plain = quick.query("www.moved.test", quick.A, ident=4711)
+    wire = with_opt(plain, option(65001, bytes(octets - len(with_opt(plain, option(65001, b""))))))
+    with behind(answering("192.0.2.1"), other, rules=rules) as (shield, upstream, beside):
+        reply = tcp_wire(shield, wire)
+        assert (reply[:2], quick.payload_of(plain, split_opt(reply)[0])) == (wire[:2], b"\xc0\0\2\2")
+        for each in (upstream, beside):
+            assert [(came.transport, came.wire[2:]) for came in each.received] == [(transport, wire[2:])]
