@@ -30,7 +30,7 @@ from ._selection import UpstreamTable
 from ._sockets import Sockets
 from .health import TIMED_OUT, Health, Signals, check_query, is_healthy
 from .ports import FEW, usable
-from .streams import Connections
+from .streams import MAX_PIPELINED, Connections
 from .tls import read_ca_file
 
 log = logging.getLogger(__name__)
@@ -126,12 +126,15 @@ class Upstream:
 
     def _publish_settings(self) -> None:
         """Publish to the selection how it is asked."""
+        limit, over_stream = self.section.max_outstanding, self.section.transport != "udp"
+        if over_stream:  # what its connections do not take is a bound of ours, and no failure of the upstream
+            limit = min(limit, self._forward.max_connections * MAX_PIPELINED)
         self._table.set_upstream(
             self.number,
             order=self.section.order,
             weight=self.section.weight,
-            limit=self.section.max_outstanding,
-            over_stream=self.section.transport != "udp",
+            limit=limit,
+            over_stream=over_stream,
             random_case=self.section.random_case and not self._case_lost,
             proxied=self.section.proxy_protocol,
             seed=int.from_bytes(blake2b(self.member.asked.encode(), digest_size=8).digest()),

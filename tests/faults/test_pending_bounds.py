@@ -1,13 +1,16 @@
 """Know that nothing piles up: over a bound the newest are turned away at once, and those who wait are answered."""
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import dns.edns
 import dns.message
 import pytest
+from support import quick
 from support.client import ask, udp_wire
 from support.control import advance, stats
+from support.pipeline import ask_all
 from support.rig import (
     NOERROR,
     REFUSED,
@@ -136,6 +139,28 @@ def test_over_tcp_the_bound_is_the_same():
         found = rcodes(ask_each(shield, names(10)))
         assert found == {NOERROR: 4, REFUSED: 6}
         assert upstream.count(transport="tcp") == len(upstream.received) == 4
+
+
+@pytest.mark.parametrize("reloaded", [False, True], ids=["from the start", "reloaded"])
+def test_what_its_connections_do_not_take_is_no_failure_of_an_upstream(slow, reloaded):
+    """A connection takes 1024 queries, of which one client gets four fifths."""
+    upstreams = placed(slow, transport="tcp")
+    with (
+        behind(upstreams, forward={"max_connections": 1 + reloaded}, tcp={"max_in_flight": 2000}) as (shield, upstream),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        if reloaded:
+            file = shield.folder / "funkenshield.toml"
+            file.write_text(file.read_text().replace("max_connections = 2", "max_connections = 1"))
+            shield.process.send_signal(signal.SIGHUP)
+            until(lambda: stats(shield)["reloads"] == 1)
+        queries = [quick.query(name, quick.A) for name in names(1200)]
+        waiting = pool.submit(ask_all, shield, queries, tcp=True, at_once=1200)
+        upstream.wait_for(820)
+        until(lambda: counters(shield, upstream)["network_errors"] or stats(shield)["fair_share_exceeded"] == 380)
+        assert (counters(shield, upstream)["network_errors"], counters(shield, upstream)["up"]) == (0, 1)
+        upstream.let_go()
+        assert rcodes(waiting.result()) == {NOERROR: 820, REFUSED: 380}
 
 
 def test_who_is_turned_away_gets_what_is_stale_if_there_is_any(slow):
