@@ -34,6 +34,7 @@ MAX_PIPELINED = 1024  # queries that wait on one connection
 ATTEMPTS = 4  # connections that a query is sent on, where they end before its answer
 SPENT_TIMEOUT = 0.1  # seconds that one stays open which has reached the limit of answers, until the limit is raised
 MAX_UNSENT = 1 << 20  # octets that wait to be sent on one connection
+COPIES, STRAYS_MAX = 2, 16  # answers to one query, and those to nothing on one connection, before it is given up
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>: the port is chosen when it is known where it leads to
 HEADER, QR, OPCODE = 12, 0x80, 0x78  # octets of the least message; bits in its third: it is a response, or no QUERY
 
@@ -466,6 +467,10 @@ class Connection(asyncio.Protocol):
             del self._buffer[:end]
             if len(response) < HEADER or not (response[2] & QR or int.from_bytes(response[:2]) in self._open):
                 self.end(UpstreamError("the upstream sent a malformed message"))
+                return
+            # Whoever sends each answer twice does no harm; whoever sends without end would have us read for ever.
+            if self.answers >= COPIES * self.queries + STRAYS_MAX:
+                self.end(UpstreamError("the upstream sent more answers than there were queries"))
                 return
             self._take(response)
 

@@ -172,6 +172,42 @@ def test_what_answers_nobody_is_ignored(run):
     assert questions(peer.queries) == questions([FIRST, SECOND])
 
 
+def test_a_peer_that_answers_without_having_been_asked_is_left(run, monkeypatch):
+    taken = []
+    monkeypatch.setattr(streams.ConnectionPool, "note_answer", lambda *_: taken.append(None))
+
+    def answers_to_nothing(link):
+        query = link.query()
+        other_id = bytes([query[0] ^ 1, query[1], 0x80])
+        link.send(frame(other_id + b"\0" * 9) * 100 + frame(quick.answer(query, b"0")))
+        link.query()
+
+    async def story():
+        with pytest.raises(UpstreamError, match="the upstream sent more answers than there were queries"):
+            await ask(shared)
+        await ended(peer.links[0])
+
+    with Peer(answers_to_nothing) as peer, to(peer) as shared:
+        run(story())
+    assert len(taken) == streams.COPIES + streams.STRAYS_MAX, "what came at once is not read to its end"
+    assert questions(peer.queries) == questions([FIRST])
+
+
+def test_a_peer_that_sends_each_answer_twice_keeps_its_connection(run):
+    def twice(link):
+        while query := link.query():
+            link.answer(query)
+            link.answer(query)
+
+    async def story():
+        for _ in range(10):
+            assert await asyncio.gather(*(ask(shared, query) for query in QUESTIONS)) == [0] * 6
+
+    with Peer(twice) as peer, to(peer) as shared:
+        run(story())
+    assert len(peer.links) == 1
+
+
 # ------------------------------------------------------------ transfers
 
 
