@@ -247,7 +247,8 @@ class Forwarder:
             self._inflight.rules.reply(client, query, error_response(query, REFUSED))
             return
         found = inspect_query(query)
-        zone = self._zones.number(found["qname"].lower()) if "qname" in found else 0
+        name = found["qname"].lower() if "qname" in found else b""  # however it is spelled, it is one zone
+        zone = self._zones.number(name) if name else 0
         group = self._groups[route] if route else self._zones.group(zone)
         if is_transfer(found):
             if self._transferring.may_take(prefix_of(source), self._settings.max_transfers):
@@ -255,11 +256,11 @@ class Forwarder:
                 self._start_special(key, self._transfer(group, client, query, stream))
             else:
                 self._turn_away(client, query, stream)
-        elif "qname" not in found or not self._accepts_notify(zone, found["qname"], client):
+        elif not name or not self._accepts_notify(zone, name, client):
             self._inflight.rules.pass_on(client, query)
-        elif self._passing.may_take(found["qname"], self._settings.max_uncached):
-            self._passing.add(found["qname"], 1)
-            self._start_special(key, self._notify(group, client, query, found["qname"]))
+        elif self._passing.may_take(name, self._settings.max_uncached):
+            self._passing.add(name, 1)
+            self._start_special(key, self._notify(group, client, query, name))
         else:
             self._turn_away(client, query, stream)
 
@@ -273,7 +274,7 @@ class Forwarder:
         """Tell whether a NOTIFY comes from where it may, and is for a zone of ours, whose serial is looked at then."""
         source = ip_address(self._inflight.rules.address_of(client))
         notifiers = self._notifiers.get(zone, self._notifiers[0])
-        return any(source in prefix for prefix in notifiers) and self._poll(name_from_wire(name.lower()))
+        return any(source in prefix for prefix in notifiers) and self._poll(name_from_wire(name))
 
     async def _notify(self, group: int, client: bytes, query: bytes, zone: bytes) -> None:
         """Pass a NOTIFY on to every upstream of a group (RFC 1996), once; the first response is the client's.

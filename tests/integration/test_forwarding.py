@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import dns.edns
@@ -573,6 +574,26 @@ def test_over_the_bound_of_notifies_clients_are_refused_or_dropped(overload):
         assert exchange(notify("c.test."), server=shield).rcode() == dns.rcode.NOERROR
         assert notified == ["a.test.", "c.test."]
         assert stats(shield)["outstanding_limit_exceeded"] == 1
+
+
+def test_however_a_zone_is_spelled_its_notifies_have_one_share():
+    toml = 'allow_notify_from = ["127.0.0.0/8"]\n' + "".join(f'[[zones]]\nname = "{one}.test"\n' for one in "ab")
+    toml += "[forward]\nmax_uncached = 16\nmax_outstanding = 4096\n"
+    spellings = ["".join(letters) for letters in itertools.product("aA", ".", "tT", "eE", "sS", "t", ".")]
+    notified = []
+
+    def slow(query):
+        if query.message.opcode() != dns.opcode.NOTIFY:
+            return answer(query, "SOA ns.test. host.test. 1 3600 600 86400 60")
+        notified.append(query.name.to_text())
+        return Delayed(1.5, respond(query)) if notified[-1] != "b.test." else respond(query)
+
+    with behind(slow, toml=toml) as (shield, _upstream), ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(exchange, notify(each), server=shield) for each in spellings]
+        until(lambda: len(notified) + stats(shield)["outstanding_limit_exceeded"] == 16)
+        assert exchange(notify("b.test."), server=shield).rcode() == dns.rcode.NOERROR
+        found = Counter(each.result().rcode() for each in waiting)
+        assert found == {dns.rcode.NOERROR: 13, dns.rcode.REFUSED: 3}
 
 
 # ------------------------------------------------------------ transfers
