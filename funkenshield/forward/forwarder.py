@@ -281,14 +281,14 @@ class Forwarder:
 
         Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
         """
-        header, timeout = self._inflight.rules.header_of(client), self._settings.update_timeout
-        onward = without_hops(query)
-        asked = [
-            asyncio.wait_for(upstream.exchange(onward, header, once=True), timeout)
-            for upstream in self._upstreams.groups[group]
-        ]
         response = None
         try:
+            header, timeout = self._inflight.rules.header_of(client), self._settings.update_timeout
+            onward = without_hops(query)
+            asked = [
+                asyncio.wait_for(upstream.exchange(onward, header, once=True), timeout)
+                for upstream in self._upstreams.groups.get(group, ())  # a reload may have taken it away by now
+            ]
             for first in asyncio.as_completed(asked):
                 with contextlib.suppress(OSError):
                     received = await first
@@ -296,11 +296,13 @@ class Forwarder:
                         response = received
                         self._inflight.rules.reply(client, query, response)
                         self._write_streams()
-            if response is None:
-                self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
+        except Exception as error:  # without an answer, a client over TCP would never have its place back
+            limited.warning("notify", "internal error, NOTIFY dropped: %r", error)
         finally:
             self._passing.add(zone, -1)
-            self._write_streams()
+        if response is None:
+            self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
+        self._write_streams()
 
     async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
