@@ -20,9 +20,11 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
+from ..core.logs import RateLimited
 from ..wire.names import READ_MAX
 
 log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 RETRY = 5.0  # seconds after the first failure, then twice as long each time, up to the interval
 MIN_INTERVAL = 1.0  # seconds between two queries, however many ask for one
@@ -76,7 +78,7 @@ class Watcher:
             if self._wanted.is_set():
                 retry, settled = RETRY, asked + SETTLING
             self._wanted.clear()  # before asking: the response may be older than a NOTIFY that comes meanwhile
-            if await self._poll() and (self.serial != before or asked >= settled):
+            if await self._poll_safely() and (self.serial != before or asked >= settled):
                 retry = RETRY
                 pause = self.interval
             else:
@@ -84,6 +86,17 @@ class Watcher:
                 retry = 2 * pause
             pause *= 1 + self.jitter * (2 * self.random() - 1)
             await self._sleep_until_due(max(0.0, asked + pause - self.clock()))
+
+    async def _poll_safely(self) -> bool:
+        """Ask once, whatever goes wrong: no fault of ours ends the watch, for nobody would see that it has ended."""
+        try:
+            return await self._poll()
+        except Exception as error:
+            limited.warning(
+                str(self.zone), "zone %s: internal error, its serial is looked at again: %r", self.zone, error
+            )
+            self.restored = True
+            return False
 
     async def _poll(self) -> bool:
         """Ask once; return whether the serial is known."""
@@ -101,15 +114,15 @@ class Watcher:
         return True
 
     def _compare(self, serial: int) -> None:
-        before, self.serial = self.serial, serial
-        if serial == before or (before is None and not self.restored):
-            return
-        if before is None:
-            log.info("zone %s: serial %d, and the cache has entries from before it was known", self.zone, serial)
-        else:
-            how = "increased" if (serial - before) % 2**32 < 2**31 else "decreased"  # RFC 1982 3.2
-            log.info("zone %s: serial %s from %d to %d", self.zone, how, before, serial)
-        self.changed()
+        before = self.serial
+        if serial != before and (before is not None or self.restored):
+            self.changed()  # before it is noted: where this fails, the next response tells of the change again
+            if before is None:
+                log.info("zone %s: serial %d, and the cache has entries from before it was known", self.zone, serial)
+            else:
+                how = "increased" if (serial - before) % 2**32 < 2**31 else "decreased"  # RFC 1982 3.2
+                log.info("zone %s: serial %s from %d to %d", self.zone, how, before, serial)
+        self.serial = serial
 
     async def _sleep_until_due(self, pause: float) -> None:
         """Wait so many seconds, or less if somebody wants to know now."""

@@ -301,6 +301,26 @@ async def test_no_response_however_broken_ends_the_watch():
 
 
 @in_loop
+async def test_no_fault_of_ours_ends_the_watch_or_loses_a_change_and_it_is_told_once(caplog):
+    async with watching(7) as world:
+
+        def changed():
+            world.changes += 1
+            if world.changes < 3:
+                raise ZeroDivisionError
+
+        world.watcher.changed = changed
+        world.says = ZeroDivisionError()
+        await world.passes(60)
+        world.says = 8
+        await world.passes(5 + 10 + 20)
+        assert (world.watcher.serial, world.changes) == (8, 3)
+        await world.passes(120)
+        assert (world.watcher.serial, world.changes) == (8, 3)
+    assert caplog.messages == ["zone example.com.: internal error, its serial is looked at again: ZeroDivisionError()"]
+
+
+@in_loop
 async def test_many_notifies_leave_no_sleepers_behind():
     now, asked = 0.0, []
 
