@@ -6,6 +6,7 @@ import dns.message
 import dns.rrset
 import pytest
 from support.client import free_port
+from support.edns import SUBNET, subnet
 from support.process import run_shield
 from support.rig import answering, ask, asked, behind, rcode, toml
 from support.upstream import ScriptedUpstream
@@ -167,3 +168,18 @@ def test_the_rcode_of_responses_and_of_answers_from_the_cache():
         assert [rcode(ask(shield, "no.r.test")), rcode(ask(shield, "yes.r.test"))] == ["REFUSED", "NOERROR"]
         assert [rcode(ask(shield, "no.a.test")) for _ in range(2)] == ["NXDOMAIN", "REFUSED"]
         assert [rcode(ask(shield, "yes.a.test")) for _ in range(2)] == ["NOERROR", "SERVFAIL"]
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+@pytest.mark.parametrize("chain", ["queries", "responses", "cache-hits"])
+def test_a_subnet_that_the_shield_added_is_no_option_of_the_clients(chain, tcp):
+    rules = [{"chain": chain, "match": {"option": SUBNET}, "action": "refused"}]
+    client_subnet = {"add": True, "private": True, "ipv4_prefix_length": 24}
+    own = [(SUBNET, subnet("127.0.0.0", 24)[4:])]
+    with behind(answering("192.0.2.1"), rules=rules, client_subnet=client_subnet) as (shield, upstream):
+        for edns in (True, False, True):  # the first from the upstream, the others from the cache
+            assert rcode(ask(shield, asked("a.test", edns=edns), tcp=tcp)) == "NOERROR"
+        (came,) = upstream.received
+        assert [(each.otype, each.to_wire()) for each in came.message.options] == own
+        ask(shield, asked("b.test", options=own), tcp=tcp)
+        assert rcode(ask(shield, asked("b.test", options=own), tcp=tcp)) == "REFUSED"
