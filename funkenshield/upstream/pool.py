@@ -196,16 +196,17 @@ class Upstream:
     def _add(self) -> bool:
         """Open one more socket; False: there is none to be had."""
         try:
-            opened = open_udp(self.endpoint, str(self.section.source or ""), self._ports)
-            number = self._pool.add(self.number, opened.fileno())
-            self._sockets.append(LocalSocket(self._clock.seconds(), number, opened.getsockname()[0]))
-            opened.detach()
+            with open_udp(self.endpoint, str(self.section.source or ""), self._ports) as opened:
+                address = opened.getsockname()[0]
+                number = self._pool.add(self.number, opened.fileno())
+                opened.detach()  # from here on, the pool closes it
         except OSError as error:
             reason = error.strerror or str(error)
             if reason != self._socket_error:
                 log.warning("upstream %s: cannot open a UDP socket: %s", self, reason)
             self._socket_error = reason
             return False
+        self._sockets.append(LocalSocket(self._clock.seconds(), number, address))
         self._socket_error = ""
         return True
 

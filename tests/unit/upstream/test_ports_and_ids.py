@@ -113,6 +113,26 @@ class Unconnectable:
         self._closed.append(True)
 
 
+def test_a_socket_whose_address_cannot_be_had_is_closed_and_nothing_goes_through_it(path, monkeypatch, caplog):
+    class Nameless(socket.socket):
+        def getsockname(self):
+            raise OSError("no buffer space")
+
+    def opened(*where):
+        with open_udp(*where) as made:
+            return Nameless(made.family, made.type, made.proto, made.detach())
+
+    shield = path()
+    (before,) = shield.ask(*shield.fresh())
+    monkeypatch.setattr(pool, "open_udp", opened)
+    shield.upstream.rotate_ports(2, 3600.0)
+    assert [message.partition(": ")[2] for message in caplog.messages] == ["cannot open a UDP socket: no buffer space"]
+    with udp() as other:  # that has the number of the one that was closed
+        assert {asked.port for asked in shield.ask_each(AT_ONCE)} == {before.port}
+        shield.upstream.close()
+        assert other.getsockname()
+
+
 def test_a_port_is_given_up_after_its_life_and_what_was_asked_through_it_is_still_answered(path):
     shield = path(sockets=4, port_life=60.0)
 
