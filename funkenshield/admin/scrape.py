@@ -27,6 +27,7 @@ class MetricsServer:
         self.connections: Holders[Connection] = Holders()
         self.count = 0
         self._turn = asyncio.Lock()
+        self._making: asyncio.Task[tuple[str, bytes]] | None = None
         self._next = 0
 
     def protocol(self) -> "Connection":
@@ -44,8 +45,16 @@ class MetricsServer:
 
     async def page(self, accept: str) -> tuple[str, bytes]:
         """Return the page as of now, with its content type."""
-        async with self._turn:
+        await self._turn.acquire()
+        # A thread cannot be cancelled: where the client goes away, the next page still waits for the end of this one.
+        self._making = asyncio.get_running_loop().create_task(self._make(accept))
+        return await asyncio.shield(self._making)
+
+    async def _make(self, accept: str) -> tuple[str, bytes]:
+        try:
             return await asyncio.to_thread(self.render(accept))
+        finally:
+            self._turn.release()
 
 
 class Connection(asyncio.Protocol):

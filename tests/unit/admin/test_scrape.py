@@ -1,0 +1,57 @@
+"""Show that pages are made one at a time, whoever goes away before the end of one."""
+
+import asyncio
+import socket
+import struct
+import threading
+
+from funkenshield.admin.scrape import MetricsServer
+
+REQUEST = b"GET /metrics HTTP/1.1\r\n\r\n"
+
+
+def test_who_asks_and_resets_has_no_second_page_made_meanwhile():
+    may_end = threading.Event()
+    begun, made, at_once, counting = [], [0], [0], threading.Lock()
+
+    def make():
+        with counting:
+            made[0] += 1
+            at_once[0] = max(at_once[0], made[0])
+        assert may_end.wait(10)
+        with counting:
+            made[0] -= 1
+        return "text/plain", b"page"
+
+    def render(accept):
+        begun.append(accept)
+        return make
+
+    async def until(condition):
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def story():
+        server = MetricsServer(render, lambda: True)
+        serving = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", 0)
+        address = serving.sockets[0].getsockname()
+        for _ in range(5):
+            with socket.create_connection(address) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.sendall(REQUEST)
+                await until(lambda: at_once[0] and server.count)
+                await asyncio.sleep(0.02)
+            await until(lambda: not server.count)
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(REQUEST)
+        await asyncio.sleep(0.02)
+        assert at_once == [1]
+        may_end.set()
+        assert (await reader.read()).endswith(b"page")
+        writer.close()
+        assert at_once == [1]
+        assert len(begun) == 2, "who went away while others had their turn has no page made"
+        serving.close()
+
+    asyncio.run(story())
