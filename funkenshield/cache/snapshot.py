@@ -29,9 +29,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ..config.types import ZoneName
 from ..core.files import UnfitError, open_file
+from ..core.logs import RateLimited
 from ._store import Cache
 
 log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 MAGIC, VERSION = b"FunkenShield snapshot", b"1"
 LINE_MAX = 4096
@@ -84,6 +86,10 @@ async def write(cache: Cache, path: Path, origins: Origins, wall: Callable[[], f
     run = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
     draft = _Draft(path)
     purges = cache.purges_total
+
+    def is_outdated() -> bool:
+        return cache.purges_total != purges
+
     try:
         await run(draft.begin, cache.layout, wall(), origins)
         for segment in range(cache.segments_total):
@@ -92,17 +98,16 @@ async def write(cache: Cache, path: Path, origins: Origins, wall: Callable[[], f
                 await run(draft.add, taken, answers)
             else:
                 await asyncio.sleep(0)
-        await run(draft.publish)
-        if cache.purges_total != purges:
-            remove(path)
-            return 0
+        await run(draft.publish, is_outdated)
     except OSError as error:
         log.warning("%s: snapshot not written: %s", path, error.strerror or error)
         return 0
     finally:
         await run(draft.discard)
+        if is_outdated():  # it may have been published just before, by the thread, even if the task was cancelled
+            await run(remove, path)
         thread.shutdown(wait=False)
-    return draft.octets
+    return 0 if is_outdated() else draft.octets
 
 
 class _Draft:
@@ -129,19 +134,16 @@ class _Draft:
         self._append(int(taken * 1000).to_bytes(TAKEN) + len(answers).to_bytes(LENGTH))
         self._append(answers)
 
-    def publish(self) -> None:
-        """Write the end, and let the file take its place once it is safe on disk."""
+    def publish(self, is_outdated: Callable[[], bool]) -> None:
+        """Write the end, and let the file take its place once it is safe on disk, unless it is not true any more."""
         self._append(END)
         self._append(self._digest.digest())
         assert self._file
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._draft.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if not is_outdated():
+            self._draft.replace(self._path)
+            _sync_folder(self._path)
 
     def discard(self) -> None:
         """Close the file, and remove it unless it has taken its place; what went wrong has been told."""
@@ -192,9 +194,23 @@ def read(cache: Cache, path: Path, wall: Callable[[], float] = time.time) -> tup
 
 
 def remove(path: Path) -> None:
-    """Remove a snapshot: what is in it is not true any more."""
-    with contextlib.suppress(OSError):
+    """Remove a snapshot, for good: what is in it is not true any more."""
+    try:
         path.unlink()
+        _sync_folder(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a restart would bring back what was purged
+        limited.warning(f"remove {path}", "%s: snapshot cannot be removed: %s", path, error.strerror or error)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have it safe on disk which file lies at a path."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _head(file: BinaryIO, layout: bytes) -> tuple["hashlib.blake2b", Origins]:

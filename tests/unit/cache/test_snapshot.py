@@ -128,6 +128,66 @@ def test_what_was_purged_while_it_was_written_is_in_no_snapshot(path):
     assert names(path) == []
 
 
+@pytest.mark.parametrize("when", ["export", "fsync"])
+def test_what_was_purged_while_it_was_written_is_not_even_in_place_for_a_moment(when, path, monkeypatch):
+    """Who is killed in that moment would have it again after the next start."""
+    store, replaced = Answers(b"abc"), []
+    owner, original = (store, store.export) if when == "export" else (snapshot.os, snapshot.os.fsync)
+
+    def purge(argument):
+        store.purges_total += 1
+        return original(argument)
+
+    monkeypatch.setattr(owner, when, purge)
+    monkeypatch.setattr(type(path), "replace", lambda *paths: replaced.append(paths))
+    assert write(store, path) == 0
+    assert replaced == []
+    assert names(path) == []
+
+
+def test_what_was_purged_while_it_took_its_place_is_in_no_snapshot_even_if_that_is_cancelled(path, monkeypatch):
+    store, fsync = Answers(b"abc"), os.fsync
+    in_place, purged = threading.Event(), threading.Event()
+
+    def slow(number):
+        if path.exists():
+            in_place.set()
+            assert purged.wait(10)
+        fsync(number)
+
+    async def cancel():
+        writing = asyncio.create_task(snapshot.write(store, path, ORIGINS))
+        await asyncio.to_thread(in_place.wait, 10)
+        store.purges_total += 1
+        writing.cancel()
+        await asyncio.sleep(0)
+        purged.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+
+    monkeypatch.setattr("os.fsync", slow)
+    asyncio.run(cancel())
+    assert names(path) == []
+
+
+def test_what_was_removed_is_gone_for_good(path, monkeypatch, caplog):
+    synced = []
+    write(Answers(b"abc"), path)
+    monkeypatch.setattr("os.fsync", lambda number: synced.append((os.fstat(number).st_ino, path.exists())))
+    snapshot.remove(path)
+    assert synced == [(path.parent.stat().st_ino, False)]
+    snapshot.remove(path)
+    assert len(synced) == 1, "there was nothing"
+    assert not caplog.messages
+
+
+def test_what_cannot_be_removed_is_told_once(path, caplog):
+    path.mkdir()
+    for _ in range(3):
+        snapshot.remove(path)
+    assert caplog.messages == [f"{path}: snapshot cannot be removed: Is a directory"]
+
+
 # ---------------------------------------------------------------- nobody waits
 
 
