@@ -16,7 +16,7 @@ from funkenshield.cache._store cimport Cache
 from funkenshield.core._atomic cimport LINE, prefetch_by_load
 from funkenshield.core._clock cimport NANOSECONDS, ticks
 from funkenshield.core._epochs cimport Reader, enter, leave
-from funkenshield.policy._guard cimport GuardTable, judge_response, load_guard_table
+from funkenshield.policy._guard cimport GuardTable, check_response, load_guard_table
 from funkenshield.policy._rule_state cimport RuleState
 from funkenshield.wire._message cimport HEADER, Query, Verdict
 
@@ -116,7 +116,7 @@ cdef class Hits:
             if process_query(&context) != SEND:
                 continue
             if guard_table != NULL:
-                context.length = judge_response(guard_table, &context.client, self.out, context.length,
+                context.length = check_response(guard_table, &context.client, self.out, context.length,
                                                 &self.counts.guard)
             answered += context.length > 0
         leave(self.reader)
