@@ -1,5 +1,5 @@
 """What a worker does between receiving and sending, in batches, without sockets: parse all, fetch all, process
-each, judge each.
+each, decide about each.
 
 Queries are made here, too: names are numbers, so that ten million of them take no memory.
 """
