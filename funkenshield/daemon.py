@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -93,7 +93,7 @@ class Daemon:
             for endpoint in config.listen
         ]
         self._tcp = [
-            bound.enter_context(sockets.bind_tcp(endpoint, shared=sockets.overlaps(endpoint, config.listen)))
+            [bound.enter_context(each) for each in sockets.bind_tcp(endpoint, workers)]
             for endpoint in config.listen
             if over_tcp
         ]
@@ -113,7 +113,7 @@ class Daemon:
             return None
         from .admin import prometheus, scrape
 
-        opened = bound.enter_context(sockets.bind_tcp(self.config.metrics.listen, "HTTP"))
+        opened = bound.enter_context(sockets.bind_listening(self.config.metrics.listen, "HTTP"))
         return scrape.MetricsServer(partial(prometheus.render, self.snapshot), self.is_serving).protocol, opened
 
     def _build(self) -> None:
@@ -131,11 +131,9 @@ class Daemon:
                 worker.listen(opened.fileno(), group[0].fileno())
         self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock, self.inflight.abandon)
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
-        self.tcp = TcpServer(self.inflight, self._dispatch, config.tcp)
+        self.tcp = TcpServer(self.cache, self.inflight, self._tcp)
         self.rules = RuleEngine(self.inflight.rules, self._dispatch)
-        self.forwarder = Forwarder(
-            self.inflight, self.upstreams, self.tcp.connections, self.rules.executor, self.watchers.poll_now
-        )
+        self.forwarder = Forwarder(self.inflight, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.inflight, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock,
@@ -143,7 +141,7 @@ class Daemon:
         self._priority = Priority(seconds)
 
     def _dispatch(self) -> None:
-        """Have what waits decided: streams and rules ask the forwarder for that, which is made with them."""
+        """Have what waits decided: rules ask the forwarder for that, which is made with them."""
         self.forwarder.dispatch()
 
     # ---------------------------------------------------------------- reload
@@ -162,7 +160,7 @@ class Daemon:
         zones = settings.assign(self.cache.zones, config, groups)
         self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
         self.blocks.configure(config.guard)
-        self.tcp.settings = config.tcp
+        self.tcp.configure(config.tcp)
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
@@ -263,12 +261,15 @@ class Daemon:
             if self._control is not None:
                 handle = partial(commands.handle, self.stats, self.cache, self.blocks, self._forget)
                 at_end((await control.serve(self._control, handle)).close)
-            at_end(self.tcp.close)
+            at_end(self.tcp.stop)
             await_at_end(self.rules.close)
             await_at_end(self._drain)
             await_at_end(self._end_reload)
-            for protocol, opened in self._accepting():
+            if self._scraped is not None:
+                protocol, opened = self._scraped
                 at_end((await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG)).close)
+            self.tcp.start()
+            at_end(self.tcp.stop_accepting)
             for worker, thread in zip(self.workers, self._threads, strict=True):
                 thread.start()
                 at_end(thread.join)
@@ -280,19 +281,11 @@ class Daemon:
             self._tell_stopping()
         log.info("stopped")
 
-    def _accepting(self) -> Iterator[tuple[Callable[[], asyncio.Protocol], socket.socket]]:
-        """Yield who serves the connections to each socket: those of clients, and of Prometheus."""
-        for number, opened in enumerate(self._tcp):
-            yield partial(self.tcp.protocol, number), opened
-        if self._scraped is not None:
-            yield self._scraped
-
     def _start_tasks(self) -> list[asyncio.Task[None]]:
         works: list[Coroutine[Any, Any, None]] = [
             _every(lambda: HOUSEKEEPING, self._housekeeping),
             _every(lambda: GUARDING, self._guard),
             _every(lambda: self.upstreams.health_interval, self.upstreams.update_health),
-            self.tcp.close_idle(),
             Expiry(self.cache).run(),
         ]
         if hugepages.is_large(self.config.cache.memory):
@@ -314,6 +307,7 @@ class Daemon:
     def _housekeeping(self) -> None:
         self.upstreams.housekeeping()
         self.forwarder.housekeeping()
+        self.tcp.housekeeping()
         self.watchers.wake()
         self.rules.set_local_time()
         self.cache.epochs.reclaim()
@@ -335,7 +329,7 @@ class Daemon:
 
     def is_serving(self) -> bool:
         """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
-        return not self._stopping.is_set() and all(each.is_alive() for each in self._threads)
+        return not self._stopping.is_set() and self.tcp.is_alive() and all(each.is_alive() for each in self._threads)
 
     def stop(self) -> None:
         """Have `run` drain and return."""

@@ -44,11 +44,11 @@ class Stats:
     def _responses(self) -> dict[str, dict[str, int]]:
         """Return how many responses clients got, by transport and by the RCODE in their header."""
         by_datagram, over_stream = self.inflight.outbox.rcodes()
-        by_worker = [worker.rcodes() for worker in self.workers]
-        udp = [sum(counts) for counts in zip(by_datagram, *by_worker, strict=True)]
+        udp = _sums(by_datagram, *(worker.rcodes() for worker in self.workers))
+        tcp = _sums(over_stream, *(worker.rcodes() for worker in self.tcp.workers))
         return {
             transport: {rcode_name(code): count for code, count in enumerate(counts) if count or code in COMMON}
-            for transport, counts in (("udp", udp), ("tcp", over_stream))
+            for transport, counts in (("udp", udp), ("tcp", tcp))
         }
 
     def snapshot(self) -> dict[str, Any]:
@@ -58,14 +58,15 @@ class Stats:
 
     def counted(self) -> dict[str, Any]:
         """Return all counters, those included that only count for another one."""
-        workers = [worker.counters() for worker in self.workers]
-        inflight, tcp, nsec_cache = self.inflight.counters(), self.tcp, self.nsec_cache
-        counted = inflight | {name: inflight[name] + sum(each[name] for each in workers) for name in workers[0]}
+        udp, tcp = ([worker.counters() for worker in workers] for workers in (self.workers, self.tcp.workers))
+        inflight, nsec_cache, connections = self.inflight.counters(), self.nsec_cache, self.tcp.counters()
+        over_tcp = inflight["queries"] + sum(each["queries"] for each in tcp)
+        counted = inflight | {name: inflight[name] + sum(each[name] for each in udp + tcp) for name in udp[0]}
         counted |= {f"cache_{name}": count for name, count in self.cache.counters().items()}
         return counted | {
-            "queries_by_transport": {"udp": counted["queries"] - inflight["queries"], "tcp": inflight["queries"]},
+            "queries_by_transport": {"udp": counted["queries"] - over_tcp, "tcp": over_tcp},
             "responses": self._responses(),
-            "proxy_protocol_invalid": counted["proxy_protocol_invalid"] + tcp.proxy_protocol_invalid,
+            "proxy_protocol_invalid": counted["proxy_protocol_invalid"] + connections["proxy_protocol_invalid"],
             "outstanding_limit_exceeded": counted["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
             "fair_share_exceeded": counted["fair_share_exceeded"] + counted["queue_share_exceeded"],
             "reply_send_errors": counted["reply_send_errors"] + counted["outbox_send_errors"],
@@ -77,17 +78,17 @@ class Stats:
             "nsec_cache_entries": len(nsec_cache), "nsec_cache_bytes": nsec_cache.octets,
             "nsec_cache_limit_bytes": nsec_cache.limit,
             "memory_limit_bytes": (
-                self.cache_memory + self.inflight.memory_limit + tcp.settings.memory
+                self.cache_memory + self.inflight.memory_limit + self.tcp.limits.memory_limit
                 + self.inflight.settings_writer.guard.memory_limit
             ),
-            "tcp_connections": len(tcp.connections), "tcp_accepted": tcp.accepted, "tcp_refused": tcp.refused,
-            "tcp_refused_per_client": tcp.refused_per_client, "tcp_refused_per_prefix": tcp.refused_per_prefix,
-            "tcp_evicted_idle": tcp.evicted_idle, "tcp_evicted_waiting": tcp.evicted_waiting,
-            "tcp_evicted_memory": tcp.evicted_memory, "tcp_buffered_bytes": tcp.memory.taken,
-            "tcp_idle_timeouts": tcp.idle_timeouts, "tcp_protocol_errors": tcp.protocol_errors,
+            **{name: count for name, count in connections.items() if name != "proxy_protocol_invalid"},
             "reloads": self.reloads, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],
             "rules": self.rules.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
+
+
+def _sums(*counts: list[int]) -> list[int]:
+    return [sum(each) for each in zip(*counts, strict=True)]

@@ -46,15 +46,16 @@ cdef inline uint32_t zone_number(const Secret* secret, const uint8_t* name, uint
 cdef struct Taken:                 # a record in a ring, and whose it is
     uint32_t end                   # octets ever filled, this record included; compared as serial numbers
     uint32_t prefix
+    uint32_t size                  # octets
     uint16_t zone
-    uint16_t size                  # octets
 
 cdef struct RingShares:            # what client prefixes and zones hold of a ring, in octets; its producer's own
     uint64_t first, last           # of those that are counted
     uint32_t[COUNTERS] prefixes
-    uint32_t[ZONES] zones
+    uint32_t[ZONES + 1] zones      # the last one is of what counts for none
     Taken[TAKEN_MAX] taken
 
 
+cdef bint ring_has_share(RingShares* shares, const Ring* ring, uint32_t prefix) noexcept nogil
 cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret, const uint8_t* address, uint8_t octets,
                      const uint8_t* name, uint32_t size) noexcept nogil

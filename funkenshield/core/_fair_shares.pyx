@@ -7,29 +7,37 @@ from ._siphash cimport Secret
 from ._spsc_ring cimport RING_SIZE, Ring
 
 
-cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret, const uint8_t* address, uint8_t octets,
-                     const uint8_t* name, uint32_t size) noexcept nogil:
-    """Tell whether a query of `size` octets may go into the ring, for its client prefix and its zone; count it if so.
+cdef bint ring_has_share(RingShares* shares, const Ring* ring, uint32_t prefix) noexcept nogil:
+    """Tell whether one more record of a client prefix, by its counter, may go into the ring, if there is room.
 
-    What the consumer has taken out meanwhile is nobody's any more. `name` is the question's, in lower case. Caller must
-    ensure that what may go is put into the ring, if there is room, and that nobody else fills it.
+    What the consumer has taken out meanwhile is nobody's any more.
     """
     cdef:
         uint64_t tail = load_acquire(&ring.tail)
-        uint64_t left = RING_SIZE - (ring.filled - tail)
-        uint32_t prefix = counter_of(hash_prefix(secret, address, octets), 0)
-        uint32_t zone = zone_number(secret, name, ZONES)
         Taken* oldest = &shares.taken[shares.first % TAKEN_MAX]
     while shares.first != shares.last and <int32_t> (<uint32_t> tail - oldest.end) >= 0:
         shares.prefixes[oldest.prefix] -= oldest.size
         shares.zones[oldest.zone] -= oldest.size
         shares.first += 1
         oldest = &shares.taken[shares.first % TAKEN_MAX]
-    if (shares.last - shares.first == TAKEN_MAX or not may_take(shares.prefixes[prefix], left)
-            or not may_take(shares.zones[zone], left)):
+    return (shares.last - shares.first != TAKEN_MAX
+            and may_take(shares.prefixes[prefix], RING_SIZE - (ring.filled - tail)))
+
+
+cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret, const uint8_t* address, uint8_t octets,
+                     const uint8_t* name, uint32_t size) noexcept nogil:
+    """Tell whether a query of `size` octets may go into the ring, for its client prefix and its zone; count it if so.
+
+    `name` is the question's, in lower case; NULL: it counts for no zone. Caller must ensure that what may go is put
+    into the ring, if there is room, and that nobody else fills it.
+    """
+    cdef:
+        uint32_t prefix = counter_of(hash_prefix(secret, address, octets), 0)
+        uint32_t zone = ZONES if name == NULL else zone_number(secret, name, ZONES)
+    if not ring_has_share(shares, ring, prefix) or name != NULL and not may_take(
+            shares.zones[zone], RING_SIZE - (ring.filled - load_acquire(&ring.tail))):
         return False
-    shares.taken[shares.last % TAKEN_MAX] = Taken(<uint32_t> (ring.filled + size), prefix, <uint16_t> zone,
-                                                  <uint16_t> size)
+    shares.taken[shares.last % TAKEN_MAX] = Taken(<uint32_t> (ring.filled + size), prefix, size, <uint16_t> zone)
     shares.last += 1
     shares.prefixes[prefix] += size
     shares.zones[zone] += size

@@ -1,4 +1,4 @@
-"""Fair shares of what is bounded, in Python: connections, their memory, transfers; `_fair_shares` has those of queries.
+"""Fair shares of what is bounded, in Python: transfers, connections for metrics; `_fair_shares` has all others.
 
 A client prefix may take one more only while it holds less than four times what is left free (dynamic thresholds,
 Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998): one gets four fifths, many share what they take,
@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 SHARE = 4  # times what is free
 IPV4_PREFIX, IPV6_PREFIX = 24, 56  # bits of an address that make one client prefix
-IPV6_CLIENT = 64  # bits of an IPv6 address that make one client
 
 Held = TypeVar("Held")
 
@@ -18,11 +17,6 @@ Held = TypeVar("Held")
 def prefix_of(address: bytes) -> bytes:
     """Return the prefix that an address of 4 or 16 octets counts for."""
     return address[: (IPV4_PREFIX if len(address) == 4 else IPV6_PREFIX) // 8]
-
-
-def client_of(address: bytes) -> bytes:
-    """Return the client that an address of 4 or 16 octets counts for: an IPv6 host has a whole /64."""
-    return address if len(address) == 4 else address[: IPV6_CLIENT // 8]
 
 
 def may_take_one_more(mine: int, free: int) -> bool:

@@ -15,6 +15,7 @@ from ._client_replies cimport ClientReplies
 from ._outbox cimport Outbox
 from ._pending cimport PendingQueries, PendingQuery, Stage
 from ._python_rules cimport PythonRules
+from ._reply_queue cimport ReplyQueue
 from ._resolution cimport Resolution
 from ._transport cimport Transport
 
@@ -41,5 +42,6 @@ cdef class Inflight:
         uint64_t retries
 
     cdef Ring* join(self) except NULL
+    cdef ReplyQueue* join_connections(self, int wake_fd) except NULL
     cdef void wake(self) noexcept nogil
     cdef int _send(self, int32_t* listed, uint32_t count, Stage stage) except -1

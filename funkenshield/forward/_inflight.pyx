@@ -36,6 +36,7 @@ from ._client_replies cimport ClientReplies
 from ._outbox cimport STREAM, Client
 from ._pending cimport FAILED, IDLE, QUEUED, PendingQueries, PendingQuery, Stage
 from ._python_rules cimport PythonRules
+from ._reply_queue cimport ReplyQueue
 from ._resolution cimport LAST_RESORTS_MAX, Resolution, Response
 from ._transport cimport Transport
 
@@ -131,6 +132,10 @@ cdef class Inflight:
         self.rings[self.ring_count] = ring
         self.ring_count += 1
         return ring
+
+    cdef ReplyQueue* join_connections(self, int wake_fd) except NULL:
+        """Return the queue of replies for one more worker that holds connections; the descriptor wakes it."""
+        return self.outbox.add_queue(wake_fd)
 
     cdef void wake(self) noexcept nogil:
         """Have `collect` called soon; the one thing here that other threads may call."""

@@ -1,12 +1,13 @@
-"""Answers of the control thread on their way to clients: datagrams in batches, streams through Python."""
+"""Answers of the control thread on their way to clients: datagrams in batches, messages to connections' workers."""
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._clock cimport Clock
 from ..core._udp_batch cimport BATCH, Datagrams, Peer
 from ..policy._guard cimport GuardCounters, GuardTable
 from ..policy._rule_state cimport ClientInfo, RuleState
+from ._reply_queue cimport CONNECTION_WORKERS_MAX, ReplyQueue
 
 cdef enum:
     UDP_MAX = 4096                 # octets of the largest answer over UDP
@@ -42,6 +43,8 @@ cdef class Outbox:
         int32_t count, fd
         uint8_t* framed            # one message for a stream, behind its two octets of length
         list streams
+        ReplyQueue* queues[CONNECTION_WORKERS_MAX]  # to the workers that hold connections
+        uint32_t queue_count
         uint64_t send_failed
         uint64_t[16] by_datagram, over_stream  # responses, by the RCODE in their header
         Clock clock
@@ -49,8 +52,10 @@ cdef class Outbox:
         const GuardTable* nobody
         GuardCounters guard_counters
 
+    cdef ReplyQueue* add_queue(self, int wake_fd) except NULL
+    cdef ReplyQueue* _queue_of(self, uint64_t stream) noexcept nogil
     cdef uint8_t* open(self, const Client* client) noexcept nogil
     cdef int post(self, const Client* client, size_t length) except -1
-    cdef void drop(self, const Client* client)
+    cdef int drop(self, const Client* client) except -1
     cdef ClientInfo client_info(self, const Client* client) noexcept nogil
     cdef void flush(self) noexcept nogil

@@ -1,11 +1,11 @@
-"""Answers of the control thread on their way to clients: datagrams in batches, streams through Python.
+"""Answers of the control thread on their way to clients: datagrams in batches, messages to connections' workers.
 
 It knows how a client is reached. What he gets is written by the caller, straight into the batch.
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS, Clock
@@ -13,6 +13,10 @@ from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
 from ..wire._proxy_protocol cimport ProxyHeader, put_header
+from ._reply_queue cimport (
+    GONE, WRITABLE, ConnectionState, Reply, ReplyQueue, connection_state, push_reply, take_replies, wake_worker,
+    worker_of
+)
 
 
 cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil:
@@ -33,9 +37,9 @@ cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil:
 
 @cython.final
 cdef class Outbox:
-    """A batch of datagrams for one socket, and a list of (stream, framed message) for connections.
+    """A batch of datagrams for one socket, queues to those who hold connections, and a list for streams of Python's.
 
-    Memory ownership: the buffers are its own; a written answer is copied by nobody before it is sent.
+    Memory ownership: buffers and queues are its own; a written datagram is copied by nobody before it is sent.
     """
 
     def __cinit__(self, Clock clock not None) -> None:
@@ -48,7 +52,36 @@ cdef class Outbox:
         self.streams = []
 
     def __dealloc__(self) -> None:
+        cdef:
+            Reply* reply
+            Reply* following
+            uint32_t k
         free(self.framed)
+        for k in range(self.queue_count):
+            reply = take_replies(self.queues[k])
+            while reply != NULL:
+                following = reply.next
+                free(reply)
+                reply = following
+            free(self.queues[k])
+
+    cdef ReplyQueue* add_queue(self, int wake_fd) except NULL:
+        """Return the queue to one more worker that holds connections, which is woken by that descriptor."""
+        cdef ReplyQueue* queue
+        if self.queue_count == CONNECTION_WORKERS_MAX:
+            raise ValueError(f"at most {CONNECTION_WORKERS_MAX} workers hold connections")
+        queue = <ReplyQueue*> calloc(1, sizeof(ReplyQueue))
+        if queue == NULL:
+            raise MemoryError("no memory for a queue of replies")
+        queue.wake_fd = wake_fd
+        self.queues[self.queue_count] = queue
+        self.queue_count += 1
+        return queue
+
+    cdef ReplyQueue* _queue_of(self, uint64_t stream) noexcept nogil:
+        """Return the queue to the worker that has a connection; NULL: the stream is Python's."""
+        cdef uint32_t worker = worker_of(stream)
+        return self.queues[worker - 1] if 0 < worker <= self.queue_count else NULL
 
     cdef uint8_t* open(self, const Client* client) noexcept nogil:
         """Return where an answer to this client is to be written."""
@@ -66,6 +99,7 @@ cdef class Outbox:
         """
         cdef:
             const GuardTable* guard_table = load_guard_table(self.guard_table)
+            ReplyQueue* queue
             ClientInfo sender
         if length and guard_table != NULL:
             sender = self.client_info(client)
@@ -76,6 +110,9 @@ cdef class Outbox:
         if client.fd < 0:
             self.over_stream[message_flags(self.framed + 2) & RCODE] += not client.stream >> 63  # a rule is no client
             set16(self.framed, <uint16_t> length)
+            queue = self._queue_of(client.stream)
+            if queue != NULL:
+                return push_reply(queue, client.stream, 1, self.framed, <uint32_t> (2 + length), False)
             self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
             return 0
         self.by_datagram[message_flags(self.datagrams.buffer(self.count)) & RCODE] += 1
@@ -85,10 +122,15 @@ cdef class Outbox:
         self.count += 1
         return 0
 
-    cdef void drop(self, const Client* client):
+    cdef int drop(self, const Client* client) except -1:
         """Say that a query gets no answer; whoever keeps count of a connection's queries is told so."""
+        cdef ReplyQueue* queue
         if client.fd == STREAM:
+            queue = self._queue_of(client.stream)
+            if queue != NULL:
+                return push_reply(queue, client.stream, 1, NULL, 0, False)
             self.streams.append((client.stream, b""))
+        return 0
 
     cdef ClientInfo client_info(self, const Client* client) noexcept nogil:
         """Return where the query of a client came from, as of now."""
@@ -103,17 +145,45 @@ cdef class Outbox:
         return sender
 
     cdef void flush(self) noexcept nogil:
-        """Send the datagrams; what the kernel has no room for is lost, as on any wire."""
+        """Send the datagrams, and wake who writes to connections; what the kernel has no room for is lost."""
+        cdef uint32_t k
         if self.count:
             self.send_failed += <uint64_t> (self.count - self.datagrams.send(self.fd, self.count))
             self.count = 0
+        for k in range(self.queue_count):
+            wake_worker(self.queues[k])
 
     def rcodes(self) -> tuple:
         """Return how many responses there were of each RCODE in a header, by datagram and over connections."""
         return ([self.by_datagram[k] for k in range(RCODE + 1)], [self.over_stream[k] for k in range(RCODE + 1)])
 
+    def send(self) -> None:
+        """Send what is to be sent, and have it written to connections."""
+        self.flush()
+
     def take_streams(self) -> list:
-        """Send the datagrams; return what is for connections, as (stream, framed message), and forget it."""
+        """Send what is to be sent; return what is for streams of Python's, as (stream, framed message), and forget it.
+
+        A framed message of no octets: a query gets no answer.
+        """
         self.flush()
         taken, self.streams = self.streams, []
         return taken
+
+    def expect(self, uint64_t stream, int32_t more, *, bint closes=False) -> None:
+        """Have a connection wait for so many more answers than there were queries, or end once it has written all."""
+        cdef ReplyQueue* queue = self._queue_of(stream)
+        if queue != NULL:
+            push_reply(queue, stream, -more, NULL, 0, closes)
+
+    def pushed(self, uint64_t stream) -> int:
+        """Return how many replies were pushed to the worker of a connection, for `takes_more`."""
+        cdef ReplyQueue* queue = self._queue_of(stream)
+        return 0 if queue == NULL else queue.count
+
+    def takes_more(self, uint64_t stream, uint64_t pushed) -> bool | None:
+        """Tell whether all is written of what a connection was to get when so many were pushed; None: it is gone."""
+        cdef:
+            ReplyQueue* queue = self._queue_of(stream)
+            ConnectionState state = GONE if queue == NULL else connection_state(queue, stream, pushed)
+        return None if state == GONE else state == WRITABLE

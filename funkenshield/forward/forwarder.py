@@ -3,13 +3,12 @@
     ready -> collect, receive -> dispatch    a batch at a time: misses, and what upstreams answered
     tick -> dispatch                         what an upstream left unanswered, to another
     ask over stream                          one query at a time: over TCP or TLS
-    transfer, notify                         what has more than one response, or goes to more than one upstream
+    admit alone                              a transfer (`transfers`), or a NOTIFY (`notify`)
 
 Python decides who may be asked (`upstream.pool`), and the compiled part (`_inflight`) sends.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -17,18 +16,20 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
 import dns.rcode
-from dns.rcode import REFUSED, SERVFAIL
+from dns.rcode import REFUSED
 
 from ..config import ForwardSection
 from ..core.fair_shares import Shares, prefix_of
 from ..core.logs import RateLimited
-from ..upstream.axfr import is_transfer, until_complete
-from ..upstream.pool import Upstream, Upstreams
+from ..upstream.axfr import is_transfer
+from ..upstream.pool import Upstreams
 from ..upstream.streams import UnsentError
-from ..wire._message import error_response, inspect_query, without_hops
+from ..wire._message import error_response, inspect_query
 from ..wire.names import name_from_wire
 from ._inflight import Inflight
 from .loop import Loops
+from .notify import forward_notify
+from .transfers import Transfers
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
@@ -63,24 +64,6 @@ class RuleHandler(Protocol):
         """Take the answer to a lookup of a rule; b"": there is none."""
 
 
-class Stream(Protocol):
-    """A client's connection."""
-
-    tasks: set[asyncio.Task[Any]]  # that are cancelled as soon as it is lost
-
-    def answer(self, framed: bytes) -> None:
-        """Write a framed message."""
-
-    def expect(self, more: int) -> None:
-        """Wait for so many more answers than there were queries, or for fewer."""
-
-    async def drained(self) -> bool:
-        """Wait until it takes more; False: it is gone."""
-
-    def close(self) -> None:
-        """End the connection once what was written has gone out."""
-
-
 class Forwarder:
     """The control thread's side of every miss."""
 
@@ -88,14 +71,13 @@ class Forwarder:
         self,
         inflight: Inflight,
         upstreams: Upstreams,
-        streams: Mapping[int, Stream],
         handler: RuleHandler,
         poll: Callable[[str], bool],
     ) -> None:
-        """Have misses decided by `handler`, answer them to `streams`; `poll` is told of zones that have changed."""
+        """Have misses decided by `handler`; `poll` is told of zones that have changed."""
         self.limit_exceeded = 0
-        self._inflight, self._upstreams, self._streams, self._handler = inflight, upstreams, streams, handler
-        self._poll = poll
+        self._inflight, self._upstreams, self._handler, self._poll = inflight, upstreams, handler, poll
+        self._transfers = Transfers(inflight, upstreams)
         self._zones = inflight.cache.zones
         self._loops = Loops()
         inflight.notice_loops(self._loops.is_one)
@@ -114,7 +96,8 @@ class Forwarder:
         notifiers: Mapping[int, Sequence[IPv4Network | IPv6Network]],
     ) -> None:
         """Follow these limits from now on, with groups of upstreams by route, and whose NOTIFY counts by zone."""
-        self._settings, self._groups, self._notifiers = settings, groups, notifiers
+        self._settings = self._transfers.settings = settings
+        self._groups, self._notifiers = groups, notifiers
         addresses = ((each.endpoint.host, each.section.source) for each in self._upstreams.all)
         self._loops.configure(str(address) for pair in addresses for address in pair if address)
         self._inflight.set_limits(
@@ -152,7 +135,9 @@ class Forwarder:
         inflight = self._inflight
         while self._decide():
             pass
-        self._write_streams()
+        for lookup, framed in inflight.outbox.take_streams():
+            self._handler.take_answer(lookup, framed[2:])
+        self._transfers.notice()
         if self._ticking is None and inflight.open_queries:
             self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
 
@@ -179,16 +164,6 @@ class Forwarder:
         self._inflight.tick()
         self.dispatch()
 
-    def _write_streams(self) -> None:
-        for stream, framed in self._inflight.outbox.take_streams():
-            if stream >= LOOKUPS:
-                self._handler.take_answer(stream, framed[2:])
-            elif (connection := self._streams.get(stream)) is not None:
-                if framed:
-                    connection.answer(framed)
-                else:
-                    connection.expect(-1)
-
     # ---------------------------------------------------------------- one query at a time
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -197,14 +172,18 @@ class Forwarder:
         task.add_done_callback(self._ended)
         return task
 
-    def _start_special(self, key: tuple[bytes, int], work: Coroutine[Any, Any, None]) -> None:
-        """Start what is done for a transfer or a NOTIFY, of which equal ones are counted."""
+    def _start_special(
+        self, key: tuple[bytes, int], shares: Shares, holder: bytes, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """Start what is done for a transfer or a NOTIFY; equal ones, and those of one holder, are counted."""
 
         def ended(_: asyncio.Task[None]) -> None:
+            shares.add(holder, -1)
             self._equal[key] -= 1
             if not self._equal[key]:
                 del self._equal[key]
 
+        shares.add(holder, 1)
         self._equal[key] += 1
         self._start(work).add_done_callback(ended)
 
@@ -252,15 +231,15 @@ class Forwarder:
         group = self._groups[route] if route else self._zones.group(zone)
         if is_transfer(found):
             if self._transferring.may_take(prefix_of(source), self._settings.max_transfers):
-                self._transferring.add(prefix_of(source), 1)
-                self._start_special(key, self._transfer(group, client, query, stream))
+                work = self._transfers.run(group, client, query, stream)
+                self._start_special(key, self._transferring, prefix_of(source), work)
             else:
                 self._turn_away(client, query, stream)
         elif not name or not self._accepts_notify(zone, name, client):
             self._inflight.rules.pass_on(client, query)
-        elif self._passing.may_take(name, self._settings.max_uncached):
-            self._passing.add(name, 1)
-            self._start_special(key, self._notify(group, client, query, name))
+        elif self._passing.may_take(name, self._settings.max_uncached):  # who forges a notifier has one zone's share
+            work = forward_notify(self._inflight, self._upstreams, self._settings, group, client, query)
+            self._start_special(key, self._passing, name, work)
         else:
             self._turn_away(client, query, stream)
 
@@ -275,76 +254,6 @@ class Forwarder:
         source = ip_address(self._inflight.rules.address_of(client))
         notifiers = self._notifiers.get(zone, self._notifiers[0])
         return any(source in prefix for prefix in notifiers) and self._poll(name_from_wire(name))
-
-    async def _notify(self, group: int, client: bytes, query: bytes, zone: bytes) -> None:
-        """Pass a NOTIFY on to every upstream of a group (RFC 1996), once; the first response is the client's.
-
-        Each zone has its share of what is passed on at once: whoever forges a notifier's address has one of one zone's.
-        """
-        response = None
-        try:
-            header, timeout = self._inflight.rules.header_of(client), self._settings.update_timeout
-            onward = without_hops(query)
-            asked = [
-                asyncio.wait_for(upstream.exchange(onward, header, once=True), timeout)
-                for upstream in self._upstreams.groups.get(group, ())  # a reload may have taken it away by now
-            ]
-            for first in asyncio.as_completed(asked):
-                with contextlib.suppress(OSError):
-                    received = await first
-                    if response is None:
-                        response = received
-                        self._inflight.rules.reply(client, query, response)
-                        self._write_streams()
-        except Exception as error:  # without an answer, a client over TCP would never have its place back
-            limited.warning("notify", "internal error, NOTIFY dropped: %r", error)
-        finally:
-            self._passing.add(zone, -1)
-        if response is None:
-            self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
-        self._write_streams()
-
-    async def _transfer(self, group: int, client: bytes, query: bytes, stream: int) -> None:
-        """Let a zone transfer through, from the first upstream that begins one, as fast as the client reads."""
-        tried: list[int] = []
-        task, connection = asyncio.current_task(), self._streams.get(stream)
-        try:
-            if task is None or connection is None:
-                return
-            connection.tasks.add(task)
-            task.add_done_callback(connection.tasks.discard)
-            while len(tried) < self._settings.attempts and (upstream := self._upstreams.choose(group, tried)):
-                tried.append(upstream.number)
-                if await self._transfer_from(upstream, client, query, connection):
-                    return
-            self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
-        finally:
-            self._transferring.add(prefix_of(self._inflight.rules.address_of(client)), -1)
-            self._write_streams()
-
-    async def _transfer_from(self, upstream: Upstream, client: bytes, query: bytes, connection: Stream) -> bool:
-        """Let a zone transfer through from one upstream; False: it did not even begin."""
-        begun = False
-        try:
-            header = upstream.proxy_header(self._inflight.rules.header_of(client))
-            messages = upstream.connections.transfer(
-                without_hops(query), self._settings.timeout, header, first=self._settings.transfer_timeout
-            )
-            async for message in until_complete(query, messages):
-                begun = True
-                connection.expect(1)  # this answer is not the last
-                self._inflight.rules.reply(client, query, message)
-                self._write_streams()
-                if not await connection.drained():
-                    return True
-            connection.expect(-1)
-        except OSError as error:
-            limited.warning(
-                "transfer", "zone transfer from upstream %s failed: %s", upstream, str(error) or "timed out"
-            )
-            if begun:
-                connection.close()  # nothing else tells the client that it has not all
-        return begun
 
     def _is_waited_for(self) -> bool:
         """Tell whether somebody waits for an answer, whoever is to give it."""

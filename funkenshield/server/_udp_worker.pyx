@@ -27,17 +27,18 @@ from ..core._epoll cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
     eventfd
 )
-from ..core._fair_shares cimport RingShares, ring_share
+from ..core._fair_shares cimport RingShares
 from ..core._limits cimport LISTENERS_MAX
-from ..core._spsc_ring cimport Ring, ring_publish, ring_reserve
+from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._inflight cimport Inflight
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport ClientInfo, RuleState
+from ..policy._rule_state cimport RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
-from ..wire._message cimport NAME_MAX, QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, lower_name, message_flags
+from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, is_trusted, read_header
+from ._misses cimport put_miss
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct sockaddr "struct sockaddr":
@@ -276,38 +277,22 @@ cdef class Worker:
     cdef void _hand_over(self, const QueryContext* context, int32_t i, bint answered, bint has_header) noexcept nogil:
         """Put a query into the ring, as it came; where that is full, a client who waits must ask again."""
         cdef:
-            const ClientInfo* asking = &context.client
             const Query* query = context.query
             uint32_t length = query.length
             const uint8_t* wire = query.wire
             uint8_t added = query.added
-            uint8_t[NAME_MAX] name
-            uint8_t* record
             Client* client
         if context.rule_state.stopped and added:  # Python is shown what the client sent
             wire = self.inbox.buffer(i) + self.proxy_headers[i].header
             length = self.inbox.headers[i].msg_len - <uint32_t> self.proxy_headers[i].header
             added = 0
-        if not ring_share(self.shares, self.ring, &self.cache.index.secret, asking.address, asking.octets,
-                          lower_name(query, name), <uint32_t> sizeof(Client) + length):
-            bump(&self.counts.queue_share_exceeded, 1)
+        client = put_miss(self.ring, self.shares, context, wire, length, added, True)
+        if client == NULL:
             return
-        record = ring_reserve(self.ring, sizeof(Client) + length)
-        client = <Client*> record
-        if record == NULL:
-            bump(&self.counts.dropped_queue_full, 1)
-            return
-        client.arrived = asking.now
         client.stream = 0
-        client.fd = NOBODY if answered else self.answer_from[asking.listener]
+        client.fd = NOBODY if answered else self.answer_from[context.client.listener]
         self.inbox.get_peer(i, &client.peer)
-        client.octets = asking.octets
-        client.added = added
-        client.proven, client.listener = asking.proven, asking.listener
-        client.rule_state = context.rule_state
-        self._note_ends(asking.listener, i, client, has_header)
-        memcpy(client.ip, asking.address, asking.octets)
-        memcpy(record + sizeof(Client), wire, length)
+        self._note_ends(context.client.listener, i, client, has_header)
 
     cdef void _note_ends(self, int32_t listener, int32_t i, Client* client, bint has_header) noexcept nogil:
         """Note from which port a client asked, and whom: as the header of a front proxy tells, or the socket."""

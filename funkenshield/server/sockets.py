@@ -85,17 +85,26 @@ def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
     return opened
 
 
-def bind_tcp(endpoint: Endpoint, transport: str = "TCP", *, shared: bool = False) -> socket.socket:
+def bind_tcp(endpoint: Endpoint, count: int) -> list[socket.socket]:
+    """Return `count` listening TCP sockets on one address, among which the kernel spreads connections (SO_REUSEPORT).
+
+    Raises BindError where there can be none; whether others have the address is for `probe`.
+    """
+    return [bind_listening(endpoint, "TCP", shared=True) for _ in range(count)]
+
+
+def bind_listening(endpoint: Endpoint, transport: str, *, shared: bool = False) -> socket.socket:
     """Return a listening TCP socket; BindError where there can be none.
 
-    One that is `shared` may have a wildcard beside it that is, too, of this user's; see `probe`.
+    One that is `shared` has others of this user beside it.
     """
     with explained(endpoint, transport):
         opened = _open(endpoint, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)  # each connection to it has the same
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each connection to it has the same
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNTAKEN)
         opened.bind(endpoint.sockaddr)
-        opened.listen(BACKLOG)  # taken from here on; a server says it again
+        opened.listen(BACKLOG)
         return opened

@@ -1,13 +1,16 @@
 """What comes over TCP, in pieces: queries of a client or a front proxy, and responses of an upstream."""
 
 import asyncio
+import atexit
+import contextlib
+import socket
 from types import SimpleNamespace
 
 from support.proxied import told
+from support.tcp_worker import Running, connect
+from support.until import until
 
 from funkenshield.cache._entry import is_response_to
-from funkenshield.config import TcpSection
-from funkenshield.server import tcp
 from funkenshield.upstream import streams
 from funkenshield.wire._proxy_protocol import parse_header
 
@@ -15,7 +18,6 @@ from .messages import framed, query_of, reply_to, unframed
 
 PEER = ("192.0.2.9", 4000)
 ASKED = bytes.fromhex("0000 0100 0001 0000 0000 0000 03777777 076578616d706c65 03636f6d 00 0001 0001")
-AT_ONCE = 2  # queries that may wait
 
 
 def made(dice):
@@ -66,7 +68,7 @@ def one(data):
     """Let a client, a front proxy and an upstream say it."""
     pieces = unframed(data)
     for proxied in (False, True):
-        LOOP.run_until_complete(_from_client(pieces, proxied))
+        _from_client(pieces, proxied)
     LOOP.run_until_complete(_from_upstream(pieces))
 
 
@@ -79,44 +81,42 @@ def _whole(stream):
     return found
 
 
-def _until_broken(messages):
-    """Return the messages up to the first that can be no query, which ends its connection."""
-    for at, message in enumerate(messages):
-        if len(message) < streams.HEADER or message[2] & streams.QR:
-            return messages[: at + 1]
-    return messages
+def _is_broken(message):
+    """Tell whether a message can be no query, which ends its connection."""
+    return len(message) < streams.HEADER or message[2] & streams.QR
 
 
-async def _from_client(pieces, proxied):
-    """Every whole query is taken once, in order; whoever sends no header where there must be one is cut off."""
-    asked, stream, transport = [], b"".join(pieces), _Transport()
-
-    def submit(number, address, query, listener, ends):
-        asked.append(query)
-        return query[:1] != b"\xff"  # to those nobody answers
-
-    inflight = SimpleNamespace(submit=submit, settings_writer=SimpleNamespace(is_proxy=lambda _: proxied))
-    server = tcp.TcpServer(inflight, lambda: None, TcpSection(max_in_flight=AT_ONCE))
-    connection = server.protocol()
-    connection.connection_made(transport)
-    for piece in pieces:
-        if not transport.ended:
-            connection.data_received(piece)
-        while connection._in_flight:
-            connection.answer(b"\0\0")
-            await asyncio.sleep(0)
+def _from_client(pieces, proxied):
+    """Every whole query is answered once, in order; whoever sends no header where there must be one is cut off."""
+    stream = b"".join(pieces)
+    SHIELD.trust_proxies(proxied)
+    before = SHIELD.counters()
+    with contextlib.ExitStack() as stack:
+        sock = connect(stack, SHIELD)
+        answered = b""
+        with contextlib.suppress(OSError):
+            for piece in pieces:
+                sock.sendall(piece)
+            sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while octets := sock.recv(1 << 16):
+                answered += octets
+    until(lambda: SHIELD.limits.held == (0, 0))
+    counted = {name: count - before[name] for name, count in SHIELD.counters().items()}
     if proxied:
         try:
             header, _ = parse_header(stream)
         except ValueError:
             header = None
-            assert (server.proxy_protocol_invalid, transport.ended) == (1, bool(pieces))
+            assert counted["proxy_protocol_invalid"] == 1
         stream = stream[header:] if header else b""
-    assert asked == _until_broken(_whole(stream))
-    connection.eof_received()
-    connection.connection_lost(None)
-    assert not server.connections
-    assert not server.by_client
+    asked = _whole(stream)
+    broken = next((at for at, message in enumerate(asked) if _is_broken(message)), None)
+    if broken is None:
+        assert [reply[:2] for reply in _whole(answered)] == [message[:2] for message in asked]
+    else:
+        asked = asked[: broken + 1]
+    assert (counted["queries"], counted["tcp_protocol_errors"]) == (len(asked), broken is not None)
 
 
 async def _from_upstream(pieces):
@@ -143,3 +143,6 @@ async def _from_upstream(pieces):
 
 
 LOOP = asyncio.new_event_loop()
+OPENED = contextlib.ExitStack()
+SHIELD = Running(OPENED, refuses=True)
+atexit.register(OPENED.close)

@@ -97,7 +97,7 @@ def test_what_is_compiled_stands_beside_its_source():
 def test_the_gil_is_given_up_where_a_thread_works_by_itself_and_never_taken(path):
     text = path.read_text()
     assert "with gil" not in text
-    assert ("with nogil" in text) == (path.stem in {"_udp_worker", "_loadgen", "_store"})
+    assert ("with nogil" in text) == (path.stem in {"_udp_worker", "_tcp_worker", "_loadgen", "_store"})
     for line in re.findall(r"^.*\bnogil:?$", text, re.M):
         assert "noexcept" in line or line.strip() == "with nogil:" or "cdef extern" in line, line
 

@@ -45,6 +45,6 @@ def test_a_notify_that_nobody_can_be_asked_gets_servfail_and_gives_its_place_bac
         path.inflight.settings_writer.set_allowed(notifies=[(bytes([127, 0, 0, 0]), 8)])
         upstreams = Upstreams(path.inflight.sockets, path.table, path.clock, path.inflight.abandon)
         upstreams.groups = groups
-        forwarder = Forwarder(path.inflight, upstreams, {}, Mock(), lambda _: True)
+        forwarder = Forwarder(path.inflight, upstreams, Mock(), lambda _: True)
         forwarder.configure(ForwardSection(max_uncached=1), {}, {0: [ip_network(f"{LOOPBACK}/32")]})
         asyncio.run(story())

@@ -1,0 +1,44 @@
+"""NOTIFY (RFC 1996): to every upstream of a zone's group, once; the first response is the client's.
+
+It knows how one NOTIFY goes on. Whether it may is for `forwarder`, and what it means for the cache for `soa_watch`.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+from dns.rcode import SERVFAIL
+
+from ..config import ForwardSection
+from ..core.logs import RateLimited
+from ..upstream.pool import Upstreams
+from ..wire._message import error_response, without_hops
+from ._inflight import Inflight
+
+limited = RateLimited(logging.getLogger(__name__))
+
+
+async def forward_notify(
+    inflight: Inflight, upstreams: Upstreams, settings: ForwardSection, group: int, client: bytes, query: bytes
+) -> None:
+    """Forward a NOTIFY, and answer it; SERVFAIL where no upstream does."""
+    response = None
+    try:
+        header, timeout = inflight.rules.header_of(client), settings.update_timeout
+        onward = without_hops(query)
+        asked = [
+            asyncio.wait_for(upstream.exchange(onward, header, once=True), timeout)
+            for upstream in upstreams.groups.get(group, ())  # a reload may have taken it away by now
+        ]
+        for first in asyncio.as_completed(asked):
+            with contextlib.suppress(OSError):
+                received = await first
+                if response is None:
+                    response = received
+                    inflight.rules.reply(client, query, response)
+                    inflight.outbox.send()
+    except Exception as error:  # without an answer, a client over TCP would never have its place back
+        limited.warning("notify", "internal error, NOTIFY dropped: %r", error)
+    if response is None:
+        inflight.rules.reply(client, query, error_response(query, SERVFAIL))
+    inflight.outbox.send()

@@ -1,0 +1,134 @@
+"""The connections that a worker holds: how many there may be, what they may hold in memory, and who gives way."""
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from ..cache._store cimport Cache
+from ..core._clock cimport Clock
+from ..core._siphash cimport Secret
+from ..forward._reply_queue cimport ConnectionHead
+
+cdef enum:
+    BUCKETS = 4096                 # of connections, by their client prefix
+    CHUNKS_MAX = 1024              # so many times CHUNK connections
+
+cdef enum:                         # lists that a connection can be in
+    IDLE                           # its client waits for nothing, or does not read; the longest idle first
+    OF_PREFIX                      # all of a client prefix; the longest silent first
+    BUFFERING                      # octets are held for it; the longest first
+    STALLED                        # it goes on when the control thread takes more queries
+    LEAVING                        # the client has said all, a transfer the last of it
+    ORDERS                         # how many there are
+
+cdef enum:                         # why a connection was refused or closed, where that is logged
+    OVER_CLIENT_LIMIT
+    OVER_PREFIX_SHARE
+    OVER_MEMORY
+    REASONS                        # how many there are
+
+cdef struct List:
+    int32_t first, last            # -1: it is empty
+
+cdef struct Buffer:                # octets that wait
+    uint8_t* octets
+    uint32_t begin, end, capacity
+
+cdef struct Connection:
+    ConnectionHead head
+    int32_t place
+    int32_t fd                     # -1: the place is free
+    uint32_t events                # that epoll is asked for
+    int32_t[ORDERS] before, after  # in each list; -1: none
+    uint8_t[ORDERS] listed
+    uint64_t active                # when a query was taken or an answer written, nanoseconds
+    uint32_t in_flight             # queries that wait for an answer
+    uint32_t client, prefix        # whose counters it counts in; 0: it is not known whose it is
+    uint32_t ring_prefix           # and in a ring
+    uint8_t address[16]            # the client's
+    uint8_t octets                 # of it; 0: a front proxy has to say it first
+    uint8_t to[16]                 # the address that he asked
+    uint8_t to_octets
+    uint16_t port, to_port
+    uint8_t listener
+    bint blocked                   # the client does not read: nothing more is taken from it
+    bint half_closed               # the client has said all
+    bint closing                   # it ends as soon as all is written
+    bint transfers                 # it was asked for a transfer: the control thread waits to write more
+    Buffer input                   # what came and was not taken
+    Buffer output                  # what is not sent yet
+
+cdef struct Notice:                # the last connection that ended for a reason
+    uint64_t version               # odd while it is written
+    uint64_t count
+    uint64_t at                    # when, nanoseconds
+    uint64_t held, share           # octets that it held, and its prefix
+    uint8_t address[16]
+    uint8_t octets
+
+cdef struct ConnectionCounters:    # counters with one writer
+    uint64_t accepted
+    uint64_t evicted_idle
+    uint64_t evicted_waiting
+    uint64_t idle_timeouts
+    uint64_t protocol_errors
+    uint64_t proxy_protocol_invalid
+
+
+cdef struct Totals:                # what all workers' connections may be, and are; each word is written atomically
+    uint64_t connections_max, per_client_max, memory_max, in_flight_max, write_buffer, idle
+    uint64_t connections, memory
+    uint64_t prefixes              # that hold memory
+    uint64_t* by_client            # connections
+    uint64_t* by_prefix
+    uint64_t* memory_of            # octets, by prefix
+    const Secret* secret
+
+
+@cython.final
+cdef class ConnectionLimits:
+    cdef:
+        Cache cache
+        Totals totals
+
+
+@cython.final
+cdef class Connections:
+    cdef:
+        ConnectionLimits held
+        Totals* limits                 # what is in that
+        uint8_t** chunks
+        Clock clock
+        int32_t places                 # ever used
+        int32_t free_place             # the first of those that are free; -1: none
+        List idle, buffering, stalled, leaving
+        List[BUCKETS] prefixes
+        uint64_t random
+        bint transfer_changed          # a connection that was asked for a transfer has ended, or takes more
+        ConnectionCounters counts
+        Notice[REASONS] notices
+
+    cdef Connection* at(self, int32_t place) noexcept nogil
+    cdef List* _list(self, const Connection* connection, uint32_t order) noexcept nogil
+    cdef void append(self, Connection* connection, uint32_t order) noexcept nogil
+    cdef void remove(self, Connection* connection, uint32_t order) noexcept nogil
+    cdef bint make_room(self, uint32_t prefix) noexcept nogil
+    cdef int32_t _first_idle(self, const List* among, uint32_t order, uint32_t prefix) noexcept nogil
+    cdef int32_t _oldest_of_largest_prefix(self) noexcept nogil
+    cdef Connection* insert(self, int fd, uint64_t now) noexcept nogil
+    cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil
+    cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil
+    cdef void close(self, Connection* connection) noexcept nogil
+    cdef void end_idle(self, uint64_t now) noexcept nogil
+    cdef bint reserve(self, Connection* connection, Buffer* buffer, uint32_t octets) noexcept nogil
+    cdef void release(self, Connection* connection, Buffer* buffer) noexcept nogil
+    cdef bint _has_memory(self, Connection* connection, uint64_t octets) noexcept nogil
+    cdef int32_t _largest_of_prefix(self, uint32_t prefix) noexcept nogil
+    cdef int32_t _longest_buffering(self) noexcept nogil
+    cdef void _count_memory(self, Connection* connection, int64_t octets) noexcept nogil
+    cdef void note(self, uint32_t reason, const uint8_t* address, uint8_t octets, uint64_t held,
+                   uint64_t share) noexcept nogil
+
+
+cdef inline bint is_idle(const Connection* connection) noexcept nogil:
+    """Tell whether a client waits for nothing, or does not read what it waited for."""
+    return not connection.in_flight or connection.blocked

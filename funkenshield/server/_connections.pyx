@@ -1,0 +1,530 @@
+"""The connections that a worker holds: how many there may be, what they may hold in memory, and who gives way.
+
+Limits and totals are those of all workers together; who gives way is one of the worker's own. A client prefix may have
+one more only while it has less than four times what is free (`core/_fair_shares`), and so with octets. Its own
+connection that was idle the longest gives way, or, where all are taken, that of whoever has more.
+"""
+
+cimport cython
+from typing import NamedTuple
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memmove, memset
+from posix.unistd cimport close as close_fd
+
+from ..cache._store cimport Cache
+from ..core._atomic cimport (
+    add, barrier, bump, load_acquire, load_relaxed, store_relaxed, store_relaxed32, store_release
+)
+from ..core._fair_shares cimport counter_of, hash_prefix, may_take
+from ..core._siphash cimport siphash
+from ..forward._reply_queue cimport CHUNK
+
+cdef enum:
+    COUNTERS = 1 << 17             # of clients, and of prefixes; few share one with another
+    CLIENT_6 = 8                   # octets of an IPv6 address that make one client: /64
+    CANDIDATES = 8                 # connections of a prefix among which one to close is looked for
+    SAMPLES = 64                   # connections among which the prefix that has the most is looked for
+    ENDED_AT_ONCE = 64             # idle connections, before others have their turn
+    BUFFER_MIN = 512               # octets
+
+cdef uint64_t HALF_CLOSED = <uint64_t> 1000000000  # nanoseconds of silence after which who waits for a transfer is gone
+
+
+class Latest(NamedTuple):
+    """How many connections ended for a reason, and the last of them: when (nanoseconds), whose, and octets held.
+
+    `share` are the octets that its whole prefix held. An address of no octets: a front proxy's, who never said whose.
+    """
+
+    times: int
+    at: int
+    address: bytes
+    held: int
+    share: int
+
+
+cdef inline uint64_t _free_places(const Totals* limits) noexcept nogil:
+    cdef:
+        uint64_t most = load_relaxed(&limits.connections_max)
+        uint64_t held = load_relaxed(&limits.connections)
+    return most - held if held < most else 0
+
+
+cdef inline bint _exceeds_its_share(const Totals* limits, uint32_t prefix) noexcept nogil:
+    """Tell whether a prefix holds more octets than it could if all that hold some had the same."""
+    return (load_relaxed(&limits.memory_of[prefix]) * (load_relaxed(&limits.prefixes) + 1)
+            > load_relaxed(&limits.memory_max))
+
+
+@cython.final
+cdef class ConnectionLimits:
+    """What all workers' connections may be, and are.
+
+    Memory ownership: the counters are its own.
+    """
+
+    def __cinit__(self, Cache cache not None) -> None:
+        self.cache, self.totals.secret = cache, &cache.index.secret
+        self.totals.by_client = <uint64_t*> calloc(COUNTERS, sizeof(uint64_t))
+        self.totals.by_prefix = <uint64_t*> calloc(COUNTERS, sizeof(uint64_t))
+        self.totals.memory_of = <uint64_t*> calloc(COUNTERS, sizeof(uint64_t))
+        if not (self.totals.by_client and self.totals.by_prefix and self.totals.memory_of):
+            raise MemoryError("no memory for the counters of connections")
+
+    def __dealloc__(self) -> None:
+        free(self.totals.by_client)
+        free(self.totals.by_prefix)
+        free(self.totals.memory_of)
+
+    def configure(self, *, uint64_t max_connections, uint64_t max_per_client, uint64_t memory, uint64_t max_in_flight,
+                  uint64_t write_buffer, double idle_timeout) -> None:
+        """Set the limits: connections, those of a client, octets of memory, queries and unread octets of a connection.
+
+        A connection without traffic for `idle_timeout` seconds ends.
+        """
+        store_relaxed(&self.totals.connections_max, max_connections)
+        store_relaxed(&self.totals.per_client_max, max_per_client)
+        store_relaxed(&self.totals.memory_max, memory)
+        store_relaxed(&self.totals.in_flight_max, max_in_flight)
+        store_relaxed(&self.totals.write_buffer, write_buffer)
+        store_relaxed(&self.totals.idle, <uint64_t> (idle_timeout * 1e9))
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Return how many connections there are, and how many octets they hold."""
+        return load_relaxed(&self.totals.connections), load_relaxed(&self.totals.memory)
+
+    @property
+    def memory_limit(self) -> int:
+        """Return how many octets they may hold."""
+        return self.totals.memory_max
+
+
+@cython.final
+cdef class Connections:
+    """Places for connections, which are numbered, and lists of them.
+
+    Memory ownership: descriptors and buffers of what is in it are its own. One thread calls all of it.
+    """
+
+    def __cinit__(self, ConnectionLimits limits not None) -> None:
+        self.held, self.limits, self.clock = limits, &limits.totals, limits.cache.clock
+        self.chunks = <uint8_t**> calloc(CHUNKS_MAX, sizeof(uint8_t*))
+        if self.chunks == NULL:
+            raise MemoryError("no memory for connections")
+        self.free_place = -1
+        memset(&self.idle, 0xff, sizeof(List))
+        memset(&self.buffering, 0xff, sizeof(List))
+        memset(&self.stalled, 0xff, sizeof(List))
+        memset(&self.leaving, 0xff, sizeof(List))
+        memset(self.prefixes, 0xff, sizeof(self.prefixes))
+        self.random = <uint64_t> self.chunks ^ <uint64_t> 0x9e3779b97f4a7c15
+
+    def __dealloc__(self) -> None:
+        cdef:
+            Connection* connection
+            int32_t place
+        for place in range(self.places):
+            connection = self.at(place)
+            if connection.fd >= 0:
+                close_fd(connection.fd)
+            free(connection.input.octets)
+            free(connection.output.octets)
+        if self.chunks != NULL:
+            for place in range(CHUNKS_MAX):
+                free(self.chunks[place])
+            free(self.chunks)
+
+    cdef Connection* at(self, int32_t place) noexcept nogil:
+        return <Connection*> self.chunks[place // CHUNK] + place % CHUNK
+
+    # ------------------------------------------------------------ lists
+
+    cdef List* _list(self, const Connection* connection, uint32_t order) noexcept nogil:
+        if order == IDLE:
+            return &self.idle
+        if order == BUFFERING:
+            return &self.buffering
+        if order == STALLED:
+            return &self.stalled
+        return &self.leaving if order == LEAVING else &self.prefixes[connection.prefix % BUCKETS]
+
+    cdef void append(self, Connection* connection, uint32_t order) noexcept nogil:
+        """Let a connection be the last of a list."""
+        cdef List* into = self._list(connection, order)
+        self.remove(connection, order)
+        connection.before[order], connection.after[order] = into.last, -1
+        if into.last < 0:
+            into.first = connection.place
+        else:
+            self.at(into.last).after[order] = connection.place
+        into.last = connection.place
+        connection.listed[order] = True
+
+    cdef void remove(self, Connection* connection, uint32_t order) noexcept nogil:
+        """Let a connection be in a list no more, if it is."""
+        cdef:
+            List* source = self._list(connection, order)
+            int32_t before = connection.before[order]
+            int32_t after = connection.after[order]
+        if not connection.listed[order]:
+            return
+        if before < 0:
+            source.first = after
+        else:
+            self.at(before).after[order] = after
+        if after < 0:
+            source.last = before
+        else:
+            self.at(after).before[order] = before
+        connection.listed[order] = False
+
+    # ------------------------------------------------------------ places
+
+    cdef bint make_room(self, uint32_t prefix) noexcept nogil:
+        """Make room for one more connection of a prefix (0: of nobody yet); False: it may have no more.
+
+        Where it has as many as are free, its own that is idle the longest is closed (RFC 7766 6.2.3 lets a server do
+        that). Where all are taken, and it has fewer than another, the longest idle of all is; where all wait for
+        answers, the oldest of the prefix that has the most.
+        """
+        cdef:
+            uint64_t held = load_relaxed(&self.limits.by_prefix[prefix]) if prefix else 0
+            uint64_t left = _free_places(self.limits)
+            uint64_t most = 0
+            int32_t oldest = -1
+            int32_t victim
+        if may_take(held, left):
+            return True
+        if not left:
+            oldest = self._oldest_of_largest_prefix()
+            if oldest >= 0:
+                most = load_relaxed(&self.limits.by_prefix[self.at(oldest).prefix])
+        if not left and held < max(most, <uint64_t> 1):
+            victim = self._first_idle(&self.idle, IDLE, 0)
+        else:
+            victim = self._first_idle(&self.prefixes[prefix % BUCKETS], OF_PREFIX, prefix)
+        if victim >= 0:
+            bump(&self.counts.evicted_idle, 1)
+        elif not left and held < most:
+            bump(&self.counts.evicted_waiting, 1)
+            victim = oldest
+        else:
+            return False
+        self.close(self.at(victim))
+        return True
+
+    cdef int32_t _first_idle(self, const List* among, uint32_t order, uint32_t prefix) noexcept nogil:
+        """Return the first idle connection of a list that is of a prefix (0: of any), among a few; -1: none is."""
+        cdef:
+            int32_t place = among.first
+            int32_t left = CANDIDATES
+            const Connection* connection
+        while place >= 0 and left:
+            connection = self.at(place)
+            if not prefix or connection.prefix == prefix:
+                if is_idle(connection):
+                    return place
+                left -= 1
+            place = connection.after[order]
+        return -1
+
+    cdef int32_t _oldest_of_largest_prefix(self) noexcept nogil:
+        """Return the longest silent connection of the prefix that has the most, as far as samples tell; -1: none."""
+        cdef:
+            uint64_t most = 0
+            uint64_t held
+            int32_t k, place
+            int32_t found = -1
+            const Connection* connection
+        for k in range(min(self.places, SAMPLES)):
+            place = k
+            if self.places > SAMPLES:
+                self.random = self.random * <uint64_t> 6364136223846793005 + <uint64_t> 1442695040888963407
+                place = <int32_t> ((self.random >> 33) % <uint64_t> self.places)
+            connection = self.at(place)
+            held = load_relaxed(&self.limits.by_prefix[connection.prefix])
+            if connection.fd >= 0 and connection.octets and held > most:
+                most, found = held, place
+        if found >= 0:
+            connection = self.at(found)
+            place = self.prefixes[connection.prefix % BUCKETS].first
+            while self.at(place).prefix != connection.prefix:
+                place = self.at(place).after[OF_PREFIX]
+            found = place
+        return found
+
+    cdef Connection* insert(self, int fd, uint64_t now) noexcept nogil:
+        """Give a connection a place; NULL: there is no memory for more."""
+        cdef:
+            Connection* connection
+            uint32_t generation
+            int32_t place = self.free_place
+            int32_t chunk = self.places // CHUNK
+        if place < 0:
+            if chunk == CHUNKS_MAX:
+                return NULL
+            if self.chunks[chunk] == NULL:
+                self.chunks[chunk] = <uint8_t*> calloc(CHUNK, sizeof(Connection))
+                if self.chunks[chunk] == NULL:
+                    return NULL
+            place = self.places
+            self.places += 1
+            connection = self.at(place)
+        else:
+            connection = self.at(place)
+            self.free_place = connection.after[IDLE]
+        generation = connection.head.generation
+        memset(<uint8_t*> connection + sizeof(connection.head), 0, sizeof(Connection) - sizeof(connection.head))
+        connection.place, connection.fd, connection.active = place, fd, now
+        connection.head.generation, connection.head.unsent = generation, 0
+        add(&self.limits.connections, 1)
+        self.append(connection, IDLE)
+        return connection
+
+    cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil:
+        """Count a connection as that of a client; False: he, or his prefix, has too many, and it is to be closed."""
+        cdef:
+            Totals* limits = self.limits
+            uint64_t hashed = siphash(limits.secret, address, 4 if octets == 4 else CLIENT_6)
+            uint32_t client = counter_of(hashed, 1)
+            uint64_t site = hash_prefix(limits.secret, address, octets)
+            uint32_t prefix = max(counter_of(site, 2), <uint32_t> 1)
+            uint64_t most = load_relaxed(&limits.per_client_max)
+            int64_t buffered = <int64_t> connection.input.capacity + connection.output.capacity
+            bint has_room
+        if most and load_relaxed(&limits.by_client[client]) >= most:
+            self.note(OVER_CLIENT_LIMIT, address, octets, 0, 0)
+            return False
+        self.remove(connection, IDLE)  # it is none of those that may give way to it
+        add(&limits.connections, <uint64_t> -1)
+        has_room = self.make_room(prefix)
+        add(&limits.connections, 1)
+        self.append(connection, IDLE)
+        if not has_room:
+            self.note(OVER_PREFIX_SHARE, address, octets, 0, 0)
+            return False
+        self._count_memory(connection, -buffered)
+        memcpy(connection.address, address, octets)
+        connection.octets, connection.client, connection.prefix = octets, client, prefix
+        connection.ring_prefix = counter_of(site, 0)
+        self._count_memory(connection, buffered)
+        add(&limits.by_client[client], 1)
+        add(&limits.by_prefix[prefix], 1)
+        self.append(connection, OF_PREFIX)
+        bump(&self.counts.accepted, 1)
+        return True
+
+    cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil:
+        """Note that a connection is active."""
+        connection.active = now
+        if connection.octets:
+            self.append(connection, OF_PREFIX)
+        if is_idle(connection):
+            self.append(connection, IDLE)
+        else:
+            self.remove(connection, IDLE)
+
+    cdef void close(self, Connection* connection) noexcept nogil:
+        """End a connection now; it has no part in any limit from here on."""
+        cdef:
+            Totals* limits = self.limits
+            uint32_t order
+        self.transfer_changed |= connection.transfers
+        self.release(connection, &connection.input)
+        self.release(connection, &connection.output)
+        for order in range(ORDERS):
+            self.remove(connection, order)
+        add(&limits.connections, <uint64_t> -1)
+        if connection.octets:
+            add(&limits.by_client[connection.client], <uint64_t> -1)
+            add(&limits.by_prefix[connection.prefix], <uint64_t> -1)
+        close_fd(connection.fd)
+        connection.fd = -1
+        store_relaxed32(&connection.head.generation, connection.head.generation + 1)
+        connection.after[IDLE] = self.free_place
+        self.free_place = connection.place
+
+    cdef void end_idle(self, uint64_t now) noexcept nogil:
+        """Close some of the connections that have been idle for too long.
+
+        A client who has said all, and waits for a transfer, may be there or gone: what he reads shows it.
+        """
+        cdef:
+            uint64_t idle = load_relaxed(&self.limits.idle)
+            int32_t place = self.leaving.first
+            Connection* connection
+            int32_t _k
+        while place >= 0:
+            connection = self.at(place)
+            place = connection.after[LEAVING]
+            if connection.active + HALF_CLOSED < now and not connection.head.unsent:
+                self.close(connection)
+        for _k in range(ENDED_AT_ONCE):
+            if self.idle.first < 0:
+                return
+            connection = self.at(self.idle.first)
+            if connection.active + idle > now:
+                return
+            bump(&self.counts.idle_timeouts, 1)
+            self.close(connection)
+
+    # ------------------------------------------------------------ memory
+
+    cdef bint reserve(self, Connection* connection, Buffer* buffer, uint32_t octets) noexcept nogil:
+        """Have room for so many octets more at a buffer's end; False: the connection may hold no more."""
+        cdef:
+            uint32_t needed = buffer.end - buffer.begin + octets
+            uint32_t capacity = max(buffer.capacity, <uint32_t> BUFFER_MIN)
+            uint8_t* larger
+        if needed <= buffer.capacity:
+            if buffer.end + octets > buffer.capacity:
+                memmove(buffer.octets, buffer.octets + buffer.begin, buffer.end - buffer.begin)
+                buffer.end -= buffer.begin
+                buffer.begin = 0
+            return True
+        while capacity < needed:
+            capacity *= 2
+        if not self._has_memory(connection, capacity - buffer.capacity):
+            return False
+        larger = <uint8_t*> realloc(buffer.octets, capacity)
+        if larger == NULL:
+            return False
+        memmove(larger, larger + buffer.begin, buffer.end - buffer.begin)
+        buffer.end -= buffer.begin
+        buffer.begin, buffer.octets = 0, larger
+        self._count_memory(connection, <int64_t> capacity - buffer.capacity)
+        buffer.capacity = capacity
+        return True
+
+    cdef void release(self, Connection* connection, Buffer* buffer) noexcept nogil:
+        """Forget what is in a buffer, and give its memory back."""
+        if buffer.capacity:
+            free(buffer.octets)
+            self._count_memory(connection, -<int64_t> buffer.capacity)
+            memset(buffer, 0, sizeof(Buffer))
+
+    cdef void _count_memory(self, Connection* connection, int64_t octets) noexcept nogil:
+        cdef:
+            Totals* limits = self.limits
+            uint64_t before
+        if not octets:
+            return
+        before = add(&limits.memory_of[connection.prefix], <uint64_t> octets)
+        add(&limits.memory, <uint64_t> octets)
+        if not before:
+            add(&limits.prefixes, 1)
+        elif before + <uint64_t> octets == 0:
+            add(&limits.prefixes, <uint64_t> -1)
+        if connection.input.capacity + connection.output.capacity + octets == 0:
+            self.remove(connection, BUFFERING)
+        elif not connection.listed[BUFFERING]:
+            self.append(connection, BUFFERING)
+
+    cdef bint _has_memory(self, Connection* connection, uint64_t octets) noexcept nogil:
+        """Make room for more octets of a connection; False: it may hold no more.
+
+        Where its prefix holds as much as is free, and more than its share, the largest of the prefix is closed, maybe
+        this one. Where it holds less, others hold more than theirs: the one that has buffered for the longest is.
+        """
+        cdef:
+            Totals* limits = self.limits
+            uint64_t most, held, left
+            int32_t victim
+            Connection* closed
+        while True:
+            most, held = load_relaxed(&limits.memory_max), load_relaxed(&limits.memory)
+            left = most - held if held < most else 0
+            if octets <= left and may_take(load_relaxed(&limits.memory_of[connection.prefix]), left):
+                return True
+            if _exceeds_its_share(limits, connection.prefix):
+                victim = self._largest_of_prefix(connection.prefix)
+            else:
+                victim = self._longest_buffering()
+            if victim < 0 or victim == connection.place:
+                return False
+            closed = self.at(victim)
+            self.note(OVER_MEMORY, closed.address, closed.octets, closed.input.capacity + closed.output.capacity,
+                      load_relaxed(&limits.memory_of[closed.prefix]))
+            self.close(closed)
+
+    cdef int32_t _largest_of_prefix(self, uint32_t prefix) noexcept nogil:
+        """Return the connection of a prefix that holds the most octets, among a few; -1: none holds any."""
+        cdef:
+            int32_t place = self.prefixes[prefix % BUCKETS].first
+            int32_t left = CANDIDATES
+            int32_t found = -1
+            uint32_t most = 0
+            uint32_t held
+            const Connection* connection
+        while place >= 0 and left:
+            connection = self.at(place)
+            held = connection.input.capacity + connection.output.capacity
+            if connection.prefix == prefix:
+                if held > most:
+                    most, found = held, place
+                left -= 1
+            place = connection.after[OF_PREFIX]
+        return found
+
+    cdef int32_t _longest_buffering(self) noexcept nogil:
+        """Return the connection that has held octets the longest, of a prefix with more than its share; -1: none."""
+        cdef:
+            Connection* connection
+            int32_t _k
+        for _k in range(SAMPLES):
+            if self.buffering.first < 0:
+                return -1
+            connection = self.at(self.buffering.first)
+            if _exceeds_its_share(self.limits, connection.prefix):
+                return connection.place
+            self.append(connection, BUFFERING)  # so that it is not looked at again soon
+        return -1
+
+    # ------------------------------------------------------------ for the log, and for stats
+
+    cdef void note(self, uint32_t reason, const uint8_t* address, uint8_t octets, uint64_t held,
+                   uint64_t share) noexcept nogil:
+        """Note whose connection was refused or closed, and why."""
+        cdef Notice* notice = &self.notices[reason]
+        store_relaxed(&notice.version, notice.version + 1)
+        barrier()
+        notice.at, notice.held, notice.share, notice.octets = self.clock.now(), held, share, octets
+        memcpy(notice.address, address, octets)
+        bump(&notice.count, 1)
+        store_release(&notice.version, notice.version + 1)
+
+    def ended(self) -> list[Latest]:
+        """Return for each reason how many connections it ended, and what is known of the last."""
+        cdef:
+            Notice* notice
+            Notice seen
+            uint64_t version
+            uint32_t reason
+            list found = []
+        for reason in range(REASONS):
+            notice = &self.notices[reason]
+            while True:
+                version = load_acquire(&notice.version)
+                memcpy(&seen, notice, sizeof(Notice))
+                barrier()
+                if not version & 1 and version == load_acquire(&notice.version):
+                    break
+            found.append(Latest(seen.count, seen.at, seen.address[:seen.octets], seen.held, seen.share))
+        return found
+
+    def counters(self) -> dict[str, int]:
+        """Return what happened to connections, as numbers by name."""
+        return {
+            "tcp_accepted": load_relaxed(&self.counts.accepted),
+            "tcp_refused_per_client": load_relaxed(&self.notices[OVER_CLIENT_LIMIT].count),
+            "tcp_refused_per_prefix": load_relaxed(&self.notices[OVER_PREFIX_SHARE].count),
+            "tcp_evicted_memory": load_relaxed(&self.notices[OVER_MEMORY].count),
+            "tcp_evicted_idle": load_relaxed(&self.counts.evicted_idle),
+            "tcp_evicted_waiting": load_relaxed(&self.counts.evicted_waiting),
+            "tcp_idle_timeouts": load_relaxed(&self.counts.idle_timeouts),
+            "tcp_protocol_errors": load_relaxed(&self.counts.protocol_errors),
+            "proxy_protocol_invalid": load_relaxed(&self.counts.proxy_protocol_invalid),
+        }

@@ -1,0 +1,73 @@
+"""Know how to run the worker for connections without a daemon: nobody takes its misses, and clients can be anybody."""
+
+import contextlib
+import socket
+import threading
+
+from funkenshield.cache._store import Cache
+from funkenshield.core._clock import Clock
+from funkenshield.forward._inflight import Inflight
+from funkenshield.server._connections import ConnectionLimits
+from funkenshield.server._tcp_worker import TcpWorker
+
+LOOPBACK = "127.0.0.1"
+LIMITS = {
+    "max_connections": 100, "max_per_client": 0, "memory": 1 << 20, "max_in_flight": 10, "write_buffer": 1 << 16,
+    "idle_timeout": 60.0,
+}  # fmt: skip
+
+
+class Running:
+    """A worker for connections that serves in a thread of its own."""
+
+    def __init__(self, stack, *, proxied=False, refuses=False, **limits):
+        self.clock = Clock()
+        self.inflight = Inflight(Cache(1 << 22, self.clock), 1 << 10)
+        self.limits = ConnectionLimits(self.inflight.cache)
+        self.limits.configure(**LIMITS | limits)
+        self.worker = TcpWorker(self.inflight.cache, self.inflight, self.limits)
+        self.trust_proxies(proxied)
+        if refuses:
+            self.inflight.settings_writer.guard.set_access([], [], default_allow=False, refuse=True)
+        listener = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=512))
+        listener.setblocking(False)
+        self.address = listener.getsockname()
+        self.worker.listen(listener.fileno())
+        thread = threading.Thread(target=self.worker.run, daemon=True)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(self.worker.stop)
+
+    def trust_proxies(self, trusted):
+        """Say whether whoever connects has to tell first whose connection it is."""
+        self.inflight.settings_writer.set_proxies(((bytes([127, 0, 0, 0]), 8),) if trusted else ())
+
+    def counters(self):
+        return self.worker.counters() | self.worker.connections.counters()
+
+    @property
+    def connections(self):
+        return self.limits.held[0]
+
+    @property
+    def memory(self):
+        return self.limits.held[1]
+
+
+def connect(stack, running, octets=b""):
+    """Connect, say something, and return the socket."""
+    sock = stack.enter_context(socket.create_connection(running.address, timeout=10.0))
+    with contextlib.suppress(OSError):
+        sock.sendall(octets)
+    return sock
+
+
+def has_ended(sock):
+    """Tell whether the worker has ended a connection by now."""
+    sock.setblocking(False)
+    try:
+        return not sock.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
