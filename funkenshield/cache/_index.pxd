@@ -23,7 +23,7 @@ cdef enum:
     SUBNET_WORDS = 4               # 33 prefix lengths of IPv4 in the first, 129 of IPv6 in the others
     LENGTHS_MAX = 8                # of each, that are in use at once
 
-cdef struct Index:                 # what a reader needs; never changes once the cache is made
+cdef struct Index:                 # what a reader needs; but for `subnets`, it never changes once the cache is made
     uint8_t* arena
     uint64_t* slots
     uint64_t sets

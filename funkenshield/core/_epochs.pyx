@@ -4,8 +4,8 @@
     reader:  enter -> look pointers up, follow them -> leave
 
 This is the one way in which memory that readers are led to is freed or used again: the cache's segments, the tables
-of purges, and settings of all kinds. Settings are objects that own all that they lead to; one that is replaced is
-retired, and lives until nobody can be at it, however long a thread is stopped.
+of purges, and settings that are replaced as a whole. These are objects that own all that they lead to; one that is
+replaced is retired, and lives until nobody can be at it, however long a thread is stopped.
 
 One thread replaces things, with the GIL: the control thread. It reads as workers do, but need not enter: it is never in
 the midst of reading while it replaces something.
