@@ -13,11 +13,11 @@ from .wire._edns_cookies cimport Cookies
 from .wire._message cimport EdnsOptions, Ignored, Query, Verdict
 from .wire._proxy_protocol cimport Proxies
 
-cdef enum Outcome:                 # two bits; NEXT is of a station on the way, and never the end
+cdef enum Outcome:                 # two bits; NEXT is of a step on the way, and never the end
     DROP = 0                       # nobody gets anything
     SEND = 1                       # the client gets a reply: it is written
     ASK = 2                        # the control thread has it: an upstream is asked, or Python where rules have stopped
-    NEXT = 4                       # the next station decides
+    NEXT = 4                       # the next step decides
 
 cdef enum:                         # what a nameserver may do for our address's sake
     TRANSFERS

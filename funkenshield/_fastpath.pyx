@@ -2,8 +2,8 @@
 
     parse_and_hash -> process_query: drop | guard | FORMERR | cookie | rules | refuse | forward | ANY | hit | miss
 
-It knows the order of the stations on a query's way, which is the order of the protocol: who may not ask is told first,
-answering comes last. Where octets come from and go to is the transport's business, and what a station does its own.
+It knows the order of the steps, which is the order of the protocol: who may not ask is told first, answering comes
+last. Where octets come from and go to is the transport's business, and what a step does its own.
 """
 
 cimport cython
@@ -187,7 +187,7 @@ cdef Outcome _look_up(QueryContext* context) noexcept nogil:
     return SEND
 
 
-# ---------------------------------------------------------------- the stations; NEXT: nothing against it
+# ---------------------------------------------------------------- the steps; NEXT: nothing against it
 
 cdef Outcome _check_guard(QueryContext* context) noexcept nogil:
     """Let the guard judge a query: who may ask, and how much."""

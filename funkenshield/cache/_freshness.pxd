@@ -1,6 +1,8 @@
 """How old an answer is, and what follows from it (RFC 8767): here it is decided whom an answer may serve.
 
     born ──── FRESH ──── PREFETCH ──┤expires├──── STALE, STALE_ASK or STALE_IF_ERROR ────┤stale_longest├──── DEAD
+
+How long an answer is held is computed in `_entry`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

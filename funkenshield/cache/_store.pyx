@@ -1,7 +1,7 @@
 """The cache: one arena of answers, one writer, any number of readers that never wait.
 
 It knows keys, ages and octets, and where room is made; what may be stored was decided before
-(`_entry`), and when to sweep or purge is decided in Python (`expiry`, `purge`).
+(`_entry`), and when to sweep or purge is decided in Python (`expiry`, `daemon`, `admin/commands`).
 
 Eviction is S3-FIFO (Yang et al., SOSP 2023) over a log of segments (Segcache, NSDI 2021): new answers
 fill a small queue of segments, and only what was asked for again moves on to the main queue; there,

@@ -1,4 +1,4 @@
-"""When answers that have expired leave the cache: a little at a time, never in anybody's way.
+"""When dead answers leave the cache: a little at a time, never in anybody's way.
 
 No look-up depends on it, since each compares times, and what was purged, itself; this only gives memory back.
 """
@@ -27,7 +27,7 @@ class Expiry:
         self._cut_short = False
 
     def step(self, budget: float = BUDGET) -> int:
-        """Retire what has expired, for `budget` seconds or once round; return how many answers that were."""
+        """Remove what is dead or was purged, for `budget` seconds or once round; return how many answers were dead."""
         retired = 0
         end = self._clock() + budget
         self._cut_short = False

@@ -1,1 +1,1 @@
-"""What any fast network program needs, and no DNS: clocks, memory order, sockets, rings, tables, files."""
+"""What a fast network program needs: clocks, memory order, sockets, rings, tables, files; of DNS, names and limits."""

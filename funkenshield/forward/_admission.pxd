@@ -21,7 +21,7 @@ cdef class Admission:
         PendingQuery* pool         # the queries'
         ClientReplies replies
         Attempts attempts
-        list notifies_and_transfers          # for Python: queries with more than one response
+        list notifies_and_transfers          # for Python: NOTIFY (several upstreams), transfers (several responses)
         uint32_t most_forgeable    # queries of one client prefix that came over UDP and are not proven to be its own
         # who knows without an upstream
         object chaos, nsec_cache

@@ -86,9 +86,9 @@ cdef class Inflight:
         """Say how long an upstream is given and a client waits (seconds), what is tried again, and what is too much.
 
         `retry_after` is the least silence after which another upstream is asked, and `retry_on` the RCODEs with which
-        one is; what is sent once is waited for `update_timeout`; so many mismatches (`spoof_threshold`) make an
-        upstream suspect. So many long queries are open at most, and so many of one client prefix whose source may be
-        forged.
+        one is; what is sent once is waited for `update_timeout`; so many unsolicited replies (`spoof_threshold`) make
+        an upstream suspect. So many long queries are open at most, and so many of one client prefix whose source may
+        be forged.
         """
         if not 1 <= attempts <= TRIES_MAX or not all(0 < each <= 30 for each in (timeout, deadline, retry_after)):
             raise ValueError(f"1 to {TRIES_MAX} attempts, in up to 30 seconds")
@@ -260,7 +260,7 @@ cdef class Inflight:
         return taken
 
     def take_notifies_and_transfers(self) -> list:
-        """Return the queries with more than one response, as (client, query, stream, route); stream 0 is UDP."""
+        """Return what Python forwards itself, as (client, query, stream, route); stream 0 is UDP."""
         taken, self.admission.notifies_and_transfers = self.admission.notifies_and_transfers, []
         return taken
 

@@ -166,7 +166,7 @@ cdef class Transport:
         return count
 
     cdef int _take_reply(self, int32_t socket, const uint8_t* wire, size_t length, uint64_t now) except -1:
-        """Let a datagram end the query that it answers; any other counts as a mismatch."""
+        """Let a datagram end the query that it answers; any other counts as unexpected."""
         cdef:
             Query query
             Response response

@@ -3,6 +3,8 @@
 A question is a name, a type and a class. Whoever has many queries for one open, which differ in something else, can
 answer each with the same forged response: so only a few are (RFC 5452 5). What answers none of them is forged, or
 it is late; it is late where it answers what was asked a little while ago, from the same socket under the same ID.
+
+What follows from that is for `forward/_transport`.
 """
 
 cimport cython

@@ -2,7 +2,7 @@
 
 Whole RRsets are left out that he can do without, as nameservers do it: those that fit are taken in the order in which
 they stand, a smaller one behind a larger one, too. It knows what must be there. It does not know who asks, nor what
-becomes of an answer that lacks something: that is TC=1.
+becomes of an answer that lacks something: `_message.cut` writes TC=1.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
