@@ -22,7 +22,15 @@ from typing import Any
 import uvloop
 
 from .admin import commands, control
-from .admin.process import Priority, allow_descriptors, allow_nice, drop_privileges, notify, signals_handled
+from .admin.process import (
+    Priority,
+    allow_descriptors,
+    allow_nice,
+    connection_limit,
+    drop_privileges,
+    notify,
+    signals_handled,
+)
 from .admin.stats import Stats
 from .cache import hugepages, snapshot
 from .cache._nsec_cache import NsecCache
@@ -86,7 +94,7 @@ class Daemon:
     def _bind(self, bound: contextlib.ExitStack) -> None:
         """Bind all sockets that clients and operators come to; what that takes root for ends here."""
         config = self.config
-        workers, over_tcp = config.workers or machine.cores(), config.tcp.max_connections > 0
+        workers, over_tcp = config.workers or machine.cores(), config.tcp.max_connections != 0
         sockets.probe(config.listen, tcp=over_tcp)
         self._udp = [
             [bound.enter_context(each) for each in sockets.bind_udp(endpoint, workers, config.udp.receive_buffer)]
@@ -160,7 +168,7 @@ class Daemon:
         zones = settings.assign(self.cache.zones, config, groups)
         self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
         self.blocks.configure(config.guard)
-        self.tcp.configure(config.tcp)
+        self.tcp.configure(config.tcp, connection_limit(config))
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)

@@ -19,6 +19,7 @@ from ..errors import ConfigError, FunkenShieldError
 log = logging.getLogger(__name__)
 
 OTHERS = 24  # descriptors that are there whatever is configured
+CONNECTION_MEMORY = 64 << 10  # octets: what the kernel and we have for one that is not idle, on the average
 NOTIFYING = 1.0  # seconds that the service manager may take
 NICE, CALM = 10, 60.0  # of the control thread under a flood of misses, and until so many seconds after it
 
@@ -27,8 +28,8 @@ def need_descriptors(config: Config) -> int:
     """Return how many descriptors a shield needs at least, without any connection."""
     workers = config.workers or machine.cores()
     upstreams = sum(each.section.transport == "udp" for each in config.all_upstreams)
-    listeners = len(config.listen) * (workers + 1)
-    return OTHERS + listeners + 2 * workers + upstreams * config.forward.sockets
+    of_workers = workers * (2 * len(config.listen) + 5)  # over UDP and over TCP: sockets, epoll(7), eventfd(2)
+    return OTHERS + of_workers + upstreams * config.forward.sockets
 
 
 def allow_descriptors(config: Config) -> None:
@@ -39,12 +40,19 @@ def allow_descriptors(config: Config) -> None:
             f"cannot start: {needed} file descriptors are needed, the limit is {allowed}; raise it (ulimit -n,"
             " LimitNOFILE=), or lower forward.sockets or workers"
         )
-    if allowed < needed + config.tcp.max_connections:
+    if allowed < needed + (config.tcp.max_connections or 0):
         logs.set_up(config.log.level, config.log.format)
         log.warning(
             "tcp.max_connections reduced to %d: the limit is %d file descriptors (ulimit -n, LimitNOFILE=)",
             allowed - needed, allowed,
         )  # fmt: skip
+
+
+def connection_limit(config: Config) -> int:
+    """Return how many connections of clients there may be at once: as configured, or as many as fit this machine."""
+    left = max(machine.descriptors() - need_descriptors(config), 0)
+    wanted = config.tcp.max_connections
+    return min(left, machine.memory() // CONNECTION_MEMORY if wanted is None else wanted)
 
 
 def allow_nice() -> None:

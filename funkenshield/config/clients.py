@@ -24,14 +24,16 @@ class UdpSection(Section):
 class TcpSection(Section):
     """Clients over TCP."""
 
-    max_connections: int = Field(
-        1000, ge=0, le=1_000_000,
-        description="Connections at once; 0 disables TCP. A client prefix (/24 or /56) gets a fair share of them. When"
-                    " all are in use, the one that has been idle longest is closed.",
+    max_connections: int | None = Field(
+        None, ge=0, le=1_000_000,
+        description="Connections at once; 0 disables TCP. By default, as many as file descriptors are left, and one for"
+                    " each 64 KiB of memory. A client prefix (/24 or /56) gets a fair share of them. When all are in"
+                    " use, the one that has been idle longest is closed.",
     )  # fmt: skip
     max_connections_per_client: int = Field(
-        100, ge=1, le=1_000_000, description="Connections at once from one IPv4 address or one IPv6 /64."
-    )
+        0, ge=0, le=1_000_000,
+        description="Connections at once from one IPv4 address or one IPv6 /64; 0: as many as its prefix may have.",
+    )  # fmt: skip
     memory: Octets = Field(
         64 << 20, ge=8 << 20, le=1 << 40,
         description="Memory for queries that were received and not processed, and for responses that were not sent, of"

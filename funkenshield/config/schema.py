@@ -101,7 +101,7 @@ class Config(Section):
         scraped = self.metrics.listen
         if (
             scraped
-            and self.tcp.max_connections
+            and self.tcp.max_connections != 0
             and any(scraped in (each, wildcard_of(each)) or each == wildcard_of(scraped) for each in self.listen)
         ):
             raise ValueError(f"metrics.listen: {scraped} conflicts with listen (TCP); choose another port")

@@ -438,7 +438,7 @@ cdef class TcpWorker:
         return True
 
     cdef bint _takes_queries(self, Connection* connection) noexcept nogil:
-        """Tell whether a query is taken from a connection now; where its prefix has its share of the ring, it is stalled.
+        """Tell whether a query is taken from a connection now; one whose prefix has its share of the ring is stalled.
 
         Else there is room for any query.
         """

@@ -38,10 +38,10 @@ class TcpServer:
             for worker, opened in zip(self.workers, group, strict=True):
                 worker.listen(opened.fileno())
 
-    def configure(self, settings: TcpSection) -> None:
+    def configure(self, settings: TcpSection, max_connections: int) -> None:
         """Apply these limits from now on."""
         self.limits.configure(
-            max_connections=settings.max_connections,
+            max_connections=max_connections,
             max_per_client=settings.max_connections_per_client,
             memory=settings.memory,
             max_in_flight=settings.max_in_flight,

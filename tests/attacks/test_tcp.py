@@ -17,6 +17,9 @@ from support.until import until
 from support.upstream import ScriptedUpstream, answer
 from support.wires import ask_wire, record_wire, reply_wire
 
+from funkenshield.admin.process import need_descriptors
+from funkenshield.config import load
+
 LARGE = 60_000  # octets of RDATA
 serial = itertools.count()
 
@@ -103,6 +106,24 @@ def test_one_prefix_gets_four_fifths_and_the_next_ones_their_share(opened):
                     connect(opened, shield, f"127.{prefix}.1.{n + 1}").sendall(frame(wire))
             until(lambda: stats(shield)["tcp_connections"] == before + expected)  # noqa: B023
         assert is_served(opened, shield, "127.9.1.1")
+
+
+def test_with_few_descriptors_who_is_idle_the_longest_gives_way(opened, tmp_path):
+    """As many connections as descriptors are left, and no more: what else needs one always finds it."""
+    config = tmp_path / "file.toml"
+    config.write_text('listen = ["127.0.0.1:5300"]\nupstreams = ["127.0.0.1:5301"]\nworkers = 1')
+    most = need_descriptors(load(config)) + 5
+    with (
+        ScriptedUpstream(answering) as upstream,
+        run_shield([upstream], under=("prlimit", f"--nofile={most}:{most}")) as shield,
+    ):
+        held = []
+        for n in range(12):
+            held.append(connect(opened, shield, f"127.4.{n}.1"))
+            assert is_answered(held[-1], ask_wire(f"name{next(serial)}.test."))
+        counted = stats(shield)
+        assert (counted["tcp_connections"], counted["tcp_evicted_idle"], counted["tcp_refused"]) == (5, 7, 0)
+        assert [is_answered(sock, ask_wire(f"name{next(serial)}.test.")) for sock in held] == [False] * 7 + [True] * 5
 
 
 # ------------------------------------------------------------ memory
