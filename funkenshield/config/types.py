@@ -91,10 +91,17 @@ def has_scope(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     if isinstance(address, IPv6Address):
         if address.is_link_local and not address.scope_id:
             raise ValueError(f"{address} is link-local; add its interface: {address}%eth0")
-        names = [text for number, name in socket.if_nameindex() for text in (str(number), name)]
-        if address.scope_id and address.scope_id not in names:
+        if address.scope_id and not _is_interface(address.scope_id):
             raise ValueError(f"this machine has no interface {address.scope_id}")
     return address
+
+
+def _is_interface(scope: str) -> bool:
+    """Tell whether there is an interface of a name or number; to list them takes AF_NETLINK, which our unit refuses."""
+    with contextlib.suppress(OSError):
+        number = min(int(scope), 1 << 31) if scope.isdecimal() else socket.if_nametoindex(scope)
+        return bool(socket.if_indextoname(number))
+    return False
 
 
 def parse_own_address(value: object) -> IPv4Address | IPv6Address:

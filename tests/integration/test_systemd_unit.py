@@ -1,5 +1,6 @@
-"""Show that the systemd unit's filter of system calls lets the shield do all that it can be configured to do."""
+"""Show that the systemd unit's filters let the shield do all that it can be configured to do."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -57,20 +58,27 @@ def upstream():
         yield running
 
 
-def test_everything_at_once_under_the_filter_of_the_unit(upstream, tmp_path):
-    address, metrics = Address("127.0.0.1", free_port()), Address("127.0.0.1", free_port())
-    (tmp_path / "rules.py").write_text("import time\ndef f(query):\n    time.sleep(0.001)\n")
-    file = tmp_path / "funkenshield.toml"
-    text = ALL.replace("UPSTREAM", str(upstream.address)).replace("METRICS", str(metrics))
-    file.write_text(f'listen = ["{address}"]\nworkers = 2\n{text}')
+@contextlib.contextmanager
+def run_filtered(file):
+    """Run the daemon of a file under the filters of the unit; yield it once it is ready, and what it said by then."""
     with subprocess.Popen(
-        [*COMMAND, "run", "-c", file, "--control", tmp_path / "control"], stderr=subprocess.PIPE, text=True,
+        [*COMMAND, "run", "-c", file, "--control", file.parent / "control"], stderr=subprocess.PIPE, text=True,
         preexec_fn=filtered.load_filter(UNIT),  # noqa: PLW1509
     ) as process:  # fmt: skip
         said = [process.stderr.readline()]
         while "ready" not in said[-1]:
             assert process.poll() is None, said
             said.append(process.stderr.readline())
+        yield process, said
+
+
+def test_everything_at_once_under_the_filters_of_the_unit(upstream, tmp_path):
+    address, metrics = Address("127.0.0.1", free_port()), Address("127.0.0.1", free_port())
+    (tmp_path / "rules.py").write_text("import time\ndef f(query):\n    time.sleep(0.001)\n")
+    file = tmp_path / "funkenshield.toml"
+    text = ALL.replace("UPSTREAM", str(upstream.address)).replace("METRICS", str(metrics))
+    file.write_text(f'listen = ["{address}"]\nworkers = 2\n{text}')
+    with run_filtered(file) as (process, said):
         for name in ("www.test.", "a.watched.test.", "a.ruled.test."):
             for tcp in (False, True):
                 assert ask(name, server=address, tcp=tcp, timeout=10).answer
@@ -80,10 +88,26 @@ def test_everything_at_once_under_the_filter_of_the_unit(upstream, tmp_path):
             assert process.poll() is None, said
             said.append(process.stderr.readline())
         process.terminate()
-        said += process.stderr.readlines()
+        said.extend(process.stderr.readlines())
         assert process.wait(10) == 0, said
     assert (tmp_path / "kept").stat().st_size > 0
     assert not [line for line in said if "Operation not permitted" in line or "ERROR" in line]
+
+
+def test_the_file_that_comes_with_the_unit_can_be_run_under_its_filters(tmp_path):
+    text = UNIT.with_suffix(".toml").read_text()
+    for port in "53", "9153":
+        text = text.replace(f':{port}"', f':{free_port()}"')
+    file = tmp_path / "funkenshield.toml"
+    file.write_text(text.replace("/var/lib/funkenshield", str(tmp_path)))
+    checked = subprocess.run(
+        [*COMMAND, "check", "-c", file], capture_output=True, text=True, timeout=20,
+        preexec_fn=filtered.load_filter(UNIT),
+    )  # fmt: skip
+    assert (checked.returncode, checked.stderr) == (0, "")
+    with run_filtered(file) as (process, said):
+        process.terminate()
+        assert process.wait(10) == 0, said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
