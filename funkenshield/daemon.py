@@ -78,6 +78,7 @@ class Daemon:
         self._ready = False
         self._again = False  # another reload was asked for while one goes on
         self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None  # of what must go on for ever
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
         self._secrets: cookie_secrets.CookieSecrets | None = None
         with contextlib.ExitStack() as bound:
@@ -247,7 +248,7 @@ class Daemon:
         """Serve until `stop`, or until SIGTERM or SIGINT comes.
 
         What is started here, in this order, is stopped in the reverse order, also where the start fails or the task is
-        cancelled, which is raised at the end.
+        cancelled, which is raised at the end. Raises FunkenShieldError if an internal error ended it.
         """
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as services:
@@ -288,6 +289,8 @@ class Daemon:
             await self._stopping.wait()
             self._tell_stopping()
         log.info("stopped")
+        if self._failure:
+            raise FunkenShieldError(f"stopped: internal error: {self._failure!r}")
 
     def _start_tasks(self) -> list[asyncio.Task[None]]:
         works: list[Coroutine[Any, Any, None]] = [
@@ -307,9 +310,10 @@ class Daemon:
         return tasks
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Stop where something that must go on for ever did not: whoever supervises us starts us again."""
+        """Stop, and fail, where something that must go on for ever did not: a service manager starts us again."""
         if not task.cancelled():
-            log.error("stopping: internal error, a background task ended: %r", task.exception())
+            self._failure = task.exception()
+            log.error("stopping: internal error, a background task ended", exc_info=self._failure)
             self.stop()
 
     def _housekeeping(self) -> None:

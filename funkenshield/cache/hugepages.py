@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..config import Config
 from ..core import machine
+from ..core.logs import RateLimited
 from ..errors import ConfigError
 from ._store import Cache
 
 log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 LARGE = 1 << 30  # octets
 INTERVAL = 0.1  # seconds
@@ -57,8 +59,11 @@ def _give_way() -> None:
 
 async def prepare(cache: Cache) -> None:
     """Keep memory of a cache with huge pages ready, for ever."""
-    with ThreadPoolExecutor(1, "hugepages", _give_way) as thread:
-        while True:
-            if cache.needs_memory:
-                await asyncio.get_running_loop().run_in_executor(thread, cache.prepare)
-            await asyncio.sleep(INTERVAL)
+    while True:
+        if cache.needs_memory:
+            try:
+                with ThreadPoolExecutor(1, "hugepages", _give_way) as thread:
+                    await asyncio.get_running_loop().run_in_executor(thread, cache.prepare)
+            except (RuntimeError, MemoryError) as error:  # no thread can be started: a miss waits for the kernel
+                limited.warning("thread", "memory of the cache not prepared: %s", str(error) or type(error).__name__)
+        await asyncio.sleep(INTERVAL)

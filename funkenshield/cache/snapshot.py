@@ -91,22 +91,24 @@ async def write(cache: Cache, path: Path, origins: Origins, wall: Callable[[], f
         return cache.purges_total != purges
 
     try:
-        await run(draft.begin, cache.layout, wall(), origins)
-        for segment in range(cache.segments_total):
-            taken = wall()
-            if answers := cache.export(segment):
-                await run(draft.add, taken, answers)
-            else:
-                await asyncio.sleep(0)
-        await run(draft.publish, is_outdated)
-    except OSError as error:
-        log.warning("%s: snapshot not written: %s", path, error.strerror or error)
+        try:
+            await run(draft.begin, cache.layout, wall(), origins)
+            for segment in range(cache.segments_total):
+                taken = wall()
+                if answers := cache.export(segment):
+                    await run(draft.add, taken, answers)
+                else:
+                    await asyncio.sleep(0)
+            await run(draft.publish, is_outdated)
+        finally:
+            await run(draft.discard)
+            if is_outdated():  # it may have been published just before, by the thread, even if the task was cancelled
+                await run(remove, path)
+            thread.shutdown(wait=False)
+    except (OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread can be started
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        log.warning("%s: snapshot not written: %s", path, why)
         return 0
-    finally:
-        await run(draft.discard)
-        if is_outdated():  # it may have been published just before, by the thread, even if the task was cancelled
-            await run(remove, path)
-        thread.shutdown(wait=False)
     return 0 if is_outdated() else draft.octets
 
 

@@ -27,8 +27,9 @@ class Threads:
     def call(self, function: Callable[[], object]) -> Awaitable[CallResult]:
         """Have a function called; what it returned, and how long it took, can be awaited."""
         while len(self._threads) < self._count:
-            self._threads.append(Thread(target=self._run, name="rule", daemon=True))
-            self._threads[-1].start()
+            thread = Thread(target=self._run, name="rule", daemon=True)
+            thread.start()
+            self._threads.append(thread)
         future: Future[CallResult] = Future()
         self._calls.put((future, function))
         return asyncio.wrap_future(future)

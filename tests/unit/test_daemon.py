@@ -9,6 +9,7 @@ from support.client import free_port
 
 from funkenshield.config import load
 from funkenshield.daemon import Daemon
+from funkenshield.errors import FunkenShieldError
 from funkenshield.wire.names import name_to_wire
 
 
@@ -78,3 +79,21 @@ def test_a_reload_does_not_end_in_the_midst_of_stopping(table, tmp_path, monkeyp
     asyncio.run(story())
     assert daemon.stats.reloads == 0
     assert (tmp_path / "kept").exists()
+
+
+def test_an_internal_error_in_the_background_ends_it_as_a_failure_after_a_drain(table, tmp_path, monkeypatch, caplog):
+    async def drain(seconds):
+        drained.append(seconds)
+
+    monkeypatch.setattr("funkenshield.daemon.logs.set_up", lambda *_: None)
+    monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0)
+    daemon, drained = Daemon(load(table)), []
+    monkeypatch.setattr(daemon.upstreams, "housekeeping", lambda: 1 / 0)
+    monkeypatch.setattr(daemon.forwarder, "drain", drain)
+    with pytest.raises(FunkenShieldError, match="stopped: internal error") as told:
+        asyncio.run(daemon.run())
+    assert told.value.exit_code, "so that a service manager starts it again"
+    assert len(drained) == 1
+    assert (tmp_path / "kept").exists()
+    assert "ZeroDivisionError" in caplog.text
+    assert "Traceback" in caplog.text

@@ -98,3 +98,26 @@ def test_it_is_prepared_again_and_again_by_a_thread_that_stands_back(monkeypatch
     asyncio.run(asyncio.wait_for(run(), 20))
     assert seen[:3] == [(False, min(nice + hugepages.NICE, 19))] * 3
     assert os.nice(0) == nice
+
+
+def test_where_no_thread_can_start_it_is_tried_again(monkeypatch, caplog):
+    monkeypatch.setattr(hugepages, "INTERVAL", 0)
+    cache = Cache(MEMORY, Clock(), huge_pages=True)
+    failures, start = [RuntimeError("can't start new thread"), MemoryError()], threading.Thread.start
+
+    def start_or_fail(thread):
+        if failures:
+            raise failures.pop(0)
+        start(thread)
+
+    async def run():
+        preparing = asyncio.create_task(hugepages.prepare(cache))
+        while cache.needs_memory and not preparing.done():
+            await asyncio.sleep(0)
+        assert not preparing.done()
+        preparing.cancel()
+
+    monkeypatch.setattr("threading.Thread.start", start_or_fail)
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert not cache.needs_memory
+    assert caplog.messages == ["memory of the cache not prepared: can't start new thread"]

@@ -384,6 +384,29 @@ def test_a_place_that_cannot_be_taken_is_told(path, caplog):
     assert names(path) == ["cache"]
 
 
+@pytest.mark.parametrize("failures", [1, 9])
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(RuntimeError("can't start new thread"), "can't start new thread"), (MemoryError(), "MemoryError")],
+)
+def test_without_a_thread_nothing_is_written_and_the_next_time_it_is(failures, error, why, path, monkeypatch, caplog):
+    write(Answers(b"old"), path)
+    left, start = iter(range(failures)), threading.Thread.start
+
+    def failing(thread):
+        if next(left, None) is not None:
+            raise error
+        start(thread)
+
+    monkeypatch.setattr("threading.Thread.start", failing)
+    assert write(Answers(b"new"), path) == 0
+    assert caplog.messages == [f"{path}: snapshot not written: {why}"]
+    assert names(path) == ["cache"]
+    assert read(path) == ([(b"old", 0.0)], 3)
+    monkeypatch.setattr("threading.Thread.start", start)
+    assert write(Answers(b"new"), path)
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, ZeroDivisionError])
 def test_an_interruption_leaves_the_old_snapshot_alone(error, path):
     write(Answers(b"old"), path)
