@@ -71,7 +71,7 @@ class Stats:
             "fair_share_exceeded": counted["fair_share_exceeded"] + counted["queue_share_exceeded"],
             "reply_send_errors": counted["reply_send_errors"] + counted["outbox_send_errors"],
             "rule_python_rejected": self.rules.executor.rejected,
-            "dynamic_blocks": len(self.blocks.listed()), "dynamic_blocks_added": self.blocks.added,
+            "dynamic_blocks": len(self.blocks), "dynamic_blocks_added": self.blocks.added,
             "cache_bytes": counted["cache_bytes"] + nsec_cache.octets,
             "cache_limit_bytes": counted["cache_limit_bytes"] + nsec_cache.limit,
             "cache_purges": self.cache.purges_total, "ecs_prefix_lengths": counted["cache_ecs_prefix_lengths"],

@@ -3,10 +3,14 @@
 The guard counts and raises alarms; this module decides which prefixes are blocked until when, and publishes them.
 """
 
+import heapq
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from operator import attrgetter
+from time import thread_time
 from typing import Any
 
 from ..config.guard import DynamicBlockSection, GuardSection, RateLimitSection, Refusal, RrlSection, packed
@@ -18,6 +22,7 @@ from ._guard import Guard
 log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
+PAUSE = 10  # times as long as it took to make the guard's table anew: so it takes a tenth of the thread at most
 SHORT = {4: 8, 6: 16}  # bits, by IP version: to block a shorter prefix takes a confirmation
 
 
@@ -34,6 +39,11 @@ class Block:
     action: Refusal
     reason: str
 
+    @cached_property
+    def packed(self) -> tuple[bytes, int, Refusal]:
+        """What the guard has to know of it."""
+        return self.prefix.network_address.packed, self.prefix.prefixlen, self.action
+
 
 class Blocks:
     """All prefixes that are blocked now."""
@@ -46,6 +56,10 @@ class Blocks:
         self._blocks: dict[Network, Block] = {}
         self._rules: tuple[DynamicBlockSection, ...] = ()
         self._max_blocked = GuardSection().max_blocked
+        self._is_changed, self._publish_at = False, 0.0
+
+    def __len__(self) -> int:
+        return len(self._blocks)
 
     def configure(self, section: GuardSection) -> None:
         """Apply these settings; what is blocked stays blocked."""
@@ -71,37 +85,42 @@ class Blocks:
         )
 
     def update(self) -> None:
-        """Block the prefixes that exceeded a rate, and remove the blocks that have expired."""
-        alarms = self._guard.take_alarms()
-        over = [prefix for prefix, block in self._blocks.items() if block.until <= self._now()]
+        """Block the prefixes that exceeded a rate, and remove the blocks that have expired.
+
+        However many they are, that takes no more than a share of the time: the guard may know them a little later.
+        """
+        now, begun = self._now(), thread_time()
+        over = [prefix for prefix, block in self._blocks.items() if block.until <= now]
         for prefix in over:
             del self._blocks[prefix]
+        alarms = self._guard.take_alarms()
         for number, address, bits in alarms:
             if number < len(self._rules):  # there may be fewer than when it was raised
-                self._block(ip_network((address, bits)), self._rules[number])
-        if alarms or over:
+                self._block(ip_network((address, bits)), self._rules[number], now)
+        self._is_changed |= bool(alarms or over)
+        if self._is_changed and now >= self._publish_at:
+            self._make_room(0)
             self._publish()
+            self._publish_at = now + PAUSE * (thread_time() - begun)
 
-    def _block(self, prefix: Network, rule: DynamicBlockSection) -> None:
+    def _block(self, prefix: Network, rule: DynamicBlockSection, now: float) -> None:
         reason = rule.name or f"over {rule.rate:g} {rule.type} a second"
         if prefix not in self._blocks:
             self.added += 1
             self._limited.warning(reason, "%s blocked for %g s: %s", prefix, rule.duration, reason)
-        until = self._now() + rule.duration
+        until = now + rule.duration
         if prefix not in self._blocks or self._blocks[prefix].until <= until:  # an alarm never shortens a block
-            self._set(Block(prefix, until, rule.action, reason))
+            self._blocks[prefix] = Block(prefix, until, rule.action, reason)
 
-    def _set(self, block: Block) -> None:
-        """Block a prefix; where there are too many blocks, the one that expires first is removed."""
-        if block.prefix not in self._blocks and len(self._blocks) >= self._max_blocked:
-            del self._blocks[min(self._blocks.values(), key=lambda each: each.until).prefix]
-        self._blocks[block.prefix] = block
+    def _make_room(self, places: int) -> None:
+        """Remove the blocks that expire first, where there are too many for so many more."""
+        excess = len(self._blocks) + places - self._max_blocked
+        for block in heapq.nsmallest(excess, self._blocks.values(), key=attrgetter("until")):
+            del self._blocks[block.prefix]
 
     def _publish(self) -> None:
-        self._guard.set_blocks(
-            [(block.prefix.network_address.packed, block.prefix.prefixlen, block.action)
-             for block in self._blocks.values()]
-        )  # fmt: skip
+        self._guard.set_blocks([block.packed for block in self._blocks.values()])
+        self._is_changed = False
 
     # ---------------------------------------------------------------- for operators
 
@@ -123,7 +142,8 @@ class Blocks:
                 f"{prefix} has 2^{prefix.max_prefixlen - prefix.prefixlen} addresses;"
                 " to block it nevertheless, add --yes"
             )
-        self._set(Block(prefix, self._now() + seconds, action, "by hand"))
+        self._make_room(prefix not in self._blocks)
+        self._blocks[prefix] = Block(prefix, self._now() + seconds, action, "by hand")
         self._publish()
 
     def remove(self, text: str) -> int:

@@ -1,6 +1,7 @@
 """Who is shut out for how long: by alarms of the guard, and by hand."""
 
 import logging
+from time import thread_time
 
 import pytest
 
@@ -96,6 +97,57 @@ def test_the_bound_lets_in_who_would_be_first(guard, time):
         blocks.update()
     assert len(guard.out) == 16
     assert bytes([192, 0, 2, 0]) not in {address for address, _, _ in guard.out}
+
+
+def flood(first, count=256):
+    """Return the alarms of so many sources."""
+    return [(0, (0x0A000000 + number).to_bytes(4), 32) for number in range(first, first + count)]
+
+
+def test_alarms_of_many_sources_take_little_time_where_many_are_shut_out(guard, time):
+    blocks = Blocks(guard, lambda: time[0])
+    blocks.configure(configured([{"type": "queries", "rate": 10.0}], max_blocked=65536))
+    guard.alarms = flood(0, 65536)
+    blocks.update()
+    time[0] += 50
+    guard.alarms = flood(65536)
+    begun = thread_time()
+    blocks.update()
+    assert thread_time() - begun < 0.5  # 0.05 where nothing else runs
+    assert (len(guard.out), len(blocks)) == (65536, 65536)
+    assert {(address, 32, "drop") for _, address, _ in flood(65536)} < set(guard.out)
+
+
+def test_a_table_that_takes_long_is_made_rarely_and_nobody_is_forgotten(guard, time, monkeypatch):
+    made, taken = [], [0.0]
+
+    def set_slowly(blocks):
+        taken[0] += 0.25
+        made.append(len(blocks))
+
+    monkeypatch.setattr("funkenshield.policy.dynblocks.thread_time", lambda: taken[0])
+    monkeypatch.setattr(guard, "set_blocks", set_slowly, raising=False)
+    blocks = Blocks(guard, lambda: time[0])
+    blocks.configure(configured([{"type": "queries", "rate": 10.0}], max_blocked=1000))
+    for turn in range(100):
+        guard.alarms = flood(turn * 100, 5)
+        blocks.update()
+        time[0] += 0.1
+    assert len(made) == 4, "a tenth of the time"
+    time[0] += 3
+    blocks.update()
+    assert made[-1] == 500
+    blocks.add("192.0.2.1", 60)
+    assert made[-1] == 501, "an operator does not wait"
+
+
+def test_who_is_shut_out_by_hand_is_for_however_short_where_there_are_too_many(blocks, guard):
+    blocks.configure(configured([{"type": "queries", "rate": 10.0}], max_blocked=16))
+    guard.alarms = flood(0, 16)
+    blocks.update()
+    blocks.add("192.0.2.1", 1)
+    assert len(guard.out) == 16
+    assert (bytes([192, 0, 2, 1]), 32, "drop") in guard.out
 
 
 def test_an_alarm_of_a_watch_that_is_no_more_is_nobodys(blocks, guard):
