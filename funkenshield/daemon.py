@@ -204,6 +204,8 @@ class Daemon:
         self._again = True
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
+        else:
+            log.info("a reload is in progress; another one follows")
 
     async def _reload(self) -> None:
         while self._again:

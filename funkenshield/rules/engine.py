@@ -24,6 +24,7 @@ from .executor import ActiveRules, RuleExecutor
 
 log = logging.getLogger(__name__)
 
+TIMEOUTS = {"setup": 30.0, "teardown": 5.0}  # seconds; a service manager waits for the daemon, and that for a teardown
 GRACE = 0.2  # seconds in which queries that workers stopped at a rule come to its function
 
 
@@ -134,11 +135,16 @@ class RuleEngine:
 
 async def _call(what: str, hook: Hook) -> str:
     """Call a hook; return in a line how it failed, and where, or else nothing."""
+    limit = asyncio.timeout(TIMEOUTS[what])
     try:
-        result = hook()
-        if inspect.isawaitable(result):
-            await result
+        async with limit:
+            result = hook()
+            if inspect.isawaitable(result):
+                await result
     except (Exception, SystemExit) as error:
-        name, frame = getattr(hook, "__name__", repr(hook)), traceback.extract_tb(error.__traceback__)[-1]
-        return f"rules: {what} {name}: {type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"
+        if limit.expired():
+            why = f"not done within {TIMEOUTS[what]:g} s"
+        return f"rules: {what} {getattr(hook, '__name__', repr(hook))}: {why}"
     return ""

@@ -81,6 +81,32 @@ def test_a_reload_does_not_end_in_the_midst_of_stopping(table, tmp_path, monkeyp
     assert (tmp_path / "kept").exists()
 
 
+def test_a_reload_that_is_asked_for_while_one_goes_on_is_told_and_follows(table, monkeypatch, caplog):
+    go_on = threading.Event()
+
+    def reread():
+        go_on.wait(10)
+        return load(table)
+
+    async def story():
+        daemon.reload()
+        assert caplog.messages == []
+        await asyncio.sleep(0)
+        daemon.reload()
+        daemon.reload()
+        assert caplog.messages == ["a reload is in progress; another one follows"] * 2
+        go_on.set()
+        await daemon._reloading
+        await daemon.rules.close()
+
+    monkeypatch.setattr("funkenshield.daemon.logs.set_up", lambda *_: None)
+    caplog.set_level("INFO", "funkenshield.daemon")
+    daemon = Daemon(load(table), reread)
+    with daemon._bound:
+        asyncio.run(story())
+    assert caplog.messages[2:] == ["reloaded"] * 2
+
+
 def test_an_internal_error_in_the_background_ends_it_as_a_failure_after_a_drain(table, tmp_path, monkeypatch, caplog):
     async def drain(seconds):
         drained.append(seconds)

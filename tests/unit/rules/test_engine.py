@@ -10,6 +10,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
 from funkenshield.forward._inflight import Inflight
+from funkenshield.rules import engine
 from funkenshield.rules.engine import RuleEngine, check
 
 HOOKS = """
@@ -171,6 +172,28 @@ def test_a_teardown_that_fails_is_logged_and_the_next_is_called(stage, said, tol
     asyncio.run(stage.engine.tear_down(stage.prepare().rules))
     assert said == ["three", "four"]
     assert "rules: teardown leave: " in caplog.text
+
+
+def test_a_setup_without_an_end_is_told_and_the_next_is_not_called(stage, said, monkeypatch):
+    monkeypatch.setitem(engine.TIMEOUTS, "setup", 0.05)
+    stage.write(f"import asyncio\n@shield.setup\nasync def connect(): await asyncio.Event().wait()\n{HOOKS}")
+    with pytest.raises(ConfigError, match=r"^rules: setup connect: not done within 0\.05 s$"):
+        asyncio.run(asyncio.wait_for(stage.engine.set_up(stage.prepare()), 5))
+    assert said == []
+
+
+def test_a_teardown_without_an_end_is_logged_and_the_next_is_called(stage, said, monkeypatch, caplog):
+    monkeypatch.setitem(engine.TIMEOUTS, "teardown", 0.05)
+    stage.write(f"import asyncio\n@shield.teardown\nasync def leave(): await asyncio.Event().wait()\n{HOOKS}")
+    asyncio.run(asyncio.wait_for(stage.engine.tear_down(stage.prepare().rules), 5))
+    assert said == ["three", "four"]
+    assert caplog.messages == ["rules: teardown leave: not done within 0.05 s"]
+
+
+def test_a_setup_that_times_out_by_itself_is_told_with_its_line(stage):
+    stage.write("@shield.setup\nasync def connect(): raise TimeoutError('no database')")
+    with pytest.raises(ConfigError, match=r"^rules: setup connect: TimeoutError: no database at .*/rules\.py:3$"):
+        asyncio.run(stage.engine.set_up(stage.prepare()))
 
 
 def test_rules_are_torn_down_once_their_functions_have_ended(stage, said):
