@@ -98,7 +98,10 @@ def render(snapshot: Callable[[], dict[str, Any]], accept: str) -> Callable[[], 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Exporter(found))
         ProcessCollector(registry=registry)
-        encode, kind = choose_encoder(accept)
+        try:
+            encode, kind = choose_encoder(accept)
+        except Exception:  # of a version that is none
+            encode, kind = choose_encoder("")
         return kind, encode(registry)
 
     return page

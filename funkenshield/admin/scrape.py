@@ -4,11 +4,15 @@ It knows as much of HTTP as a scrape takes. What the page says is for `prometheu
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import cast
 
 from ..core.fair_shares import Holders, may_take_one_more, prefix_of
+from ..core.logs import RateLimited
+
+limited = RateLimited(logging.getLogger(__name__))
 
 MAX_CONNECTIONS = 32  # at once; each client prefix has its fair share
 TIMEOUT = 10.0  # seconds that a connection may take, from its first octet to its last
@@ -129,8 +133,13 @@ class Connection(asyncio.Protocol):
             headers = {
                 name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
             }
-            kind, page = await self._server.page(headers.get("accept", ""))
-            self._respond("200 OK", kind, page, bare=method == "HEAD")
+            try:
+                kind, page = await self._server.page(headers.get("accept", ""))
+            except Exception as error:  # whatever it is, who asked is told
+                limited.warning("page", "internal error, no metrics page: %r", error)
+                self._respond("500 Internal Server Error")
+            else:
+                self._respond("200 OK", kind, page, bare=method == "HEAD")
 
     def _respond(
         self, status: str, kind: str = "text/plain", page: bytes = b"", *, more: str = "", bare: bool = False

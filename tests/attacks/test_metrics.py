@@ -63,6 +63,8 @@ def test_who_asks_and_never_reads_keeps_nobody_from_reading(scraped):
     ("request_", "status"),
     [
         (b"GET /metrics HTTP/1.0\r\n\r\n", b"200 OK"),
+        (b"GET /metrics HTTP/1.1\r\nAccept: text/plain; version=x\r\n\r\n", b"200 OK"),
+        (b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text; version=\xb2\r\n\r\n", b"200 OK"),
         (b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"200 OK"),
         (b"GET /elsewhere HTTP/1.1\r\n\r\n", b"404 Not Found"),
         (b"POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"405 Method Not Allowed"),

@@ -1,4 +1,4 @@
-"""Show that pages are made one at a time, whoever goes away before the end of one."""
+"""Show that pages are made one at a time, whoever goes away before the end of one, and none fails in silence."""
 
 import asyncio
 import socket
@@ -55,3 +55,31 @@ def test_who_asks_and_resets_has_no_second_page_made_meanwhile():
         serving.close()
 
     asyncio.run(story())
+
+
+def fail(*_):
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_page_that_cannot_be_made_is_an_error_for_who_asks_and_told_once_and_the_next_is_made(caplog):
+    async def scrape(address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(REQUEST)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        return answer
+
+    async def story():
+        server = MetricsServer(fail, lambda: True)
+        serving = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", 0)
+        address = serving.sockets[0].getsockname()
+        for render in fail, lambda _: fail:
+            server.render = render
+            assert (await scrape(address)).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+        server.render = lambda _: lambda: ("text/plain", b"page")
+        assert (await scrape(address)).endswith(b"page")
+        assert server.count == 0
+        serving.close()
+
+    asyncio.run(story())
+    assert caplog.messages == ['internal error, no metrics page: RuntimeError("can\'t start new thread")']
