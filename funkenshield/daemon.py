@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -396,11 +397,10 @@ class Daemon:
             self.cache.purge(name, below=True)
         self._forget(name)
 
-    def _forget(self, name: bytes) -> None:
-        """Forget what is known of a name elsewhere than in the cache: no crash may bring it back."""
+    def _forget(self, name: bytes) -> Future[None] | None:
+        """Forget a name elsewhere than in the cache, too; once what is returned ends, no crash brings it back."""
         self.nsec_cache.forget(name)
-        if self._snapshot is not None:
-            snapshot.remove(self._snapshot)
+        return snapshot.begin_removal(self._snapshot) if self._snapshot is not None else None
 
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""

@@ -1,8 +1,10 @@
 """What requests on the control socket do: all counters, purges, dynamic blocks."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from ..cache._store import Cache
@@ -23,9 +25,12 @@ class PurgeError(FunkenShieldError):
 
 
 async def handle(
-    stats: Stats, cache: Cache, blocks: Blocks, forget: Callable[[bytes], None], request: dict[str, Any]
+    stats: Stats, cache: Cache, blocks: Blocks, forget: Callable[[bytes], Future[None] | None], request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Do what a request asks for, and return the response; `forget` takes a name out of all but the cache."""
+    """Do what a request asks for, and return the response.
+
+    `forget` takes a name out of all but the cache, and returns what ends once the disk has forgotten it, too.
+    """
     match request:
         case {"command": "stats"}:
             return {"stats": stats.snapshot()}
@@ -38,7 +43,8 @@ async def handle(
                 limited.warning(
                     "purge", "too many purges at once: purging %s instead of %s", name_from_wire(noted), name
                 )
-            forget(noted)
+            if removal := forget(noted):
+                await asyncio.wrap_future(removal)
             return {}
         case {"command": "block list"}:
             return {"blocks": blocks.listed()}

@@ -20,7 +20,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple
@@ -34,6 +34,8 @@ from ._store import Cache
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
+# It waits for the disk, so that nobody else does. One, so that what it is told happens in that order.
+_thread = ThreadPoolExecutor(1, "snapshot")
 
 MAGIC, VERSION = b"FunkenShield snapshot", b"1"
 LINE_MAX = 4096
@@ -81,9 +83,7 @@ async def write(cache: Cache, path: Path, origins: Origins, wall: Callable[[], f
     The old file stays until the new one is complete. The loop gets its turn after each segment, and only a
     thread waits for the disk. One at a time for each path; who cancels it must wait for its end.
     """
-    # One thread, so that what it is told happens in that order, a cancellation in between or not.
-    thread = ThreadPoolExecutor(1, "snapshot")
-    run = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
+    run = functools.partial(asyncio.get_running_loop().run_in_executor, _thread)
     draft = _Draft(path)
     purges = cache.purges_total
 
@@ -104,7 +104,6 @@ async def write(cache: Cache, path: Path, origins: Origins, wall: Callable[[], f
             await run(draft.discard)
             if is_outdated():  # it may have been published just before, by the thread, even if the task was cancelled
                 await run(remove, path)
-            thread.shutdown(wait=False)
     except (OSError, RuntimeError, MemoryError) as error:  # RuntimeError: no thread can be started
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         log.warning("%s: snapshot not written: %s", path, why)
@@ -193,6 +192,15 @@ def read(cache: Cache, path: Path, wall: Callable[[], float] = time.time) -> tup
         log.info("%s: snapshot restored, %d cache entries", path, restored)
         origins = found
     return restored, origins
+
+
+def begin_removal(path: Path) -> Future[None] | None:
+    """Have a snapshot removed, and return what ends then; None: it is gone, for there is no thread to be had."""
+    try:
+        return _thread.submit(remove, path)
+    except RuntimeError:
+        remove(path)
+        return None
 
 
 def remove(path: Path) -> None:

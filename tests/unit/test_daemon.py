@@ -7,6 +7,7 @@ import threading
 import pytest
 from support.client import free_port
 
+from funkenshield.admin import commands
 from funkenshield.config import load
 from funkenshield.daemon import Daemon
 from funkenshield.errors import FunkenShieldError
@@ -51,6 +52,35 @@ def test_where_no_purge_can_be_noted_a_reload_purges_everything(table, tmp_path)
         assert daemon.config is without_zone
         assert daemon.cache.purges_total == before + 1
         daemon.cache.purge(name_to_wire("a.new."), below=False)  # there is room again
+
+
+def test_who_purges_waits_for_the_disk_and_nobody_else_does(table, tmp_path, monkeypatch):
+    """No crash may bring back what was said to be purged."""
+    go_on, removed = threading.Event(), []
+
+    def slow_fsync(_):
+        removed.append(go_on.wait(5))
+
+    async def story():
+        request = {"command": "purge", "name": "a.test"}
+        purging = asyncio.create_task(
+            commands.handle(daemon.stats, daemon.cache, daemon.blocks, daemon._forget, request)
+        )
+        daemon._changed("b.test.")
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        assert daemon.cache.purges_total == 2
+        assert not purging.done()
+        go_on.set()
+        assert await purging == {}
+        assert not (tmp_path / "kept").exists()
+        assert removed == [True]
+
+    daemon = Daemon(load(table))
+    (tmp_path / "kept").touch()
+    monkeypatch.setattr("os.fsync", slow_fsync)
+    with daemon._bound:
+        asyncio.run(story())
 
 
 def test_a_reload_does_not_end_in_the_midst_of_stopping(table, tmp_path, monkeypatch):

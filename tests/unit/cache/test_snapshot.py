@@ -7,6 +7,7 @@ import hashlib
 import os
 import resource
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -186,6 +187,40 @@ def test_what_cannot_be_removed_is_told_once(path, caplog):
     for _ in range(3):
         snapshot.remove(path)
     assert caplog.messages == [f"{path}: snapshot cannot be removed: Is a directory"]
+
+
+def test_what_is_written_after_a_removal_stays_however_slow_that_is(path, monkeypatch):
+    begun, go_on, unlink = threading.Event(), threading.Event(), type(path).unlink
+
+    def slow_unlink(path, **how):
+        begun.set()
+        assert go_on.wait(10)
+        unlink(path, **how)
+
+    async def story():
+        monkeypatch.setattr(type(path), "unlink", slow_unlink)
+        removal = snapshot.begin_removal(path)
+        assert begun.wait(10)
+        writing = asyncio.create_task(snapshot.write(Answers(b"new"), path, ORIGINS))
+        await asyncio.sleep(0.01)
+        go_on.set()
+        await asyncio.wrap_future(removal)
+        assert await writing
+
+    write(Answers(b"old"), path)
+    asyncio.run(story())
+    assert read(path)[0][0][0] == b"new"
+
+
+def test_without_a_thread_what_is_removed_is_gone_at_once(path, monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    write(Answers(b"abc"), path)
+    monkeypatch.setattr(snapshot, "_thread", ThreadPoolExecutor(1))
+    monkeypatch.setattr("threading.Thread.start", fail)
+    assert snapshot.begin_removal(path) is None
+    assert names(path) == []
 
 
 # ---------------------------------------------------------------- nobody waits
@@ -392,6 +427,7 @@ def test_a_place_that_cannot_be_taken_is_told(path, caplog):
 def test_without_a_thread_nothing_is_written_and_the_next_time_it_is(failures, error, why, path, monkeypatch, caplog):
     write(Answers(b"old"), path)
     left, start = iter(range(failures)), threading.Thread.start
+    monkeypatch.setattr(snapshot, "_thread", ThreadPoolExecutor(1))
 
     def failing(thread):
         if next(left, None) is not None:
