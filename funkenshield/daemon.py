@@ -29,6 +29,7 @@ from .admin.process import (
     allow_nice,
     connection_limit,
     drop_privileges,
+    find_user,
     notify,
     signals_handled,
 )
@@ -115,7 +116,9 @@ class Daemon:
             bound.enter_context(self._control)
             bound.callback(control.unbind, *owned)
         if config.user:
-            drop_privileges(config.user, *owned, *cookie_secrets.kept(config.cookies))
+            user = find_user(config.user)
+            cookie_secrets.keep(config.cookies, user.pw_uid, user.pw_gid)
+            drop_privileges(config.user, *owned)
 
     def _bind_metrics(self, bound: contextlib.ExitStack) -> tuple[Callable[[], asyncio.Protocol], socket.socket] | None:
         """Return who answers Prometheus, and where; the modules are loaded only where that is wanted."""

@@ -95,7 +95,7 @@ def find_user(user: str) -> pwd.struct_passwd:
 
 
 def drop_privileges(user: str, *owned: Path) -> None:
-    """Give up root for a user, who gets the control socket and what is new; ConfigError where that cannot be done."""
+    """Give up root for a user, who gets the control socket; ConfigError where that cannot be done."""
     entry = find_user(user)
     if entry.pw_uid == os.geteuid():
         return

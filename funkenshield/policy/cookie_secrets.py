@@ -43,10 +43,11 @@ def load_secrets(path: Path) -> tuple[bytes, ...]:
     return tuple(secrets)
 
 
-def keep_secret(path: Path) -> bool:
+def keep_secret(path: Path, owner: tuple[int, int] | None = None) -> bool:
     """Write a secret of our own where there is no file; False: there is one. Raises OSError where it cannot be kept.
 
-    Nobody ever sees a part of it: where two do that at once, one of them is first.
+    Nobody ever sees a part of it: where two do that at once, one of them is first. It belongs to `owner`, a user and a
+    group, from the start: to give it away by its path later might give away what others have put there.
     """
     if path.exists():
         return False
@@ -59,6 +60,8 @@ def keep_secret(path: Path) -> bool:
                 f"# DNS cookie secret; servers that share an address (anycast) need the same\n{os.urandom(16).hex()}\n"
             )
             file.flush()
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
             os.fsync(file.fileno())
         os.link(drawn, path)
     except FileExistsError:
@@ -68,12 +71,12 @@ def keep_secret(path: Path) -> bool:
     return True
 
 
-def kept(section: CookiesSection) -> list[Path]:
-    """Make the file of the secret that nobody named, while we may; return it, if it is new."""
+def keep(section: CookiesSection, uid: int, gid: int) -> None:
+    """Make the file of the secret that nobody named, while we are root, for the user that we shall be."""
     path = _path_of(section)
-    with contextlib.suppress(OSError):  # which is told when it is read
-        return [path] if path is not None and _is_ours(section) and keep_secret(path) else []
-    return []
+    if path is not None and _is_ours(section) and os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # which is told when it is read
+            keep_secret(path, (uid, gid))
 
 
 def read(section: CookiesSection, before: "CookieSecrets | None") -> "CookieSecrets":

@@ -14,7 +14,9 @@ from support.until import until
 from support.upstream import ScriptedUpstream, answer
 
 from funkenshield.admin import control, process
+from funkenshield.config.clients import CookiesSection
 from funkenshield.errors import ConfigError
+from funkenshield.policy import cookie_secrets
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away, or make devices")
@@ -157,6 +159,24 @@ def test_root_gives_away_what_it_bound_and_nothing_that_a_link_leads_to(tmp_path
     process.drop_privileges("nobody", link)
     assert target.stat().st_uid == 0
     assert link.lstat().st_uid == NOBODY
+
+
+@as_root
+def test_root_gives_away_the_secret_that_it_made_and_nothing_that_took_its_place(tmp_path, monkeypatch):
+    """Who may write in its folder could exchange it for a hard link, to a file of root's."""
+    precious, path, link = tmp_path / "precious", tmp_path / "state" / "cookies", os.link
+    precious.write_text("root's")
+
+    def exchange(source, target):
+        link(source, path.with_name("made"))
+        link(precious, target)
+
+    monkeypatch.setattr(os, "link", exchange)
+    monkeypatch.setenv("STATE_DIRECTORY", str(path.parent))
+    cookie_secrets.keep(CookiesSection(), NOBODY, NOBODY)
+    assert path.stat().st_uid == precious.stat().st_uid == 0
+    made = path.with_name("made").stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (NOBODY, NOBODY, 0o600)
 
 
 def test_a_folder_that_others_write_in_is_none_for_the_control_socket(tmp_path):
