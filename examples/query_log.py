@@ -4,6 +4,7 @@ Lines are buffered, and written once a second. UDP source addresses can be forge
 """
 
 import asyncio
+import logging
 import os
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from funkenshield.rules import shield
 
 FOLDER = Path(os.environ.get("QUERY_LOG", "queries"))
 
+log = logging.getLogger(__name__)
 lines = defaultdict(list)
 tasks = []
 
@@ -24,10 +26,17 @@ async def note(query):
 
 
 def write():
-    """Write the buffered lines."""
+    """Write the buffered lines; those that cannot be written are lost, so that they take no memory."""
+    lost, why = 0, None
     for source in list(lines):
-        with (FOLDER / f"{source}.log").open("a") as file:
-            file.writelines(lines.pop(source))
+        buffered = lines.pop(source)
+        try:
+            with (FOLDER / f"{source}.log").open("a") as file:
+                file.writelines(buffered)
+        except OSError as error:
+            lost, why = lost + len(buffered), error
+    if lost:
+        log.warning("query log: %s; lines lost: %d", why, lost)
 
 
 async def write_each_second():

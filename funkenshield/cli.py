@@ -273,31 +273,33 @@ def stats(ask: Ask, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    upstreams, rules = found.pop("upstreams"), found.pop("rules")
-    del found["cache_miss_latency_histogram"], found["start_time_seconds"]
-    for transport, counts in found.pop("responses").items():
+    upstreams, rules = found.pop("upstreams", {}), found.pop("rules", {})
+    found.pop("start_time_seconds", None)
+    for transport, counts in found.pop("responses", {}).items():
         found.update({f"responses {transport} {rcode}": count for rcode, count in counts.items()})
-    for transport, count in found.pop("queries_by_transport").items():
+    for transport, count in found.pop("queries_by_transport", {}).items():
         found[f"queries {transport}"] = count
-    for name, value in found.items():
-        click.echo(f"{name:<28}{value:>16,}")
+    _echo_numbers(found)
     for endpoint, counters in upstreams.items():
         click.echo(f"\nupstream {endpoint}")
-        del counters["name"], counters["address"], counters["latency_histogram"]
-        click.echo(f"  {'state':<26}{counters.pop('state'):>16}")
-        rcodes, latency = counters.pop("rcodes"), counters.pop("latency")
-        failures, visible = counters.pop("failures"), counters.pop("client_visible_failures")
-        for name, value in [*counters.items(), *rcodes.items()]:
-            click.echo(f"  {name:<26}{value:>16,}")
-        for reason, count in failures.items():
+        click.echo(f"  {'state':<26}{counters.get('state', ''):>16}")
+        _echo_numbers(counters | counters.get("rcodes", {}), "  ")
+        visible = counters.get("client_visible_failures", {})
+        for reason, count in counters.get("failures", {}).items():
             if count:
-                click.echo(f"  {f'failures: {reason}':<34}{count:>8,}, visible to clients: {visible[reason]:,}")
-        for name, seconds in latency.items():
+                click.echo(f"  {f'failures: {reason}':<34}{count:>8,}, visible to clients: {visible.get(reason, 0):,}")
+        for name, seconds in counters.get("latency", {}).items():
             click.echo(f"  {f'latency {name}':<26}{seconds * 1000:>16,.3f} ms")
     for rule, counters in rules.items():
         click.echo(f"\nrule {rule}")
-        for name, value in counters.items():
-            click.echo(f"  {name:<26}{value:>16,}")
+        _echo_numbers(counters, "  ")
+
+
+def _echo_numbers(found: dict[str, Any], indent: str = "") -> None:
+    """Print what is a number of what a daemon counts; it may be of another version than this."""
+    for name, value in found.items():
+        if isinstance(value, int | float):
+            click.echo(f"{indent}{name:<{28 - len(indent)}}{value:>16,}")
 
 
 @main.command()

@@ -8,6 +8,7 @@ anything else                                                 -> {"ok": false, "
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import stat
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FunkenShieldError
+
+log = logging.getLogger(__name__)
 
 LINE_MAX = 65536
 TIMEOUT = 10.0  # seconds that a client waits for the daemon
@@ -101,6 +104,9 @@ async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
         return {"ok": True, **await handle(request)}
     except (FunkenShieldError, ValueError, RecursionError) as error:
         return {"ok": False, "error": str(error)}
+    except Exception as error:  # whatever it is, who asked is told
+        log.exception("internal error, control request failed")
+        return {"ok": False, "error": f"internal error: {error!r}"}
 
 
 def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def read(path: Path) -> dict[str, Any]:
     """Return what stands in a file; ConfigError where it cannot be read, or is not TOML."""
     try:
         text = read_text(path).removeprefix("\ufeff")
-        return tomllib.loads(text)
+        found = tomllib.loads(text)
+        str(found)  # ValueError: it has an integer that could not even be shown
+        return found
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except RecursionError:
@@ -75,6 +77,8 @@ def read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text") from None
+    except ValueError:
+        raise ConfigError(f"{path}: not accepted: an integer has too many digits") from None
 
 
 def default_file() -> Path | None:

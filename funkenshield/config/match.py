@@ -121,7 +121,9 @@ class Match(Section):
     def _compiles(cls, pattern: str) -> str:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except RecursionError:
+            raise ValueError("not a regular expression: nested too deeply") from None
+        except (re.error, OverflowError) as error:
             raise ValueError(f"not a regular expression: {error}") from None
         return pattern
 

@@ -135,7 +135,7 @@ class Blocks:
     def add(self, text: str, seconds: float, action: Refusal = "drop", *, confirmed: bool = False) -> None:
         """Block a prefix for `seconds`; BlockError if it is not a prefix, or short and not `confirmed`."""
         if not 1 <= seconds <= 366 * 86400:
-            raise BlockError(f"a block lasts 1 second to 366 days, not {seconds:g} s")
+            raise BlockError("a block lasts 1 second to 366 days")
         prefix = _prefix(text)
         if prefix.prefixlen < SHORT[prefix.version] and not confirmed:
             raise BlockError(

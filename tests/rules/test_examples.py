@@ -193,3 +193,20 @@ def test_query_log(tmp_path, old):
         ["last.example.com.", "TXT"],
     ]
     assert len((queries / "127.30.0.2.log").read_text().splitlines()) == 2
+
+
+def test_query_log_goes_on_after_what_cannot_be_written(tmp_path, old):
+    queries = tmp_path / "queries"
+    one, other = queries / "127.30.0.1.log", queries / "127.30.0.2.log"
+    one.mkdir(parents=True)
+    with started("query-log.toml", tmp_path, old, QUERY_LOG=str(queries)) as shield:
+        ask(shield, "lost.example.com", source="127.30.0.1")
+        until(lambda: f"query log: [Errno 21] Is a directory: '{one}'; lines lost: 1" in shield.log)
+        one.rmdir()
+        ask(shield, "n1.example.com", source="127.30.0.1")
+        ask(shield, "n2.example.com", source="127.30.0.2")
+        until(lambda: one.exists() and other.exists())
+    assert [line.split()[1] for each in (one, other) for line in each.read_text().splitlines()] == [
+        "n1.example.com.",
+        "n2.example.com.",
+    ]

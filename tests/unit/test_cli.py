@@ -28,6 +28,40 @@ def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, m
     assert done.stderr.startswith("funkenshield: /some/where: no daemon answers on this control socket")
 
 
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        ({}, []),
+        (
+            {
+                "queries": 1234, "start_time_seconds": 1.5, "of_tomorrow": {"a": 1}, "upstreams": {"u": {"queries": 7}},
+                "rules": {"r": {"matches": 5, "of_tomorrow": [1]}},
+            },
+            ["queries 1,234", "upstream u", "state", "queries 7", "rule r", "matches 5"],
+        ),
+        (
+            {
+                "responses": {"udp": {"NOERROR": 2}}, "queries_by_transport": {"tcp": 3}, "rules": {},
+                "upstreams": {
+                    "u": {
+                        "name": "u", "address": "a", "state": "up", "sent": 4, "latency_histogram": {},
+                        "rcodes": {"NOERROR": 4}, "latency": {"median": 0.0015},
+                        "failures": {"timeout": 2, "refused": 0}, "client_visible_failures": {"timeout": 1},
+                    }
+                },
+            },
+            ["responses udp NOERROR 2", "queries tcp 3", "upstream u", "state up", "sent 4", "NOERROR 4",
+             "failures: timeout 2, visible to clients: 1", "latency median 1.500 ms"],
+        ),
+    ],
+)  # fmt: skip
+def test_the_statistics_of_a_daemon_of_another_version_are_shown_as_far_as_they_are_known(found, shown, monkeypatch):
+    monkeypatch.setattr("funkenshield.admin.control.ask", lambda *_: {"stats": found})
+    done = CliRunner().invoke(cli.main, ["stats", "--control", "here"], catch_exceptions=False)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert [" ".join(line.split()) for line in done.stdout.splitlines() if line] == shown
+
+
 @pytest.mark.parametrize(("written", "seconds"), [("90", 90), ("1h30m", 5400), ("250ms", 0.25)])
 def test_times_on_the_command_line_are_as_in_the_file(written, seconds):
     assert cli.seconds(written) == seconds

@@ -30,6 +30,8 @@ def load(tmp_path, text):
         ('match = { source = "192.0.2.1/24" }\naction = "drop"', "did you mean 192.0.2.0/24?"),
         ('match = { listener = "somewhere" }\naction = "drop"', "not an endpoint; write ADDR:PORT"),
         ('match = { regex = "(" }\naction = "drop"', "not a regular expression: "),
+        ('match = { regex = "a{4294967296}" }\naction = "drop"', "not a regular expression: the repetition number"),
+        (f'match = {{ regex = "{"(" * 3000}" }}\naction = "drop"', "not a regular expression: nested too deeply"),
         ('match = { time = "25:00-26:00" }\naction = "drop"', "not a time of day; write HH:MM-HH:MM"),
         ('match = { time = "20:00-24:30" }\naction = "drop"', "not a time of day; write HH:MM-HH:MM"),
         ('match = { days = "someday" }\naction = "drop"', "rules[1].match.days: "),

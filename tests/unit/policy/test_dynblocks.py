@@ -113,7 +113,7 @@ def test_alarms_of_many_sources_take_little_time_where_many_are_shut_out(guard, 
     guard.alarms = flood(65536)
     begun = thread_time()
     blocks.update()
-    assert thread_time() - begun < 0.5  # 0.05 where nothing else runs
+    assert thread_time() - begun < 0.5  # 0.02 where nothing else runs
     assert (len(guard.out), len(blocks)) == (65536, 65536)
     assert {(address, 32, "drop") for _, address, _ in flood(65536)} < set(guard.out)
 
@@ -168,7 +168,11 @@ def test_by_hand(blocks, guard, time):
     assert guard.out == []
 
 
-@pytest.mark.parametrize(("prefix", "seconds"), [("198.51.100.1/24", 60), ("home", 60), ("192.0.2.1", 0)])
+@pytest.mark.parametrize(
+    ("prefix", "seconds"),
+    [("198.51.100.1/24", 60), ("home", 60), ("192.0.2.1", 0),
+     ("192.0.2.1", float("nan")), ("192.0.2.1", 10**400)],
+)  # fmt: skip
 def test_what_cannot_be_shut_out(blocks, prefix, seconds):
     with pytest.raises(BlockError):
         blocks.add(prefix, seconds)
