@@ -19,6 +19,7 @@ import dns.rrset
 from ..config.clients import ChaosSection
 from ..core._limits import EDNS_UDP_SIZE
 from ..wire._message import inspect_query
+from ..wire.messages import read_message
 
 TTL = 60  # seconds: long enough that a flood of such questions is answered from the cache
 STRING_MAX = 255  # octets of a string in a TXT record
@@ -46,7 +47,7 @@ def response(query: bytes, *, server: str, version: str) -> bytes | None:
     if found.get("qclass") != dns.rdataclass.CH or found["qname"].lower() not in WIRES:
         return None
     try:
-        asked = dns.message.from_wire(query)
+        asked = read_message(query)
     except dns.exception.DNSException:
         return None
     if asked.opcode() != dns.opcode.QUERY or asked.edns > 0 or asked.answer or asked.authority:

@@ -19,6 +19,7 @@ import dns.rrset
 from ..config.action import Action
 from ..config.types import Endpoint
 from ..core._limits import EDNS_UDP_SIZE
+from ..wire.messages import read_message
 from ..wire.record_text import parse_record
 from .query import Query
 
@@ -78,7 +79,7 @@ async def rename(action: Action, query: Query) -> dns.message.Message | None:
     """Ask for another name, and turn the owners of what comes back into the one asked for."""
     assert action.rename is not None
     old, new = dns.name.from_text(action.rename.old), dns.name.from_text(action.rename.new)
-    asked = dns.message.from_wire(query.wire)
+    asked = read_message(query.wire)
     if not any(question.name.is_subdomain(old) for question in asked.question):
         return None
     asked.question[:] = [_renamed(question, old, new) for question in asked.question]
@@ -98,7 +99,7 @@ def _renamed(rrset: dns.rrset.RRset, old: dns.name.Name, new: dns.name.Name) -> 
 
 async def remove_option(action: Action, query: Query) -> dns.message.Message | None:
     """Ask without some EDNS options."""
-    asked = dns.message.from_wire(query.wire)
+    asked = read_message(query.wire)
     left = [option for option in asked.options if option.otype not in action.remove_option]
     if len(left) == len(asked.options):
         return None
@@ -109,7 +110,7 @@ async def remove_option(action: Action, query: Query) -> dns.message.Message | N
 async def add_option(action: Action, query: Query) -> dns.message.Message:
     """Ask with one EDNS option more; a client that sent no OPT record gets none."""
     assert action.add_option is not None
-    asked = dns.message.from_wire(query.wire)
+    asked = read_message(query.wire)
     bare = asked.edns < 0
     added = dns.edns.GenericOption(
         dns.edns.OptionType.make(action.add_option.code), bytes.fromhex(action.add_option.data)

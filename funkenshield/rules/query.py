@@ -19,7 +19,8 @@ import dns.rdatatype
 import dns.rrset
 
 from ..core._limits import EDNS_UDP_SIZE
-from ..wire._message import inspect_query
+from ..wire._message import error_response, inspect_query
+from ..wire.messages import read_message
 from ..wire.record_text import parse_record
 
 Wire = bytes | dns.message.Message
@@ -121,13 +122,13 @@ class Query:
 
     @cached_property
     def message(self) -> dns.message.Message:
-        """The whole of it, as dnspython reads it; raises what that raises where it cannot be read."""
-        return dns.message.from_wire(self.wire)
+        """The whole of it, as dnspython reads it; raises what `read_message` raises where it cannot be read."""
+        return read_message(self.wire)
 
     @cached_property
     def response(self) -> dns.message.Message | None:
         """The response, in the chain `responses`; None in others."""
-        return None if self.response_wire is None else dns.message.from_wire(self.response_wire)
+        return None if self.response_wire is None else read_message(self.response_wire)
 
     @property
     def rcode(self) -> str:
@@ -142,10 +143,10 @@ class Query:
         Texts are records as `A 192.0.2.1`, `300 A 192.0.2.1`, or with a name first; those without one are of the name
         asked for. Raises ValueError for a text that is no record.
         """
-        response = dns.message.make_response(self.message, recursion_available=True, our_payload=EDNS_UDP_SIZE)
-        response.flags |= dns.flags.AA
+        response = read_message(error_response(self.wire, dns.rcode.NOERROR, EDNS_UDP_SIZE))  # whatever else came along
+        response.flags |= dns.flags.AA | dns.flags.RA
         response.set_rcode(dns.rcode.from_text(rcode))
-        owner = self.message.question[0].name if self.message.question else dns.name.root
+        owner = response.question[0].name if response.question else dns.name.root
         for section, given in ((response.answer, records), (response.authority, authority)):
             for record in given:
                 made = parse_record(record, owner) if isinstance(record, str) else record
@@ -166,7 +167,7 @@ class Query:
 
     async def resolve(self, query: Wire | None = None) -> dns.message.Message:
         """Ask on like `resolve_wire`, and return the answer as a dnspython message."""
-        return dns.message.from_wire(await self.resolve_wire(query))
+        return read_message(await self.resolve_wire(query))
 
     def __repr__(self) -> str:
         return f"<Query {self.qname} {self.qtype} from {self.source}>"

@@ -17,6 +17,7 @@ import dns.message
 import dns.rcode
 
 from ..config import HealthSection
+from ..wire.messages import read_message
 from ..wire.names import READ_MAX
 
 BUCKET = 1.0  # seconds between two marks in the window
@@ -201,7 +202,7 @@ def is_healthy(response: bytes, rcodes: Sequence[str]) -> bool:
     if len(response) > READ_MAX:
         return False
     try:
-        message = dns.message.from_wire(response)
+        message = read_message(response)
     except dns.exception.DNSException:
         return False
     return bool(message.flags & dns.flags.QR) and dns.rcode.to_text(message.rcode()) in rcodes

@@ -9,7 +9,6 @@ from pathlib import Path
 import dns.exception
 import dns.flags
 import dns.message
-import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rrset
@@ -20,10 +19,12 @@ from dns.rdataset import Rdataset
 from dns.rdatatype import RdataType
 
 from ..core._limits import EDNS_UDP_SIZE
+from ..wire._message import error_response
+from ..wire.messages import read_message
 
 log = logging.getLogger(__name__)
 
-HEADER = 12  # octets
+HEADER, QR, OPCODE, RD = 12, 0x80, 0x78, 0x01  # octets of the least message; bits in its third
 SERVED_BY = '"Proudly served by a few lines of Python, from behind a FunkenShield"'
 CHAOS = {
     "version.bind.": '"FunkenShield ns"',
@@ -69,13 +70,14 @@ class Zone:
 
     def respond(self, wire: bytes, over_tcp: bool) -> bytes | None:
         """Return the response to a message; None where none is due: to a response, or to half a header."""
-        if len(wire) < HEADER or wire[2] & 0x80:
+        if len(wire) < HEADER or wire[2] & QR:
             return None
+        if wire[2] & OPCODE:
+            return error_response(wire, dns.rcode.NOTIMP, EDNS_UDP_SIZE)
         try:
-            query = dns.message.from_wire(wire)
+            query = read_message(wire)
         except Exception:  # whatever the parser stumbles over, the message is to blame
-            rcode = dns.rcode.NOTIMP if wire[2] & 0x78 else dns.rcode.FORMERR
-            return wire[:2] + bytes((0x80 | wire[2] & 0x79, rcode)) + bytes(HEADER - 4)
+            return wire[:2] + bytes((QR | wire[2] & RD, dns.rcode.FORMERR)) + bytes(HEADER - 4)
         try:
             return _to_wire(self.answer(query, over_tcp), query.payload, over_tcp)
         except Exception as error:  # whatever is wrong here, the next query is served
@@ -87,9 +89,7 @@ class Zone:
     def answer(self, query: Message, over_tcp: bool) -> Message:
         """Return the response to a query, whatever its size."""
         response = _start_response(query)
-        if query.opcode() != dns.opcode.QUERY:
-            response.set_rcode(dns.rcode.NOTIMP)
-        elif query.edns > 0:
+        if query.edns > 0:
             response.set_rcode(dns.rcode.BADVERS)
         elif len(query.question) != 1:
             response.set_rcode(dns.rcode.FORMERR)

@@ -21,6 +21,7 @@ import dns.rdataclass
 import dns.rdatatype
 
 from ..core.logs import RateLimited
+from ..wire.messages import read_message
 from ..wire.names import READ_MAX
 
 log = logging.getLogger(__name__)
@@ -254,7 +255,7 @@ def _read_serial(response: bytes, zone: dns.name.Name) -> int:
     """Return the serial that the answer section gives for just this zone; NoSerialError or DNSException where none."""
     if len(response) > READ_MAX:
         raise NoSerialError("the response is too large")
-    message = dns.message.from_wire(response)
+    message = read_message(response)
     if message.rcode() != dns.rcode.NOERROR:
         raise NoSerialError(f"the response is {dns.rcode.to_text(message.rcode())}")
     found = message.get_rrset(message.answer, zone, dns.rdataclass.IN, dns.rdatatype.SOA)

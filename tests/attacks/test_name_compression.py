@@ -7,9 +7,13 @@ from struct import pack
 
 import pytest
 from support import quick
+from support.client import tcp_wire, udp_wire
 from support.control import stats
+from support.proc import busy
 from support.process import run_shield
+from support.rig import SERVFAIL, behind
 from support.upstream import ScriptedUpstream, truncated
+from support.wires import reply_wire
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
@@ -105,3 +109,74 @@ def test_what_costs_too_much_is_passed_on_as_it_came():
             assert shield.tcp_wire(asked)[12:] == made[-1][12:]
             assert upstream.count(transport="tcp") == times
         assert stats(shield)["cache_entries"] == 0
+
+
+# ------------------------------------------------------------ where Python reads the message
+
+DEEP = 100  # labels of a name
+ZONE = "$ORIGIN zone.test.\n@ 60 SOA ns . 1 2 3 4 5\n@ 60 NS ns\nns 60 A 192.0.2.1\n"
+ACTIONS = {
+    "zone": {"zone": ZONE},
+    "answer": {"answer": "A 192.0.2.1"},
+    "rename": {"rename": {"old": "rename.test", "new": "other.test"}},
+    "added": {"add_option": {"code": 65001}},
+    "removed": {"remove_option": 65001},
+}
+FUNCTIONS = """
+from funkenshield.rules import *
+
+@shield.rule(suffix("reads.test"))
+async def reads(query):
+    return query.message and None
+
+@shield.rule(suffix("asks.test"))
+async def asks(query):
+    return await query.resolve()
+
+@shield.rule(suffix("looks.test"), chain="responses")
+async def looks(query):
+    return query.response
+"""
+
+
+def deep(asked, size):
+    """Return a message full of NS records, each of a name that leads on to another one of many labels."""
+    long = DEEP * b"\1x" + b"\xc0\x0c"
+    records, count = b"\xc0\x0c" + pack("!HHIH", 2, 1, 300, len(long)) + long, 1
+    name = pack("!H", 0xC000 | len(asked) + 12)
+    while len(asked) + len(records) + 17 <= size:
+        records += b"\xc0\x0c" + pack("!HHIHB2s", 2, 1, 300, 5, 2, pack("!H", count)) + name
+        count += 1
+    return asked[:6] + pack("!3H", count, 0, 0) + asked[12:] + records
+
+
+def costly(query):
+    """Answer with a response that is as long as can be."""
+    return truncated(query) if query.transport == "udp" else deep(reply_wire(query, counts=(0, 0, 0)), LARGEST)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """A shield with rules that read queries and responses in Python."""
+    functions = tmp_path_factory.mktemp("rules") / "functions.py"
+    functions.write_text(FUNCTIONS)
+    rules = [{"match": {"suffix": f"{name}.test"}, "action": does} for name, does in ACTIONS.items()]
+    with behind(costly, rules=rules, rules_file=str(functions)) as (shield, _):
+        yield shield
+
+
+@pytest.mark.parametrize("size", [512, 1232, 4096, LARGEST])
+@pytest.mark.parametrize("rule", [*ACTIONS, "reads"])
+def test_a_query_that_python_reads_costs_little_whatever_it_is_full_of(stage, rule, size):
+    before = busy(stage.process)
+    for n in range(4):
+        send = tcp_wire if size == LARGEST else udp_wire
+        assert send(stage, deep(quick.query(f"q{n}.{rule}.test", 1, ident=size), size))[:2] == pack("!H", size)
+    assert (busy(stage.process) - before) / 4 < 0.05
+
+
+@pytest.mark.parametrize("rule", ["rename", "added", "asks", "looks"])
+def test_a_response_that_python_reads_costs_what_its_octets_cost(stage, rule):
+    before = busy(stage.process)
+    assert udp_wire(stage, quick.query(f"r.{rule}.test", 1))[3] & 15 == SERVFAIL
+    assert busy(stage.process) - before < 0.5

@@ -44,6 +44,11 @@ def resident(process):
     return int(_status(f"/proc/{process.pid}")["VmRSS"].split()[0]) * 1024
 
 
+def busy(process):
+    """Return for how many seconds the first thread of a process has run: of a shield, the control thread."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def credentials(process):
     """Return (uids, gids, supplementary groups, effective capabilities) of each thread, as /proc shows them."""
     threads = [_status(thread) for thread in Path(f"/proc/{process.pid}/task").iterdir()]

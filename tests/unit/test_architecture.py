@@ -64,6 +64,11 @@ def test_imports_point_down(path):
         assert ours or FLOOR[room_of(imported)] < FLOOR[room_of(mine)], f"{mine} imports {imported}"
 
 
+def test_dnspython_reads_no_message_whose_cost_nobody_has_bounded():
+    reading = {name_of(path) for path in SOURCES if "message.from_wire" in path.read_text()}
+    assert reading == {"wire/messages"}
+
+
 def test_no_import_leads_back():
     graph = {}
     for path in SOURCES:

@@ -95,6 +95,19 @@ def test_a_signed_query_cannot_be_read_whole_and_that_is_said():
         asked.message  # noqa: B018
 
 
+@pytest.mark.parametrize("opcode", ["QUERY", "UPDATE", "NOTIFY"])
+def test_it_is_answered_whatever_else_came_along(opcode):
+    signed = dns.message.make_query("example.", "SOA", use_edns=0, want_dnssec=True)
+    signed.use_tsig(dns.tsig.Key("key.", "c2VjcmV0"))
+    signed.set_opcode(dns.opcode.from_text(opcode))
+    made = Query(signed.to_wire(), ClientInfo(ADDRESS)).respond("example. TXT x", authority=["example. NS ns.example."])
+    assert (made.id, made.opcode(), made.question, made.edns) == (signed.id, signed.opcode(), signed.question, 0)
+    assert [rrset.to_text() for rrset in (*made.answer, *made.authority)] == [
+        'example. 60 IN TXT "x"',
+        "example. 60 IN NS ns.example.",
+    ]
+
+
 def test_a_query_asks_on_with_itself_or_another_in_any_form():
     asked = []
 
