@@ -50,6 +50,7 @@ class Zone:
         for name in list(self._nodes):  # what lies between a name and the apex exists too (RFC 8020)
             for labels in range(len(self.origin), len(name)):
                 self._nodes.setdefault(name.split(labels)[1], [])
+        self._depth = max(map(len, self._nodes))  # labels; what is deeper is looked for no deeper
 
     @classmethod
     def from_text(cls, text: str, origin: str | None = None) -> "Zone":
@@ -136,7 +137,7 @@ class Zone:
 
         The DS of a delegation is asked of its parent: us (RFC 4035 3.1.4.1).
         """
-        for labels in range(len(self.origin) + 1, len(name) + (rdtype != RdataType.DS)):
+        for labels in range(len(self.origin) + 1, min(len(name) + (rdtype != RdataType.DS), self._depth + 1)):
             cut = name.split(labels)[1]
             for servers in _of_type(self._nodes.get(cut, []), RdataType.NS):
                 if not response.answer:  # AA is about the first name (RFC 1035 4.1.1)
@@ -152,7 +153,7 @@ class Zone:
         """Return what a name has, or the wildcard that stands for it (RFC 4592); None: no such name."""
         if name in self._nodes:
             return self._nodes[name]
-        encloser = name.parent()
+        encloser = name.split(min(len(name) - 1, self._depth))[1]
         while encloser not in self._nodes:
             encloser = encloser.parent()
         return self._nodes.get(Name((b"*", *encloser.labels)))

@@ -381,6 +381,16 @@ def test_notify_and_update_get_their_question_back(zone):
     assert len(ask(zone, "miek.nl", "NS").answer[0]) == 2
 
 
+def test_a_name_of_many_labels_is_looked_for_no_deeper_than_the_zone_is(zone, monkeypatch):
+    split, seen = dns.name.Name.split, []
+    monkeypatch.setattr(dns.name.Name, "split", lambda name, depth: seen.append(name) or split(name, depth))
+    parent = dns.name.Name.parent
+    monkeypatch.setattr(dns.name.Name, "parent", lambda name: seen.append(name) or parent(name))
+    for name, rcode in ((120 * "x." + "miek.nl", NXDOMAIN), (118 * "x." + "wild.miek.nl", NOERROR)):
+        assert ask(zone, name, "TXT").rcode() == rcode
+    assert len(seen) < 20
+
+
 def test_an_error_inside_is_servfail_and_one_line_in_the_log(zone, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("what now")
