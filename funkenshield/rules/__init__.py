@@ -188,9 +188,12 @@ def _completed(rule: Rule) -> Rule:
     except (dns.exception.DNSException, ValueError) as error:
         message = f"{action.zone_file or rule.name}: not a valid zone: {error or type(error).__doc__}"
         raise ConfigError(message) from None
-    return replace(
-        rule, function=lambda query: zone.respond(query.wire, True), key=f"zone {_digest(text)}", inline=True
-    )
+
+    def respond(query: Query) -> Action | bytes | None:
+        """Answer from the zone; nobody gets all of it, for `forward.allow` is about upstreams."""
+        return actions.refuse() if query.qtype in {"AXFR", "IXFR"} else zone.respond(query.wire, True)
+
+    return replace(rule, function=respond, key=f"zone {_digest(text)}", inline=True)
 
 
 def _named_files(rules: list[Rule]) -> list[Path]:

@@ -107,6 +107,16 @@ def test_a_zone(stage, zone):
     assert not [name for name in received(upstream) if name.endswith(f"{zone}.test.")]
 
 
+@pytest.mark.parametrize("tcp", [False, True], ids=["UDP", "TCP"])
+@pytest.mark.parametrize("rdtype", ["AXFR", "IXFR"])
+@pytest.mark.parametrize("zone", ["zone", "file"])
+def test_a_zone_gives_itself_to_nobody(stage, zone, rdtype, tcp):
+    shield, upstream, *_ = stage
+    reply = ask(shield, asked(f"{zone}.test", rdtype, edns=0), tcp=tcp)
+    assert (rcode(reply), data(reply), reply.authority) == ("REFUSED", [], [])
+    assert not received(upstream)[f"{zone}.test."]
+
+
 @pytest.mark.parametrize("does", ["nxdomain", "refused", "servfail"])
 @pytest.mark.parametrize("tcp", [False, True])
 def test_an_error(stage, does, tcp):
