@@ -440,8 +440,10 @@ class Connection(asyncio.Protocol):
             if not future.done():
                 future.set_exception(why)
         if self._transport is not None:
-            self._learn_session()
-            self._transport.abort()
+            try:
+                self._learn_session()
+            finally:
+                self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the pool, and fail all that waits."""

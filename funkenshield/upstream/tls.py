@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import load_der_x509_certificate
+from cryptography.x509 import InvalidVersion, load_der_x509_certificate
 
 from ..config import TlsSection
 from ..core.files import read_file
@@ -24,6 +24,7 @@ from ..errors import ConfigError
 SESSIONS = 16  # that are kept for the next connections
 VERIFIED = 3600.0  # seconds that a chain of sessions may go on after its certificate was verified
 NOT_FOR_NAME = {62, 64}  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
+UNREADABLE = (ValueError, InvalidVersion, UnsupportedAlgorithm)  # that certificates raise which OpenSSL has taken
 
 
 class Tls:
@@ -151,7 +152,7 @@ def _end_of(peer: ssl.SSLObject) -> float:
     """Return until when a peer's certificate is valid, in seconds since the epoch; 0 for one that we cannot read."""
     try:
         return load_der_x509_certificate(peer.getpeercert(True) or b"").not_valid_after_utc.timestamp()
-    except ValueError:
+    except UNREADABLE:
         return 0.0
 
 
@@ -168,7 +169,7 @@ def _pin_of(peer: ssl.SSLObject) -> str:
     """Return the SHA-256 digest, in base64, of the key in a peer's certificate (RFC 7858 4.2); "" for none we know."""
     try:
         key = load_der_x509_certificate(peer.getpeercert(True) or b"").public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return ""
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(spki).digest()).decode()

@@ -52,6 +52,15 @@ def self_signed(folder, name):
     return _saved(folder / f"self-{name}.pem", _certificate(_named(name), key, _named(name), key, name), key)
 
 
+def odd(credentials):
+    """Return the same credentials with a certificate of version 2, which OpenSSL takes, and `cryptography` does not."""
+    certificate, secret = credentials.file.read_text().split("-----BEGIN PRIVATE KEY")
+    der = ssl.PEM_cert_to_DER_cert(certificate).replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\1", 1)
+    file = credentials.file.with_suffix(".odd")
+    file.write_text(ssl.DER_cert_to_PEM_cert(der) + "-----BEGIN PRIVATE KEY" + secret)
+    return Credentials(file, credentials.pin)
+
+
 def _named(name):
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 

@@ -6,7 +6,7 @@ import ssl
 import time
 
 import pytest
-from support.certificates import Authority, self_signed
+from support.certificates import Authority, odd, self_signed
 from support.links import Peer
 
 from funkenshield.config import Config
@@ -18,6 +18,7 @@ from unit.upstream.stream_helpers import (
     ask,
     assert_fails,
     ended,
+    listen,
     over_tls,
     questions,
 )
@@ -230,6 +231,37 @@ def test_no_session_goes_on_when_its_certificate_is_over(run, host):
     ):
         run(story())
     assert [link.tls.resumed for link in peer.links] == [False, False]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_certificate_that_cannot_be_read_leaves_no_connection_open(run, host, version):
+    async def story():
+        for number in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await ask(shared)
+            await ended(peer.links[number])
+
+    context = odd(host).server(newest=version)
+    with Peer(listen, context=context) as peer, over_tls(peer, profile="opportunistic") as shared:
+        run(story())
+    assert len(peer.links) == len(peer.queries) == 3
+
+
+def test_a_certificate_that_cannot_be_read_resumes_nothing_and_matches_no_pin(run, host):
+    async def story():
+        for number in range(2):
+            assert await ask(shared) == number
+            await ended(peer.links[number])
+
+    with (
+        Peer(lambda link: link.answer(link.query()), context=odd(host).server()) as peer,
+        over_tls(peer, profile="opportunistic") as shared,
+    ):
+        run(story())
+    assert [link.tls.resumed for link in peer.links] == [False, False]
+    with Peer(context=odd(host).server()) as peer, over_tls(peer, pin_sha256=(host.pin,)) as shared:
+        assert_fails(run, ask(shared), "public key matches none of tls.pin_sha256")
 
 
 @pytest.mark.parametrize("text", [None, "no certificate"])
