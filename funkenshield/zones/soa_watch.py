@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random as random_numbers
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -29,6 +30,7 @@ limited = RateLimited(log)
 
 RETRY = 5.0  # seconds after the first failure, then twice as long each time, up to the interval
 MIN_INTERVAL = 1.0  # seconds between two queries, however many ask for one
+POLLS_MAX = 8  # queries to one upstream at once, which may serve thousands of watched zones
 SETTLING = 60.0  # seconds in which a zone that says it has changed is looked at more often: it may be on its way
 
 
@@ -175,6 +177,7 @@ class Watchers:
         self._asleep: list[tuple[float, asyncio.Future[None]]] = []
         self._serials: dict[str, int] = {}
         self._ask = ask
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(POLLS_MAX))
         self._changed = changed
         self._running: dict[WatchedZone, tuple[PollInterval, Watcher, asyncio.Task[None]]] = {}
         self._of: dict[str, list[Watcher]] = {}  # by zone
@@ -210,7 +213,7 @@ class Watchers:
     def _watch(self, watched: WatchedZone, interval: PollInterval) -> tuple[PollInterval, Watcher, asyncio.Task[None]]:
         watcher = Watcher(
             dns.name.from_text(watched.zone),
-            partial(self._ask, watched.origin),
+            partial(self._ask_in_turn, watched.origin),
             partial(self._changed, watched.zone),
             interval=interval.interval,
             jitter=interval.jitter,
@@ -220,6 +223,10 @@ class Watchers:
             clock=self._clock,
         )
         return interval, watcher, asyncio.get_running_loop().create_task(watcher.run())
+
+    async def _ask_in_turn(self, origin: str, query: bytes) -> bytes:
+        async with self._turns[origin]:
+            return await self._ask(origin, query)
 
     async def _sleep(self, seconds: float) -> None:
         woken = asyncio.get_running_loop().create_future()

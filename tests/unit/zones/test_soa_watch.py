@@ -10,7 +10,7 @@ import dns.flags
 import dns.message
 import pytest
 
-from funkenshield.zones.soa_watch import PollInterval, WatchedZone, Watcher, Watchers
+from funkenshield.zones.soa_watch import POLLS_MAX, PollInterval, WatchedZone, Watcher, Watchers
 
 ZONE = "example.com"
 SOA = "ns.example.com. hostmaster.example.com. {serial} 3600 600 86400 300"
@@ -339,4 +339,32 @@ async def test_many_notifies_leave_no_sleepers_behind():
         watchers.wake()
     assert len(asked) > 90
     assert len(watchers._asleep) <= 4
+    watchers.close()
+
+
+@in_loop
+async def test_many_zones_of_an_upstream_are_asked_for_a_few_at_a_time_and_no_other_upstream_waits_for_it():
+    waiting, begun, free = 0, [], asyncio.Event()
+
+    async def ask(origin, _):
+        nonlocal waiting
+        begun.append(origin)
+        waiting += origin == "slow"
+        assert waiting <= POLLS_MAX
+        try:
+            await free.wait()
+            return response(7)
+        finally:
+            waiting -= origin == "slow"
+
+    watchers = Watchers(ask, lambda _: None, lambda: 0.0)
+    origins = [*["slow"] * 100, "other"]
+    watchers.configure({WatchedZone(f"{n}.test", origin): PollInterval(60.0, 0.0) for n, origin in enumerate(origins)})
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert sorted(begun) == ["other", *["slow"] * POLLS_MAX]
+    free.set()
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert sorted(begun) == sorted(origins)
     watchers.close()
