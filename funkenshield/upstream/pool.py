@@ -254,14 +254,16 @@ class Upstream:
         """Ask it something of our own."""
         settings, well = self._settings, False
         try:
-            with contextlib.suppress(OSError):  # TimeoutError is one
-                async with asyncio.timeout(settings.timeout):
-                    response = await self.exchange(check_query(settings.name, settings.type))
-                well = is_healthy(response, settings.rcodes)
-        finally:
-            before = self.health.in_service
-            self.health.checked(well, self._clock.seconds())
-            self._publish_state(before)
+            async with asyncio.timeout(settings.timeout):
+                response = await self.exchange(check_query(settings.name, settings.type))
+            well = is_healthy(response, settings.rcodes)
+        except OSError:  # TimeoutError is one
+            pass
+        except Exception as error:  # a check that is cancelled says nothing; its upstream's number may be another's now
+            limited.warning(f"{self} check", "upstream %s: internal error, health check failed: %r", self, error)
+        before = self.health.in_service
+        self.health.checked(well, self._clock.seconds())
+        self._publish_state(before)
 
     def housekeeping(self) -> None:
         """Age what is known, and report what is new; called about once a second."""
