@@ -1,13 +1,10 @@
 from typing import final
 
 from .._fastpath import SettingsWriter
-from ._admission import Admission
-from ._resolution import Resolution
 
 @final
 class PythonRules:
     settings_writer: SettingsWriter
-    def __new__(cls, admission: Admission, resolution: Resolution) -> PythonRules: ...
     def set_route(self, number: int, *, group: int = 0, function: bool = False) -> None: ...
     def set_ttl_limits(self, number: int, shortest: int, longest: int) -> None: ...
     def take_stopped_queries(self) -> list[tuple[bytes, bytes, int, int, int, int]]: ...

@@ -6,7 +6,6 @@ FAILURE_REASONS: tuple[str, ...]
 
 @final
 class UpstreamTable:
-    def __new__(cls) -> UpstreamTable: ...
     def forget(self, upstream: int) -> None: ...
     def set_upstream(
         self,

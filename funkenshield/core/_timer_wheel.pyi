@@ -1,5 +1,0 @@
-from typing import final
-
-@final
-class Wheel:
-    def __new__(cls, capacity: int) -> Wheel: ...

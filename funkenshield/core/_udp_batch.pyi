@@ -1,5 +1,0 @@
-from typing import final
-
-@final
-class Datagrams:
-    def __new__(cls, size: int) -> Datagrams: ...

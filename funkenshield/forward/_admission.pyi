@@ -1,8 +1,0 @@
-from typing import final
-
-from ._attempts import Attempts
-from ._client_replies import ClientReplies
-
-@final
-class Admission:
-    def __new__(cls, replies: ClientReplies, attempts: Attempts) -> Admission: ...
