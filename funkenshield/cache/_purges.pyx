@@ -4,8 +4,6 @@ It knows names and the numbers of purges. What is done with an answer that a rul
 business. One thread adds rules; any may ask, without a lock.
 """
 
-cimport cython
-
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -70,7 +68,6 @@ cdef bint is_purged(const PurgeRules* rules, const uint8_t* name, uint64_t since
     return rules.everything > since
 
 
-@cython.final
 cdef class Purges:
     """The rules of one cache.
 

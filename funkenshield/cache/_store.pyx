@@ -9,7 +9,6 @@ what was asked for since its last turn gets another one. So a flood of names tha
 through a tenth of the memory and leaves everything else alone.
 """
 
-cimport cython
 import os
 import sys
 
@@ -58,7 +57,6 @@ cdef enum:
     READY = 3                      # segments that stand ready, so that a reader inside holds nobody up
 
 
-@cython.final
 cdef class Cache:
     """A bounded store of answers that one thread writes and all may read.
 

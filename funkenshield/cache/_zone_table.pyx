@@ -4,7 +4,6 @@ It knows names and their numbers; the longest zone that a name is in decides. On
 for a name, once for a miss; an answer in the cache carries its zone's number.
 """
 
-cimport cython
 import os
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -21,7 +20,6 @@ from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Polic
 _MODES = {"off": STALE_OFF, "on-failure": STALE_ON_FAILURE, "immediate": STALE_IMMEDIATE}
 
 
-@cython.final
 cdef class Zones:
     """Policies by number, and numbers by name.
 

@@ -5,7 +5,6 @@ sets it, and it goes on while the machine sleeps, as time does where answers com
 hour changes no answer; only RRSIG expiration, certificates and cookies ask for the time of day.
 """
 
-cimport cython
 from posix.time cimport CLOCK_BOOTTIME, CLOCK_REALTIME, clock_gettime, timespec
 
 from ._atomic cimport load_relaxed, store_relaxed
@@ -17,7 +16,6 @@ cdef uint64_t _read(int which) noexcept nogil:
     return <uint64_t> t.tv_sec * NANOSECONDS + <uint64_t> t.tv_nsec
 
 
-@cython.final
 cdef class Clock:
     """Time since this clock was made, which starts thirty days in, so that there is a time for what is older."""
 

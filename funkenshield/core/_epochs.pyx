@@ -18,7 +18,6 @@ from libc.stdlib cimport calloc, free
 from ._atomic cimport barrier, load_seq_cst, store_seq_cst
 
 
-@cython.final
 cdef class Epochs:
     """The epoch, its readers, and what was retired.
 

@@ -5,7 +5,6 @@
 It knows addresses as numbers, and nothing of what the values mean.
 """
 
-cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -99,7 +98,6 @@ cdef void prefixes_free(Prefixes* table) noexcept nogil:
     free(table.ipv6)
 
 
-@cython.final
 cdef class PrefixTable:
     """Prefixes with values, as (address of 4 or 16 octets, bits, value). Memory ownership: the spans are its own."""
 

@@ -7,7 +7,6 @@ limited has his allowed rate all the time, and not only once he is silent; with 
 goes on is limited until he stops.
 """
 
-cimport cython
 import os
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -100,7 +99,6 @@ cdef uint32_t _choose(const uint64_t* line, uint64_t tag, uint64_t now, uint64_t
 
 # ---------------------------------------------------------------- for Python
 
-@cython.final
 cdef class RateTable:
     """A limit: so many a second, of which as many as come in `window` seconds, or one, may come at once.
 

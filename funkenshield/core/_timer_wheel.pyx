@@ -4,12 +4,10 @@ It knows numbers and turns (Varghese and Lauck, SOSP 1987), and nothing of what 
 are nanoseconds; nothing is due early, nor more than a turn late.
 """
 
-cimport cython
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 
-@cython.final
 cdef class Wheel:
     """A wheel for the numbers below `capacity`, each in one turn at most.
 

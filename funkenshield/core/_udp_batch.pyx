@@ -3,7 +3,6 @@
 It knows sockets' addresses and control messages, and nothing of what the octets mean.
 """
 
-cimport cython
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, EMSGSIZE, ENOBUFS, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t
 from libc.stdlib cimport calloc, free
@@ -38,7 +37,6 @@ cdef bint can_join(int fd) noexcept nogil:
     return setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &none, sizeof(none)) == 0
 
 
-@cython.final
 cdef class Datagrams:
     """Sixty-four datagrams of at most `size` octets each.
 

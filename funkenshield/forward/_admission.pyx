@@ -7,7 +7,6 @@ It knows who may wait, and how many. What they wait for, and what ends it, is `_
 
 import logging
 
-cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -33,7 +32,6 @@ from ._pending cimport EVERYTHING, FUNCTION, OF_GROUP, OF_ZONE, SHARES, WIRE_MAX
 log = logging.getLogger(__name__)
 
 
-@cython.final
 cdef class Admission:
     """The way into the pool of open queries."""
 

@@ -4,7 +4,6 @@ An upstream is judged by the way that it is asked as a rule. What goes over TCP 
 says nothing of it: nor does a failure there say anything of the name. What is made of an answer is `_resolution`'s.
 """
 
-cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -25,7 +24,6 @@ cdef enum:
     CREDIT_MAX = 32 * HEDGE
 
 
-@cython.final
 cdef class Attempts:
     """The attempts of open queries, and what upstreams are told of them.
 

@@ -4,7 +4,6 @@ It knows places, and which query is the first of its question; the others who as
 it. What a query waits for, and until when, is `_resolution`'s.
 """
 
-cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
@@ -16,7 +15,6 @@ from ..wire._message cimport Query, parse_query, set_id, set_rule_choices
 from ._outbox cimport STREAM, Client
 
 
-@cython.final
 cdef class PendingQueries:
     """At most `capacity` clients that wait.
 

@@ -8,7 +8,6 @@ It knows how a query leaves the compiled part and comes back to it, at the rule 
 meanwhile is not known here.
 """
 
-cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -28,7 +27,6 @@ from ._pending cimport DECIDING, FUNCTION, SENT, PendingQuery, TtlBounds
 from ._resolution cimport Resolution, Response
 
 
-@cython.final
 cdef class PythonRules:
     """Queries that Python decides about: each leaves with all that is known of it, and goes on where it stopped."""
 

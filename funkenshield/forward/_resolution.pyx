@@ -8,7 +8,6 @@ It knows what a response or silence means for those who wait (RFC 2308, 8767, 95
 `_transport`'s.
 """
 
-cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .._fastpath cimport ASK, DROP, SEND, Outcome, QueryContext, run_rules
@@ -44,7 +43,6 @@ cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil:
         ttl_limits.shortest = min(max(ttl_limits.shortest, by.shortest), ttl_limits.longest)
 
 
-@cython.final
 cdef class Resolution:
     """What responses, and silence, mean for those who wait. One thread, with the GIL, calls all of it."""
 

@@ -3,7 +3,6 @@
 It carries; what a query waits for, and what ends it, is `_resolution`'s. It opens no socket: that is Python's.
 """
 
-cimport cython
 from libc.errno cimport EADDRNOTAVAIL, EAGAIN, EINTR, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, EPERM, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -22,7 +21,6 @@ cdef enum:
     OUT_MAX = PROXIED_MAX + QUERY_MAX
 
 
-@cython.final
 cdef class Transport:
     """Datagrams to upstreams, and back."""
 

@@ -202,7 +202,6 @@ cdef class _InForce:
         return table.prefixes
 
 
-@cython.final
 cdef class Guard:
     """The guard table in force; each of its limits counts in a table of `memory` octets. `epochs` are its readers'.
 

@@ -11,7 +11,6 @@ set that it is in, which answers "is the name in set 7" without looking again.
 It knows how a program runs. How rules become one is told in `rules.compiler`.
 """
 
-cimport cython
 import os
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -258,7 +257,6 @@ cdef uint64_t _place_of(const ClientInfo* sender) noexcept nogil:
 
 # ---------------------------------------------------------------- for Python
 
-@cython.final
 cdef class Chain:
     """A program, made once.
 

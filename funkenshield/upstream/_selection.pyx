@@ -7,7 +7,6 @@ before. Whether an upstream is well is judged by the control thread, about once 
 judgements, one that answers nothing several times in a row is passed over here.
 """
 
-cimport cython
 from libc.math cimport log
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -54,7 +53,6 @@ cdef inline bint _is_better(uint8_t policy, const Upstream* one, const Upstream*
     return <uint64_t> one.open * other.weight < <uint64_t> other.open * one.weight
 
 
-@cython.final
 cdef class UpstreamTable:
     """Upstreams by number, in groups by number.
 

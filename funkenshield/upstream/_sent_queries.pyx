@@ -7,7 +7,6 @@ it is late; it is late where it answers what was asked a little while ago, from 
 What follows from that is for `forward/_transport`.
 """
 
-cimport cython
 import os
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -30,7 +29,6 @@ cdef inline uint64_t _mixed(uint64_t question, int32_t socket, uint16_t message_
     return mixed ^ (mixed >> 33)
 
 
-@cython.final
 cdef class SentQueries:
     """The questions of at most `capacity` attempts, and more that have ended; what is remembered is overwritten.
 

@@ -5,7 +5,6 @@ It knows descriptors, IDs and numbers of queries; what a query is, and what beco
 ports are random and turn over, and the IDs are drawn anew for each attempt. A port that somebody may know gives way.
 """
 
-cimport cython
 from libc.errno cimport errno
 from libc.stdint cimport int16_t, int32_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -22,7 +21,6 @@ cdef enum:
     DRAWS = 16                     # of an ID, before a socket counts as full
 
 
-@cython.final
 cdef class Sockets:
     """All sockets to all upstreams, and at most `capacity` attempts through them.
 
