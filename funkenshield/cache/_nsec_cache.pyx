@@ -3,6 +3,9 @@
 It knows what a negative response denies beside the question it answers, for how long, and how the upstream
 would say so. It does not know where answers are kept, who asks, or which zones want this. Only the control
 thread calls it. Where there is doubt it learns nothing, and says nothing.
+
+Names are compared by keys: the labels from the root down, in lower case, each ended by a zero octet. So keys
+sort as names do (RFC 4034 6.1), and what is below a name starts with its key.
 """
 
 cimport cython
@@ -10,7 +13,7 @@ import os
 from bisect import bisect_left, bisect_right
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..core._limits cimport EDNS_UDP_SIZE
@@ -22,6 +25,15 @@ from ..wire._message cimport (
 )
 from ..wire._nsec_denial cimport NXNAME, TTL_MAX, Negative, copy_record, expand, finish_records, read_negative
 from ._purges cimport BELOW, Purges, is_purged
+
+cdef enum:
+    RECORDS_MAX = 4096             # octets of the records of one gap
+    KEYED_MAX = 2 * NAME_MAX       # octets of a name's key
+    PAGE_MAX = 512                 # gaps of a page
+    IN = 1                         # the class that is signed
+    GAP_COST = 720                 # octets that a gap takes beside those of its names and records, at most
+    LIST_COST = 1024               # octets that a list takes beside its gaps and records, at most
+    PURGES = 4096                  # places for purges that concern something
 
 
 # ---------------------------------------------------------------- names
@@ -78,6 +90,107 @@ cdef Py_ssize_t _shared(bytes one, bytes other) noexcept:
         if a[i] == 0:
             shared = i + 1
     return shared
+
+
+# ---------------------------------------------------------------- what is kept
+
+@cython.final
+cdef class Records:
+    """Records on the wire, as `copy_record` writes them."""
+
+    cdef:
+        bytes wire
+        uint16_t count
+        uint16_t flags             # of the response that they came in
+        double expires
+
+
+@cython.final
+cdef class Gap:
+    """Names from `first` up to, not including, `past`; none of them exists, but for the owner of an NSEC."""
+
+    cdef:
+        bytes first                # keys
+        bytes past
+        Records records            # that say so; none where it may not be told on
+        bytes types                # the bitmap of an NSEC: what its owner has
+        bytes list_key             # of the list that it is in
+        size_t apex                # octets of the apex
+        size_t octets              # that it takes
+        uint64_t number            # gaps are numbered as they are learnt
+        uint64_t purges            # how many there had been when it was learnt
+
+    cdef bint has(self, uint16_t rtype):
+        """Tell whether the owner of this NSEC has records of a type."""
+        cdef:
+            const uint8_t* at = self.types
+            const uint8_t* end = at + len(self.types)
+            uint8_t place = (rtype & 0xff) >> 3
+        while at < end:
+            if at[0] == rtype >> 8:
+                return place < at[1] and at[2 + place] & (0x80 >> (rtype & 7)) != 0
+            at += 2 + at[1]
+        return False
+
+    cdef bint is_cut_above(self, bytes name):
+        """Tell whether the owner of this NSEC hands what is below it to somebody else (RFC 6840 4.1)."""
+        return name.startswith(self.first) and (self.has(DNAME) or self.has(NS) and not self.has(SOA))
+
+
+@cython.final
+cdef class GapList:
+    """Gaps in order; no two of them overlap."""
+
+    cdef:
+        dict gaps                  # by where they start
+        list pages                 # of where they start, in order
+        list starts                # of the pages
+        Records soa                # of a zone whose NSEC chain this is, and the signatures of it
+        Records signatures
+        size_t octets              # that it takes beside its gaps
+
+    def __cinit__(self) -> None:
+        self.gaps = {}
+        self.pages = []
+        self.starts = []
+
+    cdef Gap before(self, bytes key):
+        """Return the last gap that starts before a key, or None."""
+        cdef Py_ssize_t page = bisect_left(self.starts, key) - 1
+        if page < 0:
+            return None
+        keys = self.pages[page]
+        return self.gaps[keys[bisect_left(keys, key) - 1]]
+
+    cdef int put(self, Gap gap) except -1:
+        cdef:
+            Py_ssize_t page = max(bisect_right(self.starts, gap.first) - 1, 0)
+            list keys
+        self.gaps[gap.first] = gap
+        if not self.pages:
+            self.pages.append([])
+            self.starts.append(gap.first)
+        keys = self.pages[page]
+        keys.insert(bisect_left(keys, gap.first), gap.first)
+        self.starts[page] = keys[0]
+        if len(keys) > PAGE_MAX:
+            self.pages.insert(page + 1, keys[PAGE_MAX // 2:])
+            self.starts.insert(page + 1, keys[PAGE_MAX // 2])
+            del keys[PAGE_MAX // 2:]
+        return 0
+
+    cdef int remove(self, Gap gap) except -1:
+        cdef:
+            Py_ssize_t page = bisect_right(self.starts, gap.first) - 1
+            list keys = self.pages[page]
+        del self.gaps[gap.first]
+        del keys[bisect_left(keys, gap.first)]
+        if keys:
+            self.starts[page] = keys[0]
+        else:
+            del self.pages[page]
+            del self.starts[page]
+        return 0
 
 
 # ---------------------------------------------------------------- response -> gaps
@@ -222,7 +335,7 @@ cdef bint _is_nodata(Gap gap, uint16_t qtype):
     return not gap.has(SOA) if qtype == DS else gap.has(SOA) or not gap.has(NS)
 
 
-# ---------------------------------------------------------------- what is kept
+# ---------------------------------------------------------------- the cache
 
 cdef bint _is_for_everybody(Query* asked, bytes query):
     """Read a query; tell whether others would get the same response: not where it tells its subnet (RFC 7871)."""
@@ -262,78 +375,6 @@ cdef void _wildcard_at(uint8_t* out, const uint8_t* name, Py_ssize_t above) noex
 
 
 @cython.final
-cdef class Records:
-    pass
-
-
-@cython.final
-cdef class Gap:
-
-    cdef bint has(self, uint16_t rtype):
-        """Tell whether the owner of this NSEC has records of a type."""
-        cdef:
-            const uint8_t* at = self.types
-            const uint8_t* end = at + len(self.types)
-            uint8_t place = (rtype & 0xff) >> 3
-        while at < end:
-            if at[0] == rtype >> 8:
-                return place < at[1] and at[2 + place] & (0x80 >> (rtype & 7)) != 0
-            at += 2 + at[1]
-        return False
-
-    cdef bint is_cut_above(self, bytes name):
-        """Tell whether the owner of this NSEC hands what is below it to somebody else (RFC 6840 4.1)."""
-        return name.startswith(self.first) and (self.has(DNAME) or self.has(NS) and not self.has(SOA))
-
-
-@cython.final
-cdef class GapList:
-
-    def __cinit__(self) -> None:
-        self.gaps = {}
-        self.pages = []
-        self.starts = []
-
-    cdef Gap before(self, bytes key):
-        """Return the last gap that starts before a key, or None."""
-        cdef Py_ssize_t page = bisect_left(self.starts, key) - 1
-        if page < 0:
-            return None
-        keys = self.pages[page]
-        return self.gaps[keys[bisect_left(keys, key) - 1]]
-
-    cdef int put(self, Gap gap) except -1:
-        cdef:
-            Py_ssize_t page = max(bisect_right(self.starts, gap.first) - 1, 0)
-            list keys
-        self.gaps[gap.first] = gap
-        if not self.pages:
-            self.pages.append([])
-            self.starts.append(gap.first)
-        keys = self.pages[page]
-        keys.insert(bisect_left(keys, gap.first), gap.first)
-        self.starts[page] = keys[0]
-        if len(keys) > PAGE_MAX:
-            self.pages.insert(page + 1, keys[PAGE_MAX // 2:])
-            self.starts.insert(page + 1, keys[PAGE_MAX // 2])
-            del keys[PAGE_MAX // 2:]
-        return 0
-
-    cdef int remove(self, Gap gap) except -1:
-        cdef:
-            Py_ssize_t page = bisect_right(self.starts, gap.first) - 1
-            list keys = self.pages[page]
-        del self.gaps[gap.first]
-        del keys[bisect_left(keys, gap.first)]
-        if keys:
-            self.starts[page] = keys[0]
-        else:
-            del self.pages[page]
-            del self.starts[page]
-        return 0
-
-
-@cython.final
 cdef class NsecCache:
     """A store of what does not exist, learnt from negative responses, that takes at most `limit` octets.
 
@@ -341,6 +382,16 @@ cdef class NsecCache:
     A list goes with its last gap. Purges are notes, as they are for answers: what one concerns goes when it is
     asked for, or is the oldest.
     """
+
+    cdef:
+        readonly size_t limit      # octets that all may take,
+        readonly size_t octets     # and those that they take
+        Purges purges
+        Py_ssize_t deepest         # octets of the longest key of an apex
+        dict lists                 # of cuts, and of the chains of zones, by what keeps them apart
+        dict ages                  # all gaps by their numbers
+        uint64_t learnt            # the next number
+        uint64_t oldest            # no gap has one below this
 
     def __cinit__(self, size_t limit=8 << 20) -> None:
         cdef bytes secret = os.urandom(16)
