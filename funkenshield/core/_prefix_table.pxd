@@ -28,8 +28,6 @@ cdef inline const uint8_t* unmapped(const uint8_t* address, uint8_t* octets) noe
 
 
 cdef uint32_t prefix_value(const Prefixes* table, const uint8_t* address, uint8_t octets) noexcept nogil
-cdef int prefixes_fill(Prefixes* table, prefixes) except -1
-cdef void prefixes_free(Prefixes* table) noexcept nogil
 
 
 @cython.final

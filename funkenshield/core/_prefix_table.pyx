@@ -50,7 +50,7 @@ def _spans(prefixes, octets):
     inside = [(1 << octets * 8, 0)]  # prefixes that the line is in now, as (end, value); the longest is first
     for address, bits, value in prefixes:
         if len(address) not in (4, 16) or not 0 <= bits <= 8 * len(address):
-            raise ValueError("a prefix has an address of 4 or 16 octets, and no more bits")
+            raise ValueError("that is no prefix: a prefix has an address of 4 or 16 octets, and no more bits")
         if len(address) == octets:
             size = 1 << octets * 8 - bits
             edges.append((int.from_bytes(address, "big") // size * size, -size, value))
@@ -66,46 +66,36 @@ def _spans(prefixes, octets):
     return sorted(spans.items())
 
 
-cdef int prefixes_fill(Prefixes* table, prefixes) except -1:
-    """Make a table of (address of 4 or 16 octets, bits, value); it is zeros before. Raises ValueError, MemoryError.
-
-    Of two that are the same, the later one counts.
-    """
-    cdef:
-        Span* made
-        uint32_t i
-    prefixes = list(prefixes)
-    for octets in (4, 16):
-        spans = _spans(prefixes, octets)
-        if len(spans) == 1 and not spans[0][1]:
-            continue
-        made = <Span*> calloc(len(spans), sizeof(Span))
-        if made == NULL:
-            raise MemoryError("no memory for prefixes")
-        for i in range(len(spans)):
-            made[i].high = spans[i][0] >> 64
-            made[i].low = spans[i][0] & 0xffffffffffffffff
-            made[i].value = spans[i][1]
-        if octets == 4:
-            table.ipv4, table.ipv4_count = made, <uint32_t> len(spans)
-        else:
-            table.ipv6, table.ipv6_count = made, <uint32_t> len(spans)
-    return 0
-
-
-cdef void prefixes_free(Prefixes* table) noexcept nogil:
-    free(table.ipv4)
-    free(table.ipv6)
-
-
 cdef class PrefixTable:
-    """Prefixes with values, as (address of 4 or 16 octets, bits, value). Memory ownership: the spans are its own."""
+    """Prefixes with values, as (address of 4 or 16 octets, bits, value). Raises ValueError where one is none.
+
+    Of two that are the same, the later one counts. Memory ownership: the spans are its own.
+    """
 
     def __cinit__(self, prefixes) -> None:
-        prefixes_fill(&self.prefixes, prefixes)
+        cdef:
+            Span* made
+            uint32_t i
+        prefixes = list(prefixes)
+        for octets in (4, 16):
+            spans = _spans(prefixes, octets)
+            if len(spans) == 1 and not spans[0][1]:
+                continue
+            made = <Span*> calloc(len(spans), sizeof(Span))
+            if made == NULL:
+                raise MemoryError("no memory for prefixes")
+            for i in range(len(spans)):
+                made[i].high = spans[i][0] >> 64
+                made[i].low = spans[i][0] & 0xffffffffffffffff
+                made[i].value = spans[i][1]
+            if octets == 4:
+                self.prefixes.ipv4, self.prefixes.ipv4_count = made, <uint32_t> len(spans)
+            else:
+                self.prefixes.ipv6, self.prefixes.ipv6_count = made, <uint32_t> len(spans)
 
     def __dealloc__(self) -> None:
-        prefixes_free(&self.prefixes)
+        free(self.prefixes.ipv4)
+        free(self.prefixes.ipv6)
 
 
 # ---------------------------------------------------------------- for Python
@@ -113,17 +103,8 @@ cdef class PrefixTable:
 def longest(prefixes, addresses) -> list:
     """Return the value of the longest prefix that each address is in, both in octets; 0 where it is in none."""
     cdef:
-        Prefixes table
-        list found = []
+        PrefixTable table = PrefixTable(prefixes)
         bytes address
-    table.ipv4 = table.ipv6 = NULL
-    table.ipv4_count = table.ipv6_count = 0
-    try:
-        prefixes_fill(&table, prefixes)
-        for address in addresses:
-            if len(address) not in (4, 16):
-                raise ValueError("an address has 4 or 16 octets")
-            found.append(prefix_value(&table, address, <uint8_t> len(address)))
-    finally:
-        prefixes_free(&table)
-    return found
+    if not all(len(each) in (4, 16) for each in addresses):
+        raise ValueError("an address has 4 or 16 octets")
+    return [prefix_value(&table.prefixes, address, <uint8_t> len(address)) for address in addresses]

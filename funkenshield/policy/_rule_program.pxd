@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..core._prefix_table cimport Prefixes
+from ..core._prefix_table cimport PrefixTable, Prefixes
 from ..core._rate_limit cimport Limit
 from ..core._siphash cimport Secret
 from ..core._suffix_table cimport Suffixes
@@ -108,5 +108,6 @@ cdef class Chain:
     cdef:
         Program program
         list limits                # RateTables that its limits count in
+        PrefixTable sources        # whose spans the program follows
 
     cdef int _fill(self, Classes* classes, list rules, list sets) except -1

@@ -18,7 +18,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport add, load_relaxed, store_relaxed
-from ..core._prefix_table cimport prefix_value, prefixes_fill, prefixes_free
+from ..core._prefix_table cimport PrefixTable, prefix_value
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
 from ..core._suffix_table cimport label_count, last_two_labels, parent_of, suffix_key, suffix_set, suffix_value
@@ -312,7 +312,8 @@ cdef class Chain:
                        KNOWN | exact << 32 | below)
         for qtype, number in types.items():
             program.types[qtype] = number
-        prefixes_fill(&program.sources, sources)
+        self.sources = PrefixTable(sources)
+        program.sources = self.sources.prefixes
         for k, table in enumerate(limits):
             program.limits[k] = table.limit
         for k in range(DIMENSIONS):
@@ -345,7 +346,6 @@ cdef class Chain:
         free(self.program.names.pairs)
         free(self.program.types)
         free(self.program.limits)
-        prefixes_free(&self.program.sources)
         for k in range(DIMENSIONS):
             free(self.program.classes[k].rules)
             free(self.program.classes[k].words)
