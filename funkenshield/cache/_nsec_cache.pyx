@@ -9,7 +9,6 @@ sort as names do (RFC 4034 6.1), and what is below a name starts with its key.
 """
 
 cimport cython
-import os
 from bisect import bisect_left, bisect_right
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -17,6 +16,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..core._limits cimport EDNS_UDP_SIZE
+from ..core._random cimport draw_secret
 from ..core._suffix_table cimport Suffixes, parent_of, suffixes_full
 from ..wire._message cimport (
     AD, CACHEABLE, CNAME, DNAME, DO, DS, HEADER, KEY_EDNS_FLAGS, KEY_FLAGS, KEY_PREFIX, MESSAGE_MAX, NAME_MAX, NOERROR,
@@ -394,12 +394,11 @@ cdef class NsecCache:
         uint64_t oldest            # no gap has one below this
 
     def __cinit__(self, size_t limit=8 << 20) -> None:
-        cdef bytes secret = os.urandom(16)
         self.limit = limit
         self.lists = {}
         self.ages = {}
         self.purges = Purges(PURGES)
-        memcpy(&self.purges.rules.secret, <char*> secret, 16)
+        draw_secret(&self.purges.rules.secret)
 
     def __len__(self) -> int:
         return len(self.ages)

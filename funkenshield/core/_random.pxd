@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t
 
+from ._siphash cimport Secret
+
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void* buffer, size_t length, unsigned int flags)
 
@@ -18,3 +20,9 @@ cdef inline uint16_t random16(Randomness* randomness) noexcept nogil:
             randomness.left = <size_t> got
     randomness.left -= 2
     return (<uint16_t> randomness.page[randomness.left] << 8) | randomness.page[randomness.left + 1]
+
+
+cdef inline void draw_secret(Secret* secret) noexcept nogil:
+    """Draw the secret of a table of our own."""
+    while getrandom(secret, sizeof(Secret), 0) != sizeof(Secret):
+        pass

@@ -7,13 +7,12 @@ limited has his allowed rate all the time, and not only once he is silent; with 
 goes on is limited until he stops.
 """
 
-import os
-
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ._atomic cimport LINE, compare_exchange, load_relaxed
+from ._random cimport draw_secret
 from ._siphash cimport siphash
 
 cdef enum:
@@ -110,9 +109,7 @@ cdef class RateTable:
 
     def __cinit__(self, size_t memory, double rate, double window, uint8_t ipv4=32, uint8_t ipv6=64,
                   bint indebted=False) -> None:
-        cdef:
-            Limit* limit = &self.limit
-            bytes secret = os.urandom(16)
+        cdef Limit* limit = &self.limit
         if not (rate > 0 and window >= 0 and ipv4 <= 32 and ipv6 <= 128):
             raise ValueError("a limit has a rate above 0, and prefixes no longer than addresses")
         limit.lines = 1
@@ -122,7 +119,7 @@ cdef class RateTable:
         if self.memory == NULL:
             raise MemoryError("no memory for rates")
         limit.cells = <uint64_t*> ((<size_t> self.memory + LINE - 1) // LINE * LINE)
-        memcpy(&limit.secret, <char*> secret, 16)
+        draw_secret(&limit.secret)
         limit.cost = <uint64_t> min(<double> (LONGEST << PART), max(1.0, <double> SECOND * SECOND / rate + 0.5))
         limit.tolerance = <uint64_t> min(<double> LONGEST, window * SECOND)
         limit.tolerance = max(limit.tolerance, (limit.cost + SECOND - 1) >> PART)

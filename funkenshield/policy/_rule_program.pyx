@@ -11,14 +11,13 @@ set that it is in, which answers "is the name in set 7" without looking again.
 It knows how a program runs. How rules become one is told in `rules.compiler`.
 """
 
-import os
-
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport add, load_relaxed, store_relaxed
 from ..core._prefix_table cimport PrefixTable, prefix_value
+from ..core._random cimport draw_secret
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
 from ..core._suffix_table cimport label_count, last_two_labels, parent_of, suffix_key, suffix_set, suffix_value
@@ -275,12 +274,11 @@ cdef class Chain:
         cdef:
             Program* program = &self.program
             RateTable table
-            bytes secret = os.urandom(16)
             bytes name
             uint64_t exact, below
             uint32_t k
         self.limits = limits
-        memcpy(&program.secret, <char*> secret, 16)
+        draw_secret(&program.secret)
         program.generation = generation
         program.rules = <uint32_t> len(starts)
         program.words = (program.rules + 63) // 64

@@ -7,13 +7,11 @@ it is late; it is late where it answers what was asked a little while ago, from 
 What follows from that is for `forward/_transport`.
 """
 
-import os
-
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
 
 from ..core._clock cimport TICKS_PER_SECOND, ticks
+from ..core._random cimport draw_secret
 from ..core._siphash cimport siphash
 from ..wire._message cimport HEADER, QDCOUNT, QUESTION_FIXED, QUESTION_MAX, fold_all, get16, plain_end
 
@@ -37,8 +35,7 @@ cdef class SentQueries:
     """
 
     def __cinit__(self, uint32_t capacity) -> None:
-        cdef bytes secret = os.urandom(16)
-        memcpy(&self.secret, <char*> secret, 16)
+        draw_secret(&self.secret)
         self.open_mask = 1
         while self.open_mask < capacity:
             self.open_mask <<= 1
