@@ -29,9 +29,9 @@ cdef struct Segment:               # the writer's own
     int32_t next                   # in its queue; -1: the last
     State state
 
-cdef struct Queue:                 # segments in the order in which they were filled
+cdef struct Queue:                 # of segments, linked by `next`
     int32_t first
-    int32_t last                   # the one being filled
+    int32_t last                   # of the small and the main queue: the one being filled
     uint32_t length
 
 cdef enum Put:
@@ -51,9 +51,8 @@ cdef class Cache:
         Segment* segments
         uint32_t segment_count
         uint64_t touched           # segments, from the lowest on, that were ever used
-        int32_t free, leaving      # stacks of segments, linked by `next`
-        uint32_t free_count, leaving_count
-        Queue small, main
+        Queue small, main          # segments in the order in which they were filled
+        Queue leaving, free        # those that left, in that order; those to be filled
         uint32_t[SUBNET_WORDS * 64] lengths  # answers that a subnet's prefix length leads to, by where its bit is
         Answer* scratch            # where the writer builds an answer before it is stored
         readonly Clock clock
@@ -74,6 +73,8 @@ cdef class Cache:
     cdef void _evict(self, uint32_t now) noexcept nogil
     cdef const Answer* _next_live(self, int32_t segment, size_t* at, uint64_t** slot) noexcept nogil
     cdef int32_t _append_free(self, Queue* queue) noexcept nogil
+    cdef void _enqueue(self, Queue* queue, int32_t segment) noexcept nogil
+    cdef void _free(self, int32_t segment) noexcept nogil
     cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot,
                       uint64_t tag) noexcept nogil
     cdef bint _has_room(self, int32_t segment, size_t size) noexcept nogil

@@ -116,14 +116,9 @@ cdef class Cache:
         self.segments = <Segment*> calloc(self.segment_count, sizeof(Segment))
         if self.segments == NULL:
             return
-        self.small = Queue(-1, -1, 0)
-        self.main = Queue(-1, -1, 0)
-        self.leaving = -1
-        self.free = -1
-        for segment in range(self.segment_count - 1, -1, -1):  # the lowest is used first, and again
-            self.segments[segment].next = self.free
-            self.free = segment
-        self.free_count = self.segment_count
+        self.small = self.main = self.leaving = self.free = Queue(-1, -1, 0)
+        for segment in range(self.segment_count - 1, -1, -1):  # the lowest is used first
+            self._free(segment)
 
     # ------------------------------------------------------------ writing
 
@@ -311,57 +306,52 @@ cdef class Cache:
         """Return the segment at the queue's end, a fresh one where it has no room for `size`, or -1."""
         if self._has_room(queue.last, size):
             return queue.last
-        while self.free_count + self.leaving_count < READY:
+        while self.free.length + self.leaving.length < READY:
             self._evict(now)
         self._reclaim()
         return self._append_free(queue)
 
     cdef int32_t _append_free(self, Queue* queue) noexcept nogil:
         """Put an empty segment at the queue's end; -1: readers still hold all that could be one."""
-        cdef int32_t segment = self.free
-        if segment < 0:
+        cdef int32_t segment
+        if not self.free.length:
             return -1
-        self.free = self.segments[segment].next
-        self.free_count -= 1
+        segment = self._take_first(&self.free)
         store_relaxed(&self.touched, max(load_relaxed(&self.touched), <uint64_t> segment + 1))
         self.segments[segment] = Segment(used=0, live=0, left=0, soonest=0xffffffff,
                                          checked=<uint32_t> self.purges.rules.count, next=-1, state=FILLING)
         if queue.last >= 0:
             self.segments[queue.last].state = FULL
+        self._enqueue(queue, segment)
+        return segment
+
+    cdef void _enqueue(self, Queue* queue, int32_t segment) noexcept nogil:
+        """Put a segment at a queue's end."""
+        self.segments[segment].next = -1
+        if queue.last >= 0:
             self.segments[queue.last].next = segment
         else:
             queue.first = segment
         queue.last = segment
         queue.length += 1
-        return segment
 
     cdef void _let_go(self, int32_t segment) noexcept nogil:
         """Put aside a segment that the index no longer leads to, until its readers have left."""
         self.segments[segment].state = LEAVING
         self.segments[segment].left = self.epochs.end()
-        self.segments[segment].next = self.leaving
-        self.leaving = segment
-        self.leaving_count += 1
+        self._enqueue(&self.leaving, segment)
 
     cdef void _reclaim(self) noexcept nogil:
         """Free what no reader can see any more: all that left before the oldest reader entered."""
-        cdef:
-            int32_t segment = self.leaving
-            int32_t following
-        self.leaving = -1
-        self.leaving_count = 0
-        while segment >= 0:
-            following = self.segments[segment].next
-            if self.epochs.have_left(self.segments[segment].left):
-                self.segments[segment].state = FREE
-                self.segments[segment].next = self.free
-                self.free = segment
-                self.free_count += 1
-            else:
-                self.segments[segment].next = self.leaving
-                self.leaving = segment
-                self.leaving_count += 1
-            segment = following
+        while self.leaving.length and self.epochs.have_left(self.segments[self.leaving.first].left):
+            self._free(self._take_first(&self.leaving))
+
+    cdef void _free(self, int32_t segment) noexcept nogil:
+        """Have a segment be filled before all others that are free: so the same few are used again."""
+        self.segments[segment].state = FREE
+        self.segments[segment].next = self.free.first
+        self.free.first = segment
+        self.free.length += 1
 
     cdef int32_t _take_first(self, Queue* queue) noexcept nogil:
         cdef int32_t segment = queue.first
