@@ -49,7 +49,7 @@ cdef class Cache:
         size_t memory, segment_size
         size_t prepared            # octets, from the index on, that the kernel has given before they are written
         Segment* segments
-        uint32_t segment_count
+        readonly uint32_t segments_total  # in use or not
         uint64_t touched           # segments, from the lowest on, that were ever used
         Queue small, main          # segments in the order in which they were filled
         Queue leaving, free        # those that left, in that order; those to be filled

@@ -112,12 +112,12 @@ cdef class Cache:
             size_t taken = (self.index.sets * 128 + 63) & ~63
             int32_t segment
         self.index.arena = <uint8_t*> self.index.slots + taken
-        self.segment_count = <uint32_t> ((self.memory - taken) // self.segment_size)
-        self.segments = <Segment*> calloc(self.segment_count, sizeof(Segment))
+        self.segments_total = <uint32_t> ((self.memory - taken) // self.segment_size)
+        self.segments = <Segment*> calloc(self.segments_total, sizeof(Segment))
         if self.segments == NULL:
             return
         self.small = self.main = self.leaving = self.free = Queue(-1, -1, 0)
-        for segment in range(self.segment_count - 1, -1, -1):  # the lowest is used first
+        for segment in range(self.segments_total - 1, -1, -1):  # the lowest is used first
             self._free(segment)
 
     # ------------------------------------------------------------ writing
@@ -368,7 +368,7 @@ cdef class Cache:
         three quarters may, so that every eviction gains room and none takes longer than one walk.
         """
         cdef:
-            bint small = self.small.length > self.segment_count // SMALL_SHARE or self.main.length < 2
+            bint small = self.small.length > self.segments_total // SMALL_SHARE or self.main.length < 2
             int32_t segment = self._take_first(&self.small if small else &self.main)
             size_t allowance = self.segment_size if small else self.segment_size * 3 // 4
             size_t at = 0
@@ -507,7 +507,7 @@ cdef class Cache:
         cdef:
             uint32_t settled = <uint32_t> self.purges.rules.count
             uint32_t i
-        for i in range(self.segment_count):
+        for i in range(self.segments_total):
             if self.segments[i].state in (FILLING, FULL):
                 settled = min(settled, self.segments[i].checked)
         return settled
@@ -597,8 +597,8 @@ cdef class Cache:
         return restored
 
     cdef Segment* _segment(self, int32_t segment) except NULL:
-        if not 0 <= segment < <int32_t> self.segment_count:
-            raise IndexError(f"segment {segment} of {self.segment_count}")
+        if not 0 <= segment < <int32_t> self.segments_total:
+            raise IndexError(f"segment {segment} of {self.segments_total}")
         return &self.segments[segment]
 
     # ------------------------------------------------------------ for Python
@@ -645,18 +645,13 @@ cdef class Cache:
         hash_key(parsed, &self.index.secret)
         return 0
 
-    @property
-    def segments_total(self) -> int:
-        """Return how many segments there are, in use or not."""
-        return self.segment_count
-
     def counters(self) -> dict:
         """Return what is held and what happened to it, as numbers by name."""
         cdef:
             uint64_t live = 0
             uint64_t used = 0
             uint32_t i
-        for i in range(self.segment_count):
+        for i in range(self.segments_total):
             if self.segments[i].state == FILLING or self.segments[i].state == FULL:
                 live += self.segments[i].live
                 used += self.segments[i].used
