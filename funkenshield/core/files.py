@@ -11,22 +11,16 @@ import stat
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 
 class UnfitError(OSError):
     """What lies at a path is not a file that may be read; `strerror` says why."""
 
 
-class Version(NamedTuple):
-    """What differs between two versions of a file; nobody can set the time of its last change of status."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-    changed: int
-
+# What differs between two versions of a file: device, inode, size, times of the last change of content and of status;
+# nobody can set the latter.
+Version = tuple[int, int, int, int, int]
 
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 _read: ContextVar[dict[Path, Version] | None] = ContextVar("read", default=None)
@@ -68,7 +62,7 @@ def version_of(path: Path) -> Version | None:
 
 
 def _version(found: os.stat_result) -> Version:
-    return Version(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def open_file(path: Path, *, own: bool = False) -> BinaryIO:
