@@ -27,6 +27,11 @@ cdef inline const uint8_t* unmapped(const uint8_t* address, uint8_t* octets) noe
     return address
 
 
+cdef inline bint is_empty(const Prefixes* table) noexcept nogil:
+    """Tell whether every address has the value 0."""
+    return not table.ipv4_count and not table.ipv6_count
+
+
 cdef uint32_t prefix_value(const Prefixes* table, const uint8_t* address, uint8_t octets) noexcept nogil
 
 

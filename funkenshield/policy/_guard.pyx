@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport bump, compare_exchange, load_acquire, load_relaxed, store_release
 from ..core._epochs cimport Epochs
-from ..core._prefix_table cimport PrefixTable, Prefixes, prefix_value
+from ..core._prefix_table cimport PrefixTable, Prefixes, is_empty, prefix_value
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport (
@@ -245,14 +245,9 @@ cdef class Guard:
         cdef:
             _InForce made = anew
             _InForce before = self.held
-            PrefixTable table
             GuardTable* new = &made.table
-            bint idle = (new.otherwise == GUARD_ALLOW and not new.limit_count and not new.limits_responses
-                         and not new.dynblock_count)
-        for place in ("access", "blocked"):
-            table = made.tables.get(place)
-            if table is not None:
-                idle = idle and not table.prefixes.ipv4_count + table.prefixes.ipv6_count
+            bint idle = (new.otherwise == GUARD_ALLOW and is_empty(&new.access) and is_empty(&new.blocked)
+                         and not new.limit_count and not new.limits_responses and not new.dynblock_count)
         store_guard_table(&self.guard_table, NULL if idle else new)
         self.held = made
         return self.epochs.retire(before)
