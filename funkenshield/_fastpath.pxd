@@ -11,7 +11,6 @@ from .policy._rule_program cimport MessageFacts, Program
 from .policy._rule_state cimport CHAINS, ClientInfo, RuleState
 from .wire._edns_cookies cimport Cookies
 from .wire._message cimport EdnsOptions, Ignored, Query, Verdict
-from .wire._proxy_protocol cimport Proxies
 
 cdef enum Outcome:                 # two bits; NEXT is of a step on the way, and never the end
     DROP = 0                       # nobody gets anything
@@ -35,7 +34,7 @@ cdef struct Settings:              # what holds for every query; replaced as a w
     Ignored ignored                # EDNS options
     uint16_t idle                  # tenths of a second that a connection may be (RFC 7828)
     Prefixes[DEPUTIES] allowed     # whose queries of each kind reach an upstream
-    Proxies proxies
+    Prefixes proxies               # whose PROXY protocol headers are believed
 
 cdef struct Counters:              # counters with one writer
     uint64_t queries

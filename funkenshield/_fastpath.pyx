@@ -17,7 +17,7 @@ from .cache._index cimport Index, find
 from .cache._store cimport Cache
 from .cache._zone_settings cimport Policy
 from .core._atomic cimport bump, copy_words, load_relaxed, load_relaxed16
-from .core._limits cimport IGNORED_MAX
+from .core._limits cimport IGNORED_MAX, PROXIES_MAX
 from .core._prefix_table cimport PrefixTable, prefix_value
 from .policy._guard cimport (
     GUARD_ALLOW, GUARD_DROP, GUARD_TRUNCATE, Guard, GuardAction, GuardTable, check_query, guard_counters_as_dict,
@@ -37,7 +37,6 @@ from .wire._message cimport (
     add_keepalive, cookie_of, cut, find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any,
     set_rule_choices
 )
-from .wire._proxy_protocol cimport is_trusted, set_prefixes
 
 
 # ---------------------------------------------------------------- in: parse, and hash the key
@@ -351,6 +350,7 @@ cdef class _InForce:
     cdef:
         Settings settings
         tuple chains, tables
+        PrefixTable proxies
 
 
 @cython.final
@@ -374,7 +374,8 @@ cdef class SettingsWriter:
         cdef:
             _InForce before = self.held
             _InForce made = _InForce()
-        made.settings, made.chains, made.tables = before.settings, before.chains, before.tables
+        made.settings, made.chains = before.settings, before.chains
+        made.tables, made.proxies = before.tables, before.proxies
         return made
 
     cdef int _publish(self, made) except -1:
@@ -425,7 +426,10 @@ cdef class SettingsWriter:
         Raises ValueError where there are more than 64, or one is no prefix.
         """
         cdef _InForce made = self._anew()
-        set_prefixes(&made.settings.proxies, prefixes)
+        if len(prefixes) > PROXIES_MAX:
+            raise ValueError(f"at most {PROXIES_MAX} prefixes of proxies, not {len(prefixes)}")
+        made.proxies = PrefixTable((address, bits, True) for address, bits in prefixes)
+        made.settings.proxies = made.proxies.prefixes
         self._publish(made)
 
     def set_allowed(self, *, transfers=(), updates=(), notifies=()) -> None:
@@ -465,4 +469,4 @@ cdef class SettingsWriter:
 
     def is_proxy(self, bytes address not None) -> bool:
         """Tell whether an address of 4 or 16 octets is that of a front proxy."""
-        return is_trusted(&self.settings.proxies, address, <uint8_t> len(address))
+        return prefix_value(&self.settings.proxies, address, <uint8_t> len(address)) != 0

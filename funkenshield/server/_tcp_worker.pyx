@@ -30,6 +30,7 @@ from ..core._epoll cimport (
 )
 from ..core._fair_shares cimport RingShares, ring_has_share
 from ..core._limits cimport LISTENERS_MAX
+from ..core._prefix_table cimport prefix_value
 from ..core._spsc_ring cimport RING_SIZE, Ring, ring_publish
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._inflight cimport Inflight
@@ -41,7 +42,7 @@ from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport (
     HEADER, HEADER_FLAGS, MESSAGE_MAX, QR, RCODE, Query, get16, is_transfer, message_flags, set16
 )
-from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, is_trusted, read_header
+from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, read_header
 from ._connections cimport (
     LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, STALLED, Connection, ConnectionLimits, Connections
 )
@@ -302,7 +303,7 @@ cdef class TcpWorker:
             const uint8_t* address = ip_of(peer, &octets)
             uint8_t[PEER_MAX] own
             uint32_t length = PEER_MAX
-            bint is_proxy = is_trusted(&self.context.settings.proxies, address, octets)
+            bint is_proxy = prefix_value(&self.context.settings.proxies, address, octets) != 0
         if is_proxy and not self.connections.make_room(0):
             self.connections.note(OVER_PREFIX_SHARE, address, octets, 0, 0)
             close_fd(fd)

@@ -29,6 +29,7 @@ from ..core._epoll cimport (
 )
 from ..core._fair_shares cimport RingShares
 from ..core._limits cimport LISTENERS_MAX
+from ..core._prefix_table cimport is_empty, prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
@@ -37,7 +38,7 @@ from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
-from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, is_trusted, read_header
+from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
 from ._misses cimport put_miss
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -53,7 +54,7 @@ cdef enum:
 
 cdef inline bint _needs_client_address(const Settings* settings) noexcept nogil:
     """Tell whether it matters whose a query is: a front proxy tells us, or we tell upstreams."""
-    return settings.proxies.count > 0 or settings.subnets > 0
+    return settings.subnets > 0 or not is_empty(&settings.proxies)
 
 
 @cython.final
@@ -220,7 +221,7 @@ cdef class Worker:
             size_t length = self.inbox.headers[i].msg_len
         header.header = 0
         header.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &header.octets)
-        if (is_trusted(&settings.proxies, header.address, header.octets)
+        if (prefix_value(&settings.proxies, header.address, header.octets)
                 and read_header(header, wire, length) != WHOLE_HEADER):
             header.address = NULL
             bump(&self.counts.queries, 1)

@@ -1,12 +1,10 @@
 """Whose query it is, where a front proxy tells: PROXY protocol version 2, as HAProxy's specification has it.
 
-It knows one header in front of a query, and who is trusted to write one. What is done with a query
-whose header is missing is decided elsewhere.
+It knows one header in front of a query. Who is trusted to write one, and what is done with a query whose header is
+missing, is decided elsewhere.
 """
 
 from libc.stdint cimport uint8_t, uint16_t
-
-from ..core._limits cimport PROXIES_MAX
 
 cdef enum:
     PROXIED_MAX = 16 + 36          # octets of the longest header that we write
@@ -25,17 +23,6 @@ cdef struct ProxyHeader:           # what a header tells
     uint16_t port, to_port
     const uint8_t* to
 
-cdef struct Prefix:
-    uint8_t address[16]
-    uint8_t octets                 # of the address: 4 or 16
-    uint8_t bits                   # of it that count
-
-cdef struct Proxies:               # whose headers are believed; replaced as a whole
-    uint8_t count
-    Prefix prefixes[PROXIES_MAX]
-
 cdef ProxyHeaderStatus read_header(ProxyHeader* found, const uint8_t* wire, size_t length) noexcept nogil
 cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, const ProxyHeader* destination,
                        uint16_t to_port, bint datagram) noexcept nogil
-cdef bint is_trusted(const Proxies* proxies, const uint8_t* address, uint8_t octets) noexcept nogil
-cdef bint set_prefixes(Proxies* proxies, tuple prefixes) except False

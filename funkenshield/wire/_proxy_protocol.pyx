@@ -2,8 +2,8 @@
 
     signature (12) | version and command | family and transport | length of the rest (2) | addresses, ports | TLVs
 
-It knows one header in front of a query, and who is trusted to write one. What is done with a query
-whose header is missing is decided elsewhere. Every length is checked before the octet is read.
+It knows one header in front of a query. Who is trusted to write one, and what is done with a query whose header is
+missing, is decided elsewhere. Every length is checked before the octet is read.
 """
 
 from libc.stdint cimport uint8_t, uint16_t
@@ -104,39 +104,6 @@ cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, c
     at += 4
     set16(out + 14, <uint16_t> (at - FIXED))
     return at
-
-
-cdef bint is_trusted(const Proxies* proxies, const uint8_t* address, uint8_t octets) noexcept nogil:
-    """Tell whether an address of 4 or 16 octets is that of a front proxy."""
-    cdef:
-        const Prefix* prefix
-        uint8_t i, whole, odd
-    for i in range(proxies.count):
-        prefix = &proxies.prefixes[i]
-        whole = prefix.bits // 8
-        odd = prefix.bits % 8
-        if (prefix.octets == octets and not memcmp(prefix.address, address, whole)
-                and (not odd or not (prefix.address[whole] ^ address[whole]) >> (8 - odd))):
-            return True
-    return False
-
-
-cdef bint set_prefixes(Proxies* proxies, tuple prefixes) except False:
-    """Fill a table from (network address, bits); ValueError where there are too many, or one is none."""
-    cdef:
-        Prefix* prefix = &proxies.prefixes[0]
-        bytes address
-    if len(prefixes) > PROXIES_MAX:
-        raise ValueError(f"at most {PROXIES_MAX} prefixes of proxies, not {len(prefixes)}")
-    for address, bits in prefixes:
-        if len(address) not in (4, 16) or not 0 <= bits <= 8 * len(address):
-            raise ValueError(f"{address.hex()}/{bits} is no prefix")
-        memcpy(prefix.address, <char*> address, len(address))
-        prefix.octets = <uint8_t> len(address)
-        prefix.bits = bits
-        prefix += 1
-    proxies.count = <uint8_t> len(prefixes)
-    return True
 
 
 # ---------------------------------------------------------------- for Python
