@@ -36,7 +36,7 @@ cdef struct Settings:              # what holds for every query; replaced as a w
     Prefixes[DEPUTIES] allowed     # whose queries of each kind reach an upstream
     Prefixes proxies               # whose PROXY protocol headers are believed
 
-cdef struct Counters:              # counters with one writer
+cdef struct Counters:              # counters with one writer, by their names in reports
     uint64_t queries
     uint64_t cache_hits
     uint64_t stale_answers         # hits with an answer past its time

@@ -16,12 +16,11 @@ from .cache._freshness cimport (
 from .cache._index cimport Index, find
 from .cache._store cimport Cache
 from .cache._zone_settings cimport Policy
-from .core._atomic cimport bump, copy_words, load_relaxed, load_relaxed16
+from .core._atomic cimport bump, copy_words, load_relaxed16
 from .core._limits cimport IGNORED_MAX, PROXIES_MAX
 from .core._prefix_table cimport PrefixTable, prefix_value
 from .policy._guard cimport (
-    GUARD_ALLOW, GUARD_DROP, GUARD_TRUNCATE, Guard, GuardAction, GuardTable, check_query, guard_counters_as_dict,
-    load_guard_table
+    GUARD_ALLOW, GUARD_DROP, GUARD_TRUNCATE, Guard, GuardAction, GuardTable, check_query, load_guard_table
 )
 from .policy._rule_program cimport (
     ALLOW, ASK_PYTHON, CALL_PYTHON, ERROR, ROUTE, SKIP_CACHE, TAG, TRUNCATE, TTL_LIMITS, Chain, MessageFacts, Node,
@@ -322,25 +321,13 @@ cdef void add_own_options(const Settings* settings, EdnsOptions* options, const 
 # ---------------------------------------------------------------- the control thread's side
 
 cdef dict counters_as_dict(const Counters* counters):
-    return {
-        "queries": load_relaxed(&counters.queries), "cache_hits": load_relaxed(&counters.cache_hits),
-        "cache_misses": load_relaxed(&counters.cache_misses), "stale_answers": load_relaxed(&counters.stale_answers),
-        "prefetches": load_relaxed(&counters.prefetches), "uncached_queries": load_relaxed(&counters.uncached_queries),
-        "forward_denied": load_relaxed(&counters.forward_denied),
-        "malformed_queries": load_relaxed(&counters.malformed_queries),
-        "badcookie_responses": load_relaxed(&counters.badcookie_responses),
-        "minimal_any_answers": load_relaxed(&counters.minimal_any_answers),
-        "oversized_queries": load_relaxed(&counters.oversized_queries),
-        "dropped_short": load_relaxed(&counters.dropped_short),
-        "dropped_responses": load_relaxed(&counters.dropped_responses),
-        "dropped_queue_full": load_relaxed(&counters.dropped_queue_full),
-        "queue_share_exceeded": load_relaxed(&counters.queue_share_exceeded),
-        "proxy_protocol_invalid": load_relaxed(&counters.proxy_protocol_invalid),
-        "replies_truncated": load_relaxed(&counters.replies_truncated),
-        "reply_send_errors": load_relaxed(&counters.reply_send_errors),
-        "rule_replies": load_relaxed(&counters.rule_replies),
-        "rule_python_calls": load_relaxed(&counters.rule_python_calls),
-    } | guard_counters_as_dict(&counters.guard)
+    """Return the counters by name, those of the guard among them."""
+    cdef:
+        Counters now
+        dict counted
+    copy_words(&now, counters, sizeof(Counters))
+    counted = now
+    return counted.pop("guard") | counted
 
 
 @cython.final

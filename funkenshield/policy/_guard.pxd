@@ -32,7 +32,7 @@ cdef enum:                         # which responses a limit is for
     RESPONSES
     KINDS                          # how many there are
 
-cdef struct GuardCounters:         # what the guard did; counters with one writer
+cdef struct GuardCounters:         # what the guard did; counters with one writer, by their names in reports
     uint64_t acl_denied            # by the access list
     uint64_t blocked               # by a block
     uint64_t rate_limited          # over a limit of queries

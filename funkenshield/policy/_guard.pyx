@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ..core._atomic cimport bump, compare_exchange, load_acquire, load_relaxed, store_release
+from ..core._atomic cimport bump, compare_exchange, copy_words, load_acquire, load_relaxed, store_release
 from ..core._epochs cimport Epochs
 from ..core._prefix_table cimport PrefixTable, Prefixes, is_empty, prefix_value
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
@@ -180,11 +180,9 @@ cdef uint64_t _hash_question(const Secret* secret, const uint8_t* wire, size_t l
 
 
 cdef dict guard_counters_as_dict(const GuardCounters* counters):
-    return {
-        "acl_denied": load_relaxed(&counters.acl_denied), "blocked": load_relaxed(&counters.blocked),
-        "rate_limited": load_relaxed(&counters.rate_limited), "rrl_dropped": load_relaxed(&counters.rrl_dropped),
-        "rrl_slipped": load_relaxed(&counters.rrl_slipped),
-    }
+    cdef GuardCounters counted
+    copy_words(&counted, counters, sizeof(GuardCounters))
+    return counted
 
 
 @cython.final
