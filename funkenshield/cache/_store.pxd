@@ -14,12 +14,6 @@ from ._index cimport SUBNET_WORDS, Index
 from ._purges cimport Purges
 from ._zone_table cimport Zones
 
-cdef enum State:
-    FREE
-    FILLING
-    FULL
-    LEAVING                        # out of the index, but readers may still be inside
-
 cdef struct Segment:               # the writer's own
     uint32_t used                  # octets written
     uint32_t live                  # answers that the index leads to
@@ -27,7 +21,7 @@ cdef struct Segment:               # the writer's own
     uint32_t soonest               # when the first of its answers is dead, ticks
     uint32_t checked               # the number of the last purge that its answers were held against
     int32_t next                   # in its queue; -1: the last
-    State state
+    uint8_t in_use                 # the index may lead to its answers; else it is free, or readers may still be inside
 
 cdef struct Queue:                 # of segments, linked by `next`
     int32_t first
@@ -60,7 +54,7 @@ cdef class Cache:
         readonly Zones zones
         Purges purges
         # counters
-        uint64_t stored, evicted, displaced, expired, purged, insert_failures
+        uint64_t stored, evicted, expired, purged, insert_failures
 
     cdef Put put(self, Answer* answer, uint32_t now) noexcept nogil
     cdef Put put_for(self, const Query* query, Answer* answer, uint32_t now) noexcept nogil

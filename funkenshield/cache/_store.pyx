@@ -282,7 +282,7 @@ cdef class Cache:
                 break
             if not load_relaxed8(&other.marks.used):
                 victim = slots + i
-        self.displaced += 1
+        self.evicted += 1
         return victim
 
     cdef uint64_t _offset(self, int32_t segment) noexcept nogil:
@@ -319,9 +319,7 @@ cdef class Cache:
         segment = self._take_first(&self.free)
         store_relaxed(&self.touched, max(load_relaxed(&self.touched), <uint64_t> segment + 1))
         self.segments[segment] = Segment(used=0, live=0, left=0, soonest=0xffffffff,
-                                         checked=<uint32_t> self.purges.rules.count, next=-1, state=FILLING)
-        if queue.last >= 0:
-            self.segments[queue.last].state = FULL
+                                         checked=<uint32_t> self.purges.rules.count, next=-1, in_use=True)
         self._enqueue(queue, segment)
         return segment
 
@@ -337,7 +335,7 @@ cdef class Cache:
 
     cdef void _let_go(self, int32_t segment) noexcept nogil:
         """Put aside a segment that the index no longer leads to, until its readers have left."""
-        self.segments[segment].state = LEAVING
+        self.segments[segment].in_use = False
         self.segments[segment].left = self.epochs.end()
         self._enqueue(&self.leaving, segment)
 
@@ -348,7 +346,6 @@ cdef class Cache:
 
     cdef void _free(self, int32_t segment) noexcept nogil:
         """Have a segment be filled before all others that are free: so the same few are used again."""
-        self.segments[segment].state = FREE
         self.segments[segment].next = self.free.first
         self.free.first = segment
         self.free.length += 1
@@ -428,7 +425,7 @@ cdef class Cache:
             bint purged
             const Answer* answer
             uint64_t* slot
-        if swept.state not in (FILLING, FULL) or swept.soonest > now and swept.checked == purges:
+        if not swept.in_use or swept.soonest > now and swept.checked == purges:
             return 0
         while at < end:
             answer = <const Answer*> (self.index.arena + at)
@@ -508,7 +505,7 @@ cdef class Cache:
             uint32_t settled = <uint32_t> self.purges.rules.count
             uint32_t i
         for i in range(self.segments_total):
-            if self.segments[i].state in (FILLING, FULL):
+            if self.segments[i].in_use:
                 settled = min(settled, self.segments[i].checked)
         return settled
 
@@ -563,7 +560,7 @@ cdef class Cache:
             const Answer* answer
             uint64_t* slot = NULL
             bytearray copies
-        if source.state not in (FILLING, FULL):
+        if not source.in_use:
             return b""
         copies = bytearray(source.used)
         while True:
@@ -652,12 +649,12 @@ cdef class Cache:
             uint64_t used = 0
             uint32_t i
         for i in range(self.segments_total):
-            if self.segments[i].state == FILLING or self.segments[i].state == FULL:
+            if self.segments[i].in_use:
                 live += self.segments[i].live
                 used += self.segments[i].used
         return {
             "entries": live, "bytes": used, "limit_bytes": self.memory, "inserts": self.stored,
-            "insert_failures": self.insert_failures, "evictions": self.evicted + self.displaced,
+            "insert_failures": self.insert_failures, "evictions": self.evicted,
             "expirations": self.expired, "purged_entries": self.purged,
             "ecs_prefix_lengths": lengths_in_use(&self.index, 0) + lengths_in_use(&self.index, 1),
             "purge_rules": (<Suffixes*> self.purges.rules.table).used,
