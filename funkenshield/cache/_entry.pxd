@@ -5,11 +5,10 @@ What depends on the client is not in it: ID, spelling of the question, payload s
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..wire._message cimport ADDITIONAL, KEY_MAX, KEY_PREFIX, MESSAGE_MAX, RR_TTL, EdnsOptions, Query
+from ..wire._message cimport ADDITIONAL, KEY_PREFIX, RR_TTL, EdnsOptions, Query
 from ._zone_settings cimport RenderOptions, TtlLimits
 
 cdef enum:
-    TTLS_MAX = (MESSAGE_MAX // 11)             # as many records as fit in a message
     ANSWER_MAX = 80 * 1024                     # octets of the largest answer, rounded up
     NO_SCOPE = 0xff                            # the response said nothing of the client's subnet
 

@@ -4,7 +4,7 @@ The producer fills records at its own head and publishes them once for a batch; 
 only if it said that it sleeps. Neither ever waits for the other: what does not fit is not taken.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ._atomic cimport barrier, exchange, load_acquire, load_relaxed, load_seq_cst, store_release, store_seq_cst
 

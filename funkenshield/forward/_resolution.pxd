@@ -6,14 +6,13 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .._fastpath cimport SettingsWriter
 from ..cache._entry cimport Answer, BuildResult
 from ..cache._store cimport Cache
-from ..cache._zone_settings cimport TtlLimits
 from ..policy._rule_program cimport Program
 from ..policy._rule_state cimport RuleState
 from ..upstream._selection cimport UpstreamTable
 from ..wire._message cimport Query
 from ._attempts cimport Attempts
 from ._client_replies cimport ClientReplies
-from ._pending cimport PendingQueries, PendingQuery, TtlBounds
+from ._pending cimport PendingQueries, PendingQuery
 
 cdef enum:
     LAST_RESORTS_MAX = 1 << 24     # octets of responses that are kept in case nothing better comes
@@ -23,8 +22,6 @@ cdef struct Response:              # to an open query, taken apart
     size_t length
     bint over_stream
     BuildResult built                    # what the answer in the cache's scratch is good for
-
-cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil
 
 
 @cython.final

@@ -35,7 +35,7 @@ from ._pending cimport (
 cdef uint64_t LIMITED = <uint64_t> 60000000000  # nanoseconds: so long, who truncated what is small limits its rate
 
 
-cdef void narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil:
+cdef void _narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil:
     """Let a zone's bounds of TTLs be within those of a rule, if it has any."""
     if by.longest:
         ttl_limits.longest = min(ttl_limits.longest, by.longest)
@@ -73,8 +73,8 @@ cdef class Resolution:
             TtlLimits ttl_limits = self.cache.index.policies[entry.zone].ttl_limits
             const TtlBounds* asked = &self.queries.ttl_limits[entry.client.rule_state.ttl_limits]
             const TtlBounds* answered = &self.queries.ttl_limits[entry.ttl_limits]
-        narrow(&ttl_limits, asked)
-        narrow(&ttl_limits, answered)
+        _narrow(&ttl_limits, asked)
+        _narrow(&ttl_limits, answered)
         if entry.verbatim:
             response.built = build_verbatim(answer, query, response.wire, response.length, now)
         else:

@@ -3,7 +3,6 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from ..cache._store cimport Cache
 from ..core._udp_batch cimport Datagrams
 from ..upstream._selection cimport Upstream, UpstreamTable
 from ..upstream._sockets cimport Sockets
@@ -16,7 +15,6 @@ from ._resolution cimport Resolution
 @cython.final
 cdef class Transport:
     cdef:
-        Cache cache
         PendingQueries queries
         PendingQuery* pool         # the queries'
         Attempts attempts

@@ -26,7 +26,7 @@ cdef class Transport:
 
     def __cinit__(self, Resolution resolution not None) -> None:
         self.resolution, self.attempts = resolution, resolution.attempts
-        self.cache, self.queries, self.pool = resolution.cache, resolution.queries, resolution.pool
+        self.queries, self.pool = resolution.queries, resolution.pool
         self.sockets, self.upstreams = self.attempts.sockets, self.attempts.upstreams
         self.inbox = Datagrams(65536)
         self.outgoing = Datagrams(OUT_MAX)
