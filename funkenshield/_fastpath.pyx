@@ -24,7 +24,7 @@ from .policy._guard cimport (
 )
 from .policy._rule_program cimport (
     ALLOW, ASK_PYTHON, CALL_PYTHON, ERROR, ROUTE, SKIP_CACHE, TAG, TRUNCATE, TTL_LIMITS, Chain, MessageFacts, Node,
-    Program, RuleAction, action_of, generation_of, next_action
+    Program, RuleAction, action_of, next_action
 )
 from .policy._rule_program cimport DROP as DROP_QUERY
 from .policy._rule_state cimport ANSWERS, CHAINS, END, QUERIES, START, ClientInfo, RuleState
@@ -230,8 +230,8 @@ cdef Outcome run_rules(QueryContext* context, const Program* program, const Mess
         const Query* query = context.query
         const Node* node
         RuleAction action
-    if rule_state.generation != generation_of(program):
-        rule_state.generation, rule_state.at, rule_state.tags = generation_of(program), START, 0
+    if rule_state.generation != program.generation:
+        rule_state.generation, rule_state.at, rule_state.tags = program.generation, START, 0
     node = next_action(program, query, &context.client, rule_state, facts)
     while node != NULL:
         action = action_of(node)

@@ -43,14 +43,11 @@ cdef bint answers_question(const Query* query, const uint8_t* wire, size_t lengt
     if (message_flags(wire) ^ query.flags) & OPCODE:
         return False
     if get16(wire + QDCOUNT) == 0:
-        return query.question == 0 or query.flags & OPCODE == UPDATE or _is_error(message_flags(wire) & RCODE)
+        return (query.question == 0 or query.flags & OPCODE == UPDATE
+                or message_flags(wire) & RCODE in (FORMERR, SERVFAIL, NOTIMP, REFUSED))
     return (question_end(wire, length) == HEADER + query.question
             and same_folded(wire + HEADER, query.wire + HEADER, behind - HEADER)
             and get32(wire + behind) == get32(query.wire + behind))
-
-
-cdef inline bint _is_error(uint16_t rcode) noexcept nogil:
-    return rcode == FORMERR or rcode == SERVFAIL or rcode == NOTIMP or rcode == REFUSED
 
 
 # ---------------------------------------------------------------- response -> answer

@@ -22,4 +22,3 @@ cdef class Zones:
         uint32_t fresh             # the number to look at first for a new one
 
     cdef uint32_t find(self, const uint8_t* name, uint16_t qtype) noexcept nogil
-    cdef uint64_t _key(self, bytes name) except? 0

@@ -75,6 +75,7 @@ cdef class Zones:
         A zone that stays keeps its number; one that leaves gives its number back. Raises ValueError where
         there are too many.
         """
+        cdef bytes name
         wanted = set(names)
         had = {name for name in self.names if name is not None}
         if len(wanted) >= ZONES_MAX:
@@ -89,14 +90,11 @@ cdef class Zones:
             self.fresh = self.fresh % (ZONES_MAX - 1) + 1  # a number that was given back is used last
         memset(self.numbers.pairs, 0, 4 * ZONES_MAX * 16)
         self.numbers.used = 0
-        for number in range(1, ZONES_MAX):
-            if self.names[number] is not None:
-                suffix_set(&self.numbers, self._key(self.names[number]), number)
+        for number, name in enumerate(self.names):
+            if name is not None:
+                suffix_set(&self.numbers, suffix_key(&self.secret, name, len(name)), number)
         self.count = <uint32_t> len(wanted)
         return sorted(wanted ^ had)
-
-    cdef uint64_t _key(self, bytes name) except? 0:
-        return suffix_key(&self.secret, name, len(name))
 
     def set_policy(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
                    uint32_t failure=5, uint16_t payload=EDNS_UDP_SIZE, bint keep_ttl=False, bint shuffle=False,

@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 
 from .._fastpath cimport ASK, DROP, SEND, Outcome, QueryContext, Settings, parse_with_ecs, process_query, resume_query
 from ..core._clock cimport ticks
-from ..policy._rule_program cimport Program, generation_of
+from ..policy._rule_program cimport Program
 from ..policy._rule_state cimport END, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._fit cimport fit_message
@@ -261,7 +261,7 @@ cdef class PythonRules:
         if (response is None or len(response) > MESSAGE_MAX
                 or not self.resolution.read(i, &query, &received, response, len(response), True, now)):
             self.resolution.ignore(i, now)
-        elif at == END or program == NULL or generation_of(program) != generation:
+        elif at == END or program == NULL or program.generation != generation:
             self.resolution.follow(i, -1, &query, &received, &rule_state, now)
         else:
             rule_state.at, rule_state.generation = at, generation

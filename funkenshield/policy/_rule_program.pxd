@@ -99,10 +99,6 @@ cdef inline RuleAction action_of(const Node* node) noexcept nogil:
     return <RuleAction> (node.op - ACTIONS)
 
 
-cdef inline uint16_t generation_of(const Program* program) noexcept nogil:
-    return program.generation
-
-
 @cython.final
 cdef class Chain:
     cdef:

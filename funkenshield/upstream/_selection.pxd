@@ -140,9 +140,7 @@ cdef inline uint8_t reason_of_errno(int error) noexcept nogil:
 
 cdef inline uint8_t reason_of_rcode(uint16_t rcode) noexcept nogil:
     """Return which reason SERVFAIL, or REFUSED, is."""
-    if rcode == SERVFAIL:
-        return SERVFAIL_REPLY
-    return REFUSED_REPLY
+    return SERVFAIL_REPLY if rcode == SERVFAIL else REFUSED_REPLY
 
 
 @cython.final

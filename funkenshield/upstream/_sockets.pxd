@@ -63,4 +63,3 @@ cdef class Sockets:
     cdef bint has_none(self, int32_t upstream) noexcept nogil
     cdef void _leave_pool(self, int32_t socket) noexcept nogil
     cdef void _close_if_done(self, int32_t socket) noexcept nogil
-    cdef Pool* _pool(self, int32_t upstream) except NULL

@@ -82,8 +82,11 @@ cdef class Sockets:
     def add(self, int32_t upstream, int fd) -> int:
         """Take over a connected, non-blocking UDP socket; return its number. Raises OSError where full."""
         cdef:
-            Pool* owner = self._pool(upstream)
+            Pool* owner
             int32_t s, c
+        if not 0 <= upstream < UPSTREAMS_MAX:
+            raise ValueError(f"upstreams are numbered below {UPSTREAMS_MAX}")
+        owner = &self.pools[upstream]
         for s in range(SOCKETS_MAX):
             if self.sockets[s].fd < 0:
                 break
@@ -228,8 +231,3 @@ cdef class Sockets:
             self._close_if_done(ended.socket)
         ended.next = self.idle
         self.idle = attempt
-
-    cdef Pool* _pool(self, int32_t upstream) except NULL:
-        if not 0 <= upstream < UPSTREAMS_MAX:
-            raise ValueError(f"upstreams are numbered below {UPSTREAMS_MAX}")
-        return &self.pools[upstream]
