@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from ..cache._entry import is_response_to
@@ -217,7 +217,7 @@ class Connections:
 
     async def transfer(
         self, query: bytes, timeout: float, header: bytes = b"", *, first: float
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Yield the messages of a zone transfer (RFC 5936, 1995), over a connection of its own; OSError where it ends.
 
         The connection must be there within `timeout` seconds, and the `first` message after so many more. What follows
