@@ -59,6 +59,7 @@ cdef struct PendingQuery:
     int32_t attempt                # the last one; -1: none
     uint32_t generation            # tells this use of the place from the next
     uint32_t purges                # how many there had been when it was asked
+    # -- and this is zeros at first
     Stage stage
     uint16_t zone
     uint16_t group                 # of upstreams

@@ -6,7 +6,7 @@ it. What a query waits for, and until when, is `_resolution`'s.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from ..cache._store cimport Cache
 from ..cache._zone_table cimport ZONES_MAX
@@ -101,14 +101,7 @@ cdef class PendingQueries:
             self.shares[shares[k]] += 1
         self.forgeable[shares[EVERYTHING]] += entry.forgeable
         entry.next = entry.chained = entry.attempt = -1
-        entry.tried.count = 0
-        entry.over_stream = entry.tcp_fallback = entry.unverified = entry.from_udp = False
-        entry.last_resort = NO_RESORT
-        entry.unreachable = entry.hedging = entry.answered_stale = entry.resent = False
-        entry.regrouped = entry.by_function = entry.uncached = entry.verbatim = False
-        entry.send_once = entry.maybe_delivered = False
-        entry.ttl_limits = 0
-        entry.stage = IDLE
+        memset(&entry.stage, 0, <uint8_t*> (entry + 1) - <uint8_t*> &entry.stage)
         return i
 
     cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil:
