@@ -387,20 +387,16 @@ cdef class UpstreamTable:
 
         Bucket k of `latencies` begins at (4 + k % 4) << (8 + k // 4) nanoseconds, the first one at 0.
         """
-        cdef:
-            Upstream* known = self._known(upstream)
-            uint32_t k
+        cdef Upstream* known = self._known(upstream)
         return {
             "queries": known.sent, "responses": known.answered, "timeouts": known.timeouts,
             "outstanding_queries": known.open, "unexpected_replies": known.unexpected_replies,
             "unsolicited_replies": known.unsolicited_replies, "spoof_detections": known.spoof_detections,
             "network_errors": known.network_errors, "hedged_queries": known.hedged,
             "tcp_fallback_failures": known.tcp_fallback_failures,
-            "rcodes": [known.rcodes[k] for k in range(RCODES)],
-            "failures": {FAILURE_REASONS[k]: known.failures[k] for k in range(REASONS)},
-            "client_visible_failures": {
-                FAILURE_REASONS[k]: known.client_visible_failures[k] for k in range(REASONS)
-            },
+            "rcodes": known.rcodes,
+            "failures": dict(zip(FAILURE_REASONS, known.failures)),
+            "client_visible_failures": dict(zip(FAILURE_REASONS, known.client_visible_failures)),
             "latency_histogram": histogram_as_dict(&known.latency),
-            "latencies": [known.latencies[k] for k in range(LATENCIES)],
+            "latencies": known.latencies,
         }
