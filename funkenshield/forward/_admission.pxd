@@ -3,7 +3,6 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .._fastpath cimport SettingsWriter
 from ..cache._store cimport Cache
 from ..wire._message cimport Query
 from ._attempts cimport Attempts
@@ -16,7 +15,6 @@ from ._pending cimport PendingQueries, PendingQuery
 cdef class Admission:
     cdef:
         Cache cache
-        SettingsWriter settings_writer
         PendingQueries queries
         PendingQuery* pool         # the queries'
         ClientReplies replies

@@ -37,8 +37,7 @@ cdef class Admission:
 
     def __cinit__(self, ClientReplies replies not None, Attempts attempts not None) -> None:
         self.replies, self.attempts = replies, attempts
-        self.cache, self.settings_writer = replies.cache, replies.settings_writer
-        self.queries, self.pool = replies.queries, replies.queries.pool
+        self.cache, self.queries, self.pool = replies.cache, replies.queries, replies.queries.pool
         self.notifies_and_transfers = []
 
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1:
@@ -48,7 +47,7 @@ cdef class Admission:
             const Answer* stored
             Freshness freshness = DEAD
             uint16_t zone
-            Verdict verdict = parse_ignoring(&query, wire, length, &self.settings_writer.settings.ignored)
+            Verdict verdict = parse_ignoring(&query, wire, length, &self.replies.settings_writer.settings.ignored)
         query.added = client.added
         if verdict != CACHEABLE or client.rule_state.skip_cache:
             if verdict > UNCACHEABLE or client.fd == NOBODY:
@@ -263,5 +262,5 @@ cdef class Admission:
             return False
         if is_unsigned(query):
             set_payload(entry.wire, query, payload)
-            entry.length = <uint16_t> end_options(entry.wire, query, &self.settings_writer.settings.ignored)
+            entry.length = <uint16_t> end_options(entry.wire, query, &self.replies.settings_writer.settings.ignored)
         return True

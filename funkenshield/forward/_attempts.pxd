@@ -3,7 +3,6 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..cache._store cimport Cache
 from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport UpstreamTable
 from ..upstream._sockets cimport Attempt, Sockets
@@ -15,7 +14,6 @@ cdef uint64_t NEVER
 @cython.final
 cdef class Attempts:
     cdef:
-        Cache cache
         PendingQueries queries
         PendingQuery* pool         # the queries'
         Sockets sockets

@@ -31,7 +31,7 @@ cdef class Attempts:
     """
 
     def __cinit__(self, PendingQueries queries not None) -> None:
-        self.queries, self.cache, self.pool = queries, queries.cache, queries.pool
+        self.queries, self.pool = queries, queries.pool
         self.sockets = Sockets(queries.capacity * TRIES_MAX)
         self.upstreams = UpstreamTable()
         self.wheel = Wheel(queries.capacity)
@@ -195,7 +195,7 @@ cdef class Attempts:
     cdef void answered(self, int32_t attempt, uint64_t now) noexcept nogil:
         """Note that an upstream has answered, with what is built, and end the attempt."""
         cdef:
-            Answer* answer = self.cache.scratch
+            Answer* answer = self.queries.cache.scratch
             const Attempt* made = &self.sockets.attempts[attempt]
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             uint64_t until = min(now, self.pool[made.query].deadline)  # what came later is no slowness of its

@@ -3,7 +3,6 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .._fastpath cimport SettingsWriter
 from ..cache._entry cimport Answer, BuildResult
 from ..cache._store cimport Cache
 from ..policy._rule_program cimport Program
@@ -28,7 +27,6 @@ cdef struct Response:              # to an open query, taken apart
 cdef class Resolution:
     cdef:
         Cache cache
-        SettingsWriter settings_writer
         PendingQueries queries
         PendingQuery* pool         # the queries'
         ClientReplies replies

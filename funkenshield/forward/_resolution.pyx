@@ -48,8 +48,7 @@ cdef class Resolution:
 
     def __cinit__(self, ClientReplies replies not None, Attempts attempts not None) -> None:
         self.replies, self.attempts = replies, attempts
-        self.cache, self.settings_writer = replies.cache, replies.settings_writer
-        self.queries, self.pool = replies.queries, replies.queries.pool
+        self.cache, self.queries, self.pool = replies.cache, replies.queries, replies.queries.pool
         self.upstreams = attempts.upstreams
         self.stopped_responses, self.last_resorts = [], {}
 
@@ -89,7 +88,7 @@ cdef class Resolution:
 
     cdef const Program* program(self) noexcept nogil:
         """Return the rules of responses, or NULL."""
-        return self.settings_writer.settings.programs[RESPONSES]
+        return self.replies.settings_writer.settings.programs[RESPONSES]
 
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
                       uint64_t now) except -1:
@@ -116,7 +115,8 @@ cdef class Resolution:
             QueryContext context
             Outcome outcome
             uint16_t group
-        context.settings, context.query, context.counters = self.settings_writer.settings, &asked, &self.replies.counts
+        context.settings, context.query = self.replies.settings_writer.settings, &asked
+        context.counters = &self.replies.counts
         context.client, context.rule_state = self.replies.outbox.client_info(&entry.client), rule_state[0]
         context.options.length = 0
         context.reply = error

@@ -8,14 +8,13 @@ from ..upstream._selection cimport Upstream, UpstreamTable
 from ..upstream._sockets cimport Sockets
 from ..wire._message cimport Query
 from ._attempts cimport Attempts
-from ._pending cimport PendingQueries, PendingQuery
+from ._pending cimport PendingQuery
 from ._resolution cimport Resolution
 
 
 @cython.final
 cdef class Transport:
     cdef:
-        PendingQueries queries
         PendingQuery* pool         # the queries'
         Attempts attempts
         Sockets sockets            # the attempts'

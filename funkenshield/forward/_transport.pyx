@@ -25,8 +25,7 @@ cdef class Transport:
     """Datagrams to upstreams, and back."""
 
     def __cinit__(self, Resolution resolution not None) -> None:
-        self.resolution, self.attempts = resolution, resolution.attempts
-        self.queries, self.pool = resolution.queries, resolution.pool
+        self.resolution, self.attempts, self.pool = resolution, resolution.attempts, resolution.pool
         self.sockets, self.upstreams = self.attempts.sockets, self.attempts.upstreams
         self.inbox = Datagrams(65536)
         self.outgoing = Datagrams(OUT_MAX)
@@ -45,7 +44,7 @@ cdef class Transport:
         if was_tried(&entry.tried, upstream):
             if now < self.upstreams.all[upstream].rate_limited_until:
                 return False
-            if entry.tried.count == self.attempts.most - 1 and self.queries.has_stream(i):
+            if entry.tried.count == self.attempts.most - 1 and self.resolution.queries.has_stream(i):
                 return False
         entry.question = self.sockets.asked.hash(entry.wire, entry.length)
         if entry.uncached:
