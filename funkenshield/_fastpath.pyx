@@ -31,9 +31,9 @@ from .policy._rule_state cimport ANSWERS, CHAINS, END, QUERIES, START, ClientInf
 from .wire._ecs_upstream cimport add_ecs, subnet_rules
 from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, CookieStatus, check_cookie, put_cookie, set_secrets
 from .wire._message cimport (
-    ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IXFR, MALFORMED, NOERROR, NOTIFY, OPCODE,
+    ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IXFR, KEEPALIVE, MALFORMED, NOERROR, NOTIFY, OPCODE,
     OPTION_DATA, QR, RCODE, RD, REFUSED, TC, UNANSWERABLE, UNCACHEABLE, UPDATE, EdnsOptions, Query, Verdict,
-    add_keepalive, cookie_of, cut, find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any,
+    add_option, cookie_of, cut, find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any,
     set_rule_choices
 )
 
@@ -88,7 +88,7 @@ cdef Outcome process_query(QueryContext* context) noexcept nogil:
         if outcome != NEXT:
             return outcome
     if query.keepalive and not context.client.datagram:
-        add_keepalive(&context.options, context.settings.idle)
+        add_option(&context.options, KEEPALIVE, context.settings.idle)
     return _process_after_guard(context)
 
 
@@ -315,7 +315,7 @@ cdef void add_own_options(const Settings* settings, EdnsOptions* options, const 
         options.length = <uint16_t> put_cookie(options.octets, &settings.cookies, client_cookie, CLIENT_ALONE,
                                                client.address, client.octets, client.wall)
     if keepalive and not client.datagram:
-        add_keepalive(options, settings.idle)
+        add_option(options, KEEPALIVE, settings.idle)
 
 
 # ---------------------------------------------------------------- the control thread's side

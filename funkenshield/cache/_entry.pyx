@@ -16,7 +16,7 @@ from ..wire._message cimport (
     OPT_VERSION, QDCOUNT, QR, QUESTION_FIXED, RCODE, RD, REFUSED, REPORT_CHANNEL, RRSIG, RRSIG_EXPIRATION, RR_RDATA,
     RR_RDLENGTH, RR_TTL, RR_TYPE, SERVFAIL, SIG, SOA, SOA_MINIMUM, SOA_NUMBERS, STALE_ANSWER, STALE_NXDOMAIN,
     SUBNET, SUBNET_ADDRESS, SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, TC, UNANSWERABLE, UPDATE, A, EdnsOptions,
-    OptionCursor, Query, Record, RecordCursor, add_error, begin_options, begin_records, can_move, cut, drop_subnet,
+    OptionCursor, Query, Record, RecordCursor, add_option, begin_options, begin_records, can_move, cut, drop_subnet,
     follow_name, get16, get32, has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option,
     next_record, parse_query, put_error, put_opt, put_option, put_question, question_end, read_counts, same_folded,
     set32, set_header, set_subnet, source_prefix, steps_of
@@ -500,7 +500,7 @@ cdef void _add_extras(EdnsOptions* own, const Answer* answer, const Query* query
         own.octets[own.length + SUBNET_SCOPE] = answer.scope
         own.length += size
     if stale and not answer.reduced:
-        add_error(own, STALE_NXDOMAIN if answer.flags & RCODE == NXDOMAIN else STALE_ANSWER)
+        add_option(own, EDE, STALE_NXDOMAIN if answer.flags & RCODE == NXDOMAIN else STALE_ANSWER)
 
 
 cdef void bound_ttls(Answer* answer, uint32_t shortest, uint32_t longest) noexcept nogil:

@@ -415,8 +415,7 @@ cdef void set_rule_choices(Query* query, uint16_t route, uint16_t ttl_limits) no
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil
 cdef uint16_t put_option(uint8_t* out, uint16_t code, uint16_t value) noexcept nogil
-cdef void add_keepalive(EdnsOptions* extra, uint16_t idle) noexcept nogil
-cdef void add_error(EdnsOptions* extra, uint16_t code) noexcept nogil
+cdef void add_option(EdnsOptions* extra, uint16_t code, uint16_t value) noexcept nogil
 cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
                       const EdnsOptions* extra) noexcept nogil
 cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const EdnsOptions* extra) noexcept nogil

@@ -540,14 +540,9 @@ cdef uint16_t put_option(uint8_t* out, uint16_t code, uint16_t value) noexcept n
     return OPTION_DATA + 2
 
 
-cdef void add_keepalive(EdnsOptions* extra, uint16_t idle) noexcept nogil:
-    """Say for how many tenths of a second a connection may be idle (RFC 7828)."""
-    extra.length += put_option(extra.octets + extra.length, KEEPALIVE, idle)
-
-
-cdef void add_error(EdnsOptions* extra, uint16_t code) noexcept nogil:
-    """Add an extended error (RFC 8914)."""
-    extra.length += put_option(extra.octets + extra.length, EDE, code)
+cdef void add_option(EdnsOptions* extra, uint16_t code, uint16_t value) noexcept nogil:
+    """Add an EDNS option whose data is one number: how long a connection may be idle (KEEPALIVE), an error (EDE)."""
+    extra.length += put_option(extra.octets + extra.length, code, value)
 
 
 cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t payload, uint8_t rcode_high, uint16_t edns_flags,
