@@ -11,15 +11,15 @@ from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport NANOSECONDS, TICKS_PER_SECOND, ticks
 from ..wire._ecs_upstream cimport strip_added
 from ..wire._message cimport (
-    AAAA, ADDITIONAL, ANCOUNT, ANSWER, ANY, AUTHORITY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST,
-    NOERROR, NOTIMP, NS, NXDOMAIN, OPCODE, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED, OPT_FLAGS, OPT_RCODE,
-    OPT_VERSION, QDCOUNT, QR, QUESTION_FIXED, RCODE, RD, REFUSED, REPORT_CHANNEL, RRSIG, RRSIG_EXPIRATION, RR_RDATA,
-    RR_RDLENGTH, RR_TTL, RR_TYPE, SERVFAIL, SIG, SOA, SOA_MINIMUM, SOA_NUMBERS, STALE_ANSWER, STALE_NXDOMAIN,
-    SUBNET, SUBNET_ADDRESS, SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, TC, UNANSWERABLE, UPDATE, A, EdnsOptions,
-    OptionCursor, Query, Record, RecordCursor, add_option, begin_options, begin_records, can_move, cut, drop_subnet,
-    follow_name, get16, get32, has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option,
-    next_record, parse_query, put_error, put_opt, put_option, put_question, question_end, read_counts, same_folded,
-    set32, set_header, set_subnet, source_prefix, steps_of
+    AAAA, ADDITIONAL, ANCOUNT, ANSWER, ANY, AUTHORITY, CD, DO, EDE, FORMERR, HEADER, MESSAGE_MAX, META_FIRST, NOERROR,
+    NOTIMP, NS, NXDOMAIN, OPCODE, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED, OPT_FLAGS, OPT_RCODE, OPT_VERSION,
+    QDCOUNT, QR, QUESTION_FIXED, RCODE, RD, REFUSED, REPORT_CHANNEL, RRSIG, RRSIG_EXPIRATION, RR_RDATA, RR_RDLENGTH,
+    RR_TTL, RR_TYPE, SERVFAIL, SIG, SOA, SOA_MINIMUM, SOA_NUMBERS, STALE_ANSWER, STALE_NXDOMAIN, SUBNET, SUBNET_ADDRESS,
+    SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, TC, UNANSWERABLE, UPDATE, A, EdnsOptions, OptionCursor, Query, Record,
+    RecordCursor, add_option, begin_options, begin_records, can_move, copy_options, cut, drop_subnet, follow_name,
+    get16, get32, has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option, next_record, parse_query,
+    put_error, put_opt, put_option, put_question, question_end, read_counts, same_folded, set32, set_header, set_subnet,
+    source_prefix, steps_of
 )
 from ..wire._rdata cimport has_sound_names
 from ..wire._fit cimport Sections, copy_opt, fit
@@ -444,7 +444,7 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
     part.reduced = True
     part.key_length = 0
     options = <uint8_t*> memory + ANSWER_MAX - answer.options
-    part.options = _copy_options(options, answer_body(answer) + answer.body, answer.options)
+    part.options = <uint16_t> copy_options(options, answer_body(answer) + answer.body, answer.options, EDE)
     if answer.form == SECTIONS and answer.opt and has_own_opt(query):
         own.length = 0
         _add_extras(&own, part, query, False, extra)
@@ -472,19 +472,6 @@ cdef inline void _take_apart(Sections* whole, const Answer* answer) noexcept nog
     whole.octets, whole.length, whole.ttls = answer_body(answer), answer.body, answer.ttls
     memcpy(whole.counts, answer.counts, sizeof(whole.counts))
     whole.bare = answer.form == SECTIONS
-
-
-cdef uint16_t _copy_options(uint8_t* out, const uint8_t* options, uint16_t length) noexcept nogil:
-    """Write EDNS options without extended errors, up to one that is not whole; return their octets."""
-    cdef:
-        OptionCursor option
-        uint16_t kept = 0
-    begin_options(&option, options, length)
-    while next_option(&option):
-        if option.code != EDE:
-            memcpy(out + kept, option.octets, option.size)
-            kept += <uint16_t> option.size
-    return kept
 
 
 cdef void _add_extras(EdnsOptions* own, const Answer* answer, const Query* query, bint stale,

@@ -11,8 +11,8 @@ from libc.string cimport memmove
 
 from ._message cimport (
     ADDED_OPT, ADDED_SUBNET, ANCOUNT, CACHEABLE, CHAOS, MESSAGE_MAX, OPT, RR_RDATA, RR_RDLENGTH, SUBNET, Ignored,
-    OptionCursor, Query, Record, RecordCursor, begin_options, begin_records, can_move, get16, get32, next_option,
-    next_record, parse_ignoring, parse_query, put_with_subnet, question_end, set16
+    Query, Record, RecordCursor, begin_records, can_move, copy_options, get16, get32, next_record, parse_ignoring,
+    parse_query, put_with_subnet, question_end, set16
 )
 
 
@@ -90,20 +90,11 @@ cdef size_t strip_added(uint8_t* wire, size_t length, uint8_t added) noexcept no
 
 cdef size_t _copy_opt_without_ecs(uint8_t* out, const uint8_t* wire, const Record* opt) noexcept nogil:
     """Move an OPT record without CLIENT-SUBNET; return its octets."""
-    cdef:
-        size_t options = opt.rdata - opt.owner
-        size_t to = options
-        OptionCursor option
-    begin_options(&option, wire + opt.rdata, opt.end - opt.rdata)
-    memmove(out, wire + opt.owner, options)
-    while next_option(&option):
-        if option.code != SUBNET:
-            memmove(out + to, option.octets, option.size)
-            to += option.size
-    memmove(out + to, option.octets, option.left)  # what is no option stays
-    to += option.left
-    set16(out + options - RR_RDATA + RR_RDLENGTH, <uint16_t> (to - options))
-    return to
+    cdef size_t fixed = opt.rdata - opt.owner, length
+    memmove(out, wire + opt.owner, fixed)
+    length = copy_options(out + fixed, wire + opt.rdata, opt.end - opt.rdata, SUBNET)
+    set16(out + fixed - RR_RDATA + RR_RDLENGTH, <uint16_t> length)
+    return fixed + length
 
 
 # ---------------------------------------------------------------- for Python

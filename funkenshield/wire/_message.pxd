@@ -405,6 +405,7 @@ cdef size_t put_opt(uint8_t* out, uint16_t payload, uint8_t rcode_high, uint16_t
                     uint16_t options) noexcept nogil
 cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t payload) noexcept nogil
 cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignored) noexcept nogil
+cdef size_t copy_options(uint8_t* out, const uint8_t* options, size_t length, uint16_t but) noexcept nogil
 cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* extra) noexcept nogil
 cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
 cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil

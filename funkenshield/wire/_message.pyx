@@ -448,6 +448,20 @@ cdef size_t _take_out(uint8_t* wire, size_t opt, size_t length, const Ignored* i
     return kept
 
 
+cdef size_t copy_options(uint8_t* out, const uint8_t* options, size_t length, uint16_t but) noexcept nogil:
+    """Move EDNS options, all but those of one code; return their octets. What is no option stays."""
+    cdef:
+        size_t kept = 0
+        OptionCursor option
+    begin_options(&option, options, length)
+    while next_option(&option):
+        if option.code != but:
+            memmove(out + kept, option.octets, option.size)
+            kept += option.size
+    memmove(out + kept, option.octets, option.left)
+    return kept + option.left
+
+
 cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* extra) noexcept nogil:
     """Let the options of a response that are hop by hop be ours; return its octets.
 
