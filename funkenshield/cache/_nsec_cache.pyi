@@ -1,15 +1,6 @@
 from typing import final
 
 @final
-class Records: ...
-
-@final
-class Gap: ...
-
-@final
-class GapList: ...
-
-@final
 class NsecCache:
     limit: int
     octets: int

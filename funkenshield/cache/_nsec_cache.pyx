@@ -95,7 +95,7 @@ cdef Py_ssize_t _shared(bytes one, bytes other) noexcept:
 # ---------------------------------------------------------------- what is kept
 
 @cython.final
-cdef class Records:
+cdef class _Records:
     """Records on the wire, as `copy_record` writes them."""
 
     cdef:
@@ -106,13 +106,13 @@ cdef class Records:
 
 
 @cython.final
-cdef class Gap:
+cdef class _Gap:
     """Names from `first` up to, not including, `past`; none of them exists, but for the owner of an NSEC."""
 
     cdef:
         bytes first                # keys
         bytes past
-        Records records            # that say so; none where it may not be told on
+        _Records records           # that say so; none where it may not be told on
         bytes types                # the bitmap of an NSEC: what its owner has
         bytes list_key             # of the list that it is in
         size_t apex                # octets of the apex
@@ -138,15 +138,15 @@ cdef class Gap:
 
 
 @cython.final
-cdef class GapList:
+cdef class _GapList:
     """Gaps in order; no two of them overlap."""
 
     cdef:
         dict gaps                  # by where they start
         list pages                 # of where they start, in order
         list starts                # of the pages
-        Records soa                # of a zone whose NSEC chain this is, and the signatures of it
-        Records signatures
+        _Records soa               # of a zone whose NSEC chain this is, and the signatures of it
+        _Records signatures
         size_t octets              # that it takes beside its gaps
 
     def __cinit__(self) -> None:
@@ -154,7 +154,7 @@ cdef class GapList:
         self.pages = []
         self.starts = []
 
-    cdef Gap before(self, bytes key):
+    cdef _Gap before(self, bytes key):
         """Return the last gap that starts before a key, or None."""
         cdef Py_ssize_t page = bisect_left(self.starts, key) - 1
         if page < 0:
@@ -162,7 +162,7 @@ cdef class GapList:
         keys = self.pages[page]
         return self.gaps[keys[bisect_left(keys, key) - 1]]
 
-    cdef int put(self, Gap gap) except -1:
+    cdef int put(self, _Gap gap) except -1:
         cdef:
             Py_ssize_t page = max(bisect_right(self.starts, gap.first) - 1, 0)
             list keys
@@ -179,7 +179,7 @@ cdef class GapList:
             del keys[PAGE_MAX // 2:]
         return 0
 
-    cdef int remove(self, Gap gap) except -1:
+    cdef int remove(self, _Gap gap) except -1:
         cdef:
             Py_ssize_t page = bisect_right(self.starts, gap.first) - 1
             list keys = self.pages[page]
@@ -195,11 +195,11 @@ cdef class GapList:
 
 # ---------------------------------------------------------------- response -> gaps
 
-cdef Records _take(const Negative* found, uint32_t which):
+cdef _Records _take(const Negative* found, uint32_t which):
     """Return copies of records, a bit for each; None where they are too large to be kept."""
     cdef:
         uint8_t[RECORDS_MAX] out
-        Records taken = Records()
+        _Records taken = _Records()
         size_t written, size = 0
         uint16_t i
     for i in range(found.count):
@@ -245,13 +245,13 @@ cdef list _gaps(const Negative* found, list owners, bytes name):
         bytes following
         uint32_t signatures
         uint16_t i
-        Gap gap
+        _Gap gap
         list gaps = []
     for i in range(found.count):
         if found.records[i].rtype != NSEC:
             continue
         following = _key_at(found.wire, found.records[i].rdata)
-        gap = _gap(found, owners[i], following if following != apex else _past(apex))
+        gap = _make_gap(found, owners[i], following if following != apex else _past(apex))
         if not following.startswith(apex) or gap.first >= gap.past:
             return None
         if found.flags & RCODE == NXDOMAIN and (gap.first.startswith(name) or gap.past.startswith(name)):
@@ -264,8 +264,8 @@ cdef list _gaps(const Negative* found, list owners, bytes name):
     return gaps
 
 
-cdef Gap _gap(const Negative* found, bytes first, bytes past):
-    cdef Gap gap = Gap()
+cdef _Gap _make_gap(const Negative* found, bytes first, bytes past):
+    cdef _Gap gap = _Gap()
     gap.first = first
     gap.past = past
     gap.apex = found.apex
@@ -288,7 +288,7 @@ cdef bytes _respond(const Query* query, uint16_t rcode, size_t apex, list proof,
     All TTLs are what is left of the proof, in whole seconds (RFC 8198 5.4).
     """
     cdef:
-        Records part
+        _Records part
         uint16_t flags = 0xffff, count = 0
         uint16_t target = <uint16_t> (HEADER + query.question - QUESTION_FIXED - apex)
         size_t at = HEADER + query.question
@@ -325,7 +325,7 @@ cdef bint _is_ordinary(uint16_t qtype) noexcept nogil:
     return 0 < qtype < 128 and qtype != OPT and qtype != RRSIG and qtype != NSEC or qtype > 255
 
 
-cdef bint _is_nodata(Gap gap, uint16_t qtype):
+cdef bint _is_nodata(_Gap gap, uint16_t qtype):
     """Tell whether the owner of an NSEC has no answer for this type.
 
     At a delegation the parent knows about DS alone, at its apex a zone knows all but DS (RFC 6840 4.1, 4.4).
@@ -361,7 +361,7 @@ cdef bytes _chain_key(const Query* query, bytes apex):
                      query.qclass) + apex
 
 
-cdef size_t _octets_of(Records records) noexcept:
+cdef size_t _octets_of(_Records records) noexcept:
     return len(records.wire) if records is not None else 0
 
 
@@ -444,9 +444,9 @@ cdef class NsecCache:
     cdef int _learn_cut(self, const Negative* found, const Query* query, bytes name, list gaps, double now) except -1:
         """Remember that there is nothing below a name either, unless its NSEC records say so of the name alone."""
         cdef:
-            GapList known = self.lists.get(_cuts_key(query))
-            Gap cut = _gap(found, name, _past(name))
-            Gap gap
+            _GapList known = self.lists.get(_cuts_key(query))
+            _Gap cut = _make_gap(found, name, _past(name))
+            _Gap gap
         for gap in gaps:
             if gap.first < name < gap.past:
                 break
@@ -465,10 +465,10 @@ cdef class NsecCache:
         """Remember links of a zone's NSEC chain, and its SOA."""
         cdef:
             uint32_t signatures = _signatures_of(found, owners, found.soa)
-            Records soa = _take(found, <uint32_t> 1 << found.soa)
-            Records signed = _take(found, signatures)
+            _Records soa = _take(found, <uint32_t> 1 << found.soa)
+            _Records signed = _take(found, signatures)
             bytes apex = owners[found.soa]
-            Gap gap
+            _Gap gap
         if not signatures or soa is None or signed is None:
             return 0
         for gap in gaps:
@@ -478,12 +478,14 @@ cdef class NsecCache:
                 self.deepest = max(self.deepest, len(apex))
         return 0
 
-    cdef int _put(self, Gap gap, Records soa=None, Records signatures=None) except -1:
+    cdef int _put(self, _Gap gap, _Records soa=None, _Records signatures=None) except -1:
         """Put a gap into its list, instead of what overlaps with it: the newer is right. The oldest make room."""
-        cdef GapList known = self.lists.get(gap.list_key)
-        if known is not None:
-            self._clear(known, gap.first, gap.past)
-        known = self.lists.setdefault(gap.list_key, known or GapList())
+        cdef _GapList known = self.lists.get(gap.list_key)
+        cdef _Gap old = None if known is None else known.before(gap.past)
+        while old is not None and gap.first < old.past:
+            self._drop(old)
+            old = known.before(gap.past)
+        known = self.lists.setdefault(gap.list_key, known or _GapList())
         self.octets -= known.octets if known.gaps else 0
         known.soa = soa
         known.signatures = signatures
@@ -500,22 +502,14 @@ cdef class NsecCache:
             self._drop(self._first())
         return 0
 
-    cdef Gap _first(self):
+    cdef _Gap _first(self):
         """Return the oldest gap. Caller must ensure that there is one."""
         while self.oldest not in self.ages:
             self.oldest += 1
         return self.ages[self.oldest]
 
-    cdef int _clear(self, GapList known, bytes first, bytes past) except -1:
-        """Drop all gaps of a list that reach into the keys from `first` up to, not including, `past`."""
-        cdef Gap gap = known.before(past)
-        while gap is not None and first < gap.past:
-            self._drop(gap)
-            gap = known.before(past)
-        return 0
-
-    cdef int _drop(self, Gap gap) except -1:
-        cdef GapList known = self.lists[gap.list_key]
+    cdef int _drop(self, _Gap gap) except -1:
+        cdef _GapList known = self.lists[gap.list_key]
         del self.ages[gap.number]
         known.remove(gap)
         self.octets -= gap.octets
@@ -557,9 +551,9 @@ cdef class NsecCache:
             response = self._between(&asked, name, top, now)
         return response
 
-    cdef Gap _covering(self, GapList known, bytes name, const uint8_t* wire, double now):
+    cdef _Gap _covering(self, _GapList known, bytes name, const uint8_t* wire, double now):
         """Return the gap that a name is in, or None; one that is over, or purged for it (`wire`), is dropped."""
-        cdef Gap gap = known.before(name + b"\0")
+        cdef _Gap gap = known.before(name + b"\0")
         if gap is None or gap.past <= name:
             return None
         if gap.records.expires <= now or is_purged(&self.purges.rules, wire, gap.purges):
@@ -570,8 +564,8 @@ cdef class NsecCache:
     cdef bytes _cut(self, const Query* query, bytes name, size_t top, double now):
         """Answer for a name at or below one that does not exist (RFC 8020)."""
         cdef:
-            GapList known = self.lists.get(_cuts_key(query))
-            Gap gap = None if known is None else self._covering(known, name, query.key + KEY_PREFIX, now)
+            _GapList known = self.lists.get(_cuts_key(query))
+            _Gap gap = None if known is None else self._covering(known, name, query.key + KEY_PREFIX, now)
         if gap is None or gap.apex < top:
             return None
         return _respond(query, NXDOMAIN, gap.apex, [gap.records], 1, now)
@@ -579,9 +573,9 @@ cdef class NsecCache:
     cdef bytes _between(self, const Query* query, bytes name, bytes top, double now):
         """Answer from the NSEC chain of the name's zone (RFC 8198 5, RFC 4035 5.4)."""
         cdef:
-            GapList known = self._chain_of(query, name, top)
-            Gap gap = None if known is None else self._covering(known, name, query.key + KEY_PREFIX, now)
-            Gap star
+            _GapList known = self._chain_of(query, name, top)
+            _Gap gap = None if known is None else self._covering(known, name, query.key + KEY_PREFIX, now)
+            _Gap star
             bytes wildcard
             uint8_t[NAME_MAX + 2] wire
             list proof
@@ -609,10 +603,10 @@ cdef class NsecCache:
             return _respond(query, NXDOMAIN, gap.apex, proof, shown, now)
         return _respond(query, NOERROR, gap.apex, proof, shown, now) if _is_nodata(star, query.qtype) else None
 
-    cdef GapList _chain_of(self, const Query* query, bytes name, bytes top):
+    cdef _GapList _chain_of(self, const Query* query, bytes name, bytes top):
         """Return the chain of the deepest known zone that the name is in, not above `top`; DS is the parent's."""
         cdef:
-            GapList known
+            _GapList known
             Py_ssize_t end = min(len(name), self.deepest)
         while end >= len(top):
             if query.qtype != DS or end < len(name):
