@@ -27,6 +27,13 @@ cdef inline const uint8_t* unmapped(const uint8_t* address, uint8_t* octets) noe
     return address
 
 
+cdef inline uint8_t octets_of(bytes address) except 0:
+    """Return the octets of an address; raises ValueError where it has neither 4 nor 16."""
+    if len(address) not in (4, 16):
+        raise ValueError(f"an address has 4 or 16 octets, not {len(address)}")
+    return <uint8_t> len(address)
+
+
 cdef inline bint is_empty(const Prefixes* table) noexcept nogil:
     """Tell whether every address has the value 0."""
     return not table.ipv4_count and not table.ipv6_count

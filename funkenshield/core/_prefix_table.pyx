@@ -105,6 +105,4 @@ def longest(prefixes, addresses) -> list:
     cdef:
         PrefixTable table = PrefixTable(prefixes)
         bytes address
-    if not all(len(each) in (4, 16) for each in addresses):
-        raise ValueError("an address has 4 or 16 octets")
-    return [prefix_value(&table.prefixes, address, <uint8_t> len(address)) for address in addresses]
+    return [prefix_value(&table.prefixes, address, octets_of(address)) for address in addresses]

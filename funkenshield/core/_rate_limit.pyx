@@ -12,6 +12,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ._atomic cimport LINE, compare_exchange, load_relaxed
+from ._prefix_table cimport octets_of
 from ._random cimport draw_secret
 from ._siphash cimport siphash
 
@@ -131,6 +132,4 @@ cdef class RateTable:
 
     def exceeds(self, bytes address not None, uint64_t now, uint64_t weight=1, uint64_t more=0) -> bool:
         """Charge a source, and tell whether that does not fit; `now` is nanoseconds."""
-        if len(address) not in (4, 16):
-            raise ValueError("an address has 4 or 16 octets")
-        return exceeds(&self.limit, key_of(&self.limit, address, <uint8_t> len(address), more), weight, now)
+        return exceeds(&self.limit, key_of(&self.limit, address, octets_of(address), more), weight, now)

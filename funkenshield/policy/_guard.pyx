@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport bump, compare_exchange, copy_words, load_acquire, load_relaxed, store_release
 from ..core._epochs cimport Epochs
-from ..core._prefix_table cimport PrefixTable, Prefixes, is_empty, prefix_value
+from ..core._prefix_table cimport PrefixTable, Prefixes, is_empty, octets_of, prefix_value
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport (
@@ -384,9 +384,7 @@ cdef class Guard:
 
 cdef ClientInfo _sender(bytes address, uint64_t now, bint datagram, bint proven) except *:
     cdef ClientInfo sender
-    if len(address) not in (4, 16):
-        raise ValueError("an address has 4 or 16 octets")
     memset(&sender, 0, sizeof(ClientInfo))
-    sender.address, sender.octets = address, <uint8_t> len(address)
+    sender.address, sender.octets = address, octets_of(address)
     sender.now, sender.datagram, sender.proven = now, datagram, proven
     return sender

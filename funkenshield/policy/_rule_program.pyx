@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport add, load_relaxed, store_relaxed
-from ..core._prefix_table cimport PrefixTable, prefix_value
+from ..core._prefix_table cimport PrefixTable, octets_of, prefix_value
 from ..core._random cimport draw_secret
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._siphash cimport Secret, siphash
@@ -371,11 +371,9 @@ cdef class Chain:
             list met = []
         if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) == UNANSWERABLE:
             raise ValueError("that is no query")
-        if len(address) not in (4, 16):
-            raise ValueError("an address has 4 or 16 octets")
         memset(&rule_state, 0, sizeof(RuleState))
         memset(&sender, 0, sizeof(ClientInfo))
-        sender.address, sender.octets, sender.datagram = address, <uint8_t> len(address), datagram
+        sender.address, sender.octets, sender.datagram = address, octets_of(address), datagram
         sender.now, sender.wall, sender.listener = now, wall, listener
         rule_state.at, rule_state.tags = at, tags
         facts.flags, facts.rcode = parsed.flags | flags, rcode

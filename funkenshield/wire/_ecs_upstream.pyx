@@ -9,6 +9,7 @@ back. What else the client gets, who told nothing, is for those who write answer
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
+from ..core._prefix_table cimport octets_of
 from ._message cimport (
     ADDED_OPT, ADDED_SUBNET, ANCOUNT, CACHEABLE, CHAOS, MESSAGE_MAX, OPT, RR_RDATA, RR_RDLENGTH, SUBNET, Ignored,
     Query, Record, RecordCursor, begin_records, can_move, copy_options, get16, get32, next_record, parse_ignoring,
@@ -107,9 +108,7 @@ def with_subnet(bytes query not None, bytes address not None, *, uint8_t ipv4, u
     cdef:
         Query parsed
         uint8_t[ECS_QUERY_MAX] out
-    if len(address) not in (4, 16):
-        raise ValueError("an address has 4 or 16 octets")
     if len(query) > MESSAGE_MAX or parse_query(&parsed, query, len(query)) != CACHEABLE:
         raise ValueError("that is no plain query")
-    add_ecs(&parsed, subnet_rules(ipv4, ipv6, private), address, <uint8_t> len(address), NULL, out)
+    add_ecs(&parsed, subnet_rules(ipv4, ipv6, private), address, octets_of(address), NULL, out)
     return parsed.wire[:parsed.length]

@@ -8,6 +8,7 @@ Times are seconds since 1970, compared as serial numbers (RFC 1982).
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ..core._prefix_table cimport octets_of
 from ..core._siphash cimport Secret, le64toh, siphash24
 from ._message cimport COOKIE, OPTION_DATA, OPTION_LENGTH, get32, set16, set32
 
@@ -126,7 +127,5 @@ def answer_cookie(tuple secrets not None, bytes cookie not None, bytes address n
     set_secrets(&cookies, secrets)
     if len(cookie) != CLIENT_COOKIE and not 16 <= len(cookie) <= 40:
         raise ValueError(f"a cookie has 8, or 16 to 40 octets, not {len(cookie)}")
-    if len(address) not in (4, 16):
-        raise ValueError(f"an address has 4 or 16 octets, not {len(address)}")
-    status = check_cookie(&cookies, cookie, len(cookie), address, len(address), now)
+    status = check_cookie(&cookies, cookie, len(cookie), address, octets_of(address), now)
     return _STATUSES[status], (<char*> out)[:put_cookie(out, &cookies, cookie, status, address, len(address), now)]

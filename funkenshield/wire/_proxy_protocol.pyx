@@ -9,7 +9,7 @@ missing, is decided elsewhere. Every length is checked before the octet is read.
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ..core._prefix_table cimport unmapped
+from ..core._prefix_table cimport octets_of, unmapped
 from ._message cimport get16, set16
 
 cdef enum:
@@ -144,8 +144,6 @@ def header(bytes source not None, uint16_t port, bytes destination not None, uin
     cdef:
         ProxyHeader one, other
         uint8_t[PROXIED_MAX] out
-    if len(source) not in (4, 16) or len(destination) not in (4, 16):
-        raise ValueError("an address has 4 or 16 octets")
-    one.address, one.octets = source, <uint8_t> len(source)
-    other.address, other.octets = destination, <uint8_t> len(destination)
+    one.address, one.octets = source, octets_of(source)
+    other.address, other.octets = destination, octets_of(destination)
     return (<char*> out)[:put_header(out, &one, port, &other, to_port, datagram)]
