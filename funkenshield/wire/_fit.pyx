@@ -153,8 +153,7 @@ cdef bint _move(uint8_t* fixed, Walk* walk, const Record* record, const Record* 
         return plain_end(walk.records.wire, record.end, record.rdata + RRSIG_SIGNER) > 0
     if record.rtype == NSEC:
         return plain_end(walk.records.wire, record.end, record.rdata) > 0
-    return (record.rtype == A or record.rtype == AAAA or record.rtype == DS or record.rtype == NSEC3
-            or record.rtype == OPT)
+    return record.rtype in (A, AAAA, DS, NSEC3, OPT)
 
 
 # ---------------------------------------------------------------- records

@@ -48,22 +48,21 @@ cdef struct Layout:
 
 
 cdef Layout _layout(uint16_t rtype) noexcept nogil:
-    if (rtype == NS or rtype == CNAME or rtype == PTR or rtype == DNAME or rtype == MD or rtype == MF or rtype == MB
-            or rtype == MG or rtype == MR or rtype == NSAP_PTR):
+    if rtype in (NS, CNAME, PTR, DNAME, MD, MF, MB, MG, MR, NSAP_PTR):
         return Layout(0, 1, 0)
     if rtype == SOA:
         return Layout(0, 2, SOA_NUMBERS)
-    if rtype == RRSIG or rtype == SIG:
+    if rtype in (RRSIG, SIG):
         return Layout(RRSIG_SIGNER, 1, ANYTHING)
-    if rtype == NSEC or rtype == NXT:
+    if rtype in (NSEC, NXT):
         return Layout(0, 1, ANYTHING)
-    if rtype == SVCB or rtype == HTTPS:
+    if rtype in (SVCB, HTTPS):
         return Layout(2, 1, ANYTHING)
-    if rtype == MX or rtype == AFSDB or rtype == RT or rtype == KX or rtype == LP:
+    if rtype in (MX, AFSDB, RT, KX, LP):
         return Layout(2, 1, 0)
     if rtype == SRV:
         return Layout(6, 1, 0)
-    if rtype == MINFO or rtype == RP or rtype == TALINK:
+    if rtype in (MINFO, RP, TALINK):
         return Layout(0, 2, 0)
     if rtype == PX:
         return Layout(2, 2, 0)
