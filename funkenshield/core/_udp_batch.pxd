@@ -1,7 +1,7 @@
 """A batch of datagrams: received in one system call, sent in one, its buffers made once and kept."""
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ._prefix_table cimport unmapped
 
@@ -49,11 +49,11 @@ cdef class Datagrams:
     cdef:
         size_t size                # octets that a buffer holds
         size_t stride              # octets from one buffer to the next
-        mmsghdr* headers
-        iovec* parts
         uint8_t* octets
-        uint8_t* addresses
-        uint8_t* controls
+        mmsghdr[BATCH] headers
+        iovec[BATCH] parts
+        uint64_t[BATCH][CONTROL_MAX // 8] controls  # in words, as a cmsghdr and a sockaddr are aligned
+        uint32_t[BATCH][PEER_MAX // 4] addresses
         int error                  # of the last `send`, for a datagram that could not be sent; 0: none
         bint joined                # the way of the last `send_joined` allows it
         int32_t spoilt             # headers that the last call wrote to
