@@ -5,10 +5,10 @@ business. One thread adds rules; any may ask, without a lock.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from ..core._atomic cimport load_acquire, load_relaxed32, store_relaxed32, store_release
+from ..core._memory cimport free, zeros
 from ..core._siphash cimport siphash
 from ..core._suffix_table cimport Suffixes, parent_of, suffix_set, suffix_value, suffixes_full
 from ..wire._message cimport KEY_TYPE, get16, name_size
@@ -77,10 +77,8 @@ cdef class Purges:
     def __cinit__(self, uint64_t places=PLACES) -> None:
         cdef int32_t k
         for k in range(2):
-            self.tables[k].pairs = <uint64_t*> calloc(places, 16)
+            self.tables[k].pairs = <uint64_t*> zeros(places, 16)
             self.tables[k].mask = places - 1
-            if self.tables[k].pairs == NULL:
-                raise MemoryError("no memory for the rules of purges")
         self.rules.table = <uint64_t> &self.tables[0]
 
     def __dealloc__(self) -> None:

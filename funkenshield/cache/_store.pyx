@@ -13,13 +13,13 @@ import os
 import sys
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from ..core._atomic cimport load_relaxed, load_relaxed32, load_relaxed8, store_relaxed, store_release
 from ..core._clock cimport TICKS_PER_SECOND, Clock, ticks
 from ..core._epochs cimport Epochs
+from ..core._memory cimport free, zeros
 from ..core._suffix_table cimport Suffixes
 from ..wire._message cimport (
     CACHEABLE, KEY_FLAGS, KEY_PREFIX, KEY_TYPE, MESSAGE_MAX, WITH_SUBNET, Query, get16, hash_key, is_name, name_size,
@@ -90,9 +90,7 @@ cdef class Cache:
         while self.segment_size < 1 << 18 and self.segment_size * 128 < memory:
             self.segment_size <<= 1
         self._lay_out()
-        self.scratch = <Answer*> malloc(ANSWER_MAX)
-        if self.segments == NULL or self.scratch == NULL:
-            raise MemoryError("cannot allocate the index of the cache")
+        self.scratch = <Answer*> zeros(1, ANSWER_MAX)
         self.epochs = Epochs()
         self.zones = Zones()
         self.index.policies = self.zones.policies
@@ -113,9 +111,7 @@ cdef class Cache:
             int32_t segment
         self.index.arena = <uint8_t*> self.index.slots + taken
         self.segments_total = <uint32_t> ((self.memory - taken) // self.segment_size)
-        self.segments = <Segment*> calloc(self.segments_total, sizeof(Segment))
-        if self.segments == NULL:
-            return
+        self.segments = <Segment*> zeros(self.segments_total, sizeof(Segment))
         self.small = self.main = self.leaving = self.free = Queue(-1, -1, 0)
         for segment in range(self.segments_total - 1, -1, -1):  # the lowest is used first
             self._free(segment)

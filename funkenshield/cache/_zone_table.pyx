@@ -5,12 +5,12 @@ for a name, once for a miss; an answer in the cache carries its zone's number.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from ..core._atomic cimport copy_words
 from ..core._clock cimport TICKS_PER_SECOND
 from ..core._limits cimport EDNS_UDP_SIZE
+from ..core._memory cimport free, zeros
 from ..core._random cimport draw_secret
 from ..core._suffix_table cimport parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport DS, is_name, name_size
@@ -26,11 +26,9 @@ cdef class Zones:
     """
 
     def __cinit__(self) -> None:
-        self.policies = <Policy*> calloc(ZONES_MAX, sizeof(Policy))
-        self.numbers.pairs = <uint64_t*> calloc(4 * ZONES_MAX, 16)
+        self.policies = <Policy*> zeros(ZONES_MAX, sizeof(Policy))
+        self.numbers.pairs = <uint64_t*> zeros(4 * ZONES_MAX, 16)
         self.numbers.mask = 4 * ZONES_MAX - 1
-        if self.policies == NULL or self.numbers.pairs == NULL:
-            raise MemoryError("no memory for zones")
         draw_secret(&self.secret)
         self.names = [None] * ZONES_MAX
         self.fresh = 1

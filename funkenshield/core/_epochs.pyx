@@ -13,9 +13,9 @@ the midst of reading while it replaces something.
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 
 from ._atomic cimport barrier, load_seq_cst, store_seq_cst
+from ._memory cimport free, zeros
 
 
 cdef class Epochs:
@@ -27,9 +27,7 @@ cdef class Epochs:
     def __cinit__(self) -> None:
         self.epoch = 1
         self.retired = []
-        self.readers = <Reader*> calloc(READERS_MAX, sizeof(Reader))
-        if self.readers == NULL:
-            raise MemoryError("no memory for readers")
+        self.readers = <Reader*> zeros(READERS_MAX, sizeof(Reader))
 
     def __dealloc__(self) -> None:
         free(self.readers)

@@ -6,7 +6,8 @@ It knows addresses as numbers, and nothing of what the values mean.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+
+from ._memory cimport free, zeros
 
 
 cdef inline uint64_t _get64(const uint8_t* at) noexcept nogil:
@@ -81,9 +82,7 @@ cdef class PrefixTable:
             spans = _spans(prefixes, octets)
             if len(spans) == 1 and not spans[0][1]:
                 continue
-            made = <Span*> calloc(len(spans), sizeof(Span))
-            if made == NULL:
-                raise MemoryError("no memory for prefixes")
+            made = <Span*> zeros(len(spans), sizeof(Span))
             for i in range(len(spans)):
                 made[i].high = spans[i][0] >> 64
                 made[i].low = spans[i][0] & 0xffffffffffffffff

@@ -8,10 +8,10 @@ goes on is limited until he stops.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ._atomic cimport LINE, compare_exchange, load_relaxed
+from ._memory cimport free, zeros
 from ._prefix_table cimport octets_of
 from ._random cimport draw_secret
 from ._siphash cimport siphash
@@ -116,9 +116,7 @@ cdef class RateTable:
         limit.lines = 1
         while 2 * limit.lines * LINE <= memory:
             limit.lines *= 2
-        self.memory = calloc(limit.lines + 1, LINE)
-        if self.memory == NULL:
-            raise MemoryError("no memory for rates")
+        self.memory = zeros(limit.lines + 1, LINE)
         limit.cells = <uint64_t*> ((<size_t> self.memory + LINE - 1) // LINE * LINE)
         draw_secret(&limit.secret)
         limit.cost = <uint64_t> min(<double> (LONGEST << PART), max(1.0, <double> SECOND * SECOND / rate + 0.5))

@@ -5,7 +5,8 @@ are nanoseconds; nothing is due early, nor more than a turn late.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+
+from ._memory cimport free, zeros
 
 
 cdef class Wheel:
@@ -16,11 +17,9 @@ cdef class Wheel:
 
     def __cinit__(self, uint32_t capacity) -> None:
         cdef int32_t turn
-        self.earlier = <int32_t*> calloc(capacity, sizeof(int32_t))
-        self.later = <int32_t*> calloc(capacity, sizeof(int32_t))
-        self.turns = <int32_t*> calloc(capacity, sizeof(int32_t))
-        if not (self.earlier and self.later and self.turns):
-            raise MemoryError(f"no memory for {capacity} times")
+        self.earlier = <int32_t*> zeros(capacity, sizeof(int32_t))
+        self.later = <int32_t*> zeros(capacity, sizeof(int32_t))
+        self.turns = <int32_t*> zeros(capacity, sizeof(int32_t))
         for turn in range(WHEEL):
             self.heads[turn] = -1
 

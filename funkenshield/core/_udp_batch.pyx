@@ -5,8 +5,9 @@ It knows sockets' addresses and control messages, and nothing of what the octets
 
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, EMSGSIZE, ENOBUFS, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+
+from ._memory cimport free, zeros
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct cmsghdr "struct cmsghdr":
@@ -50,9 +51,7 @@ cdef class Datagrams:
             raise ValueError(f"a datagram has 1 to 65536 octets, not {size}")
         self.size = size
         self.stride = ((size + 63) & ~63) + 5 * 64
-        self.octets = <uint8_t*> calloc(BATCH, self.stride)
-        if self.octets == NULL:
-            raise MemoryError("no memory for a batch of datagrams")
+        self.octets = <uint8_t*> zeros(BATCH, self.stride)
         self.spoilt = BATCH
 
     def __dealloc__(self) -> None:

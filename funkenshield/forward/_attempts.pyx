@@ -5,10 +5,10 @@ says nothing of it: nor does a failure there say anything of the name. What is m
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from ..cache._entry cimport Answer
+from ..core._memory cimport free, zeros
 from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport TRIES_MAX, Upstream, UpstreamTable, note_try, retransmission_timeout_of
 from ..upstream._sockets cimport Attempt, Sockets
@@ -36,10 +36,8 @@ cdef class Attempts:
         self.upstreams = UpstreamTable()
         self.wheel = Wheel(queries.capacity)
         self.stream_queries = []
-        self.queued = <int32_t*> calloc(queries.capacity, sizeof(int32_t))
-        self.failed = <int32_t*> calloc(queries.capacity, sizeof(int32_t))
-        if not (self.queued and self.failed):
-            raise MemoryError(f"no memory for {queries.capacity} open queries")
+        self.queued = <int32_t*> zeros(queries.capacity, sizeof(int32_t))
+        self.failed = <int32_t*> zeros(queries.capacity, sizeof(int32_t))
 
     def __dealloc__(self) -> None:
         free(self.queued)

@@ -5,12 +5,13 @@ it. What a query waits for, and until when, is `_resolution`'s.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from ..cache._store cimport Cache
 from ..cache._zone_table cimport ZONES_MAX
 from ..core._fair_shares cimport COUNTERS, counter_of, hash_prefix, may_take, zone_number
+from ..core._memory cimport free, zeros
 from ..wire._message cimport Query, parse_query, set_id, set_rule_choices
 from ._outbox cimport STREAM, Client
 
@@ -30,18 +31,15 @@ cdef class PendingQueries:
         self.chain_mask = 1
         while self.chain_mask < capacity:
             self.chain_mask <<= 1
-        self.pool = <PendingQuery*> calloc(capacity, sizeof(PendingQuery))
-        self.chains = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
-        self.repeats = <int32_t*> calloc(self.chain_mask, sizeof(int32_t))
-        self.quotas = <uint32_t*> calloc(ZONES_MAX + QUOTAS, sizeof(uint32_t))
-        self.shares = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
-        self.forgeable = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
-        self.equal = <uint32_t*> calloc(COUNTERS, sizeof(uint32_t))
-        self.routes = <uint16_t*> calloc(CHOICES_MAX, sizeof(uint16_t))
-        self.ttl_limits = <TtlBounds*> calloc(CHOICES_MAX, sizeof(TtlBounds))
-        if not (self.pool and self.chains and self.repeats and self.quotas and self.shares and self.forgeable
-                and self.equal and self.routes and self.ttl_limits):
-            raise MemoryError(f"no memory for {capacity} open queries")
+        self.pool = <PendingQuery*> zeros(capacity, sizeof(PendingQuery))
+        self.chains = <int32_t*> zeros(self.chain_mask, sizeof(int32_t))
+        self.repeats = <int32_t*> zeros(self.chain_mask, sizeof(int32_t))
+        self.quotas = <uint32_t*> zeros(ZONES_MAX + QUOTAS, sizeof(uint32_t))
+        self.shares = <uint32_t*> zeros(COUNTERS, sizeof(uint32_t))
+        self.forgeable = <uint32_t*> zeros(COUNTERS, sizeof(uint32_t))
+        self.equal = <uint32_t*> zeros(COUNTERS, sizeof(uint32_t))
+        self.routes = <uint16_t*> zeros(CHOICES_MAX, sizeof(uint16_t))
+        self.ttl_limits = <TtlBounds*> zeros(CHOICES_MAX, sizeof(TtlBounds))
         for i in range(self.chain_mask):
             self.chains[i] = -1
         self.chain_mask -= 1

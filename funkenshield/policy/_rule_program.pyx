@@ -12,10 +12,10 @@ It knows how a program runs. How rules become one is told in `rules.compiler`.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport add, load_relaxed, store_relaxed
+from ..core._memory cimport free, zeros
 from ..core._prefix_table cimport PrefixTable, octets_of, prefix_value
 from ..core._random cimport draw_secret
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
@@ -288,15 +288,12 @@ cdef class Chain:
         program.shallowest = LABELS_MAX
         while program.names.mask * 5 < len(names) * 8:
             program.names.mask = program.names.mask * 2 + 1
-        program.nodes = <Node*> calloc(len(nodes), sizeof(Node))
-        program.starts = <uint32_t*> calloc(program.rules + 1, sizeof(uint32_t))
-        program.matched = <uint64_t*> calloc(program.rules + 1, sizeof(uint64_t))
-        program.names.pairs = <uint64_t*> calloc(program.names.mask + 1, 16)
-        program.types = <uint16_t*> calloc(65536, sizeof(uint16_t))
-        program.limits = <Limit*> calloc(len(limits) + 1, sizeof(Limit))
-        if not (program.nodes and program.starts and program.matched and program.names.pairs and program.types
-                and program.limits):
-            raise MemoryError("no memory for rules")
+        program.nodes = <Node*> zeros(len(nodes), sizeof(Node))
+        program.starts = <uint32_t*> zeros(program.rules + 1, sizeof(uint32_t))
+        program.matched = <uint64_t*> zeros(program.rules + 1, sizeof(uint64_t))
+        program.names.pairs = <uint64_t*> zeros(program.names.mask + 1, 16)
+        program.types = <uint16_t*> zeros(65536, sizeof(uint16_t))
+        program.limits = <Limit*> zeros(len(limits) + 1, sizeof(Limit))
         for k, (op, more, rule, value, yes, no) in enumerate(nodes):
             if max(yes, no) >= len(nodes):
                 raise ValueError("a node leads nowhere")
@@ -321,11 +318,9 @@ cdef class Chain:
         cdef uint32_t k, word
         classes.used = len(rules) > 0
         classes.set_words = <uint32_t> (max((each.bit_length() for each in sets), default=0) // 64 + 1)
-        classes.rules = <uint64_t*> calloc(len(rules) * self.program.words + 1, sizeof(uint64_t))
-        classes.words = <uint64_t*> calloc(len(rules) + 1, sizeof(uint64_t))
-        classes.sets = <uint64_t*> calloc(len(sets) * classes.set_words + 1, sizeof(uint64_t))
-        if classes.rules == NULL or classes.words == NULL or classes.sets == NULL:
-            raise MemoryError("no memory for rules")
+        classes.rules = <uint64_t*> zeros(len(rules) * self.program.words + 1, sizeof(uint64_t))
+        classes.words = <uint64_t*> zeros(len(rules) + 1, sizeof(uint64_t))
+        classes.sets = <uint64_t*> zeros(len(sets) * classes.set_words + 1, sizeof(uint64_t))
         for k, bits in enumerate(rules):
             for word in range(self.program.words):
                 classes.rules[k * self.program.words + word] = bits >> 64 * word & 0xffffffffffffffff

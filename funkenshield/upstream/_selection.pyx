@@ -9,12 +9,12 @@ judgements, one that answers nothing several times in a row is passed over here.
 
 from libc.math cimport log
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS
 from ..core._latency_histogram cimport histogram_as_dict, observe_latency
 from ..core._limits cimport GROUPS_MAX, MEMBERS_MAX, UPSTREAMS_MAX
+from ..core._memory cimport free, zeros
 from ..core._random cimport random16
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport NAME_MAX, REFUSED, SERVFAIL, fold_all, is_name, name_size
@@ -61,10 +61,8 @@ cdef class UpstreamTable:
 
     def __cinit__(self) -> None:
         cdef int32_t n
-        self.all = <Upstream*> calloc(UPSTREAMS_MAX, sizeof(Upstream))
-        self.groups = <Group*> calloc(GROUPS_MAX, sizeof(Group))
-        if self.all == NULL or self.groups == NULL:
-            raise MemoryError("no memory for upstreams")
+        self.all = <Upstream*> zeros(UPSTREAMS_MAX, sizeof(Upstream))
+        self.groups = <Group*> zeros(GROUPS_MAX, sizeof(Group))
         for n in range(UPSTREAMS_MAX):
             self.forget(n)
 

@@ -8,9 +8,9 @@ What follows from that is for `forward/_transport`.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 
 from ..core._clock cimport TICKS_PER_SECOND, ticks
+from ..core._memory cimport free, zeros
 from ..core._random cimport draw_secret
 from ..core._siphash cimport siphash
 from ..wire._message cimport HEADER, QDCOUNT, QUESTION_FIXED, QUESTION_MAX, fold_all, get16, plain_end
@@ -41,11 +41,9 @@ cdef class SentQueries:
             self.open_mask <<= 1
         self.given_up_mask = 2 * self.open_mask - 1
         self.open_mask -= 1
-        self.open = <uint8_t*> calloc(self.open_mask + 1, 1)
-        self.answered = <Ended*> calloc(ANSWERED, sizeof(Ended))
-        self.given_up = <Ended*> calloc(self.given_up_mask + 1, sizeof(Ended))
-        if not (self.open and self.answered and self.given_up):
-            raise MemoryError(f"no memory for the questions of {capacity} attempts")
+        self.open = <uint8_t*> zeros(self.open_mask + 1, 1)
+        self.answered = <Ended*> zeros(ANSWERED, sizeof(Ended))
+        self.given_up = <Ended*> zeros(self.given_up_mask + 1, sizeof(Ended))
 
     def __dealloc__(self) -> None:
         free(self.open)

@@ -7,11 +7,11 @@ ports are random and turn over, and the IDs are drawn anew for each attempt. A p
 
 from libc.errno cimport errno
 from libc.stdint cimport int16_t, int32_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
 
 from ..core._epoll cimport EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, epoll_create1, epoll_ctl, epoll_event, epoll_wait
 from ..core._limits cimport SOCKETS_MAX, UPSTREAMS_MAX
+from ..core._memory cimport free, zeros
 from ..core._random cimport random16
 from ..core._udp_batch cimport can_join
 from ._sent_queries cimport SentQueries
@@ -32,15 +32,13 @@ cdef class Sockets:
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll_fd < 0:
             raise OSError(errno, "no descriptor for the sockets to upstreams")
-        self.attempts = <Attempt*> calloc(capacity, sizeof(Attempt))
-        self.sockets = <Socket*> calloc(SOCKETS_MAX, sizeof(Socket))
-        self.pools = <Pool*> calloc(UPSTREAMS_MAX, sizeof(Pool))
-        self.asked = SentQueries(capacity)
-        self.capacity = capacity
-        if not (self.attempts and self.sockets and self.pools):
-            raise MemoryError(f"no memory for {capacity} attempts")
+        self.sockets = <Socket*> zeros(SOCKETS_MAX, sizeof(Socket))
         for s in range(SOCKETS_MAX):
             self.sockets[s].fd = -1
+        self.attempts = <Attempt*> zeros(capacity, sizeof(Attempt))
+        self.pools = <Pool*> zeros(UPSTREAMS_MAX, sizeof(Pool))
+        self.asked = SentQueries(capacity)
+        self.capacity = capacity
         self.idle = -1
 
     def __dealloc__(self) -> None:
