@@ -52,11 +52,9 @@ class Action(Section):
 
     allow: bool = Field(False, description="Process the query as usual; no more rules of the chain are evaluated.")
     forward: GroupName = Field("", description="Forward to the upstreams of this group.")
-    answer: ListOf[str] = Field(
-        (),
-        description="Answer with these records for the query name, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL"
-                    " (default 60); other types get NODATA.",
-    )  # fmt: skip
+    answer: ListOf[str] = ()
+    """Answer with these records for the query name, as `A 192.0.2.1`, or `300 A 192.0.2.1` with a TTL (default 60);
+    other types get NODATA."""
     zone: str = Field("", description="Answer from this zone, as text; with `$ORIGIN` or absolute names.")
     zone_file: PathField = Field("", description="Answer from this zone file; it is read again when it changes.")
     nxdomain: bool = Field(False, description="Answer NXDOMAIN.")
@@ -64,9 +62,8 @@ class Action(Section):
     refused: bool = Field(False, description="Answer REFUSED.")
     servfail: bool = Field(False, description="Answer SERVFAIL.")
     drop: bool = Field(False, description="Do not respond.")
-    truncate: bool = Field(
-        False, description="Over UDP, answer with TC=1, so that the client retries over TCP; over TCP, as `allow`."
-    )
+    truncate: bool = False
+    """Over UDP, answer with TC=1, so that the client retries over TCP; over TCP, as `allow`."""
     call: str = Field("", description="Call a Python function, as `FILE.py:FUNCTION`.")
     skip_cache: bool = Field(False, description="Neither look up nor store in the cache.")
     ttl: BoundsSection | None = Field(None, description="Limit TTLs (below).")
@@ -75,11 +72,9 @@ class Action(Section):
     rename: RenameSection | None = Field(None, description="Forward another name (below).")
     delay: Seconds = Field(0.0, ge=0, le=10, description="Delay the query.")
     tee: EndpointField | None = Field(None, description="Send a copy to this server, whose responses are ignored.")
-    log: str = Field(
-        "",
-        description="Write a line to the log, such as `{source} asks {qname} {qtype}`; also `qclass`, `transport`,"
-                    " `id`, `tags`, `rcode`.",
-    )  # fmt: skip
+    log: str = ""
+    """Write a line to the log, such as `{source} asks {qname} {qtype}`; also `qclass`, `transport`, `id`, `tags`,
+    `rcode`."""
     tag: Tag = Field("", validate_default=False, description="Set a tag, for later rules.")
     continue_: bool = Field(False, alias="continue", description="Count the query, and do nothing else.")
 

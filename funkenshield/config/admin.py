@@ -18,9 +18,8 @@ class LogSection(Section):
 class MetricsSection(Section):
     """Metrics for Prometheus."""
 
-    listen: EndpointField | None = Field(
-        None, description="HTTP endpoint of `/metrics`; by default none. Takes effect at restart."
-    )
+    listen: EndpointField | None = None
+    """HTTP endpoint of `/metrics`; by default none. Takes effect at restart."""
 
 
 def default_socket() -> str:
@@ -33,9 +32,7 @@ def default_socket() -> str:
 class ControlSection(Section):
     """The control socket, for `funkenshield stats`, `purge` and the like."""
 
-    socket: PathField = Field(
-        default_factory=default_socket, max_length=107,
-        description='Path of a UNIX socket, created with mode 0600; `""`: none. By default'
-                    " `/run/funkenshield/control.sock`, or `funkenshield.sock` in the runtime directory for users"
-                    " other than root; where that one cannot be created, there is none. Takes effect at restart.",
-    )  # fmt: skip
+    socket: PathField = Field(default_factory=default_socket, max_length=107)
+    """Path of a UNIX socket, created with mode 0600; `""`: none. By default `/run/funkenshield/control.sock`, or
+    `funkenshield.sock` in the runtime directory for users other than root; where that one cannot be created, there is
+    none. Takes effect at restart."""

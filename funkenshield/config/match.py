@@ -55,14 +55,10 @@ class RateSection(Section):
     """A rate limit; each query for which the condition is evaluated counts."""
 
     limit: float = Field(gt=0, le=1_000_000, description="Queries per second.")
-    window: Seconds = Field(
-        1.0, gt=0, le=3600, description="Time over which the rate is averaged: so many seconds' worth may come at once."
-    )
-    per: Literal["source", "zone", "name", "all"] = Field(
-        "source",
-        description="What is counted together: each source prefix, each zone (the last two labels), each name, or all"
-                    " queries.",
-    )  # fmt: skip
+    window: Seconds = Field(1.0, gt=0, le=3600)
+    """Time over which the rate is averaged: so many seconds' worth may come at once."""
+    per: Literal["source", "zone", "name", "all"] = "source"
+    """What is counted together: each source prefix, each zone (the last two labels), each name, or all queries."""
     ipv4_prefix_length: int = Field(32, ge=1, le=32, description="Length of an IPv4 source prefix.")
     ipv6_prefix_length: int = Field(64, ge=1, le=128, description="Length of an IPv6 source prefix.")
 
@@ -76,23 +72,17 @@ class Match(Section):
     model_config = ConfigDict(populate_by_name=True)
 
     suffix: ListOf[ZoneName] = Field((), description="The name is one of these, or below one.")
-    suffix_file: PathField = Field(
-        "",
-        description="The name is in this file (one on each line), or below one there; the file is read again when it"
-                    " changes.",
-    )  # fmt: skip
+    suffix_file: PathField = ""
+    """The name is in this file (one on each line), or below one there; the file is read again when it changes."""
     name: ListOf[ZoneName] = Field((), description="The name is one of these.")
-    regex: str = Field(
-        "",
-        description="A Python regular expression is found in the name (lower case, without the final dot). It is"
-                    " evaluated in Python, after all other conditions.",
-    )  # fmt: skip
+    regex: str = ""
+    """A Python regular expression is found in the name (lower case, without the final dot). It is evaluated in Python,
+    after all other conditions."""
     qtype: ListOf[QType] = Field((), description="The query type.")
     qclass: ListOf[QClass] = Field((), description="The query class.")
     opcode: ListOf[OpCode] = Field((), description="The opcode.")
-    flags: ListOf[FlagName] = Field(
-        (), description="All of these flags are set; `AA`, `TC` and `RA` only in the chains that have a response."
-    )
+    flags: ListOf[FlagName] = ()
+    """All of these flags are set; `AA`, `TC` and `RA` only in the chains that have a response."""
     edns: bool | None = Field(None, description="Whether there is an OPT record.")
     do: bool | None = Field(None, description="Whether the DO flag is set.")
     option: ListOf[Option] = Field((), description="The query has one of these EDNS options.")
@@ -101,15 +91,12 @@ class Match(Section):
     transport: Literal["udp", "tcp"] | None = Field(None, description="The transport of the query.")
     rate: RateSection | None = Field(None, description="The rate limit (below) is exceeded.")
     time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may extend past midnight.")
-    days: ListOf[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(
-        (), description="The day of the week, local time; after midnight, it is the next one."
-    )
+    days: ListOf[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = ()
+    """The day of the week, local time; after midnight, it is the next one."""
     probability: float | None = Field(None, ge=0, le=1, description="Random, with this probability.")
-    source_ratio: float | None = Field(
-        None, ge=0, le=1,
-        description="The client's address is in this ratio of all addresses, always the same ones; a larger ratio"
-                    " includes a smaller one.",
-    )  # fmt: skip
+    source_ratio: float | None = Field(None, ge=0, le=1)
+    """The client's address is in this ratio of all addresses, always the same ones; a larger ratio includes a smaller
+    one."""
     rcode: ListOf[RCode] = Field((), description="The response code; not in the chain `queries`.")
     tag: ListOf[Tag] = Field((), description="An earlier rule set this tag.")
     all: ListOf["Match"] = Field((), description="All of these tables match.")

@@ -82,7 +82,7 @@ def _meanings(section: type[BaseModel]) -> Iterator[str]:
     yield "| key | takes | it is true if |"
     yield "|---|---|---|"
     for name, field in section.model_fields.items():
-        yield f"| `{field.alias or name}` | {_takes(field)} | {field.description} |"
+        yield f"| `{field.alias or name}` | {_takes(field)} | {_meaning(field)} |"
 
 
 def _actions() -> Iterator[str]:
@@ -92,7 +92,12 @@ def _actions() -> Iterator[str]:
         kind = field.alias or name
         after = "that is all" if kind in DECIDES else "the next rule"
         chains = ", ".join(["queries", *(chain for chain, fitting in FITTING.items() if kind in fitting)])
-        yield f"| `{kind}` | {_takes(field)} | {field.description} | {after} | {chains} |"
+        yield f"| `{kind}` | {_takes(field)} | {_meaning(field)} | {after} | {chains} |"
+
+
+def _meaning(field: FieldInfo) -> str:
+    """Return what a key means, in one line."""
+    return " ".join((field.description or "").split())
 
 
 def _takes(field: FieldInfo) -> str:
@@ -116,7 +121,7 @@ def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, field in fields.items():
         default = "see right" if field.default_factory else "required" if field.is_required() else _show(field.default)
-        yield f"| `{name}` | {default} | {unit_of(field)} | {_bounds(field)} | {field.description} |"
+        yield f"| `{name}` | {default} | {unit_of(field)} | {_bounds(field)} | {_meaning(field)} |"
 
 
 def _show(value: object) -> str:

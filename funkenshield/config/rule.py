@@ -19,17 +19,14 @@ class RuleSection(Section):
     """
 
     name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description="Name in logs and metrics.")
-    chain: ChainName = Field(
-        "queries", description='What it is evaluated for: `"queries"`, `"responses"` of upstreams, or `"cache-hits"`.'
-    )
+    chain: ChainName = "queries"
+    """What it is evaluated for: `"queries"`, `"responses"` of upstreams, or `"cache-hits"`."""
     match: Match = Field(Match(), description="Conditions; all must be true.")
     action: Action = Field(description="What is done.")
     on_error: OnError = Field("servfail", description="What a query gets when a Python function fails.")
     cache: bool = Field(False, description="Cache the results of a Python function like responses of an upstream.")
-    inline: bool = Field(
-        False,
-        description="Call a Python function that is not async on the event loop, without a thread: it never blocks.",
-    )
+    inline: bool = False
+    """Call a Python function that is not async on the event loop, without a thread: it never blocks."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "RuleSection":

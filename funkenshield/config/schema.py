@@ -28,35 +28,25 @@ SOCKETS_USED = SOCKETS_MAX * 3 // 4  # those that are given up still wait for an
 class Config(Section):
     """The whole file."""
 
-    listen: ListOf[EndpointField] = Field(
-        (Endpoint("127.0.0.1", 8054),), min_length=1, max_length=LISTENERS_MAX,
-        description="Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of"
-                    " its addresses. Takes effect at restart.",
-    )  # fmt: skip
+    listen: ListOf[EndpointField] = Field((Endpoint("127.0.0.1", 8054),), min_length=1, max_length=LISTENERS_MAX)
+    """Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of its addresses.
+    Takes effect at restart."""
     upstreams: ListOf[UpstreamSection] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
         description="The nameservers behind the shield: addresses, or tables (below).",
     )  # fmt: skip
     groups: ListOf[GroupSection] = Field((), max_length=1000)
-    proxy_protocol_from: ListOf[PrefixField] = Field(
-        (), max_length=PROXIES_MAX,
-        description="Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which"
-                    " is accepted from nobody else.",
-    )  # fmt: skip
-    workers: int = Field(
-        0, ge=0, le=255, description="Worker threads; 0: one for each available core. Takes effect at restart."
-    )
+    proxy_protocol_from: ListOf[PrefixField] = Field((), max_length=PROXIES_MAX)
+    """Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which is accepted from
+    nobody else."""
+    workers: int = Field(0, ge=0, le=255)
+    """Worker threads; 0: one for each available core. Takes effect at restart."""
     user: str = Field("", description="User to switch to once the sockets are bound. Takes effect at restart.")
-    drain_timeout: Seconds = Field(
-        3.0, ge=0, le=300,
-        description="At shutdown, how long clients that wait for an upstream may still get their responses.",
-    )  # fmt: skip
+    drain_timeout: Seconds = Field(3.0, ge=0, le=300)
+    """At shutdown, how long clients that wait for an upstream may still get their responses."""
     minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")
-    allow_notify_from: ListOf[PrefixField] = Field(
-        (),
-        description="Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is"
-                    " queried at once.",
-    )  # fmt: skip
+    allow_notify_from: ListOf[PrefixField] = ()
+    """Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is queried at once."""
     rrset_roundrobin: bool = Field(False, description="Rotate the A and AAAA records of an answer.")
     cache: CacheSection = CacheSection()
     ttl: TtlSection = TtlSection()
@@ -74,11 +64,9 @@ class Config(Section):
     zones: ListOf[ZoneSection] = Field((), max_length=4000)
     guard: GuardSection = GuardSection()
     rules: ListOf[RuleSection] = Field((), max_length=4096)
-    rules_file: PathField = Field(
-        "",
-        description="File of rules in Python, which are evaluated after `[[rules]]`; without any of those, `rules ="
-                    ' "FILE.py"` means the same.',
-    )  # fmt: skip
+    rules_file: PathField = ""
+    """File of rules in Python, which are evaluated after `[[rules]]`; without any of those, `rules = "FILE.py"` means
+    the same."""
 
     @model_validator(mode="before")
     @classmethod

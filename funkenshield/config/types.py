@@ -27,9 +27,12 @@ TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 60
 
 
 class Section(BaseModel):
-    """A table of the file: nothing unknown, nothing changed later."""
+    """A table of the file: nothing unknown, nothing changed later.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    What a key means is its description, or stands below it where that is more than a line has room for.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Unit(str):

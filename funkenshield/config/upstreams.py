@@ -32,38 +32,28 @@ class HealthSection(Section):
     queries grows back over `slow_start`.
     """
 
-    check: Literal["off", "lazy", "always"] = Field(
-        "lazy", description='Health checks: `"lazy"`: only while the upstream is marked down; `"always"`; `"off"`.'
-    )
+    check: Literal["off", "lazy", "always"] = "lazy"
+    """Health checks: `"lazy"`: only while the upstream is marked down; `"always"`; `"off"`."""
     name: ZoneName = Field(".", description="Name that a health check queries.")
     type: TypeName = Field("SOA", description="Type that a health check queries.")
-    rcodes: ListOf[RcodeName] = Field(
-        ("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1,
-        description="Response codes with which a health check succeeds.",
-    )  # fmt: skip
+    rcodes: ListOf[RcodeName] = Field(("NOERROR", "NXDOMAIN", "REFUSED"), min_length=1)
+    """Response codes with which a health check succeeds."""
     interval: Seconds = Field(1.0, ge=0.1, le=3600, description="Time between two health checks.")
-    max_backoff: Seconds = Field(
-        30.0, ge=0.1, le=3600, description="While health checks fail, the interval doubles up to this."
-    )
+    max_backoff: Seconds = Field(30.0, ge=0.1, le=3600)
+    """While health checks fail, the interval doubles up to this."""
     timeout: Seconds = Field(1.0, ge=0.05, le=30, description="Timeout of a health check.")
     rise: int = Field(2, ge=1, le=100, description="Successful health checks in a row that mark an upstream up.")
-    fall: int = Field(
-        3, ge=1, le=100, description="Failed health checks, or unanswered queries, in a row that mark an upstream down."
-    )
+    fall: int = Field(3, ge=1, le=100)
+    """Failed health checks, or unanswered queries, in a row that mark an upstream down."""
     window: Seconds = Field(10.0, ge=1, le=300, description="Time over which the two ratios are measured.")
-    min_samples: int = Field(
-        20, ge=1, le=1_000_000, description="With fewer queries than this in a window, the ratios are ignored."
-    )
-    timeout_ratio: float = Field(
-        0.5, gt=0, le=1, description="Ratio of unanswered queries that marks an upstream down."
-    )
-    servfail_ratio: float = Field(
-        0.9, gt=0, le=1, description="Ratio of SERVFAIL among responses that marks an upstream down."
-    )
-    slow_start: Seconds = Field(
-        10.0, ge=0, le=3600,
-        description="After it is marked up, the time in which an upstream gets back its full share of queries.",
-    )  # fmt: skip
+    min_samples: int = Field(20, ge=1, le=1_000_000)
+    """With fewer queries than this in a window, the ratios are ignored."""
+    timeout_ratio: float = Field(0.5, gt=0, le=1)
+    """Ratio of unanswered queries that marks an upstream down."""
+    servfail_ratio: float = Field(0.9, gt=0, le=1)
+    """Ratio of SERVFAIL among responses that marks an upstream down."""
+    slow_start: Seconds = Field(10.0, ge=0, le=3600)
+    """After it is marked up, the time in which an upstream gets back its full share of queries."""
 
 
 def _is_digest(text: str) -> str:
@@ -80,48 +70,34 @@ class TlsSection(Section):
     """DNS over TLS to an upstream (RFC 7858), for `transport = "tls"`."""
 
     server_name: str = Field("", max_length=253, description="Name that the certificate must be valid for (RFC 8310).")
-    pin_sha256: ListOf[Annotated[str, AfterValidator(_is_digest)]] = Field(
-        (), max_length=16,
-        description="SHA-256 digests of public keys, in base64; the certificate must have one of them.",
-    )  # fmt: skip
+    pin_sha256: ListOf[Annotated[str, AfterValidator(_is_digest)]] = Field((), max_length=16)
+    """SHA-256 digests of public keys, in base64; the certificate must have one of them."""
     ca_file: PathField = Field("", description="File of CA certificates in PEM format, in place of the system's.")
-    profile: Literal["strict", "opportunistic"] = Field(
-        "strict",
-        description='`"strict"` requires a name or a pin, and verifies it; `"opportunistic"` accepts any certificate.',
-    )  # fmt: skip
+    profile: Literal["strict", "opportunistic"] = "strict"
+    """`"strict"` requires a name or a pin, and verifies it; `"opportunistic"` accepts any certificate."""
 
 
 class UpstreamSection(Section):
     """A nameserver behind the shield. Where its address says enough, `upstreams = ["ADDR:PORT", ...]` does."""
 
-    address: ListOf[EndpointField] = Field(
-        min_length=1, max_length=MEMBERS_MAX,
-        description="`ADDR:PORT`, or a list: each is an upstream of its own with the same settings.",
-    )  # fmt: skip
-    name: str = Field(
-        "", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$",
-        description="Name in logs and metrics; by default, the address with its transport, such as"
-                    " `tcp://192.0.2.1:53`.",
-    )  # fmt: skip
-    groups: ListOf[GroupName] = Field(
-        (DEFAULT_GROUP,), min_length=1, max_length=16, description="Groups that it belongs to."
-    )
+    address: ListOf[EndpointField] = Field(min_length=1, max_length=MEMBERS_MAX)
+    """`ADDR:PORT`, or a list: each is an upstream of its own with the same settings."""
+    name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """Name in logs and metrics; by default, the address with its transport, such as `tcp://192.0.2.1:53`."""
+    groups: ListOf[GroupName] = Field((DEFAULT_GROUP,), min_length=1, max_length=16)
+    """Groups that it belongs to."""
     order: int = Field(1, ge=0, le=1000, description='With the policy `"order"`, the lowest are queried first.')
-    weight: int = Field(
-        1, ge=1, le=1000, description="Its share of the queries, relative to the weights of the others."
-    )
-    state: Literal["auto", "up", "down"] = Field(
-        "auto", description='`"up"` and `"down"` override its measured health.'
-    )
+    weight: int = Field(1, ge=1, le=1000)
+    """Its share of the queries, relative to the weights of the others."""
+    state: Literal["auto", "up", "down"] = "auto"
+    """`"up"` and `"down"` override its measured health."""
     max_outstanding: int = Field(16384, ge=1, le=1 << 22, description="Outstanding queries at once.")
     transport: Literal["udp", "tcp", "tls"] = Field("udp", description="Transport of queries.")
     source: AddressField | None = Field(None, description="Local address that queries are sent from.")
-    random_case: bool = Field(
-        False, description="Randomize the case of query names (0x20), over UDP, against spoofing."
-    )
-    proxy_protocol: bool = Field(
-        False, description="Send a PROXY protocol (version 2) header with the address of the client."
-    )
+    random_case: bool = False
+    """Randomize the case of query names (0x20), over UDP, against spoofing."""
+    proxy_protocol: bool = False
+    """Send a PROXY protocol (version 2) header with the address of the client."""
     tls: TlsSection = Field(TlsSection(), description='For `transport = "tls"`.')
     health: HealthSection = Field(HealthSection(), description="What differs from `[health]`.")
 

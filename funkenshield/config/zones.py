@@ -14,19 +14,15 @@ class ZoneSection(Section):
     """
 
     name: ZoneName = Field(description="Name of the zone, such as `example.com`.")
-    upstreams: ListOf[EndpointField] | None = Field(
-        None, min_length=1, max_length=MEMBERS_MAX, description="Its upstreams, as a group of their own."
-    )
+    upstreams: ListOf[EndpointField] | None = Field(None, min_length=1, max_length=MEMBERS_MAX)
+    """Its upstreams, as a group of their own."""
     group: GroupName | None = Field(None, description='Group of upstreams, in place of `"default"`.')
-    max_outstanding: int | None = Field(
-        None, ge=1, le=1 << 22, description="In place of `forward.max_outstanding_per_zone`."
-    )
-    allow_notify_from: ListOf[PrefixField] | None = Field(
-        None, description="In place of `allow_notify_from` at the top of the file."
-    )
-    watch: bool = Field(
-        False, description="Query the serial of its SOA record, and purge the zone from the cache when it changes."
-    )
+    max_outstanding: int | None = Field(None, ge=1, le=1 << 22)
+    """In place of `forward.max_outstanding_per_zone`."""
+    allow_notify_from: ListOf[PrefixField] | None = None
+    """In place of `allow_notify_from` at the top of the file."""
+    watch: bool = False
+    """Query the serial of its SOA record, and purge the zone from the cache when it changes."""
     watch_interval: Seconds = Field(60.0, ge=1, le=86400, description="Time between two such queries.")
     watch_jitter: float = Field(0.1, ge=0, le=0.9, description="Random variation of the interval, as a ratio.")
     nxdomain_cut: bool | None = Field(None, description="In place of `cache.nxdomain_cut`.")
