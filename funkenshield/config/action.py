@@ -3,6 +3,8 @@
 It says what there is, and checks what was written. What is done where is told in `rules.compiler` and `rules.executor`.
 """
 
+from functools import partial
+
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ..core.files import resolve
@@ -150,12 +152,17 @@ def check(chain: str, match: Match, action: Action) -> None:
         raise ValueError("a query has no rcode, and none of the flags AA, TC and RA")
 
 
-# ---------------------------------------------------------------- for rules in Python
+# ---------------------------------------------------------------- for rules in Python; described where the key is
 
-
-def allow() -> Action:
-    """Process the query as usual; no more rules of the chain are evaluated."""
-    return Action(allow=True)
+allow = partial(Action, allow=True)
+nxdomain = partial(Action, nxdomain=True)
+nodata = partial(Action, nodata=True)
+refuse = partial(Action, refused=True)
+servfail = partial(Action, servfail=True)
+drop = partial(Action, drop=True)
+truncate = partial(Action, truncate=True)
+skip_cache = partial(Action, skip_cache=True)
+proceed = partial(Action, continue_=True)
 
 
 def forward(group: str) -> Action:
@@ -176,41 +183,6 @@ def zone(text: str) -> Action:
 def zone_file(path: str) -> Action:
     """Answer from this zone file."""
     return Action(zone_file=path)
-
-
-def nxdomain() -> Action:
-    """Say that the name does not exist."""
-    return Action(nxdomain=True)
-
-
-def nodata() -> Action:
-    """Say that the name has no such records."""
-    return Action(nodata=True)
-
-
-def refuse() -> Action:
-    """Answer REFUSED."""
-    return Action(refused=True)
-
-
-def servfail() -> Action:
-    """Answer SERVFAIL."""
-    return Action(servfail=True)
-
-
-def drop() -> Action:
-    """Answer nothing at all."""
-    return Action(drop=True)
-
-
-def truncate() -> Action:
-    """Answer TC=1 over UDP, so that the client comes by TCP."""
-    return Action(truncate=True)
-
-
-def skip_cache() -> Action:
-    """Neither look up nor store in the cache."""
-    return Action(skip_cache=True)
 
 
 def ttl(**bounds: int) -> Action:
@@ -251,8 +223,3 @@ def log(line: str) -> Action:
 def tag(name: str) -> Action:
     """Give the query a tag, for rules behind this one."""
     return Action(tag=name)
-
-
-def proceed() -> Action:
-    """Do nothing; the next rule is asked."""
-    return Action(continue_=True)

@@ -7,6 +7,7 @@ It says what can be asked, and checks what was written. How a condition is decid
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import dns.exception
@@ -157,9 +158,23 @@ def minutes_of(text: str) -> tuple[int, int]:
 # ---------------------------------------------------------------- for rules in Python
 
 
-def suffix(*names: str) -> Match:
-    """The name is one of these, or below one."""
-    return Match(suffix=names)
+def _given(key: str, *values: object) -> Match:
+    """Return the condition that a key is with these values; it is described where the key is."""
+    return Match.model_validate({key: values})
+
+
+suffix = partial(_given, "suffix")
+name = partial(_given, "name")
+qtype = partial(_given, "qtype")
+qclass = partial(_given, "qclass")
+opcode = partial(_given, "opcode")
+flags = partial(_given, "flags")
+option = partial(_given, "option")
+listener = partial(_given, "listener")
+rcode = partial(_given, "rcode")
+tagged = partial(_given, "tag")
+any_of = partial(_given, "any")
+all_of = partial(_given, "all")
 
 
 def suffix_file(path: str) -> Match:
@@ -167,34 +182,9 @@ def suffix_file(path: str) -> Match:
     return Match(suffix_file=path)
 
 
-def name(*names: str) -> Match:
-    """The name is one of these."""
-    return Match(name=names)
-
-
 def regex(pattern: str) -> Match:
     """A regular expression is found in the name (lower case, without the final dot); it is evaluated in Python."""
     return Match(regex=pattern)
-
-
-def qtype(*types: str | int) -> Match:
-    """The type asked for is one of these."""
-    return Match.model_validate({"qtype": types})
-
-
-def qclass(*classes: str) -> Match:
-    """The class asked for is one of these."""
-    return Match.model_validate({"qclass": classes})
-
-
-def opcode(*opcodes: str | int) -> Match:
-    """The opcode is one of these."""
-    return Match.model_validate({"opcode": opcodes})
-
-
-def flags(*names: str) -> Match:
-    """All of these flags are set."""
-    return Match.model_validate({"flags": names})
 
 
 def edns(present: bool = True) -> Match:
@@ -207,19 +197,9 @@ def dnssec(wanted: bool = True) -> Match:
     return Match(do=wanted)
 
 
-def option(*codes: str | int) -> Match:
-    """The query has one of these EDNS options."""
-    return Match.model_validate({"option": codes})
-
-
 def source(*prefixes: str | ipaddress.IPv4Network | ipaddress.IPv6Network) -> Match:
     """The client's address is in one of these prefixes."""
     return Match(source=tuple(parse_prefix(prefix) for prefix in prefixes))
-
-
-def listener(*endpoints: str) -> Match:
-    """The query came to one of these addresses of `listen`."""
-    return Match.model_validate({"listener": endpoints})
 
 
 def transport(how: Literal["udp", "tcp"]) -> Match:
@@ -245,26 +225,6 @@ def probability(ratio: float) -> Match:
 def source_ratio(ratio: float) -> Match:
     """The client's address is in this ratio of all addresses, always the same ones."""
     return Match(source_ratio=ratio)
-
-
-def rcode(*codes: str) -> Match:
-    """The response has one of these codes."""
-    return Match.model_validate({"rcode": codes})
-
-
-def tagged(*names: str) -> Match:
-    """A rule before gave the query one of these tags."""
-    return Match(tag=names)
-
-
-def any_of(*matches: Match) -> Match:
-    """One of these matches."""
-    return Match(any=matches)
-
-
-def all_of(*matches: Match) -> Match:
-    """All of these match."""
-    return Match(all=matches)
 
 
 def not_(match: Match) -> Match:
