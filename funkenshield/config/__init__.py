@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..core.files import named_in, read_text
 from ..errors import ConfigError
@@ -18,7 +18,6 @@ from .admin import default_socket
 from .clients import TcpSection, default_secrets
 from .forward import ForwardSection
 from .mistakes import explain, not_toml
-from .mistakes import section_at as section_below
 from .schema import RESTART, Config
 from .types import Endpoint
 from .upstreams import DEFAULT_GROUP, HealthSection, Member, TlsSection, UpstreamSection
@@ -27,7 +26,7 @@ from .zones import ZoneSection
 __all__ = [
     "DEFAULT_FILE", "DEFAULT_GROUP", "RESTART", "Config", "Endpoint", "ForwardSection", "HealthSection", "Member",
     "TcpSection", "TlsSection", "UpstreamSection", "ZoneSection", "control_socket", "default_file", "default_secrets",
-    "default_socket", "load", "read", "section_at",
+    "default_socket", "load", "read",
 ]  # fmt: skip
 
 DEFAULT_FILE = Path("/etc/funkenshield.toml")
@@ -97,8 +96,3 @@ def control_socket(path: Path | None) -> Path:
     if socket == "":
         raise ConfigError(f'{path}: control.socket is "": the daemon has no control socket')
     return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())
-
-
-def section_at(keys: list[str]) -> type[BaseModel] | None:
-    """Return the section that a path of keys leads to."""
-    return section_below(Config, keys)

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from .renamed import new_key, new_line, new_value
-from .types import SIZES, TIMES, is_several, kind_of, unit_of
+from .types import SIZES, TIMES, is_several, kind_of, section_of, unit_of
 
 SHOWN_MAX = 60  # characters of what was written
 LISTED_MAX = 16  # keys that are named where nothing is like the one that was written
@@ -128,23 +128,6 @@ def _renamed_below(place: Place, key: str) -> Iterator[tuple[Place, str]]:
                 yield place._replace(path=path), f"no such key; {inner} is now {line}"
 
 
-def section_at(root: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:
-    """Return the section that a path of keys leads to."""
-    section = root
-    for key in keys:
-        field = _field(section, key)
-        below = _below(field) if field else None
-        if below is None:
-            return None
-        section = below
-    return section
-
-
-def _below(field: FieldInfo) -> type[BaseModel] | None:
-    kind = kind_of(field)
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-
-
 def _field(section: type[BaseModel], key: str) -> FieldInfo | None:
     fields = section.model_fields
     return fields.get(key) or next((each for each in fields.values() if each.alias == key), None)
@@ -168,7 +151,7 @@ def _place(root: type[BaseModel], written: object, loc: tuple[int | str, ...]) -
                 named = entry.get("name", entry.get("address"))
                 place = place._replace(inside=_shown(named) if isinstance(named, str) else "")
             continue
-        section = (place.field and _below(place.field)) or place.section
+        section = section_of(place.field) or place.section
         below = at.get(part, MISSING) if isinstance(at, dict) else at
         field, path = _field(section, part), f"{place.path}.{part}" if place.path else part
         if below is at and field is None:
@@ -264,7 +247,7 @@ def _no_table(place: Place, _: ErrorDetails) -> str:
     wanted = f"[[{path}]]" if several else f"[{path}]"
     if isinstance(place.written, list) and not several:
         return f"of tables, but there is one table only; write {wanted}"
-    below = _below(place.field) if place.field else None
+    below = section_of(place.field)
     keys = f" with keys such as {', '.join(_keys(below)[:3])}" if below else ""
     return f"is not a table; write {wanted}{keys}"
 
@@ -289,7 +272,7 @@ def _unknown(place: Place, root: type[BaseModel], key: str) -> str:
     if new := new_line(_table_of(place, key), key, place.written):
         is_word = place.written == key  # where a table may be
         return f'"{key}" is now "{new}"' if is_word else f"no such key; {key} is now {new}"
-    section = (place.field and _below(place.field)) or place.section  # a word, where a table may be
+    section = section_of(place.field) or place.section  # a word, where a table may be
     known, plain = _keys(section), key.strip().replace("-", "_").lower()
     near = difflib.get_close_matches(plain, known, 1, 0.65) or [each for each in known if plain in OTHERS.get(each, ())]
     if isinstance(place.written, str) and place.written == key:
@@ -326,7 +309,7 @@ def _headers(root: type[BaseModel]) -> dict[type[BaseModel], str]:
     left = [root]
     for section in left:  # which grows meanwhile
         for name, field in section.model_fields.items():
-            below = _below(field)
+            below = section_of(field)
             if below is not None and below not in found:
                 paths[below] = f"{paths[section]}.{name}".lstrip(".")
                 found[below] = f"[[{paths[below]}]]" if is_several(field) else f"[{paths[below]}]"

@@ -8,10 +8,10 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from . import Config, section_at
+from . import Config
 from .action import DECIDES, FITTING, Action, BoundsSection, OptionSection, RenameSection
 from .match import Match, RateSection
-from .types import is_several, kind_of, unit_of
+from .types import is_several, kind_of, section_of, unit_of
 
 
 def reference() -> str:
@@ -30,10 +30,10 @@ def reference() -> str:
         'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`. Times (unit s) are seconds, or text:',
         '`90`, `"90s"`, `"1m30s"`, `"250ms"`, `"7d"`. Where a list is taken, one value stands for a list of one.',
     ]
-    top = {name: field for name, field in Config.model_fields.items() if not section_at([name])}
+    top = {name: field for name, field in Config.model_fields.items() if not section_of(field)}
     lines += ["", "## At the top of the file", "", *_table(top)]
     for name, field in Config.model_fields.items():
-        if section_at([name]):
+        if section_of(field):
             lines += _section([name], field)
     return "\n".join([*lines, ""])
 
@@ -43,10 +43,10 @@ def _section(keys: list[str], field: FieldInfo) -> Iterator[str]:
 
     Conditions and actions are told in a guide of their own.
     """
-    section = section_at(keys)
+    section = section_of(field)
     assert section is not None
-    heading = f"[{'.'.join(keys)}]" if get_origin(field.annotation) is not tuple else f"[[{'.'.join(keys)}]]"
-    below = [name for name in section.model_fields if section_at([*keys, name]) not in {None, Match, Action}]
+    heading = f"[[{'.'.join(keys)}]]" if is_several(field) else f"[{'.'.join(keys)}]"
+    below = [name for name, inner in section.model_fields.items() if section_of(inner) not in {None, Match, Action}]
     fields = {name: field for name, field in section.model_fields.items() if name not in below}
     yield from ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(fields)]
     for name in below:
@@ -105,7 +105,7 @@ def _takes(field: FieldInfo) -> str:
     kind = kind_of(field)
     if get_origin(kind) is Literal:
         word = _choices(kind)
-    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+    elif section_of(field):
         word = "table"
     else:
         word = {bool: "`true`", int: "name or number", float: "number"}.get(kind, "text")

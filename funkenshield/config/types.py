@@ -50,6 +50,12 @@ def kind_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type, or what stands f
     return _bare(get_args(kind)[0]) if get_origin(kind) is tuple else kind
 
 
+def section_of(field: FieldInfo | None) -> type[BaseModel] | None:
+    """Return the section of a field that takes a table, or several."""
+    kind = kind_of(field) if field else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
 def is_several(field: FieldInfo) -> bool:
     """Tell whether a field takes a list."""
     return get_origin(_bare(field.annotation)) is tuple

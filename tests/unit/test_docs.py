@@ -11,6 +11,7 @@ import pytest
 from funkenshield import config
 from funkenshield.admin import metrics
 from funkenshield.config import reference
+from funkenshield.config.types import section_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,9 +30,9 @@ def test_tables_of_conditions_and_actions_are_up_to_date():
 
 def test_every_option_is_described():
     for name, field in config.Config.model_fields.items():
-        section = config.section_at([name])
+        section = section_of(field)
         for inner, described in (section.model_fields if section else {name: field}).items():
-            assert described.description or config.section_at([name, inner]), f"{name}.{inner}"
+            assert described.description or section_of(described), f"{name}.{inner}"
 
 
 def test_every_dependency_is_named_with_its_reason():
