@@ -341,7 +341,8 @@ class Daemon:
 
     def _tell_ready(self) -> None:
         upstreams = self.config.members(DEFAULT_GROUP)
-        log.info("ready: listening on %s, forwarding to %s", _list(self.config.listen), _list(upstreams))
+        places = (", ".join(map(str, each)) for each in (self.config.listen, upstreams))
+        log.info("ready: listening on %s, forwarding to %s", *places)
         self._ready = True
         notify("READY=1")
 
@@ -421,10 +422,6 @@ def _bind_control(config: Config) -> socket.socket | None:
             raise
         log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)
         return None
-
-
-def _list(endpoints: tuple[object, ...]) -> str:
-    return ", ".join(map(str, endpoints))
 
 
 async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None:

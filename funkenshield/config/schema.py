@@ -32,9 +32,9 @@ class Config(Section):
     """Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of its addresses.
     Takes effect at restart."""
     upstreams: ListOf[UpstreamSection] = Field(
-        (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX,
-        description="The nameservers behind the shield: addresses, or tables (below).",
-    )  # fmt: skip
+        (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX
+    )
+    """The nameservers behind the shield: addresses, or tables (below)."""
     groups: ListOf[GroupSection] = Field((), max_length=1000)
     proxy_protocol_from: ListOf[PrefixField] = Field((), max_length=PROXIES_MAX)
     """Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which is accepted from

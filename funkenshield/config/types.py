@@ -113,11 +113,6 @@ def _is_interface(scope: str) -> bool:
     return False
 
 
-def parse_own_address(value: object) -> IPv4Address | IPv6Address:
-    """Return an IP address that sockets can have; ValueError where it is none."""
-    return has_scope(parse_address(value))
-
-
 def parse_endpoint(text: object) -> Endpoint:
     """Return the endpoint that `ADDR:PORT`, or `[ADDR]:PORT` for IPv6, stands for; ValueError where it is none."""
     if isinstance(text, Endpoint):
@@ -262,7 +257,7 @@ ListOf = Annotated[tuple[Item, ...], Strict(False), BeforeValidator(as_several)]
 EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint)]
 PathField = Annotated[str, AfterValidator(resolve)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
-AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_own_address)]
+AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_address), AfterValidator(has_scope)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone)]
 TypeName = Annotated[str, AfterValidator(parse_type)]
 RcodeName = Annotated[str, AfterValidator(parse_rcode)]

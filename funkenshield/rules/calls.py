@@ -155,14 +155,9 @@ class MissCall(RuleCall):
 
     def allow(self) -> None:
         """Ask an upstream, and keep what it says as the function's answer."""
-        self.following = resolve
+        self.following = Query.resolve_wire
 
     go_on = allow  # no rule comes next
-
-
-async def resolve(query: Query) -> bytes:
-    """Return what a query gets behind all rules."""
-    return await query.resolve_wire()
 
 
 class ResponseCall(RuleCall):

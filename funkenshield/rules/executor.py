@@ -25,7 +25,7 @@ from ..forward._python_rules import PythonRules
 from ..forward.forwarder import LOOKUPS
 from ..wire._message import error_response
 from . import handlers
-from .calls import Function, MissCall, QueryCall, ResponseCall, RuleCall, resolve
+from .calls import Function, MissCall, QueryCall, ResponseCall, RuleCall
 from .compiler import END, IdAllocator, Rule, Stop
 from .query import ClientInfo, Query
 from .threads import CallResult, Threads
@@ -171,7 +171,7 @@ class RuleExecutor:
             else:
                 result = function(self.query(call))
             if inspect.isawaitable(result):
-                self._wait_for(call, result, begun, last=function is resolve)
+                self._wait_for(call, result, begun, last=function is Query.resolve_wire)
                 return
             stats.seconds += time.perf_counter() - begun
             self._conclude(call, result)

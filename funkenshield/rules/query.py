@@ -52,7 +52,10 @@ class Query:
     ) -> None:
         self.wire = wire
         self.response_wire = response_wire
-        self._sender = sender
+        self.transport = sender.transport  # how it came: `udp` or `tcp`
+        self.listener = sender.listener  # the endpoint that it came to
+        self.tags = sender.tags  # that rules before gave it
+        self._address = sender.address
         self._ask = ask
 
     @cached_property
@@ -93,22 +96,7 @@ class Query:
     @cached_property
     def source(self) -> IPv4Address | IPv6Address:
         """The client's address."""
-        return ip_address(self._sender.address)
-
-    @property
-    def transport(self) -> str:
-        """How it came: `udp` or `tcp`."""
-        return self._sender.transport
-
-    @property
-    def listener(self) -> str:
-        """The endpoint that it came to."""
-        return self._sender.listener
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """The tags that rules before gave it."""
-        return self._sender.tags
+        return ip_address(self._address)
 
     @property
     def edns(self) -> bool:
