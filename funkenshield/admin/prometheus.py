@@ -31,8 +31,12 @@ class _Exporter(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterable[Family]:
-        found = self._snapshot
-        upstreams: Counted = {(each["name"], each["address"]): each for each in found["upstreams"].values()}
+        found = self._snapshot | {"queries": self._snapshot["queries_by_transport"]}
+        upstreams: Counted = {
+            (each["name"], each["address"]): each
+            | {"responses": each["rcodes"], "state": {state: float(state == each["state"]) for state in STATES}}
+            for each in found["upstreams"].values()
+        }
         rules: Counted = {(name,): each for name, each in found["rules"].items()}
         yield InfoMetricFamily("funkenshield_build", BUILD.help, {"version": __version__})
         yield from _families("", METRICS, (), {(): found})
@@ -56,29 +60,18 @@ def _families(
         kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
         family = kind(f"funkenshield_{prefix}{name}", metric.help, labels=(*labels, *metric.labels))
         for each, counters in counted.items():
-            for values, number in _parts(name, metric, counters):
+            for values, number in _parts(counters[name]):
                 family.add_metric((*each, *values), number)
         yield family
 
 
-def _parts(name: str, metric: Metric, counters: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], float]]:
-    """Return pairs of the values of a number's own labels, and the number."""
-    match metric.labels:
-        case ("transport",):
-            return [((transport,), count) for transport, count in counters["queries_by_transport"].items()]
-        case ("transport", "rcode"):
-            return [
-                ((transport, rcode), count)
-                for transport, counts in counters[name].items()
-                for rcode, count in counts.items()
-            ]
-        case ("rcode",):
-            return [((rcode,), count) for rcode, count in counters["rcodes"].items()]
-        case ("reason",):
-            return [((reason,), count) for reason, count in counters[name].items()]
-        case ("state",):
-            return [((state,), float(state == counters["state"])) for state in STATES]
-    return [((), counters[name])]
+def _parts(counted: Any, *labels: str) -> Iterator[tuple[tuple[str, ...], float]]:  # noqa: ANN401 - numbers by labels
+    """Yield pairs of the values of a number's own labels, and the number."""
+    if not isinstance(counted, dict):
+        yield labels, counted
+        return
+    for label, below in counted.items():
+        yield from _parts(below, *labels, label)
 
 
 def _histogram(name: str, metric: Metric, labels: tuple[str, ...], counted: Counted) -> HistogramMetricFamily:
