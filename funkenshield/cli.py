@@ -180,7 +180,7 @@ def perf(
         console=None if as_json else Console(),
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(report.as_dict()))
+        click.echo(json.dumps(report._asdict()))
 
 
 def _ports(command: Callable[..., None]) -> Callable[..., None]:

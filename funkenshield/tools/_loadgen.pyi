@@ -1,23 +1,5 @@
 from collections.abc import Sequence
-from typing import Self, TypedDict, final, type_check_only
-
-@type_check_only
-class Snapshot(TypedDict):
-    sent: int
-    answered: int
-    lost: int
-    open: int
-    late: int
-    mismatched: int
-    refused: int
-    truncated: int
-    octets: int
-    rcodes: list[int]
-    began: int
-    ended: int
-    least: int
-    most: int
-    total: int
+from typing import Any, Self, final
 
 @final
 class Load:
@@ -36,5 +18,5 @@ class Load:
     ) -> Self: ...
     def run(self, seconds: float) -> bool: ...
     def drain(self) -> None: ...
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self) -> dict[str, Any]: ...
     def percentile(self, percent: float) -> int: ...

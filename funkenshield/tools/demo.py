@@ -168,7 +168,7 @@ def run_experiment(nameserver: str, shield: str, seconds: float, *, as_json: boo
         shielded = run_perf(queries, *endpoints[1], seconds, window=20)
     ratio = shielded.qps / alone.qps if alone.qps else 0.0
     if as_json:
-        print(json.dumps({"alone": alone.as_dict(), "shielded": shielded.as_dict(), "ratio": ratio}))
+        print(json.dumps({"alone": alone._asdict(), "shielded": shielded._asdict(), "ratio": ratio}))
         return
     table = Table(title="miek.nl, A and AAAA, 20 queries open")
     for heading in ("", "queries/s", "p50", "p99", "lost"):

@@ -4,12 +4,11 @@ It knows data files, what a run is and how its figures are read by people; the p
 Measuring prints nothing unless it is given a console.
 """
 
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import dns.exception
 import dns.flags
@@ -24,16 +23,12 @@ from rich.text import Text
 from ..errors import FunkenShieldError
 from ._loadgen import Load
 
-if TYPE_CHECKING:
-    from ._loadgen import Snapshot
-
 SLICE = 0.25  # seconds between two looks at the clock and two drawings of the live line
 COUNTS = ("sent", "answered", "lost", "open", "late", "mismatched", "refused", "truncated", "octets")
 PERCENTILES = (50, 90, 95, 99, 99.9)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a run measured: sent = answered + lost + open, where open is 0 unless it was cut short."""
 
     sent: int
@@ -50,17 +45,13 @@ class Report:
     rcodes: Mapping[str, int]
     latency: Mapping[str, float]  # milliseconds: min, mean, p50 to p99.9 (within 1.6 %), max
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as what JSON can hold."""
-        return dataclasses.asdict(self)
 
-
-def read_queries(path: str, *, edns: bool = False, dnssec: bool = False, rd: bool = True) -> list[bytes]:
+def read_queries(path: str, *, edns: bool = False, dnssec: bool = False) -> list[bytes]:
     """Return the queries of a data file, or of standard input if the path is `-`: see `make_queries`."""
     source = "stdin" if path == "-" else path
     try:
         with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as lines:
-            return make_queries(lines, edns=edns, dnssec=dnssec, rd=rd, source=source)
+            return make_queries(lines, edns=edns, dnssec=dnssec, rd=True, source=source)
     except UnicodeDecodeError:
         raise FunkenShieldError(f"{source}: not UTF-8 text") from None
     except OSError as error:
@@ -117,7 +108,6 @@ def run_perf(
     rate: float = 0.0,
     limit: int = 0,
     timeout: float = 5.0,
-    sockets: int = 4,
     console: Console | None = None,
 ) -> Report:
     """Load a server (an IPv4 or IPv6 address) and return what was measured; print it if given a console.
@@ -126,7 +116,7 @@ def run_perf(
     `limit` in all (0: until the seconds are over). Raises FunkenShieldError if that cannot be done.
     """
     try:
-        load = Load(queries, server, port, window=window, rate=rate, limit=limit, timeout=timeout, sockets=sockets)
+        load = Load(queries, server, port, window=window, rate=rate, limit=limit, timeout=timeout)
         with _live_line(console) as draw:
             report = measure(load, seconds, draw)
     except (ValueError, OSError) as error:
@@ -168,7 +158,7 @@ def _share(count: int, whole: int) -> str:
     return f"{count:,} ({count / whole:.2%})" if count else "0"
 
 
-def _pace(before: "Snapshot", now: "Snapshot") -> float:
+def _pace(before: dict[str, Any], now: dict[str, Any]) -> float:
     """Return the answers per second between two snapshots, of which the first may be from before the run."""
     spent = now["ended"] - max(before["ended"], now["began"])
     return (now["answered"] - before["answered"]) / spent * 1e9 if spent else 0.0
@@ -180,9 +170,8 @@ def _report(load: Load) -> Report:
     latency = {"min": now["least"] / 1e6, "mean": now["total"] / max(answered, 1) / 1e6}
     latency |= {f"p{percent}": load.percentile(percent) / 1e6 for percent in PERCENTILES}
     latency["max"] = now["most"] / 1e6
-    counts: dict[str, Any] = {name: count for name, count in now.items() if name in COUNTS}
     return Report(
-        **counts,
+        **{name: now[name] for name in COUNTS},
         seconds=(now["ended"] - now["began"]) / 1e9,
         qps=_pace({**now, "answered": 0, "ended": 0}, now),
         rcodes={dns.rcode.to_text(dns.rcode.Rcode(code)): n for code, n in enumerate(now["rcodes"]) if n},

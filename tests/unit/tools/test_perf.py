@@ -284,7 +284,7 @@ def test_a_run_prints_what_it_returns(terminal):
     assert list(report.latency) == ["min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max"]
     assert all(a <= b for a, b in pairwise(v for k, v in report.latency.items() if k != "mean"))
     assert report.qps == pytest.approx(report.answered / report.seconds)
-    assert json.loads(json.dumps(report.as_dict()))["latency"]["max"] == report.latency["max"]
+    assert json.loads(json.dumps(report._asdict()))["latency"]["max"] == report.latency["max"]
 
 
 def test_a_run_without_an_answer_has_a_report():
