@@ -35,18 +35,13 @@ DEFAULT_FILE = Path("/etc/funkenshield.toml")
 def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
     """Return the configuration of a file (None: the defaults), with flags laid over it.
 
-    `overrides` maps keys, dotted for tables, to values. Raises ConfigError with a line for each mistake.
+    `overrides` maps keys, those of a table as `TABLE.KEY`, to values. Raises ConfigError with a line for each mistake.
     """
     values = read(path) if path is not None else {}
     for key, value in (overrides or {}).items():
-        *tables, name = key.split(".")
-        table = values
-        for inner in tables:
-            below = table.setdefault(inner, {})
-            if not isinstance(below, dict):
-                break  # the model names the mistake
-            table = below
-        else:
+        section, _, name = key.rpartition(".")
+        table = values.setdefault(section, {}) if section else values
+        if isinstance(table, dict):  # or else the model names the mistake
             table[name] = value
     try:
         with named_in(path) if path else nullcontext():

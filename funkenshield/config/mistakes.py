@@ -209,10 +209,10 @@ def _no_choice(place: Place, _: ErrorDetails) -> str:
     if new := new_value(place.path.rpartition(".")[2], place.written):
         return f'is now "{new}"'
     kind = kind_of(place.field) if place.field else None
-    choices = list(get_args(kind)) if get_origin(kind) is Literal else []
-    near = difflib.get_close_matches(str(place.written).lower(), [each.lower() for each in choices], 1)
-    meant = next((each for each in choices if near and each.lower() == near[0]), None)
-    return f"is not one of {', '.join(map(_shown, choices))}" + (f'; did you mean "{meant}"?' if meant else "")
+    choices = {each.lower(): each for each in (get_args(kind) if get_origin(kind) is Literal else ())}
+    near = difflib.get_close_matches(str(place.written).lower(), choices, 1)
+    meant = f'; did you mean "{choices[near[0]]}"?' if near else ""
+    return f"is not one of {', '.join(map(_shown, choices.values()))}{meant}"
 
 
 def _no_word(_: Place, mistake: ErrorDetails) -> str:

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, TypeVar, get_args
 
 from ..config.action import Action
-from ..config.match import FLAGS, Match, minutes_of
+from ..config.match import FLAGS, Match, RateSection, minutes_of
 from ..config.rule import ChainName, OnError
 from ..config.types import Endpoint
 from ..core._limits import LISTENERS_MAX
@@ -206,7 +206,7 @@ class _ProgramBuilder:
             yes = node
         yes = self._tables(rule, match, yes, no, slow=True)
         if match.rate is not None:
-            yes = self._add(TESTS["over"], PER.index(match.rate.per), self._limit(rule, match), yes, no)
+            yes = self._add(TESTS["over"], PER.index(match.rate.per), self._limit(rule, match.rate), yes, no)
         yes = self._tables(rule, match, yes, no, slow=False)
         for leaves in reversed(list(self._leaves(match))):
             otherwise = no
@@ -246,7 +246,7 @@ class _ProgramBuilder:
             self._slow[id(match)] = bool(match.regex) or any(map(self._is_slow, below))
         return self._slow[id(match)]
 
-    def _leaves(self, match: Match) -> Iterator[list[Leaf]]:  # noqa: PLR0912 - one branch for each thing to be asked
+    def _leaves(self, match: Match) -> Iterator[list[Leaf]]:
         """Yield the tests of a table; of each list, one must be true."""
         if match.opcode:
             yield [("opcodes", 0, sum(1 << code for code in set(match.opcode)))]
@@ -261,25 +261,19 @@ class _ProgramBuilder:
         for dimension in (TYPE, SOURCE, NAME):
             for number in self._own_sets(match, dimension):
                 yield [("in", dimension, number)]
-        if match.qclass:
-            yield [("qclass", 0, each) for each in match.qclass]
-        if match.rcode:
-            yield [("rcode", 0, each) for each in match.rcode]
-        if match.option:
-            yield [("option", 0, each) for each in match.option]
+        for op, numbers in (("qclass", match.qclass), ("rcode", match.rcode), ("option", match.option)):
+            if numbers:
+                yield [(op, 0, each) for each in numbers]
         if match.time or match.days:
             begin, end = minutes_of(match.time or "00:00-24:00")
             days = sum(1 << DAYS.index(day) for day in set(match.days or DAYS))
             yield [("time", 0, begin | end << 16 | days << 32)]
-        if match.source_ratio is not None:
-            yield [("share", 0, round(match.source_ratio * 2**32))]
-        if match.probability is not None:
-            yield [("chance", 0, round(match.probability * 2**32))]
+        for op, ratio in (("share", match.source_ratio), ("chance", match.probability)):
+            if ratio is not None:
+                yield [(op, 0, round(ratio * 2**32))]
 
-    def _limit(self, rule: Rule, match: Match) -> int:
+    def _limit(self, rule: Rule, rate: RateSection) -> int:
         """Add a limit, which is the same one after a reload that leaves its rule; return its number."""
-        rate = match.rate
-        assert rate is not None
         what = (rule.chain, rule.name, len(self.limits) - self._limited, rate.per)
         self.limits.append(
             self._guard.rate_table(what, rate.limit, rate.window, rate.ipv4_prefix_length, rate.ipv6_prefix_length)
