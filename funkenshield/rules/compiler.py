@@ -42,6 +42,7 @@ TAGS_MAX = 64
 Key = TypeVar("Key")
 Leaf = tuple[str, int, int]  # test, its own `more`, value
 Names = frozenset[tuple[bytes, bool]]  # on the wire, and whether names below it are meant too
+Numbered = list[tuple[bytes, int, int]]  # a name, its class, and that of all below it; or a prefix, its bits, its class
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,8 @@ class _ProgramBuilder:
             for op, more, value in reversed(leaves):
                 otherwise = self._add(TESTS[op], more, value, yes, otherwise)
             yes = otherwise
-        if match.transport == "tcp":
-            yes = self._add(TESTS["datagram"], 0, 0, no, yes)
-        for wanted, op in ((match.edns, "edns"), (match.do, "do")):
+        over_udp = None if match.transport is None else match.transport == "udp"
+        for wanted, op in ((over_udp, "datagram"), (match.edns, "edns"), (match.do, "do")):
             if wanted is not None:
                 yes = self._add(TESTS[op], 0, 0, yes if wanted else no, no if wanted else yes)
         return yes
@@ -254,8 +254,6 @@ class _ProgramBuilder:
             yield [("flags", 0, sum(FLAGS[name] for name in set(match.flags)))]
         if match.tag:
             yield [("tagged", 0, sum(self._ids.tag(name) for name in set(match.tag)))]
-        if match.transport == "udp":
-            yield [("datagram", 0, 0)]
         if match.listener:
             yield [("listeners", 0, sum(1 << self._listener(endpoint) for endpoint in set(match.listener)))]
         for dimension in (TYPE, SOURCE, NAME):
@@ -325,11 +323,7 @@ class _ProgramBuilder:
             return None
         return reduce(or_, filter(None, branches), 0)
 
-    def tables(
-        self,
-    ) -> tuple[
-        list[tuple[bytes, int, int]], dict[int, int], list[tuple[bytes, int, int]], list[list[int]], list[list[int]]
-    ]:
+    def tables(self) -> tuple[Numbered, dict[int, int], Numbered, list[list[int]], list[list[int]]]:
         """Return names, types and sources with their classes; for each class its rules, and its sets."""
         names, types, sources = self._dimensions
         return (
@@ -424,7 +418,7 @@ def read_names(path: Path) -> Iterable[bytes]:
         try:
             if len(words) > 1 and not _is_address(words.pop(0)):
                 raise ValueError("more than one name; write one per line, or an address before them (hosts file)")
-            found.update(map(_listed, words))
+            found.update(_on_wire(word.removeprefix(b"*.").strip(b".") or word) for word in words)
         except ValueError as error:
             raise ConfigError(f"{path}:{number}: {error}") from None
     return found
@@ -437,11 +431,6 @@ def _is_address(word: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _listed(word: bytes) -> bytes:
-    """Return a name of a list, on the wire; ValueError where it is none."""
-    return _on_wire(word.removeprefix(b"*.").strip(b".") or word)
 
 
 def _on_wire(text: bytes) -> bytes:
