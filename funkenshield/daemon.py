@@ -439,7 +439,6 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 
 def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:
     """Run a daemon until a signal ends it."""
-
     allow_descriptors(config)
     allow_nice()
 

@@ -133,8 +133,7 @@ def signals_handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> It
 
 def notify(state: str) -> None:
     """Tell the service manager (sd_notify(3)), if one asked to be told."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
+    if path := os.environ.get("NOTIFY_SOCKET", ""):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as opened:
             opened.settimeout(NOTIFYING)
             opened.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)

@@ -44,7 +44,7 @@ class MetricsServer:
         mine = self.connections.of(prefix)
         if may_take_one_more(len(mine), MAX_CONNECTIONS - self.count):
             return
-        own = next((each for each in mine.values() if each.is_idle()), next(iter(mine.values()), None))
+        own = next((each for each in mine.values() if each.answering is None), next(iter(mine.values()), None))
         (own or self.connections.oldest_of_most()).abort()
 
     async def page(self, accept: str) -> tuple[str, bytes]:
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._number = number
         self._prefix = b""
         self._request = b""
-        self._answering: asyncio.Task[None] | None = None
+        self.answering: asyncio.Task[None] | None = None  # None: there is no request yet
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
 
@@ -90,18 +90,14 @@ class Connection(asyncio.Protocol):
         """Count the connection no more."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._answering is not None:
-            self._answering.cancel()
+        if self.answering is not None:
+            self.answering.cancel()
         self._forget()
 
     def _forget(self) -> None:
         if self._number in self._server.connections.of(self._prefix):
             self._server.connections.remove(self._prefix, self._number)
             self._server.count -= 1
-
-    def is_idle(self) -> bool:
-        """Tell whether there is no request yet."""
-        return self._answering is None
 
     def abort(self) -> None:
         """End the connection now."""
@@ -110,13 +106,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer the request, once it is whole."""
-        if self._answering is not None or self._transport.is_closing():
+        if self.answering is not None or self._transport.is_closing():
             return
         self._request += data
         if len(self._request) > REQUEST_MAX:
             self._respond("431 Request Header Fields Too Large")
         elif b"\r\n\r\n" in self._request:
-            self._answering = asyncio.get_running_loop().create_task(self._answer())
+            self.answering = asyncio.get_running_loop().create_task(self._answer())
 
     async def _answer(self) -> None:
         first, *lines = self._request.decode("latin-1").partition("\r\n\r\n")[0].split("\r\n")

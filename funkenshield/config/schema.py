@@ -161,12 +161,8 @@ class Config(Section):
 
     def members(self, group: str) -> tuple[Member, ...]:
         """Return the upstreams of a group."""
-        return tuple(
-            Member(each, upstream)
-            for upstream in self.upstreams
-            if group in upstream.groups
-            for each in upstream.address
-        )
+        joined = [upstream for upstream in self.upstreams if group in upstream.groups]
+        return tuple(Member(each, upstream) for upstream in joined for each in upstream.address)
 
     def upstreams_of(self, zone: ZoneSection) -> tuple[Member, ...]:
         """Return the upstreams of a zone."""
@@ -187,8 +183,7 @@ class Config(Section):
             for endpoint in upstream.address:
                 places.setdefault(endpoint, []).append(Member(endpoint, upstream))
         for endpoint in (each for zone in self.zones for each in zone.upstreams or ()):
-            if endpoint not in places:
-                places[endpoint] = [Member(endpoint, UpstreamSection(address=(endpoint,)))]
+            places.setdefault(endpoint, [Member(endpoint, UpstreamSection(address=(endpoint,)))])
         return places
 
     def policy_of(self, group: str) -> Policy:
