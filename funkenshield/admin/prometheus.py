@@ -39,9 +39,6 @@ class _Exporter(Collector):
         yield from _families("upstream_", UPSTREAM_METRICS, UPSTREAM_LABELS, upstreams)
         yield from _families("rule_", RULE_METRICS, ("rule",), rules)
 
-    def describe(self) -> Iterable[Family]:
-        return []
-
 
 def _families(
     prefix: str, metrics: Mapping[str, Metric], labels: tuple[str, ...], counted: Counted
