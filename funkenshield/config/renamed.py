@@ -40,9 +40,7 @@ KEYS = {  # by table ("": the top of the file), which is a path's last part but 
     "tls": {"name": "server_name", "pins": "pin_sha256", "authorities": "ca_file"},
     "client_subnet": _PREFIXES,
     "zones": {"open": "max_outstanding", "notify": "allow_notify_from", "nsec": "aggressive_nsec"},
-    "guard": {
-        "blocked": "max_blocked", "limits": "rate_limits", "responses": "rrl", "blocks": "dynamic_blocks",
-    },
+    "guard": {"blocked": "max_blocked", "limits": "rate_limits", "responses": "rrl", "blocks": "dynamic_blocks"},
     "limits": _LIMIT,
     "rate_limits": _LIMIT,
     "responses": _RRL,

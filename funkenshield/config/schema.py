@@ -18,7 +18,7 @@ from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
 from .rule import RuleSection
-from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section, wildcard_of
+from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section, overlaps
 from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
 from .zones import ZoneSection
 
@@ -78,20 +78,17 @@ class Config(Section):
     @field_validator("zones")
     @classmethod
     def _names_once(cls, zones: tuple[ZoneSection, ...]) -> tuple[ZoneSection, ...]:
-        if twice := _repeated(zone.name for zone in zones):
+        if twice := repeated(zone.name for zone in zones):
             raise ValueError(f"more than once: {', '.join(twice)}")
         return zones
 
     @model_validator(mode="after")
     def _addresses_are_listened_on_once(self) -> "Config":
-        if twice := _repeated(self.listen):
+        if twice := repeated(self.listen):
             raise ValueError(f"listen: more than once: {', '.join(twice)}")
         scraped = self.metrics.listen
-        if (
-            scraped
-            and self.tcp.max_connections != 0
-            and any(scraped in (each, wildcard_of(each)) or each == wildcard_of(scraped) for each in self.listen)
-        ):
+        is_taken = scraped and (scraped in self.listen or overlaps(scraped, self.listen))
+        if is_taken and self.tcp.max_connections != 0:
             raise ValueError(f"metrics.listen: {scraped} conflicts with listen (TCP); choose another port")
         return self
 
@@ -122,10 +119,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> "Config":
-        for at, bounds in (
-            ("ttl", self.ttl),
-            *((f"zones: {zone.name}: ttl", self.ttl_of(zone)) for zone in self.zones),
-        ):
+        of_zones = {f"zones: {zone.name}: ttl": self.ttl.refined_by(zone.ttl) for zone in self.zones}
+        for at, bounds in {"ttl": self.ttl, **of_zones}.items():
             if bounds.min > bounds.max:
                 raise ValueError(f"{at}: min ({bounds.min}) is larger than max ({bounds.max})")
         return self
@@ -144,7 +139,7 @@ class Config(Section):
         for name, key in wanted.items():
             if not 1 <= len(self.members(name)) <= MEMBERS_MAX:
                 raise ValueError(f"{key}: group {name} has {len(self.members(name))} upstreams, not 1 to {MEMBERS_MAX}")
-        if twice := _repeated(names):
+        if twice := repeated(names):
             raise ValueError(f"groups: more than once: {', '.join(twice)}")
         return self
 
@@ -193,18 +188,10 @@ class Config(Section):
 
     def health_of(self, upstream: UpstreamSection) -> HealthSection:
         """Return when an upstream is marked down."""
-        return self.health.model_copy(update=upstream.health.model_dump(exclude_unset=True))
-
-    def ttl_of(self, zone: ZoneSection) -> TtlSection:
-        """Return how long the answers of a zone are held."""
-        return self.ttl.model_copy(update=zone.ttl.model_dump(exclude_unset=True))
-
-    def stale_of(self, zone: ZoneSection) -> StaleSection:
-        """Return when the answers of a zone serve past their time."""
-        return self.stale.model_copy(update=zone.stale.model_dump(exclude_unset=True))
+        return self.health.refined_by(upstream.health)
 
 
-def _repeated(values: Iterable[object]) -> list[str]:
+def repeated(values: Iterable[object]) -> list[str]:
     """Return what is there more than once."""
     return sorted(str(value) for value, count in Counter(values).items() if count > 1)
 

@@ -8,9 +8,9 @@ import contextlib
 import ipaddress
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import dns.exception
 import dns.rcode
@@ -33,6 +33,10 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    def refined_by(self, own: Self) -> Self:
+        """Return this table, with the keys that another one has in place of its own."""
+        return self.model_copy(update=own.model_dump(exclude_unset=True))
 
 
 class Unit(str):
@@ -132,7 +136,13 @@ def parse_endpoint(text: object) -> Endpoint:
     return Endpoint(str(has_scope(parse_address(address))), port)
 
 
-def wildcard_of(endpoint: Endpoint) -> Endpoint:
+def overlaps(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> bool:
+    """Tell whether an endpoint is one of a wildcard's among these, or the wildcard of one."""
+    others = [each for each in endpoints if each != endpoint]
+    return _wildcard_of(endpoint) in others or endpoint in map(_wildcard_of, others)
+
+
+def _wildcard_of(endpoint: Endpoint) -> Endpoint:
     """Return the endpoint that is a port of all addresses of a family, one of which is this."""
     return Endpoint("::" if ":" in endpoint.host else "0.0.0.0", endpoint.port)
 

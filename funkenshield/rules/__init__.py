@@ -28,6 +28,7 @@ from ..config.action import Action, check
 from ..config.match import *  # noqa: F403
 from ..config.match import Match
 from ..config.rule import ChainName, OnError
+from ..config.schema import repeated
 from ..core.files import named_in, read_text
 from ..errors import ConfigError
 from ..zones.authority import Zone
@@ -203,9 +204,7 @@ def _named_files(rules: list[Rule]) -> list[Path]:
 
 
 def _check_all(rules: list[Rule], config: Config) -> None:
-    names = [rule.name for rule in rules]
-    twice = sorted({each for each in names if names.count(each) > 1})
-    if twice:
+    if twice := repeated(rule.name for rule in rules):
         raise ConfigError(f"rules: duplicate names: {', '.join(twice)}")
     for rule in rules:
         if rule.action.forward and not config.members(rule.action.forward):

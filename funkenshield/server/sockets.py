@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 
-from ..config.types import Endpoint, wildcard_of
+from ..config.types import Endpoint
 from ..errors import FunkenShieldError
 
 IP_PKTINFO = 8  # <linux/in.h>; the socket module names it from Python 3.14 on
@@ -55,12 +55,6 @@ def probe(endpoints: Iterable[Endpoint], *, tcp: bool) -> None:
             with explained(endpoint, "TCP"), _open(endpoint, socket.SOCK_STREAM) as probing:
                 probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probing.bind(endpoint.sockaddr)
-
-
-def overlaps(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> bool:
-    """Tell whether an endpoint is one of a wildcard's among these, or the wildcard of one."""
-    others = [each for each in endpoints if each != endpoint]
-    return wildcard_of(endpoint) in others or endpoint in map(wildcard_of, others)
 
 
 def bind_udp(endpoint: Endpoint, count: int, receive_buffer: int) -> list[socket.socket]:

@@ -74,7 +74,7 @@ def assign(zones: Zones, config: Config, numbers: Mapping[str, int]) -> Assignme
 
 
 def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection, group: int) -> None:
-    ttl, stale = config.ttl_of(zone), config.stale_of(zone)
+    ttl, stale = config.ttl.refined_by(zone.ttl), config.stale.refined_by(zone.stale)
     zones.set_policy(
         number,
         cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
