@@ -128,11 +128,6 @@ class RuleSet:
     rules: tuple[Rule, ...] = ()
     setups: tuple[Hook, ...] = ()
     teardowns: tuple[Hook, ...] = ()
-    files: tuple[Path, ...] = ()  # that it was read from
-
-    def of(self, chain: ChainName) -> tuple[Rule, ...]:
-        """Return the rules of a chain."""
-        return tuple(rule for rule in self.rules if rule.chain == chain)
 
 
 def load(config: Config) -> RuleSet:
@@ -170,7 +165,6 @@ def load(config: Config) -> RuleSet:
         tuple(rules),
         tuple(hook for file in files for hook in file.setups),
         tuple(hook for file in files for hook in file.teardowns),
-        (*(file.path for file in files), *_named_files(rules)),
     )
 
 
@@ -195,12 +189,6 @@ def _completed(rule: Rule) -> Rule:
         return actions.refuse() if query.qtype in {"AXFR", "IXFR"} else zone.respond(query.wire, True)
 
     return replace(rule, function=respond, key=f"zone {_digest(text)}", inline=True)
-
-
-def _named_files(rules: list[Rule]) -> list[Path]:
-    """Return the files that conditions and actions read."""
-    read = [each.suffix_file for rule in rules for each in rule.match.walk()]
-    return [Path(path) for path in dict.fromkeys([*read, *(rule.action.zone_file for rule in rules)]) if path]
 
 
 def _check_all(rules: list[Rule], config: Config) -> None:

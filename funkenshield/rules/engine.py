@@ -35,15 +35,15 @@ class PreparedRules:
     rules: RuleSet
     chains: tuple[Compiled | None, ...]
     generation: int
-    versions: Mapping[Path, Version | None]  # of the files that they were read from
+    versions: Mapping[Path, Version]  # of the files that they were read from
 
 
 def _prepare(config: Config, ids: IdAllocator, guard: Guard) -> PreparedRules:
     with noted() as read:
         rules, generation = load(config), ids.next_generation()
-        chains = (rules.of(chain) for chain in CHAINS)
+        chains = ([rule for rule in rules.rules if rule.chain == chain] for chain in CHAINS)
         made = tuple(compile_chain(of, ids, generation, guard, config.listen) if of else None for of in chains)
-    return PreparedRules(rules, made, generation, {path: read.get(path) for path in rules.files})
+    return PreparedRules(rules, made, generation, read)
 
 
 def check(config: Config) -> None:

@@ -112,6 +112,16 @@ def test_a_way_is_the_same_as_long_as_what_is_at_its_end(stage):
     assert not set(stage.engine.executor.active.routes) & set(routes)
 
 
+def test_all_files_are_watched(stage, tmp_path):
+    (tmp_path / "names").write_text("one.test")
+    (tmp_path / "x.zone").write_text("$ORIGIN x.example.\n@ 60 IN SOA . . 1 2 3 4 5\n@ 60 IN NS .\n")
+    stage.write(
+        f"shield.rule(suffix_file('{tmp_path}/names'), action=drop())\n"
+        f"shield.rule(~suffix_file('{tmp_path}/names'), action=zone_file('{tmp_path}/x.zone'))"
+    )
+    assert [path.name for path in stage.prepare().versions] == ["rules.py", "x.zone", "names"]
+
+
 def test_a_file_that_changes_is_seen_once(stage):
     stage.write("", at=1000)
     stage.activate()

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from funkenshield import config, rules
+from funkenshield.core.files import noted
 from funkenshield.errors import ConfigError
 
 
@@ -48,9 +49,11 @@ def test_rules_of_tables_come_first_and_all_have_names(load):
 def test_a_file_alone_can_be_all_rules(tmp_path):
     (tmp_path / "rules.py").write_text("from funkenshield.rules import *\nshield.rule(action=drop())\n")
     (tmp_path / "shield.toml").write_text(f'rules = "{tmp_path}/rules.py"\n')
-    made = rules.load(config.load(tmp_path / "shield.toml"))
+    configured = config.load(tmp_path / "shield.toml")
+    with noted() as read:
+        made = rules.load(configured)
     assert [rule.action for rule in made.rules] == [rules.drop()]
-    assert made.files == (tmp_path / "rules.py",)
+    assert list(read) == [tmp_path / "rules.py"]
 
 
 def test_without_rules_there_are_none(tmp_path):
@@ -60,9 +63,7 @@ def test_without_rules_there_are_none(tmp_path):
 
 def test_each_rule_is_in_its_chain(load):
     made = load("for chain in 'queries', 'responses', 'cache-hits': shield.rule(action=drop(), chain=chain)\n")
-    assert [[rule.chain for rule in made.of(chain)] for chain in ("queries", "responses", "cache-hits")] == [
-        ["queries"], ["responses"], ["cache-hits"],
-    ]  # fmt: skip
+    assert [rule.chain for rule in made.rules] == ["queries", "responses", "cache-hits"]
 
 
 def test_conditions_are_all_to_be_met(load):
@@ -104,22 +105,14 @@ def test_hooks_are_kept_in_order(load):
 
 
 def test_a_table_may_call_a_function_of_a_file_which_is_run_once(load, tmp_path):
-    made = load(
-        "shield.rule(action=drop())\nruns = []\nruns.append(1)\ndef wanted(query): return runs\n",
-        f'[[rules]]\naction = {{ call = "{tmp_path}/rules.py:wanted" }}\ncache = true\n',
-    )
+    with noted() as read:
+        made = load(
+            "shield.rule(action=drop())\nruns = []\nruns.append(1)\ndef wanted(query): return runs\n",
+            f'[[rules]]\naction = {{ call = "{tmp_path}/rules.py:wanted" }}\ncache = true\n',
+        )
     assert [rule.name for rule in made.rules] == ["rule 1", "rule 1 of rules.py"]
     assert made.rules[0].function(None) == [1]
-    assert made.files == (tmp_path / "rules.py",)
-
-
-def test_all_files_are_watched(load, tmp_path):
-    (tmp_path / "x.zone").write_text("$ORIGIN x.example.\n@ 60 IN SOA . . 1 2 3 4 5\n@ 60 IN NS .\n")
-    made = load(
-        f"shield.rule(suffix_file('{tmp_path}/names'), action=drop())\n"
-        f"shield.rule(~suffix_file('{tmp_path}/names'), action=zone_file('{tmp_path}/x.zone'))\n"
-    )
-    assert [path.name for path in made.files] == ["rules.py", "names", "x.zone"]
+    assert list(read) == [tmp_path / "shield.toml", tmp_path / "rules.py"]
 
 
 def test_keys_change_with_the_text_and_only_then(load, tmp_path):
