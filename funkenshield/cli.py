@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .config import Config
 
 ENDPOINT = "ADDR:PORT"
+PATH = click.Path(path_type=Path)
 Ask = Callable[[dict[str, Any]], dict[str, Any]]  # what a daemon responds to a request
 
 
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Read this TOML file.")
+@click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Read this TOML file.")
 @click.option("--listen", multiple=True, metavar=ENDPOINT, help="Listen on this address; repeatable.")
 @click.option(
     "--upstream", "upstreams", multiple=True, metavar=ENDPOINT, help="Forward misses to this nameserver; repeatable."
@@ -123,7 +124,7 @@ def _read(file: Path | None, overrides: dict[str, Any]) -> "Config":
 
 
 @main.command()
-@click.option("-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="Check this TOML file.")
+@click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Check this TOML file.")
 def check(file: Path | None) -> None:
     """Check a configuration file and its rules.
 
@@ -140,7 +141,7 @@ def check(file: Path | None) -> None:
 
 @main.command()
 @click.option("--listen", default="127.0.0.1:8053", show_default=True, metavar=ENDPOINT, help="Listen on this address.")
-@click.option("--zone", type=click.Path(path_type=Path), metavar="FILE", help="Serve this zone file.")
+@click.option("--zone", type=PATH, metavar="FILE", help="Serve this zone file.")
 @click.option("--delay", type=seconds, default=0.0, metavar="TIME", help="Delay each response by this long.")
 def nameserver(listen: str, zone: Path | None, delay: float) -> None:
     """Run the small authoritative nameserver, for tests."""
@@ -248,12 +249,10 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select a daemon; the command gets what asks that over its control socket."""
 
     @click.option(
-        "-c", "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+        "-c", "--config", "file", type=PATH, metavar="FILE",
         help="Use control.socket of this configuration file; default: /etc/funkenshield.toml, if it exists.",
     )  # fmt: skip
-    @click.option(
-        "--control", type=click.Path(path_type=Path), metavar="PATH", help="Use the control socket at this path."
-    )
+    @click.option("--control", type=PATH, help="Use the control socket at this path.")
     @functools.wraps(command)
     def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
         from .admin.control import ask

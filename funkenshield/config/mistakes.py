@@ -253,17 +253,11 @@ def _no_table(place: Place, _: ErrorDetails) -> str:
 
 
 TOLD = {
-    "int_type": _no_number,
-    "int_from_float": _no_number,
-    "float_type": _no_number,
+    **dict.fromkeys(("int_type", "int_from_float", "float_type"), _no_number),
     "literal_error": _no_choice,
     "string_pattern_mismatch": _no_word,
-    "greater_than_equal": _out_of_bounds,
-    "less_than_equal": _out_of_bounds,
-    "greater_than": _out_of_bounds,
-    "less_than": _out_of_bounds,
-    "model_type": _no_table,
-    "model_attributes_type": _no_table,
+    **dict.fromkeys(("greater_than_equal", "less_than_equal", "greater_than", "less_than"), _out_of_bounds),
+    **dict.fromkeys(("model_type", "model_attributes_type"), _no_table),
 }
 
 

@@ -1,22 +1,16 @@
 """What the load tester keeps for each query and counts, and the system calls that it makes.
 
-It knows layouts, limits and the histogram's scale; what is done with them is in `_load.pyx`.
+It knows layouts, limits and the histogram's scale; what is done with them is in `_loadgen.pyx`.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from ..core._clock cimport NANOSECONDS
+from ..core._udp_batch cimport MSG_TRUNC, iovec, mmsghdr
+
 cdef extern from "<sys/socket.h>" nogil:          # Python.h has defined _GNU_SOURCE
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-    cdef struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-    cdef struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    int MSG_DONTWAIT, MSG_TRUNC
+    int MSG_DONTWAIT
     int sendmmsg(int, mmsghdr*, unsigned int, int)
     int recvmmsg(int, mmsghdr*, unsigned int, int, timespec*)
 
@@ -31,10 +25,6 @@ cdef extern from *:
     int leading_zeros "__builtin_clzll"(unsigned long long) noexcept nogil
 
 cdef enum:
-    FLAGS = 2                      # where QR and TC are; the RCODE is in the next octet
-    QR = 0x80
-    TC = 0x02
-    RCODE = 0x0f
     HEAD = 320                     # octets kept of a response: header, longest question, whole cache lines
     MOST_BATCH = 64
     MOST_SOCKETS = 64
@@ -42,7 +32,6 @@ cdef enum:
     IDS = 65536
     STEPS = 64                     # histogram buckets for each power of two: 1.6 % wide
     BUCKETS = STEPS * 59
-    NANOSECONDS = 1000000000
     RECEIVE_BUFFER = 4 << 20
 
 cdef enum Status:

@@ -17,7 +17,7 @@ from libc.string cimport memcmp, memcpy
 from posix.time cimport timespec
 from posix.unistd cimport close
 
-from ..wire._message cimport HEADER, question_end
+from ..wire._message cimport HEADER, QR, RCODE, TC, message_flags, question_end
 
 
 def _check(str name, value, low, high) -> None:
@@ -145,7 +145,7 @@ cdef class Load:
             PyErr_CheckSignals()
 
     def snapshot(self) -> dict:
-        """Return the counters so far, by the names in `Tally`; times and latencies in nanoseconds."""
+        """Return the counters so far, by the names in `Counters`; times and latencies in nanoseconds."""
         return self.counts
 
     def percentile(self, double percent) -> int:
@@ -252,7 +252,7 @@ cdef class Load:
         cdef uint16_t id
         cdef Slot* slot
         cdef Query* query
-        if length < HEADER or not head[FLAGS] & QR:
+        if length < HEADER or not message_flags(head) & QR:
             self.counts.mismatched += 1
             return
         memcpy(&id, head, sizeof(id))
@@ -272,8 +272,8 @@ cdef class Load:
                                uint64_t latency) noexcept nogil:
         self.counts.answered += 1
         self.counts.octets += length
-        self.counts.truncated += head[FLAGS] & TC != 0
-        self.counts.rcodes[head[FLAGS + 1] & RCODE] += 1
+        self.counts.truncated += message_flags(head) & TC != 0
+        self.counts.rcodes[message_flags(head) & RCODE] += 1
         self.counts.ended = now
         self.counts.least = min(self.counts.least, latency)
         self.counts.most = max(self.counts.most, latency)
