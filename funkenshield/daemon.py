@@ -40,7 +40,6 @@ from .cache._store import Cache
 from .cache.expiry import Expiry
 from .config import DEFAULT_GROUP, RESTART, Config
 from .config.guard import packed
-from .config.types import overlaps
 from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .errors import ConfigError, FunkenShieldError

@@ -8,7 +8,9 @@ from ._prefix_table cimport unmapped
 cdef enum:
     BATCH = 64                     # datagrams that one system call carries, or the kernel takes as one
     PEER_MAX = 28                  # octets of a sockaddr_in6
+    PEER_WORDS = 7                 # of four octets
     CONTROL_MAX = 40               # octets of one control message with an in6_pktinfo
+    CONTROL_WORDS = 5              # of eight octets
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct iovec "struct iovec":
@@ -52,8 +54,8 @@ cdef class Datagrams:
         uint8_t* octets
         mmsghdr[BATCH] headers
         iovec[BATCH] parts
-        uint64_t[BATCH][CONTROL_MAX // 8] controls  # in words, as a cmsghdr and a sockaddr are aligned
-        uint32_t[BATCH][PEER_MAX // 4] addresses
+        uint64_t[BATCH][CONTROL_WORDS] controls  # in words, as a cmsghdr and a sockaddr are aligned
+        uint32_t[BATCH][PEER_WORDS] addresses
         int error                  # of the last `send`, for a datagram that could not be sent; 0: none
         bint joined                # the way of the last `send_joined` allows it
         int32_t spoilt             # headers that the last call wrote to
