@@ -103,6 +103,7 @@ cdef class Connections:
         List idle, buffering, stalled, leaving
         List[BUCKETS] prefixes
         uint64_t random
+        bint has_more_to_end           # that have been idle for too long
         bint transfer_changed          # a connection that was asked for a transfer has ended, or takes more
         ConnectionCounters counts
         Notice[REASONS] notices

@@ -362,6 +362,7 @@ cdef class Connections:
             place = connection.after[LEAVING]
             if connection.active + HALF_CLOSED < now and not connection.head.unsent:
                 self.close(connection)
+        self.has_more_to_end = False
         for _k in range(ENDED_AT_ONCE):
             if self.idle.first < 0:
                 return
@@ -370,6 +371,7 @@ cdef class Connections:
                 return
             bump(&self.counts.idle_timeouts, 1)
             self.close(connection)
+        self.has_more_to_end = True
 
     # ------------------------------------------------------------ memory
 

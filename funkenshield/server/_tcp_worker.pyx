@@ -66,7 +66,8 @@ cdef enum:
     INBOX = FRAME + MESSAGE_MAX + READ_SIZE
     OUTGOING = 2 * (FRAME + MESSAGE_MAX)
     RING_ROOM = 2 * (MESSAGE_MAX + 1024)  # octets that the longest query takes in a ring, wherever that begins anew
-    STALLED_FOR = 1                # milliseconds until a connection is looked at again
+    RESUMED_AT_ONCE = 64           # connections that waited for the control thread
+    STALLED_FOR = 1                # milliseconds until they are looked at again
     SWEEP = 250                    # milliseconds between two looks for idle connections, at most
     ACCEPT_PAUSE = 100             # milliseconds without descriptors
 
@@ -231,6 +232,8 @@ cdef class TcpWorker:
 
     cdef int _patience(self) noexcept nogil:
         """Return for how many milliseconds nothing need be done; -1: until something happens."""
+        if self.connections.has_more_to_end:
+            return 0
         if self.connections.stalled.first >= 0:
             return STALLED_FOR
         if self.accept_again:
@@ -457,16 +460,16 @@ cdef class TcpWorker:
         self._take(connection, self._take_input(connection))
 
     cdef void _resume_stalled(self) noexcept nogil:
-        """Go on with the connections that waited for the control thread; each again, if it is still behind."""
+        """Go on with some of the connections that waited for the control thread; who still has to is the last again."""
         cdef:
-            int32_t last = self.connections.stalled.last
-            int32_t place = self.connections.stalled.first
             Connection* connection
-        while place >= 0:
-            connection = self.connections.at(place)
+            int32_t _k
+        for _k in range(RESUMED_AT_ONCE):
+            if self.connections.stalled.first < 0:
+                return
+            connection = self.connections.at(self.connections.stalled.first)
             self.connections.remove(connection, STALLED)
             self._resume(connection)
-            place = -1 if place == last else self.connections.stalled.first
 
     # ------------------------------------------------------------ one query
 
