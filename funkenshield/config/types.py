@@ -112,6 +112,7 @@ def has_scope(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 def _is_interface(scope: str) -> bool:
     """Tell whether there is an interface of a name or number; to list them takes AF_NETLINK, which our unit refuses."""
     with contextlib.suppress(OSError):
+        # No number is as large as 2**31, and Python would cut off the bits of one that is larger.
         number = min(int(scope), 1 << 31) if scope.isdecimal() else socket.if_nametoindex(scope)
         return bool(socket.if_indextoname(number))
     return False
