@@ -25,7 +25,8 @@ cdef int push_reply(ReplyQueue* queue, uint64_t connection, int32_t answered, co
     if reply == NULL:
         raise MemoryError("no memory for a reply")
     reply.connection, reply.answered, reply.length, reply.closes = connection, answered, length, closes
-    memcpy(reply + 1, framed, length)
+    if length:
+        memcpy(reply + 1, framed, length)
     _push(&queue.newest, reply)
     queue.count += 1
     queue.pushed = True
