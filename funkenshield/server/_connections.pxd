@@ -57,13 +57,16 @@ cdef struct Connection:
     Buffer input                   # what came and was not taken
     Buffer output                  # what is not sent yet
 
-cdef struct Notice:                # the last connection that ended for a reason
-    uint64_t version               # odd while it is written
-    uint64_t count
+cdef struct EndedConnection:       # the last one that ended for a reason; in words of eight octets
+    uint64_t count                 # how many have
     uint64_t at                    # when, nanoseconds
     uint64_t held, share           # octets that it held, and its prefix
     uint8_t address[16]
-    uint8_t octets
+    uint64_t octets                # of the address
+
+cdef struct Notice:
+    uint64_t version               # odd while it is written
+    EndedConnection latest
 
 cdef struct ConnectionCounters:    # counters with one writer
     uint64_t accepted

@@ -15,7 +15,7 @@ from posix.unistd cimport close as close_fd
 
 from ..cache._store cimport Cache
 from ..core._atomic cimport (
-    add, barrier, bump, load_acquire, load_relaxed, store_relaxed, store_relaxed32, store_release
+    add, barrier, bump, copy_words, load_acquire, load_relaxed, store_relaxed, store_relaxed32, store_release
 )
 from ..core._fair_shares cimport counter_of, hash_prefix, may_take
 from ..core._siphash cimport siphash
@@ -490,19 +490,22 @@ cdef class Connections:
     cdef void note(self, uint32_t reason, const uint8_t* address, uint8_t octets, uint64_t held,
                    uint64_t share) noexcept nogil:
         """Note whose connection was refused or closed, and why."""
-        cdef Notice* notice = &self.notices[reason]
+        cdef:
+            Notice* notice = &self.notices[reason]
+            EndedConnection latest
+        latest.count, latest.at = notice.latest.count + 1, self.clock.now()
+        latest.held, latest.share, latest.octets = held, share, octets
+        memcpy(latest.address, address, octets)
         store_relaxed(&notice.version, notice.version + 1)
         barrier()
-        notice.at, notice.held, notice.share, notice.octets = self.clock.now(), held, share, octets
-        memcpy(notice.address, address, octets)
-        bump(&notice.count, 1)
+        copy_words(&notice.latest, &latest, sizeof(EndedConnection))
         store_release(&notice.version, notice.version + 1)
 
     def ended(self) -> list[Latest]:
         """Return for each reason how many connections it ended, and what is known of the last."""
         cdef:
             Notice* notice
-            Notice seen
+            EndedConnection seen
             uint64_t version
             uint32_t reason
             list found = []
@@ -510,7 +513,7 @@ cdef class Connections:
             notice = &self.notices[reason]
             while True:
                 version = load_acquire(&notice.version)
-                memcpy(&seen, notice, sizeof(Notice))
+                copy_words(&seen, &notice.latest, sizeof(EndedConnection))
                 barrier()
                 if not version & 1 and version == load_acquire(&notice.version):
                     break
@@ -521,9 +524,9 @@ cdef class Connections:
         """Return what happened to connections, as numbers by name."""
         return {
             "tcp_accepted": load_relaxed(&self.counts.accepted),
-            "tcp_refused_per_client": load_relaxed(&self.notices[OVER_CLIENT_LIMIT].count),
-            "tcp_refused_per_prefix": load_relaxed(&self.notices[OVER_PREFIX_SHARE].count),
-            "tcp_evicted_memory": load_relaxed(&self.notices[OVER_MEMORY].count),
+            "tcp_refused_per_client": load_relaxed(&self.notices[OVER_CLIENT_LIMIT].latest.count),
+            "tcp_refused_per_prefix": load_relaxed(&self.notices[OVER_PREFIX_SHARE].latest.count),
+            "tcp_evicted_memory": load_relaxed(&self.notices[OVER_MEMORY].latest.count),
             "tcp_evicted_idle": load_relaxed(&self.counts.evicted_idle),
             "tcp_evicted_waiting": load_relaxed(&self.counts.evicted_waiting),
             "tcp_idle_timeouts": load_relaxed(&self.counts.idle_timeouts),
