@@ -124,11 +124,12 @@ class QueryCall(RuleCall):
                 raise ValueError(f"there is no group {action.forward} of upstreams")
             resume(END, self.generation, route=self.ids.routes[key])
         elif action.kind == "tag":
-            resume(self.at, self.generation, tags=self.ids.tag(action.tag))
+            resume(self.at, self.generation, tags=self.ids.tag(action.tag, by_function=True))
         elif action.kind == "skip_cache":
             resume(self.at, self.generation, uncached=True)
         elif action.ttl is not None:
-            number = self.ids.ttl_limit((action.ttl.min, action.ttl.max))
+            number = self.ids.ttl_limit((action.ttl.min, action.ttl.max), once=True)
+            self.ids.purge_reused(self.python_rules.settings_writer.cache)
             self.python_rules.set_ttl_limits(number, action.ttl.min, action.ttl.max)
             resume(self.at, self.generation, ttl_limits=number)
         elif action.kind != "truncate":

@@ -5,7 +5,9 @@ is a, which leads to b if it is not, and `not` swaps the two. It knows what a pr
 how rules are written or loaded, nor of what Python does for them.
 """
 
+import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
@@ -15,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar, get_args
 
+from ..cache._store import Cache
 from ..config.action import Action
 from ..config.match import FLAGS, Match, RateSection, minutes_of
 from ..config.rule import ChainName, OnError
@@ -26,6 +29,8 @@ from ..errors import ConfigError
 from ..policy._guard import Guard
 from ..policy._rule_program import ACTIONS_OF, TESTS, Chain
 from ..wire.names import name_to_wire
+
+log = logging.getLogger("funkenshield.rules")
 
 CHAINS: tuple[ChainName, ...] = get_args(ChainName)
 NAME, TYPE, SOURCE = range(3)  # dimensions
@@ -87,38 +92,68 @@ class Compiled:
 
 @dataclass
 class IdAllocator:
-    """Numbers of rules in the cache; one that was given out stays the same as long as the process lives."""
+    """Numbers of rules in the cache, which stay the same from rules to rules.
+
+    Where none is left, those are given out again that neither the rules in force have, nor those before or after them.
+    Whoever uses one must see to it that the cache has forgotten what it was: `purge_reused`.
+    """
 
     routes: dict[str, int] = field(default_factory=dict)
     ttl_limits: dict[tuple[int, int], int] = field(default_factory=dict)
     tags: dict[str, int] = field(default_factory=dict)
     generation: int = 0
+    _users: list[set[object]] = field(default_factory=lambda: [set(), set(), set()])  # rules before, in force, after
+    _free: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _reused: bool = False
     _lock: Lock = field(default_factory=Lock, repr=False)  # rules are read in a thread, beside functions that run
 
     def route(self, key: str) -> int:
         """Return the number of who is asked; ConfigError where there are no more."""
-        return self._id(self.routes, key, "routes")
+        return self._id(self.routes, key, "routes", self._users[2], NUMBERS_MAX)
 
-    def ttl_limit(self, limits: tuple[int, int]) -> int:
-        """Return the number of a least and a greatest TTL; ConfigError where there are no more."""
-        return self._id(self.ttl_limits, limits, "TTL limits")
+    def ttl_limit(self, limits: tuple[int, int], *, once: bool = False) -> int:
+        """Return the number of a least and a greatest TTL, of rules or `once`; ConfigError where there are no more."""
+        return self._id(self.ttl_limits, limits, "TTL limits", set() if once else self._users[2], NUMBERS_MAX)
 
-    def tag(self, name: str) -> int:
-        """Return the bit of a tag; ConfigError where there are no more."""
-        return 1 << self._id(self.tags, name, "tags", TAGS_MAX, 0)
+    def tag(self, name: str, *, by_function: bool = False) -> int:
+        """Return the bit of a tag of rules, or of functions of those in force; ConfigError where there are no more."""
+        return 1 << self._id(self.tags, name, "tags", self._users[1 if by_function else 2], TAGS_MAX, 0)
 
-    def _id(self, ids: dict[Key, int], key: Key, what: str, most: int = NUMBERS_MAX, first: int = 1) -> int:
+    def _id(self, ids: dict[Key, int], key: Key, what: str, users: set[object], most: int, first: int = 1) -> int:
         with self._lock:
             if key not in ids and len(ids) == most:
-                raise ConfigError(
-                    f"rules: more than {most} {what} since the start, those before reloads included; restart"
-                )
-            return ids.setdefault(key, len(ids) + first)
+                self._reclaim(ids, what)
+            if key not in ids and len(ids) == most:
+                raise ConfigError(f"rules: more than {most} {what} at once")
+            users.add((what, key))
+            if key not in ids:
+                ids[key] = self._free[what].pop() if self._free[what] else len(ids) + first
+            return ids[key]
+
+    def _reclaim(self, ids: dict[Key, int], what: str) -> None:
+        """Take back what no rules have any more."""
+        had = set().union(*self._users)
+        self._free[what] = [ids.pop(key) for key in list(ids) if (what, key) not in had]
+        self._reused |= what != "tags"  # no key has them
+
+    def purge_reused(self, cache: Cache) -> None:
+        """Have the cache forget all, where a number may mean something else from now on."""
+        if self._reused:
+            self._reused = False
+            log.warning("rules: all numbers of routes or TTL limits were in use: the whole cache is purged")
+            cache.purge(b"\0", below=True)
 
     def next_generation(self) -> int:
-        """Return a number for one more set of rules."""
+        """Return a number for one more set of rules, those that are read from now on."""
+        with self._lock:
+            self._users[2] = set()
         self.generation = self.generation % NUMBERS_MAX + 1
         return self.generation
+
+    def activate(self) -> None:
+        """Let the rules that were read last be those in force."""
+        with self._lock:
+            self._users = [*self._users[1:], set()]
 
 
 def group_key(group: str) -> str:

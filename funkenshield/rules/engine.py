@@ -18,6 +18,7 @@ from ..core.files import Version, noted, version_of
 from ..errors import ConfigError
 from ..forward._python_rules import PythonRules
 from ..policy._guard import Guard
+from ..zones import settings
 from . import Hook, RuleSet, load
 from .compiler import CHAINS, Compiled, IdAllocator, compile_chain, group_key, route_key
 from .executor import ActiveRules, RuleExecutor
@@ -43,6 +44,8 @@ def _prepare(config: Config, ids: IdAllocator, guard: Guard) -> PreparedRules:
         rules, generation = load(config), ids.next_generation()
         chains = ([rule for rule in rules.rules if rule.chain == chain] for chain in CHAINS)
         made = tuple(compile_chain(of, ids, generation, guard, config.listen) if of else None for of in chains)
+        for group in settings.groups(config):
+            ids.route(group_key(group))
     return PreparedRules(rules, made, generation, read)
 
 
@@ -70,10 +73,12 @@ class RuleEngine:
 
         `groups` are their numbers by name. What the rules before need is left for queries that are with them.
         """
-        routes = {self.ids.route(group_key(name)): group for name, group in groups.items()}
+        self.ids.activate()
+        self.ids.purge_reused(self._python_rules.settings_writer.cache)
+        routes = {self.ids.routes[group_key(name)]: group for name, group in groups.items()}
         for number, group in routes.items():
             self._python_rules.set_route(number, group=group)
-        answering = {self.ids.route(route_key(rule)): rule for rule in prepared.rules.rules if rule.answers}
+        answering = {self.ids.routes[route_key(rule)]: rule for rule in prepared.rules.rules if rule.answers}
         for number in answering:
             self._python_rules.set_route(number, function=True)
         for (shortest, longest), number in list(self.ids.ttl_limits.items()):

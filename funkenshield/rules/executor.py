@@ -81,6 +81,7 @@ class RuleExecutor:
     def configure(self, active: ActiveRules) -> None:
         """Follow these rules from now on; queries that stopped at the previous ones may still end there."""
         self._previous, self.active = self.active, active
+        self._tags.clear()  # their bits may be other tags' from now on
 
     def counters(self, rule: str) -> dict[str, float]:
         """Return how often a rule's function was called and failed, and the seconds that it took in all."""

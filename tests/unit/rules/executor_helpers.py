@@ -1,6 +1,7 @@
 """A rule executor before a stand-in for the fast gear that notes what it is told."""
 
 import asyncio
+from types import SimpleNamespace
 
 import dns.message
 import dns.rcode
@@ -25,6 +26,7 @@ class Inflight:
         self.settles = True
         self.transport = "udp"
         self.stream = 0  # that all queries come from
+        self.settings_writer = SimpleNamespace(cache=SimpleNamespace())
 
     def client_info(self, client):
         return bytes([192, 0, 2, 1]), self.transport, 0, 0b10, self.stream

@@ -1,9 +1,12 @@
 """What the result of a rule's function does, for queries, misses and responses."""
 
+import asyncio
+
 import dns.message
 import pytest
 
 from funkenshield import rules as given
+from funkenshield.rules import compiler
 from funkenshield.rules.compiler import END
 from unit.rules.executor_helpers import GENERATION, HANDLE, NEXT, RESPONSE, WIRE, Scene, message, rcode_of, returning
 
@@ -122,6 +125,22 @@ def test_a_query_goes_on_within_bounds_that_are_made_known_first():
         ("set_ttl_limits", 1, 5, 50),
         ("resume", NEXT, GENERATION, {"ttl_limits": 1}),
     ]
+
+
+def test_bounds_that_differ_from_query_to_query_do_not_run_out(monkeypatch):
+    monkeypatch.setattr(compiler, "NUMBERS_MAX", 4)
+    lives = iter(range(1, 50))
+    scene = Scene(lambda query: given.ttl(max=next(lives)), inline=True)
+    purged = []
+    scene.inflight.settings_writer.cache.purge = lambda name, below: purged.append(
+        (name, below, scene.inflight.done[-1])
+    )
+    for _ in range(6):
+        scene.begin("query")
+    done = asyncio.run(scene.end())
+    assert [each[-1] for each in done if each[0] == "set_ttl_limits"] == [1, 2, 3, 4, 5, 6]
+    assert {each[-1]["ttl_limits"] for each in done if each[0] == "resume"} == {1, 2, 3, 4}
+    assert purged == [(b"\0", True, done[7])], "before the first is used again"
 
 
 def test_a_query_is_forwarded_behind_its_chain():

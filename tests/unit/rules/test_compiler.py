@@ -16,6 +16,7 @@ from funkenshield.config.types import Endpoint
 from funkenshield.errors import ConfigError
 from funkenshield.policy._guard import Guard
 from funkenshield.policy._rule_program import ACTIONS_OF
+from funkenshield.rules import compiler
 from funkenshield.rules.compiler import END, NUMBERS_MAX, RULES_MAX, START, TAGS_MAX, IdAllocator, Rule, compile_chain
 
 FIRST = min(ACTIONS_OF.values())
@@ -632,7 +633,7 @@ def test_there_are_so_many_tags():
     ids = IdAllocator()
     assert [ids.tag(f"tag{number}") for number in range(TAGS_MAX)] == [1 << bit for bit in range(64)]
     assert ids.tag("tag63") == 1 << 63
-    with pytest.raises(ConfigError, match="more than 64 tags since the start"):
+    with pytest.raises(ConfigError, match="more than 64 tags at once"):
         ids.tag("another")
     chained = Chained(({}, {"tag": "tag63"}), ({"tag": "tag62"}, "drop"), ({"tag": "tag63"}, "drop"), ids=ids)
     assert chained.rules(query()) == [0, 2]
@@ -643,8 +644,37 @@ def test_there_are_so_many_numbers(kind):
     number = getattr(IdAllocator(), kind)
     assert [number((0, each)) for each in range(NUMBERS_MAX)] == list(range(1, NUMBERS_MAX + 1))
     assert number((0, 0)) == 1
-    with pytest.raises(ConfigError, match=r"more than 65535 .* since the start"):
+    with pytest.raises(ConfigError, match=r"more than 65535 .* at once"):
         number((1, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("route", "NUMBERS_MAX"), ("ttl_limit", "NUMBERS_MAX"), ("tag", "TAGS_MAX")]
+)
+def test_numbers_that_no_rules_have_any_more_are_given_out_again_and_no_others(kind, most, monkeypatch):
+    monkeypatch.setattr(compiler, most, 4)
+    ids = IdAllocator()
+    number = getattr(ids, kind)
+    had = []
+    for each in range(50):
+        ids.next_generation()
+        number((1, each))  # of rules that are never activated
+        ids.next_generation()
+        lasting, had = number((0, 0)), [*had, number((0, 1 + each))]
+        assert had[-1] not in {lasting, *had[-3:-1]}
+        ids.activate()
+        assert (number((0, 0)), number((0, 1 + each))) == (lasting, had[-1])
+    assert len({lasting, *had}) == 4
+
+
+def test_limits_that_functions_compute_do_not_run_out_and_leave_those_of_rules_alone(monkeypatch):
+    monkeypatch.setattr(compiler, "NUMBERS_MAX", 4)
+    ids = IdAllocator()
+    ids.next_generation()
+    own = ids.ttl_limit((0, 1))
+    ids.activate()
+    assert own not in {ids.ttl_limit((1, each), once=True) for each in range(50)}
+    assert ids.ttl_limit((0, 1), once=True) == own
 
 
 def test_a_generation_is_never_0():

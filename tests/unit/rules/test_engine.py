@@ -4,13 +4,14 @@ import asyncio
 import os
 
 import pytest
+from support import quick
 
 from funkenshield import config
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
 from funkenshield.forward._inflight import Inflight
-from funkenshield.rules import engine
+from funkenshield.rules import compiler, engine
 from funkenshield.rules.engine import RuleEngine, check
 
 HOOKS = """
@@ -38,7 +39,8 @@ class Stage:
         self.table.write_text(
             f'rules = "{self.file}"\n[[upstreams]]\naddress = "127.0.0.1:5300"\ngroups = ["default", "inner"]\n'
         )
-        self.inflight = Inflight(Cache(4 << 20, Clock()), 64)
+        self.cache = Cache(4 << 20, Clock())
+        self.inflight = Inflight(self.cache, 64)
         self.engine = RuleEngine(self.inflight.rules, lambda: None)
 
     def write(self, text, at=None):
@@ -120,6 +122,33 @@ def test_all_files_are_watched(stage, tmp_path):
         f"shield.rule(~suffix_file('{tmp_path}/names'), action=zone_file('{tmp_path}/x.zone'))"
     )
     assert [path.name for path in stage.prepare().versions] == ["rules.py", "x.zone", "names"]
+
+
+def test_after_ever_so_many_changes_rules_are_read_and_none_is_answered_from_what_another_had(stage, monkeypatch):
+    monkeypatch.setattr(compiler, "NUMBERS_MAX", 8)
+    cache, asked = stage.cache, quick.query("www.test")
+    kept, had = [], []
+    for number in range(20):
+        cache.store(asked, quick.answer(asked, b"x"))
+        stage.write(f"@shield.rule(cache=True)\ndef f(query): return {number}\nshield.rule(action=forward('inner'))")
+        stage.activate(default=0, inner=1)
+        kept.append(cache.lookup(asked) is not None)
+        had.append(*stage.engine.executor.active.routes)
+        assert had[-1] not in had[-3:-1]
+    assert len(set(had)) <= 8
+    again = [number for number, route in enumerate(had) if route in had[:number]]
+    assert not kept[again[0]], "before a number means another rule, nothing has it"
+    assert sum(kept) > 10, "that is seldom"
+
+
+def test_where_there_are_no_more_numbers_nothing_changes(stage, monkeypatch):
+    stage.write("shield.rule(action=drop(), name='old')")
+    stage.activate()
+    monkeypatch.setattr(compiler, "NUMBERS_MAX", 2)
+    stage.write("@shield.rule(cache=True)\ndef f(query): ...")
+    with pytest.raises(ConfigError, match="more than 2 routes at once"):
+        stage.prepare()
+    assert list(stage.engine.counters()) == ["old"]
 
 
 def test_a_file_that_changes_is_seen_once(stage):
