@@ -6,6 +6,7 @@ from funkenshield.cache._entry import is_response_to, soa_serials
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.policy._guard import Guard
+from funkenshield.wire._affordable import is_affordable
 from funkenshield.wire._message import inspect_query, inspect_records
 
 from .messages import ADDRESS, framed, is_whole, query_of, read, reply_to, ttls_at, unframed
@@ -32,6 +33,7 @@ def one(data):
     assert len(passed) <= len(reply)
     for section in (0, 1):
         soa_serials(reply, section)
+    assert {type(is_affordable(each)) for each in (query, reply)} == {bool}
     if len(reply) >= HEADER:
         _check_walk(reply)
     if inspect_query(query)["verdict"] != "plain" or not is_response_to(query, reply):
