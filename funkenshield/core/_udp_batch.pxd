@@ -1,16 +1,14 @@
 """A batch of datagrams: received in one system call, sent in one, its buffers made once and kept."""
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 from ._prefix_table cimport unmapped
 
 cdef enum:
     BATCH = 64                     # datagrams that one system call carries, or the kernel takes as one
     PEER_MAX = 28                  # octets of a sockaddr_in6
-    PEER_WORDS = 7                 # of four octets
     CONTROL_MAX = 40               # octets of one control message with an in6_pktinfo
-    CONTROL_WORDS = 5              # of eight octets
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct iovec "struct iovec":
@@ -51,11 +49,11 @@ cdef class Datagrams:
     cdef:
         size_t size                # octets that a buffer holds
         size_t stride              # octets from one buffer to the next
+        mmsghdr* headers
+        iovec* parts
         uint8_t* octets
-        mmsghdr[BATCH] headers
-        iovec[BATCH] parts
-        uint64_t[BATCH][CONTROL_WORDS] controls  # in words, as a cmsghdr and a sockaddr are aligned
-        uint32_t[BATCH][PEER_WORDS] addresses
+        uint8_t* addresses
+        uint8_t* controls
         int error                  # of the last `send`, for a datagram that could not be sent; 0: none
         bint joined                # the way of the last `send_joined` allows it
         int32_t spoilt             # headers that the last call wrote to

@@ -51,11 +51,19 @@ cdef class Datagrams:
             raise ValueError(f"a datagram has 1 to 65536 octets, not {size}")
         self.size = size
         self.stride = ((size + 63) & ~63) + 5 * 64
+        self.headers = <mmsghdr*> zeros(BATCH, sizeof(mmsghdr))
+        self.parts = <iovec*> zeros(BATCH, sizeof(iovec))
         self.octets = <uint8_t*> zeros(BATCH, self.stride)
+        self.addresses = <uint8_t*> zeros(BATCH, PEER_MAX)
+        self.controls = <uint8_t*> zeros(BATCH, CONTROL_MAX)
         self.spoilt = BATCH
 
     def __dealloc__(self) -> None:
+        free(self.headers)
+        free(self.parts)
         free(self.octets)
+        free(self.addresses)
+        free(self.controls)
 
     cdef uint8_t* buffer(self, int32_t i) noexcept nogil:
         return self.octets + i * self.stride
@@ -68,11 +76,11 @@ cdef class Datagrams:
         for i in range(self.spoilt):
             self.parts[i] = iovec(self.buffer(i), self.size)
             header = &self.headers[i].msg_hdr
-            header.msg_name = self.addresses[i]
+            header.msg_name = self.addresses + i * PEER_MAX
             header.msg_namelen = PEER_MAX
             header.msg_iov = &self.parts[i]
             header.msg_iovlen = 1
-            header.msg_control = self.controls[i]
+            header.msg_control = self.controls + i * CONTROL_MAX
             header.msg_controllen = CONTROL_MAX
         count = recvmmsg(fd, self.headers, BATCH, MSG_DONTWAIT, NULL)
         self.spoilt = max(count, 0)
@@ -89,7 +97,7 @@ cdef class Datagrams:
         cdef int32_t sent
         self.error = 0
         while done < count:
-            sent = sendmmsg(fd, &self.headers[done], count - done, MSG_DONTWAIT)
+            sent = sendmmsg(fd, self.headers + done, count - done, MSG_DONTWAIT)
             if sent > 0:
                 done += sent
                 went += sent
@@ -115,7 +123,7 @@ cdef class Datagrams:
         self._sort(count)
         runs = self._make_runs(0, count, BATCH)
         while done < runs:
-            sent = sendmmsg(fd, &self.headers[done], runs - done, MSG_DONTWAIT)
+            sent = sendmmsg(fd, self.headers + done, runs - done, MSG_DONTWAIT)
             for k in range(done, done + sent):
                 went += <int32_t> self.headers[k].msg_hdr.msg_iovlen
             if sent > 0:
@@ -157,7 +165,7 @@ cdef class Datagrams:
                 header.msg_iovlen += 1
                 if header.msg_iovlen > 2:
                     continue
-                header.msg_control = self.controls[runs - 1]
+                header.msg_control = self.controls + (runs - 1) * CONTROL_MAX
                 header.msg_controllen = CMSG_SPACE(sizeof(uint16_t))
                 control = CMSG_FIRSTHDR(header)
                 control.cmsg_level, control.cmsg_type = IPPROTO_UDP, UDP_SEGMENT
