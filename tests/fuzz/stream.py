@@ -88,11 +88,10 @@ def _is_broken(message):
 
 def _from_client(pieces, proxied):
     """Every whole query is answered once, in order; whoever sends no header where there must be one is cut off."""
-    stream = b"".join(pieces)
-    SHIELD.trust_proxies(proxied)
-    before = SHIELD.counters()
+    stream, shield = b"".join(pieces), SHIELDS[proxied]
+    before = shield.counters()
     with contextlib.ExitStack() as stack:
-        sock = connect(stack, SHIELD)
+        sock = connect(stack, shield)
         answered = b""
         with contextlib.suppress(OSError):
             for piece in pieces:
@@ -101,8 +100,8 @@ def _from_client(pieces, proxied):
         with contextlib.suppress(ConnectionError):
             while octets := sock.recv(1 << 16):
                 answered += octets
-    until(lambda: SHIELD.limits.held == (0, 0))
-    counted = {name: count - before[name] for name, count in SHIELD.counters().items()}
+    until(lambda: shield.limits.held == (0, 0))
+    counted = {name: count - before[name] for name, count in shield.counters().items()}
     if proxied:
         try:
             header, _ = parse_header(stream)
@@ -144,5 +143,5 @@ async def _from_upstream(pieces):
 
 LOOP = asyncio.new_event_loop()
 OPENED = contextlib.ExitStack()
-SHIELD = Running(OPENED, refuses=True)
+SHIELDS = {proxied: Running(OPENED, refuses=True, proxied=proxied) for proxied in (False, True)}
 atexit.register(OPENED.close)

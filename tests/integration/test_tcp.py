@@ -385,9 +385,10 @@ def test_nobody_gives_way_to_a_client_who_has_enough(upstream, shield, name):
 def test_where_all_wait_for_answers_the_oldest_of_the_prefix_with_the_most_gives_way(upstream, shield, name):
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connect(shield, f"127.0.{2 + max(n - 2, 0)}.{1 + n % 3}")) for n in range(8)]
+        until(lambda: stats(shield)["tcp_connections"] == 8)
         for sock, _ in held:
             sock.sendall(frame(ask_wire(f"slow.{name}")))
-        until(lambda: stats(shield)["tcp_connections"] == 8 and upstream.received)
+        until(lambda: upstream.received)
         before = stats(shield)
         assert is_served(shield, name, "127.0.0.1")
         after = stats(shield)
@@ -401,9 +402,10 @@ def test_where_all_wait_for_answers_the_oldest_of_the_prefix_with_the_most_gives
 def test_whose_prefix_has_the_most_is_refused_where_all_wait(upstream, shield, name):
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connect(shield, f"127.0.{2 + max(n - 2, 0)}.{1 + n % 3}")) for n in range(8)]
+        until(lambda: stats(shield)["tcp_connections"] == 8)
         for sock, _ in held:
             sock.sendall(frame(ask_wire(f"slow.{name}")))
-        until(lambda: stats(shield)["tcp_connections"] == 8 and upstream.received)
+        until(lambda: upstream.received)
         before = stats(shield)["tcp_refused_per_prefix"]
         assert not is_served(shield, name, "127.0.2.9")
         assert stats(shield)["tcp_refused_per_prefix"] == before + 1

@@ -26,7 +26,8 @@ class Running:
         self.limits = ConnectionLimits(self.inflight.cache)
         self.limits.configure(**LIMITS | limits)
         self.worker = TcpWorker(self.inflight.cache, self.inflight, self.limits)
-        self.trust_proxies(proxied)
+        if proxied:  # whoever connects has to tell first whose connection it is
+            self.inflight.settings_writer.set_proxies(((bytes([127, 0, 0, 0]), 8),))
         if refuses:
             self.inflight.settings_writer.guard.set_access([], [], default_allow=False, refuse=True)
         listener = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=512))
@@ -37,10 +38,6 @@ class Running:
         thread.start()
         stack.callback(thread.join)
         stack.callback(self.worker.stop)
-
-    def trust_proxies(self, trusted):
-        """Say whether whoever connects has to tell first whose connection it is."""
-        self.inflight.settings_writer.set_proxies(((bytes([127, 0, 0, 0]), 8),) if trusted else ())
 
     def counters(self):
         return self.worker.counters() | self.worker.connections.counters()
