@@ -544,6 +544,7 @@ cdef class TcpWorker:
             if sent <= 0:
                 break
             connection.output.begin += <uint32_t> sent
+            self.connections.touch(connection, self.context.client.now)  # who reads, however slowly, is there
         if sent >= 0 and length:
             sent = send(connection.fd, self.outgoing, length, MSG_NOSIGNAL)
             at = <uint32_t> max(sent, 0)
