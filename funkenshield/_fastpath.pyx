@@ -18,7 +18,7 @@ from .cache._store cimport Cache
 from .cache._zone_settings cimport Policy
 from .core._atomic cimport bump, copy_words, load_relaxed16
 from .core._limits cimport IGNORED_MAX, PROXIES_MAX
-from .core._prefix_table cimport PrefixTable, prefix_value
+from .core._prefix_table cimport PrefixTable, octets_of, prefix_value
 from .policy._guard cimport (
     GUARD_ALLOW, GUARD_DROP, GUARD_TRUNCATE, Guard, GuardAction, GuardTable, check_query, load_guard_table
 )
@@ -456,4 +456,4 @@ cdef class SettingsWriter:
 
     def is_proxy(self, bytes address not None) -> bool:
         """Tell whether an address of 4 or 16 octets is that of a front proxy."""
-        return prefix_value(&self.settings.proxies, address, <uint8_t> len(address)) != 0
+        return prefix_value(&self.settings.proxies, address, octets_of(address)) != 0

@@ -42,6 +42,7 @@ from .config import DEFAULT_GROUP, RESTART, Config
 from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
+from .core._limits import CONNECTION_WORKERS_MAX
 from .errors import ConfigError, FunkenShieldError
 from .forward import chaos, loop
 from .forward._inflight import Inflight
@@ -104,7 +105,7 @@ class Daemon:
             for endpoint in config.listen
         ]
         self._tcp = [
-            [bound.enter_context(each) for each in sockets.bind_tcp(endpoint, workers)]
+            [bound.enter_context(each) for each in sockets.bind_tcp(endpoint, min(workers, CONNECTION_WORKERS_MAX))]
             for endpoint in config.listen
             if over_tcp
         ]
@@ -238,8 +239,8 @@ class Daemon:
             log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = new.keeping(self.config), self.rules.rule_set
         prepared = await asyncio.to_thread(self.rules.prepare, new)
-        await self.rules.set_up(prepared)
         try:
+            await self.rules.set_up(prepared)
             self.configure(new, prepared)
         except Exception:
             if self.rules.rule_set is not prepared.rules:
@@ -318,7 +319,7 @@ class Daemon:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Stop, and fail, where something that must go on for ever did not: a service manager starts us again."""
         if not task.cancelled():
-            self._failure = task.exception()
+            self._failure = task.exception() or RuntimeError("a background task returned")
             log.error("stopping: internal error, a background task ended", exc_info=self._failure)
             self.stop()
 

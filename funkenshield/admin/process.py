@@ -19,6 +19,7 @@ from ..errors import ConfigError, FunkenShieldError
 log = logging.getLogger(__name__)
 
 OTHERS = 24  # descriptors that are there whatever is configured
+CONNECTIONS_MIN = 1000  # however little memory there is, unless configured
 CONNECTION_MEMORY = 64 << 10  # octets: what the kernel and we have for one that is not idle, on the average
 NOTIFYING = 1.0  # seconds that the service manager may take
 NICE, CALM = 10, 60.0  # of the control thread under a flood of misses, and until so many seconds after it
@@ -40,19 +41,26 @@ def allow_descriptors(config: Config) -> None:
             f"cannot start: {needed} file descriptors are needed, the limit is {allowed}; raise it (ulimit -n,"
             " LimitNOFILE=), or lower forward.sockets or workers"
         )
-    if allowed < needed + (config.tcp.max_connections or 0):
+    if (limit := connection_limit(config)) < (config.tcp.max_connections or 0):
         logs.set_up(config.log.level, config.log.format)
         log.warning(
             "tcp.max_connections reduced to %d: the limit is %d file descriptors (ulimit -n, LimitNOFILE=)",
-            allowed - needed, allowed,
+            limit, allowed,
         )  # fmt: skip
 
 
 def connection_limit(config: Config) -> int:
-    """Return how many connections of clients there may be at once: as configured, or as many as fit this machine."""
+    """Return how many connections of clients there may be at once: as configured, or as many as fit this machine.
+
+    Connections to upstreams, and files, find descriptors however many clients there are.
+    """
     left = max(machine.descriptors() - need_descriptors(config), 0)
+    others = config.forward.max_connections * len(config.all_upstreams) + config.forward.max_transfers + OTHERS
+    memory = machine.memory() - config.cache.memory - config.tcp.memory
     wanted = config.tcp.max_connections
-    return min(left, machine.memory() // CONNECTION_MEMORY if wanted is None else wanted)
+    if wanted is None:
+        wanted = max(memory // CONNECTION_MEMORY, CONNECTIONS_MIN)
+    return min(left - min(others, left // 2), wanted)
 
 
 def allow_nice() -> None:

@@ -23,8 +23,8 @@ class TcpSection(Section):
 
     max_connections: int | None = Field(None, ge=0, le=1_000_000)
     """Connections at once; 0 disables TCP. By default, as many as file descriptors are left, and one for each 64 KiB of
-    memory. A client prefix (/24 or /56) gets a fair share of them. When all are in use, the one that has been idle
-    longest is closed."""
+    memory beside the cache. A client prefix (/24 or /56) gets a fair share of them. When all are in use, the one that
+    has been idle longest is closed."""
     max_connections_per_client: int = Field(0, ge=0, le=1_000_000)
     """Connections at once from one IPv4 address or one IPv6 /64; 0: as many as its prefix may have."""
     memory: Octets = Field(64 << 20, ge=8 << 20, le=1 << 40)

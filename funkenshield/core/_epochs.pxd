@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from ._atomic cimport barrier, load_seq_cst, store_seq_cst
 
 cdef enum:
-    READERS_MAX = 256
+    READERS_MAX = 512
 
 cdef struct Reader:                # one cache line, so that readers do not disturb each other
     uint64_t seen                 # the epoch when it entered; 0: it is outside

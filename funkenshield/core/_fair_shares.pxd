@@ -56,6 +56,6 @@ cdef struct RingShares:            # what client prefixes and zones hold of a ri
     Taken[TAKEN_MAX] taken
 
 
-cdef bint ring_has_share(RingShares* shares, const Ring* ring, uint32_t prefix) noexcept nogil
+cdef bint ring_has_share(RingShares* shares, const Ring* ring, uint32_t prefix, uint32_t spared) noexcept nogil
 cdef bint ring_share(RingShares* shares, const Ring* ring, const Secret* secret, const uint8_t* address, uint8_t octets,
                      const uint8_t* name, uint32_t size) noexcept nogil

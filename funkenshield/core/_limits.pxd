@@ -6,6 +6,7 @@ cpdef enum:
     MEMBERS_MAX = 64               # upstreams in a group
     SOCKETS_MAX = 8192             # to upstreams, with those that are given up and still wait for answers
     LISTENERS_MAX = 64
+    CONNECTION_WORKERS_MAX = 126
     PROXIES_MAX = 64               # prefixes of front proxies
     IGNORED_MAX = 16               # EDNS options that an operator may have ignored
     COOKIE_SECRETS = 4

@@ -4,10 +4,11 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._clock cimport Clock
+from ..core._limits cimport CONNECTION_WORKERS_MAX
 from ..core._udp_batch cimport BATCH, Datagrams, Peer
 from ..policy._guard cimport GuardCounters, GuardTable
 from ..policy._rule_state cimport ClientInfo, RuleState
-from ._reply_queue cimport CONNECTION_WORKERS_MAX, ReplyQueue
+from ._reply_queue cimport ReplyQueue
 
 cdef enum:
     UDP_MAX = 4096                 # octets of the largest answer over UDP

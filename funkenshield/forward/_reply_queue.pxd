@@ -7,7 +7,6 @@ is bounded by the queries that wait for replies, and for transfers by `connectio
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    CONNECTION_WORKERS_MAX = 126
     CHUNK = 1024                   # connections whose memory is allocated at once; a power of two
 
 cdef enum:                         # the numbers of connections: bit 63 is for rules, which are none

@@ -238,7 +238,7 @@ class Forwarder:
         elif not name or not self._accepts_notify(zone, name, client):
             self._inflight.rules.pass_on(client, query)
         elif self._passing.may_take(name, self._settings.max_uncached):  # who forges a notifier has one zone's share
-            work = forward_notify(self._inflight, self._upstreams, self._settings, group, client, query)
+            work = forward_notify(self._inflight, self._upstreams, self._settings, self.dispatch, group, client, query)
             self._start_special(key, self._passing, name, work)
         else:
             self._turn_away(client, query, stream)

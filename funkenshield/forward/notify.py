@@ -6,6 +6,7 @@ It knows how one NOTIFY goes on. Whether it may is for `forwarder`, and what it 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from dns.rcode import SERVFAIL
 
@@ -19,9 +20,10 @@ limited = RateLimited(logging.getLogger(__name__))
 
 
 async def forward_notify(
-    inflight: Inflight, upstreams: Upstreams, settings: ForwardSection, group: int, client: bytes, query: bytes
-) -> None:
-    """Forward a NOTIFY, and answer it; SERVFAIL where no upstream does."""
+    inflight: Inflight, upstreams: Upstreams, settings: ForwardSection, dispatch: Callable[[], None],
+    group: int, client: bytes, query: bytes,
+) -> None:  # fmt: skip
+    """Forward a NOTIFY, and have its answer dispatched; SERVFAIL where no upstream answers."""
     response = None
     try:
         header, timeout = inflight.rules.header_of(client), settings.update_timeout
@@ -36,9 +38,9 @@ async def forward_notify(
                 if response is None:
                     response = received
                     inflight.rules.reply(client, query, response)
-                    inflight.outbox.send()
+                    dispatch()
     except Exception as error:  # without an answer, a client over TCP would never have its place back
         limited.warning("notify", "internal error, NOTIFY dropped: %r", error)
     if response is None:
         inflight.rules.reply(client, query, error_response(query, SERVFAIL))
-    inflight.outbox.send()
+    dispatch()

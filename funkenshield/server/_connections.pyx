@@ -28,6 +28,8 @@ cdef enum:
     SAMPLES = 64                   # connections among which the prefix that has the most is looked for
     ENDED_AT_ONCE = 64             # idle connections, before others have their turn
     BUFFER_MIN = 512               # octets
+    BUFFER_MAX = 1 << 30
+    STEPS_MAX = 256                # of a list that may have others in it
 
 cdef uint64_t HALF_CLOSED = <uint64_t> 1000000000  # nanoseconds of silence after which who waits for a transfer is gone
 
@@ -221,13 +223,15 @@ cdef class Connections:
         cdef:
             int32_t place = among.first
             int32_t left = CANDIDATES
+            int32_t steps = STEPS_MAX
             const Connection* connection
-        while place >= 0 and left:
+        while place >= 0 and left and steps:
             connection = self.at(place)
             if not prefix or connection.prefix == prefix:
                 if is_idle(connection):
                     return place
                 left -= 1
+            steps -= 1
             place = connection.after[order]
         return -1
 
@@ -236,7 +240,7 @@ cdef class Connections:
         cdef:
             uint64_t most = 0
             uint64_t held
-            int32_t k, place
+            int32_t k, _k, place
             int32_t found = -1
             const Connection* connection
         for k in range(min(self.places, SAMPLES)):
@@ -251,9 +255,10 @@ cdef class Connections:
         if found >= 0:
             connection = self.at(found)
             place = self.prefixes[connection.prefix % BUCKETS].first
-            while self.at(place).prefix != connection.prefix:
+            for _k in range(STEPS_MAX):
+                if self.at(place).prefix == connection.prefix:
+                    return place
                 place = self.at(place).after[OF_PREFIX]
-            found = place
         return found
 
     cdef Connection* insert(self, int fd, uint64_t now) noexcept nogil:
@@ -378,18 +383,18 @@ cdef class Connections:
     cdef bint reserve(self, Connection* connection, Buffer* buffer, uint32_t octets) noexcept nogil:
         """Have room for so many octets more at a buffer's end; False: the connection may hold no more."""
         cdef:
-            uint32_t needed = buffer.end - buffer.begin + octets
-            uint32_t capacity = max(buffer.capacity, <uint32_t> BUFFER_MIN)
+            uint64_t needed = <uint64_t> buffer.end - buffer.begin + octets
+            uint64_t capacity = max(buffer.capacity, <uint32_t> BUFFER_MIN)
             uint8_t* larger
         if needed <= buffer.capacity:
-            if buffer.end + octets > buffer.capacity:
+            if <uint64_t> buffer.end + octets > buffer.capacity:
                 memmove(buffer.octets, buffer.octets + buffer.begin, buffer.end - buffer.begin)
                 buffer.end -= buffer.begin
                 buffer.begin = 0
             return True
         while capacity < needed:
             capacity *= 2
-        if not self._has_memory(connection, capacity - buffer.capacity):
+        if capacity > BUFFER_MAX or not self._has_memory(connection, capacity - buffer.capacity):
             return False
         larger = <uint8_t*> realloc(buffer.octets, capacity)
         if larger == NULL:
@@ -398,7 +403,7 @@ cdef class Connections:
         buffer.end -= buffer.begin
         buffer.begin, buffer.octets = 0, larger
         self._count_memory(connection, <int64_t> capacity - buffer.capacity)
-        buffer.capacity = capacity
+        buffer.capacity = <uint32_t> capacity
         return True
 
     cdef void release(self, Connection* connection, Buffer* buffer) noexcept nogil:
@@ -457,11 +462,13 @@ cdef class Connections:
         cdef:
             int32_t place = self.prefixes[prefix % BUCKETS].first
             int32_t left = CANDIDATES
+            int32_t steps = STEPS_MAX
             int32_t found = -1
             uint32_t most = 0
             uint32_t held
             const Connection* connection
-        while place >= 0 and left:
+        while place >= 0 and left and steps:
+            steps -= 1
             connection = self.at(place)
             held = connection.input.capacity + connection.output.capacity
             if connection.prefix == prefix:

@@ -31,7 +31,7 @@ from ..core._epoll cimport (
 from ..core._fair_shares cimport RingShares, ring_has_share
 from ..core._limits cimport LISTENERS_MAX
 from ..core._prefix_table cimport prefix_value
-from ..core._spsc_ring cimport RING_SIZE, Ring, ring_publish
+from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._inflight cimport Inflight
 from ..forward._outbox cimport NOBODY, STREAM, Client
@@ -56,7 +56,8 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockname(int fd, sockaddr* address, uint32_t* length)
     ssize_t recv(int fd, void* octets, size_t length, int flags)
     ssize_t send(int fd, const void* octets, size_t length, int flags)
-    int MSG_NOSIGNAL, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int shutdown(int fd, int how)
+    int MSG_NOSIGNAL, SHUT_RD, SOCK_NONBLOCK, SOCK_CLOEXEC
 
 cdef enum:
     EVENTS = 64                    # taken from the kernel at once
@@ -159,9 +160,14 @@ cdef class TcpWorker:
     # ------------------------------------------------------------ for the control thread
 
     def listen(self, int fd) -> None:
-        """Take connections from a listening, non-blocking socket; ValueError where a worker has too many."""
+        """Take connections from a listening, non-blocking socket, once `run` is called.
+
+        Raises ValueError where a worker has too many, OSError where the kernel refuses.
+        """
         if self.listeners == LISTENERS_MAX:
             raise ValueError(f"a worker listens on at most {LISTENERS_MAX} addresses")
+        if self._watch(fd, LISTENER + <uint64_t> self.listeners, 0):
+            raise OSError(errno, "a socket cannot be watched")
         self.sockets[self.listeners] = fd
         self.listeners += 1
 
@@ -208,6 +214,7 @@ cdef class TcpWorker:
             context.now = ticks(context.client.now)
             enter(self.reader)
             context.settings = load_settings(&self.settings_writer.settings)
+            self._resume_stalled()  # before those that come anew
             for k in range(count):
                 if events[k].data.number < SPECIAL:
                     self._serve_connection(events[k].data.number, events[k].events)
@@ -217,7 +224,6 @@ cdef class TcpWorker:
                     self._write_replies()
                 else:
                     read(self.told_fd, &told, 8)
-            self._resume_stalled()
             leave(self.reader)
             self.connections.end_idle(context.client.now)
             if ring_publish(self.ring) or self.connections.transfer_changed:
@@ -226,7 +232,7 @@ cdef class TcpWorker:
             if load_acquire(&self.wanted) == STOPPED:
                 return
             if load_acquire(&self.wanted) == NOT_ACCEPTING:
-                self._accept_from_all(False)
+                self._end_listening()
             elif self.accept_again and self.accept_again < context.client.now:
                 self._accept_from_all(True)
 
@@ -267,16 +273,24 @@ cdef class TcpWorker:
     # ------------------------------------------------------------ new connections
 
     cdef void _accept_from_all(self, bint accepting) noexcept nogil:
-        """Begin to take connections, or stop it."""
+        """Begin to take connections, or stop it for a while."""
+        cdef:
+            epoll_event event
+            int32_t k
+        self.accept_again, self.accepting = 0, accepting
+        event.events = EPOLLIN if accepting else 0
+        for k in range(self.listeners):
+            event.data.number = LISTENER + <uint64_t> k
+            epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, self.sockets[k], &event)
+
+    cdef void _end_listening(self) noexcept nogil:
+        """Have the kernel refuse whoever comes from now on, and whoever has not been taken yet."""
         cdef int32_t k
-        self.accept_again = 0
-        if accepting != self.accepting:
-            self.accepting = accepting
-            for k in range(self.listeners):
-                if accepting:
-                    self._watch(self.sockets[k], LISTENER + <uint64_t> k, EPOLLIN)
-                else:
-                    epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k], NULL)
+        for k in range(self.listeners):
+            epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k], NULL)
+            shutdown(self.sockets[k], SHUT_RD)
+        self.listeners = 0
+        self.accepting, self.accept_again = False, 0
 
     cdef void _accept(self, int32_t listener) noexcept nogil:
         """Take some of the connections that came to a listener."""
@@ -349,7 +363,7 @@ cdef class TcpWorker:
             ssize_t got
         if held >= FRAME:
             room = max(room, FRAME + <uint32_t> get16(self.inbox) - min(held, FRAME + <uint32_t> get16(self.inbox)))
-        got = recv(connection.fd, self.inbox + held, room, 0)
+        got = recv(connection.fd, self.inbox + held, min(room, INBOX - held), 0)
         if got < 0 and errno != EAGAIN and errno != EINTR:
             self.connections.close(connection)
             return
@@ -357,6 +371,8 @@ cdef class TcpWorker:
         if connection.half_closed and not connection.octets:  # who never said whose it is
             self.connections.close(connection)
             return
+        if connection.half_closed and connection.transfers and connection.in_flight:
+            self.connections.append(connection, LEAVING)
         self._take(connection, held + <uint32_t> max(got, 0))
 
     cdef uint32_t _take_input(self, Connection* connection) noexcept nogil:
@@ -446,14 +462,17 @@ cdef class TcpWorker:
 
         Else there is room for any query.
         """
-        if (connection.in_flight >= load_relaxed(&self.connections.limits.in_flight_max) or connection.blocked
-                or connection.closing):
+        if not self._may_ask(connection):
             return False
-        if (self.ring.filled + RING_ROOM - load_acquire(&self.ring.tail) > RING_SIZE
-                or not ring_has_share(self.shares, self.ring, connection.ring_prefix)):
+        if not ring_has_share(self.shares, self.ring, connection.ring_prefix, RING_ROOM):
             self.connections.append(connection, STALLED)
             return False
         return True
+
+    cdef bint _may_ask(self, const Connection* connection) noexcept nogil:
+        """Tell whether a client may ask more, for his own part."""
+        return not (connection.blocked or connection.closing
+                    or connection.in_flight >= load_relaxed(&self.connections.limits.in_flight_max))
 
     cdef void _resume(self, Connection* connection) noexcept nogil:
         """Go on with what was kept of a connection."""
@@ -469,7 +488,8 @@ cdef class TcpWorker:
                 return
             connection = self.connections.at(self.connections.stalled.first)
             self.connections.remove(connection, STALLED)
-            self._resume(connection)
+            if self._takes_queries(connection) or not connection.listed[STALLED]:
+                self._resume(connection)
 
     # ------------------------------------------------------------ one query
 
@@ -564,7 +584,8 @@ cdef class TcpWorker:
         """Block a connection whose client does not read, and go on where he does again."""
         cdef:
             uint32_t unsent = connection.output.end - connection.output.begin
-            uint64_t most = load_relaxed(&self.connections.limits.write_buffer)
+            # A transfer writes on when all is gone: whoever leaves any of it does not read.
+            uint64_t most = 0 if connection.transfers else load_relaxed(&self.connections.limits.write_buffer)
         if not unsent and connection.output.capacity:
             self.connections.release(connection, &connection.output)
             self.connections.transfer_changed |= connection.transfers
@@ -582,12 +603,11 @@ cdef class TcpWorker:
                 connection.closing or connection.half_closed and not connection.in_flight and not has_query):
             self.connections.close(connection)
             return
-        if connection.half_closed:
-            if connection.transfers:
-                self.connections.append(connection, LEAVING)
-        elif (not has_query and not connection.blocked and not connection.closing
-                and connection.in_flight < load_relaxed(&self.connections.limits.in_flight_max)):
-            events = EPOLLIN
+        if self._may_ask(connection):
+            if has_query:  # it was held back by what is over by now
+                self.connections.append(connection, STALLED)
+            elif not connection.half_closed:
+                events = EPOLLIN
         if connection.head.unsent:
             events |= <uint32_t> EPOLLOUT
         if events != connection.events:
@@ -621,7 +641,8 @@ cdef class TcpWorker:
                 self.outgoing_length += reply.length
                 connection.in_flight = <uint32_t> max(<int64_t> connection.in_flight - reply.answered, <int64_t> 0)
                 connection.closing |= reply.closes
-                self.connections.transfer_changed |= connection.transfers
+            # Of one that is closed, whether a transfer waits to write to it is not known any more.
+            self.connections.transfer_changed |= connection == NULL or connection.transfers
             count += 1
             following = reply.next
             free(reply)
@@ -633,5 +654,6 @@ cdef class TcpWorker:
         """Send the replies for a connection, and go on with it."""
         if connection != NULL:
             self.connections.touch(connection, self.context.client.now)
+            self.connections.remove(connection, LEAVING)
             if self._send(connection):
                 self._resume(connection)

@@ -14,7 +14,7 @@ from ..cache._store import Cache
 from ..config import TcpSection
 from ..core.logs import RateLimited
 from ..forward._inflight import Inflight
-from ._connections import ConnectionLimits
+from ._connections import ConnectionLimits, Connections
 from ._tcp_worker import TcpWorker
 
 limited = RateLimited(logging.getLogger(__name__))
@@ -34,6 +34,7 @@ class TcpServer:
         self.workers = [TcpWorker(cache, inflight, self.limits) for _ in (listening[0] if listening else ())]
         self._threads = [threading.Thread(target=each.run, name=f"tcp-{n}") for n, each in enumerate(self.workers)]
         self._reported = [0] * len(ENDED)
+        self._none = Connections(self.limits).counters()  # of no worker
         for group in listening:
             for worker, opened in zip(self.workers, group, strict=True):
                 worker.listen(opened.fileno())
@@ -85,7 +86,7 @@ class TcpServer:
 
     def counters(self) -> Counter[str]:
         """Return what happened to connections, as numbers by name."""
-        counted: Counter[str] = Counter()
+        counted = Counter(self._none)
         for worker in self.workers:
             counted.update(worker.connections.counters())
         connections, memory = self.limits.held

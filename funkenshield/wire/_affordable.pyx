@@ -83,6 +83,8 @@ def is_affordable(bytes wire not None) -> bool:
         if end < 0:
             return False
         at = <size_t> end + QUESTION_FIXED
+        if at > length or message_flags(octets) & OPCODE and get16(octets + at - 2) > HESIOD:
+            return False  # dnspython remembers each type of an UPDATE's class
         names += 1
         cost += _square(steps) + names
     begin_records(&records, octets, length, at)

@@ -3,10 +3,12 @@
 import contextlib
 import itertools
 import socket
+import time
 
 import dns.message
 import dns.rrset
 import pytest
+from support import quick
 from support.client import ask, frame
 from support.control import stats
 from support.links import Peer
@@ -112,7 +114,7 @@ def test_with_few_descriptors_who_is_idle_the_longest_gives_way(opened, tmp_path
     """As many connections as descriptors are left, and no more: what else needs one always finds it."""
     config = tmp_path / "file.toml"
     config.write_text('listen = ["127.0.0.1:5300"]\nupstreams = ["127.0.0.1:5301"]\nworkers = 1')
-    most = need_descriptors(load(config)) + 5
+    most = need_descriptors(load(config)) + 10  # half of which is for others
     with (
         ScriptedUpstream(answering) as upstream,
         run_shield([upstream], under=("prlimit", f"--nofile={most}:{most}")) as shield,
@@ -223,6 +225,15 @@ def begin(link):
     link.query()
 
 
+def endless(link):
+    """Begin a zone, and go on as long as anybody takes it."""
+    asked = link.query()
+    link.send(soa(asked))
+    more = frame(quick.answer(asked, bytes(60_000), rdtype=65280))
+    while True:
+        link.send(more)
+
+
 @pytest.mark.parametrize("farewell", ["close", "reset"])
 @pytest.mark.parametrize("script", [hold, begin], ids=["before the first message", "after it"])
 @pytest.mark.parametrize("rdtype", ["AXFR", "IXFR"])
@@ -241,6 +252,29 @@ def test_a_transfer_of_a_client_that_is_gone_ends_at_once(opened, rdtype, script
         assert peer.links[0].ended.wait(0.5 if farewell == "reset" else 2.0)
         until(lambda: descriptors(shield.process) == before)
         assert len(peer.links) == 1
+
+
+def test_a_transfer_whose_client_does_not_read_ends_as_idle(opened):
+    with Peer(endless) as peer, run_shield([peer], toml=f"{PATIENT}\n[tcp]\nidle_timeout = 0.5") as shield:
+        sock = connect(opened, shield, "127.0.0.1", receive_buffer=4096)
+        sock.sendall(transfer())
+        assert sock.recv(2)
+        assert peer.links[0].ended.wait(10.0)
+        until(lambda: stats(shield)["tcp_connections"] == 0)
+        assert stats(shield)["tcp_idle_timeouts"] == 1
+
+
+def test_a_transfer_that_is_read_slowly_goes_on(opened):
+    with Peer(endless) as peer, run_shield([peer], toml=f"{PATIENT}\n[tcp]\nidle_timeout = 0.5") as shield:
+        sock = connect(opened, shield, "127.0.0.1", receive_buffer=4096)
+        sock.sendall(transfer())
+        end = time.monotonic() + 2.0
+        while time.monotonic() < end:
+            assert sock.recv(4096)
+            time.sleep(0.005)
+        assert stats(shield)["tcp_idle_timeouts"] == 0
+        sock.close()
+        assert peer.links[0].ended.wait(10.0)
 
 
 def test_transfers_that_stand_still_leave_places_to_other_prefixes(opened):

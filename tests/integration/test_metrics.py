@@ -116,3 +116,13 @@ def test_promtool_has_nothing_to_say(scraped):
 )
 def test_a_page_is_what_it_is_and_nothing_else(scraped, path, status, body):
     assert get(scraped[0], path) == (status, body)
+
+
+def test_without_tcp_there_are_numbers_too():
+    with (
+        ScriptedUpstream(lambda query: answer(query, "A 192.0.2.1")) as upstream,
+        run_shield([upstream], toml="tcp.max_connections = 0") as shield,
+    ):
+        assert ask("name.test.", server=shield).answer
+        counted = shield.stats()
+        assert (counted["tcp_accepted"], counted["queries_by_transport"]) == (0, {"udp": 1, "tcp": 0})

@@ -277,6 +277,31 @@ def test_who_asks_while_the_shield_drains_is_told_to_leave():
         shield.process.wait(5)
 
 
+def is_refused(shield):
+    try:
+        socket.create_connection(shield.address, timeout=10.0).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_who_connects_while_the_shield_drains_is_refused_at_once():
+    """Another server may be there for him: a connection that nobody takes would keep him waiting."""
+    toml = "drain_timeout = 10.0\n[forward]\ntimeout = 4.0\ndeadline = 4.0\nattempts = 1"
+    with (
+        ScriptedUpstream(answering) as upstream,
+        run_shield([upstream], toml=toml) as shield,
+        connect(shield) as (sock, _),
+    ):
+        sock.sendall(frame(ask_wire("silent.test.")))
+        upstream.wait_for(1)
+        shield.process.terminate()
+        until(lambda: is_refused(shield), within=3.0)
+        assert shield.process.poll() is None
+        assert "stopped" not in shield.log
+        shield.process.wait(10)
+
+
 # ------------------------------------------------------------ bounds
 
 

@@ -1,5 +1,6 @@
 """Know when what a file of rules wants done before and after is done, how often, and what is done where it fails."""
 
+import signal
 import subprocess
 import threading
 
@@ -126,3 +127,14 @@ def test_a_setup_that_fails_at_the_start_ends_it_with_one_line(path, tmp_path):
     assert done.stderr.splitlines() == [
         f"funkenshield: rules: setup fail: ZeroDivisionError: division by zero at {path}:4"
     ]
+
+
+def test_a_setup_that_fails_at_a_reload_has_those_before_it_torn_down(path):
+    path.write_text(rules(7))
+    with behind(good, rules=str(path)) as (shield, _):
+        write(path, rules(8) + "\n@shield.setup\ndef fail():\n    1 / 0\n")
+        shield.process.send_signal(signal.SIGHUP)
+        until(lambda: "reload failed: rules: setup fail: ZeroDivisionError" in shield.log)
+        until(lambda: "disconnect 8" in shield.log)
+        assert "disconnect 7" not in shield.log
+        assert shield.udp_wire(same(1, "a.ruled.test.")[0])[-1] == 7

@@ -2,12 +2,13 @@
 
 import contextlib
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.client import frame
 from support.proxied import STREAM, local, told
-from support.quick import query
+from support.quick import answer, query
 from support.tcp_worker import Running, connect, has_ended
 from support.until import until
 
@@ -95,3 +96,49 @@ def test_where_the_control_thread_is_behind_connections_wait_and_nothing_is_lost
     counted = running.counters()
     assert (counted["queries"], counted["dropped_queue_full"]) == (16_000, 0)
     until(lambda: running.inflight.collect() == 0)
+
+
+def test_a_header_as_long_as_there_is_fits_with_what_comes_behind_it(stack):
+    """Sixteen octets more than a message and its length: it was written beyond the buffer."""
+    running = Running(stack, proxied=True, memory=8 << 20)
+    header = told("192.0.2.7", transport=STREAM, tlvs=bytes(65535 - 12))
+    octets = header + frame(query("a.test")) * 200
+    sock = connect(stack, running, octets[:65550])
+    until(lambda: running.memory >= 65550)
+    sock.sendall(octets[65550:])
+    until(lambda: running.counters()["queries"] == 10)  # so many may be in flight
+    assert running.counters()["tcp_accepted"] == 1
+
+
+def test_who_reads_in_bursts_gets_all_answers(stack):
+    """However often a client is held back, and let go again while its queries are looked at."""
+    running = Running(stack, write_buffer=1024, memory=8 << 20)
+    asked = query("large.test", rdtype=65280)
+    assert running.inflight.cache.store(asked, answer(asked, bytes(60_000), rdtype=65280))
+    sock = connect(stack, running)
+    pool = stack.enter_context(ThreadPoolExecutor(1))
+    sent = pool.submit(sock.sendall, frame(asked) * 500)
+    expected, got = 500 * (2 + len(answer(asked, bytes(60_000), rdtype=65280))), 0
+    while got < expected:
+        got += len(sock.recv(1 << 20))
+        time.sleep(0.001)
+    assert sent.result() is None
+    assert running.counters()["cache_hits"] == 500
+
+
+def test_prefixes_that_fill_the_ring_keep_nobody_else_waiting(stack):
+    """Nobody takes their misses; whoever comes from elsewhere is answered from the cache all the same."""
+    running = Running(stack, proxied=True, max_in_flight=65535, memory=64 << 20, max_connections=1000)
+    asked = query("known.test")
+    assert running.inflight.cache.store(asked, answer(asked, bytes(4)))
+    for network in range(3):
+        for n in range(4):
+            sock = connect(stack, running, told(f"192.0.{network}.{n}", transport=STREAM))
+            sock.setblocking(False)
+            for k in range(2000):
+                with contextlib.suppress(BlockingIOError):
+                    sock.send(frame(query(f"{k}.{n}.{network}.test")))
+    other = connect(stack, running, told("192.0.9.1", transport=STREAM) + frame(asked))
+    assert other.recv(2)
+    assert running.counters()["cache_hits"] == 1
+    assert running.counters()["dropped_queue_full"] == 0

@@ -6,6 +6,7 @@ from struct import pack
 import dns.edns
 import dns.exception
 import dns.message
+import dns.rdata
 import dns.rrset
 import dns.update
 import pytest
@@ -176,3 +177,13 @@ def test_a_class_that_nobody_uses_is_not_remembered_for_ever():
     for rclass in (5, 253, 256, 65535):
         with pytest.raises(dns.exception.FormError):
             read_message(response(b"\xc0\x0c" + pack("!HHIH", 65280, rclass, 300, 0)))
+
+
+def test_an_update_of_a_class_that_there_is_not_is_not_read():
+    """What dnspython reads of such a class it remembers for ever, one entry for each type."""
+    removed = b"".join(pack("!BHHIH", 0, number, 254, 0, 0) for number in range(1000, 3000))
+    update = pack("!6H", 7, 0x2800, 1, 0, 2000, 0) + b"\0" + pack("!2H", 6, 4242) + removed
+    before = len(dns.rdata._rdata_classes)
+    with pytest.raises(dns.exception.FormError):
+        read_message(update)
+    assert len(dns.rdata._rdata_classes) == before
