@@ -107,7 +107,7 @@ class RuleEngine:
     async def set_up(self, prepared: PreparedRules | None = None) -> None:
         """Call what is to be called before rules, or those that are in force, begin; ConfigError where that fails."""
         for hook in (prepared or self._active).rules.setups:
-            if failure := await _call("setup", hook):
+            if failure := await _call("setup", hook, TIMEOUTS["setup"]):
                 raise ConfigError(failure)
 
     async def tear_down(self, rules: RuleSet) -> None:
@@ -115,8 +115,10 @@ class RuleEngine:
         if rules.teardowns:
             await asyncio.sleep(GRACE)
             await self.executor.drain()
+        clock = asyncio.get_running_loop().time
+        end = clock() + TIMEOUTS["teardown"]  # of all of them together
         for hook in rules.teardowns:
-            if failure := await _call("teardown", hook):
+            if failure := await _call("teardown", hook, max(end - clock(), 0.0)):
                 log.error("%s", failure)
 
     @property
@@ -138,9 +140,9 @@ class RuleEngine:
         }
 
 
-async def _call(what: str, hook: Hook) -> str:
-    """Call a hook; return in a line how it failed, and where, or else nothing."""
-    limit = asyncio.timeout(TIMEOUTS[what])
+async def _call(what: str, hook: Hook, seconds: float) -> str:
+    """Call a hook, for so many seconds; return in a line how it failed, and where, or else nothing."""
+    limit = asyncio.timeout(seconds)
     try:
         async with limit:
             result = hook()
