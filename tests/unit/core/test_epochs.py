@@ -110,7 +110,7 @@ def test_segments_and_purges_go_by_the_same_epochs(settings_writer, epochs):
 
 def test_there_is_a_bound_on_readers():
     epochs = Epochs()
-    for _ in range(256):
+    for _ in range(512):
         Visitor(epochs)
-    with pytest.raises(ValueError, match="256"):
+    with pytest.raises(ValueError, match="512"):
         Visitor(epochs)
