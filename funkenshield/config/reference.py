@@ -1,8 +1,12 @@
 """The page of all options, and the tables of conditions and actions, made from what the code says of them."""
 
+import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import pairwise
+from textwrap import dedent
 from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -30,8 +34,8 @@ def reference() -> str:
         'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`. Times (unit s) are seconds, or text:',
         '`90`, `"90s"`, `"1m30s"`, `"250ms"`, `"7d"`. Where a list is taken, one value stands for a list of one.',
     ]
-    top = {name: field for name, field in Config.model_fields.items() if not section_of(field)}
-    lines += ["", "## At the top of the file", "", *_table(top)]
+    top = [name for name, field in Config.model_fields.items() if not section_of(field)]
+    lines += ["", "## At the top of the file", "", *_table(Config, top)]
     for name, field in Config.model_fields.items():
         if section_of(field):
             lines += _section([name], field)
@@ -47,8 +51,8 @@ def _section(keys: list[str], field: FieldInfo) -> Iterator[str]:
     assert section is not None
     heading = f"[[{'.'.join(keys)}]]" if is_several(field) else f"[{'.'.join(keys)}]"
     below = [name for name, inner in section.model_fields.items() if section_of(inner) not in {None, Match, Action}]
-    fields = {name: field for name, field in section.model_fields.items() if name not in below}
-    yield from ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(fields)]
+    names = [name for name in section.model_fields if name not in below]
+    yield from ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(section, names)]
     for name in below:
         if name not in Config.model_fields or keys == ["guard"]:
             yield from _section([*keys, name], section.model_fields[name])
@@ -59,10 +63,10 @@ def rule_tables() -> dict[str, str]:
     tables = {
         "conditions": _meanings(Match),
         "actions": _actions(),
-        "rate": _table(RateSection.model_fields),
-        "ttl": _table(BoundsSection.model_fields),
-        "add_option": _table(OptionSection.model_fields),
-        "rename": _table(RenameSection.model_fields),
+        "rate": _table(RateSection),
+        "ttl": _table(BoundsSection),
+        "add_option": _table(OptionSection),
+        "rename": _table(RenameSection),
     }
     return {name: "\n".join(lines) for name, lines in tables.items()}
 
@@ -82,7 +86,7 @@ def _meanings(section: type[BaseModel]) -> Iterator[str]:
     yield "| key | takes | it is true if |"
     yield "|---|---|---|"
     for name, field in section.model_fields.items():
-        yield f"| `{field.alias or name}` | {_takes(field)} | {_meaning(field)} |"
+        yield f"| `{field.alias or name}` | {_takes(field)} | {meaning_of(section, name)} |"
 
 
 def _actions() -> Iterator[str]:
@@ -92,12 +96,24 @@ def _actions() -> Iterator[str]:
         kind = field.alias or name
         after = "that is all" if kind in DECIDES else "the next rule"
         chains = ", ".join(["queries", *(chain for chain, fitting in FITTING.items() if kind in fitting)])
-        yield f"| `{kind}` | {_takes(field)} | {_meaning(field)} | {after} | {chains} |"
+        yield f"| `{kind}` | {_takes(field)} | {meaning_of(Action, name)} | {after} | {chains} |"
 
 
-def _meaning(field: FieldInfo) -> str:
-    """Return what a key means, in one line."""
-    return " ".join((field.description or "").split())
+def meaning_of(section: type[BaseModel], name: str) -> str:
+    """Return what a key means, in one line: its description, or what stands below it."""
+    return " ".join((section.model_fields[name].description or _docstrings(section).get(name, "")).split())
+
+
+@cache
+def _docstrings(section: type[BaseModel]) -> dict[str, str]:
+    """Return what stands below the keys of a section; only the page needs it, so no start has to read the source."""
+    found: dict[str, str] = {}
+    for each in section.__mro__[: section.__mro__.index(BaseModel)]:
+        body = ast.parse(dedent(inspect.getsource(each))).body[0].body  # type: ignore[attr-defined]
+        for key, text in pairwise(body):
+            if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr):
+                found.setdefault(ast.unparse(key.target), ast.literal_eval(text.value))
+    return found
 
 
 def _takes(field: FieldInfo) -> str:
@@ -116,12 +132,13 @@ def _choices(kind: object) -> str:
     return ", ".join(f'`"{choice}"`' for choice in get_args(kind))
 
 
-def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
+def _table(section: type[BaseModel], names: Iterable[str] | None = None) -> Iterator[str]:
     yield "| key | default | unit | bounds | meaning |"
     yield "|---|---|---|---|---|"
-    for name, field in fields.items():
+    for name in names or section.model_fields:
+        field = section.model_fields[name]
         default = "see right" if field.default_factory else "required" if field.is_required() else _show(field.default)
-        yield f"| `{name}` | {default} | {unit_of(field)} | {_bounds(field)} | {_meaning(field)} |"
+        yield f"| `{name}` | {default} | {unit_of(field)} | {_bounds(field)} | {meaning_of(section, name)} |"
 
 
 def _show(value: object) -> str:

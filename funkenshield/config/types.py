@@ -32,7 +32,7 @@ class Section(BaseModel):
     What a key means is its description, or stands below it where that is more than a line has room for.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def refined_by(self, own: Self) -> Self:
         """Return this table, with the keys that another one has in place of its own."""

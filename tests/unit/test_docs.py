@@ -32,7 +32,8 @@ def test_every_option_is_described():
     for name, field in config.Config.model_fields.items():
         section = section_of(field)
         for inner, described in (section.model_fields if section else {name: field}).items():
-            assert described.description or section_of(described), f"{name}.{inner}"
+            told = reference.meaning_of(section or config.Config, inner)
+            assert told or section_of(described), f"{name}.{inner}"
 
 
 def test_every_dependency_is_named_with_its_reason():
