@@ -585,7 +585,7 @@ def framed(wire):
 
 
 @pytest.mark.slow
-@examples(400)
+@examples(600)
 @given(exchanges(), changes, st.binary(max_size=2))
 def test_a_spoilt_response_does_no_harm(exchange, changes, tail):
     query, other, wire, _ = exchange
