@@ -5,10 +5,11 @@ It knows how a client is reached. What he gets is written by the caller, straigh
 
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS, Clock
+from ..core._memory cimport zeros
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
@@ -26,12 +27,12 @@ cdef size_t put_client(uint8_t* out, const Client* client) noexcept nogil:
     """
     cdef:
         ProxyHeader source, asked
-        uint8_t[16] zeros
+        uint8_t[16] unspecified
     source.address, source.octets = client.ip, client.octets
     asked.address, asked.octets = client.to, client.to_octets
     if not asked.octets:
-        memset(zeros, 0, 16)
-        asked.address, asked.octets = zeros, client.octets
+        memset(unspecified, 0, 16)
+        asked.address, asked.octets = unspecified, client.octets
     return put_header(out, &source, client.port, &asked, client.to_port, client.fd >= 0)
 
 
@@ -70,9 +71,7 @@ cdef class Outbox:
         cdef ReplyQueue* queue
         if self.queue_count == CONNECTION_WORKERS_MAX:
             raise ValueError(f"at most {CONNECTION_WORKERS_MAX} workers hold connections")
-        queue = <ReplyQueue*> calloc(1, sizeof(ReplyQueue))
-        if queue == NULL:
-            raise MemoryError("no memory for a queue of replies")
+        queue = <ReplyQueue*> zeros(1, sizeof(ReplyQueue))
         queue.wake_fd = wake_fd
         self.queues[self.queue_count] = queue
         self.queue_count += 1

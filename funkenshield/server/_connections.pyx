@@ -18,6 +18,7 @@ from ..core._atomic cimport (
     add, barrier, bump, copy_words, load_acquire, load_relaxed, store_relaxed, store_relaxed32, store_release
 )
 from ..core._fair_shares cimport counter_of, hash_prefix, may_take
+from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
 from ..forward._reply_queue cimport CHUNK
 
@@ -69,11 +70,9 @@ cdef class ConnectionLimits:
 
     def __cinit__(self, Cache cache not None) -> None:
         self.cache, self.totals.secret = cache, &cache.index.secret
-        self.totals.by_client = <uint64_t*> calloc(COUNTERS, sizeof(uint64_t))
-        self.totals.by_prefix = <uint64_t*> calloc(COUNTERS, sizeof(uint64_t))
-        self.totals.memory_of = <uint64_t*> calloc(COUNTERS, sizeof(uint64_t))
-        if not (self.totals.by_client and self.totals.by_prefix and self.totals.memory_of):
-            raise MemoryError("no memory for the counters of connections")
+        self.totals.by_client = <uint64_t*> zeros(COUNTERS, sizeof(uint64_t))
+        self.totals.by_prefix = <uint64_t*> zeros(COUNTERS, sizeof(uint64_t))
+        self.totals.memory_of = <uint64_t*> zeros(COUNTERS, sizeof(uint64_t))
 
     def __dealloc__(self) -> None:
         free(self.totals.by_client)
@@ -113,9 +112,7 @@ cdef class Connections:
 
     def __cinit__(self, ConnectionLimits limits not None) -> None:
         self.held, self.limits, self.clock = limits, &limits.totals, limits.cache.clock
-        self.chunks = <uint8_t**> calloc(CHUNKS_MAX, sizeof(uint8_t*))
-        if self.chunks == NULL:
-            raise MemoryError("no memory for connections")
+        self.chunks = <uint8_t**> zeros(CHUNKS_MAX, sizeof(uint8_t*))
         self.free_place = -1
         memset(&self.idle, 0xff, sizeof(List))
         memset(&self.buffering, 0xff, sizeof(List))

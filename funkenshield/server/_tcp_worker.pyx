@@ -12,7 +12,7 @@ read, or while the control thread is behind: what it sends stays in the kernel, 
 cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close as close_fd, read, write
 
@@ -30,6 +30,7 @@ from ..core._epoll cimport (
 )
 from ..core._fair_shares cimport RingShares, ring_has_share
 from ..core._limits cimport LISTENERS_MAX
+from ..core._memory cimport zeros
 from ..core._prefix_table cimport prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport PEER_MAX, ip_of
@@ -122,12 +123,9 @@ cdef class TcpWorker:
         self.cache, self.inflight, self.clock = cache, inflight, cache.clock
         self.settings_writer = inflight.settings_writer
         self.connections = Connections(limits)
-        self.shares = <RingShares*> calloc(1, sizeof(RingShares))
-        self.ecs_query = <uint8_t*> malloc(ECS_QUERY_MAX)
-        self.inbox = <uint8_t*> malloc(INBOX)
-        self.outgoing = <uint8_t*> malloc(OUTGOING)
-        if not (self.shares and self.ecs_query and self.inbox and self.outgoing):
-            raise MemoryError("no memory for a worker's buffers")
+        self.shares = <RingShares*> zeros(1, sizeof(RingShares))
+        self.ecs_query, self.inbox, self.outgoing = (
+            <uint8_t*> zeros(1, ECS_QUERY_MAX), <uint8_t*> zeros(1, INBOX), <uint8_t*> zeros(1, OUTGOING))
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         self.told_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.reply_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
