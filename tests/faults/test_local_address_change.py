@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from support.namespace import in_namespace, ip
+from support.namespace import add_address, in_namespace, ip
 from support.path import TRUTH, Arrived, Path, told
 
 from funkenshield.upstream.health import Signals
@@ -17,14 +17,14 @@ class Moving:
 
     def __init__(self, stack, family):
         self.net, self.bits, self.version = FAMILIES[family]
-        ip(f"addr add {self.net}1/{self.bits} dev lo")
+        add_address(f"{self.net}1", self.bits)
         ip(f"{self.version} route del local {self.net}1 dev lo table local")
         self._address = 2
         self._take()
         self.path = Path(stack, sockets=4, host=f"{self.net}1")
 
     def _take(self):
-        ip(f"addr add {self.net}{self._address}/{self.bits} dev lo")
+        add_address(f"{self.net}{self._address}", self.bits)
         to = f"local {self.net}1 dev lo table local src {self.net}{self._address}"
         ip(f"{self.version} route replace {to}")
 

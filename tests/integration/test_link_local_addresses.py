@@ -7,7 +7,7 @@ import threading
 import pytest
 from support import quick
 from support.client import frame
-from support.namespace import in_namespace, ip
+from support.namespace import add_address, in_namespace, ip
 from support.process import run_shield
 
 UPSTREAM, SOURCE, SHIELD = "fe80::1", "fe80::2", "fe80::3"
@@ -66,7 +66,7 @@ def test_link_local_addresses_work_as_listeners_upstreams_and_sources(transport,
         ip("link set v1 up")
         ip(f"link set {LINK} up")
         for each in (UPSTREAM, SOURCE, SHIELD):
-            ip(f"addr add {each}/64 dev {LINK} nodad")
+            add_address(each, 64, LINK)
         scope = socket.if_nametoindex(LINK)
         with nameserver() as (port, came):
             toml = (

@@ -7,12 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.until import until
+
 CLONE_NEWNET = 0x40000000
 
 
 def ip(words):
-    """Run ip(8) in the namespace of this thread."""
-    subprocess.run(["ip", *words.split()], check=True, capture_output=True)
+    """Run ip(8) in the namespace of this thread, and return what it prints."""
+    return subprocess.run(["ip", *words.split()], check=True, capture_output=True, text=True).stdout
+
+
+def add_address(address, bits, device="lo"):
+    """Give a device an address, and wait for its route: the kernel adds an IPv6 address's a moment after the call."""
+    version = "-6" if ":" in address else "-4"
+    ip(f"{version} addr add {address}/{bits} dev {device}" + " nodad" * (version == "-6"))
+    until(lambda: ip(f"{version} route show table local {address}"))
 
 
 def in_namespace(story):
