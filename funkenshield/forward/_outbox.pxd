@@ -30,6 +30,7 @@ cdef struct Client:                # who asked, and how to answer
     uint8_t added                  # what of the query he did not send
     uint8_t proven                 # his address is not forged
     uint8_t listener               # to which he came, by number
+    uint8_t encrypted              # so he came, and is answered
     RuleState rule_state           # what rules made of his query
 
 

@@ -138,7 +138,7 @@ cdef class Outbox:
         sender.octets = client.octets
         sender.datagram = client.fd >= 0
         sender.proven = client.proven
-        sender.listener = client.listener
+        sender.listener, sender.encrypted = client.listener, client.encrypted
         sender.now = self.clock.now()
         sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         return sender

@@ -185,10 +185,11 @@ cdef class PythonRules:
         return (<char*> out)[:put_client(out, &asking)]
 
     def client_info(self, bytes client) -> tuple:
-        """Return whose query it is: (address, "udp" or "tcp", number of the listener, tags, stream if it has one)."""
+        """Return whose query it is: (address, "udp", "tcp" or "tls", number of the listener, tags, stream or 0)."""
         cdef Client asking = self._client(client)
-        return (asking.ip[:asking.octets], "udp" if asking.fd >= 0 else "tcp", asking.listener,
-                asking.rule_state.tags, asking.stream if asking.fd == STREAM else 0)
+        transport = "udp" if asking.fd >= 0 else "tls" if asking.encrypted else "tcp"
+        return (asking.ip[:asking.octets], transport, asking.listener, asking.rule_state.tags,
+                asking.stream if asking.fd == STREAM else 0)
 
     # ------------------------------------------------------------ misses that a function answers
 

@@ -18,6 +18,7 @@ cdef struct ClientInfo:            # where a query came from
     uint32_t wall                  # when, seconds since 1970
     uint8_t octets                 # of the address: 4 or 16
     uint8_t datagram               # by UDP, whose source can be forged
+    uint8_t encrypted
     uint8_t proven                 # and yet it is not: a cookie of ours came with it
     uint8_t listener               # to which it came, by number
 

@@ -5,8 +5,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..cache._store cimport Cache
 from ..core._clock cimport Clock
+from ..core._rate_limit cimport Limit
 from ..core._siphash cimport Secret
 from ..forward._reply_queue cimport ConnectionHead
+from ._encryption cimport Encryption, HandshakeCounters
 
 cdef enum:
     BUCKETS = 4096                 # of connections, by their client prefix
@@ -18,6 +20,8 @@ cdef enum:                         # lists that a connection can be in
     BUFFERING                      # octets are held for it; the longest first
     STALLED                        # it goes on when the control thread takes more queries
     LEAVING                        # the client has said all, a transfer the last of it
+    SHAKING                        # its handshake goes on; the oldest first
+    AWAITS_TURN                    # what came for its handshake has not been looked at
     ORDERS                         # how many there are
 
 cdef enum:                         # why a connection was refused or closed, where that is logged
@@ -54,6 +58,10 @@ cdef struct Connection:
     bint half_closed               # the client has said all
     bint closing                   # it ends as soon as all is written
     bint transfers                 # it was asked for a transfer: the control thread waits to write more
+    const Encryption* encryption   # NULL: there is none
+    void* session                  # NULL: nor does one go on
+    bint has_more                  # what came may be in the session, and not in the socket any more
+    bint padded                    # the client pads: so is what he gets
     Buffer input                   # what came and was not taken
     Buffer output                  # what is not sent yet
 
@@ -75,11 +83,14 @@ cdef struct ConnectionCounters:    # counters with one writer
     uint64_t idle_timeouts
     uint64_t protocol_errors
     uint64_t proxy_protocol_invalid
+    uint64_t handshakes_limited    # refused: their client had begun too many
+    HandshakeCounters handshakes
 
 
 cdef struct Totals:                # what all workers' connections may be, and are; each word is written atomically
-    uint64_t connections_max, per_client_max, memory_max, in_flight_max, write_buffer, idle
-    uint64_t connections, memory
+    uint64_t connections_max, per_client_max, memory_max, in_flight_max, write_buffer, idle, handshake
+    const Limit* handshakes        # of a client; NULL: there is no limit
+    uint64_t connections, encrypted, memory
     uint64_t prefixes              # that hold memory
     uint64_t* by_client            # connections
     uint64_t* by_prefix
@@ -92,6 +103,9 @@ cdef class ConnectionLimits:
     cdef:
         Cache cache
         Totals totals
+        object handshake_rate      # what the limit of handshakes is kept in
+
+    cdef int _limit_handshakes(self, double rate) except -1
 
 
 @cython.final
@@ -103,7 +117,7 @@ cdef class Connections:
         Clock clock
         int32_t places                 # ever used
         int32_t free_place             # the first of those that are free; -1: none
-        List idle, buffering, stalled, leaving
+        List idle, buffering, stalled, leaving, shaking, awaiting_turn
         List[BUCKETS] prefixes
         uint64_t random
         bint has_more_to_end           # that have been idle for too long
@@ -119,10 +133,13 @@ cdef class Connections:
     cdef int32_t _first_idle(self, const List* among, uint32_t order, uint32_t prefix) noexcept nogil
     cdef int32_t _oldest_of_largest_prefix(self) noexcept nogil
     cdef Connection* insert(self, int fd, uint64_t now) noexcept nogil
+    cdef bint may_begin_handshake(self, const uint8_t* address, uint8_t octets, uint64_t now) noexcept nogil
+    cdef bint begin_session(self, Connection* connection) noexcept nogil
     cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil
     cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil
     cdef void close(self, Connection* connection) noexcept nogil
     cdef void end_idle(self, uint64_t now) noexcept nogil
+    cdef bint _end_handshakes(self, uint64_t now) noexcept nogil
     cdef bint reserve(self, Connection* connection, Buffer* buffer, uint32_t octets) noexcept nogil
     cdef void release(self, Connection* connection, Buffer* buffer) noexcept nogil
     cdef bint _has_memory(self, Connection* connection, uint64_t octets) noexcept nogil

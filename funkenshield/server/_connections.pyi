@@ -21,9 +21,13 @@ class ConnectionLimits:
         max_in_flight: int,
         write_buffer: int,
         idle_timeout: float,
+        handshakes_per_client: float = 0,
+        handshake_timeout: float = 5,
     ) -> None: ...
     @property
     def held(self) -> tuple[int, int]: ...
+    @property
+    def encrypted(self) -> int: ...
     @property
     def memory_limit(self) -> int: ...
 

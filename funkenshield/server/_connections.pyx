@@ -18,9 +18,11 @@ from ..core._atomic cimport (
     add, barrier, bump, copy_words, load_acquire, load_relaxed, store_relaxed, store_relaxed32, store_release
 )
 from ..core._fair_shares cimport counter_of, hash_prefix, may_take
+from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
 from ..forward._reply_queue cimport CHUNK
+from ._encryption cimport HandshakeCounters
 
 cdef enum:
     COUNTERS = 1 << 17             # of clients, and of prefixes; few share one with another
@@ -31,8 +33,15 @@ cdef enum:
     BUFFER_MIN = 512               # octets
     BUFFER_MAX = 1 << 30
     STEPS_MAX = 256                # of a list that may have others in it
+    HANDSHAKE_SOURCES = 1 << 20    # octets of memory for who began how many handshakes
 
 cdef uint64_t HALF_CLOSED = <uint64_t> 1000000000  # nanoseconds of silence after which who waits for a transfer is gone
+
+
+cdef extern from *:
+    # Defined in `_atomic`; here with a type.
+    const Limit* load_limit "FS_LOAD_ACQUIRE"(const Limit* const* place) noexcept nogil
+    void store_limit "FS_STORE_RELEASE"(const Limit** place, const Limit* limit) noexcept nogil
 
 
 class Latest(NamedTuple):
@@ -80,10 +89,12 @@ cdef class ConnectionLimits:
         free(self.totals.memory_of)
 
     def configure(self, *, uint64_t max_connections, uint64_t max_per_client, uint64_t memory, uint64_t max_in_flight,
-                  uint64_t write_buffer, double idle_timeout) -> None:
+                  uint64_t write_buffer, double idle_timeout, double handshakes_per_client=0,
+                  double handshake_timeout=5) -> None:
         """Set the limits: connections, those of a client, octets of memory, queries and unread octets of a connection.
 
-        A connection without traffic for `idle_timeout` seconds ends.
+        A connection without traffic for `idle_timeout` seconds ends, and one whose handshake takes longer than
+        `handshake_timeout`. A client begins at most `handshakes_per_client` handshakes a second; 0: as many as come.
         """
         store_relaxed(&self.totals.connections_max, max_connections)
         store_relaxed(&self.totals.per_client_max, max_per_client)
@@ -91,11 +102,30 @@ cdef class ConnectionLimits:
         store_relaxed(&self.totals.in_flight_max, max_in_flight)
         store_relaxed(&self.totals.write_buffer, write_buffer)
         store_relaxed(&self.totals.idle, <uint64_t> (idle_timeout * 1e9))
+        store_relaxed(&self.totals.handshake, <uint64_t> (handshake_timeout * 1e9))
+        self._limit_handshakes(handshakes_per_client)
+
+    cdef int _limit_handshakes(self, double rate) except -1:
+        cdef:
+            RateTable table = None if rate <= 0 else RateTable(HANDSHAKE_SOURCES, rate, 1.0)
+            object before = self.handshake_rate
+        if before is not None and table is not None and (<RateTable> before).limit.cost == table.limit.cost:
+            return 0  # who began how many is not forgotten
+        store_limit(&self.totals.handshakes, NULL if table is None else &table.limit)
+        self.handshake_rate = table
+        if before is not None:
+            self.cache.epochs.retire(before)
+        return 0
 
     @property
     def held(self) -> tuple[int, int]:
         """Return how many connections there are, and how many octets they hold."""
         return load_relaxed(&self.totals.connections), load_relaxed(&self.totals.memory)
+
+    @property
+    def encrypted(self) -> int:
+        """Return how many of the connections are encrypted."""
+        return load_relaxed(&self.totals.encrypted)
 
     @property
     def memory_limit(self) -> int:
@@ -118,6 +148,8 @@ cdef class Connections:
         memset(&self.buffering, 0xff, sizeof(List))
         memset(&self.stalled, 0xff, sizeof(List))
         memset(&self.leaving, 0xff, sizeof(List))
+        memset(&self.shaking, 0xff, sizeof(List))
+        memset(&self.awaiting_turn, 0xff, sizeof(List))
         memset(self.prefixes, 0xff, sizeof(self.prefixes))
         self.random = <uint64_t> self.chunks ^ <uint64_t> 0x9e3779b97f4a7c15
 
@@ -128,6 +160,8 @@ cdef class Connections:
         for place in range(self.places):
             connection = self.at(place)
             if connection.fd >= 0:
+                if connection.session != NULL:
+                    connection.encryption.end(connection.session)
                 close_fd(connection.fd)
             free(connection.input.octets)
             free(connection.output.octets)
@@ -148,7 +182,11 @@ cdef class Connections:
             return &self.buffering
         if order == STALLED:
             return &self.stalled
-        return &self.leaving if order == LEAVING else &self.prefixes[connection.prefix % BUCKETS]
+        if order == LEAVING:
+            return &self.leaving
+        if order == SHAKING:
+            return &self.shaking
+        return &self.awaiting_turn if order == AWAITS_TURN else &self.prefixes[connection.prefix % BUCKETS]
 
     cdef void append(self, Connection* connection, uint32_t order) noexcept nogil:
         """Let a connection be the last of a list."""
@@ -319,6 +357,25 @@ cdef class Connections:
         bump(&self.counts.accepted, 1)
         return True
 
+    cdef bint may_begin_handshake(self, const uint8_t* address, uint8_t octets, uint64_t now) noexcept nogil:
+        """Count a handshake that a client begins; False: he has begun too many. The caller is inside an epoch."""
+        cdef const Limit* limit = load_limit(&self.limits.handshakes)
+        if limit == NULL or not exceeds(limit, key_of(limit, address, octets, 0), 1, now):
+            return True
+        bump(&self.counts.handshakes_limited, 1)
+        return False
+
+    cdef bint begin_session(self, Connection* connection) noexcept nogil:
+        """Begin to encrypt a connection, if it is to be; False: there is no memory for that. Inside an epoch."""
+        if connection.encryption == NULL:
+            return True
+        connection.session = connection.encryption.begin(connection.encryption, connection.fd)
+        if connection.session == NULL:
+            return False
+        add(&self.limits.encrypted, 1)
+        self.append(connection, SHAKING)
+        return True
+
     cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil:
         """Note that a connection is active."""
         connection.active = now
@@ -343,6 +400,9 @@ cdef class Connections:
         if connection.octets:
             add(&limits.by_client[connection.client], <uint64_t> -1)
             add(&limits.by_prefix[connection.prefix], <uint64_t> -1)
+        if connection.session != NULL:
+            add(&limits.encrypted, <uint64_t> -1)
+            connection.encryption.end(connection.session)
         close_fd(connection.fd)
         connection.fd = -1
         store_relaxed32(&connection.head.generation, connection.head.generation + 1)
@@ -364,7 +424,7 @@ cdef class Connections:
             place = connection.after[LEAVING]
             if connection.active + HALF_CLOSED < now and not connection.head.unsent:
                 self.close(connection)
-        self.has_more_to_end = False
+        self.has_more_to_end = self._end_handshakes(now)
         for _k in range(ENDED_AT_ONCE):
             if self.idle.first < 0:
                 return
@@ -374,6 +434,21 @@ cdef class Connections:
             bump(&self.counts.idle_timeouts, 1)
             self.close(connection)
         self.has_more_to_end = True
+
+    cdef bint _end_handshakes(self, uint64_t now) noexcept nogil:
+        """Close some of the connections whose handshakes take too long; True: there may be more."""
+        cdef:
+            Connection* connection
+            int32_t _k
+        for _k in range(ENDED_AT_ONCE):
+            if self.shaking.first < 0:
+                return False
+            connection = self.at(self.shaking.first)
+            if connection.active + load_relaxed(&self.limits.handshake) > now:
+                return False
+            bump(&self.counts.handshakes.timeout, 1)
+            self.close(connection)
+        return True
 
     # ------------------------------------------------------------ memory
 
@@ -526,6 +601,7 @@ cdef class Connections:
 
     def counters(self) -> dict[str, int]:
         """Return what happened to connections, as numbers by name."""
+        cdef HandshakeCounters* handshakes = &self.counts.handshakes
         return {
             "tcp_accepted": load_relaxed(&self.counts.accepted),
             "tcp_refused_per_client": load_relaxed(&self.notices[OVER_CLIENT_LIMIT].latest.count),
@@ -536,4 +612,16 @@ cdef class Connections:
             "tcp_idle_timeouts": load_relaxed(&self.counts.idle_timeouts),
             "tcp_protocol_errors": load_relaxed(&self.counts.protocol_errors),
             "proxy_protocol_invalid": load_relaxed(&self.counts.proxy_protocol_invalid),
+            "tls_handshakes_limited": load_relaxed(&self.counts.handshakes_limited),
+            "tls_handshakes_full": load_relaxed(&handshakes.full),
+            "tls_handshakes_resumed": load_relaxed(&handshakes.resumed),
+            "tls_handshakes_failed_closed": load_relaxed(&handshakes.closed),
+            "tls_handshakes_failed_timeout": load_relaxed(&handshakes.timeout),
+            "tls_handshakes_failed_alert": load_relaxed(&handshakes.alert),
+            "tls_handshakes_failed_version": load_relaxed(&handshakes.version),
+            "tls_handshakes_failed_cipher": load_relaxed(&handshakes.cipher),
+            "tls_handshakes_failed_not_tls": load_relaxed(&handshakes.not_tls),
+            "tls_handshakes_failed_other": load_relaxed(&handshakes.other),
+            "tls_version_1_2": load_relaxed(&handshakes.version_1_2),
+            "tls_version_1_3": load_relaxed(&handshakes.version_1_3),
         }

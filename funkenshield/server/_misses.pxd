@@ -34,7 +34,8 @@ cdef inline Client* put_miss(Ring* ring, RingShares* shares, const QueryContext*
         bump(&context.counters.dropped_queue_full, 1)
         return NULL
     client.arrived = asking.now
-    client.octets, client.proven, client.listener = asking.octets, asking.proven, asking.listener
+    client.octets, client.proven = asking.octets, asking.proven
+    client.listener, client.encrypted = asking.listener, asking.encrypted
     client.added, client.rule_state = added, context.rule_state
     memcpy(client.ip, asking.address, asking.octets)
     memcpy(client + 1, wire, length)

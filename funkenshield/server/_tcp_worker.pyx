@@ -3,6 +3,7 @@
     wait -> accept
          -> read -> take whole queries: each into the outgoing buffer, or into the ring -> send what there is
          -> replies of the control thread -> send
+         -> handshakes of connections that are encrypted, for as long as others can wait
 
 It knows sockets, and messages behind their length. What a query gets is `_fastpath`'s decision, who may hold a
 connection `_connections`'. A connection is left alone while its client has too many queries in flight, or does not
@@ -43,9 +44,13 @@ from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport (
     HEADER, HEADER_FLAGS, MESSAGE_MAX, QR, RCODE, Query, get16, is_transfer, message_flags, set16
 )
-from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, read_header
+from ..wire._padding cimport pad_response
+from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, missing_of_header, read_header
 from ._connections cimport (
-    LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, STALLED, Connection, ConnectionLimits, Connections
+    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, ConnectionLimits, Connections
+)
+from ._encryption cimport (
+    AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, RECORD_MAX, Encryption, ListenerEncryption, Progress
 )
 from ._misses cimport put_miss
 
@@ -65,13 +70,14 @@ cdef enum:
     ACCEPTED_AT_ONCE = 16          # connections of one listener
     READ_SIZE = 4096               # octets that are read at once, but for a longer query: others want their turn
     FRAME = 2                      # octets of length before a message
-    INBOX = FRAME + MESSAGE_MAX + READ_SIZE
+    INBOX = FRAME + MESSAGE_MAX + RECORD_MAX
     OUTGOING = 2 * (FRAME + MESSAGE_MAX)
     RING_ROOM = 2 * (MESSAGE_MAX + 1024)  # octets that the longest query takes in a ring, wherever that begins anew
     RESUMED_AT_ONCE = 64           # connections that waited for the control thread
     STALLED_FOR = 1                # milliseconds until they are looked at again
     SWEEP = 250                    # milliseconds between two looks for idle connections, at most
     ACCEPT_PAUSE = 100             # milliseconds without descriptors
+    HANDSHAKES_FOR = 500000        # nanoseconds that handshakes take before others have their turn
 
 cdef enum:                         # what a worker was told
     SERVING
@@ -110,19 +116,24 @@ cdef class TcpWorker:
         uint8_t* outgoing              # what one connection gets at once
         uint32_t outgoing_length
         int[LISTENERS_MAX] sockets
+        uint8_t[LISTENERS_MAX] listener_numbers  # as rules know them
+        const Encryption* encryptions[LISTENERS_MAX]  # NULL: there is none
+        list kept                      # what these are in
         int32_t listeners
         bint accepting
+        bint more_to_read              # some of the connections that are stalled wait for nobody
         uint64_t accept_again          # when, where there was no descriptor; 0: nothing is wrong
         uint64_t wanted                # SERVING, NOT_ACCEPTING or STOPPED
         int epoll_fd, told_fd, reply_fd
         Counters counts
+        uint64_t encrypted_queries     # of them
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
     def __cinit__(self, Cache cache not None, Inflight inflight not None, ConnectionLimits limits not None) -> None:
         self.epoll_fd = self.told_fd = self.reply_fd = -1
         self.cache, self.inflight, self.clock = cache, inflight, cache.clock
         self.settings_writer = inflight.settings_writer
-        self.connections = Connections(limits)
+        self.connections, self.kept = Connections(limits), []
         self.shares = <RingShares*> zeros(1, sizeof(RingShares))
         self.ecs_query, self.inbox, self.outgoing = (
             <uint8_t*> zeros(1, ECS_QUERY_MAX), <uint8_t*> zeros(1, INBOX), <uint8_t*> zeros(1, OUTGOING))
@@ -157,8 +168,8 @@ cdef class TcpWorker:
 
     # ------------------------------------------------------------ for the control thread
 
-    def listen(self, int fd) -> None:
-        """Take connections from a listening, non-blocking socket, once `run` is called.
+    def listen(self, int fd, uint8_t number=0, ListenerEncryption encryption=None) -> None:
+        """Take connections from a listening, non-blocking socket, once `run` is called; rules know it by its number.
 
         Raises ValueError where a worker has too many, OSError where the kernel refuses.
         """
@@ -166,7 +177,10 @@ cdef class TcpWorker:
             raise ValueError(f"a worker listens on at most {LISTENERS_MAX} addresses")
         if self._watch(fd, LISTENER + <uint64_t> self.listeners, 0):
             raise OSError(errno, "a socket cannot be watched")
-        self.sockets[self.listeners] = fd
+        self.sockets[self.listeners], self.listener_numbers[self.listeners] = fd, number
+        if encryption is not None:
+            self.encryptions[self.listeners] = &encryption.encryption
+            self.kept.append(encryption)
         self.listeners += 1
 
     def run(self) -> None:
@@ -191,7 +205,7 @@ cdef class TcpWorker:
 
     def counters(self) -> dict:
         """Return what happened to the queries of this worker, as numbers by name."""
-        return counters_as_dict(&self.counts)
+        return counters_as_dict(&self.counts) | {"queries_over_tls": load_relaxed(&self.encrypted_queries)}
 
     def rcodes(self) -> list:
         """Return how many responses there were of each RCODE in a header."""
@@ -222,6 +236,7 @@ cdef class TcpWorker:
                     self._write_replies()
                 else:
                     read(self.told_fd, &told, 8)
+            self._take_turns()
             leave(self.reader)
             self.connections.end_idle(context.client.now)
             if ring_publish(self.ring) or self.connections.transfer_changed:
@@ -236,7 +251,7 @@ cdef class TcpWorker:
 
     cdef int _patience(self) noexcept nogil:
         """Return for how many milliseconds nothing need be done; -1: until something happens."""
-        if self.connections.has_more_to_end:
+        if self.connections.has_more_to_end or self.connections.awaiting_turn.first >= 0 or self.more_to_read:
             return 0
         if self.connections.stalled.first >= 0:
             return STALLED_FOR
@@ -319,6 +334,11 @@ cdef class TcpWorker:
             uint8_t[PEER_MAX] own
             uint32_t length = PEER_MAX
             bint is_proxy = prefix_value(&self.context.settings.proxies, address, octets) != 0
+            bint is_encrypted = self.encryptions[listener] != NULL
+        if is_encrypted and not is_proxy and not self.connections.may_begin_handshake(
+                address, octets, self.context.client.now):
+            close_fd(fd)
+            return
         if is_proxy and not self.connections.make_room(0):
             self.connections.note(OVER_PREFIX_SHARE, address, octets, 0, 0)
             close_fd(fd)
@@ -327,7 +347,9 @@ cdef class TcpWorker:
         if connection == NULL:
             close_fd(fd)
             return
-        if (not is_proxy and not self.connections.admit(connection, address, octets)
+        connection.encryption = self.encryptions[listener]
+        if (not is_proxy and not (self.connections.admit(connection, address, octets)
+                                  and self.connections.begin_session(connection))
                 or getsockname(fd, <sockaddr*> own, &length)
                 or self._watch(fd, self._number(connection), EPOLLIN)):
             self.connections.close(connection)
@@ -335,8 +357,37 @@ cdef class TcpWorker:
         connection.events = EPOLLIN
         address = ip_of(own, &connection.to_octets)
         memcpy(connection.to, address, connection.to_octets)
-        connection.port, connection.to_port, connection.listener = get16(peer + 2), get16(own + 2), <uint8_t> listener
-        self._read(connection)  # who has asked by now is not idle, and need not be waited for
+        connection.port, connection.to_port = get16(peer + 2), get16(own + 2)
+        connection.listener = self.listener_numbers[listener]
+        if not is_encrypted:
+            self._read(connection)  # who has asked by now is not idle, and need not be waited for
+
+    # ------------------------------------------------------------ handshakes
+
+    cdef void _take_turns(self) noexcept nogil:
+        """Go on with the handshakes of those who have waited the longest, for as long as others can wait."""
+        cdef:
+            uint64_t until = self.clock.now() + HANDSHAKES_FOR
+            Connection* connection
+        while self.connections.awaiting_turn.first >= 0:
+            connection = self.connections.at(self.connections.awaiting_turn.first)
+            self.connections.remove(connection, AWAITS_TURN)
+            self._shake_hands(connection)
+            if self.clock.now() > until:
+                return
+
+    cdef void _shake_hands(self, Connection* connection) noexcept nogil:
+        """Go on with a handshake; where that was the last of it, take what came with it."""
+        cdef Progress progress = connection.encryption.handshake(
+            connection.session, self.context.client.wall, &self.connections.counts.handshakes)
+        if progress == HANDSHAKE_FAILED:
+            self.connections.close(connection)
+        elif progress == HANDSHAKE_DONE:
+            self.connections.remove(connection, SHAKING)
+            self.connections.touch(connection, self.context.client.now)
+            self._read(connection)
+        else:
+            self._expect(connection, <uint32_t> (EPOLLOUT if progress == AWAITS_OUTPUT else EPOLLIN))
 
     # ------------------------------------------------------------ in
 
@@ -347,6 +398,9 @@ cdef class TcpWorker:
             return
         if events & <uint32_t> (EPOLLERR | EPOLLHUP):
             self.connections.close(connection)
+        elif connection.listed[SHAKING]:
+            if not connection.listed[AWAITS_TURN]:
+                self.connections.append(connection, AWAITS_TURN)
         elif events & <uint32_t> EPOLLOUT:
             if self._send(connection):
                 self._resume(connection)
@@ -355,13 +409,17 @@ cdef class TcpWorker:
 
     cdef void _read(self, Connection* connection) noexcept nogil:
         """Read what has come, behind what was there."""
+        self._read_behind(connection, self._take_input(connection))
+
+    cdef void _read_behind(self, Connection* connection, uint32_t held) noexcept nogil:
+        """Read what has come, behind what the inbox holds, and take it."""
         cdef:
-            uint32_t held = self._take_input(connection)
-            uint32_t room = READ_SIZE
+            uint8_t* behind = self.inbox + held
             ssize_t got
-        if held >= FRAME:
-            room = max(room, FRAME + <uint32_t> get16(self.inbox) - min(held, FRAME + <uint32_t> get16(self.inbox)))
-        got = recv(connection.fd, self.inbox + held, min(room, INBOX - held), 0)
+        if connection.session == NULL:
+            got = recv(connection.fd, behind, self._room(connection, held), 0)
+        else:
+            got = connection.encryption.read(connection.session, behind, INBOX - held, &connection.has_more)
         if got < 0 and errno != EAGAIN and errno != EINTR:
             self.connections.close(connection)
             return
@@ -372,6 +430,22 @@ cdef class TcpWorker:
         if connection.half_closed and connection.transfers and connection.in_flight:
             self.connections.append(connection, LEAVING)
         self._take(connection, held + <uint32_t> max(got, 0))
+
+    cdef uint32_t _room(self, const Connection* connection, uint32_t held) noexcept nogil:
+        """Return how many octets are read at once, where the inbox holds some: others want their turn.
+
+        A longer query is read as a whole, and nothing of a handshake behind a front proxy's header.
+        """
+        cdef uint32_t whole = 0
+        if connection.encryption != NULL:
+            return min(missing_of_header(self.inbox, held), INBOX - held)
+        if held >= FRAME:
+            whole = FRAME + <uint32_t> get16(self.inbox)
+        return min(max(<uint32_t> READ_SIZE, whole - min(held, whole)), INBOX - held)
+
+    cdef bint _has_query(self, uint32_t length) noexcept nogil:
+        """Tell whether the inbox holds a whole query."""
+        return length >= FRAME and length >= FRAME + <uint32_t> get16(self.inbox)
 
     cdef uint32_t _take_input(self, Connection* connection) noexcept nogil:
         """Let the inbox be what was kept of a connection; return how many octets."""
@@ -445,7 +519,10 @@ cdef class TcpWorker:
             bump(&self.connections.counts.proxy_protocol_invalid, 1)
             self.connections.close(connection)
             return False
-        if not self.connections.admit(connection, header.address, header.octets):
+        if (connection.encryption != NULL and not self.connections.may_begin_handshake(
+                header.address, header.octets, self.context.client.now)
+                or not self.connections.admit(connection, header.address, header.octets)
+                or not self.connections.begin_session(connection)):
             self.connections.close(connection)
             return False
         if header.to_octets:
@@ -473,14 +550,19 @@ cdef class TcpWorker:
                     or connection.in_flight >= load_relaxed(&self.connections.limits.in_flight_max))
 
     cdef void _resume(self, Connection* connection) noexcept nogil:
-        """Go on with what was kept of a connection."""
-        self._take(connection, self._take_input(connection))
+        """Go on with what was kept of a connection, and with what its session has read."""
+        cdef uint32_t held = self._take_input(connection)
+        if connection.has_more and self._may_ask(connection) and not self._has_query(held):
+            self._read_behind(connection, held)
+        else:
+            self._take(connection, held)
 
     cdef void _resume_stalled(self) noexcept nogil:
         """Go on with some of the connections that waited for the control thread; who still has to is the last again."""
         cdef:
             Connection* connection
             int32_t _k
+        self.more_to_read = False
         for _k in range(RESUMED_AT_ONCE):
             if self.connections.stalled.first < 0:
                 return
@@ -503,15 +585,19 @@ cdef class TcpWorker:
             context.verdict = parse_and_hash(context.settings, &self.query, wire, length)
         context.client.address, context.client.octets = connection.address, connection.octets
         context.client.listener, context.client.proven, context.client.datagram = connection.listener, False, False
+        context.client.encrypted = connection.session != NULL
+        if context.client.encrypted:
+            bump(&self.encrypted_queries, 1)
+            connection.padded |= self.query.padded
         context.reply, context.limit = self.outgoing + self.outgoing_length + FRAME, MESSAGE_MAX
         memset(&context.rule_state, 0, sizeof(RuleState))
         outcome = process_query(context)
         if outcome & SEND:
-            self._put()
+            self._put(connection)
         if outcome & ASK:
             self._hand_over(connection, wire, length, outcome & SEND)
 
-    cdef void _put(self) noexcept nogil:
+    cdef void _put(self, const Connection* connection) noexcept nogil:
         """Put a reply into the outgoing buffer, unless the guard holds it back."""
         cdef:
             QueryContext* context = &self.context
@@ -521,6 +607,8 @@ cdef class TcpWorker:
             length = check_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
         if length:
             bump(&self.sent_rcodes[message_flags(context.reply) & RCODE], 1)
+            if connection.padded:
+                length = pad_response(context.reply, length)
             set16(context.reply - FRAME, <uint16_t> length)
             self.outgoing_length += <uint32_t> (FRAME + length)
 
@@ -557,14 +645,14 @@ cdef class TcpWorker:
             ssize_t sent = 0
         self.outgoing_length = 0
         while connection.output.begin < connection.output.end:
-            sent = send(connection.fd, connection.output.octets + connection.output.begin,
-                        connection.output.end - connection.output.begin, MSG_NOSIGNAL)
+            sent = self._transmit(connection, connection.output.octets + connection.output.begin,
+                                  connection.output.end - connection.output.begin)
             if sent <= 0:
                 break
             connection.output.begin += <uint32_t> sent
             self.connections.touch(connection, self.context.client.now)  # who reads, however slowly, is there
         if sent >= 0 and length:
-            sent = send(connection.fd, self.outgoing, length, MSG_NOSIGNAL)
+            sent = self._transmit(connection, self.outgoing, length)
             at = <uint32_t> max(sent, 0)
         if sent < 0 and errno != EAGAIN and errno != EINTR:
             self.connections.close(connection)
@@ -577,6 +665,11 @@ cdef class TcpWorker:
             connection.output.end += length - at
         self._note_unsent(connection)
         return True
+
+    cdef ssize_t _transmit(self, Connection* connection, const uint8_t* octets, size_t length) noexcept nogil:
+        if connection.session == NULL:
+            return send(connection.fd, octets, length, MSG_NOSIGNAL)
+        return connection.encryption.write(connection.session, octets, length)
 
     cdef void _note_unsent(self, Connection* connection) noexcept nogil:
         """Block a connection whose client does not read, and go on where he does again."""
@@ -596,18 +689,23 @@ cdef class TcpWorker:
         """Wait for what a connection can do next, or close it where there is nothing left to be done."""
         cdef:
             uint32_t events = 0
-            epoll_event event
         if not connection.head.unsent and (
                 connection.closing or connection.half_closed and not connection.in_flight and not has_query):
             self.connections.close(connection)
             return
         if self._may_ask(connection):
-            if has_query:  # it was held back by what is over by now
+            if has_query or connection.has_more:  # it was held back by what is over by now, or by others' turns
+                self.more_to_read |= not has_query
                 self.connections.append(connection, STALLED)
             elif not connection.half_closed:
                 events = EPOLLIN
         if connection.head.unsent:
             events |= <uint32_t> EPOLLOUT
+        self._expect(connection, events)
+
+    cdef void _expect(self, Connection* connection, uint32_t events) noexcept nogil:
+        """Have the kernel tell of these events."""
+        cdef epoll_event event
         if events != connection.events:
             connection.events = event.events = events
             event.data.number = self._number(connection)
@@ -630,13 +728,13 @@ cdef class TcpWorker:
             uint64_t count = 0
         while reply != NULL:
             connection = self._connection(reply.connection)
-            if connection != writing or self.outgoing_length + reply.length > OUTGOING:
+            if connection != writing or self.outgoing_length > OUTGOING - FRAME - MESSAGE_MAX:
                 self._finish_replies(writing)
                 connection = self._connection(reply.connection)  # that may have closed this one
                 writing = connection
             if connection != NULL:
                 memcpy(self.outgoing + self.outgoing_length, reply + 1, reply.length)
-                self.outgoing_length += reply.length
+                self.outgoing_length += self._pad(connection, reply.length)
                 connection.in_flight = <uint32_t> max(<int64_t> connection.in_flight - reply.answered, <int64_t> 0)
                 connection.closing |= reply.closes
             # Of one that is closed, whether a transfer waits to write to it is not known any more.
@@ -647,6 +745,14 @@ cdef class TcpWorker:
             reply = following
         self._finish_replies(writing)
         store_release(&self.replies.taken, self.replies.taken + count)
+
+    cdef uint32_t _pad(self, const Connection* connection, uint32_t length) noexcept nogil:
+        """Pad the message that was put last into the outgoing buffer, for a client who pads; return its octets."""
+        cdef uint8_t* framed = self.outgoing + self.outgoing_length
+        if connection.padded and length == FRAME + <uint32_t> get16(framed):
+            length = FRAME + <uint32_t> pad_response(framed + FRAME, length - FRAME)
+            set16(framed, <uint16_t> (length - FRAME))
+        return length
 
     cdef void _finish_replies(self, Connection* connection) noexcept nogil:
         """Send the replies for a connection, and go on with it."""

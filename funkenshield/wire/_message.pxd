@@ -154,6 +154,7 @@ cdef struct Query:
     uint16_t key_length      # 0: only CACHEABLE queries have one
     uint8_t added            # what the client did not send; not read from the wire
     uint8_t keepalive        # it asks how long its connection may be idle (RFC 7828)
+    uint8_t padded           # it is, and its client wants responses to be (RFC 7830)
     uint8_t key[KEY_MAX + 1]
 
 cdef struct Ignored:         # EDNS options that tell no questions apart, and end here

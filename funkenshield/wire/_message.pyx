@@ -155,7 +155,7 @@ cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, co
     query.subnet = 0
     query.key_length = 0
     query.added = 0
-    query.keepalive = False
+    query.keepalive = query.padded = False
     query.likely = NULL
     query.edns_flags = 0
     query.payload = UDP_PLAIN
@@ -275,6 +275,8 @@ cdef Verdict _parse_options(Query* query, const Ignored* ignored) noexcept nogil
                 query.cookie_at = <uint16_t> (option.octets - query.wire)
         elif option.code == KEEPALIVE:
             query.keepalive = True
+        elif option.code == PADDING:
+            query.padded = True
         elif option.code == SUBNET:
             if query.subnet or not _is_subnet(option.octets, size):
                 verdict = UNCACHEABLE

@@ -14,7 +14,6 @@ from ._message cimport get16, set16
 
 cdef enum:
     SIGNATURE = 12                 # octets that no query begins with
-    FIXED = 16                     # octets before the addresses
     LOCAL = 0x20                   # version 2; the proxy's own query
     PROXY = 0x21
     UNSPECIFIED = 0x00             # family and transport
@@ -42,11 +41,11 @@ cdef ProxyHeaderStatus read_header(ProxyHeader* found, const uint8_t* wire, size
         size_t rest, needed
     if memcmp(wire, _SIGNATURE, min(length, <size_t> SIGNATURE)):
         return NO_HEADER
-    if length < FIXED:
+    if length < HEADER_FIXED:
         return PART_OF_HEADER
     command = wire[12]
     family = wire[13]
-    rest = get16(wire + 14)
+    rest = get16(wire + HEADER_REST)
     if command == LOCAL or command == PROXY and family == UNSPECIFIED:
         needed = 0
     elif command != PROXY:
@@ -61,16 +60,16 @@ cdef ProxyHeaderStatus read_header(ProxyHeader* found, const uint8_t* wire, size
         return BAD_HEADER
     if rest < needed:
         return BAD_HEADER
-    if length < FIXED + rest:
+    if length < HEADER_FIXED + rest:
         return PART_OF_HEADER
-    found.header = FIXED + rest
+    found.header = HEADER_FIXED + rest
     found.to_octets = 0
     if needed == ADDRESSES_4 or needed == ADDRESSES_6:
         found.octets = 4 if needed == ADDRESSES_4 else 16
-        found.address = unmapped(wire + FIXED, &found.octets)
+        found.address = unmapped(wire + HEADER_FIXED, &found.octets)
         found.to_octets = 4 if needed == ADDRESSES_4 else 16
-        found.to = unmapped(wire + FIXED + found.to_octets, &found.to_octets)
-        found.port, found.to_port = get16(wire + FIXED + needed - 4), get16(wire + FIXED + needed - 2)
+        found.to = unmapped(wire + HEADER_FIXED + found.to_octets, &found.to_octets)
+        found.port, found.to_port = get16(wire + HEADER_FIXED + needed - 4), get16(wire + HEADER_FIXED + needed - 2)
     return WHOLE_HEADER
 
 
@@ -90,7 +89,7 @@ cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, c
     """Write the header that tells an upstream whose query it is; return its octets, at most PROXIED_MAX."""
     cdef:
         bint wide = source.octets == 16 or destination.octets == 16
-        size_t at = FIXED
+        size_t at = HEADER_FIXED
     memcpy(out, _SIGNATURE, SIGNATURE)
     out[12] = PROXY
     if wide:
@@ -102,7 +101,7 @@ cdef size_t put_header(uint8_t* out, const ProxyHeader* source, uint16_t port, c
     set16(out + at, port)
     set16(out + at + 2, to_port)
     at += 4
-    set16(out + 14, <uint16_t> (at - FIXED))
+    set16(out + HEADER_REST, <uint16_t> (at - HEADER_FIXED))
     return at
 
 

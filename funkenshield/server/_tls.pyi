@@ -1,0 +1,22 @@
+from collections.abc import Sequence
+from typing import final
+
+from ..cache._store import Cache
+from ._encryption import ListenerEncryption
+from .certificates import Certificate
+
+OPENSSL_VERSION: str
+
+@final
+class TlsListener(ListenerEncryption):
+    def __new__(cls, cache: Cache) -> TlsListener: ...
+    def configure(
+        self,
+        certificates: Sequence[Certificate],
+        *,
+        min_version: str,
+        ciphers: str,
+        ciphersuites: str,
+        ticket_secret: bytes,
+        ticket_lifetime: float,
+    ) -> None: ...
