@@ -22,7 +22,7 @@ cdef class Admission:
         list notifies_and_transfers          # for Python: NOTIFY (several upstreams), transfers (several responses)
         uint32_t most_forgeable    # queries of one client prefix that came over UDP and are not proven to be its own
         # who knows without an upstream
-        object chaos, nsec_cache
+        object chaos, discovery, nsec_cache
         object loops               # who tells whether a query that comes again and again is a loop
         # counters
         uint64_t coalesced_queries, dropped_duplicates, local_answers
@@ -31,6 +31,7 @@ cdef class Admission:
     cdef int admit(self, const Client* client, const uint8_t* wire, size_t length, uint64_t now) except -1
     cdef int admit_uncached(self, const Client* client, const Query* query, uint64_t now) except -1
     cdef object _local_response(self, const Query* query, uint16_t zone, uint64_t now)
+    cdef object _tell_of_resolver(self, const Query* query, const uint8_t* name)
     cdef int _answer_locally(self, const Client* client, Query* query, uint16_t zone, bytes response,
                              uint64_t now) except -1
     cdef int _open(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,

@@ -8,9 +8,9 @@ It knows who may wait, and how many. What they wait for, and what ends it, is `_
 import logging
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
-from ..cache._entry cimport FAILURE, KEEP, Answer, BuildResult, answers_question, build
+from ..cache._entry cimport FAILURE, KEEP, Answer, BuildResult, answers_question, build, build_verbatim
 from ..cache._freshness cimport DEAD, STALE, STALE_IF_ERROR, Freshness, freshness_of, mark_used
 from ..cache._index cimport find
 from ..cache._zone_settings cimport Policy
@@ -21,8 +21,8 @@ from ..core._siphash cimport siphash
 from ..wire._edns_cookies cimport CLIENT_COOKIE
 from ..wire._message cimport (
     CACHEABLE, CHAOS, HEADER_FLAGS, KEY_PREFIX, NAME_MAX, NOTIFY, OPCODE, QUERY_MAX, TKEY, UNCACHEABLE, Query, Verdict,
-    cookie_of, end_options, forwardable, hash_key, is_transfer, is_unsigned, lower_name, message_id, parse_ignoring,
-    set_payload, set_rule_choices
+    cookie_of, end_options, forwardable, hash_key, is_transfer, is_unsigned, lower_name, message_id, name_size,
+    parse_ignoring, set_payload, set_rule_choices
 )
 from ._attempts cimport NEVER, Attempts
 from ._client_replies cimport ClientReplies, is_cached
@@ -30,6 +30,19 @@ from ._outbox cimport NOBODY, STREAM, Client
 from ._pending cimport EVERYTHING, FUNCTION, OF_GROUP, OF_ZONE, SHARES, WIRE_MAX, PendingQuery
 
 log = logging.getLogger(__name__)
+
+cdef enum:
+    RESOLVER_SIZE = 15
+cdef const uint8_t* RESOLVER = b"\x08resolver\x04arpa\x00"
+
+
+cdef bint _is_of_resolver(const uint8_t* name) noexcept nogil:
+    """Tell whether a name in lower case is in the domain `resolver.arpa`."""
+    cdef size_t left = name_size(name)
+    while left > RESOLVER_SIZE:
+        left -= 1 + <size_t> name[0]
+        name += 1 + <size_t> name[0]
+    return left == RESOLVER_SIZE and memcmp(name, RESOLVER, RESOLVER_SIZE) == 0
 
 
 cdef class Admission:
@@ -81,9 +94,17 @@ cdef class Admission:
 
     cdef int admit_uncached(self, const Client* client, const Query* query, uint64_t now) except -1:
         """Let a query in that the cache is not asked for."""
-        cdef uint8_t[NAME_MAX] room
-        return self._open(client, query, <uint16_t> self.cache.zones.find(lower_name(query, room), query.qtype),
-                          False, now)
+        cdef:
+            uint8_t[NAME_MAX] room
+            const uint8_t* name = lower_name(query, room)
+            uint16_t zone = <uint16_t> self.cache.zones.find(name, query.qtype)
+            bytes response = self._tell_of_resolver(query, name)
+        if response is None:
+            return self._open(client, query, zone, False, now)
+        build_verbatim(self.cache.scratch, query, response, len(response), now)
+        self.cache.scratch.zone = zone
+        self.local_answers += 1
+        return self.replies.answer_now(client, query, self.cache.scratch, now)
 
     # ------------------------------------------------------------ without an upstream
 
@@ -91,9 +112,9 @@ cdef class Admission:
         """Return the response of those who know without an upstream, or None."""
         cdef:
             const Policy* policy = &self.cache.index.policies[zone]
-            bytes response = None
-        if query.qclass != CHAOS and not policy.cut and not policy.trust_nsec:
-            return None
+            bytes response = self._tell_of_resolver(query, query.key + KEY_PREFIX)
+        if response is not None or query.qclass != CHAOS and not policy.cut and not policy.trust_nsec:
+            return response
         try:
             if query.qclass == CHAOS and self.chaos is not None:
                 response = self.chaos(query.wire[:query.length])
@@ -105,6 +126,17 @@ cdef class Admission:
         if response is None or not answers_question(query, response, len(response)):
             return None
         return response
+
+    cdef object _tell_of_resolver(self, const Query* query, const uint8_t* name):
+        """Return the response to a question in the domain where a resolver tells of itself (RFC 9462 6.4), or None."""
+        if self.discovery is None or not _is_of_resolver(name):
+            return None
+        try:
+            response = self.discovery(query.wire[:query.length])
+        except Exception as error:
+            log.error("internal error, no local answer: %r", error)
+            return None
+        return response if response is not None and answers_question(query, response, len(response)) else None
 
     cdef int _answer_locally(self, const Client* client, Query* query, uint16_t zone, bytes response,
                              uint64_t now) except -1:

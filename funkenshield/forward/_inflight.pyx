@@ -105,9 +105,9 @@ cdef class Inflight:
         self.queries.long_max = max_long
         self.admission.most_forgeable = max_forgeable
 
-    def consult(self, *, chaos=None, nsec_cache=None) -> None:
-        """Say who knows answers without an upstream: of class CHAOS, and of what does not exist."""
-        self.admission.chaos = chaos
+    def consult(self, *, chaos=None, discovery=None, nsec_cache=None) -> None:
+        """Say who knows answers without an upstream: of class CHAOS, of encrypted listeners, of what does not exist."""
+        self.admission.chaos, self.admission.discovery = chaos, discovery
         self.admission.nsec_cache = self.resolution.nsec_cache = nsec_cache
 
     def notice_loops(self, loops, /) -> None:

@@ -127,6 +127,7 @@ cdef class TcpWorker:
         int epoll_fd, told_fd, reply_fd
         Counters counts
         uint64_t encrypted_queries     # of them
+        uint64_t[LISTENERS_MAX] by_listener  # messages that came
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
     def __cinit__(self, Cache cache not None, Inflight inflight not None, ConnectionLimits limits not None) -> None:
@@ -173,7 +174,7 @@ cdef class TcpWorker:
 
         Raises ValueError where a worker has too many, OSError where the kernel refuses.
         """
-        if self.listeners == LISTENERS_MAX:
+        if self.listeners == LISTENERS_MAX or number >= LISTENERS_MAX:
             raise ValueError(f"a worker listens on at most {LISTENERS_MAX} addresses")
         if self._watch(fd, LISTENER + <uint64_t> self.listeners, 0):
             raise OSError(errno, "a socket cannot be watched")
@@ -206,6 +207,10 @@ cdef class TcpWorker:
     def counters(self) -> dict:
         """Return what happened to the queries of this worker, as numbers by name."""
         return counters_as_dict(&self.counts) | {"queries_over_tls": load_relaxed(&self.encrypted_queries)}
+
+    def messages_by_listener(self) -> list:
+        """Return how many messages came to each listener, by its number."""
+        return [load_relaxed(&self.by_listener[k]) for k in range(LISTENERS_MAX)]
 
     def rcodes(self) -> list:
         """Return how many responses there were of each RCODE in a header."""
@@ -586,6 +591,7 @@ cdef class TcpWorker:
         context.client.address, context.client.octets = connection.address, connection.octets
         context.client.listener, context.client.proven, context.client.datagram = connection.listener, False, False
         context.client.encrypted = connection.session != NULL
+        bump(&self.by_listener[connection.listener], 1)
         if context.client.encrypted:
             bump(&self.encrypted_queries, 1)
             connection.padded |= self.query.padded

@@ -84,6 +84,7 @@ cdef class Worker:
         int32_t listeners
         int epoll_fd, stop_fd
         Counters counts
+        uint64_t[LISTENERS_MAX] by_listener  # messages that came
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
     def __cinit__(self, Cache cache not None, Inflight inflight not None) -> None:
@@ -158,6 +159,10 @@ cdef class Worker:
         """Return what happened to the queries of this worker, as numbers by name."""
         return counters_as_dict(&self.counts)
 
+    def messages_by_listener(self) -> list:
+        """Return how many messages came to each listener, by its number."""
+        return [load_relaxed(&self.by_listener[k]) for k in range(LISTENERS_MAX)]
+
     def rcodes(self) -> list:
         """Return how many responses there were of each RCODE in a header."""
         return [load_relaxed(&self.sent_rcodes[k]) for k in range(RCODE + 1)]
@@ -183,10 +188,11 @@ cdef class Worker:
             QueryContext context
         if count <= 0:
             return 0
+        bump(&self.by_listener[listener], <uint64_t> count)
         context.client.now = self.clock.now()
         context.client.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         context.client.listener = <uint8_t> listener
-        context.client.datagram = True
+        context.client.datagram, context.client.encrypted = True, False
         context.now = ticks(context.client.now)
         context.counters = &self.counts
         enter(self.reader)
