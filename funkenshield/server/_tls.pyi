@@ -8,10 +8,9 @@ from .certificates import Certificate
 OPENSSL_VERSION: str
 
 @final
-class TlsListener(ListenerEncryption):
-    def __new__(cls, cache: Cache) -> TlsListener: ...
-    def configure(
-        self,
+class TlsContexts:
+    def __new__(
+        cls,
         certificates: Sequence[Certificate],
         *,
         min_version: str,
@@ -19,4 +18,9 @@ class TlsListener(ListenerEncryption):
         ciphersuites: str,
         ticket_secret: bytes,
         ticket_lifetime: float,
-    ) -> None: ...
+    ) -> TlsContexts: ...
+
+@final
+class TlsListener(ListenerEncryption):
+    def __new__(cls, cache: Cache) -> TlsListener: ...
+    def use(self, contexts: TlsContexts) -> None: ...

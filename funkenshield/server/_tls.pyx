@@ -1,6 +1,6 @@
 """DNS over TLS for clients (RFC 7858, 8310): what a listener's sessions are made of, and what is done with each.
 
-    TlsListener.configure -> contexts, one for each certificate -> published, the ones before retired
+    TlsContexts -> TlsListener.use: published, the ones before retired
     a connection: begin -> handshake, in steps -> read, write -> end
 
 It knows OpenSSL; connections, and when a handshake has its turn, are `_tcp_worker`'s. Sessions are resumed by tickets
@@ -83,10 +83,10 @@ wall_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 # ---------------------------------------------------------------- a session
 
 cdef void* _begin(const Encryption* encryption, int fd) noexcept nogil:
-    """Return a session that a handshake can begin; NULL: there is no memory. The caller is inside an epoch."""
+    """Return a session that a handshake can begin; NULL: there can be none. The caller is inside an epoch."""
     cdef:
         const Contexts* contexts = <const Contexts*> load_contexts(&encryption.contexts)
-        SSL* session = SSL_new(contexts.contexts[0])
+        SSL* session = SSL_new(contexts.contexts[0]) if contexts != NULL else NULL
     if session == NULL:
         return NULL
     if not SSL_set_fd(session, fd) or not SSL_set_ex_data(session, encryption_index, <void*> encryption):
@@ -312,22 +312,33 @@ cdef str _refusal():
 
 
 @cython.final
-cdef class _InForce:
-    """Contexts, and all that they lead to; sessions that are made of one keep it themselves.
+cdef class TlsContexts:
+    """What sessions are made of: OpenSSL's contexts, one for each certificate. Nothing of it is changed later.
 
-    Memory ownership: contexts, names and the struct are its own.
+    Memory ownership: contexts, names and the struct are its own; sessions keep the context that they are made of.
     """
 
     cdef Contexts made
 
-    def __cinit__(self, certificates not None, bytes secret not None, double lifetime) -> None:
-        cdef uint32_t names = sum(len(each.names) for each in certificates)
-        if len(secret) != SECRET or lifetime < 1 or not certificates:
-            raise ValueError(f"a listener takes a certificate, {SECRET} octets of secret, and a second at least")
-        memcpy(self.made.secret, <const uint8_t*> secret, SECRET)
-        self.made.lifetime = <uint64_t> lifetime
+    def __cinit__(self, certificates: Sequence, *, str min_version not None, str ciphers not None,
+                  str ciphersuites not None, bytes ticket_secret not None, double ticket_lifetime) -> None:
+        """Take certificates (`certificates.Certificate`), of which the first is for clients who name none of all.
+
+        `min_version` is "1.2" or "1.3", `ciphers` and `ciphersuites` are OpenSSL's lists, "" its own choice. Keys of
+        tickets follow from `ticket_secret`, of 32 octets, and change every `ticket_lifetime` seconds. Raises
+        ConfigError with one line for what OpenSSL refuses.
+        """
+        cdef:
+            uint32_t names = sum(len(each.names) for each in certificates)
+            int version = TLS1_3_VERSION if min_version == "1.3" else TLS1_2_VERSION
+        if len(ticket_secret) != SECRET or ticket_lifetime < 1 or not certificates:
+            raise ValueError(f"sessions take a certificate, {SECRET} octets of secret, and a second at least")
+        memcpy(self.made.secret, <const uint8_t*> ticket_secret, SECRET)
+        self.made.lifetime = <uint64_t> ticket_lifetime
         self.made.contexts = <SSL_CTX**> zeros(len(certificates), sizeof(SSL_CTX*))
         self.made.names = <ServerName*> zeros(names + 1, sizeof(ServerName))
+        for each in certificates:
+            self._add(each, version, ciphers.encode(), ciphersuites.encode())
 
     def __dealloc__(self) -> None:
         for k in range(self.made.name_count):
@@ -338,7 +349,7 @@ cdef class _InForce:
         free(self.made.contexts)
         OPENSSL_cleanse(self.made.secret, SECRET)
 
-    cdef int add(self, certificate, int version, bytes ciphers, bytes ciphersuites) except -1:
+    cdef int _add(self, certificate, int version, bytes ciphers, bytes ciphersuites) except -1:
         """Add a certificate; ConfigError with OpenSSL's reason where that refuses it."""
         cdef SSL_CTX* context = SSL_CTX_new(TLS_server_method())
         ERR_clear_error()
@@ -434,22 +445,10 @@ cdef class TlsListener(ListenerEncryption):
         self.encryption.begin, self.encryption.handshake = _begin, _handshake
         self.encryption.read, self.encryption.write, self.encryption.end = _read, _write, _end
 
-    def configure(self, certificates: Sequence, *, str min_version not None, str ciphers not None,
-                  str ciphersuites not None, bytes ticket_secret not None, double ticket_lifetime) -> None:
-        """Let handshakes from now on use these certificates (`certificates.Certificate`), the first if none is named.
-
-        `min_version` is "1.2" or "1.3", `ciphers` and `ciphersuites` are OpenSSL's lists, "" its own choice. Keys of
-        tickets follow from `ticket_secret`, of 32 octets, and change every `ticket_lifetime` seconds.
-
-        Raises ConfigError with one line for what OpenSSL refuses, and changes nothing.
-        """
-        cdef:
-            _InForce made = _InForce(certificates, ticket_secret, ticket_lifetime)
-            object before = self.in_force
-            int version = TLS1_3_VERSION if min_version == "1.3" else TLS1_2_VERSION
-        for certificate in certificates:
-            made.add(certificate, version, ciphers.encode(), ciphersuites.encode())
-        store_contexts(&self.encryption.contexts, &made.made)
-        self.in_force = made
+    def use(self, TlsContexts contexts not None) -> None:
+        """Have handshakes from now on go by these; connections that there are stay as they are."""
+        cdef object before = self.in_force
+        store_contexts(&self.encryption.contexts, &contexts.made)
+        self.in_force = contexts
         if before is not None:
             self.cache.epochs.retire(before)
