@@ -5,6 +5,7 @@ FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PYX := '*.pyx' '*.pxd'
+unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand daemons that tests start would compile all sources anew
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo check test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean

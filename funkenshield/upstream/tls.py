@@ -11,20 +11,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, cast
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import InvalidVersion, load_der_x509_certificate
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ..config import TlsSection
 from ..core.files import read_file
 from ..errors import ConfigError
 
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
 SESSIONS = 16  # that are kept for the next connections
 VERIFIED = 3600.0  # seconds that a chain of sessions may go on after its certificate was verified
 NOT_FOR_NAME = {62, 64}  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH
-UNREADABLE = (ValueError, InvalidVersion, UnsupportedAlgorithm)  # that certificates raise which OpenSSL has taken
 
 
 class Tls:
@@ -150,10 +148,22 @@ class _Context(ssl.SSLContext):
 
 def _end_of(peer: ssl.SSLObject) -> float:
     """Return until when a peer's certificate is valid, in seconds since the epoch; 0 for one that we cannot read."""
+    certificate = _certificate_of(peer)
     try:
-        return load_der_x509_certificate(peer.getpeercert(True) or b"").not_valid_after_utc.timestamp()
-    except UNREADABLE:
+        return certificate.not_valid_after_utc.timestamp() if certificate else 0.0
+    except ValueError:
         return 0.0
+
+
+def _certificate_of(peer: ssl.SSLObject) -> "Certificate | None":
+    """Return a peer's certificate; None where OpenSSL has taken one that we cannot read."""
+    from cryptography import x509  # where no upstream speaks TLS, a start need not wait for it
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return x509.load_der_x509_certificate(peer.getpeercert(True) or b"")
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
+        return None
 
 
 def read_ca_file(section: TlsSection) -> str:
@@ -167,9 +177,15 @@ def read_ca_file(section: TlsSection) -> str:
 
 def _pin_of(peer: ssl.SSLObject) -> str:
     """Return the SHA-256 digest, in base64, of the key in a peer's certificate (RFC 7858 4.2); "" for none we know."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    certificate = _certificate_of(peer)
+    if certificate is None:
+        return ""
     try:
-        key = load_der_x509_certificate(peer.getpeercert(True) or b"").public_key()
-    except UNREADABLE:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
         return ""
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(spki).digest()).decode()
