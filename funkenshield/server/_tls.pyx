@@ -21,7 +21,6 @@ from ..cache._store cimport Cache
 from ..core._atomic cimport bump
 from ..core._clock cimport NANOSECONDS
 from ..core._memory cimport zeros
-from ..errors import ConfigError
 from ._encryption cimport (
     AWAITS_INPUT, AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, RECORD_MAX, Encryption,
     HandshakeCounters, ListenerEncryption, Progress
@@ -326,7 +325,7 @@ cdef class TlsContexts:
 
         `min_version` is "1.2" or "1.3", `ciphers` and `ciphersuites` are OpenSSL's lists, "" its own choice. Keys of
         tickets follow from `ticket_secret`, of 32 octets, and change every `ticket_lifetime` seconds. Raises
-        ConfigError with one line for what OpenSSL refuses.
+        ValueError with one line for what OpenSSL refuses.
         """
         cdef:
             uint32_t names = sum(len(each.names) for each in certificates)
@@ -350,7 +349,7 @@ cdef class TlsContexts:
         OPENSSL_cleanse(self.made.secret, SECRET)
 
     cdef int _add(self, certificate, int version, bytes ciphers, bytes ciphersuites) except -1:
-        """Add a certificate; ConfigError with OpenSSL's reason where that refuses it."""
+        """Add a certificate; ValueError with OpenSSL's reason where that refuses it."""
         cdef SSL_CTX* context = SSL_CTX_new(TLS_server_method())
         ERR_clear_error()
         if context == NULL:
@@ -359,9 +358,9 @@ cdef class TlsContexts:
         self.made.count += 1
         _set_protocol(context, version, <long> (2 * self.made.lifetime))
         if ciphers and not SSL_CTX_set_cipher_list(context, ciphers):
-            raise ConfigError(f"ciphers: {_refusal()}")
+            raise ValueError(f"ciphers: {_refusal()}")
         if ciphersuites and not SSL_CTX_set_ciphersuites(context, ciphersuites):
-            raise ConfigError(f"ciphersuites: {_refusal()}")
+            raise ValueError(f"ciphersuites: {_refusal()}")
         _set_certificate(context, certificate)
         if certificate.ocsp_response:
             _set_staple(context, certificate.ocsp_response)
@@ -408,19 +407,19 @@ cdef int _set_certificate(SSL_CTX* context, certificate) except -1:
         octets = der
         one = d2i_X509(NULL, &octets, len(der))
         if one == NULL:
-            raise ConfigError(f"certificate: {_refusal()}")
+            raise ValueError(f"certificate: {_refusal()}")
         taken = SSL_CTX_add1_chain_cert(context, one) if k else SSL_CTX_use_certificate(context, one)
         X509_free(one)
         if not taken:
-            raise ConfigError(f"certificate: {_refusal()}")
+            raise ValueError(f"certificate: {_refusal()}")
     octets = certificate.key
     key = d2i_AutoPrivateKey(NULL, &octets, len(certificate.key))
     if key == NULL:
-        raise ConfigError(f"key: {_refusal()}")
+        raise ValueError(f"key: {_refusal()}")
     taken = SSL_CTX_use_PrivateKey(context, key) and SSL_CTX_check_private_key(context)
     EVP_PKEY_free(key)
     if not taken:
-        raise ConfigError(f"key: {_refusal()}")
+        raise ValueError(f"key: {_refusal()}")
     return 0
 
 
