@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from .admin import default_socket
 from .clients import TcpSection, default_secrets
 from .forward import ForwardSection
+from .listeners import ClientTlsSection
 from .mistakes import explain, not_toml
 from .schema import RESTART, Config
 from .types import Endpoint
@@ -24,9 +25,9 @@ from .upstreams import DEFAULT_GROUP, HealthSection, Member, TlsSection, Upstrea
 from .zones import ZoneSection
 
 __all__ = [
-    "DEFAULT_FILE", "DEFAULT_GROUP", "RESTART", "Config", "Endpoint", "ForwardSection", "HealthSection", "Member",
-    "TcpSection", "TlsSection", "UpstreamSection", "ZoneSection", "control_socket", "default_file", "default_secrets",
-    "default_socket", "load", "read",
+    "DEFAULT_FILE", "DEFAULT_GROUP", "RESTART", "ClientTlsSection", "Config", "Endpoint", "ForwardSection",
+    "HealthSection", "Member", "TcpSection", "TlsSection", "UpstreamSection", "ZoneSection", "control_socket",
+    "default_file", "default_secrets", "default_socket", "load", "read",
 ]  # fmt: skip
 
 DEFAULT_FILE = Path("/etc/funkenshield.toml")

@@ -27,6 +27,13 @@ WORDS = {
 OTHERS = {  # as the same thing is called elsewhere
     "upstreams": {"backend", "backends", "forwarder", "forwarders", "nameservers", "origin", "servers"},
     "listen": {"address", "addresses", "bind", "interface", "interfaces", "listener", "port"},
+    "address": {"bind", "endpoint", "host", "interface", "ip", "port"},
+    "transport": {"protocol", "proto", "type"},
+    "certificates": {"cert", "certs", "fullchain"},
+    "certificate": {"cert", "cert_file", "chain", "crt", "fullchain", "pem"},
+    "key": {"private_key"},
+    "min_version": {"protocols", "ssl_protocols", "tls_version", "tls_min_version"},
+    "ticket_secret_file": {"session_ticket_key", "ticket_key", "ticket_keys", "tickets"},
     "workers": {"cpus", "processes", "threads"},
     "memory": {"limit", "max_size", "maxsize", "size"},
     "level": {"verbosity"},
@@ -115,7 +122,8 @@ def _stands_under_another_name(place: Place, key: str, written: Iterable[object]
 def _table_of(place: Place, key: str) -> str:
     """Return the name of the table that a key is in; "" at the top of the file."""
     parts = re.sub(r"\[\d+\]", "", place.path).split(".")
-    return ".".join(parts[-1:] if parts[-1] != key else parts[-2:-1])
+    above = parts if parts[-1] != key else parts[:-1]
+    return ".".join(above[-2:] if above[-2:] == ["upstreams", "tls"] else above[-1:])
 
 
 def _renamed_below(place: Place, key: str) -> Iterator[tuple[Place, str]]:

@@ -54,8 +54,14 @@ def _section(keys: list[str], field: FieldInfo) -> Iterator[str]:
     names = [name for name in section.model_fields if name not in below]
     yield from ["", f"## `{heading}`", "", inspect.getdoc(section) or "", "", *_table(section, names)]
     for name in below:
-        if name not in Config.model_fields or keys == ["guard"]:
+        alike = section_of(Config.model_fields.get(name))
+        if alike is None or keys == ["guard"] or not _has_keys_of(alike, section_of(section.model_fields[name])):
             yield from _section([*keys, name], section.model_fields[name])
+
+
+def _has_keys_of(section: type[BaseModel], other: type[BaseModel] | None) -> bool:
+    """Tell whether a section has keys of another one; two of the same name may be about different things."""
+    return other is not None and not section.model_fields.keys().isdisjoint(other.model_fields)
 
 
 def rule_tables() -> dict[str, str]:

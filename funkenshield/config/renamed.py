@@ -11,7 +11,9 @@ _RRL = {
 }  # fmt: skip
 _BLOCK = {"what": "type", "block": "duration", **_PREFIXES}
 
-KEYS = {  # by table ("": the top of the file), which is a path's last part but one: the old key, and the new one
+# By table ("": the top of the file): the old key, and the new one. A table is a path's last part but one, or the last
+# two where there is another of its name.
+KEYS = {
     "": {
         "any": "minimal_any", "drain": "drain_timeout", "identity": "chaos", "notify": "allow_notify_from",
         "proxies": "proxy_protocol_from", "shuffle": "rrset_roundrobin",
@@ -37,7 +39,7 @@ KEYS = {  # by table ("": the top of the file), which is a path's last part but 
         "backoff": "max_backoff", "least": "min_samples", "timeouts": "timeout_ratio", "servfails": "servfail_ratio",
     },
     "upstreams": {"open": "max_outstanding"},
-    "tls": {"name": "server_name", "pins": "pin_sha256", "authorities": "ca_file"},
+    "upstreams.tls": {"name": "server_name", "pins": "pin_sha256", "authorities": "ca_file"},
     "client_subnet": _PREFIXES,
     "zones": {"open": "max_outstanding", "notify": "allow_notify_from", "nsec": "aggressive_nsec"},
     "guard": {"blocked": "max_blocked", "limits": "rate_limits", "responses": "rrl", "blocks": "dynamic_blocks"},

@@ -17,6 +17,7 @@ from .cache import CacheSection, StaleSection, TtlSection
 from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
+from .listeners import ClientTlsSection, Listener, ListenerSection
 from .rule import RuleSection
 from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section, overlaps
 from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
@@ -28,9 +29,10 @@ SOCKETS_USED = SOCKETS_MAX * 3 // 4  # those that are given up still wait for an
 class Config(Section):
     """The whole file."""
 
-    listen: ListOf[EndpointField] = Field((Endpoint("127.0.0.1", 8054),), min_length=1, max_length=LISTENERS_MAX)
+    listen: ListOf[EndpointField] = Field((Endpoint("127.0.0.1", 8054),), max_length=LISTENERS_MAX)
     """Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of its addresses.
-    Takes effect at restart."""
+    Where `[[listeners]]` with UDP and TCP are given, by default none. Takes effect at restart."""
+    listeners: ListOf[ListenerSection] = Field((), max_length=LISTENERS_MAX)
     upstreams: ListOf[UpstreamSection] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX
     )
@@ -55,6 +57,7 @@ class Config(Section):
     chaos: ChaosSection = ChaosSection()
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
+    tls: ClientTlsSection = ClientTlsSection()
     forward: ForwardSection = ForwardSection()
     health: HealthSection = HealthSection()
     client_subnet: ClientSubnetSection = ClientSubnetSection()
@@ -75,6 +78,14 @@ class Config(Section):
             return {**{key: value for key, value in values.items() if key != "rules"}, "rules_file": values["rules"]}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_default_beside_other_listeners(cls, values: object) -> object:
+        """Where other addresses were named for UDP and TCP, nobody expects one that was not."""
+        if isinstance(values, dict) and "listen" not in values and _has_plain(values.get("listeners")):
+            return {**values, "listen": ()}
+        return values
+
     @field_validator("zones")
     @classmethod
     def _names_once(cls, zones: tuple[ZoneSection, ...]) -> tuple[ZoneSection, ...]:
@@ -84,12 +95,26 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _addresses_are_listened_on_once(self) -> "Config":
+        endpoints = self.endpoints
+        if not endpoints:
+            raise ValueError("listen: an empty list, and there are no [[listeners]]; at least one address is needed")
         if twice := repeated(self.listen):
             raise ValueError(f"listen: more than once: {', '.join(twice)}")
+        if twice := repeated(endpoints):
+            raise ValueError(f"listeners: more than once, those of listen included: {', '.join(twice)}")
+        if len(endpoints) > LISTENERS_MAX:
+            raise ValueError(f"listeners: at most {LISTENERS_MAX}, those of listen included, not {len(endpoints)}")
+        return self
+
+    @model_validator(mode="after")
+    def _tcp_is_there_for_what_needs_it(self) -> "Config":
+        over_tcp = [each.endpoint for each in self.all_listeners if each.encrypts or self.tcp.max_connections != 0]
+        if self.tcp.max_connections == 0 and over_tcp:
+            raise ValueError(f"tcp.max_connections: 0 disables TCP, and the listener {over_tcp[0]} (TLS) needs it")
         scraped = self.metrics.listen
-        is_taken = scraped and (scraped in self.listen or overlaps(scraped, self.listen))
-        if is_taken and self.tcp.max_connections != 0:
-            raise ValueError(f"metrics.listen: {scraped} conflicts with listen (TCP); choose another port")
+        if scraped and (scraped in over_tcp or overlaps(scraped, over_tcp)):
+            key = "listen" if scraped in self.listen or overlaps(scraped, self.listen) else "listeners"
+            raise ValueError(f"metrics.listen: {scraped} conflicts with {key} (TCP); choose another port")
         return self
 
     @model_validator(mode="after")
@@ -152,7 +177,31 @@ class Config(Section):
             if section:
                 name, value = section, getattr(kept, section).model_copy(update={name: value})
             kept = kept.model_copy(update={name: value})
-        return kept
+        return kept.model_copy(update={"listeners": self._listeners_following(before)})
+
+    def _listeners_following(self, before: "Config") -> tuple[ListenerSection, ...]:
+        """Return the listeners that there were, one address each, with what is said now of how each encrypts."""
+        now = {(endpoint, each.transport): each for each in self.listeners for endpoint in each.address}
+        return tuple(
+            now.get((endpoint, each.transport), each).model_copy(update={"address": (endpoint,)})
+            for each in before.listeners
+            for endpoint in each.address
+        )
+
+    @property
+    def all_listeners(self) -> list[Listener]:
+        """Return all that clients come to, in the order of their numbers.
+
+        Those over UDP come first: a worker for UDP counts those that it has.
+        """
+        own = [Listener(endpoint, each) for each in self.listeners for endpoint in each.address]
+        plain = [Listener(endpoint, ListenerSection(address=(endpoint,))) for endpoint in self.listen]
+        return sorted([*plain, *own], key=attrgetter("encrypts"))
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Return the addresses that clients come to, in the order of their numbers."""
+        return [each.endpoint for each in self.all_listeners]
 
     def members(self, group: str) -> tuple[Member, ...]:
         """Return the upstreams of a group."""
@@ -189,6 +238,13 @@ class Config(Section):
     def health_of(self, upstream: UpstreamSection) -> HealthSection:
         """Return when an upstream is marked down."""
         return self.health.refined_by(upstream.health)
+
+
+def _has_plain(listeners: object) -> bool:
+    """Tell whether one of the listeners, as they were written, takes queries over UDP and TCP."""
+    tables = listeners if isinstance(listeners, list | tuple) else [listeners]
+    sections = (dict(each) if isinstance(each, ListenerSection) else each for each in tables)
+    return any(isinstance(each, dict) and each.get("transport", "udp+tcp") == "udp+tcp" for each in sections)
 
 
 def repeated(values: Iterable[object]) -> list[str]:

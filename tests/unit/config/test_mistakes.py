@@ -10,6 +10,8 @@ ZONE = '[[zones]]\nname = "example.com"\n'
 RULE = "[[rules]]\n"
 OVER_TCP = '[[upstreams]]\naddress = "192.0.2.1:53"\ntransport = "tcp"\n'
 PINNED = '[[upstreams]]\naddress = "192.0.2.1:853"\ntransport = "tls"\ntls.pin_sha256 = "{0}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="\n'
+LISTENER = '[[listeners]]\naddress = "192.0.2.1:853"\n'
+ENCRYPTED = f'{LISTENER}transport = "tls"\ncertificates = {{ certificate = "c.pem", key = "k.pem" }}\n'
 MISTAKES = {
     # addresses
     'listen = "127.0.0.1"': ": listen: \"127.0.0.1\" is not an endpoint; an address needs a port: 127.0.0.1:53",
@@ -35,6 +37,74 @@ MISTAKES = {
     f'{OVER_TCP}[[upstreams]]\naddress = "192.0.2.1:53"\nname = "a"\n{ZONE}upstreams = "192.0.2.1:53"': (
         ": zones: example.com.: 192.0.2.1:53 is the address of several upstreams: tcp://192.0.2.1:53, a (192.0.2.1:53);"
         " put the intended one into a group, and name the group"
+    ),
+    # listeners
+    "listen = []": ": listen: an empty list, and there are no [[listeners]]; at least one address is needed",
+    f'{LISTENER}transport = "tls"': (
+        ': listeners[1] (in "192.0.2.1:853"): certificates: needed with transport = "tls"; write'
+        ' { certificate = "FILE", key = "FILE" }'
+    ),
+    f"{LISTENER}min_version = \"1.3\"": ': listeners[1] (in "192.0.2.1:853"): min_version: only with transport = "tls"',
+    f'{LISTENER}ciphers = "ALL"': ': listeners[1] (in "192.0.2.1:853"): ciphers: only with transport = "tls"',
+    f'{LISTENER}ciphersuites = "A"': ': listeners[1] (in "192.0.2.1:853"): ciphersuites: only with transport = "tls"',
+    f'{LISTENER}certificates = {{ certificate = "a" }}': (
+        ': listeners[1] (in "192.0.2.1:853"): certificates: only with transport = "tls"'
+    ),
+    f'{LISTENER}transport = "https"': (
+        ': listeners[1].transport (in "192.0.2.1:853"): "https": DNS over HTTPS is not available yet;'
+        ' transports are "udp+tcp" and "tls"'
+    ),
+    f'{LISTENER}transport = "quic"': (
+        ': listeners[1].transport (in "192.0.2.1:853"): "quic": DNS over QUIC is not available yet;'
+        ' transports are "udp+tcp" and "tls"'
+    ),
+    f'{LISTENER}transport = "h3"': (
+        ': listeners[1].transport (in "192.0.2.1:853"): "h3": DNS over HTTP/3 is not available yet;'
+        ' transports are "udp+tcp" and "tls"'
+    ),
+    f'{LISTENER}transport = "udp"': (
+        ': listeners[1].transport (in "192.0.2.1:853"): "udp" is not one of "udp+tcp", "tls"; did you mean "udp+tcp"?'
+    ),
+    f"{ENCRYPTED}min_version = 1.3": (
+        ': listeners[1].min_version (in "192.0.2.1:853"): 1.3 is not one of "1.2", "1.3"; did you mean "1.3"?'
+    ),
+    f'{ENCRYPTED}ciphers = "A\\nB"': (
+        ': listeners[1].ciphers (in "192.0.2.1:853"): "A\\nB" is not text without control characters'
+    ),
+    f'{LISTENER}bind = "127.0.0.1:53"': ': listeners[1].bind (in "192.0.2.1:853"): no such key; did you mean "address"?',
+    f'{LISTENER}cert = "a.pem"': ': listeners[1].cert (in "192.0.2.1:853"): no such key; did you mean "certificates"?',
+    f'{LISTENER}transport = "tls"\ncertificates = "a.pem"': (
+        ': listeners[1].certificates (in "192.0.2.1:853"): "a.pem" is not a table; write [[listeners.certificates]]'
+        " with keys such as certificate, key, ocsp_response"
+    ),
+    f'{LISTENER}transport = "tls"\ncertificates = {{ certificate = "a", private_key = "b" }}': (
+        ': listeners[1].certificates.private_key (in "192.0.2.1:853"): no such key; did you mean "key"?'
+    ),
+    f'{LISTENER}transport = "tls"\ncertificates = {{ certificate = "" }}': (
+        ': listeners[1].certificates.certificate (in "192.0.2.1:853"): an empty string is not allowed'
+    ),
+    'listeners = "192.0.2.1:853"': (
+        ': listeners: "192.0.2.1:853" is not a table; write [[listeners]] with keys such as address, transport, certificates'
+    ),
+    f'listen = "192.0.2.1:853"\n{ENCRYPTED}': (
+        ": listeners: more than once, those of listen included: 192.0.2.1:853"
+    ),
+    f"{LISTENER}{LISTENER}": ": listeners: more than once, those of listen included: 192.0.2.1:853",
+    f"listen = {[f'127.0.0.{n}:53' for n in range(1, 65)]}\n{LISTENER}": (
+        ": listeners: at most 64, those of listen included, not 65"
+    ),
+    f"tcp.max_connections = 0\n{ENCRYPTED}": (
+        ": tcp.max_connections: 0 disables TCP, and the listener 192.0.2.1:853 (TLS) needs it"
+    ),
+    f'metrics.listen = "0.0.0.0:853"\n{ENCRYPTED}': (
+        ": metrics.listen: 0.0.0.0:853 conflicts with listeners (TCP); choose another port"
+    ),
+    'certificate = "a.pem"': ": certificate: no such key; it belongs in [[listeners.certificates]]",
+    '[tls]\nca_file = "a.pem"': ": tls.ca_file: no such key; it belongs in [upstreams.tls]",
+    '[tls]\nticket_key = "a"': ': tls.ticket_key: no such key; did you mean "ticket_secret_file"?',
+    '[tls]\nticket_lifetime = "1s"': ': tls.ticket_lifetime: "1s" is too small; at least 1min',
+    "[tls]\nhandshakes_per_second = 5": (
+        ': tls.handshakes_per_second: no such key; did you mean "handshakes_per_second_per_client"?'
     ),
     # keys
     'listens = "127.0.0.1:53"': ': listens: no such key; did you mean "listen"?',

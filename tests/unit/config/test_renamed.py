@@ -221,7 +221,8 @@ def tables(section=config.Config, name=""):
     for key, field in section.model_fields.items():
         kind = kind_of(field)
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not section:
-            yield from tables(kind, field.alias or key)
+            both = (name, field.alias or key)
+            yield from tables(kind, ".".join(both) if both == ("upstreams", "tls") else both[1])
 
 
 def test_new_names_are_keys_and_old_ones_are_not():
@@ -248,6 +249,7 @@ def test_new_names_are_keys_and_old_ones_are_not():
         ),
         ("[guard]\nlimits = 5", "guard.limits: no such key; limits is now rate_limits"),
         ("[guard]\nlimits = [5]", "guard.limits: no such key; limits is now rate_limits"),
+        ('[tls]\nname = "a"', "tls.name: no such key; it belongs in [[upstreams]] or [[groups]] or [health]"),
         ('[chaos]\nserver = "a"', "chaos.server: no such key; server is now identity"),
         (
             '[[rules]]\nname = "a"\naction = "drop"\nmatch = { any = [{ share = 0.1 }] }',
