@@ -38,7 +38,7 @@ cdef enum Test:
     DNSSEC
     OPTION
     LISTENERS                      # one bit each
-    DATAGRAM
+    TRANSPORT                      # 0: UDP, 1: TCP, 2: TLS
     OVER                           # the limit `value` by a source, a zone, a name or all: `more`
     TIME                           # minutes of the day: from, to; days of the week, one bit each
     CHANCE                         # in so many of 2**32 queries

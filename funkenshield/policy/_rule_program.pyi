@@ -26,6 +26,7 @@ class Chain:
         now: int = ...,
         wall: int = ...,
         datagram: bool = ...,
+        encrypted: bool = ...,
         listener: int = ...,
         tags: int = ...,
         flags: int = ...,

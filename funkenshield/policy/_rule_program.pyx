@@ -177,8 +177,8 @@ cdef bint _holds(const Program* program, const Node* node, Subject* subject, con
         return _has_option(query, <uint16_t> node.value)
     if op == LISTENERS:
         return node.value >> (subject.sender.listener & 63) & 1
-    if op == DATAGRAM:
-        return subject.sender.datagram
+    if op == TRANSPORT:
+        return node.value == (0 if subject.sender.datagram else 1 + subject.sender.encrypted)
     if op == OVER:
         return _is_over(program, node, subject)
     if op == TIME:
@@ -354,8 +354,8 @@ cdef class Chain:
         return [load_relaxed(&self.program.matched[k]) for k in range(self.program.rules)]
 
     def actions(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
-                bint datagram=True, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0, uint16_t rcode=0,
-                uint32_t at=0) -> list:
+                bint datagram=True, bint encrypted=False, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0,
+                uint16_t rcode=0, uint32_t at=0) -> list:
         """Return what a query meets, as (action, value, node, rule), up to the first action that does not go on."""
         cdef:
             Query parsed
@@ -368,7 +368,8 @@ cdef class Chain:
             raise ValueError("that is no query")
         memset(&rule_state, 0, sizeof(RuleState))
         memset(&sender, 0, sizeof(ClientInfo))
-        sender.address, sender.octets, sender.datagram = address, octets_of(address), datagram
+        sender.address, sender.octets = address, octets_of(address)
+        sender.datagram, sender.encrypted = datagram, encrypted
         sender.now, sender.wall, sender.listener = now, wall, listener
         rule_state.at, rule_state.tags = at, tags
         facts.flags, facts.rcode = parsed.flags | flags, rcode
@@ -393,7 +394,7 @@ cdef uint32_t _labels(bytes name) except? 0xffffffff:
 
 TESTS = {
     "in": IN, "qclass": QCLASS, "opcodes": OPCODES, "flags": FLAGS, "edns": EDNS, "do": DNSSEC, "option": OPTION,
-    "listeners": LISTENERS, "datagram": DATAGRAM, "over": OVER, "time": TIME, "chance": CHANCE, "share": SHARE,
+    "listeners": LISTENERS, "transport": TRANSPORT, "over": OVER, "time": TIME, "chance": CHANCE, "share": SHARE,
     "rcode": RCODES, "tagged": TAGGED, "next": NEXT,
 }
 ACTIONS_OF = {

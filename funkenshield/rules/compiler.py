@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_args
 
 from ..cache._store import Cache
 from ..config.action import Action
-from ..config.match import FLAGS, Match, RateSection, minutes_of
+from ..config.match import FLAGS, Match, RateSection, Transport, minutes_of
 from ..config.rule import ChainName, OnError
 from ..config.types import Endpoint
 from ..core._limits import LISTENERS_MAX
@@ -38,6 +38,7 @@ NOWHERE = 0xFFFFFFFF  # the rule before the first one
 START, END = 0, 0xFFFFFFFF  # of a chain, as nodes
 RULES_MAX = 4096
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+TRANSPORTS: tuple[Transport, ...] = get_args(Transport)  # in the order of their numbers
 PER = ("source", "zone", "name", "all")
 RCODES = {"nodata": 0, "servfail": 2, "nxdomain": 3, "refused": 5}
 COMPILED = {"allow": "pass", "drop": "drop", "truncate": "truncate", "skip_cache": "uncached", "continue": "count"}
@@ -249,8 +250,9 @@ class _ProgramBuilder:
             for op, more, value in reversed(leaves):
                 otherwise = self._add(TESTS[op], more, value, yes, otherwise)
             yes = otherwise
-        over_udp = None if match.transport is None else match.transport == "udp"
-        for wanted, op in ((over_udp, "datagram"), (match.edns, "edns"), (match.do, "do")):
+        if match.transport is not None:
+            yes = self._add(TESTS["transport"], 0, TRANSPORTS.index(match.transport), yes, no)
+        for wanted, op in ((match.edns, "edns"), (match.do, "do")):
             if wanted is not None:
                 yes = self._add(TESTS[op], 0, 0, yes if wanted else no, no if wanted else yes)
         return yes

@@ -43,7 +43,7 @@ def _prepare(config: Config, ids: IdAllocator, guard: Guard) -> PreparedRules:
     with noted() as read:
         rules, generation = load(config), ids.next_generation()
         chains = ([rule for rule in rules.rules if rule.chain == chain] for chain in CHAINS)
-        made = tuple(compile_chain(of, ids, generation, guard, config.listen) if of else None for of in chains)
+        made = tuple(compile_chain(of, ids, generation, guard, config.endpoints) if of else None for of in chains)
         for group in settings.groups(config):
             ids.route(group_key(group))
     return PreparedRules(rules, made, generation, read)
@@ -84,7 +84,7 @@ class RuleEngine:
         for (shortest, longest), number in list(self.ids.ttl_limits.items()):
             self._python_rules.set_ttl_limits(number, shortest, longest)
         stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
-        listeners = [str(endpoint) for endpoint in config.listen]
+        listeners = [str(endpoint) for endpoint in config.endpoints]
         self.executor.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))
         self._active, self._versions = prepared, prepared.versions
         self.set_local_time()

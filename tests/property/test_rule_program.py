@@ -32,6 +32,7 @@ prefixes = st.sampled_from(
 addresses = st.sampled_from(
     ["10.1.2.3", "10.1.2.4", "10.1.9.1", "10.9.9.9", "192.0.2.1", "2001:db8:1::1", "2001:db8::1"]
 )
+transports = st.sampled_from(["udp", "tcp", "tls"])
 
 
 def several(one):
@@ -51,7 +52,7 @@ def table(below):
             "do": st.booleans(),
             "edns": st.booleans(),
             "regex": st.sampled_from(["^a", r"b\.c$", "^$"]),
-            "transport": st.sampled_from(["udp", "tcp"]),
+            "transport": transports,
             "tag": several(st.sampled_from(["x", "y"])),
             "opcode": several(st.sampled_from(["QUERY", "NOTIFY"])),
             **below,
@@ -76,7 +77,7 @@ queries = st.fixed_dictionaries(
         "flags": st.sampled_from(["RD", "CD", "RD CD", ""]),
         "do": st.booleans(),
         "source": addresses,
-        "datagram": st.booleans(),
+        "transport": transports,
     }
 )
 
@@ -94,7 +95,7 @@ def holds(match, query, tags):
         match.do is None or match.do == query["do"],
         match.edns is None or match.edns == query["do"],
         not match.regex or bool(re.search(match.regex, query["name"].rstrip("."))),
-        match.transport is None or match.transport == ("udp" if query["datagram"] else "tcp"),
+        match.transport is None or match.transport == query["transport"],
         not match.tag or any(each in tags for each in match.tag),
         not match.opcode or 0 in match.opcode,
         all(holds(each, query, tags) for each in match.all),
@@ -123,12 +124,16 @@ def wire_of(query):
     return message.to_wire()
 
 
+def came_by(query):
+    return {"datagram": query["transport"] == "udp", "encrypted": query["transport"] == "tls"}
+
+
 def meets(compiled, query):
     """Return the actions and the rules that a query meets, with what Python is asked of answered."""
     met, at, tags = [], START, 0
     while True:
         found = compiled.chain.actions(
-            wire_of(query), ip_address(query["source"]).packed, datagram=query["datagram"], at=at, tags=tags
+            wire_of(query), ip_address(query["source"]).packed, **came_by(query), at=at, tags=tags
         )
         met += [(NAMES[kind], rule) for kind, _, _, rule in found if NAMES[kind] != "ask"]
         if not found or NAMES[found[-1][0]] != "ask":
@@ -177,5 +182,5 @@ def test_many_rules_are_asked_in_order(seed, query):
         for number, name in enumerate(names)
     ]  # fmt: skip
     source = ip_address(query["source"]).packed
-    met = compiled(rules).chain.actions(wire_of(query), source, datagram=query["datagram"])
+    met = compiled(rules).chain.actions(wire_of(query), source, **came_by(query))
     assert [rule for _, _, _, rule in met] == plainly(rules, query)

@@ -149,8 +149,21 @@ CONDITIONS = {
         [(query(), {"listener": 0}), (query(), {"listener": 2})],
         [(query(), {"listener": 1})],
     ),
-    "udp": ({"transport": "udp"}, [(query(), {"datagram": True})], [(query(), {"datagram": False})]),
-    "tcp": ({"transport": "tcp"}, [(query(), {"datagram": False})], [(query(), {"datagram": True})]),
+    "udp": (
+        {"transport": "udp"},
+        [(query(), {"datagram": True})],
+        [(query(), {"datagram": False}), (query(), {"datagram": False, "encrypted": True})],
+    ),
+    "tcp": (
+        {"transport": "tcp"},
+        [(query(), {"datagram": False})],
+        [(query(), {"datagram": True}), (query(), {"datagram": False, "encrypted": True})],
+    ),
+    "tls": (
+        {"transport": "tls"},
+        [(query(), {"datagram": False, "encrypted": True})],
+        [(query(), {"datagram": True}), (query(), {"datagram": False})],
+    ),
     "time": (
         {"time": "08:00-18:00"},
         [(query(), {"wall": 8 * HOUR}), (query(), {"wall": MONDAY + 18 * HOUR - 1})],
