@@ -38,13 +38,13 @@ from .cache import hugepages, snapshot
 from .cache._nsec_cache import NsecCache
 from .cache._store import Cache
 from .cache.expiry import Expiry
-from .config import DEFAULT_GROUP, RESTART, Config
+from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
 from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core._limits import CONNECTION_WORKERS_MAX
 from .errors import ConfigError, FunkenShieldError
-from .forward import chaos, loop
+from .forward import chaos, discovery, loop
 from .forward._inflight import Inflight
 from .forward.forwarder import Forwarder
 from .policy import cookie_secrets
@@ -52,7 +52,8 @@ from .policy.dynblocks import Blocks
 from .rules.engine import PreparedRules, RuleEngine
 from .server import sockets
 from .server._udp_worker import Worker
-from .server.tcp import TcpServer
+from .server.tcp import Listening, TcpServer
+from .server.tls import TlsListeners
 from .upstream.pool import Upstreams
 from .wire.names import name_to_wire
 from .zones import settings
@@ -97,18 +98,24 @@ class Daemon:
 
     def _bind(self, bound: contextlib.ExitStack) -> None:
         """Bind all sockets that clients and operators come to; what that takes root for ends here."""
-        config = self.config
-        workers, over_tcp = config.workers or machine.cores(), config.tcp.max_connections != 0
-        sockets.probe(config.listen, tcp=over_tcp)
+        config, listeners = self.config, self.config.all_listeners
+        self._count, over_tcp = config.workers or machine.cores(), config.tcp.max_connections != 0
+        self._tls = TlsListeners(config)
+        plain = [each.endpoint for each in listeners if not each.encrypts]
+        sockets.probe(plain, tcp="TCP" if over_tcp else "")
+        sockets.probe([each.endpoint for each in listeners if each.encrypts], udp="", tcp="TLS")
         self._udp = [
-            [bound.enter_context(each) for each in sockets.bind_udp(endpoint, workers, config.udp.receive_buffer)]
-            for endpoint in config.listen
+            [bound.enter_context(each) for each in sockets.bind_udp(endpoint, self._count, config.udp.receive_buffer)]
+            for endpoint in plain
         ]
-        self._tcp = [
-            [bound.enter_context(each) for each in sockets.bind_tcp(endpoint, min(workers, CONNECTION_WORKERS_MAX))]
-            for endpoint in config.listen
+        self._tcp = {
+            endpoint: [
+                bound.enter_context(each)
+                for each in sockets.bind_tcp(endpoint, min(self._count, CONNECTION_WORKERS_MAX))
+            ]
+            for endpoint in config.endpoints
             if over_tcp
-        ]
+        }
         self._scraped = self._bind_metrics(bound)
         self._control = _bind_control(config)
         owned = []
@@ -138,19 +145,28 @@ class Daemon:
         self.nsec_cache = NsecCache(denied)
         self.inflight = Inflight(self.cache, config.forward.max_outstanding, config.guard.memory)
         self.blocks = Blocks(self.inflight.settings_writer.guard, seconds)
-        self.workers = [Worker(self.cache, self.inflight) for _ in self._udp[0]]
+        self.workers = [Worker(self.cache, self.inflight) for _ in range(self._count)]
         self._threads = [threading.Thread(target=each.run, name=f"worker-{n}") for n, each in enumerate(self.workers)]
         for group in self._udp:
             for worker, opened in zip(self.workers, group, strict=True):
                 worker.listen(opened.fileno(), group[0].fileno())
         self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock, self.inflight.abandon)
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
-        self.tcp = TcpServer(self.cache, self.inflight, self._tcp)
+        encrypting = self._tls.open(self.cache)
+        self.tcp = TcpServer(
+            self.cache, self.inflight,
+            [
+                Listening(number, self._tcp[endpoint], encrypting.get(endpoint))
+                for number, endpoint in enumerate(config.endpoints)
+                if endpoint in self._tcp
+            ],
+        )  # fmt: skip
         self.rules = RuleEngine(self.inflight.rules, self._dispatch)
         self.forwarder = Forwarder(self.inflight, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.inflight, self.upstreams, self.forwarder, self.tcp,
-            self.rules, self.blocks, config.cache.memory, self.clock,
+            self.rules, self.blocks, config.cache.memory, self.clock, list(map(str, config.endpoints)),
+            self._tls,
         )  # fmt: skip
         self._priority = Priority(seconds)
 
@@ -169,16 +185,18 @@ class Daemon:
         loop.refuse_itself(config)
         prepared = prepared or self.rules.prepare(config)
         secrets = cookie_secrets.read(config.cookies, self._secrets)
+        encryption = self._tls.prepare(config)
         groups = self.upstreams.configure(settings.groups(config), config)
         logs.set_up(config.log.level, config.log.format)
         zones = settings.assign(self.cache.zones, config, groups)
         self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
         self.blocks.configure(config.guard)
-        self.tcp.configure(config.tcp, connection_limit(config))
+        self.tcp.configure(config.tcp, connection_limit(config), config.tls)
+        self._tls.activate(encryption)
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
-        self.inflight.consult(chaos=chaos.responder(config.chaos), nsec_cache=self.nsec_cache)
+        self._consult(config)
         writer, allow, subnet = self.inflight.settings_writer, config.forward.allow, config.client_subnet
         writer.set_any(config.minimal_any)
         writer.set_ignored(config.cache.skip_options)
@@ -195,6 +213,14 @@ class Daemon:
         )
         self.config, self._secrets = config, secrets
         self._set_cookies(secrets)
+
+    def _consult(self, config: Config) -> None:
+        """Say who answers without an upstream, as things are now."""
+        self.inflight.consult(
+            chaos=chaos.responder(config.chaos),
+            discovery=discovery.responder(self._tls.told()),
+            nsec_cache=self.nsec_cache,
+        )
 
     def _set_cookies(self, secrets: cookie_secrets.CookieSecrets) -> None:
         cookies = self.config.cookies
@@ -235,6 +261,8 @@ class Daemon:
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 log.warning("%s: the new value takes effect after a restart", key)
+        if _places(new) != _places(self.config):
+            log.warning("listeners: new addresses and transports take effect after a restart")
         if settings.needs_nsec_cache(new) and not self.nsec_cache.limit:
             log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = new.keeping(self.config), self.rules.rule_set
@@ -333,6 +361,8 @@ class Daemon:
         logs.summarize()
         if self.rules.files_changed():
             self.reload()
+        if self._tls.follow():
+            self._consult(self.config)
         if self._secrets and self._secrets.refresh():
             self._set_cookies(self._secrets)
 
@@ -342,7 +372,7 @@ class Daemon:
 
     def _tell_ready(self) -> None:
         upstreams = self.config.members(DEFAULT_GROUP)
-        places = (", ".join(map(str, each)) for each in (self.config.listen, upstreams))
+        places = (", ".join(map(str, each)) for each in (self.config.all_listeners, upstreams))
         log.info("ready: listening on %s, forwarding to %s", *places)
         self._ready = True
         notify("READY=1")
@@ -423,6 +453,11 @@ def _bind_control(config: Config) -> socket.socket | None:
             raise
         log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)
         return None
+
+
+def _places(config: Config) -> list[tuple[Endpoint, str]]:
+    """Return where the listeners of a table of their own are, and their transports."""
+    return [(endpoint, each.transport) for each in config.listeners for endpoint in each.address]
 
 
 async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None:

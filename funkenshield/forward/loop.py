@@ -25,7 +25,7 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def refuse_itself(config: Config) -> None:
     """See that no upstream is where the shield listens; ConfigError names one that is."""
     for upstream in sorted({each.endpoint for each in config.all_upstreams}):
-        for listener in config.listen:
+        for listener in config.endpoints:
             if upstream.port == listener.port and _is_same(_reached(upstream), _reached(listener), listener):
                 raise ConfigError(f"upstreams: {upstream} is the shield itself, which listens on {listener}")
 

@@ -42,17 +42,19 @@ def _open(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
     return opened
 
 
-def probe(endpoints: Iterable[Endpoint], *, tcp: bool) -> None:
+def probe(endpoints: Iterable[Endpoint], *, udp: str = "UDP", tcp: str = "TCP") -> None:
     """Raise BindError where one of these addresses is taken, before any is.
 
     Those that are bound with SO_REUSEPORT would share it with others without a word, and with our own, where one is a
-    wildcard and another one of its addresses: then the kernel gives what comes to that to the latter.
+    wildcard and another one of its addresses: then the kernel gives what comes to that to the latter. `udp` and `tcp`
+    are what the transports are called; "": there is none.
     """
     for endpoint in endpoints:
-        with explained(endpoint, "UDP"), _open(endpoint, socket.SOCK_DGRAM) as probing:
-            probing.bind(endpoint.sockaddr)
+        if udp:
+            with explained(endpoint, udp), _open(endpoint, socket.SOCK_DGRAM) as probing:
+                probing.bind(endpoint.sockaddr)
         if tcp:
-            with explained(endpoint, "TCP"), _open(endpoint, socket.SOCK_STREAM) as probing:
+            with explained(endpoint, tcp), _open(endpoint, socket.SOCK_STREAM) as probing:
                 probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probing.bind(endpoint.sockaddr)
 

@@ -9,13 +9,17 @@ from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address
 from socket import socket
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..cache._store import Cache
-from ..config import TcpSection
+from ..config import ClientTlsSection, TcpSection
 from ..core.logs import RateLimited
 from ..forward._inflight import Inflight
 from ._connections import ConnectionLimits, Connections
 from ._tcp_worker import TcpWorker
+
+if TYPE_CHECKING:
+    from ._tls import TlsListener
 
 limited = RateLimited(logging.getLogger(__name__))
 
@@ -26,20 +30,29 @@ ENDED = (
 )  # in the order of `_connections`
 
 
+class Listening(NamedTuple):
+    """The sockets that connections to one address come to, one for each worker."""
+
+    number: int  # of the listener, as rules know it
+    sockets: Sequence[socket]
+    tls: "TlsListener | None" = None
+
+
 class TcpServer:
     """One worker for each of the listening sockets that an address has."""
 
-    def __init__(self, cache: Cache, inflight: Inflight, listening: Sequence[Sequence[socket]]) -> None:
+    def __init__(self, cache: Cache, inflight: Inflight, listening: Sequence[Listening]) -> None:
         self.limits = ConnectionLimits(cache)
-        self.workers = [TcpWorker(cache, inflight, self.limits) for _ in (listening[0] if listening else ())]
+        count = len(listening[0].sockets) if listening else 0
+        self.workers = [TcpWorker(cache, inflight, self.limits) for _ in range(count)]
         self._threads = [threading.Thread(target=each.run, name=f"tcp-{n}") for n, each in enumerate(self.workers)]
         self._reported = [0] * len(ENDED)
         self._none = Connections(self.limits).counters()  # of no worker
-        for group in listening:
-            for worker, opened in zip(self.workers, group, strict=True):
-                worker.listen(opened.fileno())
+        for number, sockets, tls in listening:
+            for worker, opened in zip(self.workers, sockets, strict=True):
+                worker.listen(opened.fileno(), number, tls)
 
-    def configure(self, settings: TcpSection, max_connections: int) -> None:
+    def configure(self, settings: TcpSection, max_connections: int, tls: ClientTlsSection) -> None:
         """Apply these limits from now on."""
         self.limits.configure(
             max_connections=max_connections,
@@ -48,6 +61,8 @@ class TcpServer:
             max_in_flight=settings.max_in_flight,
             write_buffer=settings.write_buffer,
             idle_timeout=settings.idle_timeout,
+            handshakes_per_client=tls.handshakes_per_second_per_client,
+            handshake_timeout=tls.handshake_timeout,
         )
 
     def start(self) -> None:
@@ -94,5 +109,6 @@ class TcpServer:
             tcp_connections=connections,
             tcp_buffered_bytes=memory,
             tcp_refused=counted["tcp_refused_per_client"] + counted["tcp_refused_per_prefix"],
+            tls_connections=self.limits.encrypted,
         )
         return counted

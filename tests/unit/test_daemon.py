@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 
 import pytest
@@ -12,6 +13,7 @@ from funkenshield.config import load
 from funkenshield.daemon import Daemon
 from funkenshield.errors import FunkenShieldError
 from funkenshield.wire.names import name_to_wire
+from unit.server.certificate_helpers import Issued, write
 
 
 @pytest.fixture
@@ -135,6 +137,79 @@ def test_a_reload_that_is_asked_for_while_one_goes_on_is_told_and_follows(table,
     with daemon._bound:
         asyncio.run(story())
     assert caplog.messages[2:] == ["reloaded"] * 2
+
+
+@pytest.fixture
+def encrypted(table, tmp_path, monkeypatch):
+    """Return the file of a daemon with a listener that encrypts, or would if that was built in."""
+    issued = Issued()
+    write(tmp_path, certificate=issued.pem, key=issued.key_bytes())
+    table.write_text(
+        f'{table.read_text()}[[listeners]]\naddress = "127.0.0.1:{free_port()}"\ntransport = "tls"\n'
+        'certificates = { certificate = "certificate", key = "key" }\n'
+    )
+    monkeypatch.setattr("funkenshield.daemon.logs.set_up", lambda *_: None)
+    return table
+
+
+def test_a_listener_that_encrypts_takes_tcp_alone_and_is_told_when_ready(encrypted, caplog):
+    pytest.importorskip("funkenshield.server._tls")
+    caplog.set_level("INFO", "funkenshield.daemon")
+    daemon = Daemon(load(encrypted))
+    plain, other = daemon.config.endpoints
+    with daemon._bound:
+        assert [len(group) for group in daemon._udp] == [1]
+        assert {endpoint: len(group) for endpoint, group in daemon._tcp.items()} == {plain: 1, other: 1}
+        daemon._tell_ready()
+    assert f"ready: listening on {plain}, {other} (TLS), forwarding to " in caplog.text
+
+
+def test_an_address_that_another_program_encrypts_on_is_told(encrypted):
+    pytest.importorskip("funkenshield.server._tls")
+    config = load(encrypted)
+    with socket.create_server(config.endpoints[1]), pytest.raises(FunkenShieldError) as told:
+        Daemon(config)
+    assert str(told.value) == f"cannot listen on {config.endpoints[1]}, TLS: address in use by another program"
+
+
+def test_without_any_listener_over_udp_connections_are_served(encrypted):
+    pytest.importorskip("funkenshield.server._tls")
+
+    async def story():
+        running = asyncio.create_task(daemon.run())
+        while not daemon.is_serving():
+            await asyncio.sleep(0.01)
+        daemon.stop()
+        await running
+
+    text = encrypted.read_text()
+    encrypted.write_text(f"listen = []\n{text.partition(chr(10))[2]}")
+    daemon = Daemon(load(encrypted))
+    assert (len(daemon._udp), len(daemon.workers), len(daemon.tcp.workers)) == (0, 1, 1)
+    asyncio.run(story())
+
+
+def test_a_reload_of_other_listeners_is_told_and_takes_what_they_encrypt_with(encrypted, caplog):
+    async def story():
+        daemon.reload()
+        await daemon._reloading
+        await daemon.rules.close()
+
+    pytest.importorskip("funkenshield.server._tls")
+    daemon = Daemon(load(encrypted), lambda: load(encrypted))
+    before = daemon.config.endpoints
+    encrypted.write_text(
+        f'{encrypted.read_text()}min_version = "1.3"\n[[listeners]]\naddress = "127.0.0.2:{free_port()}"\n'
+    )
+    with daemon._bound:
+        asyncio.run(story())
+    assert caplog.messages == [
+        "listeners: new addresses and transports take effect after a restart",
+        f"listeners.certificates.certificate: {encrypted.parent}/certificate: the certificate is not valid since"
+        " 2026-06-02 12:00 UTC",
+    ]
+    assert daemon.config.endpoints == before
+    assert daemon.config.all_listeners[1].section.min_version == "1.3"
 
 
 def test_an_internal_error_in_the_background_ends_it_as_a_failure_after_a_drain(table, tmp_path, monkeypatch, caplog):

@@ -43,7 +43,10 @@ def test_every_dependency_is_named_with_its_reason():
         assert f"`{re.split('[<>=]', requirement)[0]}`" in page
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/forwarding.md", "docs/guide/rules.md", "docs/security.md"])
+PAGES = ["README.md", "docs/forwarding.md", "docs/guide/encryption.md", "docs/guide/rules.md", "docs/security.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_configuration_are_right(page, tmp_path):
     examples = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.S)
     assert examples

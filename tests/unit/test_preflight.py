@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from funkenshield import cli
+from funkenshield.server import tls
 
 MISSING = {
     'user = "nobody-of-that-name"': "user: no user nobody-of-that-name on this machine",
@@ -32,6 +33,25 @@ def test_the_secret_that_nobody_named_is_made_when_it_is_wanted(tmp_path, monkey
     file.write_text('upstreams = "192.0.2.53:53"')
     done = CliRunner().invoke(cli.main, ["check", "-c", str(file)])
     assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_what_listeners_encrypt_with_is_looked_for(tmp_path, monkeypatch):
+    file = tmp_path / "f.toml"
+    file.write_text(
+        '[tls]\nticket_secret_file = "secret"\n[[listeners]]\naddress = "127.0.0.1:853"\ntransport = "tls"\n'
+        'certificates = [{ certificate = "a", key = "k" }, { certificate = "b" }]\n'
+    )
+    monkeypatch.setattr(tls, "compiled", lambda: None)
+    done = CliRunner().invoke(cli.main, ["check", "-c", str(file)])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        f"funkenshield: {file}: {key}: {tmp_path}/{name}: No such file or directory"
+        for key, name in (
+            ("listeners.certificates.certificate", "a"),
+            ("listeners.certificates.certificate", "b"),
+            ("tls.ticket_secret_file", "secret"),
+        )
+    ]
 
 
 def test_certificates_are_looked_for(tmp_path):

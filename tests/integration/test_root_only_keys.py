@@ -1,0 +1,37 @@
+"""A shield that was started by root has read keys that nobody else may read, and goes on with them as somebody else."""
+
+import os
+import signal
+import ssl
+
+import pytest
+from support.certificates import Authority
+from support.client import free_port
+from support.process import run_shield
+from support.until import until
+from support.upstream import ScriptedUpstream, answer
+
+pytest.importorskip("funkenshield.server._tls")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+def test_what_root_has_read_stays_in_use_and_what_cannot_be_followed_is_told(tmp_path):
+    file, port = Authority(tmp_path).issue("dns.test").file, free_port()
+    file.chmod(0o600)
+    tmp_path.chmod(0o700)
+    toml = (
+        f'user = "nobody"\n[[listeners]]\naddress = "127.0.0.1:{port}"\ntransport = "tls"\n'
+        f'certificates = {{ certificate = "{file}" }}\n'
+    )
+    told = f"listeners.certificates.certificate: {file}: Permission denied; let the user nobody read it;"
+    with (
+        ScriptedUpstream(lambda query: answer(query, "A 192.0.2.1")) as upstream,
+        run_shield([upstream], toml=toml) as shield,
+    ):
+        shown = ssl.get_server_certificate(("127.0.0.1", port))
+        assert shown in file.read_text()
+        assert shield.log.count(told) == 1
+        shield.process.send_signal(signal.SIGHUP)
+        until(lambda: "reloaded" in shield.log)
+        assert "reload failed" not in shield.log
+        assert ssl.get_server_certificate(("127.0.0.1", port)) == shown
