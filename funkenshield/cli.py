@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .config import Config
 
 ENDPOINT = "ADDR:PORT"
+LABELLED = "listener_messages", "tls_handshakes", "tls_failures", "tls_versions"  # that are shown one by one
 PATH = click.Path(path_type=Path)
 Ask = Callable[[dict[str, Any]], dict[str, Any]]  # what a daemon responds to a request
 
@@ -66,8 +67,27 @@ class Commands(click.Group):
             sys.exit(0)
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the version, and what depends on where it was built."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from . import __version__
+
+    try:
+        from .server._tls import OPENSSL_VERSION
+
+        encrypted = "DNS over TLS: " + " ".join(OPENSSL_VERSION.split()[:2])
+    except ImportError:
+        encrypted = "without DNS over TLS for clients: OpenSSL's headers were not there"
+    click.echo(f"funkenshield {__version__} ({encrypted})")
+    ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="funkenshield", prog_name="funkenshield")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+    help="Show the version, and what is built in.",
+)  # fmt: skip
 def main() -> None:
     """A caching reverse proxy for DNS.
 
@@ -278,6 +298,8 @@ def stats(ask: Ask, as_json: bool) -> None:
         found.update({f"responses {transport} {rcode}": count for rcode, count in counts.items()})
     for transport, count in found.pop("queries_by_transport", {}).items():
         found[f"queries {transport}"] = count
+    for name in LABELLED:
+        found.update({f"{name} {label}": count for label, count in found.pop(name, {}).items()})
     _echo_numbers(found)
     for endpoint, counters in upstreams.items():
         click.echo(f"\nupstream {endpoint}")

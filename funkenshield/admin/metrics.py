@@ -20,7 +20,12 @@ class Metric(NamedTuple):
 METRICS = {
     "queries": Metric("Queries received from clients, by transport.", labels=("transport",)),
     "responses": Metric(
-        "Responses sent to clients, by transport and by the RCODE in the header.", labels=("transport", "rcode")
+        "Responses sent to clients, by transport (`tcp` includes TLS) and by the RCODE in the header.",
+        labels=("transport", "rcode"),
+    ),
+    "listener_messages": Metric(
+        "Messages received from clients, malformed ones included, by the address that they came to.",
+        labels=("listener",),
     ),
     "cache_hits": Metric("Queries answered from the cache, stale answers included."),
     "cache_misses": Metric("Queries without a usable answer in the cache."),
@@ -106,7 +111,7 @@ METRICS = {
     "memory_limit_bytes": Metric(
         "Memory limit of all that clients can fill: cache, outstanding queries, TCP buffers and rate limits.", "gauge"
     ),
-    "tcp_connections": Metric("Open TCP connections of clients.", "gauge"),
+    "tcp_connections": Metric("Open TCP connections of clients, those with TLS included.", "gauge"),
     "tcp_accepted": Metric("TCP connections accepted."),
     "tcp_refused": Metric("TCP connections refused because a limit was reached."),
     "tcp_refused_per_client": Metric(
@@ -121,6 +126,21 @@ METRICS = {
     "tcp_buffered_bytes": Metric("Memory in use for the buffers of TCP connections.", "gauge"),
     "tcp_idle_timeouts": Metric("TCP connections closed after the idle timeout."),
     "tcp_protocol_errors": Metric("TCP connections closed for a message that is not a query."),
+    "tls_connections": Metric("Open connections of clients with TLS, handshakes included.", "gauge"),
+    "tls_handshakes": Metric(
+        "TLS handshakes of clients: `full`, `resumed` (by a session ticket), `failed`, or `limited`: closed at once"
+        " because the client had `tls.handshakes_per_second_per_client`.",
+        labels=("result",),
+    ),
+    "tls_failures": Metric(
+        "Failed TLS handshakes, by reason: the client `closed` the connection, or sent an `alert`; `timeout`; no common"
+        " `version` or `cipher`; what came is `not_tls`; `other`.",
+        labels=("reason",),
+    ),
+    "tls_certificate_expiry_seconds": Metric(
+        "Unix time at which a certificate for clients expires, by its file.", "gauge", ("certificate",)
+    ),
+    "tls_versions": Metric("TLS handshakes that succeeded, by version of TLS.", labels=("version",)),
     "reloads": Metric("Successful reloads of the configuration."),
     "start_time_seconds": Metric("Unix time at which the daemon started.", "gauge"),
 }

@@ -1,7 +1,7 @@
 """All counters of a shield, from those who keep them, under the names that `metrics` gives a meaning."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,11 @@ from ..policy.dynblocks import Blocks
 from ..rules.engine import RuleEngine
 from ..server._udp_worker import Worker
 from ..server.tcp import TcpServer
+from ..server.tls import TlsListeners
 from ..upstream.pool import Upstreams, rcode_name
 from .metrics import METRICS
 
+HANDSHAKE, FAILED, VERSION = "tls_handshakes_", "tls_handshakes_failed_", "tls_version_"  # that names begin with
 COMMON = (0, 2, 3, 5)  # RCODEs that are always shown, however few they are
 MORE = ("queries_by_transport", "uptime_seconds", "cache_miss_latency_histogram", "rules", "upstreams")
 
@@ -36,6 +38,8 @@ class Stats:
     blocks: Blocks
     cache_memory: int  # octets, of both caches together
     clock: Clock
+    listeners: Sequence[str]  # by number
+    tls: TlsListeners
 
     def __post_init__(self) -> None:
         self.reloads = 0
@@ -51,6 +55,11 @@ class Stats:
             for transport, counts in (("udp", udp), ("tcp", tcp))
         }
 
+    def _by_listener(self) -> dict[str, int]:
+        """Return how many messages came to each listener."""
+        counts = _sums(*(worker.messages_by_listener() for worker in (*self.workers, *self.tcp.workers)))
+        return dict(zip(self.listeners, counts, strict=False))  # there are as many counters as there can be listeners
+
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
         counted = self.counted()
@@ -60,12 +69,16 @@ class Stats:
         """Return all counters, those included that only count for another one."""
         udp, tcp = ([worker.counters() for worker in workers] for workers in (self.workers, self.tcp.workers))
         inflight, nsec_cache, connections = self.inflight.counters(), self.nsec_cache, self.tcp.counters()
-        over_tcp = inflight["queries"] + sum(each["queries"] for each in tcp)
+        over_stream = inflight["queries"] + sum(each["queries"] for each in tcp)
+        over_tls = sum(each["queries_over_tls"] for each in tcp)
         counted = inflight | {name: inflight[name] + sum(each[name] for each in udp + tcp) for name in udp[0]}
         counted |= {f"cache_{name}": count for name, count in self.cache.counters().items()}
         return counted | {
-            "queries_by_transport": {"udp": counted["queries"] - over_tcp, "tcp": over_tcp},
+            "queries_by_transport": {
+                "udp": counted["queries"] - over_stream, "tcp": over_stream - over_tls, "tls": over_tls,
+            },
             "responses": self._responses(),
+            "listener_messages": self._by_listener(),
             "proxy_protocol_invalid": counted["proxy_protocol_invalid"] + connections["proxy_protocol_invalid"],
             "outstanding_limit_exceeded": counted["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
             "fair_share_exceeded": counted["fair_share_exceeded"] + counted["queue_share_exceeded"],
@@ -81,13 +94,30 @@ class Stats:
                 self.cache_memory + self.inflight.memory_limit + self.tcp.limits.memory_limit
                 + self.inflight.settings_writer.guard.memory_limit
             ),
-            **{name: count for name, count in connections.items() if name != "proxy_protocol_invalid"},
+            **{
+                name: count for name, count in connections.items()
+                if name != "proxy_protocol_invalid" and not name.startswith((HANDSHAKE, VERSION))
+            },
+            **_handshakes(connections), "tls_certificate_expiry_seconds": self.tls.expiries(),
             "reloads": self.reloads, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],
             "rules": self.rules.counters(),
             "upstreams": {str(each): each.counters() for each in self.upstreams.all},
         }  # fmt: skip
+
+
+def _handshakes(counted: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return what became of handshakes, from counters that have the labels in their names."""
+    failures = {name.removeprefix(FAILED): count for name, count in counted.items() if name.startswith(FAILED)}
+    return {
+        "tls_handshakes": {
+            "full": counted["tls_handshakes_full"], "resumed": counted["tls_handshakes_resumed"],
+            "failed": sum(failures.values()), "limited": counted["tls_handshakes_limited"],
+        },
+        "tls_failures": failures,
+        "tls_versions": {version: counted[f"{VERSION}{version.replace('.', '_')}"] for version in ("1.2", "1.3")},
+    }  # fmt: skip
 
 
 def _sums(*counts: list[int]) -> list[int]:

@@ -1,5 +1,6 @@
 """Commands: which file and which daemon they mean, and what they are given."""
 
+import re
 import subprocess
 import sys
 
@@ -42,6 +43,7 @@ def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, m
         (
             {
                 "responses": {"udp": {"NOERROR": 2}}, "queries_by_transport": {"tcp": 3}, "rules": {},
+                "tls_failures": {"not_tls": 1},
                 "upstreams": {
                     "u": {
                         "name": "u", "address": "a", "state": "up", "sent": 4, "latency_histogram": {},
@@ -50,8 +52,8 @@ def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, m
                     }
                 },
             },
-            ["responses udp NOERROR 2", "queries tcp 3", "upstream u", "state up", "sent 4", "NOERROR 4",
-             "failures: timeout 2, visible to clients: 1", "latency median 1.500 ms"],
+            ["responses udp NOERROR 2", "queries tcp 3", "tls_failures not_tls 1", "upstream u", "state up", "sent 4",
+             "NOERROR 4", "failures: timeout 2, visible to clients: 1", "latency median 1.500 ms"],
         ),
     ],
 )  # fmt: skip
@@ -78,7 +80,7 @@ def test_the_version_is_printed_without_loading_what_the_daemon_needs():
     )
     done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"funkenshield, version {__version__}\n[]\n"
+    assert re.fullmatch(rf"funkenshield {re.escape(__version__)} \(.*DNS over TLS.*\)\n\[\]\n", done.stdout)
 
 
 @pytest.mark.parametrize(
