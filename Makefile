@@ -8,7 +8,7 @@ PYX := '*.pyx' '*.pxd'
 unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand daemons that tests start would compile all sources anew
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
+.PHONY: help run demo check test others proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
 run: $(VENV)/built  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -24,8 +24,7 @@ check: $(VENV)/dev  ## style, types and quick tests of all modules, in less than
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit tests/property tests/conformance -m 'not proof and not slow' --hypothesis-profile=quick --numprocesses=2 --dist=worksteal
 
-test: $(VENV)/dev lint  ## the whole test suite, with real nameservers; run it before a commit
-	tools/install-nameservers
+test: others lint  ## the whole test suite, with real nameservers; run it before a commit
 	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal  # more than there are cores: much of it is waiting
 
 proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss (as root)
@@ -80,6 +79,10 @@ $(VENV)/dev: $(VENV)/built
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # which knows dependency groups
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
+
+others: $(VENV)/dev  # what the tests run; and what was left out for want of OpenSSL's headers, now that they are there
+	tools/install-nameservers
+	@ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info && find funkenshield -name "*.so" -delete

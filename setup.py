@@ -5,9 +5,14 @@ FUNKENSHIELD_BUILD chooses the build: "release" (default), "debug" (bounds and u
 tells a fuzzer where it has been: see tools/fuzz), "profile" (line numbers kept for profilers), "none" (what is compiled
 stays as it is: see tools/build). As many modules are made at once as there are cores, the largest first.
 Cython's own checks see Python's objects only; the C compiler's see the arrays and copies of code without the GIL.
+
+What encrypts is made where OpenSSL's headers are, and left out elsewhere: the rest works without it.
 """
 
 import os
+import shlex
+import subprocess
+import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -36,7 +41,34 @@ if CHECKED:
     link_args += SANITIZE[KIND]
 if KIND == "debug":
     compile_args += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-ftrivial-auto-var-init=pattern"]
+ENCRYPTS = Path("funkenshield/server/_tls.pyx")
+OPENSSL = """
+#include <openssl/ssl.h>
+#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error too old
+#endif
+"""
 compile_args += ["-g0" if KIND == "release" else "-g"]  # Python's own flags have -g: a third of the compiler's time
+
+
+def ask_pkg_config(what: str) -> list[str]:
+    """Return the flags that OpenSSL takes; none where nobody knows of special ones."""
+    try:
+        asked = [os.environ.get("PKG_CONFIG", "pkg-config"), what, "openssl"]
+        return shlex.split(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+
+
+def has_openssl(flags: list[str]) -> bool:
+    """Tell whether the C compiler finds OpenSSL's headers, of version 3.0 or later."""
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    given = shlex.split(f"{os.environ.get('CPPFLAGS', '')} {os.environ.get('CFLAGS', '')}")
+    try:
+        asked = [*shlex.split(compiler), *given, *flags, "-E", "-x", "c", "-o", os.devnull, "-"]
+        return subprocess.run(asked, input=OPENSSL, capture_output=True, text=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def extensions() -> list[Extension]:
@@ -44,13 +76,20 @@ def extensions() -> list[Extension]:
     sources = sorted(Path("funkenshield").rglob("_*.pyx"), key=lambda source: -source.stat().st_size)
     if not sources:
         raise SystemExit("there is nothing to compile: the *.pyx in funkenshield are missing")
+    flags = ask_pkg_config("--cflags")
+    if ENCRYPTS in sources and not has_openssl(flags):
+        print("DNS over TLS for clients is left out: no headers of OpenSSL 3 (Debian: libssl-dev)")
+        sources.remove(ENCRYPTS)
+        for outdated in ENCRYPTS.parent.glob(f"{ENCRYPTS.stem}.*.so"):
+            outdated.unlink()
+    own = {ENCRYPTS: (flags, ask_pkg_config("--libs") or ["-lssl", "-lcrypto"])}
     return cythonize(
         [
             Extension(
                 ".".join(source.with_suffix("").parts),
                 [str(source)],
-                extra_compile_args=compile_args,
-                extra_link_args=link_args,
+                extra_compile_args=[*compile_args, *own.get(source, ([], []))[0]],
+                extra_link_args=[*link_args, *own.get(source, ([], []))[1]],
                 depends=[str(header) for header in Path("funkenshield").rglob("*.pxd")],
             )
             for source in sources

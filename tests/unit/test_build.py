@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,25 @@ def test_a_source_folder_that_cannot_be_written_to_is_told(source):
     assert built.returncode == 1
     (line,) = built.stderr.splitlines()
     assert line.startswith(f"{source} cannot be written to")
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [("0x30000000L", True), ("0x40000030L", True), ("0x1010117fL", False), ("0x20000000L", False), (None, False)],
+)  # LibreSSL says that it is version 2
+def test_what_encrypts_is_built_where_openssl_3_is(header, found, tmp_path):
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nexec gcc -nostdinc "$@"\n')
+    compiler.chmod(0o755)
+    if header:
+        (tmp_path / "include" / "openssl").mkdir(parents=True)
+        (tmp_path / "include" / "openssl" / "ssl.h").write_text(f"#define OPENSSL_VERSION_NUMBER {header}\n")
+    code = "import setup; print(setup.has_openssl([]), setup.ask_pkg_config('--libs'))"
+    environment = {"CC": str(compiler), "CPPFLAGS": f"-I{tmp_path}/include", "PKG_CONFIG": "no-such-program"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == (f"{found} []\n", "")
 
 
 def test_what_was_compiled_from_a_source_that_is_gone_is_removed(source):
