@@ -60,7 +60,6 @@ cdef struct Connection:
     bint transfers                 # it was asked for a transfer: the control thread waits to write more
     const Encryption* encryption   # NULL: there is none
     void* session                  # NULL: nor does one go on
-    bint has_more                  # what came may be in the session, and not in the socket any more
     bint padded                    # the client pads: so is what he gets
     Buffer input                   # what came and was not taken
     Buffer output                  # what is not sent yet
@@ -118,6 +117,7 @@ cdef class Connections:
         int32_t places                 # ever used
         int32_t free_place             # the first of those that are free; -1: none
         List idle, buffering, stalled, leaving, shaking, awaiting_turn
+        uint32_t handshakes            # that go on
         List[BUCKETS] prefixes
         uint64_t random
         bint has_more_to_end           # that have been idle for too long
@@ -134,7 +134,9 @@ cdef class Connections:
     cdef int32_t _oldest_of_largest_prefix(self) noexcept nogil
     cdef Connection* insert(self, int fd, uint64_t now) noexcept nogil
     cdef bint may_begin_handshake(self, const uint8_t* address, uint8_t octets, uint64_t now) noexcept nogil
+    cdef void await_handshake(self, Connection* connection) noexcept nogil
     cdef bint begin_session(self, Connection* connection) noexcept nogil
+    cdef void end_handshake(self, Connection* connection) noexcept nogil
     cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil
     cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil
     cdef void close(self, Connection* connection) noexcept nogil

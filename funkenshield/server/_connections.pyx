@@ -33,6 +33,7 @@ cdef enum:
     BUFFER_MIN = 512               # octets
     BUFFER_MAX = 1 << 30
     STEPS_MAX = 256                # of a list that may have others in it
+    HANDSHAKES_MAX = 1000          # at once: each can take 90 KiB, before it is known to be one
     HANDSHAKE_SOURCES = 1 << 20    # octets of memory for who began how many handshakes
 
 cdef uint64_t HALF_CLOSED = <uint64_t> 1000000000  # nanoseconds of silence after which who waits for a transfer is gone
@@ -365,16 +366,26 @@ cdef class Connections:
         bump(&self.counts.handshakes_limited, 1)
         return False
 
+    cdef void await_handshake(self, Connection* connection) noexcept nogil:
+        """Let a connection begin its handshake when the client does; where too many go on, the oldest ends."""
+        self.append(connection, SHAKING)
+        self.handshakes += 1
+        if self.handshakes > HANDSHAKES_MAX:
+            self.close(self.at(self.shaking.first))
+
     cdef bint begin_session(self, Connection* connection) noexcept nogil:
-        """Begin to encrypt a connection, if it is to be; False: there is no memory for that. Inside an epoch."""
-        if connection.encryption == NULL:
-            return True
+        """Begin to encrypt a connection; False: there is no memory for that. The caller is inside an epoch."""
         connection.session = connection.encryption.begin(connection.encryption, connection.fd)
         if connection.session == NULL:
             return False
         add(&self.limits.encrypted, 1)
-        self.append(connection, SHAKING)
         return True
+
+    cdef void end_handshake(self, Connection* connection) noexcept nogil:
+        """Note that a handshake is over, whatever became of it."""
+        if connection.listed[SHAKING]:
+            self.remove(connection, SHAKING)
+            self.handshakes -= 1
 
     cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil:
         """Note that a connection is active."""
@@ -394,6 +405,9 @@ cdef class Connections:
         self.transfer_changed |= connection.transfers
         self.release(connection, &connection.input)
         self.release(connection, &connection.output)
+        if connection.listed[SHAKING]:
+            bump(&self.counts.handshakes.closed, 1)
+            self.end_handshake(connection)
         for order in range(ORDERS):
             self.remove(connection, order)
         add(&limits.connections, <uint64_t> -1)
@@ -447,6 +461,7 @@ cdef class Connections:
             if connection.active + load_relaxed(&self.limits.handshake) > now:
                 return False
             bump(&self.counts.handshakes.timeout, 1)
+            self.end_handshake(connection)
             self.close(connection)
         return True
 

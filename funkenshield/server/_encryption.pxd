@@ -7,7 +7,8 @@ takes is not built in, there is no such struct.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    RECORD_MAX = 16384             # octets that can arrive at once (RFC 8446 5.1)
+    SOCKET_MAX = 4096              # octets that are read of a socket at once
+    INPUT_MAX = 16384 + SOCKET_MAX  # that these can be the last of: one record (RFC 8446 5.1), and those behind it
 
 cdef enum Progress:                # of a handshake
     HANDSHAKE_DONE
@@ -18,7 +19,7 @@ cdef enum Progress:                # of a handshake
 cdef struct HandshakeCounters:     # counters with one writer; failed ones by reason
     uint64_t full
     uint64_t resumed
-    uint64_t closed                # by the client, who said nothing of why
+    uint64_t closed                # by the client, who said nothing of why, or to make room for others
     uint64_t timeout
     uint64_t alert                 # by the client, who did not like what he got
     uint64_t version               # he speaks none of ours
@@ -32,9 +33,9 @@ cdef struct Encryption:
     const void* contexts           # what new sessions are made of; replaced as a whole
     void* (*begin)(const Encryption* encryption, int fd) noexcept nogil  # NULL: there is no memory
     Progress (*handshake)(void* session, uint64_t wall, HandshakeCounters* counts) noexcept nogil
-    # As read(2) and write(2) on a socket that does not block, with their errors. `more`: there may be input that
-    # has left the socket, and is to be read without waiting for more.
-    ssize_t (*read)(void* session, uint8_t* octets, size_t room, bint* more) noexcept nogil
+    # As read(2) and write(2) on a socket that does not block, with their errors. To read takes room for INPUT_MAX
+    # octets, and leaves nothing that could be read now elsewhere than in the socket.
+    ssize_t (*read)(void* session, uint8_t* octets, size_t room) noexcept nogil
     ssize_t (*write)(void* session, const uint8_t* octets, size_t length) noexcept nogil
     void (*end)(void* session) noexcept nogil
 

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 cdef extern from "<openssl/ssl.h>" nogil:
     """
+    #include <openssl/bio.h>
     #include <openssl/core_names.h>
     #include <openssl/crypto.h>
     #include <openssl/err.h>
@@ -31,6 +32,10 @@ cdef extern from "<openssl/ssl.h>" nogil:
     ctypedef struct EVP_MAC_CTX:
         pass
     ctypedef struct CRYPTO_EX_DATA:
+        pass
+    ctypedef struct BIO:
+        pass
+    ctypedef struct BIO_METHOD:
         pass
     ctypedef struct OSSL_PARAM:
         pass
@@ -76,7 +81,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     # Sessions.
     SSL* SSL_new(SSL_CTX* context)
     void SSL_free(SSL* session)
-    int SSL_set_fd(SSL* session, int fd)
+    void SSL_set_bio(SSL* session, BIO* read, BIO* written)
     void SSL_set_accept_state(SSL* session)
     int SSL_set_ex_data(SSL* session, int index, void* data)
     void* SSL_get_ex_data(const SSL* session, int index)
@@ -102,6 +107,22 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_R_NO_SHARED_GROUPS, SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM
     int SSL_R_NO_SUITABLE_KEY_SHARE, SSL_R_NO_PROTOCOLS_AVAILABLE, SSL_R_PACKET_LENGTH_TOO_LONG
     int SSL_R_UNEXPECTED_MESSAGE, SSL_R_BAD_RECORD_TYPE
+
+    # The way to a socket.
+    BIO_METHOD* BIO_meth_new(int kind, const char* name)
+    int BIO_get_new_index()
+    int BIO_meth_set_read(BIO_METHOD* method, int (*read)(BIO*, char*, int) noexcept nogil)
+    int BIO_meth_set_write(BIO_METHOD* method, int (*write)(BIO*, const char*, int) noexcept nogil)
+    int BIO_meth_set_ctrl(BIO_METHOD* method, long (*control)(BIO*, int, long, void*) noexcept nogil)
+    BIO* BIO_new(const BIO_METHOD* method)
+    void BIO_free(BIO* bio)
+    void BIO_set_data(BIO* bio, void* data)
+    void* BIO_get_data(BIO* bio)
+    void BIO_set_init(BIO* bio, int is_ready)
+    void BIO_clear_retry_flags(BIO* bio)
+    void BIO_set_retry_read(BIO* bio)
+    void BIO_set_retry_write(BIO* bio)
+    int BIO_TYPE_SOURCE_SINK, BIO_CTRL_FLUSH, BIO_CTRL_EOF
 
     # Certificates, keys, errors.
     X509* d2i_X509(X509** certificate, const uint8_t** octets, long length)

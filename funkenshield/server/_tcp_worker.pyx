@@ -50,7 +50,7 @@ from ._connections cimport (
     AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, ConnectionLimits, Connections
 )
 from ._encryption cimport (
-    AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, RECORD_MAX, Encryption, ListenerEncryption, Progress
+    AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, Encryption, ListenerEncryption, Progress
 )
 from ._misses cimport put_miss
 
@@ -68,9 +68,8 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     EVENTS = 64                    # taken from the kernel at once
     ACCEPTED_AT_ONCE = 16          # connections of one listener
-    READ_SIZE = 4096               # octets that are read at once, but for a longer query: others want their turn
     FRAME = 2                      # octets of length before a message
-    INBOX = FRAME + MESSAGE_MAX + RECORD_MAX
+    INBOX = FRAME + MESSAGE_MAX + INPUT_MAX
     OUTGOING = 2 * (FRAME + MESSAGE_MAX)
     RING_ROOM = 2 * (MESSAGE_MAX + 1024)  # octets that the longest query takes in a ring, wherever that begins anew
     RESUMED_AT_ONCE = 64           # connections that waited for the control thread
@@ -121,7 +120,6 @@ cdef class TcpWorker:
         list kept                      # what these are in
         int32_t listeners
         bint accepting
-        bint more_to_read              # some of the connections that are stalled wait for nobody
         uint64_t accept_again          # when, where there was no descriptor; 0: nothing is wrong
         uint64_t wanted                # SERVING, NOT_ACCEPTING or STOPPED
         int epoll_fd, told_fd, reply_fd
@@ -256,7 +254,7 @@ cdef class TcpWorker:
 
     cdef int _patience(self) noexcept nogil:
         """Return for how many milliseconds nothing need be done; -1: until something happens."""
-        if self.connections.has_more_to_end or self.connections.awaiting_turn.first >= 0 or self.more_to_read:
+        if self.connections.has_more_to_end or self.connections.awaiting_turn.first >= 0:
             return 0
         if self.connections.stalled.first >= 0:
             return STALLED_FOR
@@ -353,8 +351,7 @@ cdef class TcpWorker:
             close_fd(fd)
             return
         connection.encryption = self.encryptions[listener]
-        if (not is_proxy and not (self.connections.admit(connection, address, octets)
-                                  and self.connections.begin_session(connection))
+        if (not is_proxy and not self.connections.admit(connection, address, octets)
                 or getsockname(fd, <sockaddr*> own, &length)
                 or self._watch(fd, self._number(connection), EPOLLIN)):
             self.connections.close(connection)
@@ -364,7 +361,9 @@ cdef class TcpWorker:
         memcpy(connection.to, address, connection.to_octets)
         connection.port, connection.to_port = get16(peer + 2), get16(own + 2)
         connection.listener = self.listener_numbers[listener]
-        if not is_encrypted:
+        if is_encrypted and not is_proxy:
+            self.connections.await_handshake(connection)
+        else:
             self._read(connection)  # who has asked by now is not idle, and need not be waited for
 
     # ------------------------------------------------------------ handshakes
@@ -383,12 +382,15 @@ cdef class TcpWorker:
 
     cdef void _shake_hands(self, Connection* connection) noexcept nogil:
         """Go on with a handshake; where that was the last of it, take what came with it."""
-        cdef Progress progress = connection.encryption.handshake(
-            connection.session, self.context.client.wall, &self.connections.counts.handshakes)
+        cdef Progress progress = HANDSHAKE_FAILED
+        if connection.session != NULL or self.connections.begin_session(connection):
+            progress = connection.encryption.handshake(
+                connection.session, self.context.client.wall, &self.connections.counts.handshakes)
         if progress == HANDSHAKE_FAILED:
+            self.connections.end_handshake(connection)
             self.connections.close(connection)
         elif progress == HANDSHAKE_DONE:
-            self.connections.remove(connection, SHAKING)
+            self.connections.end_handshake(connection)
             self.connections.touch(connection, self.context.client.now)
             self._read(connection)
         else:
@@ -404,8 +406,8 @@ cdef class TcpWorker:
         if events & <uint32_t> (EPOLLERR | EPOLLHUP):
             self.connections.close(connection)
         elif connection.listed[SHAKING]:
-            if not connection.listed[AWAITS_TURN]:
-                self.connections.append(connection, AWAITS_TURN)
+            self._expect(connection, 0)  # or it would be told of again and again, in place of others
+            self.connections.append(connection, AWAITS_TURN)
         elif events & <uint32_t> EPOLLOUT:
             if self._send(connection):
                 self._resume(connection)
@@ -414,17 +416,14 @@ cdef class TcpWorker:
 
     cdef void _read(self, Connection* connection) noexcept nogil:
         """Read what has come, behind what was there."""
-        self._read_behind(connection, self._take_input(connection))
-
-    cdef void _read_behind(self, Connection* connection, uint32_t held) noexcept nogil:
-        """Read what has come, behind what the inbox holds, and take it."""
         cdef:
+            uint32_t held = self._take_input(connection)
             uint8_t* behind = self.inbox + held
             ssize_t got
         if connection.session == NULL:
             got = recv(connection.fd, behind, self._room(connection, held), 0)
         else:
-            got = connection.encryption.read(connection.session, behind, INBOX - held, &connection.has_more)
+            got = connection.encryption.read(connection.session, behind, INBOX - held)
         if got < 0 and errno != EAGAIN and errno != EINTR:
             self.connections.close(connection)
             return
@@ -446,11 +445,7 @@ cdef class TcpWorker:
             return min(missing_of_header(self.inbox, held), INBOX - held)
         if held >= FRAME:
             whole = FRAME + <uint32_t> get16(self.inbox)
-        return min(max(<uint32_t> READ_SIZE, whole - min(held, whole)), INBOX - held)
-
-    cdef bint _has_query(self, uint32_t length) noexcept nogil:
-        """Tell whether the inbox holds a whole query."""
-        return length >= FRAME and length >= FRAME + <uint32_t> get16(self.inbox)
+        return min(max(<uint32_t> SOCKET_MAX, whole - min(held, whole)), INBOX - held)
 
     cdef uint32_t _take_input(self, Connection* connection) noexcept nogil:
         """Let the inbox be what was kept of a connection; return how many octets."""
@@ -526,10 +521,11 @@ cdef class TcpWorker:
             return False
         if (connection.encryption != NULL and not self.connections.may_begin_handshake(
                 header.address, header.octets, self.context.client.now)
-                or not self.connections.admit(connection, header.address, header.octets)
-                or not self.connections.begin_session(connection)):
+                or not self.connections.admit(connection, header.address, header.octets)):
             self.connections.close(connection)
             return False
+        if connection.encryption != NULL:
+            self.connections.await_handshake(connection)
         if header.to_octets:
             memcpy(connection.to, header.to, header.to_octets)
             connection.to_octets, connection.port, connection.to_port = header.to_octets, header.port, header.to_port
@@ -555,19 +551,14 @@ cdef class TcpWorker:
                     or connection.in_flight >= load_relaxed(&self.connections.limits.in_flight_max))
 
     cdef void _resume(self, Connection* connection) noexcept nogil:
-        """Go on with what was kept of a connection, and with what its session has read."""
-        cdef uint32_t held = self._take_input(connection)
-        if connection.has_more and self._may_ask(connection) and not self._has_query(held):
-            self._read_behind(connection, held)
-        else:
-            self._take(connection, held)
+        """Go on with what was kept of a connection."""
+        self._take(connection, self._take_input(connection))
 
     cdef void _resume_stalled(self) noexcept nogil:
         """Go on with some of the connections that waited for the control thread; who still has to is the last again."""
         cdef:
             Connection* connection
             int32_t _k
-        self.more_to_read = False
         for _k in range(RESUMED_AT_ONCE):
             if self.connections.stalled.first < 0:
                 return
@@ -700,8 +691,7 @@ cdef class TcpWorker:
             self.connections.close(connection)
             return
         if self._may_ask(connection):
-            if has_query or connection.has_more:  # it was held back by what is over by now, or by others' turns
-                self.more_to_read |= not has_query
+            if has_query:  # it was held back by what is over by now
                 self.connections.append(connection, STALLED)
             elif not connection.half_closed:
                 events = EPOLLIN

@@ -11,9 +11,9 @@ sessions. Early data is never accepted: it could be replayed.
 cimport cython
 from collections.abc import Sequence
 
-from libc.errno cimport EAGAIN, ECONNRESET, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, strlen
 from posix.strings cimport strcasecmp
 
@@ -22,10 +22,15 @@ from ..core._atomic cimport bump
 from ..core._clock cimport NANOSECONDS
 from ..core._memory cimport zeros
 from ._encryption cimport (
-    AWAITS_INPUT, AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, RECORD_MAX, Encryption,
+    AWAITS_INPUT, AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, SOCKET_MAX, Encryption,
     HandshakeCounters, ListenerEncryption, Progress
 )
 from ._openssl cimport *
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t recv(int fd, void* octets, size_t length, int flags)
+    ssize_t send(int fd, const void* octets, size_t length, int flags)
+    int MSG_NOSIGNAL
 
 cdef extern from *:
     # Defined in `_atomic`; here with a type.
@@ -33,7 +38,8 @@ cdef extern from *:
     void store_contexts "FS_STORE_RELEASE"(const void** place, const void* contexts) noexcept nogil
 
 cdef enum:
-    READ_ENOUGH = 4096             # octets, after which others have their turn
+    HANDSHAKE_RECORD = 22          # the first octet of one
+    HELLO_LENGTH = 6               # where a ClientHello's length is, behind the head of a record and its own type
     TICKET_NAME = 16               # octets of a ticket's key: its name, that of the cipher, and that of the MAC
     TICKET_CIPHER = 16
     TICKET_MAC = 32
@@ -66,7 +72,7 @@ cdef struct Staple:                # an OCSP response (RFC 6066 8)
     uint8_t[1] octets              # and the others
 
 
-cdef int staple_index, encryption_index, wall_index
+cdef int staple_index, session_index
 
 
 cdef void _free_staple(void* context, void* staple, CRYPTO_EX_DATA* data, int index, long number,
@@ -75,44 +81,64 @@ cdef void _free_staple(void* context, void* staple, CRYPTO_EX_DATA* data, int in
 
 
 staple_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, _free_staple)
-encryption_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
-wall_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
+session_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL)
 
 
 # ---------------------------------------------------------------- a session
+
+cdef struct Session:
+    SSL* ssl
+    const Encryption* encryption   # its listener's
+    uint64_t wall                  # seconds since 1970
+    int fd
+    uint32_t left                  # octets that are still read of the socket in this turn
+    uint32_t seen                  # of those that were ever read, the first ones
+    bint ended                     # the client sends nothing more
+    bint too_long                  # he says that his hello is
+
 
 cdef void* _begin(const Encryption* encryption, int fd) noexcept nogil:
     """Return a session that a handshake can begin; NULL: there can be none. The caller is inside an epoch."""
     cdef:
         const Contexts* contexts = <const Contexts*> load_contexts(&encryption.contexts)
-        SSL* session = SSL_new(contexts.contexts[0]) if contexts != NULL else NULL
-    if session == NULL:
+        Session* session = <Session*> calloc(1, sizeof(Session))
+        BIO* bio
+    if session == NULL or contexts == NULL:
+        free(session)
         return NULL
-    if not SSL_set_fd(session, fd) or not SSL_set_ex_data(session, encryption_index, <void*> encryption):
-        SSL_free(session)
-        return NULL
-    SSL_set_accept_state(session)
-    return session
+    session.encryption, session.fd = encryption, fd
+    session.ssl, bio = SSL_new(contexts.contexts[0]), BIO_new(socket_method)
+    if session.ssl != NULL and bio != NULL and SSL_set_ex_data(session.ssl, session_index, session):
+        BIO_set_data(bio, session)
+        BIO_set_init(bio, 1)
+        SSL_set_bio(session.ssl, bio, bio)
+        SSL_set_accept_state(session.ssl)
+        return session
+    SSL_free(session.ssl)
+    BIO_free(bio)
+    free(session)
+    return NULL
 
 
 cdef Progress _handshake(void* ours, uint64_t wall, HandshakeCounters* counts) noexcept nogil:
     """Go on with a handshake, as far as what came allows; `wall` is seconds since 1970. Inside an epoch."""
     cdef:
-        SSL* session = <SSL*> ours
+        Session* session = <Session*> ours
+        SSL* ssl = session.ssl
         int result, error
-    SSL_set_ex_data(session, wall_index, <void*> wall)
+    session.wall, session.left = wall, SOCKET_MAX
     ERR_clear_error()
-    result = SSL_do_handshake(session)
+    result = SSL_do_handshake(ssl)
     if result == 1:
-        bump(&counts.resumed if SSL_session_reused(session) else &counts.full, 1)
-        bump(&counts.version_1_3 if SSL_version(session) == TLS1_3_VERSION else &counts.version_1_2, 1)
+        bump(&counts.resumed if SSL_session_reused(ssl) else &counts.full, 1)
+        bump(&counts.version_1_3 if SSL_version(ssl) == TLS1_3_VERSION else &counts.version_1_2, 1)
         return HANDSHAKE_DONE
-    error = SSL_get_error(session, result)
+    error = SSL_get_error(ssl, result)
     if error == SSL_ERROR_WANT_READ:
         return AWAITS_INPUT
     if error == SSL_ERROR_WANT_WRITE:
         return AWAITS_OUTPUT
-    bump(_reason(counts, error), 1)
+    bump(&counts.other if session.too_long else _reason(counts, error), 1)
     return HANDSHAKE_FAILED
 
 
@@ -137,89 +163,148 @@ cdef uint64_t* _reason(HandshakeCounters* counts, int error) noexcept nogil:
     return &counts.other
 
 
-cdef ssize_t _read(void* ours, uint8_t* octets, size_t room, bint* more) noexcept nogil:
-    """Read records until nothing is left of what the socket had, or there is enough; each is read as a whole."""
+cdef ssize_t _read(void* ours, uint8_t* octets, size_t room) noexcept nogil:
+    """Read all records that are whole with what is read of the socket in one turn."""
     cdef:
-        SSL* session = <SSL*> ours
+        Session* session = <Session*> ours
         size_t total = 0
-        int got
-    more[0] = False
+        int got = 1
+    session.left = SOCKET_MAX
     ERR_clear_error()
-    while room - total >= RECORD_MAX:
-        got = SSL_read(session, octets + total, RECORD_MAX)
+    while total < room:
+        got = SSL_read(session.ssl, octets + total, <int> (room - total))
         if got <= 0:
-            if not total:
-                return _failure(session, got)
-            more[0] = SSL_get_error(session, got) != SSL_ERROR_WANT_READ  # whatever it is, the next one says it again
             break
         total += <size_t> got
-        more[0] = SSL_has_pending(session)
-        if not more[0] or total >= READ_ENOUGH:
+        if not SSL_has_pending(session.ssl):
             break
-    return <ssize_t> total
+    return <ssize_t> total if total else _failure(session, got, SSL_ERROR_WANT_READ)
 
 
 cdef ssize_t _write(void* ours, const uint8_t* octets, size_t length) noexcept nogil:
     """Write octets, in records that are as long as can be. What is refused must be offered again."""
     cdef:
-        SSL* session = <SSL*> ours
+        Session* session = <Session*> ours
         size_t total = 0
         int put
     ERR_clear_error()
     while total < length:
-        put = SSL_write(session, octets + total, <int> (length - total))
+        put = SSL_write(session.ssl, octets + total, <int> (length - total))
         if put <= 0:
-            return <ssize_t> total if total else _failure(session, put)
+            return <ssize_t> total if total else _failure(session, put, SSL_ERROR_WANT_WRITE)
         total += <size_t> put
     return <ssize_t> total
 
 
-cdef ssize_t _failure(SSL* session, int result) noexcept nogil:
-    """Return what read(2) and write(2) would, and set `errno`."""
+cdef ssize_t _failure(Session* session, int result, int awaited) noexcept nogil:
+    """Return what read(2) and write(2) would, and set `errno`.
+
+    Who reads awaits input, and who writes awaits room. A client who makes either wait for the other asks for new keys
+    and does not take them: the worker would wait for what comes all the time.
+    """
     global errno
-    cdef int error = SSL_get_error(session, result)
-    if error == SSL_ERROR_ZERO_RETURN:
-        return 0
-    if error == SSL_ERROR_WANT_READ or error == SSL_ERROR_WANT_WRITE:
+    cdef int error = SSL_get_error(session.ssl, result)
+    if error == awaited:
         errno = EAGAIN
-    else:
-        SSL_set_quiet_shutdown(session, 1)  # all has been said
-        errno = ECONNRESET
+        return -1
+    if error == SSL_ERROR_ZERO_RETURN and awaited == SSL_ERROR_WANT_READ:
+        return 0
+    SSL_set_quiet_shutdown(session.ssl, 1)  # all has been said
+    errno = ECONNRESET
     return -1
 
 
 cdef void _end(void* ours) noexcept nogil:
     """Say that nothing more comes (RFC 8446 6.1), where that can still be said, and free a session."""
-    cdef SSL* session = <SSL*> ours
+    cdef Session* session = <Session*> ours
     ERR_clear_error()
-    if SSL_is_init_finished(session):
-        SSL_shutdown(session)
-    SSL_free(session)
+    if SSL_is_init_finished(session.ssl):
+        SSL_shutdown(session.ssl)
+    SSL_free(session.ssl)
+    free(session)
+
+
+# ---------------------------------------------------------------- its socket
+
+cdef int _receive(BIO* bio, char* octets, int room) noexcept nogil:
+    """Read of the socket what is left of a turn: whatever a client sends, others have theirs."""
+    cdef:
+        Session* session = <Session*> BIO_get_data(bio)
+        uint32_t wanted = min(<uint32_t> room, session.left)
+        ssize_t got
+    BIO_clear_retry_flags(bio)
+    got = recv(session.fd, octets, wanted, 0) if wanted else -1
+    if got < 0:
+        if not wanted or errno == EAGAIN or errno == EINTR:
+            BIO_set_retry_read(bio)
+        return -1
+    session.left = session.left - <uint32_t> got if <uint32_t> got == wanted else 0  # there is no more
+    session.ended = got == 0
+    if session.seen <= HELLO_LENGTH:
+        _look_at_hello(session, <const uint8_t*> octets, <uint32_t> got)
+    return -1 if session.too_long else <int> got
+
+
+cdef void _look_at_hello(Session* session, const uint8_t* octets, uint32_t length) noexcept nogil:
+    """See whether a ClientHello has 64 KiB or more, by its first octets: OpenSSL has memory for all that it says."""
+    if session.seen == 0 and length and octets[0] != HANDSHAKE_RECORD:
+        session.seen = HELLO_LENGTH + 1  # it is something else
+        return
+    if session.seen + length > HELLO_LENGTH:
+        session.too_long = octets[HELLO_LENGTH - session.seen] != 0
+    session.seen += length
+
+
+cdef int _transmit(BIO* bio, const char* octets, int length) noexcept nogil:
+    cdef:
+        Session* session = <Session*> BIO_get_data(bio)
+        ssize_t sent = send(session.fd, octets, <size_t> length, MSG_NOSIGNAL)
+    BIO_clear_retry_flags(bio)
+    if sent < 0 and (errno == EAGAIN or errno == EINTR):
+        BIO_set_retry_write(bio)
+    return <int> sent
+
+
+cdef long _control(BIO* bio, int what, long _number, void* _argument) noexcept nogil:
+    if what == BIO_CTRL_EOF:
+        return (<Session*> BIO_get_data(bio)).ended
+    return what == BIO_CTRL_FLUSH
+
+
+cdef BIO_METHOD* socket_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, b"socket by turns")
+BIO_meth_set_read(socket_method, _receive)
+BIO_meth_set_write(socket_method, _transmit)
+BIO_meth_set_ctrl(socket_method, _control)
 
 
 # ---------------------------------------------------------------- what a handshake asks for
 
-cdef const Contexts* _contexts_of(const SSL* session) noexcept nogil:
+cdef const Contexts* _contexts_of(const SSL* ssl) noexcept nogil:
     """Return what is in force at a session's listener."""
-    return <const Contexts*> load_contexts(
-        &(<const Encryption*> SSL_get_ex_data(session, encryption_index)).contexts)
+    return <const Contexts*> load_contexts(&(<const Session*> SSL_get_ex_data(ssl, session_index)).encryption.contexts)
 
 
-cdef int _choose_certificate(SSL* session, int* alert, void* _argument) noexcept nogil:
+cdef int _choose_certificate(SSL* ssl, int* _alert, void* _argument) noexcept nogil:
     """Have a session go on with the certificate for the name that the client asked for (RFC 6066 3)."""
     cdef:
-        const Contexts* contexts = _contexts_of(session)
-        const char* asked = SSL_get_servername(session, TLSEXT_NAMETYPE_host_name)
+        const Contexts* contexts = _contexts_of(ssl)
+        const char* asked = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name)
         const char* name
+        SSL_CTX* found = NULL
         uint32_t k
     if asked == NULL:
         return SSL_TLSEXT_ERR_NOACK
     for k in range(contexts.name_count):
         name = contexts.names[k].name
-        if strcasecmp(name, asked) == 0 or name[0] == c"*" and _is_below(asked, name + 1):
-            SSL_set_SSL_CTX(session, contexts.names[k].context)
-            return SSL_TLSEXT_ERR_OK
-    return SSL_TLSEXT_ERR_NOACK
+        if strcasecmp(name, asked) == 0:  # before any that has a name with `*`
+            found = contexts.names[k].context
+            break
+        if found == NULL and name[0] == c"*" and _is_below(asked, name + 1):
+            found = contexts.names[k].context
+    if found == NULL:
+        return SSL_TLSEXT_ERR_NOACK
+    SSL_set_SSL_CTX(ssl, found)
+    return SSL_TLSEXT_ERR_OK
 
 
 cdef bint _is_below(const char* asked, const char* suffix) noexcept nogil:
@@ -230,7 +315,7 @@ cdef bint _is_below(const char* asked, const char* suffix) noexcept nogil:
     return label and strcasecmp(asked + label, suffix) == 0
 
 
-cdef int _choose_protocol(SSL* _session, const uint8_t** chosen, uint8_t* length, const uint8_t* offered,
+cdef int _choose_protocol(SSL* _ssl, const uint8_t** chosen, uint8_t* length, const uint8_t* offered,
                           unsigned int octets, void* _argument) noexcept nogil:
     """Choose `dot` (RFC 7858 7), or end the handshake with a client who came for something else (RFC 7301 3.2)."""
     cdef unsigned int at = 0
@@ -242,33 +327,37 @@ cdef int _choose_protocol(SSL* _session, const uint8_t** chosen, uint8_t* length
     return SSL_TLSEXT_ERR_ALERT_FATAL
 
 
-cdef int _staple(SSL* session, void* _argument) noexcept nogil:
+cdef int _staple(SSL* ssl, void* _argument) noexcept nogil:
     """Give a client who asks for it the certificate's OCSP response."""
     cdef:
-        const Staple* staple = <const Staple*> SSL_CTX_get_ex_data(SSL_get_SSL_CTX(session), staple_index)
+        const Staple* staple = <const Staple*> SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), staple_index)
         void* copied
     if staple == NULL:
         return SSL_TLSEXT_ERR_NOACK
     copied = OPENSSL_memdup(staple.octets, staple.length)
     if copied == NULL:
         return SSL_TLSEXT_ERR_NOACK
-    SSL_set_tlsext_status_ocsp_resp(session, <uint8_t*> copied, <long> staple.length)
+    SSL_set_tlsext_status_ocsp_resp(ssl, <uint8_t*> copied, <long> staple.length)
     return SSL_TLSEXT_ERR_OK
 
 
 cdef bint _make_ticket_key(uint8_t* key, const Contexts* contexts, uint64_t period) noexcept nogil:
     """Make the key of a period from the secret: all who have that make the same, and need not tell each other."""
-    cdef unsigned int length = 0
-    return HMAC(EVP_sha512(), contexts.secret, SECRET, <const uint8_t*> &period, sizeof(period), key,
-                &length) != NULL and length == TICKET_KEY
+    cdef:
+        uint8_t[8] octets
+        unsigned int length = 0
+        int k
+    for k in range(8):
+        octets[k] = <uint8_t> (period >> 56 - 8 * k)
+    return HMAC(EVP_sha512(), contexts.secret, SECRET, octets, 8, key, &length) != NULL and length == TICKET_KEY
 
 
-cdef int _seal_ticket(SSL* session, uint8_t* name, uint8_t* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac,
+cdef int _seal_ticket(SSL* ssl, uint8_t* name, uint8_t* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac,
                       int makes) noexcept nogil:
     """Prepare what a ticket is sealed or opened with: 1: so it is, 2: it is to be replaced, 0: its key is unknown."""
     cdef:
-        const Contexts* contexts = _contexts_of(session)
-        uint64_t period = <uint64_t> SSL_get_ex_data(session, wall_index) // contexts.lifetime
+        const Contexts* contexts = _contexts_of(ssl)
+        uint64_t period = (<const Session*> SSL_get_ex_data(ssl, session_index)).wall // contexts.lifetime
         uint8_t[TICKET_KEY] key
         int found = 0
         uint64_t k
@@ -283,7 +372,7 @@ cdef int _seal_ticket(SSL* session, uint8_t* name, uint8_t* iv, EVP_CIPHER_CTX* 
                 break
             if CRYPTO_memcmp(name, key, TICKET_NAME) == 0:
                 if EVP_DecryptInit_ex(cipher, EVP_aes_128_cbc(), NULL, key + TICKET_NAME, iv):
-                    found = 2 if k == 1 else 1
+                    found = 2 if k == 1 or SSL_version(ssl) == TLS1_3_VERSION else 1  # RFC 8446 C.4: each is used once
                 break
     if found and not _set_mac(mac, key + TICKET_NAME + TICKET_CIPHER):
         found = -1
