@@ -93,7 +93,7 @@ class ClientTlsSection(Section):
     ticket_lifetime: Seconds = Field(21600.0, ge=60, le=604800)
     """How long a key that session tickets are encrypted with is in use. The next one is derived from the secret and
     the time; tickets of the one before are still accepted."""
-    handshakes_per_second_per_client: float = Field(20.0, ge=0, le=1_000_000)
+    handshakes_per_second_per_client: float = Field(100.0, ge=0, le=1_000_000)
     """Handshakes per second from one IPv4 address or one IPv6 /64; connections beyond that are closed at once. 0: any
     number."""
     handshake_timeout: Seconds = Field(5.0, ge=0.1, le=60)
