@@ -40,6 +40,11 @@ class Running:
     port: int
     session: int
 
+    @property
+    def tls_port(self) -> int:
+        """The port of DNS over TLS, of servers that have it."""
+        return tls_port(self.port)
+
     def cpu(self) -> float:
         """Return the seconds of CPU used so far, in user space and in the kernel."""
         return sum(int(fields[11]) + int(fields[12]) for fields in self._stat()) * TICK
@@ -55,6 +60,11 @@ class Running:
                     fields = (process / "stat").read_text().rpartition(")")[2].split()
                     if int(fields[3]) == self.session:
                         yield fields
+
+
+def tls_port(port: int) -> int:
+    """Return the port of DNS over TLS of a server with this port."""
+    return port + 10_000
 
 
 def found(program: str) -> bool:
@@ -96,12 +106,18 @@ def running(server: Server | ModuleType, folder: Path, upstream: int, core: int,
 
 
 def _free_port() -> int:
-    """Return a port that neither UDP nor TCP uses, and that no client gets by chance."""
+    """Return a port that neither UDP nor TCP nor TLS uses, and that no client gets by chance."""
     for _ in range(100):
         port = random.randrange(10_000, 20_000)
-        with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket() as tcp,
+            socket.socket(type=socket.SOCK_DGRAM) as udp,
+            socket.socket() as tls,
+        ):
             tcp.bind(("127.0.0.1", port))
             udp.bind(("127.0.0.1", port))
+            tls.bind(("127.0.0.1", tls_port(port)))
             return port
     raise SystemExit("there is no free port")
 

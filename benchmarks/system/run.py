@@ -23,8 +23,9 @@ from typing import Any
 from funkenshield.tools.perf import Report, run_perf
 
 from . import processes
-from .servers import FLOORS, NAMES, servers
-from .workloads import HOT, MANY, MILLION, ZONE, Workload, workloads, write_zone
+from .servers import FLOORS, NAMES, OVER_TLS, servers
+from .streams import build_clients, run, write_certificate
+from .workloads import HOT, MANY, MILLION, ZONE, Streams, Workload, workloads, write_zone
 
 WINDOW = 200  # open queries, at most
 TAILS, TURNS, TURN = ("reflect", "funkenshield", "dnsdist"), 150, 0.1  # a turn takes so many seconds
@@ -38,19 +39,22 @@ class Bench:
         self.folder, self.upstream, self.seconds = folder, upstream, seconds
         self.loads = workloads(int(220_000 * seconds))
         self.wires = {name: load.wires(load.asked) for name, load in self.loads.items()}
+        write_certificate(folder)
+        self.clients = build_clients(folder)
 
     def take(self, name: str, server: ModuleType, which: str) -> dict[str, float]:
-        """Return the figures of a server for a workload; none for a floor of something else."""
+        """Return the figures of a server for a workload; none for a floor of something else, or where it has no TLS."""
         load = self.loads[which]
         floor = name in FLOORS
-        if floor and (load.tcp or load.floor != name):
+        encrypted = load.streams and load.streams.kind != "tcp"
+        if (floor and load.floor != name) or (encrypted and name not in OVER_TLS):
             return {}
         with processes.running(
             server, self.folder / name, self.upstream, processes.SERVER_CORE, "" if floor else PROBE
         ) as at:
             if not floor and load.warm:
                 self._warm(at, load)
-            return self._tcp(at, load) if load.tcp else self._udp(at, which, load)
+            return self._over_streams(at, load, load.streams) if load.streams else self._udp(at, which, load)
 
     def tails(self, present: dict[str, ModuleType]) -> dict[str, list[float]]:
         """Return the 99th percentiles of hits at half load, in microseconds, of servers that run beside each other.
@@ -112,13 +116,26 @@ class Bench:
         span = seconds or self.seconds
         return run_perf(wires, "127.0.0.1", at.port, span, window=WINDOW, rate=rate, limit=limit, timeout=1.0)
 
-    def _tcp(self, at: processes.Running, load: Workload) -> dict[str, float]:
+    def _over_streams(self, at: processes.Running, load: Workload, streams: Streams) -> dict[str, float]:
+        queries = self.folder / "frames"
+        queries.write_bytes(b"".join(len(wire).to_bytes(2) + wire for wire in load.wires(load.asked)))
         before = at.cpu()
-        said = self._dnsperf(at.port, load, "-m", "tcp", "-c", "20")
+        said = run(
+            self.clients,
+            at.port if streams.kind == "tcp" else at.tls_port,
+            streams.kind,
+            open_queries=streams.open,
+            each=streams.each,
+            seconds=self.seconds,
+            queries=queries,
+        )
+        used = at.cpu() - before
         return {
-            "us": (at.cpu() - before) * 1e6 / max(said["completed"], 1),
-            "qps": said["qps"],
-            "lost": said["lost"] / max(said["sent"], 1),
+            "us": used * 1e6 / max(said.answered, 1),
+            "qps": said.answered / said.seconds,
+            "lost": (said.errors + said.failed) / max(said.answered, 1),
+            "busy": used / said.seconds,
+            "resumed": said.resumed / max(said.connections, 1),
         }
 
     def _dnsperf(self, port: int, load: Workload, *how: str) -> dict[str, float]:
@@ -207,7 +224,7 @@ def measure(bench: Bench, present: dict[str, ModuleType], given: argparse.Namesp
                 figures = bench.take(name, present[name], which)
                 if figures:
                     taken[which].setdefault(name, []).append(figures)
-                if name != "relay" and which == "hot":
+                if which == "hot" and figures:
                     check.setdefault(name, []).append(bench.dnsperf(name, present[name]))
     for name in names:
         if name not in (*FLOORS, "nsd") and not given.no_memory:

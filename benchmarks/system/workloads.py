@@ -5,6 +5,7 @@ import random
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ZONE = "bench.example"
@@ -12,6 +13,18 @@ HOT = 1_000
 MANY = 100_000
 MILLION = 1_000_000
 SIGNED = 1_050  # octets of a record that looks like a signature: with an address, a response has 1,200 octets
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Twenty connections at a time, each with so many open queries, and replaced after so many answers; 0: never.
+
+    `kind` is "tcp", or of TLS: "full" for handshakes without a session, "resumed" for those with the one before.
+    """
+
+    kind: str
+    open: int
+    each: int = 0
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,7 @@ class Workload:
     asked: list[str]
     floor: str = "reflect"
     dnssec: bool = False
-    tcp: bool = False
+    streams: Streams | None = None
     once: bool = False
 
     def wires(self, names: Iterable[str]) -> list[bytes]:
@@ -56,6 +69,7 @@ def workloads(misses: int) -> dict[str, Workload]:
         zipf[k + dice.randrange(min(10, misses - k))] = f"n{k:06}"
     for each in many, denied, signed:
         dice.shuffle(each)
+    streams = partial(Workload, warm=hot, asked=hot, floor="streams")
     fresh = [f"m{number:07}{'abcdefghijklmno'[: dice.randrange(16)]}" for number in range(misses)]  # of many lengths
     return {
         "hot": Workload("1,000 names", hot, hot),
@@ -64,7 +78,17 @@ def workloads(misses: int) -> dict[str, Workload]:
         "miss": Workload("all misses, names of 16 lengths", [], fresh, floor="relay", once=True),
         "denied": Workload("1,000 names, three in ten NXDOMAIN", denied, denied),
         "signed": Workload("1,000 names, answers of 1,200 octets with signatures", signed, signed, dnssec=True),
-        "tcp": Workload("1,000 names over TCP, 20 connections", hot, hot, tcp=True),
+        "tcp": streams("1,000 names over TCP, 20 connections, each with 20 queries", streams=Streams("tcp", 20)),
+        "tcp-one": streams("1,000 names over TCP, 20 connections, one query at a time", streams=Streams("tcp", 1)),
+        "tcp-each": streams("1,000 names over TCP, a connection for each query", streams=Streams("tcp", 1, 1)),
+        "tls": streams("1,000 names over TLS, 20 connections, each with 20 queries", streams=Streams("full", 20)),
+        "tls-one": streams("1,000 names over TLS, 20 connections, one query at a time", streams=Streams("full", 1)),
+        "tls-full": streams(
+            "1,000 names over TLS, a connection and a handshake for each query", streams=Streams("full", 1, 1)
+        ),
+        "tls-resumed": streams(
+            "1,000 names over TLS, a resumed session for each query", streams=Streams("resumed", 1, 1)
+        ),
     }
 
 

@@ -1,7 +1,9 @@
-"""dnsdist, with a packet cache, several messages at a time, and nothing else."""
+"""dnsdist, with a packet cache, several messages at a time, one thread for connections, and nothing else."""
 
 from pathlib import Path
 
+from ..processes import tls_port
+from ..streams import CERTIFICATE, KEY
 from . import ENTRIES
 
 PROGRAM = "dnsdist"
@@ -12,7 +14,11 @@ def command(folder: Path, port: int, upstream: int) -> list[str]:
     file = folder / "dnsdist.conf"
     file.write_text(f"""
 setSecurityPollSuffix("")
-setLocal("127.0.0.1:{port}")
+setLocal("127.0.0.1:{port}", {{maxInFlight=1000}})
+addTLSLocal(
+    "127.0.0.1:{tls_port(port)}", "{folder.parent / CERTIFICATE}", "{folder.parent / KEY}", {{maxInFlight=1000}}
+)
+setMaxTCPClientThreads(1)
 setRingBuffersSize(100)
 setUDPSocketBufferSizes(4194304, 4194304)
 setUDPMultipleMessagesVectorSize(64)

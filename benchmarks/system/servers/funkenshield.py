@@ -1,7 +1,10 @@
-"""FunkenShield, with one worker, and no other setting than memory."""
+"""FunkenShield, with one worker; set are its memory, and that a client may shake hands as often as it likes."""
 
 import sys
 from pathlib import Path
+
+from ..processes import tls_port
+from ..streams import CERTIFICATE, KEY
 
 PROGRAM = sys.executable
 VERSION = [sys.executable, "-m", "funkenshield", "--version"]
@@ -19,5 +22,13 @@ memory = "256MiB"
 
 [control]
 socket = "{folder}/control"
+
+[[listeners]]
+address = "127.0.0.1:{tls_port(port)}"
+transport = "tls"
+certificates = {{ certificate = "{folder.parent / CERTIFICATE}", key = "{folder.parent / KEY}" }}
+
+[tls]
+handshakes_per_second_per_client = 0
 """)
     return [sys.executable, "-m", "funkenshield", "run", "-c", str(file)]

@@ -1,18 +1,17 @@
 """Floor of a hit: a reflector in C that looks at nothing."""
 
-import subprocess
 from pathlib import Path
+
+from ..streams import build
 
 PROGRAM = "gcc"
 VERSION = ["gcc", "-dumpfullversion"]
 FLOORS = Path(__file__).parent.parent / "floors"
 
 
-def built(folder: Path, name: str) -> str:
+def built(folder: Path, name: str, *libraries: str) -> str:
     """Build a floor; return its path."""
-    program = folder / name
-    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, FLOORS / f"{name}.c"], check=True)
-    return str(program)
+    return str(build(FLOORS / f"{name}.c", folder / name, *libraries))
 
 
 def command(folder: Path, port: int, _upstream: int) -> list[str]:

@@ -18,6 +18,7 @@ server:
     logfile: "{folder}/unbound.log"
     interface: 127.0.0.1@{port}
     num-threads: 1
+    incoming-num-tcp: 100
     outgoing-range: 8192
     num-queries-per-thread: 4096
     so-rcvbuf: 4m
