@@ -18,7 +18,9 @@ import time
 
 import dns.exception
 import uvloop
+from support.certificates import HOST, believing
 from support.client import LARGEST, Address, frame, free_port
+from support.rig import toml
 from support.server import LoopbackServer
 
 from conformance.message import options_of
@@ -123,21 +125,24 @@ class Upstream(LoopbackServer):
 
 
 class Asking:
-    """A query on its way, over a socket of its own."""
+    """A query on its way, over a socket of its own; with a `context`, over TLS."""
 
-    def __init__(self, wire, transport, source, server):
+    def __init__(self, wire, transport, source, server, context=None):
         self.wire = wire
-        self._tcp = transport == "tcp"
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM if self._tcp else socket.SOCK_DGRAM)
+        self._stream = transport in ("tcp", "tls")
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM if self._stream else socket.SOCK_DGRAM)
         self.socket.bind((source, 0))
         self.socket.connect(server)
-        self.socket.sendall(frame(wire) if self._tcp else wire)
+        if transport == "tls":
+            self.socket.settimeout(PATIENCE)
+            self.socket = context.wrap_socket(self.socket, server_hostname=HOST)
+        self.socket.sendall(frame(wire) if self._stream else wire)
 
     def reply(self, seconds):
         """Return what comes within so many seconds, None where nothing does."""
         self.socket.settimeout(seconds)
         try:
-            if not self._tcp:
+            if not self._stream:
                 return self.socket.recv(LARGEST)
             with self.socket.makefile("rb", buffering=0) as stream:
                 length = int.from_bytes(_exactly(stream, 2))
@@ -172,11 +177,16 @@ class Errors(logging.Handler):
 
 
 class Player:
-    """A shield with its upstreams and clients, while the context is entered."""
+    """A shield with its upstreams and clients, while the context is entered.
 
-    def __init__(self, scenario, folder):
+    Who asks over TCP may be made to ask over TLS, by the `credentials` that the shield shows.
+    """
+
+    def __init__(self, scenario, folder, *, credentials=None, tcp_over_tls=False):
         self._scenario = scenario
         self._folder = folder
+        self._credentials = credentials
+        self._tcp_over_tls = tcp_over_tls
         self._clock = Clock()
         self._errors = Errors()
         self._waiting = {}  # the query that each client waits for an answer to
@@ -246,7 +256,9 @@ class Player:
         assert client not in self._waiting, f"{client} waits already"
         ident = secrets.randbits(16) if query.id is None else query.id
         wire = query.to_wire(ident, self._given.get(client, b""))
-        asking = Asking(wire, query.transport, query.source, self._address)
+        transport = "tls" if self._tcp_over_tls and query.transport == "tcp" else query.transport
+        server = self._tls_address if transport == "tls" else self._address
+        asking = Asking(wire, transport, query.source, server, self._context)
         self._waiting[client] = asking
         self._all.append(asking)
         self._asked = wire
@@ -308,6 +320,8 @@ class Player:
             for line in itertools.takewhile(lambda line: isinstance(line.step, Behave), self._scenario.lines):
                 self._play(line.step)  # a shield may ask as soon as it is there
             self._address = Address("127.0.0.1", free_port())
+            self._tls_address = Address("127.0.0.1", free_port())
+            self._context = believing(self._credentials) if self._credentials else None
             stack.enter_context(self._logs_watched())
             self._daemon = Daemon(self._config(), clock=self._clock)
             stack.enter_context(self._running())
@@ -329,6 +343,10 @@ class Player:
         lines = [f'listen = ["{self._address}"]', f'control.socket = "{self._folder / "control"}"', BASE, told]
         if "\nupstreams" not in f"\n{told}":
             lines.insert(0, f'upstreams = ["{self._upstreams["upstream"].address}"]')
+        if self._credentials:
+            files = {name: str(getattr(self._credentials, name)) for name in ("certificate", "key")}
+            listener = {"address": str(self._tls_address), "transport": "tls", "certificates": files}
+            lines += ["[[listeners]]", toml(**listener)]
         path = self._folder / "funkenshield.toml"
         path.write_text("\n".join(lines))
         return config.load(path)

@@ -1,6 +1,6 @@
 """Know how each side of a conversation is told: a client's query, an upstream's reply, what is expected.
 
-    query       also: any, from 127.0.0.N, udp, tcp, id N, N times
+    query       also: any, from 127.0.0.N, udp, tcp, tls, id N, N times
     reply       also: RCODE, silence, held, wrong id, wrong source, counts Q A N D
     expected    also: RCODE, at most N octets, any order, untouched
 
@@ -78,7 +78,7 @@ class Query(Message):
                 pass
             case ["from", address]:
                 self.source = address
-            case ["udp" | "tcp" as transport]:
+            case ["udp" | "tcp" | "tls" as transport]:
                 self.transport = transport
             case ["id", number]:
                 self.id = int(number)

@@ -1,8 +1,12 @@
 """Put one daemon in front of each real nameserver, which has zones of every kind, for all rounds."""
 
 import pytest
+from support.certificates import HOST, self_signed
+from support.client import Address, free_port
+from support.encrypted import Door, shown
 from support.nameservers import bind, knot, nsd
 from support.process import run_shield
+from support.rig import toml
 from support.zones import make_zones
 
 PATIENT = """
@@ -26,7 +30,25 @@ def nameserver(request, zones):
         yield running
 
 
+@pytest.fixture(scope="session")
+def credentials(tmp_path_factory):
+    return self_signed(tmp_path_factory.mktemp("certificates"), HOST)
+
+
 @pytest.fixture(scope="module")
-def shield(nameserver):
-    with run_shield([nameserver], toml=PATIENT) as running:
-        yield running
+def stage(nameserver, credentials):
+    address = Address("127.0.0.1", free_port())
+    listener = {"address": str(address), "transport": "tls", "certificates": [shown(credentials)]}
+    with run_shield([nameserver], toml=f"{PATIENT}\n[[listeners]]\n{toml(**listener)}") as running:
+        yield running, Door(address, credentials)
+
+
+@pytest.fixture(scope="module")
+def shield(stage):
+    return stage[0]
+
+
+@pytest.fixture(scope="module")
+def door(stage):
+    """Return the same shield's listener for TLS."""
+    return stage[1]

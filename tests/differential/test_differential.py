@@ -1,7 +1,7 @@
 """Know that nobody can tell the shield from the nameserver behind it, whatever he asks.
 
 A round draws five hundred questions, and puts them to NSD, Knot DNS and BIND directly and through the shield: cold and
-warm, over UDP and over TCP. Each reply must equal the direct one under the one law (`support.law`).
+warm, over UDP and over TCP, and some over TLS. Each reply must equal the direct one under the one law (`support.law`).
 
 `make test` has four rounds for each nameserver. For more, say so many questions:
 
@@ -15,7 +15,7 @@ import os
 import random
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import dns.exception
 import dns.flags
@@ -30,6 +30,7 @@ from support.pipeline import ask_all
 from support.questions import OPTION, draw, respell
 
 A_ROUND = 500  # questions
+OVER_TLS = 5  # one in so many is asked over TLS too
 ROUNDS = -(-int(os.environ.get("FUNKENSHIELD_DIFFERENTIAL", 4 * A_ROUND)) // A_ROUND)
 SEED = int(os.environ.get("FUNKENSHIELD_SEED", "2011"))
 MESSAGE_MAX, UDP_PLAIN = 65535, 512  # octets
@@ -41,26 +42,28 @@ HINTS = {OPTION.DAU, OPTION.DHU, OPTION.N3U}
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
-def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, seed):
+def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, door, seed):
     questions = draw(seed, A_ROUND)
     direct = answers_of(nameserver, questions)
     expected = list(zip(questions, direct, strict=True))
     spelled = random.Random(seed)
     odd = [(replace(asked, name=respell(asked.name, spelled)), answers) for asked, answers in expected]
-    kept = sum(is_kept(asked, answers) for asked, answers in expected)
-    apart = len({key(asked) for asked in questions})
-    assert kept > A_ROUND / 2
+    assert sum(is_kept(*each) for each in expected) > A_ROUND / 2
 
+    ask = partial(differing, shield, door, nameserver)
     differences = []
-    for first, second in (False, True), (True, False):
+    for first, second, step in ("UDP", "TCP", 1), ("TCP", "UDP", 1), ("TLS", "UDP", OVER_TLS):
+        some = expected[::step]
+        kept = sum(is_kept(*each) for each in some)
+        apart = len({key(asked) for asked, _ in some})
         shield.command("purge", "--all")
         start = time.monotonic()
         hits = stats(shield)["cache_hits"]
-        differences += differing(shield, nameserver, expected, tcp=first, since=start, when="cold")
+        differences += ask(some, over=first, since=start, when="cold")
         cold = stats(shield)["cache_hits"]
-        assert cold - hits <= A_ROUND - apart
-        differences += differing(shield, nameserver, odd, tcp=first, since=start, when="warm")
-        differences += differing(shield, nameserver, expected, tcp=second, since=start, when="warm")
+        assert cold - hits <= len(some) - apart
+        differences += ask(odd[::step], over=first, since=start, when="warm")
+        differences += ask(some, over=second, since=start, when="warm")
         assert stats(shield)["cache_hits"] - cold >= 2 * kept
     if differences:
         pytest.fail(f"{len(differences)} answers differ\n\n" + "\n\n".join(differences[:SHOWN]), pytrace=False)
@@ -108,18 +111,20 @@ def as_the_shield_asks(asked):
     return replace(asked, edns=replace(asked.edns, payload=PAYLOAD, options=options))
 
 
-def differing(shield, nameserver, expected, *, tcp, since, when):
+def differing(shield, door, nameserver, expected, *, over, since, when):
     """Ask the shield; return a text about each answer that is not as expected, with a dig command for either side."""
-    replies = ask_all(shield, [asked.to_wire() for asked, _ in expected], tcp=tcp)
+    server, options = {"UDP": (shield, []), "TCP": (shield, ["+tcp"]), "TLS": (door, ["+tls"])}[over]
+    tls = door.context() if over == "TLS" else None
+    replies = ask_all(server, [asked.to_wire() for asked, _ in expected], tcp=over == "TCP", tls=tls)
     aged = int(time.monotonic() - since) + 1
     told = []
     for (asked, answers), reply in zip(expected, replies, strict=True):
         try:
-            assert_right(asked, answers, reply, tcp=tcp, aged=aged)
+            assert_right(asked, answers, reply, tcp=over != "UDP", aged=aged)
         except (AssertionError, dns.exception.DNSException) as error:
-            transport = ["+tcp"] if tcp else []
-            commands = f"{asked.dig(shield.address, *transport)}\n{asked.dig(nameserver.address, *transport)}"
-            told.append(f"{when}, over {'TCP' if tcp else 'UDP'}:\n{commands}\n{error!s:.3000}")
+            directly = [] if over == "UDP" else ["+tcp"]
+            commands = f"{asked.dig(server.address, *options)}\n{asked.dig(nameserver.address, *directly)}"
+            told.append(f"{when}, over {over}:\n{commands}\n{error!s:.3000}")
     return told
 
 

@@ -12,14 +12,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
+
+HOST = "dns.test"
 
 
 class Credentials(NamedTuple):
-    """A certificate and its key in one PEM file, and the pin of the key."""
+    """A certificate and its key in one PEM file, and in one each, and the pin of the key."""
 
     file: Path
     pin: str
+
+    @property
+    def certificate(self):
+        return self.file.with_suffix(".crt")
+
+    @property
+    def key(self):
+        return self.file.with_suffix(".key")
 
     def server(self, newest=ssl.TLSVersion.TLSv1_3):
         """Return the context of a server that shows them, and speaks TLS up to a version."""
@@ -40,16 +51,37 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(_certificate(self._name, self._key, self._name, self._key).public_bytes(Encoding.PEM))
 
-    def issue(self, name):
-        """Return the credentials of a host, by name or address."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, name, key=None):
+        """Return the credentials of a host, by name or address; those that it had under this name are gone."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         return _saved(self._folder / f"{name}.pem", _certificate(_named(name), key, self._name, self._key, name), key)
+
+    def vouch(self, credentials):
+        """Return the file of an OCSP response (RFC 6960) that says that a certificate of ours is good."""
+        now = datetime.datetime.now(datetime.UTC)
+        issuer = x509.load_pem_x509_certificate(self.file.read_bytes())
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            x509.load_pem_x509_certificate(credentials.certificate.read_bytes()), issuer, hashes.SHA256(),
+            ocsp.OCSPCertStatus.GOOD, now, now + datetime.timedelta(days=1), None, None,
+        )  # fmt: skip
+        response = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, issuer).sign(self._key, hashes.SHA256())
+        file = credentials.file.with_suffix(".ocsp")
+        file.write_bytes(response.public_bytes(Encoding.DER))
+        return file
 
 
 def self_signed(folder, name):
     """Return the credentials of a host that nobody vouches for."""
     key = ec.generate_private_key(ec.SECP256R1())
     return _saved(folder / f"self-{name}.pem", _certificate(_named(name), key, _named(name), key, name), key)
+
+
+def believing(authority):
+    """Return the context of a client of DNS over TLS that believes an authority, or self-signed credentials."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority.file)
+    context.set_alpn_protocols(["dot"])
+    return context
 
 
 def odd(credentials):
@@ -87,5 +119,12 @@ def _general(host):
 def _saved(file, certificate, key):
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     file.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
+    credentials = Credentials(file, _pin(key))
+    credentials.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
+    credentials.key.write_bytes(secret)
+    return credentials
+
+
+def _pin(key):
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return Credentials(file, base64.b64encode(hashlib.sha256(spki).digest()).decode())
+    return base64.b64encode(hashlib.sha256(spki).digest()).decode()

@@ -6,20 +6,21 @@
 import contextlib
 import socket
 
+from support.certificates import HOST
 from support.client import LARGEST, address_of, frame
 
 AT_ONCE = 32  # queries that wait for their replies: fewer than any server's bound, and than its buffers hold
 
 
-def ask_all(server, queries, *, tcp=False, timeout=10.0, at_once=AT_ONCE):
+def ask_all(server, queries, *, tcp=False, tls=None, timeout=10.0, at_once=AT_ONCE):
     """Return the reply to each query, in the order of the queries, with the ID of the query (its first two octets).
 
-    The IDs on the wire are our own. Raise TimeoutError after `timeout` seconds without any reply; another ID than
-    one that waits is an AssertionError.
+    The IDs on the wire are our own. `tls` is the context of a client over TLS. Raise TimeoutError after `timeout`
+    seconds without any reply; another ID than one that waits is an AssertionError.
     """
     replies = [b""] * len(queries)
     waiting = {}
-    with _open(server, tcp, timeout) as (send, receive):
+    with _open(server, tcp, tls, timeout) as (send, receive):
 
         def take():
             reply = receive()
@@ -39,12 +40,16 @@ def ask_all(server, queries, *, tcp=False, timeout=10.0, at_once=AT_ONCE):
 
 
 @contextlib.contextmanager
-def _open(server, tcp, timeout):
+def _open(server, tcp, tls, timeout):
     """Give a function that sends a message and one that receives one."""
     address = address_of(server)
-    if tcp:
-        with socket.create_connection(address, timeout) as sock, sock.makefile("rb") as stream:
+    if tcp or tls:
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(socket.create_connection(address, timeout))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls:
+                sock = stack.enter_context(tls.wrap_socket(sock, server_hostname=HOST))
+            stream = stack.enter_context(sock.makefile("rb"))
             yield (lambda wire: sock.sendall(frame(wire))), (lambda: stream.read(int.from_bytes(stream.read(2))))
     else:
         with socket.socket(address.family, socket.SOCK_DGRAM) as sock:

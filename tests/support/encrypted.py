@@ -1,0 +1,258 @@
+"""Know how to come in over TLS (RFC 7858): a shield that listens for it, and clients that do well, or badly."""
+
+import contextlib
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from support.certificates import HOST, believing
+from support.client import Address, frame, free_port
+from support.nameservers import program
+from support.rig import behind
+
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+GARBAGE = b"\r\n\r\n GET / HTTP/1.1\r\n\r\n"
+
+
+def shown(credentials, ocsp_response=None):
+    """Return what the configuration says of a certificate."""
+    files = {"certificate": credentials.certificate, "key": credentials.key, "ocsp_response": ocsp_response}
+    return {option: str(file) for option, file in files.items() if file}
+
+
+@contextlib.contextmanager
+def encrypted(*servers, authority, certificates, listener=(), **options):
+    """Run a shield as `behind` does, that listens for TLS as well; yield it, the Door, and the upstreams.
+
+    `certificates` are credentials, or tables; `listener` is more of its table.
+    """
+    address = Address("127.0.0.1", free_port())
+    tables = [each if isinstance(each, dict) else shown(each) for each in certificates]
+    table = {"address": str(address), "transport": "tls", "certificates": tables, **dict(listener)}
+    with behind(*servers, listeners=[table], **options) as (shield, *upstreams):
+        yield shield, Door(address, authority), *upstreams
+
+
+class Door:
+    """A listener with TLS, and how to come in."""
+
+    def __init__(self, address, authority):
+        self.address = address
+        self.authority = authority
+
+    def context(self, *, oldest=TLS12, newest=TLS13):
+        """Return the context of a client that is told the truth, or nothing."""
+        context = believing(self.authority)
+        context.minimum_version, context.maximum_version = oldest, newest
+        return context
+
+    @contextlib.contextmanager
+    def plain(self, source="127.0.0.1", receive_buffer=None, timeout=10.0):
+        """Connect from a loopback address, and say nothing."""
+        with socket.socket() as sock:
+            if receive_buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.settimeout(timeout)
+            sock.bind((source, 0))
+            sock.connect(self.address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield sock
+
+    @contextlib.contextmanager
+    def connect(self, *, context=None, name=HOST, session=None, **how):
+        """Connect, and shake hands; yield the socket and a file to read from."""
+        with (
+            self.plain(**how) as sock,
+            (context or self.context()).wrap_socket(
+                sock, server_hostname=name, session=session, suppress_ragged_eofs=False
+            ) as tls,
+            tls.makefile("rb") as stream,
+        ):
+            yield tls, stream
+
+    def ask(self, wire, **how):
+        """Return the answer to a query over a connection of its own."""
+        with self.connect(**how) as (sock, stream):
+            sock.sendall(frame(wire))
+            return read_wire(stream)
+
+    def is_open(self, **how):
+        """Tell whether a handshake with it ends well."""
+        try:
+            with self.connect(**how):
+                return True
+        except OSError:
+            return False
+
+    def session(self, wire, **how):
+        """Return a session that may be resumed, and the context that it belongs to."""
+        how.setdefault("context", self.context())
+        with self.connect(**how) as (sock, stream):
+            sock.sendall(frame(wire))
+            read_wire(stream)  # what makes the session comes before it
+            return {"session": sock.session, "context": how["context"]}
+
+    def resumes(self, wire, **session):
+        """Tell whether a session is resumed; what is asked over it must be answered either way."""
+        with self.connect(**session) as (sock, stream):
+            sock.sendall(frame(wire))
+            assert read_wire(stream)[:2] == wire[:2]
+            return sock.session_reused
+
+
+def read_wire(stream):
+    """Return the octets of the next message; EOFError where the connection ends instead."""
+    length = int.from_bytes(stream.read(2))
+    if not length:
+        raise EOFError
+    return stream.read(length)
+
+
+def has_ended(stream):
+    """Tell whether the shield has ended the connection, in whatever manner."""
+    try:
+        return stream.read(1) == b""
+    except OSError:
+        return True
+
+
+def ends(sock):
+    """Tell whether the shield ends a connection, whatever it says before."""
+    try:
+        while sock.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+class ByHand:
+    """A client whose octets are sent as a test likes."""
+
+    def __init__(self, sock, context, name=HOST):
+        self.sock = sock
+        self._came, self._said = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._came, self._said, server_hostname=name)
+
+    def hello(self):
+        """Return the ClientHello."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        return self._said.read()
+
+    def shake_hands(self):
+        """Shake hands; the hello may be said already."""
+        self._repeated(self.tls.do_handshake)
+
+    def send(self, octets):
+        self.tls.write(octets)
+        self.sock.sendall(self._said.read())
+
+    def read(self, count):
+        """Return so many octets, or fewer where the shield ends before."""
+        octets = b""
+        while len(octets) < count:
+            try:
+                more = self._repeated(self.tls.read, count - len(octets))
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError, EOFError):
+                break
+            if not more:
+                break
+            octets += more
+        return octets
+
+    def message(self):
+        """Return the octets of the next message, or none."""
+        return self.read(int.from_bytes(self.read(2)))
+
+    def finish(self):
+        """Send close_notify, and go on reading."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self.sock.sendall(self._said.read())
+
+    def _repeated(self, step, *args):
+        while True:
+            try:
+                done = step(*args)
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self._said.read())
+                octets = self.sock.recv(1 << 16)
+                if not octets:
+                    raise EOFError from None
+                self._came.write(octets)
+            else:
+                self.sock.sendall(self._said.read())
+                return done
+
+
+class Secrets:
+    """What a client of TLS 1.3 with TLS_AES_128_GCM_SHA256 encrypts with after its handshake, from its key log.
+
+    The records that it makes are sent past the client, which must write nothing afterwards.
+    """
+
+    HANDSHAKE, ALERT, DATA = 22, 21, 23
+
+    def __init__(self, log):
+        (self._secret,) = (
+            bytes.fromhex(line.split()[2])
+            for line in log.read_text().splitlines()
+            if line.startswith("CLIENT_TRAFFIC_SECRET_0 ")
+        )
+        self._take()
+
+    def record(self, content, octets):
+        """Return a record of this kind of content (RFC 8446 5.2)."""
+        inner = octets + bytes([content])
+        head = struct.pack("!BHH", self.DATA, 0x0303, len(inner) + 16)
+        nonce = (int.from_bytes(self._iv) ^ self._sent).to_bytes(12)
+        self._sent += 1
+        return head + self._key.encrypt(nonce, inner, head)
+
+    def key_update(self, *, wanted):
+        """Return a KeyUpdate (4.6.3), and go on with the next keys; `wanted`: the server is to change its own too."""
+        record = self.record(self.HANDSHAKE, bytes([24, 0, 0, 1, wanted]))
+        self._secret = self._expanded("traffic upd", 32)
+        self._take()
+        return record
+
+    def _take(self):
+        self._key, self._iv, self._sent = AESGCM(self._expanded("key", 16)), self._expanded("iv", 12), 0
+
+    def _expanded(self, label, length):
+        name = b"tls13 " + label.encode()
+        info = struct.pack("!HB", length, len(name)) + name + b"\0"
+        return HKDFExpand(hashes.SHA256(), length, info).derive(self._secret)
+
+
+def s_client(door, *options, until="Verify return code", commands=()):
+    """Return what OpenSSL's client prints: up to the line that says `until` this, and on to its end.
+
+    It is told the `commands` then, one after the other, and to quit.
+    """
+    command = [program("openssl"), "s_client", "-connect", str(door.address), "-CAfile", door.authority.file, *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        late = threading.Timer(20.0, process.kill)
+        late.start()
+        printed = b""
+        for line in process.stdout:
+            printed += line
+            if until.encode() in line:
+                break
+        with contextlib.suppress(BrokenPipeError):
+            for each in (*commands, "Q"):
+                process.stdin.write(each.encode() + b"\n")
+                process.stdin.flush()
+                threading.Event().wait(0.2)  # it looks at the first letter of what it reads at once
+        printed += process.stdout.read()
+        late.cancel()
+        return printed.decode(errors="replace")
