@@ -1,0 +1,737 @@
+"""Know that clients that others wrote are served over TLS as over TCP (RFC 7858, 8310).
+
+They are kdig, OpenSSL, dnspython and Python's ssl.
+
+Each test looks at what the client got, what the upstream received, and how many times.
+"""
+
+import contextlib
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import time
+
+import dns.edns
+import dns.message
+import dns.query
+import dns.rcode
+import dns.update
+import pytest
+from attacks.test_confused_deputy import notify, update
+from cryptography.hazmat.primitives.asymmetric import rsa
+from support import quick
+from support.certificates import HOST, Authority
+from support.client import ask, frame
+from support.control import advance, stats
+from support.encrypted import (
+    TLS12,
+    TLS13,
+    ByHand,
+    encrypted,
+    has_ended,
+    read_wire,
+    s_client,
+    shown,
+)
+from support.links import Peer
+from support.nameservers import nsd, program
+from support.rig import data, names, placed, rcode
+from support.until import until
+from support.upstream import Delayed, answer, respond
+from support.wires import ask_wire, record_wire, reply_wire
+
+IDLE = 3.0  # seconds
+LARGE = 60_000  # octets of RDATA
+BLOCK = 468  # octets, the unit of padding (RFC 8467 4.1)
+PADDING, KEEPALIVE = 12, 11
+ALLOW = {option: ["127.0.0.0/8"] for option in ("transfers", "updates", "notifies")}
+versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS 1.2", "TLS 1.3"])
+
+
+def answering(query):
+    """Answer with an address; slowly, largely or not at all where the name says so."""
+    if query.message.opcode():
+        return respond(query)
+    kind = query.name.labels[0]
+    if kind == b"large":
+        return reply_wire(query, record_wire(65280, bytes(LARGE)))
+    if kind == b"silent":
+        return None
+    return Delayed(0.4, answer(query, "A 192.0.2.1")) if kind == b"slow" else answer(query, "A 192.0.2.1")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def running(authority):
+    first = authority.issue(HOST)
+    others = [authority.issue("other.test"), authority.issue("*.wild.test")]
+    others.append(authority.issue("rsa.test", rsa.generate_private_key(65537, 2048)))
+    with encrypted(
+        answering,
+        authority=authority,
+        certificates=[shown(first, authority.vouch(first)), *others],
+        forward={"timeout": 0.5, "deadline": 1.0, "attempts": 1, "allow": ALLOW},
+        tcp={"idle_timeout": IDLE, "max_in_flight": 20},
+        tls={"handshakes_per_second_per_client": 0},
+    ) as stage:
+        yield stage
+
+
+@pytest.fixture
+def shield(running):
+    return running[0]
+
+
+@pytest.fixture
+def door(running):
+    return running[1]
+
+
+@pytest.fixture
+def upstream(running):
+    running[2].received.clear()
+    return running[2]
+
+
+@pytest.fixture
+def name():
+    return names(1)[0]
+
+
+def counted(shield, before=None):
+    """Return what the shield counts of TLS; with what it counted `before`, what has changed since."""
+    now = {key: value for key, value in stats(shield).items() if key.startswith("tls_") and key != "tls_connections"}
+    if before is None:
+        return now
+    return {key: value - before[key] for key, value in now.items() if value != before[key]}
+
+
+def reload(shield, change=None):
+    """Change the text of the configuration, and have it read; wait until it counts."""
+    file, before = shield.folder / "funkenshield.toml", stats(shield)["reloads"]
+    if change:
+        text = file.read_text()
+        assert change[0] in text
+        file.write_text(text.replace(*change))
+    shield.process.send_signal(signal.SIGHUP)
+    until(lambda: stats(shield)["reloads"] == before + 1)
+
+
+# ------------------------------------------------------------ kdig
+
+
+def kdig(door, *words, name=HOST):
+    """Return what kdig prints; it is told to believe no other name than this, of the authority's."""
+    command = [program("kdig"), f"@{door.address.host}", "-p", str(door.address.port), "+retry=0", "+time=5"]
+    command += [f"+tls-ca={door.authority.file}", f"+tls-hostname={name}", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+
+
+def test_kdig_is_answered_with_padding(upstream, door, name):
+    for _ in "cold", "warm":
+        printed = kdig(door, name, "A")
+        assert "status: NOERROR" in printed
+        assert re.search(r"^;; TLS session \(TLS1\.3\)", printed, re.M)
+        assert re.search(rf"^{re.escape(name)}\s+\d+\s+IN\s+A\s+192\.0\.2\.1$", printed, re.M)
+        assert re.search(r"^;; PADDING: \d+ B", printed, re.M)
+        (size,) = re.findall(r"^;; Received (\d+) B", printed, re.M)
+        assert int(size) % BLOCK == 0
+    assert upstream.count(name) == len(upstream.received) == 1
+    assert not any(option.otype == PADDING for query in upstream.received for option in query.message.options)
+
+
+def test_kdig_asks_several_over_one_connection(upstream, shield, door, name):
+    before = counted(shield)
+    asked = [f"{n}.{name}" for n in range(5)]
+    printed = kdig(door, "+keepopen", *(word for each in asked for word in (each, "A")))
+    assert printed.count("status: NOERROR") == 5
+    assert [upstream.count(each) for each in asked] == [1] * 5
+    assert counted(shield, before) == {"tls_handshakes_full": 1, "tls_version_1_3": 1}
+
+
+def test_kdig_believes_no_other_name(upstream, door, name):
+    assert "status:" not in kdig(door, name, "A", name="stranger.test")
+    assert upstream.received == []
+
+
+def test_kdig_gets_a_whole_zone_from_a_real_nameserver(authority):
+    with (
+        nsd() as nameserver,
+        encrypted(
+            placed(nameserver),
+            authority=authority,
+            certificates=[authority.issue("zone.test")],
+            forward={"allow": {"transfers": ["127.0.0.0/8"]}},
+        ) as (_, door, _),
+    ):
+        host, port = nameserver.address
+        direct = [program("kdig"), f"@{host}", "-p", str(port), "+nocomments", "AXFR", "shield.test"]
+        expected = subprocess.run(direct, capture_output=True, text=True, timeout=30).stdout
+        printed = kdig(door, "+nocomments", "AXFR", "shield.test", name="zone.test")
+        assert records(printed) == records(expected)
+        assert len(records(printed)) > 10
+
+
+def records(printed):
+    return sorted(line for line in printed.splitlines() if line and not line.startswith(";"))
+
+
+# ------------------------------------------------------------ openssl s_client
+
+
+def test_openssl_trusts_the_certificate_and_speaks_dot(door):
+    printed = s_client(door, "-servername", HOST, "-alpn", "dot")
+    assert "Verification: OK" in printed
+    assert "ALPN protocol: dot" in printed
+    assert re.search("New, TLSv1.3, Cipher is TLS_", printed)
+
+
+@pytest.mark.parametrize(("option", "version"), [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")])
+def test_both_versions_are_spoken(shield, door, option, version):
+    before = counted(shield)
+    assert f"New, {version}, Cipher is " in s_client(door, "-alpn", "dot", option)
+    key = version.lower().replace("tlsv", "tls_version_").replace(".", "_")
+    assert counted(shield, before) == {"tls_handshakes_full": 1, key: 1}
+
+
+@pytest.mark.parametrize("option", ["-tls1", "-tls1_1"])
+def test_older_versions_are_refused_by_an_alert(shield, door, option):
+    before = counted(shield)
+    printed = s_client(door, option, "-cipher", "ALL:@SECLEVEL=0")
+    assert "alert protocol version" in printed
+    assert "New, (NONE)" in printed
+    assert counted(shield, before) == {"tls_handshakes_failed_version": 1}
+
+
+def test_a_cipher_that_nobody_should_use_is_refused(shield, door):
+    before = counted(shield)
+    printed = s_client(door, "-tls1_2", "-cipher", "NULL:@SECLEVEL=0")
+    assert "alert handshake failure" in printed
+    assert counted(shield, before) == {"tls_handshakes_failed_cipher": 1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "subject"),
+    [
+        (HOST, HOST), ("other.test", "other.test"), ("OTHER.test", "other.test"), ("rsa.test", "rsa.test"),
+        ("a.wild.test", "*.wild.test"), ("a.b.wild.test", HOST), ("wild.test", HOST), ("unknown.test", HOST),
+        (None, HOST),
+    ],
+)  # fmt: skip
+def test_the_name_that_is_asked_for_picks_the_certificate(door, asked, subject):
+    """RFC 6066 3: else the first; only the leftmost label is a wildcard's, and it is one label (RFC 6125 6.4.3)."""
+    for version in "-tls1_2", "-tls1_3":
+        printed = s_client(door, version, *(("-servername", asked) if asked else ("-noservername",)))
+        assert re.search(rf"^subject=CN = {re.escape(subject)}$", printed, re.M)
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [("dot", "dot"), ("h2,dot", "dot"), (None, None), ("h2", "refused"), ("http/1.1,h2", "refused")],
+)
+def test_dot_is_chosen_where_it_is_offered(door, offered, chosen):
+    """Who offers protocols, but not this one, is told so (RFC 7301 3.2)."""
+    printed = s_client(door, *(("-alpn", offered) if offered else ()))
+    if chosen == "refused":
+        assert "alert no application protocol" in printed
+    else:
+        assert (f"ALPN protocol: {chosen}" if chosen else "No ALPN negotiated") in printed
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_the_ocsp_response_is_stapled_where_it_is_asked_for(door, version):
+    assert "OCSP Response Status: successful" in s_client(door, "-status", version, "-servername", HOST)
+    assert "OCSP response: no response sent" in s_client(door, "-status", version, "-servername", "other.test")
+    assert "OCSP Response Status" not in s_client(door, version, "-servername", HOST)
+
+
+@pytest.mark.parametrize(
+    ("version", "until"), [("-tls1_2", "Verify return code"), ("-tls1_3", "Post-Handshake New Session Ticket")]
+)
+def test_openssl_resumes_its_session(shield, door, tmp_path, version, until):
+    file = str(tmp_path / "session")
+    assert "New, TLSv1" in s_client(door, version, "-servername", HOST, "-sess_out", file, until=until)
+    before = counted(shield)
+    assert "Reused, TLSv1" in s_client(door, version, "-servername", HOST, "-sess_in", file)
+    assert counted(shield, before) == {
+        "tls_handshakes_resumed": 1,
+        version.replace("-tls", "tls_version_"): 1,
+    }
+
+
+def test_what_is_set_of_versions_and_ciphers_counts(authority):
+    listener = {"min_version": "1.3", "ciphersuites": "TLS_AES_128_GCM_SHA256"}
+    credentials = authority.issue("strict.test")
+    with encrypted(answering, authority=authority, certificates=[credentials], listener=listener) as (_, door, _):
+        assert "alert protocol version" in s_client(door, "-tls1_2")
+        assert "Cipher is TLS_AES_128_GCM_SHA256" in s_client(door)
+        printed = s_client(door, "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256")
+        assert "alert handshake failure" in printed
+    with encrypted(
+        answering,
+        authority=authority,
+        certificates=[credentials],
+        listener={"ciphers": "ECDHE-ECDSA-CHACHA20-POLY1305"},
+    ) as (_, door, _):
+        assert "Cipher is ECDHE-ECDSA-CHACHA20-POLY1305" in s_client(door, "-tls1_2")
+        assert "alert handshake failure" in s_client(door, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256")
+
+
+# ------------------------------------------------------------ dnspython, and Python's ssl
+
+
+def test_dnspython_is_answered_by_the_one_it_meant(upstream, door, name):
+    query = dns.message.make_query(name, "A")
+    for _ in "cold", "warm":
+        reply = dns.query.tls(
+            query, door.address.host, 5, door.address.port, ssl_context=door.context(), server_hostname=HOST
+        )
+        assert (rcode(reply), data(reply)) == ("NOERROR", ["192.0.2.1"])
+    with pytest.raises(ssl.SSLCertVerificationError):
+        dns.query.tls(
+            query, door.address.host, 5, door.address.port, ssl_context=door.context(), server_hostname="stranger.test"
+        )
+    assert upstream.count(name) == len(upstream.received) == 1
+
+
+@versions
+def test_many_queries_in_one_write_are_all_answered(upstream, door, name, version):
+    with door.connect(context=door.context(newest=version)) as (sock, stream):
+        assert sock.version() == {TLS12: "TLSv1.2", TLS13: "TLSv1.3"}[version]
+        sock.sendall(b"".join(frame(ask_wire(f"{n}.{name}", id=n)) for n in range(200)))
+        replies = {reply.id: reply for reply in (dns.message.from_wire(read_wire(stream)) for _ in range(200))}
+    assert sorted(replies) == list(range(200))
+    for n, reply in replies.items():
+        assert reply.question[0].name.to_text() == f"{n}.{name}"
+        assert data(reply) == ["192.0.2.1"]
+        assert upstream.count(f"{n}.{name}", "A") == 1
+    assert len(upstream.received) == 200
+
+
+def test_a_slow_answer_is_overtaken_by_hits_and_misses(upstream, door, name):
+    hit = f"hit.{name}"
+    door.ask(ask_wire(hit))
+    asked = [f"slow.{name}", *(hit if n % 2 else f"{n}.{name}" for n in range(1, 20))]
+    with door.connect() as (sock, stream):
+        sock.sendall(b"".join(frame(ask_wire(each, id=n)) for n, each in enumerate(asked)))
+        ids = [int.from_bytes(read_wire(stream)[:2]) for _ in asked]
+    assert sorted(ids[:-1]) == list(range(1, 20))
+    assert ids[-1] == 0
+    assert [upstream.count(each) for each in asked] == [1] * 20
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_queries_may_arrive_in_records_of_any_size(upstream, door, name, step):
+    octets = frame(ask_wire(name, id=1)) + frame(ask_wire(name.upper(), id=2))
+    with door.connect() as (sock, stream):
+        for start in range(0, len(octets), step):
+            sock.sendall(octets[start : start + step])
+        replies = [dns.message.from_wire(read_wire(stream)) for _ in range(2)]
+    assert [(reply.id, reply.question[0].name.to_text()) for reply in replies] == [(1, name), (2, name.upper())]
+    assert upstream.count(name) == 1
+
+
+@pytest.mark.parametrize("step", [1, 5, 100])
+def test_a_handshake_may_arrive_in_pieces(upstream, door, name, step):
+    with door.plain() as sock:
+        client = ByHand(sock, door.context())
+        octets = client.hello()
+        for start in range(0, len(octets), step):
+            sock.sendall(octets[start : start + step])
+        client.shake_hands()
+        client.send(frame(ask_wire(name, id=7)))
+        assert client.message()[:2] == b"\0\7"
+    assert upstream.count(name) == 1
+
+
+def test_answers_larger_than_a_record_come_whole(upstream, door, name):
+    large = f"large.{name}"
+    with door.connect() as (sock, stream):
+        sock.sendall(frame(ask_wire(large, "TYPE65280")) * 20)
+        for _ in range(20):
+            assert len(read_wire(stream)) > LARGE
+    assert upstream.count(large) == 1
+
+
+@pytest.mark.parametrize("kind", ["hit", "miss", "slow"])
+@versions
+def test_who_says_close_notify_gets_all_answers_first(upstream, door, name, kind, version):
+    name = f"slow.{name}" if kind == "slow" else name
+    if kind == "hit":
+        door.ask(ask_wire(name))
+    with door.plain() as sock:
+        client = ByHand(sock, door.context(newest=version))
+        client.shake_hands()
+        client.send(b"".join(frame(ask_wire(each, id=n)) for n, each in enumerate((name, f"a.{name}"))))
+        client.finish()
+        assert {client.message()[:2], client.message()[:2]} == {b"\0\0", b"\0\1"}
+        assert client.read(1) == b""
+        sock.settimeout(IDLE / 2)
+        assert sock.recv(1) == b""
+    assert (upstream.count(name), upstream.count(f"a.{name}")) == (1, 1)
+
+
+def test_who_half_closes_the_connection_below_gets_all_answers_first(upstream, door, name):
+    with door.connect() as (sock, stream):
+        sock.sendall(frame(ask_wire(f"slow.{name}", id=1)) + frame(ask_wire(name, id=2)))
+        socket.socket.shutdown(sock, socket.SHUT_WR)  # an SSLSocket would forget that it is one
+        assert [read_wire(stream)[:2] for _ in range(2)] == [b"\0\2", b"\0\1"]
+        assert has_ended(stream)
+    assert (upstream.count(name), upstream.count(f"slow.{name}")) == (1, 1)
+
+
+@versions
+def test_an_idle_connection_is_ended_by_close_notify(door, version):
+    """RFC 8446 6.1: without, the client could not tell the end from an attack."""
+    with door.connect(context=door.context(newest=version), timeout=IDLE * 3) as (_, stream):
+        assert stream.read(1) == b""  # without close_notify, SSLEOFError
+
+
+# ------------------------------------------------------------ as over TCP
+
+
+def test_notify_and_update_are_passed_on(upstream, door):
+    for made in notify(), update():
+        reply = dns.message.from_wire(door.ask(made.to_wire()))
+        assert (reply.id, reply.opcode(), rcode(reply)) == (made.id, made.opcode(), "NOERROR")
+    assert len(upstream.received) == 2
+
+
+@pytest.mark.parametrize("made", [notify, update, lambda: dns.message.make_query("a.test.", "AXFR", flags=0)])
+def test_what_is_not_allowed_is_refused_as_over_tcp(authority, made):
+    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)]) as (shield, door, upstream):
+        over_tcp = shield.tcp_wire(made().to_wire())
+        assert dns.message.from_wire(over_tcp).rcode() == dns.rcode.REFUSED
+        assert door.ask(made().to_wire())[2:] == over_tcp[2:]
+        assert upstream.received == []
+
+
+MESSAGES = 40  # of a zone, each of 60,000 octets
+
+
+def test_a_transfer_comes_whole_to_who_reads_slowly(authority):
+    def zone(link):
+        asked = link.query()
+        soa = dns.message.make_response(dns.message.from_wire(asked))
+        soa.answer.append(dns.rrset.from_text("zone.test.", 60, "IN", "SOA", ". . 5 0 0 0 0"))
+        link.send(frame(soa.to_wire()))
+        for n in range(MESSAGES):
+            link.send(frame(quick.answer(asked, quick.sealed("zone", n, 59_000), rdtype=65280)))
+        link.send(frame(soa.to_wire()))
+        link.query()
+
+    with (
+        Peer(zone) as peer,
+        encrypted(
+            placed(peer),
+            authority=authority,
+            certificates=[authority.issue(HOST)],
+            forward={"timeout": 30.0, "deadline": 30.0, "allow": ALLOW},
+        ) as (_, door, _),
+        door.connect(receive_buffer=4096) as (sock, stream),
+    ):
+        wire = dns.message.make_query("zone.test.", "AXFR", flags=0).to_wire()
+        sock.sendall(frame(wire))
+        came = []
+        for _ in range(MESSAGES + 2):
+            came.append(read_wire(stream))
+            time.sleep(0.01)
+        assert {message[:2] for message in came} == {wire[:2]}
+        versions = [quick.unseal("zone", quick.payload_of(wire, each)) for each in came[1:-1]]
+        assert versions == list(range(MESSAGES))
+        assert len(peer.queries) == 1
+
+
+def told(wire, code):
+    """Return the octets of each option of this kind."""
+    return [option.to_wire() for option in dns.message.from_wire(wire).options if option.otype == code]
+
+
+def test_who_asks_is_told_how_long_a_connection_may_be_idle(upstream, door, name):
+    """RFC 7828, 7858 3.4."""
+    asks = [dns.edns.GenericOption(KEEPALIVE, b"")]
+    with door.connect() as (sock, stream):
+        for options, expected in (asks, [int(IDLE * 10).to_bytes(2)]), ((), []), (asks, [int(IDLE * 10).to_bytes(2)]):
+            sock.sendall(frame(ask_wire(name, use_edns=0, options=options)))
+            assert told(read_wire(stream), KEEPALIVE) == expected
+    assert upstream.count(name) == 1
+
+
+def test_rules_know_the_transport(authority):
+    refused = {"match": {"transport": "tls"}, "action": "refused"}
+    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], rules=[refused]) as (
+        shield,
+        door,
+        upstream,
+    ):
+        (name,) = names(1)
+        assert dns.message.from_wire(door.ask(ask_wire(name))).rcode() == dns.rcode.REFUSED
+        assert upstream.received == []
+        for tcp in False, True:
+            assert ask(name, server=shield, tcp=tcp).answer
+        assert dns.message.from_wire(door.ask(ask_wire(name))).rcode() == dns.rcode.REFUSED
+    refused["match"]["transport"] = "tcp"
+    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], rules=[refused]) as (
+        shield,
+        door,
+        upstream,
+    ):
+        assert ask(name, server=shield, tcp=True).rcode() == dns.rcode.REFUSED
+        assert dns.message.from_wire(door.ask(ask_wire(name))).answer, "tcp is plain TCP alone"
+
+
+FUNCTION = """
+from funkenshield.rules import *
+
+@shield.rule(suffix("told.test"))
+def told(query):
+    return query.respond(f'TXT "{query.transport}"')
+"""
+
+
+def test_functions_know_the_transport(authority, tmp_path):
+    file = tmp_path / "rules.py"
+    file.write_text(FUNCTION)
+    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], rules_file=str(file)) as (
+        shield,
+        door,
+        _,
+    ):
+        assert data(dns.message.from_wire(door.ask(ask_wire("a.told.test", "TXT")))) == ['"tls"']
+        assert data(ask("b.told.test", "TXT", server=shield, tcp=True)) == ['"tcp"']
+        assert data(ask("c.told.test", "TXT", server=shield)) == ['"udp"']
+
+
+# ------------------------------------------------------------ padding (RFC 7830, 8467)
+
+PADDED = [dns.edns.GenericOption(PADDING, bytes(7))]
+
+
+@pytest.mark.parametrize("kind", ["miss", "hit", "passed on", "failure", "refused", "large", "with all options"])
+def test_who_pads_gets_answers_of_a_multiple_of_the_block(upstream, door, name, kind):
+    name = {"failure": f"silent.{name}", "large": f"large.{name}"}.get(kind, name)
+    rdtype = {"refused": "IXFR", "large": "TYPE65280"}.get(kind, "A")
+    more = {"passed on": [dns.edns.NSIDOption(b"")]}.get(kind, [])
+    if kind == "with all options":
+        more = [dns.edns.GenericOption(10, bytes(8)), dns.edns.GenericOption(KEEPALIVE, b"")]
+    if kind == "hit":
+        door.ask(ask_wire(name, rdtype, use_edns=0))
+    padded = door.ask(ask_wire(name, rdtype, use_edns=0, options=[*more, *PADDED]))
+    assert len(padded) % BLOCK == 0
+    (zeros,) = told(padded, PADDING)
+    assert not any(zeros)
+    assert len(zeros) < BLOCK
+    bare = door.ask(ask_wire(name, rdtype, use_edns=0, options=more))
+    assert told(bare, PADDING) == []
+    assert len(bare) + 4 + len(zeros) == len(padded)
+    assert not any(option.otype == PADDING for query in upstream.received for option in query.message.options)
+
+
+def test_padding_is_for_who_asks_for_it_over_tls_alone(upstream, shield, door, name):
+    padded = ask_wire(name, use_edns=0, options=PADDED)
+    assert told(shield.tcp_wire(padded), PADDING) == []
+    assert told(shield.udp_wire(padded), PADDING) == []
+    assert len(door.ask(padded)) % BLOCK == 0
+    without = door.ask(ask_wire(name))
+    assert dns.message.from_wire(without).edns == -1
+    assert without[2:4] + without[6:] == shield.tcp_wire(ask_wire(name))[2:4] + without[6:]
+    assert upstream.count(name) == 1
+
+
+def test_every_answer_of_a_connection_is_padded_as_its_query_asks(upstream, door, name):
+    """Whether it is cold or warm, first or second; a query of another length gets an answer of the same block."""
+    sizes = set()
+    with door.connect() as (sock, stream):
+        for n in range(10):
+            for each in f"{n}.{name}", f"{'x' * n}.{name}":
+                for _ in range(2):
+                    sock.sendall(frame(ask_wire(each, use_edns=0, options=PADDED)))
+                    sizes.add(len(read_wire(stream)))
+    assert sizes == {BLOCK}
+
+
+# ------------------------------------------------------------ sessions (RFC 8446 2.2, 5077)
+
+SECRET, OTHER = "42" * 32, "17" * 32
+
+
+def with_tickets(authority, file, **tls):
+    """Run a shield whose tickets are made from a file's secret."""
+    credentials = authority.issue(f"{file.name}.test")
+    return encrypted(
+        answering,
+        authority=authority,
+        certificates=[credentials],
+        tls={"ticket_secret_file": str(file), "handshakes_per_second_per_client": 0, **tls},
+    )
+
+
+@pytest.fixture
+def tickets(tmp_path):
+    file = tmp_path / "tickets"
+    file.write_text(SECRET + "\n")
+    file.chmod(0o600)
+    return file
+
+
+@versions
+def test_nodes_with_one_secret_resume_each_others_sessions(authority, tickets, tmp_path, version):
+    another = tmp_path / "another"
+    another.write_text(OTHER + "\n")
+    with (
+        with_tickets(authority, tickets) as (one, first, _),
+        with_tickets(authority, tickets) as (two, second, _),
+        with_tickets(authority, another) as (three, third, _),
+    ):
+        wire = ask_wire(names(1)[0], id=77)
+        session = first.session(wire, context=first.context(newest=version), name="tickets.test")
+        assert second.resumes(wire, name="tickets.test", **session)
+        assert first.resumes(wire, name="tickets.test", **session)
+        session["context"].check_hostname = False
+        assert not third.resumes(wire, name="tickets.test", **session)
+        for shield, full, resumed in (one, 1, 1), (two, 0, 1), (three, 1, 0):
+            taken = counted(shield)
+            assert (taken["tls_handshakes_full"], taken["tls_handshakes_resumed"]) == (full, resumed)
+
+
+@versions
+def test_a_ticket_is_taken_for_its_lifetime_and_the_next(authority, tickets, version):
+    with with_tickets(authority, tickets, ticket_lifetime="1h") as (shield, door, _):
+        wire = ask_wire(names(1)[0], id=77)
+        session = door.session(wire, context=door.context(newest=version), name="tickets.test")
+        assert door.resumes(wire, name="tickets.test", **session)
+        advance(shield, 3600)
+        assert door.resumes(wire, name="tickets.test", **session)
+        advance(shield, 3600)
+        assert not door.resumes(wire, name="tickets.test", **session)
+        session = door.session(wire, context=door.context(newest=version), name="tickets.test")
+        assert door.resumes(wire, name="tickets.test", **session)
+
+
+def test_a_restart_ends_sessions_unless_their_secret_is_kept(authority, tickets):
+    wire = ask_wire(names(1)[0], id=77)
+    sessions = {}
+    for file, resumed in ("", False), (str(tickets), True):
+        credentials = authority.issue("tickets.test")
+        for turn in range(2):
+            with encrypted(
+                answering, authority=authority, certificates=[credentials], tls={"ticket_secret_file": file}
+            ) as (_, door, _):
+                if turn:
+                    assert door.resumes(wire, name="tickets.test", **sessions) == resumed
+                else:
+                    sessions = door.session(wire, name="tickets.test")
+
+
+@versions
+def test_a_session_of_one_name_is_not_resumed_under_another(door, name, version):
+    """RFC 6066 3: the certificate that was shown for it was another's."""
+    wire = ask_wire(name, id=77)
+    session = door.session(wire, context=door.context(newest=version))
+    assert door.resumes(wire, **session)
+    session["context"].check_hostname = False
+    with door.connect(name="other.test", **session) as (sock, stream):
+        sock.sendall(frame(wire))
+        assert read_wire(stream)[:2] == wire[:2]
+        assert not sock.session_reused
+
+
+# ------------------------------------------------------------ certificates, replaced
+
+
+def test_a_connection_goes_on_with_the_certificate_that_it_had(authority):
+    with encrypted(answering, authority=authority, certificates=[authority.issue("moved.test")]) as (shield, door, _):
+        wire = ask_wire(names(1)[0], id=5)
+        with door.connect(name="moved.test") as (old, stream):
+            before = old.getpeercert()["serialNumber"]
+            authority.issue("moved.test")
+            reload(shield)
+            with door.connect(name="moved.test") as (new, _):
+                assert new.getpeercert()["serialNumber"] != before
+            for _ in range(3):
+                old.sendall(frame(wire))
+                assert read_wire(stream)[:2] == wire[:2]
+
+
+def test_what_is_asked_while_the_certificate_is_replaced_is_answered_over_its_connection(authority):
+    with encrypted(
+        answering, authority=authority, certificates=[authority.issue("moved.test")], forward={"timeout": 5.0}
+    ) as (shield, door, upstream):
+        (name,) = names(1)
+        with door.connect(name="moved.test") as (sock, stream):
+            sock.sendall(frame(ask_wire(f"slow.{name}", id=5)))
+            upstream.wait_for(1)
+            authority.issue("moved.test")
+            shield.process.send_signal(signal.SIGHUP)
+            assert read_wire(stream)[:2] == b"\0\5"
+        until(lambda: stats(shield)["reloads"] == 1)
+        assert upstream.count(f"slow.{name}") == 1
+
+
+@pytest.mark.parametrize("mistake", ["another key", "no certificate", "no key", "no file", "nonsense"])
+def test_a_bad_pair_is_refused_in_one_line_and_the_old_one_serves(authority, mistake):
+    credentials = authority.issue("kept.test")
+    with encrypted(answering, authority=authority, certificates=[credentials]) as (shield, door, _):
+        with door.connect(name="kept.test") as (sock, _):
+            before = sock.getpeercert()["serialNumber"]
+        match mistake:
+            case "another key":
+                credentials.key.write_bytes(authority.issue("stranger.test").key.read_bytes())
+            case "no certificate":
+                credentials.certificate.write_text("")
+            case "no key":
+                credentials.key.write_text("")
+            case "no file":
+                credentials.certificate.unlink()
+            case "nonsense":
+                credentials.certificate.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+        lines = len(shield.log.splitlines())
+        shield.process.send_signal(signal.SIGHUP)
+        until(lambda: "reload failed" in shield.log)
+        said = [line for line in shield.log.splitlines()[lines:] if "kept.test" in line]
+        assert len(said) == 1, shield.log
+        assert stats(shield)["reloads"] == 0
+        with door.connect(name="kept.test") as (sock, stream):
+            assert sock.getpeercert()["serialNumber"] == before
+            sock.sendall(frame(ask_wire(names(1)[0], id=5)))
+            assert read_wire(stream)[:2] == b"\0\5"
+        authority.issue("kept.test")
+        reload(shield)
+        with door.connect(name="kept.test") as (sock, _):
+            assert sock.getpeercert()["serialNumber"] != before
+
+
+def test_what_a_listener_asks_of_clients_changes_by_a_reload(authority):
+    with encrypted(
+        answering, authority=authority, certificates=[authority.issue("kept.test")], listener={"min_version": "1.2"}
+    ) as (shield, door, _):
+        assert "New, TLSv1.2" in s_client(door, "-tls1_2")
+        reload(shield, ('min_version = "1.2"', 'min_version = "1.3"'))
+        assert "alert protocol version" in s_client(door, "-tls1_2")
+        assert "New, TLSv1.3" in s_client(door)
+
+
+# ------------------------------------------------------------ what is counted
+
+
+def test_connections_and_queries_over_tls_are_counted(shield, door, name):
+    until(lambda: stats(shield)["tls_connections"] == 0)
+    before = stats(shield)
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(door.connect()) for _ in range(3)]
+        for sock, stream in held:
+            for _ in range(2):
+                sock.sendall(frame(ask_wire(name)))
+                read_wire(stream)
+        assert ask(name, server=shield, tcp=True).answer
+        now = stats(shield)
+        assert now["tls_connections"] == 3
+        assert now["queries_over_tls"] - before["queries_over_tls"] == 6
+        assert now["queries"] - before["queries"] == 7
+    until(lambda: stats(shield)["tls_connections"] == 0)
