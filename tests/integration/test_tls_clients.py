@@ -21,7 +21,7 @@ import dns.update
 import pytest
 from attacks.test_confused_deputy import notify, update
 from cryptography.hazmat.primitives.asymmetric import rsa
-from support import quick
+from support import proxied, quick
 from support.certificates import HOST, Authority
 from support.client import ask, frame
 from support.control import advance, stats
@@ -30,6 +30,7 @@ from support.encrypted import (
     TLS13,
     ByHand,
     encrypted,
+    ends,
     has_ended,
     read_wire,
     s_client,
@@ -251,18 +252,13 @@ def test_the_ocsp_response_is_stapled_where_it_is_asked_for(door, version):
     assert "OCSP Response Status" not in s_client(door, version, "-servername", HOST)
 
 
-@pytest.mark.parametrize(
-    ("version", "until"), [("-tls1_2", "Verify return code"), ("-tls1_3", "Post-Handshake New Session Ticket")]
-)
-def test_openssl_resumes_its_session(shield, door, tmp_path, version, until):
-    file = str(tmp_path / "session")
-    assert "New, TLSv1" in s_client(door, version, "-servername", HOST, "-sess_out", file, until=until)
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_resumes_its_session(shield, door, tmp_path, version):
+    file = tmp_path / "session"
+    assert "New, TLSv1" in s_client(door, version, "-servername", HOST, sess_out=file)
     before = counted(shield)
     assert "Reused, TLSv1" in s_client(door, version, "-servername", HOST, "-sess_in", file)
-    assert counted(shield, before) == {
-        "tls_handshakes_resumed": 1,
-        version.replace("-tls", "tls_version_"): 1,
-    }
+    assert counted(shield, before) == {"tls_handshakes_resumed": 1, version.replace("-tls", "tls_version_"): 1}
 
 
 def test_what_is_set_of_versions_and_ciphers_counts(authority):
@@ -508,6 +504,67 @@ def test_functions_know_the_transport(authority, tmp_path):
         assert data(ask("c.told.test", "TXT", server=shield)) == ['"udp"']
 
 
+@pytest.mark.parametrize("pieces", [1, 7, 30, 1000])
+def test_a_front_proxy_says_whose_connection_it_is_before_tls(authority, pieces):
+    refused = {"match": {"source": "192.0.2.66"}, "action": "refused"}
+    with encrypted(
+        answering,
+        authority=authority,
+        certificates=[authority.issue(HOST)],
+        proxy_protocol_from=["127.0.0.1"],
+        rules=[refused],
+    ) as (shield, door, upstream):
+        for source, expected in ("192.0.2.1", "NOERROR"), ("192.0.2.66", "REFUSED"), ("2001:db8::1", "NOERROR"):
+            with door.plain() as sock:
+                client = ByHand(sock, door.context())
+                octets = proxied.told(source, transport=proxied.STREAM) + client.hello()
+                for start in range(0, len(octets), pieces):
+                    sock.sendall(octets[start : start + pieces])
+                client.shake_hands()
+                client.send(frame(ask_wire(names(1)[0])))
+                assert rcode(dns.message.from_wire(client.message())) == expected
+        assert len(upstream.received) == 2
+        with door.plain() as sock:
+            sock.sendall(ByHand(sock, door.context()).hello())
+            assert ends(sock), "who must say whose it is, and does not"
+        assert stats(shield)["proxy_protocol_invalid"] == 1
+
+
+def test_the_limit_of_handshakes_is_for_whom_a_front_proxy_tells(authority):
+    with encrypted(
+        answering,
+        authority=authority,
+        certificates=[authority.issue(HOST)],
+        proxy_protocol_from=["127.0.0.1"],
+        tls={"handshakes_per_second_per_client": 1},
+    ) as (shield, door, _):
+        for source, served in ("192.0.2.1", True), ("192.0.2.1", False), ("192.0.2.2", True):
+            with door.plain() as sock:
+                client = ByHand(sock, door.context())
+                sock.sendall(proxied.told(source, transport=proxied.STREAM) + client.hello())
+                if served:
+                    client.shake_hands()
+                else:
+                    assert ends(sock)
+        assert stats(shield)["tls_handshakes_limited"] == 1
+
+
+# ------------------------------------------------------------ discovery (RFC 9461, 9462)
+
+
+def test_clients_find_the_way_to_the_listener(authority):
+    certificates = [authority.issue("*.wild.test"), authority.issue(HOST)]
+    with encrypted(answering, authority=authority, certificates=certificates[::-1]) as (shield, door, upstream):
+        expected = [f'1 {HOST}. alpn="dot" port="{door.address.port}" ipv4hint="127.0.0.1"']
+        for tcp in False, True:
+            assert data(ask("_dns.resolver.arpa.", "SVCB", server=shield, tcp=tcp)) == expected
+        assert data(dns.message.from_wire(door.ask(ask_wire("_dns.resolver.arpa.", "SVCB")))) == expected
+        for name, rdtype in ("_dns.resolver.arpa.", "A"), ("resolver.arpa.", "SVCB"), ("a.resolver.arpa.", "A"):
+            assert rcode(reply := ask(name, rdtype, server=shield)) == "NOERROR"
+            assert reply.answer == []
+        assert upstream.received == []
+
+
 # ------------------------------------------------------------ padding (RFC 7830, 8467)
 
 PADDED = [dns.edns.GenericOption(PADDING, bytes(7))]
@@ -629,17 +686,16 @@ def test_a_restart_ends_sessions_unless_their_secret_is_kept(authority, tickets)
                     sessions = door.session(wire, name="tickets.test")
 
 
-@versions
-def test_a_session_of_one_name_is_not_resumed_under_another(door, name, version):
-    """RFC 6066 3: the certificate that was shown for it was another's."""
-    wire = ask_wire(name, id=77)
-    session = door.session(wire, context=door.context(newest=version))
-    assert door.resumes(wire, **session)
-    session["context"].check_hostname = False
-    with door.connect(name="other.test", **session) as (sock, stream):
-        sock.sendall(frame(wire))
-        assert read_wire(stream)[:2] == wire[:2]
-        assert not sock.session_reused
+def test_early_data_is_never_taken(upstream, door, tmp_path, name):
+    """RFC 8446 8: it could be replayed."""
+    session, early = tmp_path / "session", tmp_path / "early"
+    early.write_bytes(frame(ask_wire(name)))
+    options = ["-tls1_3", "-servername", HOST]
+    s_client(door, *options, sess_out=session)
+    printed = s_client(door, *options, "-sess_in", session, "-early_data", early)
+    assert "Reused, TLSv1.3" in printed
+    assert "Early data was accepted" not in printed
+    assert upstream.received == []
 
 
 # ------------------------------------------------------------ certificates, replaced

@@ -6,6 +6,7 @@ import ssl
 import struct
 import subprocess
 import threading
+import time
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,9 +16,10 @@ from support.certificates import HOST, believing
 from support.client import Address, frame, free_port
 from support.nameservers import program
 from support.rig import behind
+from support.until import until
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-GARBAGE = b"\r\n\r\n GET / HTTP/1.1\r\n\r\n"
+GARBAGE = b"\r\n\r\n as a terminal says it\r\n"
 
 
 def shown(credentials, ocsp_response=None):
@@ -234,25 +236,30 @@ class Secrets:
         return HKDFExpand(hashes.SHA256(), length, info).derive(self._secret)
 
 
-def s_client(door, *options, until="Verify return code", commands=()):
-    """Return what OpenSSL's client prints: up to the line that says `until` this, and on to its end.
+def s_client(door, *options, sess_out=None, commands=()):
+    """Return what OpenSSL's client prints, which has a session written into a file, once it came.
 
-    It is told the `commands` then, one after the other, and to quit.
+    It is told the `commands`, one after the other, and to quit.
     """
     command = [program("openssl"), "s_client", "-connect", str(door.address), "-CAfile", door.authority.file, *options]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    if sess_out:
+        sess_out.write_bytes(b"")
+        command += ["-sess_out", sess_out]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0) as process:
         late = threading.Timer(20.0, process.kill)
         late.start()
         printed = b""
         for line in process.stdout:
             printed += line
-            if until.encode() in line:
+            if b"Verify return code" in line:
                 break
+        if sess_out and process.poll() is None:
+            until(lambda: sess_out.stat().st_size)
         with contextlib.suppress(BrokenPipeError):
             for each in (*commands, "Q"):
                 process.stdin.write(each.encode() + b"\n")
-                process.stdin.flush()
-                threading.Event().wait(0.2)  # it looks at the first letter of what it reads at once
+                time.sleep(0.1)  # it looks at the first letter of what it reads at once
         printed += process.stdout.read()
         late.cancel()
         return printed.decode(errors="replace")
