@@ -7,6 +7,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections import Counter
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from support.certificates import HOST, believing
 from support.client import Address, frame, free_port
+from support.control import stats
 from support.nameservers import program
 from support.rig import behind
 from support.until import until
@@ -39,6 +41,12 @@ def encrypted(*servers, authority, certificates, listener=(), **options):
     table = {"address": str(address), "transport": "tls", "certificates": tables, **dict(listener)}
     with behind(*servers, listeners=[table], **options) as (shield, *upstreams):
         yield shield, Door(address, authority), *upstreams
+
+
+def tally(shield):
+    """Return what the shield has counted of handshakes: by result, by version, and failures by reason."""
+    counted = stats(shield)
+    return Counter(counted["tls_handshakes"] | counted["tls_versions"] | counted["tls_failures"])
 
 
 class Door:
