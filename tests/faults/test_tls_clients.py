@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from support.encrypted import (
     shown,
     tally,
 )
+from support.nameservers import program
 from support.proc import resident
 from support.process import run_shield
 from support.rig import names, toml
@@ -578,6 +580,27 @@ def is_answered(sock, stream):
         return read_wire(stream)[:2] == b"\0\x09"
     except (OSError, EOFError):
         return False
+
+
+@pytest.mark.slow
+def test_a_flood_of_handshakes_leaves_others_their_turn(shield, door, opened):
+    """Of clients that others wrote, each of which does nothing else."""
+    command = [program("openssl"), "s_time", "-connect", str(door.address), "-new", "-time", "3"]
+    before = tally(shield)["full"]
+    wire = ask_wire("hit.test.", id=9)
+    honest, stream = opened.enter_context(door.connect())
+    floods = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(3)]
+    slowest = {"tls": 0.0, "udp": 0.0}
+    while any(each.poll() is None for each in floods):
+        stopwatch = Stopwatch()
+        honest.sendall(frame(wire))
+        assert read_wire(stream)[:2] == wire[:2]
+        slowest["tls"] = max(slowest["tls"], stopwatch.seconds())
+        stopwatch = Stopwatch()
+        assert shield.udp_wire(wire)[:2] == wire[:2]
+        slowest["udp"] = max(slowest["udp"], stopwatch.seconds())
+    assert tally(shield)["full"] - before > 300
+    assert max(slowest.values()) < 0.1, slowest
 
 
 # ------------------------------------------------------------ while it changes

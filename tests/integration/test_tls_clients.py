@@ -24,12 +24,13 @@ from attacks.test_confused_deputy import notify, update
 from cryptography.hazmat.primitives.asymmetric import rsa
 from support import proxied, quick
 from support.certificates import HOST, Authority
-from support.client import ask, frame
+from support.client import Address, ask, frame, free_port
 from support.control import advance, stats
 from support.encrypted import (
     TLS12,
     TLS13,
     ByHand,
+    Door,
     encrypted,
     ends,
     has_ended,
@@ -40,9 +41,10 @@ from support.encrypted import (
 )
 from support.links import Peer
 from support.nameservers import nsd, program
-from support.rig import data, names, placed, rcode
+from support.process import run_shield
+from support.rig import data, names, placed, rcode, toml
 from support.until import until
-from support.upstream import Delayed, answer, respond
+from support.upstream import Delayed, ScriptedUpstream, answer, respond
 from support.wires import ask_wire, record_wire, reply_wire
 
 IDLE = 3.0  # seconds
@@ -647,6 +649,20 @@ def test_nodes_with_one_secret_resume_each_others_sessions(authority, tickets, t
         assert not third.resumes(wire, name="tickets.test", **session)
         for shield, full, resumed in (one, 1, 1), (two, 0, 1), (three, 1, 0):
             assert (tally(shield)["full"], tally(shield)["resumed"]) == (full, resumed)
+
+
+@versions
+def test_every_worker_resumes_the_sessions_of_all(authority, version):
+    credentials = authority.issue(HOST)
+    door = Door(Address("127.0.0.1", free_port()), authority)
+    listener = {"address": str(door.address), "transport": "tls", "certificates": [shown(credentials)]}
+    told = toml(listeners=[listener], tls={"handshakes_per_second_per_client": 0})
+    with ScriptedUpstream(answering) as upstream, run_shield([upstream], workers=4, toml=told) as shield:
+        wire = ask_wire(names(1)[0], id=77)
+        session = door.session(wire, context=door.context(newest=version))
+        assert all(door.resumes(wire, **session) for _ in range(40))
+        assert (tally(shield)["full"], tally(shield)["resumed"]) == (1, 40)
+        assert upstream.count() == 1
 
 
 @versions

@@ -7,8 +7,10 @@ import socket
 
 import pytest
 from support import quick
-from support.client import frame
+from support.certificates import HOST, Authority
+from support.client import Address, frame, free_port
 from support.control import request, stats
+from support.encrypted import GARBAGE, ByHand, Door, ends, shown
 from support.nameservers import nsd
 from support.proc import descriptors, resident
 from support.process import run_shield
@@ -18,7 +20,8 @@ from funkenshield.tools.perf import run_perf
 
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]
 ROUNDS, WARM_UP = 10, 4
-HITS, MISSES, FAILURES, LOST, PASSED_ON, CONNECTIONS, RELOADS = 300_000, 100_000, 20_000, 400, 100, 2000, 20  # a round
+HITS, MISSES, FAILURES, LOST, PASSED_ON = 300_000, 100_000, 20_000, 400, 100  # a round
+CONNECTIONS, HANDSHAKES, RELOADS = 2000, 600, 20  # too
 GROWTH = 2 << 20  # octets, in all rounds after the warm-up: one for each query
 RESET = b"\1\0\0\0\0\0\0\0"  # of SO_LINGER
 TOML = """
@@ -28,6 +31,12 @@ forward.deadline = 0.4
 [[zones]]
 name = "hole.test"
 upstreams = ["{hole}"]
+[[listeners]]
+address = "{address}"
+transport = "tls"
+certificates = {{ certificate = "{certificate}", key = "{key}", ocsp_response = "{ocsp}" }}
+[tls]
+handshakes_per_second_per_client = 0
 """
 HOT = [quick.query(f"hot{n}.wild.shield.test.", quick.A) for n in range(100)]
 serial = itertools.count()
@@ -56,7 +65,35 @@ def connect(shield, number):
         assert stream.read(int.from_bytes(stream.read(2)))
 
 
-def one_round(shield):
+def come_over_tls(door, number, session):
+    """Shake hands, wholly, by a session, or not to the end, and ask; end it in one way or another."""
+    match number % 6:
+        case 0:
+            assert not door.resumes(HOT[0], **session | {"session": None})
+        case 1 | 2:
+            assert door.resumes(HOT[0], **session)
+        case 3:
+            with door.plain() as sock:
+                sock.sendall(GARBAGE)
+                assert ends(sock)
+        case 4:
+            with door.plain() as sock:
+                client = ByHand(sock, door.context())
+                sock.sendall(client.hello()[: 60 + number])
+        case 5:
+            with door.plain() as sock:
+                client = ByHand(sock, door.context())
+                client.shake_hands()
+                client.send(frame(HOT[0]) * 20)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def renew(authority):
+    """Have the shield's certificate be another one, with what is said of it."""
+    authority.vouch(authority.issue(HOST))
+
+
+def one_round(shield, door):
     ask_for(shield, HOT, HITS, "NOERROR")
     ask_for(shield, fresh(MISSES, "wild.shield.test."), MISSES, "NOERROR")
     ask_for(shield, fresh(MISSES, "nobody.shield.test."), MISSES, "NXDOMAIN")
@@ -66,22 +103,32 @@ def one_round(shield):
     assert run_perf(status, *shield.address, seconds=5, limit=PASSED_ON, timeout=0.5).mismatched == PASSED_ON
     for number in range(CONNECTIONS):
         connect(shield, number)
+    session = door.session(HOT[0])
+    for number in range(HANDSHAKES):
+        come_over_tls(door, number, session)
     before = stats(shield)["reloads"]
     for number in range(RELOADS):
+        renew(door.authority)
         shield.process.send_signal(signal.SIGHUP)
         name = f"hot{number}.wild.shield.test".encode()
         assert request(shield, b'{"command": "purge", "name": "%s"}' % name) == [{"ok": True}]
     until(lambda: stats(shield)["reloads"] > before)
 
 
-def test_millions_of_queries_leave_nothing_behind():
+def test_millions_of_queries_leave_nothing_behind(tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole, nsd() as upstream:
         hole.bind(("127.0.0.1", 0))
-        toml = TOML.format(hole="{}:{}".format(*hole.getsockname()))
+        authority = Authority(tmp_path)
+        credentials = authority.issue(HOST)
+        door = Door(Address("127.0.0.1", free_port()), authority)
+        files = shown(credentials, authority.vouch(credentials))
+        toml = TOML.format(
+            hole="{}:{}".format(*hole.getsockname()), address=door.address, ocsp=files.pop("ocsp_response"), **files
+        )
         with run_shield([upstream], workers=len(os.sched_getaffinity(0)), toml=toml) as shield:
             memory, held = [], []
             for number in range(ROUNDS):
-                one_round(shield)
+                one_round(shield, door)
                 until(lambda: stats(shield)["tcp_connections"] == 0)
                 memory.append(resident(shield.process))
                 held.append(descriptors(shield.process))

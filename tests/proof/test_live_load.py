@@ -1,4 +1,4 @@
-"""Know that hits, misses, TCP, rules, purges and reloads all at once disturb nobody.
+"""Know that hits, misses, TCP, TLS, rules, purges, renewed certificates and reloads all at once disturb nobody.
 
 Under a sanitizer (`tools/sanitized`) this is the load: whoever touches what another thread holds is found here.
 """
@@ -11,7 +11,10 @@ import subprocess
 import pytest
 from rules.changing import reloaded, write
 from support import quick
+from support.certificates import HOST, Authority
+from support.client import Address, free_port
 from support.control import request
+from support.encrypted import Door, shown
 from support.pipeline import ask_all
 from support.process import COMMAND, run_shield
 from support.rig import PATIENT, toml
@@ -35,7 +38,7 @@ def large(query):
     return reply_wire(query, b"".join(records), counts=(len(records), 0, 0))
 
 
-def options(number, rules_file):
+def options(number, rules_file, listener):
     """Return the configuration; no two in a row have the same rules."""
     ruled = {"match": {"suffix": "ruled.test", "not": {"qtype": "AAAA"}}, "action": {"answer": f"A 192.0.2.{number}"}}
     counted = {"match": {"rate": {"limit": 1.0}}, "action": {"tag": "fast"}}
@@ -43,6 +46,7 @@ def options(number, rules_file):
         "forward": PATIENT,
         "rules": [counted, ruled],
         "rules_file": str(rules_file),
+        "listeners": [listener],
         "guard": {"rate_limits": [{"queries_per_second": 1e6}], "rrl": {"responses_per_second": 1e6}},
     }
 
@@ -60,16 +64,23 @@ def test_a_load_of_everything_at_once_loses_nothing(tmp_path):
     cold.write_text("".join(f"m{n}.kept.test A\n" for n in range(2 * SECONDS * MISSES)))
     rules.write_text(FUNCTION)
     queries = [quick.query(f"h{n}.kept.test.", quick.A) for n in range(50)]
+    authority = Authority(tmp_path)
+    door = Door(Address("127.0.0.1", free_port()), authority)
+    listener = {"address": str(door.address), "transport": "tls", "certificates": [shown(authority.issue(HOST))]}
     with (
         ScriptedUpstream(large) as upstream,
-        run_shield([upstream], workers=WORKERS, toml=toml(**options(0, rules))) as shield,
+        run_shield([upstream], workers=WORKERS, toml=toml(**options(0, rules, listener))) as shield,
     ):
+        session = door.session(queries[0])
         loads = [perf(shield, hot, HITS), perf(shield, cold, MISSES)]
         for number in itertools.count(1):
             assert all(reply[3] & 15 == 0 for reply in ask_all(shield, queries, tcp=True))
+            assert all(reply[3] & 15 == 0 for reply in ask_all(door, queries, tls=door.context()))
+            assert door.resumes(queries[0], **session)
+            authority.issue(HOST)
             assert request(shield, b'{"command": "purge", "name": "kept.test", "below": true}') == [{"ok": True}]
             listen, upstreams = [str(shield.address)], [str(upstream.address)]
-            told = toml(listen=listen, upstreams=upstreams, workers=WORKERS, **options(number % 200, rules))
+            told = toml(listen=listen, upstreams=upstreams, workers=WORKERS, **options(number % 200, rules, listener))
             write(shield.folder / "funkenshield.toml", told)
             shield.process.send_signal(signal.SIGHUP)
             reloaded(shield, number)
