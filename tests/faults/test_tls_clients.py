@@ -482,24 +482,25 @@ def test_two_thousand_that_are_silent_after_their_handshake(authority, opened):
         assert stopwatch.seconds() < 1.0
 
 
-def test_hellos_as_long_as_they_may_be_take_no_more_than_is_set(authority, opened):
-    """Each announces a hello of 100,000 octets, and sends all but the last."""
+@pytest.mark.parametrize(("length", "reason"), [(60_000, ""), (100_000, "other"), ((1 << 24) - 1, "other")])
+def test_long_hellos_take_no_more_than_is_set(authority, opened, length, reason):
+    """Each says that it is so long, and sends all but the last octet, as far as that is taken."""
     with encrypted(
         answering, authority=authority, certificates=[authority.issue(HOST)], **CROWD | {"tcp": NEVER_READ["tcp"]}
     ) as (shield, door, _):
         assert_served(door)
         before = resident(shield.process)
-        hello = b"\1" + (100_000).to_bytes(3) + bytes(99_999)
-        records = b"".join(
-            b"\x16\3\1" + len(part).to_bytes(2) + part
-            for part in (hello[at : at + (1 << 14)] for at in range(0, len(hello), 1 << 14))
-        )
+        hello = b"\1" + length.to_bytes(3) + bytes(min(length, 100_000) - 1)
+        parts = [hello[at : at + (1 << 14)] for at in range(0, len(hello), 1 << 14)]
+        records = b"".join(b"\x16\3\1" + len(part).to_bytes(2) + part for part in parts)
         for n in range(CLIENTS):
             sock = opened.enter_context(door.plain(source=f"127.5.{n}.1"))
             with contextlib.suppress(OSError):
                 sock.sendall(records)
         assert_served(door)
         assert resident(shield.process) < before + MEMORY + MARGIN + CLIENTS * EACH
+        if reason:
+            until(lambda: tally(shield)[reason] == CLIENTS)
 
 
 def test_handshakes_have_a_limit_for_each_client(authority, opened):
