@@ -85,6 +85,7 @@ class Daemon:
         self._failure: BaseException | None = None  # of what must go on for ever
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
         self._secrets: cookie_secrets.CookieSecrets | None = None
+        self._told: list[discovery.Encrypted] = []  # of which clients are told
         with contextlib.ExitStack() as bound:
             self._bind(bound)
             try:
@@ -216,10 +217,12 @@ class Daemon:
 
     def _consult(self, config: Config) -> None:
         """Say who answers without an upstream, as things are now."""
+        told = self._tls.told()
+        if told != self._told:
+            self._told = told
+            self._purge(discovery.ZONE)
         self.inflight.consult(
-            chaos=chaos.responder(config.chaos),
-            discovery=discovery.responder(self._tls.told()),
-            nsec_cache=self.nsec_cache,
+            chaos=chaos.responder(config.chaos), discovery=discovery.responder(told), nsec_cache=self.nsec_cache
         )
 
     def _set_cookies(self, secrets: cookie_secrets.CookieSecrets) -> None:
@@ -407,8 +410,10 @@ class Daemon:
             return
         restored, origins = snapshot.read(self.cache, self._snapshot)
         self.watchers.restore(origins.serials, entries=restored > 0)
-        for name in {zone.name for zone in self.config.zones} ^ set(origins.zones) if restored else ():
-            self._purge(name_to_wire(name))
+        if restored:
+            for name in {zone.name for zone in self.config.zones} ^ set(origins.zones):
+                self._purge(name_to_wire(name))
+            self._purge(discovery.ZONE)  # of listeners that there were then
 
     async def _save(self) -> None:
         if self._snapshot is not None and self._ready:  # what was there before a start that failed stays

@@ -49,6 +49,9 @@ class ListenerSection(Section):
     """Ciphers of TLS 1.2, as OpenSSL lists them (`openssl ciphers`); `""`: OpenSSL's own choice."""
     ciphersuites: str = Field("", max_length=4096, pattern=OPENSSL_LIST)
     """Cipher suites of TLS 1.3, joined by colons; `""`: OpenSSL's own choice."""
+    discovery: bool = True
+    """Tell clients of this listener that ask for encrypted ones (`_dns.resolver.arpa`, RFC 9462): by the first name of
+    its first certificate, its port, and its address where that is one."""
 
     @field_validator("transport", mode="before")
     @classmethod
@@ -63,7 +66,7 @@ class ListenerSection(Section):
             raise ValueError(
                 'certificates: needed with transport = "tls"; write { certificate = "FILE", key = "FILE" }'
             )
-        for name in ("certificates", "min_version", "ciphers", "ciphersuites"):
+        for name in ("certificates", "min_version", "ciphers", "ciphersuites", "discovery"):
             if self.transport != "tls" and name in self.model_fields_set:
                 raise ValueError(f'{name}: only with transport = "tls"')
         return self

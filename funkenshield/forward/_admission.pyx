@@ -87,7 +87,9 @@ cdef class Admission:
             if client.fd == NOBODY and freshness < STALE and load_relaxed32(&stored.marks.retry) <= ticks(now):
                 return 0  # it was refreshed meanwhile
         zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
-        response = None if client.rule_state.route else self._local_response(&query, zone, now)
+        response = self._tell_of_resolver(&query, query.key + KEY_PREFIX)
+        if response is None and not client.rule_state.route:
+            response = self._local_response(&query, zone, now)
         if response is not None:
             return self._answer_locally(client, &query, zone, response, now)
         return self._open(client, &query, zone, freshness == STALE_IF_ERROR, now)
@@ -112,9 +114,9 @@ cdef class Admission:
         """Return the response of those who know without an upstream, or None."""
         cdef:
             const Policy* policy = &self.cache.index.policies[zone]
-            bytes response = self._tell_of_resolver(query, query.key + KEY_PREFIX)
-        if response is not None or query.qclass != CHAOS and not policy.cut and not policy.trust_nsec:
-            return response
+            bytes response = None
+        if query.qclass != CHAOS and not policy.cut and not policy.trust_nsec:
+            return None
         try:
             if query.qclass == CHAOS and self.chaos is not None:
                 response = self.chaos(query.wire[:query.length])

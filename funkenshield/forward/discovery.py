@@ -1,32 +1,31 @@
 """How clients find encrypted listeners: answers to `_dns.resolver.arpa.` (RFC 9461, 9462), from those that there are.
 
-It knows one name, and that nothing in its domain is asked of an upstream: what that would say is true of itself alone.
+It knows one domain, of which nothing is asked of an upstream: what that would say is true of itself alone. All that it
+answers is made beforehand, but for the question.
 """
 
 from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import ip_address
+from struct import pack
 from typing import NamedTuple
 
-import dns.exception
-import dns.flags
-import dns.message
 import dns.name
-import dns.opcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
-import dns.rrset
 
 from ..config.types import Endpoint
 from ..core._limits import EDNS_UDP_SIZE
-from ..wire.messages import read_message
+from ..wire._message import inspect_query
 
 TTL = 300  # seconds: a listener that is gone is not asked for longer
-ZONE = dns.name.from_text("resolver.arpa.")
-NAME = dns.name.from_text("_dns.resolver.arpa.")
+ZONE = dns.name.from_text("resolver.arpa.").to_wire()
+NAME = dns.name.from_text("_dns.resolver.arpa.").to_wire()
 SOA = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.SOA, f". . 1 3600 600 86400 {TTL}")
 PORTS = {"dot": 853}  # that need not be said
+QR_AA_RA, RD = 0x8480, 0x0100
+TO_QUESTION = b"\xc0\x0c"  # a pointer to its name
 
 
 class Encrypted(NamedTuple):
@@ -39,36 +38,38 @@ class Encrypted(NamedTuple):
 
 def responder(listeners: Iterable[Encrypted]) -> Callable[[bytes], bytes | None]:
     """Return who answers questions in the domain: with these, the first preferred."""
-    records = [_svcb(number, each) for number, each in enumerate(listeners, 1)]
-    return partial(response, records=tuple(dns.rdata.from_text("IN", "SVCB", each) for each in records))
+    records = [dns.rdata.from_text("IN", "SVCB", _svcb(number, each)) for number, each in enumerate(listeners, 1)]
+    return partial(response, told=b"".join(_record(TO_QUESTION, each) for each in records), count=len(records))
 
 
 def _svcb(priority: int, listener: Encrypted) -> str:
-    """Return the SVCB record of a listener; an address is told where it is one for all clients."""
+    """Return the SVCB record of a listener; an address is told where it is one for others than this machine."""
     host, port = listener.endpoint
-    is_told = "%" not in host and not ip_address(host).is_unspecified
-    hints = f" ipv{6 if ':' in host else 4}hint={host}" if is_told else ""
+    address = ip_address(host.partition("%")[0])
+    is_told = not (address.is_unspecified or address.is_link_local or address.is_loopback)
+    hints = f" ipv{address.version}hint={host}" if is_told else ""
     said = "" if port == PORTS.get(listener.alpn) else f" port={port}"
     return f'{priority} {dns.name.from_text(listener.name)} alpn="{listener.alpn}"{said}{hints}'
 
 
-def response(query: bytes, *, records: tuple[dns.rdata.Rdata, ...]) -> bytes | None:
-    """Return the answer to a question in the domain; None where it is not a plain one."""
-    try:
-        asked = read_message(query)
-    except dns.exception.DNSException:
+def _record(owner: bytes, rdata: dns.rdata.Rdata) -> bytes:
+    data = rdata.to_wire()
+    assert data is not None
+    return owner + pack("!HHIH", rdata.rdtype, rdata.rdclass, TTL, len(data)) + data
+
+
+NOTHING = _record(ZONE, SOA)
+
+
+def response(query: bytes, *, told: bytes, count: int) -> bytes | None:
+    """Return the answer to a question in the domain; None where it is not of class IN, or no QUERY."""
+    asked = inspect_query(query)
+    if asked.get("qclass") != dns.rdataclass.IN or asked["opcode"]:
         return None
-    if asked.opcode() != dns.opcode.QUERY or not asked.question:
-        return None
-    question = asked.question[0]
-    if question.rdclass != dns.rdataclass.IN or not question.name.is_subdomain(ZONE):
-        return None
-    made = dns.message.make_response(asked, our_payload=EDNS_UDP_SIZE)
-    made.flags |= dns.flags.AA | (dns.flags.RA if asked.flags & dns.flags.RD else 0)
-    if asked.edns >= 0:
-        made.want_dnssec(bool(asked.ednsflags & dns.flags.DO))
-    if records and question.name == NAME and question.rdtype == dns.rdatatype.SVCB:
-        made.answer.append(dns.rrset.from_rdata(question.name, TTL, *records))
-    else:
-        made.authority.append(dns.rrset.from_rdata(ZONE, TTL, SOA))
-    return made.to_wire()
+    is_of_listeners = count and asked["qname"].lower() == NAME and asked["qtype"] == dns.rdatatype.SVCB
+    recursion = query[2] << 8 & RD
+    edns = pack("!BHHIH", 0, dns.rdatatype.OPT, EDNS_UDP_SIZE, 0, 0) if "payload" in asked else b""
+    counts = (1, count, 0) if is_of_listeners else (1, 0, 1)
+    header = query[:2] + pack("!HHHHH", QR_AA_RA | recursion, *counts, bool(edns))
+    question = query[12 : 12 + len(asked["qname"]) + 4]
+    return header + question + (told if is_of_listeners else NOTHING) + edns

@@ -137,9 +137,11 @@ class TlsListeners:
     def told(self) -> list[Encrypted]:
         """Return the listeners that clients can be told of: those with a name, which they can verify (RFC 9462)."""
         told: list[Encrypted] = []
-        for endpoint, settings in self._used.items():
-            plain = [name for name in settings.certificates[0].names if not name.startswith("*")]
-            told += [Encrypted(plain[0], endpoint, "dot")] if plain else []
+        for endpoint, section in _encrypting(self._config):
+            settings = self._used.get(endpoint)
+            if settings is not None and section.discovery:
+                plain = [name for name in settings.certificates[0].names if not name.startswith("*")]
+                told += [Encrypted(plain[0], endpoint, "dot")] if plain else []
         return told
 
     def expiries(self) -> dict[str, float]:

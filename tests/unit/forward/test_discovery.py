@@ -18,6 +18,7 @@ LISTENERS = [
     Encrypted("dns.example.net", Endpoint("0.0.0.0", 853), "dot"),
     Encrypted("dns.example.net", Endpoint("fe80::1%lo", 853), "dot"),
 ]
+LOOPBACK = Encrypted("dns.example.net", Endpoint("127.0.0.1", 853), "dot")
 RECORDS = [
     '1 dns.example.net. alpn="dot" ipv4hint="192.0.2.1"',
     '2 dns.example.net. alpn="dot" port="8853" ipv6hint="2001:db8::1"',
@@ -42,6 +43,7 @@ def test_listeners_are_told_in_their_order(name):
     (rrset,) = reply.answer
     assert (rrset.name.to_text(), rrset.ttl, [each.to_text() for each in rrset]) == (name, 300, RECORDS)
     assert reply.flags == dns.flags.QR | dns.flags.AA | dns.flags.RD | dns.flags.RA
+    assert reply.edns == -1
     assert reply.authority == []
 
 
@@ -61,17 +63,8 @@ def test_nothing_else_is_there(name, rdtype, listeners):
     assert [each.to_text() for each in reply.authority] == ["resolver.arpa. 300 IN SOA . . 1 3600 600 86400 300"]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        dns.message.make_query("_dns.resolver.arpa.", "SVCB", "CH"),
-        dns.message.make_query("_dns.aresolver.arpa.", "SVCB"),
-        dns.message.make_query("arpa.", "SVCB"),
-    ],
-    ids=["another class", "another domain", "above"],
-)
-def test_others_are_not_its_own(query):
-    assert answered(query) is None
+def test_another_class_is_not_its_own():
+    assert answered(dns.message.make_query("_dns.resolver.arpa.", "SVCB", "CH")) is None
 
 
 def test_what_is_no_query_is_not_its_own():
@@ -79,6 +72,17 @@ def test_what_is_no_query_is_not_its_own():
     query.set_opcode(dns.opcode.STATUS)
     assert answered(query) is None
     assert responder(LISTENERS)(b"\0" * 11) is None
+
+
+def test_sixty_four_listeners_are_told_to_whoever_takes_little():
+    many = [Encrypted("a" * 60 + ".example.net", Endpoint(f"2001:db8::{n}", 8853), "dot") for n in range(1, 65)]
+    reply = answered(dns.message.make_query("_dns.resolver.arpa.", "SVCB", use_edns=0, payload=512), many)
+    assert len(reply.answer[0]) == 64
+
+
+def test_no_address_of_this_machine_alone_is_told():
+    (rrset,) = answered(dns.message.make_query("_dns.resolver.arpa.", "SVCB"), [LOOPBACK]).answer
+    assert rrset[0].to_text() == '1 dns.example.net. alpn="dot"'
 
 
 @pytest.mark.parametrize("option", [None, b"\xfe\x01\0\0"], ids=["cacheable", "uncacheable"])
