@@ -34,8 +34,8 @@ cdef struct Encryption:
     void* (*begin)(const Encryption* encryption, int fd) noexcept nogil  # NULL: there is no memory
     Progress (*handshake)(void* session, uint64_t wall, HandshakeCounters* counts) noexcept nogil
     # As read(2) and write(2) on a socket that does not block, with their errors. To read takes room for INPUT_MAX
-    # octets, and leaves nothing that could be read now elsewhere than in the socket.
-    ssize_t (*read)(void* session, uint8_t* octets, size_t room) noexcept nogil
+    # octets, and leaves nothing that could be read now elsewhere than in the socket; `ended`: nothing follows.
+    ssize_t (*read)(void* session, uint8_t* octets, size_t room, bint* ended) noexcept nogil
     ssize_t (*write)(void* session, const uint8_t* octets, size_t length) noexcept nogil
     void (*end)(void* session) noexcept nogil
 

@@ -419,15 +419,16 @@ cdef class TcpWorker:
         cdef:
             uint32_t held = self._take_input(connection)
             uint8_t* behind = self.inbox + held
+            bint ended = False
             ssize_t got
         if connection.session == NULL:
             got = recv(connection.fd, behind, self._room(connection, held), 0)
         else:
-            got = connection.encryption.read(connection.session, behind, INBOX - held)
+            got = connection.encryption.read(connection.session, behind, INBOX - held, &ended)
         if got < 0 and errno != EAGAIN and errno != EINTR:
             self.connections.close(connection)
             return
-        connection.half_closed = got == 0
+        connection.half_closed = got == 0 or ended
         if connection.half_closed and not connection.octets:  # who never said whose it is
             self.connections.close(connection)
             return

@@ -163,22 +163,25 @@ cdef uint64_t* _reason(HandshakeCounters* counts, int error) noexcept nogil:
     return &counts.other
 
 
-cdef ssize_t _read(void* ours, uint8_t* octets, size_t room) noexcept nogil:
+cdef ssize_t _read(void* ours, uint8_t* octets, size_t room, bint* ended) noexcept nogil:
     """Read all records that are whole with what is read of the socket in one turn."""
     cdef:
         Session* session = <Session*> ours
         size_t total = 0
-        int got = 1
-    session.left = SOCKET_MAX
+        ssize_t failure = 0
+        int got
+    session.left, ended[0] = SOCKET_MAX, False
     ERR_clear_error()
     while total < room:
         got = SSL_read(session.ssl, octets + total, <int> (room - total))
         if got <= 0:
+            failure = _failure(session, got, SSL_ERROR_WANT_READ)
+            ended[0] = failure == 0 or errno != EAGAIN
             break
         total += <size_t> got
         if not SSL_has_pending(session.ssl):
             break
-    return <ssize_t> total if total else _failure(session, got, SSL_ERROR_WANT_READ)
+    return <ssize_t> total if total else failure
 
 
 cdef ssize_t _write(void* ours, const uint8_t* octets, size_t length) noexcept nogil:
