@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYX := '*.pyx' '*.pxd'
 unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand daemons that tests start would compile all sources anew
+# What was left out of the last build for want of OpenSSL's headers, where these are there by now.
+LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/has-openssl || echo left-out)
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test others proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
+.PHONY: help run demo check test others left-out proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
 run: $(VENV)/built  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -37,7 +39,7 @@ fuzz: $(VENV)/dev  ## fuzz each parser of untrusted data for a minute (with clan
 asan tsan debug: $(VENV)/dev  ## tests and a load under sanitizers for memory and undefined behaviour, for races, or with bounds checks
 	tools/sanitized $@
 
-lint: $(VENV)/dev  ## format, style, types, stubs
+lint: $(VENV)/dev | $(filter others,$(MAKECMDGOALS:test=others))  ## format, style, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	PATH="$(BIN):$$PATH" cython-lint funkenshield benchmarks/micro
@@ -71,7 +73,7 @@ bench-micro: $(VENV)/dev  ## benchmarks of the parts of the fast path
 bench-rules: $(VENV)/dev  ## benchmark of the cost of rules and guard per hit
 	$(BIN)/python -m benchmarks.system.rules
 
-$(VENV)/built: $(COMPILED)
+$(VENV)/built: $(COMPILED) $(LEFT_OUT)
 	@tools/build $(PYTHON) $(VENV)
 	@touch $@
 
@@ -80,7 +82,9 @@ $(VENV)/dev: $(VENV)/built
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
-others: $(VENV)/dev  # what the tests run; and what was left out for want of OpenSSL's headers, now that they are there
+left-out:
+
+others: $(VENV)/dev  # what the tests run, and what is built with that
 	tools/install-nameservers
 	@ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
 

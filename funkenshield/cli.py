@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         from .server._tls import OPENSSL_VERSION
 
         encrypted = "DNS over TLS: " + " ".join(OPENSSL_VERSION.split()[:2])
-    except ImportError:
+    except ModuleNotFoundError:
         encrypted = "without DNS over TLS for clients: OpenSSL's headers were not there"
+    except ImportError as error:
+        encrypted = f"without DNS over TLS for clients: {error}"
     click.echo(f"funkenshield {__version__} ({encrypted})")
     ctx.exit()
 
@@ -130,16 +133,16 @@ def run(
     }
     overrides = {key: value for key, value in given.items() if value not in (None, ())}
     file = file or (None if listen or upstreams else default_file())
-    serve(_read(file, overrides), lambda: _read(file, overrides))
+    serve(_read(file, overrides), lambda: _read(file, overrides, at_reload=True))
 
 
-def _read(file: Path | None, overrides: dict[str, Any]) -> "Config":
+def _read(file: Path | None, overrides: dict[str, Any], *, at_reload: bool = False) -> "Config":
     """Load a configuration, and check that the users, folders and files it names exist."""
     from .config import load
     from .preflight import examine
 
     config = load(file, overrides)
-    examine(config, str(file or "command line"))
+    examine(config, str(file or "command line"), at_reload=at_reload)
     return config
 
 
@@ -300,7 +303,10 @@ def stats(ask: Ask, as_json: bool) -> None:
         found[f"queries {transport}"] = count
     for name in LABELLED:
         found.update({f"{name} {label}": count for label, count in found.pop(name, {}).items()})
+    expiries = found.pop("tls_certificate_expiry_timestamp_seconds", {})
     _echo_numbers(found)
+    for path, end in expiries.items():
+        click.echo(f"certificate {path}: expires {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC")
     for endpoint, counters in upstreams.items():
         click.echo(f"\nupstream {endpoint}")
         click.echo(f"  {'state':<26}{counters.get('state', ''):>16}")

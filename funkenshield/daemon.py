@@ -264,11 +264,14 @@ class Daemon:
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 log.warning("%s: the new value takes effect after a restart", key)
+        kept = new.keeping(self.config)
         if _places(new) != _places(self.config):
             log.warning("listeners: new addresses and transports take effect after a restart")
+        if kept.tcp != new.tcp:
+            log.warning("tcp.max_connections: 0 takes effect after a restart: until then, listeners with TLS go on")
         if settings.needs_nsec_cache(new) and not self.nsec_cache.limit:
             log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
-        new, before = new.keeping(self.config), self.rules.rule_set
+        new, before = kept, self.rules.rule_set
         prepared = await asyncio.to_thread(self.rules.prepare, new)
         try:
             await self.rules.set_up(prepared)
@@ -460,9 +463,9 @@ def _bind_control(config: Config) -> socket.socket | None:
         return None
 
 
-def _places(config: Config) -> list[tuple[Endpoint, str]]:
+def _places(config: Config) -> set[tuple[Endpoint, str]]:
     """Return where the listeners of a table of their own are, and their transports."""
-    return [(endpoint, each.transport) for each in config.listeners for endpoint in each.address]
+    return {(endpoint, each.transport) for each in config.listeners for endpoint in each.address}
 
 
 async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None:

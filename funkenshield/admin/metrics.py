@@ -137,7 +137,7 @@ METRICS = {
         " `version` or `cipher`; what came is `not_tls`; `other`.",
         labels=("reason",),
     ),
-    "tls_certificate_expiry_seconds": Metric(
+    "tls_certificate_expiry_timestamp_seconds": Metric(
         "Unix time at which a certificate for clients expires, by its file.", "gauge", ("certificate",)
     ),
     "tls_versions": Metric("TLS handshakes that succeeded, by version of TLS.", labels=("version",)),

@@ -98,7 +98,7 @@ class Stats:
                 name: count for name, count in connections.items()
                 if name != "proxy_protocol_invalid" and not name.startswith((HANDSHAKE, VERSION))
             },
-            **_handshakes(connections), "tls_certificate_expiry_seconds": self.tls.expiries(),
+            **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self.tls.expiries(),
             "reloads": self.reloads, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],

@@ -177,7 +177,11 @@ class Config(Section):
             if section:
                 name, value = section, getattr(kept, section).model_copy(update={name: value})
             kept = kept.model_copy(update={name: value})
-        return kept.model_copy(update={"listeners": self._listeners_following(before)})
+        kept = kept.model_copy(update={"listeners": self._listeners_following(before)})
+        if kept.tcp.max_connections == 0 and any(each.encrypts for each in kept.all_listeners):
+            limit = {"max_connections": before.tcp.max_connections}
+            kept = kept.model_copy(update={"tcp": kept.tcp.model_copy(update=limit)})
+        return kept
 
     def _listeners_following(self, before: "Config") -> tuple[ListenerSection, ...]:
         """Return the listeners that there were, one address each, with what is said now of how each encrypts."""

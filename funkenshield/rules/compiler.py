@@ -318,7 +318,8 @@ class _ProgramBuilder:
     def _listener(self, endpoint: Endpoint) -> int:
         if endpoint not in self._listeners:
             raise ConfigError(
-                f"rules: {endpoint} is not a listen address; those are {', '.join(map(str, self._listeners))}"
+                f"rules: {endpoint} is not a listen address; those are {', '.join(map(str, self._listeners))};"
+                " a new one is none before a restart"
             )
         return self._listeners.index(endpoint) % LISTENERS_MAX
 

@@ -3,9 +3,11 @@
 It knows files and what stands in them; no key ever stands in a message. What TLS makes of them is `_tls`'s.
 """
 
+import contextlib
 import os
 import pwd
 import re
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import inf
@@ -32,13 +34,15 @@ from ..errors import ConfigError
 
 KEY, CERTIFICATE = "a private key", "a certificate"
 MARKS = {  # in a PEM file, and what it has then
-    rb"-----BEGIN (TRUSTED )?CERTIFICATE-----": CERTIFICATE,
+    rb"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----": CERTIFICATE,
     rb"-----BEGIN (\w+ )?PRIVATE KEY-----": KEY,
     rb"-----BEGIN (NEW )?CERTIFICATE REQUEST-----": "a certificate request",
     rb"-----BEGIN (\w+ )?PUBLIC KEY-----": "a public key",
 }
+BEGIN = rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----"
 ENCRYPTED = rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED"
 NAME, NAME_MAX = r"(\*\.)?([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", 253
+SOON = 7 * 86400.0  # seconds before a certificate expires, unless it is for a short time anyway
 SEQUENCE = b"\x30"  # that DER begins with
 UNREADABLE = (
     ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
@@ -54,8 +58,30 @@ class Certificate(NamedTuple):
     key: bytes  # PKCS#8 in DER, not encrypted
     ocsp_response: bytes = b""  # DER
 
+    @property
+    def title(self) -> str:
+        """Return what it is for."""
+        return ", ".join(self.names) or "no name"
+
     def __repr__(self) -> str:
-        return f"<Certificate for {', '.join(self.names) or 'no name'}>"
+        return f"<Certificate for {self.title}>"
+
+
+class OcspResponse(NamedTuple):
+    """What an issuer says of a certificate, and for how long that is good, in seconds since the epoch."""
+
+    der: bytes
+    since: float
+    until: float
+    is_good: bool  # the certificate is not revoked
+
+    def fault(self, now: float) -> str:
+        """Return why it is no use to clients by now; "": it is."""
+        if not self.is_good:
+            return "does not say that the certificate is good"
+        if now < self.since:
+            return f"is not valid before {_day(self.since)}"
+        return f"is too old since {_day(self.until)}" if now >= self.until else ""
 
 
 class Found(NamedTuple):
@@ -65,20 +91,28 @@ class Found(NamedTuple):
     file: str
     since: float
     until: float
-    ocsp_until: float = inf
+    ocsp: OcspResponse | None = None
 
     def at(self, now: float) -> Certificate:
-        """Return it as clients should get it: a response of OCSP that is too old makes some of them leave."""
-        return self.certificate if now < self.ocsp_until else self.certificate._replace(ocsp_response=b"")
+        """Return it as clients should get it: a response of OCSP that is of no use makes some of them leave."""
+        staple = self.ocsp.der if self.ocsp and not self.ocsp.fault(now) else b""
+        return self.certificate._replace(ocsp_response=staple)
 
     def warnings(self, now: float) -> Iterator[str]:
         """Yield what an operator should know by now."""
+        soon = min(SOON, (self.until - self.since) / 3)
         if now < self.since:
             yield f"{self.file}: the certificate is not valid before {_day(self.since)}"
-        if now >= self.until:
+        elif now >= self.until:
             yield f"{self.file}: the certificate is not valid since {_day(self.until)}"
-        if now >= self.ocsp_until:
-            yield f"{self.file}: its OCSP response is too old since {_day(self.ocsp_until)}, and is not sent"
+        elif now >= self.until - soon:
+            yield f"{self.file}: the certificate expires at {_day(self.until)}"
+        if self.ocsp and (fault := self.ocsp.fault(now)):
+            yield f"{self.file}: its OCSP response {fault}, and is not sent"
+
+    def summary(self) -> str:
+        """Return what it is, in a line."""
+        return f"{self.file}: new certificate for {self.certificate.title}, valid until {_day(self.until)}"
 
 
 class UnreadableError(ConfigError):
@@ -100,10 +134,8 @@ def read(section: CertificateSection) -> Found:
         since, until = own.not_valid_before_utc.timestamp(), own.not_valid_after_utc.timestamp()
     except UNREADABLE as error:
         raise _wrong("certificate", section.certificate, f"cannot be used: {error}") from None
-    if not section.ocsp_response:
-        return Found(found, section.certificate, since, until)
-    response, ocsp_until = _read_ocsp(section.ocsp_response, own)
-    return Found(found._replace(ocsp_response=response), section.certificate, since, until, ocsp_until)
+    response = _read_ocsp(section.ocsp_response, own) if section.ocsp_response else None
+    return Found(found, section.certificate, since, until, response)
 
 
 def paths_of(section: CertificateSection) -> tuple[Path, ...]:
@@ -126,6 +158,13 @@ def read_secret(path: str) -> bytes:
         what = f"{len(secrets)} secrets" if secrets else "no secret"
         raise ConfigError(f"tls.ticket_secret_file: {path}: {what}; write one of 64 hex digits (openssl rand -hex 32)")
     return bytes.fromhex(secrets[0][1].decode())
+
+
+def exposed(key: str, path: str) -> Iterator[str]:
+    """Yield a line where anybody on this machine may read what is secret."""
+    with contextlib.suppress(OSError):
+        if Path(path).stat().st_mode & stat.S_IROTH:
+            yield f"{key}: {path}: everybody on this machine may read it (chmod o-r)"
 
 
 # ---------------------------------------------------------------- files
@@ -164,9 +203,12 @@ def _read_chain(path: str) -> list[x509.Certificate]:
     if CERTIFICATE not in (there := _parts(content)):
         raise _wrong("certificate", path, _other(CERTIFICATE, content, there))
     try:
-        return x509.load_pem_x509_certificates(content)
+        chain = x509.load_pem_x509_certificates(content)
     except UNREADABLE:
-        raise _wrong("certificate", path, "a certificate in it is malformed") from None
+        chain = []
+    if len(chain) != len(re.findall(BEGIN, content)):  # what is cut short is left out without a word
+        raise _wrong("certificate", path, "a certificate in it is malformed")
+    return chain
 
 
 def _read_key(path: str, *, is_own: bool) -> PrivateKeyTypes:
@@ -243,21 +285,22 @@ def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in plain if len(name) <= NAME_MAX and re.fullmatch(NAME, name)))
 
 
-def _read_ocsp(path: str, certificate: x509.Certificate) -> tuple[bytes, float]:
-    """Return a response of OCSP about a certificate, and until when it is good (RFC 6960)."""
+def _read_ocsp(path: str, certificate: x509.Certificate) -> OcspResponse:
+    """Return a response of OCSP about a certificate (RFC 6960)."""
     content = _content("ocsp_response", path)
     try:
         response = ocsp.load_der_ocsp_response(content)
         if response.response_status != ocsp.OCSPResponseStatus.SUCCESSFUL:
             raise _wrong("ocsp_response", path, f"says {response.response_status.name}, and nothing of the certificate")
-        about = [each for each in response.responses if _is_about(each, certificate)]
+        about = next((each for each in response.responses if _is_about(each, certificate)), None)
+        if about is None:
+            raise _wrong("ocsp_response", path, "is about another certificate")
+        until = about.next_update_utc.timestamp() if about.next_update_utc else inf
+        is_good = about.certificate_status == ocsp.OCSPCertStatus.GOOD
+        return OcspResponse(content, about.this_update_utc.timestamp(), until, is_good)
     except UNREADABLE:
         why = "not an OCSP response in DER format" + ("; it is in PEM format" if b"-----BEGIN" in content else "")
         raise _wrong("ocsp_response", path, why) from None
-    if not about:
-        raise _wrong("ocsp_response", path, "is about another certificate")
-    ends = about[0].next_update_utc
-    return content, ends.timestamp() if ends else inf
 
 
 def _is_about(single: ocsp.OCSPSingleResponse, certificate: x509.Certificate) -> bool:

@@ -4,17 +4,18 @@ It knows which files there are, and when one is another. What is in them `certif
 with it is in `_tls`, which is there only if OpenSSL was when the package was built.
 """
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from ..cache._store import Cache
 from ..config import Config
-from ..config.listeners import CertificateSection, ClientTlsSection, ListenerSection
+from ..config.listeners import CertificateSection, ListenerSection
 from ..config.types import Endpoint
 from ..core.files import Version, version_of
 from ..errors import ConfigError
@@ -54,6 +55,13 @@ class TlsSettings(NamedTuple):
             raise ConfigError(str(error)) from None
 
 
+class Chosen(NamedTuple):
+    """What a listener is to encrypt with, and its certificates as they were read."""
+
+    settings: TlsSettings
+    found: "tuple[Found, ...]"
+
+
 class Followed(Generic[Value]):
     """What is in some files, as it was when it was right for the last time.
 
@@ -63,7 +71,7 @@ class Followed(Generic[Value]):
     def __init__(self, paths: Iterable[Path], read: Callable[[], Value]) -> None:
         self._paths, self._read = tuple(paths), read
         self._seen = self._changing = self._look()
-        self._is_wrong = False
+        self._user = os.geteuid()  # who has read it
         self.value = read()
 
     def follow(self) -> None:
@@ -77,16 +85,15 @@ class Followed(Generic[Value]):
             self._read_again(seen)
 
     def check(self) -> None:
-        """Read the files if they have changed, or were wrong; ConfigError where they are wrong."""
+        """Read the files if they have changed, or were read by another user; ConfigError, once, as above."""
         seen = self._look()
-        if seen != self._seen or self._is_wrong:
+        if seen != self._seen or os.geteuid() != self._user:
             self._read_again(seen)
 
     def _read_again(self, seen: tuple[Version | None, ...]) -> None:
         self._seen = self._changing = seen
-        self._is_wrong = True
+        self._user = os.geteuid()
         self.value = self._read()
-        self._is_wrong = False
 
     def _look(self) -> tuple[Version | None, ...]:
         """Return which versions of the files are there; None for what cannot be looked at."""
@@ -122,8 +129,8 @@ class TlsListeners:
         self._sources = Sources({}, {})
         self._listeners: dict[Endpoint, TlsListener] = {}
         self._contexts: dict[TlsSettings, TlsContexts] = {}  # that listeners use; equal ones share them
-        self._used: dict[Endpoint, TlsSettings] = {}
-        self._tried: dict[Endpoint, TlsSettings] = {}  # the same, or what OpenSSL refused
+        self._used: dict[Endpoint, Chosen] = {}
+        self._tried: dict[Endpoint, Chosen] = {}  # the same, or what OpenSSL refused
         self._told: frozenset[str] = frozenset()
         self._sources = self._read(config)
 
@@ -138,29 +145,38 @@ class TlsListeners:
         """Return the listeners that clients can be told of: those with a name, which they can verify (RFC 9462)."""
         told: list[Encrypted] = []
         for endpoint, section in _encrypting(self._config):
-            settings = self._used.get(endpoint)
-            if settings is not None and section.discovery:
-                plain = [name for name in settings.certificates[0].names if not name.startswith("*")]
+            chosen = self._used.get(endpoint)
+            if chosen is not None and section.discovery:
+                plain = [name for name in chosen.settings.certificates[0].names if not name.startswith("*")]
                 told += [Encrypted(plain[0], endpoint, "dot")] if plain else []
         return told
 
     def expiries(self) -> dict[str, float]:
         """Return when each certificate in use expires, in seconds since the epoch, by the path of its file."""
-        return {section.certificate: found.value.until for section, found in self._sources.certificates.items()}
+        return {found.file: found.until for chosen in self._used.values() for found in chosen.found}
 
     # ---------------------------------------------------------------- as the configuration says
 
     def prepare(self, config: Config) -> Prepared:
-        """Read what a configuration names; ConfigError where that, or OpenSSL, refuses it, and nothing changes."""
+        """Read what a configuration names; ConfigError where that, or OpenSSL, refuses it, and nothing changes.
+
+        What was read before, and is wrong now, is warned of, and stays as it was: nothing else waits for its mending.
+        """
         sources, contexts, lines = self._read(config), dict(self._contexts), []
-        for endpoint, settings in self._wanted(config, sources).items():
+        for endpoint, chosen in self._wanted(config, sources).items():
             try:
-                contexts[settings] = contexts.get(settings) or settings.made()
+                contexts[chosen.settings] = contexts.get(chosen.settings) or chosen.settings.made()
             except ConfigError as error:
-                lines.append(f"listeners: {endpoint}: {error}")
+                if not self._is_as_before(endpoint, config):  # or else it is told when it is tried, and nothing changes
+                    lines.append(f"listeners: {endpoint}: {error}")
         if lines:
             raise ConfigError("\n".join(lines))
         return Prepared(config, sources, contexts)
+
+    def _is_as_before(self, endpoint: Endpoint, config: Config) -> bool:
+        """Tell whether a listener that serves is to be as it was, but for what is in its files."""
+        now, before = (_encryption_of(endpoint, each) for each in (config, self._config))
+        return endpoint in self._used and now == before
 
     def activate(self, prepared: Prepared) -> None:
         """Let handshakes from now on follow what was prepared."""
@@ -169,22 +185,24 @@ class TlsListeners:
 
     def _read(self, config: Config) -> Sources:
         """Return what a configuration names: what is known already is read again only where it has changed."""
-        sections = _certificates_of(config)
-        certificates = {each: self._found(each) for each in sections}
-        path = config.tls.ticket_secret_file if sections else ""
-        return Sources(certificates, {path: self._secret(path)} if path else {})
+        from .certificates import paths_of, read, read_secret
 
-    def _found(self, section: CertificateSection) -> "Followed[Found]":
-        from .certificates import paths_of, read
-
-        known = self._sources.certificates.get(section)
-        return _checked(known) if known else Followed(paths_of(section), partial(read, section))
-
-    def _secret(self, path: str) -> Followed[bytes]:
-        from .certificates import read_secret
-
-        known = self._sources.secrets.get(path)
-        return _checked(known) if known else Followed([Path(path)], partial(read_secret, path))
+        sources, lines = Sources({}, {}), []
+        for section in _certificates_of(config):
+            known = self._sources.certificates.get(section)
+            with _collected(lines):
+                sources.certificates[section] = (
+                    _checked(known) if known else Followed(paths_of(section), partial(read, section))
+                )
+        for path in _secrets_of(config):
+            secret = self._sources.secrets.get(path)
+            with _collected(lines):
+                sources.secrets[path] = (
+                    _checked(secret) if secret else Followed([Path(path)], partial(read_secret, path))
+                )
+        if lines:
+            raise ConfigError("\n".join(lines))
+        return sources
 
     # ---------------------------------------------------------------- as the files say
 
@@ -194,10 +212,8 @@ class TlsListeners:
         What is wrong is warned of once, and what was there before goes on.
         """
         for each in (*self._sources.certificates.values(), *self._sources.secrets.values()):
-            try:
+            with _survived():
                 each.follow()
-            except ConfigError as error:
-                log.warning("%s; what was read before is used", error)
         return self._apply()
 
     def _apply(self) -> bool:
@@ -205,40 +221,56 @@ class TlsListeners:
         if not self._listeners:
             return False
         wanted = {at: each for at, each in self._wanted(self._config, self._sources).items() if at in self._listeners}
-        changed = {at: settings for at, settings in wanted.items() if settings != self._tried.get(at)}
-        for endpoint, settings in changed.items():
-            try:
-                self._contexts[settings] = self._contexts.get(settings) or settings.made()
-                self._listeners[endpoint].use(self._contexts[settings])
-                self._used[endpoint] = settings
-            except ConfigError as error:
-                log.warning("listeners: %s: %s; what was in use before is used", endpoint, error)
+        changed = {at: each for at, each in wanted.items() if each != self._tried.get(at)}
+        before = {found.certificate.chain for each in self._used.values() for found in each.found}
+        for endpoint, chosen in changed.items():
+            with _survived(f"listeners: {endpoint}: "):
+                self._contexts[chosen.settings] = self._contexts.get(chosen.settings) or chosen.settings.made()
+                self._listeners[endpoint].use(self._contexts[chosen.settings])
+                self._used[endpoint] = chosen
         self._tried = wanted
-        self._contexts = {
-            settings: self._contexts[settings] for settings in wanted.values() if settings in self._contexts
-        }
+        in_use = {each.settings for each in self._used.values()}
+        self._contexts = {settings: made for settings, made in self._contexts.items() if settings in in_use}
+        if before:
+            self._tell_of_new(before)
         self._warn()
         return bool(changed)
 
-    def _wanted(self, config: Config, sources: Sources) -> dict[Endpoint, TlsSettings]:
+    def _wanted(self, config: Config, sources: Sources) -> dict[Endpoint, Chosen]:
         """Return what each listener should follow now."""
         secret = next((each.value for each in sources.secrets.values()), self._random)
-        now = self._wall()
-        return {
-            endpoint: _settings(
-                section, config.tls, [sources.certificates[each].value.at(now) for each in section.certificates], secret
-            )
-            for endpoint, section in _encrypting(config)
-        }
+        now, wanted = self._wall(), {}
+        for endpoint, section in _encrypting(config):
+            found = tuple(sources.certificates[each].value for each in section.certificates)
+            settings = TlsSettings(
+                tuple(each.at(now) for each in found), section.min_version, section.ciphers, section.ciphersuites,
+                secret, config.tls.ticket_lifetime,
+            )  # fmt: skip
+            wanted[endpoint] = Chosen(settings, found)
+        return wanted
+
+    def _tell_of_new(self, before: set[tuple[bytes, ...]]) -> None:
+        found = (each for chosen in self._used.values() for each in chosen.found)
+        for line in sorted({each.summary() for each in found if each.certificate.chain not in before}):
+            log.info("%s", line)
 
     def _warn(self) -> None:
-        """Tell once of each certificate that clients will not take."""
-        now = self._wall()
-        found = (each.value for each in self._sources.certificates.values())
-        lines = frozenset(line for each in found for line in each.warnings(now))
+        """Tell once of what keeps clients away, or lets in others."""
+        lines = frozenset(self._warnings())
         for line in sorted(lines - self._told):
-            log.warning("listeners.certificates.certificate: %s", line)
+            log.warning("%s", line)
         self._told = lines
+
+    def _warnings(self) -> Iterator[str]:
+        from .certificates import exposed
+
+        now = self._wall()
+        for found in {each for chosen in self._used.values() for each in chosen.found}:
+            yield from (f"listeners.certificates.certificate: {line}" for line in found.warnings(now))
+        for section in self._sources.certificates:
+            yield from exposed("listeners.certificates.key", section.key_file)
+        for path in self._sources.secrets:
+            yield from exposed("tls.ticket_secret_file", path)
 
 
 def compiled() -> "tuple[type[TlsContexts], type[TlsListener]]":
@@ -248,7 +280,7 @@ def compiled() -> "tuple[type[TlsContexts], type[TlsListener]]":
     except ModuleNotFoundError:
         raise ConfigError(
             'listeners: transport "tls": DNS over TLS is not built in: install OpenSSL\'s headers (Debian: libssl-dev),'
-            " and install funkenshield again"
+            " and build or install funkenshield again"
         ) from None
     except ImportError as error:
         raise ConfigError(f'listeners: transport "tls": DNS over TLS cannot be loaded: {error}') from None
@@ -258,25 +290,25 @@ def compiled() -> "tuple[type[TlsContexts], type[TlsListener]]":
 def examine(config: Config) -> None:
     """See that all is right that listeners with TLS name; ConfigError has a line for each thing that is not.
 
-    Where we may not look, all may be right.
+    What root will read, and we may not, is told, and not looked at.
     """
     from .certificates import UnreadableError, read, read_secret
 
-    sections = _certificates_of(config)
-    if not sections:
+    if not _encrypting(config):
         return
     compiled()
-    path = config.tls.ticket_secret_file
-    looks: list[Callable[[], object]] = [partial(read, each) for each in sections]
-    looks += [partial(read_secret, path)] if path else []
-    lines, unseen = [], False
+    looks: list[Callable[[], object]] = [partial(read, each) for each in _certificates_of(config)]
+    looks += [partial(read_secret, path) for path in _secrets_of(config)]
+    lines, is_for_root, unseen = [], bool(config.user) and os.geteuid() != 0, False
     for look in looks:
         try:
             look()
-        except UnreadableError:
-            unseen = True
         except ConfigError as error:
-            lines.append(str(error))
+            if is_for_root and isinstance(error, UnreadableError):
+                log.warning("%s, or root check it; it was not looked at", error)
+                unseen = True
+            else:
+                lines.append(str(error))
     if lines:
         raise ConfigError("\n".join(lines))
     if not unseen:
@@ -288,28 +320,49 @@ def _encrypting(config: Config) -> list[tuple[Endpoint, ListenerSection]]:
     return [(each.endpoint, each.section) for each in config.all_listeners if each.encrypts]
 
 
+def _encryption_of(endpoint: Endpoint, config: Config) -> object:
+    """Return what a configuration says of how a listener encrypts."""
+    section = dict(_encrypting(config)).get(endpoint)
+    return section and (section.model_copy(update={"address": (), "discovery": True}), config.tls)
+
+
 def _certificates_of(config: Config) -> list[CertificateSection]:
     """Return the certificates of all listeners, each once."""
     return list(dict.fromkeys(each for _, section in _encrypting(config) for each in section.certificates))
 
 
-def _settings(
-    section: ListenerSection, tls: ClientTlsSection, certificates: "Iterable[Certificate]", secret: bytes
-) -> TlsSettings:
-    return TlsSettings(
-        tuple(certificates), section.min_version, section.ciphers, section.ciphersuites, secret, tls.ticket_lifetime
-    )
+def _secrets_of(config: Config) -> list[str]:
+    """Return the path of the secret of tickets, where one is named and wanted."""
+    path = config.tls.ticket_secret_file
+    return [path] if path and _encrypting(config) else []
 
 
 def _checked(known: Followed[Value]) -> Followed[Value]:
-    """Return what is known, read again if it has changed; what may not be read any more stays as it was.
+    """Return what is known, read again if it has changed.
 
-    Root reads keys at the start, and the user that the shield changes to may not.
+    What is wrong now stays as it was: a file of a listener that is gone until the restart, a key that only root may
+    read, or half of what is being renewed.
     """
-    from .certificates import UnreadableError
-
-    try:
+    with _survived():
         known.check()
-    except UnreadableError as error:
-        log.warning("%s; what was read before is used", error)
     return known
+
+
+@contextlib.contextmanager
+def _collected(lines: list[str]) -> Iterator[None]:
+    """Note a mistake, and go on."""
+    try:
+        yield
+    except ConfigError as error:
+        lines.append(str(error))
+
+
+@contextlib.contextmanager
+def _survived(where: str = "") -> Iterator[None]:
+    """Tell of a mistake, of our own too, and go on with what there was."""
+    try:
+        yield
+    except ConfigError as error:
+        log.warning("%s%s; what was in use before is used", where, error)
+    except Exception:
+        log.exception("%sinternal error; what was in use before is used", where or "listeners.certificates: ")

@@ -15,10 +15,14 @@ pytest.importorskip("funkenshield.server._tls")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
-def test_what_root_has_read_stays_in_use_and_what_cannot_be_followed_is_told(tmp_path):
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_what_root_has_read_stays_in_use_and_what_cannot_be_followed_is_told(mode, tmp_path):
+    for folder in (tmp_path, *tmp_path.parents):
+        if "pytest" not in str(folder):
+            break
+        folder.chmod(mode)
     file, port = Authority(tmp_path).issue("dns.test").file, free_port()
     file.chmod(0o600)
-    tmp_path.chmod(0o700)
     toml = (
         f'user = "nobody"\n[[listeners]]\naddress = "127.0.0.1:{port}"\ntransport = "tls"\n'
         f'certificates = {{ certificate = "{file}" }}\n'
@@ -34,4 +38,5 @@ def test_what_root_has_read_stays_in_use_and_what_cannot_be_followed_is_told(tmp
         shield.process.send_signal(signal.SIGHUP)
         until(lambda: "reloaded" in shield.log)
         assert "reload failed" not in shield.log
+        assert shield.log.count(told) == 1
         assert ssl.get_server_certificate(("127.0.0.1", port)) == shown

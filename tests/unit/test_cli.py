@@ -43,7 +43,7 @@ def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, m
         (
             {
                 "responses": {"udp": {"NOERROR": 2}}, "queries_by_transport": {"tcp": 3}, "rules": {},
-                "tls_failures": {"not_tls": 1},
+                "tls_failures": {"not_tls": 1}, "tls_certificate_expiry_timestamp_seconds": {"/a/b.pem": 1782907200.0},
                 "upstreams": {
                     "u": {
                         "name": "u", "address": "a", "state": "up", "sent": 4, "latency_histogram": {},
@@ -52,7 +52,8 @@ def test_a_daemon_is_found_by_its_file_even_if_that_has_mistakes_now(tmp_path, m
                     }
                 },
             },
-            ["responses udp NOERROR 2", "queries tcp 3", "tls_failures not_tls 1", "upstream u", "state up", "sent 4",
+            ["responses udp NOERROR 2", "queries tcp 3", "tls_failures not_tls 1",
+             "certificate /a/b.pem: expires 2026-07-01 12:00 UTC", "upstream u", "state up", "sent 4",
              "NOERROR 4", "failures: timeout 2, visible to clients: 1", "latency median 1.500 ms"],
         ),
     ],
@@ -81,6 +82,25 @@ def test_the_version_is_printed_without_loading_what_the_daemon_needs():
     done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(rf"funkenshield {re.escape(__version__)} \(.*DNS over TLS.*\)\n\[\]\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModuleNotFoundError("No module named 'funkenshield.server._tls'"), "OpenSSL's headers were not there"),
+        (ImportError("libssl.so.3: cannot open shared object file"), "libssl.so.3: cannot open shared object file"),
+    ],
+)
+def test_the_version_tells_why_tls_is_not_there(error, told, monkeypatch):
+    class Refusing:
+        def find_spec(self, name, *_):
+            if name == "funkenshield.server._tls":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "funkenshield.server._tls", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+    done = CliRunner().invoke(cli.main, ["--version"], catch_exceptions=False)
+    assert done.stdout == f"funkenshield {__version__} (without DNS over TLS for clients: {told})\n"
 
 
 @pytest.mark.parametrize(

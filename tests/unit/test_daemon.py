@@ -10,7 +10,7 @@ from support.client import free_port
 
 from funkenshield.admin import commands
 from funkenshield.config import load
-from funkenshield.daemon import Daemon
+from funkenshield.daemon import Daemon, _places
 from funkenshield.errors import FunkenShieldError
 from funkenshield.wire.names import name_to_wire
 from unit.server.certificate_helpers import Issued, write
@@ -210,6 +210,17 @@ def test_a_reload_of_other_listeners_is_told_and_takes_what_they_encrypt_with(en
     ]
     assert daemon.config.endpoints == before
     assert daemon.config.all_listeners[1].section.min_version == "1.3"
+
+
+def test_listeners_in_another_order_are_the_same(encrypted):
+    second = f'[[listeners]]\naddress = "127.0.0.2:{free_port()}"\n'
+    text = encrypted.read_text()
+    begin = text.index("[[listeners]]")
+    encrypted.write_text(text[:begin] + second + text[begin:])
+    before = load(encrypted)
+    encrypted.write_text(text + second)
+    assert _places(load(encrypted)) == _places(before)
+    assert _places(load(encrypted)) != _places(load(None))
 
 
 def test_an_internal_error_in_the_background_ends_it_as_a_failure_after_a_drain(table, tmp_path, monkeypatch, caplog):

@@ -74,6 +74,14 @@ def test_a_reload_keeps_addresses_and_takes_what_they_are_encrypted_with(tmp_pat
     assert (again.all_listeners, again.endpoints) == (kept.all_listeners, before.endpoints)
 
 
+def test_a_reload_without_tcp_leaves_it_to_listeners_with_tls_until_the_restart(tmp_path):
+    before = load(tmp_path, LISTEN + ENCRYPTED)
+    without = f"tcp.max_connections = 0\ntcp.max_in_flight = 7\n{LISTEN}"
+    kept = load(tmp_path, without).keeping(before)
+    assert (kept.tcp.max_connections, kept.tcp.max_in_flight) == (None, 7)
+    assert load(tmp_path, without).keeping(load(tmp_path, LISTEN)).tcp.max_connections == 0
+
+
 def test_a_reload_makes_no_address_one_with_tls(tmp_path):
     before = load(tmp_path, PLAIN)
     after = load(tmp_path, f'{PLAIN}transport = "tls"\n{CERTIFICATE}').keeping(before)

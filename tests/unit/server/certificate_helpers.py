@@ -21,9 +21,9 @@ def named(name):
 
 
 class Issued:
-    """A certificate, with its key; itself an issuer of others. It is valid for a day before and after NOW."""
+    """A certificate, with its key; itself an issuer of others. It is valid from a day before NOW to 30 days after."""
 
-    def __init__(self, common="dns.test", names=None, issuer=None, since=NOW - DAY, until=NOW + DAY):
+    def __init__(self, common="dns.test", names=None, issuer=None, since=NOW - DAY, until=NOW + 30 * DAY):
         self.key = ec.generate_private_key(ec.SECP256R1())
         signer = issuer or self
         builder = x509.CertificateBuilder(
@@ -45,13 +45,12 @@ class Issued:
     def key_bytes(self, encoding=PEM, form=PrivateFormat.PKCS8, encryption=None):
         return self.key.private_bytes(encoding, form, encryption or NoEncryption())
 
-    def stapled(self, issuer, until=NOW + DAY):
-        """Return what the issuer says of it by OCSP, in DER."""
+    def stapled(self, issuer, since=NOW - DAY, until=NOW + DAY, revoked=None):
+        """Return what the issuer says of it by OCSP, in DER: it is good, or revoked since a time."""
+        status = ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD
         return (
             ocsp.OCSPResponseBuilder()
-            .add_response(
-                self.certificate, issuer.certificate, SHA1(), ocsp.OCSPCertStatus.GOOD, NOW - DAY, until, None, None
-            )
+            .add_response(self.certificate, issuer.certificate, SHA1(), status, since, until, revoked, None)
             .responder_id(ocsp.OCSPResponderEncoding.HASH, issuer.certificate)
             .sign(issuer.key, SHA256())
             .public_bytes(Encoding.DER)
@@ -63,5 +62,6 @@ def write(folder, **files):
     paths = {}
     for name, content in files.items():
         (folder / name).write_bytes(content)
+        (folder / name).chmod(0o600)
         paths[name] = str(folder / name)
     return CertificateSection(**paths)

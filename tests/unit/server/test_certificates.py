@@ -18,7 +18,7 @@ from cryptography.x509 import ocsp
 from funkenshield.core import files
 from funkenshield.errors import ConfigError
 from funkenshield.server import certificates
-from funkenshield.server.certificates import Found, UnreadableError, read, read_secret
+from funkenshield.server.certificates import UnreadableError, read, read_secret
 from unit.server.certificate_helpers import DAY, NOW, Issued, write
 
 
@@ -58,7 +58,7 @@ def test_a_certificate_its_issuers_and_its_key_are_read_in_order(tmp_path, form)
     assert found.certificate.chain == (OWN.der, ISSUER.der)
     assert found.certificate.ocsp_response == b""
     assert load_der_private_key(found.certificate.key, None).private_numbers() == OWN.key.private_numbers()
-    assert (found.since, found.until) == ((NOW - DAY).timestamp(), (NOW + DAY).timestamp())
+    assert (found.since, found.until) == ((NOW - DAY).timestamp(), (NOW + 30 * DAY).timestamp())
 
 
 def test_both_may_be_in_one_file_in_any_order_and_with_text_between(tmp_path):
@@ -161,6 +161,10 @@ WRONG = {
         {"certificate": OWN.pem + ISSUER.pem.replace(b"M", b"N"), "key": OWN.key_bytes()},
         "certificate: certificate: a certificate in it is malformed",
     ),
+    "a cut issuer": (
+        {"certificate": OWN.pem + ISSUER.pem[:-40], "key": OWN.key_bytes()},
+        "certificate: certificate: a certificate in it is malformed",
+    ),
     "a cut certificate": (
         {"certificate": OWN.pem[:-30], "key": OWN.key_bytes()},
         "certificate: certificate: a certificate in it is malformed",
@@ -232,36 +236,54 @@ def test_a_file_that_we_may_not_read_is_told_with_who_we_are(user, tmp_path, mon
 # ---------------------------------------------------------------- what has its time
 
 
-def test_a_certificate_that_is_not_valid_is_used_and_told(tmp_path):
+def test_a_certificate_that_is_not_valid_or_not_for_long_is_used_and_told(tmp_path):
     found = read(write(tmp_path, certificate=OWN.pem, key=OWN.key_bytes()))
-    begin, end = found.since, found.until
+    begin, end, soon = found.since, found.until, found.until - 7 * 86400
     at = {
-        begin - 1: ["not valid before 2026-05-31 12:00 UTC"],
-        begin: [],
-        end - 1: [],
-        end: ["not valid since 2026-06-02 12:00 UTC"],
-    }
+        begin - 1: ["is not valid before 2026-05-31 12:00 UTC"], begin: [], soon - 1: [],
+        soon: ["expires at 2026-07-01 12:00 UTC"], end - 1: ["expires at 2026-07-01 12:00 UTC"],
+        end: ["is not valid since 2026-07-01 12:00 UTC"],
+    }  # fmt: skip
     for now, lines in at.items():
-        assert list(found.warnings(now)) == [f"{tmp_path}/certificate: the certificate is {line}" for line in lines]
+        assert list(found.warnings(now)) == [f"{tmp_path}/certificate: the certificate {line}" for line in lines]
         assert found.at(now) == found.certificate
 
 
-def test_a_response_of_ocsp_is_given_as_long_as_it_is_good(tmp_path):
-    response = OWN.stapled(ISSUER, until=NOW + DAY / 2)
-    found = read(write(tmp_path, certificate=OWN.pem, key=OWN.key_bytes(), ocsp_response=response))
-    assert found.ocsp_until == (NOW + DAY / 2).timestamp()
-    assert found.at(NOW.timestamp()).ocsp_response == response
-    assert list(found.warnings(NOW.timestamp())) == []
-    assert found.at(found.ocsp_until) == found.certificate._replace(ocsp_response=b"")
-    assert list(found.warnings(found.ocsp_until)) == [
-        f"{tmp_path}/certificate: its OCSP response is too old since 2026-06-02 00:00 UTC, and is not sent"
+def test_a_certificate_for_a_short_time_is_told_of_in_its_last_third(tmp_path):
+    short = Issued(until=NOW + 5 * DAY)
+    found = read(write(tmp_path, certificate=short.pem, key=short.key_bytes()))
+    assert list(found.warnings(found.until - 2 * 86400 - 1)) == []
+    assert list(found.warnings(found.until - 2 * 86400)) == [
+        f"{tmp_path}/certificate: the certificate expires at 2026-06-06 12:00 UTC"
     ]
 
 
-def test_a_response_of_ocsp_without_an_end_is_always_good(tmp_path):
-    section = write(tmp_path, certificate=OWN.pem, key=OWN.key_bytes(), ocsp_response=OWN.stapled(ISSUER, until=None))
-    assert isinstance(read(section), Found)
-    assert read(section).at(4e9).ocsp_response
+@pytest.mark.parametrize(
+    ("how", "faults"),
+    [
+        ({"until": NOW + DAY / 2}, {0: "", 0.5: "is too old since 2026-06-02 00:00 UTC"}),
+        ({"until": None}, {0: "", 20: ""}),
+        ({"since": NOW + DAY / 2}, {0: "is not valid before 2026-06-02 00:00 UTC", 0.5: ""}),
+        ({"revoked": NOW - DAY}, {0: "does not say that the certificate is good"}),
+    ],
+)
+def test_a_response_of_ocsp_is_given_as_long_as_it_is_good(how, faults, tmp_path):
+    response = OWN.stapled(ISSUER, **how)
+    found = read(write(tmp_path, certificate=OWN.pem, key=OWN.key_bytes(), ocsp_response=response))
+    for days, fault in faults.items():
+        now = (NOW + days * DAY).timestamp()
+        assert found.at(now).ocsp_response == (b"" if fault else response)
+        told = [f"{tmp_path}/certificate: its OCSP response {fault}, and is not sent"] if fault else []
+        assert list(found.warnings(now)) == told
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_what_everybody_may_read_is_told(mode, told, tmp_path):
+    (tmp_path / "key").touch(mode)
+    (tmp_path / "key").chmod(mode)
+    line = f"a.b: {tmp_path}/key: everybody on this machine may read it (chmod o-r)"
+    assert list(certificates.exposed("a.b", f"{tmp_path}/key")) == [line] * told
+    assert list(certificates.exposed("a.b", f"{tmp_path}/none")) == []
 
 
 # ---------------------------------------------------------------- the secret of tickets

@@ -70,6 +70,7 @@ class Scene:
         """Write files, as whoever renews them does: by a name of their own first."""
         for name, content in files.items():
             (self.folder / "written").write_bytes(content)
+            (self.folder / "written").chmod(0o600)
             (self.folder / "written").rename(self.folder / name)
 
     def load(self):
@@ -148,9 +149,17 @@ def test_listeners_of_the_same_settings_share_what_is_made_of_them(scene):
 
 
 def test_it_is_known_when_certificates_expire(scene):
+    """That is, those in use: not what was read, and refused."""
     scene.start()
-    end = (NOW + DAY).timestamp()
-    assert scene.listeners.expiries() == {f"{scene.folder}/a": end, f"{scene.folder}/b": end}
+    ends = {f"{scene.folder}/a": (NOW + 30 * DAY).timestamp(), f"{scene.folder}/b": (NOW + 30 * DAY).timestamp()}
+    assert scene.listeners.expiries() == ends
+    later, bad = Issued("later.test", until=NOW + 60 * DAY), Issued("bad.test", until=NOW + 90 * DAY)
+    scene.write(a=bad.pem, a_key=bad.key_bytes())
+    scene.look()
+    assert scene.listeners.expiries() == ends
+    scene.write(a=later.pem, a_key=later.key_bytes())
+    scene.look()
+    assert scene.listeners.expiries() == ends | {f"{scene.folder}/a": (NOW + 60 * DAY).timestamp()}
 
 
 @pytest.mark.parametrize(
@@ -202,18 +211,39 @@ def test_a_reload_reads_at_once_what_has_changed(scene):
     assert len(made[ONE].given) == 2
 
 
-def test_what_is_wrong_at_a_reload_is_told_each_time_and_changes_nothing(scene):
+def test_what_is_wrong_of_a_new_certificate_ends_the_reload_each_time_and_changes_nothing(scene):
     made = scene.start()
-    scene.write(a_key=B.key_bytes())
-    scene.more[TWO] = 'min_version = "1.3"'
+    scene.write(c=NEW_A.pem, c_key=B.key_bytes())
+    scene.tables[ONE], scene.more[TWO] = ["c"], 'min_version = "1.3"'
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"^listeners\.certificates\.key: .*/a_key: does not belong to"):
+        with pytest.raises(ConfigError, match=r"^listeners\.certificates\.key: .*/c_key: does not belong to"):
             scene.reload()
     scene.look()
     assert (made[ONE].names, made[TWO].names) == ([["a.test"]], [["b.test", "a.test"]])
-    scene.write(a_key=A.key_bytes())
+    scene.write(c_key=NEW_A.key_bytes())
     scene.reload()
-    assert (len(made[ONE].given), made[TWO].given[-1][1]["min_version"]) == (1, "1.3")
+    assert (made[ONE].names[-1], made[TWO].given[-1][1]["min_version"]) == (["new.a.test"], "1.3")
+
+
+@pytest.mark.parametrize("wrong", ["another key", "no file", "too small"])
+def test_what_is_wrong_now_of_a_certificate_in_use_is_told_and_nothing_else_waits_for_it(scene, caplog, wrong):
+    """Its listener may be gone from the configuration, with its files, and serves until the restart."""
+    made = scene.start()
+    if wrong == "another key":
+        scene.write(a_key=B.key_bytes())
+    elif wrong == "no file":
+        (scene.folder / "a").unlink()
+    else:
+        bad = Issued("bad.test")
+        scene.write(a=bad.pem, a_key=bad.key_bytes())
+    scene.write(b=NEW_A.pem, b_key=NEW_A.key_bytes())
+    for _ in range(3):
+        scene.reload()
+        scene.look()
+    told = [line for line in caplog.messages if "what was in use before is used" in line]
+    assert len(told) == (2 if wrong == "too small" else 1), "once for each listener that OpenSSL was tried for"
+    assert made[ONE].names == [["a.test"]]
+    assert made[TWO].names[1:] == ([] if wrong == "too small" else [["new.a.test", "a.test"]])
 
 
 def test_what_openssl_refuses_is_told_for_each_listener_before_anything_changes(scene):
@@ -289,7 +319,9 @@ def test_a_wrong_file_is_warned_of_once_and_keeps_no_other_back(scene, caplog, g
     scene.write(b=NEW_A.pem, b_key=NEW_A.key_bytes())
     scene.look(5)
     why = "No such file or directory" if gone else f"does not belong to the certificate in {scene.folder}/a"
-    assert caplog.messages == [f"listeners.certificates.key: {scene.folder}/a_key: {why}; what was read before is used"]
+    assert caplog.messages == [
+        f"listeners.certificates.key: {scene.folder}/a_key: {why}; what was in use before is used"
+    ]
     assert (made[ONE].names, made[TWO].names[-1]) == ([["a.test"]], ["new.a.test", "a.test"])
     scene.write(a=NEW_A.pem, a_key=NEW_A.key_bytes())
     scene.look()
@@ -319,12 +351,13 @@ def test_another_ticket_secret_is_used_by_all_within_two_looks(scene, caplog):
         assert [how["ticket_secret"] for _, how in each.given] == list(SECRETS)
     assert caplog.messages == [
         f"tls.ticket_secret_file: {scene.folder}/secret:1: not a secret; write 64 hex digits;"
-        " what was read before is used"
+        " what was in use before is used"
     ]
 
 
-def test_a_key_that_only_root_may_read_stays_in_use_and_that_is_told(scene, caplog, monkeypatch):
-    """It is read as root, and then as the user that the shield changes to; nor may that one look into the folder."""
+@pytest.mark.parametrize("may_enter", [False, True])
+def test_a_key_that_only_root_may_read_stays_in_use_and_that_is_told_once(scene, caplog, monkeypatch, may_enter):
+    """It is read as root, and then as the user that the shield changes to, who may enter its folder, or may not."""
 
     def refuse(path):
         raise PermissionError(13, "Permission denied")
@@ -333,27 +366,91 @@ def test_a_key_that_only_root_may_read_stays_in_use_and_that_is_told(scene, capl
     scene.listeners = TlsListeners(found, wall=lambda: scene.now)
     made = {str(endpoint): each for endpoint, each in scene.listeners.open(Cache(4 << 20, Clock())).items()}
     monkeypatch.setattr(certificates, "read_file", refuse)
-    monkeypatch.setattr(tls, "version_of", lambda _: None)
-    scene.reload()
-    scene.look(3)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345678)
+    if not may_enter:
+        monkeypatch.setattr(tls, "version_of", lambda _: None)
+    for _ in range(2):
+        scene.reload()
+        scene.look(3)
     assert (made[ONE].names, made[TWO].names) == ([["a.test"]], [["b.test", "a.test"]])
-    told = [line.partition("; let ") for line in caplog.messages]
-    assert [line for line, _, _ in told] == [
-        f"listeners.certificates.certificate: {scene.folder}/{name}: Permission denied" for name in "ab"
+    assert caplog.messages == [
+        f"listeners.certificates.certificate: {scene.folder}/{name}: Permission denied; let the user number 12345678"
+        " read it; what was in use before is used"
+        for name in "ab"
     ]
-    assert all(rest.endswith(" read it; what was read before is used") for _, _, rest in told)
-    tls.examine(scene.load())  # a reload looks, too, and does not know more
+
+
+@pytest.mark.parametrize(("user", "euid", "is_wrong"), [("", 1000, True), ("nobody", 1000, False), ("nobody", 0, True)])
+def test_what_we_may_not_read_is_a_mistake_unless_root_will_read_it(scene, caplog, monkeypatch, user, euid, is_wrong):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    found = scene.load().model_copy(update={"user": user})
+    monkeypatch.setattr(certificates, "read_file", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+    if is_wrong:
+        with pytest.raises(ConfigError, match=r"/a: Permission denied; let the user"):
+            tls.examine(found)
+        assert caplog.messages == []
+        return
+    tls.examine(found)
+    assert [line.partition(": Permission denied; ")[0] for line in caplog.messages] == [
+        f"listeners.certificates.certificate: {scene.folder}/{name}" for name in "ab"
+    ]
+    assert all(line.endswith("or root check it; it was not looked at") for line in caplog.messages)
+
+
+def test_a_new_certificate_is_told_of_once(scene, caplog):
+    caplog.set_level("INFO", "funkenshield.server.tls")
+    scene.start()
+    assert caplog.messages == []
+    scene.write(a=NEW_A.pem, a_key=NEW_A.key_bytes())
+    scene.look(4)
+    assert caplog.messages == [f"{scene.folder}/a: new certificate for new.a.test, valid until 2026-07-01 12:00 UTC"]
+
+
+def test_what_everybody_may_read_is_warned_of_once(scene, caplog):
+    scene.write(secret=SECRETS[0].hex().encode())
+    scene.tls = 'ticket_secret_file = "secret"'
+    for name in ("a", "a_key", "secret"):
+        (scene.folder / name).chmod(0o644)
+    scene.start()
+    scene.look(3)
+    assert caplog.messages == [
+        f"{key}: {scene.folder}/{name}: everybody on this machine may read it (chmod o-r)"
+        for key, name in (("listeners.certificates.key", "a_key"), ("tls.ticket_secret_file", "secret"))
+    ]
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), RuntimeError("of our own")])
+def test_an_error_of_our_own_is_told_once_and_keeps_no_other_back(scene, caplog, monkeypatch, error):
+    def fail(path):
+        if path.name == "a":
+            raise error
+        return path.read_bytes()
+
+    made = scene.start()
+    monkeypatch.setattr(certificates, "read_file", fail)
+    scene.write(a=NEW_A.pem, a_key=NEW_A.key_bytes(), b=NEW_A.pem, b_key=NEW_A.key_bytes())
+    scene.look(5)
+    assert caplog.messages == ["listeners.certificates: internal error; what was in use before is used"]
+    assert (made[ONE].names, made[TWO].names[-1]) == ([["a.test"]], ["new.a.test", "a.test"])
+    monkeypatch.setattr(Contexts, "__init__", lambda *_, **__: (_ for _ in ()).throw(error))
+    scene.write(b=B.pem, b_key=B.key_bytes())
+    scene.look(5)
+    assert caplog.messages[1:] == [f"listeners: {TWO}: internal error; what was in use before is used"]
 
 
 def test_a_certificate_that_expires_is_warned_of_once_and_used(scene, caplog):
     made = scene.start()
     scene.look()
     assert caplog.messages == []
-    scene.now = (NOW + DAY).timestamp()
-    scene.look(3)
+    for days in (24, 30):
+        scene.now = (NOW + days * DAY).timestamp()
+        scene.look(3)
     assert caplog.messages == [
-        f"listeners.certificates.certificate: {scene.folder}/{name}: the certificate is not valid since"
-        " 2026-06-02 12:00 UTC"
+        f"listeners.certificates.certificate: {scene.folder}/{name}: the certificate {what} 2026-07-01 12:00 UTC"
+        for what in ("expires at", "is not valid since")
         for name in "ab"
     ]
     assert (len(made[ONE].given), len(made[TWO].given)) == (1, 1)
@@ -384,8 +481,8 @@ def test_a_response_of_ocsp_that_is_too_old_is_not_given_any_more(scene, caplog)
     [
         (
             ModuleNotFoundError("No module named 'funkenshield.server._tls'"),
-            "DNS over TLS is not built in: install OpenSSL's headers (Debian: libssl-dev), and install funkenshield"
-            " again",
+            "DNS over TLS is not built in: install OpenSSL's headers (Debian: libssl-dev), and build or"
+            " install funkenshield again",
         ),
         (
             ImportError("libssl.so.3: cannot open shared object file"),
