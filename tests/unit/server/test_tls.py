@@ -178,6 +178,13 @@ def test_clients_are_told_of_listeners_by_the_first_name_of_their_certificate(sc
     ]
 
 
+def test_clients_are_told_of_no_listener_that_wants_none_to_be(scene):
+    scene.start()
+    scene.more[TWO] = "discovery = false"
+    scene.reload()
+    assert [each.name for each in scene.listeners.told()] == ["a.test"]
+
+
 def test_clients_are_told_another_name_when_the_certificate_has_one(scene):
     scene.start()
     scene.write(a=NEW_A.pem, a_key=NEW_A.key_bytes())
