@@ -21,7 +21,7 @@ def main() -> None:
 
 def _see_that_all_is_there() -> None:
     """End with a line where nothing has been built or installed, as in a source folder that was just cloned."""
-    for needed in "click", "pydantic", "uvloop", "funkenshield.forward._inflight":
+    for needed in "click", "pydantic", "uvloop", "funkenshield.forward._miss_path":
         if find_spec(needed) is None:
             sys.exit(
                 f"funkenshield: {needed} is not installed for {sys.executable}; in the source tree, use `make run`;"

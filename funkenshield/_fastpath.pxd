@@ -49,7 +49,7 @@ cdef struct Counters:              # counters with one writer, by their names in
     uint64_t minimal_any_answers   # ANY, answered here
     uint64_t dropped_short         # dropped: no header
     uint64_t dropped_responses     # dropped: QR=1
-    uint64_t replies_truncated     # hits that were cut with TC=1
+    uint64_t replies_truncated     # hits that were truncated: TC=1
     uint64_t dropped_queue_full    # dropped: the control thread could not take it
     uint64_t queue_share_exceeded  # dropped: its client prefix, or zone, had its share of what the control thread takes
     uint64_t reply_send_errors     # answers that the kernel had no room for

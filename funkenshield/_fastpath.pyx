@@ -15,7 +15,7 @@ from .cache._freshness cimport (
 )
 from .cache._index cimport Index, find
 from .cache._store cimport Cache
-from .cache._zone_settings cimport Policy
+from .cache._zone_settings cimport ZoneSettings
 from .core._atomic cimport bump, copy_words, load_relaxed16
 from .core._limits cimport IGNORED_MAX, PROXIES_MAX
 from .core._prefix_table cimport PrefixTable, octets_of, prefix_value
@@ -32,10 +32,10 @@ from .wire._ecs_upstream cimport add_ecs, subnet_rules
 from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, CookieStatus, check_cookie, put_cookie, set_secrets
 from .wire._message cimport (
     ANY, AXFR, BADCOOKIE, CACHEABLE, CD, DO, FORMERR, HEADER, IXFR, KEEPALIVE, MALFORMED, NOERROR, NOTIFY, OPCODE,
-    OPTION_DATA, QR, RCODE, RD, REFUSED, TC, UNANSWERABLE, UNCACHEABLE, UPDATE, EdnsOptions, Query, Verdict,
-    add_option, cookie_of, cut, find_cut_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any,
-    set_rule_choices
+    OPTION_DATA, QR, RCODE, RD, REFUSED, TC, UNANSWERABLE, UNCACHEABLE, UPDATE, EdnsOptions, Query, Verdict, add_option,
+    cookie_of, find_partial_opt, hash_key, message_flags, parse_ignoring, put_error, put_minimal_any, set_rule_choices
 )
+from .wire._truncation cimport put_truncated
 
 
 # ---------------------------------------------------------------- in: parse, and hash the key
@@ -110,7 +110,7 @@ cdef Outcome process_oversized(QueryContext* context) noexcept nogil:
     bump(&context.counters.oversized_queries, 1)
     if context.verdict == UNANSWERABLE:
         return DROP
-    find_cut_opt(context.query)
+    find_partial_opt(context.query)
     outcome = _check_guard(context)
     return outcome if outcome != NEXT else _refuse_or_truncate(context, True)
 
@@ -151,15 +151,15 @@ cdef Outcome _look_up(QueryContext* context) noexcept nogil:
         const Index* index = settings.index
         const Answer* stored = find(index, context.query)
         Counters* counters = context.counters
-        Policy policy
+        ZoneSettings zone_settings
         Freshness freshness
         MessageFacts facts
         Outcome outcome
     if stored == NULL:
         bump(&counters.cache_misses, 1)
         return ASK
-    copy_words(&policy, &index.policies[stored.zone], sizeof(Policy))
-    freshness = freshness_of(stored, &policy, context.now)
+    copy_words(&zone_settings, &index.zone_settings[stored.zone], sizeof(ZoneSettings))
+    freshness = freshness_of(stored, &zone_settings, context.now)
     if freshness >= STALE_IF_ERROR:
         bump(&counters.cache_misses, 1)
         return ASK
@@ -171,7 +171,7 @@ cdef Outcome _look_up(QueryContext* context) noexcept nogil:
         if outcome != NEXT:
             return outcome
     mark_used(stored)
-    context.length = render(context.reply, context.limit, stored, context.query, &policy.manner, context.now,
+    context.length = render(context.reply, context.limit, stored, context.query, &zone_settings.manner, context.now,
                             &context.options)
     bump(&counters.cache_hits, 1)
     if message_flags(context.reply) & TC:
@@ -284,7 +284,7 @@ cdef bint _may_ask(const QueryContext* context) noexcept nogil:
 
 cdef inline uint16_t _payload(const QueryContext* context) noexcept nogil:
     """Return the octets of the largest message that we take over UDP, which our OPT record tells."""
-    return load_relaxed16(&context.settings.index.policies.manner.payload)
+    return load_relaxed16(&context.settings.index.zone_settings.manner.payload)
 
 
 cdef Outcome _reply_error(QueryContext* context, uint16_t rcode) noexcept nogil:
@@ -295,8 +295,8 @@ cdef Outcome _reply_error(QueryContext* context, uint16_t rcode) noexcept nogil:
 cdef Outcome _reply_truncated(QueryContext* context) noexcept nogil:
     """Tell a client to come by TCP."""
     cdef const Query* query = context.query
-    context.length = cut(context.reply, query, QR | query.flags & (OPCODE | RD | CD), _payload(context), 0,
-                         query.edns_flags & DO, &context.options)
+    context.length = put_truncated(context.reply, query, QR | query.flags & (OPCODE | RD | CD), _payload(context), 0,
+                                   query.edns_flags & DO, &context.options)
     return SEND
 
 

@@ -45,7 +45,7 @@ from .core._clock import Clock
 from .core._limits import CONNECTION_WORKERS_MAX
 from .errors import ConfigError, FunkenShieldError
 from .forward import chaos, discovery, loop
-from .forward._inflight import Inflight
+from .forward._miss_path import MissPath
 from .forward.forwarder import Forwarder
 from .policy import cookie_secrets
 from .policy.dynblocks import Blocks
@@ -144,28 +144,28 @@ class Daemon:
         denied = config.cache.memory // DENIED if settings.needs_nsec_cache(config) else 0
         self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
         self.nsec_cache = NsecCache(denied)
-        self.inflight = Inflight(self.cache, config.forward.max_outstanding, config.guard.memory)
-        self.blocks = Blocks(self.inflight.settings_writer.guard, seconds)
-        self.workers = [Worker(self.cache, self.inflight) for _ in range(self._count)]
+        self.miss_path = MissPath(self.cache, config.forward.max_outstanding, config.guard.memory)
+        self.blocks = Blocks(self.miss_path.settings_writer.guard, seconds)
+        self.workers = [Worker(self.cache, self.miss_path) for _ in range(self._count)]
         self._threads = [threading.Thread(target=each.run, name=f"worker-{n}") for n, each in enumerate(self.workers)]
         for group in self._udp:
             for worker, opened in zip(self.workers, group, strict=True):
                 worker.listen(opened.fileno(), group[0].fileno())
-        self.upstreams = Upstreams(self.inflight.sockets, self.inflight.upstreams, self.clock, self.inflight.abandon)
+        self.upstreams = Upstreams(self.miss_path.sockets, self.miss_path.upstreams, self.clock, self.miss_path.abandon)
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         encrypting = self._tls.open(self.cache)
         self.tcp = TcpServer(
-            self.cache, self.inflight,
+            self.cache, self.miss_path,
             [
                 Listening(number, self._tcp[endpoint], encrypting.get(endpoint))
                 for number, endpoint in enumerate(config.endpoints)
                 if endpoint in self._tcp
             ],
         )  # fmt: skip
-        self.rules = RuleEngine(self.inflight.rules, self._dispatch)
-        self.forwarder = Forwarder(self.inflight, self.upstreams, self.rules.executor, self.watchers.poll_now)
+        self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
+        self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
-            self.workers, self.cache, self.nsec_cache, self.inflight, self.upstreams, self.forwarder, self.tcp,
+            self.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock, list(map(str, config.endpoints)),
             self._tls,
         )  # fmt: skip
@@ -198,7 +198,7 @@ class Daemon:
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
         self._consult(config)
-        writer, allow, subnet = self.inflight.settings_writer, config.forward.allow, config.client_subnet
+        writer, allow, subnet = self.miss_path.settings_writer, config.forward.allow, config.client_subnet
         writer.set_any(config.minimal_any)
         writer.set_ignored(config.cache.skip_options)
         writer.set_idle(config.tcp.idle_timeout)
@@ -221,13 +221,13 @@ class Daemon:
         if told != self._told:
             self._told = told
             self._purge(discovery.ZONE)
-        self.inflight.consult(
+        self.miss_path.consult(
             chaos=chaos.responder(config.chaos), discovery=discovery.responder(told), nsec_cache=self.nsec_cache
         )
 
     def _set_cookies(self, secrets: cookie_secrets.CookieSecrets) -> None:
         cookies = self.config.cookies
-        self.inflight.settings_writer.set_cookies(
+        self.miss_path.settings_writer.set_cookies(
             secrets.current(), serve=cookies.mode == "serve", require=cookies.require
         )
 
@@ -302,8 +302,8 @@ class Daemon:
             )
             await_at_end(asyncio.sleep, 0)  # connections close on the loop's next turn
             at_end(self.upstreams.close)
-            loop.add_reader(self.inflight.fileno(), self.forwarder.ready)
-            at_end(loop.remove_reader, self.inflight.fileno())
+            loop.add_reader(self.miss_path.fileno(), self.forwarder.ready)
+            at_end(loop.remove_reader, self.miss_path.fileno())
             await_at_end(self._save)
             await_at_end(_cancel, self._start_tasks())
             self.watchers.configure(settings.watched(self.config))
@@ -394,7 +394,7 @@ class Daemon:
     def _tell_stopping(self) -> None:
         notify("STOPPING=1")
         log.info("draining")
-        self.inflight.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
+        self.miss_path.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
 
     async def _end_reload(self) -> None:
         """Have no reload end in the midst of stopping."""

@@ -11,7 +11,7 @@ from .admin.process import find_user
 from .cache.hugepages import fitted
 from .config import Config
 from .errors import ConfigError
-from .forward.loop import refuse_itself
+from .forward.loop_detection import refuse_itself
 from .policy.cookie_secrets import load_secrets
 from .server import tls
 from .upstream.ports import usable

@@ -27,7 +27,7 @@ from .servers import FLOORS, NAMES, OVER_TLS, servers
 from .streams import build_clients, run, write_certificate
 from .workloads import HOT, MANY, MILLION, ZONE, Streams, Workload, workloads, write_zone
 
-WINDOW = 200  # open queries, at most
+WINDOW = 200  # outstanding queries, at most
 TAILS, TURNS, TURN = ("reflect", "funkenshield", "dnsdist"), 150, 0.1  # a turn takes so many seconds
 PROBE = f"ready.{ZONE}"
 
@@ -124,7 +124,7 @@ class Bench:
             self.clients,
             at.port if streams.kind == "tcp" else at.tls_port,
             streams.kind,
-            open_queries=streams.open,
+            pending_queries=streams.open,
             each=streams.each,
             seconds=self.seconds,
             queries=queries,

@@ -43,9 +43,9 @@ def write_certificate(folder: Path) -> None:
     )  # fmt: skip
 
 
-def run(clients: Path, port: int, kind: str, *, open_queries: int, each: int, seconds: float, queries: Path) -> Said:
+def run(clients: Path, port: int, kind: str, *, pending_queries: int, each: int, seconds: float, queries: Path) -> Said:
     """Load a server; the arguments are those of the program."""
-    command = [clients, port, kind, CLIENTS, open_queries, each, seconds, queries]
+    command = [clients, port, kind, CLIENTS, pending_queries, each, seconds, queries]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     *counts, elapsed = done.stdout.split()
     return Said(*map(int, counts), seconds=float(elapsed))

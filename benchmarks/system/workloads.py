@@ -17,7 +17,7 @@ SIGNED = 1_050  # octets of a record that looks like a signature: with an addres
 
 @dataclass(frozen=True)
 class Streams:
-    """Twenty connections at a time, each with so many open queries, and replaced after so many answers; 0: never.
+    """Twenty connections, each with so many outstanding queries, and replaced after so many answers; 0: never.
 
     `kind` is "tcp", or of TLS: "full" for handshakes without a session, "resumed" for those with the one before.
     """

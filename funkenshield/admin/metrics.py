@@ -46,7 +46,9 @@ METRICS = {
     "oversized_queries": Metric("Queries over UDP longer than 4096 bytes, answered with TC=1."),
     "dropped_short": Metric("Datagrams dropped because they are shorter than a DNS header."),
     "dropped_responses": Metric("Datagrams dropped because they are responses (QR=1)."),
-    "dropped_queue_full": Metric("Cache misses dropped because the queue from a worker to the main thread was full."),
+    "dropped_queue_full": Metric(
+        "Cache misses dropped because the queue from a worker to the control thread was full."
+    ),
     "dropped_duplicates": Metric(
         "Queries dropped because the same client had already sent them and they were outstanding."
     ),

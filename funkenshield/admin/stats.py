@@ -8,7 +8,7 @@ from typing import Any
 from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
 from ..core._clock import Clock
-from ..forward._inflight import Inflight
+from ..forward._miss_path import MissPath
 from ..forward.forwarder import Forwarder
 from ..policy.dynblocks import Blocks
 from ..rules.engine import RuleEngine
@@ -30,7 +30,7 @@ class Stats:
     workers: Sequence[Worker]
     cache: Cache
     nsec_cache: NsecCache
-    inflight: Inflight
+    miss_path: MissPath
     upstreams: Upstreams
     forwarder: Forwarder
     tcp: TcpServer
@@ -47,7 +47,7 @@ class Stats:
 
     def _responses(self) -> dict[str, dict[str, int]]:
         """Return how many responses clients got, by transport and by the RCODE in their header."""
-        by_datagram, over_stream = self.inflight.outbox.rcodes()
+        by_datagram, over_stream = self.miss_path.outbox.rcodes()
         udp = _sums(by_datagram, *(worker.rcodes() for worker in self.workers))
         tcp = _sums(over_stream, *(worker.rcodes() for worker in self.tcp.workers))
         return {
@@ -68,10 +68,10 @@ class Stats:
     def counted(self) -> dict[str, Any]:
         """Return all counters, those included that only count for another one."""
         udp, tcp = ([worker.counters() for worker in workers] for workers in (self.workers, self.tcp.workers))
-        inflight, nsec_cache, connections = self.inflight.counters(), self.nsec_cache, self.tcp.counters()
-        over_stream = inflight["queries"] + sum(each["queries"] for each in tcp)
+        misses, nsec_cache, connections = self.miss_path.counters(), self.nsec_cache, self.tcp.counters()
+        over_stream = misses["queries"] + sum(each["queries"] for each in tcp)
         over_tls = sum(each["queries_over_tls"] for each in tcp)
-        counted = inflight | {name: inflight[name] + sum(each[name] for each in udp + tcp) for name in udp[0]}
+        counted = misses | {name: misses[name] + sum(each[name] for each in udp + tcp) for name in udp[0]}
         counted |= {f"cache_{name}": count for name, count in self.cache.counters().items()}
         return counted | {
             "queries_by_transport": {
@@ -91,8 +91,8 @@ class Stats:
             "nsec_cache_entries": len(nsec_cache), "nsec_cache_bytes": nsec_cache.octets,
             "nsec_cache_limit_bytes": nsec_cache.limit,
             "memory_limit_bytes": (
-                self.cache_memory + self.inflight.memory_limit + self.tcp.limits.memory_limit
-                + self.inflight.settings_writer.guard.memory_limit
+                self.cache_memory + self.miss_path.memory_limit + self.tcp.limits.memory_limit
+                + self.miss_path.settings_writer.guard.memory_limit
             ),
             **{
                 name: count for name, count in connections.items()

@@ -32,7 +32,7 @@ cdef enum BuildResult:
 
 cdef struct EntryState:            # hints that readers and writer may leave at any time, each by itself
     uint32_t expires     # fresh until, ticks; a purge that lets it expire sets it back
-    uint32_t retry       # nobody has it refreshed before, ticks
+    uint32_t refresh_after  # nobody has it refreshed before, ticks
     uint32_t purges      # the number of the last purge that is known not to concern it
     uint8_t failed       # the last refresh failed
     uint8_t used         # how often it was asked for since it was last considered for eviction, up to a few times
@@ -41,7 +41,7 @@ cdef struct EntryState:            # hints that readers and writer may leave at 
 # before a reader sees it and never after, but for the marks.
 cdef struct Answer:
     uint32_t born        # when the response came, ticks
-    uint16_t zone        # whose policy is followed
+    uint16_t zone        # whose settings hold
     uint16_t ttls        # how many TTL offsets
     uint16_t key_length
     uint16_t body        # octets of the answer, authority and additional sections

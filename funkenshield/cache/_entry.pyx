@@ -16,13 +16,14 @@ from ..wire._message cimport (
     QDCOUNT, QR, QUESTION_FIXED, RCODE, RD, REFUSED, REPORT_CHANNEL, RRSIG, RRSIG_EXPIRATION, RR_RDATA, RR_RDLENGTH,
     RR_TTL, RR_TYPE, SERVFAIL, SIG, SOA, SOA_MINIMUM, SOA_NUMBERS, STALE_ANSWER, STALE_NXDOMAIN, SUBNET, SUBNET_ADDRESS,
     SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, TC, UNANSWERABLE, UPDATE, A, EdnsOptions, OptionCursor, Query, Record,
-    RecordCursor, add_option, begin_options, begin_records, can_move, copy_options, cut, drop_subnet, follow_name,
-    get16, get32, has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option, next_record, parse_query,
+    RecordCursor, add_option, begin_options, begin_records, can_move, copy_options, drop_subnet, follow_name, get16,
+    get32, has_own_opt, has_read_all, is_opt, message_flags, message_id, next_option, next_record, parse_query,
     put_error, put_opt, put_option, put_question, question_end, read_counts, same_folded, set32, set_header, set_subnet,
     source_prefix, steps_of
 )
 from ..wire._rdata cimport has_sound_names
 from ..wire._fit cimport Sections, copy_opt, fit
+from ..wire._truncation cimport put_truncated
 from ._zone_settings cimport RenderOptions, TtlLimits
 
 cdef enum:
@@ -368,7 +369,7 @@ cdef size_t render(uint8_t* out, size_t limit, const Answer* answer, const Query
     if at + answer.body + (OPT_FIXED + answer.options + own.length if with_opt else 0) > limit:
         if not answer.reduced:
             return _render_part(out, limit, answer, query, manner, now, extra)
-        return cut(out, query, flags, manner.payload, answer.rcode_high, edns_flags, &own)
+        return put_truncated(out, query, flags, manner.payload, answer.rcode_high, edns_flags, &own)
 
     _put_body(out, answer, query, with_opt)
     if stale:
@@ -400,7 +401,7 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
                                const RenderOptions* manner) noexcept nogil:
     """Write an answer that is kept as it came, without what nobody but the upstream was told.
 
-    What is too large is cut to its OPT; what is truncated and lacks the OPT that its client must get, to that.
+    What is too large is truncated to its OPT; what is truncated and lacks the OPT that its client must get, to that.
     """
     cdef:
         uint16_t flags = (answer.flags & ~RD) | (query.flags & RD)
@@ -410,7 +411,7 @@ cdef size_t _render_as_it_came(uint8_t* out, size_t limit, const Answer* answer,
         EdnsOptions none
     none.length = 0
     if size > limit or flags & TC and not answer.opt and has_own_opt(query):
-        at = cut(out, query, flags, manner.payload, answer.rcode_high, query.edns_flags & DO, &none)
+        at = put_truncated(out, query, flags, manner.payload, answer.rcode_high, query.edns_flags & DO, &none)
         if has_own_opt(query) and not query.added:
             _take_apart(&whole, answer)
             opt = copy_opt(out + HEADER + query.question, &whole, query, limit - HEADER - query.question)
@@ -457,7 +458,7 @@ cdef size_t _render_part(uint8_t* out, size_t limit, const Answer* answer, const
             or not fit(out, <uint16_t*> (part + 1), &kept, &whole, query, limit - before)):
         if answer.form != SECTIONS:
             return _render_as_it_came(out, limit, answer, query, manner)
-        return render(out, limit, part, query, manner, now, extra)  # too large as before, and so it is cut
+        return render(out, limit, part, query, manner, now, extra)  # too large as before, and so it is truncated
     if answer.form == SECTIONS:
         part.ttls = kept.ttls
     part.counts = kept.counts

@@ -26,7 +26,8 @@ cdef size_t write_entry(uint8_t* out, const Answer* answer, uint32_t now) noexce
         return 0
     memcpy(&copy, answer, sizeof(Answer) - sizeof(EntryState))
     copy.born = now - answer.born
-    copy.marks = EntryState(expires=load_relaxed32(&answer.marks.expires) - now, retry=0, purges=0, failed=0, used=0)
+    copy.marks = EntryState(expires=load_relaxed32(&answer.marks.expires) - now, refresh_after=0, purges=0, failed=0,
+                            used=0)
     memcpy(out, &copy, sizeof(Answer))
     memcpy(out + sizeof(Answer), answer + 1, size - sizeof(Answer))
     return size
@@ -53,7 +54,7 @@ cdef size_t read_entry(Answer* answer, const uint8_t* wire, size_t left, uint32_
     born = <int64_t> now - answer.born - aged
     expires = <int64_t> now + <int32_t> answer.marks.expires - aged
     answer.born = <uint32_t> born if born > 0 and expires > 0 else 0
-    answer.marks = EntryState(expires=<uint32_t> expires, retry=0, purges=0, failed=0, used=0)
+    answer.marks = EntryState(expires=<uint32_t> expires, refresh_after=0, purges=0, failed=0, used=0)
     return size
 
 

@@ -11,11 +11,11 @@ from ..core._atomic cimport load_relaxed32, load_relaxed8, store_relaxed32, stor
 from ..core._clock cimport TICKS_PER_SECOND
 from ..wire._message cimport NOERROR, NXDOMAIN
 from ._entry cimport BROKEN, FAILURE, OTHER, TRUNCATED, Answer, BuildResult
-from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, Policy
+from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, ZoneSettings
 
 cdef enum:
     OFTEN = 3                      # an answer that was asked for so many times is in use
-    RETRY_INTERVAL = 5 * TICKS_PER_SECOND  # until a refresh that was asked for is asked for again
+    REFRESH_INTERVAL = 5 * TICKS_PER_SECOND  # until a refresh that was asked for is asked for again
 
 cdef enum Freshness:
     FRESH                          # served
@@ -26,28 +26,28 @@ cdef enum Freshness:
     DEAD                           # never served again
 
 
-cdef inline uint32_t servable_until(const Answer* answer, const Policy* policy) noexcept nogil:
+cdef inline uint32_t servable_until(const Answer* answer, const ZoneSettings* settings) noexcept nogil:
     """Return from when on an answer serves nobody, in ticks."""
     cdef uint32_t expires = load_relaxed32(&answer.marks.expires)
-    if policy.stale_mode == STALE_OFF or answer.kind == FAILURE or answer.kind == OTHER:
+    if settings.stale_mode == STALE_OFF or answer.kind == FAILURE or answer.kind == OTHER:
         return expires
-    return expires + policy.stale_longest
+    return expires + settings.stale_longest
 
 
-cdef inline Freshness freshness_of(const Answer* answer, const Policy* policy, uint32_t now) noexcept nogil:
+cdef inline Freshness freshness_of(const Answer* answer, const ZoneSettings* settings, uint32_t now) noexcept nogil:
     """Tell how fresh an answer is; `now` is in ticks."""
     cdef:
         uint32_t expires = load_relaxed32(&answer.marks.expires)
         bint asked
     if now < expires:
-        if (policy.prefetch and (expires - now) * 10 < expires - answer.born and answer.kind != FAILURE
-                and load_relaxed8(&answer.marks.used) >= OFTEN and now >= load_relaxed32(&answer.marks.retry)):
+        if (settings.prefetch and (expires - now) * 10 < expires - answer.born and answer.kind != FAILURE
+                and load_relaxed8(&answer.marks.used) >= OFTEN and now >= load_relaxed32(&answer.marks.refresh_after)):
             return PREFETCH
         return FRESH
-    if now >= servable_until(answer, policy):
+    if now >= servable_until(answer, settings):
         return DEAD
-    asked = now < load_relaxed32(&answer.marks.retry)
-    if policy.stale_mode == STALE_IMMEDIATE:
+    asked = now < load_relaxed32(&answer.marks.refresh_after)
+    if settings.stale_mode == STALE_IMMEDIATE:
         return STALE if asked else STALE_ASK
     return STALE if asked and load_relaxed8(&answer.marks.failed) else STALE_IF_ERROR
 
@@ -70,10 +70,10 @@ cdef inline void mark_used(const Answer* answer) noexcept nogil:
 
 cdef inline void mark_asked(const Answer* answer, uint32_t now) noexcept nogil:
     """Note that a refresh is on its way, so that nobody else asks for one."""
-    store_relaxed32(&(<Answer*> answer).marks.retry, now + RETRY_INTERVAL)
+    store_relaxed32(&(<Answer*> answer).marks.refresh_after, now + REFRESH_INTERVAL)
 
 
 cdef inline void mark_failed(const Answer* answer, uint32_t until) noexcept nogil:
     """Note that a refresh failed: the answer serves without another one until then."""
     store_relaxed8(&(<Answer*> answer).marks.failed, 1)
-    store_relaxed32(&(<Answer*> answer).marks.retry, until)
+    store_relaxed32(&(<Answer*> answer).marks.refresh_after, until)

@@ -15,7 +15,7 @@ from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport Query
 from ._entry cimport Answer, answer_key
 from ._purges cimport PurgeRules, survives_purges
-from ._zone_settings cimport Policy
+from ._zone_settings cimport ZoneSettings
 
 cdef enum:
     SLOTS = 16                     # in a set: two cache lines
@@ -28,7 +28,7 @@ cdef struct Index:                 # what a reader needs; but for `subnets`, it 
     uint64_t* slots
     uint64_t sets
     Secret secret
-    const Policy* policies         # by zone
+    const ZoneSettings* zone_settings  # by zone
     const PurgeRules* rules        # of purges
     uint64_t subnets[SUBNET_WORDS]  # a bit for each prefix length of client subnets in use: IPv4, then IPv6
 

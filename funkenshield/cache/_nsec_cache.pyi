@@ -12,11 +12,11 @@ class NsecCache:
         response: bytes,
         zone: bytes,
         *,
-        cut: bool,
+        nxdomain_cut: bool,
         nsec: bool,
         now: float,
         wall: float,
         longest: float,
     ) -> None: ...
-    def response_to(self, query: bytes, zone: bytes, *, cut: bool, nsec: bool, now: float) -> bytes | None: ...
+    def response_to(self, query: bytes, zone: bytes, *, nxdomain_cut: bool, nsec: bool, now: float) -> bytes | None: ...
     def forget(self, name: bytes) -> None: ...

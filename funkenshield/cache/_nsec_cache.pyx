@@ -405,9 +405,9 @@ cdef class NsecCache:
 
     # ------------------------------------------------------------ learning
 
-    def learn(self, bytes query not None, bytes response not None, bytes zone not None, *, bint cut, bint nsec,
+    def learn(self, bytes query not None, bytes response not None, bytes zone not None, *, bint nxdomain_cut, bint nsec,
               double now, double wall, double longest) -> None:
-        """Remember what a response denies beside its question: names below (`cut`), and between (`nsec`).
+        """Remember what a response denies beside its question: names below (`nxdomain_cut`), and between (`nsec`).
 
         Caller must ensure that the response answers the query. `zone` is the name of the configured zone on
         the wire: nothing is learnt about names above it. `now` is on the clock of `response_to`, `wall` since
@@ -436,7 +436,7 @@ cdef class NsecCache:
         for _i in range(2):  # so many that are over make room whenever one is learnt
             if self.ages and self._first().records.expires <= now:
                 self._drop(self._first())
-        if cut and found.flags & RCODE == NXDOMAIN and name != apex:
+        if nxdomain_cut and found.flags & RCODE == NXDOMAIN and name != apex:
             self._learn_cut(&found, &asked, name, gaps, now)
         if nsec and asked.edns_flags & DO and asked.qclass == IN:
             self._learn_chain(&found, &asked, owners, gaps)
@@ -530,7 +530,7 @@ cdef class NsecCache:
 
     # ------------------------------------------------------------ answering
 
-    def response_to(self, bytes query not None, bytes zone not None, *, bint cut, bint nsec,
+    def response_to(self, bytes query not None, bytes zone not None, *, bint nxdomain_cut, bint nsec,
                     double now) -> bytes | None:
         """Return the response that the upstream would send now, or None where that is not known for sure.
 
@@ -545,7 +545,7 @@ cdef class NsecCache:
         name = _key(asked.wire + HEADER)
         if not name.startswith(top):
             return None
-        if cut:
+        if nxdomain_cut:
             response = self._cut(&asked, name, len(zone), now)
         if nsec and response is None:
             response = self._between(&asked, name, top, now)

@@ -49,7 +49,7 @@ cdef bint survives_purges(const PurgeRules* rules, const Answer* answer) noexcep
     if expired:
         store_relaxed32(&(<Answer*> answer).marks.expires,
                         min(load_relaxed32(&answer.marks.expires), load_relaxed32(&rules.let_expire_at)))
-        store_relaxed32(&(<Answer*> answer).marks.retry, 0)  # whatever failed before
+        store_relaxed32(&(<Answer*> answer).marks.refresh_after, 0)  # whatever failed before
     store_relaxed32(&(<Answer*> answer).marks.purges, <uint32_t> number)
     return True
 

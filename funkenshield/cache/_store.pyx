@@ -93,7 +93,7 @@ cdef class Cache:
         self.scratch = <Answer*> zeros(1, ANSWER_MAX)
         self.epochs = Epochs()
         self.zones = Zones()
-        self.index.policies = self.zones.policies
+        self.index.zone_settings = self.zones.zone_settings
         self.purges = Purges()
         self.purges.rules.secret = self.index.secret
         self.index.rules = &self.purges.rules
@@ -136,7 +136,7 @@ cdef class Cache:
         if slot != NULL:
             old = answer_at(&self.index, slot[0])
             if (answer.kind == FAILURE and old.kind != FAILURE and not_purged(&self.index, old)
-                    and freshness_of(old, &self.index.policies[old.zone], now) != DEAD):
+                    and freshness_of(old, &self.index.zone_settings[old.zone], now) != DEAD):
                 return KEPT_OLD
             if load_relaxed8(&old.marks.used):
                 queue = &self.main
@@ -217,7 +217,7 @@ cdef class Cache:
             store_relaxed(word, load_relaxed(word) | bit)
 
     cdef uint32_t _servable_until(self, const Answer* answer) noexcept nogil:
-        return servable_until(answer, &self.index.policies[answer.zone])
+        return servable_until(answer, &self.index.zone_settings[answer.zone])
 
     cdef void _append(self, int32_t segment, const Answer* answer, size_t size, uint64_t* slot,
                       uint64_t tag) noexcept nogil:
@@ -229,7 +229,7 @@ cdef class Cache:
         memcpy(copy, answer, sizeof(Answer) - sizeof(EntryState))  # a reader may be leaving marks
         memcpy(copy + 1, answer + 1, size - sizeof(Answer))
         copy.marks.expires = load_relaxed32(&answer.marks.expires)
-        copy.marks.retry = load_relaxed32(&answer.marks.retry)
+        copy.marks.refresh_after = load_relaxed32(&answer.marks.refresh_after)
         copy.marks.purges = load_relaxed32(&answer.marks.purges)
         copy.marks.failed = load_relaxed8(&answer.marks.failed)
         copy.marks.used = 0
@@ -403,7 +403,7 @@ cdef class Cache:
                 return answer
         return NULL
 
-    # ------------------------------------------------------------ policies' tools
+    # ------------------------------------------------------------ for expiry, and memory ahead
 
     def sweep(self, int32_t segment) -> int:
         """Take what is dead or was purged out of a segment; return how many answers were dead.
@@ -609,7 +609,7 @@ cdef class Cache:
         if len(response) > MESSAGE_MAX or not answers_question(&parsed, response, len(response)):
             raise ValueError("that is no response to this query")
         zone = self.zones.find(parsed.key + KEY_PREFIX, parsed.qtype)
-        if build(self.scratch, &parsed, response, len(response), &self.index.policies[zone].ttl_limits, now,
+        if build(self.scratch, &parsed, response, len(response), &self.index.zone_settings[zone].ttl_limits, now,
                  self.clock.wall(), over_stream) != KEEP:
             return False
         self.scratch.zone = <uint16_t> zone
@@ -625,10 +625,10 @@ cdef class Cache:
             uint32_t now = ticks(self.clock.now())
         self._parse(&parsed, query)
         answer = find(&self.index, &parsed)
-        if answer == NULL or freshness_of(answer, &self.index.policies[answer.zone], now) >= STALE_IF_ERROR:
+        if answer == NULL or freshness_of(answer, &self.index.zone_settings[answer.zone], now) >= STALE_IF_ERROR:
             return None
         mark_used(answer)
-        size = render(out, min(limit, MESSAGE_MAX), answer, &parsed, &self.index.policies[answer.zone].manner, now,
+        size = render(out, min(limit, MESSAGE_MAX), answer, &parsed, &self.index.zone_settings[answer.zone].manner, now,
                       NULL)
         return (<char*> out)[:size]
 

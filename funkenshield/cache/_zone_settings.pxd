@@ -23,15 +23,15 @@ cdef enum StaleMode:               # when an answer past its time is served (RFC
     STALE_ON_FAILURE
     STALE_IMMEDIATE
 
-cdef struct Policy:
+cdef struct ZoneSettings:
     TtlLimits ttl_limits
     RenderOptions manner
     uint8_t stale_mode
     uint8_t prefetch               # refresh what is in use before its time is up
-    uint8_t cut                    # NXDOMAIN denies all names below (RFC 8020)
+    uint8_t nxdomain_cut           # NXDOMAIN denies all names below (RFC 8020)
     uint8_t trust_nsec             # NSEC records deny what lies between (RFC 8198)
     uint16_t group                 # of upstreams that are asked
     uint32_t stale_longest         # how long past its time an answer is kept, ticks
     uint64_t client_timer          # how long a client waits before he is served what is stale, nanoseconds
     uint32_t recheck               # after a failed refresh, the next one waits so long, ticks
-    uint32_t open                  # clients that may wait at once
+    uint32_t max_outstanding       # clients that may wait at once

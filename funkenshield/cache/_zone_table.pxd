@@ -1,11 +1,11 @@
-"""Zones: which policy is a name's."""
+"""Zones: which settings are a name's."""
 
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._siphash cimport Secret
 from ..core._suffix_table cimport Suffixes
-from ._zone_settings cimport Policy
+from ._zone_settings cimport ZoneSettings
 
 cdef enum:
     ZONES_MAX = 4096               # zone 0 is everything that has no zone of its own
@@ -14,7 +14,7 @@ cdef enum:
 @cython.final
 cdef class Zones:
     cdef:
-        Policy* policies           # by zone; read by everybody
+        ZoneSettings* zone_settings  # by zone; read by everybody
         Suffixes numbers
         Secret secret
         list names                 # by zone, on the wire, in lower case; None: the number is free

@@ -7,7 +7,7 @@ class Zones:
     def group(self, number: int) -> int: ...
     def name(self, number: int) -> bytes: ...
     def assign(self, names: Iterable[bytes]) -> list[bytes]: ...
-    def set_policy(
+    def configure(
         self,
         zone: int,
         *,
@@ -24,8 +24,8 @@ class Zones:
         client_timer: float = 1.8,
         recheck: float = 30,
         prefetch: bool = False,
-        cut: bool = False,
+        nxdomain_cut: bool = False,
         trust_nsec: bool = False,
         group: int = 0,
-        open: int = 0xFFFFFFFF,
+        max_outstanding: int = 0xFFFFFFFF,
     ) -> None: ...

@@ -1,4 +1,4 @@
-"""Zones: which policy is a name's.
+"""Zones: which settings are a name's.
 
 It knows names and their numbers; the longest zone that a name is in decides. Only the control thread asks
 for a name, once for a miss; an answer in the cache carries its zone's number.
@@ -14,28 +14,28 @@ from ..core._memory cimport free, zeros
 from ..core._random cimport draw_secret
 from ..core._suffix_table cimport parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport DS, is_name, name_size
-from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, Policy, RenderOptions, TtlLimits
+from ._zone_settings cimport STALE_IMMEDIATE, STALE_OFF, STALE_ON_FAILURE, RenderOptions, TtlLimits, ZoneSettings
 
 _MODES = {"off": STALE_OFF, "on-failure": STALE_ON_FAILURE, "immediate": STALE_IMMEDIATE}
 
 
 cdef class Zones:
-    """Policies by number, and numbers by name.
+    """Settings by number, and numbers by name.
 
-    Memory ownership: policies and table are its own.
+    Memory ownership: settings and table are its own.
     """
 
     def __cinit__(self) -> None:
-        self.policies = <Policy*> zeros(ZONES_MAX, sizeof(Policy))
+        self.zone_settings = <ZoneSettings*> zeros(ZONES_MAX, sizeof(ZoneSettings))
         self.numbers.pairs = <uint64_t*> zeros(4 * ZONES_MAX, 16)
         self.numbers.mask = 4 * ZONES_MAX - 1
         draw_secret(&self.secret)
         self.names = [None] * ZONES_MAX
         self.fresh = 1
-        self.set_policy(0)
+        self.configure(0)
 
     def __dealloc__(self) -> None:
-        free(self.policies)
+        free(self.zone_settings)
         free(self.numbers.pairs)
 
     cdef uint32_t find(self, const uint8_t* name, uint16_t qtype) noexcept nogil:
@@ -61,7 +61,7 @@ cdef class Zones:
 
     def group(self, uint32_t number) -> int:
         """Return the group of upstreams that a zone asks."""
-        return self.policies[number % ZONES_MAX].group
+        return self.zone_settings[number % ZONES_MAX].group
 
     def name(self, uint32_t number) -> bytes:
         """Return the name of a zone; zone 0 is everything, and the root's."""
@@ -94,23 +94,23 @@ cdef class Zones:
         self.count = <uint32_t> len(wanted)
         return sorted(wanted ^ had)
 
-    def set_policy(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
-                   uint32_t failure=5, uint16_t payload=EDNS_UDP_SIZE, bint keep_ttl=False, bint shuffle=False,
-                   str stale="off", uint32_t stale_longest=86400, uint32_t stale_ttl=30, double client_timer=1.8,
-                   double recheck=30, bint prefetch=False, bint cut=False, bint trust_nsec=False, uint32_t group=0,
-                   uint32_t open=0xffffffff) -> None:
+    def configure(self, uint32_t zone, *, uint32_t shortest=0, uint32_t longest=86400, uint32_t negative=3600,
+                  uint32_t failure=5, uint16_t payload=EDNS_UDP_SIZE, bint keep_ttl=False, bint shuffle=False,
+                  str stale="off", uint32_t stale_longest=86400, uint32_t stale_ttl=30, double client_timer=1.8,
+                  double recheck=30, bint prefetch=False, bint nxdomain_cut=False, bint trust_nsec=False,
+                  uint32_t group=0, uint32_t max_outstanding=0xffffffff) -> None:
         """Say how a zone's answers are held and served; times are seconds, the payload is octets."""
-        cdef Policy policy
+        cdef ZoneSettings settings
         if not 512 <= payload <= 4096:
             raise ValueError(f"a UDP payload has 512 to 4096 octets, not {payload}")
         if zone >= ZONES_MAX or group >= ZONES_MAX:
             raise ValueError(f"zones are numbered below {ZONES_MAX}")
-        policy = Policy(
+        settings = ZoneSettings(
             ttl_limits=TtlLimits(shortest, longest, negative, failure),
             manner=RenderOptions(payload, keep_ttl, shuffle, stale_ttl),
-            stale_mode=_MODES[stale], prefetch=prefetch, cut=cut, trust_nsec=trust_nsec, group=group,
-            open=open,
+            stale_mode=_MODES[stale], prefetch=prefetch, nxdomain_cut=nxdomain_cut,
+            trust_nsec=trust_nsec, group=group, max_outstanding=max_outstanding,
             stale_longest=stale_longest * TICKS_PER_SECOND, client_timer=<uint64_t> (client_timer * 1e9),
             recheck=<uint32_t> (recheck * TICKS_PER_SECOND),
         )
-        copy_words(&self.policies[zone], &policy, sizeof(Policy))
+        copy_words(&self.zone_settings[zone], &settings, sizeof(ZoneSettings))

@@ -34,8 +34,8 @@ cdef class Admission:
     cdef object _tell_of_resolver(self, const Query* query, const uint8_t* name)
     cdef int _answer_locally(self, const Client* client, Query* query, uint16_t zone, bytes response,
                              uint64_t now) except -1
-    cdef int _open(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
-                   uint64_t now) except -1
+    cdef int _add_pending(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
+                          uint64_t now) except -1
     cdef bint _is_repeat(self, const Client* client, const Query* query, int32_t first, uint64_t hashed) noexcept nogil
     cdef bint _is_loop(self, const Client* client, uint64_t hashed) except -1
     cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,

@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy
 from ..cache._entry cimport FAILURE, KEEP, Answer, BuildResult, answers_question, build, build_verbatim
 from ..cache._freshness cimport DEAD, STALE, STALE_IF_ERROR, Freshness, freshness_of, mark_used
 from ..cache._index cimport find
-from ..cache._zone_settings cimport Policy
+from ..cache._zone_settings cimport ZoneSettings
 from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport ticks
 from ..core._fair_shares cimport may_take
@@ -46,7 +46,7 @@ cdef bint _is_of_resolver(const uint8_t* name) noexcept nogil:
 
 
 cdef class Admission:
-    """The way into the pool of open queries."""
+    """The way into the pool of pending queries."""
 
     def __cinit__(self, ClientReplies replies not None, Attempts attempts not None) -> None:
         self.replies, self.attempts = replies, attempts
@@ -80,11 +80,11 @@ cdef class Admission:
             self.cache.drop(&query)  # an answer for more clients may stand behind it
             stored = find(&self.cache.index, &query)
         if stored != NULL:
-            freshness = freshness_of(stored, &self.cache.index.policies[stored.zone], ticks(now))
+            freshness = freshness_of(stored, &self.cache.index.zone_settings[stored.zone], ticks(now))
             if client.fd != NOBODY and freshness < STALE_IF_ERROR:
                 mark_used(stored)
                 return self.replies.answer_now(client, &query, stored, now)
-            if client.fd == NOBODY and freshness < STALE and load_relaxed32(&stored.marks.retry) <= ticks(now):
+            if client.fd == NOBODY and freshness < STALE and load_relaxed32(&stored.marks.refresh_after) <= ticks(now):
                 return 0  # it was refreshed meanwhile
         zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
         response = self._tell_of_resolver(&query, query.key + KEY_PREFIX)
@@ -92,7 +92,7 @@ cdef class Admission:
             response = self._local_response(&query, zone, now)
         if response is not None:
             return self._answer_locally(client, &query, zone, response, now)
-        return self._open(client, &query, zone, freshness == STALE_IF_ERROR, now)
+        return self._add_pending(client, &query, zone, freshness == STALE_IF_ERROR, now)
 
     cdef int admit_uncached(self, const Client* client, const Query* query, uint64_t now) except -1:
         """Let a query in that the cache is not asked for."""
@@ -102,7 +102,7 @@ cdef class Admission:
             uint16_t zone = <uint16_t> self.cache.zones.find(name, query.qtype)
             bytes response = self._tell_of_resolver(query, name)
         if response is None:
-            return self._open(client, query, zone, False, now)
+            return self._add_pending(client, query, zone, False, now)
         build_verbatim(self.cache.scratch, query, response, len(response), now)
         self.cache.scratch.zone = zone
         self.local_answers += 1
@@ -113,16 +113,17 @@ cdef class Admission:
     cdef object _local_response(self, const Query* query, uint16_t zone, uint64_t now):
         """Return the response of those who know without an upstream, or None."""
         cdef:
-            const Policy* policy = &self.cache.index.policies[zone]
+            const ZoneSettings* settings = &self.cache.index.zone_settings[zone]
             bytes response = None
-        if query.qclass != CHAOS and not policy.cut and not policy.trust_nsec:
+        if query.qclass != CHAOS and not settings.nxdomain_cut and not settings.trust_nsec:
             return None
         try:
             if query.qclass == CHAOS and self.chaos is not None:
                 response = self.chaos(query.wire[:query.length])
-            elif self.nsec_cache is not None and (policy.cut or policy.trust_nsec):
+            elif self.nsec_cache is not None and (settings.nxdomain_cut or settings.trust_nsec):
                 response = self.nsec_cache.response_to(query.wire[:query.length], self.cache.zones.name(zone),
-                                                       cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9)
+                                                       nxdomain_cut=settings.nxdomain_cut, nsec=settings.trust_nsec,
+                                                       now=now / 1e9)
         except Exception as error:  # whoever knows wrong must not stop those who ask
             log.error("internal error, no local answer: %r", error)
         if response is None or not answers_question(query, response, len(response)):
@@ -146,7 +147,7 @@ cdef class Admission:
         cdef:
             Answer* answer = self.cache.scratch
             BuildResult built
-        built = build(answer, query, response, len(response), &self.cache.index.policies[zone].ttl_limits, now,
+        built = build(answer, query, response, len(response), &self.cache.index.zone_settings[zone].ttl_limits, now,
                       self.cache.clock.wall(), True)
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
@@ -158,20 +159,20 @@ cdef class Admission:
 
     # ------------------------------------------------------------ who waits
 
-    cdef int _open(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
-                   uint64_t now) except -1:
+    cdef int _add_pending(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
+                          uint64_t now) except -1:
         """Let a query wait: behind the first who asked the same, or as the first. `has_stale`: there is a stale answer.
 
         What the cache is not asked for waits alone: nobody else gets its answer, and nothing of it stays.
         """
         cdef:
-            const Policy* policy = &self.cache.index.policies[zone]
+            const ZoneSettings* settings = &self.cache.index.zone_settings[zone]
             bint uncached = not is_cached(client, query)
-            uint16_t group = self.queries.routes[client.rule_state.route] if client.rule_state.route else policy.group
+            uint16_t group = self.queries.routes[client.rule_state.route] if client.rule_state.route else settings.group
             uint64_t hashed = query.hash
             int32_t first = -1 if uncached else self.queries.find(query)
             int32_t i
-            PendingQuery* entry
+            PendingQuery* pending
         if uncached:
             # Without the ID.
             hashed = siphash(&self.cache.index.secret, query.wire + HEADER_FLAGS, query.length - HEADER_FLAGS)
@@ -191,28 +192,28 @@ cdef class Admission:
                 self.outstanding_limit_exceeded += 1
                 self.queries.give_back(i)
             return self.replies.reject(client, query, now)
-        entry = &self.pool[i]
-        entry.asked_id = message_id(query.wire)
-        entry.limit = self.replies.limit(client, query)
-        entry.hash = hashed
+        pending = &self.pool[i]
+        pending.asked_id = message_id(query.wire)
+        pending.limit = self.replies.limit(client, query)
+        pending.hash = hashed
         if first >= 0 or uncached:  # whoever asks first is found without
-            self.queries.repeat_of(entry.asked_id, hashed)[0] = i
+            self.queries.repeat_of(pending.asked_id, hashed)[0] = i
         if first >= 0:
             self.coalesced_queries += 1
-            self.queries.follow(i, first)
+            self.queries.coalesce(i, first)
             if has_stale:
-                self.pool[first].stale_at = min(self.pool[first].stale_at, now + policy.client_timer)
+                self.pool[first].stale_at = min(self.pool[first].stale_at, now + settings.client_timer)
                 self.attempts.schedule(first, self.pool[first].try_until)
             return 0
-        entry.zone = zone
-        entry.group = group
-        entry.by_function = group == FUNCTION
-        entry.purges = <uint32_t> self.cache.purges.rules.count
-        entry.deadline = now + (self.attempts.update_timeout if entry.send_once else self.attempts.deadline)
-        entry.try_until = entry.deadline
-        entry.stale_at = now + policy.client_timer if has_stale else NEVER
-        entry.over_stream = entry.length > QUERY_MAX or entry.send_once and client.fd == STREAM  # where nothing is lost
-        entry.uncached = uncached
+        pending.zone = zone
+        pending.group = group
+        pending.by_function = group == FUNCTION
+        pending.purges = <uint32_t> self.cache.purges.rules.count
+        pending.deadline = now + (self.attempts.update_timeout if pending.send_once else self.attempts.deadline)
+        pending.try_until = pending.deadline
+        pending.stale_at = now + settings.client_timer if has_stale else NEVER
+        pending.over_stream = pending.length > QUERY_MAX or pending.send_once and client.fd == STREAM  # none is lost
+        pending.uncached = uncached
         if uncached:
             self.queries.equal_to(client, hashed)[0] += 1
         else:
@@ -245,7 +246,7 @@ cdef class Admission:
             uint32_t[SHARES] shares
             uint32_t quota = self.queries.quota_of(lower_name(query, room), zone)
             uint32_t waiting = self.queries.quotas[quota]
-            uint32_t most = self.cache.index.policies[zone].open
+            uint32_t most = self.cache.index.zone_settings[zone].max_outstanding
             uint32_t left = self.queries.capacity - self.queries.waiting
             uint32_t upstreams = 0xffffffff
             const uint32_t* held = self.queries.shares
@@ -279,22 +280,22 @@ cdef class Admission:
         hop by hop and the UDP payload size, which is no larger than ours (RFC 9715).
         """
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             const uint8_t* cookie = cookie_of(query)
             uint16_t payload = self.replies.payload()
-        entry.with_cookie = cookie != NULL
-        if entry.with_cookie:
-            memcpy(entry.cookie, cookie, CLIENT_COOKIE)
-        entry.keepalive = query.keepalive and entry.client.fd == STREAM
+        pending.with_cookie = cookie != NULL
+        if pending.with_cookie:
+            memcpy(pending.cookie, cookie, CLIENT_COOKIE)
+        pending.keepalive = query.keepalive and pending.client.fd == STREAM
         if query.key_length:
-            entry.length = <uint16_t> forwardable(entry.wire, WIRE_MAX, query, payload)
-            if entry.length:
+            pending.length = <uint16_t> forwardable(pending.wire, WIRE_MAX, query, payload)
+            if pending.length:
                 return True
-        entry.verbatim = uncached
-        entry.send_once = (query.flags & OPCODE) != 0 or query.qtype == TKEY
+        pending.verbatim = uncached
+        pending.send_once = (query.flags & OPCODE) != 0 or query.qtype == TKEY
         if not uncached or not self.queries.copy(i, query.wire, query.length):
             return False
         if is_unsigned(query):
-            set_payload(entry.wire, query, payload)
-            entry.length = <uint16_t> end_options(entry.wire, query, &self.replies.settings_writer.settings.ignored)
+            set_payload(pending.wire, query, payload)
+            pending.length = <uint16_t> end_options(pending.wire, query, &self.replies.settings_writer.settings.ignored)
         return True

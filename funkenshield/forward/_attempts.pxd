@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport UpstreamTable
-from ..upstream._sockets cimport Attempt, Sockets
+from ..upstream._sockets_and_ids cimport Attempt, Sockets
 from ._pending cimport PendingQueries, PendingQuery, Stage
 
 cdef uint64_t NEVER

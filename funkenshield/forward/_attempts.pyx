@@ -11,9 +11,10 @@ from ..cache._entry cimport Answer
 from ..core._memory cimport free, zeros
 from ..core._timer_wheel cimport Wheel
 from ..upstream._selection cimport TRIES_MAX, Upstream, UpstreamTable, note_try, retransmission_timeout_of
-from ..upstream._sockets cimport Attempt, Sockets
-from ..wire._message cimport QUERY_MAX, RCODE, respell
+from ..upstream._sockets_and_ids cimport Attempt, Sockets
+from ..wire._message cimport QUERY_MAX, RCODE
 from ..wire._proxy_protocol cimport PROXIED_MAX
+from ..wire._random_case cimport respell
 from ._outbox cimport put_client
 from ._pending cimport FAILED, QUEUED, SENT, TRUNCATED_REPLY, WIRE_MAX, PendingQueries, PendingQuery
 
@@ -25,7 +26,7 @@ cdef enum:
 
 
 cdef class Attempts:
-    """The attempts of open queries, and what upstreams are told of them.
+    """The attempts of pending queries, and what upstreams are told of them.
 
     Memory ownership: the lists of what is to be sent are its own.
     """
@@ -46,7 +47,7 @@ cdef class Attempts:
     # ------------------------------------------------------------ to be sent
 
     cdef void queue(self, int32_t i) noexcept nogil:
-        """Have an open query sent, for the first time."""
+        """Have a pending query sent, for the first time."""
         self.pool[i].stage = QUEUED
         self.queued[self.queued_count] = i
         self.queued_count += 1
@@ -64,79 +65,79 @@ cdef class Attempts:
 
     cdef void resend(self, int32_t i, uint64_t now) noexcept nogil:
         """Have a query sent anew, as if it had not been; the second time, as if it had been answered by nobody."""
-        cdef PendingQuery* entry = &self.pool[i]
-        entry.hedging = False
-        if entry.resent or not self.may_retry(i) or self.queued_count == self.queries.capacity:
-            entry.unreachable = True
-            entry.try_until = now
+        cdef PendingQuery* pending = &self.pool[i]
+        pending.hedging = False
+        if pending.resent or not self.may_retry(i) or self.queued_count == self.queries.capacity:
+            pending.unreachable = True
+            pending.try_until = now
             self.schedule(i, now)
         elif self.walked == QUEUED:
             self.retry(i)
         else:
             self.queue(i)
-        entry.resent = True
+        pending.resent = True
 
     cdef void schedule(self, int32_t i, uint64_t until) noexcept nogil:
         """Have a query looked at then, or when its clients have waited long enough."""
-        cdef PendingQuery* entry = &self.pool[i]
-        self.wheel.schedule(i, min(until, min(entry.stale_at, entry.deadline)))
+        cdef PendingQuery* pending = &self.pool[i]
+        self.wheel.schedule(i, min(until, min(pending.stale_at, pending.deadline)))
 
     # ------------------------------------------------------------ sent
 
     cdef void sent(self, int32_t i, int32_t upstream, int32_t attempt, uint64_t now) noexcept nogil:
         """Note that a query is on its way, and until when its upstream's silence is no news."""
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             Upstream* asked = &self.upstreams.all[upstream]
             uint64_t wait = self.timeout
-        entry.attempt = attempt
-        entry.stage = SENT
-        entry.unreachable = entry.hedging = False
-        entry.maybe_delivered = True
-        entry.tcp_fallback = entry.tcp_fallback and self.is_tcp_fallback(&self.sockets.attempts[attempt])
-        note_try(&entry.tried, upstream)
+        pending.attempt = attempt
+        pending.stage = SENT
+        pending.unreachable = pending.hedging = False
+        pending.maybe_delivered = True
+        pending.tcp_fallback = pending.tcp_fallback and self.is_tcp_fallback(&self.sockets.attempts[attempt])
+        note_try(&pending.tried, upstream)
         asked.hedge_credit = min(asked.hedge_credit + 1, <uint32_t> CREDIT_MAX)
         if not self.may_retry(i):
             wait = NEVER - now
-        elif self.upstreams.has_other(entry.group, &entry.tried):
+        elif self.upstreams.has_other(pending.group, &pending.tried):
             wait = self.retransmission_timeout(attempt)
-            entry.hedging = self.hedge and 0 < asked.hedge_after < wait
-            if entry.hedging:
+            pending.hedging = self.hedge and 0 < asked.hedge_after < wait
+            if pending.hedging:
                 wait = asked.hedge_after
-        entry.try_until = now + wait
-        self.schedule(i, entry.try_until)
+        pending.try_until = now + wait
+        self.schedule(i, pending.try_until)
 
     cdef bint hand_over(self, int32_t i, int32_t upstream, uint64_t now) except -1:
         """Let Python carry a query to an upstream that was chosen, over TCP or TLS; False: there is no room."""
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             Upstream* to = &self.upstreams.all[upstream]
-            int32_t attempt = self.sockets.begin(i, entry.attempt, upstream, -1, 0, now)
+            int32_t attempt = self.sockets.begin(i, pending.attempt, upstream, -1, 0, now)
             uint8_t[PROXIED_MAX] header
             uint8_t[WIRE_MAX] wire
-            const uint8_t* out = entry.wire
+            const uint8_t* out = pending.wire
             size_t octets = 0
         if attempt < 0:
-            to.open -= 1
+            to.outstanding -= 1
             return False
         to.sent += 1
         self.sent(i, upstream, attempt, now)
         if to.proxied:
-            octets = put_client(header, &entry.client)
-        if to.random_case and not entry.verbatim:  # so that it can be learnt whether it spells names as they are asked
-            memcpy(wire, entry.wire, entry.length)
+            octets = put_client(header, &pending.client)
+        if to.random_case and not pending.verbatim:  # so that it is learnt whether it spells names as asked
+            memcpy(wire, pending.wire, pending.length)
             respell(wire, self.sockets.spell(attempt))
             out = wire
         self.stream_queries.append((
-            self.queries.handle(i, self.sockets.attempts[attempt].id), upstream, out[:entry.length],
-            (entry.deadline - min(now, entry.deadline)) / 1e9, header[:octets], entry.send_once,
+            self.queries.handle(i, self.sockets.attempts[attempt].id), upstream, out[:pending.length],
+            (pending.deadline - min(now, pending.deadline)) / 1e9, header[:octets], pending.send_once,
         ))
         return True
 
     cdef bint may_retry(self, int32_t i) noexcept nogil:
         """Tell whether a query may be sent once more."""
-        cdef const PendingQuery* entry = &self.pool[i]
-        return entry.tried.count < self.most and not (entry.send_once and entry.maybe_delivered)
+        cdef const PendingQuery* pending = &self.pool[i]
+        return pending.tried.count < self.most and not (pending.send_once and pending.maybe_delivered)
 
     cdef bint may_ask_another(self, int32_t i) noexcept nogil:
         """Tell whether a query may be sent once more, and there is an upstream that was not asked."""
@@ -209,31 +210,31 @@ cdef class Attempts:
         cdef:
             const Attempt* made = &self.sockets.attempts[attempt]
             int32_t i = made.query
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             uint64_t rest = 0
         self.upstreams.record_failure(made.upstream, reason)
         if self.is_tcp_fallback(made):
             self._tcp_fallback_failed(made)
-            if entry.tcp_fallback and not entry.last_resort and self.may_retry(i):  # there will be room over UDP
+            if pending.tcp_fallback and not pending.last_resort and self.may_retry(i):  # there will be room over UDP
                 rest = retransmission_timeout_of(&self.upstreams.all[made.upstream], self.retry_after, self.timeout)
         else:
             self.upstreams.record_loss(made.upstream, made.sent, now)
         self.end(attempt)
-        entry.hedging = False
-        if entry.stage == SENT and entry.attempt < 0:
-            entry.unreachable = True
-            entry.try_until = now + rest
-            self.schedule(i, entry.try_until)
+        pending.hedging = False
+        if pending.stage == SENT and pending.attempt < 0:
+            pending.unreachable = True
+            pending.try_until = now + rest
+            self.schedule(i, pending.try_until)
 
     cdef void timed_out(self, int32_t i, uint64_t now) noexcept nogil:
         """Hold the last attempt against its upstream, if it had its time: once, and less if others are silent too."""
         cdef:
-            const PendingQuery* entry = &self.pool[i]
+            const PendingQuery* pending = &self.pool[i]
             const Attempt* before
             Attempt* last
-        if entry.stage != SENT or entry.attempt < 0 or entry.hedging:
+        if pending.stage != SENT or pending.attempt < 0 or pending.hedging:
             return
-        last = &self.sockets.attempts[entry.attempt]
+        last = &self.sockets.attempts[pending.attempt]
         if last.timeout_counted or now < last.sent + self.retry_after:
             return
         last.timeout_counted = True
@@ -241,7 +242,7 @@ cdef class Attempts:
             self._tcp_fallback_failed(last)
             return
         # Nobody waited longer than until the deadline.
-        self.upstreams.record_timeout(last.upstream, last.sent, min(now, entry.deadline), not entry.send_once)
+        self.upstreams.record_timeout(last.upstream, last.sent, min(now, pending.deadline), not pending.send_once)
         if last.before >= 0:
             before = &self.sockets.attempts[last.before]
             if not self.is_tcp_fallback(before):  # two are silent about this query: it says little of either
@@ -251,10 +252,10 @@ cdef class Attempts:
     cdef void _tcp_fallback_failed(self, const Attempt* made) noexcept nogil:
         """Note that an upstream which is asked over UDP did not answer over TCP: UDP is the way, unless it said TC."""
         cdef:
-            PendingQuery* entry = &self.pool[made.query]
+            PendingQuery* pending = &self.pool[made.query]
             Upstream* asked = &self.upstreams.all[made.upstream]
         asked.tcp_fallback_failures += 1
-        entry.over_stream = entry.length > QUERY_MAX or entry.last_resort == TRUNCATED_REPLY
+        pending.over_stream = pending.length > QUERY_MAX or pending.last_resort == TRUNCATED_REPLY
 
     cdef void end(self, int32_t attempt) noexcept nogil:
         """End one of a query's attempts."""
@@ -264,7 +265,7 @@ cdef class Attempts:
         while link[0] != attempt:
             link = &self.sockets.attempts[link[0]].before
         link[0] = self.sockets.attempts[attempt].before
-        asked.open -= 1
+        asked.outstanding -= 1
         self.sockets.end(attempt)
 
     cdef void end_all(self, int32_t i) noexcept nogil:

@@ -40,7 +40,7 @@ cdef class ClientReplies:
     cdef uint16_t limit(self, const Client* client, const Query* query) noexcept nogil
     cdef bint is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
     cdef void add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil
-    cdef void _add_waiting(self, EdnsOptions* extra, const PendingQuery* entry) noexcept nogil
+    cdef void _add_waiting(self, EdnsOptions* extra, const PendingQuery* pending) noexcept nogil
     cdef int answer_now(self, const Client* client, const Query* query, const Answer* answer, uint64_t now) except -1
     cdef int answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1
     cdef int answer_one(self, int32_t i, const Answer* answer, uint64_t now) except -1

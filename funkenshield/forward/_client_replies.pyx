@@ -15,9 +15,10 @@ from ..core._latency_histogram cimport observe_latency
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
 from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport (
-    ARCOUNT, DO, MESSAGE_MAX, REFUSED, EdnsOptions, Query, cookie_of, cut, get16, has_own_opt, message_flags, put_error,
+    ARCOUNT, DO, MESSAGE_MAX, REFUSED, EdnsOptions, Query, cookie_of, get16, has_own_opt, message_flags, put_error,
     put_own_options
 )
+from ..wire._truncation cimport put_truncated
 from ._outbox cimport NOBODY, Client, Outbox
 from ._pending cimport PendingQueries, PendingQuery
 
@@ -36,7 +37,7 @@ cdef class ClientReplies:
 
     cdef uint16_t payload(self) noexcept nogil:
         """Return our UDP payload size, in octets."""
-        return self.cache.index.policies.manner.payload
+        return self.cache.index.zone_settings.manner.payload
 
     cdef uint16_t limit(self, const Client* client, const Query* query) noexcept nogil:
         """Return the octets of the largest answer that a client takes, and that we send."""
@@ -44,7 +45,7 @@ cdef class ClientReplies:
 
     cdef bint is_dead(self, const Answer* stored, uint64_t now) noexcept nogil:
         """Tell whether an answer serves nobody any more, whatever happens."""
-        return freshness_of(stored, &self.cache.index.policies[stored.zone], ticks(now)) == DEAD
+        return freshness_of(stored, &self.cache.index.zone_settings[stored.zone], ticks(now)) == DEAD
 
     cdef void add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil:
         """Make the EDNS options that are for a client alone, of his query."""
@@ -54,14 +55,14 @@ cdef class ClientReplies:
             sender = self.outbox.client_info(client)
             add_own_options(self.settings_writer.settings, extra, cookie_of(query), query.keepalive, &sender)
 
-    cdef void _add_waiting(self, EdnsOptions* extra, const PendingQuery* entry) noexcept nogil:
+    cdef void _add_waiting(self, EdnsOptions* extra, const PendingQuery* pending) noexcept nogil:
         """Make the EDNS options that are for a client alone who waits."""
         cdef ClientInfo sender
         extra.length = 0
-        if entry.with_cookie or entry.keepalive:
-            sender = self.outbox.client_info(&entry.client)
-            add_own_options(self.settings_writer.settings, extra, entry.cookie if entry.with_cookie else NULL,
-                            entry.keepalive, &sender)
+        if pending.with_cookie or pending.keepalive:
+            sender = self.outbox.client_info(&pending.client)
+            add_own_options(self.settings_writer.settings, extra, pending.cookie if pending.with_cookie else NULL,
+                            pending.keepalive, &sender)
 
     # ------------------------------------------------------------ answers
 
@@ -72,7 +73,7 @@ cdef class ClientReplies:
         return self._answer(client, self.limit(client, query), answer, query, &extra, now)
 
     cdef int answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1:
-        """Answer everybody who waits for an open query."""
+        """Answer everybody who waits for a pending query."""
         while i >= 0:
             self.answer_one(i, answer, now)
             i = self.queries.pool[i].next
@@ -82,25 +83,25 @@ cdef class ClientReplies:
         """Answer one who waits."""
         cdef:
             Query query
-            PendingQuery* entry = &self.queries.pool[i]
+            PendingQuery* pending = &self.queries.pool[i]
             EdnsOptions extra
         self.queries.read_as_asked(i, &query)
-        self._add_waiting(&extra, entry)
-        return self._answer(&entry.client, entry.limit, answer, &query, &extra, now)
+        self._add_waiting(&extra, pending)
+        return self._answer(&pending.client, pending.limit, answer, &query, &extra, now)
 
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
                      const EdnsOptions* extra, uint64_t now) except -1:
         """Answer one client, in his own size and spelling."""
         cdef:
             uint64_t delay = now - client.arrived if now > client.arrived else 0
-            uint8_t* out = self.outbox.open(client)
+            uint8_t* out = self.outbox.reserve(client)
             uint16_t later = <uint16_t> extra.length if answer.form != SECTIONS else 0  # octets that are put in below
             size_t length
         if client.fd == NOBODY:
             return 0
         observe_latency(&self.latency, delay)
-        length = render(out, limit - later, answer, query, &self.cache.index.policies[answer.zone].manner, ticks(now),
-                        extra)
+        length = render(out, limit - later, answer, query, &self.cache.index.zone_settings[answer.zone].manner,
+                        ticks(now), extra)
         if answer.form != SECTIONS:
             length = self.put_own(out, length, limit, query, answer.rcode_high, extra)
         if delay >= LATE and client.fd >= 0 and not client.proven and self._exceeds_late_limit(client, length, now):
@@ -117,7 +118,8 @@ cdef class ClientReplies:
         if length + extra.length <= limit:
             return put_own_options(out, length, extra)
         if has_own_opt(query) and get16(out + ARCOUNT):
-            return cut(out, query, message_flags(out), self.payload(), rcode_high, query.edns_flags & DO, extra)
+            return put_truncated(out, query, message_flags(out), self.payload(), rcode_high, query.edns_flags & DO,
+                                 extra)
         return length
 
     cdef bint _exceeds_late_limit(self, const Client* client, size_t length, uint64_t now) noexcept nogil:
@@ -150,14 +152,14 @@ cdef class ClientReplies:
         """Let one who waits have REFUSED, or nothing."""
         cdef:
             Query query
-            PendingQuery* entry = &self.queries.pool[i]
+            PendingQuery* pending = &self.queries.pool[i]
             EdnsOptions extra
-        if entry.client.fd == NOBODY or not self.refuse_overload and entry.client.fd >= 0:
+        if pending.client.fd == NOBODY or not self.refuse_overload and pending.client.fd >= 0:
             return 0
         self.queries.read_as_asked(i, &query)
-        self._add_waiting(&extra, entry)
-        return self._post_refused(&entry.client, &query, &extra)
+        self._add_waiting(&extra, pending)
+        return self._post_refused(&pending.client, &query, &extra)
 
     cdef int _post_refused(self, const Client* client, const Query* query, const EdnsOptions* extra) except -1:
         return self.outbox.post(
-            client, put_error(self.outbox.open(client), query, REFUSED, self.payload(), extra))
+            client, put_error(self.outbox.reserve(client), query, REFUSED, self.payload(), extra))

@@ -56,7 +56,7 @@ cdef class Outbox:
 
     cdef ReplyQueue* add_queue(self, int wake_fd) except NULL
     cdef ReplyQueue* _queue_of(self, uint64_t stream) noexcept nogil
-    cdef uint8_t* open(self, const Client* client) noexcept nogil
+    cdef uint8_t* reserve(self, const Client* client) noexcept nogil
     cdef int post(self, const Client* client, size_t length) except -1
     cdef int drop(self, const Client* client) except -1
     cdef ClientInfo client_info(self, const Client* client) noexcept nogil

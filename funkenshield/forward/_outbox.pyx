@@ -82,7 +82,7 @@ cdef class Outbox:
         cdef uint32_t worker = worker_of(stream)
         return self.queues[worker - 1] if 0 < worker <= self.queue_count else NULL
 
-    cdef uint8_t* open(self, const Client* client) noexcept nogil:
+    cdef uint8_t* reserve(self, const Client* client) noexcept nogil:
         """Return where an answer to this client is to be written."""
         if client.fd < 0:
             return self.framed + 2
@@ -92,7 +92,7 @@ cdef class Outbox:
         return self.datagrams.buffer(self.count)
 
     cdef int post(self, const Client* client, size_t length) except -1:
-        """Take what was written to `open`'s place; 0 octets: nothing after all.
+        """Take what was written to `reserve`'s place; 0 octets: nothing after all.
 
         The guard sees all that goes out, and may hold it back.
         """

@@ -1,4 +1,4 @@
-"""Open queries: who waits for what, in a pool of fixed size."""
+"""Pending queries: who waits for what, in a pool of fixed size."""
 
 cimport cython
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -11,7 +11,7 @@ from ._outbox cimport Client
 
 cdef enum:
     WIRE_MAX = 384                 # octets of a query that a place has room for
-    OPEN_MAX = 1 << 22
+    PENDING_MAX = 1 << 22
     QUOTAS = 4096                  # that names without a zone of their own are counted in
     CHOICES_MAX = 65536            # routes, and limits of TTLs, that rules may choose
     FUNCTION = 0xffff              # in place of a group: a function of Python's answers
@@ -31,7 +31,7 @@ cdef enum Stage:
     DECIDING                       # Python answers it, or looks at the answer
 
 cdef enum LastResort:              # a response that serves if nothing better comes
-    NO_RESORT
+    NO_LAST_RESORT
     TRUNCATED_REPLY
     UNVERIFIED_REPLY               # it came over UDP, and may be forged
 
@@ -55,7 +55,7 @@ cdef struct PendingQuery:
     uint8_t* wire                  # as it goes upstream; each attempt sets its ID
     uint8_t octets[WIRE_MAX]       # where that is, unless it is longer
     # -- what follows is of the first who asked
-    int32_t chained                # the next open query whose hash falls into the same chain
+    int32_t chained                # the next pending query whose hash falls into the same chain
     int32_t attempt                # the last one; -1: none
     uint32_t generation            # tells this use of the place from the next
     uint32_t purges                # how many there had been when it was asked
@@ -118,9 +118,9 @@ cdef class PendingQueries:
     cdef void read(self, int32_t i, Query* query) noexcept nogil
     cdef void read_as_asked(self, int32_t i, Query* query) noexcept nogil
     cdef bint has_stream(self, int32_t i) noexcept nogil
-    cdef void release_followers(self, int32_t i) noexcept nogil
+    cdef void release_waiting(self, int32_t i) noexcept nogil
     cdef void index_add(self, int32_t i) noexcept nogil
-    cdef void follow(self, int32_t i, int32_t first) noexcept nogil
+    cdef void coalesce(self, int32_t i, int32_t first) noexcept nogil
     cdef void index_remove(self, int32_t i) noexcept nogil
     cdef int32_t held(self, uint64_t handle) noexcept nogil
     cdef uint64_t handle(self, int32_t i, uint16_t attempt) noexcept nogil

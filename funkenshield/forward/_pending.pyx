@@ -1,4 +1,4 @@
-"""Open queries: who waits for what, in a pool of fixed size.
+"""Pending queries: who waits for what, in a pool of fixed size.
 
 It knows places, and which query is the first of its question; the others who ask the same stand behind
 it. What a query waits for, and until when, is `_resolution`'s.
@@ -24,8 +24,8 @@ cdef class PendingQueries:
 
     def __cinit__(self, Cache cache not None, uint32_t capacity) -> None:
         cdef uint32_t i
-        if not 1 <= capacity <= OPEN_MAX:
-            raise ValueError(f"1 to {OPEN_MAX} queries can be open, not {capacity}")
+        if not 1 <= capacity <= PENDING_MAX:
+            raise ValueError(f"1 to {PENDING_MAX} queries can be pending, not {capacity}")
         self.cache = cache
         self.capacity = capacity
         self.chain_mask = 1
@@ -80,7 +80,7 @@ cdef class PendingQueries:
         cdef:
             int32_t i = self.idle
             uint32_t k
-            PendingQuery* entry
+            PendingQuery* pending
         if i >= 0:
             self.idle = self.pool[i].next
         elif self.untouched < <int32_t> self.capacity:
@@ -90,57 +90,57 @@ cdef class PendingQueries:
         else:
             return -1
         self.waiting += 1
-        entry = &self.pool[i]
-        entry.client = client[0]
-        entry.quota, entry.forgeable = quota, client.fd >= 0 and not client.proven
+        pending = &self.pool[i]
+        pending.client = client[0]
+        pending.quota, pending.forgeable = quota, client.fd >= 0 and not client.proven
         self.quotas[quota] += 1
         for k in range(SHARES):
-            entry.shares[k] = shares[k]
+            pending.shares[k] = shares[k]
             self.shares[shares[k]] += 1
-        self.forgeable[shares[EVERYTHING]] += entry.forgeable
-        entry.next = entry.chained = entry.attempt = -1
-        memset(&entry.stage, 0, <uint8_t*> (entry + 1) - <uint8_t*> &entry.stage)
+        self.forgeable[shares[EVERYTHING]] += pending.forgeable
+        pending.next = pending.chained = pending.attempt = -1
+        memset(&pending.stage, 0, <uint8_t*> (pending + 1) - <uint8_t*> &pending.stage)
         return i
 
     cdef bint copy(self, int32_t i, const uint8_t* wire, size_t length) noexcept nogil:
-        """Let an open query be these octets, however many; False: there are too many long ones, or of its client."""
+        """Let a pending query be these octets, however many; False: there are too many long ones, or of its client."""
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             uint32_t* held
             uint8_t* room = NULL
         if length > WIRE_MAX:
-            held = &self.shares[self.long_share(&entry.client)]
+            held = &self.shares[self.long_share(&pending.client)]
             if self.long < self.long_max and may_take(held[0], self.long_max - self.long):
                 room = <uint8_t*> malloc(length)
             if room == NULL:
                 return False
-            entry.wire = room
+            pending.wire = room
             self.long += 1
             held[0] += 1
-        memcpy(entry.wire, wire, length)
-        entry.length = <uint16_t> length
+        memcpy(pending.wire, wire, length)
+        pending.length = <uint16_t> length
         return True
 
     cdef void give_back(self, int32_t i) noexcept nogil:
         """Put a place back into the pool. Caller must ensure that nobody stands behind it."""
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             uint32_t k
-        self.quotas[entry.quota] -= 1
+        self.quotas[pending.quota] -= 1
         for k in range(SHARES):
-            self.shares[entry.shares[k]] -= 1
-        self.forgeable[entry.shares[EVERYTHING]] -= entry.forgeable
-        if entry.uncached:
-            self.equal_to(&entry.client, entry.hash)[0] -= 1
-        if entry.wire != entry.octets:
-            free(entry.wire)
-            entry.wire = entry.octets
+            self.shares[pending.shares[k]] -= 1
+        self.forgeable[pending.shares[EVERYTHING]] -= pending.forgeable
+        if pending.uncached:
+            self.equal_to(&pending.client, pending.hash)[0] -= 1
+        if pending.wire != pending.octets:
+            free(pending.wire)
+            pending.wire = pending.octets
             self.long -= 1
-            self.shares[self.long_share(&entry.client)] -= 1
+            self.shares[self.long_share(&pending.client)] -= 1
         self.waiting -= 1
-        entry.stage = IDLE
-        entry.generation += 1
-        entry.next = self.idle
+        pending.stage = IDLE
+        pending.generation += 1
+        pending.next = self.idle
         self.idle = i
 
     cdef uint32_t* equal_to(self, const Client* client, uint64_t hashed) noexcept nogil:
@@ -149,11 +149,11 @@ cdef class PendingQueries:
         return &self.equal[counter_of(prefix ^ hashed, 0)]
 
     cdef bint is_repeat(self, int32_t i, const Client* client, uint16_t message_id, uint64_t hashed) noexcept nogil:
-        """Tell whether it is this very datagram that an open query came in."""
-        cdef const PendingQuery* entry = &self.pool[i]
-        return (entry.stage != IDLE and entry.hash == hashed and entry.asked_id == message_id
-                and entry.client.fd == client.fd and entry.client.peer.length == client.peer.length
-                and not memcmp(entry.client.peer.address, client.peer.address, client.peer.length))
+        """Tell whether it is this very datagram that a pending query came in."""
+        cdef const PendingQuery* pending = &self.pool[i]
+        return (pending.stage != IDLE and pending.hash == hashed and pending.asked_id == message_id
+                and pending.client.fd == client.fd and pending.client.peer.length == client.peer.length
+                and not memcmp(pending.client.peer.address, client.peer.address, client.peer.length))
 
     cdef int32_t* repeat_of(self, uint16_t message_id, uint64_t hashed) noexcept nogil:
         """Return where it is noted who waits, alone or behind another, for the answer to the very same datagram."""
@@ -173,7 +173,7 @@ cdef class PendingQueries:
         return -1
 
     cdef void read(self, int32_t i, Query* query) noexcept nogil:
-        """Take an open query apart, its key and hash included."""
+        """Take a pending query apart, its key and hash included."""
         cdef const Client* client = &self.pool[i].client
         parse_query(query, self.pool[i].wire, self.pool[i].length)
         query.hash = self.pool[i].hash
@@ -182,7 +182,7 @@ cdef class PendingQueries:
             set_rule_choices(query, client.rule_state.route, client.rule_state.ttl_limits)
 
     cdef void read_as_asked(self, int32_t i, Query* query) noexcept nogil:
-        """Take an open query apart as its client sent it."""
+        """Take a pending query apart as its client sent it."""
         set_id(self.pool[i].wire, self.pool[i].asked_id)
         self.read(i, query)
 
@@ -192,13 +192,13 @@ cdef class PendingQueries:
             i = self.pool[i].next
         return i >= 0
 
-    cdef void release_followers(self, int32_t i) noexcept nogil:
-        """Put the places of those who stand behind an open query back into the pool."""
-        cdef int32_t follower = self.pool[i].next
+    cdef void release_waiting(self, int32_t i) noexcept nogil:
+        """Put the places of those who stand behind a pending query back into the pool."""
+        cdef int32_t behind = self.pool[i].next
         self.pool[i].next = -1
-        while follower >= 0:
-            i = follower
-            follower = self.pool[i].next
+        while behind >= 0:
+            i = behind
+            behind = self.pool[i].next
             self.give_back(i)
 
     cdef void index_add(self, int32_t i) noexcept nogil:
@@ -207,7 +207,7 @@ cdef class PendingQueries:
         self.pool[i].chained = chain[0]
         chain[0] = i
 
-    cdef void follow(self, int32_t i, int32_t first) noexcept nogil:
+    cdef void coalesce(self, int32_t i, int32_t first) noexcept nogil:
         """Let a query wait behind the first who asked the same."""
         self.pool[i].stage = WAITING
         self.pool[i].next = self.pool[first].next
@@ -227,7 +227,7 @@ cdef class PendingQueries:
 
     cdef int32_t held(self, uint64_t handle) noexcept nogil:
         """Return the query that a handle leads to, or -1 where it is over."""
-        cdef int32_t i = <int32_t> (handle & (OPEN_MAX - 1))
+        cdef int32_t i = <int32_t> (handle & (PENDING_MAX - 1))
         if i >= self.untouched or self.pool[i].generation & 0x3ffffff != handle >> 38:
             return -1
         return i if self.pool[i].stage == SENT or self.pool[i].stage == FAILED or self.pool[i].stage == DECIDING else -1

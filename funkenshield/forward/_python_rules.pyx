@@ -18,9 +18,10 @@ from ..policy._rule_state cimport END, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._fit cimport fit_message
 from ..wire._message cimport (
-    CD, DO, HEADER, MESSAGE_MAX, OPCODE, QR, RD, UNCACHEABLE, EdnsOptions, Query, cut, message_id, parse_query, set_id
+    CD, DO, HEADER, MESSAGE_MAX, OPCODE, QR, RD, UNCACHEABLE, EdnsOptions, Query, message_id, parse_query, set_id
 )
 from ..wire._proxy_protocol cimport PROXIED_MAX
+from ..wire._truncation cimport put_truncated
 from ._admission cimport Admission
 from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._pending cimport DECIDING, FUNCTION, SENT, PendingQuery, TtlBounds
@@ -65,7 +66,7 @@ cdef class PythonRules:
         context.settings, context.query, context.counters = settings, &query, &self.replies.counts
         context.client, context.rule_state = self.outbox.client_info(client), client.rule_state
         context.now = ticks(context.client.now)
-        context.reply, context.limit = self.outbox.open(client), self.replies.limit(client, &query)
+        context.reply, context.limit = self.outbox.reserve(client), self.replies.limit(client, &query)
         outcome = process_query(&context) if anew else resume_query(&context)
         client.proven, client.rule_state = context.client.proven, context.rule_state
         if outcome & SEND:
@@ -148,16 +149,16 @@ cdef class PythonRules:
             raise ValueError("that is no query or no response")
         parse_query(&asked, query, len(query))
         self.replies.add_own(&own, &to, &asked)
-        out = self.outbox.open(&to)
+        out = self.outbox.reserve(&to)
         limit = self.replies.limit(&to, &asked)
         if length > limit or to.fd >= 0 and length + own.length > limit:
             length = fit_message(out, response, length, &asked, limit - own.length)
         else:
             memcpy(out, <char*> response, length)
         if not length:
-            length = cut(out, &asked, QR | asked.flags & (OPCODE | RD | CD), self.replies.payload(), 0,
-                         asked.edns_flags & DO, &own)
-        elif own.length and length + own.length <= limit:  # a message of a transfer is not cut for the sake of options
+            length = put_truncated(out, &asked, QR | asked.flags & (OPCODE | RD | CD), self.replies.payload(), 0,
+                                   asked.edns_flags & DO, &own)
+        elif own.length and length + own.length <= limit:  # no message of a transfer is truncated for these
             length = self.replies.put_own(out, length, limit, &asked, 0, &own)
         set_id(out, message_id(query))
         self.outbox.post(&to, length)
@@ -194,12 +195,12 @@ cdef class PythonRules:
     # ------------------------------------------------------------ misses that a function answers
 
     cdef int let_function_answer(self, int32_t i, uint64_t now) except -1:
-        """Let a function of Python's answer an open query, for all who wait for it."""
-        cdef PendingQuery* entry = &self.queries.pool[i]
-        entry.stage = DECIDING
-        self.handled.append((self.queries.handle(i, 0), entry.client.rule_state.route, entry.wire[:entry.length],
-                             (entry.deadline - min(now, entry.deadline)) / 1e9,
-                             (<char*> &entry.client)[:sizeof(Client)]))
+        """Let a function of Python's answer a pending query, for all who wait for it."""
+        cdef PendingQuery* pending = &self.queries.pool[i]
+        pending.stage = DECIDING
+        self.handled.append((self.queries.handle(i, 0), pending.client.rule_state.route, pending.wire[:pending.length],
+                             (pending.deadline - min(now, pending.deadline)) / 1e9,
+                             (<char*> &pending.client)[:sizeof(Client)]))
         return 0
 
     def take_handled(self) -> list:
@@ -263,7 +264,7 @@ cdef class PythonRules:
                 or not self.resolution.read(i, &query, &received, response, len(response), True, now)):
             self.resolution.ignore(i, now)
         elif at == END or program == NULL or program.generation != generation:
-            self.resolution.follow(i, -1, &query, &received, &rule_state, now)
+            self.resolution.finish_by_rules(i, -1, &query, &received, &rule_state, now)
         else:
             rule_state.at, rule_state.generation = at, generation
             self.resolution.run(i, -1, &query, &received, &rule_state, now)

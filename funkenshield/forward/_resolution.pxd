@@ -1,4 +1,4 @@
-"""How an open query ends: with a response, with what is stale, or with SERVFAIL."""
+"""How a pending query ends: with a response, with what is stale, or with SERVFAIL."""
 
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -16,7 +16,7 @@ from ._pending cimport PendingQueries, PendingQuery
 cdef enum:
     LAST_RESORTS_MAX = 1 << 24     # octets of responses that are kept in case nothing better comes
 
-cdef struct Response:              # to an open query, taken apart
+cdef struct Response:              # to a pending query, taken apart
     const uint8_t* wire
     size_t length
     bint over_stream
@@ -49,8 +49,8 @@ cdef class Resolution:
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response, uint64_t now) except -1
     cdef int run(self, int32_t i, int32_t upstream, const Query* query, Response* response, RuleState* rule_state,
                  uint64_t now) except -1
-    cdef int follow(self, int32_t i, int32_t upstream, Query* query, Response* response, const RuleState* rule_state,
-                    uint64_t now) except -1
+    cdef int finish_by_rules(self, int32_t i, int32_t upstream, Query* query, Response* response,
+                             const RuleState* rule_state, uint64_t now) except -1
     cdef int _stop_response(self, int32_t i, const Query* query, const Response* response, const RuleState* rule_state,
                             uint64_t now) except -1
     cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,

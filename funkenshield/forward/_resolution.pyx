@@ -1,4 +1,4 @@
-"""How an open query ends: with a response, with what is stale, or with SERVFAIL.
+"""How a pending query ends: with a response, with what is stale, or with SERVFAIL.
 
     consider -> the rules of responses -> resolve -> all who wait, and the cache
              -> asked again, elsewhere or over TCP, or with Python's leave
@@ -17,7 +17,7 @@ from ..cache._entry cimport (
 )
 from ..cache._freshness cimport fails_to_refresh, mark_failed
 from ..cache._index cimport find
-from ..cache._zone_settings cimport Policy, TtlLimits
+from ..cache._zone_settings cimport TtlLimits, ZoneSettings
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport MessageFacts, Program
 from ..policy._rule_state cimport RESPONSES, START, RuleState
@@ -29,7 +29,7 @@ from ._attempts cimport NEVER, Attempts
 from ._client_replies cimport ClientReplies
 from ._outbox cimport NOBODY, Client
 from ._pending cimport (
-    DECIDING, FAILED, FUNCTION, NO_RESORT, SENT, TRUNCATED_REPLY, UNVERIFIED_REPLY, PendingQuery, TtlBounds
+    DECIDING, FAILED, FUNCTION, NO_LAST_RESORT, SENT, TRUNCATED_REPLY, UNVERIFIED_REPLY, PendingQuery, TtlBounds
 )
 
 cdef uint64_t LIMITED = <uint64_t> 60000000000  # nanoseconds: so long, who truncated what is small limits its rate
@@ -68,23 +68,23 @@ cdef class Resolution:
         """Make the answer of a response, into the cache's scratch."""
         cdef:
             Answer* answer = self.cache.scratch
-            const PendingQuery* entry = &self.pool[i]
-            TtlLimits ttl_limits = self.cache.index.policies[entry.zone].ttl_limits
-            const TtlBounds* asked = &self.queries.ttl_limits[entry.client.rule_state.ttl_limits]
-            const TtlBounds* answered = &self.queries.ttl_limits[entry.ttl_limits]
+            const PendingQuery* pending = &self.pool[i]
+            TtlLimits ttl_limits = self.cache.index.zone_settings[pending.zone].ttl_limits
+            const TtlBounds* asked = &self.queries.ttl_limits[pending.client.rule_state.ttl_limits]
+            const TtlBounds* answered = &self.queries.ttl_limits[pending.ttl_limits]
         _narrow(&ttl_limits, asked)
         _narrow(&ttl_limits, answered)
-        if entry.verbatim:
+        if pending.verbatim:
             response.built = build_verbatim(answer, query, response.wire, response.length, now)
         else:
             response.built = build(answer, query, response.wire, response.length, &ttl_limits, now,
-                                   self.cache.clock.wall(), response.over_stream and not entry.from_udp)
-        if response.built == KEEP and (entry.uncached or entry.unverified):
+                                   self.cache.clock.wall(), response.over_stream and not pending.from_udp)
+        if response.built == KEEP and (pending.uncached or pending.unverified):
             response.built = PASS
         if asked.longest or answered.longest:
             bound_ttls(answer, max(asked.shortest, answered.shortest), ttl_limits.longest)
-        answer.zone = entry.zone
-        answer.marks.purges = entry.purges
+        answer.zone = pending.zone
+        answer.marks.purges = pending.purges
 
     cdef const Program* program(self) noexcept nogil:
         """Return the rules of responses, or NULL."""
@@ -92,7 +92,7 @@ cdef class Resolution:
 
     cdef int consider(self, int32_t i, int32_t upstream, const Query* query, Response* response,
                       uint64_t now) except -1:
-        """Let the rules see a response to an open query, and then let it end the query; it is to be had whole first."""
+        """Let the rules see a response to a pending query, and then let it end that; it is to be had whole first."""
         cdef RuleState rule_state = self.pool[i].client.rule_state
         if (upstream >= 0 and response.over_stream and self.pool[i].last_resort == TRUNCATED_REPLY
                 and response.length <= query.payload):
@@ -108,7 +108,7 @@ cdef class Resolution:
                  uint64_t now) except -1:
         """Follow the rules of responses from where this one has come to."""
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             Query asked = query[0]
             uint8_t[HEADER + QUESTION_MAX + 128] error
             MessageFacts facts
@@ -117,7 +117,7 @@ cdef class Resolution:
             uint16_t group
         context.settings, context.query = self.replies.settings_writer.settings, &asked
         context.counters = &self.replies.counts
-        context.client, context.rule_state = self.replies.outbox.client_info(&entry.client), rule_state[0]
+        context.client, context.rule_state = self.replies.outbox.client_info(&pending.client), rule_state[0]
         context.options.length = 0
         context.reply = error
         facts.flags = self.cache.scratch.flags
@@ -131,19 +131,19 @@ cdef class Resolution:
         if outcome == SEND:
             self.read(i, &asked, response, error, context.length, True, now)
             return self.resolve(i, upstream, &asked, response, now)
-        group = self.queries.routes[rule_state.route] if rule_state.route else entry.group
-        if group != entry.group and not entry.regrouped and not entry.send_once:
-            entry.group, entry.by_function, entry.regrouped = group, group == FUNCTION, True
-            entry.over_stream, entry.tried.count = False, 0
-            if entry.last_resort:
+        group = self.queries.routes[rule_state.route] if rule_state.route else pending.group
+        if group != pending.group and not pending.regrouped and not pending.send_once:
+            pending.group, pending.by_function, pending.regrouped = group, group == FUNCTION, True
+            pending.over_stream, pending.tried.count = False, 0
+            if pending.last_resort:
                 self.take_last_resort(i)
             self.attempts.retry(i)
             return 0
-        return self.follow(i, upstream, &asked, response, rule_state, now)
+        return self.finish_by_rules(i, upstream, &asked, response, rule_state, now)
 
-    cdef int follow(self, int32_t i, int32_t upstream, Query* query, Response* response, const RuleState* rule_state,
-                    uint64_t now) except -1:
-        """Let a response end an open query, as its rules say."""
+    cdef int finish_by_rules(self, int32_t i, int32_t upstream, Query* query, Response* response,
+                             const RuleState* rule_state, uint64_t now) except -1:
+        """Let a response end a pending query, as its rules say."""
         if rule_state.ttl_limits:
             self.pool[i].ttl_limits = rule_state.ttl_limits
             self.read(i, query, response, response.wire, response.length, response.over_stream, now)
@@ -165,27 +165,27 @@ cdef class Resolution:
 
     cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
                      uint64_t now) except -1:
-        """Let a response that answers the question end an open query; store it if that is allowed.
+        """Let a response that answers the question end a pending query; store it if that is allowed.
 
         `upstream` is who sent it, or -1: a function of Python's, or nobody any more.
         """
         cdef:
             Answer* answer = self.cache.scratch
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             const Answer* stored
             uint16_t rcode = (<uint16_t> answer.rcode_high << 4) | (answer.flags & RCODE)
             bint unwanted = answer.kind == FAILURE and self.retry_on >> rcode & 1
         if self._is_truncated(i, response):
-            if entry.last_resort == TRUNCATED_REPLY:  # a second one says nothing new
+            if pending.last_resort == TRUNCATED_REPLY:  # a second one says nothing new
                 return 0
             self.upstream_truncated += 1
-            if not entry.last_resort:
+            if not pending.last_resort:
                 self._keep_last_resort(i, response, TRUNCATED_REPLY)
-            entry.over_stream = True
+            pending.over_stream = True
             return self.ask_over_tcp(i, upstream, now)
         stored = self._stale_answer(i, now) if fails_to_refresh(response.built, rcode) else NULL
-        if (unwanted or stored != NULL) and not entry.by_function:
-            if entry.attempt >= 0 or entry.stage == FAILED:  # another upstream has been asked, or will be
+        if (unwanted or stored != NULL) and not pending.by_function:
+            if pending.attempt >= 0 or pending.stage == FAILED:  # another upstream has been asked, or will be
                 return 0
             if self.attempts.may_ask_another(i):
                 self.attempts.retry(i)
@@ -198,7 +198,7 @@ cdef class Resolution:
         if response.built == KEEP:
             self._learn(i, query, response, now)
             self.cache.put_for(query, answer, ticks(now))
-        elif (response.built == PASS and not entry.uncached and answer.form == SECTIONS
+        elif (response.built == PASS and not pending.uncached and answer.form == SECTIONS
                 and (rcode == NOERROR or rcode == NXDOMAIN)):
             self.cache.drop(query)  # what was before is true no more
         return self.close(i)
@@ -212,14 +212,14 @@ cdef class Resolution:
     cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1:
         """Tell those who deny what does not exist, unless a purge came between."""
         cdef:
-            const Policy* policy = &self.cache.index.policies[self.pool[i].zone]
-            bint wanted = self.nsec_cache is not None and (policy.cut or policy.trust_nsec)
+            const ZoneSettings* settings = &self.cache.index.zone_settings[self.pool[i].zone]
+            bint wanted = self.nsec_cache is not None and (settings.nxdomain_cut or settings.trust_nsec)
         wanted = wanted and self.pool[i].purges == <uint32_t> self.cache.purges.rules.count
         if wanted and self.cache.scratch.kind == NEGATIVE:
             self.nsec_cache.learn(
                 query.wire[:query.length], response.wire[:response.length], self.cache.zones.name(self.pool[i].zone),
-                cut=policy.cut, nsec=policy.trust_nsec, now=now / 1e9, wall=self.cache.clock.wall() / 1e9,
-                longest=policy.ttl_limits.negative,
+                nxdomain_cut=settings.nxdomain_cut, nsec=settings.trust_nsec, now=now / 1e9,
+                wall=self.cache.clock.wall() / 1e9, longest=settings.ttl_limits.negative,
             )
         return 0
 
@@ -238,35 +238,35 @@ cdef class Resolution:
         """Serve what there is to everybody who waits; else tell them that no upstream answered, and remember it."""
         cdef:
             Query query
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             Answer* answer = self.cache.scratch
             const Answer* stored = self._stale_answer(i, now)
         if stored != NULL:
             return self._serve_stale(i, stored, now)
-        if entry.last_resort == UNVERIFIED_REPLY:
+        if pending.last_resort == UNVERIFIED_REPLY:
             return self._serve_unverified(i, now)
-        if entry.last_resort:
+        if pending.last_resort:
             self._serve_truncated(i, now)
         self.queries.read_as_asked(i, &query)
-        build_failure(answer, &query, NETWORK_ERROR if entry.unreachable else NO_REACHABLE_AUTHORITY,
-                      &self.cache.index.policies[entry.zone].ttl_limits, now)
-        answer.zone = entry.zone
-        answer.marks.purges = entry.purges
-        if not entry.last_resort:
+        build_failure(answer, &query, NETWORK_ERROR if pending.unreachable else NO_REACHABLE_AUTHORITY,
+                      &self.cache.index.zone_settings[pending.zone].ttl_limits, now)
+        answer.zone = pending.zone
+        answer.marks.purges = pending.purges
+        if not pending.last_resort:
             self.resolution_failures += 1
             self._count_failure(i)
         self.replies.answer_all(i, answer, now)
-        if not (entry.last_resort or entry.tcp_fallback or entry.uncached):
+        if not (pending.last_resort or pending.tcp_fallback or pending.uncached):
             self.cache.put(answer, ticks(now))
         return self.close(i)
 
     cdef void _count_failure(self, int32_t i) noexcept nogil:
         """Note for the upstream that was asked last that clients got SERVFAIL."""
-        cdef const PendingQuery* entry = &self.pool[i]
-        cdef uint16_t tries = entry.tried.count
-        cdef Upstream* last = &self.upstreams.all[entry.tried.upstreams[tries - 1] if tries else 0]
+        cdef const PendingQuery* pending = &self.pool[i]
+        cdef uint16_t tries = pending.tried.count
+        cdef Upstream* last = &self.upstreams.all[pending.tried.upstreams[tries - 1] if tries else 0]
         self.no_upstream_available += not tries
-        last.client_visible_failures[last.reason if entry.unreachable else <uint8_t> TIMED_OUT] += tries > 0
+        last.client_visible_failures[last.reason if pending.unreachable else <uint8_t> TIMED_OUT] += tries > 0
 
     cdef int no_upstream(self, int32_t i, int32_t why, uint64_t now) except -1:
         """Let a query that can be sent nowhere wait for who was asked before; where nobody was, it ends."""
@@ -279,7 +279,7 @@ cdef class Resolution:
         return self.fail(i, now)
 
     cdef int _reject_all(self, int32_t i, uint64_t now) except -1:
-        """End an open query that no upstream has time for: all who wait get what is stale, or REFUSED, or nothing."""
+        """End a pending query that no upstream has time for: all who wait get what is stale, or REFUSED, or nothing."""
         cdef:
             const Answer* stored = self._stale_answer(i, now)
             int32_t waits = i
@@ -294,34 +294,34 @@ cdef class Resolution:
 
     cdef int time_is_up(self, int32_t i, uint64_t now) except -1:
         """Do what a query's time has come for."""
-        cdef PendingQuery* entry = &self.pool[i]
-        if now >= entry.stale_at:
+        cdef PendingQuery* pending = &self.pool[i]
+        if now >= pending.stale_at:
             self._serve_stale_meanwhile(i, now)
-        if now >= entry.deadline:
+        if now >= pending.deadline:
             self.attempts.timed_out(i, now)
             return self.fail(i, now)
-        if (entry.hedging and entry.stage == SENT and entry.attempt >= 0 and now >= entry.try_until
+        if (pending.hedging and pending.stage == SENT and pending.attempt >= 0 and now >= pending.try_until
                 and not self.attempts.may_hedge(i)):
-            entry.try_until = (self.attempts.sockets.attempts[entry.attempt].sent
-                               + self.attempts.retransmission_timeout(entry.attempt))
-        elif entry.stage == SENT and now >= entry.try_until:
+            pending.try_until = (self.attempts.sockets.attempts[pending.attempt].sent
+                                 + self.attempts.retransmission_timeout(pending.attempt))
+        elif pending.stage == SENT and now >= pending.try_until:
             self.attempts.timed_out(i, now)
             if self.attempts.may_retry(i):
                 self.attempts.retry(i)
                 return 0
-            if entry.attempt < 0:
+            if pending.attempt < 0:
                 return self.fail(i, now)
-        self.attempts.schedule(i, entry.try_until)
+        self.attempts.schedule(i, pending.try_until)
         return 0
 
     cdef int close(self, int32_t i) except -1:
-        """Put an open query, and all who waited for it, back into the pool."""
+        """Put a pending query, and all who waited for it, back into the pool."""
         self.queries.index_remove(i)
         self.attempts.wheel.unschedule(i)
         if self.pool[i].last_resort:
             self.take_last_resort(i)
         self.attempts.end_all(i)
-        self.queries.release_followers(i)
+        self.queries.release_waiting(i)
         self.queries.give_back(i)
         return 0
 
@@ -335,7 +335,7 @@ cdef class Resolution:
         """Ask an upstream again over TCP, if it is not asked so already: it has answered, but that cannot be used."""
         if self.attempts.is_over_tcp(i, upstream):
             return 0
-        self.upstreams.all[upstream].open += 1
+        self.upstreams.all[upstream].outstanding += 1
         self.pool[i].tcp_fallback = True
         return self.hand_over(i, upstream, now)
 
@@ -362,7 +362,7 @@ cdef class Resolution:
         """Return what was kept for a query, and keep it no longer."""
         cdef bytes kept = self.last_resorts.pop(i)
         self.last_resort_octets -= <size_t> len(kept)
-        self.pool[i].last_resort = NO_RESORT
+        self.pool[i].last_resort = NO_LAST_RESORT
         return kept
 
     cdef int _serve_truncated(self, int32_t i, uint64_t now) except -1:
@@ -415,7 +415,7 @@ cdef class Resolution:
     cdef int _serve_stale(self, int32_t i, const Answer* stored, uint64_t now) except -1:
         """End a query whose refresh failed; the answer serves on, and is not asked for again for a while."""
         self.stale_on_refresh_failure += 1
-        mark_failed(stored, ticks(now) + self.cache.index.policies[stored.zone].recheck)
+        mark_failed(stored, ticks(now) + self.cache.index.zone_settings[stored.zone].recheck)
         self.replies.answer_all(i, stored, now)
         return self.close(i)
 
@@ -426,7 +426,7 @@ cdef class Resolution:
         if stored == NULL:
             return 0
         self.replies.answer_all(i, stored, now)
-        self.queries.release_followers(i)
+        self.queries.release_waiting(i)
         self.pool[i].client.fd = NOBODY
         self.pool[i].answered_stale = True
         return 0

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from ..core._udp_batch cimport Datagrams
 from ..upstream._selection cimport Upstream, UpstreamTable
-from ..upstream._sockets cimport Sockets
+from ..upstream._sockets_and_ids cimport Sockets
 from ..wire._message cimport Query
 from ._attempts cimport Attempts
 from ._pending cimport PendingQuery

@@ -10,9 +10,10 @@ from libc.string cimport memcpy
 from ..core._udp_batch cimport BATCH, Datagrams
 from ..upstream._selection cimport LOCAL_ERROR, Upstream, forget_try, note_try, reason_of_errno, was_tried
 from ..upstream._sent_queries cimport COUNTED
-from ..upstream._sockets cimport Socket
-from ..wire._message cimport HEADER, QDCOUNT, QUERY_MAX, Query, get16, is_mixed, is_spelled, message_id, respell, set_id
+from ..upstream._sockets_and_ids cimport Socket
+from ..wire._message cimport HEADER, QDCOUNT, QUERY_MAX, Query, get16, message_id, set_id
 from ..wire._proxy_protocol cimport PROXIED_MAX
+from ..wire._random_case cimport is_mixed, is_spelled, respell
 from ._outbox cimport put_client
 from ._pending cimport SENT, PendingQuery
 from ._resolution cimport Resolution, Response
@@ -38,20 +39,20 @@ cdef class Transport:
         What nobody else gets the answer of is not. Where there is nobody left who was not silent over UDP, it goes over
         TCP if that one limits its rate, and a last try for those who came over TCP.
         """
-        cdef PendingQuery* entry = &self.pool[i]
-        if entry.over_stream or self.upstreams.all[upstream].over_stream or entry.length > QUERY_MAX:
+        cdef PendingQuery* pending = &self.pool[i]
+        if pending.over_stream or self.upstreams.all[upstream].over_stream or pending.length > QUERY_MAX:
             return False
-        if was_tried(&entry.tried, upstream):
+        if was_tried(&pending.tried, upstream):
             if now < self.upstreams.all[upstream].rate_limited_until:
                 return False
-            if entry.tried.count == self.attempts.most - 1 and self.resolution.queries.has_stream(i):
+            if pending.tried.count == self.attempts.most - 1 and self.resolution.queries.has_stream(i):
                 return False
-        entry.question = self.sockets.asked.hash(entry.wire, entry.length)
-        if entry.uncached:
-            entry.question ^= COUNTED
+        pending.question = self.sockets.asked.hash(pending.wire, pending.length)
+        if pending.uncached:
+            pending.question ^= COUNTED
             return True
-        entry.tcp_fallback = not self.sockets.asked.enter(entry.question)
-        return not entry.tcp_fallback
+        pending.tcp_fallback = not self.sockets.asked.enter(pending.question)
+        return not pending.tcp_fallback
 
     cdef int send(self, int32_t* listed, uint32_t count, uint64_t now) except -1:
         """Send what an upstream was chosen for each of."""
@@ -93,41 +94,41 @@ cdef class Transport:
     cdef bint _attempt(self, int32_t i, int32_t upstream, int32_t socket, uint64_t now) noexcept nogil:
         """Give a query an ID of its own on a socket, and a time by which it must be answered."""
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             Upstream* to = &self.upstreams.all[upstream]
             int32_t attempt = -1
         if socket >= 0:
-            attempt = self.sockets.begin(i, entry.attempt, upstream, socket, entry.question, now)
+            attempt = self.sockets.begin(i, pending.attempt, upstream, socket, pending.question, now)
         if attempt < 0:
-            self.sockets.asked.leave(entry.question)
-            to.open -= 1
+            self.sockets.asked.leave(pending.question)
+            to.outstanding -= 1
             self.upstreams.record_failure(upstream, LOCAL_ERROR)
-            entry.stage = SENT
-            entry.unreachable = True
-            entry.try_until = now
-            note_try(&entry.tried, upstream)
+            pending.stage = SENT
+            pending.unreachable = True
+            pending.try_until = now
+            note_try(&pending.tried, upstream)
             self.attempts.schedule(i, now)
             return False
         self.attempts.sent(i, upstream, attempt, now)
-        set_id(entry.wire, self.sockets.attempts[attempt].id)
+        set_id(pending.wire, self.sockets.attempts[attempt].id)
         return True
 
     cdef void _put(self, int32_t place, int32_t i, const Upstream* to) noexcept nogil:
         """Put a query into the outgoing batch; as its upstream wants it, spelled at random or telling whose it is."""
         cdef:
-            PendingQuery* entry = &self.pool[i]
+            PendingQuery* pending = &self.pool[i]
             uint8_t* out = self.outgoing.buffer(place)
-            bint respelled = to.random_case and not entry.verbatim
+            bint respelled = to.random_case and not pending.verbatim
             size_t at = 0
         if not respelled and not to.proxied:
-            self.outgoing.put(place, entry.wire, entry.length)
+            self.outgoing.put(place, pending.wire, pending.length)
             return
         if to.proxied:
-            at = put_client(out, &entry.client)
-        memcpy(out + at, entry.wire, entry.length)
+            at = put_client(out, &pending.client)
+        memcpy(out + at, pending.wire, pending.length)
         if respelled:
-            respell(out + at, self.sockets.spell(entry.attempt))
-        self.outgoing.put(place, out, at + entry.length)
+            respell(out + at, self.sockets.spell(pending.attempt))
+        self.outgoing.put(place, out, at + pending.length)
 
     cdef int32_t _push(self, int32_t socket, int32_t count, uint64_t now) noexcept nogil:
         """Send the outgoing batch through a socket; return how many queries went."""
@@ -190,7 +191,7 @@ cdef class Transport:
 
     cdef void _count_unexpected_reply(self, int32_t socket, const uint8_t* wire, size_t length,
                                       uint64_t now) noexcept nogil:
-        """Count a datagram that answers no open query; whoever sends one that is not late may know the port by now."""
+        """Count a datagram that answers no outstanding query; whoever sends one that is not late may know the port."""
         cdef:
             int32_t upstream = self.sockets.sockets[socket].upstream
             Upstream* sender = &self.upstreams.all[upstream]

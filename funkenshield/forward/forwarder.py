@@ -5,7 +5,7 @@
     ask over stream                          one query at a time: over TCP or TLS
     admit alone                              a transfer (`transfers`), or a NOTIFY (`notify`)
 
-Python decides who may be asked (`upstream.pool`), and the compiled part (`_inflight`) sends.
+Python decides who may be asked (`upstream.pool`), and the compiled part (`_miss_path`) sends.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from ..upstream.pool import Upstreams
 from ..upstream.streams import UnsentError
 from ..wire._message import error_response, inspect_query
 from ..wire.names import name_from_wire
-from ._inflight import Inflight
-from .loop import Loops
+from ._miss_path import MissPath
+from .loop_detection import Loops
 from .notify import forward_notify
 from .transfers import Transfers
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
 ROUNDS = 16  # of taking what came meanwhile, before the event loop has its turn
-TICK = 0.016  # seconds; between two looks at the timers of open queries
+TICK = 0.016  # seconds; between two looks at the timers of pending queries
 
 
 LOOKUPS = 1 << 63  # numbers from here on are no connections, but lookups of rules
@@ -69,19 +69,19 @@ class Forwarder:
 
     def __init__(
         self,
-        inflight: Inflight,
+        miss_path: MissPath,
         upstreams: Upstreams,
         handler: RuleHandler,
         poll: Callable[[str], bool],
     ) -> None:
         """Have misses decided by `handler`; `poll` is told of zones that have changed."""
         self.limit_exceeded = 0
-        self._inflight, self._upstreams, self._handler, self._poll = inflight, upstreams, handler, poll
-        self._transfers = Transfers(inflight, upstreams)
-        self._zones = inflight.cache.zones
+        self._miss_path, self._upstreams, self._handler, self._poll = miss_path, upstreams, handler, poll
+        self._transfers = Transfers(miss_path, upstreams)
+        self._zones = miss_path.cache.zones
         self._loops = Loops()
-        inflight.notice_loops(self._loops.is_one)
-        inflight.renew_with(upstreams.renew)
+        miss_path.notice_loops(self._loops.is_one)
+        miss_path.renew_with(upstreams.renew)
         self._no_upstream = 0  # queries that failed for want of one, and were reported
         self._tasks: set[asyncio.Task[None]] = set()
         self._passing = Shares()
@@ -100,7 +100,7 @@ class Forwarder:
         self._groups, self._notifiers = groups, notifiers
         addresses = ((each.endpoint.host, each.section.source) for each in self._upstreams.all)
         self._loops.configure(str(address) for pair in addresses for address in pair if address)
-        self._inflight.set_limits(
+        self._miss_path.set_limits(
             timeout=settings.timeout,
             deadline=settings.deadline,
             retry_after=settings.retry_after,
@@ -121,8 +121,8 @@ class Forwarder:
         """Take what workers and upstreams have; called when either says that there is something."""
         try:
             for _ in range(ROUNDS):
-                received = self._inflight.receive()
-                collected = self._inflight.collect()
+                received = self._miss_path.receive()
+                collected = self._miss_path.collect()
                 self.dispatch()
                 if not received and not collected:
                     break
@@ -132,36 +132,36 @@ class Forwarder:
 
     def dispatch(self) -> None:
         """Decide for everything that waits for a decision, and for what comes of that."""
-        inflight = self._inflight
+        miss_path = self._miss_path
         while self._decide():
             pass
-        for lookup, framed in inflight.outbox.take_streams():
+        for lookup, framed in miss_path.outbox.take_streams():
             self._handler.take_answer(lookup, framed[2:])
         self._transfers.notice()
-        if self._ticking is None and inflight.open_queries:
+        if self._ticking is None and miss_path.pending_queries:
             self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def _decide(self) -> bool:
         """Decide for what waits now; True: a query may go on that is never cached, or that a function answered."""
-        inflight, rules = self._inflight, self._inflight.rules
+        miss_path, rules = self._miss_path, self._miss_path.rules
         while (stopped := rules.take_stopped_queries()) or rules.has_stopped_responses:
             self._handler.handle_queries(stopped)
             self._handler.handle_responses(rules.take_stopped_responses())
-        inflight.send()
+        miss_path.send()
         misses = rules.take_handled()
         if misses:
             self._handler.handle_misses(misses)
-        for carried in inflight.take_stream_queries():
+        for carried in miss_path.take_stream_queries():
             self._start(self._ask_over_stream(*carried))
-        specials = inflight.take_notifies_and_transfers()
+        specials = miss_path.take_notifies_and_transfers()
         for client, query, stream, route in specials:
             self._admit_alone(client, query, stream, route)
         return bool(misses or specials)
 
     def _tick(self) -> None:
-        """Let open queries grow older, and send those that an upstream failed to answer to another."""
+        """Let pending queries grow older, and send those that an upstream failed to answer to another."""
         self._ticking = None
-        self._inflight.tick()
+        self._miss_path.tick()
         self.dispatch()
 
     # ---------------------------------------------------------------- one query at a time
@@ -210,8 +210,8 @@ class Forwarder:
             unsent = isinstance(error, UnsentError)
             log.debug("upstream %s: %s", upstream, error)
             why = error.errno or 0
-        if response is None or not self._inflight.resolve(handle, response):
-            self._inflight.fail(handle, why, unsent=unsent)
+        if response is None or not self._miss_path.resolve(handle, response):
+            self._miss_path.fail(handle, why, unsent=unsent)
         self.dispatch()
 
     def _admit_alone(self, client: bytes, query: bytes, stream: int, route: int) -> None:
@@ -219,11 +219,11 @@ class Forwarder:
         if route and route not in self._groups:
             self._handler.handle_uncached(client, query, route)
             return
-        source = self._inflight.rules.address_of(client)
+        source = self._miss_path.rules.address_of(client)
         key = source, hash(query[2:])
         if self._loops.is_one(source, self._equal[key]):
             self.limit_exceeded += 1
-            self._inflight.rules.reply(client, query, error_response(query, REFUSED))
+            self._miss_path.rules.reply(client, query, error_response(query, REFUSED))
             return
         found = inspect_query(query)
         name = found["qname"].lower() if "qname" in found else b""  # however it is spelled, it is one zone
@@ -236,9 +236,9 @@ class Forwarder:
             else:
                 self._turn_away(client, query, stream)
         elif not name or not self._accepts_notify(zone, name, client):
-            self._inflight.rules.pass_on(client, query)
+            self._miss_path.rules.pass_on(client, query)
         elif self._passing.may_take(name, self._settings.max_uncached):  # who forges a notifier has one zone's share
-            work = forward_notify(self._inflight, self._upstreams, self._settings, self.dispatch, group, client, query)
+            work = forward_notify(self._miss_path, self._upstreams, self._settings, self.dispatch, group, client, query)
             self._start_special(key, self._passing, name, work)
         else:
             self._turn_away(client, query, stream)
@@ -247,22 +247,22 @@ class Forwarder:
         """Refuse, or drop, what is over the bounds."""
         self.limit_exceeded += 1
         if stream or self._settings.overload == "refuse":
-            self._inflight.rules.reply(client, query, error_response(query, REFUSED))
+            self._miss_path.rules.reply(client, query, error_response(query, REFUSED))
 
     def _accepts_notify(self, zone: int, name: bytes, client: bytes) -> bool:
         """Tell whether a NOTIFY comes from where it may, and is for a zone of ours, whose serial is looked at then."""
-        source = ip_address(self._inflight.rules.address_of(client))
+        source = ip_address(self._miss_path.rules.address_of(client))
         notifiers = self._notifiers.get(zone, self._notifiers[0])
         return any(source in prefix for prefix in notifiers) and self._poll(name_from_wire(name))
 
     def _is_waited_for(self) -> bool:
         """Tell whether somebody waits for an answer, whoever is to give it."""
         passed = self._passing.taken or self._transferring.taken
-        return bool(self._inflight.open_queries or passed or self._handler.is_busy)
+        return bool(self._miss_path.pending_queries or passed or self._handler.is_busy)
 
     def housekeeping(self) -> None:
         """Report queries that failed because there was no upstream to ask; called about once a second."""
-        failed = self._inflight.counters()["no_upstream_available"]
+        failed = self._miss_path.counters()["no_upstream_available"]
         if failed != self._no_upstream:
             limited.warning("nobody", "query failed: no upstream is available", times=failed - self._no_upstream)
         self._no_upstream = failed

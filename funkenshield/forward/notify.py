@@ -14,19 +14,19 @@ from ..config import ForwardSection
 from ..core.logs import RateLimited
 from ..upstream.pool import Upstreams
 from ..wire._message import error_response, without_hops
-from ._inflight import Inflight
+from ._miss_path import MissPath
 
 limited = RateLimited(logging.getLogger(__name__))
 
 
 async def forward_notify(
-    inflight: Inflight, upstreams: Upstreams, settings: ForwardSection, dispatch: Callable[[], None],
+    miss_path: MissPath, upstreams: Upstreams, settings: ForwardSection, dispatch: Callable[[], None],
     group: int, client: bytes, query: bytes,
 ) -> None:  # fmt: skip
     """Forward a NOTIFY, and have its answer dispatched; SERVFAIL where no upstream answers."""
     response = None
     try:
-        header, timeout = inflight.rules.header_of(client), settings.update_timeout
+        header, timeout = miss_path.rules.header_of(client), settings.update_timeout
         onward = without_hops(query)
         asked = [
             asyncio.wait_for(upstream.exchange(onward, header, once=True), timeout)
@@ -37,10 +37,10 @@ async def forward_notify(
                 received = await first
                 if response is None:
                     response = received
-                    inflight.rules.reply(client, query, response)
+                    miss_path.rules.reply(client, query, response)
                     dispatch()
     except Exception as error:  # without an answer, a client over TCP would never have its place back
         limited.warning("notify", "internal error, NOTIFY dropped: %r", error)
     if response is None:
-        inflight.rules.reply(client, query, error_response(query, SERVFAIL))
+        miss_path.rules.reply(client, query, error_response(query, SERVFAIL))
     dispatch()

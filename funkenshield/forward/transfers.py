@@ -13,7 +13,7 @@ from ..core.logs import RateLimited
 from ..upstream.axfr import until_complete
 from ..upstream.pool import Upstream, Upstreams
 from ..wire._message import error_response, without_hops
-from ._inflight import Inflight
+from ._miss_path import MissPath
 from ._outbox import Outbox
 
 limited = RateLimited(logging.getLogger(__name__))
@@ -47,8 +47,8 @@ class Transfers:
 
     settings: ForwardSection
 
-    def __init__(self, inflight: Inflight, upstreams: Upstreams) -> None:
-        self._inflight, self._upstreams = inflight, upstreams
+    def __init__(self, miss_path: MissPath, upstreams: Upstreams) -> None:
+        self._miss_path, self._upstreams = miss_path, upstreams
         self._written: dict[asyncio.Task[None], _Writing] = {}
 
     def notice(self) -> None:
@@ -60,7 +60,7 @@ class Transfers:
     async def run(self, group: int, client: bytes, query: bytes, stream: int) -> None:
         """Let a transfer through, or say that no upstream begins it."""
         tried: list[int] = []
-        task, writing = asyncio.current_task(), _Writing(self._inflight.outbox, stream)
+        task, writing = asyncio.current_task(), _Writing(self._miss_path.outbox, stream)
         assert task is not None
         self._written[task] = writing
         try:
@@ -69,24 +69,24 @@ class Transfers:
                 tried.append(upstream.number)
                 if await self._run_from(upstream, client, query, writing):
                     return
-            self._inflight.rules.reply(client, query, error_response(query, SERVFAIL))
+            self._miss_path.rules.reply(client, query, error_response(query, SERVFAIL))
         finally:
             del self._written[task]
-            self._inflight.outbox.send()
+            self._miss_path.outbox.send()
 
     async def _run_from(self, upstream: Upstream, client: bytes, query: bytes, writing: _Writing) -> bool:
         """Let a transfer through from one upstream; False: it did not even begin."""
         begun = False
-        outbox = self._inflight.outbox
+        outbox = self._miss_path.outbox
         try:
-            header = upstream.proxy_header(self._inflight.rules.header_of(client))
+            header = upstream.proxy_header(self._miss_path.rules.header_of(client))
             messages = upstream.connections.transfer(
                 without_hops(query), self.settings.timeout, header, first=self.settings.transfer_timeout
             )
             async for message in until_complete(query, messages):
                 begun = True
                 outbox.expect(writing.stream, 1)  # this answer is not the last
-                self._inflight.rules.reply(client, query, message)
+                self._miss_path.rules.reply(client, query, message)
                 await writing.drained()
             outbox.expect(writing.stream, -1)
         except OSError as error:

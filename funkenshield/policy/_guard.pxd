@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from ..core._epochs cimport Epochs
 from ..core._prefix_table cimport Prefixes
 from ..core._rate_limit cimport Limit
+from ._rrl cimport ResponseLimits
 from ._rule_state cimport ClientInfo
 
 cdef enum:
@@ -24,13 +25,6 @@ cdef enum Counted:                 # what a dynamic block counts, for each sourc
     NXDOMAINS
     SERVFAILS
     OCTETS
-
-cdef enum:                         # which responses a limit is for
-    ANSWERS
-    DENIALS
-    ERRORS
-    RESPONSES
-    KINDS                          # how many there are
 
 cdef struct GuardCounters:         # what the guard did; counters with one writer, by their names in reports
     uint64_t acl_denied            # by the access list
@@ -54,11 +48,7 @@ cdef struct GuardTable:            # what is in force; replaced as a whole
     uint32_t limit_count
     Limit[LIMITS_MAX] limits
     GuardAction[LIMITS_MAX] over   # what is beyond each of them
-    uint8_t[KINDS] limits_kind     # whether responses of a kind are limited,
-    Limit[KINDS] kinds             # and how
-    uint8_t limits_responses       # whether any are
-    uint32_t slip                  # one of so many goes out with TC=1; 0: none
-    Prefixes exempt                # whose responses are not limited
+    ResponseLimits rrl
     uint32_t dynblock_count
     Counted[DYNBLOCKS_MAX] counted
     Limit[DYNBLOCKS_MAX] dynblocks

@@ -1,7 +1,7 @@
 """The guard: access lists, query rate limits, dynamic blocks, and response rate limiting (RRL), before all rules.
 
     check_query:     access list -> blocked? -> rate limits -> allowed
-    check_response:  dynamic blocks count it -> RRL of its kind -> sent, or truncated to TC=1, or dropped
+    check_response:  dynamic blocks count it -> RRL (`_rrl`) -> sent, or truncated to TC=1, or dropped
 
 It knows addresses and rates, and of a response its code, its name and its size. Which prefixes are blocked, and for
 how long, is decided in Python, by the alarms that are raised here.
@@ -10,18 +10,16 @@ how long, is decided in Python, by the alarms that are raised here.
 cimport cython
 from weakref import WeakValueDictionary
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport bump, compare_exchange, copy_words, load_acquire, load_relaxed, store_release
 from ..core._epochs cimport Epochs
 from ..core._prefix_table cimport PrefixTable, Prefixes, is_empty, octets_of, prefix_value
 from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
-from ..core._siphash cimport Secret, siphash
-from ..wire._message cimport (
-    ANCOUNT, HEADER, MESSAGE_MAX, NOERROR, NSCOUNT, NXDOMAIN, OPT_RCODE, QUESTION_MAX, RCODE, SERVFAIL, Record,
-    RecordCursor, begin_records, find_opt, fold_all, get16, message_flags, question_end, truncate
-)
+from ..wire._message cimport HEADER, MESSAGE_MAX, NXDOMAIN, RCODE, SERVFAIL, message_flags
+from ..wire._truncation cimport truncate
+from ._rrl cimport exceeds_rrl, slips
 from ._rule_state cimport ClientInfo
 
 cdef enum:
@@ -33,8 +31,6 @@ cdef enum:                         # alarms
     FREE
     WRITING
     RAISED
-
-cdef uint64_t GOLDEN = 0x9e3779b97f4a7c15     # 2**64 divided by the golden ratio
 
 _ACTIONS = {"drop": GUARD_DROP, "refuse": GUARD_REFUSE, "truncate": GUARD_TRUNCATE}
 _COUNTED = {"queries": QUERIES, "nxdomains": NXDOMAINS, "servfails": SERVFAILS, "octets": OCTETS}
@@ -110,10 +106,9 @@ cdef void _raise(Alarm* alarms, uint64_t key, const uint64_t* rates, const Clien
 
 cdef size_t check_response(const GuardTable* guard_table, const ClientInfo* sender, uint8_t* wire, size_t length,
                            GuardCounters* counters) noexcept nogil:
-    """Decide whether a response goes out: return its octets, fewer where it was cut to TC=1, 0 where it is withheld.
+    """Decide whether a response goes out: return its octets, fewer where it is truncated, 0 where it is withheld.
 
-    Equal answers are those with the same name and type; of NXDOMAIN and other errors, all are. Who sent a cookie of
-    ours, or came by TCP, is where he says he is.
+    Who sent a cookie of ours, or came by TCP, is where he says he is: RRL is not for him.
     """
     cdef uint16_t rcode
     if length < HEADER:
@@ -123,60 +118,15 @@ cdef size_t check_response(const GuardTable* guard_table, const ClientInfo* send
         if rcode == NXDOMAIN or rcode == SERVFAIL:
             _count(guard_table, NXDOMAINS if rcode == NXDOMAIN else SERVFAILS, 1, sender)
         _count(guard_table, OCTETS, length, sender)
-    if not guard_table.limits_responses or not sender.datagram or sender.proven:
+    if not guard_table.rrl.any or not sender.datagram or sender.proven:
         return length
-    if (prefix_value(&guard_table.exempt, sender.address, sender.octets)
-            or not _is_over(guard_table, sender, wire, length, rcode)):
+    if not exceeds_rrl(&guard_table.rrl, sender, wire, length, rcode):
         return length
-    if _slips(guard_table.slip, load_relaxed(&counters.rrl_dropped) + load_relaxed(&counters.rrl_slipped)):
+    if slips(&guard_table.rrl, load_relaxed(&counters.rrl_dropped) + load_relaxed(&counters.rrl_slipped)):
         bump(&counters.rrl_slipped, 1)
         return truncate(wire, length)
     bump(&counters.rrl_dropped, 1)
     return 0
-
-
-cdef bint _slips(uint64_t one_in, uint64_t turn) noexcept nogil:
-    """Tell whether this is one of those that slip.
-
-    Steps of the golden ratio are as even as dice are in the long run; and of two clients who come in turn, it is not
-    always the same one.
-    """
-    return one_in and (turn * GOLDEN >> 32) * one_in >> 32 == 0
-
-
-cdef bint _is_over(const GuardTable* guard_table, const ClientInfo* sender, const uint8_t* wire, size_t length,
-                   uint16_t rcode) noexcept nogil:
-    """Charge a response to its source prefix, and tell whether it is one too many."""
-    cdef:
-        uint32_t kind = DENIALS if rcode == NXDOMAIN else ERRORS
-        uint64_t what = 0
-        bint over = False
-        RecordCursor records
-        Record opt
-    if rcode == NOERROR:
-        kind = ANSWERS
-        if not get16(wire + ANCOUNT) and not get16(wire + NSCOUNT):
-            begin_records(&records, wire, length, question_end(wire, length))
-            if find_opt(&records, &opt) and wire[opt.owner + OPT_RCODE]:
-                kind = ERRORS
-    if guard_table.limits_kind[kind]:
-        if kind == ANSWERS:
-            what = _hash_question(&guard_table.kinds[ANSWERS].secret, wire, length)
-        over = _is_exceeded(&guard_table.kinds[kind], what, sender)
-    if guard_table.limits_kind[RESPONSES] and not over:
-        over = _is_exceeded(&guard_table.kinds[RESPONSES], 0, sender)
-    return over
-
-
-cdef uint64_t _hash_question(const Secret* secret, const uint8_t* wire, size_t length) noexcept nogil:
-    """Return a number for a response's name, in lower case, and type; 0 where it has none."""
-    cdef:
-        uint8_t[QUESTION_MAX] question
-        int32_t octets = question_end(wire, length) - HEADER
-    if octets <= 0:
-        return 0
-    fold_all(question, wire + HEADER, octets)
-    return siphash(secret, question, octets)
 
 
 cdef dict guard_counters_as_dict(const GuardCounters* counters):
@@ -245,7 +195,7 @@ cdef class Guard:
             _InForce before = self.held
             GuardTable* new = &made.table
             bint idle = (new.otherwise == GUARD_ALLOW and is_empty(&new.access) and is_empty(&new.blocked)
-                         and not new.limit_count and not new.limits_responses and not new.dynblock_count)
+                         and not new.limit_count and not new.rrl.any and not new.dynblock_count)
         store_guard_table(&self.guard_table, NULL if idle else new)
         self.held = made
         return self.epochs.retire(before)
@@ -303,12 +253,12 @@ cdef class Guard:
             for k, rate in enumerate(rates)
         ]
         for k, table in enumerate(made.tables["responses"]):
-            made.table.limits_kind[k] = table is not None
+            made.table.rrl.limited[k] = table is not None
             if table is not None:
-                made.table.kinds[k] = table.limit
-        made.table.limits_responses = any(rates)
-        made.table.slip = slip
-        made.table.exempt = made.keep("exempt", [(address, bits, EXEMPT) for address, bits in exempt])
+                made.table.rrl.limits[k] = table.limit
+        made.table.rrl.any = any(rates)
+        made.table.rrl.slip = slip
+        made.table.rrl.exempt = made.keep("exempt", [(address, bits, EXEMPT) for address, bits in exempt])
         self._publish(made)
 
     def set_dynblocks(self, blocks) -> None:

@@ -31,7 +31,7 @@ from ..config.rule import ChainName, OnError
 from ..config.schema import repeated
 from ..core.files import named_in, read_text
 from ..errors import ConfigError
-from ..zones.authority import Zone
+from ..zones.local_zone import Zone
 from .compiler import Rule
 from .query import Query
 

@@ -1,16 +1,16 @@
 from typing import final
 
 from ..cache._store import Cache
-from ..forward._inflight import Inflight
+from ..forward._miss_path import MissPath
 from ._connections import ConnectionLimits, Connections
 from ._encryption import ListenerEncryption
 
 @final
 class TcpWorker:
     cache: Cache
-    inflight: Inflight
+    miss_path: MissPath
     connections: Connections
-    def __new__(cls, cache: Cache, inflight: Inflight, limits: ConnectionLimits) -> TcpWorker: ...
+    def __new__(cls, cache: Cache, miss_path: MissPath, limits: ConnectionLimits) -> TcpWorker: ...
     def listen(self, fd: int, number: int = 0, encryption: ListenerEncryption | None = None) -> None: ...
     def run(self) -> None: ...
     def stop_accepting(self) -> None: ...

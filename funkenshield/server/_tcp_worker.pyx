@@ -35,7 +35,7 @@ from ..core._memory cimport zeros
 from ..core._prefix_table cimport prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport PEER_MAX, ip_of
-from ..forward._inflight cimport Inflight
+from ..forward._miss_path cimport MissPath
 from ..forward._outbox cimport NOBODY, STREAM, Client
 from ..forward._reply_queue cimport OF_GENERATION, OF_WORKER, Reply, ReplyQueue, place_of, take_replies
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
@@ -99,7 +99,7 @@ cdef class TcpWorker:
 
     cdef:
         readonly Cache cache
-        readonly Inflight inflight
+        readonly MissPath miss_path
         readonly Connections connections
         SettingsWriter settings_writer
         Clock clock
@@ -128,10 +128,10 @@ cdef class TcpWorker:
         uint64_t[LISTENERS_MAX] by_listener  # messages that came
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
-    def __cinit__(self, Cache cache not None, Inflight inflight not None, ConnectionLimits limits not None) -> None:
+    def __cinit__(self, Cache cache not None, MissPath miss_path not None, ConnectionLimits limits not None) -> None:
         self.epoll_fd = self.told_fd = self.reply_fd = -1
-        self.cache, self.inflight, self.clock = cache, inflight, cache.clock
-        self.settings_writer = inflight.settings_writer
+        self.cache, self.miss_path, self.clock = cache, miss_path, cache.clock
+        self.settings_writer = miss_path.settings_writer
         self.connections, self.kept = Connections(limits), []
         self.shares = <RingShares*> zeros(1, sizeof(RingShares))
         self.ecs_query, self.inbox, self.outgoing = (
@@ -142,10 +142,10 @@ cdef class TcpWorker:
         if self.epoll_fd < 0 or self.told_fd < 0 or self.reply_fd < 0:
             raise OSError(errno, "no descriptor for a worker")
         self.reader = cache.epochs.join()
-        self.ring = inflight.join()
-        self.replies = inflight.join_connections(self.reply_fd)
+        self.ring = miss_path.join()
+        self.replies = miss_path.join_connections(self.reply_fd)
         self.replies.chunks, self.replies.stride = self.connections.chunks, sizeof(Connection)
-        self.number = <uint64_t> inflight.outbox.queue_count << OF_WORKER
+        self.number = <uint64_t> miss_path.outbox.queue_count << OF_WORKER
         self.context.query, self.context.counters = &self.query, &self.counts
         if (self._watch(self.told_fd, TOLD, EPOLLIN) < 0
                 or self._watch(self.reply_fd, REPLIES, EPOLLIN | EPOLLET) < 0):  # by edge: nobody reads it empty
@@ -244,7 +244,7 @@ cdef class TcpWorker:
             self.connections.end_idle(context.client.now)
             if ring_publish(self.ring) or self.connections.transfer_changed:
                 self.connections.transfer_changed = False
-                self.inflight.wake()
+                self.miss_path.wake()
             if load_acquire(&self.wanted) == STOPPED:
                 return
             if load_acquire(&self.wanted) == NOT_ACCEPTING:

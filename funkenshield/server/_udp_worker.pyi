@@ -1,13 +1,13 @@
 from typing import final
 
 from ..cache._store import Cache
-from ..forward._inflight import Inflight
+from ..forward._miss_path import MissPath
 
 @final
 class Worker:
     cache: Cache
-    inflight: Inflight
-    def __new__(cls, cache: Cache, inflight: Inflight) -> Worker: ...
+    miss_path: MissPath
+    def __new__(cls, cache: Cache, miss_path: MissPath) -> Worker: ...
     def listen(self, fd: int, answer_from: int) -> None: ...
     def run(self) -> None: ...
     def stop(self) -> None: ...

@@ -33,7 +33,7 @@ from ..core._prefix_table cimport is_empty, prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
-from ..forward._inflight cimport Inflight
+from ..forward._miss_path cimport MissPath
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
@@ -67,7 +67,7 @@ cdef class Worker:
 
     cdef:
         readonly Cache cache
-        readonly Inflight inflight
+        readonly MissPath miss_path
         SettingsWriter settings_writer
         Clock clock
         Reader* reader
@@ -87,11 +87,11 @@ cdef class Worker:
         uint64_t[LISTENERS_MAX] by_listener  # messages that came
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
-    def __cinit__(self, Cache cache not None, Inflight inflight not None) -> None:
+    def __cinit__(self, Cache cache not None, MissPath miss_path not None) -> None:
         self.epoll_fd = self.stop_fd = -1
         self.cache = cache
-        self.inflight = inflight
-        self.settings_writer = inflight.settings_writer
+        self.miss_path = miss_path
+        self.settings_writer = miss_path.settings_writer
         self.clock = cache.clock
         self.inbox = Datagrams(QUERY_MAX)
         self.outbox = Datagrams(REPLY_MAX)
@@ -101,7 +101,7 @@ cdef class Worker:
         if not (self.queries and self.ecs_queries and self.shares):
             raise MemoryError("no memory for a batch of queries")
         self.reader = cache.epochs.join()
-        self.ring = inflight.join()
+        self.ring = miss_path.join()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         self.stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.epoll_fd < 0 or self.stop_fd < 0:
@@ -205,7 +205,7 @@ cdef class Worker:
             bump(&self.counts.reply_send_errors,
                  <uint64_t> (replies - self.outbox.send(self.sockets[listener], replies)))
         if ring_publish(self.ring):
-            self.inflight.wake()
+            self.miss_path.wake()
         return count
 
     cdef void _parse(self, const Settings* settings, int32_t count) noexcept nogil:
@@ -240,7 +240,7 @@ cdef class Worker:
         """Decide about each query of a batch; return how many replies there are to send."""
         cdef:
             const GuardTable* guard_table = load_guard_table(context.settings.guard_table)
-            uint16_t payload = load_relaxed16(&context.settings.index.policies.manner.payload)
+            uint16_t payload = load_relaxed16(&context.settings.index.zone_settings.manner.payload)
             bint is_told = _needs_client_address(context.settings)
             int32_t replies = 0
             int32_t i

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..cache._store import Cache
 from ..config import ClientTlsSection, TcpSection
 from ..core.logs import RateLimited
-from ..forward._inflight import Inflight
+from ..forward._miss_path import MissPath
 from ._connections import ConnectionLimits, Connections
 from ._tcp_worker import TcpWorker
 
@@ -41,10 +41,10 @@ class Listening(NamedTuple):
 class TcpServer:
     """One worker for each of the listening sockets that an address has."""
 
-    def __init__(self, cache: Cache, inflight: Inflight, listening: Sequence[Listening]) -> None:
+    def __init__(self, cache: Cache, miss_path: MissPath, listening: Sequence[Listening]) -> None:
         self.limits = ConnectionLimits(cache)
         count = len(listening[0].sockets) if listening else 0
-        self.workers = [TcpWorker(cache, inflight, self.limits) for _ in range(count)]
+        self.workers = [TcpWorker(cache, miss_path, self.limits) for _ in range(count)]
         self._threads = [threading.Thread(target=each.run, name=f"tcp-{n}") for n, each in enumerate(self.workers)]
         self._reported = [0] * len(ENDED)
         self._none = Connections(self.limits).counters()  # of no worker

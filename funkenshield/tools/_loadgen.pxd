@@ -36,7 +36,7 @@ cdef enum:
 
 cdef enum Status:
     GOING                          # more to do
-    DONE                           # nothing left to send, nothing open
+    DONE                           # nothing left to send, nothing outstanding
     BROKEN                         # sending failed for good: see `Load.error`
 
 cdef enum State:
@@ -48,13 +48,13 @@ cdef struct Query:
     iovec wire                     # its ID is overwritten in place
     size_t question                # octets of the question, which follows the header
 
-cdef struct Slot:                  # one for each ID of each socket; the open ones form a ring by age
+cdef struct Slot:                  # one for each ID of each socket; the outstanding ones form a ring by age
     uint64_t sent                  # when, in nanoseconds
     uint32_t query, older, newer
     State state
 
 cdef struct Counters:
-    uint64_t sent, answered, lost, open            # sent = answered + lost + open
+    uint64_t sent, answered, lost, outstanding     # sent = answered + lost + outstanding
     uint64_t late, mismatched                      # responses to lost queries; datagrams that fit no query
     uint64_t refused                               # how often ICMP said that nobody listens
     uint64_t truncated, octets                     # of the answered

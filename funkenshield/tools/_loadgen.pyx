@@ -1,4 +1,4 @@
-"""The load tester's engine: keep a window of queries open at a server over UDP, and time the responses.
+"""The load tester's engine: keep a window of queries outstanding at a server over UDP, and time the responses.
 
 It knows sockets, message IDs, the octets of a question and a histogram. It does not know names, types,
 files or reports: it is given whole messages and overwrites their IDs. One thread drives a `Load`.
@@ -27,7 +27,7 @@ def _check(str name, value, low, high) -> None:
 
 @final
 cdef class Load:
-    """Send queries in turn, for ever or up to a limit, with at most `window` open at any time.
+    """Send queries in turn, for ever or up to a limit, with at most `window` outstanding at any time.
 
     A latency runs from before the batch of the query is sent until the batch of its response is received.
     With a rate, what a full window held back is caught up on. Memory ownership: the messages are copied;
@@ -37,7 +37,7 @@ cdef class Load:
     cdef:
         Query* queries             # at least a batch, so that no batch holds one twice
         uint8_t* wires
-        Slot* slots                # socket by socket; one more, number `ring`, heads the ring of open ones
+        Slot* slots                # socket by socket; one more, number `ring`, heads the ring of outstanding ones
         uint32_t ring, count, window, batch, sockets
         uint32_t cursor, turn      # the query to send next, and the socket to send it from
         uint64_t left              # queries yet to send
@@ -139,7 +139,7 @@ cdef class Load:
         return status != DONE
 
     def drain(self) -> None:
-        """Send no more, and wait until what is open is answered or, after the timeout, lost."""
+        """Send no more, and wait until what is outstanding is answered or, after the timeout, lost."""
         self.left = 0
         while self.run(0.25):
             PyErr_CheckSignals()
@@ -168,7 +168,7 @@ cdef class Load:
         while True:
             if self._send(now) == BROKEN:
                 return BROKEN
-            if self.counts.open == 0 and self.left == 0:
+            if self.counts.outstanding == 0 and self.left == 0:
                 return DONE
             if now >= until or self._wait(now, until) < 0:
                 return GOING
@@ -185,7 +185,7 @@ cdef class Load:
             due = <uint64_t> (<double> (now - self.counts.began) / self.interval) + 1
         if due <= self.counts.sent:
             return 0
-        return <int> min(self.batch, due - self.counts.sent, self.window - self.counts.open, self.left)
+        return <int> min(self.batch, due - self.counts.sent, self.window - self.counts.outstanding, self.left)
 
     cdef Status _send(self, uint64_t now) noexcept nogil:
         """Send what is allowed in one batch from the socket whose turn it is."""
@@ -202,7 +202,7 @@ cdef class Load:
             query = &self.queries[self.cursor]
             memcpy(query.wire.iov_base, &id, sizeof(id))
             self.leaving[i].msg_hdr.msg_iov = &query.wire
-            self._open(base + id, now)
+            self._add_outstanding(base + id, now)
             id += 1
         sent = sendmmsg(self.polled[self.turn].fd, self.leaving, <unsigned int> count, 0)
         self.error = errno if sent < 0 else 0
@@ -222,9 +222,9 @@ cdef class Load:
         """Sleep until a response is there, a query is due or lost, or the time has come; -1 on a signal."""
         cdef timespec nap
         cdef uint64_t wake = until
-        if self.counts.open:
+        if self.counts.outstanding:
             wake = min(wake, self.slots[self.slots[self.ring].newer].sent + self.timeout)
-        if self.left and self.counts.open < self.window:
+        if self.left and self.counts.outstanding < self.window:
             wake = min(wake, self.counts.began + <uint64_t> (self.counts.sent * self.interval))
         wake = wake - now if wake > now else 0
         nap.tv_sec = wake // NANOSECONDS
@@ -248,7 +248,7 @@ cdef class Load:
             self._judge(number * IDS, self.heads[i], self.arrived[i].msg_len, now)
 
     cdef void _judge(self, uint32_t base, const uint8_t* head, size_t length, uint64_t now) noexcept nogil:
-        """Count a datagram: as the answer to an open query, as late for a lost one, or as mismatched."""
+        """Count a datagram: as the answer to an outstanding query, as late for a lost one, or as mismatched."""
         cdef uint16_t id
         cdef Slot* slot
         cdef Query* query
@@ -281,15 +281,15 @@ cdef class Load:
         self.histogram[bucket_of(latency)] += 1
 
     cdef void _expire(self, uint64_t now) noexcept nogil:
-        """Give up on queries that are open longer than the timeout; the oldest come first."""
+        """Give up on queries that are outstanding longer than the timeout; the oldest come first."""
         cdef uint32_t oldest = self.slots[self.ring].newer
         while oldest != self.ring and now - self.slots[oldest].sent > self.timeout:
             self._close(oldest, LOST)
             self.counts.lost += 1
             oldest = self.slots[self.ring].newer
 
-    cdef inline void _open(self, uint32_t number, uint64_t now) noexcept nogil:
-        """Make a slot the newest open one, for the query at the cursor, and move the cursor on."""
+    cdef inline void _add_outstanding(self, uint32_t number, uint64_t now) noexcept nogil:
+        """Make a slot the newest outstanding one, for the query at the cursor, and move the cursor on."""
         cdef Slot* slot = &self.slots[number]
         slot.state = OPEN
         slot.sent = now
@@ -297,7 +297,7 @@ cdef class Load:
         slot.newer = self.ring
         slot.older = self.slots[self.ring].older
         self.slots[slot.older].newer = self.slots[self.ring].older = number
-        self.counts.open += 1
+        self.counts.outstanding += 1
         self.cursor = self.cursor + 1 if self.cursor + 1 < self.count else 0
 
     cdef inline void _close(self, uint32_t number, State state) noexcept nogil:
@@ -306,4 +306,4 @@ cdef class Load:
         slot.state = state
         self.slots[slot.older].newer = slot.newer
         self.slots[slot.newer].older = slot.older
-        self.counts.open -= 1
+        self.counts.outstanding -= 1

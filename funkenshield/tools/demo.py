@@ -24,7 +24,7 @@ from ..config import control_socket, default_socket
 from ..config.types import Endpoint, parse_endpoint
 from ..errors import ConfigError, FunkenShieldError
 from ..server.sockets import explained
-from ..zones.authority import Zone
+from ..zones.local_zone import Zone
 from .nameserver import serve
 from .perf import make_queries, run_perf
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from ..zones.authority import Zone
+from ..zones.local_zone import Zone
 
 TCP_IDLE = 30.0  # seconds
 PORT_TRIES = 16  # ports picked, until one is free on both UDP and TCP

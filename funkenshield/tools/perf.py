@@ -24,19 +24,19 @@ from ..errors import FunkenShieldError
 from ._loadgen import Load
 
 SLICE = 0.25  # seconds between two looks at the clock and two drawings of the live line
-COUNTS = ("sent", "answered", "lost", "open", "late", "mismatched", "refused", "truncated", "octets")
+COUNTS = ("sent", "answered", "lost", "outstanding", "late", "mismatched", "refused", "truncated", "octets")
 PERCENTILES = (50, 90, 95, 99, 99.9)
 
 
 class Report(NamedTuple):
-    """What a run measured: sent = answered + lost + open, where open is 0 unless it was cut short."""
+    """What a run measured: sent = answered + lost + outstanding, where that is 0 unless it was cut short."""
 
     sent: int
     answered: int
     lost: int
-    open: int
+    outstanding: int
     late: int  # responses to queries that count as lost
-    mismatched: int  # datagrams that answer no open query: a wrong ID or question, a duplicate
+    mismatched: int  # datagrams that answer no outstanding query: a wrong ID or question, a duplicate
     refused: int  # ICMP errors: nobody listens on the port
     truncated: int
     octets: int  # of all answers
@@ -112,7 +112,7 @@ def run_perf(
 ) -> Report:
     """Load a server (an IPv4 or IPv6 address) and return what was measured; print it if given a console.
 
-    At most `window` queries are open, `rate` a second are sent (0: as fast as the window lets) and
+    At most `window` queries are outstanding, `rate` a second are sent (0: as fast as the window lets) and
     `limit` in all (0: until the seconds are over). Raises FunkenShieldError if that cannot be done.
     """
     try:
@@ -127,7 +127,7 @@ def run_perf(
 
 
 def measure(load: Load, seconds: float, draw: Callable[[str], None] | None = None) -> Report:
-    """Run a load for so many seconds, wait for what is then open, and report; Ctrl-C ends either early."""
+    """Run a load for so many seconds, wait for what is then outstanding, and report; Ctrl-C ends either early."""
     end = time.monotonic() + seconds
     before = load.snapshot()
     with suppress(KeyboardInterrupt):

@@ -17,7 +17,7 @@ cdef enum:
 
 cdef enum:                         # instead of an upstream's number
     NOBODY_UP = -1                 # the group has no upstream that may be asked
-    ALL_BUSY = -2                  # each has as many open queries as it may have
+    ALL_BUSY = -2                  # each has as many outstanding queries as it may have
 
 cdef enum State:
     UP
@@ -38,7 +38,7 @@ cdef enum FailureReason:           # why a query to an upstream failed
 cdef enum Policy:
     ROUND_ROBIN
     ORDER                          # the lowest order
-    LEAST_OPEN                     # the fewest open queries, for its weight
+    LEAST_OUTSTANDING              # the fewest outstanding queries, for its weight
     RANDOM                         # by weight
     LATENCY                        # the faster of two that are drawn (Mitzenmacher 2001)
     HASH                           # the same for a name, with bounded load (Mirrokni et al., SODA 2018)
@@ -52,11 +52,11 @@ cdef struct Upstream:
     uint16_t share                 # of WHOLE: what a recovering one gets
     uint16_t fall                  # unanswered queries in a row with which it is down
     uint16_t order, weight
-    uint32_t limit                 # open queries
+    uint32_t max_outstanding       # queries
     uint64_t seed                  # of its places in a consistent hash
     uint64_t hedge_after           # another is asked too after this, nanoseconds; 0: never
     # how it does
-    uint32_t open
+    uint32_t outstanding           # queries
     uint32_t timeouts_in_a_row     # unanswered in a row
     uint32_t hedges_in_a_row       # hedged in a row, with no answer between
     uint32_t hedge_credit          # queries that hedges may be made on

@@ -13,7 +13,7 @@ class UpstreamTable:
         *,
         order: int = 1,
         weight: int = 1,
-        limit: int = 0xFFFFFFFF,
+        max_outstanding: int = 0xFFFFFFFF,
         over_stream: bool = False,
         random_case: bool = False,
         proxied: bool = False,

@@ -38,11 +38,11 @@ cdef enum:
 cdef uint64_t MEMORY = <uint64_t> 300 * NANOSECONDS      # unsolicited replies count together for so long
 cdef uint64_t SUSPICION = <uint64_t> 240 * NANOSECONDS   # after the last unsolicited reply, at least; and at most
 cdef uint64_t UNCERTAINTY = <uint64_t> 120 * NANOSECONDS  # so much longer, that nobody knows when it ends
-cdef double BALANCE = 1.25         # how far above its fair share of open queries the HASH policy lets an upstream go
+cdef double BALANCE = 1.25         # how far above its fair share of outstanding queries HASH lets an upstream go
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
 FAILURE_REASONS = ("timeout", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail",
                    "refused")
-POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-outstanding": LEAST_OPEN, "random": RANDOM,
+POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-outstanding": LEAST_OUTSTANDING, "random": RANDOM,
             "latency": LATENCY, "hash": HASH}
 
 
@@ -50,7 +50,7 @@ cdef inline bint _is_better(uint8_t policy, const Upstream* one, const Upstream*
     """Tell whether one upstream is asked before another."""
     if policy == ORDER:
         return one.order < other.order
-    return <uint64_t> one.open * other.weight < <uint64_t> other.open * one.weight
+    return <uint64_t> one.outstanding * other.weight < <uint64_t> other.outstanding * one.weight
 
 
 cdef class UpstreamTable:
@@ -80,16 +80,18 @@ cdef class UpstreamTable:
     def forget(self, int32_t upstream) -> None:
         """Start an upstream's counters anew, for its number is given to another; it is not asked until `set_health`."""
         cdef Upstream* known = self._known(upstream)
-        cdef uint32_t still_open = known.open  # which end yet
+        cdef uint32_t outstanding = known.outstanding  # which end yet
         memset(known, 0, sizeof(Upstream))
-        known.state, known.share, known.fall, known.weight, known.limit = FORCED_DOWN, WHOLE, 1, 1, 0xffffffff
-        known.open = still_open
+        known.state, known.share, known.fall, known.weight = FORCED_DOWN, WHOLE, 1, 1
+        known.max_outstanding, known.outstanding = 0xffffffff, outstanding
 
-    def set_upstream(self, int32_t upstream, *, uint16_t order=1, uint16_t weight=1, uint32_t limit=0xffffffff,
-                     bint over_stream=False, bint random_case=False, bint proxied=False, uint64_t seed=0) -> None:
+    def set_upstream(self, int32_t upstream, *, uint16_t order=1, uint16_t weight=1,
+                     uint32_t max_outstanding=0xffffffff, bint over_stream=False, bint random_case=False,
+                     bint proxied=False, uint64_t seed=0) -> None:
         """Say how an upstream is reached, and what its share is."""
         cdef Upstream* known = self._known(upstream)
-        known.order, known.weight, known.limit, known.seed = order, max(weight, <uint16_t> 1), limit, seed
+        known.order, known.weight, known.seed = order, max(weight, <uint16_t> 1), seed
+        known.max_outstanding = max_outstanding
         if random_case and not known.random_case:
             known.case_lost = known.keeps_case = 0
         known.over_stream, known.random_case, known.proxied = over_stream, random_case, proxied
@@ -180,7 +182,7 @@ cdef class UpstreamTable:
             member = &self.all[asked.members[k]]
             if member.state != FORCED_DOWN:
                 one = True
-                left += member.limit - min(member.open, member.limit)
+                left += member.max_outstanding - min(member.outstanding, member.max_outstanding)
         return left if one else 0xffffffff
 
     cdef bint has_other(self, uint32_t group, const Tried* tried) noexcept nogil:
@@ -198,7 +200,7 @@ cdef class UpstreamTable:
         cdef Upstream* ranked = &self.all[upstream]
         if ranked.state == FORCED_DOWN:
             return OUT
-        if ranked.open >= ranked.limit - (ranked.limit // KEPT_FREE if tried.count else 0):
+        if ranked.outstanding >= ranked.max_outstanding - (ranked.max_outstanding // KEPT_FREE if tried.count else 0):
             return BUSY
         if ranked.state == DOWN or ranked.timeouts_in_a_row >= ranked.fall:
             return ILL_AND_TRIED if was_tried(tried, upstream) else ILL
@@ -256,7 +258,9 @@ cdef class UpstreamTable:
             uint32_t two = (one + 1 + random16(&self.randomness) % (count - 1)) % count
             Upstream* a = &self.all[candidates[one]]
             Upstream* b = &self.all[candidates[two]]
-        return candidates[one if (a.mean or b.mean) * (a.open + 1) <= (b.mean or a.mean) * (b.open + 1) else two]
+        if (a.mean or b.mean) * (a.outstanding + 1) <= (b.mean or a.mean) * (b.outstanding + 1):
+            return candidates[one]
+        return candidates[two]
 
     cdef int32_t _by_name(self, const int16_t* candidates, uint32_t count, const uint8_t* name) noexcept nogil:
         """Return where a name belongs (weighted rendezvous hashing), or the next place where there is room."""
@@ -267,18 +271,18 @@ cdef class UpstreamTable:
             uint32_t k
             double score
             double best = -1.0
-            uint64_t opened = 1
+            uint64_t outstanding = 1
             uint64_t weight = 0
             int32_t chosen = candidates[0]
             Upstream* member
         fold_all(folded, name, size)
         hashed = siphash(&NO_SECRET, folded, size)
         for k in range(count):
-            opened += self.all[candidates[k]].open
+            outstanding += self.all[candidates[k]].outstanding
             weight += self.all[candidates[k]].weight
         for k in range(count):
             member = &self.all[candidates[k]]
-            if member.open + 1 > BALANCE * opened * member.weight / weight + 1:
+            if member.outstanding + 1 > BALANCE * outstanding * member.weight / weight + 1:
                 continue
             mixed = hashed ^ member.seed
             mixed = (mixed ^ (mixed >> 33)) * <uint64_t> 0xff51afd7ed558ccd
@@ -388,7 +392,7 @@ cdef class UpstreamTable:
         cdef Upstream* known = self._known(upstream)
         return {
             "queries": known.sent, "responses": known.answered, "timeouts": known.timeouts,
-            "outstanding_queries": known.open, "unexpected_replies": known.unexpected_replies,
+            "outstanding_queries": known.outstanding, "unexpected_replies": known.unexpected_replies,
             "unsolicited_replies": known.unsolicited_replies, "spoof_detections": known.spoof_detections,
             "network_errors": known.network_errors, "hedged_queries": known.hedged,
             "tcp_fallback_failures": known.tcp_fallback_failures,

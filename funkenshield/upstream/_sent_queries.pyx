@@ -1,6 +1,6 @@
-"""What is asked over UDP: how many queries for a question are open at once, and what was asked lately.
+"""What is asked over UDP: how many queries for a question are outstanding at once, and what was asked lately.
 
-A question is a name, a type and a class. Whoever has many queries for one open, which differ in something else, can
+A question is a name, a type and a class. Whoever has many for one outstanding, which differ in something else, can
 answer each with the same forged response: so only a few are (RFC 5452 5). What answers none of them is forged, or
 it is late; it is late where it answers what was asked a little while ago, from the same socket under the same ID.
 
@@ -36,17 +36,17 @@ cdef class SentQueries:
 
     def __cinit__(self, uint32_t capacity) -> None:
         draw_secret(&self.secret)
-        self.open_mask = 1
-        while self.open_mask < capacity:
-            self.open_mask <<= 1
-        self.given_up_mask = 2 * self.open_mask - 1
-        self.open_mask -= 1
-        self.open = <uint8_t*> zeros(self.open_mask + 1, 1)
+        self.outstanding_mask = 1
+        while self.outstanding_mask < capacity:
+            self.outstanding_mask <<= 1
+        self.given_up_mask = 2 * self.outstanding_mask - 1
+        self.outstanding_mask -= 1
+        self.outstanding = <uint8_t*> zeros(self.outstanding_mask + 1, 1)
         self.answered = <Ended*> zeros(ANSWERED, sizeof(Ended))
         self.given_up = <Ended*> zeros(self.given_up_mask + 1, sizeof(Ended))
 
     def __dealloc__(self) -> None:
-        free(self.open)
+        free(self.outstanding)
         free(self.answered)
         free(self.given_up)
 
@@ -63,8 +63,8 @@ cdef class SentQueries:
         return siphash(&self.secret, folded, question) | COUNTED
 
     cdef bint enter(self, uint64_t question) noexcept nogil:
-        """Count an attempt; False: ALIKE_MAX are open for this question, so this one must go another way."""
-        cdef uint8_t* count = &self.open[question >> 1 & self.open_mask]
+        """Count an attempt; False: ALIKE_MAX are outstanding for this question, so this one must go another way."""
+        cdef uint8_t* count = &self.outstanding[question >> 1 & self.outstanding_mask]
         if count[0] >= ALIKE_MAX:
             return False
         count[0] += 1
@@ -72,7 +72,7 @@ cdef class SentQueries:
 
     cdef void leave(self, uint64_t question) noexcept nogil:
         """Take back an `enter`, if it was counted."""
-        self.open[question >> 1 & self.open_mask] -= question & COUNTED
+        self.outstanding[question >> 1 & self.outstanding_mask] -= question & COUNTED
 
     cdef void remember(self, uint64_t question, int32_t socket, uint16_t message_id, uint64_t sent,
                        bint answered) noexcept nogil:

@@ -5,11 +5,8 @@ Which queries go where, and what becomes of them, is the forwarder's business.
 """
 
 import asyncio
-import contextlib
-import errno
 import logging
 import secrets
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -20,24 +17,22 @@ import dns.rcode
 
 from ..cache._entry import is_response_to
 from ..config import DEFAULT_GROUP, Config, ForwardSection, HealthSection, Member, UpstreamSection
-from ..config.types import Endpoint, sockaddr
+from ..config.types import Endpoint
 from ..core._clock import Clock
 from ..core._limits import GROUPS_MAX, UPSTREAMS_MAX
 from ..core.logs import RateLimited
 from ..errors import ConfigError
 from ..wire._message import error_response, inspect_query
 from ._selection import UpstreamTable
-from ._sockets import Sockets
+from ._sockets_and_ids import Sockets
 from .health import TIMED_OUT, Health, Signals, check_query, is_healthy
-from .ports import FEW, usable
+from .ports import FEW, has_address, local_address, open_udp, usable
 from .streams import MAX_PIPELINED, Connections
 from .tls import read_ca_file
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
-PORT_TRIES = 8
-RECEIVE_BUFFER = 1 << 20  # octets of each socket: what comes while the control thread waits for its turn
 LOCAL = bytes.fromhex("0d0a0d0a000d0a515549540a20000000")  # of PROXY protocol version 2: nobody's but our own
 CASE_LOST_MAX = 8  # consecutive responses over TCP that do not preserve the case of names
 WINDOW = 10.0  # seconds, once or twice, that quantiles of latency are taken over
@@ -126,14 +121,14 @@ class Upstream:
 
     def _publish_settings(self) -> None:
         """Publish to the selection how it is asked."""
-        limit, over_stream = self.section.max_outstanding, self.section.transport != "udp"
+        max_outstanding, over_stream = self.section.max_outstanding, self.section.transport != "udp"
         if over_stream:  # what its connections do not take is a bound of ours, and no failure of the upstream
-            limit = min(limit, self._forward.max_connections * MAX_PIPELINED)
+            max_outstanding = min(max_outstanding, self._forward.max_connections * MAX_PIPELINED)
         self._table.set_upstream(
             self.number,
             order=self.section.order,
             weight=self.section.weight,
-            limit=limit,
+            max_outstanding=max_outstanding,
             over_stream=over_stream,
             random_case=self.section.random_case and not self._case_lost,
             proxied=self.section.proxy_protocol,
@@ -276,7 +271,7 @@ class Upstream:
         self._responses = counters["responses"]
         if counters["spoof_detections"] != self._spoof_detections:
             log.warning(
-                "upstream %s: spoofing suspected, %d unexpected replies so far; for some minutes, queries that it"
+                "upstream %s: spoofing suspected, %d unsolicited replies so far; for some minutes, queries that it"
                 " answers over UDP are repeated over TCP",
                 self,
                 counters["unsolicited_replies"],
@@ -377,47 +372,6 @@ def _kept_upstreams(before: Iterable[Upstream], wanted: Mapping[str, Member]) ->
                 kept[name] = same
                 left.remove(same)
     return kept
-
-
-def open_udp(endpoint: Endpoint, source: str = "", ports: Sequence[int] = ()) -> socket.socket:
-    """Return a connected, non-blocking UDP socket on a random port (RFC 5452); OSError where none can be had."""
-    ports = ports or usable()
-    opened = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        for _ in range(PORT_TRIES):
-            with contextlib.suppress(OSError):
-                opened.bind(sockaddr(source, secrets.choice(ports)))
-                break
-        else:
-            opened.bind(sockaddr(source, 0))  # says why
-        opened.connect(endpoint.sockaddr)
-    except OSError:
-        opened.close()
-        raise
-    return opened
-
-
-def local_address(endpoint: Endpoint, source: str = "") -> str:
-    """Return our address that the kernel would send from to another now; empty where there is no route."""
-    try:
-        with socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
-            if source:
-                probe.bind(sockaddr(source, 0))
-            probe.connect(endpoint.sockaddr)
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ""
-
-
-def has_address(host: str) -> bool:
-    """Tell whether an address is this machine's."""
-    try:
-        with socket.socket(Endpoint(host, 0).family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-    except OSError as error:
-        return error.errno != errno.EADDRNOTAVAIL
-    return True
 
 
 class Latencies:

@@ -34,7 +34,7 @@ MAX_PIPELINED = 1024  # queries that wait on one connection
 ATTEMPTS = 4  # connections that a query is sent on, where they end before its answer
 SPENT_TIMEOUT = 0.1  # seconds that one stays open which has reached the limit of answers, until the limit is raised
 MAX_UNSENT = 1 << 20  # octets that wait to be sent on one connection
-COPIES, STRAYS_MAX = 2, 16  # answers to one query, and those to nothing on one connection, before it is given up
+COPIES, UNSOLICITED_MAX = 2, 16  # answers to one query, and those to nothing on one connection, before it is given up
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>: the port is chosen when it is known where it leads to
 HEADER, QR, OPCODE = 12, 0x80, 0x78  # octets of the least message; bits in its third: it is a response, or no QUERY
 
@@ -362,7 +362,7 @@ class Connection(asyncio.Protocol):
         self.queries = self.answers = 0
         self.connecting: asyncio.Task[None] | None = None
         self._pool = pool
-        self._open: dict[int, tuple[bytes, asyncio.Future[bytes], int]] = {}  # and how many answers had come before
+        self._outstanding: dict[int, tuple[bytes, asyncio.Future[bytes], int]] = {}  # and how many answers came before
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._keep_session: Callable[[], bool] | None = None
@@ -372,7 +372,7 @@ class Connection(asyncio.Protocol):
     @property
     def waiting(self) -> int:
         """Return how many queries wait for an answer."""
-        return len(self._open)
+        return len(self._outstanding)
 
     @property
     def address(self) -> str:
@@ -388,15 +388,15 @@ class Connection(asyncio.Protocol):
 
     async def exchange(self, query: bytes) -> bytes:
         """Return the response to a query; UpstreamError where the connection ends before it."""
-        if len(self._open) >= MAX_PIPELINED or self._unsent() > MAX_UNSENT:
+        if len(self._outstanding) >= MAX_PIPELINED or self._unsent() > MAX_UNSENT:
             raise UpstreamError("too many outstanding queries on the connection")
         answers = self.answers
         self.queries += 1
         number = secrets.randbits(16)
-        while number in self._open:
+        while number in self._outstanding:
             number = secrets.randbits(16)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._open[number] = (query, future, answers)
+        self._outstanding[number] = (query, future, answers)
         if self._transport is not None:
             self._transport.write(_frame(number, query))
         try:
@@ -407,7 +407,7 @@ class Connection(asyncio.Protocol):
                 self.end(silent)  # the next query deserves another connection
             raise
         finally:
-            self._open.pop(number, None)
+            self._outstanding.pop(number, None)
             self.restart_idle_timer()
 
     def connected(self, transport: asyncio.Transport, keep_session: Callable[[], bool] | None) -> None:
@@ -417,7 +417,7 @@ class Connection(asyncio.Protocol):
             return
         self._transport = transport
         self._keep_session = keep_session
-        for number, (query, _, _) in self._open.items():
+        for number, (query, _, _) in self._outstanding.items():
             transport.write(_frame(number, query))  # a TLS record each: NSD 4.6 answers but the first query of a record
 
     def close(self) -> None:
@@ -436,7 +436,7 @@ class Connection(asyncio.Protocol):
         self._pool.remove(self)
         if self._idle:
             self._idle.cancel()
-        for _, future, _ in self._open.values():
+        for _, future, _ in self._outstanding.values():
             if not future.done():
                 future.set_exception(why)
         if self._transport is not None:
@@ -454,8 +454,8 @@ class Connection(asyncio.Protocol):
     def _has_lost_queries(self) -> bool:
         """Tell whether queries wait that were sent with others, or before the last answer, and not just too late."""
         if not self.answers:
-            return len(self._open) > 1
-        return any(answers < self.answers for _, _, answers in self._open.values())
+            return len(self._outstanding) > 1
+        return any(answers < self.answers for _, _, answers in self._outstanding.values())
 
     def data_received(self, data: bytes) -> None:
         """Give each whole message to the query that it answers."""
@@ -467,11 +467,11 @@ class Connection(asyncio.Protocol):
             end = 2 + (self._buffer[0] << 8 | self._buffer[1])
             response = bytes(self._buffer[2:end])
             del self._buffer[:end]
-            if len(response) < HEADER or not (response[2] & QR or int.from_bytes(response[:2]) in self._open):
+            if len(response) < HEADER or not (response[2] & QR or int.from_bytes(response[:2]) in self._outstanding):
                 self.end(UpstreamError("the upstream sent a malformed message"))
                 return
             # Whoever sends each answer twice does no harm; whoever sends without end would have us read for ever.
-            if self.answers >= COPIES * self.queries + STRAYS_MAX:
+            if self.answers >= COPIES * self.queries + UNSOLICITED_MAX:
                 self.end(UpstreamError("the upstream sent more answers than there were queries"))
                 return
             self._take(response)
@@ -480,7 +480,7 @@ class Connection(asyncio.Protocol):
         self.answers += 1
         self._pool.note_answer(self)
         self._learn_session()
-        query, future, _ = self._open.get(int.from_bytes(response[:2]), (b"", None, 0))
+        query, future, _ = self._outstanding.get(int.from_bytes(response[:2]), (b"", None, 0))
         if future is not None and not future.done() and is_response_to(query, response):
             future.set_result(response)
 
@@ -499,7 +499,7 @@ class Connection(asyncio.Protocol):
         self._idle = asyncio.get_running_loop().call_later(wait, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if self._open:
+        if self._outstanding:
             return
         if 0 < self._pool.limit <= self.answers:
             self._pool.raise_limit()
@@ -510,7 +510,7 @@ class Connection(asyncio.Protocol):
     def _unsent(self) -> int:
         """Return the octets that the upstream has not taken yet."""
         if self._transport is None:
-            return sum(len(query) for query, _, _ in self._open.values())
+            return sum(len(query) for query, _, _ in self._outstanding.values())
         return self._transport.get_write_buffer_size()
 
 

@@ -3,7 +3,8 @@
     a client's query -> what he would have sent, had he told -> key, look-up, forwarding, coalescing: as always
 
 It knows which addresses are told, and how much of them; and how a response that nobody can read is rid of what came
-back. What else the client gets, who told nothing, is for those who write answers: `Query.added` says so.
+back. What else the client gets, who told nothing, is for those who write answers: `Query.added` says so. A subnet that
+a client tells himself is read in `_message`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -2,7 +2,7 @@
 
 Whole RRsets are left out that he can do without, as nameservers do it: those that fit are taken in the order in which
 they stand, a smaller one behind a larger one, too. It knows what must be there. It does not know who asks, nor what
-becomes of an answer that lacks something: `_message.cut` writes TC=1.
+becomes of an answer that lacks something: `_truncation.put_truncated` writes TC=1.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -32,7 +32,7 @@ cdef struct Walk:
     bint required                  # the client needs the record that was read last
     uint16_t last                  # type of the answer section's last record, signatures aside
     size_t final                   # where that stands, or a signature of it
-    uint16_t cut                   # where a NS record of authority starts, or NONE
+    uint16_t delegation            # where a NS record of authority starts, or NONE
     bint denied                    # there is a SOA in authority
     bint refers                    # to other servers, for a zone of this name
     Name zone
@@ -172,7 +172,7 @@ cdef void _begin(Walk* walk, const Sections* sections, const Query* query) noexc
     walk.query = query
     walk.before, walk.final = walk.records.at, HEADER  # where there is no answer, the question's owner is the last
     walk.last = 0
-    walk.cut = NONE
+    walk.delegation = NONE
     walk.pointer = 0
     walk.denied = walk.refers = False
     walk.steps = steps_of(walk.records.length)
@@ -214,15 +214,15 @@ cdef bint _judge(Walk* walk, const Record* record) noexcept nogil:
                 and (walk.last != CNAME or walk.query.qtype == CNAME or walk.query.qtype == ANY))
     if record.section == AUTHORITY:
         if record.rtype == NS:
-            walk.cut = <uint16_t> record.owner
+            walk.delegation = <uint16_t> record.owner
         walk.denied |= record.rtype == SOA
         walk.required = not (complete and covered == NS)
         return True
     if record.rtype == TSIG or record.rtype == SIG or record.rtype == TKEY:
         return False
-    if not walk.refers and not complete and not walk.denied and walk.cut != NONE:
+    if not walk.refers and not complete and not walk.denied and walk.delegation != NONE:
         walk.refers = True
-        _read_name(&walk.zone, walk, walk.cut)
+        _read_name(&walk.zone, walk, walk.delegation)
     walk.required = record.rtype == OPT or (
         walk.refers and (record.rtype == A or record.rtype == AAAA) and _is_in_domain(walk, record))
     return walk.steps > 0

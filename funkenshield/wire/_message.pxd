@@ -389,7 +389,7 @@ cdef inline void fold_all(uint8_t* out, const uint8_t* octets, size_t length) no
 
 cdef Verdict parse_query(Query* query, const uint8_t* wire, size_t length) noexcept nogil
 cdef Verdict parse_ignoring(Query* query, const uint8_t* wire, size_t length, const Ignored* ignored) noexcept nogil
-cdef void find_cut_opt(Query* query) noexcept nogil
+cdef void find_partial_opt(Query* query) noexcept nogil
 cdef void hash_key(Query* query, const Secret* secret) noexcept nogil
 cdef const uint8_t* lower_name(const Query* query, uint8_t* room) noexcept nogil
 cdef bint is_transfer(const Query* query) noexcept nogil
@@ -408,9 +408,6 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
 cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignored) noexcept nogil
 cdef size_t copy_options(uint8_t* out, const uint8_t* options, size_t length, uint16_t but) noexcept nogil
 cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* extra) noexcept nogil
-cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil
-cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil
-cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil
 cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
                             uint8_t bits) noexcept nogil
 cdef void set_rule_choices(Query* query, uint16_t route, uint16_t ttl_limits) noexcept nogil
@@ -418,9 +415,8 @@ cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil
 cdef uint16_t put_option(uint8_t* out, uint16_t code, uint16_t value) noexcept nogil
 cdef void add_option(EdnsOptions* extra, uint16_t code, uint16_t value) noexcept nogil
+cdef size_t put_own_opt(uint8_t* out, const Query* query, uint16_t payload, uint8_t rcode_high, uint16_t edns_flags,
+                        const EdnsOptions* extra) noexcept nogil
 cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t payload,
                       const EdnsOptions* extra) noexcept nogil
 cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload, const EdnsOptions* extra) noexcept nogil
-cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
-                uint16_t edns_flags, const EdnsOptions* extra) noexcept nogil
-cdef size_t truncate(uint8_t* wire, size_t length) noexcept nogil

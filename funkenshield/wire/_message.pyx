@@ -195,7 +195,7 @@ cdef void _look_for_opt(Query* query) noexcept nogil:
         _parse_options(query, NULL)
 
 
-cdef void find_cut_opt(Query* query) noexcept nogil:
+cdef void find_partial_opt(Query* query) noexcept nogil:
     """Read the OPT record of a query whose end did not come, if its fixed part did, and a COOKIE that is whole.
 
     Nobody may read its other options.
@@ -485,42 +485,6 @@ cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* ext
     return length
 
 
-cdef inline uint8_t _spelled(uint8_t letter, size_t at, uint64_t spelling) noexcept nogil:
-    """Return a letter as a spelling has it at this octet of the question; what is no letter stays."""
-    cdef uint8_t lower = fold(letter)
-    return lower - 32 if <uint8_t> (lower - 97) < 26 and spelling >> (at & 63) & 1 else lower
-
-
-cdef void respell(uint8_t* wire, uint64_t spelling) noexcept nogil:
-    """Spell the question's name as drawn (0x20). Caller must ensure that the message has one."""
-    cdef size_t at
-    for at in range(name_size(wire + HEADER)):
-        wire[HEADER + at] = _spelled(wire[HEADER + at], at, spelling)
-
-
-cdef bint is_spelled(const uint8_t* wire, uint16_t question, uint64_t spelling) noexcept nogil:
-    """Tell whether a response that answers a question of so many octets spells its name as drawn."""
-    cdef size_t at
-    if get16(wire + QDCOUNT) == 0:
-        return False
-    for at in range(question - QUESTION_FIXED):
-        if wire[HEADER + at] != _spelled(wire[HEADER + at], at, spelling):
-            return False
-    return True
-
-
-cdef bint is_mixed(const uint8_t* wire, uint16_t question) noexcept nogil:
-    """Tell whether a question's name has letters of either case, as nobody spells it who has a way of his own."""
-    cdef:
-        bint upper = False
-        bint lower = False
-        size_t at
-    for at in range(question - QUESTION_FIXED):
-        upper |= <uint8_t> (wire[HEADER + at] - 65) < 26
-        lower |= <uint8_t> (wire[HEADER + at] - 97) < 26
-    return upper and lower
-
-
 cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
                             uint8_t bits) noexcept nogil:
     """Write a CACHEABLE query without CLIENT-SUBNET with one, of the first `bits` of an address (RFC 7871 6).
@@ -561,8 +525,8 @@ cdef void add_option(EdnsOptions* extra, uint16_t code, uint16_t value) noexcept
     extra.length += put_option(extra.octets + extra.length, code, value)
 
 
-cdef size_t _put_own_opt(uint8_t* out, const Query* query, uint16_t payload, uint8_t rcode_high, uint16_t edns_flags,
-                         const EdnsOptions* extra) noexcept nogil:
+cdef size_t put_own_opt(uint8_t* out, const Query* query, uint16_t payload, uint8_t rcode_high, uint16_t edns_flags,
+                        const EdnsOptions* extra) noexcept nogil:
     """Write the OPT of a response of our own, where the query has one; return its octets."""
     if not has_own_opt(query):
         return 0
@@ -580,7 +544,7 @@ cdef size_t put_error(uint8_t* out, const Query* query, uint16_t rcode, uint16_t
     cdef:
         uint16_t flags = QR | (query.flags & (OPCODE | RD | CD)) | (rcode & RCODE)
         size_t at = put_question(out, query, flags, 0, 0, has_own_opt(query))
-    return at + _put_own_opt(out + at, query, payload, <uint8_t> (rcode >> 4), query.edns_flags & DO, extra)
+    return at + put_own_opt(out + at, query, payload, <uint8_t> (rcode >> 4), query.edns_flags & DO, extra)
 
 
 cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload,
@@ -596,34 +560,7 @@ cdef size_t put_minimal_any(uint8_t* out, const Query* query, uint16_t payload,
     set16(fixed + RR_RDLENGTH, 9)
     memcpy(fixed + RR_RDATA, b"\x07RFC8482\x00", 9)
     at += 2 + RR_RDATA + 9
-    return at + _put_own_opt(out + at, query, payload, 0, query.edns_flags & DO, extra)
-
-
-cdef size_t cut(uint8_t* out, const Query* query, uint16_t flags, uint16_t payload, uint8_t rcode_high,
-                uint16_t edns_flags, const EdnsOptions* extra) noexcept nogil:
-    """Write an answer that is too large for its client: TC=1, question and OPT only."""
-    cdef size_t at = put_question(out, query, flags | TC, 0, 0, has_own_opt(query))
-    return at + _put_own_opt(out + at, query, payload, rcode_high, edns_flags, extra)
-
-
-cdef size_t truncate(uint8_t* wire, size_t length) noexcept nogil:
-    """Cut a response to TC=1 with its question, and the OPT record that it had; return its octets.
-
-    The options stay: a client that sent a cookie believes no response without it (RFC 7873 5.3). Caller must ensure
-    that there is a header.
-    """
-    cdef:
-        int32_t at = question_end(wire, length)
-        RecordCursor records
-        Record opt
-        bint found
-    begin_records(&records, wire, length, at)
-    found = at > HEADER and find_opt(&records, &opt)
-    set_header(wire, message_flags(wire) | TC, at > HEADER, 0, 0, found)
-    if not found:
-        return max(at, HEADER)
-    memmove(wire + at, wire + opt.owner, opt.end - opt.owner)
-    return at + opt.end - opt.owner
+    return at + put_own_opt(out + at, query, payload, 0, query.edns_flags & DO, extra)
 
 
 # ---------------------------------------------------------------- for Python

@@ -57,28 +57,28 @@ def _own_group(zone: ZoneSection) -> str:
 
 
 def assign(zones: Zones, config: Config, numbers: Mapping[str, int]) -> Assignment:
-    """Give each zone a number, and its policy; `numbers` are those of the groups.
+    """Give each zone a number, and its settings; `numbers` are those of the groups.
 
-    What is stored under `changed` is of another policy and must go.
+    What is stored under `changed` is of other settings and must go.
     """
     changed = zones.assign([name_to_wire(zone.name) for zone in config.zones])
     made = Assignment({0: config.allow_notify_from}, changed)
-    _set_policy(zones, 0, config, ZoneSection(name="."), 0)
+    _configure(zones, 0, config, ZoneSection(name="."), 0)
     for zone in config.zones:
         number = zones.number(name_to_wire(zone.name))
         if zone.allow_notify_from is not None:
             made.notifiers[number] = zone.allow_notify_from
         group = _own_group(zone) if zone.upstreams is not None else zone.group or DEFAULT_GROUP
-        _set_policy(zones, number, config, zone, numbers[group])
+        _configure(zones, number, config, zone, numbers[group])
     return made
 
 
-def _set_policy(zones: Zones, number: int, config: Config, zone: ZoneSection, group: int) -> None:
+def _configure(zones: Zones, number: int, config: Config, zone: ZoneSection, group: int) -> None:
     ttl, stale = config.ttl.refined_by(zone.ttl), config.stale.refined_by(zone.stale)
-    zones.set_policy(
+    zones.configure(
         number,
-        cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
-        open=zone.max_outstanding or config.forward.max_outstanding_per_zone,
+        nxdomain_cut=config.cache.nxdomain_cut if zone.nxdomain_cut is None else zone.nxdomain_cut,
+        max_outstanding=zone.max_outstanding or config.forward.max_outstanding_per_zone,
         trust_nsec=zone.aggressive_nsec,
         group=group,
         shortest=ttl.min,

@@ -19,7 +19,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.config import Config
 from funkenshield.config.types import parse_address, parse_endpoint, parse_prefix
 from funkenshield.core._clock import Clock
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from funkenshield.server._udp_worker import Worker
 
 NOERROR, REFUSED = 0, 5
@@ -97,9 +97,9 @@ def test_rules_blocks_and_what_is_allowed_go_by_it_too():
 
 def test_from_a_socket_that_serves_both_it_is_ipv4():
     """The daemon has none such, for IPV6_V6ONLY is set; a socket that somebody else has opened may be one."""
-    inflight = Inflight(Cache(4 << 20, Clock()), 16)
-    guard = inflight.settings_writer.guard
-    worker = Worker(inflight.cache, inflight)
+    miss_path = MissPath(Cache(4 << 20, Clock()), 16)
+    guard = miss_path.settings_writer.guard
+    worker = Worker(miss_path.cache, miss_path)
     with (
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as served,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,

@@ -106,7 +106,7 @@ def test_a_response_without_a_question_brings_no_client_an_octet_of_it(stage, rc
 
 
 def test_a_port_that_was_guessed_is_a_port_no_more(stage):
-    """A client asks for a name of its own and sees whether a stray sent it over TCP: what it learns is of no use."""
+    """A client asks for its own name and sees whether an unsolicited reply sent it over TCP: that is of no use."""
     upstream, _, client = stage(slowly, "forward.spoof_threshold = 100\n")
     client.ask("mine.test")
     (query,) = upstream.wait_for(1)
@@ -162,7 +162,7 @@ def test_under_suspicion_the_right_guess_is_not_believed(stage):
 
 
 def test_one_guess_is_never_right_for_many(stage):
-    """Two hundred queries for one name, each for another subnet: few are open, and each must be guessed for itself."""
+    """Two hundred queries for one name, each for another subnet: few are outstanding, and each must be guessed."""
     upstream, shield, client = stage(slowly)
     for n in range(200):
         client.ask("bank.test", subnet(f"10.0.{n}.0", 24))

@@ -21,9 +21,9 @@ def upstream():
         whole = answer(query, *TEXTS)
         if query.transport == "tcp" or len(whole.to_wire(max_size=65535)) <= query.message.payload:
             return whole
-        cut = answer(query)
-        cut.flags |= dns.flags.TC
-        return cut
+        truncated = answer(query)
+        truncated.flags |= dns.flags.TC
+        return truncated
 
     with ScriptedUpstream(as_large_as_it_takes) as running:
         yield running

@@ -85,7 +85,7 @@ class Answers:
     @cached_property
     def whole(self):
         """Those that say everything. Some servers echo TC in an error, even over TCP."""
-        return {wire: direct for wire, direct in self.all.items() if wire == self.tcp or not is_cut(wire)}
+        return {wire: direct for wire, direct in self.all.items() if wire == self.tcp or not is_truncated(wire)}
 
 
 def answers_of(nameserver, questions):
@@ -129,7 +129,7 @@ def differing(shield, door, nameserver, expected, *, over, since, when):
 
 
 def assert_right(asked, answers, wire, *, tcp, aged):
-    """Assert that a reply to a question is what the nameserver answers, or is cut where it must be."""
+    """Assert that a reply to a question is what the nameserver answers, or is truncated where it must be."""
     own = asked.to_wire()[:2], asked.name.to_wire()
     if any(wire == respelled(direct, *own) for direct in answers.whole):
         return  # octet by octet
@@ -143,13 +143,13 @@ def assert_right(asked, answers, wire, *, tcp, aged):
     bare = [option for option in answers.all[answers.tcp].options if option.otype != OPTION.EDE]
     added = sum(4 + len(option.to_wire()) for option in bare) - sum(4 + len(option.to_wire()) for option in options)
     if any(is_what_fits(wire, direct, limit, aged=aged, added=max(added, 0)) for direct in answers.whole):
-        assert cut_envelope(reply) in map(cut_envelope, answers.all.values())
+        assert truncated_envelope(reply) in map(truncated_envelope, answers.all.values())
         return
-    if tcp or not is_cut(wire):
+    if tcp or not is_truncated(wire):
         assert_lawful(reply, next(iter(answers.whole.values())), aged=aged)
-    assert is_cut(answers.udp), f"cut without need; from the nameserver:\n{answers.all[answers.udp]}"
-    told = [cut_envelope(direct) for direct in answers.all.values()]
-    assert cut_envelope(reply) in told, f"through the shield:\n{reply}\n\nfrom the nameserver:\n{told}"
+    assert is_truncated(answers.udp), f"truncated without need; from the nameserver:\n{answers.all[answers.udp]}"
+    told = [truncated_envelope(direct) for direct in answers.all.values()]
+    assert truncated_envelope(reply) in told, f"through the shield:\n{reply}\n\nfrom the nameserver:\n{told}"
 
 
 def respelled(direct, ident, name):
@@ -157,8 +157,8 @@ def respelled(direct, ident, name):
     return ident + direct[2:12] + name + direct[12 + len(name) :]
 
 
-def cut_envelope(message):
-    """Return what a message says beside its sections once it is cut; extended errors go first (RFC 8914 3)."""
+def truncated_envelope(message):
+    """Return what a message says beside its sections once it is truncated; extended errors go first (RFC 8914 3)."""
     opcode, rcode, flags, edns, options = envelope(message)
     return opcode, rcode, flags | dns.flags.TC, edns, [(code, data) for code, data in options if code != OPTION.EDE]
 
@@ -170,7 +170,7 @@ def limit_of(asked, tcp):
     return min(max(asked.edns.payload, UDP_PLAIN), PAYLOAD) if asked.edns else UDP_PLAIN
 
 
-def is_cut(wire):
+def is_truncated(wire):
     return bool(wire[2] & dns.flags.TC >> 8)
 
 

@@ -53,7 +53,7 @@ class Moving:
     def answer(self, *asked):
         for each in asked:
             self.path.server.sendto(told(each, TRUTH), self._peers[each.wire])
-            assert self.path.inflight.receive() == 1
+            assert self.path.miss_path.receive() == 1
 
     def assert_served(self, names):
         """Assert that all names are answered, and that this took one try each."""
@@ -90,7 +90,7 @@ def test_over_ipv4_a_query_goes_by_a_new_socket_at_once():
             here.path.clock.advance(0.2)
             names = here.path.fresh(8)
             here.path.hand_over(*names)
-            here.path.inflight.send()
+            here.path.miss_path.send()
             here.answer(*here.arrived(8))
             here.assert_served(names)
 
@@ -104,11 +104,11 @@ def test_what_waits_when_the_address_changes_is_asked_from_the_new_one(family):
         here.path.hand_over(*names)
         here.arrived(40)
         here.move()
-        here.path.upstream.follow_source_address(here.path.inflight.abandon)
-        here.path.inflight.send()
+        here.path.upstream.follow_source_address(here.path.miss_path.abandon)
+        here.path.miss_path.send()
         here.answer(*here.arrived(40))
         here.assert_served(names)
-        assert here.path.inflight.open_queries == 0
+        assert here.path.miss_path.pending_queries == 0
 
     moving(story, family)
 
@@ -117,15 +117,15 @@ def test_what_waits_when_the_address_changes_is_asked_from_the_new_one(family):
 def test_an_update_that_may_have_arrived_is_not_sent_again(family):
     def story(here):
         update = b"\0\7\x28\0\0\1\0\0\0\0\0\0" + b"\4test\0\0\6\0\1"
-        here.path.inflight.settings_writer.set_allowed(updates=((b"\x7f\0\0\0", 8),))
+        here.path.miss_path.settings_writer.set_allowed(updates=((b"\x7f\0\0\0", 8),))
         here.path.hand_over(update)
         here.arrived(1)
         here.move()
-        here.path.upstream.follow_source_address(here.path.inflight.abandon)
-        here.path.inflight.send()
+        here.path.upstream.follow_source_address(here.path.miss_path.abandon)
+        here.path.miss_path.send()
         assert here.path.nothing_arrived()
         here.path.clock.advance(0.1)
-        here.path.inflight.tick()
+        here.path.miss_path.tick()
         assert here.path.client.recv(512)[3] & 15 == 2  # SERVFAIL, at once
 
     moving(story, family)
@@ -137,8 +137,8 @@ def test_where_no_way_leads_there_a_client_is_told_so_in_time_and_the_next_is_se
         here.path.hand_over(*here.path.fresh(4))
         for _ in range(5):
             here.path.clock.advance(0.2)
-            here.path.inflight.send()
-            here.path.inflight.tick()
+            here.path.miss_path.send()
+            here.path.miss_path.tick()
         assert [here.path.client.recv(512)[3] & 15 for _ in range(4)] == [2] * 4
         assert here.path.table.counters(0)["network_errors"] == 0
         here.come_back()
@@ -154,7 +154,7 @@ def test_an_upstream_that_refuses_is_to_blame():
     def story(here):
         here.path.server.close()
         here.path.hand_over(*here.path.fresh(1))
-        here.path.inflight.receive()
+        here.path.miss_path.receive()
         assert here.path.table.counters(0)["network_errors"] == 1
 
     moving(story, "IPv4")

@@ -124,7 +124,7 @@ def test_who_asks_the_same_counts_once_for_an_upstream(slow):
         assert len(upstream.received) == 1
 
 
-def test_a_silent_upstreams_open_queries_end_and_make_room():
+def test_a_silent_upstreams_outstanding_queries_end_and_make_room():
     forward = {"timeout": 0.2, "deadline": 0.4, "attempts": 1}
     with behind(placed(silent, max_outstanding=4), forward=forward) as (shield, upstream):
         assert rcodes(ask_each(shield, names(4))) == {SERVFAIL: 4}

@@ -102,7 +102,7 @@ def test_by_every_policy_who_is_forced_out_is_never_asked():
 
 
 def test_by_every_policy_who_is_full_is_passed_over():
-    """The first may have one open query, and takes its time: whoever finds it busy goes elsewhere at once."""
+    """The first may have one outstanding query, and takes its time: whoever finds it busy goes elsewhere at once."""
     full = placed(after(0.1, numbered(1)), max_outstanding=1, weight=1000)
     with by_every_policy(full, *three()[1:]) as (shield, slow, *_):
         for policy in POLICIES:
@@ -146,7 +146,7 @@ def test_at_random_by_weight():
         assert 330 < found[3] < 470
 
 
-def test_a_slow_one_has_as_many_open_and_so_gets_fewer():
+def test_a_slow_one_has_as_many_outstanding_and_so_gets_fewer():
     slow = placed(after(0.1, numbered(1)))
     others = [placed(after(0.02, numbered(number))) for number in (2, 3)]  # so that a busy machine matters less
     with behind(slow, *others, forward=policy("least-outstanding")) as (shield, *_):
@@ -156,7 +156,7 @@ def test_a_slow_one_has_as_many_open_and_so_gets_fewer():
         assert min(found[2], found[3]) > 100
 
 
-def test_who_weighs_three_times_as_much_has_three_times_as_many_open():
+def test_who_weighs_three_times_as_much_has_three_times_as_many_outstanding():
     both = [placed(after(0.05, numbered(n)), weight=weight) for n, weight in ((1, 3), (2, 1))]
     with behind(*both, forward=policy("least-outstanding")) as (shield, *_):
         found = answerers(ask_each(shield, names(400)))

@@ -132,7 +132,7 @@ def test_all_lies_at_once_are_no_better(upstream, shield):
     assert counters(shield, upstream)["unexpected_replies"] == before + len(LIES)
 
 
-def test_the_answer_to_another_open_query_is_no_answer():
+def test_the_answer_to_another_outstanding_query_is_no_answer():
     """Two queries wait at one upstream, and it sends each the answer of the other, and the right one later."""
     asked = []
 

@@ -53,17 +53,17 @@ def _check_walk(reply):
 
 
 def store(query, reply):
-    """Store the response to a plain query, and look it up under either policy; return whether it was stored."""
+    """Store the response to a plain query, and look it up under either settings; return whether it was stored."""
     stored = _store(query, reply, {})
     lenient = _store(query, reply, LENIENT)
     assert lenient or not stored
     return stored
 
 
-def _store(query, reply, policy):
+def _store(query, reply, settings):
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, **policy)
+    cache.zones.configure(0, **settings)
     stored = cache.store(query, reply)
     assert cache.counters()["entries"] == stored
     hit = cache.lookup(query)
@@ -73,15 +73,15 @@ def _store(query, reply, policy):
     error_alone = reply[4:6] == bytes(2)  # of which nothing but the RCODE is read
     assert is_whole(reply) or error_alone, "what cannot be read is never stored"
     _check_sizes(cache, query, hit)
-    if not policy and not error_alone:
+    if not settings and not error_alone:
         _check_same(query, reply, hit)
     _check_snapshot(cache, query)
     clock.advance(1)
     later = cache.lookup(query)
-    if later is not None and not policy:
+    if later is not None and not settings:
         _check_aged(hit, later)
     clock.advance(90_000)
-    assert policy or cache.lookup(query) is None
+    assert settings or cache.lookup(query) is None
     return True
 
 
@@ -100,7 +100,7 @@ def _check_snapshot(cache, query):
     """What was in a snapshot for no time is the same."""
     octets = b"".join(map(cache.export, range(cache.segments_total)))
     again = Cache(MEMORY, Clock())
-    again.zones.set_policy(0, stale="immediate")
+    again.zones.configure(0, stale="immediate")
     assert again.restore(octets, 0.0) == (1 if octets else 0)
     assert not octets or len(again.lookup(query)) == len(cache.lookup(query))
 

@@ -37,11 +37,11 @@ def one(data):
     cache = NsecCache(8192)
     for query, reply in zip(messages[:-1:2], messages[1:-1:2], strict=False):
         if is_response_to(query, reply):
-            cache.learn(query, reply, b"\0", cut=True, nsec=True, now=0.0, wall=WALL, longest=HOUR)
+            cache.learn(query, reply, b"\0", nxdomain_cut=True, nsec=True, now=0.0, wall=WALL, longest=HOUR)
     assert cache.octets <= cache.limit
     for asked in messages:
         for now in (1.0, 2.0 * HOUR):
-            told = cache.response_to(asked, b"\0", cut=True, nsec=True, now=now)
+            told = cache.response_to(asked, b"\0", nxdomain_cut=True, nsec=True, now=now)
             assert told is None or now < HOUR
             if told is not None:
                 assert is_whole(told)
@@ -49,4 +49,4 @@ def one(data):
                 assert told[6:8] == b"\0\0"
     if messages and "qname" in (found := inspect_query(messages[-1])):
         cache.forget(found["qname"])
-        assert cache.response_to(messages[-1], b"\0", cut=True, nsec=True, now=1.0) is None or len(cache)
+        assert cache.response_to(messages[-1], b"\0", nxdomain_cut=True, nsec=True, now=1.0) is None or len(cache)

@@ -67,7 +67,7 @@ def one(data):
 def _cache():
     clock = Clock()
     cache = Cache(MEMORY, clock, bytes(16))
-    cache.zones.set_policy(0, **FULL)
+    cache.zones.configure(0, **FULL)
     return cache, clock
 
 

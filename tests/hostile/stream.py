@@ -3,7 +3,7 @@
     stream.py HOST PORT RATE SECONDS QUERY...      queries in hexadecimal
 
 It prints what it got as JSON: queries sent and lost, rcodes, and the 50th and 99th percentile and the most of the
-latencies, in milliseconds. Four connections are made once, and kept; a query goes out when it is due, whatever is open.
+latencies, in milliseconds. Four connections are made once, and kept; a query goes out when due, however many wait.
 """
 
 import json

@@ -118,7 +118,7 @@ def test_where_nothing_is_built_a_line_says_so(tmp_path):
     shown = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert shown.returncode == 1
     (line,) = shown.stderr.splitlines()
-    assert line.startswith("funkenshield: funkenshield.forward._inflight is not installed for ")
+    assert line.startswith("funkenshield: funkenshield.forward._miss_path is not installed for ")
     assert "`make run`" in line
 
 

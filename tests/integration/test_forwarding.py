@@ -278,9 +278,9 @@ def test_what_came_truncated_is_fetched_over_tcp_kept_whole_and_cut_to_fit(upstr
     large = [f'TXT "{n:02} {"x" * 200}"' for n in range(30)]
     upstream.handle = lambda query: truncated(query) if query.transport == "udp" else answer(query, *large)
     for _ in "cold", "warm":
-        cut = ask(name, "TXT", server=shield, edns=edns)
-        assert cut.flags & dns.flags.TC
-        assert (cut.answer, cut.edns) == ([], -1 if edns is None else 0)
+        truncated_reply = ask(name, "TXT", server=shield, edns=edns)
+        assert truncated_reply.flags & dns.flags.TC
+        assert (truncated_reply.answer, truncated_reply.edns) == ([], -1 if edns is None else 0)
         whole = ask(name, "TXT", server=shield, edns=edns, tcp=True)
         assert not whole.flags & dns.flags.TC
         assert len(whole.answer[0]) == 30
@@ -531,7 +531,7 @@ def refused_at_once(ask):
 
 
 @pytest.mark.parametrize("overload", ["refuse", "drop"])
-def test_over_the_bound_of_open_queries_clients_are_refused_or_dropped(overload):
+def test_over_the_bound_of_pending_queries_clients_are_refused_or_dropped(overload):
     toml = f'[forward]\nmax_outstanding = 16\ntimeout = 1.2\ndeadline = 1.2\noverload = "{overload}"'
     with behind(silent, toml=toml) as (shield, upstream), ThreadPoolExecutor(16) as pool:
         waiting = [pool.submit(ask, f"name{n}.zone{n}.test.", server=shield, source=f"127.0.{n}.1") for n in range(16)]

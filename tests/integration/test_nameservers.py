@@ -74,10 +74,10 @@ def test_a_big_answer_is_cut_for_udp_and_whole_over_tcp(nameserver, relay, shiel
     big = "big.shield.test.", "TXT"
     direct = ask(*big, server=nameserver, tcp=True, edns=edns)
     for _ in "cold", "warm":
-        cut = ask(*big, server=shield, edns=edns)
-        assert cut.flags & dns.flags.TC
+        truncated_reply = ask(*big, server=shield, edns=edns)
+        assert truncated_reply.flags & dns.flags.TC
         assert_lawful(ask(*big, server=shield, tcp=True, edns=edns), direct)
-    assert not cut.answer
+    assert not truncated_reply.answer
     assert relay.count(*big, "tcp") == 1
 
 

@@ -359,7 +359,7 @@ async def ask_the_unable(path, upstream, asked):
         f'control.socket = "{path}.control"\n[[zones]]\nname = "test"\naggressive_nsec = true\n'
     )
     daemon = Daemon(config.load(path))
-    daemon.inflight.consult(chaos=unable, nsec_cache=Unable)
+    daemon.miss_path.consult(chaos=unable, nsec_cache=Unable)
     running = asyncio.create_task(daemon.run())
     try:
         for name, rdclass in asked:

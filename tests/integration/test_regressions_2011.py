@@ -176,9 +176,9 @@ def test_an_upstream_that_sends_garbage_is_a_server_failure(hasty, name, garbage
 @pytest.mark.parametrize("size", [4096, 4097, 20000, 65000])
 def test_a_reply_of_more_than_4096_octets_is_cut_for_udp_and_whole_over_tcp(upstream, shield, name, size):
     upstream.handle = lambda query: reply_wire(query, record_wire(65280, bytes(size - len(query.wire) - 12)))
-    cut = dns.message.from_wire(udp_wire(shield, ask_wire(name)))
-    assert cut.flags & dns.flags.TC
-    assert not cut.answer
+    truncated_reply = dns.message.from_wire(udp_wire(shield, ask_wire(name)))
+    assert truncated_reply.flags & dns.flags.TC
+    assert not truncated_reply.answer
     whole = tcp_wire(shield, ask_wire(name))
     assert len(whole) == size
     assert upstream.count(name) == 1

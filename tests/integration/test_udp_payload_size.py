@@ -130,8 +130,8 @@ def test_without_edns_there_are_512_octets(shield):
 
 
 def test_what_is_signed_is_whole_or_cut_and_nothing_between(shield):
-    for payload, cut in (1232, False), (512, True):
+    for payload, truncated in (1232, False), (512, True):
         query = make("signed.test.", payload)
         query.use_tsig(KEYRING)
         reply = udp_wire(shield, query.to_wire())
-        assert (bool(reply[2] & 2), len(reply) > 512) == (cut, not cut)
+        assert (bool(reply[2] & 2), len(reply) > 512) == (truncated, not truncated)

@@ -20,7 +20,7 @@ from support.quick import answer, payload_of, query, sealed, unseal
 from funkenshield.cache._store import Cache
 from funkenshield.config import Endpoint
 from funkenshield.core._clock import Clock
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from funkenshield.server._udp_worker import Worker
 from funkenshield.server.sockets import bind_udp
 
@@ -46,8 +46,8 @@ def _eager_threads():
 @contextlib.contextmanager
 def running_workers(cache, count):
     """Run so many workers on one port of loopback, as the daemon does; what they miss stays unanswered."""
-    inflight = Inflight(cache, 1)
-    workers = [Worker(cache, inflight) for _ in range(count)]
+    miss_path = MissPath(cache, 1)
+    workers = [Worker(cache, miss_path) for _ in range(count)]
     address = Address("127.0.0.1", free_port())
     sockets = bind_udp(Endpoint(*address), count, 1 << 20)
     with contextlib.ExitStack() as undo:

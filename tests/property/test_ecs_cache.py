@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.edns import COOKIE, SUBNET, option, split_opt, subnet, with_opt
 from support.examples import examples
-from support.quick import answer, carried, failure, inflight_before_a_test, payload_of, query
+from support.quick import answer, carried, failure, miss_path_before_a_test, payload_of, query
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
@@ -83,7 +83,7 @@ class CacheAndNetworks(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.cache = Cache(MEMORY, self.clock)
-        self.cache.zones.set_policy(0, failure=FAILURE_TTL)
+        self.cache.zones.configure(0, failure=FAILURE_TTL)
         self.now = self.version = 0
         self.held = {}
 
@@ -189,7 +189,7 @@ def test_an_answer_serves_those_it_is_true_for(first, scope, served):
 def test_the_answer_that_came_last_is_the_one_that_is_found(then, ttl):
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, stale="on-failure")
+    cache.zones.configure(0, stale="on-failure")
     for scope in (24, 23, 22):
         assert cache.store(ask(HERE), reply(HERE, b"old", scope, ttl))
     clock.advance(5)
@@ -272,19 +272,19 @@ def test_a_subnet_concerns_one_name_type_and_set_of_flags():
 def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, text):
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, stale="on-failure")
-    inflight = inflight_before_a_test(cache)
+    cache.zones.configure(0, stale="on-failure")
+    miss_path = miss_path_before_a_test(cache)
     assert cache.store(ask(HERE), reply(HERE, None))
     assert cache.store(ask(NEAR), reply(NEAR, b"text", 0, ttl=10))
     clock.advance(age)
-    inflight.submit(1, bytes(4), ask(HERE))
-    for handle in carried(inflight):
+    miss_path.submit(1, bytes(4), ask(HERE))
+    for handle in carried(miss_path):
         assert age == 10
         if fails:
-            inflight.fail(handle)
+            miss_path.fail(handle)
         else:
-            inflight.resolve(handle, reply(HERE, b"new", 0))
-    ((_, framed),) = inflight.outbox.take_streams()
+            miss_path.resolve(handle, reply(HERE, b"new", 0))
+    ((_, framed),) = miss_path.outbox.take_streams()
     assert payload_of(PLAIN, split_opt(framed[2:])[0]) == text
 
 
@@ -293,15 +293,15 @@ def test_a_failure_that_is_over_hides_no_answer_for_more_clients(age, fails, tex
 
 @pytest.mark.parametrize("octets", [16, 40, 41, 92, 93, 1000])
 def test_the_cookie_of_an_upstream_takes_no_room_from_the_subnet_and_our_own(octets):
-    inflight = inflight_before_a_test(Cache(MEMORY, Clock()))
-    inflight.settings_writer.set_cookies((bytes(16),), serve=True, require=False)
-    inflight.settings_writer.set_idle(2.5)
+    miss_path = miss_path_before_a_test(Cache(MEMORY, Clock()))
+    miss_path.settings_writer.set_cookies((bytes(16),), serve=True, require=False)
+    miss_path.settings_writer.set_idle(2.5)
     client = Asker("2001:db8::1", 128)
-    inflight.submit(1, bytes(4), ask(client, option(COOKIE, bytes(8)) + option(11, b"")))
-    (handle,) = carried(inflight)
+    miss_path.submit(1, bytes(4), ask(client, option(COOKIE, bytes(8)) + option(11, b"")))
+    (handle,) = carried(miss_path)
     cookie = option(COOKIE, pack("!B", 255) * octets)
-    assert inflight.resolve(handle, with_opt(answer(PLAIN, b"text"), cookie, subnet(*client, 128)))
-    ((_, framed),) = inflight.outbox.take_streams()
+    assert miss_path.resolve(handle, with_opt(answer(PLAIN, b"text"), cookie, subnet(*client, 128)))
+    ((_, framed),) = miss_path.outbox.take_streams()
     plain, said = split_opt(framed[2:])
     assert payload_of(PLAIN, plain) == b"text"
     ours = said[: 4 + 24]

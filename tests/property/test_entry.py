@@ -272,7 +272,7 @@ def test_what_does_not_fit_is_cut_to_question_and_opt(edns):
 def test_ttls_are_kept_where_the_operator_says_so():
     clock, query = Clock(), make_query()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, keep_ttl=True, payload=4096)
+    cache.zones.configure(0, keep_ttl=True, payload=4096)
     assert cache.store(query.to_wire(), to_wire(query, {ANSWER: [ANSWERED]}))
     clock.advance(299)
     assert ttls(ask_cache(cache, query)) == [300]
@@ -283,7 +283,7 @@ def test_ttls_are_kept_where_the_operator_says_so():
 def test_a_held_answer_never_counts_below_one():
     clock, query = Clock(), make_query()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, shortest=30)
+    cache.zones.configure(0, shortest=30)
     assert cache.store(query.to_wire(), to_wire(query, {ANSWER: [rrset("www.example.com. 5 IN A 192.0.2.1")]}))
     for seconds, ttl in ((3, 2), (1, 1), (1, 1), (24, 1)):
         clock.advance(seconds)
@@ -309,10 +309,10 @@ GLUE = rrset("ns1.example.com. 100 IN A 192.0.2.53")
 CNAME = rrset("www.example.com. 40 IN CNAME www.example.net.")
 
 
-def says(*answer, authority=(), additional=(), policy=None, spoil=None, **how):
-    """Return a row: a response by sections, the policy it meets, and what is done to its octets."""
+def says(*answer, authority=(), additional=(), settings=None, spoil=None, **how):
+    """Return a row: a response by sections, the settings it meets, and what is done to its octets."""
     sections = {ANSWER: answer, AUTHORITY: authority, ADDITIONAL: additional}
-    return lambda query: (spoil or bytes)(to_wire(query, sections, **how)), policy or {}
+    return lambda query: (spoil or bytes)(to_wire(query, sections, **how)), settings or {}
 
 
 def ttl_of(value):
@@ -346,20 +346,20 @@ ROWS = {
     "OPT has no TTL, first of all": (says(ANSWERED, authority=[NS], additional=[GLUE], opt=make_opt(), opt_at=0), 100),
     "TTL 1": (says(ANSWERED, spoil=ttl_of(1)), 1),
     "TTL 0": (says(ANSWERED, spoil=ttl_of(0)), 0),
-    "TTL 0, held longer by policy": (says(ANSWERED, spoil=ttl_of(0), policy={"shortest": 30}), 0),
+    "TTL 0, held longer by settings": (says(ANSWERED, spoil=ttl_of(0), settings={"shortest": 30}), 0),
     "TTL with the top bit": (says(ANSWERED, spoil=ttl_of(0x80000001)), 0),
     "TTL of all bits": (says(ANSWERED, spoil=ttl_of(0xFFFFFFFF)), 0),
     "the largest TTL": (says(ANSWERED, spoil=ttl_of(0x7FFFFFFF)), DAY),
-    "the largest TTL, held a week": (says(ANSWERED, spoil=ttl_of(0x7FFFFFFF), policy={"longest": 7 * DAY}), 7 * DAY),
-    "held longer by policy": (says(ANSWERED, policy={"shortest": 1000}), 1000),
-    "held shorter by policy": (says(ANSWERED, policy={"longest": 10}), 10),
+    "the largest TTL, held a week": (says(ANSWERED, spoil=ttl_of(0x7FFFFFFF), settings={"longest": 7 * DAY}), 7 * DAY),
+    "held longer by settings": (says(ANSWERED, settings={"shortest": 1000}), 1000),
+    "held shorter by settings": (says(ANSWERED, settings={"longest": 10}), 10),
     "CNAME to what is not here": (says(CNAME), 40),
     "CNAME to NODATA": (says(CNAME, authority=[soa(300, 20)]), 20),
     "CNAME to NXDOMAIN": (says(CNAME, authority=[soa(300, 300)], **NXDOMAIN), 40),
     "NXDOMAIN, by SOA MINIMUM": (says(authority=[soa(300, 60)], **NXDOMAIN), 60),
     "NXDOMAIN, by SOA TTL": (says(authority=[soa(60, 300)], **NXDOMAIN), 60),
     "NXDOMAIN, capped": (says(authority=[soa(DAY, DAY)], **NXDOMAIN), 3600),
-    "NXDOMAIN, capped by policy": (says(authority=[soa(DAY, DAY)], policy={"negative": 7}, **NXDOMAIN), 7),
+    "NXDOMAIN, capped by settings": (says(authority=[soa(DAY, DAY)], settings={"negative": 7}, **NXDOMAIN), 7),
     "NXDOMAIN, SOA TTL and MINIMUM the largest": (says(authority=[soa(2**31 - 1, 2**31 - 1)], **NXDOMAIN), 3600),
     "NXDOMAIN, MINIMUM 0": (says(authority=[soa(300, 0)], **NXDOMAIN), 0),
     "NXDOMAIN without SOA": (says(**NXDOMAIN), 0),
@@ -368,7 +368,7 @@ ROWS = {
     "NODATA, by SOA MINIMUM": (says(authority=[soa(300, 60)]), 60),
     "NODATA, by SOA TTL": (says(authority=[soa(60, 300)]), 60),
     "NODATA with SOA and NS": (says(authority=[soa(300, 60), NS]), 60),
-    "NODATA, capped": (says(authority=[NS, soa(DAY, DAY)], policy={"negative": 9}), 9),
+    "NODATA, capped": (says(authority=[NS, soa(DAY, DAY)], settings={"negative": 9}), 9),
     "NODATA without SOA": (says(), 0),
     "NODATA, SOA in additional": (says(additional=[soa()]), 0),
     "referral": (says(authority=[NS]), 200),
@@ -376,7 +376,7 @@ ROWS = {
     "neither answer nor authority": (says(additional=[GLUE]), 0),
     **{f"{rcode}": (says(rcode=dns.rcode.from_text(rcode)), 5) for rcode in ("SERVFAIL", "REFUSED")},
     "SERVFAIL with records": (says(ANSWERED, rcode=dns.rcode.SERVFAIL), 5),
-    "SERVFAIL, remembered longer": (says(rcode=dns.rcode.SERVFAIL, policy={"failure": 300}), 300),
+    "SERVFAIL, remembered longer": (says(rcode=dns.rcode.SERVFAIL, settings={"failure": 300}), 300),
     **{
         f"{dns.rcode.to_text(rcode)} ({rcode})": (says(ANSWERED, authority=[soa()], rcode=rcode), 0)
         for rcode in (1, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
@@ -427,9 +427,9 @@ ROWS = {
 
 @pytest.mark.parametrize(("row", "seconds"), ROWS.values(), ids=ROWS)
 def test_what_may_be_stored_and_for_how_long(row, seconds):
-    (respond, policy), clock, query = row, Clock(), make_query(use_edns=0)
+    (respond, settings), clock, query = row, Clock(), make_query(use_edns=0)
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, **policy)
+    cache.zones.configure(0, **settings)
     stored = cache.store(query.to_wire(), respond(query))
     assert stored == bool(seconds)
     assert cache.counters()["entries"] == bool(seconds)
@@ -441,7 +441,7 @@ def test_what_may_be_stored_and_for_how_long(row, seconds):
         assert ask_cache(cache, query) is None
 
 
-def stored_at(part, query, respond, policy):
+def stored_at(part, query, respond, settings):
     """Store what `respond` returns for a second, at this part of it by the wall clock that the cache sees.
 
     Return the cache, its clock, and whether it is stored; on a busy machine, it takes more than one attempt.
@@ -450,21 +450,21 @@ def stored_at(part, query, respond, policy):
         now, clock = time.time(), Clock()
         clock.advance(part - now % 1 + 1)
         cache = Cache(MEMORY, clock)
-        cache.zones.set_policy(0, **policy)
+        cache.zones.configure(0, **settings)
         stored = cache.store(query.to_wire(), to_wire(query, respond(int(now) + 1)))
         if time.time() - now < 0.05:
             return cache, clock, stored
 
 
-@pytest.mark.parametrize("policy", [{}, {"shortest": 1000}], ids=["by TTL", "held longer"])
+@pytest.mark.parametrize("settings", [{}, {"shortest": 1000}], ids=["by TTL", "held longer"])
 @pytest.mark.parametrize("sections", [{ANSWER: (ANSWERED,)}, {AUTHORITY: (NS,)}], ids=["positive", "referral"])
 @pytest.mark.parametrize("seconds", [20, 1, 0, -1, -1000])
-def test_nothing_is_held_past_the_expiration_of_its_signature(sections, seconds, policy):
+def test_nothing_is_held_past_the_expiration_of_its_signature(sections, seconds, settings):
     def respond(second):
         return sections | {ADDITIONAL: [signature(second + seconds + later) for later in (50, 0, 100)]}
 
     query = make_query()
-    cache, clock, stored = stored_at(0.05, query, respond, policy)
+    cache, clock, stored = stored_at(0.05, query, respond, settings)
     assert stored == (seconds > 0)
     if seconds > 0:
         clock.advance(seconds - 1)

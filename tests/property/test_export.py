@@ -58,11 +58,11 @@ def several(ttl):
     ]
 
 
-def filled(exchanges, **policy):
+def filled(exchanges, **settings):
     """Return a cache that holds the responses, and its clock."""
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, **policy)
+    cache.zones.configure(0, **settings)
     for asked, response in exchanges:
         assert cache.store(asked, response)
     return cache, clock
@@ -72,11 +72,11 @@ def export(cache):
     return b"".join(map(cache.export, range(cache.segments_total)))
 
 
-def restored(octets, age=0.0, **policy):
+def restored(octets, age=0.0, **settings):
     """Return a new cache, what it took from a snapshot, and its clock."""
     clock = Clock()
     cache = Cache(MEMORY, clock, bytes(16))
-    cache.zones.set_policy(0, **policy)
+    cache.zones.configure(0, **settings)
     return cache, cache.restore(octets, age), clock
 
 
@@ -99,10 +99,10 @@ seconds = st.sampled_from([0, 1, 4, 9, 10, 11, 150, 3000, 90_000])
 @examples(200)
 @given(seconds, seconds, seconds, st.sampled_from([1, 10, 300, 90_000]), st.sampled_from(MODES), st.booleans())
 def test_what_was_in_a_snapshot_is_as_old_as_what_was_not(held, age, later, ttl, mode, keep):
-    exchanges, policy = several(ttl), {"stale": mode, "stale_longest": 3000, "keep_ttl": keep, "longest": 604_800}
-    kept, clock = filled(exchanges, **policy)
+    exchanges, settings = several(ttl), {"stale": mode, "stale_longest": 3000, "keep_ttl": keep, "longest": 604_800}
+    kept, clock = filled(exchanges, **settings)
     clock.advance(held)
-    taken, count, other_clock = restored(export(kept), age, **policy)
+    taken, count, other_clock = restored(export(kept), age, **settings)
     clock.advance(age)
     assert count == sweep(kept) == sweep(taken)
     assert hits(taken, exchanges) == hits(kept, exchanges)
@@ -126,7 +126,7 @@ def test_all_that_is_alive_comes_back_at_once_and_again():
 def test_what_is_only_kept_for_bad_times_comes_back_as_that():
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, stale="on-failure", stale_longest=100)
+    cache.zones.configure(0, stale="on-failure", stale_longest=100)
     asked = query("www.test")
     cache.store(asked, answer(asked, b"text", ttl=10))
     clock.advance(50)
@@ -180,13 +180,13 @@ def test_an_answer_is_of_the_zone_that_it_is_in_now():
     cache = Cache(MEMORY, clock)
     cache.zones.assign([name_wire(name) for name in names])
     for name in names:
-        cache.zones.set_policy(cache.zones.number(name_wire(name)), stale="on-failure")
+        cache.zones.configure(cache.zones.number(name_wire(name)), stale="on-failure")
         cache.store(query(name), answer(query(name), b"text", ttl=10))
     clock.advance(10)
     octets = export(cache)
     taken = Cache(MEMORY, Clock())
     taken.zones.assign([name_wire("b.test")])
-    taken.zones.set_policy(1, stale="immediate", stale_ttl=7)  # which was the number of a.test
+    taken.zones.configure(1, stale="immediate", stale_ttl=7)  # which was the number of a.test
     assert taken.restore(octets, 0.0) == 1
     assert [taken.lookup(query(name)) for name in names] == [None, answer(query("b.test"), b"text", ttl=7), None]
 
@@ -194,7 +194,7 @@ def test_an_answer_is_of_the_zone_that_it_is_in_now():
 def test_a_large_cache_comes_back_into_a_small_one():
     large, small = Cache(4 * MEMORY, Clock()), Cache(MEMORY, Clock())
     for cache in large, small:
-        cache.zones.set_policy(0, keep_ttl=True)  # to look up so many takes more than no time
+        cache.zones.configure(0, keep_ttl=True)  # to look up so many takes more than no time
     asked = [query(f"n{number}.test") for number in range(10_000)]
     for each in asked:
         assert large.store(each, answer(each, bytes(900)))
@@ -227,7 +227,7 @@ def use(octets):
     """Restore what may be damaged and do with it all that is done with answers; return whether it was taken."""
     clock = Clock()
     cache = Cache(MEMORY, clock, bytes(16))
-    cache.zones.set_policy(0, shuffle=True, stale="immediate", stale_longest=1000)
+    cache.zones.configure(0, shuffle=True, stale="immediate", stale_longest=1000)
     try:
         cache.restore(octets, 1.0)
     except ValueError as error:

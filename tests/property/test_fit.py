@@ -81,10 +81,10 @@ def test_what_is_needed_is_there_or_tc_is_set_and_the_rest_fills_what_is_left(dr
     assert dns.message.from_wire(reply, one_rr_per_rrset=True).question == query.question
     assert len(reply) <= max(limit, start)
     fits = read(whole) if len(whole) <= limit else what_fits(whole, limit - start)
-    cut = bool(reply[2] & 2)
-    assert cut == (fits is None)
-    assert cut or shown(read(reply)) == shown(fits)
-    if not cut:
+    truncated = bool(reply[2] & 2)
+    assert truncated == (fits is None)
+    assert truncated or shown(read(reply)) == shown(fits)
+    if not truncated:
         direct = dns.message.from_wire(whole, one_rr_per_rrset=True)
         told = dns.message.from_wire(reply, one_rr_per_rrset=True)
         for section, all_of_it in zip(told.sections[1:], direct.sections[1:], strict=True):

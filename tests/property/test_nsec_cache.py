@@ -33,7 +33,7 @@ EVERYTHING = b"\0"
 TEST = b"\4test\0"
 EXAMPLE = b"\7example\4test\0"
 AA, RD, RA, AD, CD = dns.flags.AA, dns.flags.RD, dns.flags.RA, dns.flags.AD, dns.flags.CD
-BOTH = {"cut": True, "nsec": True}
+BOTH = {"nxdomain_cut": True, "nsec": True}
 
 
 def make_query(name, rdtype="A", *, dnssec=True, flags=RD, **how):
@@ -155,13 +155,13 @@ def conversations(draw):
 @pytest.mark.slow
 @THOROUGH
 @given(conversations(), st.booleans(), st.booleans())
-def test_what_is_told_is_what_the_nameserver_would_tell(conversation, cut, nsec):
+def test_what_is_told_is_what_the_nameserver_would_tell(conversation, nxdomain_cut, nsec):
     authority, learnt, asked = conversation
     cache = NsecCache()
     for query in learnt:
-        learn(cache, query, authority.response_to(query).to_wire(), cut=cut, nsec=nsec)
+        learn(cache, query, authority.response_to(query).to_wire(), nxdomain_cut=nxdomain_cut, nsec=nsec)
     for query in learnt + asked:
-        told = respond(cache, query, cut=cut, nsec=nsec)
+        told = respond(cache, query, nxdomain_cut=nxdomain_cut, nsec=nsec)
         if told is not None:
             assert_lawful(told, authority.response_to(query), aged=299)
             assert told.question[0].name.labels == query.question[0].name.labels, "the client's spelling"
@@ -184,7 +184,7 @@ def test_who_has_seen_a_whole_chain_knows_all_that_does_not_exist(found):
         for rdtype in "A", "DS", "TYPE1000":
             query = make_query(name, rdtype)
             response = authority.response_to(query)
-            told = respond(cache, query, cut=False)
+            told = respond(cache, query, nxdomain_cut=False)
             assert (told is not None) == bool(response.authority), f"{name} {rdtype}"
             if told is not None:
                 assert_lawful(told, response, aged=0)
@@ -250,7 +250,7 @@ def test_chains_are_kept_apart_by_rd_and_cd_and_validated_is_told_to_those_who_a
     query = make_query("c.example.test.", flags=RD | checked)
     learn(cache, query, make_response(query, *DENIED, flags=RA | AD))
     for flags, edns in FLAGS:
-        told = respond(cache, flagged("d.example.test.", flags, edns), cut=False)
+        told = respond(cache, flagged("d.example.test.", flags, edns), nxdomain_cut=False)
         assert (told is not None) == (flags & ~AD == RD | checked)
         if told is not None:
             assert bool(told.flags & AD) == bool(edns or flags & AD)
@@ -298,17 +298,17 @@ def test_meta_types_are_not_denied_by_a_bitmap():
         "TYPE128": False,
     }.items():
         for name in "a.example.test.", "d.example.test.":
-            assert (respond(cache, make_query(name, rdtype), cut=False) is not None) == known, rdtype
+            assert (respond(cache, make_query(name, rdtype), nxdomain_cut=False) is not None) == known, rdtype
     assert knows(cache, "a.example.test.", "TYPE256")
     assert not knows(cache, "a.example.test.", "A")
 
 
 def test_the_newer_is_right_where_two_records_differ():
     cache = learnt("c.example.test.", *DENIED)
-    assert knows(cache, "d.example.test.", cut=False)
+    assert knows(cache, "d.example.test.", nxdomain_cut=False)
     query = make_query("d.example.test.", "TYPE1000")
     learn(cache, query, make_response(query, *SIGNED_SOA, *nsec("d.example.test.", "f.example.test."), rcode=0))
-    known = {name: knows(cache, f"{name}.example.test.", "MX", cut=False) for name in "bdeg"}
+    known = {name: knows(cache, f"{name}.example.test.", "MX", nxdomain_cut=False) for name in "bdeg"}
     assert known == {"b": False, "d": True, "e": True, "g": False}, "what said that there is no d. is gone"
 
 
@@ -340,7 +340,7 @@ def test_a_lie_made_for_one_name_denies_that_name_alone():
 def test_nothing_is_learnt_or_told_above_the_configured_zone(zone, learns, tells):
     assert bool(learnt("c.example.test.", *DENIED, zone=zone)) == learns
     cache = learnt("c.example.test.", *DENIED)
-    for how in {"cut": True, "nsec": False}, {"cut": False, "nsec": True}:
+    for how in {"nxdomain_cut": True, "nsec": False}, {"nxdomain_cut": False, "nsec": True}:
         assert knows(cache, "a.c.example.test.", zone=zone, **how) == tells
 
 
@@ -374,7 +374,9 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize("how", [{"cut": True, "nsec": False}, {"cut": False, "nsec": True}], ids=["cut", "nsec"])
+@pytest.mark.parametrize(
+    "how", [{"nxdomain_cut": True, "nsec": False}, {"nxdomain_cut": False, "nsec": True}], ids=["cut", "nsec"]
+)
 @pytest.mark.parametrize(("authority", "longest", "held"), HELD.values(), ids=HELD)
 def test_how_long_it_is_held(authority, longest, held, how):
     cache = learnt("c.example.test.", *authority, longest=longest, now=1000.0, **how)
@@ -454,7 +456,7 @@ UNTRUSTED = {
 
 @pytest.mark.parametrize("authority", UNTRUSTED.values(), ids=UNTRUSTED)
 def test_only_what_its_zone_has_signed_is_trusted(authority):
-    assert len(learnt("c.example.test.", *authority, cut=False)) == 0
+    assert len(learnt("c.example.test.", *authority, nxdomain_cut=False)) == 0
 
 
 @pytest.mark.parametrize("longest_first", [True, False])
@@ -464,7 +466,7 @@ def test_records_that_are_too_large_are_not_kept(longest_first):
         many[number] = dns.rrset.from_rdata(each.name, 300, each[0].replace(key_tag=number, signature=bytes(300)))
     records = [*SIGNED_SOA, *FIRST, LAST[0], *(reversed(many) if longest_first else many)]
     assert len(learnt("c.example.test.", *records, nsec=False)) == 0
-    assert not knows(learnt("c.example.test.", *records, cut=False), "d.example.test.")
+    assert not knows(learnt("c.example.test.", *records, nxdomain_cut=False), "d.example.test.")
 
 
 def test_the_apex_is_never_cut():
@@ -500,7 +502,12 @@ def test_the_oldest_makes_room():
 def test_a_chain_of_one_link_makes_room_for_another():
     cache = NsecCache(4096)
     for _ in "once", "again":
-        learn(cache, make_query("c.example.test."), make_response(make_query("c.example.test."), *DENIED), cut=False)
+        learn(
+            cache,
+            make_query("c.example.test."),
+            make_response(make_query("c.example.test."), *DENIED),
+            nxdomain_cut=False,
+        )
         assert 1 <= len(cache) <= 2
         assert knows(cache, "a.example.test.", "MX")
 
@@ -690,7 +697,7 @@ def test_the_nameserver_of_the_model_and_a_real_one_agree_on_what_is_told():
     for query, response in zip(asked, real, strict=True):
         learn(cache, query, response.to_wire())
     for query, response in zip(asked, real, strict=True):
-        told = respond(cache, query, cut=False)
+        told = respond(cache, query, nxdomain_cut=False)
         assert (told is not None) == any(each.rdtype == dns.rdatatype.SOA for each in response.authority)
         if told is not None:
             assert_lawful(told, response, aged=0)

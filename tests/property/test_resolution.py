@@ -32,7 +32,7 @@ class Forwarding(RuleBasedStateMachine):
     )  # fmt: skip
     def start(self, policy, attempts, capacity, deadline, hedge, retry_on, limit):
         options = {"timeout": 0.4, "retry_after": 0.05, "attempts": attempts, "deadline": deadline, "hedge": hedge}
-        each = [{"limit": limit if n % 2 else 99} for n in range(4)]
+        each = [{"max_outstanding": limit if n % 2 else 99} for n in range(4)]
         self.stage = Stage(4, policy, each=each, capacity=capacity, retry_on=retry_on, **options)
         self.tries, self.deadline = attempts, deadline
         self.forced, self.group = set(), set(range(4))
@@ -51,7 +51,7 @@ class Forwarding(RuleBasedStateMachine):
             self.attempts.setdefault(name, []).append(attempt)
             self.made[name] += 1
             assert self.made[name] <= self.tries
-        for stream, framed in self.stage.inflight.outbox.take_streams():
+        for stream, framed in self.stage.miss_path.outbox.take_streams():
             name, _ = self.waiting.pop(stream)
             assert framed[14 : 14 + len(name)] == name
             if self.turned_away != stream:
@@ -67,7 +67,7 @@ class Forwarding(RuleBasedStateMachine):
         self.stream += 1
         known = wire[12:] in {name for name, _ in self.waiting.values()}
         before = self.over_bounds()
-        self.stage.inflight.submit(self.stream, bytes(4), wire)
+        self.stage.miss_path.submit(self.stream, bytes(4), wire)
         self.turned_away = self.stream if known and self.over_bounds() > before else None
         self.waiting[self.stream] = wire[12:], self.stage.clock.seconds()
         self.settle()
@@ -75,7 +75,7 @@ class Forwarding(RuleBasedStateMachine):
 
     def over_bounds(self):
         """Return how many were refused because everything was taken, or their share of it."""
-        counters = self.stage.inflight.counters()
+        counters = self.stage.miss_path.counters()
         return counters["outstanding_limit_exceeded"] + counters["fair_share_exceeded"]
 
     @rule(which=attempts, rcode=st.sampled_from([NOERROR, NOERROR, SERVFAIL, REFUSED]))
@@ -88,7 +88,7 @@ class Forwarding(RuleBasedStateMachine):
     @rule(which=attempts)
     def fail(self, which):
         if attempt := self.take(which):
-            self.stage.inflight.fail(attempt.handle)
+            self.stage.miss_path.fail(attempt.handle)
             self.settle()
 
     def take(self, which):
@@ -107,7 +107,7 @@ class Forwarding(RuleBasedStateMachine):
     def advance(self, seconds):
         self.stage.clock.advance(seconds)
         late = self.stage.clock.seconds() - self.deadline - TURN
-        self.stage.inflight.tick()
+        self.stage.miss_path.tick()
         self.settle()
         assert all(since > late for _, since in self.waiting.values())
 
@@ -124,16 +124,16 @@ class Forwarding(RuleBasedStateMachine):
         self.stage.table.set_group(0, policy, sorted(group))
 
     @invariant()
-    def every_open_query_is_one_that_somebody_waits_for(self):
+    def every_pending_query_is_one_that_somebody_waits_for(self):
         if self.stream:
             opened = Counter(attempt.upstream for each in self.attempts.values() for attempt in each)
             assert [self.stage.counters(n)["outstanding_queries"] for n in range(4)] == [opened[n] for n in range(4)]
-            assert self.stage.inflight.open_queries == len(self.waiting)
+            assert self.stage.miss_path.pending_queries == len(self.waiting)
 
     def teardown(self):
         if self.stream:
             self.advance(7.0)
-            assert (self.waiting, self.stage.inflight.open_queries) == ({}, 0)
+            assert (self.waiting, self.stage.miss_path.pending_queries) == ({}, 0)
             assert [self.stage.counters(n)["outstanding_queries"] for n in range(4)] == [0] * 4
 
 

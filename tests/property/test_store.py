@@ -57,7 +57,7 @@ class CacheAndDict(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.cache = Cache(LARGE, self.clock)
-        self.cache.zones.set_policy(0, failure=FAILURE_TTL)
+        self.cache.zones.configure(0, failure=FAILURE_TTL)
         self.now = self.version = 0
         self.held = {}  # (name, type) -> (expires, version, or None for a failure)
 

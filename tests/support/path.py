@@ -11,7 +11,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.config import ForwardSection, HealthSection, UpstreamSection
 from funkenshield.config.types import Endpoint
 from funkenshield.core._clock import Clock
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from funkenshield.server._udp_worker import Worker
 from funkenshield.upstream.pool import Upstream
 from support.quick import QR, RD, A, answer, payload_of, query
@@ -38,23 +38,23 @@ class Arrived(NamedTuple):
 
 
 class Path:
-    """A shield without its daemon: a client, a worker, open queries, and an upstream over UDP that is the test."""
+    """A shield without its daemon: a client, a worker, pending queries, and an upstream over UDP that is the test."""
 
     def __init__(self, stack, sockets=1, random_case=False, port_life=3600.0, host=LOOPBACK, **limits):
         self.clock = Clock()
-        self.inflight = Inflight(Cache(1 << 22, self.clock), 1 << 15)
-        self.table = self.inflight.upstreams
+        self.miss_path = MissPath(Cache(1 << 22, self.clock), 1 << 15)
+        self.table = self.miss_path.upstreams
         self.listener, self.server, self.client = (stack.enter_context(udp(at)) for at in (LOOPBACK, host, LOOPBACK))
         self.client.connect(self.listener.getsockname())
         self.listener.setblocking(False)
-        self.worker = Worker(self.inflight.cache, self.inflight)
+        self.worker = Worker(self.miss_path.cache, self.miss_path)
         self.worker.listen(self.listener.fileno(), self.listener.fileno())
         thread = threading.Thread(target=self.worker.run)
         thread.start()
         stack.callback(thread.join)
         stack.callback(self.worker.stop)
         endpoint = Endpoint(*self.server.getsockname()[:2])
-        self.upstream = Upstream(0, endpoint, self.inflight.sockets, self.table, self.clock)
+        self.upstream = Upstream(0, endpoint, self.miss_path.sockets, self.table, self.clock)
         self.upstream.configure(
             UpstreamSection(address=(endpoint,), random_case=random_case, max_outstanding=1 << 22),
             None,
@@ -62,10 +62,10 @@ class Path:
             ForwardSection(sockets=sockets, source_port_lifetime=port_life),
         )
         stack.callback(self.upstream.close)
-        self.inflight.renew_with(lambda _: self.upstream.reopen_sockets(sockets, port_life))
+        self.miss_path.renew_with(lambda _: self.upstream.reopen_sockets(sockets, port_life))
         self.table.set_group(0, "order", [0])
         self.limits = {"timeout": 20.0, "deadline": 30.0, "max_forgeable": 1 << 20, **limits}
-        self.inflight.set_limits(**self.limits)
+        self.miss_path.set_limits(**self.limits)
         self.serial = itertools.count()
 
     def fresh(self, count=1):
@@ -82,12 +82,12 @@ class Path:
             self.client.send(name if isinstance(name, bytes) else query(name, rdtype))
         left = len(names)
         ready = select.poll()
-        ready.register(self.inflight.fileno(), select.POLLIN)
+        ready.register(self.miss_path.fileno(), select.POLLIN)
         while left:
             ready.poll(5000)
-            self.inflight.receive()  # it reads no more than what wakes us
-            left -= self.inflight.collect()
-        self.inflight.send()
+            self.miss_path.receive()  # it reads no more than what wakes us
+            left -= self.miss_path.collect()
+        self.miss_path.send()
 
     def ask_each(self, count):
         """Ask for so many fresh names, one after the other: what is asked at once goes through one socket."""
@@ -110,7 +110,7 @@ class Path:
         """Send responses to a port of the shield, and have them taken."""
         for wire in wires:
             self.server.sendto(wire, (LOOPBACK, port))
-            assert self.inflight.receive() == 1
+            assert self.miss_path.receive() == 1
 
     def answer(self, *asked, truth=TRUTH):
         for each in asked:
@@ -118,12 +118,12 @@ class Path:
 
     def carried(self, asked, spelled=bytes):
         """Answer what is asked over TCP, all of it, with names `spelled` so; return how many there were."""
-        self.inflight.send()
-        taken = self.inflight.take_stream_queries()
+        self.miss_path.send()
+        taken = self.miss_path.take_stream_queries()
         for handle, _, wire, *_ in taken:
             assert wire[12:].lower() == asked.wire[12:].lower()
             question = spelled(wire[12 : 12 + len(asked.name)]) + wire[12 + len(asked.name) :]
-            assert self.inflight.resolve(handle, answer(wire[:12] + question, TRUTH, rdtype=A, ttl=0))
+            assert self.miss_path.resolve(handle, answer(wire[:12] + question, TRUTH, rdtype=A, ttl=0))
         return len(taken)
 
     def heard(self, asked):
@@ -142,11 +142,11 @@ class Path:
             self.say(asked.port, told(asked, LIE, ident=asked.ident ^ wrong, **changes))
 
     @property
-    def mismatched(self):
+    def unexpected(self):
         return self.table.counters(0)["unexpected_replies"]
 
     @property
-    def strays(self):
+    def unsolicited(self):
         return self.table.counters(0)["unsolicited_replies"]
 
     @property
@@ -182,10 +182,10 @@ def two_ports(shield):
 def without_tcp(shield):
     """Say that there is no TCP to be had, whatever is asked; return how often it was."""
     failed = 0
-    shield.inflight.send()
-    while taken := shield.inflight.take_stream_queries():
+    shield.miss_path.send()
+    while taken := shield.miss_path.take_stream_queries():
         for handle, *_ in taken:
-            shield.inflight.fail(handle)
+            shield.miss_path.fail(handle)
             failed += 1
-        shield.inflight.send()
+        shield.miss_path.send()
     return failed

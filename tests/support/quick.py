@@ -3,7 +3,7 @@
 import zlib
 from struct import pack, unpack_from
 
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 
 A, TXT = 1, 16
 RD, QR = 0x0100, 0x8000
@@ -67,19 +67,19 @@ def unseal(name, payload):
     return version
 
 
-def inflight_before_a_test(cache, capacity=16):
-    """Return open queries whose one upstream, number 0, is the test: it takes what is carried, with one try."""
-    inflight = Inflight(cache, capacity)
-    inflight.upstreams.set_upstream(0, over_stream=True)
-    inflight.upstreams.set_health(0)
-    inflight.upstreams.set_group(0, "order", [0])
-    inflight.set_limits(attempts=1)
-    return inflight
+def miss_path_before_a_test(cache, capacity=16):
+    """Return pending queries whose one upstream, number 0, is the test: it takes what is carried, with one try."""
+    miss_path = MissPath(cache, capacity)
+    miss_path.upstreams.set_upstream(0, over_stream=True)
+    miss_path.upstreams.set_health(0)
+    miss_path.upstreams.set_group(0, "order", [0])
+    miss_path.set_limits(attempts=1)
+    return miss_path
 
 
-def carried(inflight):
+def carried(miss_path):
     """Return the handles of the queries that upstream 0 is asked now."""
-    inflight.send()
-    taken = inflight.take_stream_queries()
+    miss_path.send()
+    taken = miss_path.take_stream_queries()
     assert all(upstream == 0 for _, upstream, *_ in taken)
     return [handle for handle, *_ in taken]

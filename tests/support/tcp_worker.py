@@ -6,7 +6,7 @@ import threading
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from funkenshield.server._connections import ConnectionLimits
 from funkenshield.server._tcp_worker import TcpWorker
 
@@ -22,14 +22,14 @@ class Running:
 
     def __init__(self, stack, *, proxied=False, refuses=False, **limits):
         self.clock = Clock()
-        self.inflight = Inflight(Cache(1 << 22, self.clock), 1 << 10)
-        self.limits = ConnectionLimits(self.inflight.cache)
+        self.miss_path = MissPath(Cache(1 << 22, self.clock), 1 << 10)
+        self.limits = ConnectionLimits(self.miss_path.cache)
         self.limits.configure(**LIMITS | limits)
-        self.worker = TcpWorker(self.inflight.cache, self.inflight, self.limits)
+        self.worker = TcpWorker(self.miss_path.cache, self.miss_path, self.limits)
         if proxied:  # whoever connects has to tell first whose connection it is
-            self.inflight.settings_writer.set_proxies(((bytes([127, 0, 0, 0]), 8),))
+            self.miss_path.settings_writer.set_proxies(((bytes([127, 0, 0, 0]), 8),))
         if refuses:
-            self.inflight.settings_writer.guard.set_access([], [], default_allow=False, refuse=True)
+            self.miss_path.settings_writer.guard.set_access([], [], default_allow=False, refuse=True)
         listener = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=512))
         listener.setblocking(False)
         self.address = listener.getsockname()

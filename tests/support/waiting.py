@@ -1,4 +1,4 @@
-"""Know how to be all upstreams of a shield's open queries, with time moved by hand.
+"""Know how to be all upstreams of a shield's pending queries, with time moved by hand.
 
 What is carried to an upstream is taken, and answered, failed or left alone, as a test wants it.
 """
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from support.quick import A, answer, failure, query
 
 TURN = 0.0168  # seconds: nothing is due later than so many
@@ -31,12 +31,12 @@ class Carried(NamedTuple):
 
 
 class Stage:
-    """Open queries before upstreams that are all the test, reached over streams; number n is of order n."""
+    """Pending queries before upstreams that are all the test, reached over streams; number n is of order n."""
 
     def __init__(self, count, policy="order", *, each: Any = None, capacity=512, **limits):
         self.clock = Clock()
-        self.inflight = Inflight(Cache(1 << 22, self.clock), capacity)
-        self.table = self.inflight.upstreams
+        self.miss_path = MissPath(Cache(1 << 22, self.clock), capacity)
+        self.table = self.miss_path.upstreams
         self.members, self.policy = range(count), policy
         self.limits = {"timeout": 1.0, "deadline": 20.0, "retry_after": 0.1, **limits}
         for n in self.members:
@@ -44,7 +44,7 @@ class Stage:
             self.table.set_upstream(n, **{"order": n, "seed": seed_of(n), "over_stream": True, **options})
             self.table.set_health(n)
         self.table.set_group(0, policy, self.members)
-        self.inflight.set_limits(**self.limits)
+        self.miss_path.set_limits(**self.limits)
         self.serial, self.capacity = itertools.count(), capacity
 
     def ask(self, name=None, rdtype=A):
@@ -54,29 +54,29 @@ class Stage:
         """
         number = next(self.serial)
         wire = query(name or f"fresh.zone{number}.test", rdtype)
-        assert self.inflight.submit(1, (number << 8).to_bytes(4), wire)
+        assert self.miss_path.submit(1, (number << 8).to_bytes(4), wire)
         return self.asked()
 
     def asked(self):
-        self.inflight.send()
-        return [Carried(*carried[:3]) for carried in self.inflight.take_stream_queries()]
+        self.miss_path.send()
+        return [Carried(*carried[:3]) for carried in self.miss_path.take_stream_queries()]
 
     def whom(self, count):
-        """Return who is asked for so many names, which all stay open."""
+        """Return who is asked for so many names, which all stay outstanding."""
         return Counter(attempt.upstream for _ in range(count) for attempt in self.ask())
 
     def answer(self, attempt, rcode=0):
         said = failure(attempt.wire, rcode) if rcode else answer(attempt.wire, bytes(4), rdtype=A, ttl=0)
-        return self.inflight.resolve(attempt.handle, said)
+        return self.miss_path.resolve(attempt.handle, said)
 
     def heard(self):
         """Return the RCODEs that clients got."""
-        return [framed[5] & 15 for _, framed in self.inflight.outbox.take_streams()]
+        return [framed[5] & 15 for _, framed in self.miss_path.outbox.take_streams()]
 
     def wait(self, seconds):
         """Let time pass, and return the attempts that are made."""
         self.clock.advance(seconds)
-        self.inflight.tick()
+        self.miss_path.tick()
         return self.asked()
 
     def counters(self, upstream):

@@ -1,4 +1,4 @@
-/* Clients over TCP or TLS: so many connections, each with so many open queries, and each replaced after so many answers.
+/* Clients over TCP or TLS: so many connections, each with so many outstanding queries, each replaced after so many answers.
 
        streams PORT tcp|full|resumed CONNECTIONS OPEN EACH SECONDS QUERIES
 
@@ -27,7 +27,7 @@ struct stream {
     unsigned char in[ROOM], out[ROOM];
 };
 
-static int poll_fd, port, open_queries, each;
+static int poll_fd, port, outstanding_queries, each;
 static unsigned sources;
 static SSL_CTX *context;
 static int resume;
@@ -130,12 +130,12 @@ static int shake(struct stream *stream)
     return done;
 }
 
-/* Ask as much as may be open; return -1 where the connection failed. */
+/* Ask as much as may be outstanding; return -1 where the connection failed. */
 static int ask(struct stream *stream)
 {
     if (!stream->left) {
         stream->written = 0;
-        while (stream->sent - stream->answered < open_queries && (!each || stream->sent < each) &&
+        while (stream->sent - stream->answered < outstanding_queries && (!each || stream->sent < each) &&
                stream->left < ROOM - LARGEST) {
             int length = 2 + (next_query[0] << 8 | next_query[1]);
             memcpy(stream->out + stream->left, next_query, length);
@@ -210,7 +210,7 @@ int main(int count, char **given)
         return 2;
     port = atoi(given[1]);
     int streams = atoi(given[3]);
-    open_queries = atoi(given[4]);
+    outstanding_queries = atoi(given[4]);
     each = atoi(given[5]);
     double start = now(), end = start + atof(given[6]);
     read_queries(given[7]);

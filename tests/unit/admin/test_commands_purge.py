@@ -100,7 +100,7 @@ def cache_with(*zones):
     cache = Cache(MEMORY, Clock())
     cache.zones.assign([name_wire(zone) for zone in zones])
     for zone in zones:
-        cache.zones.set_policy(cache.zones.number(name_wire(zone)))
+        cache.zones.configure(cache.zones.number(name_wire(zone)))
     return cache
 
 

@@ -50,7 +50,7 @@ def updated():
     """Return what a client gets who sends an UPDATE, after the upstream has said this behind the ID."""
     with contextlib.ExitStack() as stack:
         shield = Path(stack)
-        shield.inflight.settings_writer.set_allowed(updates=((b"\x7f\0\0\0", 8),))
+        shield.miss_path.settings_writer.set_allowed(updates=((b"\x7f\0\0\0", 8),))
 
         def update(wire, said):
             (asked,) = shield.ask(wire)

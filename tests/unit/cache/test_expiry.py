@@ -56,7 +56,7 @@ def test_a_step_goes_round_once_however_large_its_budget():
 def test_what_may_serve_past_its_time_is_kept_until_it_may_not():
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, stale="on-failure", stale_longest=30)
+    cache.zones.configure(0, stale="on-failure", stale_longest=30)
     filled(cache, 10, ttl=10)
     for seconds, swept in ((10, 0), (29, 0), (1, 10)):
         clock.advance(seconds)

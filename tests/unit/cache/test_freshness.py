@@ -17,7 +17,7 @@ from support.quick import (
     answer,
     carried,
     failure,
-    inflight_before_a_test,
+    miss_path_before_a_test,
     name_wire,
     payload_of,
     query,
@@ -36,11 +36,11 @@ ASKED = query("www.example.com")
 STALE, STALE_NXDOMAIN = option(EDE, pack("!H", 3)), option(EDE, pack("!H", 19))
 
 
-def made(zone=0, **policy):
-    """Return a cache with a policy, and its clock."""
+def made(zone=0, **settings):
+    """Return a cache with settings, and its clock."""
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(zone, **policy)
+    cache.zones.configure(zone, **settings)
     return cache, clock
 
 
@@ -124,7 +124,7 @@ def test_a_failure_is_never_stale():
 def test_a_failure_replaces_nothing_that_may_still_serve(mode, age, replaced):
     cache, clock = made(stale="immediate", stale_longest=1)
     cache.zones.assign([name_wire("example.com")])
-    cache.zones.set_policy(cache.zones.number(name_wire("example.com")), stale=mode, stale_longest=20)
+    cache.zones.configure(cache.zones.number(name_wire("example.com")), stale=mode, stale_longest=20)
     cache.store(ASKED, answer(ASKED, b"text", ttl=10))
     clock.advance(age)
     assert cache.store(ASKED, failure(ASKED)) == replaced
@@ -144,13 +144,13 @@ def test_what_is_let_expire_is_stale_at_once_and_as_long_as_what_expired_by_itse
     assert cache.lookup(ASKED) is None
 
 
-def test_a_policy_is_that_of_the_zone_and_counts_at_once():
+def test_settings_are_those_of_the_zone_and_count_at_once():
     cache, clock = made(stale="immediate", stale_longest=50)
     zones, queries = ["off.test", "on.test", "on.off.test"], [query(f"www.{zone}") for zone in ("off.test", "on.test")]
     cache.zones.assign([name_wire(zone) for zone in zones])
     off, on = (cache.zones.number(name_wire(zone)) for zone in zones[:2])
-    cache.zones.set_policy(off, stale="off")
-    cache.zones.set_policy(on, stale="immediate", stale_ttl=9, stale_longest=100)
+    cache.zones.configure(off, stale="off")
+    cache.zones.configure(on, stale="immediate", stale_ttl=9, stale_longest=100)
     for asked in (ASKED, *queries):
         cache.store(asked, answer(asked, b"text", ttl=10))
     clock.advance(10)
@@ -161,7 +161,7 @@ def test_a_policy_is_that_of_the_zone_and_counts_at_once():
     ]
     clock.advance(50)
     assert [cache.lookup(asked) is not None for asked in (ASKED, *queries)] == [False, False, True]
-    cache.zones.set_policy(on, stale="off")
+    cache.zones.configure(on, stale="off")
     assert cache.lookup(queries[1]) is None
 
 
@@ -171,9 +171,9 @@ def test_a_policy_is_that_of_the_zone_and_counts_at_once():
 class Shield:
     """The waiting part of a shield, whose upstream is the test; its one answer is stored and `age` seconds old."""
 
-    def __init__(self, asked=ASKED, *, age, ttl=100, **policy):
-        self.cache, self.clock = made(stale_longest=1000, **policy)
-        self.inflight = inflight_before_a_test(self.cache)
+    def __init__(self, asked=ASKED, *, age, ttl=100, **settings):
+        self.cache, self.clock = made(stale_longest=1000, **settings)
+        self.miss_path = miss_path_before_a_test(self.cache)
         self.asked = asked
         assert self.cache.store(asked, self.answer(b"old", ttl=ttl))
         self.clock.advance(age)
@@ -185,29 +185,29 @@ class Shield:
 
     def ask(self):
         """Ask as a client; return the answers that there are by now, with their TTLs."""
-        self.inflight.submit(1, bytes(4), self.asked)
+        self.miss_path.submit(1, bytes(4), self.asked)
         return self.heard()
 
     def heard(self):
-        messages = [framed[2:] for _, framed in self.inflight.outbox.take_streams()]
+        messages = [framed[2:] for _, framed in self.miss_path.outbox.take_streams()]
         return [(ttl_of(message), payload_of(ASKED, split_opt(message)[0])) for message in messages]
 
     def carried(self):
         """Return the queries that wait for the upstream's answer since the last time."""
-        return carried(self.inflight)
+        return carried(self.miss_path)
 
     def wait(self, seconds):
         self.clock.advance(seconds)
-        self.inflight.tick()
+        self.miss_path.tick()
         return self.heard()
 
 
 STALE_ANSWER = [(30, b"old")]
 FAILURES = {
-    "silence": lambda shield, handle: shield.inflight.fail(handle),
-    "the deadline": lambda shield, _: shield.clock.advance(DEADLINE + TURN) or shield.inflight.tick(),
-    "SERVFAIL": lambda shield, handle: shield.inflight.resolve(handle, failure(ASKED, SERVFAIL)),
-    "REFUSED": lambda shield, handle: shield.inflight.resolve(handle, failure(ASKED, REFUSED)),
+    "silence": lambda shield, handle: shield.miss_path.fail(handle),
+    "the deadline": lambda shield, _: shield.clock.advance(DEADLINE + TURN) or shield.miss_path.tick(),
+    "SERVFAIL": lambda shield, handle: shield.miss_path.resolve(handle, failure(ASKED, SERVFAIL)),
+    "REFUSED": lambda shield, handle: shield.miss_path.resolve(handle, failure(ASKED, REFUSED)),
 }
 
 
@@ -232,7 +232,7 @@ def test_a_failed_refresh_is_answered_with_what_is_stale_and_not_tried_again_for
 def test_what_is_let_expire_is_asked_for_at_once_whatever_failed_before():
     shield = Shield(age=100, stale="on-failure")
     shield.ask()
-    shield.inflight.fail(shield.carried()[0])
+    shield.miss_path.fail(shield.carried()[0])
     assert shield.heard() == shield.ask() == STALE_ANSWER
     shield.cache.purge(name_wire("example.com"), below=True, let_expire=True)
     assert shield.ask() == []
@@ -243,14 +243,14 @@ def test_beyond_its_time_nothing_is_served():
     shield = Shield(age=1099, stale="on-failure", client_timer=9)
     shield.ask()
     shield.clock.advance(1)
-    shield.inflight.fail(shield.carried()[0])
+    shield.miss_path.fail(shield.carried()[0])
     assert shield.heard() == [(0, b"")]
 
 
 def test_a_failure_that_was_noted_does_not_prolong_its_time():
     shield = Shield(age=1090, stale="on-failure")
     shield.ask()
-    shield.inflight.fail(shield.carried()[0])
+    shield.miss_path.fail(shield.carried()[0])
     assert shield.heard() == STALE_ANSWER
     shield.clock.advance(9)
     assert shield.ask() == STALE_ANSWER
@@ -265,9 +265,9 @@ def test_a_client_waits_so_long_and_the_answer_that_comes_later_is_kept(asked):
     assert shield.wait(0.1 + TURN) == STALE_ANSWER * 2
     assert shield.ask() == STALE_ANSWER, "nobody waits for what already takes too long"
     (handle,) = shield.carried()
-    assert shield.inflight.resolve(handle, shield.answer(b"new"))
+    assert shield.miss_path.resolve(handle, shield.answer(b"new"))
     assert shield.ask() == [(300, b"new")]
-    assert shield.inflight.open_queries == 0
+    assert shield.miss_path.pending_queries == 0
 
 
 def test_at_once_means_one_refresh_behind_it():
@@ -275,10 +275,10 @@ def test_at_once_means_one_refresh_behind_it():
     for passed, waiting in ((0, 1), (1, 1), (DEADLINE - 1 + TURN, 0), (RECHECK - 1, 0)):
         assert shield.wait(passed) == []
         assert shield.ask() == STALE_ANSWER
-        assert shield.inflight.open_queries == waiting, passed
+        assert shield.miss_path.pending_queries == waiting, passed
     shield.wait(1)
     assert shield.ask() == STALE_ANSWER
-    assert shield.inflight.open_queries == 1, "the failed refresh is tried again"
+    assert shield.miss_path.pending_queries == 1, "the failed refresh is tried again"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_what_is_in_use_is_refreshed_in_the_last_tenth_of_its_life(prefetch, use
         shield.ask()
     shield.clock.advance(age)
     assert shield.ask() == shield.ask() == [(100 - age, b"old")]
-    assert shield.inflight.open_queries == refreshed
+    assert shield.miss_path.pending_queries == refreshed
 
 
 def test_a_refresh_that_has_not_failed_yet_is_waited_for():

@@ -91,9 +91,9 @@ def test_no_upstream_is_asked(option):
     query = dns.message.make_query("_DNS.resolver.arpa.", "SVCB", options=options, use_edns=0)
     with contextlib.ExitStack() as stack:
         path = Path(stack)
-        path.inflight.consult(discovery=responder(LISTENERS[:1]))
+        path.miss_path.consult(discovery=responder(LISTENERS[:1]))
         path.hand_over(query.to_wire())
-        path.inflight.send()
+        path.miss_path.send()
         assert path.nothing_arrived()
         reply = dns.message.from_wire(path.client.recv(512))
         assert query.is_response(reply)
@@ -104,7 +104,7 @@ def test_no_upstream_is_asked(option):
 def test_an_upstream_is_asked_for_other_names(name):
     with contextlib.ExitStack() as stack:
         path = Path(stack)
-        path.inflight.consult(discovery=responder(LISTENERS))
+        path.miss_path.consult(discovery=responder(LISTENERS))
         path.hand_over(dns.message.make_query(name, "SVCB").to_wire())
-        path.inflight.send()
+        path.miss_path.send()
         assert not path.nothing_arrived()

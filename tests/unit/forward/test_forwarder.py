@@ -19,7 +19,7 @@ def test_what_a_worker_said_once_is_looked_at_again_after_an_error():
 
     async def story():
         forwarder = Forwarder.__new__(Forwarder)
-        forwarder._inflight = SimpleNamespace(receive=receive, collect=lambda: 0)
+        forwarder._miss_path = SimpleNamespace(receive=receive, collect=lambda: 0)
         forwarder.dispatch = lambda: None
         with pytest.raises(MemoryError):
             forwarder.ready()

@@ -42,9 +42,9 @@ def test_a_notify_that_nobody_can_be_asked_gets_servfail_and_gives_its_place_bac
 
     with contextlib.ExitStack() as stack:
         path = Path(stack)
-        path.inflight.settings_writer.set_allowed(notifies=[(bytes([127, 0, 0, 0]), 8)])
-        upstreams = Upstreams(path.inflight.sockets, path.table, path.clock, path.inflight.abandon)
+        path.miss_path.settings_writer.set_allowed(notifies=[(bytes([127, 0, 0, 0]), 8)])
+        upstreams = Upstreams(path.miss_path.sockets, path.table, path.clock, path.miss_path.abandon)
         upstreams.groups = groups
-        forwarder = Forwarder(path.inflight, upstreams, Mock(), lambda _: True)
+        forwarder = Forwarder(path.miss_path, upstreams, Mock(), lambda _: True)
         forwarder.configure(ForwardSection(max_uncached=1), {}, {0: [ip_network(f"{LOOPBACK}/32")]})
         asyncio.run(story())

@@ -25,7 +25,7 @@ def shield():
     with contextlib.ExitStack() as stack:
         made = Path(stack)
         at = made.upstream.endpoint
-        other = Upstream(1, at, made.inflight.sockets, made.table, made.clock)
+        other = Upstream(1, at, made.miss_path.sockets, made.table, made.clock)
         told = UpstreamSection(address=(at,), random_case=False), None, HealthSection(check="off"), ForwardSection()
         other.configure(*told)
         stack.callback(other.close)

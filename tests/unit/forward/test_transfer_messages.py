@@ -8,7 +8,7 @@ from support.quick import QR, query
 
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 
 AXFR, NULL = 252, 10
 LARGEST = 65535
@@ -27,13 +27,13 @@ def message(octets, *, opt):
 
 def heard(response):
     """Return what a client with a cookie gets who asks for a transfer, over a stream, of a message."""
-    inflight = Inflight(Cache(1 << 22, Clock()), 16)
-    inflight.settings_writer.set_cookies((bytes(16),), serve=True, require=False)
-    inflight.settings_writer.set_allowed(transfers=((ADDRESS, 32),))
-    assert inflight.submit(1, ADDRESS, with_opt(PLAIN, option(COOKIE, b"8 octets")))
-    ((client, wire, stream, _),) = inflight.take_notifies_and_transfers()
-    inflight.rules.reply(client, wire, response)
-    ((sent, framed),) = inflight.outbox.take_streams()
+    miss_path = MissPath(Cache(1 << 22, Clock()), 16)
+    miss_path.settings_writer.set_cookies((bytes(16),), serve=True, require=False)
+    miss_path.settings_writer.set_allowed(transfers=((ADDRESS, 32),))
+    assert miss_path.submit(1, ADDRESS, with_opt(PLAIN, option(COOKIE, b"8 octets")))
+    ((client, wire, stream, _),) = miss_path.take_notifies_and_transfers()
+    miss_path.rules.reply(client, wire, response)
+    ((sent, framed),) = miss_path.outbox.take_streams()
     assert (stream, sent, int.from_bytes(framed[:2])) == (1, 1, len(framed) - 2)
     return framed[2:]
 

@@ -202,14 +202,14 @@ def test_what_slips_has_its_question_its_cookie_and_nothing_else(guard, options)
 def test_whatever_comes_is_cut_to_something_that_is_no_longer(octets):
     guard = Guard(4096)
     guard.set_rrl(all=0.001, window=1, slip=1)
-    first, cut = sent(guard, ALICE, octets, 2)
+    first, truncated = sent(guard, ALICE, octets, 2)
     assert first == octets
-    assert len(cut) <= len(octets)
+    assert len(truncated) <= len(octets)
     if len(octets) >= 12:
-        assert cut[:2] == octets[:2]
-        assert cut[2] & 2
-        assert cut[6:10] == bytes(4)
-        assert len(cut) > 12 or cut[4:12] == bytes(8)
+        assert truncated[:2] == octets[:2]
+        assert truncated[2] & 2
+        assert truncated[6:10] == bytes(4)
+        assert len(truncated) > 12 or truncated[4:12] == bytes(8)
 
 
 # ---------------------------------------------------------------- alarms

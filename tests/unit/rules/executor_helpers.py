@@ -17,7 +17,7 @@ HANDLE, GENERATION, AT, NEXT = 7, 3, 5, 6
 SILENT = object()  # in place of an answer
 
 
-class Inflight:
+class PythonRulesStandIn:
     """Notes what happens to queries, and answers questions with what it was given."""
 
     def __init__(self):
@@ -65,9 +65,9 @@ class Scene:
     """A executor and one rule in force, in each chain and as the route 9."""
 
     def __init__(self, function=None, action=None, answer=SILENT, **rule):
-        self.inflight = Inflight()
+        self.python_rules = PythonRulesStandIn()
         self.ids = IdAllocator(tags={"new": 0, "known": 1})
-        self.executor = RuleExecutor(self.inflight, self.ids, self.dispatch)
+        self.executor = RuleExecutor(self.python_rules, self.ids, self.dispatch)
         self.answer = answer
         self.dispatched = 0
         action = action or given.Action(call="rules.py:function")
@@ -81,8 +81,8 @@ class Scene:
 
     def dispatch(self):
         self.dispatched += 1
-        while self.inflight.answers and self.answer is not SILENT:
-            self.executor.take_answer(self.inflight.answers.pop(), self.answer)
+        while self.python_rules.answers and self.answer is not SILENT:
+            self.executor.take_answer(self.python_rules.answers.pop(), self.answer)
 
     def begin(self, kind):
         if kind == "query":
@@ -98,7 +98,7 @@ class Scene:
         while self.executor._tasks:
             await asyncio.wait(self.executor._tasks)
         await self.executor.close()
-        return self.inflight.done
+        return self.python_rules.done
 
     def run(self, kind="query"):
         async def play():

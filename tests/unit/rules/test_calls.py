@@ -52,14 +52,14 @@ def test_a_miss_that_no_upstream_answers_either_is_given_up():
 
 def test_a_miss_whose_answer_is_none_to_it_is_an_error_that_says_so(caplog):
     scene = Scene(returning(b"no response"), on_error="drop")
-    scene.inflight.settles = False
+    scene.python_rules.settles = False
     assert scene.run("miss") == [("settle", HANDLE, b"no response"), ("give up", HANDLE)]
     assert "not a response to this query, or too late" in caplog.text
 
 
 def test_a_miss_that_is_over_is_given_up_once_and_for_all():
     scene = Scene(returning(given.refuse()))
-    scene.inflight.settles = False
+    scene.python_rules.settles = False
     assert [done[0] for done in scene.run("miss")] == ["settle", "settle", "give up"]
 
 
@@ -132,8 +132,8 @@ def test_bounds_that_differ_from_query_to_query_do_not_run_out(monkeypatch):
     lives = iter(range(1, 50))
     scene = Scene(lambda query: given.ttl(max=next(lives)), inline=True)
     purged = []
-    scene.inflight.settings_writer.cache.purge = lambda name, below: purged.append(
-        (name, below, scene.inflight.done[-1])
+    scene.python_rules.settings_writer.cache.purge = lambda name, below: purged.append(
+        (name, below, scene.python_rules.done[-1])
     )
     for _ in range(6):
         scene.begin("query")
@@ -159,7 +159,7 @@ def test_truncating_is_for_datagrams():
     (done,) = Scene(returning(given.truncate())).run()
     assert dns.message.from_wire(done[1]).flags & dns.flags.TC
     scene = Scene(returning(given.truncate()))
-    scene.inflight.transport = "tcp"
+    scene.python_rules.transport = "tcp"
     assert scene.run() == [("resume", END, GENERATION, {})]
 
 

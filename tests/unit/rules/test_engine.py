@@ -10,7 +10,7 @@ from funkenshield import config
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from funkenshield.rules import compiler, engine
 from funkenshield.rules.engine import RuleEngine, check
 
@@ -40,8 +40,8 @@ class Stage:
             f'rules = "{self.file}"\n[[upstreams]]\naddress = "127.0.0.1:5300"\ngroups = ["default", "inner"]\n'
         )
         self.cache = Cache(4 << 20, Clock())
-        self.inflight = Inflight(self.cache, 64)
-        self.engine = RuleEngine(self.inflight.rules, lambda: None)
+        self.miss_path = MissPath(self.cache, 64)
+        self.engine = RuleEngine(self.miss_path.rules, lambda: None)
 
     def write(self, text, at=None):
         self.file.write_text(f"from funkenshield.rules import *\n{text}\n")

@@ -48,7 +48,7 @@ def test_a_slow_function_runs_in_a_thread_and_keeps_nobody_waiting():
     async def play():
         scene = Scene(slow)
         scene.begin("query")
-        assert scene.inflight.done == []
+        assert scene.python_rules.done == []
         go.set()
         assert await scene.end() == [("resume", NEXT, GENERATION, {})]
 
@@ -179,7 +179,7 @@ def test_what_is_waited_for_at_the_end_is_ended_without_an_answer():
         scene.begin("query")
         await asyncio.sleep(0)
         await scene.executor.close()
-        assert (scene.inflight.done, scene.executor._tasks) == ([], set())
+        assert (scene.python_rules.done, scene.executor._tasks) == ([], set())
 
     asyncio.run(play())
 
@@ -223,17 +223,17 @@ def test_questions_about_questions_come_to_an_end(caplog):
         """Every question stops at the rule that asks it."""
 
         def dispatch(self):
-            if self.inflight.answers:
-                self.inflight.stream = self.inflight.answers.pop()
+            if self.python_rules.answers:
+                self.python_rules.stream = self.python_rules.answers.pop()
                 self.begin("query")
 
     async def play():
         scene = Endless(resolve)
         scene.begin("query")
-        while not any(done[0] == "reply" for done in scene.inflight.done):
+        while not any(done[0] == "reply" for done in scene.python_rules.done):
             await asyncio.sleep(0)
         await scene.executor.close()
-        return [done[0] for done in scene.inflight.done]
+        return [done[0] for done in scene.python_rules.done]
 
     assert asyncio.run(play()) == ["ask"] * executing.DEPTH + ["reply"]
     assert "rules resolve queries of rules, 8 deep" in caplog.text
@@ -242,7 +242,7 @@ def test_questions_about_questions_come_to_an_end(caplog):
 def test_an_answer_that_nobody_waits_for_any_more_is_nothing():
     scene = Scene(resolve)
     scene.executor.take_answer(LOOKUPS, RESPONSE)
-    assert scene.inflight.done == []
+    assert scene.python_rules.done == []
 
 
 # ---------------------------------------------------------------- rules that are replaced
@@ -253,7 +253,7 @@ def test_queries_of_the_rules_before_end_there_and_those_of_older_ones_begin_ane
     scene.activate(GENERATION + 1, rule=Rule("other", "queries", Match(), given.refuse(), returning(given.drop())))
     assert scene.run() == [("resume", NEXT, GENERATION, {})]
     scene.activate(GENERATION + 2)
-    scene.inflight.done.clear()
+    scene.python_rules.done.clear()
     assert scene.run() == [("resume", START, GENERATION + 2, {})]
 
 
@@ -280,7 +280,7 @@ def test_a_regular_expression_chooses_the_node_to_go_on_at():
     scene.executor.configure(ActiveRules(GENERATION, (chain, chain, chain)))
     scene.executor.handle_queries([(CLIENT, WIRE, 0, 0, AT, GENERATION), (CLIENT, WIRE, 0, 0, AT + 1, GENERATION)])
     scene.executor.handle_responses([(HANDLE, AT, GENERATION, WIRE, RESPONSE, CLIENT)])
-    assert scene.inflight.done == [
+    assert scene.python_rules.done == [
         ("resume", 21, GENERATION, {}),
         ("resume", 22, GENERATION, {}),
         ("conclude", HANDLE, RESPONSE, 21, GENERATION),

@@ -92,10 +92,10 @@ def test_where_the_control_thread_is_behind_connections_wait_and_nothing_is_lost
         pool.submit(sock.sendall, b"".join(frame(query(f"{k}.c{n}.test")) for k in range(2000)))
     taken = 0
     while taken < 8 * 2000:
-        taken += until(running.inflight.collect, within=10.0)
+        taken += until(running.miss_path.collect, within=10.0)
     counted = running.counters()
     assert (counted["queries"], counted["dropped_queue_full"]) == (16_000, 0)
-    until(lambda: running.inflight.collect() == 0)
+    until(lambda: running.miss_path.collect() == 0)
 
 
 def test_a_header_as_long_as_there_is_fits_with_what_comes_behind_it(stack):
@@ -114,7 +114,7 @@ def test_who_reads_in_bursts_gets_all_answers(stack):
     """However often a client is held back, and let go again while its queries are looked at."""
     running = Running(stack, write_buffer=1024, memory=8 << 20)
     asked = query("large.test", rdtype=65280)
-    assert running.inflight.cache.store(asked, answer(asked, bytes(60_000), rdtype=65280))
+    assert running.miss_path.cache.store(asked, answer(asked, bytes(60_000), rdtype=65280))
     sock = connect(stack, running)
     pool = stack.enter_context(ThreadPoolExecutor(1))
     sent = pool.submit(sock.sendall, frame(asked) * 500)
@@ -130,7 +130,7 @@ def test_prefixes_that_fill_the_ring_keep_nobody_else_waiting(stack):
     """Nobody takes their misses; whoever comes from elsewhere is answered from the cache all the same."""
     running = Running(stack, proxied=True, max_in_flight=65535, memory=64 << 20, max_connections=1000)
     asked = query("known.test")
-    assert running.inflight.cache.store(asked, answer(asked, bytes(4)))
+    assert running.miss_path.cache.store(asked, answer(asked, bytes(4)))
     for network in range(3):
         for n in range(4):
             sock = connect(stack, running, told(f"192.0.{network}.{n}", transport=STREAM))

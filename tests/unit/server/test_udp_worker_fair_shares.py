@@ -43,12 +43,12 @@ def test_who_floods_the_ring_leaves_room_for_others(path, sources, zones):
         for n in range(100):
             other.send(query(f"other{n}.test"))
         until(lambda: path.worker.counters()["queries"] == FLOOD + 100)
-    while path.inflight.collect():
+    while path.miss_path.collect():
         pass
-    path.inflight.send()
+    path.miss_path.send()
     dropped = path.worker.counters()["queue_share_exceeded"]
     assert dropped <= counted["queue_share_exceeded"] + 1, "a query is counted before what becomes of it"
-    assert path.inflight.open_queries == FLOOD + 100 - dropped
+    assert path.miss_path.pending_queries == FLOOD + 100 - dropped
 
 
 def test_what_was_taken_out_counts_no_more(path):
@@ -57,6 +57,6 @@ def test_what_was_taken_out_counts_no_more(path):
         before = path.worker.counters()
         flood(path, 1, 1)
         taken.append(FLOOD - (path.worker.counters()["queue_share_exceeded"] - before["queue_share_exceeded"]))
-        while path.inflight.collect():
+        while path.miss_path.collect():
             pass
     assert taken[0] == pytest.approx(taken[1], rel=0.05)

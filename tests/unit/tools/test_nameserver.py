@@ -19,8 +19,8 @@ import uvloop
 
 from funkenshield.tools import nameserver
 from funkenshield.tools.nameserver import PORT_TRIES, serve
-from funkenshield.zones.authority import Zone
-from unit.zones.test_authority import NOERROR, QUERY, REFUSED, assert_answers
+from funkenshield.zones.local_zone import Zone
+from unit.zones.test_local_zone import NOERROR, QUERY, REFUSED, assert_answers
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 

@@ -77,7 +77,7 @@ def test_every_query_is_sent_and_answered_once(host):
     with Responder(host=host) as responder:
         now = load_to_the_end(responder, limit=500, sockets=3)
     assert len(responder.seen) == now.sent == now.answered == now.rcodes[0] == 500
-    assert (now.lost, now.open, now.late, now.mismatched, now.refused, now.truncated) == (0,) * 6
+    assert (now.lost, now.outstanding, now.late, now.mismatched, now.refused, now.truncated) == (0,) * 6
     assert now.octets == sum(map(len, responder.seen))
     assert len(responder.clients) == 3
     assert 0 < now.least <= now.total / now.answered <= now.most <= now.ended - now.began
@@ -89,7 +89,7 @@ def test_the_list_is_cycled_in_order():
     assert [wire[2:] for wire in responder.seen] == [QUERIES[i % 10][2:] for i in range(25)]
 
 
-def test_ids_are_unique_among_open_queries_when_they_wrap():
+def test_ids_are_unique_among_outstanding_queries_when_they_wrap():
     with Responder(lambda wire, number: reflect(wire, number) if number >= 3 else None) as responder:
         now = load_to_the_end(responder, sockets=1, window=64, limit=66000, timeout=0.8)
     assert (now.sent, now.answered, now.lost, now.mismatched) == (66000, 65997, 3, 0)
@@ -102,14 +102,14 @@ def test_what_is_never_answered_is_lost():
     assert (now.sent, now.answered, now.lost, now.mismatched) == (200, 180, 20, 0)
 
 
-def test_no_more_than_the_window_is_open():
+def test_no_more_than_the_window_is_outstanding():
     with Responder(lambda _wire, _number: None) as responder:
         load = Load(QUERIES, responder.host, responder.port, window=150, timeout=0.2)
         assert load.run(0.1)
-        assert (counters(load).sent, counters(load).open) == (150, 150)
+        assert (counters(load).sent, counters(load).outstanding) == (150, 150)
         load.drain()
         assert not load.run(0.1)
-    assert (counters(load).sent, counters(load).open, counters(load).lost) == (150, 0, 150)
+    assert (counters(load).sent, counters(load).outstanding, counters(load).lost) == (150, 0, 150)
 
 
 def test_a_response_after_the_timeout_is_late_and_its_query_lost():
@@ -133,7 +133,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_what_answers_no_open_query_is_mismatched(wrong):
+def test_what_answers_no_outstanding_query_is_mismatched(wrong):
     with Responder(lambda wire, _number: wrong(wire)) as responder:
         now = load_to_the_end(responder, limit=20, sockets=1, timeout=0.1)
     assert (now.sent, now.answered, now.lost, now.mismatched) == (20, 0, 20, 20)

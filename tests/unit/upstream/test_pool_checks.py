@@ -9,7 +9,7 @@ import pytest
 from funkenshield.cache._store import Cache
 from funkenshield.config import DEFAULT_GROUP, Config, Member
 from funkenshield.core._clock import Clock
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from funkenshield.upstream.pool import Group, Upstreams
 
 CHECKED = {"check": "always", "fall": 1, "interval": 0.1}
@@ -21,8 +21,8 @@ def test_an_upstream_that_is_gone_is_not_marked_down_for_a_check_that_was_cancel
 
     async def play():
         clock = Clock()
-        inflight = Inflight(Cache(4 << 20, clock), 64)
-        upstreams = Upstreams(inflight.sockets, inflight.upstreams, clock, inflight.abandon)
+        miss_path = MissPath(Cache(4 << 20, clock), 64)
+        upstreams = Upstreams(miss_path.sockets, miss_path.upstreams, clock, miss_path.abandon)
         with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket(type=socket.SOCK_DGRAM) as also:
             also.bind(silent.getsockname())
             address = "{}:{}".format(*silent.getsockname())

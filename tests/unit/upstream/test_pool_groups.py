@@ -6,14 +6,14 @@ from funkenshield.cache._store import Cache
 from funkenshield.config import DEFAULT_GROUP, Config
 from funkenshield.core._clock import Clock
 from funkenshield.errors import ConfigError
-from funkenshield.forward._inflight import Inflight
+from funkenshield.forward._miss_path import MissPath
 from funkenshield.upstream.pool import GROUPS_MAX, Group, Upstreams
 
 
 @pytest.fixture
 def upstreams():
-    inflight = Inflight(Cache(4 << 20, Clock()), 64)
-    return Upstreams(inflight.sockets, inflight.upstreams, Clock(), inflight.abandon)
+    miss_path = MissPath(Cache(4 << 20, Clock()), 64)
+    return Upstreams(miss_path.sockets, miss_path.upstreams, Clock(), miss_path.abandon)
 
 
 def configure(upstreams, *names):

@@ -12,7 +12,7 @@ from funkenshield.config.types import Endpoint
 from funkenshield.errors import ConfigError
 from funkenshield.upstream import pool
 from funkenshield.upstream import ports as local_ports
-from funkenshield.upstream.pool import open_udp
+from funkenshield.upstream.ports import open_udp
 
 DRAWN, IDS = local_ports.usable(), 65536  # that are drawn from
 PORTS = len(DRAWN)
@@ -90,7 +90,7 @@ def test_sockets_to_upstreams_keep_to_the_ports_that_may_be_drawn(path):
 
 def test_what_cannot_be_opened_leaves_nothing_open(monkeypatch):
     closed = []
-    monkeypatch.setattr(pool.socket, "socket", lambda *_: Unconnectable(closed))
+    monkeypatch.setattr(local_ports.socket, "socket", lambda *_: Unconnectable(closed))
     with pytest.raises(OSError, match="in use"):
         open_udp(Endpoint(LOOPBACK, 53))
     assert closed == [True]
@@ -152,7 +152,7 @@ def test_a_port_is_given_up_after_its_life_and_what_was_asked_through_it_is_stil
     second = ports()
     assert second & first == set()
     shield.answer(late)
-    assert shield.inflight.open_queries == 0
+    assert shield.miss_path.pending_queries == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind((LOOPBACK, late.port))  # it is free: closed with the last query
 
@@ -180,7 +180,7 @@ def test_queries_take_a_random_one_of_the_ports(path):
 # ---------------------------------------------------------------- IDs
 
 
-def test_ids_are_spread_evenly_none_tells_of_the_next_and_none_is_that_of_two_open_queries(path):
+def test_ids_are_spread_evenly_none_tells_of_the_next_and_none_is_that_of_two_outstanding_queries(path):
     """Of 16,000 queries that wait on one socket, about 2,000 would share an ID if nobody took care."""
     shield, idents = path(), []
     for _ in range(16_000 // AT_ONCE):
@@ -198,14 +198,14 @@ def test_each_attempt_has_an_id_of_its_own(path):
     shield = path(timeout=1.0, attempts=2)
     first = {asked.name: asked for asked in shield.ask(*shield.fresh(AT_ONCE))}
     shield.clock.advance(1.1)
-    shield.inflight.tick()
-    shield.inflight.send()
+    shield.miss_path.tick()
+    shield.miss_path.send()
     second = {asked.name: asked for asked in shield.arrived(AT_ONCE)}
     assert first.keys() == second.keys()
-    assert sum(first[name].ident == second[name].ident for name in first) == 0, "both are open: no ID is of two"
+    assert sum(first[name].ident == second[name].ident for name in first) == 0, "both are outstanding: no ID is of two"
     for number, name in enumerate(first):
         shield.answer(first[name] if number % 2 else second[name])
-    assert (shield.inflight.open_queries, shield.mismatched) == (0, 0)
+    assert (shield.miss_path.pending_queries, shield.unexpected) == (0, 0)
 
 
 def test_an_id_counts_on_the_socket_only_that_its_query_went_through(path):
@@ -216,8 +216,8 @@ def test_an_id_counts_on_the_socket_only_that_its_query_went_through(path):
     idents = {port: {each.ident for each in asked if each.port == port} for port in (one.port, other.port)}
     assert other.ident not in idents[one.port]  # but for one case in a thousand, which is another test's
     shield.say(one.port, told(other, LIE))
-    assert (shield.mismatched, shield.inflight.open_queries) == (1, len(asked))
+    assert (shield.unexpected, shield.miss_path.pending_queries) == (1, len(asked))
     shield.say(one.port, told(one, LIE, ident=other.ident))
-    assert (shield.mismatched, shield.inflight.open_queries) == (2, len(asked))
+    assert (shield.unexpected, shield.miss_path.pending_queries) == (2, len(asked))
     shield.answer(*asked)
-    assert (shield.mismatched, shield.inflight.open_queries) == (2, 0)
+    assert (shield.unexpected, shield.miss_path.pending_queries) == (2, 0)

@@ -1,6 +1,6 @@
 """Show whom the fast gear asks, by each policy and each state of health, how long it waits, and whom it asks then.
 
-Choices that need no open queries are asked of the table; for the others the test is all upstreams: it takes what is
+Choices without outstanding queries are asked of the table; for the others the test is all upstreams: it takes what is
 carried to them, and answers, fails or says nothing. Time is moved by hand.
 """
 
@@ -252,15 +252,15 @@ def test_all_places_can_be_taken():
         assert asked == set(range(group % 4 * MEMBERS, group % 4 * MEMBERS + MEMBERS))
 
 
-# ---------------------------------------------------------------- with open queries
+# ---------------------------------------------------------------- with outstanding queries
 
 
-def test_least_open_gives_each_as_many_as_it_weighs():
+def test_least_outstanding_gives_each_as_many_as_it_weighs():
     stage = Stage(3, "least-outstanding", each=[{"weight": 1}, {"weight": 2}, {"weight": 5}])
     assert stage.whom(80) == {0: 10, 1: 20, 2: 50}
 
 
-def test_least_open_gives_more_to_who_ends_more():
+def test_least_outstanding_gives_more_to_who_ends_more():
     stage = Stage(2, "least-outstanding")
     asked = Counter()
     for _ in range(100):
@@ -287,11 +287,11 @@ def test_of_three_the_slowest_is_never_the_better_of_two():
     for _ in range(300):
         (attempt,) = stage.ask()
         asked[attempt.upstream] += 1
-        stage.inflight.fail(attempt.handle)
+        stage.miss_path.fail(attempt.handle)
         for other in stage.asked():  # another is asked at once: it is let down too
-            stage.inflight.fail(other.handle)
+            stage.miss_path.fail(other.handle)
             for last in stage.asked():
-                stage.inflight.fail(last.handle)
+                stage.miss_path.fail(last.handle)
         for member in stage.members:
             stage.table.set_health(member)
     assert asked[2] == 0
@@ -325,7 +325,7 @@ def test_what_is_known_of_a_latency_fades_where_nobody_asks():
     assert stage.whom(1) == {0: 1}
 
 
-def test_a_name_with_many_open_queries_is_asked_of_the_next_in_line_too():
+def test_a_name_with_many_outstanding_queries_is_asked_of_the_next_in_line_too():
     """Each has at most a quarter more than its share, and one: before and after all else is as it was."""
     weights = 1, 2, 3
     stage = Stage(3, "hash", each=[{"weight": weight} for weight in weights])
@@ -341,25 +341,25 @@ def test_a_name_with_many_open_queries_is_asked_of_the_next_in_line_too():
 
 
 @every_policy
-def test_who_has_as_many_open_as_it_may_is_passed_over_and_when_all_have_clients_are_refused(policy):
-    stage = Stage(3, policy, each=[{"limit": 2}, {"limit": 3}, {"limit": 4}])
+def test_who_has_as_many_outstanding_as_it_may_is_passed_over_and_when_all_have_clients_are_refused(policy):
+    stage = Stage(3, policy, each=[{"max_outstanding": 2}, {"max_outstanding": 3}, {"max_outstanding": 4}])
     attempts = [attempt for _ in range(9) for attempt in stage.ask()]
     assert Counter(attempt.upstream for attempt in attempts) == {0: 2, 1: 3, 2: 4}
     assert stage.heard() == []
     assert (stage.ask(), stage.heard()) == ([], [REFUSED])
-    assert stage.inflight.counters()["upstreams_saturated"] == 1
+    assert stage.miss_path.counters()["upstreams_saturated"] == 1
     stage.answer(attempts[0])
     (again,) = stage.ask()
     assert again.upstream == attempts[0].upstream
-    assert stage.inflight.open_queries == 9
+    assert stage.miss_path.pending_queries == 9
 
 
 def test_who_finds_all_others_busy_waits_for_whom_he_has_asked():
-    stage = Stage(2, each=[{}, {"limit": 1}])
+    stage = Stage(2, each=[{}, {"max_outstanding": 1}])
     stage.table.set_group(0, "order", [1])
     stage.ask()
     stage.table.set_group(0, "order", [0, 1])
-    stage.table.set_upstream(0, order=0, limit=1, over_stream=True)
+    stage.table.set_upstream(0, order=0, max_outstanding=1, over_stream=True)
     (attempt,) = stage.ask()
     assert [stage.wait(0.5) for _ in range(5)] == [[]] * 5
     assert stage.answer(attempt)
@@ -486,10 +486,10 @@ def test_who_says_that_it_cannot_be_reached_is_passed_over_at_once():
     stage = Stage(3, attempts=3)
     (attempt,) = stage.ask()
     for then in 1, 2:
-        stage.inflight.fail(attempt.handle)
+        stage.miss_path.fail(attempt.handle)
         (attempt,) = stage.asked()
         assert attempt.upstream == then
-    stage.inflight.fail(attempt.handle)
+    stage.miss_path.fail(attempt.handle)
     assert (stage.asked(), stage.heard()) == ([], [SERVFAIL])
     assert [stage.counters(n)["network_errors"] for n in stage.members] == [1, 1, 1]
 
@@ -522,16 +522,16 @@ def test_what_is_answered_before_it_is_sent_again_is_not_sent_again():
     stage = Stage(2, timeout=0.3)
     (first,) = stage.ask()
     stage.clock.advance(0.3 + TURN)
-    stage.inflight.tick()
+    stage.miss_path.tick()
     assert stage.answer(first)
-    assert (stage.heard(), stage.asked(), stage.inflight.counters()["retries"]) == ([NOERROR], [], 0)
+    assert (stage.heard(), stage.asked(), stage.miss_path.counters()["retries"]) == ([NOERROR], [], 0)
 
 
 def test_what_is_late_before_it_is_sent_is_not_sent():
     stage = Stage(1, deadline=1.0)
-    assert stage.inflight.submit(1, bytes(4), query("www.test", A))
+    assert stage.miss_path.submit(1, bytes(4), query("www.test", A))
     stage.clock.advance(1.0 + TURN)
-    stage.inflight.tick()
+    stage.miss_path.tick()
     assert (stage.heard(), stage.asked(), stage.counters(0)["queries"]) == ([SERVFAIL], [], 0)
 
 
@@ -546,7 +546,7 @@ def test_a_slow_one_is_helped_and_not_blamed():
     assert (least < 0.05 + TURN, most >= 0.05, then) == (True, True, 1)
     counters = stage.counters(0)
     assert (counters["hedged_queries"], counters["timeouts"], stage.table.signals(0)[3]) == (1, 0, 0)
-    assert stage.inflight.counters()["hedged_queries"] == 1
+    assert stage.miss_path.counters()["hedged_queries"] == 1
 
 
 def test_an_eighth_of_all_queries_is_hedged_and_no_more():

@@ -1,7 +1,7 @@
 """Show which responses are not believed, and that a port which somebody may know gives way to another.
 
-A worker, open queries and sockets are the real ones; the upstream is a socket of the test's, and the test carries what
-goes over TCP. Time is moved by hand.
+A worker, pending queries and sockets are the real ones; the upstream is a socket of the test's, and the test carries
+what goes over TCP. Time is moved by hand.
 """
 
 import socket
@@ -12,10 +12,10 @@ from support.edns import subnet, with_opt
 from support.path import AT_ONCE, LIE, LOOPBACK, headers_only, told, two_ports
 from support.quick import QR, RD, TXT, A, answer, name_wire, query
 
-from funkenshield.upstream import pool
+from funkenshield.upstream import ports as local_ports
 
 
-def test_a_port_that_a_stray_comes_to_gets_no_new_queries_and_another_takes_its_place(path):
+def test_a_port_that_an_unsolicited_reply_comes_to_gets_no_new_queries_and_another_takes_its_place(path):
     shield = path(sockets=2, spoof_threshold=0)
     one, other = two_ports(shield)
     shield.flood(one, 1)
@@ -34,12 +34,14 @@ def test_what_waits_on_a_port_that_gave_way_is_believed_over_tcp_alone_and_the_p
     shield.upstream.replace_known_ports()
     (elsewhere,) = shield.ask(*shield.fresh())
     shield.answer(elsewhere)
-    assert (shield.inflight.take_stream_queries(), shield.inflight.open_queries) == ([], 1), "another port is as it was"
+    assert (shield.miss_path.take_stream_queries(), shield.miss_path.pending_queries) == ([], 1), (
+        "another port is as it was"
+    )
     while shield.heard_anything():
         pass
     shield.answer(asked, truth=LIE)
     assert not shield.heard_anything()
-    assert (shield.carried(asked), shield.inflight.open_queries) == (1, 0)
+    assert (shield.carried(asked), shield.miss_path.pending_queries) == (1, 0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind((LOOPBACK, asked.port))
 
@@ -56,7 +58,7 @@ def test_the_only_port_is_used_until_there_is_another(path):
     (fresh,) = shield.ask(*shield.fresh())
     assert fresh.port != asked.port
     shield.answer(fresh)
-    assert shield.inflight.take_stream_queries() == []
+    assert shield.miss_path.take_stream_queries() == []
 
 
 def test_where_no_other_port_can_be_had_the_one_that_is_known_stays(path, monkeypatch):
@@ -64,7 +66,7 @@ def test_where_no_other_port_can_be_had_the_one_that_is_known_stays(path, monkey
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 1)
     with monkeypatch.context() as without:
-        without.setattr(pool.socket, "socket", lambda *_: (_ for _ in ()).throw(OSError("no descriptors")))
+        without.setattr(local_ports.socket, "socket", lambda *_: (_ for _ in ()).throw(OSError("no descriptors")))
         shield.upstream.replace_known_ports()
     (still,) = shield.ask(*shield.fresh())
     assert still.port == asked.port
@@ -78,16 +80,16 @@ def test_an_error_that_can_be_forged_makes_a_port_give_way_too_and_brings_nobody
     two_ports(shield)
     shield.server.close()
     shield.hand_over(*shield.fresh(8))
-    while shield.inflight.receive():
+    while shield.miss_path.receive():
         pass
     kept = [each.number for each in shield.upstream._sockets]
-    assert any(map(shield.inflight.sockets.is_port_known, kept))
+    assert any(map(shield.miss_path.sockets.is_port_known, kept))
     shield.upstream.replace_known_ports()
-    assert not any(shield.inflight.sockets.is_port_known(each.number) for each in shield.upstream._sockets)
-    assert (shield.suspicions, shield.strays) == (0, 0)
+    assert not any(shield.miss_path.sockets.is_port_known(each.number) for each in shield.upstream._sockets)
+    assert (shield.suspicions, shield.unsolicited) == (0, 0)
 
 
-STRAYS = {
+UNSOLICITED = {
     "another ID": lambda asked: told(asked, LIE, ident=asked.ident ^ 1),
     "another name": lambda asked: told(asked, LIE, question=query("else.test", A)[12:]),
     "another type": lambda asked: told(asked, LIE, question=asked.name + pack("!2H", TXT, 1)),
@@ -102,12 +104,12 @@ STRAYS = {
 }
 
 
-@pytest.mark.parametrize("stray", STRAYS.values(), ids=STRAYS)
-def test_whatever_answers_nothing_is_a_stray(path, stray):
+@pytest.mark.parametrize("reply", UNSOLICITED.values(), ids=UNSOLICITED)
+def test_whatever_answers_nothing_is_unsolicited(path, reply):
     shield = path(sockets=2)
     one, other = two_ports(shield)
-    shield.say(one.port, stray(one))
-    assert (shield.strays, shield.mismatched, shield.inflight.open_queries) == (1, 1, 20)
+    shield.say(one.port, reply(one))
+    assert (shield.unsolicited, shield.unexpected, shield.miss_path.pending_queries) == (1, 1, 20)
     assert {asked.port for asked in shield.ask_each(10)} == {other.port}
 
 
@@ -119,7 +121,7 @@ def test_an_error_without_a_question_is_believed_and_none_of_its_octets_reaches_
     secret = b"\5tells\0" + pack("!2HIH", A, 1, 300, 4) + LIE
     shield.say(asked.port, asked.wire[:2] + pack("!5H", 0x87F0 | rcode, 0, 1, 0, 0) + secret)
     assert shield.client.recv(512) == query(name, A)[:2] + pack("!5H", QR | RD | rcode, 1, 0, 0, 0) + asked.wire[12:]
-    assert (shield.strays, shield.inflight.open_queries) == (0, 0)
+    assert (shield.unsolicited, shield.miss_path.pending_queries) == (0, 0)
     if rcode in (2, 5):  # held, as it is with a question
         shield.client.send(query(name, A))
         assert shield.client.recv(512)[3] & 15 == rcode
@@ -128,43 +130,43 @@ def test_an_error_without_a_question_is_believed_and_none_of_its_octets_reaches_
     assert shield.nothing_arrived()
 
 
-def test_late_answers_and_those_that_come_twice_are_no_strays(path):
+def test_late_answers_and_those_that_come_twice_are_not_unsolicited(path):
     shield = path(timeout=1.0, deadline=3.0, attempts=2)
     twice, late = shield.ask(*shield.fresh(2))
     for _ in range(5):
         shield.answer(twice)
     shield.clock.advance(1.1)
-    shield.inflight.tick()
-    shield.inflight.send()
+    shield.miss_path.tick()
+    shield.miss_path.send()
     (again,) = shield.arrived(1)
     shield.clock.advance(2.0)
-    shield.inflight.tick()
-    assert shield.inflight.open_queries == 0
+    shield.miss_path.tick()
+    assert shield.miss_path.pending_queries == 0
     shield.answer(late, again, late, again)
-    assert (shield.mismatched, shield.strays) == (8, 0)
+    assert (shield.unexpected, shield.unsolicited) == (8, 0)
     for wrong in (told(late, LIE, ident=late.ident ^ 1), told(late, LIE, question=twice.wire[12:])):
         shield.say(late.port, wrong)
-    assert (shield.mismatched, shield.strays) == (10, 2)
+    assert (shield.unexpected, shield.unsolicited) == (10, 2)
 
 
-@pytest.mark.parametrize(("seconds", "strays"), [(29, 0), (31, 1)])
-def test_half_a_minute_after_it_was_asked_for_an_answer_is_a_stray(path, seconds, strays):
+@pytest.mark.parametrize(("seconds", "unsolicited"), [(29, 0), (31, 1)])
+def test_half_a_minute_after_it_was_asked_for_an_answer_is_unsolicited(path, seconds, unsolicited):
     shield = path()
     (asked,) = shield.ask(*shield.fresh())
     shield.answer(asked)
     shield.clock.advance(seconds)
     shield.answer(asked)
-    assert (shield.mismatched, shield.strays) == (1, strays)
+    assert (shield.unexpected, shield.unsolicited) == (1, unsolicited)
 
 
 def test_a_slow_upstream_under_load_is_not_taken_for_a_forger(path):
     shield = path(deadline=1.0, timeout=1.0, attempts=1)
     asked = [each for _ in range(64) for each in shield.ask(*shield.fresh(AT_ONCE))]
     shield.clock.advance(1.1)
-    shield.inflight.tick()
+    shield.miss_path.tick()
     shield.answer(*asked)
-    assert (shield.mismatched, shield.inflight.open_queries) == (64 * AT_ONCE, 0)
-    assert shield.strays <= 64, "of 4,096, a few are overwritten"
+    assert (shield.unexpected, shield.miss_path.pending_queries) == (64 * AT_ONCE, 0)
+    assert shield.unsolicited <= 64, "of 4,096, a few are overwritten"
 
 
 def test_a_response_over_udp_that_says_nothing_of_subnets_is_for_the_one_that_asked(path):

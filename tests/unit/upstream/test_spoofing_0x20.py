@@ -26,7 +26,7 @@ def test_letters_are_spelled_at_random_and_nothing_else_is_changed(path):
         assert asked.wire[-4:] == whole[-4:]
         shield.answer(asked)
         assert shield.heard(whole) == TRUTH, "and the client's own spelling comes back"
-    assert shield.inflight.take_stream_queries() == []
+    assert shield.miss_path.take_stream_queries() == []
 
 
 def test_each_letter_is_upper_case_half_of_the_time(path):
@@ -68,7 +68,7 @@ def test_what_comes_in_another_spelling_is_asked_for_over_tcp(path, misspelled):
     assert shield.heard(query(LONG, A)) is None
     assert shield.carried(asked) == 1
     assert shield.heard(query(LONG, A)) == TRUTH
-    assert (shield.nothing_arrived(), shield.inflight.open_queries, shield.table.case_lost(0)) == (True, 0, 0)
+    assert (shield.nothing_arrived(), shield.miss_path.pending_queries, shield.table.case_lost(0)) == (True, 0, 0)
 
 
 def lowered(shield, count, over_tcp=bytes.lower):
@@ -102,10 +102,10 @@ def test_over_tcp_names_are_spelled_at_random_too_where_they_are_over_udp(path):
     for _ in range(20):
         (asked,) = shield.ask(LONG)
         shield.say(asked.port, MISSPELLED["lower case"](asked))
-        shield.inflight.send()
-        ((handle, _, wire, *_),) = shield.inflight.take_stream_queries()
+        shield.miss_path.send()
+        ((handle, _, wire, *_),) = shield.miss_path.take_stream_queries()
         spelled.add(wire[12:])
-        assert shield.inflight.resolve(handle, answer(wire, TRUTH, rdtype=A, ttl=0))
+        assert shield.miss_path.resolve(handle, answer(wire, TRUTH, rdtype=A, ttl=0))
     assert (len(spelled), len({name.lower() for name in spelled})) == (20, 1)
 
 
@@ -149,4 +149,4 @@ def test_what_was_spelled_before_says_nothing_of_what_is_asked_plainly(path):
     shield.table.set_upstream(0)
     for asked in shield.ask(*shield.fresh(AT_ONCE)):
         shield.say(asked.port, told(asked, TRUTH, question=asked.name.upper() + asked.wire[-4:]))
-    assert (shield.inflight.take_stream_queries(), shield.inflight.open_queries) == ([], 0)
+    assert (shield.miss_path.take_stream_queries(), shield.miss_path.pending_queries) == ([], 0)

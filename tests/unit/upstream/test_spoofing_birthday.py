@@ -1,4 +1,4 @@
-"""Show that no guess is right for many: few queries for one question are open at once (RFC 5452 5)."""
+"""Show that no guess is right for many: few queries for one question are outstanding at once (RFC 5452 5)."""
 
 import secrets
 import time
@@ -19,12 +19,12 @@ def alike(name):
     yield with_opt(plain)
 
 
-def test_few_queries_for_one_question_are_open_over_udp_whatever_else_their_keys_say(path):
+def test_few_queries_for_one_question_are_outstanding_over_udp_whatever_else_their_keys_say(path):
     shield = path(sockets=4)
     (name,) = shield.fresh()
     wires = list(alike(name))
     shield.hand_over(*wires, *(wire.replace(name_wire(name), name_wire(name).upper()) for wire in wires))
-    over_tcp = shield.inflight.take_stream_queries()
+    over_tcp = shield.miss_path.take_stream_queries()
     asked = shield.arrived(4)
     assert shield.nothing_arrived()
     assert len(over_tcp) == len(wires) - 4
@@ -34,7 +34,7 @@ def test_few_queries_for_one_question_are_open_over_udp_whatever_else_their_keys
     (next_one,) = shield.ask(with_opt(query(name, A), subnet("203.0.113.0", 24)))
     assert next_one.wire[12:].startswith(name_wire(name))
     shield.hand_over(with_opt(query(name, A), subnet("203.0.112.0", 24)))
-    assert (len(shield.inflight.take_stream_queries()), shield.nothing_arrived()) == (1, True)
+    assert (len(shield.miss_path.take_stream_queries()), shield.nothing_arrived()) == (1, True)
 
 
 def test_where_tcp_cannot_be_had_who_is_over_that_waits_for_his_turn_over_udp(path):
@@ -45,13 +45,13 @@ def test_where_tcp_cannot_be_had_who_is_over_that_waits_for_his_turn_over_udp(pa
     shield.hand_over(*wires[:5])
     asked = shield.arrived(4)
     assert without_tcp(shield) == 1
-    assert shield.nothing_arrived(), "four are open"
+    assert shield.nothing_arrived(), "four are outstanding"
     shield.answer(*asked)
     shield.clock.advance(1.0)
-    shield.inflight.tick()
-    shield.inflight.send()
+    shield.miss_path.tick()
+    shield.miss_path.send()
     shield.answer(*shield.arrived(1))
-    assert shield.inflight.open_queries == 0
+    assert shield.miss_path.pending_queries == 0
     answered, unanswered, _, silent, _ = shield.table.signals(0)
     assert (answered, unanswered, silent) == (6, 0, 0)
 
@@ -69,9 +69,9 @@ def test_what_has_a_question_that_cannot_be_read_ends_here_and_what_has_none_goe
     for _ in range(6):
         shield.client.send(secrets.token_bytes(2) + wire[2:])
     for _ in range(100):
-        shield.inflight.receive()
-        shield.inflight.collect()
-        shield.inflight.send()
+        shield.miss_path.receive()
+        shield.miss_path.collect()
+        shield.miss_path.send()
         time.sleep(0.001)
     arrived = shield.arrived_in_all()
     assert [octets[2:] for octets in arrived] == ([] if wire[5] else [wire[2:]] * 6)
@@ -83,10 +83,10 @@ def test_tries_are_counted_too(path):
     wires = [with_opt(query(name, A), subnet(f"192.0.{n}.0", 24)) for n in range(3)]
     shield.ask(*wires)
     shield.clock.advance(1.1)
-    shield.inflight.tick()
-    shield.inflight.send()
+    shield.miss_path.tick()
+    shield.miss_path.send()
     shield.arrived(1)
-    assert (shield.nothing_arrived(), len(shield.inflight.take_stream_queries())) == (True, 2)
+    assert (shield.nothing_arrived(), len(shield.miss_path.take_stream_queries())) == (True, 2)
 
 
 def test_what_leaves_makes_room_however_it_ends(path):
@@ -99,5 +99,5 @@ def test_what_leaves_makes_room_however_it_ends(path):
             shield.say(asked[0].port, *(headers_only(each, 1) for each in asked))
         else:
             shield.clock.advance(2.1)
-            shield.inflight.tick()
-        assert shield.inflight.open_queries == 0
+            shield.miss_path.tick()
+        assert shield.miss_path.pending_queries == 0

@@ -1,4 +1,4 @@
-"""Show when strays bring an upstream under suspicion, and what its responses are worth then."""
+"""Show when unsolicited replies bring an upstream under suspicion, and what its responses are worth then."""
 
 import logging
 from struct import pack
@@ -9,7 +9,9 @@ from support.quick import QR, RD, TXT, A, answer, query
 
 
 @pytest.mark.parametrize("bound", [1, 3, 8])
-def test_so_many_strays_bring_the_upstream_under_suspicion_for_every_name_and_one_fewer_do_not(path, bound):
+def test_so_many_unsolicited_replies_bring_the_upstream_under_suspicion_for_every_name_and_one_fewer_do_not(
+    path, bound
+):
     shield = path(sockets=2, spoof_threshold=bound)
     one, other = two_ports(shield)
     shield.flood(one, bound - 1)
@@ -25,11 +27,11 @@ def test_so_many_strays_bring_the_upstream_under_suspicion_for_every_name_and_on
     assert shield.heard(query(name, A)) is None
     assert shield.carried(innocent) == 1
     assert (shield.heard(query(name, A)), shield.suspicions) == (TRUTH, 1)
-    assert shield.inflight.counters()["spoof_suspected"] == 1
+    assert shield.miss_path.counters()["spoof_suspected"] == 1
 
 
 def test_nothing_that_a_client_sees_tells_which_name_was_guessed_at(path):
-    """Strays that name one question, and an innocent one: both take the same way."""
+    """Unsolicited replies that name one question, and an innocent one: both take the same way."""
     shield = path(sockets=2)
     (guessed,), (innocent,) = shield.ask(*shield.fresh()), shield.ask(*shield.fresh())
     shield.flood(guessed, 3)
@@ -57,7 +59,7 @@ def test_suspicion_lasts_for_four_to_six_minutes_and_nobody_knows_how_long(path)
     assert shield.suspicions == 40
 
 
-def test_suspicion_goes_on_while_strays_do(path):
+def test_suspicion_goes_on_while_unsolicited_replies_do(path):
     shield = path()
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 3)
@@ -71,13 +73,13 @@ def test_suspicion_goes_on_while_strays_do(path):
 
 
 @pytest.mark.parametrize(("apart", "suspicions"), [(299, 1), (301, 0)])
-def test_strays_within_five_minutes_are_counted_together(path, apart, suspicions):
+def test_unsolicited_replies_within_five_minutes_are_counted_together(path, apart, suspicions):
     shield = path()
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 2)
     shield.clock.advance(apart)
     shield.flood(asked, 2 if apart > 300 else 1)
-    assert (shield.strays, shield.suspicions) == (2 + (2 if apart > 300 else 1), suspicions)
+    assert (shield.unsolicited, shield.suspicions) == (2 + (2 if apart > 300 else 1), suspicions)
 
 
 def test_suspicion_is_told_once_when_it_begins(path, caplog):
@@ -91,7 +93,7 @@ def test_suspicion_is_told_once_when_it_begins(path, caplog):
         for _ in range(3):
             shield.upstream.housekeeping()
     assert (len(caplog.messages), shield.upstream.counters()["tcp_verification_active"]) == (1, 1)
-    assert "spoofing suspected, 102 unexpected replies" in caplog.messages[0]
+    assert "spoofing suspected, 102 unsolicited replies" in caplog.messages[0]
     shield.clock.advance(361)
     assert shield.upstream.counters()["tcp_verification_active"] == 0
 
@@ -101,7 +103,7 @@ def test_where_the_operator_says_never_no_flood_changes_the_transport(path):
     (asked,) = shield.ask(*shield.fresh())
     shield.flood(asked, 40)
     shield.answer(asked)
-    assert (shield.carried(asked), shield.strays, shield.suspicions) == (0, 40, 0)
+    assert (shield.carried(asked), shield.unsolicited, shield.suspicions) == (0, 40, 0)
 
 
 def test_while_it_is_asked_for_over_tcp_nothing_over_udp_is_believed(path):
@@ -109,13 +111,13 @@ def test_while_it_is_asked_for_over_tcp_nothing_over_udp_is_believed(path):
     (name,) = shield.fresh()
     (first,) = shield.ask(name)
     shield.clock.advance(1.1)
-    shield.inflight.tick()
-    shield.inflight.send()
+    shield.miss_path.tick()
+    shield.miss_path.send()
     (second,) = shield.arrived(1)
     shield.flood(first, 3)
     shield.answer(second, first, truth=LIE)
     assert (shield.heard(query(name, A)), shield.carried(first)) == (None, 1)
-    assert (shield.heard(query(name, A)), shield.inflight.open_queries) == (TRUTH, 0)
+    assert (shield.heard(query(name, A)), shield.miss_path.pending_queries) == (TRUTH, 0)
 
 
 def test_a_right_guess_without_a_question_is_not_believed_either(path):
@@ -138,7 +140,7 @@ def test_where_tcp_cannot_be_had_what_came_serves_those_who_wait_and_is_not_kept
         assert shield.heard(query(name, A)) == TRUTH
         while shield.heard_anything():
             pass
-        assert shield.inflight.open_queries == 0
+        assert shield.miss_path.pending_queries == 0
         (asked,) = shield.ask(name)
 
 
@@ -168,7 +170,7 @@ def test_suspicion_makes_nobody_ill_who_has_no_tcp(path):
 
 def test_where_tcp_cannot_be_had_what_is_stale_is_better_than_what_may_be_forged(path):
     shield = path(attempts=1)
-    shield.inflight.cache.zones.set_policy(0, stale="on-failure")
+    shield.miss_path.cache.zones.configure(0, stale="on-failure")
     (name,) = shield.fresh()
     (asked,) = shield.ask(name)
     shield.say(asked.port, answer(asked.wire, TRUTH, rdtype=A, ttl=5))
@@ -177,7 +179,7 @@ def test_where_tcp_cannot_be_had_what_is_stale_is_better_than_what_may_be_forged
     (asked,) = shield.ask(name)
     shield.flood(asked, 3)
     shield.answer(asked, truth=LIE)
-    assert (without_tcp(shield), shield.heard(query(name, A)), shield.inflight.open_queries) == (1, TRUTH, 0)
+    assert (without_tcp(shield), shield.heard(query(name, A)), shield.miss_path.pending_queries) == (1, TRUTH, 0)
 
 
 def test_a_truncated_answer_under_suspicion_goes_to_those_who_came_over_udp(path):
@@ -188,4 +190,4 @@ def test_a_truncated_answer_under_suspicion_goes_to_those_who_came_over_udp(path
     shield.say(asked.port, asked.wire[:2] + pack("!5H", QR | RD | 0x200, 1, 0, 0, 0) + asked.wire[12:])
     assert without_tcp(shield) == 1
     assert shield.client.recv(512)[2] & 2
-    assert shield.inflight.open_queries == 0
+    assert shield.miss_path.pending_queries == 0

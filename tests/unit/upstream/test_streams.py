@@ -189,7 +189,7 @@ def test_a_peer_that_answers_without_having_been_asked_is_left(run, monkeypatch)
 
     with Peer(answers_to_nothing) as peer, to(peer) as shared:
         run(story())
-    assert len(taken) == streams.COPIES + streams.STRAYS_MAX, "what came at once is not read to its end"
+    assert len(taken) == streams.COPIES + streams.UNSOLICITED_MAX, "what came at once is not read to its end"
     assert questions(peer.queries) == questions([FIRST])
 
 

@@ -76,9 +76,9 @@ def shapes(cache, query, smallest, largest):
         wire = cache.lookup(query.to_wire(), limit)
         assert len(wire) <= limit
         assert dns.message.from_wire(wire, one_rr_per_rrset=True).question == query.question
-        cut = wire[2] & dns.flags.TC >> 8
-        told = None if cut else sections(wire)
-        assert not cut or sections(wire) == ([], [], [])
+        truncated = wire[2] & dns.flags.TC >> 8
+        told = None if truncated else sections(wire)
+        assert not truncated or sections(wire) == ([], [], [])
         if not found or found[-1][1] != told:
             found.append((limit, told))
     return found
@@ -258,7 +258,7 @@ def test_a_name_that_is_spelled_in_what_goes_does_not_lead_astray():
 def test_ttls_of_what_is_left_count_down_and_are_those_of_stale_answers():
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, stale="immediate", stale_ttl=7, stale_longest=100)
+    cache.zones.configure(0, stale="immediate", stale_ttl=7, stale_longest=100)
     query = asked("mx.example.", "MX")
     small = addresses("small.example.")
     small.ttl = 1000
@@ -276,7 +276,7 @@ def test_ttls_of_what_is_left_count_down_and_are_those_of_stale_answers():
 def test_what_is_added_to_a_stale_answer_never_brings_tc(size):
     clock = Clock()
     cache = Cache(MEMORY, clock)
-    cache.zones.set_policy(0, stale="immediate", stale_ttl=7, stale_longest=100)
+    cache.zones.configure(0, stale="immediate", stale_ttl=7, stale_longest=100)
     query = asked("stale.example.", "TYPE65280")
     wire = query.to_wire()
     for octets in range(size - 8, size + 1):

@@ -1,4 +1,4 @@
-"""Show which zone a name is in, and that each zone has the policy that its section says, and else the top's."""
+"""Show which zone a name is in, and that each zone has the settings that its section says, and else the top's."""
 
 from ipaddress import ip_network
 
@@ -92,7 +92,7 @@ def test_there_are_so_many_zones_and_no_more():
 
 
 @pytest.mark.parametrize(
-    ("zone", "policy", "message"),
+    ("zone", "settings", "message"),
     [
         (4096, {}, "numbered below 4096"),
         (0, {"group": 4096}, "numbered below 4096"),
@@ -100,9 +100,9 @@ def test_there_are_so_many_zones_and_no_more():
         (0, {"payload": 4097}, "512 to 4096 octets, not 4097"),
     ],
 )
-def test_a_policy_has_bounds(zone, policy, message):
+def test_settings_have_bounds(zone, settings, message):
     with pytest.raises(ValueError, match=message):
-        Zones().set_policy(zone, **policy)
+        Zones().configure(zone, **settings)
 
 
 # ---------------------------------------------------------------- what is configured
@@ -143,7 +143,7 @@ recheck = 8.0
 AT_THE_TOP = {
     "shortest": 100, "longest": 86400, "negative": 77, "failure": 5, "keep_ttl": True, "payload": 1400,
     "shuffle": True, "prefetch": False, "stale": "immediate", "stale_longest": 1000, "stale_ttl": 11,
-    "client_timer": 0.5, "recheck": 7.0, "cut": True, "open": 50, "trust_nsec": False, "group": 0,
+    "client_timer": 0.5, "recheck": 7.0, "nxdomain_cut": True, "max_outstanding": 50, "trust_nsec": False, "group": 0,
 }  # fmt: skip
 DEFAULT = {"default": 0}
 OF_ITS_OWN = {
@@ -151,22 +151,22 @@ OF_ITS_OWN = {
     "failure": 9,
     "stale": "off",
     "recheck": 8.0,
-    "cut": False,
-    "open": 20,
+    "nxdomain_cut": False,
+    "max_outstanding": 20,
     "trust_nsec": True,
 }
 
 
 class Recorder:
-    """Zones that remember which policy each was given."""
+    """Zones that remember which settings each was given."""
 
     def __init__(self):
-        self.zones, self.policies = Zones(), {}
+        self.zones, self.settings = Zones(), {}
         self.assign, self.number = self.zones.assign, self.zones.number
 
-    def set_policy(self, zone, **policy):
-        self.zones.set_policy(zone, **policy)
-        self.policies[zone] = policy
+    def configure(self, zone, **settings):
+        self.zones.configure(zone, **settings)
+        self.settings[zone] = settings
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_a_zone_has_what_its_section_says_and_else_what_the_top_says(load):
     zones = Recorder()
     made = assign(zones, load(FULL), {"default": 0, "zone a.example.com.": 7})
     outer, inner = (zones.number(name_wire(name)) for name in ("example.com", "a.example.com"))
-    assert zones.policies == {
+    assert zones.settings == {
         0: AT_THE_TOP,
         outer: AT_THE_TOP,
         inner: AT_THE_TOP | OF_ITS_OWN | {"group": 7},
@@ -202,8 +202,8 @@ def test_a_zone_has_what_its_section_says_and_else_what_the_top_says(load):
 def test_a_zone_without_a_word_is_as_the_top_without_a_word(load):
     zones = Recorder()
     assign(zones, load('[[zones]]\nname = "test"'), DEFAULT)
-    assert zones.policies[zones.number(name_wire("test"))] == zones.policies[0]
-    assert zones.policies[0]["stale"] == "on-failure"
+    assert zones.settings[zones.number(name_wire("test"))] == zones.settings[0]
+    assert zones.settings[0]["stale"] == "on-failure"
 
 
 def test_a_new_configuration_tells_which_zones_changed(load):

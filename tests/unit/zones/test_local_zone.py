@@ -20,7 +20,7 @@ import pytest
 
 from funkenshield.core._limits import EDNS_UDP_SIZE
 from funkenshield.tools.nameserver import ZONE
-from funkenshield.zones.authority import SERVED_BY, Zone
+from funkenshield.zones.local_zone import SERVED_BY, Zone
 
 TXT = dns.rdatatype.TXT
 NOERROR, NXDOMAIN, REFUSED = dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED
@@ -291,11 +291,11 @@ def test_edns_of_the_future_is_badvers(zone):
 @pytest.mark.parametrize("payload", [None, 0, 512, 1232, 4096, 65535])
 def test_what_is_too_big_for_udp_comes_whole_over_tcp(zone, payload):
     options = {} if payload is None else {"use_edns": 0, "payload": payload, "want_dnssec": True}
-    cut = ask(zone, "big.miek.nl", "TXT", **options)
-    assert cut.flags & dns.flags.TC
-    assert cut.flags & dns.flags.AA
-    assert [*cut.answer, *cut.authority, *cut.additional] == []
-    assert (cut.edns, cut.ednsflags) == ((-1, 0) if payload is None else (0, dns.flags.DO))
+    truncated = ask(zone, "big.miek.nl", "TXT", **options)
+    assert truncated.flags & dns.flags.TC
+    assert truncated.flags & dns.flags.AA
+    assert [*truncated.answer, *truncated.authority, *truncated.additional] == []
+    assert (truncated.edns, truncated.ednsflags) == ((-1, 0) if payload is None else (0, dns.flags.DO))
     whole = ask(zone, "big.miek.nl", "TXT", tcp=True, **options)
     assert not whole.flags & dns.flags.TC
     assert len(whole.answer[0]) == 13

@@ -29,7 +29,7 @@ cdef struct Socket:
     uint8_t retired                # gets no new queries, and is closed with its last attempt
     uint8_t port_known             # somebody may know its port: gets new queries only where there is no other
     uint8_t joins                  # takes datagrams of one length as one
-    uint32_t open                  # attempts
+    uint32_t outstanding           # attempts
     int32_t chains[CHAINS]
 
 cdef struct Pool:                  # an upstream's sockets that get new queries

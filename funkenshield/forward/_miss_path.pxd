@@ -8,7 +8,7 @@ from ..cache._store cimport Cache
 from ..core._epochs cimport READERS_MAX
 from ..core._spsc_ring cimport Ring
 from ..upstream._selection cimport UpstreamTable
-from ..upstream._sockets cimport Sockets
+from ..upstream._sockets_and_ids cimport Sockets
 from ._admission cimport Admission
 from ._attempts cimport Attempts
 from ._client_replies cimport ClientReplies
@@ -21,7 +21,7 @@ from ._transport cimport Transport
 
 
 @cython.final
-cdef class Inflight:
+cdef class MissPath:
     cdef:
         readonly Cache cache
         readonly SettingsWriter settings_writer

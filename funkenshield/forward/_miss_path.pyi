@@ -5,19 +5,19 @@ from .._fastpath import SettingsWriter
 from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
 from ..upstream._selection import UpstreamTable
-from ..upstream._sockets import Sockets
+from ..upstream._sockets_and_ids import Sockets
 from ._outbox import Outbox
 from ._python_rules import PythonRules
 
 @final
-class Inflight:
+class MissPath:
     cache: Cache
     settings_writer: SettingsWriter
     outbox: Outbox
     sockets: Sockets
     upstreams: UpstreamTable
     rules: PythonRules
-    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> Inflight: ...
+    def __new__(cls, cache: Cache, capacity: int, guarded: int = ...) -> MissPath: ...
     def set_limits(
         self,
         *,
@@ -57,5 +57,5 @@ class Inflight:
     @property
     def memory_limit(self) -> int: ...
     @property
-    def open_queries(self) -> int: ...
+    def pending_queries(self) -> int: ...
     def counters(self) -> dict[str, Any]: ...

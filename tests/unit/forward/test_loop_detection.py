@@ -2,7 +2,7 @@
 
 import logging
 
-from funkenshield.forward.loop import EQUAL, Loops
+from funkenshield.forward.loop_detection import EQUAL, Loops
 
 UPSTREAM, CLIENT = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
 

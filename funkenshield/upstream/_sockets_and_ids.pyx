@@ -97,7 +97,7 @@ cdef class Sockets:
         self.sockets[s].upstream = <int16_t> upstream
         self.sockets[s].retired = self.sockets[s].port_known = False
         self.sockets[s].joins = can_join(fd)
-        self.sockets[s].open = 0
+        self.sockets[s].outstanding = 0
         for c in range(CHAINS):
             self.sockets[s].chains[c] = -1
         owner.sockets[owner.count] = s
@@ -142,7 +142,7 @@ cdef class Sockets:
                 return
 
     cdef void _close_if_done(self, int32_t socket) noexcept nogil:
-        if self.sockets[socket].retired and self.sockets[socket].open == 0 and self.sockets[socket].fd >= 0:
+        if self.sockets[socket].retired and self.sockets[socket].outstanding == 0 and self.sockets[socket].fd >= 0:
             close(self.sockets[socket].fd)
             self.sockets[socket].fd = -1
 
@@ -184,7 +184,7 @@ cdef class Sockets:
             chain = &self.sockets[socket].chains[drawn % CHAINS]
             self.attempts[a].next = chain[0]
             chain[0] = a
-            self.sockets[socket].open += 1
+            self.sockets[socket].outstanding += 1
         return a
 
     cdef uint64_t spell(self, int32_t attempt) noexcept nogil:
@@ -207,7 +207,7 @@ cdef class Sockets:
     cdef int32_t any_attempt(self, int32_t socket) noexcept nogil:
         """Return one of the attempts that wait on a socket, or -1."""
         cdef int32_t c
-        if self.sockets[socket].fd >= 0 and self.sockets[socket].open:
+        if self.sockets[socket].fd >= 0 and self.sockets[socket].outstanding:
             for c in range(CHAINS):
                 if self.sockets[socket].chains[c] >= 0:
                     return self.sockets[socket].chains[c]
@@ -223,7 +223,7 @@ cdef class Sockets:
             while link[0] != attempt:
                 link = &self.attempts[link[0]].next
             link[0] = ended.next
-            self.sockets[ended.socket].open -= 1
+            self.sockets[ended.socket].outstanding -= 1
             self.asked.leave(ended.question)
             self.asked.remember(ended.question, ended.socket, ended.id, ended.sent, ended.answered)
             self._close_if_done(ended.socket)

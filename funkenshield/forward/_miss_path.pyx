@@ -28,7 +28,7 @@ from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ..core._udp_batch cimport BATCH
 from ..policy._guard cimport guard_counters_as_dict
 from ..upstream._selection cimport TRIES_MAX, reason_of_errno
-from ..upstream._sockets cimport Attempt
+from ..upstream._sockets_and_ids cimport Attempt
 from ..wire._message cimport HEADER, MESSAGE_MAX, Query, get16, plain_end
 from ._admission cimport Admission
 from ._attempts cimport Attempts
@@ -46,8 +46,8 @@ cdef enum:
 
 
 @cython.final
-cdef class Inflight:
-    """Open queries, at most `capacity`, and the ways to and from them.
+cdef class MissPath:
+    """Pending queries, at most `capacity`, and the ways to and from them.
 
     Memory ownership: rings and descriptors are its own, and so is every socket added to it. One thread,
     with the GIL, calls everything here; workers touch nothing but their rings.
@@ -69,7 +69,7 @@ cdef class Inflight:
         self.set_limits()
         self.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.wake_fd < 0:
-            raise OSError(errno, "no descriptor for the open queries")
+            raise OSError(errno, "no descriptor for the pending queries")
         self.sockets.watch(self.wake_fd, WAKE, EPOLLIN | EPOLLET)  # by edge: nobody has to read it empty
 
     def __dealloc__(self) -> None:
@@ -87,7 +87,7 @@ cdef class Inflight:
 
         `retry_after` is the least silence after which another upstream is asked, and `retry_on` the RCODEs with which
         one is; what is sent once is waited for `update_timeout`; so many unsolicited replies (`spoof_threshold`) make
-        an upstream suspect. So many long queries are open at most, and so many of one client prefix whose source may
+        an upstream suspect. So many long queries are pending at most, and so many of one client prefix whose source may
         be forged.
         """
         if not 1 <= attempts <= TRIES_MAX or not all(0 < each <= 30 for each in (timeout, deadline, retry_after)):
@@ -223,30 +223,30 @@ cdef class Inflight:
             uint32_t k
             uint32_t ready = 0
             int32_t i, upstream
-            PendingQuery* entry
+            PendingQuery* pending
             const uint8_t* name
             uint64_t now = self.cache.clock.now()
         for k in range(count):
             i = listed[k]
-            entry = &self.pool[i]
-            if entry.stage != stage:
+            pending = &self.pool[i]
+            if pending.stage != stage:
                 continue
-            if entry.by_function:
+            if pending.by_function:
                 self.rules.let_function_answer(i, now)
                 continue
-            name = entry.wire + HEADER
-            if entry.verbatim and plain_end(entry.wire, entry.length, HEADER) < 0:  # it may have no question
+            name = pending.wire + HEADER
+            if pending.verbatim and plain_end(pending.wire, pending.length, HEADER) < 0:  # it may have no question
                 name = b"\0"
-            upstream = self.upstreams.choose(entry.group, &entry.tried, name)
+            upstream = self.upstreams.choose(pending.group, &pending.tried, name)
             if upstream < 0:
                 self.resolution.no_upstream(i, upstream, now)
                 continue
-            self.upstreams.all[upstream].open += 1
+            self.upstreams.all[upstream].outstanding += 1
             self.retries += stage == FAILED
             if not self.transport.may_send(i, upstream, now):
                 self.resolution.hand_over(i, upstream, now)
                 continue
-            entry.chosen = <int16_t> upstream
+            pending.chosen = <int16_t> upstream
             listed[ready] = i
             ready += 1
         return self.transport.send(listed, ready, now)
@@ -337,7 +337,7 @@ cdef class Inflight:
     # ------------------------------------------------------------ counters
 
     @property
-    def open_queries(self) -> int:
+    def pending_queries(self) -> int:
         """Return how many clients wait for an upstream now."""
         return self.queries.waiting
 

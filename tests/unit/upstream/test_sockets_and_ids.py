@@ -12,7 +12,7 @@ from support.path import Path
 from support.quick import name_wire
 
 from funkenshield.upstream import pool
-from funkenshield.upstream.pool import open_udp
+from funkenshield.upstream.ports import open_udp
 
 UDP_GRO = 104
 SO_NO_CHECK = 11  # without checksums, the kernel takes datagrams one by one
@@ -54,7 +54,7 @@ def test_queries_of_many_lengths_arrive_each_once_and_are_answered(path):
     assert len({each.port for each in asked}) == 1, "in one batch"
     assert len({each.ident for each in asked}) == len(LENGTHS)
     path.answer(*asked)
-    assert path.inflight.open_queries == 0
+    assert path.miss_path.pending_queries == 0
     assert path.table.counters(0)["queries"] == len(LENGTHS)
     assert path.table.counters(0)["responses"] == len(LENGTHS)
 
@@ -88,16 +88,16 @@ def test_where_the_way_takes_none_together_all_are_answered(path):
         asked = path.ask(*part)
         assert Counter(each.name for each in asked) == Counter(map(name_wire, part))
         path.answer(*asked)
-    assert path.inflight.open_queries == 0
+    assert path.miss_path.pending_queries == 0
 
 
 def test_an_upstream_that_is_gone_is_noticed_with_many_as_with_one(path):
     path.server.close()
     path.hand_over(*LENGTHS[:20])
     for _ in range(3):  # tries
-        path.inflight.receive()  # the kernel has heard of it
+        path.miss_path.receive()  # the kernel has heard of it
         path.clock.advance(0.1)
-        path.inflight.tick()
-        path.inflight.send()
+        path.miss_path.tick()
+        path.miss_path.send()
     assert path.table.counters(0)["network_errors"] >= 3
-    assert path.inflight.open_queries == 0
+    assert path.miss_path.pending_queries == 0

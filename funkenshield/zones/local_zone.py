@@ -138,11 +138,11 @@ class Zone:
         The DS of a delegation is asked of its parent: us (RFC 4035 3.1.4.1).
         """
         for labels in range(len(self.origin) + 1, min(len(name) + (rdtype != RdataType.DS), self._depth + 1)):
-            cut = name.split(labels)[1]
-            for servers in _of_type(self._nodes.get(cut, []), RdataType.NS):
+            delegated = name.split(labels)[1]
+            for servers in _of_type(self._nodes.get(delegated, []), RdataType.NS):
                 if not response.answer:  # AA is about the first name (RFC 1035 4.1.1)
                     response.flags &= ~dns.flags.AA
-                response.authority.append(_owned_by(cut, servers))
+                response.authority.append(_owned_by(delegated, servers))
                 for target in (rdata.target for rdata in servers):
                     glue = _of_type(self._nodes.get(target, []), RdataType.A, RdataType.AAAA)
                     response.additional += [_owned_by(target, each) for each in glue]
