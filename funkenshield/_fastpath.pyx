@@ -3,7 +3,8 @@
     parse_and_hash -> process_query: drop | guard | FORMERR | cookie | rules | refuse | forward | ANY | hit | miss
 
 It knows the order of the steps, which is the order of the protocol: who may not ask is told first, answering comes
-last. Where octets come from and go to is the transport's business, and what a step does its own.
+last. Where octets come from and go to is the transport's business, and what a step does its own: a hit is written, with
+its client's ID and spelling, by `cache/_entry.render`.
 """
 
 cimport cython

@@ -44,7 +44,7 @@ from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core._limits import CONNECTION_WORKERS_MAX
 from .errors import ConfigError, FunkenShieldError
-from .forward import chaos, discovery, loop
+from .forward import chaos, discovery, loop_detection
 from .forward._miss_path import MissPath
 from .forward.forwarder import Forwarder
 from .policy import cookie_secrets
@@ -183,7 +183,7 @@ class Daemon:
         Rules take longest to read: they can be prepared before. Raises ConfigError, and changes nothing, for what is
         wrong in them.
         """
-        loop.refuse_itself(config)
+        loop_detection.refuse_itself(config)
         prepared = prepared or self.rules.prepare(config)
         secrets = cookie_secrets.read(config.cookies, self._secrets)
         encryption = self._tls.prepare(config)

@@ -1,4 +1,4 @@
-"""An answer in the form in which it is kept: built once from a response, rendered for every query.
+"""An answer in the form in which it is kept: built once from a response, rendered for every query with its ID.
 
 It knows what a response may be stored for, and how long (RFC 2181, 2308, 4035, 9520), and how a stored
 answer looks to a client (RFC 6891). It does not know where answers are kept, nor who asked.

@@ -1,7 +1,7 @@
 """Pending queries: who waits for what, in a pool of fixed size.
 
 It knows places, and which query is the first of its question; the others who ask the same stand behind
-it. What a query waits for, and until when, is `_resolution`'s.
+it, which is decided in `_admission`. What a query waits for, and until when, is `_resolution`'s.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t

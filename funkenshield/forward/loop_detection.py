@@ -1,7 +1,7 @@
 """Loops: an upstream that is this shield itself, and queries that come back from where they were passed on to.
 
 What is cached waits behind itself when it comes back; what is passed on would be sent again each time. It knows
-addresses and octets; what becomes of a query is for the forwarder.
+addresses and octets; `_admission` counts queries that come again, and what becomes of one is for the forwarder.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""NOTIFY (RFC 1996): to every upstream of a zone's group, once; the first response is the client's.
+"""NOTIFY (RFC 1996) of a zone that we watch: to every upstream of its group, once; the first response is the client's.
 
 It knows how one NOTIFY goes on. Whether it may is for `forwarder`, and what it means for the cache for `soa_watch`.
 """

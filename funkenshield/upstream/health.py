@@ -1,7 +1,7 @@
 """Is an upstream well? What real queries and checks say of it.
 
-It knows when to mark an upstream down, when to check it and how its share of queries comes back. It sends nothing and
-reads no clock: signals, the results of checks and the time (seconds, monotonic) are given to it.
+It knows when to mark an upstream down, when to check it and how its share of queries comes back. It sends nothing
+(`pool` does) and reads no clock: signals, the results of checks and the time (seconds, monotonic) are given to it.
 
     up -- timeouts, ratios, failed checks --> down -- good checks, or time --> recovering --> up
 """

@@ -8,13 +8,14 @@ a client tells himself is read in `_message`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memmove
+from libc.string cimport memcpy, memmove
 
 from ..core._prefix_table cimport octets_of
 from ._message cimport (
-    ADDED_OPT, ADDED_SUBNET, ANCOUNT, CACHEABLE, CHAOS, MESSAGE_MAX, OPT, RR_RDATA, RR_RDLENGTH, SUBNET, Ignored,
-    Query, Record, RecordCursor, begin_records, can_move, copy_options, get16, get32, next_record, parse_ignoring,
-    parse_query, put_with_subnet, question_end, set16
+    ADDED_OPT, ADDED_SUBNET, ANCOUNT, CACHEABLE, CHAOS, HEADER, MESSAGE_MAX, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED,
+    RR_RDATA, RR_RDLENGTH, SUBNET, SUBNET_ADDRESS, SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, Ignored, Query, Record,
+    RecordCursor, begin_records, can_move, copy_options, get16, get32, next_record, parse_ignoring, parse_query, put_opt,
+    put_question, question_end, set16
 )
 
 
@@ -41,6 +42,33 @@ cdef bint _is_private(const uint8_t* address, uint8_t octets) noexcept nogil:
     )
 
 
+cdef size_t _put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
+                             uint8_t bits) noexcept nogil:
+    """Write a CACHEABLE query without CLIENT-SUBNET with one, of the first `bits` of an address (RFC 7871 6).
+
+    Return its octets, or 0 where it needs more than `room`. Without an OPT it gets one that takes no larger answer.
+    """
+    cdef:
+        size_t told = (bits + 7) // 8
+        size_t options = query.options + SUBNET_ADDRESS + told
+        size_t at = HEADER + query.question
+        uint8_t* option = out + at + OPT_FIXED + query.options
+    if at + OPT_FIXED + options > room:
+        return 0
+    put_question(out, query, query.flags, 0, 0, 1)
+    put_opt(out + at, query.payload, 0, query.edns_flags, <uint16_t> options)
+    memcpy(out + at + OPT_FIXED, query.wire + query.opt + OPT_FIXED, query.options)
+    set16(option, SUBNET)
+    set16(option + OPTION_LENGTH, <uint16_t> (SUBNET_ADDRESS - OPTION_DATA + told))
+    set16(option + SUBNET_FAMILY, 1 if octets == 4 else 2)
+    option[SUBNET_SOURCE] = bits
+    option[SUBNET_SCOPE] = 0
+    memcpy(option + SUBNET_ADDRESS, address, told)
+    if bits % 8:
+        option[SUBNET_ADDRESS + told - 1] &= <uint8_t> (0xff00 >> bits % 8)
+    return at + OPT_FIXED + options
+
+
 cdef void add_ecs(Query* query, uint64_t rules, const uint8_t* address, uint8_t octets,
                   const Ignored* ignored, uint8_t* out) noexcept nogil:
     """Let a CACHEABLE query be one that tells its client's subnet, written to `out`, of ECS_QUERY_MAX octets.
@@ -54,7 +82,7 @@ cdef void add_ecs(Query* query, uint64_t rules, const uint8_t* address, uint8_t 
         size_t size
     if not bits or query.subnet or query.qclass == CHAOS or not rules >> 16 and _is_private(address, octets):
         return
-    size = put_with_subnet(out, ECS_QUERY_MAX, query, address, octets, bits)
+    size = _put_with_subnet(out, ECS_QUERY_MAX, query, address, octets, bits)
     if size:
         parse_ignoring(query, out, size, ignored)
         query.added = added

@@ -408,8 +408,6 @@ cdef size_t forwardable(uint8_t* out, size_t room, const Query* query, uint16_t 
 cdef size_t end_options(uint8_t* wire, const Query* query, const Ignored* ignored) noexcept nogil
 cdef size_t copy_options(uint8_t* out, const uint8_t* options, size_t length, uint16_t but) noexcept nogil
 cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* extra) noexcept nogil
-cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
-                            uint8_t bits) noexcept nogil
 cdef void set_rule_choices(Query* query, uint16_t route, uint16_t ttl_limits) noexcept nogil
 cdef void set_subnet(Query* query, uint8_t prefix) noexcept nogil
 cdef void drop_subnet(Query* query) noexcept nogil

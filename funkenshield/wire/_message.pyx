@@ -485,33 +485,6 @@ cdef size_t put_own_options(uint8_t* wire, size_t length, const EdnsOptions* ext
     return length
 
 
-cdef size_t put_with_subnet(uint8_t* out, size_t room, const Query* query, const uint8_t* address, uint8_t octets,
-                            uint8_t bits) noexcept nogil:
-    """Write a CACHEABLE query without CLIENT-SUBNET with one, of the first `bits` of an address (RFC 7871 6).
-
-    Return its octets, or 0 where it needs more than `room`. Without an OPT it gets one that takes no larger answer.
-    """
-    cdef:
-        size_t told = (bits + 7) // 8
-        size_t options = query.options + SUBNET_ADDRESS + told
-        size_t at = HEADER + query.question
-        uint8_t* option = out + at + OPT_FIXED + query.options
-    if at + OPT_FIXED + options > room:
-        return 0
-    put_question(out, query, query.flags, 0, 0, 1)
-    put_opt(out + at, query.payload, 0, query.edns_flags, <uint16_t> options)
-    memcpy(out + at + OPT_FIXED, query.wire + query.opt + OPT_FIXED, query.options)
-    set16(option, SUBNET)
-    set16(option + OPTION_LENGTH, <uint16_t> (SUBNET_ADDRESS - OPTION_DATA + told))
-    set16(option + SUBNET_FAMILY, 1 if octets == 4 else 2)
-    option[SUBNET_SOURCE] = bits
-    option[SUBNET_SCOPE] = 0
-    memcpy(option + SUBNET_ADDRESS, address, told)
-    if bits % 8:
-        option[SUBNET_ADDRESS + told - 1] &= <uint8_t> (0xff00 >> bits % 8)
-    return at + OPT_FIXED + options
-
-
 cdef uint16_t put_option(uint8_t* out, uint16_t code, uint16_t value) noexcept nogil:
     """Write an EDNS option whose data is one number; return its octets."""
     set16(out, code)

@@ -1,6 +1,7 @@
 """TC=1: what a client gets who must come by TCP.
 
 It knows how a truncated response is written, or made of one that is there. Who gets one is decided elsewhere.
+Python sets the bit in its own messages, in `rules/calls` and `zones/local_zone`.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t

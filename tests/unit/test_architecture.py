@@ -48,8 +48,14 @@ def imports_of(path: Path) -> set[str]:
             base = path.parents[level - 1].joinpath(*module.split("."))
             for target in {base / name for name in names} if base.is_dir() else {base}:
                 here = any(target.with_suffix(f".{kind}").exists() for kind in ("py", "pyx", "pxd"))
+                assert here or (base.joinpath("__init__.py").exists() and is_name_in(base, target.name)), target
                 imported.add(name_of(target if here else base / "__init__"))
     return imported - {"__init__"}  # the version
+
+
+def is_name_in(package: Path, name: str) -> bool:
+    """Tell whether a package itself has something of a name."""
+    return re.search(rf"\b{name}\b", package.joinpath("__init__.py").read_text()) is not None
 
 
 def room_of(module: str) -> str:
