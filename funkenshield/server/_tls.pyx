@@ -19,7 +19,6 @@ from posix.strings cimport strcasecmp
 
 from ..cache._store cimport Cache
 from ..core._atomic cimport bump
-from ..core._clock cimport NANOSECONDS
 from ..core._memory cimport zeros
 from ._encryption cimport (
     AWAITS_INPUT, AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, SOCKET_MAX, Encryption,
@@ -33,6 +32,8 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_NOSIGNAL
 
 cdef extern from *:
+    "#define FS_SET_ERRNO(value) (errno = (value))"
+    void set_errno "FS_SET_ERRNO"(int value) noexcept nogil
     # Defined in `_atomic`; here with a type.
     const void* load_contexts "FS_LOAD_ACQUIRE"(const void* const* place) noexcept nogil
     void store_contexts "FS_STORE_RELEASE"(const void** place, const void* contexts) noexcept nogil
@@ -205,15 +206,14 @@ cdef ssize_t _failure(Session* session, int result, int awaited) noexcept nogil:
     Who reads awaits input, and who writes awaits room. A client who makes either wait for the other asks for new keys
     and does not take them: the worker would wait for what comes all the time.
     """
-    global errno
     cdef int error = SSL_get_error(session.ssl, result)
     if error == awaited:
-        errno = EAGAIN
+        set_errno(EAGAIN)
         return -1
     if error == SSL_ERROR_ZERO_RETURN and awaited == SSL_ERROR_WANT_READ:
         return 0
     SSL_set_quiet_shutdown(session.ssl, 1)  # all has been said
-    errno = ECONNRESET
+    set_errno(ECONNRESET)
     return -1
 
 

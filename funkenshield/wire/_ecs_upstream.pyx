@@ -14,8 +14,8 @@ from ..core._prefix_table cimport octets_of
 from ._message cimport (
     ADDED_OPT, ADDED_SUBNET, ANCOUNT, CACHEABLE, CHAOS, HEADER, MESSAGE_MAX, OPT, OPTION_DATA, OPTION_LENGTH, OPT_FIXED,
     RR_RDATA, RR_RDLENGTH, SUBNET, SUBNET_ADDRESS, SUBNET_FAMILY, SUBNET_SCOPE, SUBNET_SOURCE, Ignored, Query, Record,
-    RecordCursor, begin_records, can_move, copy_options, get16, get32, next_record, parse_ignoring, parse_query, put_opt,
-    put_question, question_end, set16
+    RecordCursor, begin_records, can_move, copy_options, get16, get32, next_record, parse_ignoring, parse_query,
+    put_opt, put_question, question_end, set16
 )
 
 
