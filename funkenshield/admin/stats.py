@@ -57,7 +57,8 @@ class Stats:
 
     def _by_listener(self) -> dict[str, int]:
         """Return how many messages came to each listener."""
-        counts = _sums(*(worker.messages_by_listener() for worker in (*self.workers, *self.tcp.workers)))
+        over_udp = (worker.messages_by_listener() for worker in self.workers)
+        counts = _sums(*over_udp, *(worker.messages_by_listener() for worker in self.tcp.workers))
         return dict(zip(self.listeners, counts, strict=False))  # there are as many counters as there can be listeners
 
     def snapshot(self) -> dict[str, Any]:

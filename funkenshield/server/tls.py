@@ -187,7 +187,8 @@ class TlsListeners:
         """Return what a configuration names: what is known already is read again only where it has changed."""
         from .certificates import paths_of, read, read_secret
 
-        sources, lines = Sources({}, {}), []
+        sources = Sources({}, {})
+        lines: list[str] = []
         for section in _certificates_of(config):
             known = self._sources.certificates.get(section)
             with _collected(lines):
@@ -211,9 +212,10 @@ class TlsListeners:
 
         What is wrong is warned of once, and what was there before goes on.
         """
-        for each in (*self._sources.certificates.values(), *self._sources.secrets.values()):
+        follows = (each.follow for kind in self._sources for each in kind.values())
+        for follow in follows:
             with _survived():
-                each.follow()
+                follow()
         return self._apply()
 
     def _apply(self) -> bool:

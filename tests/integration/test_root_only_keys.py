@@ -35,6 +35,7 @@ def test_what_root_has_read_stays_in_use_and_what_cannot_be_followed_is_told(mod
         shown = ssl.get_server_certificate(("127.0.0.1", port))
         assert shown in file.read_text()
         assert shield.log.count(told) == 1
+        shield.folder.chmod(0o755)  # the configuration itself can be read again
         shield.process.send_signal(signal.SIGHUP)
         until(lambda: "reloaded" in shield.log)
         assert "reload failed" not in shield.log

@@ -198,16 +198,13 @@ def test_a_reload_of_other_listeners_is_told_and_takes_what_they_encrypt_with(en
     pytest.importorskip("funkenshield.server._tls")
     daemon = Daemon(load(encrypted), lambda: load(encrypted))
     before = daemon.config.endpoints
+    caplog.clear()
     encrypted.write_text(
         f'{encrypted.read_text()}min_version = "1.3"\n[[listeners]]\naddress = "127.0.0.2:{free_port()}"\n'
     )
     with daemon._bound:
         asyncio.run(story())
-    assert caplog.messages == [
-        "listeners: new addresses and transports take effect after a restart",
-        f"listeners.certificates.certificate: {encrypted.parent}/certificate: the certificate is not valid since"
-        " 2026-06-02 12:00 UTC",
-    ]
+    assert caplog.messages == ["listeners: new addresses and transports take effect after a restart"]
     assert daemon.config.endpoints == before
     assert daemon.config.all_listeners[1].section.min_version == "1.3"
 
