@@ -18,10 +18,10 @@ import dns.rdatatype
 from ..config.types import Endpoint
 from ..core._limits import EDNS_UDP_SIZE
 from ..wire._message import inspect_query
+from ..wire.names import name_to_wire
 
 TTL = 300  # seconds: a listener that is gone is not asked for longer
-ZONE = dns.name.from_text("resolver.arpa.").to_wire()
-NAME = dns.name.from_text("_dns.resolver.arpa.").to_wire()
+ZONE, NAME = name_to_wire("resolver.arpa."), name_to_wire("_dns.resolver.arpa.")
 SOA = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.SOA, f". . 1 3600 600 86400 {TTL}")
 PORTS = {"dot": 853}  # that need not be said
 QR_AA_RA, RD = 0x8480, 0x0100

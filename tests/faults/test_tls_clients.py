@@ -246,6 +246,7 @@ def test_another_handshake_is_refused_over_the_same_connection(shield, door, ver
         with door.plain() as sock:
             client = ByHand(sock, door.context())
             hello = client.hello()
+            sock.sendall(hello)
             client.shake_hands()
             sock.sendall(hello)
             assert ends(sock)
@@ -410,9 +411,10 @@ def test_who_never_reads_takes_no_more_than_is_set_and_costs_others_nothing(auth
         before = resident(shield.process)
         honest, stream = opened.enter_context(door.connect())
         held, context = [], door.context()
+        leaving = opened.enter_context(contextlib.ExitStack())
         for n in range(CLIENTS):
             source = f"127.5.{n % spread}.{1 + n}"
-            sock, _ = opened.enter_context(door.connect(source=source, receive_buffer=4096, context=context))
+            sock, _ = leaving.enter_context(door.connect(source=source, receive_buffer=4096, context=context))
             sock.setblocking(False)
             held.append(sock)
         for _ in range(5):
@@ -426,8 +428,7 @@ def test_who_never_reads_takes_no_more_than_is_set_and_costs_others_nothing(auth
         counted = stats(shield)
         assert counted["tcp_evicted_memory"] > 0
         assert counted["tcp_buffered_bytes"] < MEMORY + (1 << 20)
-        for sock in held:
-            sock.close()
+        leaving.close()
         until(lambda: stats(shield)["tls_connections"] == 1)
         until(lambda: stats(shield)["tcp_buffered_bytes"] < 1 << 20)
 
@@ -453,14 +454,17 @@ CROWD = {
 @pytest.mark.slow
 @pytest.mark.parametrize("said", ["nothing", "half a hello", "a hello"])
 def test_two_thousand_that_never_finish_their_handshake(authority, opened, said):
+    """Where so many go on at once, the oldest ends: whoever does finish is quicker."""
     with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], **CROWD) as (shield, door, _):
         assert_served(door)
         before = resident(shield.process)
         hello = ByHand(None, door.context()).hello()[: {"nothing": 0, "half a hello": 60}.get(said)]
         for n in range(MANY):
             sock = opened.enter_context(door.plain(source=f"127.{1 + n // 250}.{n % 250}.1"))
-            sock.sendall(hello)
-        until(lambda: stats(shield)["tcp_connections"] == MANY)
+            with contextlib.suppress(OSError):
+                sock.sendall(hello)
+        until(lambda: stats(shield)["tcp_accepted"] == MANY + 1)
+        assert 0 < stats(shield)["tcp_connections"] < MANY
         assert resident(shield.process) < before + MANY * EACH + MARGIN
         stopwatch = Stopwatch()
         assert_served(door, source="127.0.0.1")
@@ -587,7 +591,7 @@ def is_answered(sock, stream):
 def test_a_flood_of_handshakes_leaves_others_their_turn(shield, door, opened):
     """Of clients that others wrote, each of which does nothing else."""
     command = [program("openssl"), "s_time", "-connect", str(door.address), "-new", "-time", "3"]
-    before = tally(shield)["full"]
+    before = stats(shield)["tcp_accepted"]
     wire = ask_wire("hit.test.", id=9)
     honest, stream = opened.enter_context(door.connect())
     floods = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(3)]
@@ -600,7 +604,7 @@ def test_a_flood_of_handshakes_leaves_others_their_turn(shield, door, opened):
         stopwatch = Stopwatch()
         assert shield.udp_wire(wire)[:2] == wire[:2]
         slowest["udp"] = max(slowest["udp"], stopwatch.seconds())
-    assert tally(shield)["full"] - before > 300
+    assert stats(shield)["tcp_accepted"] - before > 100
     assert max(slowest.values()) < 0.1, slowest
 
 

@@ -550,7 +550,7 @@ def test_the_limit_of_handshakes_is_for_whom_a_front_proxy_tells(authority):
 def test_clients_find_the_way_to_the_listener(authority):
     certificates = [authority.issue("*.wild.test"), authority.issue(HOST)]
     with encrypted(answering, authority=authority, certificates=certificates[::-1]) as (shield, door, upstream):
-        expected = [f'1 {HOST}. alpn="dot" port="{door.address.port}" ipv4hint="127.0.0.1"']
+        expected = [f'1 {HOST}. alpn="dot" port="{door.address.port}"']
         for tcp in False, True:
             assert data(ask("_dns.resolver.arpa.", "SVCB", server=shield, tcp=tcp)) == expected
         assert data(dns.message.from_wire(door.ask(ask_wire("_dns.resolver.arpa.", "SVCB")))) == expected
@@ -585,15 +585,14 @@ def test_who_pads_gets_answers_of_a_multiple_of_the_block(upstream, door, name, 
     assert not any(option.otype == PADDING for query in upstream.received for option in query.message.options)
 
 
-def test_padding_is_for_who_asks_for_it_over_tls_alone(upstream, shield, door, name):
+def test_padding_is_for_who_asks_for_it_over_tls_alone(shield, door, name):
     padded = ask_wire(name, use_edns=0, options=PADDED)
     assert told(shield.tcp_wire(padded), PADDING) == []
     assert told(shield.udp_wire(padded), PADDING) == []
     assert len(door.ask(padded)) % BLOCK == 0
     without = door.ask(ask_wire(name))
     assert dns.message.from_wire(without).edns == -1
-    assert without[2:4] + without[6:] == shield.tcp_wire(ask_wire(name))[2:4] + without[6:]
-    assert upstream.count(name) == 1
+    assert without[2:] == shield.tcp_wire(ask_wire(name))[2:]
 
 
 def test_every_answer_of_a_connection_is_padded_as_its_query_asks(upstream, door, name):
@@ -601,7 +600,7 @@ def test_every_answer_of_a_connection_is_padded_as_its_query_asks(upstream, door
     sizes = set()
     with door.connect() as (sock, stream):
         for n in range(10):
-            for each in f"{n}.{name}", f"{'x' * n}.{name}":
+            for each in f"{n}.{name}", f"{'x' * (n + 1)}.{name}":
                 for _ in range(2):
                     sock.sendall(frame(ask_wire(each, use_edns=0, options=PADDED)))
                     sizes.add(len(read_wire(stream)))
@@ -761,7 +760,7 @@ def test_certificates_are_followed_without_a_signal(authority):
 
 
 @pytest.mark.parametrize("mistake", ["another key", "no certificate", "no key", "no file", "nonsense"])
-def test_a_bad_pair_is_refused_in_one_line_and_the_old_one_serves(authority, mistake):
+def test_a_bad_pair_is_told_of_in_one_line_and_the_old_one_serves(authority, mistake):
     credentials = authority.issue("kept.test")
     with encrypted(answering, authority=authority, certificates=[credentials]) as (shield, door, _):
         before = serial(door, "kept.test")
@@ -777,10 +776,11 @@ def test_a_bad_pair_is_refused_in_one_line_and_the_old_one_serves(authority, mis
             case "nonsense":
                 credentials.certificate.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
         lines = len(shield.log.splitlines())
-        shield.process.send_signal(signal.SIGHUP)
+        reload(shield)
         until(lambda: "reloaded" in shield.log)
-        (said,) = [line for line in shield.log.splitlines()[lines:] if "kept.test" in line]
-        assert said.endswith("; what was in use before is used")
+        said = [line for line in shield.log.splitlines()[lines:] if "kept.test" in line]
+        assert len(said) == 1, shield.log
+        assert said[0].endswith("; what was in use before is used")
         assert "reload failed" not in shield.log
         with door.connect(name="kept.test") as (sock, stream):
             assert sock.getpeercert()["serialNumber"] == before

@@ -121,6 +121,7 @@ def _saved(file, certificate, key):
     file.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
     credentials = Credentials(file, _pin(key))
     credentials.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
+    credentials.key.touch(0o600)
     credentials.key.write_bytes(secret)
     return credentials
 
