@@ -368,10 +368,14 @@ cdef class Connections:
 
     cdef void await_handshake(self, Connection* connection) noexcept nogil:
         """Let a connection begin its handshake when the client does; where too many go on, the oldest ends."""
+        cdef Connection* oldest
         self.append(connection, SHAKING)
         self.handshakes += 1
         if self.handshakes > HANDSHAKES_MAX:
-            self.close(self.at(self.shaking.first))
+            oldest = self.at(self.shaking.first)
+            bump(&self.counts.handshakes.crowded, 1)
+            self.end_handshake(oldest)
+            self.close(oldest)
 
     cdef bint begin_session(self, Connection* connection) noexcept nogil:
         """Begin to encrypt a connection; False: there is no memory for that. The caller is inside an epoch."""
@@ -631,6 +635,7 @@ cdef class Connections:
             "tls_handshakes_full": load_relaxed(&handshakes.full),
             "tls_handshakes_resumed": load_relaxed(&handshakes.resumed),
             "tls_handshakes_failed_closed": load_relaxed(&handshakes.closed),
+            "tls_handshakes_failed_crowded": load_relaxed(&handshakes.crowded),
             "tls_handshakes_failed_timeout": load_relaxed(&handshakes.timeout),
             "tls_handshakes_failed_alert": load_relaxed(&handshakes.alert),
             "tls_handshakes_failed_version": load_relaxed(&handshakes.version),

@@ -19,7 +19,8 @@ cdef enum Progress:                # of a handshake
 cdef struct HandshakeCounters:     # counters with one writer; failed ones by reason
     uint64_t full
     uint64_t resumed
-    uint64_t closed                # by the client, who said nothing of why, or to make room for others
+    uint64_t closed                # by the client, who said nothing of why
+    uint64_t crowded               # to make room for others
     uint64_t timeout
     uint64_t alert                 # by the client, who did not like what he got
     uint64_t version               # he speaks none of ours
