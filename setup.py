@@ -80,8 +80,9 @@ def extensions() -> list[Extension]:
     if ENCRYPTS in sources and not has_openssl(flags):
         print("DNS over TLS for clients is left out: no headers of OpenSSL 3 (Debian: libssl-dev)")
         sources.remove(ENCRYPTS)
-        for outdated in ENCRYPTS.parent.glob(f"{ENCRYPTS.stem}.*.so"):
-            outdated.unlink()
+        for place in ("", "build/lib*/"):
+            for outdated in Path().glob(f"{place}{ENCRYPTS.with_suffix('')}.*.so"):
+                outdated.unlink()
     own = {ENCRYPTS: (flags, ask_pkg_config("--libs") or ["-lssl", "-lcrypto"])}
     return cythonize(
         [
