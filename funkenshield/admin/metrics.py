@@ -135,9 +135,8 @@ METRICS = {
         labels=("result",),
     ),
     "tls_failures": Metric(
-        "Failed TLS handshakes, by reason: the client `closed` the connection, or sent an `alert`; `timeout`; `crowded`: it"
-        " was the oldest of too many at once; no common"
-        " `version` or `cipher`; what came is `not_tls`; `other`.",
+        "Failed TLS handshakes, by reason: the client `closed` the connection, or sent an `alert`; `timeout`;"
+        " `crowded`: it was the oldest of too many at once; no common `version` or `cipher`; what came is `not_tls`; `other`.",
         labels=("reason",),
     ),
     "tls_certificate_expiry_timestamp_seconds": Metric(
