@@ -218,9 +218,9 @@ class Daemon:
     def _consult(self, config: Config) -> None:
         """Say who answers without an upstream, as things are now."""
         told = self._tls.told()
-        if told != self._told:
-            self._told = told
+        if told != self._told and self._ready:  # before, there is nothing yet
             self._purge(discovery.ZONE)
+        self._told = told
         self.miss_path.consult(
             chaos=chaos.responder(config.chaos), discovery=discovery.responder(told), nsec_cache=self.nsec_cache
         )

@@ -2,8 +2,8 @@
 
     born ──── FRESH ──── PREFETCH ──┤expires├──── STALE, STALE_ASK or STALE_IF_ERROR ────┤stale_longest├──── DEAD
 
-How long an answer is held is computed in `_entry`; that an upstream has failed, or takes too long, so that STALE_IF_ERROR
-may be served, is decided in `forward/_resolution`.
+How long an answer is held is computed in `_entry`; that an upstream has failed, or takes too long, so that
+STALE_IF_ERROR may be served, is decided in `forward/_resolution`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
