@@ -136,7 +136,8 @@ METRICS = {
     ),
     "tls_failures": Metric(
         "Failed TLS handshakes, by reason: the client `closed` the connection, or sent an `alert`; `timeout`;"
-        " `crowded`: it was the oldest of too many at once; no common `version` or `cipher`; what came is `not_tls`; `other`.",
+        " `crowded`: it was the oldest of too many at once; no common `version` or `cipher`; what came is `not_tls`;"
+        " `other`.",
         labels=("reason",),
     ),
     "tls_certificate_expiry_timestamp_seconds": Metric(
