@@ -18,7 +18,7 @@ import time
 
 import dns.exception
 import uvloop
-from support.certificates import HOST, believing
+from support.certificates import believing
 from support.client import LARGEST, Address, frame, free_port
 from support.rig import toml
 from support.server import LoopbackServer
@@ -135,7 +135,7 @@ class Asking:
         self.socket.connect(server)
         if transport == "tls":
             self.socket.settimeout(PATIENCE)
-            self.socket = context.wrap_socket(self.socket, server_hostname=HOST)
+            self.socket = context.wrap_socket(self.socket, server_hostname=server.host)
         self.socket.sendall(frame(wire) if self._stream else wire)
 
     def reply(self, seconds):
