@@ -208,7 +208,7 @@ def test_who_does_not_trust_us_is_counted_as_an_alert(upstream, shield, door, ve
     doubting.load_verify_locations(self_signed(tmp_path, HOST).certificate)
     doubting.maximum_version = version
     with failing(shield, door, upstream, "alert"):
-        assert not door.is_open(context=doubting)
+        assert not door.serves(ask_wire("a.test."), context=doubting)
 
 
 @versions
@@ -452,13 +452,13 @@ CROWD = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("said", ["nothing", "half a hello", "a hello"])
+@pytest.mark.parametrize("said", ["nothing", "a hello"])
 def test_two_thousand_that_never_finish_their_handshake(authority, opened, said):
     """Where so many go on at once, the oldest ends: whoever does finish is quicker."""
     with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], **CROWD) as (shield, door, _):
         assert_served(door)
         before = resident(shield.process)
-        hello = ByHand(None, door.context()).hello()[: {"nothing": 0, "half a hello": 60}.get(said)]
+        hello = ByHand(None, door.context()).hello()[: 0 if said == "nothing" else None]
         for n in range(MANY):
             sock = opened.enter_context(door.plain(source=f"127.{1 + n // 250}.{n % 250}.1"))
             with contextlib.suppress(OSError):
@@ -507,22 +507,22 @@ def test_long_hellos_take_no_more_than_is_set(authority, opened, length, reason)
             until(lambda: tally(shield)[reason] == CLIENTS)
 
 
-def test_handshakes_have_a_limit_for_each_client(authority, opened):
-    limit = 3
+def test_handshakes_have_a_limit_for_each_client(authority):
+    limit, wire = 3, ask_wire("hit.test.", id=9)
     with encrypted(
         answering,
         authority=authority,
         certificates=[authority.issue(HOST)],
         tls={"handshakes_per_second_per_client": limit},
     ) as (shield, door, _):
-        tried = [door.is_open(source="127.0.0.2") for _ in range(20)]
+        tried = [door.serves(wire, source="127.0.0.2") for _ in range(20)]
         assert tried[:limit] == [True] * limit
         assert sum(tried) < limit + 5, "more than a second's, and what came meanwhile"
         assert tally(shield)["limited"] == 20 - sum(tried)
-        assert door.is_open(source="127.0.0.3")
+        assert door.serves(wire, source="127.0.0.3")
         assert ask(names(1)[0], server=shield, tcp=True, source="127.0.0.2").answer
         advance(shield, 1)
-        assert [door.is_open(source="127.0.0.2") for _ in range(limit)] == [True] * limit
+        assert [door.serves(wire, source="127.0.0.2") for _ in range(limit)] == [True] * limit
         assert (tally(shield)["full"], tally(shield)["failed"]) == (sum(tried) + 1 + limit, 0)
 
 
@@ -533,7 +533,7 @@ def test_over_the_limit_a_connection_is_ended_at_once_and_says_nothing(authority
         certificates=[authority.issue(HOST)],
         tls={"handshakes_per_second_per_client": 1},
     ) as (_, door, _):
-        assert door.is_open()
+        assert_served(door)
         with door.plain() as sock:
             stopwatch = Stopwatch()
             with contextlib.suppress(ConnectionResetError):
@@ -683,7 +683,7 @@ def test_the_secret_of_tickets_changes_under_load(authority, tmp_path):
                 clients.go_on()
         assert clients.errors == []
         full = sum(not resumed for resumed, _ in clients.told)
-        assert 4 * len(SECRETS) <= full < len(clients.told) / 2
+        assert 4 < full < len(clients.told) / 2
 
 
 @pytest.mark.slow
