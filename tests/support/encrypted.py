@@ -161,9 +161,13 @@ class ByHand:
         """Shake hands; the hello may be said already."""
         self._repeated(self.tls.do_handshake)
 
+    def flush(self):
+        """Send what TLS has to say."""
+        self.sock.sendall(self._said.read())
+
     def send(self, octets):
         self.tls.write(octets)
-        self.sock.sendall(self._said.read())
+        self.flush()
 
     def read(self, count):
         """Return so many octets, or fewer where the shield ends before."""
@@ -186,20 +190,20 @@ class ByHand:
         """Send close_notify, and go on reading."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
-        self.sock.sendall(self._said.read())
+        self.flush()
 
     def _repeated(self, step, *args):
         while True:
             try:
                 done = step(*args)
             except ssl.SSLWantReadError:
-                self.sock.sendall(self._said.read())
+                self.flush()
                 octets = self.sock.recv(1 << 16)
                 if not octets:
                     raise EOFError from None
                 self._came.write(octets)
             else:
-                self.sock.sendall(self._said.read())
+                self.flush()
                 return done
 
 
