@@ -63,7 +63,7 @@ wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	$(BIN)/python -m build --outdir dist
 	tools/try-wheel $(BIN)/python dist/*.whl
 
-bench: $(VENV)/dev  ## benchmarks beside every installed peer, half an hour, with their page
+bench: $(VENV)/dev  ## benchmarks beside every installed peer, forty minutes, with their page
 	$(BIN)/python -m benchmarks.system.run --json docs/benchmarks/results.json
 	$(BIN)/python -m benchmarks.system.page docs/benchmarks/results.json docs/benchmarks.md
 
