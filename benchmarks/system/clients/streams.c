@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -222,6 +223,7 @@ int main(int count, char **given)
         SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         resume = !strcmp(given[2], "resumed");
     }
+    signal(SIGPIPE, SIG_IGN);
     poll_fd = epoll_create1(0);
     struct stream *all = calloc(streams, sizeof *all);
     for (int k = 0; k < streams; k++)

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -111,6 +112,7 @@ int main(int count, char **given)
 {
     if (count != 2 && count != 5)
         return 2;
+    signal(SIGPIPE, SIG_IGN); /* clients leave as they like */
     poll_fd = epoll_create1(0);
     struct stream *listeners[2] = {listen_on(atoi(given[1]), NULL)};
     if (count == 5) {
