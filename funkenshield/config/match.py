@@ -48,7 +48,7 @@ QClass = Annotated[int, _named("class", dns.rdataclass.from_text, 65535)]
 RCode = Annotated[int, _named("response code", dns.rcode.from_text, 4095)]
 OpCode = Annotated[int, _named("opcode", OPCODES.__getitem__, 15)]
 Option = Annotated[int, _named("EDNS option", OPTIONS.__getitem__, 65535)]
-Transport = Literal["udp", "tcp", "tls"]
+Transport = Literal["udp", "tcp", "tls", "https", "http"]
 FlagName = Literal["AA", "TC", "RD", "RA", "AD", "CD"]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S+$")]
 
@@ -90,7 +90,8 @@ class Match(Section):
     option: ListOf[Option] = Field((), description="The query has one of these EDNS options.")
     source: ListOf[PrefixField] = Field((), description="The client's address is in one of these prefixes.")
     listener: ListOf[EndpointField] = Field((), description="The query was received on this address that we listen on.")
-    transport: Transport | None = Field(None, description="The transport of the query; `tcp` is without TLS.")
+    transport: Transport | None = None
+    """The transport of the query; `tcp` is without TLS or HTTP, and `http` is HTTP without TLS, from a proxy."""
     rate: RateSection | None = Field(None, description="The rate limit (below) is exceeded.")
     time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may extend past midnight.")
     days: ListOf[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = ()

@@ -65,6 +65,8 @@ cdef class Admission:
         if verdict != CACHEABLE or client.rule_state.skip_cache:
             if verdict > UNCACHEABLE or client.fd == NOBODY:
                 return 0
+            if client.request and is_transfer(&query):  # one response is all that a request gets
+                return self.replies.refuse(client, &query)
             if (query.flags & OPCODE) == NOTIFY or client.fd == STREAM and is_transfer(&query):
                 self.notifies_and_transfers.append((
                     (<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream,

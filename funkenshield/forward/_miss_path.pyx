@@ -27,6 +27,7 @@ from ..core._limits cimport SOCKETS_MAX
 from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ..core._udp_batch cimport BATCH
 from ..policy._guard cimport guard_counters_as_dict
+from ..policy._rule_state cimport OVER_TCP
 from ..upstream._selection cimport TRIES_MAX, reason_of_errno
 from ..upstream._sockets_and_ids cimport Attempt
 from ..wire._message cimport HEADER, MESSAGE_MAX, Query, get16, plain_end
@@ -190,7 +191,7 @@ cdef class MissPath:
         if len(address) not in (4, 16):
             raise ValueError("an address has 4 or 16 octets")
         memset(&client, 0, sizeof(Client))
-        client.fd = STREAM
+        client.fd, client.transport = STREAM, OVER_TCP
         client.stream = stream
         client.arrived = self.cache.clock.now()
         client.octets = <uint8_t> len(address)

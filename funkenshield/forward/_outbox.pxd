@@ -20,6 +20,7 @@ cdef enum:                         # instead of a descriptor
 cdef struct Client:                # who asked, and how to answer
     uint64_t arrived               # nanoseconds
     uint64_t stream                # whose connection, where `fd` is STREAM
+    uint32_t request               # and which request of it; 0: they have no numbers
     int32_t fd                     # the UDP socket to answer from
     Peer peer                      # whom a datagram goes back to: the client, or the proxy in front of him
     uint8_t ip[16]                 # the client's own address
@@ -30,7 +31,7 @@ cdef struct Client:                # who asked, and how to answer
     uint8_t added                  # what of the query he did not send
     uint8_t proven                 # his address is not forged
     uint8_t listener               # to which he came, by number
-    uint8_t encrypted              # so he came, and is answered
+    uint8_t transport              # by which he came, and is answered
     RuleState rule_state           # what rules made of his query
 
 

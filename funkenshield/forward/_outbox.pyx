@@ -111,7 +111,8 @@ cdef class Outbox:
             set16(self.framed, <uint16_t> length)
             queue = self._queue_of(client.stream)
             if queue != NULL:
-                return push_reply(queue, client.stream, 1, self.framed, <uint32_t> (2 + length), False)
+                return push_reply(queue, client.stream, client.request, 1, self.framed,
+                                  <uint32_t> (2 + length), False)
             self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
             return 0
         self.by_datagram[message_flags(self.datagrams.buffer(self.count)) & RCODE] += 1
@@ -127,7 +128,7 @@ cdef class Outbox:
         if client.fd == STREAM:
             queue = self._queue_of(client.stream)
             if queue != NULL:
-                return push_reply(queue, client.stream, 1, NULL, 0, False)
+                return push_reply(queue, client.stream, client.request, 1, NULL, 0, False)
             self.streams.append((client.stream, b""))
         return 0
 
@@ -138,7 +139,7 @@ cdef class Outbox:
         sender.octets = client.octets
         sender.datagram = client.fd >= 0
         sender.proven = client.proven
-        sender.listener, sender.encrypted = client.listener, client.encrypted
+        sender.listener, sender.transport = client.listener, client.transport
         sender.now = self.clock.now()
         sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         return sender
@@ -173,7 +174,7 @@ cdef class Outbox:
         """Have a connection wait for so many more answers than there were queries, or end once it has written all."""
         cdef ReplyQueue* queue = self._queue_of(stream)
         if queue != NULL:
-            push_reply(queue, stream, -more, NULL, 0, closes)
+            push_reply(queue, stream, 0, -more, NULL, 0, closes)
 
     def pushed(self, uint64_t stream) -> int:
         """Return how many replies were pushed to the worker of a connection, for `takes_more`."""

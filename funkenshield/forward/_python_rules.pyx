@@ -27,6 +27,8 @@ from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._pending cimport DECIDING, FUNCTION, SENT, PendingQuery, TtlBounds
 from ._resolution cimport Resolution, Response
 
+cdef tuple TRANSPORT_NAMES = ("udp", "tcp", "tls", "https", "http")  # in the order of their numbers
+
 
 cdef class PythonRules:
     """Queries that Python decides about: each leaves with all that is known of it, and goes on where it stopped."""
@@ -114,7 +116,7 @@ cdef class PythonRules:
         """Let a query go on like `resume`, but have its answer come back for `outbox.take_streams`."""
         cdef Client asking = self._client(client)
         asking.fd = STREAM
-        asking.stream = stream
+        asking.stream, asking.request = stream, 0
         asking.peer.length = 0
         self._go_on(&asking, query, at, generation, route)
 
@@ -186,10 +188,9 @@ cdef class PythonRules:
         return (<char*> out)[:put_client(out, &asking)]
 
     def client_info(self, bytes client) -> tuple:
-        """Return whose query it is: (address, "udp", "tcp" or "tls", number of the listener, tags, stream or 0)."""
+        """Return whose query it is: (address, transport by its name, number of the listener, tags, stream or 0)."""
         cdef Client asking = self._client(client)
-        transport = "udp" if asking.fd >= 0 else "tls" if asking.encrypted else "tcp"
-        return (asking.ip[:asking.octets], transport, asking.listener, asking.rule_state.tags,
+        return (asking.ip[:asking.octets], TRANSPORT_NAMES[asking.transport], asking.listener, asking.rule_state.tags,
                 asking.stream if asking.fd == STREAM else 0)
 
     # ------------------------------------------------------------ misses that a function answers

@@ -25,6 +25,7 @@ cdef struct ConnectionHead:        # what a connection begins with, for the cont
 cdef struct Reply:
     Reply* next
     uint64_t connection            # its number
+    uint32_t request               # which of its requests it is for; 0: they have no numbers
     int32_t answered               # how many queries less the connection waits for
     uint32_t length                # octets of a framed message, behind this struct; 0: none
     bint closes                    # the connection ends, once all before has been written
@@ -54,8 +55,8 @@ cdef inline uint32_t worker_of(uint64_t connection) noexcept nogil:
     return <uint32_t> (connection >> OF_WORKER)
 
 
-cdef int push_reply(ReplyQueue* queue, uint64_t connection, int32_t answered, const uint8_t* framed, uint32_t length,
-                    bint closes) except -1
+cdef int push_reply(ReplyQueue* queue, uint64_t connection, uint32_t request, int32_t answered,
+                    const uint8_t* framed, uint32_t length, bint closes) except -1
 cdef void wake_worker(ReplyQueue* queue) noexcept nogil
 cdef Reply* take_replies(ReplyQueue* queue) noexcept nogil
 cdef ConnectionState connection_state(const ReplyQueue* queue, uint64_t connection, uint64_t pushed) noexcept nogil

@@ -18,13 +18,14 @@ cdef extern from *:
     Reply* _take_all "FS_TAKE_ALL"(Reply** newest) noexcept nogil
 
 
-cdef int push_reply(ReplyQueue* queue, uint64_t connection, int32_t answered, const uint8_t* framed, uint32_t length,
-                    bint closes) except -1:
+cdef int push_reply(ReplyQueue* queue, uint64_t connection, uint32_t request, int32_t answered,
+                    const uint8_t* framed, uint32_t length, bint closes) except -1:
     """Let a worker have a framed message, or none, for one of its connections; it is woken by `wake_worker`."""
     cdef Reply* reply = <Reply*> malloc(sizeof(Reply) + length)
     if reply == NULL:
         raise MemoryError("no memory for a reply")
-    reply.connection, reply.answered, reply.length, reply.closes = connection, answered, length, closes
+    reply.connection, reply.request, reply.answered = connection, request, answered
+    reply.length, reply.closes = length, closes
     if length:
         memcpy(reply + 1, framed, length)
     _push(&queue.newest, reply)

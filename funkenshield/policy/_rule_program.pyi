@@ -26,7 +26,7 @@ class Chain:
         now: int = ...,
         wall: int = ...,
         datagram: bool = ...,
-        encrypted: bool = ...,
+        transport: int = ...,
         listener: int = ...,
         tags: int = ...,
         flags: int = ...,

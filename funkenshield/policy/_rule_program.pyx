@@ -26,7 +26,7 @@ from ..wire._message cimport (
     UNANSWERABLE, OptionCursor, Query, begin_options, get16, has_own_opt, lower_name, next_option, parse_query,
     plain_end
 )
-from ._rule_state cimport END, ClientInfo, RuleState
+from ._rule_state cimport END, OVER_TCP, OVER_UDP, ClientInfo, RuleState
 
 cdef extern from *:
     """
@@ -178,7 +178,7 @@ cdef bint _holds(const Program* program, const Node* node, Subject* subject, con
     if op == LISTENERS:
         return node.value >> (subject.sender.listener & 63) & 1
     if op == TRANSPORT:
-        return node.value == (0 if subject.sender.datagram else 1 + subject.sender.encrypted)
+        return node.value == subject.sender.transport
     if op == OVER:
         return _is_over(program, node, subject)
     if op == TIME:
@@ -354,7 +354,7 @@ cdef class Chain:
         return [load_relaxed(&self.program.matched[k]) for k in range(self.program.rules)]
 
     def actions(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
-                bint datagram=True, bint encrypted=False, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0,
+                bint datagram=True, int transport=-1, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0,
                 uint16_t rcode=0, uint32_t at=0) -> list:
         """Return what a query meets, as (action, value, node, rule), up to the first action that does not go on."""
         cdef:
@@ -369,7 +369,9 @@ cdef class Chain:
         memset(&rule_state, 0, sizeof(RuleState))
         memset(&sender, 0, sizeof(ClientInfo))
         sender.address, sender.octets = address, octets_of(address)
-        sender.datagram, sender.encrypted = datagram, encrypted
+        sender.datagram, sender.transport = datagram, OVER_UDP if datagram else OVER_TCP
+        if transport >= 0:
+            sender.transport = <uint8_t> transport
         sender.now, sender.wall, sender.listener = now, wall, listener
         rule_state.at, rule_state.tags = at, tags
         facts.flags, facts.rcode = parsed.flags | flags, rcode

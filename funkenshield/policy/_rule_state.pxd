@@ -8,6 +8,14 @@ cdef enum:                         # chains of rules
     ANSWERS                        # asked of answers from the cache
     CHAINS                         # how many there are
 
+cdef enum:                         # transports, as rules know them
+    OVER_UDP
+    OVER_TCP
+    OVER_TLS
+    OVER_HTTPS
+    OVER_HTTP                      # to a proxy, which clients ask
+    TRANSPORTS                     # how many there are
+
 cdef enum:
     START = 0                      # nothing of a chain was asked yet
     END = 0xffffffff               # nothing of it is left
@@ -18,7 +26,7 @@ cdef struct ClientInfo:            # where a query came from
     uint32_t wall                  # when, seconds since 1970
     uint8_t octets                 # of the address: 4 or 16
     uint8_t datagram               # by UDP, whose source can be forged
-    uint8_t encrypted
+    uint8_t transport
     uint8_t proven                 # and yet it is not: a cookie of ours came with it
     uint8_t listener               # to which it came, by number
 

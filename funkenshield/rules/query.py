@@ -52,7 +52,7 @@ class Query:
     ) -> None:
         self.wire = wire
         self.response_wire = response_wire
-        self.transport = sender.transport  # how it came: `udp`, `tcp` or `tls`
+        self.transport = sender.transport  # how it came: `udp`, `tcp`, `tls`, `https` or `http`
         self.listener = sender.listener  # the endpoint that it came to
         self.tags = sender.tags  # that rules before gave it
         self._address = sender.address

@@ -9,6 +9,7 @@ from ..core._rate_limit cimport Limit
 from ..core._siphash cimport Secret
 from ..forward._reply_queue cimport ConnectionHead
 from ._encryption cimport Encryption, HandshakeCounters
+from ._http cimport Http, HttpCounters, HttpSession
 
 cdef enum:
     BUCKETS = 4096                 # of connections, by their client prefix
@@ -61,6 +62,9 @@ cdef struct Connection:
     const Encryption* encryption   # NULL: there is none
     void* session                  # NULL: nor does one go on
     bint padded                    # the client pads: so is what he gets
+    const Http* http               # NULL: messages come behind their length
+    HttpSession* requests          # NULL: none has come
+    uint32_t collected             # octets that these are counted to hold
     Buffer input                   # what came and was not taken
     Buffer output                  # what is not sent yet
 
@@ -84,6 +88,7 @@ cdef struct ConnectionCounters:    # counters with one writer
     uint64_t proxy_protocol_invalid
     uint64_t handshakes_limited    # refused: their client had begun too many
     HandshakeCounters handshakes
+    HttpCounters http
 
 
 cdef struct Totals:                # what all workers' connections may be, and are; each word is written atomically
@@ -141,9 +146,11 @@ cdef class Connections:
     cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil
     cdef void close(self, Connection* connection) noexcept nogil
     cdef void end_idle(self, uint64_t now) noexcept nogil
+    cdef void _take_leave(self, Connection* connection) noexcept nogil
     cdef bint _end_handshakes(self, uint64_t now) noexcept nogil
     cdef bint reserve(self, Connection* connection, Buffer* buffer, uint32_t octets) noexcept nogil
     cdef void release(self, Connection* connection, Buffer* buffer) noexcept nogil
+    cdef bint count_requests(self, Connection* connection) noexcept nogil
     cdef bint _has_memory(self, Connection* connection, uint64_t octets) noexcept nogil
     cdef int32_t _largest_of_prefix(self, uint32_t prefix) noexcept nogil
     cdef int32_t _longest_buffering(self) noexcept nogil
@@ -155,3 +162,8 @@ cdef class Connections:
 cdef inline bint is_idle(const Connection* connection) noexcept nogil:
     """Tell whether a client waits for nothing, or does not read what it waited for."""
     return not connection.in_flight or connection.blocked
+
+
+cdef inline int64_t held_by(const Connection* connection) noexcept nogil:
+    """Return how many octets are held for a connection, as counted."""
+    return <int64_t> connection.input.capacity + connection.output.capacity + connection.collected

@@ -23,6 +23,7 @@ from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
 from ..forward._reply_queue cimport CHUNK
 from ._encryption cimport HandshakeCounters
+from ._http cimport HELD_BY_ALL, STATUSES, HttpCounters, status_code
 
 cdef enum:
     COUNTERS = 1 << 17             # of clients, and of prefixes; few share one with another
@@ -32,12 +33,18 @@ cdef enum:
     ENDED_AT_ONCE = 64             # idle connections, before others have their turn
     BUFFER_MIN = 512               # octets
     BUFFER_MAX = 1 << 30
+    BUFFER_STEP = 4096             # octets that a session's memory is counted in
     STEPS_MAX = 256                # of a list that may have others in it
+    LEAVE_MAX = 64                 # octets that a session says at the end
     HANDSHAKES_MAX = 1000          # at once: each can take 90 KiB, before it is known to be one
     HANDSHAKE_SOURCES = 1 << 20    # octets of memory for who began how many handshakes
 
 cdef uint64_t HALF_CLOSED = <uint64_t> 1000000000  # nanoseconds of silence after which who waits for a transfer is gone
 
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int fd, const void* octets, size_t length, int flags)
+    int MSG_NOSIGNAL
 
 cdef extern from *:
     # Defined in `_atomic`; here with a type.
@@ -161,6 +168,8 @@ cdef class Connections:
         for place in range(self.places):
             connection = self.at(place)
             if connection.fd >= 0:
+                if connection.requests != NULL:
+                    connection.http.end(connection.requests)
                 if connection.session != NULL:
                     connection.encryption.end(connection.session)
                 close_fd(connection.fd)
@@ -334,7 +343,7 @@ cdef class Connections:
             uint64_t site = hash_prefix(limits.secret, address, octets)
             uint32_t prefix = max(counter_of(site, 2), <uint32_t> 1)
             uint64_t most = load_relaxed(&limits.per_client_max)
-            int64_t buffered = <int64_t> connection.input.capacity + connection.output.capacity
+            int64_t buffered = held_by(connection)
             bint has_room
         if most and load_relaxed(&limits.by_client[client]) >= most:
             self.note(OVER_CLIENT_LIMIT, address, octets, 0, 0)
@@ -412,12 +421,16 @@ cdef class Connections:
         if connection.listed[SHAKING]:
             bump(&self.counts.handshakes.closed, 1)
             self.end_handshake(connection)
+        self._count_memory(connection, -<int64_t> connection.collected)
+        connection.collected = 0
         for order in range(ORDERS):
             self.remove(connection, order)
         add(&limits.connections, <uint64_t> -1)
         if connection.octets:
             add(&limits.by_client[connection.client], <uint64_t> -1)
             add(&limits.by_prefix[connection.prefix], <uint64_t> -1)
+        if connection.requests != NULL:
+            connection.http.end(connection.requests)
         if connection.session != NULL:
             add(&limits.encrypted, <uint64_t> -1)
             connection.encryption.end(connection.session)
@@ -450,8 +463,25 @@ cdef class Connections:
             if connection.active + idle > now:
                 return
             bump(&self.counts.idle_timeouts, 1)
+            self._take_leave(connection)
             self.close(connection)
         self.has_more_to_end = True
+
+    cdef void _take_leave(self, Connection* connection) noexcept nogil:
+        """Tell a client who asks by HTTP that the connection ends: what he asks from now on nobody has heard."""
+        cdef:
+            uint8_t[LEAVE_MAX] octets
+            size_t length
+        if connection.requests == NULL or connection.head.unsent:
+            return
+        connection.http.leave(connection.requests)
+        length = connection.http.transmit(connection.requests, octets, LEAVE_MAX)
+        if length == LEAVE_MAX:  # he has left something unread: he is not there
+            return
+        if connection.session != NULL:
+            connection.encryption.write(connection.session, octets, length)
+        else:
+            send(connection.fd, octets, length, MSG_NOSIGNAL)
 
     cdef bint _end_handshakes(self, uint64_t now) noexcept nogil:
         """Close some of the connections whose handshakes take too long; True: there may be more."""
@@ -504,6 +534,19 @@ cdef class Connections:
             self._count_memory(connection, -<int64_t> buffer.capacity)
             memset(buffer, 0, sizeof(Buffer))
 
+    cdef bint count_requests(self, Connection* connection) noexcept nogil:
+        """Count what a connection's requests hold by now; False: it may hold no more."""
+        cdef:
+            uint64_t held = max(connection.requests.held, <uint64_t> HELD_BY_ALL) - HELD_BY_ALL
+            uint32_t counted = <uint32_t> ((held + BUFFER_STEP - 1) // BUFFER_STEP * BUFFER_STEP)
+        if counted == connection.collected:
+            return True
+        if counted > connection.collected and not self._has_memory(connection, counted - connection.collected):
+            return False
+        self._count_memory(connection, <int64_t> counted - connection.collected)
+        connection.collected = counted
+        return True
+
     cdef void _count_memory(self, Connection* connection, int64_t octets) noexcept nogil:
         cdef:
             Totals* limits = self.limits
@@ -516,7 +559,7 @@ cdef class Connections:
             add(&limits.prefixes, 1)
         elif before + <uint64_t> octets == 0:
             add(&limits.prefixes, <uint64_t> -1)
-        if connection.input.capacity + connection.output.capacity + octets == 0:
+        if held_by(connection) + octets == 0:
             self.remove(connection, BUFFERING)
         elif not connection.listed[BUFFERING]:
             self.append(connection, BUFFERING)
@@ -544,7 +587,7 @@ cdef class Connections:
             if victim < 0 or victim == connection.place:
                 return False
             closed = self.at(victim)
-            self.note(OVER_MEMORY, closed.address, closed.octets, closed.input.capacity + closed.output.capacity,
+            self.note(OVER_MEMORY, closed.address, closed.octets, <uint64_t> held_by(closed),
                       load_relaxed(&limits.memory_of[closed.prefix]))
             self.close(closed)
 
@@ -555,13 +598,13 @@ cdef class Connections:
             int32_t left = CANDIDATES
             int32_t steps = STEPS_MAX
             int32_t found = -1
-            uint32_t most = 0
-            uint32_t held
+            int64_t most = 0
+            int64_t held
             const Connection* connection
         while place >= 0 and left and steps:
             steps -= 1
             connection = self.at(place)
-            held = connection.input.capacity + connection.output.capacity
+            held = held_by(connection)
             if connection.prefix == prefix:
                 if held > most:
                     most, found = held, place
@@ -620,8 +663,10 @@ cdef class Connections:
 
     def counters(self) -> dict[str, int]:
         """Return what happened to connections, as numbers by name."""
-        cdef HandshakeCounters* handshakes = &self.counts.handshakes
-        return {
+        cdef:
+            HandshakeCounters* handshakes = &self.counts.handshakes
+            const HttpCounters* http = &self.counts.http
+        return {f"http_responses_{status_code(k)}": load_relaxed(&http.responses[k]) for k in range(STATUSES)} | {
             "tcp_accepted": load_relaxed(&self.counts.accepted),
             "tcp_refused_per_client": load_relaxed(&self.notices[OVER_CLIENT_LIMIT].latest.count),
             "tcp_refused_per_prefix": load_relaxed(&self.notices[OVER_PREFIX_SHARE].latest.count),
@@ -640,8 +685,11 @@ cdef class Connections:
             "tls_handshakes_failed_alert": load_relaxed(&handshakes.alert),
             "tls_handshakes_failed_version": load_relaxed(&handshakes.version),
             "tls_handshakes_failed_cipher": load_relaxed(&handshakes.cipher),
+            "tls_handshakes_failed_protocol": load_relaxed(&handshakes.protocol),
             "tls_handshakes_failed_not_tls": load_relaxed(&handshakes.not_tls),
             "tls_handshakes_failed_other": load_relaxed(&handshakes.other),
+            "http_errors_protocol": load_relaxed(&http.protocol_errors),
+            "http_errors_flood": load_relaxed(&http.floods),
             "tls_version_1_2": load_relaxed(&handshakes.version_1_2),
             "tls_version_1_3": load_relaxed(&handshakes.version_1_3),
         }

@@ -25,6 +25,7 @@ cdef struct HandshakeCounters:     # counters with one writer; failed ones by re
     uint64_t alert                 # by the client, who did not like what he got
     uint64_t version               # he speaks none of ours
     uint64_t cipher
+    uint64_t protocol              # he came for something else than is spoken here
     uint64_t not_tls               # what came was something else
     uint64_t other
     uint64_t version_1_2           # of handshakes that did not fail

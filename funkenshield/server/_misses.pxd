@@ -19,7 +19,7 @@ cdef inline Client* put_miss(Ring* ring, RingShares* shares, const QueryContext*
     `by_zone`: zones have shares, too, where addresses may be forged.
 
     NULL: there is no room, or its client prefix, or zone, has its share. How the client is reached is the caller's to
-    fill in: `fd`, `stream`, `peer`, and both ends' ports.
+    fill in: `fd`, `stream`, `request`, `peer`, and both ends' ports.
     """
     cdef:
         const ClientInfo* asking = &context.client
@@ -35,7 +35,7 @@ cdef inline Client* put_miss(Ring* ring, RingShares* shares, const QueryContext*
         return NULL
     client.arrived = asking.now
     client.octets, client.proven = asking.octets, asking.proven
-    client.listener, client.encrypted = asking.listener, asking.encrypted
+    client.listener, client.transport = asking.listener, asking.transport
     client.added, client.rule_state = added, context.rule_state
     memcpy(client.ip, asking.address, asking.octets)
     memcpy(client + 1, wire, length)

@@ -41,6 +41,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         pass
     ctypedef int (*Ticket_Callback)(SSL*, uint8_t*, uint8_t*, EVP_CIPHER_CTX*, EVP_MAC_CTX*, int) noexcept nogil
     ctypedef int (*Alpn_Callback)(SSL*, const uint8_t**, uint8_t*, const uint8_t*, unsigned int, void*) noexcept nogil
+    ctypedef int (*Hello_Callback)(SSL*, int*, void*) noexcept nogil
     ctypedef int (*Servername_Callback)(SSL*, int*, void*) noexcept nogil
     ctypedef int (*Status_Callback)(SSL*, void*) noexcept nogil
     ctypedef void (*Free_Callback)(void*, void*, CRYPTO_EX_DATA*, int, long, void*) noexcept nogil
@@ -67,6 +68,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_CTX_use_PrivateKey(SSL_CTX* context, EVP_PKEY* key)
     int SSL_CTX_check_private_key(const SSL_CTX* context)
     void SSL_CTX_set_alpn_select_cb(SSL_CTX* context, Alpn_Callback callback, void* argument)
+    void SSL_CTX_set_client_hello_cb(SSL_CTX* context, Hello_Callback callback, void* argument)
     int SSL_CTX_set_tlsext_servername_callback(SSL_CTX* context, Servername_Callback callback)
     int SSL_CTX_set_tlsext_status_cb(SSL_CTX* context, Status_Callback callback)
     int SSL_CTX_set_tlsext_ticket_key_evp_cb(SSL_CTX* context, Ticket_Callback callback)
@@ -88,6 +90,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_get_ex_new_index(long number, void* argument, void* made, void* copied, void* freed)
     SSL_CTX* SSL_get_SSL_CTX(const SSL* session)
     SSL_CTX* SSL_set_SSL_CTX(SSL* session, SSL_CTX* context)
+    int SSL_client_hello_get0_ext(SSL* session, unsigned int kind, const uint8_t** octets, size_t* length)
     const char* SSL_get_servername(const SSL* session, int kind)
     long SSL_set_tlsext_status_ocsp_resp(SSL* session, uint8_t* response, long length)
     int SSL_do_handshake(SSL* session)
@@ -106,7 +109,9 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_R_WRONG_VERSION_NUMBER, SSL_R_UNEXPECTED_EOF_WHILE_READING, SSL_R_VERSION_TOO_LOW, SSL_AD_REASON_OFFSET
     int SSL_R_NO_SHARED_GROUPS, SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM
     int SSL_R_NO_SUITABLE_KEY_SHARE, SSL_R_NO_PROTOCOLS_AVAILABLE, SSL_R_PACKET_LENGTH_TOO_LONG
-    int SSL_R_UNEXPECTED_MESSAGE, SSL_R_BAD_RECORD_TYPE
+    int SSL_R_UNEXPECTED_MESSAGE, SSL_R_BAD_RECORD_TYPE, SSL_R_NO_APPLICATION_PROTOCOL, SSL_R_CALLBACK_FAILED
+    int SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR, SSL_AD_NO_APPLICATION_PROTOCOL
+    int TLSEXT_TYPE_application_layer_protocol_negotiation
 
     # The way to a socket.
     BIO_METHOD* BIO_meth_new(int kind, const char* name)

@@ -1,69 +1,63 @@
-"""The worker for connections (RFC 7766): queries in, answers out in one write, without the GIL from start to stop.
+"""The worker for connections (RFC 7766, 8484): queries in, answers out in one write, without the GIL, start to stop.
 
     wait -> accept
          -> read -> take whole queries: each into the outgoing buffer, or into the ring -> send what there is
+                    or whole requests (HTTP), whose answers the session puts there
          -> replies of the control thread -> send
          -> handshakes of connections that are encrypted, for as long as others can wait
 
-It knows sockets, and messages behind their length. What a query gets is `_fastpath`'s decision, who may hold a
-connection `_connections`'. A connection is left alone while its client has too many queries in flight, or does not
-read, or while the control thread is behind: what it sends stays in the kernel, and then with it.
+It knows sockets, and messages behind their length; requests are `_http`'s. What a query gets is decided in
+`_answering`, who may hold a connection in `_connections`. A connection is left alone while its client has too many
+queries in flight, or does not read, or while the control thread is behind: what it sends stays in the kernel, and then
+with it.
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from posix.unistd cimport close as close_fd, read, write
 
-from .._fastpath cimport (
-    ASK, SEND, Counters, Outcome, QueryContext, SettingsWriter, counters_as_dict, load_settings, parse_and_hash,
-    parse_with_ecs, process_query
-)
+from .._fastpath cimport ASK, SEND, Outcome, QueryContext, SettingsWriter, load_settings
 from ..cache._store cimport Cache
 from ..core._atomic cimport bump, load_acquire, load_relaxed, store_relaxed32, store_release
 from ..core._clock cimport NANOSECONDS, Clock, ticks
 from ..core._epochs cimport Reader, enter, leave
 from ..core._epoll cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
-    EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd
+    EPOLL_CTL_MOD, epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd
 )
-from ..core._fair_shares cimport RingShares, ring_has_share
-from ..core._limits cimport LISTENERS_MAX
+from ..core._fair_shares cimport ring_has_share
 from ..core._memory cimport zeros
 from ..core._prefix_table cimport prefix_value
-from ..core._spsc_ring cimport Ring, ring_publish
+from ..core._spsc_ring cimport ring_publish
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._miss_path cimport MissPath
-from ..forward._outbox cimport NOBODY, STREAM, Client
 from ..forward._reply_queue cimport OF_GENERATION, OF_WORKER, Reply, ReplyQueue, place_of, take_replies
-from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport RuleState
-from ..wire._ecs_upstream cimport ECS_QUERY_MAX
-from ..wire._message cimport (
-    HEADER, HEADER_FLAGS, MESSAGE_MAX, QR, RCODE, Query, get16, is_transfer, message_flags, set16
-)
+from ..wire._max_age cimport max_age_of
+from ..wire._message cimport HEADER, HEADER_FLAGS, MESSAGE_MAX, QR, get16, set16
 from ..wire._padding cimport pad_response
 from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, missing_of_header, read_header
+from ._answering cimport Answering
 from ._connections cimport (
-    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, ConnectionLimits, Connections
+    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, ConnectionLimits, Connections,
+    held_by
 )
 from ._encryption cimport (
-    AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, Encryption, ListenerEncryption, Progress
+    AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, ListenerEncryption, Progress
 )
-from ._misses cimport put_miss
+from ._http cimport BAD_REQUEST, FORBIDDEN, UNAVAILABLE, ListenerHttp, Request
+from ._listening cimport NONE_CAME, ListeningSockets
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct sockaddr "struct sockaddr":
         pass
-    int accept4(int fd, sockaddr* address, uint32_t* length, int flags)
     int getpeername(int fd, sockaddr* address, uint32_t* length)
     int getsockname(int fd, sockaddr* address, uint32_t* length)
     ssize_t recv(int fd, void* octets, size_t length, int flags)
     ssize_t send(int fd, const void* octets, size_t length, int flags)
-    int shutdown(int fd, int how)
-    int MSG_NOSIGNAL, SHUT_RD, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int MSG_NOSIGNAL
 
 cdef enum:
     EVENTS = 64                    # taken from the kernel at once
@@ -104,49 +98,35 @@ cdef class TcpWorker:
         SettingsWriter settings_writer
         Clock clock
         Reader* reader
-        Ring* ring
-        RingShares* shares             # of the ring
         ReplyQueue* replies
         uint64_t number                # in the numbers of its connections
-        QueryContext context
-        Query query
-        uint8_t* ecs_query             # the one that upstreams are told more in
+        Answering answering
+        QueryContext* context          # that one's
         uint8_t* inbox                 # what one connection has sent
         uint8_t* outgoing              # what one connection gets at once
         uint32_t outgoing_length
-        int[LISTENERS_MAX] sockets
-        uint8_t[LISTENERS_MAX] listener_numbers  # as rules know them
-        const Encryption* encryptions[LISTENERS_MAX]  # NULL: there is none
-        list kept                      # what these are in
-        int32_t listeners
-        bint accepting
-        uint64_t accept_again          # when, where there was no descriptor; 0: nothing is wrong
+        ListeningSockets listening
         uint64_t wanted                # SERVING, NOT_ACCEPTING or STOPPED
         int epoll_fd, told_fd, reply_fd
-        Counters counts
-        uint64_t encrypted_queries     # of them
-        uint64_t[LISTENERS_MAX] by_listener  # messages that came
-        uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
     def __cinit__(self, Cache cache not None, MissPath miss_path not None, ConnectionLimits limits not None) -> None:
         self.epoll_fd = self.told_fd = self.reply_fd = -1
         self.cache, self.miss_path, self.clock = cache, miss_path, cache.clock
         self.settings_writer = miss_path.settings_writer
-        self.connections, self.kept = Connections(limits), []
-        self.shares = <RingShares*> zeros(1, sizeof(RingShares))
-        self.ecs_query, self.inbox, self.outgoing = (
-            <uint8_t*> zeros(1, ECS_QUERY_MAX), <uint8_t*> zeros(1, INBOX), <uint8_t*> zeros(1, OUTGOING))
+        self.connections = Connections(limits)
+        self.inbox, self.outgoing = <uint8_t*> zeros(1, INBOX), <uint8_t*> zeros(1, OUTGOING)
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         self.told_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.reply_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.epoll_fd < 0 or self.told_fd < 0 or self.reply_fd < 0:
             raise OSError(errno, "no descriptor for a worker")
+        self.listening = ListeningSockets(self.epoll_fd, LISTENER)
         self.reader = cache.epochs.join()
-        self.ring = miss_path.join()
+        self.answering = Answering(miss_path)
+        self.context = &self.answering.context
         self.replies = miss_path.join_connections(self.reply_fd)
         self.replies.chunks, self.replies.stride = self.connections.chunks, sizeof(Connection)
         self.number = <uint64_t> miss_path.outbox.queue_count << OF_WORKER
-        self.context.query, self.context.counters = &self.query, &self.counts
         if (self._watch(self.told_fd, TOLD, EPOLLIN) < 0
                 or self._watch(self.reply_fd, REPLIES, EPOLLIN | EPOLLET) < 0):  # by edge: nobody reads it empty
             raise OSError(errno, "a descriptor cannot be watched")
@@ -155,8 +135,6 @@ cdef class TcpWorker:
         for fd in (self.epoll_fd, self.told_fd, self.reply_fd):
             if fd >= 0:
                 close_fd(fd)
-        free(self.shares)
-        free(self.ecs_query)
         free(self.inbox)
         free(self.outgoing)
 
@@ -167,25 +145,17 @@ cdef class TcpWorker:
 
     # ------------------------------------------------------------ for the control thread
 
-    def listen(self, int fd, uint8_t number=0, ListenerEncryption encryption=None) -> None:
+    def listen(self, int fd, uint8_t number=0, ListenerEncryption encryption=None, ListenerHttp http=None) -> None:
         """Take connections from a listening, non-blocking socket, once `run` is called; rules know it by its number.
 
         Raises ValueError where a worker has too many, OSError where the kernel refuses.
         """
-        if self.listeners == LISTENERS_MAX or number >= LISTENERS_MAX:
-            raise ValueError(f"a worker listens on at most {LISTENERS_MAX} addresses")
-        if self._watch(fd, LISTENER + <uint64_t> self.listeners, 0):
-            raise OSError(errno, "a socket cannot be watched")
-        self.sockets[self.listeners], self.listener_numbers[self.listeners] = fd, number
-        if encryption is not None:
-            self.encryptions[self.listeners] = &encryption.encryption
-            self.kept.append(encryption)
-        self.listeners += 1
+        self.listening.add(fd, number, encryption, http)
 
     def run(self) -> None:
         """Serve until `stop`; called in a thread of its own, which needs no GIL meanwhile."""
         with nogil:
-            self._accept_from_all(True)
+            self.listening.accept_from_all(True)
             self._serve()
             self._finish()
 
@@ -204,22 +174,22 @@ cdef class TcpWorker:
 
     def counters(self) -> dict:
         """Return what happened to the queries of this worker, as numbers by name."""
-        return counters_as_dict(&self.counts) | {"queries_over_tls": load_relaxed(&self.encrypted_queries)}
+        return self.answering.counters()
 
     def messages_by_listener(self) -> list:
         """Return how many messages came to each listener, by its number."""
-        return [load_relaxed(&self.by_listener[k]) for k in range(LISTENERS_MAX)]
+        return self.answering.messages_by_listener()
 
     def rcodes(self) -> list:
         """Return how many responses there were of each RCODE in a header."""
-        return [load_relaxed(&self.sent_rcodes[k]) for k in range(RCODE + 1)]
+        return self.answering.rcodes()
 
     # ------------------------------------------------------------ the loop
 
     cdef void _serve(self) noexcept nogil:
         cdef:
             epoll_event[EVENTS] events
-            QueryContext* context = &self.context
+            QueryContext* context = self.context
             int32_t count, k
             uint64_t told
         while True:
@@ -242,15 +212,15 @@ cdef class TcpWorker:
             self._take_turns()
             leave(self.reader)
             self.connections.end_idle(context.client.now)
-            if ring_publish(self.ring) or self.connections.transfer_changed:
+            if ring_publish(self.answering.ring) or self.connections.transfer_changed:
                 self.connections.transfer_changed = False
                 self.miss_path.wake()
             if load_acquire(&self.wanted) == STOPPED:
                 return
             if load_acquire(&self.wanted) == NOT_ACCEPTING:
                 self._end_listening()
-            elif self.accept_again and self.accept_again < context.client.now:
-                self._accept_from_all(True)
+            elif self.listening.accept_again and self.listening.accept_again < context.client.now:
+                self.listening.accept_from_all(True)
 
     cdef int _patience(self) noexcept nogil:
         """Return for how many milliseconds nothing need be done; -1: until something happens."""
@@ -258,7 +228,7 @@ cdef class TcpWorker:
             return 0
         if self.connections.stalled.first >= 0:
             return STALLED_FOR
-        if self.accept_again:
+        if self.listening.accept_again:
             return ACCEPT_PAUSE
         return SWEEP if self.connections.idle.first >= 0 or self.connections.leaving.first >= 0 else -1
 
@@ -288,45 +258,18 @@ cdef class TcpWorker:
 
     # ------------------------------------------------------------ new connections
 
-    cdef void _accept_from_all(self, bint accepting) noexcept nogil:
-        """Begin to take connections, or stop it for a while."""
-        cdef:
-            epoll_event event
-            int32_t k
-        self.accept_again, self.accepting = 0, accepting
-        event.events = EPOLLIN if accepting else 0
-        for k in range(self.listeners):
-            event.data.number = LISTENER + <uint64_t> k
-            epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, self.sockets[k], &event)
-
-    cdef void _end_listening(self) noexcept nogil:
-        """Have the kernel refuse whoever comes from now on, and whoever has not been taken yet."""
-        cdef int32_t k
-        for k in range(self.listeners):
-            epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k], NULL)
-            shutdown(self.sockets[k], SHUT_RD)
-        self.listeners = 0
-        self.accepting, self.accept_again = False, 0
-
     cdef void _accept(self, int32_t listener) noexcept nogil:
         """Take some of the connections that came to a listener."""
         cdef:
             uint8_t[PEER_MAX] peer
-            uint32_t length
             int32_t _k
             int fd
         for _k in range(ACCEPTED_AT_ONCE):
-            if not self.accepting:
+            fd = self.listening.accept(listener, peer, self.context.client.now)
+            if fd == NONE_CAME:
                 return
-            length = PEER_MAX
-            fd = accept4(self.sockets[listener], <sockaddr*> peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
                 self._open(fd, listener, peer)
-            elif errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                self._accept_from_all(False)
-                self.accept_again = self.context.client.now + <uint64_t> ACCEPT_PAUSE * 1000000
-            elif errno != EINTR and errno != ECONNABORTED:
-                return
 
     cdef void _open(self, int fd, int32_t listener, const uint8_t* peer) noexcept nogil:
         """Take a connection, or end it where there are too many; a front proxy has to say first whose it is."""
@@ -337,7 +280,7 @@ cdef class TcpWorker:
             uint8_t[PEER_MAX] own
             uint32_t length = PEER_MAX
             bint is_proxy = prefix_value(&self.context.settings.proxies, address, octets) != 0
-            bint is_encrypted = self.encryptions[listener] != NULL
+            bint is_encrypted = self.listening.encryptions[listener] != NULL
         if is_encrypted and not is_proxy and not self.connections.may_begin_handshake(
                 address, octets, self.context.client.now):
             close_fd(fd)
@@ -350,7 +293,7 @@ cdef class TcpWorker:
         if connection == NULL:
             close_fd(fd)
             return
-        connection.encryption = self.encryptions[listener]
+        connection.encryption, connection.http = self.listening.encryptions[listener], self.listening.https[listener]
         if (not is_proxy and not self.connections.admit(connection, address, octets)
                 or getsockname(fd, <sockaddr*> own, &length)
                 or self._watch(fd, self._number(connection), EPOLLIN)):
@@ -360,7 +303,7 @@ cdef class TcpWorker:
         address = ip_of(own, &connection.to_octets)
         memcpy(connection.to, address, connection.to_octets)
         connection.port, connection.to_port = get16(peer + 2), get16(own + 2)
-        connection.listener = self.listener_numbers[listener]
+        connection.listener = self.listening.numbers[listener]
         if is_encrypted and not is_proxy:
             self.connections.await_handshake(connection)
         else:
@@ -465,13 +408,16 @@ cdef class TcpWorker:
             bint taken = False
         if not connection.octets and not self._take_proxy_header(connection, length, &at):
             return
+        if connection.http != NULL:
+            self._take_requests(connection, octets + at, length - at)
+            return
         while length - at >= FRAME:
             size = get16(octets + at)
             if length - at < FRAME + size or not self._takes_queries(connection):
                 break
             at += FRAME + size
             taken = True
-            self._process(connection, octets + at - size, size)
+            self._answer(connection, octets + at - size, size)
             if size < HEADER or get16(octets + at - size + HEADER_FLAGS) & QR:
                 bump(&self.connections.counts.protocol_errors, 1)  # broken, or hostile (RFC 7766 8)
                 self.outgoing_length = 0
@@ -541,7 +487,7 @@ cdef class TcpWorker:
         """
         if not self._may_ask(connection):
             return False
-        if not ring_has_share(self.shares, self.ring, connection.ring_prefix, RING_ROOM):
+        if not ring_has_share(self.answering.shares, self.answering.ring, connection.ring_prefix, RING_ROOM):
             self.connections.append(connection, STALLED)
             return False
         return True
@@ -568,70 +514,122 @@ cdef class TcpWorker:
             if self._takes_queries(connection) or not connection.listed[STALLED]:
                 self._resume(connection)
 
-    # ------------------------------------------------------------ one query
-
-    cdef void _process(self, Connection* connection, const uint8_t* wire, uint32_t length) noexcept nogil:
-        """Decide about a query, and see to what comes of it."""
+    cdef void _answer(self, Connection* connection, const uint8_t* wire, uint32_t length) noexcept nogil:
+        """Decide about a query, and put its answer, if there is one by now, into the outgoing buffer."""
         cdef:
-            QueryContext* context = &self.context
-            Outcome outcome
-        if context.settings.subnets:
-            context.verdict = parse_with_ecs(context.settings, &self.query, wire, length, connection.address,
-                                             connection.octets, self.ecs_query)
-        else:
-            context.verdict = parse_and_hash(context.settings, &self.query, wire, length)
-        context.client.address, context.client.octets = connection.address, connection.octets
-        context.client.listener, context.client.proven, context.client.datagram = connection.listener, False, False
-        context.client.encrypted = connection.session != NULL
-        bump(&self.by_listener[connection.listener], 1)
-        if context.client.encrypted:
-            bump(&self.encrypted_queries, 1)
-            connection.padded |= self.query.padded
-        context.reply, context.limit = self.outgoing + self.outgoing_length + FRAME, MESSAGE_MAX
-        memset(&context.rule_state, 0, sizeof(RuleState))
-        outcome = process_query(context)
+            uint8_t* reply = self.outgoing + self.outgoing_length + FRAME
+            size_t octets
+            Outcome outcome = self.answering.decide(connection, wire, length, connection.address, connection.octets,
+                                                    reply)
         if outcome & SEND:
-            self._put(connection)
+            octets = self.answering.finish_reply(connection)
+            if octets:
+                set16(reply - FRAME, <uint16_t> octets)
+                self.outgoing_length += <uint32_t> (FRAME + octets)
         if outcome & ASK:
-            self._hand_over(connection, wire, length, outcome & SEND)
+            self._hand_over(connection, 0, wire, length, outcome & SEND)
 
-    cdef void _put(self, const Connection* connection) noexcept nogil:
-        """Put a reply into the outgoing buffer, unless the guard holds it back."""
-        cdef:
-            QueryContext* context = &self.context
-            const GuardTable* guard_table = load_guard_table(context.settings.guard_table)
-            size_t length = context.length
-        if guard_table != NULL:
-            length = check_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
-        if length:
-            bump(&self.sent_rcodes[message_flags(context.reply) & RCODE], 1)
-            if connection.padded:
-                length = pad_response(context.reply, length)
-            set16(context.reply - FRAME, <uint16_t> length)
-            self.outgoing_length += <uint32_t> (FRAME + length)
-
-    cdef void _hand_over(self, Connection* connection, const uint8_t* wire, uint32_t length,
+    cdef bint _hand_over(self, Connection* connection, uint32_t request, const uint8_t* wire, uint32_t length,
                          bint answered) noexcept nogil:
-        """Let the control thread have a query."""
+        return self.answering.hand_over(connection, self.number | self._number(connection), request, wire, length,
+                                        answered)
+
+    # ------------------------------------------------------------ requests (HTTP)
+
+    cdef void _take_requests(self, Connection* connection, const uint8_t* octets, uint32_t length) noexcept nogil:
+        """Let a connection's session collect what came, and take the requests that are whole, as long as it may ask."""
         cdef:
-            QueryContext* context = &self.context
-            const Query* query = &self.query
-            Client* client
-        if context.rule_state.stopped:  # Python is shown what the client sent
-            client = put_miss(self.ring, self.shares, context, wire, length, 0, False)
-        else:
-            client = put_miss(self.ring, self.shares, context, query.wire, query.length, query.added,
-                              False)
-        if client == NULL:  # `_takes_queries` has seen to that there is room
+            Request request
+            bint taken = False
+        if length and not self._collect(connection, octets, length):
+            self._close_for_memory(connection)
             return
-        client.fd = NOBODY if answered else STREAM
-        client.stream = self.number | self._number(connection)
-        client.peer.length = 0
-        client.port, client.to_port, client.to_octets = connection.port, connection.to_port, connection.to_octets
-        memcpy(client.to, connection.to, 16)
-        if not answered:
-            connection.in_flight += 1
-            connection.transfers |= is_transfer(query)
+        self.connections.release(connection, &connection.input)
+        while self._has_request(connection) and self._takes_queries(connection):
+            if not connection.http.take(connection.requests, &request):
+                break
+            taken = True
+            self._answer_request(connection, &request)
+            if connection.requests.waiting > MESSAGE_MAX and not self._transmit_answers(connection):
+                return
+        if taken:
+            self.connections.touch(connection, self.context.client.now)
+        if self._transmit_answers(connection):
+            self._settle(connection, self._has_request(connection))
+
+    cdef bint _collect(self, Connection* connection, const uint8_t* octets, uint32_t length) noexcept nogil:
+        """Let a session have what came, the first octets its begin; False: there is no memory for one."""
+        if connection.requests == NULL:
+            connection.requests = connection.http.begin(connection.http, &self.connections.counts.http,
+                                                        connection.address, connection.octets)
+            if connection.requests == NULL:
+                return False
+        connection.http.receive(connection.requests, octets, length, self.context.client.now)
+        return True
+
+    cdef bint _has_request(self, const Connection* connection) noexcept nogil:
+        """Tell whether a request can be taken: a client who does not let come what was answered is heard, no more."""
+        return (connection.requests != NULL and connection.requests.whole
+                and connection.requests.waiting <= load_relaxed(&self.connections.limits.write_buffer))
+
+    cdef void _answer_request(self, Connection* connection, const Request* request) noexcept nogil:
+        """Decide about a request, and see to what comes of it: nobody waits for ever."""
+        cdef:
+            const uint8_t* address = connection.address
+            uint8_t octets = connection.octets
+            size_t length = 0
+            bint is_taken = False
+            Outcome outcome
+        if request.length < HEADER or get16(request.query + HEADER_FLAGS) & QR:
+            connection.http.refuse(connection.requests, request.number, BAD_REQUEST)
+            return
+        if request.address != NULL:
+            address, octets = request.address, request.octets
+        outcome = self.answering.decide(connection, request.query, request.length, address, octets, self.outgoing)
+        if outcome & SEND:
+            length = self.answering.finish_reply(connection)
+        if outcome & ASK:
+            is_taken = self._hand_over(connection, request.number, request.query, request.length, outcome & SEND)
+        if length:
+            connection.http.respond(connection.requests, request.number, self.outgoing, length,
+                                    max_age_of(self.outgoing, length))
+        elif outcome & SEND or not outcome & ASK:  # a rule, or the guard, lets him have nothing
+            connection.http.refuse(connection.requests, request.number, FORBIDDEN)
+        elif not is_taken:
+            connection.http.refuse(connection.requests, request.number, UNAVAILABLE)
+
+    cdef bint _transmit_answers(self, Connection* connection) noexcept nogil:
+        """Send what a session has for its client, as far as he lets it come; False: the connection has ended."""
+        cdef uint32_t room = 0
+        while connection.requests != NULL and not room:
+            self.outgoing_length += <uint32_t> connection.http.transmit(
+                connection.requests, self.outgoing + self.outgoing_length, OUTGOING - self.outgoing_length)
+            room = OUTGOING - self.outgoing_length
+            if not room and not self._send(connection):
+                return False
+        if not self._send(connection):
+            return False
+        if connection.requests != NULL:
+            connection.closing |= connection.requests.ends
+            if not self.connections.count_requests(connection):
+                self._close_for_memory(connection)
+                return False
+        return True
+
+    cdef void _end_listening(self) noexcept nogil:
+        """Take no more connections; who has requests is told to ask no more."""
+        cdef:
+            Connection* connection
+            int32_t place
+        if not self.listening.count:
+            return
+        self.listening.end()
+        for place in range(self.connections.places):
+            connection = self.connections.at(place)
+            if connection.fd >= 0 and connection.requests != NULL:
+                connection.http.leave(connection.requests)
+                if self._transmit_answers(connection):
+                    self._settle(connection, self._has_request(connection))
 
     # ------------------------------------------------------------ out
 
@@ -710,8 +708,7 @@ cdef class TcpWorker:
 
     cdef void _close_for_memory(self, Connection* connection) noexcept nogil:
         """End a connection for what waits in it."""
-        self.connections.note(OVER_MEMORY, connection.address, connection.octets,
-                              connection.input.capacity + connection.output.capacity,
+        self.connections.note(OVER_MEMORY, connection.address, connection.octets, <uint64_t> held_by(connection),
                               load_relaxed(&self.connections.limits.memory_of[connection.prefix]))
         self.connections.close(connection)
 
@@ -730,8 +727,7 @@ cdef class TcpWorker:
                 connection = self._connection(reply.connection)  # that may have closed this one
                 writing = connection
             if connection != NULL:
-                memcpy(self.outgoing + self.outgoing_length, reply + 1, reply.length)
-                self.outgoing_length += self._pad(connection, reply.length)
+                self._take_reply(connection, reply)
                 connection.in_flight = <uint32_t> max(<int64_t> connection.in_flight - reply.answered, <int64_t> 0)
                 connection.closing |= reply.closes
             # Of one that is closed, whether a transfer waits to write to it is not known any more.
@@ -742,6 +738,22 @@ cdef class TcpWorker:
             reply = following
         self._finish_replies(writing)
         store_release(&self.replies.taken, self.replies.taken + count)
+
+    cdef void _take_reply(self, Connection* connection, const Reply* reply) noexcept nogil:
+        """Put a reply into the outgoing buffer; or let the session have it, whose request may be gone by now."""
+        cdef:
+            uint8_t* framed = self.outgoing + self.outgoing_length
+            uint32_t length
+        memcpy(framed, reply + 1, reply.length)
+        length = self._pad(connection, reply.length)
+        if not reply.request:
+            self.outgoing_length += length
+        elif not length:
+            connection.http.refuse(connection.requests, reply.request, FORBIDDEN)
+        else:
+            length -= FRAME
+            connection.http.respond(connection.requests, reply.request, framed + FRAME, length,
+                                    max_age_of(framed + FRAME, length))
 
     cdef uint32_t _pad(self, const Connection* connection, uint32_t length) noexcept nogil:
         """Pad the message that was put last into the outgoing buffer, for a client who pads; return its octets."""

@@ -18,6 +18,7 @@ class TlsContexts:
         ciphersuites: str,
         ticket_secret: bytes,
         ticket_lifetime: float,
+        http: bool = ...,
     ) -> TlsContexts: ...
 
 @final

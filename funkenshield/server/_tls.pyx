@@ -52,6 +52,7 @@ OPENSSL_VERSION = OpenSSL_version(VERSION_TEXT).decode()
 
 cdef const uint8_t* SESSIONS_OF = b"funkenshield"  # one context for all certificates: tickets are good for each
 cdef const uint8_t* DOT = b"\x03dot"
+cdef const uint8_t* H2 = b"\x02h2"
 
 
 cdef struct ServerName:            # a name that a certificate is for
@@ -66,6 +67,7 @@ cdef struct Contexts:              # what new sessions are made of
     uint32_t name_count
     uint8_t[SECRET] secret
     uint64_t lifetime              # of a key of tickets, seconds
+    const uint8_t* protocol        # what is spoken (RFC 7301), its length before it
 
 
 cdef struct Staple:                # an OCSP response (RFC 6066 8)
@@ -151,6 +153,8 @@ cdef uint64_t* _reason(HandshakeCounters* counts, int error) noexcept nogil:
     reason = ERR_GET_REASON(ERR_peek_last_error())
     if reason == SSL_R_UNEXPECTED_EOF_WHILE_READING:
         return &counts.closed
+    if reason == SSL_R_NO_APPLICATION_PROTOCOL or reason == SSL_R_CALLBACK_FAILED:
+        return &counts.protocol
     if SSL_AD_REASON_OFFSET < reason < SSL_AD_REASON_OFFSET + ALERTS:
         return &counts.alert
     if reason == SSL_R_UNSUPPORTED_PROTOCOL or reason == SSL_R_VERSION_TOO_LOW:
@@ -318,13 +322,26 @@ cdef bint _is_below(const char* asked, const char* suffix) noexcept nogil:
     return label and strcasecmp(asked + label, suffix) == 0
 
 
-cdef int _choose_protocol(SSL* _ssl, const uint8_t** chosen, uint8_t* length, const uint8_t* offered,
+cdef int _refuse_without_protocol(SSL* ssl, int* alert, void* _argument) noexcept nogil:
+    """End the handshake with a client who does not say that he speaks HTTP/2 (RFC 9113 3.2), before it costs more."""
+    cdef:
+        const uint8_t* octets
+        size_t length
+    if SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &octets, &length):
+        return SSL_CLIENT_HELLO_SUCCESS
+    alert[0] = SSL_AD_NO_APPLICATION_PROTOCOL
+    return SSL_CLIENT_HELLO_ERROR
+
+
+cdef int _choose_protocol(SSL* ssl, const uint8_t** chosen, uint8_t* length, const uint8_t* offered,
                           unsigned int octets, void* _argument) noexcept nogil:
-    """Choose `dot` (RFC 7858 7), or end the handshake with a client who came for something else (RFC 7301 3.2)."""
-    cdef unsigned int at = 0
+    """Choose what is spoken, or end the handshake with a client who came for something else (RFC 7301 3.2)."""
+    cdef:
+        const uint8_t* ours = _contexts_of(ssl).protocol
+        unsigned int at = 0
     while at < octets:
-        if octets - at > DOT[0] and memcmp(offered + at, DOT, 1 + DOT[0]) == 0:
-            chosen[0], length[0] = offered + at + 1, DOT[0]
+        if octets - at > ours[0] and memcmp(offered + at, ours, 1 + ours[0]) == 0:
+            chosen[0], length[0] = offered + at + 1, ours[0]
             return SSL_TLSEXT_ERR_OK
         at += 1 + <unsigned int> offered[at]
     return SSL_TLSEXT_ERR_ALERT_FATAL
@@ -412,12 +429,13 @@ cdef class TlsContexts:
     cdef Contexts made
 
     def __cinit__(self, certificates: Sequence, *, str min_version not None, str ciphers not None,
-                  str ciphersuites not None, bytes ticket_secret not None, double ticket_lifetime) -> None:
+                  str ciphersuites not None, bytes ticket_secret not None, double ticket_lifetime,
+                  bint http=False) -> None:
         """Take certificates (`certificates.Certificate`), of which the first is for clients who name none of all.
 
         `min_version` is "1.2" or "1.3", `ciphers` and `ciphersuites` are OpenSSL's lists, "" its own choice. Keys of
-        tickets follow from `ticket_secret`, of 32 octets, and change every `ticket_lifetime` seconds. Raises
-        ValueError with one line for what OpenSSL refuses.
+        tickets follow from `ticket_secret`, of 32 octets, and change every `ticket_lifetime` seconds. What is spoken
+        is HTTP/2, which a client has to ask for, or DNS. Raises ValueError with one line for what OpenSSL refuses.
         """
         cdef:
             uint32_t names = sum(len(each.names) for each in certificates)
@@ -425,7 +443,7 @@ cdef class TlsContexts:
         if len(ticket_secret) != SECRET or ticket_lifetime < 1 or not certificates:
             raise ValueError(f"sessions take a certificate, {SECRET} octets of secret, and a second at least")
         memcpy(self.made.secret, <const uint8_t*> ticket_secret, SECRET)
-        self.made.lifetime = <uint64_t> ticket_lifetime
+        self.made.lifetime, self.made.protocol = <uint64_t> ticket_lifetime, H2 if http else DOT
         self.made.contexts = <SSL_CTX**> zeros(len(certificates), sizeof(SSL_CTX*))
         self.made.names = <ServerName*> zeros(names + 1, sizeof(ServerName))
         for each in certificates:
@@ -449,6 +467,8 @@ cdef class TlsContexts:
         self.made.contexts[self.made.count] = context
         self.made.count += 1
         _set_protocol(context, version, <long> (2 * self.made.lifetime))
+        if self.made.protocol == H2:
+            SSL_CTX_set_client_hello_cb(context, _refuse_without_protocol, NULL)
         if ciphers and not SSL_CTX_set_cipher_list(context, ciphers):
             raise ValueError(f"ciphers: {_refusal()}")
         if ciphersuites and not SSL_CTX_set_ciphersuites(context, ciphersuites):

@@ -35,7 +35,7 @@ from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._miss_path cimport MissPath
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport RuleState
+from ..policy._rule_state cimport OVER_UDP, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
@@ -192,7 +192,7 @@ cdef class Worker:
         context.client.now = self.clock.now()
         context.client.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         context.client.listener = <uint8_t> listener
-        context.client.datagram, context.client.encrypted = True, False
+        context.client.datagram, context.client.transport = True, OVER_UDP
         context.now = ticks(context.client.now)
         context.counters = &self.counts
         enter(self.reader)
@@ -296,7 +296,7 @@ cdef class Worker:
         client = put_miss(self.ring, self.shares, context, wire, length, added, True)
         if client == NULL:
             return
-        client.stream = 0
+        client.stream, client.request = 0, 0
         client.fd = NOBODY if answered else self.answer_from[context.client.listener]
         self.inbox.get_peer(i, &client.peer)
         self._note_ends(context.client.listener, i, client, has_header)

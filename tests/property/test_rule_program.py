@@ -16,7 +16,7 @@ from funkenshield.config.action import Action
 from funkenshield.config.match import FLAGS, Match
 from funkenshield.policy._guard import Guard
 from funkenshield.policy._rule_program import ACTIONS_OF
-from funkenshield.rules.compiler import START, IdAllocator, Rule, compile_chain
+from funkenshield.rules.compiler import START, TRANSPORTS, IdAllocator, Rule, compile_chain
 
 GUARD = Guard(1 << 16)
 FIRST = min(ACTIONS_OF.values())
@@ -32,7 +32,7 @@ prefixes = st.sampled_from(
 addresses = st.sampled_from(
     ["10.1.2.3", "10.1.2.4", "10.1.9.1", "10.9.9.9", "192.0.2.1", "2001:db8:1::1", "2001:db8::1"]
 )
-transports = st.sampled_from(["udp", "tcp", "tls"])
+transports = st.sampled_from(TRANSPORTS)
 
 
 def several(one):
@@ -125,7 +125,7 @@ def wire_of(query):
 
 
 def came_by(query):
-    return {"datagram": query["transport"] == "udp", "encrypted": query["transport"] == "tls"}
+    return {"datagram": query["transport"] == "udp", "transport": TRANSPORTS.index(query["transport"])}
 
 
 def meets(compiled, query):

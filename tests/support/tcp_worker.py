@@ -20,7 +20,7 @@ LIMITS = {
 class Running:
     """A worker for connections that serves in a thread of its own."""
 
-    def __init__(self, stack, *, proxied=False, refuses=False, **limits):
+    def __init__(self, stack, *, proxied=False, refuses=False, manner=None, **limits):
         self.clock = Clock()
         self.miss_path = MissPath(Cache(1 << 22, self.clock), 1 << 10)
         self.limits = ConnectionLimits(self.miss_path.cache)
@@ -33,11 +33,21 @@ class Running:
         listener = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=512))
         listener.setblocking(False)
         self.address = listener.getsockname()
-        self.worker.listen(listener.fileno())
+        self.worker.listen(listener.fileno(), 0, None, self._http(manner))
         thread = threading.Thread(target=self.worker.run, daemon=True)
         thread.start()
         stack.callback(thread.join)
         stack.callback(self.worker.stop)
+
+    def _http(self, manner):
+        """Return what requests are judged by, so that the worker speaks HTTP; None: it does not."""
+        if manner is None:
+            return None
+        from funkenshield.server._http2 import Http2Listener
+
+        listener = Http2Listener(self.miss_path.cache)
+        listener.use(manner)
+        return listener
 
     def counters(self):
         return self.worker.counters() | self.worker.connections.counters()

@@ -152,17 +152,27 @@ CONDITIONS = {
     "udp": (
         {"transport": "udp"},
         [(query(), {"datagram": True})],
-        [(query(), {"datagram": False}), (query(), {"datagram": False, "encrypted": True})],
+        [(query(), {"datagram": False}), (query(), {"datagram": False, "transport": 2})],
     ),
     "tcp": (
         {"transport": "tcp"},
         [(query(), {"datagram": False})],
-        [(query(), {"datagram": True}), (query(), {"datagram": False, "encrypted": True})],
+        [(query(), {"datagram": True}), (query(), {"datagram": False, "transport": 2})],
     ),
     "tls": (
         {"transport": "tls"},
-        [(query(), {"datagram": False, "encrypted": True})],
-        [(query(), {"datagram": True}), (query(), {"datagram": False})],
+        [(query(), {"datagram": False, "transport": 2})],
+        [(query(), {"datagram": True}), (query(), {"datagram": False}), (query(), {"datagram": False, "transport": 3})],
+    ),
+    "https": (
+        {"transport": "https"},
+        [(query(), {"datagram": False, "transport": 3})],
+        [(query(), {"datagram": True}), (query(), {"datagram": False}), (query(), {"datagram": False, "transport": 4})],
+    ),
+    "http": (
+        {"transport": "http"},
+        [(query(), {"datagram": False, "transport": 4})],
+        [(query(), {"datagram": False}), (query(), {"datagram": False, "transport": 3})],
     ),
     "time": (
         {"time": "08:00-18:00"},

@@ -1,0 +1,33 @@
+"""What becomes of one query that came over a connection: answered here, or handed over to the control thread."""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from .._fastpath cimport Counters, Outcome, QueryContext
+from ..core._fair_shares cimport RingShares
+from ..core._limits cimport LISTENERS_MAX
+from ..core._spsc_ring cimport Ring
+from ..forward._miss_path cimport MissPath
+from ..policy._rule_state cimport TRANSPORTS
+from ..wire._message cimport Query
+from ._connections cimport Connection
+
+
+@cython.final
+cdef class Answering:
+    cdef:
+        QueryContext context
+        Query query
+        uint8_t* ecs_query             # the one that upstreams are told more in
+        Ring* ring
+        RingShares* shares             # of the ring
+        Counters counts
+        uint64_t[TRANSPORTS] by_transport  # queries
+        uint64_t[LISTENERS_MAX] by_listener  # messages that came
+        uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
+
+    cdef Outcome decide(self, Connection* connection, const uint8_t* wire, uint32_t length, const uint8_t* address,
+                        uint8_t octets, uint8_t* reply) noexcept nogil
+    cdef size_t finish_reply(self, const Connection* connection) noexcept nogil
+    cdef bint hand_over(self, Connection* connection, uint64_t number, uint32_t request, const uint8_t* wire,
+                        uint32_t length, bint answered) noexcept nogil
