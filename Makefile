@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYX := '*.pyx' '*.pxd'
 unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand daemons that tests start would compile all sources anew
-# What was left out of the last build for want of OpenSSL's headers, where these are there by now.
-LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/has-openssl || echo left-out)
+# What was left out of the last build for want of a library's headers, where these are there by now.
+LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/has-headers openssl || echo left-out)
+LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo check test others left-out proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
@@ -86,7 +87,7 @@ left-out:
 
 others: $(VENV)/dev  # what the tests run, and what is built with that
 	tools/install-nameservers
-	@ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
+	@ls funkenshield/server/_tls.*.so funkenshield/server/_http2.*.so >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info && find funkenshield -name "*.so" -delete

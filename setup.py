@@ -6,7 +6,8 @@ tells a fuzzer where it has been: see tools/fuzz), "profile" (line numbers kept 
 stays as it is: see tools/build). As many modules are made at once as there are cores, the largest first.
 Cython's own checks see Python's objects only; the C compiler's see the arrays and copies of code without the GIL.
 
-What encrypts is made where OpenSSL's headers are, and left out elsewhere: the rest works without it.
+What encrypts is made where OpenSSL's headers are, what speaks HTTP where nghttp2's are, and either is left out
+elsewhere: the rest works without it.
 """
 
 import os
@@ -14,6 +15,7 @@ import shlex
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import NamedTuple
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -41,32 +43,51 @@ if CHECKED:
     link_args += SANITIZE[KIND]
 if KIND == "debug":
     compile_args += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-ftrivial-auto-var-init=pattern"]
-ENCRYPTS = Path("funkenshield/server/_tls.pyx")
-OPENSSL = """
-#include <openssl/ssl.h>
-#if OPENSSL_VERSION_NUMBER < 0x30000000L
-#error too old
-#endif
-"""
 compile_args += ["-g0" if KIND == "release" else "-g"]  # Python's own flags have -g: a third of the compiler's time
 
 
-def ask_pkg_config(what: str) -> list[str]:
-    """Return the flags that OpenSSL takes; none where nobody knows of special ones."""
+class Library(NamedTuple):
+    """A library that one module takes, which is made where its headers are."""
+
+    module: Path
+    without: str  # what is left out, and why, elsewhere
+    package: str  # as pkg-config knows it
+    header: str
+    is_old: str  # as the preprocessor sees it
+    libs: list[str]  # where pkg-config knows nothing of it
+
+
+LIBRARIES = [
+    Library(
+        Path("funkenshield/server/_tls.pyx"),
+        "DNS over TLS for clients is left out: no headers of OpenSSL 3 (Debian: libssl-dev)",
+        "openssl", "openssl/ssl.h", "OPENSSL_VERSION_NUMBER < 0x30000000L", ["-lssl", "-lcrypto"],
+    ),
+    Library(
+        Path("funkenshield/server/_http2.pyx"),
+        "DNS over HTTPS for clients is left out: no headers of nghttp2 1.41 or later (Debian: libnghttp2-dev)",
+        "libnghttp2", "nghttp2/nghttp2.h", "NGHTTP2_VERSION_NUM < 0x012900", ["-lnghttp2"],
+    ),
+]  # fmt: skip
+
+
+def ask_pkg_config(what: str, library: Library) -> list[str]:
+    """Return the flags that a library takes; none where nobody knows of special ones."""
     try:
-        asked = [os.environ.get("PKG_CONFIG", "pkg-config"), what, "openssl"]
+        asked = [os.environ.get("PKG_CONFIG", "pkg-config"), what, library.package]
         return shlex.split(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
     except (OSError, subprocess.CalledProcessError):
         return []
 
 
-def has_openssl(flags: list[str]) -> bool:
-    """Tell whether the C compiler finds OpenSSL's headers, of version 3.0 or later."""
+def has_headers(library: Library, flags: list[str]) -> bool:
+    """Tell whether the C compiler finds a library's headers, and they are new enough."""
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     given = shlex.split(f"{os.environ.get('CPPFLAGS', '')} {os.environ.get('CFLAGS', '')}")
+    source = f"#include <{library.header}>\n#if {library.is_old}\n#error too old\n#endif\n"
     try:
         asked = [*shlex.split(compiler), *given, *flags, "-E", "-x", "c", "-o", os.devnull, "-"]
-        return subprocess.run(asked, input=OPENSSL, capture_output=True, text=True, check=False).returncode == 0
+        return subprocess.run(asked, input=source, capture_output=True, text=True, check=False).returncode == 0
     except OSError:
         return False
 
@@ -76,14 +97,16 @@ def extensions() -> list[Extension]:
     sources = sorted(Path("funkenshield").rglob("_*.pyx"), key=lambda source: -source.stat().st_size)
     if not sources:
         raise SystemExit("there is nothing to compile: the *.pyx in funkenshield are missing")
-    flags = ask_pkg_config("--cflags")
-    if ENCRYPTS in sources and not has_openssl(flags):
-        print("DNS over TLS for clients is left out: no headers of OpenSSL 3 (Debian: libssl-dev)")
-        sources.remove(ENCRYPTS)
-        for place in ("", "build/lib*/"):
-            for outdated in Path().glob(f"{place}{ENCRYPTS.with_suffix('')}.*.so"):
-                outdated.unlink()
-    own = {ENCRYPTS: (flags, ask_pkg_config("--libs") or ["-lssl", "-lcrypto"])}
+    own = {}
+    for library in LIBRARIES:
+        module, flags = library.module, ask_pkg_config("--cflags", library)
+        if module in sources and not has_headers(library, flags):
+            print(library.without)
+            sources.remove(module)
+            for place in ("", "build/lib*/"):
+                for outdated in Path().glob(f"{place}{module.with_suffix('')}.*.so"):
+                    outdated.unlink()
+        own[module] = (flags, ask_pkg_config("--libs", library) or library.libs)
     return cythonize(
         [
             Extension(

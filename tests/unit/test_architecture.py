@@ -101,16 +101,20 @@ def test_no_compiled_module_imports_a_python_one(path):
 def test_what_is_compiled_stands_beside_its_source():
     """An old module that was moved would be imported by its old name for ever: tools/build removes such."""
     compiled = {path.with_name(path.name.partition(".")[0]) for path in PACKAGE.rglob("*.so")}
-    may_be_left_out = {PACKAGE / "server" / "_tls"}  # where there are no headers of OpenSSL
+    may_be_left_out = {PACKAGE / "server" / name for name in ("_tls", "_http2")}  # OpenSSL's, nghttp2's headers
     assert compiled | may_be_left_out == {path.with_suffix("") for path in PACKAGE.rglob("_*.pyx")}
 
 
 def test_what_may_be_left_out_is_loaded_where_it_is_wanted_alone():
-    importing = {name_of(path) for path in SOURCES if path.suffix == ".py" and "server/_tls" in imports_of(path)}
-    assert importing == {"server/tls", "server/tcp", "cli"}
-    for name in importing:
-        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
-        assert not any(isinstance(node, ast.ImportFrom) and (node.module or "").endswith("_tls") for node in tree.body)
+    for left_out, wanting in ("_tls", "server/tls"), ("_http2", "server/http"):
+        importing = {
+            name_of(path) for path in SOURCES if path.suffix == ".py" and f"server/{left_out}" in imports_of(path)
+        }
+        assert importing == {wanting, "server/tcp", "cli"}
+        for name in importing:
+            tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+            loaded = [node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)]
+            assert not any(module.endswith(left_out) for module in loaded)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("_*.pyx")), ids=lambda path: path.stem)

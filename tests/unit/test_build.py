@@ -58,23 +58,39 @@ def test_a_source_folder_that_cannot_be_written_to_is_told(source):
     assert line.startswith(f"{source} cannot be written to")
 
 
+@pytest.mark.parametrize(("number", "found"), [("0x012900", True), ("0x012800", False), (None, False)])
+def test_what_speaks_http_is_built_where_nghttp2_is(number, found, tmp_path):
+    assert looked_for("_http2", tmp_path, "nghttp2/nghttp2.h", number and f"NGHTTP2_VERSION_NUM {number}") == found
+
+
 @pytest.mark.parametrize(
     ("header", "found"),
     [("0x30000000L", True), ("0x40000030L", True), ("0x1010117fL", False), ("0x20000000L", False), (None, False)],
 )  # LibreSSL says that it is version 2
 def test_what_encrypts_is_built_where_openssl_3_is(header, found, tmp_path):
+    assert looked_for("_tls", tmp_path, "openssl/ssl.h", header and f"OPENSSL_VERSION_NUMBER {header}") == found
+
+
+def looked_for(module, tmp_path, header, defined):
+    """Tell whether a module would be built where a header defines so much; None: there is no such header."""
     compiler = tmp_path / "cc"
     compiler.write_text('#!/bin/sh\nexec gcc -nostdinc "$@"\n')
     compiler.chmod(0o755)
-    if header:
-        (tmp_path / "include" / "openssl").mkdir(parents=True)
-        (tmp_path / "include" / "openssl" / "ssl.h").write_text(f"#define OPENSSL_VERSION_NUMBER {header}\n")
-    code = "import setup; print(setup.has_openssl([]), setup.ask_pkg_config('--libs'))"
+    if defined:
+        file = tmp_path / "include" / header
+        file.parent.mkdir(parents=True)
+        file.write_text(f"#define {defined}\n")
+    code = (
+        f"import setup; library = next(each for each in setup.LIBRARIES if each.module.stem == '{module}');"
+        " print(setup.has_headers(library, []), setup.ask_pkg_config('--libs', library))"
+    )
     environment = {"CC": str(compiler), "CPPFLAGS": f"-I{tmp_path}/include", "PKG_CONFIG": "no-such-program"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
     )
-    assert (done.stdout, done.stderr) == (f"{found} []\n", "")
+    told, libs = done.stdout.split(" ", 1)
+    assert (libs, done.stderr) == ("[]\n", "")
+    return told == "True"
 
 
 def test_what_was_compiled_from_a_source_that_is_gone_is_removed(source):
