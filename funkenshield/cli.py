@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .config import Config
 
 ENDPOINT = "ADDR:PORT"
-LABELLED = "listener_messages", "tls_handshakes", "tls_failures", "tls_versions"  # that are shown one by one
+LABELLED = (  # that are shown one by one
+    "listener_messages", "tls_handshakes", "tls_failures", "tls_versions", "http_responses", "http_errors",
+)  # fmt: skip
 PATH = click.Path(path_type=Path)
 Ask = Callable[[dict[str, Any]], dict[str, Any]]  # what a daemon responds to a request
 
@@ -82,7 +84,15 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         encrypted = "without DNS over TLS for clients: OpenSSL's headers were not there"
     except ImportError as error:
         encrypted = f"without DNS over TLS for clients: {error}"
-    click.echo(f"funkenshield {__version__} ({encrypted})")
+    try:
+        from .server._http2 import NGHTTP2_VERSION
+
+        requested = f"DNS over HTTPS: nghttp2 {NGHTTP2_VERSION}"
+    except ModuleNotFoundError:
+        requested = "without DNS over HTTPS for clients: nghttp2's headers were not there"
+    except ImportError as error:
+        requested = f"without DNS over HTTPS for clients: {error}"
+    click.echo(f"funkenshield {__version__} ({encrypted}; {requested})")
     ctx.exit()
 
 

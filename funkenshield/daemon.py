@@ -40,6 +40,7 @@ from .cache._store import Cache
 from .cache.expiry import Expiry
 from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
 from .config.guard import packed
+from .config.listeners import NAMES
 from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core._limits import CONNECTION_WORKERS_MAX
@@ -52,6 +53,7 @@ from .policy.dynblocks import Blocks
 from .rules.engine import PreparedRules, RuleEngine
 from .server import sockets
 from .server._udp_worker import Worker
+from .server.http import HttpListeners
 from .server.tcp import Listening, TcpServer
 from .server.tls import TlsListeners
 from .upstream.pool import Upstreams
@@ -101,10 +103,12 @@ class Daemon:
         """Bind all sockets that clients and operators come to; what that takes root for ends here."""
         config, listeners = self.config, self.config.all_listeners
         self._count, over_tcp = config.workers or machine.cores(), config.tcp.max_connections != 0
-        self._tls = TlsListeners(config)
-        plain = [each.endpoint for each in listeners if not each.encrypts]
+        self._tls, self._http = TlsListeners(config), HttpListeners()
+        plain = [each.endpoint for each in listeners if each.has_udp]
         sockets.probe(plain, tcp="TCP" if over_tcp else "")
-        sockets.probe([each.endpoint for each in listeners if each.encrypts], udp="", tcp="TLS")
+        for each in listeners:
+            if not each.has_udp:
+                sockets.probe([each.endpoint], udp="", tcp=NAMES[each.section.transport])
         self._udp = [
             [bound.enter_context(each) for each in sockets.bind_udp(endpoint, self._count, config.udp.receive_buffer)]
             for endpoint in plain
@@ -153,11 +157,11 @@ class Daemon:
                 worker.listen(opened.fileno(), group[0].fileno())
         self.upstreams = Upstreams(self.miss_path.sockets, self.miss_path.upstreams, self.clock, self.miss_path.abandon)
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
-        encrypting = self._tls.open(self.cache)
+        encrypting, requested = self._tls.open(self.cache), self._http.open(config, self.cache)
         self.tcp = TcpServer(
             self.cache, self.miss_path,
             [
-                Listening(number, self._tcp[endpoint], encrypting.get(endpoint))
+                Listening(number, self._tcp[endpoint], encrypting.get(endpoint), requested.get(endpoint))
                 for number, endpoint in enumerate(config.endpoints)
                 if endpoint in self._tcp
             ],
@@ -194,6 +198,7 @@ class Daemon:
         self.blocks.configure(config.guard)
         self.tcp.configure(config.tcp, connection_limit(config), config.tls)
         self._tls.activate(encryption)
+        self._http.configure(config)
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)

@@ -13,7 +13,7 @@ from .config import Config
 from .errors import ConfigError
 from .forward.loop_detection import refuse_itself
 from .policy.cookie_secrets import load_secrets
-from .server import tls
+from .server import http, tls
 from .upstream.ports import usable
 from .upstream.streams import tls_of
 
@@ -29,6 +29,7 @@ def examine(config: Config, where: str, *, at_reload: bool = False) -> None:
         partial(_find_secrets, config.cookies.secret_file if "secret_file" in config.cookies.model_fields_set else ""),
         *(partial(tls_of, each.address[0], each) for each in config.upstreams),
         *([] if at_reload else [partial(tls.examine, config)]),
+        partial(http.examine, config),
         partial(refuse_itself, config),
         partial(usable, config.forward.source_port_avoid),
         partial(fitted, config),

@@ -20,7 +20,7 @@ class Metric(NamedTuple):
 METRICS = {
     "queries": Metric("Queries received from clients, by transport.", labels=("transport",)),
     "responses": Metric(
-        "Responses sent to clients, by transport (`tcp` includes TLS) and by the RCODE in the header.",
+        "Responses sent to clients, by transport (`tcp` includes TLS and HTTP) and by the RCODE in the header.",
         labels=("transport", "rcode"),
     ),
     "listener_messages": Metric(
@@ -113,7 +113,7 @@ METRICS = {
     "memory_limit_bytes": Metric(
         "Memory limit of all that clients can fill: cache, outstanding queries, TCP buffers and rate limits.", "gauge"
     ),
-    "tcp_connections": Metric("Open TCP connections of clients, those with TLS included.", "gauge"),
+    "tcp_connections": Metric("Open TCP connections of clients, those with TLS or HTTP included.", "gauge"),
     "tcp_accepted": Metric("TCP connections accepted."),
     "tcp_refused": Metric("TCP connections refused because a limit was reached."),
     "tcp_refused_per_client": Metric(
@@ -136,7 +136,8 @@ METRICS = {
     ),
     "tls_failures": Metric(
         "Failed TLS handshakes, by reason: the client `closed` the connection, or sent an `alert`; `timeout`;"
-        " `crowded`: it was the oldest of too many at once; no common `version` or `cipher`; what came is `not_tls`;"
+        " `crowded`: it was the oldest of too many at once; no common `version` or `cipher`; it came for another"
+        " `protocol`, or HTTP without HTTP/2; what came is `not_tls`;"
         " `other`.",
         labels=("reason",),
     ),
@@ -144,6 +145,14 @@ METRICS = {
         "Unix time at which a certificate for clients expires, by its file.", "gauge", ("certificate",)
     ),
     "tls_versions": Metric("TLS handshakes that succeeded, by version of TLS.", labels=("version",)),
+    "http_responses": Metric(
+        "Responses to requests of DNS over HTTPS, by HTTP status; with 200, the RCODE tells more.", labels=("status",)
+    ),
+    "http_errors": Metric(
+        "Connections closed for what is not HTTP/2 as it should be (`protocol`), or for a `flood` of resets, pings,"
+        " settings or headers.",
+        labels=("reason",),
+    ),
     "reloads": Metric("Successful reloads of the configuration."),
     "start_time_seconds": Metric("Unix time at which the daemon started.", "gauge"),
 }

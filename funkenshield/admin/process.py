@@ -29,7 +29,7 @@ def need_descriptors(config: Config) -> int:
     """Return how many descriptors a shield needs at least, without any connection."""
     workers = config.workers or machine.cores()
     upstreams = sum(each.section.transport == "udp" for each in config.all_upstreams)
-    listening = sum(1 if each.encrypts else 2 for each in config.all_listeners)  # over TCP, and over UDP
+    listening = sum(2 if each.has_udp else 1 for each in config.all_listeners)  # over TCP, and over UDP
     of_workers = workers * (listening + 5)  # sockets, epoll(7), eventfd(2)
     return OTHERS + of_workers + upstreams * config.forward.sockets
 

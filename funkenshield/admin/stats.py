@@ -19,6 +19,7 @@ from ..upstream.pool import Upstreams, rcode_name
 from .metrics import METRICS
 
 HANDSHAKE, FAILED, VERSION = "tls_handshakes_", "tls_handshakes_failed_", "tls_version_"  # that names begin with
+RESPONSES, ERRORS = "http_responses_", "http_errors_"
 COMMON = (0, 2, 3, 5)  # RCODEs that are always shown, however few they are
 MORE = ("queries_by_transport", "uptime_seconds", "cache_miss_latency_histogram", "rules", "upstreams")
 
@@ -71,12 +72,12 @@ class Stats:
         udp, tcp = ([worker.counters() for worker in workers] for workers in (self.workers, self.tcp.workers))
         misses, nsec_cache, connections = self.miss_path.counters(), self.nsec_cache, self.tcp.counters()
         over_stream = misses["queries"] + sum(each["queries"] for each in tcp)
-        over_tls = sum(each["queries_over_tls"] for each in tcp)
+        over = {name: sum(each[f"queries_over_{name}"] for each in tcp) for name in ("tls", "https", "http")}
         counted = misses | {name: misses[name] + sum(each[name] for each in udp + tcp) for name in udp[0]}
         counted |= {f"cache_{name}": count for name, count in self.cache.counters().items()}
         return counted | {
             "queries_by_transport": {
-                "udp": counted["queries"] - over_stream, "tcp": over_stream - over_tls, "tls": over_tls,
+                "udp": counted["queries"] - over_stream, "tcp": over_stream - sum(over.values()), **over,
             },
             "responses": self._responses(),
             "listener_messages": self._by_listener(),
@@ -97,8 +98,9 @@ class Stats:
             ),
             **{
                 name: count for name, count in connections.items()
-                if name != "proxy_protocol_invalid" and not name.startswith((HANDSHAKE, VERSION))
+                if name != "proxy_protocol_invalid" and not name.startswith((HANDSHAKE, VERSION, RESPONSES, ERRORS))
             },
+            "http_responses": _labelled(connections, RESPONSES), "http_errors": _labelled(connections, ERRORS),
             **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self.tls.expiries(),
             "reloads": self.reloads, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
@@ -110,7 +112,7 @@ class Stats:
 
 def _handshakes(counted: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Return what became of handshakes, from counters that have the labels in their names."""
-    failures = {name.removeprefix(FAILED): count for name, count in counted.items() if name.startswith(FAILED)}
+    failures = _labelled(counted, FAILED)
     return {
         "tls_handshakes": {
             "full": counted["tls_handshakes_full"], "resumed": counted["tls_handshakes_resumed"],
@@ -119,6 +121,11 @@ def _handshakes(counted: Mapping[str, int]) -> dict[str, dict[str, int]]:
         "tls_failures": failures,
         "tls_versions": {version: counted[f"{VERSION}{version.replace('.', '_')}"] for version in ("1.2", "1.3")},
     }  # fmt: skip
+
+
+def _labelled(counted: Mapping[str, int], prefix: str) -> dict[str, int]:
+    """Return the counters whose names begin so, by the rest."""
+    return {name.removeprefix(prefix): count for name, count in counted.items() if name.startswith(prefix)}
 
 
 def _sums(*counts: list[int]) -> list[int]:

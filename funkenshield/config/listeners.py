@@ -3,18 +3,20 @@
 Addresses that need no more than UDP and TCP are in `listen`.
 """
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from ..core._limits import LISTENERS_MAX
-from .types import Endpoint, EndpointField, ListOf, PathField, Seconds, Section
+from ..core._limits import LISTENERS_MAX, PROXIES_MAX
+from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section
 
 OPENSSL_LIST = r"^[^\x00-\x1f\x7f]*$"
-NOT_YET = {
-    "https": "DNS over HTTPS", "h2": "DNS over HTTPS", "h3": "DNS over HTTP/3", "doh": "DNS over HTTPS",
-    "quic": "DNS over QUIC", "doq": "DNS over QUIC",
-}  # fmt: skip
+REQUEST_PATH = r"^/[!$-;=@-Z_a-z~]*$"  # what a target can have before its parameters (RFC 3986 3.3)
+NOT_YET = {"h3": "DNS over HTTP/3", "quic": "DNS over QUIC", "doq": "DNS over QUIC"}
+OTHERWISE = {"doh": "https", "h2": "https", "h2c": "http", "dot": "tls"}  # what others call them
+OF_TLS = ("certificates", "min_version", "ciphers", "ciphersuites", "discovery")
+OF_HTTP = ("paths", "forwarded_for_from")
+NAMES = {"tls": "TLS", "https": "HTTPS", "http": "HTTP"}
 
 
 class CertificateSection(Section):
@@ -39,11 +41,12 @@ class ListenerSection(Section):
 
     address: ListOf[EndpointField] = Field(min_length=1, max_length=LISTENERS_MAX)
     """`ADDR:PORT`, or a list: each is a listener of its own with the same settings. Takes effect at restart."""
-    transport: Literal["udp+tcp", "tls"] = "udp+tcp"
-    """`"udp+tcp"`, like an address of `listen`; or `"tls"`: DNS over TLS (RFC 7858), usually on port 853. Takes effect
-    at restart."""
+    transport: Literal["udp+tcp", "tls", "https", "http"] = "udp+tcp"
+    """`"udp+tcp"`, like an address of `listen`; `"tls"`: DNS over TLS (RFC 7858), usually on port 853; `"https"`: DNS
+    over HTTPS (RFC 8484) with HTTP/2, usually on port 443; or `"http"`: the same without TLS, behind a proxy that has
+    it. Takes effect at restart."""
     certificates: ListOf[CertificateSection] = Field((), max_length=64)
-    """For `transport = "tls"`, which needs one at least; `{ certificate = "FILE", key = "FILE" }`."""
+    """For `"tls"` and `"https"`, which need one at least; `{ certificate = "FILE", key = "FILE" }`."""
     min_version: Literal["1.2", "1.3"] = Field("1.2", description="Lowest version of TLS that clients may use.")
     ciphers: str = Field("", max_length=4096, pattern=OPENSSL_LIST)
     """Ciphers of TLS 1.2, as OpenSSL lists them (`openssl ciphers`); `""`: OpenSSL's own choice."""
@@ -52,24 +55,48 @@ class ListenerSection(Section):
     discovery: bool = True
     """Tell clients of this listener that ask for encrypted ones (`_dns.resolver.arpa`, RFC 9462): by the first name of
     its first certificate, its port, and its address where that is one."""
+    paths: ListOf[Annotated[str, StringConstraints(max_length=1024, pattern=REQUEST_PATH)]] = Field(
+        ("/dns-query",), min_length=1, max_length=64
+    )
+    """For `"https"` and `"http"`: paths of requests that are queries."""
+    forwarded_for_from: ListOf[PrefixField] = Field((), max_length=PROXIES_MAX)
+    """For `"https"` and `"http"`: addresses or prefixes of proxies whose `X-Forwarded-For` is believed: its last
+    address is the client's. From anybody else, it means nothing."""
 
     @field_validator("transport", mode="before")
     @classmethod
     def _is_there(cls, value: object) -> object:
         if isinstance(value, str) and value in NOT_YET:
-            raise ValueError(f'{NOT_YET[value]} is not available yet; transports are "udp+tcp" and "tls"')
+            raise ValueError(
+                f'{NOT_YET[value]} is not available yet; transports are "udp+tcp", "tls", "https" and "http"'
+            )
+        if isinstance(value, str) and value in OTHERWISE:
+            raise ValueError(f'write "{OTHERWISE[value]}"')
         return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ListenerSection":
-        if self.transport == "tls" and not self.certificates:
+        if self.encrypts and not self.certificates:
             raise ValueError(
-                'certificates: needed with transport = "tls"; write { certificate = "FILE", key = "FILE" }'
+                f'certificates: needed with transport = "{self.transport}"; write {{ certificate = "FILE",'
+                ' key = "FILE" }'
             )
-        for name in ("certificates", "min_version", "ciphers", "ciphersuites", "discovery"):
-            if self.transport != "tls" and name in self.model_fields_set:
-                raise ValueError(f'{name}: only with transport = "tls"')
+        for name in sorted(self.model_fields_set):
+            if name in OF_TLS and not self.encrypts:
+                raise ValueError(f'{name}: only with transport = "tls" or "https"')
+            if name in OF_HTTP and not self.speaks_http:
+                raise ValueError(f'{name}: only with transport = "https" or "http"')
         return self
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether its connections are encrypted."""
+        return self.transport in ("tls", "https")
+
+    @property
+    def speaks_http(self) -> bool:
+        """Whether queries come as requests of HTTP."""
+        return self.transport in ("https", "http")
 
 
 class Listener(NamedTuple):
@@ -81,14 +108,20 @@ class Listener(NamedTuple):
     @property
     def encrypts(self) -> bool:
         """Whether its connections are encrypted."""
-        return self.section.transport == "tls"
+        return self.section.encrypts
+
+    @property
+    def has_udp(self) -> bool:
+        """Whether queries come over UDP, too."""
+        return self.section.transport == "udp+tcp"
 
     def __str__(self) -> str:
-        return f"{self.endpoint} (TLS)" if self.encrypts else str(self.endpoint)
+        name = NAMES.get(self.section.transport)
+        return f"{self.endpoint} ({name})" if name else str(self.endpoint)
 
 
 class ClientTlsSection(Section):
-    """TLS with clients, for all listeners with `transport = "tls"`."""
+    """TLS with clients, for all listeners with `transport = "tls"` or `"https"`."""
 
     ticket_secret_file: PathField = ""
     """File with 64 hexadecimal digits: of nodes with the same secret, each resumes the sessions of all. It is read

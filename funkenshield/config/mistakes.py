@@ -22,6 +22,7 @@ LISTED_MAX = 16  # keys that are named where nothing is like the one that was wr
 WORDS = {
     r"^\S+$": "a word without spaces",
     r"^[^\x00-\x1f\x7f]*$": "text without control characters",
+    r"^/[!$-;=@-Z_a-z~]*$": "a path that begins with /, without ? and #",
     r"^([0-9a-fA-F]{2})*$": "octets in hexadecimal, two digits each",
 }
 OTHERS = {  # as the same thing is called elsewhere

@@ -108,9 +108,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _tcp_is_there_for_what_needs_it(self) -> "Config":
-        over_tcp = [each.endpoint for each in self.all_listeners if each.encrypts or self.tcp.max_connections != 0]
-        if self.tcp.max_connections == 0 and over_tcp:
-            raise ValueError(f"tcp.max_connections: 0 disables TCP, and the listener {over_tcp[0]} (TLS) needs it")
+        listeners = [each for each in self.all_listeners if not each.has_udp or self.tcp.max_connections != 0]
+        over_tcp = [each.endpoint for each in listeners]
+        if self.tcp.max_connections == 0 and listeners:
+            raise ValueError(f"tcp.max_connections: 0 disables TCP, and the listener {listeners[0]} needs it")
         scraped = self.metrics.listen
         if scraped and (scraped in over_tcp or overlaps(scraped, over_tcp)):
             key = "listen" if scraped in self.listen or overlaps(scraped, self.listen) else "listeners"
@@ -200,7 +201,7 @@ class Config(Section):
         """
         own = [Listener(endpoint, each) for each in self.listeners for endpoint in each.address]
         plain = [Listener(endpoint, ListenerSection(address=(endpoint,))) for endpoint in self.listen]
-        return sorted([*plain, *own], key=attrgetter("encrypts"))
+        return sorted([*plain, *own], key=lambda each: not each.has_udp)
 
     @property
     def endpoints(self) -> list[Endpoint]:

@@ -23,7 +23,7 @@ from ..wire.names import name_to_wire
 TTL = 300  # seconds: a listener that is gone is not asked for longer
 ZONE, NAME = name_to_wire("resolver.arpa."), name_to_wire("_dns.resolver.arpa.")
 SOA = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.SOA, f". . 1 3600 600 86400 {TTL}")
-PORTS = {"dot": 853}  # that need not be said
+PORTS = {"dot": 853, "h2": 443}  # that need not be said
 QR_AA_RA, RD = 0x8480, 0x0100
 TO_QUESTION = b"\xc0\x0c"  # a pointer to its name
 
@@ -34,6 +34,7 @@ class Encrypted(NamedTuple):
     name: str
     endpoint: Endpoint
     alpn: str
+    path: str = ""  # of requests, where it speaks HTTP
 
 
 def responder(listeners: Iterable[Encrypted]) -> Callable[[bytes], bytes | None]:
@@ -49,7 +50,8 @@ def _svcb(priority: int, listener: Encrypted) -> str:
     is_told = not (address.is_unspecified or address.is_link_local or address.is_loopback)
     hints = f" ipv{address.version}hint={host}" if is_told else ""
     said = "" if port == PORTS.get(listener.alpn) else f" port={port}"
-    return f'{priority} {dns.name.from_text(listener.name)} alpn="{listener.alpn}"{said}{hints}'
+    path = f' dohpath="{listener.path}{{?dns}}"' if listener.path else ""
+    return f'{priority} {dns.name.from_text(listener.name)} alpn="{listener.alpn}"{said}{hints}{path}'
 
 
 def _record(owner: bytes, rdata: dns.rdata.Rdata) -> bytes:

@@ -19,6 +19,7 @@ from ._connections import ConnectionLimits, Connections
 from ._tcp_worker import TcpWorker
 
 if TYPE_CHECKING:
+    from ._http2 import Http2Listener
     from ._tls import TlsListener
 
 limited = RateLimited(logging.getLogger(__name__))
@@ -36,6 +37,7 @@ class Listening(NamedTuple):
     number: int  # of the listener, as rules know it
     sockets: Sequence[socket]
     tls: "TlsListener | None" = None
+    http: "Http2Listener | None" = None
 
 
 class TcpServer:
@@ -48,9 +50,9 @@ class TcpServer:
         self._threads = [threading.Thread(target=each.run, name=f"tcp-{n}") for n, each in enumerate(self.workers)]
         self._reported = [0] * len(ENDED)
         self._none = Connections(self.limits).counters()  # of no worker
-        for number, sockets, tls in listening:
+        for number, sockets, tls, http in listening:
             for worker, opened in zip(self.workers, sockets, strict=True):
-                worker.listen(opened.fileno(), number, tls)
+                worker.listen(opened.fileno(), number, tls, http)
 
     def configure(self, settings: TcpSection, max_connections: int, tls: ClientTlsSection) -> None:
         """Apply these limits from now on."""

@@ -41,6 +41,7 @@ class TlsSettings(NamedTuple):
     ciphersuites: str
     ticket_secret: bytes
     ticket_lifetime: float
+    http: bool  # what is spoken is HTTP
 
     def __repr__(self) -> str:
         return f"<TlsSettings with {self.certificates}>"  # without the secret
@@ -148,7 +149,8 @@ class TlsListeners:
             chosen = self._used.get(endpoint)
             if chosen is not None and section.discovery:
                 plain = [name for name in chosen.settings.certificates[0].names if not name.startswith("*")]
-                told += [Encrypted(plain[0], endpoint, "dot")] if plain else []
+                alpn, path = ("h2", section.paths[0]) if section.speaks_http else ("dot", "")
+                told += [Encrypted(plain[0], endpoint, alpn, path)] if plain else []
         return told
 
     def expiries(self) -> dict[str, float]:
@@ -246,7 +248,7 @@ class TlsListeners:
             found = tuple(sources.certificates[each].value for each in section.certificates)
             settings = TlsSettings(
                 tuple(each.at(now) for each in found), section.min_version, section.ciphers, section.ciphersuites,
-                secret, config.tls.ticket_lifetime,
+                secret, config.tls.ticket_lifetime, section.speaks_http,
             )  # fmt: skip
             wanted[endpoint] = Chosen(settings, found)
         return wanted
@@ -281,11 +283,11 @@ def compiled() -> "tuple[type[TlsContexts], type[TlsListener]]":
         from ._tls import TlsContexts, TlsListener
     except ModuleNotFoundError:
         raise ConfigError(
-            'listeners: transport "tls": DNS over TLS is not built in: install OpenSSL\'s headers (Debian: libssl-dev),'
-            " and build or install funkenshield again"
+            'listeners: transport "tls" or "https": TLS is not built in: install OpenSSL\'s headers (Debian:'
+            " libssl-dev), and build or install funkenshield again"
         ) from None
     except ImportError as error:
-        raise ConfigError(f'listeners: transport "tls": DNS over TLS cannot be loaded: {error}') from None
+        raise ConfigError(f'listeners: transport "tls" or "https": TLS cannot be loaded: {error}') from None
     return TlsContexts, TlsListener
 
 
@@ -325,7 +327,8 @@ def _encrypting(config: Config) -> list[tuple[Endpoint, ListenerSection]]:
 def _encryption_of(endpoint: Endpoint, config: Config) -> object:
     """Return what a configuration says of how a listener encrypts."""
     section = dict(_encrypting(config)).get(endpoint)
-    return section and (section.model_copy(update={"address": (), "discovery": True}), config.tls)
+    others = {"address": (), "discovery": True, "paths": (), "forwarded_for_from": ()}
+    return section and (section.model_copy(update=others), config.tls)
 
 
 def _certificates_of(config: Config) -> list[CertificateSection]:

@@ -52,6 +52,17 @@ def test_without_tcp_what_is_without_tls_is_over_udp_alone(tmp_path):
     assert [str(each) for each in found.all_listeners] == ["192.0.2.3:53"]
 
 
+def test_those_with_http_come_over_tcp_with_tls_or_without(tmp_path):
+    https = f'[[listeners]]\naddress = "192.0.2.1:443"\ntransport = "https"\n{CERTIFICATE}'
+    http = '[[listeners]]\naddress = "[::1]:80"\ntransport = "http"\npaths = ["/a", "/b:c"]\n'
+    found = load(tmp_path, https + http).all_listeners
+    assert [str(each) for each in found] == ["127.0.0.1:8054", "192.0.2.1:443 (HTTPS)", "[::1]:80 (HTTP)"]
+    assert [(each.has_udp, each.encrypts, each.section.speaks_http) for each in found] == [
+        (True, False, False), (False, True, True), (False, False, True),
+    ]  # fmt: skip
+    assert [each.section.paths for each in found[1:]] == [("/dns-query",), ("/a", "/b:c")]
+
+
 def test_files_of_certificates_are_relative_to_the_file_and_a_key_may_be_in_the_same(tmp_path):
     text = ENCRYPTED.replace(', key = "k.pem"', "").replace("CERTIFICATE", "etc/c.pem")
     (certificate,) = load(tmp_path, text).listeners[0].certificates

@@ -132,9 +132,10 @@ def test_each_listener_gets_its_certificates_and_settings_once(scene):
     secret = how.pop("ticket_secret")
     assert len(secret) == 32
     assert other.pop("ticket_secret") == secret
-    assert how == {"min_version": "1.2", "ciphers": "", "ciphersuites": "", "ticket_lifetime": 3600}
+    assert how == {"min_version": "1.2", "ciphers": "", "ciphersuites": "", "ticket_lifetime": 3600, "http": False}
     assert other == {
         "min_version": "1.3", "ciphers": "ALL", "ciphersuites": "TLS_AES_128_GCM_SHA256", "ticket_lifetime": 3600,
+        "http": False,
     }  # fmt: skip
 
 
@@ -488,12 +489,12 @@ def test_a_response_of_ocsp_that_is_too_old_is_not_given_any_more(scene, caplog)
     [
         (
             ModuleNotFoundError("No module named 'funkenshield.server._tls'"),
-            "DNS over TLS is not built in: install OpenSSL's headers (Debian: libssl-dev), and build or"
+            "TLS is not built in: install OpenSSL's headers (Debian: libssl-dev), and build or"
             " install funkenshield again",
         ),
         (
             ImportError("libssl.so.3: cannot open shared object file"),
-            "DNS over TLS cannot be loaded: libssl.so.3: cannot open shared object file",
+            "TLS cannot be loaded: libssl.so.3: cannot open shared object file",
         ),
     ],
 )
@@ -508,4 +509,4 @@ def test_where_it_is_not_built_in_that_is_told(error, line, tmp_path, monkeypatc
     for work in (tls.compiled, lambda: tls.examine(Scene(tmp_path).load())):
         with pytest.raises(ConfigError) as told:
             work()
-        assert str(told.value) == f'listeners: transport "tls": {line}'
+        assert str(told.value) == f'listeners: transport "tls" or "https": {line}'
