@@ -18,6 +18,7 @@ import time
 
 import dns.exception
 import uvloop
+from support import http2
 from support.certificates import believing
 from support.client import LARGEST, Address, frame, free_port
 from support.rig import toml
@@ -155,6 +156,30 @@ class Asking:
         return bool(select.select([self.socket], [], [], 0)[0]) and bool(self.reply(0.01))
 
 
+class Requesting(Asking):
+    """A query on its way by DNS over HTTPS, over a connection of its own."""
+
+    def __init__(self, wire, source, server, context):
+        self.wire = wire
+        plain = socket.create_connection(server, timeout=PATIENCE, source_address=(source, 0))
+        self.socket = context.wrap_socket(plain, server_hostname=server.host)
+        self._client = http2.Client(self.socket)
+        self._stream = self._client.post(wire)
+
+    def reply(self, seconds):
+        self.socket.settimeout(seconds)
+        try:
+            response = self._client.response(self._stream)
+        except TimeoutError:
+            return None
+        return response.body if response.status == 200 else None
+
+    def more(self):
+        if select.select([self.socket], [], [], 0)[0]:
+            self._client.pump()
+        return not {0, self._stream}.issuperset(self._client.responses)
+
+
 def _exactly(stream, count):
     octets = b""
     while len(octets) < count:
@@ -179,14 +204,14 @@ class Errors(logging.Handler):
 class Player:
     """A shield with its upstreams and clients, while the context is entered.
 
-    Who asks over TCP may be made to ask over TLS, by the `credentials` that the shield shows.
+    Who asks over TCP may be made to ask over TLS or HTTPS, by the `credentials` that the shield shows.
     """
 
-    def __init__(self, scenario, folder, *, credentials=None, tcp_over_tls=False):
+    def __init__(self, scenario, folder, *, credentials=None, in_place_of_tcp=None):
         self._scenario = scenario
         self._folder = folder
         self._credentials = credentials
-        self._tcp_over_tls = tcp_over_tls
+        self._in_place_of_tcp = in_place_of_tcp
         self._clock = Clock()
         self._errors = Errors()
         self._waiting = {}  # the query that each client waits for an answer to
@@ -256,9 +281,12 @@ class Player:
         assert client not in self._waiting, f"{client} waits already"
         ident = secrets.randbits(16) if query.id is None else query.id
         wire = query.to_wire(ident, self._given.get(client, b""))
-        transport = "tls" if self._tcp_over_tls and query.transport == "tcp" else query.transport
-        server = self._tls_address if transport == "tls" else self._address
-        asking = Asking(wire, transport, query.source, server, self._context)
+        transport = self._in_place_of_tcp if self._in_place_of_tcp and query.transport == "tcp" else query.transport
+        if transport == "https":
+            asking = Requesting(wire, query.source, self._https_address, http2.trusting(self._credentials.file))
+        else:
+            server = self._tls_address if transport == "tls" else self._address
+            asking = Asking(wire, transport, query.source, server, self._context)
         self._waiting[client] = asking
         self._all.append(asking)
         self._asked = wire
@@ -320,7 +348,7 @@ class Player:
             for line in itertools.takewhile(lambda line: isinstance(line.step, Behave), self._scenario.lines):
                 self._play(line.step)  # a shield may ask as soon as it is there
             self._address = Address("127.0.0.1", free_port())
-            self._tls_address = Address("127.0.0.1", free_port())
+            self._tls_address, self._https_address = (Address("127.0.0.1", free_port()) for _ in range(2))
             self._context = believing(self._credentials) if self._credentials else None
             stack.enter_context(self._logs_watched())
             self._daemon = Daemon(self._config(), clock=self._clock)
@@ -345,8 +373,9 @@ class Player:
             lines.insert(0, f'upstreams = ["{self._upstreams["upstream"].address}"]')
         if self._credentials:
             files = {name: str(getattr(self._credentials, name)) for name in ("certificate", "key")}
-            listener = {"address": str(self._tls_address), "transport": "tls", "certificates": files}
-            lines += ["[[listeners]]", toml(**listener)]
+            for address, transport in (self._tls_address, "tls"), (self._https_address, "https"):
+                listener = {"address": str(address), "transport": transport, "certificates": files}
+                lines += ["[[listeners]]", toml(**listener)]
         path = self._folder / "funkenshield.toml"
         path.write_text("\n".join(lines))
         return config.load(path)

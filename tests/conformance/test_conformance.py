@@ -1,7 +1,7 @@
 """Know nothing but where the scenarios are: each file is a test, and the shield does what it says.
 
-How they are written is in `notation`, `told` and `message`. Those whose clients ask over TCP are played over TLS as
-well, where they get the same, but for padding.
+How they are written is in `notation`, `told` and `message`. Those whose clients ask over TCP are played over TLS and
+HTTPS as well, where they get the same, but for padding and transfers.
 """
 
 import re
@@ -44,5 +44,12 @@ def test_scenario(path, tmp_path, monkeypatch, credentials):
 @scenarios([path for path in FILES if asks(path, "tcp") and not asks(path, "padding")])
 def test_scenario_over_tls(path, tmp_path, monkeypatch, credentials):
     monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)
-    with Player(read(path), tmp_path, credentials=credentials, tcp_over_tls=True) as player:
+    with Player(read(path), tmp_path, credentials=credentials, in_place_of_tcp="tls") as player:
+        player.play()
+
+
+@scenarios([path for path in FILES if asks(path, "tcp") and not asks(path, "padding") and not asks(path, "AXFR")])
+def test_scenario_over_https(path, tmp_path, monkeypatch, credentials):
+    monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)
+    with Player(read(path), tmp_path, credentials=credentials, in_place_of_tcp="https") as player:
         player.play()
