@@ -87,7 +87,6 @@ class Daemon:
         self._failure: BaseException | None = None  # of what must go on for ever
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
         self._secrets: cookie_secrets.CookieSecrets | None = None
-        self._told: list[discovery.Encrypted] = []  # of which clients are told
         with contextlib.ExitStack() as bound:
             self._bind(bound)
             try:
@@ -222,12 +221,10 @@ class Daemon:
 
     def _consult(self, config: Config) -> None:
         """Say who answers without an upstream, as things are now."""
-        told = self._tls.told()
-        if told != self._told and self._ready:  # before, there is nothing yet
-            self._purge(discovery.ZONE)
-        self._told = told
         self.miss_path.consult(
-            chaos=chaos.responder(config.chaos), discovery=discovery.responder(told), nsec_cache=self.nsec_cache
+            chaos=chaos.responder(config.chaos),
+            discovery=discovery.responder(self._tls.told()),
+            nsec_cache=self.nsec_cache,
         )
 
     def _set_cookies(self, secrets: cookie_secrets.CookieSecrets) -> None:
@@ -418,10 +415,8 @@ class Daemon:
             return
         restored, origins = snapshot.read(self.cache, self._snapshot)
         self.watchers.restore(origins.serials, entries=restored > 0)
-        if restored:
-            for name in {zone.name for zone in self.config.zones} ^ set(origins.zones):
-                self._purge(name_to_wire(name))
-            self._purge(discovery.ZONE)  # of listeners that there were then
+        for name in {zone.name for zone in self.config.zones} ^ set(origins.zones) if restored else ():
+            self._purge(name_to_wire(name))
 
     async def _save(self) -> None:
         if self._snapshot is not None and self._ready:  # what was there before a start that failed stays

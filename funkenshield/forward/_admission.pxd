@@ -33,7 +33,7 @@ cdef class Admission:
     cdef object _local_response(self, const Query* query, uint16_t zone, uint64_t now)
     cdef object _tell_of_resolver(self, const Query* query, const uint8_t* name)
     cdef int _answer_locally(self, const Client* client, Query* query, uint16_t zone, bytes response,
-                             uint64_t now) except -1
+                             uint64_t now, bint stores) except -1
     cdef int _add_pending(self, const Client* client, const Query* query, uint16_t zone, bint has_stale,
                           uint64_t now) except -1
     cdef bint _is_repeat(self, const Client* client, const Query* query, int32_t first, uint64_t hashed) noexcept nogil

@@ -90,10 +90,11 @@ cdef class Admission:
                 return 0  # it was refreshed meanwhile
         zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
         response = self._tell_of_resolver(&query, query.key + KEY_PREFIX)
-        if response is None and not client.rule_state.route:
-            response = self._local_response(&query, zone, now)
+        if response is not None:  # not stored: a reload may change it
+            return self._answer_locally(client, &query, zone, response, now, False)
+        response = None if client.rule_state.route else self._local_response(&query, zone, now)
         if response is not None:
-            return self._answer_locally(client, &query, zone, response, now)
+            return self._answer_locally(client, &query, zone, response, now, True)
         return self._add_pending(client, &query, zone, freshness == STALE_IF_ERROR, now)
 
     cdef int admit_uncached(self, const Client* client, const Query* query, uint64_t now) except -1:
@@ -144,8 +145,8 @@ cdef class Admission:
         return response if response is not None and answers_question(query, response, len(response)) else None
 
     cdef int _answer_locally(self, const Client* client, Query* query, uint16_t zone, bytes response,
-                             uint64_t now) except -1:
-        """Answer from a response that no upstream gave, and store it like any other."""
+                             uint64_t now, bint stores) except -1:
+        """Answer from a response that no upstream gave, and maybe store it like any other."""
         cdef:
             Answer* answer = self.cache.scratch
             BuildResult built
@@ -155,7 +156,7 @@ cdef class Admission:
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
         self.local_answers += 1
         self.replies.answer_now(client, query, answer, now)
-        if built == KEEP:
+        if stores and built == KEEP:
             self.cache.put_for(query, answer, ticks(now))
         return 0
 

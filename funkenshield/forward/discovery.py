@@ -20,7 +20,7 @@ from ..core._limits import EDNS_UDP_SIZE
 from ..wire._message import inspect_query
 from ..wire.names import name_to_wire
 
-TTL = 300  # seconds: a listener that is gone is not asked for longer
+TTL = 300  # seconds: a listener that is gone is not asked for longer; the shield itself keeps none of this
 ZONE, NAME = name_to_wire("resolver.arpa."), name_to_wire("_dns.resolver.arpa.")
 SOA = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.SOA, f". . 1 3600 600 86400 {TTL}")
 PORTS = {"dot": 853, "h2": 443}  # that need not be said

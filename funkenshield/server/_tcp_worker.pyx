@@ -346,11 +346,12 @@ cdef class TcpWorker:
         cdef Connection* connection = self._connection(number)
         if connection == NULL:
             return
-        if events & <uint32_t> (EPOLLERR | EPOLLHUP):
+        if connection.listed[SHAKING]:
+            if not connection.listed[AWAITS_TURN]:  # who has left may have said why
+                self._expect(connection, 0)  # or it would be told of again and again, in place of others
+                self.connections.append(connection, AWAITS_TURN)
+        elif events & <uint32_t> (EPOLLERR | EPOLLHUP):
             self.connections.close(connection)
-        elif connection.listed[SHAKING]:
-            self._expect(connection, 0)  # or it would be told of again and again, in place of others
-            self.connections.append(connection, AWAITS_TURN)
         elif events & <uint32_t> EPOLLOUT:
             if self._send(connection):
                 self._resume(connection)

@@ -100,6 +100,17 @@ def test_no_upstream_is_asked(option):
         assert [each.to_text() for each in reply.answer[0]] == RECORDS[:1]
 
 
+def test_what_is_told_changes_with_the_listeners():
+    query = dns.message.make_query("_dns.resolver.arpa.", "SVCB")
+    with contextlib.ExitStack() as stack:
+        path = Path(stack)
+        for listeners in LISTENERS[:1], LISTENERS[1:2]:
+            path.miss_path.consult(discovery=responder(listeners))
+            path.hand_over(query.to_wire())
+            reply = dns.message.from_wire(path.client.recv(512))
+            assert [each.to_text()[1:] for each in reply.answer[0]] == [RECORDS[LISTENERS.index(listeners[0])][1:]]
+
+
 @pytest.mark.parametrize("name", ["resolver.arpa.test.", "arpa.", "xresolver.arpa."])
 def test_an_upstream_is_asked_for_other_names(name):
     with contextlib.ExitStack() as stack:
