@@ -60,6 +60,7 @@ def test_what_ends_gives_back_its_place_and_its_memory(stack, waiting):
     octets = frame(query("waits.test")) if waiting else b""
     sockets = [connect(stack, running, octets + b"\xff\xff" + bytes(50_000)) for _ in range(20)]
     until(lambda: running.connections == 20 and running.memory >= 20 * 50_000)
+    until(lambda: running.counters()["queries"] == 20 * waiting)
     for sock in sockets:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         sock.close()
