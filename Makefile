@@ -13,7 +13,7 @@ COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setu
 
 .PHONY: help run demo check test others left-out proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
 
-run: $(VENV)/built  ## run the small nameserver, and the shield in front of it
+run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
 
 demo: $(VENV)/built  ## repeat the experiment of 2011
@@ -74,7 +74,13 @@ bench-micro: $(VENV)/dev  ## benchmarks of the parts of the fast path
 bench-rules: $(VENV)/dev  ## benchmark of the cost of rules and guard per hit
 	$(BIN)/python -m benchmarks.system.rules
 
+$(VENV)/playable: $(COMPILED)  # what a first look takes, sooner
+	@FUNKENSHIELD_BUILD=playground tools/build $(PYTHON) $(VENV)
+	@touch $@
+
 $(VENV)/built: $(COMPILED) $(LEFT_OUT)
+	@[ ! -e $(VENV)/playable ] || find funkenshield -name "*.so" -delete
+	@rm -f $(VENV)/playable
 	@tools/build $(PYTHON) $(VENV)
 	@touch $@
 

@@ -1,6 +1,7 @@
 """Build the compiled part; everything else is said in pyproject.toml.
 
-FUNKENSHIELD_BUILD chooses the build: "release" (default), "debug" (bounds and undefined behaviour are checked),
+FUNKENSHIELD_BUILD chooses the build: "release" (default), "playground" (soon made: optimised less, without what
+encrypts), "debug" (bounds and undefined behaviour are checked),
 "asan" or "tsan" (memory, or races, too: see tools/sanitized), "fuzz" (memory and undefined behaviour, by clang, which
 tells a fuzzer where it has been: see tools/fuzz), "profile" (line numbers kept for profilers), "none" (what is compiled
 stays as it is: see tools/build). As many modules are made at once as there are cores, the largest first.
@@ -27,8 +28,8 @@ SANITIZE = {
     "fuzz": ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize=function", "-fno-sanitize-recover=all"],
 }
 KIND = os.environ.get("FUNKENSHIELD_BUILD", "release")
-if KIND not in {"release", "profile", "none", *SANITIZE}:
-    raise SystemExit(f"FUNKENSHIELD_BUILD={KIND}: use release, debug, asan, tsan, fuzz, profile or none")
+if KIND not in {"release", "playground", "profile", "none", *SANITIZE}:
+    raise SystemExit(f"FUNKENSHIELD_BUILD={KIND}: use release, playground, debug, asan, tsan, fuzz, profile or none")
 if not os.access(".", os.W_OK):
     raise SystemExit(f"{os.getcwd()} cannot be written to, and what is built belongs there: make a copy of your own")
 CHECKED = KIND in SANITIZE
@@ -36,14 +37,22 @@ CORES = len(os.sched_getaffinity(0))
 
 if KIND == "fuzz":
     os.environ.setdefault("CC", "clang")
-compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-sign-compare", "-O1" if CHECKED else "-O3"]
+compile_args = [
+    "-std=gnu11",
+    "-Wall",
+    "-Wno-unused-function",
+    "-Wno-sign-compare",
+    "-O1" if CHECKED or KIND == "playground" else "-O3",
+]
 link_args = ["-lm"]
 if CHECKED:
     compile_args += [*SANITIZE[KIND], "-fno-omit-frame-pointer"]
     link_args += SANITIZE[KIND]
 if KIND == "debug":
     compile_args += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-ftrivial-auto-var-init=pattern"]
-compile_args += ["-g0" if KIND == "release" else "-g"]  # Python's own flags have -g: a third of the compiler's time
+compile_args += [
+    "-g0" if KIND in {"release", "playground"} else "-g"
+]  # Python's own flags have -g: a third of the compiler's time
 
 
 class Library(NamedTuple):
@@ -100,8 +109,8 @@ def extensions() -> list[Extension]:
     own = {}
     for library in LIBRARIES:
         module, flags = library.module, ask_pkg_config("--cflags", library)
-        if module in sources and not has_headers(library, flags):
-            print(library.without)
+        if module in sources and (KIND == "playground" or not has_headers(library, flags)):
+            print(library.without if KIND != "playground" else "")
             sources.remove(module)
             for place in ("", "build/lib*/"):
                 for outdated in Path().glob(f"{place}{module.with_suffix('')}.*.so"):
