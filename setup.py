@@ -1,9 +1,10 @@
 """Build the compiled part; everything else is said in pyproject.toml.
 
-FUNKENSHIELD_BUILD chooses the build: "release" (default), "playground" (made sooner: not optimised, and without
-what encrypts), "debug" (bounds and undefined behaviour are checked), "tsan" (memory, or races, too: see tools/sanitized), "fuzz" (memory and undefined behaviour, by clang, which tells a
-fuzzer where it has been: see tools/fuzz), "profile" (line numbers kept for profilers), "none" (what is compiled stays
-as it is: see tools/build). As many modules are made at once as there are cores, the largest first.
+FUNKENSHIELD_BUILD chooses the build: "release" (default), "playground" (made sooner: not optimised, and without what
+encrypts), "debug" (bounds and undefined behaviour are checked), "asan" or "tsan" (memory, or races, too: see
+tools/sanitized), "fuzz" (memory and undefined behaviour, by clang, which tells a fuzzer where it has been: see
+tools/fuzz), "profile" (line numbers kept for profilers), "none" (what is compiled stays as it is: see tools/build).
+As many modules are made at once as there are cores, the largest first.
 Cython's own checks see Python's objects only; the C compiler's see the arrays and copies of code without the GIL.
 
 What encrypts is made where OpenSSL's headers are, what speaks HTTP where nghttp2's are, and either is left out
