@@ -37,6 +37,10 @@ cdef extern from *:
     uint64_t load_acquire "FS_LOAD_ACQUIRE"(const uint64_t*) noexcept nogil
     void store_release "FS_STORE_RELEASE"(uint64_t*, uint64_t) noexcept nogil
 
+    # What is replaced as a whole, and only read meanwhile.
+    const void* load_pointer "FS_LOAD_ACQUIRE"(const void* const* place) noexcept nogil
+    void store_pointer "FS_STORE_RELEASE"(const void** place, const void* replacement) noexcept nogil
+
     # No order: counters with one writer, settings, "was used" marks.
     uint64_t load_relaxed "FS_LOAD_RELAXED"(const uint64_t*) noexcept nogil
     void store_relaxed "FS_STORE_RELAXED"(uint64_t*, uint64_t) noexcept nogil

@@ -28,6 +28,12 @@ cdef uint64_t key_of(const Limit* limit, const uint8_t* address, uint8_t octets,
 cdef bint exceeds(const Limit* limit, uint64_t key, uint64_t weight, uint64_t now) noexcept nogil
 
 
+cdef inline bint source_exceeds(const Limit* limit, const uint8_t* address, uint8_t octets, uint64_t more,
+                                uint64_t weight, uint64_t now) noexcept nogil:
+    """Charge the prefix of a source with so much, of what else is counted by itself; tell whether that does not fit."""
+    return exceeds(limit, key_of(limit, address, octets, more), weight, now)
+
+
 @cython.final
 cdef class RateTable:
     cdef:

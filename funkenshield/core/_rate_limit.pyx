@@ -130,4 +130,4 @@ cdef class RateTable:
 
     def exceeds(self, bytes address not None, uint64_t now, uint64_t weight=1, uint64_t more=0) -> bool:
         """Charge a source, and tell whether that does not fit; `now` is nanoseconds."""
-        return exceeds(&self.limit, key_of(&self.limit, address, octets_of(address), more), weight, now)
+        return source_exceeds(&self.limit, address, octets_of(address), more, weight, now)

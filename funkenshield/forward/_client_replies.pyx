@@ -12,7 +12,7 @@ from ..cache._freshness cimport DEAD, freshness_of
 from ..cache._index cimport find
 from ..core._clock cimport ticks
 from ..core._latency_histogram cimport observe_latency
-from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
+from ..core._rate_limit cimport Limit, RateTable, source_exceeds
 from ..policy._rule_state cimport ClientInfo
 from ..wire._message cimport (
     ARCOUNT, DO, MESSAGE_MAX, REFUSED, EdnsOptions, Query, cookie_of, get16, has_own_opt, message_flags, put_error,
@@ -129,7 +129,7 @@ cdef class ClientReplies:
         one time (CVE-2024-33655). What is not sent now is in the cache when the client asks again.
         """
         cdef const Limit* limit = &self.late.limit
-        return exceeds(limit, key_of(limit, client.ip, client.octets, 0), length, now)
+        return source_exceeds(limit, client.ip, client.octets, 0, length, now)
 
     # ------------------------------------------------------------ and none
 

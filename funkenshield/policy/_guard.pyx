@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 from ..core._atomic cimport bump, compare_exchange, copy_words, load_acquire, load_relaxed, store_release
 from ..core._epochs cimport Epochs
 from ..core._prefix_table cimport PrefixTable, Prefixes, is_empty, octets_of, prefix_value
-from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
+from ..core._rate_limit cimport RateTable, exceeds, key_of, source_exceeds
 from ..wire._message cimport HEADER, MESSAGE_MAX, NXDOMAIN, RCODE, SERVFAIL, message_flags
 from ..wire._truncation cimport truncate
 from ._rrl cimport exceeds_rrl, slips
@@ -53,7 +53,7 @@ cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* se
         return action
     _count(guard_table, QUERIES, 1, sender)
     for k in range(guard_table.limit_count):
-        if _is_exceeded(&guard_table.limits[k], 0, sender):
+        if source_exceeds(&guard_table.limits[k], sender.address, sender.octets, 0, 1, sender.now):
             action = _unless_proven(guard_table.over[k], sender)
             if action != GUARD_ALLOW:
                 bump(&counters.rate_limited, 1)
@@ -64,10 +64,6 @@ cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* se
 cdef GuardAction _unless_proven(GuardAction action, const ClientInfo* sender) noexcept nogil:
     """Let in by TCP whoever is sent there."""
     return GUARD_ALLOW if action == GUARD_TRUNCATE and not sender.datagram else action
-
-
-cdef inline bint _is_exceeded(const Limit* limit, uint64_t what, const ClientInfo* sender) noexcept nogil:
-    return exceeds(limit, key_of(limit, sender.address, sender.octets, what), 1, sender.now)
 
 
 cdef void _count(const GuardTable* guard_table, Counted what, uint64_t weight, const ClientInfo* sender) noexcept nogil:

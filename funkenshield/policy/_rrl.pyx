@@ -7,7 +7,7 @@ that is one too many is `_guard`'s to say, and to count.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._prefix_table cimport prefix_value
-from ..core._rate_limit cimport Limit, exceeds, key_of
+from ..core._rate_limit cimport source_exceeds
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport (
     ANCOUNT, HEADER, NOERROR, NSCOUNT, NXDOMAIN, OPT_RCODE, QUESTION_MAX, Record, RecordCursor, begin_records, find_opt,
@@ -38,14 +38,10 @@ cdef bint exceeds_rrl(const ResponseLimits* rrl, const ClientInfo* sender, const
     if rrl.limited[kind]:
         if kind == ANSWERS:
             what = _hash_question(&rrl.limits[ANSWERS].secret, wire, length)
-        over = _is_exceeded(&rrl.limits[kind], what, sender)
+        over = source_exceeds(&rrl.limits[kind], sender.address, sender.octets, what, 1, sender.now)
     if rrl.limited[RESPONSES] and not over:
-        over = _is_exceeded(&rrl.limits[RESPONSES], 0, sender)
+        over = source_exceeds(&rrl.limits[RESPONSES], sender.address, sender.octets, 0, 1, sender.now)
     return over
-
-
-cdef inline bint _is_exceeded(const Limit* limit, uint64_t what, const ClientInfo* sender) noexcept nogil:
-    return exceeds(limit, key_of(limit, sender.address, sender.octets, what), 1, sender.now)
 
 
 cdef uint64_t _hash_question(const Secret* secret, const uint8_t* wire, size_t length) noexcept nogil:

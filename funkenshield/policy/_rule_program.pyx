@@ -18,7 +18,7 @@ from ..core._atomic cimport add, load_relaxed, store_relaxed
 from ..core._memory cimport free, zeros
 from ..core._prefix_table cimport PrefixTable, octets_of, prefix_value
 from ..core._random cimport draw_secret
-from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
+from ..core._rate_limit cimport Limit, RateTable, source_exceeds
 from ..core._siphash cimport Secret, siphash
 from ..core._suffix_table cimport label_count, last_two_labels, parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport (
@@ -213,7 +213,7 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
         uint64_t what = 0
         size_t length
     if node.more == PER_SOURCE:
-        return exceeds(limit, key_of(limit, sender.address, sender.octets, 0), 1, sender.now)
+        return source_exceeds(limit, sender.address, sender.octets, 0, 1, sender.now)
     if node.more != PER_ALL:
         if subject.name == NULL:
             _read_name(subject)
@@ -222,7 +222,7 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
             name = last_two_labels(name, &length)
         what = siphash(&limit.secret, name, length)
     memset(nobody, 0, 4)
-    return exceeds(limit, key_of(limit, nobody, 4, what), 1, sender.now)
+    return source_exceeds(limit, nobody, 4, what, 1, sender.now)
 
 
 cdef bint _is_time(uint64_t span, int64_t local) noexcept nogil:

@@ -18,7 +18,7 @@ from ..core._atomic cimport (
     add, barrier, bump, copy_words, load_acquire, load_relaxed, store_relaxed, store_relaxed32, store_release
 )
 from ..core._fair_shares cimport counter_of, hash_prefix, may_take
-from ..core._rate_limit cimport Limit, RateTable, exceeds, key_of
+from ..core._rate_limit cimport Limit, RateTable, source_exceeds
 from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
 from ..forward._reply_queue cimport CHUNK
@@ -370,7 +370,7 @@ cdef class Connections:
     cdef bint may_begin_handshake(self, const uint8_t* address, uint8_t octets, uint64_t now) noexcept nogil:
         """Count a handshake that a client begins; False: he has begun too many. The caller is inside an epoch."""
         cdef const Limit* limit = load_limit(&self.limits.handshakes)
-        if limit == NULL or not exceeds(limit, key_of(limit, address, octets, 0), 1, now):
+        if limit == NULL or not source_exceeds(limit, address, octets, 0, 1, now):
             return True
         bump(&self.counts.handshakes_limited, 1)
         return False

@@ -17,7 +17,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from ..cache._store cimport Cache
-from ..core._atomic cimport bump
+from ..core._atomic cimport bump, load_pointer, store_pointer
 from ..core._memory cimport zeros
 from ..core._prefix_table cimport PrefixTable, Prefixes, prefix_value
 from ..wire._message cimport MESSAGE_MAX
@@ -29,11 +29,6 @@ from ._http_fields cimport (
     decode, decoded_length, dns_parameter, is_dns_message, last_forwarded_for, path_end, put_number, read_number
 )
 from ._nghttp2 cimport *
-
-cdef extern from *:
-    # Defined in `_atomic`; here with a type.
-    const void* load_manner "FS_LOAD_ACQUIRE"(const void* const* place) noexcept nogil
-    void store_manner "FS_STORE_RELEASE"(const void** place, const void* manner) noexcept nogil
 
 cdef extern from "<malloc.h>" nogil:
     size_t malloc_usable_size(void* octets)
@@ -135,7 +130,7 @@ cdef struct List:
 
 cdef struct Http2Session:
     HttpSession head
-    nghttp2_session* library
+    nghttp2_session* nghttp2
     const Http* http
     HttpCounters* counts
     List[STAGES] lists
@@ -221,7 +216,7 @@ cdef void _move(Http2Session* session, Stream* stream, uint32_t stage) noexcept 
 
 cdef inline Stream* _find(Http2Session* session, int32_t number) noexcept nogil:
     """Return a stream by its number; NULL: it is closed."""
-    return <Stream*> nghttp2_session_get_stream_user_data(session.library, number)
+    return <Stream*> nghttp2_session_get_stream_user_data(session.nghttp2, number)
 
 
 cdef Stream* _open(Http2Session* session, int32_t number) noexcept nogil:
@@ -381,7 +376,7 @@ cdef uint32_t _method(const uint8_t* value, size_t length) noexcept nogil:
 cdef bint _take_target(Http2Session* session, Stream* stream, const uint8_t* target, size_t length) noexcept nogil:
     """See whether a path is one of ours, and decode the query behind it; False: there is no memory for that."""
     cdef:
-        const Manner* manner = <const Manner*> load_manner(&session.http.manner)
+        const Manner* manner = <const Manner*> load_pointer(&session.http.manner)
         size_t end, size
         const uint8_t* text
         uint32_t k
@@ -516,7 +511,7 @@ cdef HttpSession* _begin(const Http* http, HttpCounters* counts, const uint8_t* 
         Http2Session* session
         nghttp2_mem memory
         nghttp2_settings_entry[3] ours
-        const Manner* manner = <const Manner*> load_manner(&http.manner)
+        const Manner* manner = <const Manner*> load_pointer(&http.manner)
     session = <Http2Session*> calloc(1, sizeof(Http2Session)) if manner != NULL else NULL
     if session == NULL:
         return NULL
@@ -528,10 +523,10 @@ cdef HttpSession* _begin(const Http* http, HttpCounters* counts, const uint8_t* 
     ours[0].settings_id, ours[0].value = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_MAX
     ours[1].settings_id, ours[1].value = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, FIELDS_MAX
     ours[2].settings_id, ours[2].value = NO_PRIORITIES, 1
-    if nghttp2_session_server_new3(&session.library, callbacks, session, options, &memory):
+    if nghttp2_session_server_new3(&session.nghttp2, callbacks, session, options, &memory):
         free(session)
         return NULL
-    if nghttp2_submit_settings(session.library, NGHTTP2_FLAG_NONE, ours, 3):
+    if nghttp2_submit_settings(session.nghttp2, NGHTTP2_FLAG_NONE, ours, 3):
         _end(&session.head)
         return NULL
     return &session.head
@@ -547,7 +542,7 @@ cdef void _receive(HttpSession* ours, const uint8_t* octets, size_t length, uint
         return
     session.now = now
     session.nothing += length
-    taken = nghttp2_session_mem_recv(session.library, octets, length)
+    taken = nghttp2_session_mem_recv(session.nghttp2, octets, length)
     if taken < 0:
         _fail(session, <int> taken)
         return
@@ -558,7 +553,7 @@ cdef void _receive(HttpSession* ours, const uint8_t* octets, size_t length, uint
     oldest = session.lists[COLLECTING].first
     if oldest != NULL and oldest.began + REQUEST_TIME < now:
         _move(session, oldest, TAKEN)  # nobody answers it
-        nghttp2_submit_rst_stream(session.library, NGHTTP2_FLAG_NONE, oldest.number, NGHTTP2_CANCEL)
+        nghttp2_submit_rst_stream(session.nghttp2, NGHTTP2_FLAG_NONE, oldest.number, NGHTTP2_CANCEL)
 
 
 cdef bint _take(HttpSession* ours, Request* request) noexcept nogil:
@@ -628,7 +623,7 @@ cdef void _submit(Http2Session* session, Stream* stream, uint32_t status, uint32
     stream.is_answered, stream.sent = True, 0
     session.head.waiting += stream.length
     bump(&session.counts.responses[status], 1)
-    result = nghttp2_submit_response(session.library, stream.number, fields, count,
+    result = nghttp2_submit_response(session.nghttp2, stream.number, fields, count,
                                      &provider if stream.length else NULL)
     if nghttp2_is_fatal(result):
         _fail(session, result)
@@ -650,8 +645,8 @@ cdef size_t _transmit(HttpSession* ours, uint8_t* out, size_t room) noexcept nog
         total += size
         if total == room:
             return total
-    session.head.ends |= not (session.failed or nghttp2_session_want_read(session.library)
-                              or nghttp2_session_want_write(session.library))
+    session.head.ends |= not (session.failed or nghttp2_session_want_read(session.nghttp2)
+                              or nghttp2_session_want_write(session.nghttp2))
     return total
 
 
@@ -659,7 +654,7 @@ cdef bint _next_frame(Http2Session* session) noexcept nogil:
     """Have the library say what is to be sent next; False: nothing is."""
     cdef ssize_t length
     while not session.failed:
-        length = nghttp2_session_mem_send(session.library, &session.frame)
+        length = nghttp2_session_mem_send(session.nghttp2, &session.frame)
         if length < 0:
             _fail(session, <int> length)
             break
@@ -669,7 +664,7 @@ cdef bint _next_frame(Http2Session* session) noexcept nogil:
         if session.lists[EARLY].first == NULL:
             return False
         while session.lists[EARLY].first != NULL:  # the client is told to send no more of them (RFC 9113 8.1)
-            nghttp2_submit_rst_stream(session.library, NGHTTP2_FLAG_NONE, session.lists[EARLY].first.number,
+            nghttp2_submit_rst_stream(session.nghttp2, NGHTTP2_FLAG_NONE, session.lists[EARLY].first.number,
                                       NGHTTP2_NO_ERROR)
             _move(session, session.lists[EARLY].first, TAKEN)
     if session.has_left:
@@ -682,8 +677,8 @@ cdef void _leave(HttpSession* ours) noexcept nogil:
     """Tell a client to ask no more here (RFC 9113 6.8)."""
     cdef Http2Session* session = <Http2Session*> ours
     if not session.failed:
-        nghttp2_submit_goaway(session.library, NGHTTP2_FLAG_NONE,
-                              nghttp2_session_get_last_proc_stream_id(session.library), NGHTTP2_NO_ERROR, NULL, 0)
+        nghttp2_submit_goaway(session.nghttp2, NGHTTP2_FLAG_NONE,
+                              nghttp2_session_get_last_proc_stream_id(session.nghttp2), NGHTTP2_NO_ERROR, NULL, 0)
 
 
 cdef void _end(HttpSession* ours) noexcept nogil:
@@ -691,7 +686,7 @@ cdef void _end(HttpSession* ours) noexcept nogil:
     cdef:
         Http2Session* session = <Http2Session*> ours
         uint32_t stage
-    nghttp2_session_del(session.library)
+    nghttp2_session_del(session.nghttp2)
     for stage in range(STAGES):
         while session.lists[stage].first != NULL:
             _close(session, session.lists[stage].first)
@@ -789,7 +784,7 @@ cdef class Http2Listener(ListenerHttp):
     def use(self, HttpManner manner not None) -> None:
         """Have requests from now on judged by this."""
         cdef object before = self.in_force
-        store_manner(&self.http.manner, &manner.made)
+        store_pointer(&self.http.manner, &manner.made)
         self.in_force = manner
         if before is not None:
             self.cache.epochs.retire(before)

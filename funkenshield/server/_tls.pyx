@@ -18,7 +18,7 @@ from libc.string cimport memcmp, memcpy, strlen
 from posix.strings cimport strcasecmp
 
 from ..cache._store cimport Cache
-from ..core._atomic cimport bump
+from ..core._atomic cimport bump, load_pointer, store_pointer
 from ..core._memory cimport zeros
 from ._encryption cimport (
     AWAITS_INPUT, AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, SOCKET_MAX, Encryption,
@@ -34,9 +34,6 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from *:
     "#define FS_SET_ERRNO(value) (errno = (value))"
     void set_errno "FS_SET_ERRNO"(int value) noexcept nogil
-    # Defined in `_atomic`; here with a type.
-    const void* load_contexts "FS_LOAD_ACQUIRE"(const void* const* place) noexcept nogil
-    void store_contexts "FS_STORE_RELEASE"(const void** place, const void* contexts) noexcept nogil
 
 cdef enum:
     HANDSHAKE_RECORD = 22          # the first octet of one
@@ -103,7 +100,7 @@ cdef struct Session:
 cdef void* _begin(const Encryption* encryption, int fd) noexcept nogil:
     """Return a session that a handshake can begin; NULL: there can be none. The caller is inside an epoch."""
     cdef:
-        const Contexts* contexts = <const Contexts*> load_contexts(&encryption.contexts)
+        const Contexts* contexts = <const Contexts*> load_pointer(&encryption.contexts)
         Session* session = <Session*> calloc(1, sizeof(Session))
         BIO* bio
     if session == NULL or contexts == NULL:
@@ -288,7 +285,7 @@ BIO_meth_set_ctrl(socket_method, _control)
 
 cdef const Contexts* _contexts_of(const SSL* ssl) noexcept nogil:
     """Return what is in force at a session's listener."""
-    return <const Contexts*> load_contexts(&(<const Session*> SSL_get_ex_data(ssl, session_index)).encryption.contexts)
+    return <const Contexts*> load_pointer(&(<const Session*> SSL_get_ex_data(ssl, session_index)).encryption.contexts)
 
 
 cdef int _choose_certificate(SSL* ssl, int* _alert, void* _argument) noexcept nogil:
@@ -559,7 +556,7 @@ cdef class TlsListener(ListenerEncryption):
     def use(self, TlsContexts contexts not None) -> None:
         """Have handshakes from now on go by these; connections that there are stay as they are."""
         cdef object before = self.in_force
-        store_contexts(&self.encryption.contexts, &contexts.made)
+        store_pointer(&self.encryption.contexts, &contexts.made)
         self.in_force = contexts
         if before is not None:
             self.cache.epochs.retire(before)

@@ -328,7 +328,7 @@ def test_answers_behind_a_closed_window_are_bounded_and_cost_memory_that_is_coun
     streams = [asking.post(query("long.test", 65280)) for _ in range(50)]
     assert asking.is_served()  # who gets no answers is heard
     assert running.counters()["queries"] <= 4
-    assert 60_000 <= running.memory <= 1 << 20
+    until(lambda: 60_000 <= running.memory <= 1 << 20)  # counted at the end of a turn, when answers are on their way
     asking.h2.increment_flow_control_window(1 << 24)
     for stream in streams:
         if not asking.responses[stream].ended:
