@@ -187,9 +187,11 @@ class TlsListeners:
 
     def _read(self, config: Config) -> Sources:
         """Return what a configuration names: what is known already is read again only where it has changed."""
-        from .certificates import paths_of, read, read_secret
-
         sources = Sources({}, {})
+        if not _encrypting(config):
+            return sources
+        from .certificates import paths_of, read, read_secret  # which takes long to load
+
         lines: list[str] = []
         for section in _certificates_of(config):
             known = self._sources.certificates.get(section)
@@ -266,6 +268,8 @@ class TlsListeners:
         self._told = lines
 
     def _warnings(self) -> Iterator[str]:
+        if not self._used:
+            return
         from .certificates import exposed
 
         now = self._wall()
@@ -296,10 +300,10 @@ def examine(config: Config) -> None:
 
     What root will read, and we may not, is told, and not looked at.
     """
-    from .certificates import UnreadableError, read, read_secret
-
     if not _encrypting(config):
         return
+    from .certificates import UnreadableError, read, read_secret
+
     compiled()
     looks: list[Callable[[], object]] = [partial(read, each) for each in _certificates_of(config)]
     looks += [partial(read_secret, path) for path in _secrets_of(config)]

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 
 from ..config.types import Endpoint, parse_ports, sockaddr
@@ -41,7 +42,8 @@ def ports_of(span: str, reserved: str, avoided: tuple[tuple[int, int], ...]) -> 
     left = bytearray(b"\1" * 65536)
     for low, high in (*map(parse_ports, filter(None, reserved.split(","))), *avoided):
         left[low : high + 1] = bytes(high + 1 - low)
-    return tuple(port for port in range(max(first, LOWEST), last + 1) if left[port])
+    wanted = slice(max(first, LOWEST), last + 1)
+    return tuple(compress(range(65536)[wanted], left[wanted]))
 
 
 def _read(name: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from support import client
 from support.client import Address, address_of, ask, free_port
+from support.forked import Forked
 
 __all__ = ["Shield", "ask", "free_port", "run_shield"]
 
@@ -29,7 +30,7 @@ EXIT_WITHIN = 5.0  # seconds
 class Shield:
     """A daemon that serves; `address` is the first it listens on."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | Forked
     folder: Path
     addresses: list[Address]
 
@@ -61,9 +62,11 @@ class Shield:
 
     def command(self, *args):
         """Run a subcommand against the control socket and return what it prints."""
-        done = subprocess.run([*COMMAND, *args, "--control", self.control], capture_output=True, text=True, timeout=15)
-        assert done.returncode == 0, f"{args} exited {done.returncode}\n{done.stderr}\n{self.log}"
-        return done.stdout
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            code = Forked([*args, "--control", self.control], stdout=out, stderr=err).wait(15)
+            out.seek(0), err.seek(0)
+            assert code == 0, f"{args} exited {code}\n{err.read()}\n{self.log}"
+            return out.read()
 
     def stats(self):
         """Return the daemon's counters as a dict."""
@@ -122,13 +125,12 @@ def _run_once(upstreams, *, listen=(), workers=1, toml="", under=()) -> Iterator
             + f"workers = {workers}\n{toml}\n"
         )
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*under, *COMMAND, "run", "-c", config, "--control", folder / "control"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"FUNKENSHIELD_TEST_CLOCK": "1"},
-            )
+            run = ("run", "-c", config, "--control", folder / "control")
+            env = os.environ | {"FUNKENSHIELD_TEST_CLOCK": "1"}
+            if under:
+                process = subprocess.Popen([*under, *COMMAND, *run], stdout=log, stderr=log, env=env)
+            else:
+                process = Forked(run, stdout=log, stderr=log, env=env)
         shield = Shield(process, folder, addresses)
         try:
             shield._wait_until_ready()

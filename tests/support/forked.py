@@ -1,0 +1,142 @@
+"""Know how to start the command at once: a process that has loaded it forks; to load it takes half a second.
+
+Each process of pytest has one such process, from its first start on. It has one thread, and nothing open: what it forks
+has what `python -m funkenshield` has, and ends as that does. It forks twice: what is orphaned becomes pytest's child.
+"""
+
+import atexit
+import ctypes
+import functools
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+NETWORK = "/proc/thread-self/ns/net"
+REQUEST_MAX = 1 << 17  # octets of arguments and environment
+_one_at_a_time = threading.Lock()
+_libc = ctypes.CDLL(None)
+
+
+class Forked:
+    """A `python -m funkenshield` with these arguments, in the manner of subprocess.Popen."""
+
+    def __init__(self, args, *, stdout, stderr, env=os.environ):
+        request = json.dumps({"args": [str(each) for each in args], "env": dict(env), "folder": os.getcwd()})
+        self.args, self.returncode = args, None
+        with _one_at_a_time:
+            self.pid = _fork(request.encode(), stdout, stderr)
+
+    def poll(self):
+        return self._reap(os.WNOHANG)
+
+    def wait(self, timeout=None):
+        deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        pause = 0.001
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+        return self.returncode
+
+    def _reap(self, how):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, how)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+def _fork(request, stdout, stderr):
+    """Have a request served in this thread's network; return the process, once it is a child of ours."""
+    server = _server()
+    with open(NETWORK) as network:
+        socket.send_fds(server, [request], [each.fileno() for each in (stdout, stderr, network)])
+    pid = int(server.recv(16))
+    server.recv(1)
+    return pid
+
+
+@functools.cache
+def _server():
+    """Return the socket on which the process that forks takes requests; its orphans are ours from now on."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno())], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+
+    def end():
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _serve(requests):
+    """Fork for each request; return what is asked of this process, in that which is forked."""
+    while True:
+        request, fds, _, _ = socket.recv_fds(requests, REQUEST_MAX, 3)
+        if not request:
+            os._exit(0)
+        middle = os.fork()
+        if not middle:
+            child = os.fork()
+            if not child:
+                requests.detach()
+                _move_in(*fds)
+                return json.loads(request)
+            requests.send(b"%d" % child)
+            os._exit(0)
+        os.waitpid(middle, 0)
+        requests.send(b".")
+        for fd in fds:
+            os.close(fd)
+
+
+def _move_in(stdout, stderr, network):
+    """Write there, and be in that network."""
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    if not os.path.sameopenfile(network, os.open(NETWORK, os.O_RDONLY)):
+        _libc.setns(network, 0)
+    os.closerange(3, 64)
+
+
+def _become(asked):
+    """Be the command, as if it had been started like that."""
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    os.chdir(asked["folder"])
+    sys.argv[1:] = asked["args"]
+    from funkenshield.__main__ import main
+
+    main()
+
+
+if __name__ == "__main__":
+    sys.path[0] = os.getcwd()  # as with -m
+    from funkenshield import cli, daemon  # noqa: F401 - what takes long
+
+    gc.freeze()  # no collection looks at it, and so copies it, in what is forked
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
