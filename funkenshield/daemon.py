@@ -44,12 +44,13 @@ from .config.listeners import NAMES
 from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core._limits import CONNECTION_WORKERS_MAX
-from .errors import ConfigError, FunkenShieldError
+from .errors import FunkenShieldError
 from .forward import chaos, discovery, loop_detection
 from .forward._miss_path import MissPath
 from .forward.forwarder import Forwarder
 from .policy import cookie_secrets
 from .policy.dynblocks import Blocks
+from .reload import Reloaded, Reloads, Warn
 from .rules.engine import PreparedRules, RuleEngine
 from .server import sockets
 from .server._udp_worker import Worker
@@ -80,9 +81,8 @@ class Daemon:
         self.config = config = hugepages.fitted(config)
         self.clock = clock or Clock()
         self._reread = reread
-        self._reloading: asyncio.Task[None] | None = None
+        self.reloads = Reloads(self._apply_reload)
         self._ready = False
-        self._again = False  # another reload was asked for while one goes on
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None  # of what must go on for ever
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
@@ -233,46 +233,30 @@ class Daemon:
             secrets.current(), serve=cookies.mode == "serve", require=cookies.require
         )
 
-    def reload(self) -> None:
-        """Have the configuration read again; a wrong one is reported, and the old one stays."""
-        if self._reread is None or self._stopping.is_set():
-            return
-        self._again = True
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.get_running_loop().create_task(self._reload())
-        else:
-            log.info("a reload is in progress; another one follows")
+    def reload(self) -> asyncio.Future[Reloaded] | None:
+        """Have the configuration read again; a wrong one is reported, and the old one stays.
 
-    async def _reload(self) -> None:
-        while self._again:
-            self._again = False
-            notify("RELOADING=1")
-            try:
-                await self._apply_reload()
-            except ConfigError as error:
-                for line in str(error).splitlines():
-                    log.error("reload failed: %s", line)
-            except Exception:  # whatever it is, the next reload may go better
-                log.exception("reload failed")
-            else:
-                self.stats.reloads += 1
-                log.info("reloaded")
-            notify("READY=1")
+        Return what will tell what became of it; None where there is nothing to read, or the daemon stops.
+        """
+        return None if self._reread is None or self._stopping.is_set() else self.reloads.request()
 
-    async def _apply_reload(self) -> None:
-        """Read the configuration and its rules beside the work that goes on, and then change to them at once."""
+    async def _apply_reload(self, warn: Warn) -> None:
+        """Read the configuration and its rules beside the work that goes on, and then change to them at once.
+
+        What takes a restart is for `warn`. Raises ConfigError, and changes nothing, for what is wrong.
+        """
         assert self._reread is not None
         new = hugepages.fitted(await asyncio.to_thread(self._reread))
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
-                log.warning("%s: the new value takes effect after a restart", key)
+                warn(f"{key}: the new value takes effect after a restart")
         kept = new.keeping(self.config)
         if _places(new) != _places(self.config):
-            log.warning("listeners: new addresses and transports take effect after a restart")
+            warn("listeners: new addresses and transports take effect after a restart")
         if kept.tcp != new.tcp:
-            log.warning("tcp.max_connections: 0 takes effect after a restart: until then, listeners with TLS go on")
+            warn("tcp.max_connections: 0 takes effect after a restart: until then, listeners with TLS go on")
         if settings.needs_nsec_cache(new) and not self.nsec_cache.limit:
-            log.warning("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
+            warn("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = kept, self.rules.rule_set
         prepared = await asyncio.to_thread(self.rules.prepare, new)
         try:
@@ -284,6 +268,7 @@ class Daemon:
             raise
         self.watchers.configure(settings.watched(new))
         await self.rules.tear_down(before)
+        self.stats.reloads += 1
 
     # ---------------------------------------------------------------- serve, drain, stop
 
@@ -316,7 +301,7 @@ class Daemon:
             at_end(self.tcp.stop)
             await_at_end(self.rules.close)
             await_at_end(self._drain)
-            await_at_end(self._end_reload)
+            await_at_end(self.reloads.close)
             if self._scraped is not None:
                 protocol, opened = self._scraped
                 at_end((await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG)).close)
@@ -397,11 +382,6 @@ class Daemon:
         notify("STOPPING=1")
         log.info("draining")
         self.miss_path.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
-
-    async def _end_reload(self) -> None:
-        """Have no reload end in the midst of stopping."""
-        if self._reloading is not None:
-            await _cancel([self._reloading])
 
     async def _drain(self) -> None:
         self.forwarder.ready()  # what the workers handed over last

@@ -121,7 +121,7 @@ def drop_privileges(user: str, *owned: Path) -> None:
 
 
 @contextlib.contextmanager
-def signals_handled(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+def signals_handled(handlers: Mapping[signal.Signals, Callable[[], object]]) -> Iterator[None]:
     """Follow signals, until the very end: nothing may kill the daemon while it writes its last snapshot."""
     if threading.current_thread() is not threading.main_thread():
         yield

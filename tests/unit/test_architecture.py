@@ -20,7 +20,8 @@ FLOORS = [
     {"forward", "zones"},
     {"rules", "server"},
     {"admin", "tools"},
-    {"preflight", "daemon"},
+    {"preflight", "reload"},
+    {"daemon"},
     {"cli"},
     {"__main__"},
 ]

@@ -128,11 +128,11 @@ def test_a_reload_that_is_asked_for_while_one_goes_on_is_told_and_follows(table,
         daemon.reload()
         assert caplog.messages == ["a reload is in progress; another one follows"] * 2
         go_on.set()
-        await daemon._reloading
+        await daemon.reloads.wait()
         await daemon.rules.close()
 
     monkeypatch.setattr("funkenshield.daemon.logs.set_up", lambda *_: None)
-    caplog.set_level("INFO", "funkenshield.daemon")
+    caplog.set_level("INFO", "funkenshield.reload")
     daemon = Daemon(load(table), reread)
     with daemon._bound:
         asyncio.run(story())
@@ -192,7 +192,7 @@ def test_without_any_listener_over_udp_connections_are_served(encrypted):
 def test_a_reload_of_other_listeners_is_told_and_takes_what_they_encrypt_with(encrypted, caplog):
     async def story():
         daemon.reload()
-        await daemon._reloading
+        await daemon.reloads.wait()
         await daemon.rules.close()
 
     pytest.importorskip("funkenshield.server._tls")
