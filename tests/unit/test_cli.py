@@ -70,18 +70,35 @@ def test_times_on_the_command_line_are_as_in_the_file(written, seconds):
     assert cli.seconds(written) == seconds
 
 
-def test_the_version_is_printed_without_loading_what_the_daemon_needs():
-    code = (
-        "import sys\n"
-        "from funkenshield.__main__ import main\n"
-        "try:\n"
-        "    main()\n"
-        "finally:\n"
-        "    print(sorted({name.partition('.')[0] for name in sys.modules} & {'pydantic', 'pydantic_core', 'dns'}))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=15)
+LOADED = """
+import sys
+from funkenshield.__main__ import main
+try:
+    main()
+finally:
+    print(sorted({name.partition('.')[0] for name in sys.modules} & {unwanted}))
+"""
+
+
+def command_without(unwanted, *args):
+    """Run a command, which is to load none of these packages, and return what it prints."""
+    code = LOADED.replace("{unwanted}", repr(unwanted))
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(rf"funkenshield {re.escape(__version__)} \(.*DNS over TLS.*\)\n\[\]\n", done.stdout)
+    printed, loaded = done.stdout[:-1].rsplit("\n", 1)
+    assert loaded == "[]"
+    return printed
+
+
+def test_the_version_is_printed_without_loading_what_the_daemon_needs():
+    printed = command_without({"pydantic", "pydantic_core", "dns"}, "--version")
+    assert re.fullmatch(rf"funkenshield {re.escape(__version__)} \(.*DNS over TLS.*\)", printed)
+
+
+def test_what_reads_certificates_is_loaded_only_where_there_are_some(tmp_path):
+    config = tmp_path / "shield.toml"
+    config.write_text('listen = "127.0.0.1:5353"\nupstreams = ["127.0.0.1:5300"]\n')
+    command_without({"cryptography"}, "check", "-c", str(config))
 
 
 @pytest.mark.parametrize(
