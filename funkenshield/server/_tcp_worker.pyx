@@ -191,7 +191,7 @@ cdef class TcpWorker:
             epoll_event[EVENTS] events
             QueryContext* context = self.context
             int32_t count, k
-            uint64_t told
+            uint64_t told, wanted
         while True:
             count = epoll_wait(self.epoll_fd, events, EVENTS, self._patience())
             context.client.now = self.clock.now()
@@ -215,11 +215,12 @@ cdef class TcpWorker:
             if ring_publish(self.answering.ring) or self.connections.transfer_changed:
                 self.connections.transfer_changed = False
                 self.miss_path.wake()
-            if load_acquire(&self.wanted) == STOPPED:
-                return
-            if load_acquire(&self.wanted) == NOT_ACCEPTING:
+            wanted = load_acquire(&self.wanted)
+            if wanted != SERVING:
                 self._end_listening()
-            elif self.listening.accept_again and self.listening.accept_again < context.client.now:
+            if wanted == STOPPED:
+                return
+            if wanted == SERVING and self.listening.accept_again and self.listening.accept_again < context.client.now:
                 self.listening.accept_from_all(True)
 
     cdef int _patience(self) noexcept nogil:

@@ -4,12 +4,12 @@ import os
 import pwd
 import signal
 import socket
-import subprocess
 
 import pytest
 from support.client import ask, free_port
 from support.control import stats
-from support.process import COMMAND, run_shield
+from support.forked import command
+from support.process import run_shield
 from support.until import until
 from support.upstream import ScriptedUpstream, answer
 
@@ -120,9 +120,7 @@ def test_what_is_no_file_ends_the_start_with_a_line(toml, how, tmp_path):
         upstreams = "" if "upstreams" in toml else f'upstreams = ["127.0.0.1:{free_port()}"]\n'
         listen = f'listen = ["127.0.0.1:{free_port()}"]\ncontrol.socket = "{tmp_path / "control"}"\n'
         config.write_text(listen + upstreams + toml.format(path=path))
-    done = subprocess.run(
-        [*COMMAND, "run", "--config", config], capture_output=True, text=True, timeout=20, check=False
-    )
+    done = command("run", "--config", config)
     assert done.returncode not in (0, -signal.SIGKILL)
     told = done.stderr.strip().splitlines()
     assert len(told) == 1, done.stderr
@@ -133,8 +131,7 @@ def test_what_is_no_file_ends_the_start_with_a_line(toml, how, tmp_path):
 def test_a_configuration_without_end_is_told_in_a_line(tmp_path):
     config = tmp_path / "funkenshield.toml"
     config.write_text("a = " + "[" * 100_000)
-    command = [*COMMAND, "check", "--config", config]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = command("check", "--config", config)
     assert done.returncode != 0
     assert "nested too deeply" in done.stderr
     assert "Traceback" not in done.stderr

@@ -21,6 +21,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.client import Address, ask, bind_pair, free_port
 from support.control import request
+from support.forked import command
 from support.proc import credentials, resident
 from support.process import COMMAND, run_shield
 from support.stopwatch import Stopwatch
@@ -75,11 +76,6 @@ def emptied(lasting):
     upstream.handle = address
     upstream.received.clear()
     return lasting
-
-
-def command(*args):
-    """Run a command to its end."""
-    return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=10)
 
 
 def assert_one_line(done, exit_code, *parts):

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import time
 
 import dns.edns
@@ -21,8 +20,9 @@ import dns.rcode
 import pytest
 from support.client import Address, ask, frame, free_port
 from support.control import request, stats
+from support.forked import command
 from support.proc import descriptors
-from support.process import COMMAND, run_shield
+from support.process import run_shield
 from support.server import Received, frames
 from support.stopwatch import Stopwatch
 from support.until import until
@@ -254,8 +254,7 @@ def test_connections_that_are_reset_at_once_leave_nothing_behind():
 def test_an_empty_zone_is_an_error_and_purges_nothing():
     with behind(address) as (shield, upstream):
         assert ask(NAME, server=shield).answer
-        command = [*COMMAND, "purge", "--zone", "", "--control", shield.control]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = command("purge", "--zone", "", "--control", shield.control)
         assert (done.returncode, "the name is empty" in done.stderr) == (2, True)
         assert "stats" not in request(shield, b'{"command": "purge", "name": "", "below": true}')[0]
         assert ask(NAME, server=shield).answer
@@ -281,7 +280,7 @@ def test_too_many_upstreams_are_refused_as_a_whole():
             path.write_text(path.read_text() + zones_of(255))
             with pytest.raises(ConfigError, match="upstreams: at most 256 in all, not 257"):
                 config.load(path)
-            done = subprocess.run([*COMMAND, "check", "-c", path], capture_output=True, text=True, timeout=10)
+            done = command("check", "-c", path)
             assert (done.returncode != 0, "at most 256 in all" in done.stderr) == (True, True)
             shield.process.send_signal(signal.SIGHUP)
             until(lambda: "reload failed" in shield.log, within=10.0)
@@ -298,8 +297,7 @@ def test_a_start_that_fails_leaves_no_control_socket(tmp_path):
         f'listen = ["127.0.0.1:{free_port()}"]\nupstreams = ["127.0.0.1:53"]\n'
         f'[cookies]\nmode = "serve"\nsecret_file = "{tmp_path / "none"}"\n'
     )
-    command = [*COMMAND, "run", "-c", path, "--control", control]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    done = command("run", "-c", path, "--control", control)
     assert (done.returncode != 0, "Traceback" in done.stderr, len(done.stderr.splitlines())) == (True, False, 1)
     assert list(tmp_path.iterdir()) == [path]
 

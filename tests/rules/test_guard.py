@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 import time
 from collections import Counter
 
@@ -12,8 +11,9 @@ from support import quick
 from support.client import free_port
 from support.control import advance, request, stats
 from support.edns import COOKIE, option, split_opt, with_opt
+from support.forked import command
 from support.proc import resident
-from support.process import COMMAND, run_shield
+from support.process import run_shield
 from support.rig import behind, good, toml
 from support.until import until
 from support.upstream import ScriptedUpstream
@@ -283,12 +283,7 @@ def test_who_is_exempt_is_never_shut_out(watchful):
 def test_an_operator_shuts_out_and_lets_in(watchful):
     assert watchful.command("block", "add", "127.15.0.0/16", "--for", "600") == "127.15.0.0/16: blocked for 600 s\n"
     assert watchful.command("block", "add", "127.15.1.1", "--refuse") == "127.15.1.1: blocked for 3600 s\n"
-    wide = subprocess.run(
-        [*COMMAND, "block", "add", "0.0.0.0/0", "--control", watchful.control],
-        capture_output=True,
-        text=True,
-        timeout=15,
-    )
+    wide = command("block", "add", "0.0.0.0/0", "--control", watchful.control)
     assert wide.returncode == 1
     assert wide.stderr == "funkenshield: 0.0.0.0/0 has 2^32 addresses; to block it nevertheless, add --yes\n"
     assert outcomes(send(watchful, fresh(1), "127.15.9.9")) == {NOTHING: 1}

@@ -1,14 +1,13 @@
 """Know when what a file of rules wants done before and after is done, how often, and what is done where it fails."""
 
 import signal
-import subprocess
 import threading
 
 import pytest
 from faults.load import Load
 from support.client import free_port
 from support.control import stats
-from support.process import COMMAND
+from support.forked import command
 from support.rig import behind, good
 from support.until import until
 
@@ -120,9 +119,7 @@ def test_a_setup_that_fails_at_the_start_ends_it_with_one_line(path, tmp_path):
     path.write_text("from funkenshield.rules import *\n@shield.setup\ndef fail():\n    1 / 0\n")
     config = tmp_path / "funkenshield.toml"
     config.write_text(f'listen = ["127.0.0.1:{free_port()}"]\nupstreams = ["127.0.0.1:9"]\nrules = "{path}"\n')
-    done = subprocess.run(
-        [*COMMAND, "run", "-c", config, "--control", tmp_path / "control"], capture_output=True, text=True, timeout=15
-    )
+    done = command("run", "-c", config, "--control", tmp_path / "control")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         f"funkenshield: rules: setup fail: ZeroDivisionError: division by zero at {path}:4"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import client
+from support import client, forked
 from support.client import Address, address_of, ask, free_port
 from support.forked import Forked
 
@@ -62,11 +62,9 @@ class Shield:
 
     def command(self, *args):
         """Run a subcommand against the control socket and return what it prints."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            code = Forked([*args, "--control", self.control], stdout=out, stderr=err).wait(15)
-            out.seek(0), err.seek(0)
-            assert code == 0, f"{args} exited {code}\n{err.read()}\n{self.log}"
-            return out.read()
+        done = forked.command(*args, "--control", self.control)
+        assert done.returncode == 0, f"{args} exited {done.returncode}\n{done.stderr}\n{self.log}"
+        return done.stdout
 
     def stats(self):
         """Return the daemon's counters as a dict."""

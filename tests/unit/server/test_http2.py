@@ -376,9 +376,10 @@ def test_who_is_idle_is_told_that_the_connection_ends(stack):
     assert running.counters()["tcp_idle_timeouts"] == 1
 
 
-def test_at_the_end_clients_are_told_to_ask_no_more(stack, running):
+@pytest.mark.parametrize("how", ["stop_accepting", "stop"])
+def test_at_the_end_clients_are_told_to_ask_no_more(stack, running, how):
     asking, idle = client(stack, running), client(stack, running)
     assert rcode(asking.ask(WIRE)) == rcode(idle.ask(WIRE)) == REFUSED
-    running.worker.stop_accepting()
+    getattr(running.worker, how)()
     assert asking.until_end() == idle.until_end() == NO_ERROR
     assert http(running) == {"http_responses_200": 2}
