@@ -40,10 +40,8 @@ from .cache._store import Cache
 from .cache.expiry import Expiry
 from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
 from .config.guard import packed
-from .config.listeners import NAMES
 from .core import early_signals, logs, machine
 from .core._clock import Clock
-from .core._limits import CONNECTION_WORKERS_MAX
 from .errors import FunkenShieldError
 from .forward import chaos, discovery, loop_detection
 from .forward._miss_path import MissPath
@@ -55,6 +53,7 @@ from .rules.engine import PreparedRules, RuleEngine
 from .server import sockets
 from .server._udp_worker import Worker
 from .server.http import HttpListeners
+from .server.listeners import Listeners
 from .server.tcp import Listening, TcpServer
 from .server.tls import TlsListeners
 from .upstream.pool import Upstreams
@@ -100,26 +99,12 @@ class Daemon:
 
     def _bind(self, bound: contextlib.ExitStack) -> None:
         """Bind all sockets that clients and operators come to; what that takes root for ends here."""
-        config, listeners = self.config, self.config.all_listeners
-        self._count, over_tcp = config.workers or machine.cores(), config.tcp.max_connections != 0
+        config = self.config
+        self._count = config.workers or machine.cores()
         self._tls, self._http = TlsListeners(config), HttpListeners()
-        plain = [each.endpoint for each in listeners if each.has_udp]
-        sockets.probe(plain, tcp="TCP" if over_tcp else "")
-        for each in listeners:
-            if not each.has_udp:
-                sockets.probe([each.endpoint], udp="", tcp=NAMES[each.section.transport])
-        self._udp = [
-            [bound.enter_context(each) for each in sockets.bind_udp(endpoint, self._count, config.udp.receive_buffer)]
-            for endpoint in plain
-        ]
-        self._tcp = {
-            endpoint: [
-                bound.enter_context(each)
-                for each in sockets.bind_tcp(endpoint, min(self._count, CONNECTION_WORKERS_MAX))
-            ]
-            for endpoint in config.endpoints
-            if over_tcp
-        }
+        self.listeners = Listeners(self._count)
+        bound.callback(self.listeners.close)
+        self.listeners.bind(config)
         self._scraped = self._bind_metrics(bound)
         self._control = _bind_control(config)
         owned = []
@@ -151,25 +136,25 @@ class Daemon:
         self.blocks = Blocks(self.miss_path.settings_writer.guard, seconds)
         self.workers = [Worker(self.cache, self.miss_path) for _ in range(self._count)]
         self._threads = [threading.Thread(target=each.run, name=f"worker-{n}") for n, each in enumerate(self.workers)]
-        for group in self._udp:
-            for worker, opened in zip(self.workers, group, strict=True):
-                worker.listen(opened.fileno(), group[0].fileno())
+        for listener in self.listeners.open:
+            for worker, opened in zip(self.workers, listener.udp, strict=False):  # or it has none
+                worker.listen(opened.fileno(), listener.udp[0].fileno())
         self.upstreams = Upstreams(self.miss_path.sockets, self.miss_path.upstreams, self.clock, self.miss_path.abandon)
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         encrypting, requested = self._tls.open(self.cache), self._http.open(config, self.cache)
         self.tcp = TcpServer(
             self.cache, self.miss_path,
             [
-                Listening(number, self._tcp[endpoint], encrypting.get(endpoint), requested.get(endpoint))
-                for number, endpoint in enumerate(config.endpoints)
-                if endpoint in self._tcp
+                Listening(each.number, each.tcp, encrypting.get(each.endpoint), requested.get(each.endpoint))
+                for each in self.listeners.open
+                if each.tcp
             ],
         )  # fmt: skip
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
-            self.rules, self.blocks, config.cache.memory, self.clock, list(map(str, config.endpoints)),
+            self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
             self._tls,
         )  # fmt: skip
         self._priority = Priority(seconds)

@@ -13,6 +13,7 @@ from ..forward.forwarder import Forwarder
 from ..policy.dynblocks import Blocks
 from ..rules.engine import RuleEngine
 from ..server._udp_worker import Worker
+from ..server.listeners import Listeners
 from ..server.tcp import TcpServer
 from ..server.tls import TlsListeners
 from ..upstream.pool import Upstreams, rcode_name
@@ -39,7 +40,7 @@ class Stats:
     blocks: Blocks
     cache_memory: int  # octets, of both caches together
     clock: Clock
-    listeners: Sequence[str]  # by number
+    listeners: Listeners
     tls: TlsListeners
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class Stats:
         """Return how many messages came to each listener."""
         over_udp = (worker.messages_by_listener() for worker in self.workers)
         counts = _sums(*over_udp, *(worker.messages_by_listener() for worker in self.tcp.workers))
-        return dict(zip(self.listeners, counts, strict=False))  # there are as many counters as there can be listeners
+        return {str(each.endpoint): counts[each.number] for each in self.listeners.open}
 
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""

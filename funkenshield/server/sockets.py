@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from ..config.types import Endpoint
 from ..errors import FunkenShieldError
@@ -42,28 +42,33 @@ def _open(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:
     return opened
 
 
-def probe(endpoints: Iterable[Endpoint], *, udp: str = "UDP", tcp: str = "TCP") -> None:
-    """Raise BindError where one of these addresses is taken, before any is.
+def probe(endpoint: Endpoint, protocol: str, name: str) -> None:
+    """Raise BindError where an address is taken, by what is bound with or without SO_REUSEPORT.
 
-    Those that are bound with SO_REUSEPORT would share it with others without a word, and with our own, where one is a
-    wildcard and another one of its addresses: then the kernel gives what comes to that to the latter. `udp` and `tcp`
-    are what the transports are called; "": there is none.
+    Those that are bound with it would share the address with others without a word, and with our own, where one is a
+    wildcard and another one of its addresses: then the kernel gives what comes to that to the latter. `protocol` is
+    "udp" or "tcp", and `name` what the transport is called.
     """
-    for endpoint in endpoints:
-        if udp:
-            with explained(endpoint, udp), _open(endpoint, socket.SOCK_DGRAM) as probing:
-                probing.bind(endpoint.sockaddr)
-        if tcp:
-            with explained(endpoint, tcp), _open(endpoint, socket.SOCK_STREAM) as probing:
-                probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probing.bind(endpoint.sockaddr)
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    with explained(endpoint, name), _open(endpoint, kind) as probing:
+        if protocol == "tcp":
+            probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probing.bind(endpoint.sockaddr)
+
+
+def bind(endpoint: Endpoint, protocol: str, count: int, receive_buffer: int) -> list[socket.socket]:
+    """Return `count` sockets on one address, among which the kernel spreads clients (SO_REUSEPORT).
+
+    Those for TCP listen; those for UDP have a buffer of so many octets. Raises BindError where there can be none;
+    whether others have the address is for `probe`.
+    """
+    if protocol == "udp":
+        return bind_udp(endpoint, count, receive_buffer)
+    return [bind_listening(endpoint, "TCP", shared=True) for _ in range(count)]
 
 
 def bind_udp(endpoint: Endpoint, count: int, receive_buffer: int) -> list[socket.socket]:
-    """Return `count` UDP sockets on one address, among which the kernel spreads clients (SO_REUSEPORT).
-
-    Raises BindError where there can be none; whether others have the address is for `probe`.
-    """
+    """Return `count` UDP sockets on one address, as `bind` does."""
     with explained(endpoint, "UDP"):
         return [_bind_shared(endpoint, receive_buffer) for _ in range(count)]
 
@@ -79,14 +84,6 @@ def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     opened.bind(endpoint.sockaddr)
     return opened
-
-
-def bind_tcp(endpoint: Endpoint, count: int) -> list[socket.socket]:
-    """Return `count` listening TCP sockets on one address, among which the kernel spreads connections (SO_REUSEPORT).
-
-    Raises BindError where there can be none; whether others have the address is for `probe`.
-    """
-    return [bind_listening(endpoint, "TCP", shared=True) for _ in range(count)]
 
 
 def bind_listening(endpoint: Endpoint, transport: str, *, shared: bool = False) -> socket.socket:

@@ -158,8 +158,8 @@ def test_a_listener_that_encrypts_takes_tcp_alone_and_is_told_when_ready(encrypt
     daemon = Daemon(load(encrypted))
     plain, other = daemon.config.endpoints
     with daemon._bound:
-        assert [len(group) for group in daemon._udp] == [1]
-        assert {endpoint: len(group) for endpoint, group in daemon._tcp.items()} == {plain: 1, other: 1}
+        listeners = {each.endpoint: (len(each.udp), len(each.tcp)) for each in daemon.listeners.open}
+        assert listeners == {plain: (1, 1), other: (0, 1)}
         daemon._tell_ready()
     assert f"ready: listening on {plain}, {other} (TLS), forwarding to " in caplog.text
 
@@ -185,7 +185,7 @@ def test_without_any_listener_over_udp_connections_are_served(encrypted):
     text = encrypted.read_text()
     encrypted.write_text(f"listen = []\n{text.partition(chr(10))[2]}")
     daemon = Daemon(load(encrypted))
-    assert (len(daemon._udp), len(daemon.workers), len(daemon.tcp.workers)) == (0, 1, 1)
+    assert [(each.udp, len(each.tcp)) for each in daemon.listeners.open] == [((), 1)]
     asyncio.run(story())
 
 
