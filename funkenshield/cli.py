@@ -6,6 +6,7 @@ A command imports what it needs when it runs, so that `--version` and `--help` l
 import difflib
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -128,8 +129,9 @@ def run(
 ) -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT.
 
-    SIGHUP reloads FILE. Options override the file. Without -c, --listen and --upstream,
-    /etc/funkenshield.toml is read if it exists.
+    SIGHUP reloads FILE. Environment variables such as FUNKENSHIELD_CACHE__MEMORY=1GiB override the
+    file, and options override both. Without -c, --listen and --upstream, /etc/funkenshield.toml is
+    read if it exists.
     """
     from .config import default_file
     from .daemon import serve
@@ -151,7 +153,7 @@ def _read(file: Path | None, overrides: dict[str, Any], *, at_reload: bool = Fal
     from .config import load
     from .preflight import examine
 
-    config = load(file, overrides)
+    config = load(file, overrides, os.environ)
     examine(config, str(file or "command line"), at_reload=at_reload)
     return config
 
@@ -159,17 +161,17 @@ def _read(file: Path | None, overrides: dict[str, Any], *, at_reload: bool = Fal
 @main.command()
 @click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Check this TOML file.")
 def check(file: Path | None) -> None:
-    """Check a configuration file and its rules.
+    """Check a configuration file and its rules, with the environment variables that override it.
 
     Every mistake is printed on a line of its own, and the exit code is then 2. Without -c,
-    /etc/funkenshield.toml is checked.
+    /etc/funkenshield.toml is checked, or the variables alone if it does not exist.
     """
-    from .config import DEFAULT_FILE
+    from .config import DEFAULT_FILE, default_file, in_environment
     from .rules.engine import check as check_rules
 
-    file = file or DEFAULT_FILE
+    file = file or default_file() or (None if in_environment(os.environ) else DEFAULT_FILE)
     check_rules(_read(file, {}))
-    click.echo(f"{file}: ok")
+    click.echo(f"{file or 'environment'}: ok")
 
 
 @main.command()
@@ -291,7 +293,7 @@ def _controls(command: Callable[..., None]) -> Callable[..., None]:
         from .admin.control import ask
         from .config import control_socket
 
-        command(functools.partial(ask, control or control_socket(file)), **others)
+        command(functools.partial(ask, control or control_socket(file, os.environ)), **others)
 
     return found
 

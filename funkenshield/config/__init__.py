@@ -6,6 +6,7 @@ allowed. Nobody else reads files or flags.
 
 import os
 import tomllib
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from ..core.files import named_in, read_text
 from ..errors import ConfigError
+from . import environment
 from .admin import default_socket
 from .clients import TcpSection, default_secrets
 from .forward import ForwardSection
@@ -27,32 +29,48 @@ from .zones import ZoneSection
 __all__ = [
     "DEFAULT_FILE", "DEFAULT_GROUP", "RESTART", "ClientTlsSection", "Config", "Endpoint", "ForwardSection",
     "HealthSection", "Member", "TcpSection", "TlsSection", "UpstreamSection", "ZoneSection", "control_socket",
-    "default_file", "default_secrets", "default_socket", "load", "read",
+    "default_file", "default_secrets", "default_socket", "in_environment", "load", "read",
 ]  # fmt: skip
 
 DEFAULT_FILE = Path("/etc/funkenshield.toml")
 
 
-def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
-    """Return the configuration of a file (None: the defaults), with flags laid over it.
+def load(
+    path: Path | None, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
+    """Return the configuration of a file (None: the defaults), overridden by variables, and these by flags.
 
     `overrides` maps keys, those of a table as `TABLE.KEY`, to values. Raises ConfigError with a line for each mistake.
     """
-    values = read(path) if path is not None else {}
-    for key, value in (overrides or {}).items():
-        section, _, name = key.rpartition(".")
-        table = values.setdefault(section, {}) if section else values
-        if isinstance(table, dict):  # or else the model names the mistake
-            table[name] = value
+    values, flags = read(path) if path is not None else {}, overrides or {}
+    variables = environment.values(environ or {}, Config)
+    for key, value in {**variables, **flags}.items():
+        _set(values, key, value)
+
+    def said(key: str) -> str:
+        """Return who said something: a flag, a variable, the file, or all of what there is of these."""
+        above = [key, *(key[:at] for at, letter in enumerate(key) if letter == ".")]
+        variable = next((each for each in above if each in variables and each not in flags), None)
+        if variable:
+            return environment.variable_of(variable)
+        return str(path) if path and key not in flags else "environment" if variables and not flags else "command line"
+
     try:
         with named_in(path) if path else nullcontext():
             return Config.model_validate(values)
     except ValidationError as mistakes:
-        lines = [
-            f"{path if path and key not in (overrides or {}) else 'command line'}: {line}"
-            for key, line in explain(mistakes, Config, values)
-        ]
+        lines = [f"{said(key)}: {line}" for key, line in explain(mistakes, Config, values)]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _set(values: dict[str, Any], key: str, value: object) -> None:
+    """Set a key of a file; where no table is in the place of one, the model names that mistake."""
+    *tables, name = key.split(".")
+    for each in tables:
+        values = values.setdefault(each, {})
+        if not isinstance(values, dict):
+            return
+    values[name] = value
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -81,14 +99,25 @@ def default_file() -> Path | None:
     return DEFAULT_FILE if os.access(DEFAULT_FILE, os.R_OK) else None
 
 
-def control_socket(path: Path | None) -> Path:
-    """Return where the daemon of a file (None: of the default one) is controlled.
+def in_environment(environ: Mapping[str, str]) -> bool:
+    """Tell whether variables configure something; ConfigError where one is of no key."""
+    return bool(environment.values(environ, Config))
+
+
+def control_socket(path: Path | None, environ: Mapping[str, str] | None = None) -> Path:
+    """Return where the daemon of a file (None: of the default one) is controlled, if no variable says otherwise.
 
     Other mistakes in the file do not matter: a daemon goes on with what it has read. ConfigError where it is not TOML.
     """
-    path = path or default_file()
+    path, variable = path or default_file(), environment.variable_of("control.socket")
+    if environ and variable in environ:
+        return _named_socket(Path(), environ[variable], variable)
     said = read(path).get("control") if path else None
     socket = said.get("socket") if isinstance(said, dict) else None
-    if socket == "":
-        raise ConfigError(f'{path}: control.socket is "": the daemon has no control socket')
-    return (path or DEFAULT_FILE).parent / (socket if isinstance(socket, str) else default_socket())
+    return _named_socket(path or DEFAULT_FILE, socket if isinstance(socket, str) else default_socket(), str(path))
+
+
+def _named_socket(file: Path, socket: str, where: str) -> Path:
+    if not socket:
+        raise ConfigError(f'{where}: control.socket is "": the daemon has no control socket')
+    return file.parent / socket

@@ -26,7 +26,8 @@ def reference() -> str:
         "One TOML file, given with `funkenshield run -c FILE`, and checked by `funkenshield check -c FILE`. Where no",
         "FILE is given, and neither `--listen` nor `--upstream`, it is `/etc/funkenshield.toml`. `funkenshield stats`,",
         "`purge`, `block` and the like take `-c FILE` as well, and find the daemon by its `control.socket`.",
-        "Flags of the command line override it. Every key may be left out. Unless a key says otherwise,",
+        "Environment variables override it (see below), and flags of the command line override both. Every key may be",
+        "left out. Unless a key says otherwise,",
         "a change takes effect when the daemon is told to re-read its file (SIGHUP); the cache is kept.",
         "So does what is in the files that it names: their content counts, not their path or time. Where one is wrong,",
         "nothing changes. What clients are encrypted with is followed without a reload: where that is wrong, it is",
@@ -34,6 +35,13 @@ def reference() -> str:
         "Paths are relative to the file that names them; those of the command line, to the working directory.",
         'Sizes are octets, or text with a unit: `67108864`, `"64MiB"`, `"2GB"`. Times (unit s) are seconds, or text:',
         '`90`, `"90s"`, `"1m30s"`, `"250ms"`, `"7d"`. Where a list is taken, one value stands for a list of one.',
+        "",
+        "**Environment variables.** A key is a variable, too: `FUNKENSHIELD_`, and its path in capitals, with two",
+        "underscores between tables: `FUNKENSHIELD_LISTEN=0.0.0.0:53,[::]:53` is `listen`, and",
+        "`FUNKENSHIELD_CACHE__MEMORY=1GiB` is `memory` in `[cache]`. Lists are separated by commas. Lists of tables",
+        "are written as in the file: `FUNKENSHIELD_ZONES='[{ name = \"example.com\", ttl.max = 60 }]'`. Paths are",
+        "relative to the working directory, those within tables to the file. A variable that begins so and is of no",
+        "key is an error, but for those that Kubernetes sets for a service of this name.",
     ]
     top = [name for name, field in Config.model_fields.items() if not section_of(field)]
     lines += ["", "## At the top of the file", "", *_table(Config, top)]
