@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,11 +130,12 @@ def run(
 ) -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT.
 
-    SIGHUP reloads FILE. Environment variables such as FUNKENSHIELD_CACHE__MEMORY=1GiB override the
-    file, and options override both. Without -c, --listen and --upstream, /etc/funkenshield.toml is
-    read if it exists.
+    FILE is read again when it changes, and at SIGHUP. Environment variables such as
+    FUNKENSHIELD_CACHE__MEMORY=1GiB override it, and options override both. Without -c, --listen and
+    --upstream, /etc/funkenshield.toml is read if it exists.
     """
     from .config import default_file
+    from .core.files import Watched
     from .daemon import serve
 
     given = {
@@ -145,7 +147,13 @@ def run(
     }
     overrides = {key: value for key, value in given.items() if value not in (None, ())}
     file = file or (None if listen or upstreams else default_file())
-    serve(_read(file, overrides), lambda: _read(file, overrides, at_reload=True))
+    watched = Watched(file) if file else None
+
+    def read(*, at_reload: bool = False) -> "Config":
+        with watched.reading() if watched else nullcontext():
+            return _read(file, overrides, at_reload=at_reload)
+
+    serve(read(), functools.partial(read, at_reload=True), watched)
 
 
 def _read(file: Path | None, overrides: dict[str, Any], *, at_reload: bool = False) -> "Config":
@@ -261,6 +269,14 @@ def docs_config() -> None:
     from .config.reference import reference
 
     click.echo(reference(), nl=False)
+
+
+@docs.command("json-schema")
+def docs_json_schema() -> None:
+    """Print the JSON Schema of the configuration, with which editors complete and check the file."""
+    from .config.json_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
 
 
 @docs.command("rules")

@@ -42,6 +42,7 @@ from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
 from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
+from .core.files import Watched
 from .errors import FunkenShieldError
 from .forward import chaos, discovery, loop_detection
 from .forward._miss_path import MissPath
@@ -75,11 +76,17 @@ class Daemon:
     is wrong. Memory ownership: all sockets bound here are closed here, after the workers have ended.
     """
 
-    def __init__(self, config: Config, reread: Callable[[], Config] | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[], Config] | None = None,
+        file: Watched | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         logs.set_up(config.log.level, config.log.format)
         self.config = config = hugepages.fitted(config)
         self.clock = clock or Clock()
-        self._reread = reread
+        self._reread, self._file = reread, file
         self.reloads = Reloads(self._apply_reload)
         self._ready = False
         self._stopping = asyncio.Event()
@@ -337,7 +344,7 @@ class Daemon:
         self.rules.set_local_time()
         self.cache.epochs.reclaim()
         logs.summarize()
-        if self.rules.files_changed():
+        if self.rules.files_changed() or (self._file and self._file.has_changed() and self.config.reload_on_change):
             self.reload()
         if self._tls.follow():
             self._consult(self.config)
@@ -446,13 +453,13 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def serve(config: Config, reread: Callable[[], Config] | None = None) -> None:
-    """Run a daemon until a signal ends it."""
+def serve(config: Config, reread: Callable[[], Config] | None = None, file: Watched | None = None) -> None:
+    """Run a daemon until a signal ends it; it follows the file that it was read from."""
     allow_descriptors(config)
     allow_nice()
 
     async def main() -> None:
-        daemon = Daemon(config, reread)
+        daemon = Daemon(config, reread, file)
         gc.freeze()  # what there is by now stays: no collection looks at it again, which took tens of milliseconds
         await daemon.run()
 

@@ -46,6 +46,9 @@ class Config(Section):
     user: str = Field("", description="User to switch to once the sockets are bound. Takes effect at restart.")
     drain_timeout: Seconds = Field(3.0, ge=0, le=300)
     """At shutdown, how long clients that wait for an upstream may still get their responses."""
+    reload_on_change: bool = True
+    """Reload when this file changes: when another takes its place (as a ConfigMap's does), or a second after it was
+    last written to. SIGHUP reloads in any case."""
     minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")
     allow_notify_from: ListOf[PrefixField] = ()
     """Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is queried at once."""

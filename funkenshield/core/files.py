@@ -61,6 +61,31 @@ def version_of(path: Path) -> Version | None:
         return None
 
 
+class Watched:
+    """A file that is read again once it is another: replaced, or written to and left alone for a look.
+
+    A file that is away, as between two links, is waited for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = self._seen = version_of(path)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Take the version that is read meanwhile for the one that is known, whatever comes of it."""
+        with noted() as read:
+            try:
+                yield
+            finally:
+                self._read = read.get(self._path) or version_of(self._path)  # what cannot be read is tried once
+
+    def has_changed(self) -> bool:
+        """Tell whether another version is there, and was when this was asked before."""
+        before, self._seen = self._seen, version_of(self._path)
+        return self._seen is not None and self._seen == before != self._read
+
+
 def _version(found: os.stat_result) -> Version:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
 import socket
 import threading
 
@@ -10,6 +12,7 @@ from support.client import free_port
 
 from funkenshield.admin import commands
 from funkenshield.config import load
+from funkenshield.core.files import Watched
 from funkenshield.daemon import Daemon, _places
 from funkenshield.errors import FunkenShieldError
 from funkenshield.wire.names import name_to_wire
@@ -137,6 +140,21 @@ def test_a_reload_that_is_asked_for_while_one_goes_on_is_told_and_follows(table,
     with daemon._bound:
         asyncio.run(story())
     assert caplog.messages[2:] == ["reloaded"] * 2
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_file_that_changes_is_read_again_unless_that_is_turned_off(follows, table, monkeypatch):
+    asked = []
+    if not follows:
+        table.write_text(f"reload_on_change = false\n{table.read_text()}")
+    daemon = Daemon(load(table), file=Watched(table))
+    monkeypatch.setattr(daemon, "reload", lambda: asked.append(None))
+    with daemon._bound:
+        daemon._housekeeping()
+        os.replace(shutil.copy(table, f"{table}.new"), table)
+        for _ in range(2):
+            daemon._housekeeping()
+    assert len(asked) == follows
 
 
 @pytest.fixture
