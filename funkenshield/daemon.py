@@ -43,10 +43,11 @@ from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core.files import Watched
-from .errors import FunkenShieldError
-from .forward import chaos, discovery, loop_detection
+from .errors import ConfigError, FunkenShieldError
+from .forward import chaos, discovery
 from .forward._miss_path import MissPath
 from .forward.forwarder import Forwarder
+from .forward.loop_detection import itself_at, refuse_itself
 from .policy import cookie_secrets
 from .policy.dynblocks import Blocks
 from .reload import Reloaded, Reloads, Warn
@@ -57,6 +58,7 @@ from .server.http import HttpListeners
 from .server.listeners import Listeners
 from .server.tcp import Listening, TcpServer
 from .server.tls import TlsListeners
+from .upstream.hosts import Hosts
 from .upstream.pool import Upstreams
 from .wire.names import name_to_wire
 from .zones import settings
@@ -131,7 +133,8 @@ class Daemon:
         from .admin import prometheus, scrape
 
         opened = bound.enter_context(sockets.bind_listening(self.config.metrics.listen, "HTTP"))
-        return scrape.MetricsServer(partial(prometheus.render, self.snapshot), self.is_serving).protocol, opened
+        probes = {"/live": self.is_alive, "/ready": self.is_serving, "/healthz": self.is_serving}
+        return scrape.MetricsServer(partial(prometheus.render, self.snapshot), probes).protocol, opened
 
     def _build(self) -> None:
         """Make everything that needs no privileges, each with what it needs."""
@@ -147,6 +150,7 @@ class Daemon:
             for worker, opened in zip(self.workers, listener.udp, strict=False):  # or it has none
                 worker.listen(opened.fileno(), listener.udp[0].fileno())
         self.upstreams = Upstreams(self.miss_path.sockets, self.miss_path.upstreams, self.clock, self.miss_path.abandon)
+        self.hosts = Hosts(seconds, self._follow_hosts, lambda each: itself_at(each, self.config.endpoints))
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         encrypting, requested = self._tls.open(self.cache), self._http.open(config, self.cache)
         self.tcp = TcpServer(
@@ -178,11 +182,12 @@ class Daemon:
         Rules take longest to read: they can be prepared before. Raises ConfigError, and changes nothing, for what is
         wrong in them.
         """
-        loop_detection.refuse_itself(config)
+        refuse_itself(config)
         prepared = prepared or self.rules.prepare(config)
         secrets = cookie_secrets.read(config.cookies, self._secrets)
         encryption = self._tls.prepare(config)
-        groups = self.upstreams.configure(settings.groups(config), config)
+        groups = self._ask(config)
+        self.hosts.configure(config)
         logs.set_up(config.log.level, config.log.format)
         zones = settings.assign(self.cache.zones, config, groups)
         self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
@@ -210,6 +215,25 @@ class Daemon:
         )
         self.config, self._secrets = config, secrets
         self._set_cookies(secrets)
+
+    def _ask(self, config: Config) -> dict[str, int]:
+        """Ask the upstreams of a configuration, at the addresses that their hosts have now; return their groups."""
+        resolved = config.resolved(self.hosts.addresses)
+        return self.upstreams.configure(settings.groups(resolved), resolved)
+
+    def _follow_hosts(self) -> None:
+        """Ask upstreams where they are now: their hosts have other addresses."""
+        try:
+            self._ask(self.config)
+        except ConfigError as error:
+            log.error("new addresses of upstreams not in use: %s", error)
+            return
+        self.forwarder.follow_upstreams()
+        self._watch(self.config)
+
+    def _watch(self, config: Config) -> None:
+        """Watch zones where their upstreams are."""
+        self.watchers.configure(settings.watched(config.resolved(self.hosts.addresses)))
 
     def _consult(self, config: Config) -> None:
         """Say who answers without an upstream, as things are now."""
@@ -250,6 +274,7 @@ class Daemon:
         if settings.needs_nsec_cache(new) and not self.nsec_cache.limit:
             warn("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = kept, self.rules.rule_set
+        await self.hosts.look_up_new(new)
         prepared = await asyncio.to_thread(self.rules.prepare, new)
         try:
             await self.rules.set_up(prepared)
@@ -258,7 +283,7 @@ class Daemon:
             if self.rules.rule_set is not prepared.rules:
                 await self.rules.tear_down(prepared.rules)
             raise
-        self.watchers.configure(settings.watched(new))
+        self._watch(new)
         await self.rules.tear_down(before)
         self.stats.reloads += 1
 
@@ -285,8 +310,9 @@ class Daemon:
             at_end(loop.remove_reader, self.miss_path.fileno())
             await_at_end(self._save)
             await_at_end(_cancel, self._start_tasks())
-            self.watchers.configure(settings.watched(self.config))
+            self._watch(self.config)
             at_end(self.watchers.close)
+            await self.hosts.look_up_new(self.config)
             if self._control is not None:
                 handle = partial(commands.handle, self.stats, self.cache, self.blocks, self._forget)
                 at_end((await control.serve(self._control, handle)).close)
@@ -340,6 +366,7 @@ class Daemon:
         self.upstreams.housekeeping()
         self.forwarder.housekeeping()
         self.tcp.housekeeping()
+        self.hosts.housekeeping(self.upstreams.down)
         self.watchers.wake()
         self.rules.set_local_time()
         self.cache.epochs.reclaim()
@@ -362,9 +389,13 @@ class Daemon:
         self._ready = True
         notify("READY=1")
 
+    def is_alive(self) -> bool:
+        """Tell whether all workers run, or end because they were told to."""
+        return self._stopping.is_set() or (self.tcp.is_alive() and all(each.is_alive() for each in self._threads))
+
     def is_serving(self) -> bool:
         """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
-        return not self._stopping.is_set() and self.tcp.is_alive() and all(each.is_alive() for each in self._threads)
+        return not self._stopping.is_set() and self.is_alive()
 
     def stop(self) -> None:
         """Have `run` drain and return."""

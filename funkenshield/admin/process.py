@@ -28,7 +28,8 @@ NICE, CALM = 10, 60.0  # of the control thread under a flood of misses, and unti
 def need_descriptors(config: Config) -> int:
     """Return how many descriptors a shield needs at least, without any connection."""
     workers = config.workers or machine.cores()
-    upstreams = sum(each.section.transport == "udp" for each in config.all_upstreams)
+    over_udp = [each for each in config.all_upstreams if each.section.transport == "udp"]
+    upstreams = sum(2 if each.endpoint.is_name else 1 for each in over_udp)  # a host over IPv4 and IPv6
     listening = sum(2 if each.has_udp else 1 for each in config.all_listeners)  # over TCP, and over UDP
     of_workers = workers * (listening + 5)  # sockets, epoll(7), eventfd(2)
     return OTHERS + of_workers + upstreams * config.forward.sockets

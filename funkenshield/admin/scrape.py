@@ -5,7 +5,7 @@ It knows as much of HTTP as a scrape takes. What the page says is for `prometheu
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import cast
 
@@ -25,9 +25,10 @@ Render = Callable[[str], Callable[[], tuple[str, bytes]]]  # by the Accept heade
 class MetricsServer:
     """All connections to the endpoint; pages are made one at a time, on a thread that nobody waits for."""
 
-    def __init__(self, render: Render, is_serving: Callable[[], bool]) -> None:
+    def __init__(self, render: Render, probes: Mapping[str, Callable[[], bool]]) -> None:
+        """`probes` are the paths that say whether something is so."""
         self.render = render
-        self.is_serving = is_serving
+        self.probes = probes
         self.connections: Holders[Connection] = Holders()
         self.count = 0
         self._turn = asyncio.Lock()
@@ -120,8 +121,8 @@ class Connection(asyncio.Protocol):
         path = rest.partition(" ")[0].partition("?")[0]
         if method not in ("GET", "HEAD"):
             self._respond("405 Method Not Allowed", more="Allow: GET, HEAD\r\n")
-        elif path == "/healthz":
-            status, page = HEALTHY if self._server.is_serving() else UNHEALTHY
+        elif probe := self._server.probes.get(path):
+            status, page = HEALTHY if probe() else UNHEALTHY
             self._respond(status, page=page, bare=method == "HEAD")
         elif path != "/metrics":
             self._respond("404 Not Found")

@@ -51,6 +51,9 @@ class ForwardSection(Section):
     spoof_threshold: int = Field(3, ge=0, le=255)
     """After this many responses from an upstream, within five minutes, that match no outstanding or recent query, its
     responses over UDP are verified over TCP for some minutes; 0: never."""
+    resolve_interval: Seconds = Field(60.0, ge=1, le=86400)
+    """Time between two look-ups of the host names of upstreams. If one of a host is marked down, or a look-up fails,
+    the next one is sooner; until it succeeds, the addresses that are known are used."""
     sockets: int = Field(16, ge=1, le=63, description="UDP sockets, and so source ports, toward each upstream.")
     source_port_lifetime: Seconds = Field(20.0, ge=1, le=86400)
     """A UDP source port is replaced after this time."""

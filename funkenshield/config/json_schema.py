@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from . import Config
 from .action import Action
 from .reference import meaning_of
-from .types import as_several, section_of, unit_of
+from .types import as_several, parse_endpoint, parse_place, parse_prefix, section_of, unit_of
+from .upstreams import UpstreamSection
 
 Schema = dict[str, Any]
 
@@ -23,6 +24,11 @@ BOUNDS = {
     "ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "min_length": "minLength", "max_length": "maxLength",
     "pattern": "pattern",
 }  # fmt: skip
+PATTERNS = {  # of text, by what reads it
+    parse_endpoint: r"^([0-9.]+|\[[^\]]+\]):[0-9]{1,5}$",
+    parse_place: r"^(resolv\.conf|([^:\[\]]+|\[[^\]]+\]):[0-9]{1,5})$",
+    parse_prefix: r"^[0-9a-fA-F.:]+(/[0-9]{1,3})?$",
+}
 TYPES = {bool: "boolean", int: "integer", float: "number"}
 
 
@@ -82,6 +88,8 @@ def _bounds(said: Iterable[Any]) -> Schema:
         found |= _bounds(each.metadata) if isinstance(each, FieldInfo) else {}
         limits = {ours: getattr(each, name, None) for name, ours in BOUNDS.items()}
         found |= {ours: limit for ours, limit in limits.items() if limit is not None}
+        if isinstance(each, BeforeValidator) and each.func in PATTERNS:
+            found["pattern"] = PATTERNS[each.func]
     return found
 
 
@@ -95,4 +103,5 @@ def _reference(section: type[BaseModel], tables: dict[str, Schema]) -> Schema:
     if section is Action:
         words = [field.alias or name for name, field in section.model_fields.items() if field.annotation is bool]
         return {"anyOf": [{"enum": words}, table]}
-    return {"anyOf": [{"type": "string"}, table]} if hasattr(section, "_from_text") else table
+    text = {"type": "string", "pattern": PATTERNS[parse_place]}
+    return {"anyOf": [text, table]} if section is UpstreamSection else table

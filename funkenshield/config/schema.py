@@ -4,7 +4,7 @@ What a key means is said where its section is; nothing here reads a file.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -23,6 +23,7 @@ from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seco
 from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
 from .zones import ZoneSection
 
+ADDRESSES_MAX = 8  # of one host name
 SOCKETS_USED = SOCKETS_MAX * 3 // 4  # those that are given up still wait for answers
 
 
@@ -36,7 +37,7 @@ class Config(Section):
     upstreams: ListOf[UpstreamSection] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX
     )
-    """The nameservers behind the shield: addresses, or tables (below)."""
+    """The nameservers behind the shield: `ADDR:PORT`, `HOST:PORT`, `resolv.conf`, or tables (below)."""
     groups: ListOf[GroupSection] = Field((), max_length=1000)
     proxy_protocol_from: ListOf[PrefixField] = Field((), max_length=PROXIES_MAX)
     """Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which is accepted from
@@ -238,6 +239,28 @@ class Config(Section):
             places.setdefault(endpoint, [Member(endpoint, UpstreamSection(address=(endpoint,)))])
         return places
 
+    @property
+    def host_names(self) -> list[Endpoint]:
+        """Return the upstreams that have a name in place of addresses, each once."""
+        return [endpoint for endpoint in self._places if endpoint.is_name]
+
+    def resolved(self, addresses: Mapping[Endpoint, tuple[Endpoint, ...]]) -> "Config":
+        """Return this configuration with the addresses of host names, as far as there are some and they fit.
+
+        An upstream that has no name of its own is called by the host's.
+        """
+        if not self.host_names:
+            return self
+        names = sum(each.endpoint.is_name for each in self.all_upstreams)
+        room = min(MEMBERS_MAX, SOCKETS_USED // self.forward.sockets) - (len(self.all_upstreams) - names)
+        most = max(1, min(ADDRESSES_MAX, room // names))
+        found = {each: tuple(addresses.get(each, ()))[:most] for each in self.host_names}
+        zones = tuple(zone.model_copy(update=_in_zone(zone, found)) for zone in self.zones)
+        upstreams = tuple(section for each in self.upstreams for section in _with_addresses(each, found))
+        resolved = self.model_copy(update={"upstreams": upstreams, "zones": zones})
+        resolved.__dict__.pop("_places", None)  # what was worked out of the names
+        return resolved
+
     def policy_of(self, group: str) -> Policy:
         """Return how one upstream of a group is chosen."""
         own = next((each for each in self.groups if each.name == group), None)
@@ -246,6 +269,23 @@ class Config(Section):
     def health_of(self, upstream: UpstreamSection) -> HealthSection:
         """Return when an upstream is marked down."""
         return self.health.refined_by(upstream.health)
+
+
+def _with_addresses(
+    upstream: UpstreamSection, found: Mapping[Endpoint, tuple[Endpoint, ...]]
+) -> Iterator[UpstreamSection]:
+    """Yield the upstreams that one is whose hosts have these addresses."""
+    if plain := tuple(each for each in upstream.address if not each.is_name):
+        yield upstream.model_copy(update={"address": plain})
+    for name in (each for each in upstream.address if each.is_name):
+        reachable = tuple(filter(upstream.is_reachable, found[name]))
+        yield upstream.model_copy(update={"address": reachable, "name": Member(name, upstream).title})
+
+
+def _in_zone(zone: ZoneSection, found: Mapping[Endpoint, tuple[Endpoint, ...]]) -> dict[str, Any]:
+    if zone.upstreams is None:
+        return {}
+    return {"upstreams": tuple(dict.fromkeys(at for each in zone.upstreams for at in found.get(each, (each,))))}
 
 
 def _has_plain(listeners: object) -> bool:

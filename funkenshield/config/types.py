@@ -21,6 +21,9 @@ from pydantic.fields import FieldInfo
 from ..core.files import resolve
 from ..wire.names import name_from_wire, name_to_wire
 
+RESOLV_CONF = "resolv.conf"  # in place of a host and a port: the nameservers of this machine
+# Its last label begins with a letter, or else an address with a slip of the pen would be a name.
+HOST = r"(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9_-]{0,62}\.?"
 MAPPED = IPv6Network("::ffff:0:0/96")
 SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -72,10 +75,15 @@ def _bare(kind: Any) -> Any:  # noqa: ANN401 - as above
 
 
 class Endpoint(NamedTuple):
-    """An address and a port."""
+    """An address and a port; of an upstream, a name may stand for addresses."""
 
     host: str
     port: int
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it has no address yet."""
+        return re.fullmatch(HOST, self.host) is not None
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -88,6 +96,8 @@ class Endpoint(NamedTuple):
         return sockaddr(self.host, self.port)
 
     def __str__(self) -> str:
+        if self.host == RESOLV_CONF:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -135,6 +145,20 @@ def parse_endpoint(text: object) -> Endpoint:
     if not 1 <= port <= 65535:
         raise ValueError(f"port {port} is not between 1 and 65535")
     return Endpoint(str(has_scope(parse_address(address))), port)
+
+
+def parse_place(text: object) -> Endpoint:
+    """Return where an upstream is: an endpoint, `HOST:PORT`, or `resolv.conf`; ValueError where it is none of these."""
+    if text == RESOLV_CONF:
+        return Endpoint(RESOLV_CONF, 53)
+    match = re.fullmatch(rf"({HOST})(?::(\d{{1,5}}))?", text.lower()) if isinstance(text, str) else None
+    if match is None or len(match[1]) > 253:
+        return parse_endpoint(text)
+    if match[2] is None:
+        raise ValueError(f"not an endpoint; a host needs a port: {text}:53")
+    if not 1 <= int(match[2]) <= 65535:
+        raise ValueError(f"port {int(match[2])} is not between 1 and 65535")
+    return Endpoint(match[1], int(match[2]))
 
 
 def overlaps(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> bool:
@@ -266,6 +290,7 @@ def parse_rcode(text: str) -> str:
 Item = TypeVar("Item")
 ListOf = Annotated[tuple[Item, ...], Strict(False), BeforeValidator(as_several)]
 EndpointField = Annotated[Endpoint, BeforeValidator(parse_endpoint)]
+PlaceField = Annotated[Endpoint, BeforeValidator(parse_place)]
 PathField = Annotated[str, AfterValidator(resolve)]
 GroupName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S+$")]
 AddressField = Annotated[IPv4Address | IPv6Address, BeforeValidator(parse_address), AfterValidator(has_scope)]

@@ -10,16 +10,16 @@ from .forward import Policy
 from .types import (
     AddressField,
     Endpoint,
-    EndpointField,
     GroupName,
     ListOf,
     PathField,
+    PlaceField,
     RcodeName,
     Seconds,
     Section,
     TypeName,
     ZoneName,
-    parse_endpoint,
+    parse_place,
 )
 
 DEFAULT_GROUP = "default"
@@ -80,8 +80,10 @@ class TlsSection(Section):
 class UpstreamSection(Section):
     """A nameserver behind the shield. Where its address says enough, `upstreams = ["ADDR:PORT", ...]` does."""
 
-    address: ListOf[EndpointField] = Field(min_length=1, max_length=MEMBERS_MAX)
-    """`ADDR:PORT`, or a list: each is an upstream of its own with the same settings."""
+    address: ListOf[PlaceField] = Field(min_length=1, max_length=MEMBERS_MAX)
+    """`ADDR:PORT`, or a list: each is an upstream of its own with the same settings. `HOST:PORT` stands for all
+    addresses of a host, and `resolv.conf` for the nameservers in `/etc/resolv.conf`, on port 53: both are followed as
+    they change."""
     name: str = Field("", max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")
     """Name in logs and metrics; by default, the address with its transport, such as `tcp://192.0.2.1:53`."""
     groups: ListOf[GroupName] = Field((DEFAULT_GROUP,), min_length=1, max_length=16)
@@ -106,7 +108,7 @@ class UpstreamSection(Section):
     def _from_text(cls, value: object) -> object:
         """Take `ADDR:PORT` for an upstream that has nothing but an address."""
         if isinstance(value, str):
-            return {"address": (parse_endpoint(value),)}
+            return {"address": (parse_place(value),)}
         if not isinstance(value, dict | UpstreamSection):
             raise ValueError("not an upstream; write ADDR:PORT, or a table")  # noqa: TRY004 - what pydantic turns into a line
         return value
@@ -123,9 +125,13 @@ class UpstreamSection(Section):
             raise ValueError('tls: only with transport = "tls"')
         if self.transport != "udp" and self.random_case:
             raise ValueError('random_case: only with transport = "udp"')
-        if self.source and any((":" in each.host) != (self.source.version == 6) for each in self.address):
+        if not all(map(self.is_reachable, (each for each in self.address if not each.is_name))):
             raise ValueError(f"source: {self.source} is of another address family than the upstream")
         return self
+
+    def is_reachable(self, endpoint: Endpoint) -> bool:
+        """Tell whether an endpoint is of the family of the address that queries are sent from."""
+        return self.source is None or (":" in endpoint.host) == (self.source.version == 6)
 
     @property
     def connection_key(self) -> tuple[object, ...]:

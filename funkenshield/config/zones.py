@@ -4,7 +4,7 @@ from pydantic import Field
 
 from ..core._limits import MEMBERS_MAX
 from .cache import StaleSection, TtlSection
-from .types import EndpointField, GroupName, ListOf, PrefixField, Seconds, Section, ZoneName
+from .types import GroupName, ListOf, PlaceField, PrefixField, Seconds, Section, ZoneName
 
 
 class ZoneSection(Section):
@@ -14,7 +14,7 @@ class ZoneSection(Section):
     """
 
     name: ZoneName = Field(description="Name of the zone, such as `example.com`.")
-    upstreams: ListOf[EndpointField] | None = Field(None, min_length=1, max_length=MEMBERS_MAX)
+    upstreams: ListOf[PlaceField] | None = Field(None, min_length=1, max_length=MEMBERS_MAX)
     """Its upstreams, as a group of their own."""
     group: GroupName | None = Field(None, description='Group of upstreams, in place of `"default"`.')
     max_outstanding: int | None = Field(None, ge=1, le=1 << 22)

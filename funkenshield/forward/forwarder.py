@@ -98,8 +98,7 @@ class Forwarder:
         """Follow these limits from now on, with groups of upstreams by route, and whose NOTIFY counts by zone."""
         self._settings = self._transfers.settings = settings
         self._groups, self._notifiers = groups, notifiers
-        addresses = ((each.endpoint.host, each.section.source) for each in self._upstreams.all)
-        self._loops.configure(str(address) for pair in addresses for address in pair if address)
+        self.follow_upstreams()
         self._miss_path.set_limits(
             timeout=settings.timeout,
             deadline=settings.deadline,
@@ -114,6 +113,11 @@ class Forwarder:
             max_long=settings.max_uncached,
             max_forgeable=settings.max_outstanding_per_prefix,
         )
+
+    def follow_upstreams(self) -> None:
+        """Know the addresses that upstreams have now."""
+        addresses = ((each.endpoint.host, each.section.source) for each in self._upstreams.all)
+        self._loops.configure(str(address) for pair in addresses for address in pair if address)
 
     # ---------------------------------------------------------------- a batch at a time
 

@@ -24,10 +24,17 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def refuse_itself(config: Config) -> None:
     """See that no upstream is where the shield listens; ConfigError names one that is."""
-    for upstream in sorted({each.endpoint for each in config.all_upstreams}):
-        for listener in config.endpoints:
-            if upstream.port == listener.port and _is_same(_reached(upstream), _reached(listener), listener):
-                raise ConfigError(f"upstreams: {upstream} is the shield itself, which listens on {listener}")
+    for upstream in sorted({each.endpoint for each in config.all_upstreams if not each.endpoint.is_name}):
+        if listener := itself_at(upstream, config.endpoints):
+            raise ConfigError(f"upstreams: {upstream} is the shield itself, which listens on {listener}")
+
+
+def itself_at(upstream: Endpoint, listeners: Iterable[Endpoint]) -> Endpoint | None:
+    """Return the one of our listeners that an upstream is, if any."""
+    for listener in listeners:
+        if upstream.port == listener.port and _is_same(_reached(upstream), _reached(listener), listener):
+            return listener
+    return None
 
 
 def _reached(endpoint: Endpoint) -> IPv4Address | IPv6Address:

@@ -487,15 +487,16 @@ class Upstreams:
 
     def _number_groups(self, groups: Mapping[str, Group], known: Mapping[str, Upstream]) -> dict[str, int]:
         """Give each group a number, the one it had if it had one: who still waits must not go to another group."""
-        numbers = self._group_numbers
+        numbers, self.groups = self._group_numbers, {}
         for name in numbers.keys() - groups.keys() - {DEFAULT_GROUP}:
             self._table.set_group(numbers[name], "order", ())
             self._free_groups.append(numbers.pop(name))
         for name in groups.keys() - numbers.keys():
             numbers[name] = self._free_groups.popleft()
         for name, group in groups.items():
-            self._table.set_group(numbers[name], group.policy, [known[str(each)].number for each in group.members])
-        self.groups = {numbers[name]: [known[str(each)] for each in group.members] for name, group in groups.items()}
+            members = list(dict.fromkeys(known[str(each)] for each in group.members))  # two hosts may have one address
+            self._table.set_group(numbers[name], group.policy, [each.number for each in members])
+            self.groups[numbers[name]] = members
         return dict(numbers)
 
     def choose(self, group: int, tried: Sequence[int] = ()) -> Upstream | None:
@@ -513,6 +514,11 @@ class Upstreams:
             raise OSError(f"{asked} is no upstream any more")
         async with asyncio.timeout(self._settings.deadline):
             return await upstream.exchange(query)
+
+    @property
+    def down(self) -> set[Endpoint]:
+        """The addresses of those that are not in service."""
+        return {each.endpoint for each in self.all if not each.health.in_service}
 
     def update_health(self) -> None:
         """Update the health of all; called once a `health_interval`."""

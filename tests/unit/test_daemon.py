@@ -142,6 +142,23 @@ def test_a_reload_that_is_asked_for_while_one_goes_on_is_told_and_follows(table,
     assert caplog.messages[2:] == ["reloaded"] * 2
 
 
+def test_what_was_told_to_end_is_alive_and_not_ready(table):
+    daemon = Daemon(load(table))
+    with daemon._bound:
+        assert (daemon.is_alive(), daemon.is_serving()) == (False, False)  # nothing is started
+        daemon.stop()
+        assert (daemon.is_alive(), daemon.is_serving()) == (True, False)
+
+
+def test_a_control_socket_that_is_turned_off_is_not_there_and_no_cause_for_a_warning(table, tmp_path, caplog):
+    table.write_text(table.read_text().replace(f"{tmp_path}/control", ""))
+    daemon = Daemon(load(table))
+    with daemon._bound:
+        assert daemon._control is None
+    assert caplog.messages == []
+    assert [each.name for each in tmp_path.iterdir()] == ["shield.toml"]
+
+
 @pytest.mark.parametrize("follows", [True, False])
 def test_a_file_that_changes_is_read_again_unless_that_is_turned_off(follows, table, monkeypatch):
     asked = []

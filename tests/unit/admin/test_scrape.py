@@ -33,7 +33,7 @@ def test_who_asks_and_resets_has_no_second_page_made_meanwhile():
                 await asyncio.sleep(0.001)
 
     async def story():
-        server = MetricsServer(render, lambda: True)
+        server = MetricsServer(render, {})
         serving = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", 0)
         address = serving.sockets[0].getsockname()
         for _ in range(5):
@@ -70,7 +70,7 @@ def test_a_page_that_cannot_be_made_is_an_error_for_who_asks_and_told_once_and_t
         return answer
 
     async def story():
-        server = MetricsServer(fail, lambda: True)
+        server = MetricsServer(fail, {})
         serving = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", 0)
         address = serving.sockets[0].getsockname()
         for render in fail, lambda _: fail:
@@ -83,3 +83,22 @@ def test_a_page_that_cannot_be_made_is_an_error_for_who_asks_and_told_once_and_t
 
     asyncio.run(story())
     assert caplog.messages == ['internal error, no metrics page: RuntimeError("can\'t start new thread")']
+
+
+def test_probes_say_by_their_status_whether_something_is_so():
+    async def story():
+        server = MetricsServer(fail, {"/live": lambda: True, "/ready": lambda: False})
+        serving = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", 0)
+        address = serving.sockets[0].getsockname()
+        not_so = "/ready", b"503 Service Unavailable", b"not serving\n"
+        for path, status, said in ("/live", b"200 OK", b"ok\n"), not_so:
+            for method, body in ("GET", said), ("HEAD", b""):
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(f"{method} {path}?verbose HTTP/1.1\r\n\r\n".encode())
+                answer = await asyncio.wait_for(reader.read(), 5)
+                assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+                assert answer.partition(b"\r\n\r\n")[2] == body
+                writer.close()
+        serving.close()
+
+    asyncio.run(story())

@@ -52,7 +52,8 @@ def test_it_is_a_schema_and_has_each_key_with_its_description():
         "worker = 1", "workers = 256", 'workers = "2"', 'forward.policy = "fastest"', "cache.memory = 1",
         "groups = [{}]", "ttl.max = false", "upstreams = []", '[[rules]]\naction = "forwrd"',
         "[[rules]]\naction = { drop = true, ttl = {} }", '[[zones]]\nname = "a"\nttl.maxx = 1',
-        'tls.server_name = "a"', "listen = 53", 'log = "debug"',
+        'tls.server_name = "a"', "listen = 53", 'log = "debug"', 'listen = "localhost:53"', 'upstreams = "ns1.test"',
+        'proxy_protocol_from = "192.0.2.0/x"',
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_one_key_is_refused(text):
