@@ -89,7 +89,7 @@ class Daemon:
         self.config = config = hugepages.fitted(config)
         self.clock = clock or Clock()
         self._reread, self._file = reread, file
-        self.reloads = Reloads(self._apply_reload)
+        self.reloads = Reloads(self._count_reload)
         self._ready = False
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None  # of what must go on for ever
@@ -256,6 +256,15 @@ class Daemon:
         """
         return None if self._reread is None or self._stopping.is_set() else self.reloads.request()
 
+    async def _count_reload(self, warn: Warn) -> None:
+        """Apply a reload, and count whether that succeeded."""
+        try:
+            await self._apply_reload(warn)
+        except Exception:
+            self.stats.reload_failures += 1
+            raise
+        self.stats.reloads += 1
+
     async def _apply_reload(self, warn: Warn) -> None:
         """Read the configuration and its rules beside the work that goes on, and then change to them at once.
 
@@ -285,7 +294,6 @@ class Daemon:
             raise
         self._watch(new)
         await self.rules.tear_down(before)
-        self.stats.reloads += 1
 
     # ---------------------------------------------------------------- serve, drain, stop
 

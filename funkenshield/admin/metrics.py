@@ -154,6 +154,7 @@ METRICS = {
         labels=("reason",),
     ),
     "reloads": Metric("Successful reloads of the configuration."),
+    "reload_failures": Metric("Reloads that failed, so that the previous configuration stayed in force."),
     "start_time_seconds": Metric("Unix time at which the daemon started.", "gauge"),
 }
 UPSTREAM_METRICS = {

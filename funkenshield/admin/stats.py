@@ -44,7 +44,7 @@ class Stats:
     tls: TlsListeners
 
     def __post_init__(self) -> None:
-        self.reloads = 0
+        self.reloads = self.reload_failures = 0
         self._born, self._started_at = self.clock.seconds(), round(time.time(), 3)  # monotonic, and Unix time
 
     def _responses(self) -> dict[str, dict[str, int]]:
@@ -103,7 +103,7 @@ class Stats:
             },
             "http_responses": _labelled(connections, RESPONSES), "http_errors": _labelled(connections, ERRORS),
             **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self.tls.expiries(),
-            "reloads": self.reloads, "start_time_seconds": self._started_at,
+            "reloads": self.reloads, "reload_failures": self.reload_failures, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],
             "rules": self.rules.counters(),

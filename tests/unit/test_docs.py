@@ -43,7 +43,10 @@ def test_every_dependency_is_named_with_its_reason():
         assert f"`{re.split('[<>=]', requirement)[0]}`" in page
 
 
-PAGES = ["README.md", "docs/forwarding.md", "docs/guide/encryption.md", "docs/guide/rules.md", "docs/security.md"]
+PAGES = [
+    "README.md", "docs/forwarding.md", "docs/guide/encryption.md", "docs/guide/monitoring.md", "docs/guide/rules.md",
+    "docs/security.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES)
