@@ -38,7 +38,7 @@ from .cache import hugepages, snapshot
 from .cache._nsec_cache import NsecCache
 from .cache._store import Cache
 from .cache.expiry import Expiry
-from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
+from .config import DEFAULT_GROUP, RESTART, Config
 from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
@@ -56,7 +56,7 @@ from .server import sockets
 from .server._udp_worker import Worker
 from .server.http import HttpListeners
 from .server.listeners import Listeners
-from .server.tcp import Listening, TcpServer
+from .server.tcp import TcpServer
 from .server.tls import TlsListeners
 from .upstream.hosts import Hosts
 from .upstream.pool import Upstreams
@@ -68,6 +68,7 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 1.0  # seconds
 GUARDING = 0.1  # seconds between two looks for who must be blocked
+GRACE = 1.0  # seconds beyond its deadline, in which an answer may be late
 DENIED = 8  # of the cache's memory, one part in so many is for what is known not to exist
 
 
@@ -146,21 +147,11 @@ class Daemon:
         self.blocks = Blocks(self.miss_path.settings_writer.guard, seconds)
         self.workers = [Worker(self.cache, self.miss_path) for _ in range(self._count)]
         self._threads = [threading.Thread(target=each.run, name=f"worker-{n}") for n, each in enumerate(self.workers)]
-        for listener in self.listeners.open:
-            for worker, opened in zip(self.workers, listener.udp, strict=False):  # or it has none
-                worker.listen(opened.fileno(), listener.udp[0].fileno())
         self.upstreams = Upstreams(self.miss_path.sockets, self.miss_path.upstreams, self.clock, self.miss_path.abandon)
         self.hosts = Hosts(seconds, self._follow_hosts, lambda each: itself_at(each, self.config.endpoints))
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
-        encrypting, requested = self._tls.open(self.cache), self._http.open(config, self.cache)
-        self.tcp = TcpServer(
-            self.cache, self.miss_path,
-            [
-                Listening(each.number, each.tcp, encrypting.get(each.endpoint), requested.get(each.endpoint))
-                for each in self.listeners.open
-                if each.tcp
-            ],
-        )  # fmt: skip
+        self.tcp = TcpServer(self.cache, self.miss_path, self._count)
+        self.listeners.serve(self.workers, self.tcp, self.miss_path)
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
@@ -180,21 +171,25 @@ class Daemon:
         """Follow what can be changed while running: zones, upstreams, rules and limits; the cache stays.
 
         Rules take longest to read: they can be prepared before. Raises ConfigError, and changes nothing, for what is
-        wrong in them.
+        wrong in them, and BindError where a new listener cannot be bound.
         """
         refuse_itself(config)
-        prepared = prepared or self.rules.prepare(config)
+        prepared = prepared or self.rules.prepare(config, self.listeners.numbered(config))
         secrets = cookie_secrets.read(config.cookies, self._secrets)
         encryption = self._tls.prepare(config)
+        listeners = self.listeners.bind(config)
         groups = self._ask(config)
         self.hosts.configure(config)
         logs.set_up(config.log.level, config.log.format)
         zones = settings.assign(self.cache.zones, config, groups)
+        self.tcp.limits.set_server_names(self.rules.ids.server_name_table())
         self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
         self.blocks.configure(config.guard)
         self.tcp.configure(config.tcp, connection_limit(config), config.tls)
-        self._tls.activate(encryption)
-        self._http.configure(config)
+        self._tls.activate(encryption, self.cache)
+        self._http.configure(config, self.cache)
+        answered = self.clock.seconds() + max(config.forward.deadline, config.forward.update_timeout) + GRACE
+        self.listeners.follow(listeners, self._tls.listeners, self._http.listeners, answered)
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
@@ -268,23 +263,18 @@ class Daemon:
     async def _apply_reload(self, warn: Warn) -> None:
         """Read the configuration and its rules beside the work that goes on, and then change to them at once.
 
-        What takes a restart is for `warn`. Raises ConfigError, and changes nothing, for what is wrong.
+        What takes a restart is for `warn`. Raises ConfigError, or BindError, and changes nothing, for what is wrong.
         """
         assert self._reread is not None
         new = hugepages.fitted(await asyncio.to_thread(self._reread))
         for key in RESTART:
             if attrgetter(key)(new) != attrgetter(key)(self.config):
                 warn(f"{key}: the new value takes effect after a restart")
-        kept = new.keeping(self.config)
-        if _places(new) != _places(self.config):
-            warn("listeners: new addresses and transports take effect after a restart")
-        if kept.tcp != new.tcp:
-            warn("tcp.max_connections: 0 takes effect after a restart: until then, listeners with TLS go on")
         if settings.needs_nsec_cache(new) and not self.nsec_cache.limit:
             warn("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
-        new, before = kept, self.rules.rule_set
+        new, before = new.keeping(self.config), self.rules.rule_set
         await self.hosts.look_up_new(new)
-        prepared = await asyncio.to_thread(self.rules.prepare, new)
+        prepared = await asyncio.to_thread(self.rules.prepare, new, self.listeners.numbered(new))
         try:
             await self.rules.set_up(prepared)
             self.configure(new, prepared)
@@ -374,6 +364,7 @@ class Daemon:
         self.upstreams.housekeeping()
         self.forwarder.housekeeping()
         self.tcp.housekeeping()
+        self.listeners.housekeeping(self.clock.seconds())
         self.hosts.housekeeping(self.upstreams.down)
         self.watchers.wake()
         self.rules.set_local_time()
@@ -472,11 +463,6 @@ def _bind_control(config: Config) -> socket.socket | None:
             raise
         log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)
         return None
-
-
-def _places(config: Config) -> set[tuple[Endpoint, str]]:
-    """Return where the listeners of a table of their own are, and their transports."""
-    return {(endpoint, each.transport) for each in config.listeners for endpoint in each.address}
 
 
 async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None:

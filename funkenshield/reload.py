@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from .admin.process import notify
-from .errors import ConfigError
+from .errors import FunkenShieldError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Reloads:
     """Has a configuration applied whenever that is asked for; who asks while one is applied gets the next one."""
 
     def __init__(self, apply: Callable[[Warn], Awaitable[None]]) -> None:
-        """`apply` raises ConfigError, with a line for each mistake, where it has changed nothing."""
+        """`apply` raises FunkenShieldError, with a line for each mistake, where it has changed nothing."""
         self._apply = apply
         self._next: asyncio.Future[Reloaded] | None = None
         self._running: asyncio.Task[None] | None = None
@@ -66,7 +66,7 @@ class Reloads:
         notify("RELOADING=1")
         try:
             await self._apply(reloaded.warn)
-        except ConfigError as error:
+        except FunkenShieldError as error:
             for line in str(error).splitlines():
                 reloaded.fail(line)
         except Exception as error:  # whatever it is, the next reload may go better

@@ -20,8 +20,7 @@ class Metric(NamedTuple):
 METRICS = {
     "queries": Metric("Queries received from clients, by transport.", labels=("transport",)),
     "responses": Metric(
-        "Responses sent to clients, by transport (`tcp` includes TLS and HTTP) and by the RCODE in the header.",
-        labels=("transport", "rcode"),
+        "Responses sent to clients, by transport and by the RCODE in the header.", labels=("transport", "rcode")
     ),
     "listener_messages": Metric(
         "Messages received from clients, malformed ones included, by the address that they came to.",

@@ -11,6 +11,7 @@ from ..core._clock import Clock
 from ..forward._miss_path import MissPath
 from ..forward.forwarder import Forwarder
 from ..policy.dynblocks import Blocks
+from ..rules.compiler import TRANSPORTS
 from ..rules.engine import RuleEngine
 from ..server._udp_worker import Worker
 from ..server.listeners import Listeners
@@ -49,19 +50,13 @@ class Stats:
 
     def _responses(self) -> dict[str, dict[str, int]]:
         """Return how many responses clients got, by transport and by the RCODE in their header."""
-        by_datagram, over_stream = self.miss_path.outbox.rcodes()
-        udp = _sums(by_datagram, *(worker.rcodes() for worker in self.workers))
-        tcp = _sums(over_stream, *(worker.rcodes() for worker in self.tcp.workers))
+        answering = (worker.answering.rcodes() for worker in self.tcp.workers)
+        sent = [_sums(*each) for each in zip(self.miss_path.outbox.rcodes(), *answering, strict=True)]
+        sent[0] = _sums(sent[0], *(worker.rcodes() for worker in self.workers))
         return {
             transport: {rcode_name(code): count for code, count in enumerate(counts) if count or code in COMMON}
-            for transport, counts in (("udp", udp), ("tcp", tcp))
+            for transport, counts in zip(TRANSPORTS, sent, strict=True)
         }
-
-    def _by_listener(self) -> dict[str, int]:
-        """Return how many messages came to each listener."""
-        over_udp = (worker.messages_by_listener() for worker in self.workers)
-        counts = _sums(*over_udp, *(worker.messages_by_listener() for worker in self.tcp.workers))
-        return {str(each.endpoint): counts[each.number] for each in self.listeners.open}
 
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
@@ -70,7 +65,8 @@ class Stats:
 
     def counted(self) -> dict[str, Any]:
         """Return all counters, those included that only count for another one."""
-        udp, tcp = ([worker.counters() for worker in workers] for workers in (self.workers, self.tcp.workers))
+        udp = [worker.counters() for worker in self.workers]
+        tcp = [worker.answering.counters() for worker in self.tcp.workers]
         misses, nsec_cache, connections = self.miss_path.counters(), self.nsec_cache, self.tcp.counters()
         over_stream = misses["queries"] + sum(each["queries"] for each in tcp)
         over = {name: sum(each[f"queries_over_{name}"] for each in tcp) for name in ("tls", "https", "http")}
@@ -81,7 +77,7 @@ class Stats:
                 "udp": counted["queries"] - over_stream, "tcp": over_stream - sum(over.values()), **over,
             },
             "responses": self._responses(),
-            "listener_messages": self._by_listener(),
+            "listener_messages": self.listeners.messages(),
             "proxy_protocol_invalid": counted["proxy_protocol_invalid"] + connections["proxy_protocol_invalid"],
             "outstanding_limit_exceeded": counted["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
             "fair_share_exceeded": counted["fair_share_exceeded"] + counted["queue_share_exceeded"],

@@ -40,11 +40,11 @@ class ListenerSection(Section):
     """Addresses that queries are received on, with their transport."""
 
     address: ListOf[EndpointField] = Field(min_length=1, max_length=LISTENERS_MAX)
-    """`ADDR:PORT`, or a list: each is a listener of its own with the same settings. Takes effect at restart."""
+    """`ADDR:PORT`, or a list: each is a listener of its own with the same settings."""
     transport: Literal["udp+tcp", "tls", "https", "http"] = "udp+tcp"
     """`"udp+tcp"`, like an address of `listen`; `"tls"`: DNS over TLS (RFC 7858), usually on port 853; `"https"`: DNS
     over HTTPS (RFC 8484) with HTTP/2, usually on port 443; or `"http"`: the same without TLS, behind a proxy that has
-    it. Takes effect at restart."""
+    it."""
     certificates: ListOf[CertificateSection] = Field((), max_length=64)
     """For `"tls"` and `"https"`, which need one at least; `{ certificate = "FILE", key = "FILE" }`."""
     min_version: Literal["1.2", "1.3"] = Field("1.2", description="Lowest version of TLS that clients may use.")

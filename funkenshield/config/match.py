@@ -21,12 +21,15 @@ from .types import EndpointField, ListOf, PathField, PrefixField, Seconds, Secti
 __all__ = [
     "Match", "all_of", "any_of", "dnssec", "edns", "flags", "listener", "name", "not_", "opcode", "option",
     "probability", "qclass", "qtype", "rate", "rcode", "regex", "source", "source_ratio", "suffix", "suffix_file",
-    "tagged", "time", "transport",
+    "tagged", "time", "tls_server_name", "transport",
 ]  # fmt: skip
 OPCODES = {"QUERY": 0, "IQUERY": 1, "STATUS": 2, "NOTIFY": 4, "UPDATE": 5, "DSO": 6}
 FLAGS = {"AA": 0x0400, "TC": 0x0200, "RD": 0x0100, "RA": 0x0080, "AD": 0x0020, "CD": 0x0010}
 OPTIONS = {"LLQ": 1, "NSID": 3, "DAU": 5, "DHU": 6, "N3U": 7, "ECS": 8, "EXPIRE": 9, "COOKIE": 10, "KEEPALIVE": 11,
            "PADDING": 12, "CHAIN": 13, "KEYTAG": 14, "EDE": 15, "REPORTING": 18, "ZONEVERSION": 19}  # fmt: skip
+
+
+SERVER_NAME = re.compile(r"(\*\.)?([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 
 
 def _named(kind: str, number_of: Callable[[str], int], most: int) -> BeforeValidator:
@@ -43,11 +46,22 @@ def _named(kind: str, number_of: Callable[[str], int], most: int) -> BeforeValid
     return BeforeValidator(parse)
 
 
+def _server_name(value: object) -> object:
+    """Return a name as clients ask for it in a handshake (RFC 6066 3): lower case, without a dot at its end."""
+    if not isinstance(value, str):
+        return value
+    name = value.lower().removesuffix(".")
+    if len(name) > 253 or not SERVER_NAME.fullmatch(name) or name.rpartition(".")[2].isdecimal():
+        raise ValueError("not a server name; write ns.example.com, or *.example.com for all below it")
+    return name
+
+
 QType = Annotated[int, _named("record type", dns.rdatatype.from_text, 65535)]
 QClass = Annotated[int, _named("class", dns.rdataclass.from_text, 65535)]
 RCode = Annotated[int, _named("response code", dns.rcode.from_text, 4095)]
 OpCode = Annotated[int, _named("opcode", OPCODES.__getitem__, 15)]
 Option = Annotated[int, _named("EDNS option", OPTIONS.__getitem__, 65535)]
+ServerName = Annotated[str, BeforeValidator(_server_name)]
 Transport = Literal["udp", "tcp", "tls", "https", "http"]
 FlagName = Literal["AA", "TC", "RD", "RA", "AD", "CD"]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S+$")]
@@ -92,6 +106,9 @@ class Match(Section):
     listener: ListOf[EndpointField] = Field((), description="The query was received on this address that we listen on.")
     transport: Transport | None = None
     """The transport of the query; `tcp` is without TLS or HTTP, and `http` is HTTP without TLS, from a proxy."""
+    tls_server_name: ListOf[ServerName] = ()
+    """The query came with TLS (`tls` or `https`), and the client asked for a server of this name in its handshake
+    (SNI); `*.example.com` are all names below that."""
     rate: RateSection | None = Field(None, description="The rate limit (below) is exceeded.")
     time: str = Field("", description="The time of day, as `08:00-18:00`, local time; it may extend past midnight.")
     days: ListOf[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = ()
@@ -126,7 +143,7 @@ class Match(Section):
 
     @model_validator(mode="after")
     def _is_something(self) -> "Match":
-        for name in self.model_fields_set & {"suffix", "name", "qtype", "source", "any"}:
+        for name in self.model_fields_set & {"suffix", "name", "qtype", "source", "tls_server_name", "any"}:
             if not getattr(self, name):
                 raise ValueError(f"{name}: an empty list never matches; remove the key")
         return self
@@ -175,6 +192,7 @@ option = partial(_given, "option")
 listener = partial(_given, "listener")
 rcode = partial(_given, "rcode")
 tagged = partial(_given, "tag")
+tls_server_name = partial(_given, "tls_server_name")
 any_of = partial(_given, "any")
 all_of = partial(_given, "all")
 

@@ -32,7 +32,7 @@ class Config(Section):
 
     listen: ListOf[EndpointField] = Field((Endpoint("127.0.0.1", 8054),), max_length=LISTENERS_MAX)
     """Addresses that queries are received on, over UDP and TCP; a wildcard may be combined with one of its addresses.
-    Where `[[listeners]]` with UDP and TCP are given, by default none. Takes effect at restart."""
+    Where `[[listeners]]` with UDP and TCP are given, by default none."""
     listeners: ListOf[ListenerSection] = Field((), max_length=LISTENERS_MAX)
     upstreams: ListOf[UpstreamSection] = Field(
         (UpstreamSection(address=(Endpoint("127.0.0.1", 8053),)),), min_length=1, max_length=UPSTREAMS_MAX
@@ -182,34 +182,18 @@ class Config(Section):
             if section:
                 name, value = section, getattr(kept, section).model_copy(update={name: value})
             kept = kept.model_copy(update={name: value})
-        kept = kept.model_copy(update={"listeners": self._listeners_following(before)})
-        if kept.tcp.max_connections == 0 and any(each.encrypts for each in kept.all_listeners):
-            limit = {"max_connections": before.tcp.max_connections}
-            kept = kept.model_copy(update={"tcp": kept.tcp.model_copy(update=limit)})
         return kept
-
-    def _listeners_following(self, before: "Config") -> tuple[ListenerSection, ...]:
-        """Return the listeners that there were, one address each, with what is said now of how each encrypts."""
-        now = {(endpoint, each.transport): each for each in self.listeners for endpoint in each.address}
-        return tuple(
-            now.get((endpoint, each.transport), each).model_copy(update={"address": (endpoint,)})
-            for each in before.listeners
-            for endpoint in each.address
-        )
 
     @property
     def all_listeners(self) -> list[Listener]:
-        """Return all that clients come to, in the order of their numbers.
-
-        Those over UDP come first: a worker for UDP counts those that it has.
-        """
+        """Return all that clients come to."""
         own = [Listener(endpoint, each) for each in self.listeners for endpoint in each.address]
         plain = [Listener(endpoint, ListenerSection(address=(endpoint,))) for endpoint in self.listen]
-        return sorted([*plain, *own], key=lambda each: not each.has_udp)
+        return [*plain, *own]
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """Return the addresses that clients come to, in the order of their numbers."""
+        """Return the addresses that clients come to."""
         return [each.endpoint for each in self.all_listeners]
 
     def members(self, group: str) -> tuple[Member, ...]:
@@ -301,6 +285,6 @@ def repeated(values: Iterable[object]) -> list[str]:
 
 
 RESTART = (
-    "listen", "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control", "metrics",
+    "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control", "metrics",
     "forward.max_outstanding", "udp.receive_buffer", "guard.memory",
 )  # fmt: skip

@@ -4,10 +4,10 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._clock cimport Clock
-from ..core._limits cimport CONNECTION_WORKERS_MAX
+from ..core._limits cimport CONNECTION_WORKERS_MAX, LISTENERS_MAX
 from ..core._udp_batch cimport BATCH, Datagrams, Peer
 from ..policy._guard cimport GuardCounters, GuardTable
-from ..policy._rule_state cimport ClientInfo, RuleState
+from ..policy._rule_state cimport TRANSPORTS, ClientInfo, RuleState
 from ._reply_queue cimport ReplyQueue
 
 cdef enum:
@@ -32,6 +32,7 @@ cdef struct Client:                # who asked, and how to answer
     uint8_t proven                 # his address is not forged
     uint8_t listener               # to which he came, by number
     uint8_t transport              # by which he came, and is answered
+    uint64_t server_names          # with TLS, the lists of rules that the name he asked for is in, one bit each
     RuleState rule_state           # what rules made of his query
 
 
@@ -44,12 +45,14 @@ cdef class Outbox:
         Datagrams datagrams
         Peer[BATCH] peers
         int32_t count, fd
+        uint8_t listener           # whose socket that is
+        int[LISTENERS_MAX] sockets  # that there are, by listener; -1: it is closed
         uint8_t* framed            # one message for a stream, behind its two octets of length
         list streams
         ReplyQueue* queues[CONNECTION_WORKERS_MAX]  # to the workers that hold connections
         uint32_t queue_count
         uint64_t send_failed
-        uint64_t[16] by_datagram, over_stream  # responses, by the RCODE in their header
+        uint64_t[TRANSPORTS][16] sent_rcodes  # responses, by the RCODE in their header
         Clock clock
         const GuardTable** guard_table  # where the guard has its table in force
         const GuardTable* nobody
@@ -57,6 +60,7 @@ cdef class Outbox:
 
     cdef ReplyQueue* add_queue(self, int wake_fd) except NULL
     cdef ReplyQueue* _queue_of(self, uint64_t stream) noexcept nogil
+    cdef bytes server_name(self, uint64_t stream)
     cdef uint8_t* reserve(self, const Client* client) noexcept nogil
     cdef int post(self, const Client* client, size_t length) except -1
     cdef int drop(self, const Client* client) except -1

@@ -9,14 +9,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from ..core._clock cimport NANOSECONDS, Clock
+from ..core._limits cimport LISTENERS_MAX
 from ..core._memory cimport zeros
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport ClientInfo
+from ..policy._rule_state cimport OVER_UDP, TRANSPORTS, ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
 from ..wire._proxy_protocol cimport ProxyHeader, put_header
 from ._reply_queue cimport (
-    GONE, WRITABLE, ConnectionState, Reply, ReplyQueue, connection_state, push_reply, take_replies, wake_worker,
-    worker_of
+    GONE, WRITABLE, ConnectionState, Reply, ReplyQueue, connection_state, push_reply, server_name_of, take_replies,
+    wake_worker, worker_of
 )
 
 
@@ -51,6 +52,8 @@ cdef class Outbox:
         if self.framed == NULL:
             raise MemoryError("no memory for a framed message")
         self.streams = []
+        for k in range(LISTENERS_MAX):
+            self.sockets[k] = -1
 
     def __dealloc__(self) -> None:
         cdef:
@@ -82,13 +85,18 @@ cdef class Outbox:
         cdef uint32_t worker = worker_of(stream)
         return self.queues[worker - 1] if 0 < worker <= self.queue_count else NULL
 
+    cdef bytes server_name(self, uint64_t stream):
+        """Return the name that the client of a connection asked for, in lower case; b"" where it is not known."""
+        cdef ReplyQueue* queue = self._queue_of(stream)
+        return b"" if queue == NULL or queue.server_names == NULL else server_name_of(queue, stream)
+
     cdef uint8_t* reserve(self, const Client* client) noexcept nogil:
         """Return where an answer to this client is to be written."""
         if client.fd < 0:
             return self.framed + 2
         if self.count == BATCH or self.count and self.fd != client.fd:
             self.flush()
-        self.fd = client.fd
+        self.fd, self.listener = client.fd, client.listener
         return self.datagrams.buffer(self.count)
 
     cdef int post(self, const Client* client, size_t length) except -1:
@@ -107,7 +115,8 @@ cdef class Outbox:
         if length == 0:
             return 0
         if client.fd < 0:
-            self.over_stream[message_flags(self.framed + 2) & RCODE] += not client.stream >> 63  # a rule is no client
+            self.sent_rcodes[client.transport][message_flags(self.framed + 2) & RCODE] += (
+                not client.stream >> 63)  # a rule is no client
             set16(self.framed, <uint16_t> length)
             queue = self._queue_of(client.stream)
             if queue != NULL:
@@ -115,7 +124,7 @@ cdef class Outbox:
                                   <uint32_t> (2 + length), False)
             self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
             return 0
-        self.by_datagram[message_flags(self.datagrams.buffer(self.count)) & RCODE] += 1
+        self.sent_rcodes[OVER_UDP][message_flags(self.datagrams.buffer(self.count)) & RCODE] += 1
         self.peers[self.count] = client.peer
         self.datagrams.put(self.count, self.datagrams.buffer(self.count), length)
         self.datagrams.put_peer(self.count, &self.peers[self.count])
@@ -140,22 +149,32 @@ cdef class Outbox:
         sender.datagram = client.fd >= 0
         sender.proven = client.proven
         sender.listener, sender.transport = client.listener, client.transport
+        sender.server_names = client.server_names
         sender.now = self.clock.now()
         sender.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         return sender
 
     cdef void flush(self) noexcept nogil:
         """Send the datagrams, and wake who writes to connections; what the kernel has no room for is lost."""
-        cdef uint32_t k
+        cdef:
+            int32_t went = 0
+            uint32_t k
         if self.count:
-            self.send_failed += <uint64_t> (self.count - self.datagrams.send(self.fd, self.count))
+            if self.sockets[self.listener] == self.fd:  # or it was closed since, and may be something else by now
+                went = self.datagrams.send(self.fd, self.count)
+            self.send_failed += <uint64_t> (self.count - went)
             self.count = 0
         for k in range(self.queue_count):
             wake_worker(self.queues[k])
 
-    def rcodes(self) -> tuple:
-        """Return how many responses there were of each RCODE in a header, by datagram and over connections."""
-        return ([self.by_datagram[k] for k in range(RCODE + 1)], [self.over_stream[k] for k in range(RCODE + 1)])
+    def set_socket(self, uint8_t listener, int fd) -> None:
+        """Say from which UDP socket clients of a listener are answered; -1: from none any more, it is being closed."""
+        self.flush()
+        self.sockets[listener % LISTENERS_MAX] = fd
+
+    def rcodes(self) -> list:
+        """Return how many responses there were of each RCODE in a header, by the number of the transport."""
+        return [[self.sent_rcodes[transport][k] for k in range(RCODE + 1)] for transport in range(TRANSPORTS)]
 
     def send(self) -> None:
         """Send what is to be sent, and have it written to connections."""

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from .._fastpath cimport ASK, DROP, SEND, Outcome, QueryContext, Settings, parse_with_ecs, process_query, resume_query
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport Program
-from ..policy._rule_state cimport END, RuleState
+from ..policy._rule_state cimport END, RuleState, has_server_name
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._fit cimport fit_message
 from ..wire._message cimport (
@@ -192,6 +192,13 @@ cdef class PythonRules:
         cdef Client asking = self._client(client)
         return (asking.ip[:asking.octets], TRANSPORT_NAMES[asking.transport], asking.listener, asking.rule_state.tags,
                 asking.stream if asking.fd == STREAM else 0)
+
+    def server_name(self, bytes client) -> str:
+        """Return the name that a client with TLS asked for, in lower case; "" where it asked none, or has left."""
+        cdef Client asking = self._client(client)
+        if asking.fd != STREAM or not has_server_name(asking.transport):
+            return ""
+        return self.outbox.server_name(asking.stream).decode("ascii", "backslashreplace")
 
     # ------------------------------------------------------------ misses that a function answers
 

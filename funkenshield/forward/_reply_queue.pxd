@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     CHUNK = 1024                   # connections whose memory is allocated at once; a power of two
+    SERVER_NAME_MAX = 256          # octets of a name that a client asks for (RFC 6066 3), the last of which is 0
 
 cdef enum:                         # the numbers of connections: bit 63 is for rules, which are none
     OF_WORKER = 56                 # from this bit on: which worker's, plus one
@@ -21,6 +22,10 @@ cdef enum ConnectionState:
 cdef struct ConnectionHead:        # what a connection begins with, for the control thread to see
     uint32_t generation            # of this use of its place
     uint32_t unsent                # octets that the kernel has not taken yet
+
+cdef struct ServerName:            # that a connection's client asked for, for the control thread to see; in words
+    uint64_t generation            # of the connection whose it is, plus one; 0: it is being written
+    uint8_t[SERVER_NAME_MAX] name  # in lower case
 
 cdef struct Reply:
     Reply* next
@@ -38,6 +43,7 @@ cdef struct ReplyQueue:
     uint64_t taken                 # of which so many were handled; written by the worker
     uint8_t** chunks               # the worker's connections, from which chunks never go away
     uint64_t stride                # octets from one to the next
+    ServerName** server_names      # by chunk; NULL: none of it has asked for one
 
 
 cdef inline uint32_t place_of(uint64_t connection) noexcept nogil:
@@ -59,4 +65,5 @@ cdef int push_reply(ReplyQueue* queue, uint64_t connection, uint32_t request, in
                     const uint8_t* framed, uint32_t length, bint closes) except -1
 cdef void wake_worker(ReplyQueue* queue) noexcept nogil
 cdef Reply* take_replies(ReplyQueue* queue) noexcept nogil
+cdef bytes server_name_of(const ReplyQueue* queue, uint64_t connection)
 cdef ConnectionState connection_state(const ReplyQueue* queue, uint64_t connection, uint64_t pushed) noexcept nogil

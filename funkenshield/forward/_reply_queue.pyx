@@ -5,7 +5,7 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 from posix.unistd cimport write
 
-from ..core._atomic cimport load_acquire, load_relaxed32
+from ..core._atomic cimport barrier, copy_words, load_acquire, load_pointer, load_relaxed32
 
 cdef extern from *:
     """
@@ -66,3 +66,19 @@ cdef ConnectionState connection_state(const ReplyQueue* queue, uint64_t connecti
     if load_relaxed32(&head.generation) != generation_of_number(connection):
         return GONE
     return FULL if load_relaxed32(&head.unsent) else WRITABLE
+
+
+cdef bytes server_name_of(const ReplyQueue* queue, uint64_t connection):
+    """Return the name that the client of a connection asked for, in lower case; b"" where it is gone, or asked none."""
+    cdef:
+        uint32_t place = place_of(connection)
+        const ServerName* chunk = <const ServerName*> load_pointer(
+            <const void* const*> &queue.server_names[place // CHUNK])
+        const ServerName* found = chunk + place % CHUNK
+        uint64_t generation = <uint64_t> generation_of_number(connection) + 1
+        ServerName seen
+    if chunk == NULL or load_acquire(&found.generation) != generation:
+        return b""
+    copy_words(&seen, found, sizeof(ServerName))
+    barrier()
+    return <bytes> (<const char*> seen.name) if load_acquire(&found.generation) == generation else b""

@@ -39,6 +39,7 @@ cdef enum Test:
     OPTION
     LISTENERS                      # one bit each
     TRANSPORT                      # 0: UDP, 1: TCP, 2: TLS
+    SERVER_NAMES                   # in one of these lists, one bit each
     OVER                           # the limit `value` by a source, a zone, a name or all: `more`
     TIME                           # minutes of the day: from, to; days of the week, one bit each
     CHANCE                         # in so many of 2**32 queries

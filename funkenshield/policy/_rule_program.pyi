@@ -32,6 +32,7 @@ class Chain:
         flags: int = ...,
         rcode: int = ...,
         at: int = ...,
+        server_names: int = ...,
     ) -> list[tuple[int, int, int, int]]: ...
 
 TESTS: dict[str, int]

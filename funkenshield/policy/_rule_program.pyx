@@ -26,7 +26,7 @@ from ..wire._message cimport (
     UNANSWERABLE, OptionCursor, Query, begin_options, get16, has_own_opt, lower_name, next_option, parse_query,
     plain_end
 )
-from ._rule_state cimport END, OVER_TCP, OVER_UDP, ClientInfo, RuleState
+from ._rule_state cimport END, OVER_TCP, OVER_UDP, ClientInfo, RuleState, has_server_name
 
 cdef extern from *:
     """
@@ -179,6 +179,8 @@ cdef bint _holds(const Program* program, const Node* node, Subject* subject, con
         return node.value >> (subject.sender.listener & 63) & 1
     if op == TRANSPORT:
         return node.value == subject.sender.transport
+    if op == SERVER_NAMES:
+        return has_server_name(subject.sender.transport) and subject.sender.server_names & node.value != 0
     if op == OVER:
         return _is_over(program, node, subject)
     if op == TIME:
@@ -355,7 +357,7 @@ cdef class Chain:
 
     def actions(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
                 bint datagram=True, int transport=-1, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0,
-                uint16_t rcode=0, uint32_t at=0) -> list:
+                uint16_t rcode=0, uint32_t at=0, uint64_t server_names=0) -> list:
         """Return what a query meets, as (action, value, node, rule), up to the first action that does not go on."""
         cdef:
             Query parsed
@@ -372,7 +374,7 @@ cdef class Chain:
         sender.datagram, sender.transport = datagram, OVER_UDP if datagram else OVER_TCP
         if transport >= 0:
             sender.transport = <uint8_t> transport
-        sender.now, sender.wall, sender.listener = now, wall, listener
+        sender.now, sender.wall, sender.listener, sender.server_names = now, wall, listener, server_names
         rule_state.at, rule_state.tags = at, tags
         facts.flags, facts.rcode = parsed.flags | flags, rcode
         node = next_action(&self.program, &parsed, &sender, &rule_state, &facts)
@@ -396,8 +398,8 @@ cdef uint32_t _labels(bytes name) except? 0xffffffff:
 
 TESTS = {
     "in": IN, "qclass": QCLASS, "opcodes": OPCODES, "flags": FLAGS, "edns": EDNS, "do": DNSSEC, "option": OPTION,
-    "listeners": LISTENERS, "transport": TRANSPORT, "over": OVER, "time": TIME, "chance": CHANCE, "share": SHARE,
-    "rcode": RCODES, "tagged": TAGGED, "next": NEXT,
+    "listeners": LISTENERS, "transport": TRANSPORT, "server_names": SERVER_NAMES, "over": OVER, "time": TIME,
+    "chance": CHANCE, "share": SHARE, "rcode": RCODES, "tagged": TAGGED, "next": NEXT,
 }
 ACTIONS_OF = {
     "pass": ACTIONS + ALLOW, "route": ACTIONS + ROUTE, "error": ACTIONS + ERROR, "drop": ACTIONS + DROP,

@@ -29,6 +29,12 @@ cdef struct ClientInfo:            # where a query came from
     uint8_t transport
     uint8_t proven                 # and yet it is not: a cookie of ours came with it
     uint8_t listener               # to which it came, by number
+    uint64_t server_names          # with TLS, the lists of rules that the name asked for is in, one bit each
+
+cdef inline bint has_server_name(uint8_t transport) noexcept nogil:
+    """Tell whether clients ask for a server by its name, in a handshake."""
+    return transport == OVER_TLS or transport == OVER_HTTPS
+
 
 cdef struct RuleState:             # what rules made of a query so far; zeros where there are none
     uint64_t tags                  # one bit each

@@ -28,6 +28,7 @@ from ..core.files import read_file
 from ..errors import ConfigError
 from ..policy._guard import Guard
 from ..policy._rule_program import ACTIONS_OF, TESTS, Chain
+from ..policy._server_names import ServerNameTable
 from ..wire.names import name_to_wire
 
 log = logging.getLogger("funkenshield.rules")
@@ -44,6 +45,7 @@ RCODES = {"nodata": 0, "servfail": 2, "nxdomain": 3, "refused": 5}
 COMPILED = {"allow": "pass", "drop": "drop", "truncate": "truncate", "skip_cache": "uncached", "continue": "count"}
 NUMBERS_MAX = 65535
 TAGS_MAX = 64
+LISTS, LISTS_MAX = "lists of TLS server names", 64
 
 Key = TypeVar("Key")
 Leaf = tuple[str, int, int]  # test, its own `more`, value
@@ -102,6 +104,7 @@ class IdAllocator:
     routes: dict[str, int] = field(default_factory=dict)
     ttl_limits: dict[tuple[int, int], int] = field(default_factory=dict)
     tags: dict[str, int] = field(default_factory=dict)
+    server_names: dict[frozenset[str], int] = field(default_factory=dict)  # lists of them
     generation: int = 0
     _users: list[set[object]] = field(default_factory=lambda: [set(), set(), set()])  # rules before, in force, after
     _free: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -120,6 +123,19 @@ class IdAllocator:
         """Return the bit of a tag of rules, or of functions of those in force; ConfigError where there are no more."""
         return 1 << self._id(self.tags, name, "tags", self._users[1 if by_function else 2], TAGS_MAX, 0)
 
+    def server_name_list(self, names: frozenset[str]) -> int:
+        """Return the bit of a list of TLS server names; ConfigError where there are no more."""
+        return 1 << self._id(self.server_names, names, LISTS, self._users[2], LISTS_MAX, 0)
+
+    def server_name_table(self) -> ServerNameTable | None:
+        """Return the lists that each TLS server name is in; None where rules have none."""
+        lists: dict[str, int] = defaultdict(int)
+        with self._lock:
+            for names, number in self.server_names.items():
+                for name in names:
+                    lists[name] |= 1 << number
+        return ServerNameTable(lists) if lists else None
+
     def _id(self, ids: dict[Key, int], key: Key, what: str, users: set[object], most: int, first: int = 1) -> int:
         with self._lock:
             if key not in ids and len(ids) == most:
@@ -135,7 +151,7 @@ class IdAllocator:
         """Take back what no rules have any more."""
         had = set().union(*self._users)
         self._free[what] = [ids.pop(key) for key in list(ids) if (what, key) not in had]
-        self._reused |= what != "tags"  # no key has them
+        self._reused |= what not in {"tags", LISTS}  # no key has them
 
     def purge_reused(self, cache: Cache) -> None:
         """Have the cache forget all, where a number may mean something else from now on."""
@@ -168,9 +184,9 @@ def route_key(rule: Rule) -> str:
 
 
 def compile_chain(
-    rules: Sequence[Rule], ids: IdAllocator, generation: int, guard: Guard, listeners: Sequence[Endpoint]
+    rules: Sequence[Rule], ids: IdAllocator, generation: int, guard: Guard, listeners: Sequence[Endpoint | None]
 ) -> Compiled:
-    """Return the program of a chain of rules.
+    """Return the program of a chain of rules, which knows listeners by their numbers.
 
     Raises ConfigError for a list of names that cannot be read, and where there are too many rules.
     """
@@ -185,7 +201,7 @@ def compile_chain(
 class _ProgramBuilder:
     """A program that is being put together."""
 
-    def __init__(self, ids: IdAllocator, guard: Guard, listeners: Sequence[Endpoint]) -> None:
+    def __init__(self, ids: IdAllocator, guard: Guard, listeners: Sequence[Endpoint | None]) -> None:
         self.nodes: list[tuple[int, int, int, int, int, int]] = [(TESTS["next"], 0, NOWHERE, 0, 0, 0)]
         self.stops: dict[int, Stop] = {}
         self.limits: list[RateTable] = []
@@ -291,6 +307,8 @@ class _ProgramBuilder:
             yield [("flags", 0, sum(FLAGS[name] for name in set(match.flags)))]
         if match.tag:
             yield [("tagged", 0, sum(self._ids.tag(name) for name in set(match.tag)))]
+        if match.tls_server_name:
+            yield [("server_names", 0, self._ids.server_name_list(frozenset(match.tls_server_name)))]
         if match.listener:
             yield [("listeners", 0, sum(1 << self._listener(endpoint) for endpoint in set(match.listener)))]
         for dimension in (TYPE, SOURCE, NAME):
@@ -317,10 +335,8 @@ class _ProgramBuilder:
 
     def _listener(self, endpoint: Endpoint) -> int:
         if endpoint not in self._listeners:
-            raise ConfigError(
-                f"rules: {endpoint} is not a listen address; those are {', '.join(map(str, self._listeners))};"
-                " a new one is none before a restart"
-            )
+            known = ", ".join(map(str, filter(None, self._listeners)))
+            raise ConfigError(f"rules: {endpoint} is not a listen address; those are {known}")
         return self._listeners.index(endpoint) % LISTENERS_MAX
 
     # ---------------------------------------------------------------- sets and classes

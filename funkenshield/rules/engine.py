@@ -9,11 +9,11 @@ import inspect
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Config
+from ..config import Config, Endpoint
 from ..core.files import Version, noted, version_of
 from ..errors import ConfigError
 from ..forward._python_rules import PythonRules
@@ -37,21 +37,22 @@ class PreparedRules:
     chains: tuple[Compiled | None, ...]
     generation: int
     versions: Mapping[Path, Version]  # of the files that they were read from
+    listeners: Sequence[Endpoint | None] = ()  # by number; None: there is none
 
 
-def _prepare(config: Config, ids: IdAllocator, guard: Guard) -> PreparedRules:
+def _prepare(config: Config, ids: IdAllocator, guard: Guard, listeners: Sequence[Endpoint | None]) -> PreparedRules:
     with noted() as read:
         rules, generation = load(config), ids.next_generation()
         chains = ([rule for rule in rules.rules if rule.chain == chain] for chain in CHAINS)
-        made = tuple(compile_chain(of, ids, generation, guard, config.endpoints) if of else None for of in chains)
+        made = tuple(compile_chain(of, ids, generation, guard, listeners) if of else None for of in chains)
         for group in settings.groups(config):
             ids.route(group_key(group))
-    return PreparedRules(rules, made, generation, read)
+    return PreparedRules(rules, made, generation, read, listeners)
 
 
 def check(config: Config) -> None:
     """Read and compile the rules of a configuration, for nobody; ConfigError where that cannot be done."""
-    _prepare(config, IdAllocator(), Guard(1 << 16))
+    _prepare(config, IdAllocator(), Guard(1 << 16), config.endpoints)
 
 
 class RuleEngine:
@@ -64,9 +65,13 @@ class RuleEngine:
         self._active = PreparedRules(RuleSet(), (None,) * len(CHAINS), 0, {})
         self._versions: Mapping[Path, Version | None] = {}
 
-    def prepare(self, config: Config) -> PreparedRules:
-        """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes."""
-        return _prepare(config, self.ids, self._python_rules.settings_writer.guard)
+    def prepare(self, config: Config, listeners: Sequence[Endpoint | None] | None = None) -> PreparedRules:
+        """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes.
+
+        `listeners` are its own, by their numbers; None: these are in their order.
+        """
+        guard = self._python_rules.settings_writer.guard
+        return _prepare(config, self.ids, guard, config.endpoints if listeners is None else listeners)
 
     def activate(self, prepared: PreparedRules, config: Config, groups: Mapping[str, int]) -> dict[int, int]:
         """Let these rules be followed from now on; return the groups of upstreams by their routes.
@@ -84,7 +89,7 @@ class RuleEngine:
         for (shortest, longest), number in list(self.ids.ttl_limits.items()):
             self._python_rules.set_ttl_limits(number, shortest, longest)
         stops = tuple(compiled.stops if compiled else {} for compiled in prepared.chains)
-        listeners = [str(endpoint) for endpoint in config.endpoints]
+        listeners = [str(endpoint or "") for endpoint in prepared.listeners]
         self.executor.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))
         self._active, self._versions = prepared, prepared.versions
         self.set_local_time()

@@ -98,7 +98,8 @@ class RuleExecutor:
             known = list(self._ids.tags.items())  # others may be added meanwhile, by a thread that reads rules
             self._tags[tags] = frozenset(name for name, at in known if tags >> at & 1)
         name = listeners[listener] if listener < len(listeners) else ""
-        client = ClientInfo(address, transport, name, self._tags[tags])
+        server_name = self._python_rules.server_name(call.client)
+        client = ClientInfo(address, transport, name, self._tags[tags], server_name)
         return Query(call.wire, client, partial(self._look_up, call), call.response)
 
     # ---------------------------------------------------------------- batches

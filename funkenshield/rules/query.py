@@ -34,6 +34,7 @@ class ClientInfo:
     transport: str = "udp"
     listener: str = ""  # the endpoint that it came to
     tags: frozenset[str] = frozenset()
+    tls_server_name: str = ""
 
 
 class Query:
@@ -54,6 +55,7 @@ class Query:
         self.response_wire = response_wire
         self.transport = sender.transport  # how it came: `udp`, `tcp`, `tls`, `https` or `http`
         self.listener = sender.listener  # the endpoint that it came to
+        self.tls_server_name = sender.tls_server_name  # in lower case; "": the client asked for none, or has left
         self.tags = sender.tags  # that rules before gave it
         self._address = sender.address
         self._ask = ask

@@ -10,6 +10,7 @@ from ..core._spsc_ring cimport Ring
 from ..forward._miss_path cimport MissPath
 from ..policy._rule_state cimport TRANSPORTS
 from ..wire._message cimport Query
+from ._connection_limits cimport Totals
 from ._connections cimport Connection
 
 
@@ -24,7 +25,8 @@ cdef class Answering:
         Counters counts
         uint64_t[TRANSPORTS] by_transport  # queries
         uint64_t[LISTENERS_MAX] by_listener  # messages that came
-        uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
+        uint64_t[TRANSPORTS][16] sent_rcodes  # responses, by the RCODE in their header
+        const Totals* limits           # what connections share
 
     cdef Outcome decide(self, Connection* connection, const uint8_t* wire, uint32_t length, const uint8_t* address,
                         uint8_t octets, uint8_t* reply) noexcept nogil

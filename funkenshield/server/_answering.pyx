@@ -16,11 +16,11 @@ from ..core._memory cimport zeros
 from ..forward._miss_path cimport MissPath
 from ..forward._outbox cimport NOBODY, STREAM, Client
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport OVER_HTTP, OVER_HTTPS, OVER_TCP, OVER_TLS, RuleState
+from ..policy._rule_state cimport OVER_HTTP, OVER_HTTPS, OVER_TCP, OVER_TLS, TRANSPORTS, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport MESSAGE_MAX, RCODE, Query, is_transfer, message_flags
 from ..wire._padding cimport pad_response
-from ._connections cimport Connection
+from ._connections cimport Connection, server_names_of
 from ._misses cimport put_miss
 
 
@@ -65,6 +65,7 @@ cdef class Answering:
         bump(&self.by_transport[transport], 1)
         if transport != OVER_TCP:
             connection.padded |= self.query.padded
+            context.client.server_names = server_names_of(connection, self.limits)
         context.reply, context.limit = reply, MESSAGE_MAX
         memset(&context.rule_state, 0, sizeof(RuleState))
         return process_query(context)
@@ -78,7 +79,7 @@ cdef class Answering:
         if guard_table != NULL:
             length = check_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
         if length:
-            bump(&self.sent_rcodes[message_flags(context.reply) & RCODE], 1)
+            bump(&self.sent_rcodes[context.client.transport][message_flags(context.reply) & RCODE], 1)
             if connection.padded:
                 length = pad_response(context.reply, length)
         return length
@@ -122,5 +123,7 @@ cdef class Answering:
         return [load_relaxed(&self.by_listener[k]) for k in range(LISTENERS_MAX)]
 
     def rcodes(self) -> list:
-        """Return how many responses there were of each RCODE in a header."""
-        return [load_relaxed(&self.sent_rcodes[k]) for k in range(RCODE + 1)]
+        """Return how many responses there were of each RCODE in a header, by the number of the transport."""
+        return [
+            [load_relaxed(&self.sent_rcodes[transport][k]) for k in range(RCODE + 1)] for transport in range(TRANSPORTS)
+        ]

@@ -3,11 +3,12 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..cache._store cimport Cache
+from ..core._atomic cimport load_pointer
 from ..core._clock cimport Clock
-from ..core._rate_limit cimport Limit
-from ..core._siphash cimport Secret
-from ..forward._reply_queue cimport ConnectionHead
+from ..forward._reply_queue cimport ConnectionHead, ServerName
+from ..policy._server_names cimport ServerNames
+from ..wire._proxy_protocol cimport ProxyHeaderStatus
+from ._connection_limits cimport ConnectionLimits, Totals
 from ._encryption cimport Encryption, HandshakeCounters
 from ._http cimport Http, HttpCounters, HttpSession
 
@@ -61,6 +62,9 @@ cdef struct Connection:
     bint transfers                 # it was asked for a transfer: the control thread waits to write more
     const Encryption* encryption   # NULL: there is none
     void* session                  # NULL: nor does one go on
+    const char* server_name        # that the client asked for, in lower case; NULL: none
+    uint64_t server_names          # the lists that it is in,
+    uint64_t names_serial          # as that table of them knows
     bint padded                    # the client pads: so is what he gets
     const Http* http               # NULL: messages come behind their length
     HttpSession* requests          # NULL: none has come
@@ -91,33 +95,13 @@ cdef struct ConnectionCounters:    # counters with one writer
     HttpCounters http
 
 
-cdef struct Totals:                # what all workers' connections may be, and are; each word is written atomically
-    uint64_t connections_max, per_client_max, memory_max, in_flight_max, write_buffer, idle, handshake
-    const Limit* handshakes        # of a client; NULL: there is no limit
-    uint64_t connections, encrypted, memory
-    uint64_t prefixes              # that hold memory
-    uint64_t* by_client            # connections
-    uint64_t* by_prefix
-    uint64_t* memory_of            # octets, by prefix
-    const Secret* secret
-
-
-@cython.final
-cdef class ConnectionLimits:
-    cdef:
-        Cache cache
-        Totals totals
-        object handshake_rate      # what the limit of handshakes is kept in
-
-    cdef int _limit_handshakes(self, double rate) except -1
-
-
 @cython.final
 cdef class Connections:
     cdef:
         ConnectionLimits held
         Totals* limits                 # what is in that
         uint8_t** chunks
+        ServerName** server_names  # of each chunk; NULL: none was asked for
         Clock clock
         int32_t places                 # ever used
         int32_t free_place             # the first of those that are free; -1: none
@@ -137,16 +121,20 @@ cdef class Connections:
     cdef bint make_room(self, uint32_t prefix) noexcept nogil
     cdef int32_t _first_idle(self, const List* among, uint32_t order, uint32_t prefix) noexcept nogil
     cdef int32_t _oldest_of_largest_prefix(self) noexcept nogil
-    cdef Connection* insert(self, int fd, uint64_t now) noexcept nogil
+    cdef Connection* insert(self, int fd, uint8_t listener, uint64_t now) noexcept nogil
+    cdef Connection* next_after(self, int32_t* place) noexcept nogil
+    cdef ProxyHeaderStatus take_proxy_header(self, Connection* connection, const uint8_t* octets, uint32_t length,
+                                             uint64_t now, uint32_t* at) noexcept nogil
     cdef bint may_begin_handshake(self, const uint8_t* address, uint8_t octets, uint64_t now) noexcept nogil
     cdef void await_handshake(self, Connection* connection) noexcept nogil
     cdef bint begin_session(self, Connection* connection) noexcept nogil
+    cdef void note_server_name(self, Connection* connection) noexcept nogil
     cdef void end_handshake(self, Connection* connection) noexcept nogil
     cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil
     cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil
     cdef void close(self, Connection* connection) noexcept nogil
     cdef void end_idle(self, uint64_t now) noexcept nogil
-    cdef void _take_leave(self, Connection* connection) noexcept nogil
+    cdef void take_leave(self, Connection* connection) noexcept nogil
     cdef bint _end_handshakes(self, uint64_t now) noexcept nogil
     cdef bint reserve(self, Connection* connection, Buffer* buffer, uint32_t octets) noexcept nogil
     cdef void release(self, Connection* connection, Buffer* buffer) noexcept nogil
@@ -157,6 +145,17 @@ cdef class Connections:
     cdef void _count_memory(self, Connection* connection, int64_t octets) noexcept nogil
     cdef void note(self, uint32_t reason, const uint8_t* address, uint8_t octets, uint64_t held,
                    uint64_t share) noexcept nogil
+
+
+cdef uint64_t find_server_names(Connection* connection, const Totals* limits) noexcept nogil
+
+
+cdef inline uint64_t server_names_of(Connection* connection, const Totals* limits) noexcept nogil:
+    """Return the lists of rules that the name is in that a client asked for. The caller is inside an epoch."""
+    cdef const ServerNames* names = <const ServerNames*> load_pointer(&limits.server_names)
+    if names == NULL or connection.server_name == NULL:
+        return 0
+    return connection.server_names if connection.names_serial == names.serial else find_server_names(connection, limits)
 
 
 cdef inline bint is_idle(const Connection* connection) noexcept nogil:

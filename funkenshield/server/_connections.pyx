@@ -13,20 +13,25 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close as close_fd
 
-from ..cache._store cimport Cache
 from ..core._atomic cimport (
-    add, barrier, bump, copy_words, load_acquire, load_relaxed, store_relaxed, store_relaxed32, store_release
+    add, barrier, bump, copy_words, load_acquire, load_pointer, load_relaxed, store_pointer, store_relaxed,
+    store_relaxed32, store_release
 )
 from ..core._fair_shares cimport counter_of, hash_prefix, may_take
-from ..core._rate_limit cimport Limit, RateTable, source_exceeds
+from ..core._rate_limit cimport Limit, source_exceeds
 from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
-from ..forward._reply_queue cimport CHUNK
+from ..core._udp_batch cimport PEER_MAX, ip_of
+from ..forward._reply_queue cimport CHUNK, SERVER_NAME_MAX, ServerName
+from ..policy._server_names cimport ServerNames, lists_with
+from ..wire._proxy_protocol cimport (
+    BAD_HEADER, PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, ProxyHeaderStatus, read_header
+)
+from ._connection_limits cimport ConnectionLimits, Totals, load_limit
 from ._encryption cimport HandshakeCounters
 from ._http cimport HELD_BY_ALL, STATUSES, HttpCounters, status_code
 
 cdef enum:
-    COUNTERS = 1 << 17             # of clients, and of prefixes; few share one with another
     CLIENT_6 = 8                   # octets of an IPv6 address that make one client: /64
     CANDIDATES = 8                 # connections of a prefix among which one to close is looked for
     SAMPLES = 64                   # connections among which the prefix that has the most is looked for
@@ -37,19 +42,16 @@ cdef enum:
     STEPS_MAX = 256                # of a list that may have others in it
     LEAVE_MAX = 64                 # octets that a session says at the end
     HANDSHAKES_MAX = 1000          # at once: each can take 90 KiB, before it is known to be one
-    HANDSHAKE_SOURCES = 1 << 20    # octets of memory for who began how many handshakes
 
 cdef uint64_t HALF_CLOSED = <uint64_t> 1000000000  # nanoseconds of silence after which who waits for a transfer is gone
 
 
 cdef extern from "<sys/socket.h>" nogil:
+    ctypedef struct sockaddr "struct sockaddr":
+        pass
+    int getpeername(int fd, sockaddr* address, uint32_t* length)
     ssize_t send(int fd, const void* octets, size_t length, int flags)
     int MSG_NOSIGNAL
-
-cdef extern from *:
-    # Defined in `_atomic`; here with a type.
-    const Limit* load_limit "FS_LOAD_ACQUIRE"(const Limit* const* place) noexcept nogil
-    void store_limit "FS_STORE_RELEASE"(const Limit** place, const Limit* limit) noexcept nogil
 
 
 class Latest(NamedTuple):
@@ -78,67 +80,11 @@ cdef inline bint _exceeds_its_share(const Totals* limits, uint32_t prefix) noexc
             > load_relaxed(&limits.memory_max))
 
 
-@cython.final
-cdef class ConnectionLimits:
-    """What all workers' connections may be, and are.
-
-    Memory ownership: the counters are its own.
-    """
-
-    def __cinit__(self, Cache cache not None) -> None:
-        self.cache, self.totals.secret = cache, &cache.index.secret
-        self.totals.by_client = <uint64_t*> zeros(COUNTERS, sizeof(uint64_t))
-        self.totals.by_prefix = <uint64_t*> zeros(COUNTERS, sizeof(uint64_t))
-        self.totals.memory_of = <uint64_t*> zeros(COUNTERS, sizeof(uint64_t))
-
-    def __dealloc__(self) -> None:
-        free(self.totals.by_client)
-        free(self.totals.by_prefix)
-        free(self.totals.memory_of)
-
-    def configure(self, *, uint64_t max_connections, uint64_t max_per_client, uint64_t memory, uint64_t max_in_flight,
-                  uint64_t write_buffer, double idle_timeout, double handshakes_per_client=0,
-                  double handshake_timeout=5) -> None:
-        """Set the limits: connections, those of a client, octets of memory, queries and unread octets of a connection.
-
-        A connection without traffic for `idle_timeout` seconds ends, and one whose handshake takes longer than
-        `handshake_timeout`. A client begins at most `handshakes_per_client` handshakes a second; 0: as many as come.
-        """
-        store_relaxed(&self.totals.connections_max, max_connections)
-        store_relaxed(&self.totals.per_client_max, max_per_client)
-        store_relaxed(&self.totals.memory_max, memory)
-        store_relaxed(&self.totals.in_flight_max, max_in_flight)
-        store_relaxed(&self.totals.write_buffer, write_buffer)
-        store_relaxed(&self.totals.idle, <uint64_t> (idle_timeout * 1e9))
-        store_relaxed(&self.totals.handshake, <uint64_t> (handshake_timeout * 1e9))
-        self._limit_handshakes(handshakes_per_client)
-
-    cdef int _limit_handshakes(self, double rate) except -1:
-        cdef:
-            RateTable table = None if rate <= 0 else RateTable(HANDSHAKE_SOURCES, rate, 1.0)
-            object before = self.handshake_rate
-        if before is not None and table is not None and (<RateTable> before).limit.cost == table.limit.cost:
-            return 0  # who began how many is not forgotten
-        store_limit(&self.totals.handshakes, NULL if table is None else &table.limit)
-        self.handshake_rate = table
-        if before is not None:
-            self.cache.epochs.retire(before)
-        return 0
-
-    @property
-    def held(self) -> tuple[int, int]:
-        """Return how many connections there are, and how many octets they hold."""
-        return load_relaxed(&self.totals.connections), load_relaxed(&self.totals.memory)
-
-    @property
-    def encrypted(self) -> int:
-        """Return how many of the connections are encrypted."""
-        return load_relaxed(&self.totals.encrypted)
-
-    @property
-    def memory_limit(self) -> int:
-        """Return how many octets they may hold."""
-        return self.totals.memory_max
+cdef uint64_t find_server_names(Connection* connection, const Totals* limits) noexcept nogil:
+    """Find out which lists of rules the name is in that a client asked for, and keep it for its next queries."""
+    cdef const ServerNames* names = <const ServerNames*> load_pointer(&limits.server_names)
+    connection.server_names, connection.names_serial = lists_with(names, connection.server_name), names.serial
+    return connection.server_names
 
 
 @cython.final
@@ -151,6 +97,7 @@ cdef class Connections:
     def __cinit__(self, ConnectionLimits limits not None) -> None:
         self.held, self.limits, self.clock = limits, &limits.totals, limits.cache.clock
         self.chunks = <uint8_t**> zeros(CHUNKS_MAX, sizeof(uint8_t*))
+        self.server_names = <ServerName**> zeros(CHUNKS_MAX, sizeof(ServerName*))
         self.free_place = -1
         memset(&self.idle, 0xff, sizeof(List))
         memset(&self.buffering, 0xff, sizeof(List))
@@ -178,7 +125,9 @@ cdef class Connections:
         if self.chunks != NULL:
             for place in range(CHUNKS_MAX):
                 free(self.chunks[place])
+                free(self.server_names[place])
             free(self.chunks)
+            free(self.server_names)
 
     cdef Connection* at(self, int32_t place) noexcept nogil:
         return <Connection*> self.chunks[place // CHUNK] + place % CHUNK
@@ -306,8 +255,8 @@ cdef class Connections:
                 place = self.at(place).after[OF_PREFIX]
         return found
 
-    cdef Connection* insert(self, int fd, uint64_t now) noexcept nogil:
-        """Give a connection a place; NULL: there is no memory for more."""
+    cdef Connection* insert(self, int fd, uint8_t listener, uint64_t now) noexcept nogil:
+        """Give a connection that came to a listener a place; NULL: there is no memory for more."""
         cdef:
             Connection* connection
             uint32_t generation
@@ -330,7 +279,9 @@ cdef class Connections:
         memset(<uint8_t*> connection + sizeof(connection.head), 0, sizeof(Connection) - sizeof(connection.head))
         connection.place, connection.fd, connection.active = place, fd, now
         connection.head.generation, connection.head.unsent = generation, 0
+        connection.listener = listener
         add(&self.limits.connections, 1)
+        add(&self.limits.by_listener[listener], 1)
         self.append(connection, IDLE)
         return connection
 
@@ -367,6 +318,53 @@ cdef class Connections:
         bump(&self.counts.accepted, 1)
         return True
 
+    cdef Connection* next_after(self, int32_t* place) noexcept nogil:
+        """Return the connection at a place, or one behind it, and go on; NULL, and a place below 0: there is none."""
+        cdef Connection* connection
+        while place[0] < self.places:
+            connection = self.at(place[0])
+            place[0] += 1
+            if connection.fd >= 0:
+                return connection
+        place[0] = -1
+        return NULL
+
+    cdef ProxyHeaderStatus take_proxy_header(self, Connection* connection, const uint8_t* octets, uint32_t length,
+                                             uint64_t now, uint32_t* at) noexcept nogil:
+        """Take a front proxy's header, behind which `at` is then; a connection that it ends is closed.
+
+        Only of one that is a part nothing was taken, and more may come.
+        """
+        cdef:
+            ProxyHeader header
+            uint8_t[PEER_MAX] peer
+            uint32_t peer_octets = PEER_MAX
+            ProxyHeaderStatus status
+        header.octets = header.to_octets = 0
+        header.header = 0
+        status = read_header(&header, octets, length)
+        if status == PART_OF_HEADER:
+            return status
+        if status == WHOLE_HEADER and not header.octets:  # the proxy's own
+            if getpeername(connection.fd, <sockaddr*> peer, &peer_octets) == 0:
+                header.address = ip_of(peer, &header.octets)
+        if status != WHOLE_HEADER or not header.octets:
+            bump(&self.counts.proxy_protocol_invalid, 1)
+            self.close(connection)
+            return BAD_HEADER
+        if (connection.encryption != NULL and not self.may_begin_handshake(header.address, header.octets, now)
+                or not self.admit(connection, header.address, header.octets)):
+            self.close(connection)
+            return BAD_HEADER
+        if connection.encryption != NULL:
+            self.await_handshake(connection)
+        if header.to_octets:
+            memcpy(connection.to, header.to, header.to_octets)
+            connection.to_octets, connection.port, connection.to_port = header.to_octets, header.port, header.to_port
+        self.touch(connection, now)
+        at[0] = <uint32_t> header.header
+        return WHOLE_HEADER
+
     cdef bint may_begin_handshake(self, const uint8_t* address, uint8_t octets, uint64_t now) noexcept nogil:
         """Count a handshake that a client begins; False: he has begun too many. The caller is inside an epoch."""
         cdef const Limit* limit = load_limit(&self.limits.handshakes)
@@ -393,6 +391,32 @@ cdef class Connections:
             return False
         add(&self.limits.encrypted, 1)
         return True
+
+    cdef void note_server_name(self, Connection* connection) noexcept nogil:
+        """Note the name that a client asked for in its handshake, where the control thread finds it, too."""
+        cdef:
+            const char* asked = connection.encryption.server_name(connection.session)
+            int32_t chunk = connection.place // CHUNK
+            ServerName* place
+            ServerName noted
+            uint32_t k = 0
+        if asked == NULL:
+            return
+        if self.server_names[chunk] == NULL:
+            place = <ServerName*> calloc(CHUNK, sizeof(ServerName))
+            if place == NULL:
+                return
+            store_pointer(<const void**> &self.server_names[chunk], place)
+        place = self.server_names[chunk] + connection.place % CHUNK
+        memset(&noted, 0, sizeof(ServerName))
+        while asked[k] and k < SERVER_NAME_MAX - 1:
+            noted.name[k] = <uint8_t> (asked[k] | 0x20 if c"A" <= asked[k] <= c"Z" else asked[k])
+            k += 1
+        store_relaxed(&place.generation, 0)
+        barrier()
+        copy_words(place, &noted, sizeof(ServerName))
+        store_release(&place.generation, <uint64_t> connection.head.generation + 1)
+        connection.server_name = <const char*> place.name
 
     cdef void end_handshake(self, Connection* connection) noexcept nogil:
         """Note that a handshake is over, whatever became of it."""
@@ -434,6 +458,8 @@ cdef class Connections:
         if connection.session != NULL:
             add(&limits.encrypted, <uint64_t> -1)
             connection.encryption.end(connection.session)
+        barrier()  # what its listener has is needed no more
+        add(&limits.by_listener[connection.listener], <uint64_t> -1)
         close_fd(connection.fd)
         connection.fd = -1
         store_relaxed32(&connection.head.generation, connection.head.generation + 1)
@@ -463,11 +489,11 @@ cdef class Connections:
             if connection.active + idle > now:
                 return
             bump(&self.counts.idle_timeouts, 1)
-            self._take_leave(connection)
+            self.take_leave(connection)
             self.close(connection)
         self.has_more_to_end = True
 
-    cdef void _take_leave(self, Connection* connection) noexcept nogil:
+    cdef void take_leave(self, Connection* connection) noexcept nogil:
         """Tell a client who asks by HTTP that the connection ends: what he asks from now on nobody has heard."""
         cdef:
             uint8_t[LEAVE_MAX] octets

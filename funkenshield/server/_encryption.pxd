@@ -39,6 +39,7 @@ cdef struct Encryption:
     # octets, and leaves nothing that could be read now elsewhere than in the socket; `ended`: nothing follows.
     ssize_t (*read)(void* session, uint8_t* octets, size_t room, bint* ended) noexcept nogil
     ssize_t (*write)(void* session, const uint8_t* octets, size_t length) noexcept nogil
+    const char* (*server_name)(void* session) noexcept nogil  # that the client asked for; NULL: none
     void (*end)(void* session) noexcept nogil
 
 

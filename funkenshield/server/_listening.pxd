@@ -4,8 +4,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from ..core._limits cimport LISTENERS_MAX
-from ._encryption cimport Encryption, ListenerEncryption
-from ._http cimport Http, ListenerHttp
+from ._listener_table cimport ListenerSocket
 
 cdef enum:                         # instead of a descriptor
     NONE_CAME = -1
@@ -16,16 +15,13 @@ cdef enum:                         # instead of a descriptor
 cdef class ListeningSockets:
     cdef:
         int epoll_fd
-        uint64_t first             # what epoll says of the first socket; the others follow
-        int[LISTENERS_MAX] sockets
-        uint8_t[LISTENERS_MAX] numbers  # as rules know them
-        const Encryption* encryptions[LISTENERS_MAX]  # NULL: there is none
-        const Http* https[LISTENERS_MAX]  # NULL: messages come behind their length
-        list kept                  # what these are in
-        int32_t count
-        bint accepting
+        uint64_t first             # what epoll says of the first listener's; the others follow
+        ListenerSocket[LISTENERS_MAX] sockets
+        bint accepting, ended
         uint64_t accept_again      # when, where there was no descriptor; 0: nothing is wrong
 
+    cdef bint loses(self, const ListenerSocket* table, int32_t number) noexcept nogil
+    cdef void follow(self, const ListenerSocket* table) noexcept nogil
     cdef void accept_from_all(self, bint accepting) noexcept nogil
-    cdef int accept(self, int32_t k, uint8_t* peer, uint64_t now) noexcept nogil
+    cdef int accept(self, int32_t number, uint8_t* peer, uint64_t now) noexcept nogil
     cdef void end(self) noexcept nogil

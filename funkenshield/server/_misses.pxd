@@ -8,7 +8,7 @@ from ..core._atomic cimport bump
 from ..core._fair_shares cimport RingShares, ring_share
 from ..core._spsc_ring cimport Ring, ring_reserve
 from ..forward._outbox cimport Client
-from ..policy._rule_state cimport ClientInfo
+from ..policy._rule_state cimport ClientInfo, has_server_name
 from ..wire._message cimport NAME_MAX, lower_name
 
 
@@ -36,6 +36,7 @@ cdef inline Client* put_miss(Ring* ring, RingShares* shares, const QueryContext*
     client.arrived = asking.now
     client.octets, client.proven = asking.octets, asking.proven
     client.listener, client.transport = asking.listener, asking.transport
+    client.server_names = asking.server_names if has_server_name(asking.transport) else 0
     client.added, client.rule_state = added, context.rule_state
     memcpy(client.ip, asking.address, asking.octets)
     memcpy(client + 1, wire, length)

@@ -2,26 +2,20 @@ from typing import final
 
 from ..cache._store import Cache
 from ..forward._miss_path import MissPath
-from ._connections import ConnectionLimits, Connections
-from ._encryption import ListenerEncryption
-from ._http import ListenerHttp
+from ._answering import Answering
+from ._connection_limits import ConnectionLimits
+from ._connections import Connections
+from ._listener_table import FollowedTable, ListenerTable
 
 @final
 class TcpWorker:
     cache: Cache
     miss_path: MissPath
     connections: Connections
+    answering: Answering
+    listeners: FollowedTable
     def __new__(cls, cache: Cache, miss_path: MissPath, limits: ConnectionLimits) -> TcpWorker: ...
-    def listen(
-        self,
-        fd: int,
-        number: int = 0,
-        encryption: ListenerEncryption | None = None,
-        http: ListenerHttp | None = None,
-    ) -> None: ...
+    def follow(self, table: ListenerTable) -> None: ...
     def run(self) -> None: ...
     def stop_accepting(self) -> None: ...
     def stop(self) -> None: ...
-    def counters(self) -> dict[str, int]: ...
-    def messages_by_listener(self) -> list[int]: ...
-    def rcodes(self) -> list[int]: ...

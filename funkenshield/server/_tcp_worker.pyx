@@ -29,6 +29,7 @@ from ..core._epoll cimport (
     EPOLL_CTL_MOD, epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd
 )
 from ..core._fair_shares cimport ring_has_share
+from ..core._limits cimport LISTENERS_MAX
 from ..core._memory cimport zeros
 from ..core._prefix_table cimport prefix_value
 from ..core._spsc_ring cimport ring_publish
@@ -38,22 +39,20 @@ from ..forward._reply_queue cimport OF_GENERATION, OF_WORKER, Reply, ReplyQueue,
 from ..wire._max_age cimport max_age_of
 from ..wire._message cimport HEADER, HEADER_FLAGS, MESSAGE_MAX, QR, get16, set16
 from ..wire._padding cimport pad_response
-from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, missing_of_header, read_header
+from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeaderStatus, missing_of_header
 from ._answering cimport Answering
+from ._connection_limits cimport ConnectionLimits
 from ._connections cimport (
-    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, ConnectionLimits, Connections,
-    held_by
+    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, held_by
 )
-from ._encryption cimport (
-    AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, ListenerEncryption, Progress
-)
-from ._http cimport BAD_REQUEST, FORBIDDEN, UNAVAILABLE, ListenerHttp, Request
+from ._encryption cimport AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, Progress
+from ._http cimport BAD_REQUEST, FORBIDDEN, UNAVAILABLE, Request
+from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
 from ._listening cimport NONE_CAME, ListeningSockets
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct sockaddr "struct sockaddr":
         pass
-    int getpeername(int fd, sockaddr* address, uint32_t* length)
     int getsockname(int fd, sockaddr* address, uint32_t* length)
     ssize_t recv(int fd, void* octets, size_t length, int flags)
     ssize_t send(int fd, const void* octets, size_t length, int flags)
@@ -62,6 +61,8 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     EVENTS = 64                    # taken from the kernel at once
     ACCEPTED_AT_ONCE = 16          # connections of one listener
+    LAST_TURNS = 256               # of a listener that is gone, at most
+    DISMISSED_AT_ONCE = 64         # connections that are looked at for whether their listener is gone
     FRAME = 2                      # octets of length before a message
     INBOX = FRAME + MESSAGE_MAX + INPUT_MAX
     OUTGOING = 2 * (FRAME + MESSAGE_MAX)
@@ -100,12 +101,14 @@ cdef class TcpWorker:
         Reader* reader
         ReplyQueue* replies
         uint64_t number                # in the numbers of its connections
-        Answering answering
+        readonly Answering answering
         QueryContext* context          # that one's
         uint8_t* inbox                 # what one connection has sent
         uint8_t* outgoing              # what one connection gets at once
         uint32_t outgoing_length
+        readonly FollowedTable listeners
         ListeningSockets listening
+        int32_t dismissing             # the place of the next one that may have to leave; -1: all have been told
         uint64_t wanted                # SERVING, NOT_ACCEPTING or STOPPED
         int epoll_fd, told_fd, reply_fd
 
@@ -120,12 +123,14 @@ cdef class TcpWorker:
         self.reply_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.epoll_fd < 0 or self.told_fd < 0 or self.reply_fd < 0:
             raise OSError(errno, "no descriptor for a worker")
-        self.listening = ListeningSockets(self.epoll_fd, LISTENER)
+        self.listeners, self.listening = FollowedTable(), ListeningSockets(self.epoll_fd, LISTENER)
+        self.dismissing = -1
         self.reader = cache.epochs.join()
         self.answering = Answering(miss_path)
-        self.context = &self.answering.context
+        self.answering.limits, self.context = self.connections.limits, &self.answering.context
         self.replies = miss_path.join_connections(self.reply_fd)
         self.replies.chunks, self.replies.stride = self.connections.chunks, sizeof(Connection)
+        self.replies.server_names = self.connections.server_names
         self.number = <uint64_t> miss_path.outbox.queue_count << OF_WORKER
         if (self._watch(self.told_fd, TOLD, EPOLLIN) < 0
                 or self._watch(self.reply_fd, REPLIES, EPOLLIN | EPOLLET) < 0):  # by edge: nobody reads it empty
@@ -145,17 +150,19 @@ cdef class TcpWorker:
 
     # ------------------------------------------------------------ for the control thread
 
-    def listen(self, int fd, uint8_t number=0, ListenerEncryption encryption=None, ListenerHttp http=None) -> None:
-        """Take connections from a listening, non-blocking socket, once `run` is called; rules know it by its number.
+    def follow(self, ListenerTable table not None) -> None:
+        """Take connections from the sockets of a table from now on, or once `run` is called.
 
-        Raises ValueError where a worker has too many, OSError where the kernel refuses.
+        Those of listeners that are in it no more get answers to what they have asked, and end. See
+        `listeners.is_followed`.
         """
-        self.listening.add(fd, number, encryption, http)
+        self.listeners.publish(table)
+        self._wake()
 
     def run(self) -> None:
         """Serve until `stop`; called in a thread of its own, which needs no GIL meanwhile."""
         with nogil:
-            self.listening.accept_from_all(True)
+            self.listening.accepting = True
             self._serve()
             self._finish()
 
@@ -168,21 +175,12 @@ cdef class TcpWorker:
         self._tell(STOPPED)
 
     cdef void _tell(self, uint64_t wanted) noexcept:
-        cdef uint64_t one = 1
         store_release(&self.wanted, wanted)
+        self._wake()
+
+    cdef void _wake(self) noexcept:
+        cdef uint64_t one = 1
         write(self.told_fd, &one, 8)
-
-    def counters(self) -> dict:
-        """Return what happened to the queries of this worker, as numbers by name."""
-        return self.answering.counters()
-
-    def messages_by_listener(self) -> list:
-        """Return how many messages came to each listener, by its number."""
-        return self.answering.messages_by_listener()
-
-    def rcodes(self) -> list:
-        """Return how many responses there were of each RCODE in a header."""
-        return self.answering.rcodes()
 
     # ------------------------------------------------------------ the loop
 
@@ -209,6 +207,8 @@ cdef class TcpWorker:
                     self._write_replies()
                 else:
                     read(self.told_fd, &told, 8)
+                    self._follow()
+            self._dismiss()
             self._take_turns()
             leave(self.reader)
             self.connections.end_idle(context.client.now)
@@ -225,7 +225,7 @@ cdef class TcpWorker:
 
     cdef int _patience(self) noexcept nogil:
         """Return for how many milliseconds nothing need be done; -1: until something happens."""
-        if self.connections.has_more_to_end or self.connections.awaiting_turn.first >= 0:
+        if self.connections.has_more_to_end or self.connections.awaiting_turn.first >= 0 or self.dismissing >= 0:
             return 0
         if self.connections.stalled.first >= 0:
             return STALLED_FOR
@@ -237,14 +237,14 @@ cdef class TcpWorker:
         """Write what can be written, and close all connections."""
         cdef:
             Connection* connection
-            int32_t place
+            int32_t place = 0
         enter(self.reader)
         self.context.settings = load_settings(&self.settings_writer.settings)
         self._write_replies()
         leave(self.reader)
-        for place in range(self.connections.places):
-            connection = self.connections.at(place)
-            if connection.fd >= 0 and self._send(connection):
+        while place >= 0:
+            connection = self.connections.next_after(&place)
+            if connection != NULL and self._send(connection):
                 self.connections.close(connection)
 
     cdef Connection* _connection(self, uint64_t number) noexcept nogil:
@@ -259,8 +259,8 @@ cdef class TcpWorker:
 
     # ------------------------------------------------------------ new connections
 
-    cdef void _accept(self, int32_t listener) noexcept nogil:
-        """Take some of the connections that came to a listener."""
+    cdef bint _accept(self, int32_t listener) noexcept nogil:
+        """Take some of the connections that came to a listener; False: there are no more."""
         cdef:
             uint8_t[PEER_MAX] peer
             int32_t _k
@@ -268,9 +268,10 @@ cdef class TcpWorker:
         for _k in range(ACCEPTED_AT_ONCE):
             fd = self.listening.accept(listener, peer, self.context.client.now)
             if fd == NONE_CAME:
-                return
+                return False
             if fd >= 0:
                 self._open(fd, listener, peer)
+        return True
 
     cdef void _open(self, int fd, int32_t listener, const uint8_t* peer) noexcept nogil:
         """Take a connection, or end it where there are too many; a front proxy has to say first whose it is."""
@@ -281,7 +282,7 @@ cdef class TcpWorker:
             uint8_t[PEER_MAX] own
             uint32_t length = PEER_MAX
             bint is_proxy = prefix_value(&self.context.settings.proxies, address, octets) != 0
-            bint is_encrypted = self.listening.encryptions[listener] != NULL
+            bint is_encrypted = self.listening.sockets[listener].encryption != NULL
         if is_encrypted and not is_proxy and not self.connections.may_begin_handshake(
                 address, octets, self.context.client.now):
             close_fd(fd)
@@ -290,11 +291,12 @@ cdef class TcpWorker:
             self.connections.note(OVER_PREFIX_SHARE, address, octets, 0, 0)
             close_fd(fd)
             return
-        connection = self.connections.insert(fd, self.context.client.now)
+        connection = self.connections.insert(fd, <uint8_t> listener, self.context.client.now)
         if connection == NULL:
             close_fd(fd)
             return
-        connection.encryption, connection.http = self.listening.encryptions[listener], self.listening.https[listener]
+        connection.encryption = self.listening.sockets[listener].encryption
+        connection.http = self.listening.sockets[listener].http
         if (not is_proxy and not self.connections.admit(connection, address, octets)
                 or getsockname(fd, <sockaddr*> own, &length)
                 or self._watch(fd, self._number(connection), EPOLLIN)):
@@ -304,11 +306,58 @@ cdef class TcpWorker:
         address = ip_of(own, &connection.to_octets)
         memcpy(connection.to, address, connection.to_octets)
         connection.port, connection.to_port = get16(peer + 2), get16(own + 2)
-        connection.listener = self.listening.numbers[listener]
         if is_encrypted and not is_proxy:
             self.connections.await_handshake(connection)
         else:
             self._read(connection)  # who has asked by now is not idle, and need not be waited for
+
+    # ------------------------------------------------------------ listeners that come and go
+
+    cdef void _follow(self) noexcept nogil:
+        """Take up the table that was published; who waits at a listener that is in it no more is taken first."""
+        cdef:
+            const ListenerSocket* table = self.listeners.news()
+            int32_t k, _turn
+        if table == NULL or self.listening.ended:
+            return
+        for k in range(LISTENERS_MAX):
+            if self.listening.loses(table, k):
+                for _turn in range(LAST_TURNS):
+                    if not self._accept(k):
+                        break
+        self.listening.follow(table)
+        self.listeners.note(table)
+        self.dismissing = 0
+
+    cdef bint _is_dismissed(self, const Connection* connection) noexcept nogil:
+        """Tell whether the listener of a connection is gone."""
+        return self.listening.sockets[connection.listener].fd < 0
+
+    cdef void _dismiss(self) noexcept nogil:
+        """Let some of the connections whose listeners are gone end, once they have answers to what they have asked.
+
+        That is as if their clients had said all, in a handshake too, which goes on first.
+        """
+        cdef:
+            Connection* connection
+            int32_t _k
+        for _k in range(DISMISSED_AT_ONCE if self.dismissing >= 0 else 0):
+            connection = self.connections.next_after(&self.dismissing)
+            if connection == NULL:
+                return
+            if self._is_dismissed(connection):
+                connection.half_closed = True
+                if not connection.listed[SHAKING]:
+                    self._read(connection)
+                    if connection.fd >= 0:
+                        self._ask_to_leave(connection)
+
+    cdef void _ask_to_leave(self, Connection* connection) noexcept nogil:
+        """Tell a client who has requests to ask no more here."""
+        if connection.requests != NULL:
+            connection.http.leave(connection.requests)
+            if self._transmit_answers(connection):
+                self._settle(connection, self._has_request(connection))
 
     # ------------------------------------------------------------ handshakes
 
@@ -334,6 +383,7 @@ cdef class TcpWorker:
             self.connections.end_handshake(connection)
             self.connections.close(connection)
         elif progress == HANDSHAKE_DONE:
+            self.connections.note_server_name(connection)
             self.connections.end_handshake(connection)
             self.connections.touch(connection, self.context.client.now)
             self._read(connection)
@@ -373,7 +423,7 @@ cdef class TcpWorker:
         if got < 0 and errno != EAGAIN and errno != EINTR:
             self.connections.close(connection)
             return
-        connection.half_closed = got == 0 or ended
+        connection.half_closed |= got == 0 or ended
         if connection.half_closed and not connection.octets:  # who never said whose it is
             self.connections.close(connection)
             return
@@ -449,38 +499,11 @@ cdef class TcpWorker:
 
     cdef bint _take_proxy_header(self, Connection* connection, uint32_t length, uint32_t* at) noexcept nogil:
         """Take a front proxy's header; False: it is not whole yet, or the connection ended for it."""
-        cdef:
-            ProxyHeader header
-            uint8_t status
-            uint8_t[PEER_MAX] peer
-            uint32_t octets = PEER_MAX
-        header.octets = header.to_octets = 0
-        header.header = 0
-        status = read_header(&header, self.inbox, length)
-        if status == PART_OF_HEADER:
-            if self._keep(connection, self.inbox, length):
-                self._settle(connection, False)
-            return False
-        if status == WHOLE_HEADER and not header.octets:  # the proxy's own
-            if getpeername(connection.fd, <sockaddr*> peer, &octets) == 0:
-                header.address = ip_of(peer, &header.octets)
-        if status != WHOLE_HEADER or not header.octets:
-            bump(&self.connections.counts.proxy_protocol_invalid, 1)
-            self.connections.close(connection)
-            return False
-        if (connection.encryption != NULL and not self.connections.may_begin_handshake(
-                header.address, header.octets, self.context.client.now)
-                or not self.connections.admit(connection, header.address, header.octets)):
-            self.connections.close(connection)
-            return False
-        if connection.encryption != NULL:
-            self.connections.await_handshake(connection)
-        if header.to_octets:
-            memcpy(connection.to, header.to, header.to_octets)
-            connection.to_octets, connection.port, connection.to_port = header.to_octets, header.port, header.to_port
-        self.connections.touch(connection, self.context.client.now)
-        at[0] = <uint32_t> header.header
-        return True
+        cdef ProxyHeaderStatus status = self.connections.take_proxy_header(connection, self.inbox, length,
+                                                                           self.context.client.now, at)
+        if status == PART_OF_HEADER and self._keep(connection, self.inbox, length):
+            self._settle(connection, False)
+        return status == WHOLE_HEADER
 
     cdef bint _takes_queries(self, Connection* connection) noexcept nogil:
         """Tell whether a query is taken from a connection now; one whose prefix has its share of the ring is stalled.
@@ -622,16 +645,14 @@ cdef class TcpWorker:
         """Take no more connections; who has requests is told to ask no more."""
         cdef:
             Connection* connection
-            int32_t place
-        if not self.listening.count:
+            int32_t place = 0
+        if self.listening.ended:
             return
         self.listening.end()
-        for place in range(self.connections.places):
-            connection = self.connections.at(place)
-            if connection.fd >= 0 and connection.requests != NULL:
-                connection.http.leave(connection.requests)
-                if self._transmit_answers(connection):
-                    self._settle(connection, self._has_request(connection))
+        while place >= 0:
+            connection = self.connections.next_after(&place)
+            if connection != NULL:
+                self._ask_to_leave(connection)
 
     # ------------------------------------------------------------ out
 
@@ -689,6 +710,8 @@ cdef class TcpWorker:
             uint32_t events = 0
         if not connection.head.unsent and (
                 connection.closing or connection.half_closed and not connection.in_flight and not has_query):
+            if self._is_dismissed(connection):
+                self.connections.take_leave(connection)
             self.connections.close(connection)
             return
         if self._may_ask(connection):

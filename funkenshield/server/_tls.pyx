@@ -218,6 +218,11 @@ cdef ssize_t _failure(Session* session, int result, int awaited) noexcept nogil:
     return -1
 
 
+cdef const char* _server_name(void* ours) noexcept nogil:
+    """Return the name that the client asked for (RFC 6066 3), as long as the session is; NULL: it asked for none."""
+    return SSL_get_servername((<Session*> ours).ssl, TLSEXT_NAMETYPE_host_name)
+
+
 cdef void _end(void* ours) noexcept nogil:
     """Say that nothing more comes (RFC 8446 6.1), where that can still be said, and free a session."""
     cdef Session* session = <Session*> ours
@@ -552,6 +557,7 @@ cdef class TlsListener(ListenerEncryption):
         self.cache = cache
         self.encryption.begin, self.encryption.handshake = _begin, _handshake
         self.encryption.read, self.encryption.write, self.encryption.end = _read, _write, _end
+        self.encryption.server_name = _server_name
 
     def use(self, TlsContexts contexts not None) -> None:
         """Have handshakes from now on go by these; connections that there are stay as they are."""

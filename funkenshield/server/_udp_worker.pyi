@@ -2,13 +2,15 @@ from typing import final
 
 from ..cache._store import Cache
 from ..forward._miss_path import MissPath
+from ._listener_table import FollowedTable, ListenerTable
 
 @final
 class Worker:
     cache: Cache
     miss_path: MissPath
+    listeners: FollowedTable
     def __new__(cls, cache: Cache, miss_path: MissPath) -> Worker: ...
-    def listen(self, fd: int, answer_from: int) -> None: ...
+    def follow(self, table: ListenerTable) -> None: ...
     def run(self) -> None: ...
     def stop(self) -> None: ...
     @property

@@ -12,7 +12,7 @@ from libc.errno cimport errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from posix.unistd cimport close, write
+from posix.unistd cimport close, read, write
 
 from .._fastpath cimport (
     ASK, SEND, Counters, Outcome, QueryContext, Settings, SettingsWriter, counters_as_dict, load_settings,
@@ -20,18 +20,18 @@ from .._fastpath cimport (
 )
 from ..cache._index cimport fetch
 from ..cache._store cimport Cache
-from ..core._atomic cimport bump, load_relaxed, load_relaxed16
+from ..core._atomic cimport bump, load_acquire, load_relaxed, load_relaxed16, store_release
 from ..core._clock cimport NANOSECONDS, Clock, ticks
 from ..core._epochs cimport Reader, enter, leave
 from ..core._epoll cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
-    eventfd
+    EFD_CLOEXEC, EFD_NONBLOCK, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_create1, epoll_ctl,
+    epoll_event, epoll_wait, eventfd
 )
 from ..core._fair_shares cimport RingShares
 from ..core._limits cimport LISTENERS_MAX
 from ..core._prefix_table cimport is_empty, prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
-from ..core._udp_batch cimport BATCH, MSG_TRUNC, PEER_MAX, Datagrams, ip_of
+from ..core._udp_batch cimport BATCH, MSG_TRUNC, Datagrams, ip_of
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._miss_path cimport MissPath
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
@@ -39,16 +39,13 @@ from ..policy._rule_state cimport OVER_UDP, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
+from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
 from ._misses cimport put_miss
-
-cdef extern from "<sys/socket.h>" nogil:
-    ctypedef struct sockaddr "struct sockaddr":
-        pass
-    int getsockname(int fd, sockaddr* address, uint32_t* length)
 
 cdef enum:
     TURNS = 4                      # full batches from one listener, before the next one's
-    STOP = -1                      # what epoll says of the stop eventfd
+    LAST_TURNS = 1024              # batches from a listener that is gone, at most
+    TOLD = -1                      # what epoll says where there is news for the worker
     REPLY_MAX = 4096
 
 
@@ -78,17 +75,16 @@ cdef class Worker:
         Verdict[BATCH] verdicts
         ProxyHeader[BATCH] proxy_headers  # whose queries they are, where that matters; an address of NULL: dropped
         uint8_t* ecs_queries       # queries that upstreams are told more in
-        int[LISTENERS_MAX] sockets     # that this worker receives from
-        int[LISTENERS_MAX] answer_from  # the same address's socket that the control thread answers from
-        uint8_t[LISTENERS_MAX][PEER_MAX] own  # the address itself
-        int32_t listeners
-        int epoll_fd, stop_fd
+        readonly FollowedTable listeners
+        ListenerSocket[LISTENERS_MAX] sockets  # that this worker receives from
+        uint64_t stopped               # whether `run` is to return
+        int epoll_fd, told_fd
         Counters counts
         uint64_t[LISTENERS_MAX] by_listener  # messages that came
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
     def __cinit__(self, Cache cache not None, MissPath miss_path not None) -> None:
-        self.epoll_fd = self.stop_fd = -1
+        self.epoll_fd = self.told_fd = -1
         self.cache = cache
         self.miss_path = miss_path
         self.settings_writer = miss_path.settings_writer
@@ -103,42 +99,37 @@ cdef class Worker:
         self.reader = cache.epochs.join()
         self.ring = miss_path.join()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
-        self.stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if self.epoll_fd < 0 or self.stop_fd < 0:
+        self.told_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.epoll_fd < 0 or self.told_fd < 0:
             raise OSError(errno, "no descriptor for a worker")
-        self._watch(self.stop_fd, STOP)
+        if self._watch(self.told_fd, TOLD):
+            raise OSError(errno, "a descriptor cannot be watched")
+        self.listeners = FollowedTable()
+        for k in range(LISTENERS_MAX):
+            self.sockets[k].fd = -1
 
     def __dealloc__(self) -> None:
         if self.epoll_fd >= 0:
             close(self.epoll_fd)
-        if self.stop_fd >= 0:
-            close(self.stop_fd)
+        if self.told_fd >= 0:
+            close(self.told_fd)
         free(self.queries)
         free(self.ecs_queries)
         free(self.shares)
 
-    cdef int _watch(self, int fd, int32_t which) except -1:
+    cdef int _watch(self, int fd, int32_t which) noexcept nogil:
         cdef epoll_event event
         event.events = EPOLLIN
         event.data.which = which
-        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event):
-            raise OSError(errno, "a socket cannot be watched")
-        return 0
+        return epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event)
 
-    def listen(self, int fd, int answer_from) -> None:
-        """Receive from a bound, non-blocking UDP socket; `answer_from` is the one that misses are answered from.
-
-        Raises ValueError where a worker has too many, OSError where the kernel refuses.
-        """
-        cdef uint32_t length = PEER_MAX
-        if self.listeners == LISTENERS_MAX:
-            raise ValueError(f"a worker listens on at most {LISTENERS_MAX} addresses")
-        if getsockname(fd, <sockaddr*> self.own[self.listeners], &length):
-            raise OSError(errno, "a socket has no address")
-        self._watch(fd, self.listeners)
-        self.sockets[self.listeners] = fd
-        self.answer_from[self.listeners] = answer_from
-        self.listeners += 1
+    def follow(self, ListenerTable table not None) -> None:
+        """Receive from the sockets of a table from now on, or once `run` is called; see `listeners.is_followed`."""
+        for k in range(LISTENERS_MAX):
+            if table.sockets[k].fd >= 0:
+                self.miss_path.outbox.set_socket(k, table.sockets[k].answer_from)
+        self.listeners.publish(table)
+        self._wake()
 
     def run(self) -> None:
         """Serve until `stop`; called in a thread of its own, which needs no GIL meanwhile."""
@@ -147,8 +138,12 @@ cdef class Worker:
 
     def stop(self) -> None:
         """Have `run` return after the batch it is at; any thread may call this."""
+        store_release(&self.stopped, 1)
+        self._wake()
+
+    cdef void _wake(self) noexcept:
         cdef uint64_t one = 1
-        write(self.stop_fd, &one, 8)
+        write(self.told_fd, &one, 8)
 
     @property
     def dropped(self) -> int:
@@ -171,19 +166,43 @@ cdef class Worker:
         cdef:
             epoll_event[LISTENERS_MAX + 1] events
             int32_t count, k, _turn
+            uint64_t told
         while True:
             count = epoll_wait(self.epoll_fd, events, LISTENERS_MAX + 1, -1)
             for k in range(count):
-                if events[k].data.which == STOP:
-                    return
+                if events[k].data.which == TOLD:
+                    read(self.told_fd, &told, 8)
+                    if load_acquire(&self.stopped):
+                        return
+                    self._follow()
+                    continue
                 for _turn in range(TURNS):  # a full batch says that more is waiting; but so may others be
                     if self._serve_batch(events[k].data.which) < BATCH:
                         break
 
+    cdef void _follow(self) noexcept nogil:
+        """Take up the table that was published; what waits at a socket that is in it no more is answered first."""
+        cdef:
+            const ListenerSocket* table = self.listeners.news()
+            int32_t k, _turn
+        if table == NULL:
+            return
+        for k in range(LISTENERS_MAX):
+            if 0 <= self.sockets[k].fd != table[k].fd:
+                for _turn in range(LAST_TURNS):
+                    if not self._serve_batch(k):
+                        break
+                epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k].fd, NULL)
+        for k in range(LISTENERS_MAX):
+            if 0 <= table[k].fd != self.sockets[k].fd:
+                self._watch(table[k].fd, k)
+        memcpy(self.sockets, table, sizeof(self.sockets))
+        self.listeners.note(table)
+
     cdef int32_t _serve_batch(self, int32_t listener) noexcept nogil:
         """Receive a batch from a listener and answer what can be answered; return how many came."""
         cdef:
-            int32_t count = self.inbox.receive(self.sockets[listener])
+            int32_t count = self.inbox.receive(self.sockets[listener].fd)
             int32_t replies
             QueryContext context
         if count <= 0:
@@ -203,7 +222,7 @@ cdef class Worker:
         leave(self.reader)
         if replies:
             bump(&self.counts.reply_send_errors,
-                 <uint64_t> (replies - self.outbox.send(self.sockets[listener], replies)))
+                 <uint64_t> (replies - self.outbox.send(self.sockets[listener].fd, replies)))
         if ring_publish(self.ring):
             self.miss_path.wake()
         return count
@@ -297,14 +316,14 @@ cdef class Worker:
         if client == NULL:
             return
         client.stream, client.request = 0, 0
-        client.fd = NOBODY if answered else self.answer_from[context.client.listener]
+        client.fd = NOBODY if answered else self.sockets[context.client.listener].answer_from
         self.inbox.get_peer(i, &client.peer)
         self._note_ends(context.client.listener, i, client, has_header)
 
     cdef void _note_ends(self, int32_t listener, int32_t i, Client* client, bint has_header) noexcept nogil:
         """Note from which port a client asked, and whom: as the header of a front proxy tells, or the socket."""
         cdef:
-            const uint8_t* own = self.own[listener]
+            const uint8_t* own = self.sockets[listener].own
             const uint8_t* to
         if has_header and self.proxy_headers[i].to_octets:
             client.port, client.to_port = self.proxy_headers[i].port, self.proxy_headers[i].to_port

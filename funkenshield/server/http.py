@@ -20,22 +20,15 @@ class HttpListeners:
     """The listeners with HTTP of a daemon; where there are none, it does nothing."""
 
     def __init__(self) -> None:
-        self._listeners: dict[Endpoint, Http2Listener] = {}
+        self.listeners: dict[Endpoint, Http2Listener] = {}
 
-    def open(self, config: Config, cache: Cache) -> "dict[Endpoint, Http2Listener]":
-        """Make the listeners; they serve once `configure` was called. ConfigError where HTTP/2 is not built in."""
-        if serving := _serving(config):
-            _, listener = compiled()
-            self._listeners = {endpoint: listener(cache) for endpoint in serving}
-        return self._listeners
-
-    def configure(self, config: Config) -> None:
-        """Have requests from now on judged as a configuration says."""
-        sections = _serving(config)
-        for endpoint, listener in self._listeners.items():
-            if section := sections.get(endpoint):
-                manner, _ = compiled()
-                listener.use(manner(section.paths, packed(section.forwarded_for_from)))
+    def configure(self, config: Config, cache: Cache) -> None:
+        """Have requests from now on judged as a configuration says. ConfigError where HTTP/2 is not built in."""
+        before, self.listeners = self.listeners, {}
+        for endpoint, section in _serving(config).items():
+            manner, listener = compiled()
+            self.listeners[endpoint] = before.get(endpoint) or listener(cache)
+            self.listeners[endpoint].use(manner(section.paths, packed(section.forwarded_for_from)))
 
 
 def compiled() -> "tuple[type[HttpManner], type[Http2Listener]]":

@@ -1,19 +1,35 @@
 """The listeners that are open: each an endpoint, its transport, its number, and its sockets.
 
-A socket is of an endpoint and a protocol, whatever is spoken there. Numbers are what workers, rules and counters know
-listeners by.
+    bind: what a configuration names, beside what is open -> follow: workers take it up -> housekeeping: the rest ends
+
+A socket is of an endpoint and a protocol, whatever is spoken there: a listener with another transport keeps it. Numbers
+are what workers, rules and counters know listeners by; one is given to another listener only when nothing of the one
+before is left.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from socket import socket
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..config import Config
 from ..config.listeners import NAMES, Listener
-from ..config.types import Endpoint
-from ..core._limits import CONNECTION_WORKERS_MAX
+from ..config.types import Endpoint, overlaps
+from ..core._limits import CONNECTION_WORKERS_MAX, LISTENERS_MAX
+from ..errors import ConfigError
 from . import sockets
+from ._listener_table import ListenerTable
+
+if TYPE_CHECKING:
+    from ..forward._miss_path import MissPath
+    from ._http2 import Http2Listener
+    from ._tls import TlsListener
+    from ._udp_worker import Worker
+    from .tcp import TcpServer
+
+log = logging.getLogger(__name__)
 
 Protocol = Literal["udp", "tcp"]
 Place = tuple[Endpoint, Protocol]  # what sockets are bound to
@@ -30,6 +46,20 @@ class OpenListener(NamedTuple):
     transport: str
     udp: Sequence[socket] = ()  # one for each worker; or none
     tcp: Sequence[socket] = ()  # one for each worker that holds connections; or none
+    tls: "TlsListener | None" = None
+    http: "Http2Listener | None" = None
+
+    def __str__(self) -> str:
+        name = NAMES.get(self.transport)
+        return f"{self.endpoint} ({name})" if name else str(self.endpoint)
+
+
+class Leaving(NamedTuple):
+    """What is not listened on any more, and still answered from."""
+
+    until: float  # seconds of the clock
+    sockets: Mapping[Place, Sequence[socket]]
+    listeners: Sequence[OpenListener]  # whose connections need what they have
 
 
 def places_of(listener: Listener, config: Config) -> list[Place]:
@@ -39,7 +69,7 @@ def places_of(listener: Listener, config: Config) -> list[Place]:
 
 
 class Listeners:
-    """All listeners that are open.
+    """All listeners that are open, and those that are closing.
 
     Memory ownership: sockets are its own, also those that are `given`, by what they are bound to.
     """
@@ -47,37 +77,156 @@ class Listeners:
     def __init__(self, workers: int, given: Mapping[Place, Sequence[socket]] | None = None) -> None:
         self._count = {"udp": workers, "tcp": min(workers, CONNECTION_WORKERS_MAX)}
         self._sockets = dict(given or {})
+        self._free = deque(range(LISTENERS_MAX))  # numbers; the one that has been free for the longest first
+        self._leaving: list[Leaving] = []
+        self._before: dict[int, int] = {}  # messages that came to others of a number
         self.open: list[OpenListener] = []
 
-    def bind(self, config: Config) -> None:
-        """Open the listeners of a configuration; BindError where one cannot be, and nothing is bound."""
-        wanted = {place: each for each in config.all_listeners for place in places_of(each, config)}
-        new = {place: each for place, each in wanted.items() if place not in self._sockets}
-        for (endpoint, protocol), each in new.items():
-            sockets.probe(endpoint, protocol, _name(each, protocol))
-        with ExitStack() as bound:
-            opened = {place: self._bind(place, config.udp.receive_buffer, bound) for place in new}
-            bound.pop_all()
+    def serve(self, workers: "Sequence[Worker]", tcp: "TcpServer", miss_path: "MissPath") -> None:
+        """Take those who serve what is followed from now on."""
+        self._workers, self._tcp, self._outbox = workers, tcp, miss_path.outbox
+
+    # ---------------------------------------------------------------- as the configuration says
+
+    def numbered(self, config: Config) -> list[Endpoint | None]:
+        """Return what each number will mean; ConfigError where there are too few numbers."""
+        known = {(each.endpoint, each.transport): each.number for each in self.open}
+        free = deque(self._free)
+        found: list[Endpoint | None] = [None] * LISTENERS_MAX
+        for each in config.all_listeners:
+            number = known.get((each.endpoint, each.section.transport))
+            if number is None and not free:
+                raise ConfigError(
+                    f"listeners: at most {LISTENERS_MAX}, those included that are being closed; try again in a minute"
+                )
+            found[free.popleft() if number is None else number] = each.endpoint
+        return found
+
+    def bind(self, config: Config) -> list[OpenListener]:
+        """Return the listeners of a configuration, which are bound beside those that are open, for `follow`.
+
+        Raises ConfigError, or BindError where one cannot be bound; nothing is bound then.
+        """
+        places = {each.endpoint: places_of(each, config) for each in config.all_listeners}
+        names = {each.endpoint: NAMES.get(each.section.transport) for each in config.all_listeners}
+        new = [place for several in places.values() for place in several if place not in self._sockets]
+        numbers = {endpoint: number for number, endpoint in enumerate(self.numbered(config)) if endpoint}
+        try:
+            with ExitStack() as bound:
+                for endpoint, protocol in self._others(new):
+                    sockets.probe(endpoint, protocol, names[endpoint] or protocol.upper())
+                opened = {place: self._bind(place, config.udp.receive_buffer, bound) for place in new}
+                bound.pop_all()
+        except sockets.BindError as error:
+            if self.open and config.user:
+                raise sockets.BindError(f"{error}; a restart binds before it switches to {config.user}") from None
+            raise
         self._sockets |= opened
-        self.open = [
-            OpenListener(
-                number, each.endpoint, each.section.transport,
-                self._sockets.get((each.endpoint, "udp"), ()), self._sockets.get((each.endpoint, "tcp"), ()),
-            )
-            for number, each in enumerate(config.all_listeners)
-        ]  # fmt: skip
+        found = {
+            endpoint: {kind: self._sockets[endpoint, kind] for _, kind in several}
+            for endpoint, several in places.items()
+        }
+        return [
+            OpenListener(numbers[at], at, section.transport, found[at].get("udp", ()), found[at].get("tcp", ()))
+            for at, section in config.all_listeners
+        ]
+
+    def _others(self, new: Iterable[Place]) -> list[Place]:
+        """Return the places that nothing of ours is at: what is taken there, others have."""
+        held = [*self._sockets, *(place for each in self._leaving for place in each.sockets)]
+        ours = {kind: [endpoint for endpoint, protocol in held if protocol == kind] for kind in self._count}
+        return [(at, kind) for at, kind in new if at not in ours[kind] and not overlaps(at, ours[kind])]
 
     def _bind(self, place: Place, receive_buffer: int, bound: ExitStack) -> list[socket]:
         endpoint, protocol = place
         opened = sockets.bind(endpoint, protocol, self._count[protocol], receive_buffer)
         return [bound.enter_context(each) for each in opened]
 
+    def follow(
+        self,
+        listeners: Iterable[OpenListener],
+        encrypting: "Mapping[Endpoint, TlsListener]",
+        requested: "Mapping[Endpoint, Http2Listener]",
+        until: float,
+    ) -> None:
+        """Have workers serve these, and no others: what has come to others by now is answered `until` then."""
+        before, counted = self.open, self._messages()
+        self.open = [
+            each._replace(tls=encrypting.get(each.endpoint), http=requested.get(each.endpoint)) for each in listeners
+        ]
+        numbers, known = {each.number for each in self.open}, {each.number for each in before}
+        self._free = deque(number for number in self._free if number not in numbers)
+        self._before |= {number: counted[number] for number in numbers - known}
+        used = {(each.endpoint, kind) for each in self.open for kind in self._count if getattr(each, kind)}
+        unused = {place: self._sockets.pop(place) for place in self._sockets.keys() - used}
+        for (_, protocol), several in unused.items():
+            if protocol == "udp":
+                sockets.turn_away(several)
+        self._publish()
+        if gone := [each for each in before if each.number not in numbers]:
+            log.info("listening no more on %s", ", ".join(map(str, gone)))
+        if before and (new := [each for each in self.open if each.number not in known]):
+            log.info("listening on %s", ", ".join(map(str, new)))
+        if unused or gone:
+            self._leaving.append(Leaving(until, unused, gone))
+
+    def _publish(self) -> None:
+        for k, worker in enumerate(self._workers):
+            worker.follow(
+                ListenerTable(
+                    (each.number, each.udp[k].fileno(), each.udp[0].fileno(), None, None)
+                    for each in self.open
+                    if each.udp
+                )
+            )
+        for k, holder in enumerate(self._tcp.workers):
+            holder.follow(
+                ListenerTable(
+                    (each.number, each.tcp[k].fileno(), -1, each.tls, each.http) for each in self.open if each.tcp
+                )
+            )
+
+    # ---------------------------------------------------------------- what is gone
+
+    def housekeeping(self, now: float) -> None:
+        """Close what nobody can be at any more; called about once a second, `now` is seconds of the clock."""
+        followed = [each.listeners.is_followed for several in (self._workers, self._tcp.workers) for each in several]
+        if not self._leaving or not all(followed):
+            return
+        self._leaving = [left for each in self._leaving if (left := self._end(each, now)) is not None]
+
+    def _end(self, leaving: Leaving, now: float) -> Leaving | None:
+        """Close what is leaving, if it is time; return what is left of it: listeners whose connections go on."""
+        if now < leaving.until:
+            return leaving
+        for each in leaving.listeners if leaving.sockets else ():
+            if each.udp:
+                self._outbox.set_socket(each.number, -1)
+        _close(leaving.sockets)
+        ended = [each for each in leaving.listeners if not self._tcp.limits.held_at(each.number)]
+        self._free.extend(each.number for each in ended)
+        left = [each for each in leaving.listeners if each not in ended]
+        return Leaving(leaving.until, {}, left) if left else None
+
     def close(self) -> None:
         """Close all sockets; nobody may be at them any more."""
-        for opened in (each for several in self._sockets.values() for each in several):
-            opened.close()
+        for several in (self._sockets, *(each.sockets for each in self._leaving)):
+            _close(several)
+
+    # ---------------------------------------------------------------- counters
+
+    def messages(self) -> dict[str, int]:
+        """Return how many messages came to each listener, by its endpoint."""
+        counted = self._messages()
+        return {str(each.endpoint): counted[each.number] - self._before[each.number] for each in self.open}
+
+    def _messages(self) -> list[int]:
+        """Return how many messages came to each number."""
+        counts = [each.messages_by_listener() for each in self._workers]
+        counts += [each.answering.messages_by_listener() for each in self._tcp.workers]
+        return [sum(each) for each in zip(*counts, strict=True)]
 
 
-def _name(listener: Listener, protocol: Protocol) -> str:
-    """Return what operators call what is bound."""
-    return NAMES.get(listener.section.transport, protocol.upper())
+def _close(several: Mapping[Place, Sequence[socket]]) -> None:
+    for opened in (each for group in several.values() for each in group):
+        opened.close()

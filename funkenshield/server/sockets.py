@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..config.types import Endpoint
 from ..errors import FunkenShieldError
@@ -28,7 +28,7 @@ def explained(endpoint: Endpoint, transport: str) -> Iterator[None]:
     except OSError as error:
         reason = {
             errno.EADDRINUSE: "address in use by another program",
-            errno.EACCES: "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
+            errno.EACCES: "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= of a service)",
             errno.EADDRNOTAVAIL: "this machine has no such address",
         }.get(error.errno or 0, os.strerror(error.errno or 0))
         raise BindError(f"cannot listen on {endpoint}, {transport}: {reason}") from None
@@ -84,6 +84,16 @@ def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     opened.bind(endpoint.sockaddr)
     return opened
+
+
+def turn_away(udp: Iterable[socket.socket]) -> None:
+    """Have the kernel give UDP sockets nothing more; what came stays, and they can send to anybody.
+
+    A socket with a peer, which is itself here, hears nobody else.
+    """
+    for opened in udp:
+        with contextlib.suppress(OSError):
+            opened.connect(opened.getsockname())
 
 
 def bind_listening(endpoint: Endpoint, transport: str, *, shared: bool = False) -> socket.socket:

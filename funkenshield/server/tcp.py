@@ -6,21 +6,16 @@ What a worker does is in `_tcp_worker`, and who may hold how many connections in
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from ipaddress import ip_address
-from socket import socket
-from typing import TYPE_CHECKING, NamedTuple
 
 from ..cache._store import Cache
 from ..config import ClientTlsSection, TcpSection
+from ..core._limits import CONNECTION_WORKERS_MAX
 from ..core.logs import RateLimited
 from ..forward._miss_path import MissPath
-from ._connections import ConnectionLimits, Connections
+from ._connection_limits import ConnectionLimits
+from ._connections import Connections
 from ._tcp_worker import TcpWorker
-
-if TYPE_CHECKING:
-    from ._http2 import Http2Listener
-    from ._tls import TlsListener
 
 limited = RateLimited(logging.getLogger(__name__))
 
@@ -31,28 +26,15 @@ ENDED = (
 )  # in the order of `_connections`
 
 
-class Listening(NamedTuple):
-    """The sockets that connections to one address come to, one for each worker."""
-
-    number: int  # of the listener, as rules know it
-    sockets: Sequence[socket]
-    tls: "TlsListener | None" = None
-    http: "Http2Listener | None" = None
-
-
 class TcpServer:
-    """One worker for each of the listening sockets that an address has."""
+    """The workers that hold connections, and what they share."""
 
-    def __init__(self, cache: Cache, miss_path: MissPath, listening: Sequence[Listening]) -> None:
+    def __init__(self, cache: Cache, miss_path: MissPath, workers: int) -> None:
         self.limits = ConnectionLimits(cache)
-        count = len(listening[0].sockets) if listening else 0
-        self.workers = [TcpWorker(cache, miss_path, self.limits) for _ in range(count)]
+        self.workers = [TcpWorker(cache, miss_path, self.limits) for _ in range(min(workers, CONNECTION_WORKERS_MAX))]
         self._threads = [threading.Thread(target=each.run, name=f"tcp-{n}") for n, each in enumerate(self.workers)]
         self._reported = [0] * len(ENDED)
         self._none = Connections(self.limits).counters()  # of no worker
-        for number, sockets, tls, http in listening:
-            for worker, opened in zip(self.workers, sockets, strict=True):
-                worker.listen(opened.fileno(), number, tls, http)
 
     def configure(self, settings: TcpSection, max_connections: int, tls: ClientTlsSection) -> None:
         """Apply these limits from now on."""

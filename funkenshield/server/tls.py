@@ -128,19 +128,12 @@ class TlsListeners:
         self._config = config
         self._random = os.urandom(SECRET)
         self._sources = Sources({}, {})
-        self._listeners: dict[Endpoint, TlsListener] = {}
+        self.listeners: dict[Endpoint, TlsListener] = {}
         self._contexts: dict[TlsSettings, TlsContexts] = {}  # that listeners use; equal ones share them
         self._used: dict[Endpoint, Chosen] = {}
         self._tried: dict[Endpoint, Chosen] = {}  # the same, or what OpenSSL refused
         self._told: frozenset[str] = frozenset()
         self._sources = self._read(config)
-
-    def open(self, cache: Cache) -> "dict[Endpoint, TlsListener]":
-        """Make the listeners; they encrypt once something was activated. ConfigError where TLS is not built in."""
-        if encrypting := _encrypting(self._config):
-            _, listener = compiled()
-            self._listeners = {endpoint: listener(cache) for endpoint, _ in encrypting}
-        return self._listeners
 
     def told(self) -> list[Encrypted]:
         """Return the listeners that clients can be told of: those with a name, which they can verify (RFC 9462)."""
@@ -180,8 +173,13 @@ class TlsListeners:
         now, before = (_encryption_of(endpoint, each) for each in (config, self._config))
         return endpoint in self._used and now == before
 
-    def activate(self, prepared: Prepared) -> None:
-        """Let handshakes from now on follow what was prepared."""
+    def activate(self, prepared: Prepared, cache: Cache) -> None:
+        """Let handshakes from now on follow what was prepared; whoever has another transport is another listener."""
+        before, now = (dict(_encrypting(each)) for each in (self._config, prepared.config))
+        known = {at: each for at, each in self.listeners.items() if at in now and _is_alike(before[at], now[at])}
+        self.listeners = {at: known.get(at) or compiled()[1](cache) for at in now}
+        self._used, self._tried = ({at: each for at, each in chosen.items() if at in known}
+                                   for chosen in (self._used, self._tried))  # fmt: skip
         self._config, self._sources, self._contexts = prepared
         self._apply()
 
@@ -224,15 +222,13 @@ class TlsListeners:
 
     def _apply(self) -> bool:
         """Give each listener what it should use, where that is something else than before; tell whether any is."""
-        if not self._listeners:
-            return False
-        wanted = {at: each for at, each in self._wanted(self._config, self._sources).items() if at in self._listeners}
+        wanted = self._wanted(self._config, self._sources) if self.listeners else {}
         changed = {at: each for at, each in wanted.items() if each != self._tried.get(at)}
         before = {found.certificate.chain for each in self._used.values() for found in each.found}
         for endpoint, chosen in changed.items():
             with _survived(f"listeners: {endpoint}: "):
                 self._contexts[chosen.settings] = self._contexts.get(chosen.settings) or chosen.settings.made()
-                self._listeners[endpoint].use(self._contexts[chosen.settings])
+                self.listeners[endpoint].use(self._contexts[chosen.settings])
                 self._used[endpoint] = chosen
         self._tried = wanted
         in_use = {each.settings for each in self._used.values()}
@@ -328,6 +324,11 @@ def _encrypting(config: Config) -> list[tuple[Endpoint, ListenerSection]]:
     return [(each.endpoint, each.section) for each in config.all_listeners if each.encrypts]
 
 
+def _is_alike(one: ListenerSection, other: ListenerSection) -> bool:
+    """Tell whether two listeners speak the same."""
+    return one.transport == other.transport
+
+
 def _encryption_of(endpoint: Endpoint, config: Config) -> object:
     """Return what a configuration says of how a listener encrypts."""
     section = dict(_encrypting(config)).get(endpoint)
@@ -349,8 +350,7 @@ def _secrets_of(config: Config) -> list[str]:
 def _checked(known: Followed[Value]) -> Followed[Value]:
     """Return what is known, read again if it has changed.
 
-    What is wrong now stays as it was: a file of a listener that is gone until the restart, a key that only root may
-    read, or half of what is being renewed.
+    What is wrong now stays as it was: a key that only root may read, or half of what is being renewed.
     """
     with _survived():
         known.check()

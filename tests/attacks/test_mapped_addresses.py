@@ -20,6 +20,7 @@ from funkenshield.config import Config
 from funkenshield.config.types import parse_address, parse_endpoint, parse_prefix
 from funkenshield.core._clock import Clock
 from funkenshield.forward._miss_path import MissPath
+from funkenshield.server._listener_table import ListenerTable
 from funkenshield.server._udp_worker import Worker
 
 NOERROR, REFUSED = 0, 5
@@ -107,7 +108,7 @@ def test_from_a_socket_that_serves_both_it_is_ipv4():
         served.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         served.bind(("::", 0))
         served.setblocking(False)
-        worker.listen(served.fileno(), served.fileno())
+        worker.follow(ListenerTable([(0, served.fileno(), served.fileno(), None, None)]))
         thread = threading.Thread(target=worker.run)
         thread.start()
         guard.set_access([], [(bytes([127, 0, 0, 0]), 8)])

@@ -34,7 +34,7 @@ from funkenshield.rules import *
 
 @shield.rule(suffix("a.test"))
 def tell(query):
-    return query.respond(f'0 TXT "{query.transport}"')
+    return query.respond(f'0 TXT "{query.transport}" "{query.tls_server_name}"')
 """
 
 
@@ -129,7 +129,9 @@ def test_queries_are_counted_by_transport_and_responses_by_status(authority, cre
                     assert client.ask(query(f"n{n}.test", 1)).status == 200
                 assert client.response(client.begin(target="/")).status == 404
         counted = stats(shield)
-        assert counted["queries_by_transport"] == {"udp": 0, "tcp": 0, "tls": 0, "https": 3, "http": 2}
+        came = {"udp": 0, "tcp": 0, "tls": 0, "https": 3, "http": 2}
+        assert counted["queries_by_transport"] == came
+        assert {transport: codes["NOERROR"] for transport, codes in counted["responses"].items()} == came
         assert {status: count for status, count in counted["http_responses"].items() if count} == {"200": 5, "404": 2}
         assert counted["listener_messages"] | {str(doors.https): 3, str(doors.http): 2} == counted["listener_messages"]
         assert counted["tls_handshakes"]["full"] == 1
@@ -172,13 +174,16 @@ def test_what_a_rule_drops_is_forbidden_and_what_it_answers_is_answered(authorit
 def test_rules_in_python_know_how_a_query_came(authority, credentials, tmp_path):
     file = tmp_path / "shield_rules.py"
     file.write_text(RULES)
-    options = {"authority": authority, "credentials": credentials, "rules_file": str(file)}
+    refused = {"match": {"tls_server_name": HOST, "suffix": "b.test"}, "action": "refused"}
+    options = {"authority": authority, "credentials": credentials, "rules_file": str(file), "rules": [refused]}
     with listening(numbered(1), **options) as (_, doors, upstream):
         for transport in "https", "http":
             with doors.connect(transport) as client:
                 response = dns.message.from_wire(client.ask(query("a.test", 16)).body)
-                assert data(response) == [f'"{transport}"']
-        assert not upstream.received
+                assert data(response) == [f'"{transport}" "{HOST if transport == "https" else ""}"']
+                code = dns.message.from_wire(client.ask(query("b.test", 1)).body).rcode()
+                assert code == (dns.rcode.REFUSED if transport == "https" else dns.rcode.NOERROR)
+        assert received(upstream) == {"b.test.": 1}
 
 
 # ------------------------------------------------------------ streams that are gone

@@ -21,6 +21,7 @@ from funkenshield.cache._store import Cache
 from funkenshield.config import Endpoint
 from funkenshield.core._clock import Clock
 from funkenshield.forward._miss_path import MissPath
+from funkenshield.server._listener_table import ListenerTable
 from funkenshield.server._udp_worker import Worker
 from funkenshield.server.sockets import bind_udp
 
@@ -53,7 +54,7 @@ def running_workers(cache, count):
     with contextlib.ExitStack() as undo:
         for worker, opened in zip(workers, sockets, strict=True):
             undo.enter_context(opened)
-            worker.listen(opened.fileno(), sockets[0].fileno())
+            worker.follow(ListenerTable([(0, opened.fileno(), sockets[0].fileno(), None, None)]))
         for worker in workers:
             thread = threading.Thread(target=worker.run)
             thread.start()

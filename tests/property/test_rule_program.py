@@ -33,6 +33,7 @@ addresses = st.sampled_from(
     ["10.1.2.3", "10.1.2.4", "10.1.9.1", "10.9.9.9", "192.0.2.1", "2001:db8:1::1", "2001:db8::1"]
 )
 transports = st.sampled_from(TRANSPORTS)
+server_names = st.sampled_from(["ns.a", "a", "deep.ns.a", "b", "*.a", "*.ns.a"])
 
 
 def several(one):
@@ -53,6 +54,7 @@ def table(below):
             "edns": st.booleans(),
             "regex": st.sampled_from(["^a", r"b\.c$", "^$"]),
             "transport": transports,
+            "tls_server_name": several(server_names),
             "tag": several(st.sampled_from(["x", "y"])),
             "opcode": several(st.sampled_from(["QUERY", "NOTIFY"])),
             **below,
@@ -78,8 +80,15 @@ queries = st.fixed_dictionaries(
         "do": st.booleans(),
         "source": addresses,
         "transport": transports,
+        "server_name": st.sampled_from(["", "a", "ns.a", "deep.ns.a", "xns.a", "b"]),
     }
 )
+
+
+def is_named(query, wanted):
+    """Tell whether a query came with TLS, to a server of a name, or of one below it."""
+    name, below = query["server_name"], wanted.startswith("*")
+    return query["transport"] in ("tls", "https") and (name.endswith(wanted[1:]) if below else name == wanted)
 
 
 def holds(match, query, tags):
@@ -96,6 +105,7 @@ def holds(match, query, tags):
         match.edns is None or match.edns == query["do"],
         not match.regex or bool(re.search(match.regex, query["name"].rstrip("."))),
         match.transport is None or match.transport == query["transport"],
+        not match.tls_server_name or any(is_named(query, each) for each in match.tls_server_name),
         not match.tag or any(each in tags for each in match.tag),
         not match.opcode or 0 in match.opcode,
         all(holds(each, query, tags) for each in match.all),
@@ -128,12 +138,14 @@ def came_by(query):
     return {"datagram": query["transport"] == "udp", "transport": TRANSPORTS.index(query["transport"])}
 
 
-def meets(compiled, query):
+def meets(compiled, query, ids):
     """Return the actions and the rules that a query meets, with what Python is asked of answered."""
     met, at, tags = [], START, 0
+    table = ids.server_name_table()
+    lists = table.lists_with(query["server_name"].encode()) if table else 0
     while True:
         found = compiled.chain.actions(
-            wire_of(query), ip_address(query["source"]).packed, **came_by(query), at=at, tags=tags
+            wire_of(query), ip_address(query["source"]).packed, **came_by(query), at=at, tags=tags, server_names=lists
         )
         met += [(NAMES[kind], rule) for kind, _, _, rule in found if NAMES[kind] != "ask"]
         if not found or NAMES[found[-1][0]] != "ask":
@@ -143,8 +155,8 @@ def meets(compiled, query):
         at = stop.yes if stop.regex.search(query["name"].rstrip(".")) else stop.no
 
 
-def compiled(rules):
-    numbers = IdAllocator()
+def compiled(rules, numbers=None):
+    numbers = numbers or IdAllocator()
     return compile_chain(rules, numbers, numbers.next_generation(), GUARD, ())
 
 
@@ -156,10 +168,11 @@ def test_a_program_does_what_the_rules_say(chain, asked):
         Rule(f"rule {number}", "queries", Match.model_validate(match), Action.model_validate(action))
         for number, (match, action) in enumerate(chain)
     ]
-    program = compiled(rules)
+    ids = IdAllocator()
+    program = compiled(rules, ids)
     matched = [0] * len(rules)
     for query in asked:
-        actions = meets(program, query)
+        actions = meets(program, query, ids)
         met = plainly(rules, query)
         assert [rule for _, rule in actions] == met
         assert [kind in GOES_ON for kind, _ in actions] == [not rules[number].action.decides for number in met]

@@ -12,6 +12,7 @@ from funkenshield.config import ForwardSection, HealthSection, UpstreamSection
 from funkenshield.config.types import Endpoint
 from funkenshield.core._clock import Clock
 from funkenshield.forward._miss_path import MissPath
+from funkenshield.server._listener_table import ListenerTable
 from funkenshield.server._udp_worker import Worker
 from funkenshield.upstream.pool import Upstream
 from support.quick import QR, RD, A, answer, payload_of, query
@@ -48,7 +49,7 @@ class Path:
         self.client.connect(self.listener.getsockname())
         self.listener.setblocking(False)
         self.worker = Worker(self.miss_path.cache, self.miss_path)
-        self.worker.listen(self.listener.fileno(), self.listener.fileno())
+        self.worker.follow(ListenerTable([(0, self.listener.fileno(), self.listener.fileno(), None, None)]))
         thread = threading.Thread(target=self.worker.run)
         thread.start()
         stack.callback(thread.join)

@@ -7,7 +7,8 @@ import threading
 from funkenshield.cache._store import Cache
 from funkenshield.core._clock import Clock
 from funkenshield.forward._miss_path import MissPath
-from funkenshield.server._connections import ConnectionLimits
+from funkenshield.server._connection_limits import ConnectionLimits
+from funkenshield.server._listener_table import ListenerTable
 from funkenshield.server._tcp_worker import TcpWorker
 
 LOOPBACK = "127.0.0.1"
@@ -33,7 +34,7 @@ class Running:
         listener = stack.enter_context(socket.create_server((LOOPBACK, 0), backlog=512))
         listener.setblocking(False)
         self.address = listener.getsockname()
-        self.worker.listen(listener.fileno(), 0, None, self._http(manner))
+        self.worker.follow(ListenerTable([(0, listener.fileno(), -1, None, self._http(manner))]))
         thread = threading.Thread(target=self.worker.run, daemon=True)
         thread.start()
         stack.callback(thread.join)
@@ -50,7 +51,7 @@ class Running:
         return listener
 
     def counters(self):
-        return self.worker.counters() | self.worker.connections.counters()
+        return self.worker.answering.counters() | self.worker.connections.counters()
 
     @property
     def connections(self):

@@ -13,7 +13,7 @@ from support.client import free_port
 from funkenshield.admin import commands
 from funkenshield.config import load
 from funkenshield.core.files import Watched
-from funkenshield.daemon import Daemon, _places
+from funkenshield.daemon import Daemon
 from funkenshield.errors import FunkenShieldError
 from funkenshield.wire.names import name_to_wire
 from unit.server.certificate_helpers import Issued, write
@@ -222,37 +222,6 @@ def test_without_any_listener_over_udp_connections_are_served(encrypted):
     daemon = Daemon(load(encrypted))
     assert [(each.udp, len(each.tcp)) for each in daemon.listeners.open] == [((), 1)]
     asyncio.run(story())
-
-
-def test_a_reload_of_other_listeners_is_told_and_takes_what_they_encrypt_with(encrypted, caplog):
-    async def story():
-        daemon.reload()
-        await daemon.reloads.wait()
-        await daemon.rules.close()
-
-    pytest.importorskip("funkenshield.server._tls")
-    daemon = Daemon(load(encrypted), lambda: load(encrypted))
-    before = daemon.config.endpoints
-    caplog.clear()
-    encrypted.write_text(
-        f'{encrypted.read_text()}min_version = "1.3"\n[[listeners]]\naddress = "127.0.0.2:{free_port()}"\n'
-    )
-    with daemon._bound:
-        asyncio.run(story())
-    assert caplog.messages == ["listeners: new addresses and transports take effect after a restart"]
-    assert daemon.config.endpoints == before
-    assert daemon.config.all_listeners[1].section.min_version == "1.3"
-
-
-def test_listeners_in_another_order_are_the_same(encrypted):
-    second = f'[[listeners]]\naddress = "127.0.0.2:{free_port()}"\n'
-    text = encrypted.read_text()
-    begin = text.index("[[listeners]]")
-    encrypted.write_text(text[:begin] + second + text[begin:])
-    before = load(encrypted)
-    encrypted.write_text(text + second)
-    assert _places(load(encrypted)) == _places(before)
-    assert _places(load(encrypted)) != _places(load(None))
 
 
 def test_an_internal_error_in_the_background_ends_it_as_a_failure_after_a_drain(table, tmp_path, monkeypatch, caplog):

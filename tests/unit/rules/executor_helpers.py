@@ -28,6 +28,9 @@ class PythonRulesStandIn:
         self.stream = 0  # that all queries come from
         self.settings_writer = SimpleNamespace(cache=SimpleNamespace())
 
+    def server_name(self, client):
+        return ""
+
     def client_info(self, client):
         return bytes([192, 0, 2, 1]), self.transport, 0, 0b10, self.stream
 

@@ -268,9 +268,7 @@ def test_local_time_is_ahead_of_utc_or_behind():
 
 
 def test_nobody_listens_there():
-    told = (
-        r"127\.0\.0\.1:53 is not a listen address; those are 192\.0\.2\.1:53, \[.*; a new one is none before a restart"
-    )
+    told = r"127\.0\.0\.1:53 is not a listen address; those are 192\.0\.2\.1:53, \["
     with pytest.raises(ConfigError, match=told):
         Chained(({"listener": "127.0.0.1:53"}, "drop"))
 

@@ -37,14 +37,15 @@ def test_each_listener_with_http_gets_its_paths_and_proxies(tmp_path, monkeypatc
     monkeypatch.setattr(http, "compiled", lambda: (lambda *how: how, Listener))
     listeners = http.HttpListeners()
     before = load(tmp_path, TEXT.format(8053, '["/a", "/b"]') + TEXT.format(8055, '["/c"]'))
-    made = listeners.open(before, None)
+    listeners.configure(before, None)
+    made = listeners.listeners
     assert [str(endpoint) for endpoint in made] == ["127.0.0.1:8053", "127.0.0.1:8055"]
-    listeners.configure(before)
-    listeners.configure(load(tmp_path, TEXT.format(8053, '["/d"]')).keeping(before))
+    listeners.configure(load(tmp_path, TEXT.format(8053, '["/d"]')), None)
+    assert list(listeners.listeners.values()) == list(made.values())[:1]
     proxies = [(bytes([192, 0, 2, 0]), 24), (bytes.fromhex("20010db8") + bytes(12), 32)]
     first, second = (each.used for each in made.values())
     assert first == [(("/a", "/b"), proxies), (("/d",), proxies)]
-    assert second == [(("/c",), proxies), (("/c",), proxies)]
+    assert second == [(("/c",), proxies)]
 
 
 def test_where_nobody_wants_it_nothing_is_loaded(tmp_path, monkeypatch):
@@ -52,8 +53,8 @@ def test_where_nobody_wants_it_nothing_is_loaded(tmp_path, monkeypatch):
     found = load(tmp_path, "")
     http.examine(found)
     listeners = http.HttpListeners()
-    assert listeners.open(found, None) == {}
-    listeners.configure(found)
+    listeners.configure(found, None)
+    assert listeners.listeners == {}
 
 
 @pytest.mark.parametrize(

@@ -88,12 +88,11 @@ class Scene:
         """Return the listeners of a daemon that has just been started, and what each was given."""
         found = self.load()
         self.listeners = TlsListeners(found, wall=lambda: self.now)
-        made = self.listeners.open(Cache(4 << 20, Clock()))
         self.reload()
-        return {str(endpoint): each for endpoint, each in made.items()}
+        return {str(endpoint): each for endpoint, each in self.listeners.listeners.items()}
 
     def reload(self):
-        self.listeners.activate(self.listeners.prepare(self.load()))
+        self.listeners.activate(self.listeners.prepare(self.load()), Cache(4 << 20, Clock()))
 
     def look(self, times=2):
         for _ in range(times):
@@ -114,8 +113,8 @@ def test_where_nothing_is_encrypted_nothing_is_read_or_loaded(tmp_path, monkeypa
     monkeypatch.setattr(certificates, "read", pytest.fail)
     plain = config.load(None, {"tls.ticket_secret_file": f"{tmp_path}/none"})
     listeners = TlsListeners(plain)
-    assert listeners.open(Cache(4 << 20, Clock())) == {}
-    listeners.activate(listeners.prepare(plain))
+    listeners.activate(listeners.prepare(plain), Cache(4 << 20, Clock()))
+    assert listeners.listeners == {}
     listeners.follow()
     tls.examine(plain)
 
@@ -372,7 +371,6 @@ def test_a_key_that_only_root_may_read_stays_in_use_and_that_is_told_once(scene,
 
     found = scene.load()
     scene.listeners = TlsListeners(found, wall=lambda: scene.now)
-    made = {str(endpoint): each for endpoint, each in scene.listeners.open(Cache(4 << 20, Clock())).items()}
     monkeypatch.setattr(certificates, "read_file", refuse)
     monkeypatch.setattr(os, "geteuid", lambda: 12345678)
     if not may_enter:
@@ -380,6 +378,7 @@ def test_a_key_that_only_root_may_read_stays_in_use_and_that_is_told_once(scene,
     for _ in range(2):
         scene.reload()
         scene.look(3)
+    made = {str(endpoint): each for endpoint, each in scene.listeners.listeners.items()}
     assert (made[ONE].names, made[TWO].names) == ([["a.test"]], [["b.test", "a.test"]])
     assert caplog.messages == [
         f"listeners.certificates.certificate: {scene.folder}/{name}: Permission denied; let the user number 12345678"

@@ -1,0 +1,213 @@
+"""Know how listeners come and go beneath workers that serve: what clients get meanwhile, and what is left behind."""
+
+import contextlib
+import os
+import socket
+import threading
+
+import pytest
+from support.client import free_port
+from support.quick import answer, payload_of, query
+from support.tcp_worker import LIMITS
+from support.until import until
+
+from funkenshield import config
+from funkenshield.cache._store import Cache
+from funkenshield.config.types import Endpoint
+from funkenshield.core._clock import Clock
+from funkenshield.core._limits import LISTENERS_MAX
+from funkenshield.errors import ConfigError
+from funkenshield.forward._miss_path import MissPath
+from funkenshield.server._udp_worker import Worker
+from funkenshield.server.listeners import Listeners
+from funkenshield.server.sockets import BindError
+from funkenshield.server.tcp import TcpServer
+
+LOOPBACK, NAME, TRUTH = "127.0.0.1", "listened.test", bytes([192, 0, 2, 1])
+GRACE = 11.0  # seconds
+
+
+class Scene:
+    """Two workers of each kind, which know one name, and the listeners before them."""
+
+    def __init__(self, stack):
+        self.clock = Clock()
+        self.cache = Cache(1 << 22, self.clock)
+        self.miss_path = MissPath(self.cache, 1 << 10)
+        self.cache.store(query(NAME), answer(query(NAME), TRUTH, ttl=86400))
+        self.workers = [Worker(self.cache, self.miss_path) for _ in range(2)]
+        self.tcp = TcpServer(self.cache, self.miss_path, 2)
+        self.tcp.limits.configure(**LIMITS)
+        self.listeners = Listeners(2)
+        self.listeners.serve(self.workers, self.tcp, self.miss_path)
+        stack.callback(self.listeners.close)
+        for worker in self.workers:
+            thread = threading.Thread(target=worker.run)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(worker.stop)
+        self.tcp.start()
+        stack.callback(self.tcp.stop)
+
+    def listen(self, *ports, settled=True, **options):
+        """Listen on these ports, and no others, from now on."""
+        wanted = config.Config(listen=tuple(Endpoint(LOOPBACK, port) for port in ports), **options)
+        self.listeners.follow(self.listeners.bind(wanted), {}, {}, self.clock.seconds() + GRACE)
+        if settled:
+            until(lambda: all(each.listeners.is_followed for each in (*self.workers, *self.tcp.workers)))
+
+    def pass_grace(self):
+        self.clock.advance(GRACE)
+        self.listeners.housekeeping(self.clock.seconds())
+
+    @property
+    def numbers(self):
+        return {each.endpoint.port: each.number for each in self.listeners.open}
+
+
+@pytest.fixture
+def scene():
+    with contextlib.ExitStack() as stack:
+        yield Scene(stack)
+
+
+def client(port, name=NAME):
+    """Return a socket over UDP that has asked for a name."""
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.settimeout(5)
+    asking.connect((LOOPBACK, port))
+    asking.send(query(name))
+    return asking
+
+
+def answered(port):
+    with client(port) as asking:
+        return payload_of(query(NAME), asking.recv(512)) == TRUTH
+
+
+def connected(port):
+    return socket.create_connection((LOOPBACK, port), timeout=5)
+
+
+def ask_over(connection, name=NAME):
+    wire = query(name)
+    connection.sendall(len(wire).to_bytes(2) + wire)
+    return connection
+
+
+def heard(connection):
+    """Return the answer that comes over a connection; b"" where it has ended."""
+    length = connection.recv(2)
+    return payload_of(query(NAME), connection.recv(int.from_bytes(length))) if length else b""
+
+
+def test_new_listeners_serve_and_those_that_are_gone_refuse(scene):
+    one, other = free_port(), free_port()
+    scene.listen(one)
+    assert answered(one)
+    scene.listen(other)
+    assert answered(other)
+    with connected(other) as connection:
+        assert heard(ask_over(connection)) == TRUTH
+    with pytest.raises(ConnectionRefusedError):
+        answered(one)
+    with pytest.raises(ConnectionRefusedError):
+        connected(one)
+
+
+def test_what_has_come_to_a_listener_that_goes_is_answered(scene):
+    """Datagrams that wait, connections that nobody has taken yet, and what they ask."""
+    one, other = free_port(), free_port()
+    scene.listen(one)
+    with contextlib.ExitStack() as stack:
+        asking = [stack.enter_context(client(one)) for _ in range(50)]
+        connections = [stack.enter_context(ask_over(connected(one))) for _ in range(50)]
+        scene.listen(other)
+        assert [payload_of(query(NAME), each.recv(512)) for each in asking] == [TRUTH] * 50
+        assert [heard(each) for each in connections] == [TRUTH] * 50
+        assert [heard(each) for each in connections] == [b""] * 50
+
+
+def test_connections_of_a_listener_that_stays_stay(scene):
+    one, other = free_port(), free_port()
+    scene.listen(one, other)
+    with connected(one) as going, connected(other) as staying:
+        assert [heard(ask_over(each)) for each in (going, staying)] == [TRUTH] * 2
+        scene.listen(other)
+        assert heard(going) == b""
+        assert heard(ask_over(staying)) == TRUTH
+
+
+def test_what_cannot_be_bound_changes_nothing(scene):
+    one, other, taken = free_port(), free_port(), free_port()
+    scene.listen(one)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with socket.create_server((LOOPBACK, taken)), pytest.raises(BindError) as told:
+        scene.listen(other, taken)
+    assert str(told.value) == f"cannot listen on {LOOPBACK}:{taken}, TCP: address in use by another program"
+    assert answered(one)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    scene.listen(other)
+    assert answered(other)
+
+
+def test_a_number_is_free_when_nothing_of_its_listener_is_left(scene):
+    ports = [free_port() for _ in range(4)]
+    scene.listen(*ports[:2])
+    with connected(ports[0]) as connection:
+        assert heard(ask_over(connection)) == TRUTH
+        assert scene.numbers == {ports[0]: 0, ports[1]: 1}
+        for port in (ports[1], ports[1]):
+            assert answered(port)
+        assert scene.listeners.messages() == {f"{LOOPBACK}:{ports[0]}": 1, f"{LOOPBACK}:{ports[1]}": 2}
+    scene.listen(ports[1], ports[2])
+    assert scene.numbers == {ports[1]: 1, ports[2]: 2}
+    scene.pass_grace()
+    many = [free_port() for _ in range(LISTENERS_MAX - 2)]
+    scene.listen(ports[1], ports[2], *many)
+    assert scene.numbers[many[-1]] == 0, "it has been free for the shortest time"
+    assert answered(many[-1])
+    counted = scene.listeners.messages()
+    assert counted[f"{LOOPBACK}:{ports[1]}"] == 2
+    assert counted[f"{LOOPBACK}:{many[-1]}"] == 1, "what came to another listener of its number is not its own"
+    with pytest.raises(ConfigError) as told:
+        scene.listen(ports[1], ports[2], *many[:-1], ports[3])
+    assert "at most 64, those included that are being closed" in str(told.value)
+
+
+def test_a_hundred_changes_leave_nothing_behind(scene):
+    ports = [free_port() for _ in range(4)]
+    counted = []
+    for n in range(100):
+        scene.listen(ports[n % 4], ports[(n + 1) % 4])
+        assert answered(ports[n % 4])
+        with connected(ports[(n + 1) % 4]) as connection:
+            assert heard(ask_over(connection)) == TRUTH
+        scene.pass_grace()
+        counted.append(len(os.listdir("/proc/self/fd")))
+    assert max(counted[4:]) <= min(counted[4:]) + 4, "connections that have just ended"
+    assert len(scene.listeners._leaving) <= 1
+
+
+def test_tcp_is_turned_off_and_on(scene):
+    port = free_port()
+    scene.listen(port)
+    with connected(port) as connection:
+        assert heard(ask_over(connection)) == TRUTH
+        scene.listen(port, tcp=config.TcpSection(max_connections=0))
+        assert heard(connection) == b""
+    with pytest.raises(ConnectionRefusedError):
+        connected(port)
+    assert answered(port)
+    scene.listen(port)
+    with connected(port) as connection:
+        assert heard(ask_over(connection)) == TRUTH
+
+
+def test_an_address_that_comes_back_serves_at_once(scene):
+    one, other = free_port(), free_port()
+    for port in (one, other, one, other, one):
+        scene.listen(port)
+        assert all(answered(port) for _ in range(20)), "the kernel spreads them over the workers"
+        with connected(port) as connection:
+            assert heard(ask_over(connection)) == TRUTH
