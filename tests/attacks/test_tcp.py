@@ -9,35 +9,25 @@ import dns.message
 import dns.rrset
 import pytest
 from support import quick
-from support.client import ask, frame
+from support.client import ask, connected, frame
 from support.control import stats
 from support.links import Peer
 from support.proc import descriptors, resident
 from support.process import run_shield
+from support.rig import by_name
 from support.stopwatch import Stopwatch
 from support.until import until
-from support.upstream import ScriptedUpstream, answer
-from support.wires import ask_wire, record_wire, reply_wire
+from support.upstream import ScriptedUpstream
+from support.wires import ask_wire
 
 from funkenshield.admin.process import need_descriptors
 from funkenshield.config import load
 
-LARGE = 60_000  # octets of RDATA
 serial = itertools.count()
 
 
-def answering(query):
-    """Answer with an address; largely or not at all where the name says so."""
-    match query.name.labels[0]:
-        case b"large":
-            return reply_wire(query, record_wire(65280, bytes(LARGE)))
-        case b"silent":
-            return None
-    return answer(query, "A 192.0.2.1")
-
-
 @contextlib.contextmanager
-def shielded(toml, script=answering):
+def shielded(toml, script=by_name):
     with ScriptedUpstream(script) as upstream, run_shield([upstream], toml=toml) as shield:
         yield shield
 
@@ -48,15 +38,9 @@ def opened():
         yield stack
 
 
-def connect(opened, shield, source, *, receive_buffer=None, timeout=10.0):
+def connect(opened, shield, source, **how):
     """Connect from a loopback address, until the test ends."""
-    sock = opened.enter_context(socket.socket())
-    if receive_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.settimeout(timeout)
-    sock.bind((source, 0))
-    sock.connect(shield.address)
-    return sock
+    return opened.enter_context(connected(shield, source, **how))
 
 
 def is_answered(sock, wire):
@@ -116,7 +100,7 @@ def test_with_few_descriptors_who_is_idle_the_longest_gives_way(opened, tmp_path
     config.write_text('listen = ["127.0.0.1:5300"]\nupstreams = ["127.0.0.1:5301"]\nworkers = 1')
     most = need_descriptors(load(config)) + 10  # half of which is for others
     with (
-        ScriptedUpstream(answering) as upstream,
+        ScriptedUpstream(by_name) as upstream,
         run_shield([upstream], under=("prlimit", f"--nofile={most}:{most}")) as shield,
     ):
         held = []

@@ -6,7 +6,6 @@ Why a handshake failed is told by its counter: closed, timeout, alert, version, 
 import base64
 import contextlib
 import re
-import signal
 import socket
 import ssl
 import subprocess
@@ -15,7 +14,7 @@ import time
 from collections import Counter
 
 import pytest
-from support.certificates import HOST, Authority, self_signed
+from support.certificates import HOST, self_signed
 from support.client import Address, ask, frame, free_port
 from support.control import advance, stats
 from support.encrypted import (
@@ -29,6 +28,7 @@ from support.encrypted import (
     ends,
     has_ended,
     read_wire,
+    reload,
     s_client,
     shown,
     tally,
@@ -36,43 +36,27 @@ from support.encrypted import (
 from support.nameservers import program
 from support.proc import resident
 from support.process import run_shield
-from support.rig import names, toml
+from support.rig import LARGE, by_name, names, toml
 from support.stopwatch import Stopwatch
+from support.tls_fixtures import FIXTURES
 from support.until import until
-from support.upstream import Delayed, ScriptedUpstream, answer
-from support.wires import ask_wire, record_wire, reply_wire
+from support.upstream import ScriptedUpstream
+from support.wires import ask_wire
 
 from funkenshield.admin.process import need_descriptors
 from funkenshield.config import load
 
 HANDSHAKE, IDLE = 0.6, 2.0  # seconds
-LARGE = 60_000  # octets of RDATA
 EACH = 64 << 10  # octets of memory that a connection may take (docs/configuration.md)
 MARGIN = 16 << 20  # of the allocator, and of what is on its way
 versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS 1.2", "TLS 1.3"])
-
-
-def answering(query):
-    """Answer with an address; slowly, largely or not at all where the name says so."""
-    match query.name.labels[0]:
-        case b"large":
-            return reply_wire(query, record_wire(65280, bytes(LARGE)))
-        case b"silent":
-            return None
-        case b"slow":
-            return Delayed(0.5, answer(query, "A 192.0.2.1"))
-    return answer(query, "A 192.0.2.1")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("certificates"))
+authority, door, _, opened, shield, upstream = FIXTURES
 
 
 @pytest.fixture(scope="module")
 def running(authority):
     with encrypted(
-        answering,
+        by_name,
         authority=authority,
         certificates=[authority.issue(HOST)],
         listener={"ciphersuites": "TLS_AES_128_GCM_SHA256"},
@@ -80,30 +64,6 @@ def running(authority):
         tls={"handshakes_per_second_per_client": 0, "handshake_timeout": HANDSHAKE},
     ) as stage:
         yield stage
-
-
-@pytest.fixture
-def shield(running):
-    """Return the shield, once it has noticed that the clients of the test before are gone."""
-    until(lambda: stats(running[0])["tcp_connections"] == 0, within=10.0)
-    return running[0]
-
-
-@pytest.fixture
-def door(shield, running):
-    return running[1]
-
-
-@pytest.fixture
-def upstream(running):
-    running[2].received.clear()
-    return running[2]
-
-
-@pytest.fixture
-def opened():
-    with contextlib.ExitStack() as stack:
-        yield stack
 
 
 @contextlib.contextmanager
@@ -405,7 +365,7 @@ NEVER_READ = {
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [1, CLIENTS], ids=["one prefix", "a prefix each"])
 def test_who_never_reads_takes_no_more_than_is_set_and_costs_others_nothing(authority, opened, spread):
-    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], **NEVER_READ) as (
+    with encrypted(by_name, authority=authority, certificates=[authority.issue(HOST)], **NEVER_READ) as (
         shield,
         door,
         _,
@@ -459,7 +419,7 @@ CROWD = {
 @pytest.mark.parametrize("said", ["nothing", "a hello"])
 def test_two_thousand_that_never_finish_their_handshake(authority, opened, said):
     """Where so many go on at once, the oldest ends: whoever does finish is quicker."""
-    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], **CROWD) as (shield, door, _):
+    with encrypted(by_name, authority=authority, certificates=[authority.issue(HOST)], **CROWD) as (shield, door, _):
         assert_served(door)
         before = resident(shield.process)
         hello = ByHand(None, door.context()).hello()[: 0 if said == "nothing" else None]
@@ -479,7 +439,7 @@ def test_two_thousand_that_never_finish_their_handshake(authority, opened, said)
 
 @pytest.mark.slow
 def test_two_thousand_that_are_silent_after_their_handshake(authority, opened):
-    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)], **CROWD) as (shield, door, _):
+    with encrypted(by_name, authority=authority, certificates=[authority.issue(HOST)], **CROWD) as (shield, door, _):
         wire = ask_wire(names(1)[0])
         session = door.session(wire)
         before = resident(shield.process)
@@ -496,7 +456,7 @@ def test_two_thousand_that_are_silent_after_their_handshake(authority, opened):
 def test_long_hellos_take_no_more_than_is_set(authority, opened, length, reason):
     """Each says that it is so long, and sends all but the last octet, as far as that is taken."""
     with encrypted(
-        answering, authority=authority, certificates=[authority.issue(HOST)], **CROWD | {"tcp": NEVER_READ["tcp"]}
+        by_name, authority=authority, certificates=[authority.issue(HOST)], **CROWD | {"tcp": NEVER_READ["tcp"]}
     ) as (shield, door, _):
         assert_served(door)
         before = resident(shield.process)
@@ -516,7 +476,7 @@ def test_long_hellos_take_no_more_than_is_set(authority, opened, length, reason)
 def test_handshakes_have_a_limit_for_each_client(authority):
     limit, wire = 3, ask_wire("hit.test.", id=9)
     with encrypted(
-        answering,
+        by_name,
         authority=authority,
         certificates=[authority.issue(HOST)],
         tls={"handshakes_per_second_per_client": limit},
@@ -534,7 +494,7 @@ def test_handshakes_have_a_limit_for_each_client(authority):
 
 def test_over_the_limit_a_connection_is_ended_at_once_and_says_nothing(authority):
     with encrypted(
-        answering,
+        by_name,
         authority=authority,
         certificates=[authority.issue(HOST)],
         tls={"handshakes_per_second_per_client": 1},
@@ -550,7 +510,7 @@ def test_over_the_limit_a_connection_is_ended_at_once_and_says_nothing(authority
 def test_who_is_connected_already_is_under_no_limit_of_handshakes(authority):
     with (
         encrypted(
-            answering,
+            by_name,
             authority=authority,
             certificates=[authority.issue(HOST)],
             tls={"handshakes_per_second_per_client": 1},
@@ -571,7 +531,7 @@ def test_with_few_descriptors_who_is_idle_the_longest_gives_way(authority, opene
     address = Address("127.0.0.1", free_port())
     listener["address"] = str(address)
     with (
-        ScriptedUpstream(answering) as upstream,
+        ScriptedUpstream(by_name) as upstream,
         run_shield([upstream], toml=toml(listeners=[listener]), under=("prlimit", f"--nofile={most}:{most}")) as shield,
     ):
         door = Door(address, authority)
@@ -662,18 +622,12 @@ class Clients:
                 self.errors.append(error)
 
 
-def reload(shield):
-    before = stats(shield)["reloads"]
-    shield.process.send_signal(signal.SIGHUP)
-    until(lambda: stats(shield)["reloads"] == before + 1)
-
-
 @pytest.mark.slow
 def test_the_secret_of_tickets_changes_under_load(authority, tmp_path):
     file = tmp_path / "tickets"
     file.write_text(SECRETS[0] + "\n")
     with encrypted(
-        answering,
+        by_name,
         authority=authority,
         certificates=[authority.issue(HOST)],
         tls={"ticket_secret_file": str(file), "handshakes_per_second_per_client": 0},
@@ -695,7 +649,7 @@ def test_the_secret_of_tickets_changes_under_load(authority, tmp_path):
 @pytest.mark.slow
 def test_a_certificate_is_replaced_under_load(authority):
     with encrypted(
-        answering,
+        by_name,
         authority=authority,
         certificates=[authority.issue("moved.test")],
         tls={"handshakes_per_second_per_client": 0},
@@ -741,7 +695,7 @@ def ticket_in(printed):
 @pytest.mark.slow
 def test_who_ends_takes_no_handshake_with_it(authority, opened):
     """What was asked is answered; who has not finished a handshake is not waited for."""
-    with encrypted(answering, authority=authority, certificates=[authority.issue(HOST)]) as (shield, door, upstream):
+    with encrypted(by_name, authority=authority, certificates=[authority.issue(HOST)]) as (shield, door, upstream):
         for n in range(20):
             sock = opened.enter_context(door.plain(source=f"127.0.1.{n + 1}"))
             sock.sendall(ByHand(sock, door.context()).hello()[: 60 * (n % 2)])

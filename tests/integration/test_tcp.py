@@ -12,14 +12,15 @@ import dns.edns
 import dns.message
 import dns.rcode
 import pytest
-from support.client import ask, frame
+from support.client import ask, connected, frame
 from support.control import stats
 from support.proc import connections, resident
 from support.process import run_shield
+from support.rig import LARGE, by_name
 from support.stopwatch import Stopwatch
 from support.until import until
-from support.upstream import Delayed, ScriptedUpstream, answer
-from support.wires import ask_wire, record_wire, reply_wire
+from support.upstream import ScriptedUpstream
+from support.wires import ask_wire
 
 IDLE = 0.6  # seconds
 TOML = f"""
@@ -33,23 +34,12 @@ write_buffer = "64KiB"
 timeout = 1.0
 deadline = 1.5
 """
-LARGE = 60_000  # octets of RDATA
 serial = itertools.count()
-
-
-def answering(query):
-    """Answer with an address; slowly, largely or not at all where the name says so."""
-    kind = query.name.labels[0]
-    if kind == b"large":
-        return reply_wire(query, record_wire(65280, bytes(LARGE)))
-    if kind == b"silent":
-        return None
-    return Delayed(0.5, answer(query, "A 192.0.2.1")) if kind == b"slow" else answer(query, "A 192.0.2.1")
 
 
 @pytest.fixture(scope="module")
 def running():
-    with ScriptedUpstream(answering) as upstream, run_shield([upstream], toml=TOML) as shield:
+    with ScriptedUpstream(by_name) as upstream, run_shield([upstream], toml=TOML) as shield:
         yield upstream, shield
 
 
@@ -72,17 +62,10 @@ def name():
 
 
 @contextlib.contextmanager
-def connect(shield, source="127.0.0.1", receive_buffer=None, timeout=10.0):
+def connect(shield, source="127.0.0.1", **how):
     """Connect from a loopback address; yield the socket and a file to read from."""
-    with socket.socket() as sock:
-        if receive_buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.settimeout(timeout)
-        sock.bind((source, 0))
-        sock.connect(shield.address)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with sock.makefile("rb") as stream:
-            yield sock, stream
+    with connected(shield, source, **how) as sock, sock.makefile("rb") as stream:
+        yield sock, stream
 
 
 def read(stream):
@@ -262,7 +245,7 @@ def test_who_asks_is_told_how_long_a_connection_may_be_idle(upstream, shield, na
 
 def test_who_asks_while_the_shield_drains_is_told_to_leave():
     with (
-        ScriptedUpstream(answering) as upstream,
+        ScriptedUpstream(by_name) as upstream,
         run_shield([upstream], toml="tcp.idle_timeout = 3600.0") as shield,
         connect(shield) as (sock, stream),
     ):
@@ -289,7 +272,7 @@ def test_who_connects_while_the_shield_drains_is_refused_at_once():
     """Another server may be there for him: a connection that nobody takes would keep him waiting."""
     toml = "drain_timeout = 10.0\n[forward]\ntimeout = 4.0\ndeadline = 4.0\nattempts = 1"
     with (
-        ScriptedUpstream(answering) as upstream,
+        ScriptedUpstream(by_name) as upstream,
         run_shield([upstream], toml=toml) as shield,
         connect(shield) as (sock, _),
     ):

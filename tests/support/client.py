@@ -55,6 +55,19 @@ def free_port(host="127.0.0.1"):
         return stream.getsockname()[1]
 
 
+@contextlib.contextmanager
+def connected(server, source="127.0.0.1", receive_buffer=None, timeout=10.0):
+    """Connect from an address, and say nothing; yield the socket. Each write to it leaves at once."""
+    with socket.socket(address_of(server).family) as sock:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(timeout)
+        sock.bind((source, 0))
+        sock.connect(address_of(server))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield sock
+
+
 def frame(wire):
     """Return `wire` with the two octets of length before it (RFC 1035 4.2.2)."""
     return len(wire).to_bytes(2) + wire

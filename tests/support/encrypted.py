@@ -1,7 +1,7 @@
 """Know how to come in over TLS (RFC 7858): a shield that listens for it, and clients that do well, or badly."""
 
 import contextlib
-import socket
+import signal
 import ssl
 import struct
 import subprocess
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from support.certificates import HOST, believing
-from support.client import Address, frame, free_port
+from support.client import Address, connected, frame, free_port
 from support.control import stats
 from support.nameservers import program
 from support.rig import behind
@@ -49,6 +49,17 @@ def tally(shield):
     return Counter(counted["tls_handshakes"] | counted["tls_versions"] | counted["tls_failures"])
 
 
+def reload(shield, change=None):
+    """Change the text of the configuration, and have it read; wait until it counts."""
+    file, before = shield.folder / "funkenshield.toml", stats(shield)["reloads"]
+    if change:
+        text = file.read_text()
+        assert change[0] in text
+        file.write_text(text.replace(*change))
+    shield.process.send_signal(signal.SIGHUP)
+    until(lambda: stats(shield)["reloads"] == before + 1)
+
+
 class Door:
     """A listener with TLS, and how to come in."""
 
@@ -62,17 +73,9 @@ class Door:
         context.minimum_version, context.maximum_version = oldest, newest
         return context
 
-    @contextlib.contextmanager
-    def plain(self, source="127.0.0.1", receive_buffer=None, timeout=10.0):
-        """Connect from a loopback address, and say nothing."""
-        with socket.socket() as sock:
-            if receive_buffer:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            sock.settimeout(timeout)
-            sock.bind((source, 0))
-            sock.connect(self.address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield sock
+    def plain(self, **how):
+        """Connect, and say nothing."""
+        return connected(self, **how)
 
     @contextlib.contextmanager
     def connect(self, *, context=None, name=HOST, session=None, **how):

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import socket
 import ssl
 import struct
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+
+from support import client
 
 PATH = "/dns-query"
 MESSAGE = "application/dns-message"
@@ -160,18 +161,13 @@ class Client:
 
 
 @contextlib.contextmanager
-def connected(address, *, context=None, name="dns.test", timeout=10.0, source=None, receive_buffer=None, **how):
+def connected(address, *, context=None, name="dns.test", timeout=10.0, source="127.0.0.1", receive_buffer=None, **how):
     """Connect to a listener, with TLS if there is a `context`; yield the Client."""
-    with socket.socket() as sock:
-        if receive_buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.settimeout(timeout)
-        if source:
-            sock.bind((source, 0))
-        sock.connect(tuple(address))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with context.wrap_socket(sock, server_hostname=name) if context else contextlib.nullcontext(sock) as opened:
-            yield Client(opened, **how)
+    with (
+        client.connected(address, source, receive_buffer, timeout) as sock,
+        context.wrap_socket(sock, server_hostname=name) if context else contextlib.nullcontext(sock) as opened,
+    ):
+        yield Client(opened, **how)
 
 
 def trusting(file, *, protocols=("h2",)):

@@ -25,7 +25,7 @@ from support.client import address_of
 from support.control import stats_of
 from support.pipeline import ask_all
 from support.process import run_shield
-from support.upstream import Delayed, ScriptedUpstream, answer
+from support.upstream import Delayed, ScriptedUpstream, answer, respond
 from support.wires import record_wire, reply_wire
 
 NOERROR, SERVFAIL, REFUSED = 0, 2, 5
@@ -122,6 +122,23 @@ def _value(value):
 
 
 # ------------------------------------------------------------ what upstreams do
+
+
+LARGE, LATE = 60_000, 0.4  # octets of RDATA, seconds
+
+
+def by_name(query):
+    """Answer with an address; slowly, largely or not at all where the name says so; what is no query succeeds."""
+    if query.message.opcode():
+        return respond(query)
+    match query.name.labels[0]:
+        case b"large":
+            return reply_wire(query, record_wire(65280, bytes(LARGE)))
+        case b"silent":
+            return None
+        case b"slow":
+            return Delayed(LATE, answer(query, "A 192.0.2.1"))
+    return answer(query, "A 192.0.2.1")
 
 
 def silent(query):
