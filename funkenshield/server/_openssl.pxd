@@ -136,6 +136,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void EVP_PKEY_free(EVP_PKEY* key)
     void ERR_clear_error()
     unsigned long ERR_get_error()
+    unsigned long ERR_peek_error()
     unsigned long ERR_peek_last_error()
     int ERR_GET_REASON(unsigned long error)
     const char* ERR_reason_error_string(unsigned long error)

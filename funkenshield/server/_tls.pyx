@@ -165,6 +165,12 @@ cdef uint64_t* _reason(HandshakeCounters* counts, int error) noexcept nogil:
     return &counts.other
 
 
+cdef inline void _forget_errors() noexcept nogil:
+    """Empty OpenSSL's queue of errors, which costs as much as a fifth of a record even where there is none."""
+    if ERR_peek_error():
+        ERR_clear_error()
+
+
 cdef ssize_t _read(void* ours, uint8_t* octets, size_t room, bint* ended) noexcept nogil:
     """Read all records that are whole with what is read of the socket in one turn."""
     cdef:
@@ -173,7 +179,7 @@ cdef ssize_t _read(void* ours, uint8_t* octets, size_t room, bint* ended) noexce
         ssize_t failure = 0
         int got
     session.left, ended[0] = SOCKET_MAX, False
-    ERR_clear_error()
+    _forget_errors()
     while total < room:
         got = SSL_read(session.ssl, octets + total, <int> (room - total))
         if got <= 0:
@@ -192,7 +198,7 @@ cdef ssize_t _write(void* ours, const uint8_t* octets, size_t length) noexcept n
         Session* session = <Session*> ours
         size_t total = 0
         int put
-    ERR_clear_error()
+    _forget_errors()
     while total < length:
         put = SSL_write(session.ssl, octets + total, <int> (length - total))
         if put <= 0:
