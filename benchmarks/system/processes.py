@@ -23,6 +23,7 @@ import dns.message
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SERVER_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
+PORTS = {"tcp": 0, "tls": 7_000, "https": 14_000}  # over that of UDP
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -40,10 +41,9 @@ class Running:
     port: int
     session: int
 
-    @property
-    def tls_port(self) -> int:
-        """The port of DNS over TLS, of servers that have it."""
-        return tls_port(self.port)
+    def port_over(self, transport: str) -> int:
+        """Return the port of "tcp", "tls" or "https", of servers that have it."""
+        return self.port + PORTS[transport]
 
     def cpu(self) -> float:
         """Return the seconds of CPU used so far, in user space and in the kernel."""
@@ -60,11 +60,6 @@ class Running:
                     fields = (process / "stat").read_text().rpartition(")")[2].split()
                     if int(fields[3]) == self.session:
                         yield fields
-
-
-def tls_port(port: int) -> int:
-    """Return the port of DNS over TLS of a server with this port."""
-    return port + 10_000
 
 
 def found(program: str) -> bool:
@@ -106,18 +101,13 @@ def running(server: Server | ModuleType, folder: Path, upstream: int, core: int,
 
 
 def _free_port() -> int:
-    """Return a port that neither UDP nor TCP nor TLS uses, and that no client gets by chance."""
+    """Return a port that neither UDP uses, nor what is behind it TCP, TLS and HTTPS, and no client gets by chance."""
     for _ in range(100):
-        port = random.randrange(10_000, 20_000)
-        with (
-            contextlib.suppress(OSError),
-            socket.socket() as tcp,
-            socket.socket(type=socket.SOCK_DGRAM) as udp,
-            socket.socket() as tls,
-        ):
-            tcp.bind(("127.0.0.1", port))
-            udp.bind(("127.0.0.1", port))
-            tls.bind(("127.0.0.1", tls_port(port)))
+        port = random.randrange(10_000, 17_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
+            for more in PORTS.values():
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port + more))
             return port
     raise SystemExit("there is no free port")
 

@@ -23,7 +23,7 @@ from typing import Any
 from funkenshield.tools.perf import Report, run_perf
 
 from . import processes
-from .servers import FLOORS, NAMES, OVER_TLS, servers
+from .servers import ENCRYPTED, FLOORS, NAMES, servers
 from .streams import build_clients, run, write_certificate
 from .workloads import HOT, MANY, MILLION, ZONE, Streams, Workload, workloads, write_zone
 
@@ -43,11 +43,11 @@ class Bench:
         self.clients = build_clients(folder)
 
     def take(self, name: str, server: ModuleType, which: str) -> dict[str, float]:
-        """Return the figures of a server for a workload; none for a floor of something else, or where it has no TLS."""
+        """Return the figures of a server for a workload; none for a floor of something else, or without encryption."""
         load = self.loads[which]
         floor = name in FLOORS
-        encrypted = load.streams and load.streams.kind != "tcp"
-        if (floor and load.floor != name) or (encrypted and name not in OVER_TLS):
+        encrypted = load.streams and load.streams.over != "tcp"
+        if (floor and load.floor != name) or (encrypted and name not in ENCRYPTED):
             return {}
         with processes.running(
             server, self.folder / name, self.upstream, processes.SERVER_CORE, "" if floor else PROBE
@@ -120,15 +120,7 @@ class Bench:
         queries = self.folder / "frames"
         queries.write_bytes(b"".join(len(wire).to_bytes(2) + wire for wire in load.wires(load.asked)))
         before = at.cpu()
-        said = run(
-            self.clients,
-            at.port if streams.kind == "tcp" else at.tls_port,
-            streams.kind,
-            pending_queries=streams.open,
-            each=streams.each,
-            seconds=self.seconds,
-            queries=queries,
-        )
+        said = run(self.clients, at.port_over(streams.over), streams, self.seconds, queries)
         used = at.cpu() - before
         return {
             "us": used * 1e6 / max(said.answered, 1),

@@ -1,8 +1,10 @@
-"""Clients over TCP and TLS (`clients/streams.c`), the certificate that servers show them, and what C is built with."""
+"""Clients over TCP, TLS and HTTPS (`clients/streams.c`), the certificate they are shown, and what C is built with."""
 
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
+
+from .workloads import Streams
 
 CLIENTS = 20
 LIBRARIES = ("-lssl", "-lcrypto")
@@ -43,9 +45,10 @@ def write_certificate(folder: Path) -> None:
     )  # fmt: skip
 
 
-def run(clients: Path, port: int, kind: str, *, pending_queries: int, each: int, seconds: float, queries: Path) -> Said:
+def run(clients: Path, port: int, streams: Streams, seconds: float, queries: Path) -> Said:
     """Load a server; the arguments are those of the program."""
-    command = [clients, port, kind, CLIENTS, pending_queries, each, seconds, queries]
+    sessions = "resumed" if streams.resumed else "full"
+    command = [clients, port, streams.over, sessions, CLIENTS, streams.open, streams.each, seconds, queries]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     *counts, elapsed = done.stdout.split()
     return Said(*map(int, counts), seconds=float(elapsed))

@@ -5,7 +5,6 @@ import random
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 ZONE = "bench.example"
@@ -19,12 +18,13 @@ SIGNED = 1_050  # octets of a record that looks like a signature: with an addres
 class Streams:
     """Twenty connections, each with so many outstanding queries, and replaced after so many answers; 0: never.
 
-    `kind` is "tcp", or of TLS: "full" for handshakes without a session, "resumed" for those with the one before.
+    They are over "tcp", "tls" or "https"; a handshake takes up the session of the connection before, where `resumed`.
     """
 
-    kind: str
+    over: str
     open: int
     each: int = 0
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,6 @@ def workloads(misses: int) -> dict[str, Workload]:
         zipf[k + dice.randrange(min(10, misses - k))] = f"n{k:06}"
     for each in many, denied, signed:
         dice.shuffle(each)
-    streams = partial(Workload, warm=hot, asked=hot, floor="streams")
     fresh = [f"m{number:07}{'abcdefghijklmno'[: dice.randrange(16)]}" for number in range(misses)]  # of many lengths
     return {
         "hot": Workload("1,000 names", hot, hot),
@@ -78,18 +77,31 @@ def workloads(misses: int) -> dict[str, Workload]:
         "miss": Workload("all misses, names of 16 lengths", [], fresh, floor="relay", once=True),
         "denied": Workload("1,000 names, three in ten NXDOMAIN", denied, denied),
         "signed": Workload("1,000 names, answers of 1,200 octets with signatures", signed, signed, dnssec=True),
-        "tcp": streams("1,000 names over TCP, 20 connections, each with 20 queries", streams=Streams("tcp", 20)),
-        "tcp-one": streams("1,000 names over TCP, 20 connections, one query at a time", streams=Streams("tcp", 1)),
-        "tcp-each": streams("1,000 names over TCP, a connection for each query", streams=Streams("tcp", 1, 1)),
-        "tls": streams("1,000 names over TLS, 20 connections, each with 20 queries", streams=Streams("full", 20)),
-        "tls-one": streams("1,000 names over TLS, 20 connections, one query at a time", streams=Streams("full", 1)),
-        "tls-full": streams(
-            "1,000 names over TLS, a connection and a handshake for each query", streams=Streams("full", 1, 1)
-        ),
-        "tls-resumed": streams(
-            "1,000 names over TLS, a resumed session for each query", streams=Streams("resumed", 1, 1)
-        ),
+        **_over_streams(hot),
     }
+
+
+def _over_streams(hot: list[str]) -> dict[str, Workload]:
+    """Return the workloads over connections; the floor of those over HTTPS would have to speak HTTP."""
+    kinds = {
+        "tcp": ("20 connections, each with 20 queries", Streams("tcp", 20)),
+        "tcp-one": ("20 connections, one query at a time", Streams("tcp", 1)),
+        "tcp-each": ("a connection for each query", Streams("tcp", 1, 1)),
+    }
+    for over in "tls", "https":
+        kinds |= {
+            over: ("20 connections, each with 20 queries", Streams(over, 20)),
+            f"{over}-one": ("20 connections, one query at a time", Streams(over, 1)),
+            f"{over}-full": ("a connection and a handshake for each query", Streams(over, 1, 1)),
+            f"{over}-resumed": ("a resumed session for each query", Streams(over, 1, 1, resumed=True)),
+        }
+    return {
+        which: Workload(
+            f"1,000 names over {streams.over.upper()}, {title}",
+            hot, hot, floor="" if streams.over == "https" else "streams", streams=streams,
+        )
+        for which, (title, streams) in kinds.items()
+    }  # fmt: skip
 
 
 def write_zone(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..processes import tls_port
+from ..processes import PORTS
 from ..streams import CERTIFICATE, KEY
 from . import ENTRIES
 
@@ -12,12 +12,12 @@ VERSION = ["dnsdist", "--version"]
 
 def command(folder: Path, port: int, upstream: int) -> list[str]:
     file = folder / "dnsdist.conf"
+    certificate, key = folder.parent / CERTIFICATE, folder.parent / KEY
     file.write_text(f"""
 setSecurityPollSuffix("")
 setLocal("127.0.0.1:{port}", {{maxInFlight=1000}})
-addTLSLocal(
-    "127.0.0.1:{tls_port(port)}", "{folder.parent / CERTIFICATE}", "{folder.parent / KEY}", {{maxInFlight=1000}}
-)
+addTLSLocal("127.0.0.1:{port + PORTS["tls"]}", "{certificate}", "{key}", {{maxInFlight=1000}})
+addDOHLocal("127.0.0.1:{port + PORTS["https"]}", "{certificate}", "{key}", "/dns-query")
 setMaxTCPClientThreads(1)
 setRingBuffersSize(100)
 setUDPSocketBufferSizes(4194304, 4194304)

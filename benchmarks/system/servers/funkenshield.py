@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ..processes import tls_port
+from ..processes import PORTS
 from ..streams import CERTIFICATE, KEY
 
 PROGRAM = sys.executable
@@ -12,6 +12,7 @@ VERSION = [sys.executable, "-m", "funkenshield", "--version"]
 
 def command(folder: Path, port: int, upstream: int) -> list[str]:
     file = folder / "funkenshield.toml"
+    certificate = f'{{ certificate = "{folder.parent / CERTIFICATE}", key = "{folder.parent / KEY}" }}'
     file.write_text(f"""
 listen = ["127.0.0.1:{port}"]
 upstreams = ["127.0.0.1:{upstream}"]
@@ -24,9 +25,14 @@ memory = "256MiB"
 socket = "{folder}/control"
 
 [[listeners]]
-address = "127.0.0.1:{tls_port(port)}"
+address = "127.0.0.1:{port + PORTS["tls"]}"
 transport = "tls"
-certificates = {{ certificate = "{folder.parent / CERTIFICATE}", key = "{folder.parent / KEY}" }}
+certificates = {certificate}
+
+[[listeners]]
+address = "127.0.0.1:{port + PORTS["https"]}"
+transport = "https"
+certificates = {certificate}
 
 [tls]
 handshakes_per_second_per_client = 0

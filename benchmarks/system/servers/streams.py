@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..processes import tls_port
+from ..processes import PORTS
 from ..streams import CERTIFICATE, KEY, LIBRARIES
 from .reflect import PROGRAM, VERSION, built
 
@@ -11,4 +11,4 @@ __all__ = ["PROGRAM", "VERSION", "command"]
 
 def command(folder: Path, port: int, _upstream: int) -> list[str]:
     files = [str(folder.parent / name) for name in (CERTIFICATE, KEY)]
-    return [built(folder, "streams", *LIBRARIES), str(port), str(tls_port(port)), *files]
+    return [built(folder, "streams", *LIBRARIES), str(port), str(port + PORTS["tls"]), *files]
