@@ -313,6 +313,8 @@ cdef int _on_begin_frame(nghttp2_session* library, const nghttp2_frame_hd* heade
     session.nothing = 0
     if _exceeds(&session.frames, session.now, FRAME):
         return _end_for(session, NGHTTP2_ENHANCE_YOUR_CALM)
+    if header.type == NGHTTP2_PRIORITY and not header.stream_id:  # the library does not look into what it ignores
+        return _end_for(session, NGHTTP2_PROTOCOL_ERROR)
     if header.type == NGHTTP2_RST_STREAM and _exceeds(&session.resets, session.now, RESET):
         return _end_for(session, NGHTTP2_ENHANCE_YOUR_CALM)
     if header.type == NGHTTP2_HEADERS:
