@@ -2,7 +2,8 @@
 
     python -m benchmarks.system.page RESULTS.json [MORE.json ...] docs/benchmarks.md
 
-Charts are written beside the page, into a folder of its name. Later files win where two have the same figures.
+Charts are written beside the page, into a folder of its name. Later files win where two have the same figures, and
+what is of another run than the first file says so.
 """
 
 import json
@@ -29,8 +30,8 @@ nameserver behind. So the load is at times the bound, figures move by a tenth be
 many cores, real networks, or hardware queues. Absolute figures mean nothing elsewhere: compare ratios within this run.
 CPU for each query is user and system time of all processes of a server, over the queries it answered; latencies are at
 half of the throughput that the same server reached, so they are for different loads, and few rounds say little of p99:
-see "The slowest of a hundred hits". Over TCP and TLS, a query's connection and handshake count for it where it has one
-of its own; the certificate has an ECDSA key (P-256), and clients verify nothing.
+see "The slowest of a hundred hits". Over TCP, TLS and HTTPS, a query's connection and handshake count for it where it
+has one of its own; the certificate has an ECDSA key (P-256), clients verify nothing, and over HTTPS they ask by POST.
 
 `make bench` does all of this again, and writes this page. It takes forty minutes.
 """
@@ -39,11 +40,17 @@ of its own; the certificate has an ECDSA key (P-256), and clients verify nothing
 def load(paths: list[Path]) -> dict[str, Any]:
     """Return the figures of several files together."""
     merged: dict[str, Any] = {}
+    told: dict[str, str] = {}  # of which run a workload is; "" stands for all else
     for path in paths:
-        for key, value in json.loads(path.read_text()).items():
+        run = json.loads(path.read_text())
+        about = ", ".join(f"{key} {value}" for key, value in run["machine"].items())
+        how = f"{run['rounds']} rounds, each of {run['seconds']:g} s for a figure"
+        told |= dict.fromkeys(run["taken"], f"{run['date']}: {how}; {about}.")
+        told.setdefault("", next(iter(told.values())))
+        for key, value in run.items():
             if value or key not in merged:
                 merged[key] = merged[key] | value if isinstance(value, dict) and key in merged else value
-    return merged
+    return merged | {"told": told}
 
 
 def chart(title: str, unit: str, bars: dict[str, tuple[float, float, float]]) -> str:
@@ -93,7 +100,9 @@ def workload(results: dict[str, Any], which: str, charts: Path) -> str:
         row += [f"{middle(taken, 'qps'):,.0f}", f"{middle(taken, 'lost'):.2%}"]
         row += [f"{middle(taken, key):,.0f}" if key in taken[0] else "" for key in ("p50", "p99", "p99.9")]
         rows.append(row)
-    return f"## {title[0].upper()}{title[1:]}\n\n![{title}]({charts.name}/{which}.svg)\n\n{table(rows)}"
+    told = results["told"][which]
+    of = "" if told == results["told"][""] else f"Of another run, {told}\n\n"
+    return f"## {title[0].upper()}{title[1:]}\n\n{of}![{title}]({charts.name}/{which}.svg)\n\n{table(rows)}"
 
 
 def memory(results: dict[str, Any], charts: Path) -> str:
@@ -116,6 +125,10 @@ def standing(results: dict[str, Any]) -> str:
     rows = [["", "wanted", "here"]]
     for which, other, wanted in (
         ("hot", "reflect", 1.05), ("hot", "dnsdist", 0.95), ("miss", "relay", 1.4), ("miss", "dnsdist", 0.85),
+        ("tcp", "dnsdist", 0.5), ("tcp-one", "streams", 1.15), ("tcp-one", "dnsdist", 0.65), ("tls", "dnsdist", 0.55),
+        ("tls-one", "dnsdist", 0.7), ("tls-full", "dnsdist", 1.0), ("tls-resumed", "dnsdist", 1.0),
+        ("https", "dnsdist", 0.6), ("https-one", "dnsdist", 0.6), ("https-full", "dnsdist", 1.0),
+        ("https-resumed", "dnsdist", 1.0),
     ):  # fmt: skip
         beside = ratio(results, which, "funkenshield", other)
         if beside:
@@ -150,6 +163,14 @@ def slowest(results: dict[str, Any]) -> str:
     return f"## The slowest of a hundred hits\n\n{told}\n\n{table(rows)}"
 
 
+def check(results: dict[str, Any], other: str, asked: str) -> str:
+    """Return the section about the same hits with the load of another program, if there was one."""
+    rows = [["", f"us for a hit, with {other}"]]
+    rows += [[name, f"{statistics.median(costs):.2f}"] for name, costs in results.get(other, {}).items()]
+    told = f"As a check of our own load: {asked}."
+    return f"## The same hits, loaded by {other}\n\n{told}\n\n{table(rows)}" if rows[1:] else ""
+
+
 def page(results: dict[str, Any], charts: Path) -> str:
     """Return the page, and write its charts."""
     known = servers()
@@ -157,18 +178,16 @@ def page(results: dict[str, Any], charts: Path) -> str:
     for name in (*FLOORS, *NAMES):
         version = results["versions"].get(name, "not installed here: absent")
         about.append([name, (known[name].__doc__ or "").splitlines()[0], version])
-    check = [["", "us for a hit, with dnsperf"]]
-    check += [[name, f"{statistics.median(costs):.2f}"] for name, costs in results["dnsperf"].items()]
-    told = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     parts = [
         HEAD,
-        f"{results['rounds']} rounds, each of {results['seconds']:g} s for a figure; {told}.\n",
+        f"{results['told']['']}\n",
         table(about),
         standing(results),
         *(workload(results, which, charts) for which in results["taken"]),
         *([slowest(results)] if results["tails"] else []),
         memory(results, charts),
-        f"## The same hits, loaded by dnsperf\n\nAs a check of our own load: 1,000 names.\n\n{table(check)}",
+        check(results, "dnsperf", "1,000 names"),
+        check(results, "h2load", "one name over HTTPS, 20 connections, one query at a time"),
     ]
     return "\n".join(parts)
 

@@ -24,7 +24,7 @@ from funkenshield.tools.perf import Report, run_perf
 
 from . import processes
 from .servers import ENCRYPTED, FLOORS, NAMES, servers
-from .streams import build_clients, run, write_certificate
+from .streams import CLIENTS, build_clients, run, write_certificate
 from .workloads import HOT, MANY, MILLION, ZONE, Streams, Workload, workloads, write_zone
 
 WINDOW = 200  # outstanding queries, at most
@@ -153,6 +153,33 @@ class Bench:
             said = self._dnsperf(at.port, load)
             return (at.cpu() - before) * 1e6 / max(said["completed"], 1)
 
+    def h2load(self, name: str, server: ModuleType) -> float:
+        """Return the CPU of a hit over HTTPS, one query at a time, with the load of another program."""
+        load = self.loads["https-one"]
+        file = self.folder / "request"
+        file.write_bytes(load.wires(load.asked)[0])
+        with processes.running(server, self.folder / name, self.upstream, processes.SERVER_CORE, PROBE) as at:
+            target = f"https://127.0.0.1:{at.port_over('https')}/dns-query"
+            header = "content-type: application/dns-message"
+            command = [
+                "h2load",
+                "-c",
+                CLIENTS,
+                "-m",
+                1,
+                "-D",
+                f"{self.seconds * 1000:.0f}ms",
+                "-d",
+                file,
+                "-H",
+                header,
+                target,
+            ]
+            before = at.cpu()
+            text = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+            answered = re.search(r"status codes: (\d+) 2xx", text)
+            return (at.cpu() - before) * 1e6 / max(int(answered[1]) if answered else 0, 1)
+
     def memory(self, name: str, server: ModuleType) -> dict[str, float]:
         """Return the octets of memory that an entry takes, with 100,000 of them and with a million."""
         load = self.loads["hot"]
@@ -193,6 +220,7 @@ def main() -> None:
             bench = Bench(folder, upstream.port, given.seconds)
             results = measure(bench, present, given)
     results |= {
+        "date": time.strftime("%Y-%m-%d"),
         "machine": processes.machine(),
         "absent": absent,
         "versions": {name: processes.version(each) for name, each in present.items()},
@@ -206,7 +234,8 @@ def measure(bench: Bench, present: dict[str, ModuleType], given: argparse.Namesp
     """Let all take turns, round by round; nobody is always the first."""
     wanted = given.workloads or list(bench.loads)
     taken: dict[str, dict[str, list[dict[str, float]]]] = {which: {} for which in wanted}
-    check: dict[str, list[float]] = {}
+    check: dict[str, dict[str, list[float]]] = {"dnsperf": {}, "h2load": {}}
+    others = {"hot": "dnsperf"} | ({"https-one": "h2load"} if processes.found("h2load") else {})
     memory: dict[str, dict[str, float]] = {}
     names = list(present)
     for turn in range(given.rounds):
@@ -216,8 +245,9 @@ def measure(bench: Bench, present: dict[str, ModuleType], given: argparse.Namesp
                 figures = bench.take(name, present[name], which)
                 if figures:
                     taken[which].setdefault(name, []).append(figures)
-                if which == "hot" and figures:
-                    check.setdefault(name, []).append(bench.dnsperf(name, present[name]))
+                if figures and which in others:
+                    other = others[which]
+                    check[other].setdefault(name, []).append(getattr(bench, other)(name, present[name]))
     for name in names:
         if name not in (*FLOORS, "nsd") and not given.no_memory:
             say(f"memory: {name}")
@@ -232,7 +262,7 @@ def measure(bench: Bench, present: dict[str, ModuleType], given: argparse.Namesp
         "seconds": given.seconds,
         "titles": titles,
         "taken": taken,
-        "dnsperf": check,
+        **check,
         "tails": tails,
         "memory": memory,
     }
@@ -273,8 +303,9 @@ def print_tables(results: dict[str, Any]) -> None:
     for name, taken in results["memory"].items():
         sizes = ", ".join(f"{octets:.0f} with {int(count):,}" for count, octets in taken.items())
         print(f"octets for an entry: {name:<14}{sizes}")
-    for name, costs in results["dnsperf"].items():
-        print(f"us for a hit, with dnsperf: {name:<14}{statistics.median(costs):.2f}")
+    for other in "dnsperf", "h2load":
+        for name, costs in results[other].items():
+            print(f"us for a hit, with {other}: {name:<14}{statistics.median(costs):.2f}")
     for name, each in results["tails"].items():
         print(f"us, p99 of hits at half load, {len(each)} turns: {name:<14}{statistics.median(each):.0f}")
     if results["absent"]:
