@@ -54,10 +54,15 @@ format: $(VENV)/dev  ## format the code
 help:  ## list the targets
 	@sed -nE 's/^([a-z][a-z -]*):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-docs: $(VENV)/built  ## generate the pages that come from the code
+docs: $(VENV)/built  ## generate the pages that come from the code, the manual and shell completion too
 	$(BIN)/funkenshield docs config > docs/configuration.md
 	$(BIN)/funkenshield docs metrics > docs/metrics.md
 	$(BIN)/funkenshield docs rules docs/guide/rules.md > docs/guide/rules.new && mv docs/guide/rules.new docs/guide/rules.md
+	$(BIN)/funkenshield docs man funkenshield.1 > contrib/man/funkenshield.1
+	$(BIN)/funkenshield docs man funkenshield.toml.5 > contrib/man/funkenshield.toml.5
+	$(BIN)/funkenshield docs completion bash > contrib/completion/bash/funkenshield
+	$(BIN)/funkenshield docs completion zsh > contrib/completion/zsh/_funkenshield
+	$(BIN)/funkenshield docs completion fish > contrib/completion/fish/funkenshield.fish
 
 wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	rm -rf dist

@@ -296,6 +296,27 @@ def docs_metrics() -> None:
     click.echo(documentation(), nl=False)
 
 
+@docs.command("man")
+@click.argument("page", type=click.Choice(["funkenshield.1", "funkenshield.toml.5"]))
+def docs_man(page: str) -> None:
+    """Print a page of the manual, for man(1)."""
+    from .tools.manual import command_page, file_page
+
+    click.echo(command_page(main) if page == "funkenshield.1" else file_page(), nl=False)
+
+
+@docs.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def docs_completion(shell: str) -> None:
+    """Print the script with which a shell completes commands and options."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    made = kind(main, {}, "funkenshield", "_FUNKENSHIELD_COMPLETE")
+    click.echo(made.source_template % made.source_vars(), nl=False)  # source() would look which bash is here
+
+
 def _controls(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select a daemon; the command gets what asks that over its control socket."""
 

@@ -2,14 +2,20 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from funkenshield import cli
 from funkenshield.admin.metrics import METRICS, RULE_METRICS, UPSTREAM_LABELS, UPSTREAM_METRICS
+from funkenshield.config import Config, environment
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "contrib" / "prometheus" / "funkenshield.rules.yml"
@@ -107,3 +113,60 @@ def test_the_page_tells_what_to_do_about_each_alert():
     page = (ROOT / "docs" / "guide" / "monitoring.md").read_text()
     told = re.findall(r"^\| `(FunkenShield\w+)` \|", page, re.M)
     assert told == re.findall(r"- alert: (\w+)", RULES.read_text())
+
+
+# ------------------------------------------------------------ the manual, and shell completion
+
+MANUAL = ROOT / "contrib" / "man"
+COMPLETION = ROOT / "contrib" / "completion"
+SHELLS = {"bash": "bash/funkenshield", "zsh": "zsh/_funkenshield", "fish": "fish/funkenshield.fish"}
+
+
+@pytest.mark.parametrize("page", ["funkenshield.1", "funkenshield.toml.5"])
+def test_the_manual_is_up_to_date_and_man_has_nothing_to_say_of_it(page):
+    made = CliRunner().invoke(cli.main, ["docs", "man", page], catch_exceptions=False)
+    assert (MANUAL / page).read_text() == made.stdout, "say make docs"
+    for checking in (["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"], ["mandoc", "-Tlint", "-Wwarning"]):
+        if shutil.which(checking[0]):
+            done = subprocess.run([*checking, MANUAL / page], capture_output=True, text=True, timeout=30)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert checking[0] == "man" or not done.stdout
+
+
+def test_the_manual_has_each_command_and_each_key():
+    commands = (MANUAL / "funkenshield.1").read_text()
+    for name, command in cli.main.commands.items():
+        for below in getattr(command, "commands", {"": command}):
+            assert f"\n.SS {name} {below}".rstrip().replace("-", r"\-") in commands
+    keys = (MANUAL / "funkenshield.toml.5").read_text()
+    for key, _ in environment.keys(Config):
+        assert f"\n.B {key.rpartition('.')[2]}\n" in keys or f"\n.SS \\fB[[{key}" in keys, key
+
+
+@pytest.mark.parametrize(("shell", "file"), SHELLS.items())
+def test_completion_is_up_to_date_and_its_shell_understands_it(shell, file):
+    made = CliRunner().invoke(cli.main, ["docs", "completion", shell], catch_exceptions=False)
+    assert (COMPLETION / file).read_text() == made.stdout, "say make docs"
+    if shutil.which(shell):
+        done = subprocess.run([shell, "-n", COMPLETION / file], capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bash_completes_commands(tmp_path):
+    (tmp_path / "funkenshield").write_text(f'#!/bin/sh\nexec {sys.executable} -m funkenshield "$@"\n')
+    (tmp_path / "funkenshield").chmod(0o755)
+    typed = "COMP_WORDS=(funkenshield block re) COMP_CWORD=2"
+    line = f"{typed}; _funkenshield_completion funkenshield; echo ${{COMPREPLY[*]}}"
+    done = subprocess.run(
+        ["bash", "-c", f"source {COMPLETION / 'bash' / 'funkenshield'}; {line}"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("remove\n", "")
+
+
+def test_what_is_to_be_installed_is_there():
+    files = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    assert len(files) == 5
+    for file in itertools.chain(*files.values()):
+        assert (ROOT / file).is_file()
