@@ -100,5 +100,6 @@ cdef class SettingsWriter:
         const Settings* settings   # in force; the control thread's own to follow, workers look it up
         object held                # what it is kept in
 
+    cdef tuple chains(self)
     cdef object _anew(self)
     cdef int _publish(self, made) except -1

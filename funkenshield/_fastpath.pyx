@@ -357,6 +357,10 @@ cdef class SettingsWriter:
         held.settings.guard_table = &self.guard.guard_table
         self.held, self.settings = held, &held.settings
 
+    cdef tuple chains(self):
+        """Return the rules that are asked, by chain; None where there are none."""
+        return (<_InForce> self.held).chains or (None,) * CHAINS
+
     cdef object _anew(self):
         """Return settings that are as those in force."""
         cdef:

@@ -26,6 +26,7 @@ cdef struct Limit:                 # its table is shared by all threads, without
 
 cdef uint64_t key_of(const Limit* limit, const uint8_t* address, uint8_t octets, uint64_t more) noexcept nogil
 cdef bint exceeds(const Limit* limit, uint64_t key, uint64_t weight, uint64_t now) noexcept nogil
+cdef void set_aside(Limit* limit, uint64_t key, uint64_t* line) noexcept nogil
 
 
 cdef inline bint source_exceeds(const Limit* limit, const uint8_t* address, uint8_t octets, uint64_t more,

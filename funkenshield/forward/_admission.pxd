@@ -40,4 +40,6 @@ cdef class Admission:
     cdef bint _is_loop(self, const Client* client, uint64_t hashed) except -1
     cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
                              bint asks) noexcept nogil
+    cdef uint64_t* objection(self, const Client* client, const Query* query, uint16_t zone, uint16_t group, bint asks,
+                             uint32_t* quota, uint32_t* shares) noexcept nogil
     cdef bint _put_query(self, int32_t i, const Query* query, bint uncached) noexcept nogil

@@ -239,42 +239,49 @@ cdef class Admission:
 
     cdef int32_t _take_place(self, const Client* client, const Query* query, uint16_t zone, uint16_t group,
                              bint asks) noexcept nogil:
-        """Return a place in the pool, or -1 where there is none, or none for this client or zone any more.
+        """Return a place in the pool, or -1 where there is an `objection`, which is counted."""
+        cdef:
+            uint32_t[SHARES] shares
+            uint32_t quota
+            uint64_t* against = self.objection(client, query, zone, group, asks, &quota, shares)
+        if against != NULL:
+            against[0] += 1
+            return -1
+        return self.queries.take(client, quota, shares)
+
+    cdef uint64_t* objection(self, const Client* client, const Query* query, uint16_t zone, uint16_t group, bint asks,
+                             uint32_t* quota, uint32_t* shares) noexcept nogil:
+        """Return the counter of why a query must not wait, or NULL: it may, and `quota` and `shares` are its own.
 
         A client prefix has its share of all places, of those of the zone, and of what the zone's upstreams may be
         asked, if it `asks` and does not wait for another's answer; the zone has one of the places and its upstreams.
         """
         cdef:
             uint8_t[NAME_MAX] room
-            uint32_t[SHARES] shares
-            uint32_t quota = self.queries.quota_of(lower_name(query, room), zone)
-            uint32_t waiting = self.queries.quotas[quota]
+            uint32_t waiting
             uint32_t most = self.cache.index.zone_settings[zone].max_outstanding
             uint32_t left = self.queries.capacity - self.queries.waiting
             uint32_t upstreams = 0xffffffff
             const uint32_t* held = self.queries.shares
+        quota[0] = self.queries.quota_of(lower_name(query, room), zone)
+        waiting = self.queries.quotas[quota[0]]
         if waiting >= most:
-            self.zone_limit_exceeded += 1
-            return -1
+            return &self.zone_limit_exceeded
         if not left:
-            self.outstanding_limit_exceeded += 1
-            return -1
+            return &self.outstanding_limit_exceeded
         if asks and group != FUNCTION:  # what is queued is going to be asked
             upstreams = max(self.attempts.upstreams.room(group), self.attempts.queued_count)
             upstreams -= self.attempts.queued_count
         if not upstreams:
-            self.upstreams_saturated += 1
-            return -1
-        self.queries.find_shares(shares, client, quota, group)
+            return &self.upstreams_saturated
+        self.queries.find_shares(shares, client, quota[0], group)
         if not (may_take(waiting, min(left, upstreams)) and may_take(held[shares[EVERYTHING]], left)
                 and may_take(held[shares[OF_ZONE]], most - waiting) and may_take(held[shares[OF_GROUP]], upstreams)):
-            self.fair_share_exceeded += 1
-            return -1
+            return &self.fair_share_exceeded
         if (client.fd >= 0 and not client.proven
                 and self.queries.forgeable[shares[EVERYTHING]] >= self.most_forgeable):
-            self.fair_share_exceeded += 1
-            return -1
-        return self.queries.take(client, quota, shares)
+            return &self.fair_share_exceeded
+        return NULL
 
     cdef bint _put_query(self, int32_t i, const Query* query, bint uncached) noexcept nogil:
         """Write a query as it goes upstream; False: it is too long.

@@ -24,3 +24,5 @@ cdef struct ResponseLimits:
 cdef bint exceeds_rrl(const ResponseLimits* rrl, const ClientInfo* sender, const uint8_t* wire, size_t length,
                       uint16_t rcode) noexcept nogil
 cdef bint slips(const ResponseLimits* rrl, uint64_t turn) noexcept nogil
+cdef void set_rrl_aside(ResponseLimits* rrl, const ClientInfo* sender, const uint8_t* wire, size_t length,
+                        uint64_t* lines) noexcept nogil

@@ -7,7 +7,7 @@ that is one too many is `_guard`'s to say, and to count.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._prefix_table cimport prefix_value
-from ..core._rate_limit cimport source_exceeds
+from ..core._rate_limit cimport CELLS, Limit, key_of, set_aside, source_exceeds
 from ..core._siphash cimport Secret, siphash
 from ..wire._message cimport (
     ANCOUNT, HEADER, NOERROR, NSCOUNT, NXDOMAIN, OPT_RCODE, QUESTION_MAX, Record, RecordCursor, begin_records, find_opt,
@@ -62,3 +62,17 @@ cdef bint slips(const ResponseLimits* rrl, uint64_t turn) noexcept nogil:
     always the same one.
     """
     return rrl.slip and (turn * GOLDEN >> 32) * rrl.slip >> 32 == 0
+
+
+cdef void set_rrl_aside(ResponseLimits* rrl, const ClientInfo* sender, const uint8_t* wire, size_t length,
+                        uint64_t* lines) noexcept nogil:
+    """Let copies of the limits count in copies of their lines for a response, KINDS of them; see `set_aside`."""
+    cdef:
+        Limit* limit
+        uint32_t kind
+        uint64_t what
+    for kind in range(KINDS):
+        limit = &rrl.limits[kind]
+        if rrl.limited[kind]:
+            what = _hash_question(&limit.secret, wire, length) if kind == ANSWERS else 0
+            set_aside(limit, key_of(limit, sender.address, sender.octets, what), lines + kind * CELLS)

@@ -105,6 +105,23 @@ cdef class Chain:
     cdef:
         Program program
         list limits                # RateTables that its limits count in
+        list starts                # of rules, those that are disabled too
+        uint32_t size              # nodes
         PrefixTable sources        # whose spans the program follows
 
     cdef int _fill(self, Classes* classes, list rules, list sets) except -1
+
+
+@cython.final
+cdef class Trace:
+    cdef:
+        readonly Chain chain
+        Program program            # the chain's, but for all that is written to
+        uint64_t* lines            # that its limits count in
+        uint32_t[DIMENSIONS] classes  # of the query
+
+    cdef void _mark(self, uint32_t mark, uint32_t following) noexcept nogil
+    cdef bint _went(self, uint32_t mark) noexcept nogil
+
+
+cdef Trace trace_of(Chain chain, const Query* query, const ClientInfo* sender)

@@ -11,14 +11,15 @@ set that it is in, which answers "is the name in set 7" without looking again.
 It knows how a program runs. How rules become one is told in `rules.compiler`.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ..core._atomic cimport add, load_relaxed, store_relaxed
+from ..core._atomic cimport add, load_relaxed, load_relaxed32, store_relaxed, store_relaxed32
 from ..core._memory cimport free, zeros
 from ..core._prefix_table cimport PrefixTable, octets_of, prefix_value
 from ..core._random cimport draw_secret
-from ..core._rate_limit cimport Limit, RateTable, source_exceeds
+from ..core._rate_limit cimport CELLS, Limit, RateTable, exceeds, key_of, set_aside
 from ..core._siphash cimport Secret, siphash
 from ..core._suffix_table cimport label_count, last_two_labels, parent_of, suffix_key, suffix_set, suffix_value
 from ..wire._message cimport (
@@ -76,7 +77,7 @@ cdef const Node* next_action(const Program* program, const Query* query, const C
             if rule >= program.rules:
                 rule_state.at = END
                 return NULL
-            at = program.starts[rule]
+            at = load_relaxed32(&program.starts[rule])
         else:
             at = node.yes if _holds(program, node, &subject, rule_state, facts) else node.no
 
@@ -206,16 +207,20 @@ cdef bint _has_option(const Query* query, uint16_t code) noexcept nogil:
 
 
 cdef bint _is_over(const Program* program, const Node* node, Subject* subject) noexcept nogil:
-    """Charge a query to its source, zone or name, and tell whether that is too much; a zone is its last two labels."""
+    """Charge a query to its source, zone or name, and tell whether that is too much."""
+    return exceeds(&program.limits[node.value], _charged(program, node, subject), 1, subject.sender.now)
+
+
+cdef inline uint64_t _charged(const Program* program, const Node* node, Subject* subject) noexcept nogil:
+    """Return the key of the source, zone or name that a limit counts a query for; a zone is its last two labels."""
     cdef:
         const Limit* limit = &program.limits[node.value]
         const uint8_t* name
-        const ClientInfo* sender = subject.sender
         uint8_t[4] nobody
         uint64_t what = 0
         size_t length
     if node.more == PER_SOURCE:
-        return source_exceeds(limit, sender.address, sender.octets, 0, 1, sender.now)
+        return key_of(limit, subject.sender.address, subject.sender.octets, 0)
     if node.more != PER_ALL:
         if subject.name == NULL:
             _read_name(subject)
@@ -224,7 +229,7 @@ cdef bint _is_over(const Program* program, const Node* node, Subject* subject) n
             name = last_two_labels(name, &length)
         what = siphash(&limit.secret, name, length)
     memset(nobody, 0, 4)
-    return source_exceeds(limit, nobody, 4, what, 1, sender.now)
+    return key_of(limit, nobody, 4, what)
 
 
 cdef bint _is_time(uint64_t span, int64_t local) noexcept nogil:
@@ -291,6 +296,7 @@ cdef class Chain:
         while program.names.mask * 5 < len(names) * 8:
             program.names.mask = program.names.mask * 2 + 1
         program.nodes = <Node*> zeros(len(nodes), sizeof(Node))
+        self.starts, self.size = list(starts), <uint32_t> len(nodes)
         program.starts = <uint32_t*> zeros(program.rules + 1, sizeof(uint32_t))
         program.matched = <uint64_t*> zeros(program.rules + 1, sizeof(uint64_t))
         program.names.pairs = <uint64_t*> zeros(program.names.mask + 1, 16)
@@ -355,6 +361,23 @@ cdef class Chain:
         cdef uint32_t k
         return [load_relaxed(&self.program.matched[k]) for k in range(self.program.rules)]
 
+    def enable(self, uint32_t rule, bint enabled) -> None:
+        """Have a rule be asked, or not: one that is disabled leads straight to the next one. IndexError: there is none.
+
+        It holds for the next query; caller must be the only one who says so.
+        """
+        cdef:
+            uint32_t start
+            uint32_t k = 0
+        if rule >= self.program.rules:
+            raise IndexError(f"rule {rule} of {self.program.rules}")
+        start = self.starts[rule]
+        if not enabled:
+            while self.program.nodes[k].op != NEXT or self.program.nodes[k].rule != rule:
+                k += 1
+            start = k
+        store_relaxed32(&self.program.starts[rule], start)
+
     def actions(self, bytes query not None, bytes address not None, *, uint64_t now=0, uint32_t wall=0,
                 bint datagram=True, int transport=-1, uint8_t listener=0, uint64_t tags=0, uint16_t flags=0,
                 uint16_t rcode=0, uint32_t at=0, uint64_t server_names=0) -> list:
@@ -389,6 +412,110 @@ cdef class Chain:
         return met
 
 
+@cython.final
+cdef class Trace:
+    """A chain as one query meets it: run like any, it charges and counts for nobody, and knows which way it went.
+
+    Behind each test, and before each rule, stands one more node that counts and goes on. So whoever runs the program
+    runs it as ever, and what was counted is the way. The other nodes have the numbers that they have in the chain.
+
+    Memory ownership: all that is written to is its own; it keeps the chain, whose is the rest.
+    """
+
+    def __cinit__(self, Chain chain not None) -> None:
+        cdef:
+            const Program* traced = &chain.program
+            Program* program = &self.program
+            uint32_t size = chain.size
+            uint32_t k
+        self.chain = chain
+        program[0] = traced[0]
+        program.nodes, program.starts, program.matched, program.limits = NULL, NULL, NULL, NULL
+        program.nodes = <Node*> zeros(3 * size + traced.rules, sizeof(Node))
+        program.starts = <uint32_t*> zeros(traced.rules + 1, sizeof(uint32_t))
+        program.matched = <uint64_t*> zeros(2 * size + 2 * traced.rules + 1, sizeof(uint64_t))
+        program.limits = <Limit*> zeros(len(chain.limits) + 1, sizeof(Limit))
+        self.lines = <uint64_t*> zeros(len(chain.limits) + 1, CELLS * sizeof(uint64_t))
+        memcpy(program.limits, traced.limits, len(chain.limits) * sizeof(Limit))
+        for k in range(size):
+            program.nodes[k] = traced.nodes[k]
+            if traced.nodes[k].op < NEXT:
+                self._mark(size + 2 * k, traced.nodes[k].yes)
+                self._mark(size + 2 * k + 1, traced.nodes[k].no)
+                program.nodes[k].yes, program.nodes[k].no = size + 2 * k, size + 2 * k + 1
+        for k in range(traced.rules):
+            self._mark(3 * size + k, load_relaxed32(&traced.starts[k]))
+            program.starts[k] = 3 * size + k
+
+    def __dealloc__(self) -> None:
+        free(self.program.nodes)
+        free(self.program.starts)
+        free(self.program.matched)
+        free(self.program.limits)
+        free(self.lines)
+
+    cdef void _mark(self, uint32_t mark, uint32_t following) noexcept nogil:
+        """Put a node that counts before another one."""
+        self.program.nodes[mark] = Node(ACTIONS + COUNT, 0, self.program.rules + mark - self.chain.size, 0, following,
+                                        following)
+
+    cdef bint _went(self, uint32_t mark) noexcept nogil:
+        return self.program.matched[self.program.rules + mark - self.chain.size] != 0
+
+    def decided(self, uint32_t node, bint holds) -> None:
+        """Note what Python says of the condition at a node. Caller must ensure that the program has stopped there."""
+        self.program.matched[self.program.rules + 2 * node + (not holds)] = 1
+
+    def rules(self) -> list:
+        """Return what became of each rule, as (asked, [(node, whether it held), ...], whether it matched, left out).
+
+        The latter are the dimensions ("name", "type", "source") in which the query is none that the rule can match, so
+        that it was never asked.
+        """
+        return [self._rule(k) for k in range(self.program.rules)]
+
+    def _rule(self, uint32_t rule) -> tuple:
+        cdef:
+            const Classes* classes
+            const Node* node
+            list steps = []
+            list without = []
+            uint32_t size = self.chain.size
+            uint32_t at = self.program.nodes[3 * size + rule].yes
+            uint32_t d
+        for d in range(DIMENSIONS):
+            classes = &self.program.classes[d]
+            if classes.used and not (classes.rules[self.classes[d] * self.program.words + rule // 64] >> rule % 64 & 1):
+                without.append(_DIMENSIONS[d])
+        if not self._went(3 * size + rule):
+            return False, steps, False, without
+        while True:
+            node = &self.chain.program.nodes[at]
+            if node.op == NEXT or not (self._went(size + 2 * at) or self._went(size + 2 * at + 1)):
+                return True, steps, self.program.matched[rule] > 0, without
+            steps.append((at, self._went(size + 2 * at)))
+            at = node.yes if self._went(size + 2 * at) else node.no
+
+
+cdef Trace trace_of(Chain chain, const Query* query, const ClientInfo* sender):
+    """Return a chain as a query meets it, whose limits know what is counted for that alone."""
+    cdef:
+        Trace made = Trace(chain)
+        Subject subject
+        const Node* node
+        uint32_t k
+    subject.query, subject.sender, subject.name = query, sender, NULL
+    memset(subject.known, 0, DIMENSIONS)
+    for k in range(DIMENSIONS):
+        made.classes[k] = _class_of(&made.program, &subject, k) if made.program.classes[k].used else 0
+    for k in range(chain.size):
+        node = &made.program.nodes[k]
+        if node.op == OVER:
+            set_aside(&made.program.limits[node.value], _charged(&made.program, node, &subject),
+                      made.lines + node.value * CELLS)
+    return made
+
+
 cdef uint32_t _labels(bytes name) except? 0xffffffff:
     """Return how many labels a name on the wire has, the root not counted."""
     if plain_end(name, len(name), 0) != len(name):
@@ -396,6 +523,7 @@ cdef uint32_t _labels(bytes name) except? 0xffffffff:
     return label_count(name)
 
 
+_DIMENSIONS = ("name", "type", "source")
 TESTS = {
     "in": IN, "qclass": QCLASS, "opcodes": OPCODES, "flags": FLAGS, "edns": EDNS, "do": DNSSEC, "option": OPTION,
     "listeners": LISTENERS, "transport": TRANSPORT, "server_names": SERVER_NAMES, "over": OVER, "time": TIME,

@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from operator import or_
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from ..cache._store import Cache
 from ..config.action import Action
@@ -84,6 +84,13 @@ class Stop:
     no: int
 
 
+class Condition(NamedTuple):
+    """Where the file says what a node tests: a key of a table of conditions."""
+
+    match: Match
+    key: str
+
+
 @dataclass(frozen=True)
 class Compiled:
     """A chain that is ready to run, and what it needs of Python."""
@@ -91,6 +98,7 @@ class Compiled:
     chain: Chain
     rules: tuple[Rule, ...]
     stops: dict[int, Stop]
+    conditions: dict[int, Condition]  # by the node that tests it, for those who explain
 
 
 @dataclass
@@ -195,7 +203,7 @@ def compile_chain(
     made = _ProgramBuilder(ids, guard, listeners)
     starts = [made.rule(number, rule) for number, rule in enumerate(rules)]
     program = Chain(generation, made.nodes, starts, *made.tables(), made.limits)
-    return Compiled(program, tuple(rules), made.stops)
+    return Compiled(program, tuple(rules), made.stops, made.conditions)
 
 
 class _ProgramBuilder:
@@ -204,6 +212,7 @@ class _ProgramBuilder:
     def __init__(self, ids: IdAllocator, guard: Guard, listeners: Sequence[Endpoint | None]) -> None:
         self.nodes: list[tuple[int, int, int, int, int, int]] = [(TESTS["next"], 0, NOWHERE, 0, 0, 0)]
         self.stops: dict[int, Stop] = {}
+        self.conditions: dict[int, Condition] = {}
         self.limits: list[RateTable] = []
         self._limited = 0  # how many limits there were before the rule that is being compiled
         self._ids = ids
@@ -251,26 +260,34 @@ class _ProgramBuilder:
 
     # ---------------------------------------------------------------- conditions
 
+    def _test(self, match: Match, key: str, op: int, more: int, value: int, yes: int, no: int) -> int:
+        """Add a node that tests what a key of a table says."""
+        node = self._add(op, more, value, yes, no)
+        self.conditions[node] = Condition(match, key)
+        return node
+
     def _match(self, rule: Rule, match: Match, yes: int, no: int) -> int:
         """Add a condition that leads to `yes` or `no`; return where it starts. What costs little is asked first."""
         if match.regex:
-            node = self._add(ACTIONS_OF["ask"], 0, 0, yes, no)
+            node = self._test(match, "regex", ACTIONS_OF["ask"], 0, 0, yes, no)
             self.stops[node] = Stop(rule, re.compile(match.regex), yes, no)
             yes = node
         yes = self._tables(rule, match, yes, no, slow=True)
         if match.rate is not None:
-            yes = self._add(TESTS["over"], PER.index(match.rate.per), self._limit(rule, match.rate), yes, no)
+            limit = self._limit(rule, match.rate)
+            yes = self._test(match, "rate", TESTS["over"], PER.index(match.rate.per), limit, yes, no)
         yes = self._tables(rule, match, yes, no, slow=False)
-        for leaves in reversed(list(self._leaves(match))):
+        for key, leaves in reversed(list(self._leaves(match))):
             otherwise = no
             for op, more, value in reversed(leaves):
-                otherwise = self._add(TESTS[op], more, value, yes, otherwise)
+                otherwise = self._test(match, key, TESTS[op], more, value, yes, otherwise)
             yes = otherwise
         if match.transport is not None:
-            yes = self._add(TESTS["transport"], 0, TRANSPORTS.index(match.transport), yes, no)
+            number = TRANSPORTS.index(match.transport)
+            yes = self._test(match, "transport", TESTS["transport"], 0, number, yes, no)
         for wanted, op in ((match.edns, "edns"), (match.do, "do")):
             if wanted is not None:
-                yes = self._add(TESTS[op], 0, 0, yes if wanted else no, no if wanted else yes)
+                yes = self._test(match, op, TESTS[op], 0, 0, yes if wanted else no, no if wanted else yes)
         return yes
 
     def _tables(self, rule: Rule, match: Match, yes: int, no: int, *, slow: bool) -> int:
@@ -299,31 +316,35 @@ class _ProgramBuilder:
             self._slow[id(match)] = bool(match.regex) or any(map(self._is_slow, below))
         return self._slow[id(match)]
 
-    def _leaves(self, match: Match) -> Iterator[list[Leaf]]:
-        """Yield the tests of a table; of each list, one must be true."""
+    def _leaves(self, match: Match) -> Iterator[tuple[str, list[Leaf]]]:
+        """Yield the tests of each key of a table, of which one must be true."""
         if match.opcode:
-            yield [("opcodes", 0, sum(1 << code for code in set(match.opcode)))]
+            yield "opcode", [("opcodes", 0, sum(1 << code for code in set(match.opcode)))]
         if match.flags:
-            yield [("flags", 0, sum(FLAGS[name] for name in set(match.flags)))]
+            yield "flags", [("flags", 0, sum(FLAGS[name] for name in set(match.flags)))]
         if match.tag:
-            yield [("tagged", 0, sum(self._ids.tag(name) for name in set(match.tag)))]
+            yield "tag", [("tagged", 0, sum(self._ids.tag(name) for name in set(match.tag)))]
         if match.tls_server_name:
-            yield [("server_names", 0, self._ids.server_name_list(frozenset(match.tls_server_name)))]
+            number = self._ids.server_name_list(frozenset(match.tls_server_name))
+            yield "tls_server_name", [("server_names", 0, number)]
         if match.listener:
-            yield [("listeners", 0, sum(1 << self._listener(endpoint) for endpoint in set(match.listener)))]
+            yield "listener", [("listeners", 0, sum(1 << self._listener(endpoint) for endpoint in set(match.listener)))]
         for dimension in (TYPE, SOURCE, NAME):
-            for number in self._own_sets(match, dimension):
-                yield [("in", dimension, number)]
-        for op, numbers in (("qclass", match.qclass), ("rcode", match.rcode), ("option", match.option)):
+            for key, number in self._own_sets(match, dimension):
+                yield key, [("in", dimension, number)]
+        for key, numbers in (("qclass", match.qclass), ("rcode", match.rcode), ("option", match.option)):
             if numbers:
-                yield [(op, 0, each) for each in numbers]
+                yield key, [(key, 0, each) for each in numbers]
         if match.time or match.days:
             begin, end = minutes_of(match.time or "00:00-24:00")
             days = sum(1 << DAYS.index(day) for day in set(match.days or DAYS))
-            yield [("time", 0, begin | end << 16 | days << 32)]
-        for op, ratio in (("share", match.source_ratio), ("chance", match.probability)):
+            yield "time" if match.time else "days", [("time", 0, begin | end << 16 | days << 32)]
+        for key, op, ratio in (
+            ("source_ratio", "share", match.source_ratio),
+            ("probability", "chance", match.probability),
+        ):
             if ratio is not None:
-                yield [(op, 0, round(ratio * 2**32))]
+                yield key, [(op, 0, round(ratio * 2**32))]
 
     def _limit(self, rule: Rule, rate: RateSection) -> int:
         """Add a limit, which is the same one after a reload that leaves its rule; return its number."""
@@ -341,22 +362,22 @@ class _ProgramBuilder:
 
     # ---------------------------------------------------------------- sets and classes
 
-    def _own_sets(self, match: Match, dimension: int) -> list[int]:
-        """Return the sets that a table itself names in a dimension, by number."""
-        wanted: list[Any] = []
+    def _own_sets(self, match: Match, dimension: int) -> list[tuple[str, int]]:
+        """Return the keys of a table that name sets in a dimension, and the sets' numbers."""
+        wanted: list[tuple[str, Any]] = []
         if dimension == TYPE and match.qtype:
-            wanted.append(frozenset(match.qtype))
+            wanted.append(("qtype", frozenset(match.qtype)))
         if dimension == SOURCE and match.source:
-            wanted.append(frozenset(match.source))
+            wanted.append(("source", frozenset(match.source)))
         if dimension == NAME:
             if match.suffix:
-                wanted.append(frozenset((_on_wire(name.encode()), True) for name in match.suffix))
+                wanted.append(("suffix", frozenset((_on_wire(name.encode()), True) for name in match.suffix)))
             if match.suffix_file:
-                wanted.append(self._names_in(match.suffix_file))
+                wanted.append(("suffix_file", self._names_in(match.suffix_file)))
             if match.name:
-                wanted.append(frozenset((_on_wire(name.encode()), False) for name in match.name))
+                wanted.append(("name", frozenset((_on_wire(name.encode()), False) for name in match.name)))
         numbers = self._dimensions[dimension].sets
-        return [numbers.setdefault(each, len(numbers)) for each in wanted]
+        return [(key, numbers.setdefault(each, len(numbers))) for key, each in wanted]
 
     def _names_in(self, path: str) -> Names:
         if path not in self._files:
@@ -367,7 +388,7 @@ class _ProgramBuilder:
         """Return the sets of a dimension, one bit each, of which a query must be in one to match; None: it need not."""
         own = self._own_sets(match, dimension)
         if own:
-            return 1 << own[0]
+            return 1 << own[0][1]
         for each in match.all:
             found = self._possible(each, dimension)
             if found is not None:

@@ -42,6 +42,7 @@ cdef double BALANCE = 1.25         # how far above its fair share of outstanding
 cdef Secret NO_SECRET              # the same name leads every shield to the same upstream, whenever it was started
 FAILURE_REASONS = ("timeout", "connection_refused", "connection_closed", "unreachable", "local", "other", "servfail",
                    "refused")
+_RANK_NAMES = ("up", "recovering", "tried", "down", "down, tried", "busy", "out of service")  # by Rank
 POLICIES = {"round-robin": ROUND_ROBIN, "order": ORDER, "least-outstanding": LEAST_OUTSTANDING, "random": RANDOM,
             "latency": LATENCY, "hash": HASH}
 
@@ -148,6 +149,25 @@ cdef class UpstreamTable:
         for number in tried[-TRIES_MAX:]:
             note_try(&before, number)
         return max(self.choose(group % GROUPS_MAX, &before, wire), -1)
+
+    def outlook(self, uint32_t group, bytes name not None=b"\0") -> tuple:
+        """Return whom `next_of` would return, or why nobody, and how good a choice each of the group is.
+
+        That is (number, rank by its name) for each; nobody's turn is taken.
+        """
+        cdef:
+            Group* asked = &self.groups[group % GROUPS_MAX]
+            uint32_t turn = asked.turn
+            const uint8_t* wire = name
+            Tried nobody
+            int32_t chosen
+        if not is_name(wire, len(name), 0):
+            raise ValueError("that is no name on the wire")
+        nobody.count = 0
+        chosen = self.choose(group % GROUPS_MAX, &nobody, wire)
+        asked.turn = turn
+        ranks = [(asked.members[k], _RANK_NAMES[self._rank(asked.members[k], &nobody)]) for k in range(asked.count)]
+        return {NOBODY_UP: "down", ALL_BUSY: "busy"}.get(chosen, chosen), ranks
 
     cdef int32_t choose(self, uint32_t group, const Tried* tried, const uint8_t* name) noexcept nogil:
         """Return the upstream of a group that is asked next, NOBODY_UP or ALL_BUSY; `name` is on the wire."""

@@ -704,3 +704,27 @@ def test_limits_that_functions_compute_do_not_run_out_and_leave_those_of_rules_a
 def test_a_generation_is_never_0():
     ids = IdAllocator()
     assert [ids.next_generation() for _ in range(NUMBERS_MAX + 2)] == [*range(1, NUMBERS_MAX + 1), 1, 2]
+
+
+def test_a_disabled_rule_is_passed_over_until_it_is_enabled():
+    chained = Chained(({"qtype": "A"}, {"tag": "x"}), ({}, "continue"), ({"suffix": "example.com"}, "drop"))
+    assert chained.rules(A_QUERY) == [0, 1, 2]
+    for _ in range(2):
+        chained.chain.enable(0, False)
+        assert chained.rules(A_QUERY) == [1, 2]
+    chained.chain.enable(2, False)
+    assert chained.rules(A_QUERY) == [1]
+    chained.chain.enable(0, True)
+    chained.chain.enable(2, True)
+    assert chained.rules(A_QUERY) == [0, 1, 2]
+    with pytest.raises(IndexError):
+        chained.chain.enable(3, True)
+
+
+def test_each_node_that_tests_knows_what_the_file_says():
+    match = {"qtype": "A", "suffix": ["a."], "not": {"do": True}, "rate": {"limit": 1}, "regex": "x"}
+    compiled = compile_chain(
+        [Rule("r", "queries", Match.model_validate(match), Action.model_validate("drop"))],
+        IdAllocator(), 1, Guard(1 << 16), LISTENERS,
+    )  # fmt: skip
+    assert sorted(each.key for each in compiled.conditions.values()) == ["do", "qtype", "rate", "regex", "suffix"]
