@@ -3,73 +3,23 @@
 A command imports what it needs when it runs, so that `--version` and `--help` load neither pydantic nor dnspython.
 """
 
-import difflib
 import functools
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .core.early_signals import EndedError
-from .errors import FunkenShieldError
+from . import operate
+from .options import PATH, Commands, seconds
 
 if TYPE_CHECKING:
     from .config import Config
 
 ENDPOINT = "ADDR:PORT"
-LABELLED = (  # that are shown one by one
-    "listener_messages", "tls_handshakes", "tls_failures", "tls_versions", "http_responses", "http_errors",
-)  # fmt: skip
-PATH = click.Path(path_type=Path)
-Ask = Callable[[dict[str, Any]], dict[str, Any]]  # what a daemon responds to a request
-
-
-def seconds(written: str | float) -> float:
-    """Parse a duration such as 90, 1h30m or 7d; return seconds."""
-    from .config.types import parse_time
-
-    try:
-        return parse_time(str(written))
-    except ValueError as error:
-        raise click.BadParameter(f"{written} is {error}") from None
-
-
-# names that commands had before the first release
-RENAMED = {"about": "docs", "blocks": "block list", "ns": "nameserver", "unblock": "block remove"}
-
-
-class Commands(click.Group):
-    """A group of commands that reports an error as one line and an exit code, never as a traceback."""
-
-    group_class = type  # a group within it is of the same class
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that `args` begin with; a UsageError names the ones that are like it."""
-        wanted, known = args[0], self.list_commands(ctx)
-        if wanted in known or wanted.startswith("-") or ctx.resilient_parsing:
-            return super().resolve_command(ctx, args)
-        close = [RENAMED[wanted]] if wanted in RENAMED else difflib.get_close_matches(wanted, known)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(known)}"
-        raise click.UsageError(f"no such command: {wanted!r}; {hint}", ctx)
-
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in click
-        """Run a command; print the error, if there is one, and exit."""
-        try:
-            return super().invoke(ctx)
-        except FunkenShieldError as error:
-            for line in str(error).splitlines():
-                click.echo(f"funkenshield: {line}", err=True)
-            sys.exit(error.exit_code)
-        except EndedError:
-            sys.exit(0)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -317,118 +267,5 @@ def docs_completion(shell: str) -> None:
     click.echo(made.source_template % made.source_vars(), nl=False)  # source() would look which bash is here
 
 
-def _controls(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that select a daemon; the command gets what asks that over its control socket."""
-
-    @click.option(
-        "-c", "--config", "file", type=PATH, metavar="FILE",
-        help="Use control.socket of this configuration file; default: /etc/funkenshield.toml, if it exists.",
-    )  # fmt: skip
-    @click.option("--control", type=PATH, help="Use the control socket at this path.")
-    @functools.wraps(command)
-    def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
-        from .admin.control import ask
-        from .config import control_socket
-
-        command(functools.partial(ask, control or control_socket(file, os.environ)), **others)
-
-    return found
-
-
-@main.command()
-@_controls
-@click.option("--json", "as_json", is_flag=True, help="Print all statistics as JSON.")
-def stats(ask: Ask, as_json: bool) -> None:
-    """Show the statistics of a running daemon."""
-    found = ask({"command": "stats"})["stats"]
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    upstreams, rules = found.pop("upstreams", {}), found.pop("rules", {})
-    found.pop("start_time_seconds", None)
-    for transport, counts in found.pop("responses", {}).items():
-        found.update({f"responses {transport} {rcode}": count for rcode, count in counts.items()})
-    for transport, count in found.pop("queries_by_transport", {}).items():
-        found[f"queries {transport}"] = count
-    for name in LABELLED:
-        found.update({f"{name} {label}": count for label, count in found.pop(name, {}).items()})
-    expiries = found.pop("tls_certificate_expiry_timestamp_seconds", {})
-    _echo_numbers(found)
-    for path, end in expiries.items():
-        click.echo(f"certificate {path}: expires {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC")
-    for endpoint, counters in upstreams.items():
-        click.echo(f"\nupstream {endpoint}")
-        click.echo(f"  {'state':<26}{counters.get('state', ''):>16}")
-        _echo_numbers(counters | counters.get("rcodes", {}), "  ")
-        visible = counters.get("client_visible_failures", {})
-        for reason, count in counters.get("failures", {}).items():
-            if count:
-                click.echo(f"  {f'failures: {reason}':<34}{count:>8,}, visible to clients: {visible.get(reason, 0):,}")
-        for name, seconds in counters.get("latency", {}).items():
-            click.echo(f"  {f'latency {name}':<26}{seconds * 1000:>16,.3f} ms")
-    for rule, counters in rules.items():
-        click.echo(f"\nrule {rule}")
-        _echo_numbers(counters, "  ")
-
-
-def _echo_numbers(found: dict[str, Any], indent: str = "") -> None:
-    """Print what is a number of what a daemon counts; it may be of another version than this."""
-    for name, value in found.items():
-        if isinstance(value, int | float):
-            click.echo(f"{indent}{name:<{28 - len(indent)}}{value:>16,}")
-
-
-@main.command()
-@_controls
-@click.option("--all", "everything", is_flag=True, help="Purge the whole cache.")
-@click.option("--zone", metavar="NAME", help="Purge a name and all names below it.")
-@click.option("--name", metavar="NAME", help="Purge one name.")
-@click.option("--type", "qtype", metavar="TYPE", help="Purge only records of this type.")
-def purge(ask: Ask, everything: bool, zone: str | None, name: str | None, qtype: str | None) -> None:
-    """Purge a running daemon's cache: everything, a zone or a name."""
-    if sum((everything, zone is not None, name is not None)) != 1:
-        raise click.UsageError("give exactly one of --all, --zone and --name")
-    if "" in (zone, name):
-        raise click.UsageError("the name is empty; to purge everything, use --all")
-    request: dict[str, Any] = {"command": "purge", "name": name or zone or ".", "below": name is None}
-    if qtype:
-        request["type"] = qtype
-    ask(request)
-    what = "everything" if everything else f"{name or zone}{' and all names below it' if zone else ''}"
-    click.echo(f"purged: {what}{f', type {qtype}' if qtype else ''}")
-
-
-@main.group()
-def block() -> None:
-    """Block source prefixes, and list those that are blocked."""
-
-
-@block.command("list")
-@_controls
-def block_list(ask: Ask) -> None:
-    """List the blocked prefixes: time left, action, reason."""
-    for each in ask({"command": "block list"})["blocks"]:
-        click.echo(f"{each['prefix']:<44}{each['seconds']:>10,.1f} s  {each['action']:<9}{each['reason']}")
-
-
-@block.command("add")
-@_controls
-@click.option(
-    "--for", "seconds", type=seconds, default=3600.0, show_default=True, help="Duration, such as 600, 30m or 1d."
-)
-@click.option("--refuse", is_flag=True, help="Answer REFUSED instead of dropping queries.")
-@click.option("--yes", is_flag=True, help="Confirm a prefix shorter than /8 (IPv6: /16).")
-@click.argument("prefix")
-def block_add(ask: Ask, seconds: float, refuse: bool, yes: bool, prefix: str) -> None:
-    """Block an address or a source prefix for a while."""
-    action = "refuse" if refuse else "drop"
-    ask({"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "confirmed": yes})
-    click.echo(f"{prefix}: blocked for {seconds:g} s")
-
-
-@block.command("remove")
-@_controls
-@click.argument("prefix")
-def block_remove(ask: Ask, prefix: str) -> None:
-    """Remove the blocks of a source prefix and of all prefixes within it."""
-    click.echo(f"{prefix}: {ask({'command': 'block remove', 'prefix': prefix})['removed']} removed")
+for command in operate.commands():
+    main.add_command(command)

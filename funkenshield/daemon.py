@@ -91,6 +91,7 @@ class Daemon:
         self.clock = clock or Clock()
         self._reread, self._file = reread, file
         self.reloads = Reloads(self._count_reload)
+        self.log_level: str | None = None  # that an operator set, whatever the configuration says
         self._ready = False
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None  # of what must go on for ever
@@ -180,7 +181,7 @@ class Daemon:
         listeners = self.listeners.bind(config)
         groups = self._ask(config)
         self.hosts.configure(config)
-        logs.set_up(config.log.level, config.log.format)
+        logs.set_up(self.log_level or config.log.level, config.log.format)
         zones = settings.assign(self.cache.zones, config, groups)
         self.tcp.limits.set_server_names(self.rules.ids.server_name_table())
         self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
@@ -312,8 +313,7 @@ class Daemon:
             at_end(self.watchers.close)
             await self.hosts.look_up_new(self.config)
             if self._control is not None:
-                handle = partial(commands.handle, self.stats, self.cache, self.blocks, self._forget)
-                at_end((await control.serve(self._control, handle)).close)
+                at_end((await control.serve(self._control, partial(commands.handle, self))).close)
             at_end(self.tcp.stop)
             await_at_end(self.rules.close)
             await_at_end(self._drain)
@@ -440,9 +440,9 @@ class Daemon:
             log.warning("too many purges at once: the whole cache is purged")
             name = b"\0"
             self.cache.purge(name, below=True)
-        self._forget(name)
+        self.forget(name)
 
-    def _forget(self, name: bytes) -> Future[None] | None:
+    def forget(self, name: bytes) -> Future[None] | None:
         """Forget a name elsewhere than in the cache, too; once what is returned ends, no crash brings it back."""
         self.nsec_cache.forget(name)
         return snapshot.begin_removal(self._snapshot) if self._snapshot is not None else None

@@ -34,6 +34,9 @@ class Reloaded:
         log.error("reload failed: %s", line)
 
 
+STOPPED = Reloaded(["the daemon has stopped meanwhile"])
+
+
 class Reloads:
     """Has a configuration applied whenever that is asked for; who asks while one is applied gets the next one."""
 
@@ -59,7 +62,8 @@ class Reloads:
             try:
                 asked.set_result(await self._reload())
             finally:
-                asked.cancel()  # where this was cancelled
+                if not asked.done():  # where this was cancelled
+                    asked.set_result(STOPPED)
 
     async def _reload(self) -> Reloaded:
         reloaded = Reloaded()
@@ -88,4 +92,4 @@ class Reloads:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         if self._next is not None:
-            self._next.cancel()
+            self._next.set_result(STOPPED)

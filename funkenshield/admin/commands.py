@@ -1,66 +1,218 @@
-"""What requests on the control socket do: all counters, purges, dynamic blocks."""
+"""What requests on the control socket do: a function for each command, whose arguments are the request's members.
+
+It knows what an operator may ask of a daemon. How requests come and responses go is told in `control`.
+"""
 
 import asyncio
+import difflib
+import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from ..cache._store import Cache
+from ..config import Config
 from ..config.guard import Refusal
-from ..core.logs import RateLimited
+from ..core import logs
 from ..errors import FunkenShieldError
+from ..forward._miss_path import MissPath
 from ..policy.dynblocks import Blocks
+from ..rules.engine import RuleEngine
+from ..server.listeners import Listeners
+from ..upstream.pool import Upstreams
 from ..wire.names import name_from_wire, name_to_wire, type_number
+from . import entries, in_force
+from .explain import Asked, explain
 from .stats import Stats
 
-limited = RateLimited(logging.getLogger(__name__))
+limited = logs.RateLimited(logging.getLogger(__name__))
+log = logging.getLogger(__name__)
 
 TEST_CLOCK = "FUNKENSHIELD_TEST_CLOCK"  # set to 1, it lets tests move the clock, but not the event loop's timers
+
+Response = dict[str, Any]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Reloaded(Protocol):
+    """What became of a reload."""
+
+    @property
+    def errors(self) -> list[str]:
+        """Return why the old configuration is in force; [] where it is not."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what of the new one is not in force."""
+
+
+class Operated(Protocol):
+    """What commands are about: a daemon that runs."""
+
+    config: Config
+    stats: Stats
+    cache: Cache
+    miss_path: MissPath
+    listeners: Listeners
+    upstreams: Upstreams
+    rules: RuleEngine
+    blocks: Blocks
+    log_level: str | None  # that an operator set, in place of the configuration's
+
+    def forget(self, name: bytes) -> "Future[None] | None":
+        """Take a name out of all but the cache; return what ends once the disk has forgotten it, too."""
+
+    def reload(self) -> Awaitable[Reloaded] | None:
+        """Have the configuration read again; return what will tell what became of it, None where it cannot be."""
+
+
+Command = Callable[..., Response | Awaitable[Response]]
+COMMANDS: dict[str, Command] = {}
+
+
+def command(name: str) -> Callable[[Command], Command]:
+    """Let a function be what a command does; its keyword arguments are the members of a request."""
+
+    def register(function: Command) -> Command:
+        COMMANDS[name] = function
+        return function
+
+    return register
+
+
+async def handle(shield: Operated, request: Response) -> Response:
+    """Do what a request asks for, and return the response; FunkenShieldError says in a line what is wrong with it."""
+    members = {member: value for member, value in request.items() if member not in {"command", "version"}}
+    name = request.get("command")
+    function = COMMANDS.get(name) if isinstance(name, str) else None
+    if function is None or not _may_be_given(function):
+        known = [each for each, one in COMMANDS.items() if _may_be_given(one)]
+        close = difflib.get_close_matches(str(name), known)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"commands are {', '.join(known)}"
+        raise FunkenShieldError(f"no such command; {hint}")
+    done = function(shield, **_checked(str(name), function, members))
+    return await done if inspect.isawaitable(done) else done
+
+
+def _may_be_given(function: Command) -> bool:
+    return function is not _advance or os.environ.get(TEST_CLOCK) == "1"
+
+
+def _checked(name: str, function: Command, members: Response) -> Response:
+    """Return a request's members, if they are those that the function takes."""
+    kinds = get_type_hints(function)
+    taken = {key: each for key, each in inspect.signature(function).parameters.items() if key != "shield"}
+    for key in members.keys() - taken.keys():
+        raise FunkenShieldError(f"{name}: no member {key}; there are {', '.join(taken) or 'none'}")
+    for key, each in taken.items():
+        if key not in members and each.default is each.empty:
+            raise FunkenShieldError(f"{name}: {key} is missing")
+        if key in members and not _fits(members[key], kinds[key]):
+            raise FunkenShieldError(f"{name}: {key} must be {_kind_of(kinds[key])}")
+    return members
+
+
+def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401 - what stands in an annotation
+    """Tell whether a member is of a kind; no boolean is a number, and no number text."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in {UnionType, Union}:
+        return any(_fits(value, each) for each in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is list:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _kind_of(kind: Any) -> str:  # noqa: ANN401 - what stands in an annotation
+    """Name a kind of values as JSON does."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in {UnionType, Union}:
+        return " or ".join(map(_kind_of, inner))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if origin is list:
+        return f"a list, each {_kind_of(inner[0])}"
+    return {str: "text", bool: "true or false", int: "an integer", float: "a number"}.get(kind, "null")
+
+
+# ---------------------------------------------------------------- what is seen
+
+
+@command("stats")
+def _stats(shield: Operated) -> Response:
+    return {"stats": shield.stats.snapshot()}
+
+
+@command("explain")
+def _explain(
+    shield: Operated,
+    *,
+    name: str,
+    type: str = "A",
+    source: str = "127.0.0.1",
+    transport: str = "udp",
+    listener: str | None = None,
+    flags: list[str] | None = None,
+    edns: bool = True,
+    do: bool = False,
+    subnet: str | None = None,
+) -> Response:
+    asked = Asked(name, type, source, transport, listener, ("RD", "AD") if flags is None else flags, edns, do, subnet)
+    return explain(shield.miss_path, shield.rules, shield.upstreams, shield.listeners.open, asked)
+
+
+@command("config show")
+def _config_show(shield: Operated) -> Response:
+    return {"config": in_force.options(shield.config), "steered": _steered(shield)}
+
+
+def _steered(shield: Operated) -> Response:
+    """Return what commands have set in place of the configuration, until it is taken back or the daemon ends."""
+    return {
+        "log level": shield.log_level,
+        "upstreams": {each.member.title: each.steered for each in shield.upstreams.all if each.steered},
+        "rules disabled": sorted(shield.rules.disabled),
+    }
+
+
+# ---------------------------------------------------------------- the cache
+
+
+@command("cache entries")
+def _cache_entries(
+    shield: Operated,
+    *,
+    name: str = ".",
+    below: bool = True,
+    type: str | None = None,
+    limit: int = entries.PAGE,
+    after: list[int] | None = None,
+    messages: bool = False,
+) -> Response:
+    if not 1 <= limit <= entries.PAGE:
+        raise FunkenShieldError(f"cache entries: limit must be 1 to {entries.PAGE}")
+    if after is not None and (len(after) != 2 or not all(0 <= each < 1 << 32 for each in after)):
+        raise FunkenShieldError("cache entries: after must be what the response before has as next")
+    page = entries.Page(name, below, type, limit, (after[0], after[1]) if after else (0, 0), messages)
+    return entries.read(shield.cache, shield.rules, page)
+
+
+@command("purge")
+async def _purge(shield: Operated, *, name: str, below: bool = False, type: str | None = None) -> Response:
+    noted = purge(shield.cache, name, type, below=below)
+    if noted != name_to_wire(name):
+        limited.warning("purge", "too many purges at once: purging %s instead of %s", name_from_wire(noted), name)
+    if removal := shield.forget(noted):
+        await asyncio.wrap_future(removal)
+    return {}
 
 
 class PurgeError(FunkenShieldError):
     """What is to be purged cannot be understood."""
-
-
-async def handle(
-    stats: Stats, cache: Cache, blocks: Blocks, forget: Callable[[bytes], Future[None] | None], request: dict[str, Any]
-) -> dict[str, Any]:
-    """Do what a request asks for, and return the response.
-
-    `forget` takes a name out of all but the cache, and returns what ends once the disk has forgotten it, too.
-    """
-    match request:
-        case {"command": "stats"}:
-            return {"stats": stats.snapshot()}
-        case {"command": "purge", "name": str(name), **options}:
-            qtype = options.get("type")
-            if not isinstance(qtype, str | None):
-                raise FunkenShieldError("purge: type must be a string")
-            noted = purge(cache, name, qtype, below=options.get("below") is True)
-            if noted != name_to_wire(name):
-                limited.warning(
-                    "purge", "too many purges at once: purging %s instead of %s", name_from_wire(noted), name
-                )
-            if removal := forget(noted):
-                await asyncio.wrap_future(removal)
-            return {}
-        case {"command": "block list"}:
-            return {"blocks": blocks.listed()}
-        case {"command": "block add", "prefix": str(prefix), "seconds": int() | float() as seconds}:
-            action: Refusal = "refuse" if request.get("action") == "refuse" else "drop"
-            blocks.add(prefix, seconds, action, confirmed=request.get("confirmed") is True)
-            return {}
-        case {"command": "block remove", "prefix": str(prefix)}:
-            return {"removed": blocks.remove(prefix)}
-        case {"command": "advance", "seconds": int() | float() as seconds} if os.environ.get(TEST_CLOCK) == "1":
-            cache.clock.advance(seconds)
-            return {}
-    raise FunkenShieldError(
-        "no such command, or a member is missing; commands are stats, purge (name; type, below), block list,"
-        " block add (prefix, seconds; action, confirmed), block remove (prefix)"
-    )
 
 
 def purge(cache: Cache, name: str = ".", qtype: str | None = None, *, below: bool = True) -> bytes:
@@ -75,3 +227,93 @@ def purge(cache: Cache, name: str = ".", qtype: str | None = None, *, below: boo
         return cache.purge(wire, below=below, qtype=number)
     except (ValueError, OverflowError) as error:
         raise PurgeError(f"cannot purge: {error}") from None
+
+
+# ---------------------------------------------------------------- clients
+
+
+@command("block list")
+def _block_list(shield: Operated) -> Response:
+    return {"blocks": shield.blocks.listed()}
+
+
+@command("block add")
+def _block_add(
+    shield: Operated, *, prefix: str, seconds: float, action: Refusal = "drop", confirmed: bool = False
+) -> Response:
+    shield.blocks.add(prefix, seconds, action, confirmed=confirmed)
+    return {}
+
+
+@command("block remove")
+def _block_remove(shield: Operated, *, prefix: str) -> Response:
+    return {"removed": shield.blocks.remove(prefix)}
+
+
+# ---------------------------------------------------------------- upstreams, rules, the log
+
+
+@command("upstream list")
+def _upstream_list(shield: Operated) -> Response:
+    return {"upstreams": shield.upstreams.listed()}
+
+
+@command("upstream down")
+def _upstream_down(shield: Operated, *, name: str) -> Response:
+    return {"upstreams": shield.upstreams.steer(name, "down")}
+
+
+@command("upstream drain")
+def _upstream_drain(shield: Operated, *, name: str) -> Response:
+    return {"upstreams": shield.upstreams.steer(name, "draining")}
+
+
+@command("upstream up")
+def _upstream_up(shield: Operated, *, name: str) -> Response:
+    return {"upstreams": shield.upstreams.steer(name, "")}
+
+
+@command("rules list")
+def _rules_list(shield: Operated) -> Response:
+    return {"rules": shield.rules.listed()}
+
+
+@command("rules disable")
+def _rules_disable(shield: Operated, *, name: str) -> Response:
+    shield.rules.enable(name, enabled=False)
+    return {}
+
+
+@command("rules enable")
+def _rules_enable(shield: Operated, *, name: str) -> Response:
+    shield.rules.enable(name, enabled=True)
+    return {}
+
+
+@command("log level")
+def _log_level(shield: Operated, *, level: Level | Literal["default"] | None = None) -> Response:
+    """Set from which level on is logged; "default" is what the configuration says, null changes nothing."""
+    if level is not None:
+        shield.log_level = None if level == "default" else level
+        logs.set_up(shield.log_level or shield.config.log.level, shield.config.log.format)
+    return {"level": shield.log_level or shield.config.log.level, "configured": shield.config.log.level}
+
+
+# ---------------------------------------------------------------- the daemon
+
+
+@command("reload")
+async def _reload(shield: Operated) -> Response:
+    """Have the configuration read again, and wait until it is in force, or was refused."""
+    asked = shield.reload()
+    if asked is None:
+        raise FunkenShieldError("reload: the daemon is stopping, or has nothing to read again")
+    reloaded = await asyncio.shield(asked)
+    return {"reloaded": not reloaded.errors, "errors": reloaded.errors, "warnings": reloaded.warnings}
+
+
+@command("advance")
+def _advance(shield: Operated, *, seconds: float) -> Response:
+    """Move the clock that the daemon goes by, for tests."""
+    shield.cache.clock.advance(seconds)
+    return {}

@@ -1,8 +1,11 @@
 """The local control socket: one JSON request a line, one JSON response a line.
 
-{"command": "stats"}                                          -> {"ok": true, "stats": {...}}
-{"command": "purge", "name": "example.com", "below": true}    -> {"ok": true}
-anything else                                                 -> {"ok": false, "error": "..."}
+{"command": "stats"}                                          -> {"ok": true, "version": 1, "stats": {...}}
+{"command": "purge", "name": "example.com", "below": true}    -> {"ok": true, "version": 1}
+anything else                                                 -> {"ok": false, "version": 1, "error": "..."}
+
+A request may say of which version of the protocol it is; one of another version is refused. What commands there are is
+told in `commands`.
 """
 
 import asyncio
@@ -21,6 +24,7 @@ from ..errors import FunkenShieldError
 
 log = logging.getLogger(__name__)
 
+VERSION = 1  # of the protocol: another one where a client of this one would be misled
 LINE_MAX = 65536
 TIMEOUT = 10.0  # seconds that a client waits for the daemon
 
@@ -101,21 +105,23 @@ async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
         request = json.loads(line)
         if not isinstance(request, dict):
             raise ControlError("a request must be a JSON object")
-        return {"ok": True, **await handle(request)}
+        if request.get("version", VERSION) != VERSION:
+            raise ControlError(f"this daemon speaks version {VERSION} of the protocol, not {request['version']}")
+        return {"ok": True, "version": VERSION, **await handle(request)}
     except (FunkenShieldError, ValueError, RecursionError) as error:
-        return {"ok": False, "error": str(error)}
+        return {"ok": False, "version": VERSION, "error": str(error)}
     except Exception as error:  # whatever it is, who asked is told
         log.exception("internal error, control request failed")
-        return {"ok": False, "error": f"internal error: {error!r}"}
+        return {"ok": False, "version": VERSION, "error": f"internal error: {error!r}"}
 
 
-def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the daemon's response to a request; ControlError where there is none, or it is an error."""
+def ask(path: Path, request: dict[str, Any], timeout: float = TIMEOUT) -> dict[str, Any]:
+    """Return the daemon's response to a request; ControlError where there is none in time, or it is an error."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
-            opened.settimeout(TIMEOUT)
+            opened.settimeout(timeout)
             opened.connect(str(path))
-            opened.sendall(json.dumps(request).encode() + b"\n")
+            opened.sendall(json.dumps(request | {"version": VERSION}).encode() + b"\n")
             with opened.makefile("rb") as lines:
                 response = json.loads(lines.readline())
     except (OSError, ValueError) as error:

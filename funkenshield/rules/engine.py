@@ -11,17 +11,20 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from ..config import Config, Endpoint
 from ..core.files import Version, noted, version_of
-from ..errors import ConfigError
+from ..errors import ConfigError, FunkenShieldError
 from ..forward._python_rules import PythonRules
 from ..policy._guard import Guard
 from ..zones import settings
 from . import Hook, RuleSet, load
 from .compiler import CHAINS, Compiled, IdAllocator, compile_chain, group_key, route_key
 from .executor import ActiveRules, RuleExecutor
+from .wording import told_action, told_match
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ class RuleEngine:
         self._python_rules = python_rules
         self._active = PreparedRules(RuleSet(), (None,) * len(CHAINS), 0, {})
         self._versions: Mapping[Path, Version | None] = {}
+        self.disabled: set[str] = set()  # names, of rules that are not asked, whatever the configuration says
 
     def prepare(self, config: Config, listeners: Sequence[Endpoint | None] | None = None) -> PreparedRules:
         """Read and compile the rules of a configuration; ConfigError where that cannot be done, and nothing changes.
@@ -92,6 +96,8 @@ class RuleEngine:
         listeners = [str(endpoint or "") for endpoint in prepared.listeners]
         self.executor.configure(ActiveRules(prepared.generation, stops, answering, listeners, config.forward.deadline))
         self._active, self._versions = prepared, prepared.versions
+        for name in self.disabled:
+            self._set_enabled(name)
         self.set_local_time()
         chains = (compiled.chain if compiled else None for compiled in prepared.chains)
         self._python_rules.settings_writer.set_chains(*chains)
@@ -125,6 +131,43 @@ class RuleEngine:
         for hook in rules.teardowns:
             if failure := await _call("teardown", hook, max(end - clock(), 0.0)):
                 log.error("%s", failure)
+
+    @property
+    def compiled(self) -> tuple[Compiled | None, ...]:
+        """The programs in force, by chain."""
+        return self._active.chains
+
+    def enable(self, name: str, *, enabled: bool) -> None:
+        """Have a rule asked, or not, from now on, over reloads too; FunkenShieldError where there is none."""
+        if name not in (known := [rule.name for rule in self.rule_set.rules]):
+            close = get_close_matches(name, known)
+            raise FunkenShieldError(f"no rule {name}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+        self.disabled.discard(name) if enabled else self.disabled.add(name)
+        self._set_enabled(name)
+        log.warning("rule %s %s by command", name, "enabled" if enabled else "disabled")
+
+    def _set_enabled(self, name: str) -> None:
+        for compiled in filter(None, self._active.chains):
+            for number, rule in enumerate(compiled.rules):
+                if rule.name == name:
+                    compiled.chain.enable(number, name not in self.disabled)
+
+    def route_name(self, route: int) -> str:
+        """Return where rules send queries of a route: "group NAME", or "rule NAME"."""
+        if rule := self.executor.active.routes.get(route):
+            return f"rule {rule.name}"
+        return next((key for key, number in self.ids.routes.items() if number == route), str(route))
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return each rule in force, in the order in which they are asked, with what it did."""
+        return [
+            {
+                "name": rule.name, "chain": rule.chain, "action": told_action(rule), "match": told_match(rule.match),
+                "enabled": rule.name not in self.disabled, "matches": matched, **self.executor.counters(rule.name),
+            }
+            for compiled in filter(None, self._active.chains)
+            for rule, matched in zip(compiled.rules, compiled.chain.matched(), strict=True)
+        ]  # fmt: skip
 
     @property
     def rule_set(self) -> RuleSet:

@@ -10,7 +10,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import dns.opcode
 import dns.rcode
@@ -21,7 +21,7 @@ from ..config.types import Endpoint
 from ..core._clock import Clock
 from ..core._limits import GROUPS_MAX, UPSTREAMS_MAX
 from ..core.logs import RateLimited
-from ..errors import ConfigError
+from ..errors import ConfigError, FunkenShieldError
 from ..wire._message import error_response, inspect_query
 from ._selection import UpstreamTable
 from ._sockets_and_ids import Sockets
@@ -74,6 +74,7 @@ class Upstream:
         self.endpoint = endpoint
         self.section = UpstreamSection(address=(endpoint,))
         self.ca_pem = ""  # in the file that it names
+        self.steered = ""  # by an operator, whatever the configuration says: "down" or "draining"
         self.connections = Connections(endpoint, self.section)
         self.health = Health(HealthSection(), "auto", clock.seconds())
         self._settings = HealthSection()
@@ -116,8 +117,33 @@ class Upstream:
             self._retire_all()
         self._publish_settings()
         self.rotate_ports(forward.sockets, forward.source_port_lifetime)
-        self.health.configure(health, section.state, self._clock.seconds())
+        self.health.configure(health, self._wanted, self._clock.seconds())
         self._publish_state(before)
+
+    @property
+    def _wanted(self) -> Literal["auto", "up", "down"]:
+        """Return the state that it is given, if any is."""
+        return "down" if self.steered else self.section.state
+
+    @property
+    def state(self) -> str:
+        """Name its state, and whose decision that is."""
+        return f"{self.steered} (by command)" if self.steered else self.health.state
+
+    def steer(self, how: str, resend: Callable[[int], None]) -> None:
+        """Take it out of service, "down" or "draining", whatever its health; "": give it back, as if it were new.
+
+        What waits for it goes on waiting while it is draining, and is asked elsewhere where it is down.
+        """
+        before, self.steered = self.health.in_service, how
+        self.health.configure(self._settings, self._wanted, self._clock.seconds())
+        self.health.why = "by command"
+        self._publish_state(before)
+        if how == "down":
+            for each in self._sockets:
+                resend(each.number)
+            self.connections.close()
+            self.connections = Connections(self.endpoint, self.section, ca_pem=self.ca_pem)
 
     def _publish_settings(self) -> None:
         """Publish to the selection how it is asked."""
@@ -235,7 +261,7 @@ class Upstream:
             log.info("upstream %s marked up: %s", self, health.why)
         if before and not health.in_service:
             log.warning("upstream %s marked down: %s", self, health.why)
-        forced = self.section.state != "auto"
+        forced = self._wanted != "auto"
         self._table.set_health(
             self.number,
             in_service=health.in_service,
@@ -431,6 +457,7 @@ class Upstreams:
         self._settings = ForwardSection()
         self._by_number: dict[int, Upstream] = {}
         self._group_numbers = {DEFAULT_GROUP: 0}
+        self._policies: dict[int, str] = {}
         self._free_groups = deque(range(1, GROUPS_MAX))  # what was given back is used last: answers may still come
         self._free_numbers = deque(range(UPSTREAMS_MAX))
         self._next_renewal = 0.0
@@ -497,7 +524,51 @@ class Upstreams:
             members = list(dict.fromkeys(known[str(each)] for each in group.members))  # two hosts may have one address
             self._table.set_group(numbers[name], group.policy, [each.number for each in members])
             self.groups[numbers[name]] = members
+        self._policies = {numbers[name]: group.policy for name, group in groups.items()}
         return dict(numbers)
+
+    def steer(self, name: str, how: str) -> list[str]:
+        """Have those that are called so, or asked so, or at this address, steered; return what each is called.
+
+        Raises FunkenShieldError where there is none.
+        """
+        found = [each for each in self.all if name in {each.member.title, each.member.asked, str(each.endpoint)}]
+        if not found:
+            known = ", ".join(each.member.title for each in self.all)
+            raise FunkenShieldError(f"no upstream {name}; there are {known}")
+        for each in found:
+            each.steer(how, self._resend)
+        for number, members in self.groups.items():
+            if members and not any(each.health.in_service for each in members):
+                log.warning("group %s: no upstream is in service", self.group_name(number))
+        return [each.member.title for each in found]
+
+    def group_name(self, number: int) -> str:
+        """Return the name of a group; that of a zone with upstreams of its own has a name of the zone's."""
+        return next((name for name, each in self._group_numbers.items() if each == number), str(number))
+
+    def policy_of(self, number: int) -> str:
+        """Return how one of a group is chosen."""
+        return self._policies[number]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return what an operator wants to know of each."""
+        return [
+            {
+                "name": each.member.title,
+                "address": str(each.endpoint),
+                "transport": each.section.transport,
+                "groups": [self.group_name(number) for number, members in self.groups.items() if each in members],
+                "state": each.state,
+                "why": each.health.why,
+                "share": round(each.health.share(self._clock.seconds()), 3),
+                "outstanding": counted["outstanding_queries"],
+                "queries": counted["queries"],
+                "latency": counted["latency"],
+            }
+            for each in self.all
+            for counted in [each.counters()]
+        ]
 
     def choose(self, group: int, tried: Sequence[int] = ()) -> Upstream | None:
         """Return whose turn it is in a group after those that were tried, or None."""

@@ -5,7 +5,7 @@ import socket
 
 
 def request(shield, *lines):
-    """Send lines over one connection and return the response to each."""
+    """Send lines over one connection and return the response to each, which is of the version that there is."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, sock.makefile("rwb") as stream:
         sock.settimeout(10)
         sock.connect(str(shield.control))
@@ -14,6 +14,7 @@ def request(shield, *lines):
             stream.write(line + b"\n")
             stream.flush()
             responses.append(json.loads(stream.readline()))
+            assert responses[-1].pop("version") == 1
         return responses
 
 

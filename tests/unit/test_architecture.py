@@ -22,6 +22,8 @@ FLOORS = [
     {"admin", "tools"},
     {"preflight", "reload"},
     {"daemon"},
+    {"options"},
+    {"operate"},
     {"cli"},
     {"__main__"},
 ]

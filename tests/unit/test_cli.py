@@ -130,7 +130,7 @@ def test_the_version_tells_why_something_is_not_there(module, error, told, monke
         ("about config", "did you mean 'docs'?"),
         ("blocks", "did you mean 'block list'?"),
         ("unblock 192.0.2.1", "did you mean 'block remove'?"),
-        ("chekc", "did you mean 'check'?"),
+        ("chekc", "did you mean 'check' or 'cache'?"),
         ("block ad 192.0.2.1", "did you mean 'add'?"),
         ("block 192.0.2.1", "there are add, list, remove"),
         ("docs xyz", "there are completion, config, json-schema, man, metrics, rules"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from funkenshield import config
-from funkenshield.admin import metrics
+from funkenshield.admin import commands, metrics
 from funkenshield.config import reference
 from funkenshield.config.types import section_of
 
@@ -65,11 +65,17 @@ def test_the_sample_configuration_is_right():
 
 def test_the_commands_of_the_readme_exist():
     readme = (ROOT / "README.md").read_text()
-    commands = set(re.findall(r"^funkenshield (\w+)", readme, re.M))
+    shown = set(re.findall(r"^funkenshield (\w+)", readme, re.M))
     helped = subprocess.run([sys.executable, "-m", "funkenshield", "--help"], capture_output=True, text=True).stdout
-    assert commands
-    for command in commands:
+    assert shown
+    for command in shown:
         assert re.search(rf"^  {command} ", helped, re.M), command
+
+
+def test_every_request_to_a_daemon_is_documented():
+    page = (ROOT / "docs" / "guide" / "control.md").read_text().partition("## The protocol")[2]
+    named = {name for cell in re.findall(r"^\| (`.*?) \|", page, re.M) for name in re.findall(r"`(.*?)`", cell)}
+    assert named == commands.COMMANDS.keys() - {"advance"}  # for tests
 
 
 @pytest.mark.parametrize("page", ["reliability.md", "security.md"])

@@ -41,6 +41,6 @@ def test_a_command_that_fails_is_told_and_the_next_one_is_answered(error, told, 
         return {"done": 1}
 
     failed, done = asyncio.run(respond(tmp_path / "control", handle, {"command": "fail"}, {"command": "go on"}))
-    assert failed == {"ok": False, "error": told}
-    assert done == {"ok": True, "done": 1}
+    assert failed == {"ok": False, "version": 1, "error": told}
+    assert done == {"ok": True, "version": 1, "done": 1}
     assert ("Traceback" in caplog.text) == is_logged

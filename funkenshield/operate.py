@@ -1,0 +1,463 @@
+"""Commands to a daemon that runs, over its control socket: what they ask for, and how the responses are shown.
+
+What the daemon does is told in `admin/commands`. With `--json`, a response is printed as it comes.
+"""
+
+import base64
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import FunkenShieldError
+from .options import Ask, Commands, controls, seconds
+
+LABELLED = (  # that are shown one by one
+    "listener_messages", "tls_handshakes", "tls_failures", "tls_versions", "http_responses", "http_errors",
+)  # fmt: skip
+TRANSPORTS = ("udp", "tcp", "tls", "https", "http")
+LEVELS = ("debug", "info", "warning", "error", "default")
+PAGE = 200  # entries that are asked for at once
+RELOADING = 120.0  # seconds that a reload may take: rules have a setup
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the response of the daemon as JSON.")
+
+
+def _show(response: dict[str, Any], as_json: bool, *lines: str) -> None:
+    """Print a response: as it is, or as these lines."""
+    if as_json:
+        click.echo(json.dumps(response))
+        return
+    for line in lines:
+        click.echo(line)
+
+
+@click.command()
+@controls
+@as_json
+def stats(ask: Ask, as_json: bool) -> None:
+    """Show the statistics of a running daemon."""
+    found = ask({"command": "stats"})["stats"]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    upstreams, rules = found.pop("upstreams", {}), found.pop("rules", {})
+    found.pop("start_time_seconds", None)
+    for transport, counts in found.pop("responses", {}).items():
+        found.update({f"responses {transport} {rcode}": count for rcode, count in counts.items()})
+    for transport, count in found.pop("queries_by_transport", {}).items():
+        found[f"queries {transport}"] = count
+    for name in LABELLED:
+        found.update({f"{name} {label}": count for label, count in found.pop(name, {}).items()})
+    expiries = found.pop("tls_certificate_expiry_timestamp_seconds", {})
+    _echo_numbers(found)
+    for path, end in expiries.items():
+        click.echo(f"certificate {path}: expires {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC")
+    for endpoint, counters in upstreams.items():
+        click.echo(f"\nupstream {endpoint}")
+        click.echo(f"  {'state':<26}{counters.get('state', ''):>16}")
+        _echo_numbers(counters | counters.get("rcodes", {}), "  ")
+        visible = counters.get("client_visible_failures", {})
+        for reason, count in counters.get("failures", {}).items():
+            if count:
+                click.echo(f"  {f'failures: {reason}':<34}{count:>8,}, visible to clients: {visible.get(reason, 0):,}")
+        for name, took in counters.get("latency", {}).items():
+            click.echo(f"  {f'latency {name}':<26}{took * 1000:>16,.3f} ms")
+    for rule, counters in rules.items():
+        click.echo(f"\nrule {rule}")
+        _echo_numbers(counters, "  ")
+
+
+def _echo_numbers(found: dict[str, Any], indent: str = "") -> None:
+    """Print what is a number of what a daemon counts; it may be of another version than this."""
+    for name, value in found.items():
+        if isinstance(value, int | float):
+            click.echo(f"{indent}{name:<{28 - len(indent)}}{value:>16,}")
+
+
+@click.command()
+@controls
+@click.option("--all", "everything", is_flag=True, help="Purge the whole cache.")
+@click.option("--zone", metavar="NAME", help="Purge a name and all names below it.")
+@click.option("--name", metavar="NAME", help="Purge one name.")
+@click.option("--type", "qtype", metavar="TYPE", help="Purge only records of this type.")
+@as_json
+def purge(ask: Ask, everything: bool, zone: str | None, name: str | None, qtype: str | None, as_json: bool) -> None:
+    """Purge a running daemon's cache: everything, a zone or a name."""
+    if sum((everything, zone is not None, name is not None)) != 1:
+        raise click.UsageError("give exactly one of --all, --zone and --name")
+    if "" in (zone, name):
+        raise click.UsageError("the name is empty; to purge everything, use --all")
+    request: dict[str, Any] = {"command": "purge", "name": name or zone or ".", "below": name is None}
+    if qtype:
+        request["type"] = qtype
+    what = "everything" if everything else f"{name or zone}{' and all names below it' if zone else ''}"
+    _show(ask(request), as_json, f"purged: {what}{f', type {qtype}' if qtype else ''}")
+
+
+# ---------------------------------------------------------------- clients
+
+
+@click.group(cls=Commands)
+def block() -> None:
+    """Block source prefixes, and list those that are blocked."""
+
+
+@block.command("list")
+@controls
+@as_json
+def block_list(ask: Ask, as_json: bool) -> None:
+    """List the blocked prefixes: time left, action, reason."""
+    response = ask({"command": "block list"})
+    _show(response, as_json, *(
+        f"{each['prefix']:<44}{each['seconds']:>10,.1f} s  {each['action']:<9}{each['reason']}"
+        for each in response["blocks"]
+    ))  # fmt: skip
+
+
+@block.command("add")
+@controls
+@click.option(
+    "--for", "seconds", type=seconds, default=3600.0, show_default=True, help="Duration, such as 600, 30m or 1d."
+)
+@click.option("--refuse", is_flag=True, help="Answer REFUSED instead of dropping queries.")
+@click.option("--yes", is_flag=True, help="Confirm a prefix shorter than /8 (IPv6: /16).")
+@as_json
+@click.argument("prefix")
+def block_add(ask: Ask, seconds: float, refuse: bool, yes: bool, prefix: str, as_json: bool) -> None:
+    """Block an address or a source prefix for a while."""
+    action = "refuse" if refuse else "drop"
+    request = {"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "confirmed": yes}
+    _show(ask(request), as_json, f"{prefix}: blocked for {seconds:g} s")
+
+
+@block.command("remove")
+@controls
+@as_json
+@click.argument("prefix")
+def block_remove(ask: Ask, prefix: str, as_json: bool) -> None:
+    """Remove the blocks of a source prefix and of all prefixes within it."""
+    response = ask({"command": "block remove", "prefix": prefix})
+    _show(response, as_json, f"{prefix}: {response['removed']} removed")
+
+
+# ---------------------------------------------------------------- upstreams, rules, the log
+
+
+@click.group(cls=Commands)
+def upstream() -> None:
+    """List upstreams, and take them out of service or back.
+
+    NAME is an upstream's name, or the address that it is asked at. What is set here holds over reloads, until
+    `upstream up` or a restart.
+    """
+
+
+@upstream.command("list")
+@controls
+@as_json
+def upstream_list(ask: Ask, as_json: bool) -> None:
+    """List the upstreams: state and why, outstanding queries, median latency, groups."""
+    response = ask({"command": "upstream list"})
+    _show(response, as_json, *(
+        f"{each['name']:<32}{each['state']:<24}{each['outstanding']:>6} outstanding"
+        f"{each['latency'].get('p50', 0) * 1000:>10,.1f} ms  {', '.join(each['groups'])}"
+        + (f"  ({each['why']})" if each["why"] else "")
+        for each in response["upstreams"]
+    ))  # fmt: skip
+
+
+def _steers(name: str, done: str, text: str) -> None:
+    """Add a command that steers an upstream."""
+
+    @upstream.command(name, help=text)
+    @controls
+    @as_json
+    @click.argument("name")
+    def steer(ask: Ask, name: str, as_json: bool) -> None:
+        response = ask({"command": steer_command, "name": name})
+        _show(response, as_json, *(f"{each}: {done}" for each in response["upstreams"]))
+
+    steer_command = f"upstream {name}"
+
+
+_steers("down", "down", "Take an upstream out of service now; what waits for it is asked elsewhere.")
+_steers("drain", "draining", "Give an upstream no new queries; what waits for it goes on waiting.")
+_steers("up", "given back", "Give an upstream back to its health checks, or to the state that is configured.")
+
+
+@click.group(cls=Commands)
+def rules() -> None:
+    """List rules, and disable or enable them.
+
+    What is set here holds over reloads, until `rules enable` or a restart.
+    """
+
+
+@rules.command("list")
+@controls
+@as_json
+def rules_list(ask: Ask, as_json: bool) -> None:
+    """List the rules in force, in the order in which they are evaluated: how often each matched, what it does."""
+    response = ask({"command": "rules list"})
+    _show(response, as_json, *(
+        f"{each['matches']:>14,}  {each['chain']:<11}{each['name']:<28}"
+        f"{'' if each['enabled'] else 'DISABLED  '}{each['match'] or 'everything'} -> {each['action']}"
+        for each in response["rules"]
+    ))  # fmt: skip
+
+
+@rules.command("disable")
+@controls
+@as_json
+@click.argument("name")
+def rules_disable(ask: Ask, name: str, as_json: bool) -> None:
+    """Have a rule evaluated no more."""
+    _show(ask({"command": "rules disable", "name": name}), as_json, f"{name}: disabled")
+
+
+@rules.command("enable")
+@controls
+@as_json
+@click.argument("name")
+def rules_enable(ask: Ask, name: str, as_json: bool) -> None:
+    """Have a disabled rule evaluated again."""
+    _show(ask({"command": "rules enable", "name": name}), as_json, f"{name}: enabled")
+
+
+@click.group(cls=Commands)
+def log() -> None:
+    """See or set what is logged."""
+
+
+@log.command("level")
+@controls
+@as_json
+@click.argument("level", type=click.Choice(LEVELS), required=False)
+def log_level(ask: Ask, level: str | None, as_json: bool) -> None:
+    """Show the lowest level that is logged, or set it; `default` is the configured one.
+
+    It holds over reloads, until it is set again or the daemon is restarted.
+    """
+    response = ask({"command": "log level", "level": level})
+    _show(response, as_json, f"{response['level']} (configured: {response['configured']})")
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+@click.group(cls=Commands)
+def config() -> None:
+    """Show the configuration that a daemon follows."""
+
+
+@config.command("show")
+@controls
+@click.option("--changed", is_flag=True, help="Show only what differs from the default.")
+@as_json
+def config_show(ask: Ask, changed: bool, as_json: bool) -> None:
+    """Show every option in force; a * marks those that differ from the default, which is shown behind them.
+
+    Of tables such as [[zones]], only what differs is shown. What commands have set besides comes last.
+    """
+    response = ask({"command": "config show"})
+    lines = [
+        f"{'*' if each['differs'] else ' '} {each['key']} = {_value(each['value'])}"
+        + (f"    # default: {_value(each['default'])}" if each["differs"] and each["default"] is not None else "")
+        for each in response["config"]
+        if each["differs"] or not changed
+    ]
+    steered = [f"! {what}: {_value(value)}" for what, value in response["steered"].items() if value]
+    _show(response, as_json, *lines, *(["", "set by commands:", *steered] if steered else []))
+
+
+def _value(value: object) -> str:
+    """Write a value as TOML would, as far as it is one of TOML's."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+@click.command()
+@controls
+@as_json
+def reload(ask: Ask, as_json: bool) -> None:
+    """Have a daemon read its configuration again; wait, and tell what became of it.
+
+    Where something is wrong, each mistake is printed on a line of its own, the old configuration stays in force, and
+    the exit code is 1.
+    """
+    response = ask({"command": "reload"}, RELOADING)
+    _show(
+        response, as_json, *(f"warning: {line}" for line in response["warnings"]), *["reloaded"][: response["reloaded"]]
+    )
+    if not response["reloaded"]:
+        for line in [] if as_json else response["errors"]:
+            click.echo(f"funkenshield: reload failed: {line}", err=True)
+        sys.exit(1)
+
+
+# ---------------------------------------------------------------- why
+
+
+@click.command()
+@controls
+@click.option("--from", "source", default="127.0.0.1", show_default=True, metavar="ADDR", help="The client's address.")
+@click.option("--transport", type=click.Choice(TRANSPORTS), default="udp", show_default=True, help="The transport.")
+@click.option("--listener", metavar="ADDR:PORT", help="The address that is asked; default: the first of the transport.")
+@click.option("--dnssec", "do", is_flag=True, help="Set the DO bit.")
+@click.option("--cd", is_flag=True, help="Set the CD flag.")
+@click.option("--no-rd", is_flag=True, help="Clear the RD flag, as a resolver does.")
+@click.option("--no-ad", is_flag=True, help="Clear the AD flag, which dig sets.")
+@click.option("--no-edns", is_flag=True, help="Send no OPT record.")
+@click.option("--subnet", metavar="PREFIX", help="Send this client subnet (ECS).")
+@as_json
+@click.argument("name")
+@click.argument("type", default="A")
+def explain(
+    ask: Ask, source: str, transport: str, listener: str | None, do: bool, cd: bool, no_rd: bool, no_ad: bool,
+    no_edns: bool, subnet: str | None, as_json: bool, name: str, type: str,
+) -> None:  # fmt: skip
+    """Show step by step what the daemon would do with a question now, and why.
+
+    The question is as dig asks it unless options say otherwise, for flags are part of what an answer is cached under.
+    Nothing is sent, counted, charged or marked by it.
+    """
+    flags = [flag for flag, is_set in (("RD", not no_rd), ("AD", not no_ad), ("CD", cd)) if is_set]
+    response = ask({
+        "command": "explain", "name": name, "type": type, "source": source, "transport": transport,
+        "listener": listener, "flags": flags, "edns": not no_edns, "do": do, "subnet": subnet,
+    })  # fmt: skip
+    _show(response, as_json, *_explained(response))
+
+
+def _explained(response: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of an explanation; it may be of another version than this."""
+    for step in response["steps"]:
+        yield f"{step['step']:<10}{step['text']}"
+        for each in step.get("rules", []):
+            yield f"{'':<12}{each['rule']}: {each['verdict']}"
+            for condition in each["conditions"]:
+                yield f"{'':<14}{'yes' if condition['held'] else 'no':<5}{condition['condition']}"
+            if each["verdict"] == "matched":
+                yield f"{'':<14}->   {each['action']}"
+        for each in step.get("upstreams", []):
+            yield f"{'':<12}{each['upstream']} ({each['state']}): {each['why']}"
+    more = [response[key] for key in ("rcode", "upstream") if key in response]
+    more += ["TC=1"] if response.get("truncated") else []
+    yield f"{'=>':<10}{' '.join((response['outcome'], *more))}: {response['why']}"
+    if "rrl" in response:
+        yield f"{'':<10}{response['rrl']}"
+
+
+# ---------------------------------------------------------------- the cache
+
+
+@click.group(cls=Commands)
+def cache() -> None:
+    """Look into the cache, entry by entry; nothing is marked as used by it."""
+
+
+@cache.command("lookup")
+@controls
+@as_json
+@click.argument("name")
+@click.argument("type", required=False)
+def cache_lookup(ask: Ask, name: str, type: str | None, as_json: bool) -> None:
+    """Show all entries for a name: each type, each combination of flags and client subnet.
+
+    The exit code is 1 where there is none.
+    """
+    found = 0
+    for each in _entries(ask, name=name, below=False, type=type, messages=True):
+        found += 1
+        click.echo(json.dumps(each) if as_json else "\n".join(_records(each)))
+    sys.exit(not found)
+
+
+@cache.command("list")
+@controls
+@click.option("--zone", default=".", help="Only this name and all names below it.")
+@click.option("--type", metavar="TYPE", help="Only entries of this type.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="So many entries at most.")
+@as_json
+def cache_list(ask: Ask, zone: str, type: str | None, limit: int, as_json: bool) -> None:
+    """List entries, one on each line, in the order in which they are stored."""
+    for number, each in enumerate(_entries(ask, name=zone, below=True, type=type, limit=limit)):
+        if number == limit:
+            click.echo(f"funkenshield: there are more than {limit}; see --limit", err=True)
+            break
+        click.echo(json.dumps(each) if as_json else _entry(each))
+
+
+@cache.command("dump")
+@controls
+@click.option("--zone", default=".", help="Only this name and all names below it.")
+@as_json
+@click.argument("target", metavar="FILE")
+def cache_dump(ask: Ask, zone: str, target: str, as_json: bool) -> None:
+    """Write all entries to FILE, - for standard output: a comment for each entry, and its records, one on each line.
+
+    The daemon serves on: it is asked for some hundred entries at a time, so what changes meanwhile may be there twice,
+    or not at all. With --json, each line is an entry.
+    """
+    written = 0
+    try:
+        with contextlib.nullcontext(sys.stdout) if target == "-" else Path(target).open("w") as file:
+            for each in _entries(ask, name=zone, below=True, messages=True):
+                file.write((json.dumps(each) if as_json else "\n".join(_records(each))) + "\n")
+                written += 1
+    except OSError as error:
+        raise FunkenShieldError(f"{target}: {error.strerror}") from None
+    click.echo(f"{written:,} entries", err=True)
+
+
+def _entries(ask: Ask, **wanted: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - members of a request
+    """Yield entries, page by page; of a limit, one more where there are more."""
+    request = {"command": "cache entries", **wanted, "limit": min(wanted.get("limit", PAGE) + 1, PAGE)}
+    while True:
+        response = ask(request)
+        yield from response["entries"]
+        if response["next"] is None:
+            return
+        request["after"] = response["next"]
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    """Return an entry in a line."""
+    marks = [flag for flag in ("rd", "cd", "edns", "do") if entry[flag]]
+    if "subnet" in entry:
+        marks.append(f"subnet {entry['subnet']}")
+    if entry["route"]:
+        marks.append(entry["route"])
+    life = f"fresh for {entry['ttl']:.0f} s" if entry["ttl"] >= 0 else f"expired {-entry['ttl']:.0f} s ago"
+    return (
+        f"{entry['name']} {entry['class']} {entry['type']}: {entry['rcode']}, {entry['kind']},"
+        f" {entry['age']:.0f} s old, {life} ({entry['freshness']}), zone {entry['zone']}, {entry['bytes']} octets;"
+        f" key: {', '.join(marks) or 'no flags'}"
+    )
+
+
+def _records(entry: dict[str, Any]) -> Iterator[str]:
+    """Yield an entry as a comment, and its records as they stand in a zone file."""
+    import dns.exception
+
+    from .wire.messages import read_message
+
+    yield f"; {_entry(entry)}"
+    try:
+        message = read_message(base64.b64decode(entry["message"])) if entry["message"] else None
+    except dns.exception.DNSException as error:
+        yield f"; not shown: {error}"
+        return
+    for section in (message.answer, message.authority, message.additional) if message else ():
+        for rrset in section:
+            yield from rrset.to_text().splitlines()
+    yield ""
+
+
+def commands() -> list[click.Command]:
+    """Return all of them."""
+    return [stats, explain, purge, cache, block, upstream, rules, config, log, reload]
