@@ -75,7 +75,7 @@ cdef class FollowedTable:
         """Whether the worker follows the table that was published last: it is at no socket that only others have."""
         if load_pointer(&self.followed) != self.published:
             return False
-        del self.tables[:-1]
+        del self.tables[:len(self.tables) - 1]
         return True
 
     cdef const ListenerSocket* news(self) noexcept nogil:
