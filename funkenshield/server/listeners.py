@@ -118,7 +118,7 @@ class Listeners:
                 opened = {place: self._bind(place, config.udp.receive_buffer, bound) for place in new}
                 bound.pop_all()
         except sockets.BindError as error:
-            if self.open and config.user:
+            if self.open and config.user and error.for_want_of_privileges:
                 raise sockets.BindError(f"{error}; a restart binds before it switches to {config.user}") from None
             raise
         self._sockets |= opened

@@ -17,7 +17,9 @@ UNTAKEN = 64 << 10  # octets that came
 
 
 class BindError(FunkenShieldError):
-    """An address cannot be listened on."""
+    """An address cannot be listened on, `for_want_of_privileges` or for another reason."""
+
+    for_want_of_privileges = False
 
 
 @contextlib.contextmanager
@@ -31,7 +33,9 @@ def explained(endpoint: Endpoint, transport: str) -> Iterator[None]:
             errno.EACCES: "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= of a service)",
             errno.EADDRNOTAVAIL: "this machine has no such address",
         }.get(error.errno or 0, os.strerror(error.errno or 0))
-        raise BindError(f"cannot listen on {endpoint}, {transport}: {reason}") from None
+        told = BindError(f"cannot listen on {endpoint}, {transport}: {reason}")
+        told.for_want_of_privileges = error.errno == errno.EACCES
+        raise told from None
 
 
 def _open(endpoint: Endpoint, kind: socket.SocketKind) -> socket.socket:

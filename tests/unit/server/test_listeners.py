@@ -1,6 +1,7 @@
 """Know how listeners come and go beneath workers that serve: what clients get meanwhile, and what is left behind."""
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -18,6 +19,7 @@ from funkenshield.core._clock import Clock
 from funkenshield.core._limits import LISTENERS_MAX
 from funkenshield.errors import ConfigError
 from funkenshield.forward._miss_path import MissPath
+from funkenshield.server import sockets
 from funkenshield.server._udp_worker import Worker
 from funkenshield.server.listeners import Listeners
 from funkenshield.server.sockets import BindError
@@ -149,6 +151,23 @@ def test_what_cannot_be_bound_changes_nothing(scene):
     assert len(os.listdir("/proc/self/fd")) == descriptors
     scene.listen(other)
     assert answered(other)
+
+
+def test_what_takes_root_is_told_with_what_to_do(scene, monkeypatch):
+    def refuse(endpoint, protocol, name):
+        with sockets.explained(endpoint, name):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    one, other = free_port(), free_port()
+    scene.listen(one, user="nobody")
+    monkeypatch.setattr(sockets, "probe", refuse)
+    with pytest.raises(BindError) as told:
+        scene.listen(other, user="nobody")
+    assert str(told.value) == (
+        f"cannot listen on {LOOPBACK}:{other}, UDP: ports below 1024 need root, or CAP_NET_BIND_SERVICE"
+        " (AmbientCapabilities= of a service); a restart binds before it switches to nobody"
+    )
+    assert answered(one)
 
 
 def test_a_number_is_free_when_nothing_of_its_listener_is_left(scene):
