@@ -65,8 +65,9 @@ def main() -> None:
 @click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Read this TOML file.")
 @click.option("--listen", multiple=True, metavar=ENDPOINT, help="Listen on this address; repeatable.")
 @click.option(
-    "--upstream", "upstreams", multiple=True, metavar=ENDPOINT, help="Forward misses to this nameserver; repeatable."
-)
+    "--upstream", "upstreams", multiple=True, metavar=ENDPOINT,
+    help="Forward misses to this nameserver, which may be a host's name; repeatable.",
+)  # fmt: skip
 @click.option("--workers", type=int, metavar="N", help="Worker threads; default: one per core.")
 @click.option("--cache-memory", metavar="SIZE", help="Memory for the cache, such as 512MiB.")
 @click.option("--control", metavar="PATH", help="Path of the control socket.")

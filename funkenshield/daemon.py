@@ -158,7 +158,7 @@ class Daemon:
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
-            self._tls,
+            self._tls, self.hosts,
         )  # fmt: skip
         self._priority = Priority(seconds)
 

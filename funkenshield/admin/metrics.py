@@ -72,6 +72,7 @@ METRICS = {
     ),
     "resolution_failures": Metric("Cache misses answered SERVFAIL because no upstream answered."),
     "no_upstream_available": Metric("Resolution failures without any upstream that could be queried."),
+    "unresolved_hosts": Metric("Host names of upstreams that could not be resolved when last looked up.", "gauge"),
     "retries": Metric("Queries sent to an upstream again, hedged queries included."),
     "hedged_queries": Metric(
         "Queries sent to a second upstream because the first took longer than its 95th percentile."

@@ -17,6 +17,7 @@ from ..server._udp_worker import Worker
 from ..server.listeners import Listeners
 from ..server.tcp import TcpServer
 from ..server.tls import TlsListeners
+from ..upstream.hosts import Hosts
 from ..upstream.pool import Upstreams, rcode_name
 from .metrics import METRICS
 
@@ -43,6 +44,7 @@ class Stats:
     clock: Clock
     listeners: Listeners
     tls: TlsListeners
+    hosts: Hosts
 
     def __post_init__(self) -> None:
         self.reloads = self.reload_failures = 0
@@ -82,6 +84,7 @@ class Stats:
             "outstanding_limit_exceeded": counted["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,
             "fair_share_exceeded": counted["fair_share_exceeded"] + counted["queue_share_exceeded"],
             "reply_send_errors": counted["reply_send_errors"] + counted["outbox_send_errors"],
+            "unresolved_hosts": self.hosts.failing,
             "rule_python_rejected": self.rules.executor.rejected,
             "dynamic_blocks": len(self.blocks), "dynamic_blocks_added": self.blocks.added,
             "cache_bytes": counted["cache_bytes"] + nsec_cache.octets,

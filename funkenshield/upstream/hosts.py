@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..config import Config, Endpoint
 from ..config.types import RESOLV_CONF, parse_address
+from ..core._limits import MEMBERS_MAX
 from ..core.files import Version, read_text, version_of
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,11 @@ class Hosts:
         """The addresses of each name; none where it has never been found."""
         return {place: host.addresses for place, host in self._hosts.items()}
 
+    @property
+    def failing(self) -> int:
+        """How many names could not be resolved when they were looked up last."""
+        return sum(host.wait > 0 for host in self._hosts.values())
+
     def configure(self, config: Config) -> None:
         """Follow these names from now on, and no others; what is known stays."""
         self._interval = config.forward.resolve_interval
@@ -133,14 +139,15 @@ class Hosts:
             self._take_failure(place, host, found if isinstance(found, Exception) else OSError("no address is there"))
             return
         host.wait, host.due = 0.0, self._seconds() + self._interval
-        endpoints = frozenset(Endpoint(str(parse_address(each)), place.port) for each in found)
-        if endpoints == host.found:
+        endpoints = sorted({Endpoint(str(parse_address(each)), place.port) for each in found})[:MEMBERS_MAX]
+        if host.found == set(endpoints):
             return
-        host.found = endpoints
-        for each in sorted(endpoints):
-            if listener := self._itself_at(each):
+        host.found = frozenset(endpoints)
+        listeners = {each: self._itself_at(each) for each in endpoints}
+        for each, listener in listeners.items():
+            if listener:
                 log.warning("upstream %s: %s left out: it is the shield itself, listening on %s", place, each, listener)
-        host.addresses = tuple(each for each in sorted(endpoints) if not self._itself_at(each))
+        host.addresses = tuple(each for each, listener in listeners.items() if not listener)
         log.info("upstream %s resolved: %s", place, ", ".join(map(str, host.addresses)) or "no address is left")
         self._changed()
 

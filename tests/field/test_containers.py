@@ -119,6 +119,21 @@ def test_it_needs_no_place_to_write_to_at_all(server):
         assert shield.wait(10) == 0
 
 
+def test_in_a_container_that_is_read_only_it_needs_nothing_but_its_environment(server):
+    environ = {"LISTEN": PLACE, "UPSTREAMS": server.address, "WORKERS": 1, "CONTROL__SOCKET": "", "USER": "nobody"}
+    environ |= {"CACHE__MEMORY": "16MiB", "SERVICE_HOST": "10.0.0.1", "PORT_53_UDP_ADDR": "10.0.0.1"}
+    command = [*in_mounts("mount -o remount,bind,ro /"), *COMMAND, "run"]
+    env = os.environ | {f"FUNKENSHIELD_{name}": str(value) for name, value in environ.items()}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as shield:
+        try:
+            assert next(line for line in shield.stderr if "ready" in line)
+            assert ask("www.shield.test.", server=PLACE).answer
+            shield.terminate()
+            assert shield.wait(10) == 0
+        finally:
+            shield.kill()
+
+
 def test_it_needs_none_of_the_systems_places(server):
     places = "/sys", "/proc", "/dev/shm", "/etc"
     with run_shield([server], under=in_mounts(*(f"mount -t tmpfs none {place}" for place in places))) as shield:

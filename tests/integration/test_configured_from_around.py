@@ -44,6 +44,7 @@ def test_a_host_that_nobody_knows_keeps_nobody_else_waiting(around):
         advance(shield, 100)
     until(lambda: "nowhere.invalid:53 cannot be resolved" in shield.log, 30)
     assert shield.log.count("nowhere.invalid:53 cannot be resolved") == 1
+    assert stats(shield)["unresolved_hosts"] == 1
 
 
 def test_it_is_alive_and_ready(around):
