@@ -62,7 +62,7 @@ RCode = Annotated[int, _named("response code", dns.rcode.from_text, 4095)]
 OpCode = Annotated[int, _named("opcode", OPCODES.__getitem__, 15)]
 Option = Annotated[int, _named("EDNS option", OPTIONS.__getitem__, 65535)]
 ServerName = Annotated[str, BeforeValidator(_server_name)]
-Transport = Literal["udp", "tcp", "tls", "https", "http"]
+Transport = Literal["udp", "tcp", "tls", "https", "http", "quic", "h3"]
 FlagName = Literal["AA", "TC", "RD", "RA", "AD", "CD"]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S+$")]
 
@@ -105,7 +105,8 @@ class Match(Section):
     source: ListOf[PrefixField] = Field((), description="The client's address is in one of these prefixes.")
     listener: ListOf[EndpointField] = Field((), description="The query was received on this address that we listen on.")
     transport: Transport | None = None
-    """The transport of the query; `tcp` is without TLS or HTTP, and `http` is HTTP without TLS, from a proxy."""
+    """The transport of the query; `tcp` is without TLS or HTTP, `http` is HTTP without TLS, from a proxy, and `h3` is
+    HTTP/3."""
     tls_server_name: ListOf[ServerName] = ()
     """The query came with TLS (`tls` or `https`), and the client asked for a server of this name in its handshake
     (SNI); `*.example.com` are all names below that."""

@@ -27,7 +27,7 @@ from ._outbox cimport NOBODY, STREAM, Client, put_client
 from ._pending cimport DECIDING, FUNCTION, SENT, PendingQuery, TtlBounds
 from ._resolution cimport Resolution, Response
 
-cdef tuple TRANSPORT_NAMES = ("udp", "tcp", "tls", "https", "http")  # in the order of their numbers
+cdef tuple TRANSPORT_NAMES = ("udp", "tcp", "tls", "https", "http", "quic", "h3")  # in the order of their numbers
 
 
 cdef class PythonRules:

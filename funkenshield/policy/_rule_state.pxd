@@ -14,6 +14,8 @@ cdef enum:                         # transports, as rules know them
     OVER_TLS
     OVER_HTTPS
     OVER_HTTP                      # to a proxy, which clients ask
+    OVER_QUIC
+    OVER_H3                        # HTTP over QUIC
     TRANSPORTS                     # how many there are
 
 cdef enum:

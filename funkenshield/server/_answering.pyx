@@ -16,7 +16,9 @@ from ..core._memory cimport zeros
 from ..forward._miss_path cimport MissPath
 from ..forward._outbox cimport NOBODY, STREAM, Client
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport OVER_HTTP, OVER_HTTPS, OVER_TCP, OVER_TLS, TRANSPORTS, RuleState
+from ..policy._rule_state cimport (
+    OVER_H3, OVER_HTTP, OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, TRANSPORTS, RuleState
+)
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport MESSAGE_MAX, RCODE, Query, is_transfer, message_flags
 from ..wire._padding cimport pad_response
@@ -49,11 +51,7 @@ cdef class Answering:
         """
         cdef:
             QueryContext* context = &self.context
-            uint8_t transport = OVER_TCP
-        if connection.http != NULL:
-            transport = OVER_HTTP if connection.session == NULL else OVER_HTTPS
-        elif connection.session != NULL:
-            transport = OVER_TLS
+            uint8_t transport = connection.transport
         if context.settings.subnets:
             context.verdict = parse_with_ecs(context.settings, &self.query, wire, length, address, octets,
                                              self.ecs_query)
@@ -116,6 +114,8 @@ cdef class Answering:
             "queries_over_tls": load_relaxed(&self.by_transport[OVER_TLS]),
             "queries_over_https": load_relaxed(&self.by_transport[OVER_HTTPS]),
             "queries_over_http": load_relaxed(&self.by_transport[OVER_HTTP]),
+            "queries_over_quic": load_relaxed(&self.by_transport[OVER_QUIC]),
+            "queries_over_h3": load_relaxed(&self.by_transport[OVER_H3]),
         }
 
     def messages_by_listener(self) -> list:

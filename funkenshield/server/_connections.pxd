@@ -2,15 +2,19 @@
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from ..core._atomic cimport load_pointer
 from ..core._clock cimport Clock
+from ..core._epoll cimport EPOLLIN
 from ..forward._reply_queue cimport ConnectionHead, ServerName
+from ..policy._rule_state cimport OVER_HTTP, OVER_HTTPS, OVER_TCP, OVER_TLS
 from ..policy._server_names cimport ServerNames
 from ..wire._proxy_protocol cimport ProxyHeaderStatus
 from ._connection_limits cimport ConnectionLimits, Totals
 from ._encryption cimport Encryption, HandshakeCounters
-from ._http cimport Http, HttpCounters, HttpSession
+from ._http cimport Http, HttpCounters, HttpSession, Request
+from ._listener_table cimport ListenerSocket
 
 cdef enum:
     BUCKETS = 4096                 # of connections, by their client prefix
@@ -56,6 +60,8 @@ cdef struct Connection:
     uint8_t to_octets
     uint16_t port, to_port
     uint8_t listener
+    uint8_t transport              # as rules know it
+    bint relays                    # it is a front of ours, who asks for clients: none of their limits is its own
     bint blocked                   # the client does not read: nothing more is taken from it
     bint half_closed               # the client has said all
     bint closing                   # it ends as soon as all is written
@@ -160,7 +166,23 @@ cdef inline uint64_t server_names_of(Connection* connection, const Totals* limit
 
 cdef inline bint is_idle(const Connection* connection) noexcept nogil:
     """Tell whether a client waits for nothing, or does not read what it waited for."""
-    return not connection.in_flight or connection.blocked
+    return not connection.relays and (not connection.in_flight or connection.blocked)
+
+
+cdef inline void speak_as(Connection* connection, const ListenerSocket* listener) noexcept nogil:
+    """Let a connection that came to a listener speak as others there, and be heard."""
+    connection.encryption, connection.http, connection.events = listener.encryption, listener.http, EPOLLIN
+    if listener.http != NULL:
+        connection.transport = OVER_HTTP if listener.encryption == NULL else OVER_HTTPS
+    else:
+        connection.transport = OVER_TCP if listener.encryption == NULL else OVER_TLS
+
+
+cdef inline void take_ends(Connection* connection, const Request* request) noexcept nogil:
+    """Let the connection of a front be that of whom it asks for now, but for his address."""
+    if connection.relays:
+        memcpy(connection.to, request.to, request.to_octets)
+        connection.to_octets, connection.port, connection.to_port = request.to_octets, request.port, request.to_port
 
 
 cdef inline int64_t held_by(const Connection* connection) noexcept nogil:

@@ -541,7 +541,8 @@ cdef class Connections:
             return True
         while capacity < needed:
             capacity *= 2
-        if capacity > BUFFER_MAX or not self._has_memory(connection, capacity - buffer.capacity):
+        if capacity > BUFFER_MAX or not (
+                connection.relays or self._has_memory(connection, capacity - buffer.capacity)):
             return False
         larger = <uint8_t*> realloc(buffer.octets, capacity)
         if larger == NULL:
@@ -587,7 +588,7 @@ cdef class Connections:
             add(&limits.prefixes, <uint64_t> -1)
         if held_by(connection) + octets == 0:
             self.remove(connection, BUFFERING)
-        elif not connection.listed[BUFFERING]:
+        elif not connection.listed[BUFFERING] and not connection.relays:
             self.append(connection, BUFFERING)
 
     cdef bint _has_memory(self, Connection* connection, uint64_t octets) noexcept nogil:

@@ -42,6 +42,9 @@ cdef struct Request:
     const uint8_t* query           # the session's, until it is answered
     const uint8_t* address         # whom a proxy has asked it for; NULL: the client of the connection
     uint8_t octets                 # of that
+    const uint8_t* to              # behind a front of ours alone: the address that he asked,
+    uint8_t to_octets              # its octets,
+    uint16_t port, to_port         # his port, and that
 
 cdef struct Http:
     const void* manner             # what requests are judged by; replaced as a whole

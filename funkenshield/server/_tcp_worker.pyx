@@ -43,12 +43,14 @@ from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeaderSta
 from ._answering cimport Answering
 from ._connection_limits cimport ConnectionLimits
 from ._connections cimport (
-    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, held_by
+    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, held_by,
+    speak_as, take_ends
 )
 from ._encryption cimport AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, Progress
 from ._http cimport BAD_REQUEST, FORBIDDEN, UNAVAILABLE, Request
 from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
 from ._listening cimport NONE_CAME, ListeningSockets
+from ._relayed cimport Relays
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct sockaddr "struct sockaddr":
@@ -108,6 +110,7 @@ cdef class TcpWorker:
         uint32_t outgoing_length
         readonly FollowedTable listeners
         ListeningSockets listening
+        readonly Relays relays
         int32_t dismissing             # the place of the next one that may have to leave; -1: all have been told
         uint64_t wanted                # SERVING, NOT_ACCEPTING or STOPPED
         int epoll_fd, told_fd, reply_fd
@@ -124,7 +127,7 @@ cdef class TcpWorker:
         if self.epoll_fd < 0 or self.told_fd < 0 or self.reply_fd < 0:
             raise OSError(errno, "no descriptor for a worker")
         self.listeners, self.listening = FollowedTable(), ListeningSockets(self.epoll_fd, LISTENER)
-        self.dismissing = -1
+        self.dismissing, self.relays = -1, Relays(self.epoll_fd, self.told_fd)
         self.reader = cache.epochs.join()
         self.answering = Answering(miss_path)
         self.answering.limits, self.context = self.connections.limits, &self.answering.context
@@ -208,6 +211,7 @@ cdef class TcpWorker:
                 else:
                     read(self.told_fd, &told, 8)
                     self._follow()
+                    self.relays.take_all(self.connections, context.client.now)
             self._dismiss()
             self._take_turns()
             leave(self.reader)
@@ -295,14 +299,12 @@ cdef class TcpWorker:
         if connection == NULL:
             close_fd(fd)
             return
-        connection.encryption = self.listening.sockets[listener].encryption
-        connection.http = self.listening.sockets[listener].http
+        speak_as(connection, &self.listening.sockets[listener])
         if (not is_proxy and not self.connections.admit(connection, address, octets)
                 or getsockname(fd, <sockaddr*> own, &length)
                 or self._watch(fd, self._number(connection), EPOLLIN)):
             self.connections.close(connection)
             return
-        connection.events = EPOLLIN
         address = ip_of(own, &connection.to_octets)
         memcpy(connection.to, address, connection.to_octets)
         connection.port, connection.to_port = get16(peer + 2), get16(own + 2)
@@ -331,7 +333,7 @@ cdef class TcpWorker:
 
     cdef bint _is_dismissed(self, const Connection* connection) noexcept nogil:
         """Tell whether the listener of a connection is gone."""
-        return self.listening.sockets[connection.listener].fd < 0
+        return not connection.relays and self.listening.sockets[connection.listener].fd < 0
 
     cdef void _dismiss(self) noexcept nogil:
         """Let some of the connections whose listeners are gone end, once they have answers to what they have asked.
@@ -458,7 +460,7 @@ cdef class TcpWorker:
             uint32_t at = 0
             uint32_t size
             bint taken = False
-        if not connection.octets and not self._take_proxy_header(connection, length, &at):
+        if not connection.octets and not connection.relays and not self._take_proxy_header(connection, length, &at):
             return
         if connection.http != NULL:
             self._take_requests(connection, octets + at, length - at)
@@ -519,8 +521,8 @@ cdef class TcpWorker:
 
     cdef bint _may_ask(self, const Connection* connection) noexcept nogil:
         """Tell whether a client may ask more, for his own part."""
-        return not (connection.blocked or connection.closing
-                    or connection.in_flight >= load_relaxed(&self.connections.limits.in_flight_max))
+        return not (connection.blocked or connection.closing or not connection.relays
+                    and connection.in_flight >= load_relaxed(&self.connections.limits.in_flight_max))
 
     cdef void _resume(self, Connection* connection) noexcept nogil:
         """Go on with what was kept of a connection."""
@@ -610,6 +612,7 @@ cdef class TcpWorker:
             return
         if request.address != NULL:
             address, octets = request.address, request.octets
+        take_ends(connection, request)
         outcome = self.answering.decide(connection, request.query, request.length, address, octets, self.outgoing)
         if outcome & SEND:
             length = self.answering.finish_reply(connection)

@@ -132,7 +132,7 @@ def test_queries_are_counted_by_transport_and_responses_by_status(authority, cre
                     assert client.ask(query(f"n{n}.test", 1)).status == 200
                 assert client.response(client.begin(target="/")).status == 404
         counted = stats(shield)
-        came = {"udp": 0, "tcp": 0, "tls": 0, "https": 3, "http": 2}
+        came = {"udp": 0, "tcp": 0, "tls": 0, "https": 3, "http": 2, "quic": 0, "h3": 0}
         assert counted["queries_by_transport"] == came
         assert {transport: codes["NOERROR"] for transport, codes in counted["responses"].items()} == came
         assert {status: count for status, count in counted["http_responses"].items() if count} == {"200": 5, "404": 2}

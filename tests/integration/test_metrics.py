@@ -127,5 +127,5 @@ def test_without_tcp_there_are_numbers_too():
         counted = shield.stats()
         assert (counted["tcp_accepted"], counted["queries_by_transport"]) == (
             0,
-            {"udp": 1} | dict.fromkeys(("tcp", "tls", "https", "http"), 0),
+            {"udp": 1} | dict.fromkeys(("tcp", "tls", "https", "http", "quic", "h3"), 0),
         )
