@@ -44,7 +44,14 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         requested = "without DNS over HTTPS for clients: nghttp2's headers were not there"
     except ImportError as error:
         requested = f"without DNS over HTTPS for clients: {error}"
-    click.echo(f"funkenshield {__version__} ({encrypted}; {requested})")
+    from .errors import FunkenShieldError
+    from .server import quic
+
+    try:
+        over_quic = f"DNS over QUIC: qh3 {quic.version()}"
+    except FunkenShieldError:
+        over_quic = "without DNS over QUIC for clients: pip install 'funkenshield[quic]'"
+    click.echo(f"funkenshield {__version__} ({encrypted}; {requested}; {over_quic})")
     ctx.exit()
 
 

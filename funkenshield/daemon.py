@@ -50,6 +50,7 @@ from .forward.forwarder import Forwarder
 from .forward.loop_detection import itself_at, refuse_itself
 from .policy import cookie_secrets
 from .policy.dynblocks import Blocks
+from .quic.process import QuicFront
 from .reload import Reloaded, Reloads, Warn
 from .rules.engine import PreparedRules, RuleEngine
 from .server import sockets
@@ -113,6 +114,7 @@ class Daemon:
         config = self.config
         self._count = config.workers or machine.cores()
         self._tls, self._http = TlsListeners(config), HttpListeners()
+        self._tls_over_quic = TlsListeners(config, over_quic=True)
         self.listeners = Listeners(self._count)
         bound.callback(self.listeners.close)
         self.listeners.bind(config)
@@ -153,12 +155,13 @@ class Daemon:
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         self.tcp = TcpServer(self.cache, self.miss_path, self._count)
         self.listeners.serve(self.workers, self.tcp, self.miss_path)
+        self.quic = QuicFront(self.tcp.workers[0])
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
-            self._tls, self.hosts,
+            (self._tls, self._tls_over_quic), self.hosts, self.quic,
         )  # fmt: skip
         self._priority = Priority(seconds)
 
@@ -177,7 +180,7 @@ class Daemon:
         refuse_itself(config)
         prepared = prepared or self.rules.prepare(config, self.listeners.numbered(config))
         secrets = cookie_secrets.read(config.cookies, self._secrets)
-        encryption = self._tls.prepare(config)
+        encryption, over_quic = self._tls.prepare(config), self._tls_over_quic.prepare(config)
         listeners = self.listeners.bind(config)
         groups = self._ask(config)
         self.hosts.configure(config)
@@ -188,9 +191,11 @@ class Daemon:
         self.blocks.configure(config.guard)
         self.tcp.configure(config.tcp, connection_limit(config), config.tls)
         self._tls.activate(encryption, self.cache)
+        self._tls_over_quic.activate(over_quic, self.cache)
         self._http.configure(config, self.cache)
         answered = self.clock.seconds() + max(config.forward.deadline, config.forward.update_timeout) + GRACE
         self.listeners.follow(listeners, self._tls.listeners, self._http.listeners, answered)
+        self.quic.configure(config, self.listeners.open, self._tls_over_quic.listeners)
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
             self._purge(name)
@@ -235,7 +240,7 @@ class Daemon:
         """Say who answers without an upstream, as things are now."""
         self.miss_path.consult(
             chaos=chaos.responder(config.chaos),
-            discovery=discovery.responder(self._tls.told()),
+            discovery=discovery.responder([*self._tls.told(), *self._tls_over_quic.told()]),
             nsec_cache=self.nsec_cache,
         )
 
@@ -315,6 +320,7 @@ class Daemon:
             if self._control is not None:
                 at_end((await control.serve(self._control, partial(commands.handle, self))).close)
             at_end(self.tcp.stop)
+            await_at_end(self.quic.close)
             await_at_end(self.rules.close)
             await_at_end(self._drain)
             await_at_end(self.reloads.close)
@@ -323,10 +329,13 @@ class Daemon:
                 at_end((await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG)).close)
             self.tcp.start()
             at_end(self.tcp.stop_accepting)
+            self.quic.start()
+            at_end(self.quic.leave)
             for worker, thread in zip(self.workers, self._threads, strict=True):
                 thread.start()
                 at_end(thread.join)
                 at_end(worker.stop)
+            await self.quic.ready()
             self._tell_ready()
             if early_signals.came(signal.SIGHUP):
                 self.reload()
@@ -372,8 +381,9 @@ class Daemon:
         logs.summarize()
         if self.rules.files_changed() or (self._file and self._file.has_changed() and self.config.reload_on_change):
             self.reload()
-        if self._tls.follow():
+        if self._tls.follow() | self._tls_over_quic.follow():
             self._consult(self.config)
+        self.quic.follow()
         if self._secrets and self._secrets.refresh():
             self._set_cookies(self._secrets)
 

@@ -128,6 +128,18 @@ METRICS = {
     "tcp_buffered_bytes": Metric("Memory in use for the buffers of TCP connections.", "gauge"),
     "tcp_idle_timeouts": Metric("TCP connections closed after the idle timeout."),
     "tcp_protocol_errors": Metric("TCP connections closed for a message that is not a query."),
+    "quic_connections": Metric("Open QUIC connections of clients.", "gauge"),
+    "quic_buffered_bytes": Metric("Memory in use for the buffers of QUIC connections.", "gauge"),
+    "quic_accepted": Metric("QUIC connections whose handshake was begun."),
+    "quic_refused": Metric("QUIC connections not begun because a limit was reached."),
+    "quic_evicted": Metric("QUIC connections closed to make room for new ones."),
+    "quic_retries": Metric("QUIC clients asked to prove their address first (Retry)."),
+    "quic_excessive_load": Metric("QUIC connections closed for what they held, or sent without a query."),
+    "quic_internal_errors": Metric("QUIC connections dropped because of an internal error."),
+    "quic_handshakes": Metric(
+        "QUIC handshakes, by result; `limited`: refused because the client had `tls.handshakes_per_second_per_client`.",
+        labels=("result",),
+    ),
     "tls_connections": Metric("Open connections of clients with TLS, handshakes included.", "gauge"),
     "tls_handshakes": Metric(
         "TLS handshakes of clients: `full`, `resumed` (by a session ticket), `failed`, or `limited`: closed at once"

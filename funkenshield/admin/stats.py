@@ -11,6 +11,7 @@ from ..core._clock import Clock
 from ..forward._miss_path import MissPath
 from ..forward.forwarder import Forwarder
 from ..policy.dynblocks import Blocks
+from ..quic.process import QuicFront
 from ..rules.compiler import TRANSPORTS
 from ..rules.engine import RuleEngine
 from ..server._udp_worker import Worker
@@ -43,8 +44,9 @@ class Stats:
     cache_memory: int  # octets, of both caches together
     clock: Clock
     listeners: Listeners
-    tls: TlsListeners
+    tls: Sequence[TlsListeners]
     hosts: Hosts
+    quic: QuicFront
 
     def __post_init__(self) -> None:
         self.reloads = self.reload_failures = 0
@@ -60,6 +62,15 @@ class Stats:
             for transport, counts in zip(TRANSPORTS, sent, strict=True)
         }
 
+    def _expiries(self) -> dict[str, float]:
+        """Return when each certificate expires, by its file."""
+        return {file: until for each in self.tls for file, until in each.expiries().items()}
+
+    def _statuses(self, connections: Mapping[str, int]) -> dict[str, int]:
+        """Return how many responses there were of each status of HTTP, over TCP and QUIC."""
+        over_quic = self.quic.statuses()
+        return {status: count + over_quic[int(status)] for status, count in _labelled(connections, RESPONSES).items()}
+
     def snapshot(self) -> dict[str, Any]:
         """Return all counters, by the names that `metrics` gives a meaning."""
         counted = self.counted()
@@ -71,7 +82,7 @@ class Stats:
         tcp = [worker.answering.counters() for worker in self.tcp.workers]
         misses, nsec_cache, connections = self.miss_path.counters(), self.nsec_cache, self.tcp.counters()
         over_stream = misses["queries"] + sum(each["queries"] for each in tcp)
-        over = {name: sum(each[f"queries_over_{name}"] for each in tcp) for name in ("tls", "https", "http")}
+        over = {name: sum(each[f"queries_over_{name}"] for each in tcp) for name in TRANSPORTS[2:]}
         counted = misses | {name: misses[name] + sum(each[name] for each in udp + tcp) for name in udp[0]}
         counted |= {f"cache_{name}": count for name, count in self.cache.counters().items()}
         return counted | {
@@ -100,8 +111,9 @@ class Stats:
                 name: count for name, count in connections.items()
                 if name != "proxy_protocol_invalid" and not name.startswith((HANDSHAKE, VERSION, RESPONSES, ERRORS))
             },
-            "http_responses": _labelled(connections, RESPONSES), "http_errors": _labelled(connections, ERRORS),
-            **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self.tls.expiries(),
+            **self.quic.counters(),
+            "http_responses": self._statuses(connections), "http_errors": _labelled(connections, ERRORS),
+            **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self._expiries(),
             "reloads": self.reloads, "reload_failures": self.reload_failures, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],

@@ -12,11 +12,16 @@ from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seco
 
 OPENSSL_LIST = r"^[^\x00-\x1f\x7f]*$"
 REQUEST_PATH = r"^/[!$-;=@-Z_a-z~]*$"  # what a target can have before its parameters (RFC 3986 3.3)
-NOT_YET = {"h3": "DNS over HTTP/3", "quic": "DNS over QUIC", "doq": "DNS over QUIC"}
-OTHERWISE = {"doh": "https", "h2": "https", "h2c": "http", "dot": "tls"}  # what others call them
-OF_TLS = ("certificates", "min_version", "ciphers", "ciphersuites", "discovery")
-OF_HTTP = ("paths", "forwarded_for_from")
-NAMES = {"tls": "TLS", "https": "HTTPS", "http": "HTTP"}
+QUIC_TRANSPORTS = ("quic", "h3")
+OTHERWISE = {"doh": "https", "h2": "https", "h2c": "http", "dot": "tls", "doq": "quic", "doh3": "h3"}  # as others say
+ENCRYPTED = ("tls", "https", *QUIC_TRANSPORTS)
+ONLY_WITH = {  # which transports a key is for
+    **dict.fromkeys(("certificates", "discovery"), ENCRYPTED),
+    **dict.fromkeys(("min_version", "ciphers", "ciphersuites"), ("tls", "https")),
+    "paths": ("https", "http", "h3"),
+    "forwarded_for_from": ("https", "http"),
+}
+NAMES = {"tls": "TLS", "https": "HTTPS", "http": "HTTP", "quic": "QUIC", "h3": "HTTP/3"}
 
 
 class CertificateSection(Section):
@@ -41,13 +46,15 @@ class ListenerSection(Section):
 
     address: ListOf[EndpointField] = Field(min_length=1, max_length=LISTENERS_MAX)
     """`ADDR:PORT`, or a list: each is a listener of its own with the same settings."""
-    transport: Literal["udp+tcp", "tls", "https", "http"] = "udp+tcp"
+    transport: Literal["udp+tcp", "tls", "https", "http", "quic", "h3"] = "udp+tcp"
     """`"udp+tcp"`, like an address of `listen`; `"tls"`: DNS over TLS (RFC 7858), usually on port 853; `"https"`: DNS
-    over HTTPS (RFC 8484) with HTTP/2, usually on port 443; or `"http"`: the same without TLS, behind a proxy that has
-    it."""
+    over HTTPS (RFC 8484) with HTTP/2, usually on port 443; `"http"`: the same without TLS, behind a proxy that has
+    it; `"quic"`: DNS over QUIC (RFC 9250), usually on port 853; or `"h3"`: DNS over HTTPS with HTTP/3, usually on port
+    443. The last two take the extra `funkenshield[quic]`."""
     certificates: ListOf[CertificateSection] = Field((), max_length=64)
-    """For `"tls"` and `"https"`, which need one at least; `{ certificate = "FILE", key = "FILE" }`."""
-    min_version: Literal["1.2", "1.3"] = Field("1.2", description="Lowest version of TLS that clients may use.")
+    """For all that is encrypted, which needs one at least; `{ certificate = "FILE", key = "FILE" }`."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    """For `"tls"` and `"https"`: lowest version of TLS that clients may use; with QUIC, it is 1.3."""
     ciphers: str = Field("", max_length=4096, pattern=OPENSSL_LIST)
     """Ciphers of TLS 1.2, as OpenSSL lists them (`openssl ciphers`); `""`: OpenSSL's own choice."""
     ciphersuites: str = Field("", max_length=4096, pattern=OPENSSL_LIST)
@@ -58,7 +65,7 @@ class ListenerSection(Section):
     paths: ListOf[Annotated[str, StringConstraints(max_length=1024, pattern=REQUEST_PATH)]] = Field(
         ("/dns-query",), min_length=1, max_length=64
     )
-    """For `"https"` and `"http"`: paths of requests that are queries."""
+    """For `"https"`, `"http"` and `"h3"`: paths of requests that are queries."""
     forwarded_for_from: ListOf[PrefixField] = Field((), max_length=PROXIES_MAX)
     """For `"https"` and `"http"`: addresses or prefixes of proxies whose `X-Forwarded-For` is believed: its last
     address is the client's. From anybody else, it means nothing."""
@@ -66,10 +73,6 @@ class ListenerSection(Section):
     @field_validator("transport", mode="before")
     @classmethod
     def _is_there(cls, value: object) -> object:
-        if isinstance(value, str) and value in NOT_YET:
-            raise ValueError(
-                f'{NOT_YET[value]} is not available yet; transports are "udp+tcp", "tls", "https" and "http"'
-            )
         if isinstance(value, str) and value in OTHERWISE:
             raise ValueError(f'write "{OTHERWISE[value]}"')
         return value
@@ -82,20 +85,24 @@ class ListenerSection(Section):
                 ' key = "FILE" }'
             )
         for name in sorted(self.model_fields_set):
-            if name in OF_TLS and not self.encrypts:
-                raise ValueError(f'{name}: only with transport = "tls" or "https"')
-            if name in OF_HTTP and not self.speaks_http:
-                raise ValueError(f'{name}: only with transport = "https" or "http"')
+            if self.transport not in (transports := ONLY_WITH.get(name, (self.transport,))):
+                *others, last = (f'"{each}"' for each in transports)
+                raise ValueError(f"{name}: only with transport = {', '.join(others)} or {last}")
         return self
 
     @property
     def encrypts(self) -> bool:
         """Whether its connections are encrypted."""
-        return self.transport in ("tls", "https")
+        return self.transport in ENCRYPTED
+
+    @property
+    def is_quic(self) -> bool:
+        """Whether they are connections of QUIC, over UDP."""
+        return self.transport in QUIC_TRANSPORTS
 
     @property
     def speaks_http(self) -> bool:
-        """Whether queries come as requests of HTTP."""
+        """Whether queries come as requests of HTTP over TCP."""
         return self.transport in ("https", "http")
 
 
@@ -111,6 +118,21 @@ class Listener(NamedTuple):
         return self.section.encrypts
 
     @property
+    def is_quic(self) -> bool:
+        """Whether its connections are those of QUIC, over UDP."""
+        return self.section.is_quic
+
+    @property
+    def bound_over(self) -> tuple[str, ...]:
+        """What it is bound to: at one address, one listener over UDP and one over TCP can stand side by side."""
+        return ("udp", "tcp") if self.has_udp else ("udp",) if self.is_quic else ("tcp",)
+
+    @property
+    def needs_tcp(self) -> bool:
+        """Whether queries come over TCP alone."""
+        return not self.has_udp and not self.is_quic
+
+    @property
     def has_udp(self) -> bool:
         """Whether queries come over UDP, too."""
         return self.section.transport == "udp+tcp"
@@ -121,7 +143,8 @@ class Listener(NamedTuple):
 
 
 class ClientTlsSection(Section):
-    """TLS with clients, for all listeners with `transport = "tls"` or `"https"`."""
+    """TLS with clients, for all listeners with `transport = "tls"` or `"https"`. Limits of handshakes
+    hold for QUIC, too."""
 
     ticket_secret_file: PathField = ""
     """File with 64 hexadecimal digits: of nodes with the same secret, each resumes the sessions of all. It is read
@@ -134,3 +157,13 @@ class ClientTlsSection(Section):
     number."""
     handshake_timeout: Seconds = Field(5.0, ge=0.1, le=60)
     """A connection whose handshake takes longer is closed."""
+
+
+class QuicSection(Section):
+    """QUIC with clients, for all listeners with `transport = "quic"` or `"h3"`. Other limits are those of `[tcp]`."""
+
+    max_connections: int = Field(4_000, ge=1, le=1_000_000)
+    """Connections at once, each of which takes about 50 KiB. A client prefix (/24 or /56) gets a fair share of them;
+    when all are in use, the one that has been idle longest is closed."""
+    idle_timeout: Seconds = Field(30.0, ge=1, le=600)
+    """A connection without traffic is closed after this time."""

@@ -17,7 +17,7 @@ from .cache import CacheSection, StaleSection, TtlSection
 from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
-from .listeners import ClientTlsSection, Listener, ListenerSection
+from .listeners import ClientTlsSection, Listener, ListenerSection, QuicSection
 from .rule import RuleSection
 from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section, overlaps
 from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
@@ -62,6 +62,7 @@ class Config(Section):
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
     tls: ClientTlsSection = ClientTlsSection()
+    quic: QuicSection = QuicSection()
     forward: ForwardSection = ForwardSection()
     health: HealthSection = HealthSection()
     client_subnet: ClientSubnetSection = ClientSubnetSection()
@@ -104,7 +105,8 @@ class Config(Section):
             raise ValueError("listen: an empty list, and there are no [[listeners]]; at least one address is needed")
         if twice := repeated(self.listen):
             raise ValueError(f"listen: more than once: {', '.join(twice)}")
-        if twice := repeated(endpoints):
+        bound = Counter((each.endpoint, over) for each in self.all_listeners for over in each.bound_over)
+        if twice := sorted({str(endpoint) for (endpoint, _), count in bound.items() if count > 1}):
             raise ValueError(f"listeners: more than once, those of listen included: {', '.join(twice)}")
         if len(endpoints) > LISTENERS_MAX:
             raise ValueError(f"listeners: at most {LISTENERS_MAX}, those of listen included, not {len(endpoints)}")
@@ -112,7 +114,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _tcp_is_there_for_what_needs_it(self) -> "Config":
-        listeners = [each for each in self.all_listeners if not each.has_udp or self.tcp.max_connections != 0]
+        plain_too = self.tcp.max_connections != 0
+        listeners = [each for each in self.all_listeners if each.needs_tcp or (each.has_udp and plain_too)]
         over_tcp = [each.endpoint for each in listeners]
         if self.tcp.max_connections == 0 and listeners:
             raise ValueError(f"tcp.max_connections: 0 disables TCP, and the listener {listeners[0]} needs it")

@@ -23,7 +23,7 @@ from ..wire.names import name_to_wire
 TTL = 300  # seconds: a listener that is gone is not asked for longer; the shield itself keeps none of this
 ZONE, NAME = name_to_wire("resolver.arpa."), name_to_wire("_dns.resolver.arpa.")
 SOA = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.SOA, f". . 1 3600 600 86400 {TTL}")
-PORTS = {"dot": 853, "h2": 443}  # that need not be said
+PORTS = {"dot": 853, "h2": 443, "doq": 853, "h3": 443}  # that need not be said
 QR_AA_RA, RD = 0x8480, 0x0100
 TO_QUESTION = b"\xc0\x0c"  # a pointer to its name
 

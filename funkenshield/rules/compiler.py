@@ -328,7 +328,7 @@ class _ProgramBuilder:
             number = self._ids.server_name_list(frozenset(match.tls_server_name))
             yield "tls_server_name", [("server_names", 0, number)]
         if match.listener:
-            yield "listener", [("listeners", 0, sum(1 << self._listener(endpoint) for endpoint in set(match.listener)))]
+            yield "listener", [("listeners", 0, sum(self._listener(endpoint) for endpoint in set(match.listener)))]
         for dimension in (TYPE, SOURCE, NAME):
             for key, number in self._own_sets(match, dimension):
                 yield key, [("in", dimension, number)]
@@ -358,7 +358,7 @@ class _ProgramBuilder:
         if endpoint not in self._listeners:
             known = ", ".join(map(str, filter(None, self._listeners)))
             raise ConfigError(f"rules: {endpoint} is not a listen address; those are {known}")
-        return self._listeners.index(endpoint) % LISTENERS_MAX
+        return sum(1 << number % LISTENERS_MAX for number, each in enumerate(self._listeners) if each == endpoint)
 
     # ---------------------------------------------------------------- sets and classes
 

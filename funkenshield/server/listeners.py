@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Protocol = Literal["udp", "tcp"]
+Protocol = Literal["udp", "tcp", "quic"]
 Place = tuple[Endpoint, Protocol]  # what sockets are bound to
 
 PROTOCOLS: dict[str, tuple[Protocol, ...]] = {"udp+tcp": ("udp", "tcp"), "tls": ("tcp",), "https": ("tcp",),
-                                              "http": ("tcp",)}  # fmt: skip
+                                              "http": ("tcp",), "quic": ("quic",), "h3": ("quic",)}  # fmt: skip
 
 
 class OpenListener(NamedTuple):
@@ -46,6 +46,7 @@ class OpenListener(NamedTuple):
     transport: str
     udp: Sequence[socket] = ()  # one for each worker; or none
     tcp: Sequence[socket] = ()  # one for each worker that holds connections; or none
+    quic: Sequence[socket] = ()  # the one of the process that QUIC comes to; or none
     tls: "TlsListener | None" = None
     http: "Http2Listener | None" = None
 
@@ -65,7 +66,7 @@ class Leaving(NamedTuple):
 def places_of(listener: Listener, config: Config) -> list[Place]:
     """Return what a listener's sockets are bound to."""
     protocols = PROTOCOLS[listener.section.transport]
-    return [(listener.endpoint, each) for each in protocols if each == "udp" or config.tcp.max_connections != 0]
+    return [(listener.endpoint, each) for each in protocols if each != "tcp" or config.tcp.max_connections != 0]
 
 
 class Listeners:
@@ -75,7 +76,7 @@ class Listeners:
     """
 
     def __init__(self, workers: int, given: Mapping[Place, Sequence[socket]] | None = None) -> None:
-        self._count = {"udp": workers, "tcp": min(workers, CONNECTION_WORKERS_MAX)}
+        self._count: dict[Protocol, int] = {"udp": workers, "tcp": min(workers, CONNECTION_WORKERS_MAX), "quic": 1}
         self._sockets = dict(given or {})
         self._free = deque(range(LISTENERS_MAX))  # numbers; the one that has been free for the longest first
         self._leaving: list[Leaving] = []
@@ -90,31 +91,36 @@ class Listeners:
 
     def numbered(self, config: Config) -> list[Endpoint | None]:
         """Return what each number will mean; ConfigError where there are too few numbers."""
-        known = {(each.endpoint, each.transport): each.number for each in self.open}
-        free = deque(self._free)
         found: list[Endpoint | None] = [None] * LISTENERS_MAX
-        for each in config.all_listeners:
-            number = known.get((each.endpoint, each.section.transport))
-            if number is None and not free:
-                raise ConfigError(
-                    f"listeners: at most {LISTENERS_MAX}, those included that are being closed; try again in a minute"
-                )
-            found[free.popleft() if number is None else number] = each.endpoint
+        for (endpoint, _), number in self._numbers(config).items():
+            found[number] = endpoint
         return found
+
+    def _numbers(self, config: Config) -> dict[tuple[Endpoint, str], int]:
+        """Return the numbers of listeners, by endpoint, which one over TCP shares with one over QUIC, and transport."""
+        known = {(each.endpoint, each.transport): each.number for each in self.open}
+        wanted = [(each.endpoint, each.section.transport) for each in config.all_listeners]
+        new = [each for each in wanted if each not in known]
+        if len(new) > len(self._free):
+            raise ConfigError(
+                f"listeners: at most {LISTENERS_MAX}, those included that are being closed; try again in a minute"
+            )
+        known |= zip(new, self._free, strict=False)
+        return {each: known[each] for each in wanted}
 
     def bind(self, config: Config) -> list[OpenListener]:
         """Return the listeners of a configuration, which are bound beside those that are open, for `follow`.
 
         Raises ConfigError, or BindError where one cannot be bound; nothing is bound then.
         """
-        places = {each.endpoint: places_of(each, config) for each in config.all_listeners}
-        names = {each.endpoint: NAMES.get(each.section.transport) for each in config.all_listeners}
-        new = [place for several in places.values() for place in several if place not in self._sockets]
-        numbers = {endpoint: number for number, endpoint in enumerate(self.numbered(config)) if endpoint}
+        all_listeners = config.all_listeners
+        names = {place: each for each in all_listeners for place in places_of(each, config)}
+        new = [place for place in names if place not in self._sockets]
+        numbers = self._numbers(config)
         try:
             with ExitStack() as bound:
-                for endpoint, protocol in self._others(new):
-                    sockets.probe(endpoint, protocol, names[endpoint] or protocol.upper())
+                for place in self._others(new):
+                    sockets.probe(*place, NAMES.get(names[place].section.transport, place[1].upper()))
                 opened = {place: self._bind(place, config.udp.receive_buffer, bound) for place in new}
                 bound.pop_all()
         except sockets.BindError as error:
@@ -122,14 +128,12 @@ class Listeners:
                 raise sockets.BindError(f"{error}; a restart binds before it switches to {config.user}") from None
             raise
         self._sockets |= opened
-        found = {
-            endpoint: {kind: self._sockets[endpoint, kind] for _, kind in several}
-            for endpoint, several in places.items()
-        }
-        return [
-            OpenListener(numbers[at], at, section.transport, found[at].get("udp", ()), found[at].get("tcp", ()))
-            for at, section in config.all_listeners
-        ]
+        return [self._opened(numbers[at, each.transport], Listener(at, each), config) for at, each in all_listeners]
+
+    def _opened(self, number: int, listener: Listener, config: Config) -> OpenListener:
+        there = {kind: self._sockets[at, kind] for at, kind in places_of(listener, config)}
+        udp, tcp, quic = (there.get(kind, ()) for kind in self._count)
+        return OpenListener(number, listener.endpoint, listener.section.transport, udp, tcp, quic)
 
     def _others(self, new: Iterable[Place]) -> list[Place]:
         """Return the places that nothing of ours is at: what is taken there, others have."""
@@ -152,7 +156,8 @@ class Listeners:
         """Have workers serve these, and no others: what has come to others by now is answered `until` then."""
         before, counted = self.open, self._messages()
         self.open = [
-            each._replace(tls=encrypting.get(each.endpoint), http=requested.get(each.endpoint)) for each in listeners
+            each._replace(tls=encrypting.get(each.endpoint), http=requested.get(each.endpoint)) if each.tcp else each
+            for each in listeners
         ]
         numbers, known = {each.number for each in self.open}, {each.number for each in before}
         self._free = deque(number for number in self._free if number not in numbers)
@@ -161,7 +166,7 @@ class Listeners:
         unused = {place: self._sockets.pop(place) for place in self._sockets.keys() - used}
         for (_, protocol), several in unused.items():
             if protocol == "udp":
-                sockets.turn_away(several)
+                sockets.turn_away(several)  # those for QUIC are another process's
         self._publish()
         if gone := [each for each in before if each.number not in numbers]:
             log.info("listening no more on %s", ", ".join(map(str, gone)))
@@ -218,7 +223,10 @@ class Listeners:
     def messages(self) -> dict[str, int]:
         """Return how many messages came to each listener, by its endpoint."""
         counted = self._messages()
-        return {str(each.endpoint): counted[each.number] - self._before[each.number] for each in self.open}
+        return {
+            str(each if each.quic else each.endpoint): counted[each.number] - self._before[each.number]
+            for each in self.open
+        }
 
     def _messages(self) -> list[int]:
         """Return how many messages came to each number."""

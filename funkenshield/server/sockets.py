@@ -51,9 +51,9 @@ def probe(endpoint: Endpoint, protocol: str, name: str) -> None:
 
     Those that are bound with it would share the address with others without a word, and with our own, where one is a
     wildcard and another one of its addresses: then the kernel gives what comes to that to the latter. `protocol` is
-    "udp" or "tcp", and `name` what the transport is called.
+    "udp", "tcp" or "quic", which is over UDP, and `name` what the transport is called.
     """
-    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with explained(endpoint, name), _open(endpoint, kind) as probing:
         if protocol == "tcp":
             probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,7 +66,7 @@ def bind(endpoint: Endpoint, protocol: str, count: int, receive_buffer: int) -> 
     Those for TCP listen; those for UDP have a buffer of so many octets. Raises BindError where there can be none;
     whether others have the address is for `probe`.
     """
-    if protocol == "udp":
+    if protocol != "tcp":
         return bind_udp(endpoint, count, receive_buffer)
     return [bind_listening(endpoint, "TCP", shared=True) for _ in range(count)]
 

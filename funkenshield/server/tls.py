@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ..cache._store import Cache
 from ..config import Config
@@ -20,6 +20,8 @@ from ..config.types import Endpoint
 from ..core.files import Version, version_of
 from ..errors import ConfigError
 from ..forward.discovery import Encrypted
+from .quic import ALPN as QUIC_ALPN
+from .quic import QuicContexts, QuicListener
 
 if TYPE_CHECKING:
     from ._tls import TlsContexts, TlsListener
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SECRET = 32  # octets
+ALPN = {"tls": "dot", "https": "h2", **QUIC_ALPN}
 
 Value = TypeVar("Value")
 
@@ -42,16 +45,17 @@ class TlsSettings(NamedTuple):
     ticket_secret: bytes
     ticket_lifetime: float
     http: bool  # what is spoken is HTTP
+    quic: str = ""  # what is spoken over QUIC (ALPN)
 
     def __repr__(self) -> str:
         return f"<TlsSettings with {self.certificates}>"  # without the secret
 
-    def made(self) -> "TlsContexts":
-        """Return what OpenSSL makes of them; ConfigError, with its reason, where it refuses."""
-        contexts, _ = compiled()
+    def made(self) -> "TlsContexts | QuicContexts":
+        """Return what OpenSSL, or qh3, makes of them; ConfigError, with its reason, where it refuses."""
         how = self._asdict()
+        certificates, alpn = how.pop("certificates"), how.pop("quic")
         try:
-            return contexts(how.pop("certificates"), **how)
+            return QuicContexts(certificates, alpn) if alpn else compiled()[0](certificates, **how)
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
@@ -113,23 +117,25 @@ class Prepared(NamedTuple):
 
     config: Config
     sources: Sources
-    contexts: "dict[TlsSettings, TlsContexts]"
+    contexts: "dict[TlsSettings, TlsContexts | QuicContexts]"
 
 
 class TlsListeners:
     """The TLS listeners of a daemon, and what they encrypt with; where there are none, it does nothing.
 
+    Those over TCP are one of these, and those over QUIC another one: both may have one address.
+
     `wall` is the clock that certificates go by, in seconds since the epoch.
     """
 
-    def __init__(self, config: Config, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: Config, wall: Callable[[], float] = time.time, *, over_quic: bool = False) -> None:
         """Read all that the configuration names, which may take root; ConfigError where something is wrong."""
-        self._wall = wall
-        self._config = config
+        self._wall, self._over_quic = wall, over_quic
+        self._config = config = _only(config, over_quic=over_quic)
         self._random = os.urandom(SECRET)
         self._sources = Sources({}, {})
-        self.listeners: dict[Endpoint, TlsListener] = {}
-        self._contexts: dict[TlsSettings, TlsContexts] = {}  # that listeners use; equal ones share them
+        self.listeners: dict[Endpoint, Any] = {}  # each takes what is made for its transport
+        self._contexts: dict[TlsSettings, TlsContexts | QuicContexts] = {}  # that listeners use; equal ones share them
         self._used: dict[Endpoint, Chosen] = {}
         self._tried: dict[Endpoint, Chosen] = {}  # the same, or what OpenSSL refused
         self._told: frozenset[str] = frozenset()
@@ -142,8 +148,8 @@ class TlsListeners:
             chosen = self._used.get(endpoint)
             if chosen is not None and section.discovery:
                 plain = [name for name in chosen.settings.certificates[0].names if not name.startswith("*")]
-                alpn, path = ("h2", section.paths[0]) if section.speaks_http else ("dot", "")
-                told += [Encrypted(plain[0], endpoint, alpn, path)] if plain else []
+                path = section.paths[0] if section.transport in ("https", "h3") else ""
+                told += [Encrypted(plain[0], endpoint, ALPN[section.transport], path)] if plain else []
         return told
 
     def expiries(self) -> dict[str, float]:
@@ -157,6 +163,7 @@ class TlsListeners:
 
         What was read before, and is wrong now, is warned of, and stays as it was: nothing else waits for its mending.
         """
+        config = _only(config, over_quic=self._over_quic)
         sources, contexts, lines = self._read(config), dict(self._contexts), []
         for endpoint, chosen in self._wanted(config, sources).items():
             try:
@@ -177,7 +184,8 @@ class TlsListeners:
         """Let handshakes from now on follow what was prepared; whoever has another transport is another listener."""
         before, now = (dict(_encrypting(each)) for each in (self._config, prepared.config))
         known = {at: each for at, each in self.listeners.items() if at in now and _is_alike(before[at], now[at])}
-        self.listeners = {at: known.get(at) or compiled()[1](cache) for at in now}
+        make = QuicListener if self._over_quic else lambda: compiled()[1](cache)
+        self.listeners = {at: known.get(at) or make() for at in now}
         self._used, self._tried = ({at: each for at, each in chosen.items() if at in known}
                                    for chosen in (self._used, self._tried))  # fmt: skip
         self._config, self._sources, self._contexts = prepared
@@ -246,7 +254,7 @@ class TlsListeners:
             found = tuple(sources.certificates[each].value for each in section.certificates)
             settings = TlsSettings(
                 tuple(each.at(now) for each in found), section.min_version, section.ciphers, section.ciphersuites,
-                secret, config.tls.ticket_lifetime, section.speaks_http,
+                secret, config.tls.ticket_lifetime, section.speaks_http, QUIC_ALPN.get(section.transport, ""),
             )  # fmt: skip
             wanted[endpoint] = Chosen(settings, found)
         return wanted
@@ -300,7 +308,8 @@ def examine(config: Config) -> None:
         return
     from .certificates import UnreadableError, read, read_secret
 
-    compiled()
+    if any(not section.is_quic for _, section in _encrypting(config)):
+        compiled()
     looks: list[Callable[[], object]] = [partial(read, each) for each in _certificates_of(config)]
     looks += [partial(read_secret, path) for path in _secrets_of(config)]
     lines, is_for_root, unseen = [], bool(config.user) and os.geteuid() != 0, False
@@ -315,8 +324,14 @@ def examine(config: Config) -> None:
                 lines.append(str(error))
     if lines:
         raise ConfigError("\n".join(lines))
-    if not unseen:
-        TlsListeners(config).prepare(config)
+    for over_quic in () if unseen else (False, True):
+        TlsListeners(config, over_quic=over_quic).prepare(config)
+
+
+def _only(config: Config, *, over_quic: bool) -> Config:
+    """Return a configuration without the listeners over TCP, or without those over QUIC."""
+    listeners = tuple(each for each in config.listeners if each.is_quic == over_quic)
+    return config.model_copy(update={"listeners": listeners})
 
 
 def _encrypting(config: Config) -> list[tuple[Endpoint, ListenerSection]]:

@@ -19,6 +19,7 @@ FLOORS = [
     {"_fastpath", "upstream"},
     {"forward", "zones"},
     {"rules", "server"},
+    {"quic"},
     {"admin", "tools"},
     {"preflight", "reload"},
     {"daemon"},

@@ -4,6 +4,7 @@ import pytest
 
 from funkenshield import config
 from funkenshield.core._limits import LISTENERS_MAX
+from funkenshield.errors import ConfigError
 
 LISTEN = 'listen = ["192.0.2.1:53", "192.0.2.2:53"]\n'
 PLAIN = '[[listeners]]\naddress = "192.0.2.3:53"\n'
@@ -76,3 +77,23 @@ def test_a_reload_takes_up_all_that_is_said_of_listeners(tmp_path):
         after = load(tmp_path, text)
         assert after.keeping(before).all_listeners == after.all_listeners
         assert after.keeping(before).tcp == after.tcp
+
+
+def at_one_address(*transports):
+    """Return listeners of these transports, all at one address."""
+    tables = (f'[[listeners]]\naddress = "192.0.2.1:853"\ntransport = "{each}"\n' for each in transports)
+    return "".join(table + (CERTIFICATE if "udp" not in table else "") for table in tables)
+
+
+def test_one_over_tcp_and_one_over_quic_may_have_one_address(tmp_path):
+    found = load(tmp_path, at_one_address("tls", "quic")).all_listeners
+    assert [str(each) for each in found[1:]] == ["192.0.2.1:853 (TLS)", "192.0.2.1:853 (QUIC)"]
+    assert [(each.is_quic, each.needs_tcp) for each in found[1:]] == [(False, True), (True, False)]
+    for both in ("tls", "https"), ("quic", "h3"), ("udp+tcp", "quic"), ("tls", "udp+tcp"):
+        with pytest.raises(ConfigError, match=r"more than once, those of listen included: 192\.0\.2\.1:853"):
+            load(tmp_path, at_one_address(*both))
+
+
+def test_those_over_quic_need_no_tcp(tmp_path):
+    found = load(tmp_path, f"tcp.max_connections = 0\n{at_one_address('quic')}").all_listeners
+    assert [str(each) for each in found] == ["127.0.0.1:8054", "192.0.2.1:853 (QUIC)"]

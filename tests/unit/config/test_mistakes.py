@@ -53,7 +53,7 @@ MISTAKES = {
     f'{LISTENER}ciphers = "ALL"': ': listeners[1] (in "192.0.2.1:853"): ciphers: only with transport = "tls" or "https"',
     f'{LISTENER}ciphersuites = "A"': ': listeners[1] (in "192.0.2.1:853"): ciphersuites: only with transport = "tls" or "https"',
     f'{LISTENER}certificates = {{ certificate = "a" }}': (
-        ': listeners[1] (in "192.0.2.1:853"): certificates: only with transport = "tls" or "https"'
+        ': listeners[1] (in "192.0.2.1:853"): certificates: only with transport = "tls", "https", "quic" or "h3"'
     ),
     f'{LISTENER}transport = "https"': (
         ': listeners[1] (in "192.0.2.1:853"): certificates: needed with transport = "https"; write'
@@ -61,10 +61,10 @@ MISTAKES = {
     ),
     f'{LISTENER}transport = "doh"': ': listeners[1].transport (in "192.0.2.1:853"): "doh": write "https"',
     f'{LISTENER}transport = "http"\ncertificates = {{ certificate = "a" }}': (
-        ': listeners[1] (in "192.0.2.1:853"): certificates: only with transport = "tls" or "https"'
+        ': listeners[1] (in "192.0.2.1:853"): certificates: only with transport = "tls", "https", "quic" or "h3"'
     ),
     f'{ENCRYPTED}paths = "/dns-query"': (
-        ': listeners[1] (in "192.0.2.1:853"): paths: only with transport = "https" or "http"'
+        ': listeners[1] (in "192.0.2.1:853"): paths: only with transport = "https", "http" or "h3"'
     ),
     f'{LISTENER}forwarded_for_from = "127.0.0.1"': (
         ': listeners[1] (in "192.0.2.1:853"): forwarded_for_from: only with transport = "https" or "http"'
@@ -73,15 +73,15 @@ MISTAKES = {
         ': listeners[1].paths (in "192.0.2.1:853"): "dns-query" is not a path that begins with /, without ? and #'
     ),
     f'{LISTENER}transport = "quic"': (
-        ': listeners[1].transport (in "192.0.2.1:853"): "quic": DNS over QUIC is not available yet;'
-        ' transports are "udp+tcp", "tls", "https" and "http"'
+        ': listeners[1] (in "192.0.2.1:853"): certificates: needed with transport = "quic"; write'
+        ' { certificate = "FILE", key = "FILE" }'
     ),
-    f'{LISTENER}transport = "h3"': (
-        ': listeners[1].transport (in "192.0.2.1:853"): "h3": DNS over HTTP/3 is not available yet;'
-        ' transports are "udp+tcp", "tls", "https" and "http"'
+    f'{LISTENER}transport = "doq"': ': listeners[1].transport (in "192.0.2.1:853"): "doq": write "quic"',
+    f'{LISTENER}transport = "h3"\ncertificates = {{ certificate = "a" }}\nciphers = "A"': (
+        ': listeners[1] (in "192.0.2.1:853"): ciphers: only with transport = "tls" or "https"'
     ),
     f'{LISTENER}transport = "udp"': (
-        ': listeners[1].transport (in "192.0.2.1:853"): "udp" is not one of "udp+tcp", "tls", "https", "http"; did you mean "udp+tcp"?'
+        ': listeners[1].transport (in "192.0.2.1:853"): "udp" is not one of "udp+tcp", "tls", "https", "http", "quic", "h3"; did you mean "udp+tcp"?'
     ),
     f"{ENCRYPTED}min_version = 1.3": (
         ': listeners[1].min_version (in "192.0.2.1:853"): 1.3 is not one of "1.2", "1.3"; did you mean "1.3"?'

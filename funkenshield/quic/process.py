@@ -1,0 +1,226 @@
+"""The front's process, as the daemon has it: started, told what to serve, and started again where it ends.
+
+It knows the process and what both say to each other. What the process does is in `front`.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..config.types import Endpoint
+from ..server._relayed import RelayedListener
+from ..server._tcp_worker import TcpWorker
+from ..server.listeners import OpenListener
+from ..server.quic import QuicListener, as_told
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT = 10.0  # seconds until it should serve
+PAUSE_MIN, PAUSE_MAX = 0.1, 30.0  # seconds before it is started again
+SERVED_WELL = 60.0  # seconds after which an end is no sequel of the one before
+END_TIMEOUT, END_POLL = 2.0, 0.01
+LINE_MAX = 1 << 20
+ROOT = str(Path(__file__).parents[2])  # where the package is, which need not be installed
+START = "import sys; sys.path.append(sys.argv[1]); from funkenshield.quic.front import main; main(int(sys.argv[2]))"
+OF_FRONT = ("accepted", "refused", "evicted", "retries", "excessive_load", "internal_errors")
+HANDSHAKES = ("full", "failed", "limited")
+
+
+class QuicFront:
+    """The process that serves the QUIC listeners of a daemon; where there are none, there is none."""
+
+    def __init__(self, worker: TcpWorker) -> None:
+        self._worker = worker  # who decides about queries
+        self._listeners: list[OpenListener] = []
+        self._are_some = asyncio.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._told: dict[str, Any] = {}
+        self._ready = asyncio.Event()
+        self._is_leaving = self._has_ended = self._is_outdated = False
+        self._running: asyncio.Task[None] | None = None
+        self._before: Counter[str] = Counter()  # what processes that ended have counted
+        self._statuses_before: Counter[int] = Counter()
+        self._counted: dict[str, Any] = {"connections": 0, "memory": 0, "counted": {}, "statuses": {}}
+
+    def start(self) -> None:
+        """Have the process run from now on, while there are listeners."""
+        self._running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        """Keep the process running."""
+        pause = PAUSE_MIN
+        while not self._is_leaving:
+            await self._are_some.wait()
+            self._is_outdated = False
+            began = time.monotonic()
+            try:
+                why = await self._serve()
+            except OSError as error:
+                why = f"cannot be started: {error.strerror or error}"
+            if self._is_leaving or self._is_outdated:
+                continue
+            pause = PAUSE_MIN if time.monotonic() - began > SERVED_WELL else min(pause * 2, PAUSE_MAX)
+            log.error("QUIC: its process %s; it is started again in %.1f seconds", why, pause)
+            await asyncio.sleep(pause)
+
+    async def _serve(self) -> str:
+        """Start the process, and follow what it says; return how it ended."""
+        own, other = socket.socketpair()
+        with contextlib.ExitStack() as given:
+            given.enter_context(other)
+            relays = [self._relay(each, given) for each in self._listeners]
+            passed = [other.fileno(), *relays, *(each.quic[0].fileno() for each in self._listeners)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, ROOT, str(other.fileno())], pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_MAX)
+        try:
+            self._told = {}
+            self._tell([(each.quic[0].fileno(), relay) for each, relay in zip(self._listeners, relays, strict=True)])
+            while line := await reader.readline():
+                self._take(json.loads(line))
+            return f"ended with status {await self._end()}"
+        finally:
+            self._ready.clear()
+            self._has_ended = True
+            self._writer.close()
+            self._writer = None
+            self._keep_counters()
+            await self._end()
+
+    def _relay(self, listener: OpenListener, given: contextlib.ExitStack) -> int:
+        """Connect the worker to the process that is to be started; return the descriptor of its end."""
+        ours, other = socket.socketpair()
+        ours.setblocking(False)
+        self._worker.relays.offer(ours.detach(), listener.number, RelayedListener(listener.transport))
+        return given.enter_context(other).fileno()
+
+    async def _end(self) -> int:
+        """Wait until the process has ended, but not for ever; return its status."""
+        assert self._process is not None
+        until = time.monotonic() + END_TIMEOUT
+        while self._process.poll() is None:
+            await asyncio.sleep(END_POLL)
+            if time.monotonic() > until:
+                self._process.kill()
+        return self._process.returncode
+
+    # ---------------------------------------------------------------- what both say
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the process is to do."""
+        config = self._config
+        return {
+            "log": {"level": config.log.level, "format": config.log.format},
+            "limits": {
+                "max_connections": config.quic.max_connections,
+                "max_connections_per_client": config.tcp.max_connections_per_client,
+                "memory": config.tcp.memory,
+                "max_in_flight": config.tcp.max_in_flight,
+                "write_buffer": config.tcp.write_buffer,
+                "idle_timeout": config.quic.idle_timeout,
+                "handshakes_per_client": config.tls.handshakes_per_second_per_client,
+                "handshake_timeout": config.tls.handshake_timeout,
+            },
+            "listeners": [self._listener(each) for each in self._listeners],
+        }
+
+    def _listener(self, listener: OpenListener) -> dict[str, Any]:
+        contexts, asked = self._shown[listener.endpoint].contexts, (listener.endpoint, listener.transport)
+        sections = {(each.endpoint, each.section.transport): each.section for each in self._config.all_listeners}
+        return {
+            "number": listener.number,
+            "transport": listener.transport,
+            "paths": sections[asked].paths if asked in sections else (),
+            "certificates": as_told(contexts.certificates if contexts else ()),
+        }
+
+    def configure(
+        self, config: Config, listeners: Iterable[OpenListener], shown: Mapping[Endpoint, QuicListener]
+    ) -> None:
+        """Follow a configuration; where there are other listeners than before, the process starts anew."""
+        before, self._listeners = self._listeners, [each for each in listeners if each.quic]
+        self._config, self._shown = config, shown
+        if before == self._listeners:
+            self.follow()
+            return
+        self._are_some.set() if self._listeners else self._are_some.clear()
+        self._is_outdated = True
+        if self._writer is not None:
+            self._writer.close()
+
+    def follow(self) -> None:
+        """Tell the process what has changed, certificates included; called about once a second."""
+        if self._writer is not None and self._told and self._told != self._settings():
+            self._tell()
+
+    def _tell(self, descriptors: Iterable[tuple[int, int]] = ()) -> None:
+        """Tell the process what to do, at first with the descriptors of each listener: its socket, and its relay."""
+        assert self._writer is not None
+        self._told = self._settings()
+        self._writer.write(json.dumps({"settings": self._told, "descriptors": list(descriptors)}).encode() + b"\n")
+
+    def _take(self, said: dict[str, Any]) -> None:
+        if "ready" in said and not self._ready.is_set():
+            self._ready.set()
+            if self._has_ended:
+                log.info("QUIC: its process serves again")
+        if "counters" in said:
+            self._counted = said["counters"]
+
+    # ---------------------------------------------------------------- the end
+
+    async def ready(self) -> None:
+        """Wait until it serves, if it is to, but not for ever."""
+        if not self._listeners:
+            return
+        try:
+            await asyncio.wait_for(self._ready.wait(), START_TIMEOUT)
+        except TimeoutError:
+            log.error("QUIC: its process does not serve yet")
+
+    def leave(self) -> None:
+        """Have it take no more connections."""
+        self._is_leaving = True
+        if self._writer is not None:
+            self._writer.write(b'{"leave": true}\n')
+
+    async def close(self) -> None:
+        """End the process, which tells its clients."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    # ---------------------------------------------------------------- numbers
+
+    def _keep_counters(self) -> None:
+        """Add what the process has counted to what those before have."""
+        self._before.update(self._counted["counted"])
+        self._statuses_before.update({int(status): count for status, count in self._counted["statuses"].items()})
+        self._counted = {"connections": 0, "memory": 0, "counted": {}, "statuses": {}}
+
+    def counters(self) -> dict[str, Any]:
+        """Return what happened to connections, as of a second ago."""
+        counted = self._before + Counter(self._counted["counted"])
+        return {
+            "quic_connections": self._counted["connections"],
+            "quic_buffered_bytes": self._counted["memory"],
+            **{f"quic_{name}": counted[name] for name in OF_FRONT},
+            "quic_handshakes": {result: counted[f"handshakes_{result}"] for result in HANDSHAKES},
+        }
+
+    def statuses(self) -> Counter[int]:
+        """Return how many responses there were of each status of HTTP."""
+        return self._statuses_before + Counter({int(k): v for k, v in self._counted["statuses"].items()})

@@ -1,0 +1,41 @@
+"""Tokens by which a client proves that it receives at its address (RFC 9000 8.1.2); nothing is kept of them.
+
+It knows what is in a token, and when it is too old. When clients have to bring one, is decided elsewhere.
+"""
+
+import hmac
+import os
+from collections.abc import Callable
+from struct import pack, unpack_from
+
+LIFETIME = 10  # seconds in which a client comes back
+PERIOD = 3600  # seconds for which a key is used
+MAC = 16  # octets
+CID = 8  # octets of the connection IDs that are ours
+
+
+class RetryTokens:
+    """Tokens with keys that follow from a secret of this process, and the time.
+
+    `seconds` is a clock that never goes back.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds, self._secret = seconds, os.urandom(32)
+
+    def make(self, address: tuple[str, int], original: bytes, ours: bytes) -> bytes:
+        """Return a token for a client whose first packet was for `original`, and whose next one will be for `ours`."""
+        told = pack("!I", int(self._seconds())) + ours + original
+        return told + self._mac(told, address)
+
+    def original(self, address: tuple[str, int], ours: bytes, token: bytes) -> bytes | None:
+        """Return whom a client's first packet was for; None: the token is not its own, too old, or none of ours."""
+        told, mac = token[:-MAC], token[-MAC:]
+        if len(told) < 4 + CID or told[4 : 4 + CID] != ours or not hmac.compare_digest(mac, self._mac(told, address)):
+            return None
+        age = int(self._seconds()) - unpack_from("!I", told)[0]
+        return told[4 + CID :] if 0 <= age <= LIFETIME else None
+
+    def _mac(self, told: bytes, address: tuple[str, int]) -> bytes:
+        key = hmac.digest(self._secret, pack("!I", unpack_from("!I", told)[0] // PERIOD), "sha256")
+        return hmac.digest(key, told + f"{address[0]} {address[1]}".encode(), "sha256")[:MAC]

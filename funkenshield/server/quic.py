@@ -1,0 +1,135 @@
+"""What listeners with QUIC show their clients, as qh3 takes it; and as it is told to the process that they come to.
+
+qh3 is an extra (`funkenshield[quic]`), and nothing here loads it before a listener wants it.
+"""
+
+import base64
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from qh3.quic.configuration import QuicConfiguration
+    from qh3.tls import Context
+
+    from .certificates import Certificate
+
+ALPN = {"quic": "doq", "h3": "h3"}  # what each transport is called in a handshake
+STREAM_MAX = 1 << 18  # octets that a client may send before they are taken; more than the longest query
+PEM = "-----BEGIN {0}-----\n{1}-----END {0}-----\n"
+
+
+def version() -> str:
+    """Load qh3, and return its version; ConfigError, with what to do, where that is not possible."""
+    wanted = " or ".join(f'"{each}"' for each in ALPN)
+    try:
+        import qh3
+        import qh3.quic.connection
+    except ModuleNotFoundError:
+        raise ConfigError(f"transport {wanted}: qh3 is not installed: pip install 'funkenshield[quic]'") from None
+    except ImportError as error:
+        raise ConfigError(f"transport {wanted}: qh3 cannot be loaded: {error}") from None
+    if not qh3.__version__.startswith("2.1."):
+        raise ConfigError(
+            f"transport {wanted}: qh3 {qh3.__version__} is not known here: pip install 'funkenshield[quic]'"
+        )
+    return qh3.__version__
+
+
+class QuicContexts:
+    """What new connections to a listener show: certificates, of which each client gets the one that it names.
+
+    Raises ValueError for a key that qh3 does not know.
+    """
+
+    def __init__(self, certificates: "Sequence[Certificate]", alpn: str, idle_timeout: float = 30.0) -> None:
+        version()
+        self.certificates, self.alpn = tuple(certificates), alpn
+        self._all = [self._made(each, idle_timeout) for each in certificates]
+        self.configuration = self._all[0]
+
+    def _made(self, certificate: "Certificate", idle_timeout: float) -> "QuicConfiguration":
+        from qh3.quic.configuration import QuicConfiguration
+
+        made = QuicConfiguration(
+            is_client=False, alpn_protocols=[self.alpn], idle_timeout=idle_timeout, max_data=STREAM_MAX,
+            max_stream_data=STREAM_MAX,
+        )  # fmt: skip
+        try:
+            made.load_cert_chain(
+                "".join(_pem("CERTIFICATE", each) for each in certificate.chain), _pem("PRIVATE KEY", certificate.key)
+            )
+        except Exception as error:  # qh3 has several kinds
+            raise ValueError(f"certificate for {certificate.title}: qh3 cannot use its key: {error}") from None
+        return made
+
+    def choose_by_name(self, context: "Context") -> None:
+        """Let a handshake show the certificate for the name that its client asks for, or else the first (RFC 6066 3).
+
+        qh3 has no such choice: so its function for the first message is preceded by ours.
+        """
+        if len(self._all) == 1:
+            return
+        from qh3.tls import pull_client_hello
+
+        proceed = context._server_handle_hello
+
+        def handle_hello(hello: Any, *out: Any) -> None:  # noqa: ANN401 - qh3's buffers
+            chosen = self._all[named([each.names for each in self.certificates], pull_client_hello(hello).server_name)]
+            context.certificate, context.certificate_chain = chosen.certificate, chosen.certificate_chain
+            context.certificate_private_key = chosen.private_key
+            hello.seek(0)
+            proceed(hello, *out)
+
+        context._server_handle_hello = handle_hello  # type: ignore[method-assign,assignment]
+
+
+def named(certificates: Sequence[Sequence[str]], name: str | None) -> int:
+    """Return the number of the certificate for a name: one that has it, or else its wildcard, or else the first."""
+    asked = (name or "").lower().rstrip(".")
+    for wanted in (asked, f"*.{asked.partition('.')[2]}"):
+        for number, names in enumerate(certificates):
+            if wanted in names:
+                return number
+    return 0
+
+
+def _pem(what: str, der: bytes) -> str:
+    return PEM.format(what, "".join(f"{line}\n" for line in wrap(base64.b64encode(der).decode(), 64)))
+
+
+class QuicListener:
+    """A listener whose clients come to another process, and what it is to show them."""
+
+    def __init__(self) -> None:
+        self.contexts: QuicContexts | None = None
+
+    def use(self, contexts: QuicContexts) -> None:
+        """Show this from now on."""
+        self.contexts = contexts
+
+
+def as_told(certificates: "Sequence[Certificate]") -> list[dict[str, Any]]:
+    """Return certificates as JSON can have them."""
+    return [
+        {
+            "names": each.names,
+            "chain": [base64.b64encode(der).decode() for der in each.chain],
+            "key": base64.b64encode(each.key).decode(),
+        }
+        for each in certificates
+    ]
+
+
+def as_read(told: Sequence[dict[str, Any]]) -> "list[Certificate]":
+    """Return certificates that were told as above."""
+    from .certificates import Certificate
+
+    return [
+        Certificate(
+            tuple(each["names"]), tuple(base64.b64decode(der) for der in each["chain"]), base64.b64decode(each["key"])
+        )
+        for each in told
+    ]

@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.server`, module by module."""

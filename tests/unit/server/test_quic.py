@@ -1,0 +1,60 @@
+"""What listeners with QUIC show: certificates by name, what qh3 refuses, what is said where it is not there."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from support.certificates import Authority
+
+from funkenshield.config.listeners import CertificateSection
+from funkenshield.errors import ConfigError
+from funkenshield.server import quic
+from funkenshield.server.certificates import read
+from funkenshield.server.quic import QuicContexts, as_read, as_told, named
+
+
+@pytest.mark.parametrize(
+    ("asked", "number"),
+    [
+        ("a.test", 0),
+        ("A.TEST.", 0),
+        ("b.test", 1),
+        ("x.b.test", 2),
+        ("y.x.b.test", 0),
+        ("other", 0),
+        ("", 0),
+        (None, 0),
+    ],
+)
+def test_a_name_has_its_own_certificate_or_a_wildcard_or_the_first(asked, number):
+    assert named([("a.test",), ("c.test", "b.test"), ("*.b.test",)], asked) == number
+
+
+def test_a_certificate_is_told_and_read_again(tmp_path):
+    found = read(CertificateSection(certificate=str(Authority(tmp_path).issue("dns.test").file))).certificate
+    assert as_read(as_told([found])) == [found]
+    assert "key" not in repr(found)
+
+
+def test_a_key_that_the_library_does_not_know_is_refused_in_one_line(tmp_path):
+    pytest.importorskip("qh3")
+    found = read(CertificateSection(certificate=str(Authority(tmp_path).issue("dns.test").file))).certificate
+    with pytest.raises(ValueError, match=r"^certificate for dns\.test: qh3 cannot use its key: "):
+        QuicContexts([found._replace(key=b"none")], "doq")
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        (None, "qh3 is not installed: pip install 'funkenshield[quic]'"),
+        (SimpleNamespace(__version__="3.0.0"), "qh3 3.0.0 is not known here: pip install 'funkenshield[quic]'"),
+    ],
+)
+def test_where_the_library_is_not_there_a_line_says_how_to_get_it(module, line, monkeypatch):
+    monkeypatch.setitem(sys.modules, "qh3", module)
+    if module is not None:
+        monkeypatch.setitem(sys.modules, "qh3.quic", SimpleNamespace())
+        monkeypatch.setitem(sys.modules, "qh3.quic.connection", SimpleNamespace())
+    with pytest.raises(ConfigError) as told:
+        quic.version()
+    assert str(told.value) == f'transport "quic" or "h3": {line}'
