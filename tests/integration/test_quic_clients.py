@@ -48,10 +48,10 @@ def _collected():
 
 
 class Doors:
-    """Where a shield listens for QUIC, for HTTP/3, and for TLS at the address of the former."""
+    """Where a shield listens for QUIC, for HTTP/3 (at all addresses), and for TLS at the address of the former."""
 
     def __init__(self, authority, name=HOST):
-        self.quic, self.h3 = (Address("127.0.0.1", free_port()) for _ in range(2))
+        self.quic, self.h3 = Address("127.0.0.1", free_port()), Address("0.0.0.0", free_port())
         self.authority, self.credentials = authority, authority.issue(name)
         self.name = name
 
@@ -71,7 +71,7 @@ class Doors:
         """Return the response to a query by HTTP/3, on a connection of its own."""
         return dns.query.https(
             query, f"https://{self.name}:{self.h3.port}/dns-query", timeout=10.0, verify=str(self.authority.file),
-            http_version=dns.query.HTTPVersion.HTTP_3, bootstrap_address="127.0.0.1",
+            http_version=dns.query.HTTPVersion.HTTP_3, bootstrap_address="127.0.0.2",
         )  # fmt: skip
 
     @contextlib.contextmanager
