@@ -307,6 +307,7 @@ def reload(ask: Ask, as_json: bool) -> None:
 @click.option("--from", "source", default="127.0.0.1", show_default=True, metavar="ADDR", help="The client's address.")
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="udp", show_default=True, help="The transport.")
 @click.option("--listener", metavar="ADDR:PORT", help="The address that is asked; default: the first of the transport.")
+@click.option("--server-name", default="", metavar="NAME", help="The name in the TLS handshake (SNI).")
 @click.option("--dnssec", "do", is_flag=True, help="Set the DO bit.")
 @click.option("--cd", is_flag=True, help="Set the CD flag.")
 @click.option("--no-rd", is_flag=True, help="Clear the RD flag, as a resolver does.")
@@ -317,8 +318,8 @@ def reload(ask: Ask, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("type", default="A")
 def explain(
-    ask: Ask, source: str, transport: str, listener: str | None, do: bool, cd: bool, no_rd: bool, no_ad: bool,
-    no_edns: bool, subnet: str | None, as_json: bool, name: str, type: str,
+    ask: Ask, source: str, transport: str, listener: str | None, server_name: str, do: bool, cd: bool, no_rd: bool,
+    no_ad: bool, no_edns: bool, subnet: str | None, as_json: bool, name: str, type: str,
 ) -> None:  # fmt: skip
     """Show step by step what the daemon would do with a question now, and why.
 
@@ -329,6 +330,7 @@ def explain(
     response = ask({
         "command": "explain", "name": name, "type": type, "source": source, "transport": transport,
         "listener": listener, "flags": flags, "edns": not no_edns, "do": do, "subnet": subnet,
+        "server_name": server_name,
     })  # fmt: skip
     _show(response, as_json, *_explained(response))
 

@@ -8,7 +8,14 @@ class Question:
     queries: Trace | None
     answers: Trace | None
     def __new__(
-        cls, miss_path: MissPath, wire: bytes, address: bytes, *, transport: int = ..., listener: int = ...
+        cls,
+        miss_path: MissPath,
+        wire: bytes,
+        address: bytes,
+        *,
+        transport: int = ...,
+        listener: int = ...,
+        server_names: int = ...,
     ) -> Question: ...
     def decide(self) -> None: ...
     def resume(self, node: int) -> None: ...

@@ -28,6 +28,7 @@ from ..core._memory cimport free, zeros
 from ..core._prefix_table cimport octets_of
 from ..core._rate_limit cimport CELLS, Limit, key_of, set_aside, source_exceeds
 from ..forward._admission cimport Admission
+from ..forward._attempts cimport Attempts
 from ..forward._client_replies cimport is_cached
 from ..forward._miss_path cimport MissPath
 from ..forward._outbox cimport STREAM, Client
@@ -36,7 +37,7 @@ from ..policy._guard cimport ALARMS, DYNBLOCKS_MAX, LIMITS_MAX, Alarm, GuardTabl
 from ..policy._rrl cimport KINDS, set_rrl_aside
 from ..policy._rule_program cimport Trace, trace_of
 from ..policy._rule_state cimport ANSWERS, OVER_HTTPS, OVER_UDP, QUERIES, RuleState
-from ..upstream._selection cimport retransmission_timeout_of
+from ..upstream._selection cimport Tried, note_try, retransmission_timeout_of
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport (
     CACHEABLE, HEADER, MESSAGE_MAX, NAME_MAX, NOTIFY, OPCODE, Query, is_transfer, lower_name, name_size, plain_end
@@ -77,7 +78,7 @@ cdef class Question:
         uint64_t entry_hash
 
     def __cinit__(self, MissPath miss_path not None, bytes wire not None, bytes address not None, *,
-                  uint8_t transport=OVER_UDP, uint8_t listener=0) -> None:
+                  uint8_t transport=OVER_UDP, uint8_t listener=0, uint64_t server_names=0) -> None:
         if not HEADER <= len(wire) <= MESSAGE_MAX:
             raise ValueError(f"a query has {HEADER} to {MESSAGE_MAX} octets, not {len(wire)}")
         self.miss_path, self.wire, self.address = miss_path, wire, address
@@ -88,7 +89,7 @@ cdef class Question:
         self.context.client.now = miss_path.cache.clock.now()
         self.context.client.wall = <uint32_t> (miss_path.cache.clock.wall() // NANOSECONDS)
         self.context.client.transport, self.context.client.listener = transport, listener
-        self.context.client.datagram = transport == OVER_UDP
+        self.context.client.datagram, self.context.client.server_names = transport == OVER_UDP, server_names
         self.context.now = ticks(self.context.client.now)
 
     def __dealloc__(self) -> None:
@@ -295,11 +296,21 @@ cdef class Question:
         if plain_end(query.wire, query.length, HEADER) < 0:
             name = b"\0"
         chosen, ranks = self.miss_path.upstreams.outlook(group, (<char*> name)[:name_size(name)])
-        return found | {"way": "queued", "chosen": chosen, "ranks": ranks, "retransmission": {
-            number: retransmission_timeout_of(&self.miss_path.upstreams.all[number], admission.attempts.retry_after,
-                                              admission.attempts.timeout) / 1e9
-            for number, _ in ranks
-        }}
+        found |= {"way": "queued", "chosen": chosen, "ranks": ranks}
+        if chosen not in dict(ranks):
+            return found
+        return found | {"another_after": self._another_after(chosen, group) / 1e9}
+
+    cdef uint64_t _another_after(self, int32_t chosen, uint16_t group) noexcept:
+        """Return after how many nanoseconds of an upstream's silence it is asked anew, or another is."""
+        cdef:
+            Attempts attempts = self.miss_path.admission.attempts
+            Tried tried
+        tried.count = 0
+        note_try(&tried, chosen)
+        if not attempts.upstreams.has_other(group, &tried):
+            return attempts.timeout
+        return retransmission_timeout_of(&attempts.upstreams.all[chosen], attempts.retry_after, attempts.timeout)
 
     cdef Client _client(self) noexcept:
         """Return who asks, as far as that matters for what he may wait for."""

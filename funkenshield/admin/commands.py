@@ -160,8 +160,10 @@ def _explain(
     edns: bool = True,
     do: bool = False,
     subnet: str | None = None,
+    server_name: str = "",
 ) -> Response:
-    asked = Asked(name, type, source, transport, listener, ("RD", "AD") if flags is None else flags, edns, do, subnet)
+    flags = ["RD", "AD"] if flags is None else flags
+    asked = Asked(name, type, source, transport, listener, flags, edns, do, subnet, server_name)
     return explain(shield.miss_path, shield.rules, shield.upstreams, shield.listeners.open, asked)
 
 
@@ -174,7 +176,7 @@ def _steered(shield: Operated) -> Response:
     """Return what commands have set in place of the configuration, until it is taken back or the daemon ends."""
     return {
         "log level": shield.log_level,
-        "upstreams": {each.member.title: each.steered for each in shield.upstreams.all if each.steered},
+        "upstreams": shield.upstreams.steered,
         "rules disabled": sorted(shield.rules.disabled),
     }
 

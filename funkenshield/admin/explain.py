@@ -28,6 +28,8 @@ from . import entries
 from ._explain import Question
 
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)  # in the order of their numbers
+GUARDED = {"acl_denied", "blocked", "rate_limited"}  # what is counted of what the guard holds back,
+UNRULED = GUARDED | {"malformed_queries", "badcookie_responses"}  # and of all that no rule is asked about
 PAYLOAD = 1232  # octets, that a query of ours says
 DRAWN = {"random", "latency"}  # policies whose choice nobody knows before
 GOES_ON = {"log", "delay", "tee"}  # actions in Python after which a query is as it was
@@ -63,6 +65,12 @@ class Asked:
     edns: bool = True
     do: bool = False
     subnet: str | None = None
+    server_name: str = ""
+
+    @property
+    def has_opt(self) -> bool:
+        """Whether the query has an OPT record."""
+        return self.edns or self.do or self.subnet is not None
 
     def wire(self) -> bytes:
         """Return the query; FunkenShieldError where there is none like that."""
@@ -75,7 +83,7 @@ class Asked:
                 options.append(dns.edns.ECSOption(str(network.network_address), network.prefixlen))
             query = dns.message.make_query(self.name, self.type)
             query.flags = dns.flags.from_text(" ".join(self.flags))
-            if self.edns or self.do or options:
+            if self.has_opt:
                 query.use_edns(0, dns.flags.DO if self.do else 0, PAYLOAD, options=options)
             return query.to_wire()
         except (ValueError, KeyError, dns.exception.DNSException) as error:
@@ -106,14 +114,11 @@ class _Explanation:
         self._miss_path, self._rules, self._upstreams, self._asked = miss_path, rules, upstreams, asked
         self._steps: list[dict[str, Any]] = []
         self._listener = _find_listener(asked, listeners)
-        try:
-            self._address = ip_address(asked.source).packed
-        except ValueError:
-            raise FunkenShieldError(f"explain: {asked.source} is no address") from None
-        transport = TRANSPORTS.index(self._asked.transport)
+        self._address = _packed(asked.source)
         self._question = Question(
-            miss_path, asked.wire(), self._address, transport=transport, listener=self._listener.number
-        )
+            miss_path, asked.wire(), self._address, transport=TRANSPORTS.index(asked.transport),
+            listener=self._listener.number, server_names=rules.lists_with(asked.server_name),
+        )  # fmt: skip
 
     # ---------------------------------------------------------------- decided
 
@@ -148,7 +153,7 @@ class _Explanation:
         self._tell_proxy()
         self._tell_guard(counted)
         end = self._end(facts, stop)
-        if not (counted.keys() & {"acl_denied", "blocked", "rate_limited", "malformed_queries", "badcookie_responses"}):
+        if not counted.keys() & UNRULED:
             self._tell_rules("queries", self._question.queries)
             if facts["cacheable"] and (counted.keys() & {"cache_misses", "uncached_queries"} or self._question.entry()):
                 self._tell_cache(facts)
@@ -161,7 +166,7 @@ class _Explanation:
             "question": {
                 "name": name_from_wire(name_to_wire(self._asked.name)), "type": self._asked.type.upper(),
                 "source": self._asked.source, "transport": self._asked.transport, "flags": list(self._asked.flags),
-                "edns": self._asked.edns or self._asked.do or self._asked.subnet is not None,
+                "edns": self._asked.has_opt,
                 "do": self._asked.do, "subnet": self._asked.subnet,
             },
             **end, "steps": self._steps,
@@ -179,7 +184,7 @@ class _Explanation:
             )
 
     def _tell_guard(self, counted: dict[str, int]) -> None:
-        why = next((ENDS[name][1] for name in ("acl_denied", "blocked", "rate_limited") if name in counted), "")
+        why = next((ENDS[name][1] for name in counted if name in GUARDED), "")
         over = self._question.limits()
         self._say("guard", why or "allowed", limits=[{"number": k + 1, "over": each} for k, each in enumerate(over)])
 
@@ -210,7 +215,7 @@ class _Explanation:
 
     def _tell_cache(self, facts: dict[str, Any]) -> None:
         asked = self._asked
-        bits = [*asked.flags, *(["EDNS"] if asked.edns else []), *(["DO"] if asked.do else [])]
+        bits = [*asked.flags, *["EDNS"][: asked.has_opt], *["DO"][: asked.do]]
         if facts["subnet_added"]:
             bits.append("the client's subnet")
         elif asked.subnet:
@@ -302,7 +307,7 @@ class _Explanation:
         text = f"zone {zone}, group {group}, policy {policy}"
         more = {
             "group": group, "policy": policy, "attempts": miss["attempts"], "timeout": miss["timeout"],
-            "deadline": miss["deadline"],
+            "deadline": miss["deadline"], "another_after": round(miss.get("another_after", 0.0), 3),
             "upstreams": [self._candidate(number, miss, chosen, policy, alike) for number in ranks],
         }  # fmt: skip
         if chosen is None:
@@ -314,7 +319,7 @@ class _Explanation:
         self._say(
             "upstream",
             f"{text}: {'one of those that are as good, such as ' * (len(alike) > 1)}{chosen};"
-            f" another attempt after {miss['retransmission'][chosen.number]:.3g} s without an answer,"
+            f" after {miss['another_after']:.3g} s without an answer, another attempt,"
             f" {miss['attempts']} in all, within {miss['deadline']:g} s;"
             + (f" the stale entry serves after {miss['client_timeout']:g} s" if miss["stale"] else " then SERVFAIL"),
             **more,
@@ -339,8 +344,16 @@ class _Explanation:
         return {
             "upstream": upstream.member.title, "address": str(upstream.endpoint), "state": upstream.state,
             "rank": rank, "why": why, "order": upstream.section.order, "weight": upstream.section.weight,
-            "retransmission_timeout": round(miss["retransmission"][number], 3),
         }  # fmt: skip
+
+
+def _packed(source: str) -> bytes:
+    """Return an address in network order, as workers see it; FunkenShieldError where it is none."""
+    try:
+        address = ip_address(source)
+    except ValueError:
+        raise FunkenShieldError(f"explain: {source} is no address") from None
+    return (getattr(address, "ipv4_mapped", None) or address).packed
 
 
 def _find_listener(asked: Asked, listeners: Sequence[OpenListener]) -> OpenListener:

@@ -158,6 +158,11 @@ class RuleEngine:
             return f"rule {rule.name}"
         return next((key for key, number in self.ids.routes.items() if number == route), str(route))
 
+    def lists_with(self, server_name: str) -> int:
+        """Return the lists of rules that a TLS server name is in, one bit each."""
+        table = self.ids.server_name_table()
+        return table.lists_with(server_name.lower().encode()) if table and server_name else 0
+
     def listed(self) -> list[dict[str, Any]]:
         """Return each rule in force, in the order in which they are asked, with what it did."""
         return [

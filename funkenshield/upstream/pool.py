@@ -451,6 +451,7 @@ class Upstreams:
         self.all: list[Upstream] = []
         self.groups: dict[int, list[Upstream]] = {}
         self.health_interval = 1.0  # seconds between two calls of `update_health`
+        self.steered: dict[str, str] = {}  # by an operator, by what an upstream is called: "down" or "draining"
         self._pool = sockets
         self._table = table
         self._clock = clock
@@ -506,6 +507,7 @@ class Upstreams:
                 self._table.forget(number)
                 kept[name] = Upstream(number, endpoint, self._pool, self._table, self._clock)
             self.all.append(kept[name])
+            kept[name].steered = self.steered.get(wanted[name].title, "")
             kept[name].ca_pem = certificates[section.tls.ca_file]
             kept[name].configure(section, fresh.get(name), config.health_of(section), config.forward)
         self._by_number = {upstream.number: upstream for upstream in self.all}
@@ -537,7 +539,9 @@ class Upstreams:
             known = ", ".join(each.member.title for each in self.all)
             raise FunkenShieldError(f"no upstream {name}; there are {known}")
         for each in found:
+            self.steered[each.member.title] = how
             each.steer(how, self._resend)
+        self.steered = {each: how for each, how in self.steered.items() if how}
         for number, members in self.groups.items():
             if members and not any(each.health.in_service for each in members):
                 log.warning("group %s: no upstream is in service", self.group_name(number))
