@@ -90,8 +90,11 @@ class Door:
                 break
             except OSError:  # of one that was sent: nobody is there (ICMP)
                 continue
-            if len(datagram) > CID:
+            try:
                 self._take(datagram, address, ancillary, now)
+            except BaseException as error:  # a panic of Rust's, too
+                self._bounds.counters["internal_errors"] += 1
+                limited.warning("error", "QUIC: internal error, a datagram is dropped: %r", error)
         for connection in [each for each in self._unflushed if each.can_wait]:  # an answer takes more along
             del self._unflushed[connection]
             if not self._waiting:
@@ -101,6 +104,8 @@ class Door:
 
     def _take(self, datagram: bytes, address: Address, ancillary: list[tuple[int, int, bytes]], now: float) -> None:
         """Give a datagram to its connection, or see whether one begins."""
+        if len(datagram) <= CID:
+            return
         if "%" in address[0]:  # its scope is the last number, too
             address = (address[0].partition("%")[0], *address[1:])
         if datagram[0] & LONG_HEADER:

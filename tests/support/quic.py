@@ -112,9 +112,13 @@ class Client:
             self._follow()
             came = self.quic.datagrams_to_send(server.now)
             for datagram, _ in came:
-                self.connection.receive(datagram, self.address, server.now)
+                self.connection.receive(self.distorted(datagram), self.address, server.now)
             if not came and not sent:
                 break
+
+    def distorted(self, datagram):
+        """Return what becomes of a datagram on its way."""
+        return datagram
 
     def _follow(self):
         while (event := self.quic.next_event()) is not None:

@@ -1,0 +1,64 @@
+"""What becomes of a connection, whatever comes: nothing is left of one that is over, and no fault is another's."""
+
+import random
+
+import pytest
+
+pytest.importorskip("qh3")
+from support.quic import Client, Server
+
+QUERY = b"\0\x11\0\0\1\0\0\1" + bytes(6) + b"\0\0\1\0\1"
+WHOLE = 12  # octets of a response
+
+
+class Distorting(Client):
+    """A client on a way that changes, or cuts short, some of what it sends."""
+
+    def __init__(self, server, dice, ratio, **settings):
+        self.dice, self.ratio = dice, ratio
+        super().__init__(server, **settings)
+
+    def distorted(self, datagram):
+        if self.dice.random() >= self.ratio:
+            return datagram
+        octets = bytearray(datagram)
+        for _ in range(self.dice.choice([1, 3, 20])):
+            octets[self.dice.randrange(len(octets))] = self.dice.randrange(256)
+        return bytes(octets[: self.dice.choice([len(octets), self.dice.randrange(1, len(octets) + 1)])])
+
+    def do_anything(self):
+        """Do what clients do, and what they should not."""
+        dice, quic = self.dice, self.quic
+        stream = quic.get_next_available_stream_id(is_unidirectional=dice.random() < 0.2)
+        match dice.randrange(7):
+            case 0:
+                quic.send_stream_data(stream, dice.randbytes(dice.randrange(60)), dice.random() < 0.5)
+            case 1 | 2:
+                quic.send_stream_data(stream, QUERY, dice.random() < 0.7)
+            case 3:
+                quic.send_stream_data(stream, QUERY[:9], False)
+                quic.reset_stream(stream, dice.randrange(1 << 30))
+            case 4:
+                quic.send_ping(1)
+            case 5:
+                quic.change_connection_id()
+                self.address = (f"192.0.2.{dice.randrange(1, 200)}", dice.randrange(1024, 65536))
+            case 6:
+                self.server.answer(bytes(dice.randrange(WHOLE, 3000)))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("alpn", ["doq", "h3"])
+def test_nothing_is_left_of_a_connection_whatever_came(alpn, ratio, certificates):
+    for seed in range(10):
+        dice, server = random.Random(seed), Server(certificates, alpn)
+        client = Distorting(server, dice, ratio)
+        for _ in range(10):
+            if client.quic._close_event is None:
+                client.do_anything()
+            client.exchange(dice.choice([0.0, 0.01, 1.0]))
+            client.connection.expire(server.now)
+        client.connection.give_way(server.now)
+        assert client.connection.is_over
+        assert server.bounds.memory == len(server.bounds) == len(server.routes) == 0
+        assert server.counters["internal_errors"] == 0, seed
