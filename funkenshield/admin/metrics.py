@@ -23,7 +23,7 @@ METRICS = {
         "Responses sent to clients, by transport and by the RCODE in the header.", labels=("transport", "rcode")
     ),
     "listener_messages": Metric(
-        "Messages received from clients, malformed ones included, by the address that they came to.",
+        "Messages from clients, malformed ones included, by the address that they came to, since that is open.",
         labels=("listener",),
     ),
     "cache_hits": Metric("Queries answered from the cache, stale answers included."),

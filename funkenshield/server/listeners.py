@@ -116,15 +116,16 @@ class Listeners:
         all_listeners = config.all_listeners
         names = {place: each for each in all_listeners for place in places_of(each, config)}
         new = [place for place in names if place not in self._sockets]
-        numbers = self._numbers(config)
+        numbers, others_have_none = self._numbers(config), False
         try:
             with ExitStack() as bound:
                 for place in self._others(new):
                     sockets.probe(*place, NAMES.get(names[place].section.transport, place[1].upper()))
+                others_have_none = True  # where it is in use nevertheless, another user's listeners are ours of before
                 opened = {place: self._bind(place, config.udp.receive_buffer, bound) for place in new}
                 bound.pop_all()
         except sockets.BindError as error:
-            if self.open and config.user and error.for_want_of_privileges:
+            if self.open and config.user and (others_have_none or error.for_want_of_privileges):
                 raise sockets.BindError(f"{error}; a restart binds before it switches to {config.user}") from None
             raise
         self._sockets |= opened
