@@ -1,5 +1,6 @@
 """Log the queries of each client: a line for each query, in a file for each address.
 
+It shows what `[[query_log]]` does not do: that costs a fraction of this, and knows what became of each query.
 Lines are buffered, and written once a second. UDP source addresses can be forged: use a rate limit, too (`[guard]`).
 """
 

@@ -28,7 +28,10 @@ from .policy._rule_program cimport (
     Program, RuleAction, action_of, next_action
 )
 from .policy._rule_program cimport DROP as DROP_QUERY
-from .policy._rule_state cimport ANSWERS, CHAINS, END, QUERIES, START, ClientInfo, RuleState
+from .policy._rule_state cimport (
+    ANSWERS, CHAINS, END, KIND_BADCOOKIE, KIND_DROPPED, KIND_HIT, KIND_LOCAL, KIND_MALFORMED, KIND_PREFETCH,
+    KIND_REFUSED, KIND_RULE, KIND_STALE, QUERIES, START, ClientInfo, Kind, RuleState
+)
 from .wire._ecs_upstream cimport add_ecs, subnet_rules
 from .wire._edns_cookies cimport CLIENT_ALONE, NOT_OURS, Cookies, CookieStatus, check_cookie, put_cookie, set_secrets
 from .wire._message cimport (
@@ -77,13 +80,14 @@ cdef Outcome process_query(QueryContext* context) noexcept nogil:
     bump(&counters.queries, 1)
     if context.verdict == UNANSWERABLE:
         bump(&counters.dropped_short if query.length < HEADER else &counters.dropped_responses, 1)
+        context.rule_state.kind = KIND_DROPPED
         return DROP
     outcome = _check_guard(context)
     if outcome != NEXT:
         return outcome
     if context.verdict == MALFORMED:
         bump(&counters.malformed_queries, 1)
-        return _reply_error(context, FORMERR)
+        return _reply_error(context, FORMERR, KIND_MALFORMED)
     if query.cookie and context.settings.cookies.serve:
         outcome = _check_cookie(context)
         if outcome != NEXT:
@@ -96,9 +100,9 @@ cdef Outcome process_query(QueryContext* context) noexcept nogil:
 cdef Outcome resume_query(QueryContext* context) noexcept nogil:
     """Decide about a query that stopped at a rule, and that Python lets go on; see `process_query`."""
     context.options.length = 0
-    context.rule_state.stopped = False
+    context.rule_state.stopped, context.rule_state.kind = False, KIND_HIT
     if context.verdict == UNANSWERABLE or context.verdict == MALFORMED:
-        return _reply_error(context, FORMERR)
+        return _reply_error(context, FORMERR, KIND_MALFORMED)
     add_own_options(context.settings, &context.options, cookie_of(context.query), context.query.keepalive,
                     &context.client)
     return _process_after_guard(context)
@@ -110,7 +114,9 @@ cdef Outcome process_oversized(QueryContext* context) noexcept nogil:
     bump(&context.counters.queries, 1)
     bump(&context.counters.oversized_queries, 1)
     if context.verdict == UNANSWERABLE:
+        context.rule_state.kind = KIND_DROPPED
         return DROP
+    context.rule_state.kind = KIND_LOCAL
     find_partial_opt(context.query)
     outcome = _check_guard(context)
     return outcome if outcome != NEXT else _refuse_or_truncate(context, True)
@@ -131,12 +137,13 @@ cdef Outcome _process_after_guard(QueryContext* context) noexcept nogil:
             return outcome
     if context.verdict == UNCACHEABLE and not rule_state.by_function and not _may_ask(context):
         bump(&context.counters.forward_denied, 1)
-        return _reply_error(context, REFUSED)
+        return _reply_error(context, REFUSED, KIND_REFUSED)
     if context.verdict == UNCACHEABLE or rule_state.skip_cache:
         bump(&context.counters.uncached_queries, 1)
         return ASK
     if query.qtype == ANY and settings.minimal_any:
         bump(&context.counters.minimal_any_answers, 1)
+        context.rule_state.kind = KIND_LOCAL
         context.length = put_minimal_any(context.reply, query, _payload(context), &context.options)
         return SEND
     if rule_state.route or rule_state.ttl_limits:
@@ -179,6 +186,9 @@ cdef Outcome _look_up(QueryContext* context) noexcept nogil:
         bump(&counters.replies_truncated, 1)
     if freshness >= STALE:
         bump(&counters.stale_answers, 1)
+        context.rule_state.kind = KIND_STALE
+    elif freshness == PREFETCH:
+        context.rule_state.kind = KIND_PREFETCH
     if freshness == PREFETCH or freshness == STALE_ASK:
         mark_asked(stored, context.now)
         bump(&counters.prefetches, 1)
@@ -194,7 +204,7 @@ cdef Outcome _check_guard(QueryContext* context) noexcept nogil:
         const GuardTable* table = load_guard_table(context.settings.guard_table)
         GuardAction action = GUARD_ALLOW
     if table != NULL:
-        action = check_query(table, &context.client, &context.counters.guard)
+        action = check_query(table, &context.client, &context.counters.guard, &context.rule_state.kind)
     if action == GUARD_ALLOW:
         return NEXT
     return DROP if action == GUARD_DROP else _refuse_or_truncate(context, action == GUARD_TRUNCATE)
@@ -211,17 +221,17 @@ cdef Outcome _check_cookie(QueryContext* context) noexcept nogil:
         CookieStatus status
     if not (size == 8 or 16 <= size <= 40):
         bump(&context.counters.malformed_queries, 1)
-        return _reply_error(context, FORMERR)
+        return _reply_error(context, FORMERR, KIND_MALFORMED)
     status = check_cookie(cookies, cookie, size, client.address, client.octets, client.wall)
     context.options.length = <uint16_t> put_cookie(context.options.octets, cookies, cookie, status, client.address,
                                                    client.octets, client.wall)
     if status == NOT_OURS or status == CLIENT_ALONE:
         if cookies.require and client.datagram and query.question or status == NOT_OURS and not query.question:
             bump(&context.counters.badcookie_responses, 1)
-            return _reply_error(context, BADCOOKIE)
+            return _reply_error(context, BADCOOKIE, KIND_BADCOOKIE)
     else:
         client.proven = True
-    return NEXT if query.question else _reply_error(context, NOERROR)
+    return NEXT if query.question else _reply_error(context, NOERROR, KIND_LOCAL)
 
 
 cdef Outcome run_rules(QueryContext* context, const Program* program, const MessageFacts* facts) noexcept nogil:
@@ -246,9 +256,12 @@ cdef Outcome run_rules(QueryContext* context, const Program* program, const Mess
             return ASK
         if action == DROP_QUERY or action == ERROR or action == TRUNCATE:
             bump(&context.counters.rule_replies, 1)
+            rule_state.kind = KIND_RULE
             if action == DROP_QUERY:
                 return DROP
-            return _reply_error(context, <uint16_t> node.value) if action == ERROR else _reply_truncated(context)
+            if action == ERROR:
+                return _reply_error(context, <uint16_t> node.value, KIND_RULE)
+            return _reply_truncated(context)
         if action == SKIP_CACHE:
             rule_state.skip_cache = True
         elif action == TTL_LIMITS:
@@ -288,7 +301,8 @@ cdef inline uint16_t _payload(const QueryContext* context) noexcept nogil:
     return load_relaxed16(&context.settings.index.zone_settings.manner.payload)
 
 
-cdef Outcome _reply_error(QueryContext* context, uint16_t rcode) noexcept nogil:
+cdef Outcome _reply_error(QueryContext* context, uint16_t rcode, Kind kind) noexcept nogil:
+    context.rule_state.kind = kind
     context.length = put_error(context.reply, context.query, rcode, _payload(context), &context.options)
     return SEND
 
@@ -306,7 +320,7 @@ cdef Outcome _refuse_or_truncate(QueryContext* context, bint to_tcp) noexcept no
     context.options.length = 0
     add_own_options(context.settings, &context.options, cookie_of(context.query), context.query.keepalive,
                     &context.client)
-    return _reply_truncated(context) if to_tcp else _reply_error(context, REFUSED)
+    return _reply_truncated(context) if to_tcp else _reply_error(context, REFUSED, <Kind> context.rule_state.kind)
 
 
 cdef void add_own_options(const Settings* settings, EdnsOptions* options, const uint8_t* client_cookie, bint keepalive,

@@ -44,6 +44,7 @@ from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core.files import Watched
 from .errors import ConfigError, FunkenShieldError
+from .events.sinks import Sinks
 from .forward import chaos, discovery
 from .forward._miss_path import MissPath
 from .forward.forwarder import Forwarder
@@ -157,11 +158,12 @@ class Daemon:
         self.listeners.serve(self.workers, self.tcp, self.miss_path)
         self.quic = QuicFront(self.tcp.workers[0])
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
+        self.sinks = Sinks(self.miss_path.recorder)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
             self.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
-            (self._tls, self._tls_over_quic), self.hosts, self.quic,
+            (self._tls, self._tls_over_quic), self.hosts, self.quic, self.sinks,
         )  # fmt: skip
         self._priority = Priority(seconds)
 
@@ -214,6 +216,7 @@ class Daemon:
             ipv6=subnet.ipv6_prefix_length if subnet.add else 0,
             private=subnet.private,
         )
+        self._name_peers(config)
         self.config, self._secrets = config, secrets
         self._set_cookies(secrets)
 
@@ -230,7 +233,14 @@ class Daemon:
             log.error("new addresses of upstreams not in use: %s", error)
             return
         self.forwarder.follow_upstreams()
+        self._name_peers(self.config)
         self._watch(self.config)
+
+    def _name_peers(self, config: Config) -> None:
+        """Say who is told of queries, and what listeners and upstreams are by their numbers."""
+        listeners = {each.number: each.endpoint for each in self.listeners.open}
+        upstreams = {each.number: (each.endpoint, each.member) for each in self.upstreams.all}
+        self.sinks.configure(config, listeners, upstreams, self.rules.names)
 
     def _watch(self, config: Config) -> None:
         """Watch zones where their upstreams are."""
@@ -303,10 +313,19 @@ class Daemon:
         async with contextlib.AsyncExitStack() as services:
             at_end, await_at_end = services.callback, services.push_async_callback
             services.enter_context(self._bound)
+            self.sinks.start()
+            at_end(self.sinks.close)
             self._restore()
             await self.rules.set_up()
             services.enter_context(
-                signals_handled({signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload})
+                signals_handled(
+                    {
+                        signal.SIGTERM: self.stop,
+                        signal.SIGINT: self.stop,
+                        signal.SIGHUP: self.reload,
+                        signal.SIGUSR1: self.sinks.reopen,
+                    }
+                )
             )
             await_at_end(asyncio.sleep, 0)  # connections close on the loop's next turn
             at_end(self.upstreams.close)
@@ -375,6 +394,7 @@ class Daemon:
         self.tcp.housekeeping()
         self.listeners.housekeeping(self.clock.seconds())
         self.hosts.housekeeping(self.upstreams.down)
+        self.sinks.housekeeping()
         self.watchers.wake()
         self.rules.set_local_time()
         self.cache.epochs.reclaim()

@@ -19,6 +19,7 @@ from .options import Ask, Commands, controls, seconds
 
 LABELLED = (  # that are shown one by one
     "listener_messages", "tls_handshakes", "tls_failures", "tls_versions", "http_responses", "http_errors",
+    "events_written", "events_lost",
 )  # fmt: skip
 TRANSPORTS = ("udp", "tcp", "tls", "https", "http")
 LEVELS = ("debug", "info", "warning", "error", "default")
@@ -77,6 +78,21 @@ def _echo_numbers(found: dict[str, Any], indent: str = "") -> None:
     for name, value in found.items():
         if isinstance(value, int | float):
             click.echo(f"{indent}{name:<{28 - len(indent)}}{value:>16,}")
+
+
+@click.command()
+@controls
+@as_json
+def failures(ask: Ask, as_json: bool) -> None:
+    """Show the last queries that clients got no answer for, and why."""
+    response = ask({"command": "failures"})
+    lines = (
+        f"{datetime.fromtimestamp(each['time']).astimezone():%Y-%m-%d %H:%M:%S}  {each['name']} {each['type']}: "
+        f"{each['upstream']} {each['text']}".rstrip()
+        + (f" ({each['times']:,} times)" if each["times"] > 1 else "")
+        for each in response["failures"]
+    )
+    _show(response, as_json, *(lines if response["failures"] else ("no query failed",)))
 
 
 @click.command()
@@ -462,4 +478,4 @@ def _records(entry: dict[str, Any]) -> Iterator[str]:
 
 def commands() -> list[click.Command]:
     """Return all of them."""
-    return [stats, explain, purge, cache, block, upstream, rules, config, log, reload]
+    return [stats, failures, explain, purge, cache, block, upstream, rules, config, log, reload]

@@ -25,7 +25,8 @@ def examine(config: Config, where: str, *, at_reload: bool = False) -> None:
     """
     looks: list[Callable[[], object]] = [
         *([partial(find_user, config.user)] if config.user else []),
-        partial(_find_folder, config.cache.snapshot),
+        partial(_find_folder, "cache.snapshot", config.cache.snapshot),
+        *(partial(_find_folder, "query_log.file", each.file) for each in config.query_log),
         partial(_find_secrets, config.cookies.secret_file if "secret_file" in config.cookies.model_fields_set else ""),
         *(partial(tls_of, each.address[0], each) for each in config.upstreams),
         *([] if at_reload else [partial(tls.examine, config)]),
@@ -44,12 +45,12 @@ def examine(config: Config, where: str, *, at_reload: bool = False) -> None:
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines))
 
 
-def _find_folder(snapshot: str) -> None:
-    """See that there is a folder for the snapshot; where we may not look, there may be one."""
-    folder = Path(snapshot).parent
+def _find_folder(key: str, file: str) -> None:
+    """See that there is a folder for a file that is to be written; where we may not look, there may be one."""
+    folder = Path(file).parent
     try:
-        if snapshot and not folder.is_dir():
-            raise ConfigError(f"cache.snapshot: no folder {folder} on this machine")
+        if file and not folder.is_dir():
+            raise ConfigError(f"{key}: no folder {folder} on this machine")
     except PermissionError:
         return
 

@@ -31,6 +31,7 @@ from .stats import Stats
 limited = logs.RateLimited(logging.getLogger(__name__))
 log = logging.getLogger(__name__)
 
+TOP_MAX = 1000  # of what is asked for most
 TEST_CLOCK = "FUNKENSHIELD_TEST_CLOCK"  # set to 1, it lets tests move the clock, but not the event loop's timers
 
 Response = dict[str, Any]
@@ -145,6 +146,18 @@ def _kind_of(kind: Any) -> str:  # noqa: ANN401 - what stands in an annotation
 @command("stats")
 def _stats(shield: Operated) -> Response:
     return {"stats": shield.stats.snapshot()}
+
+
+@command("failures")
+def _failures(shield: Operated) -> Response:
+    return {"failures": shield.stats.failures()}
+
+
+@command("top")
+def _top(shield: Operated, *, limit: int = 20) -> Response:
+    if not 1 <= limit <= TOP_MAX:
+        raise FunkenShieldError(f"top: limit must be 1 to {TOP_MAX}")
+    return {"top": shield.stats.sinks.top(limit)}
 
 
 @command("explain")

@@ -165,6 +165,12 @@ METRICS = {
         " settings or headers.",
         labels=("reason",),
     ),
+    "events_written": Metric("Queries that a collector of dnstap, or a query log, was told of.", labels=("sink",)),
+    "events_lost": Metric(
+        "Queries that a collector of dnstap, or a query log, was not told of, because it did not take them in time.",
+        labels=("sink",),
+    ),
+    "events_unread": Metric("Queries that nobody was told of, because they came faster than they could be told."),
     "reloads": Metric("Successful reloads of the configuration."),
     "reload_failures": Metric("Reloads that failed, so that the previous configuration stayed in force."),
     "start_time_seconds": Metric("Unix time at which the daemon started.", "gauge"),

@@ -8,6 +8,7 @@ from typing import Any
 from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
 from ..core._clock import Clock
+from ..events.sinks import Sinks
 from ..forward._miss_path import MissPath
 from ..forward.forwarder import Forwarder
 from ..policy.dynblocks import Blocks
@@ -19,7 +20,8 @@ from ..server.listeners import Listeners
 from ..server.tcp import TcpServer
 from ..server.tls import TlsListeners
 from ..upstream.hosts import Hosts
-from ..upstream.pool import Upstreams, rcode_name
+from ..upstream.pool import FAILURE_TEXTS, Upstreams, rcode_name
+from ..wire.names import name_from_wire, type_name
 from .metrics import METRICS
 
 HANDSHAKE, FAILED, VERSION = "tls_handshakes_", "tls_handshakes_failed_", "tls_version_"  # that names begin with
@@ -47,6 +49,7 @@ class Stats:
     tls: Sequence[TlsListeners]
     hosts: Hosts
     quic: QuicFront
+    sinks: Sinks
 
     def __post_init__(self) -> None:
         self.reloads = self.reload_failures = 0
@@ -76,10 +79,23 @@ class Stats:
         counted = self.counted()
         return {name: counted[name] for name in (*METRICS, *MORE)}
 
+    def failures(self) -> list[dict[str, Any]]:
+        """Return the last failures that clients felt, the latest first."""
+        known = {each.number: str(each) for each in self.upstreams.all}
+        return [
+            {
+                "time": round(wall, 3), "times": times, "name": name_from_wire(name), "type": type_name(qtype),
+                "upstream": known.get(upstream, ""), "reason": reason,
+                "text": FAILURE_TEXTS.get(reason, "no upstream is available"),
+            }
+            for wall, times, name, qtype, upstream, reason in self.miss_path.failures()
+        ]  # fmt: skip
+
     def counted(self) -> dict[str, Any]:
         """Return all counters, those included that only count for another one."""
         udp = [worker.counters() for worker in self.workers]
         tcp = [worker.answering.counters() for worker in self.tcp.workers]
+        sinks = self.sinks.counters()
         misses, nsec_cache, connections = self.miss_path.counters(), self.nsec_cache, self.tcp.counters()
         over_stream = misses["queries"] + sum(each["queries"] for each in tcp)
         over = {name: sum(each[f"queries_over_{name}"] for each in tcp) for name in TRANSPORTS[2:]}
@@ -105,7 +121,7 @@ class Stats:
             "nsec_cache_limit_bytes": nsec_cache.limit,
             "memory_limit_bytes": (
                 self.cache_memory + self.miss_path.memory_limit + self.tcp.limits.memory_limit
-                + self.miss_path.settings_writer.guard.memory_limit
+                + self.miss_path.settings_writer.guard.memory_limit + self.sinks.memory_limit
             ),
             **{
                 name: count for name, count in connections.items()
@@ -114,6 +130,8 @@ class Stats:
             **self.quic.counters(),
             "http_responses": self._statuses(connections), "http_errors": _labelled(connections, ERRORS),
             **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self._expiries(),
+            "events_written": {name: each["written"] for name, each in sinks.items()},
+            "events_lost": {name: each["lost"] for name, each in sinks.items()}, "events_unread": self.sinks.lost,
             "reloads": self.reloads, "reload_failures": self.reload_failures, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],

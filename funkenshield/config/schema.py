@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ..core._limits import LISTENERS_MAX, MEMBERS_MAX, PROXIES_MAX, SOCKETS_MAX, UPSTREAMS_MAX
+from ..core._limits import LISTENERS_MAX, MEMBERS_MAX, PROXIES_MAX, SINKS_MAX, SOCKETS_MAX, UPSTREAMS_MAX
 from .admin import ControlSection, LogSection, MetricsSection
 from .cache import CacheSection, StaleSection, TtlSection
 from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
+from .events import DnstapSection, QueryLogSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
 from .listeners import ClientTlsSection, Listener, ListenerSection, QuicSection
@@ -69,6 +70,8 @@ class Config(Section):
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = Field(default_factory=ControlSection)
+    dnstap: ListOf[DnstapSection] = Field((), max_length=SINKS_MAX)
+    query_log: ListOf[QueryLogSection] = Field((), max_length=SINKS_MAX)
     zones: ListOf[ZoneSection] = Field((), max_length=4000)
     guard: GuardSection = GuardSection()
     rules: ListOf[RuleSection] = Field((), max_length=4096)
@@ -123,6 +126,15 @@ class Config(Section):
         if scraped and (scraped in over_tcp or overlaps(scraped, over_tcp)):
             key = "listen" if scraped in self.listen or overlaps(scraped, self.listen) else "listeners"
             raise ValueError(f"metrics.listen: {scraped} conflicts with {key} (TCP); choose another port")
+        return self
+
+    @model_validator(mode="after")
+    def _sinks_can_be_told_apart(self) -> "Config":
+        sinks = [*map(str, self.dnstap), *map(str, self.query_log)]
+        if twice := repeated(sinks):
+            raise ValueError(f"dnstap, query_log: more than once: {', '.join(twice)}")
+        if len(sinks) > SINKS_MAX:
+            raise ValueError(f"dnstap, query_log: at most {SINKS_MAX} together, not {len(sinks)}")
         return self
 
     @model_validator(mode="after")

@@ -10,4 +10,5 @@ cpdef enum:
     PROXIES_MAX = 64               # prefixes of front proxies
     IGNORED_MAX = 16               # EDNS options that an operator may have ignored
     COOKIE_SECRETS = 4
+    SINKS_MAX = 16                 # of events
     EDNS_UDP_SIZE = 1232           # octets: the UDP payload size of a response, unless configured

@@ -18,6 +18,7 @@ from ..core._atomic cimport load_relaxed32
 from ..core._clock cimport ticks
 from ..core._fair_shares cimport may_take
 from ..core._siphash cimport siphash
+from ..policy._rule_state cimport KIND_HIT, KIND_LOCAL, KIND_REFUSED, KIND_SYNTHESISED
 from ..wire._edns_cookies cimport CLIENT_COOKIE
 from ..wire._message cimport (
     CACHEABLE, CHAOS, HEADER_FLAGS, KEY_PREFIX, NAME_MAX, NOTIFY, OPCODE, QUERY_MAX, TKEY, UNCACHEABLE, Query, Verdict,
@@ -66,7 +67,7 @@ cdef class Admission:
             if verdict > UNCACHEABLE or client.fd == NOBODY:
                 return 0
             if client.request and is_transfer(&query):  # one response is all that a request gets
-                return self.replies.refuse(client, &query)
+                return self.replies.refuse(client, &query, KIND_REFUSED)
             if (query.flags & OPCODE) == NOTIFY or client.fd == STREAM and is_transfer(&query):
                 self.notifies_and_transfers.append((
                     (<char*> client)[:sizeof(Client)], wire[:length], 0 if client.fd >= 0 else client.stream,
@@ -85,7 +86,7 @@ cdef class Admission:
             freshness = freshness_of(stored, &self.cache.index.zone_settings[stored.zone], ticks(now))
             if client.fd != NOBODY and freshness < STALE_IF_ERROR:
                 mark_used(stored)
-                return self.replies.answer_now(client, &query, stored, now)
+                return self.replies.answer_now(client, &query, stored, KIND_HIT, now)
             if client.fd == NOBODY and freshness < STALE and load_relaxed32(&stored.marks.refresh_after) <= ticks(now):
                 return 0  # it was refreshed meanwhile
         zone = <uint16_t> self.cache.zones.find(query.key + KEY_PREFIX, query.qtype)
@@ -109,7 +110,7 @@ cdef class Admission:
         build_verbatim(self.cache.scratch, query, response, len(response), now)
         self.cache.scratch.zone = zone
         self.local_answers += 1
-        return self.replies.answer_now(client, query, self.cache.scratch, now)
+        return self.replies.answer_now(client, query, self.cache.scratch, KIND_LOCAL, now)
 
     # ------------------------------------------------------------ without an upstream
 
@@ -155,7 +156,8 @@ cdef class Admission:
         answer.zone = zone
         answer.marks.purges = <uint32_t> self.cache.purges.rules.count
         self.local_answers += 1
-        self.replies.answer_now(client, query, answer, now)
+        self.replies.answer_now(client, query, answer,
+                                KIND_LOCAL if query.qclass == CHAOS or not stores else KIND_SYNTHESISED, now)
         if stores and built == KEEP:
             self.cache.put_for(query, answer, ticks(now))
         return 0

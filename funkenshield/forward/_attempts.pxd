@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from ..core._timer_wheel cimport Wheel
+from ..events._event cimport Tap
 from ..upstream._selection cimport UpstreamTable
 from ..upstream._sockets_and_ids cimport Attempt, Sockets
 from ._pending cimport PendingQueries, PendingQuery, Stage
@@ -19,6 +20,7 @@ cdef class Attempts:
         Sockets sockets
         UpstreamTable upstreams
         Wheel wheel
+        Tap tap                    # of those who want to know what is sent where
         # queries to send, to send again elsewhere, and for Python to send
         int32_t* queued
         int32_t* failed
@@ -49,5 +51,9 @@ cdef class Attempts:
     cdef void lost(self, int32_t attempt, uint8_t reason, uint64_t now) noexcept nogil
     cdef void timed_out(self, int32_t i, uint64_t now) noexcept nogil
     cdef void _tcp_fallback_failed(self, const Attempt* made) noexcept nogil
+    cdef void note_query(self, int32_t i, int32_t upstream, uint8_t transport, const uint8_t* wire,
+                         size_t length) noexcept nogil
+    cdef void note_response(self, int32_t attempt, uint8_t transport, const uint8_t* wire,
+                            size_t length) noexcept nogil
     cdef void end(self, int32_t attempt) noexcept nogil
     cdef void end_all(self, int32_t i) noexcept nogil

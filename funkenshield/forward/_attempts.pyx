@@ -4,12 +4,14 @@ An upstream is judged by the way that it is asked as a rule. What goes over TCP 
 says nothing of it: nor does a failure there say anything of the name. What is made of an answer is `_resolution`'s.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..cache._entry cimport Answer
 from ..core._memory cimport free, zeros
 from ..core._timer_wheel cimport Wheel
+from ..events._event cimport Tap, wanted_kinds
+from ..policy._rule_state cimport OVER_TCP
 from ..upstream._selection cimport TRIES_MAX, Upstream, UpstreamTable, note_try, retransmission_timeout_of
 from ..upstream._sockets_and_ids cimport Attempt, Sockets
 from ..wire._message cimport QUERY_MAX, RCODE
@@ -31,8 +33,8 @@ cdef class Attempts:
     Memory ownership: the lists of what is to be sent are its own.
     """
 
-    def __cinit__(self, PendingQueries queries not None) -> None:
-        self.queries, self.pool = queries, queries.pool
+    def __cinit__(self, PendingQueries queries not None, Tap tap not None) -> None:
+        self.queries, self.pool, self.tap = queries, queries.pool, tap
         self.sockets = Sockets(queries.capacity * TRIES_MAX)
         self.upstreams = UpstreamTable()
         self.wheel = Wheel(queries.capacity)
@@ -128,6 +130,7 @@ cdef class Attempts:
             memcpy(wire, pending.wire, pending.length)
             respell(wire, self.sockets.spell(attempt))
             out = wire
+        self.note_query(i, upstream, OVER_TCP, out, pending.length)
         self.stream_queries.append((
             self.queries.handle(i, self.sockets.attempts[attempt].id), upstream, out[:pending.length],
             (pending.deadline - min(now, pending.deadline)) / 1e9, header[:octets], pending.send_once,
@@ -256,6 +259,26 @@ cdef class Attempts:
             Upstream* asked = &self.upstreams.all[made.upstream]
         asked.tcp_fallback_failures += 1
         pending.over_stream = pending.length > QUERY_MAX or pending.last_resort == TRUNCATED_REPLY
+
+    # ------------------------------------------------------------ for those who want to know
+
+    cdef void note_query(self, int32_t i, int32_t upstream, uint8_t transport, const uint8_t* wire,
+                         size_t length) noexcept nogil:
+        """Record what is sent to an upstream for a query that is recorded."""
+        cdef uint32_t draw = self.pool[i].client.draw
+        if draw and wanted_kinds(self.tap):
+            self.tap.note_exchange(draw, <int16_t> upstream, transport, self.tap.clock.now(), wire, length, NULL, 0)
+
+    cdef void note_response(self, int32_t attempt, uint8_t transport, const uint8_t* wire,
+                            size_t length) noexcept nogil:
+        """Record a response of an upstream to a query that is recorded."""
+        cdef:
+            const Attempt* made = &self.sockets.attempts[attempt]
+            uint32_t draw = self.pool[made.query].client.draw
+        if draw and wanted_kinds(self.tap):
+            self.tap.note_exchange(draw, made.upstream, transport, made.sent, NULL, 0, wire, length)
+
+    # ------------------------------------------------------------ and their end
 
     cdef void end(self, int32_t attempt) noexcept nogil:
         """End one of a query's attempts."""

@@ -41,15 +41,20 @@ cdef class ClientReplies:
     cdef bint is_dead(self, const Answer* stored, uint64_t now) noexcept nogil
     cdef void add_own(self, EdnsOptions* extra, const Client* client, const Query* query) noexcept nogil
     cdef void _add_waiting(self, EdnsOptions* extra, const PendingQuery* pending) noexcept nogil
-    cdef int answer_now(self, const Client* client, const Query* query, const Answer* answer, uint64_t now) except -1
-    cdef int answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1
-    cdef int answer_one(self, int32_t i, const Answer* answer, uint64_t now) except -1
+    cdef int answer_now(self, const Client* client, const Query* query, const Answer* answer, uint8_t kind,
+                        uint64_t now) except -1
+    cdef int answer_all(self, int32_t i, const Answer* answer, uint8_t kind, uint64_t now,
+                        int32_t upstream=?) except -1
+    cdef int answer_one(self, int32_t i, const Answer* answer, uint8_t kind, uint64_t now,
+                        int32_t upstream=?) except -1
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
-                     const EdnsOptions* extra, uint64_t now) except -1
+                     const EdnsOptions* extra, uint8_t kind, int32_t upstream, uint64_t now) except -1
     cdef size_t put_own(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
                         const EdnsOptions* extra) noexcept nogil
     cdef bint _exceeds_late_limit(self, const Client* client, size_t length, uint64_t now) noexcept nogil
     cdef int reject(self, const Client* client, const Query* query, uint64_t now) except -1
-    cdef int refuse(self, const Client* client, const Query* query) except -1
+    cdef int refuse(self, const Client* client, const Query* query, uint8_t kind=?) except -1
     cdef int reject_waiting(self, int32_t i) except -1
-    cdef int _post_refused(self, const Client* client, const Query* query, const EdnsOptions* extra) except -1
+    cdef int _post_refused(self, const Client* client, const Query* query, const EdnsOptions* extra,
+                           uint8_t kind) except -1
+    cdef void _note_dropped(self, const Client* client, const Query* query) noexcept nogil

@@ -13,7 +13,8 @@ from ..cache._index cimport find
 from ..core._clock cimport ticks
 from ..core._latency_histogram cimport observe_latency
 from ..core._rate_limit cimport Limit, RateTable, source_exceeds
-from ..policy._rule_state cimport ClientInfo
+from ..events._recorder cimport Recorder
+from ..policy._rule_state cimport KIND_COALESCED, KIND_FORWARDED, KIND_LIMITED, KIND_REJECTED, KIND_STALE, ClientInfo
 from ..wire._message cimport (
     ARCOUNT, DO, MESSAGE_MAX, REFUSED, EdnsOptions, Query, cookie_of, get16, has_own_opt, message_flags, put_error,
     put_own_options
@@ -29,9 +30,10 @@ cdef uint64_t LATE = <uint64_t> 1000000000    # nanoseconds: an answer after tha
 cdef class ClientReplies:
     """The way back to clients. One thread, with the GIL, calls all of it."""
 
-    def __cinit__(self, SettingsWriter settings_writer not None, PendingQueries queries not None) -> None:
+    def __cinit__(self, SettingsWriter settings_writer not None, PendingQueries queries not None,
+                  Recorder recorder not None) -> None:
         self.settings_writer, self.cache, self.queries = settings_writer, settings_writer.cache, queries
-        self.outbox = Outbox(self.cache.clock)
+        self.outbox = Outbox(recorder)
         self.outbox.guard_table = settings_writer.settings.guard_table
         self.late = RateTable(LATE_MEMORY, LATE_RATE, <double> LATE_BURST / LATE_RATE, 24, 56)
 
@@ -66,20 +68,24 @@ cdef class ClientReplies:
 
     # ------------------------------------------------------------ answers
 
-    cdef int answer_now(self, const Client* client, const Query* query, const Answer* answer, uint64_t now) except -1:
-        """Answer a client who did not wait."""
+    cdef int answer_now(self, const Client* client, const Query* query, const Answer* answer, uint8_t kind,
+                        uint64_t now) except -1:
+        """Answer a client who did not wait; a Kind tells from what."""
         cdef EdnsOptions extra
         self.add_own(&extra, client, query)
-        return self._answer(client, self.limit(client, query), answer, query, &extra, now)
+        return self._answer(client, self.limit(client, query), answer, query, &extra, kind, -1, now)
 
-    cdef int answer_all(self, int32_t i, const Answer* answer, uint64_t now) except -1:
-        """Answer everybody who waits for a pending query."""
+    cdef int answer_all(self, int32_t i, const Answer* answer, uint8_t kind, uint64_t now,
+                        int32_t upstream=-1) except -1:
+        """Answer everybody who waits for a pending query: all behind the first are coalesced."""
         while i >= 0:
-            self.answer_one(i, answer, now)
+            self.answer_one(i, answer, kind, now, upstream)
+            kind = KIND_COALESCED if kind == KIND_FORWARDED else kind
             i = self.queries.pool[i].next
         return 0
 
-    cdef int answer_one(self, int32_t i, const Answer* answer, uint64_t now) except -1:
+    cdef int answer_one(self, int32_t i, const Answer* answer, uint8_t kind, uint64_t now,
+                        int32_t upstream=-1) except -1:
         """Answer one who waits."""
         cdef:
             Query query
@@ -87,10 +93,10 @@ cdef class ClientReplies:
             EdnsOptions extra
         self.queries.read_as_asked(i, &query)
         self._add_waiting(&extra, pending)
-        return self._answer(&pending.client, pending.limit, answer, &query, &extra, now)
+        return self._answer(&pending.client, pending.limit, answer, &query, &extra, kind, upstream, now)
 
     cdef int _answer(self, const Client* client, uint16_t limit, const Answer* answer, const Query* query,
-                     const EdnsOptions* extra, uint64_t now) except -1:
+                     const EdnsOptions* extra, uint8_t kind, int32_t upstream, uint64_t now) except -1:
         """Answer one client, in his own size and spelling."""
         cdef:
             uint64_t delay = now - client.arrived if now > client.arrived else 0
@@ -106,8 +112,8 @@ cdef class ClientReplies:
             length = self.put_own(out, length, limit, query, answer.rcode_high, extra)
         if delay >= LATE and client.fd >= 0 and not client.proven and self._exceeds_late_limit(client, length, now):
             self.dropped_late_replies += 1
-            length = 0
-        return self.outbox.post(client, length)
+            length, kind = 0, KIND_LIMITED
+        return self.outbox.post(client, length, kind, upstream)
 
     cdef size_t put_own(self, uint8_t* out, size_t length, size_t limit, const Query* query, uint8_t rcode_high,
                         const EdnsOptions* extra) noexcept nogil:
@@ -139,14 +145,17 @@ cdef class ClientReplies:
         if client.fd == NOBODY:
             return 0
         if stored != NULL and not self.is_dead(stored, now):
-            return self.answer_now(client, query, stored, now)
-        return self.refuse(client, query) if self.refuse_overload or client.fd < 0 else 0
+            return self.answer_now(client, query, stored, KIND_STALE, now)
+        if self.refuse_overload or client.fd < 0:
+            return self.refuse(client, query)
+        self._note_dropped(client, query)
+        return 0
 
-    cdef int refuse(self, const Client* client, const Query* query) except -1:
-        """Refuse one who asks."""
+    cdef int refuse(self, const Client* client, const Query* query, uint8_t kind=KIND_REJECTED) except -1:
+        """Refuse one who asks; a Kind tells why."""
         cdef EdnsOptions extra
         self.add_own(&extra, client, query)
-        return self._post_refused(client, query, &extra)
+        return self._post_refused(client, query, &extra, kind)
 
     cdef int reject_waiting(self, int32_t i) except -1:
         """Let one who waits have REFUSED, or nothing."""
@@ -154,12 +163,21 @@ cdef class ClientReplies:
             Query query
             PendingQuery* pending = &self.queries.pool[i]
             EdnsOptions extra
-        if pending.client.fd == NOBODY or not self.refuse_overload and pending.client.fd >= 0:
+        if pending.client.fd == NOBODY:
             return 0
         self.queries.read_as_asked(i, &query)
+        if not self.refuse_overload and pending.client.fd >= 0:
+            self._note_dropped(&pending.client, &query)
+            return 0
         self._add_waiting(&extra, pending)
-        return self._post_refused(&pending.client, &query, &extra)
+        return self._post_refused(&pending.client, &query, &extra, KIND_REJECTED)
 
-    cdef int _post_refused(self, const Client* client, const Query* query, const EdnsOptions* extra) except -1:
+    cdef int _post_refused(self, const Client* client, const Query* query, const EdnsOptions* extra,
+                           uint8_t kind) except -1:
         return self.outbox.post(
-            client, put_error(self.outbox.reserve(client), query, REFUSED, self.payload(), extra))
+            client, put_error(self.outbox.reserve(client), query, REFUSED, self.payload(), extra), kind)
+
+    cdef void _note_dropped(self, const Client* client, const Query* query) noexcept nogil:
+        """Record a query that a bound was reached for, and that gets no answer."""
+        if client.draw:
+            self.outbox.note(client, KIND_REJECTED, -1, query.wire, query.length, NULL, 0)

@@ -7,6 +7,7 @@ from .._fastpath cimport SettingsWriter
 from ..cache._store cimport Cache
 from ..core._epochs cimport READERS_MAX
 from ..core._spsc_ring cimport Ring
+from ..events._recorder cimport Recorder
 from ..upstream._selection cimport UpstreamTable
 from ..upstream._sockets_and_ids cimport Sockets
 from ._admission cimport Admission
@@ -25,6 +26,7 @@ cdef class MissPath:
     cdef:
         readonly Cache cache
         readonly SettingsWriter settings_writer
+        readonly Recorder recorder
         PendingQueries queries
         PendingQuery* pool         # the queries'
         ClientReplies replies

@@ -4,6 +4,7 @@ from typing import Any, final
 from .._fastpath import SettingsWriter
 from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
+from ..events._recorder import Recorder
 from ..upstream._selection import UpstreamTable
 from ..upstream._sockets_and_ids import Sockets
 from ._outbox import Outbox
@@ -13,6 +14,7 @@ from ._python_rules import PythonRules
 class MissPath:
     cache: Cache
     settings_writer: SettingsWriter
+    recorder: Recorder
     outbox: Outbox
     sockets: Sockets
     upstreams: UpstreamTable
@@ -54,6 +56,7 @@ class MissPath:
     def fail(self, handle: int, error: int = 0, *, unsent: bool = False) -> None: ...
     def abandon(self, socket: int) -> None: ...
     def tick(self) -> None: ...
+    def failures(self) -> list[tuple[float, int, bytes, int, int, str]]: ...
     @property
     def memory_limit(self) -> int: ...
     @property

@@ -26,6 +26,8 @@ from ..core._latency_histogram cimport histogram_as_dict
 from ..core._limits cimport SOCKETS_MAX
 from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
 from ..core._udp_batch cimport BATCH
+from ..events._event cimport wanted_kinds
+from ..events._recorder cimport Recorder
 from ..policy._guard cimport guard_counters_as_dict
 from ..policy._rule_state cimport OVER_TCP
 from ..upstream._selection cimport TRIES_MAX, reason_of_errno
@@ -59,8 +61,9 @@ cdef class MissPath:
         self.cache = cache
         self.settings_writer = SettingsWriter(cache, guarded)
         self.queries = PendingQueries(cache, capacity)
-        self.replies = ClientReplies(self.settings_writer, self.queries)
-        self.attempts = Attempts(self.queries)
+        self.recorder = Recorder(cache.clock)
+        self.replies = ClientReplies(self.settings_writer, self.queries, self.recorder)
+        self.attempts = Attempts(self.queries, self.replies.outbox.tap)
         self.admission = Admission(self.replies, self.attempts)
         self.resolution = Resolution(self.replies, self.attempts)
         self.rules = PythonRules(self.admission, self.resolution)
@@ -197,6 +200,8 @@ cdef class MissPath:
         client.octets = <uint8_t> len(address)
         memcpy(client.ip, <char*> address, client.octets)
         client.listener = listener
+        if not stream >> 63 and wanted_kinds(self.outbox.tap):  # which is no client's, but a rule's
+            client.draw = self.outbox.tap.draw()
         if len(ends) in (8, 20):
             client.port, client.to_port = get16(ends), get16(<const uint8_t*> <char*> ends + 2)
             client.to_octets = <uint8_t> (len(ends) - 4)
@@ -214,6 +219,7 @@ cdef class MissPath:
         self.attempts.walked = FAILED
         listed = self.attempts.failed_count
         self._send(self.attempts.failed, listed, FAILED)
+        self.attempts.tap.publish()
         self.attempts.failed_count -= listed  # what was listed meanwhile waits for the next time
         memmove(self.attempts.failed, self.attempts.failed + listed, self.attempts.failed_count * sizeof(int32_t))
         self.attempts.walked = IDLE
@@ -294,6 +300,7 @@ cdef class MissPath:
         if not self.resolution.read(i, &query, &received, response, len(response), True, now):
             return False
         upstream = self.sockets.attempts[attempt].upstream
+        self.attempts.note_response(attempt, OVER_TCP, response, len(response))
         self.transport.learn_spelling(attempt, &query, response)
         self.attempts.answered(attempt, now)
         self.resolution.consider(i, upstream, &query, &received, now)
@@ -341,6 +348,10 @@ cdef class MissPath:
     def pending_queries(self) -> int:
         """Return how many clients wait for an upstream now."""
         return self.queries.waiting
+
+    def failures(self) -> list:
+        """Return the last failures that clients felt; see `Failures.listed`."""
+        return self.resolution.failures.listed()
 
     @property
     def memory_limit(self) -> int:

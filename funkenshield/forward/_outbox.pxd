@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from ..core._clock cimport Clock
 from ..core._limits cimport CONNECTION_WORKERS_MAX, LISTENERS_MAX
 from ..core._udp_batch cimport BATCH, Datagrams, Peer
+from ..events._event cimport Tap
 from ..policy._guard cimport GuardCounters, GuardTable
 from ..policy._rule_state cimport TRANSPORTS, ClientInfo, RuleState
 from ._reply_queue cimport ReplyQueue
@@ -21,6 +22,7 @@ cdef struct Client:                # who asked, and how to answer
     uint64_t arrived               # nanoseconds
     uint64_t stream                # whose connection, where `fd` is STREAM
     uint32_t request               # and which request of it; 0: they have no numbers
+    uint32_t draw                  # of the lot that decides who records the query; 0: nobody does
     int32_t fd                     # the UDP socket to answer from
     Peer peer                      # whom a datagram goes back to: the client, or the proxy in front of him
     uint8_t ip[16]                 # the client's own address
@@ -54,6 +56,7 @@ cdef class Outbox:
         uint64_t send_failed
         uint64_t[TRANSPORTS][16] sent_rcodes  # responses, by the RCODE in their header
         Clock clock
+        Tap tap                        # of those who want to know what becomes of queries
         const GuardTable** guard_table  # where the guard has its table in force
         const GuardTable* nobody
         GuardCounters guard_counters
@@ -62,7 +65,9 @@ cdef class Outbox:
     cdef ReplyQueue* _queue_of(self, uint64_t stream) noexcept nogil
     cdef bytes server_name(self, uint64_t stream)
     cdef uint8_t* reserve(self, const Client* client) noexcept nogil
-    cdef int post(self, const Client* client, size_t length) except -1
+    cdef int post(self, const Client* client, size_t length, uint8_t kind, int32_t upstream=?) except -1
     cdef int drop(self, const Client* client) except -1
+    cdef void note(self, const Client* client, uint8_t kind, int32_t upstream, const uint8_t* query, size_t query_size,
+                   const uint8_t* response, size_t response_size) noexcept nogil
     cdef ClientInfo client_info(self, const Client* client) noexcept nogil
     cdef void flush(self) noexcept nogil

@@ -4,13 +4,15 @@ It knows how a client is reached. What he gets is written by the caller, straigh
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from ..core._clock cimport NANOSECONDS, Clock
+from ..core._clock cimport NANOSECONDS
 from ..core._limits cimport LISTENERS_MAX
 from ..core._memory cimport zeros
+from ..events._event cimport Event, wanted_kinds
+from ..events._recorder cimport Recorder
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport OVER_UDP, TRANSPORTS, ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
@@ -44,8 +46,8 @@ cdef class Outbox:
     Memory ownership: buffers and queues are its own; a written datagram is copied by nobody before it is sent.
     """
 
-    def __cinit__(self, Clock clock not None) -> None:
-        self.clock = clock
+    def __cinit__(self, Recorder recorder not None) -> None:
+        self.clock, self.tap = recorder.clock, recorder.join()
         self.guard_table = &self.nobody
         self.datagrams = Datagrams(UDP_MAX)
         self.framed = <uint8_t*> malloc(2 + MESSAGE_MAX)
@@ -99,19 +101,21 @@ cdef class Outbox:
         self.fd, self.listener = client.fd, client.listener
         return self.datagrams.buffer(self.count)
 
-    cdef int post(self, const Client* client, size_t length) except -1:
+    cdef int post(self, const Client* client, size_t length, uint8_t kind, int32_t upstream=-1) except -1:
         """Take what was written to `reserve`'s place; 0 octets: nothing after all.
 
-        The guard sees all that goes out, and may hold it back.
+        A Kind tells what became of the query. The guard sees all that goes out, and may hold it back.
         """
         cdef:
             const GuardTable* guard_table = load_guard_table(self.guard_table)
             ReplyQueue* queue
             ClientInfo sender
+            uint8_t* out = self.framed + 2 if client.fd < 0 else self.datagrams.buffer(self.count)
         if length and guard_table != NULL:
             sender = self.client_info(client)
-            length = check_response(guard_table, &sender, self.framed + 2 if client.fd < 0
-                                    else self.datagrams.buffer(self.count), length, &self.guard_counters)
+            length = check_response(guard_table, &sender, out, length, &self.guard_counters)
+        if client.draw and wanted_kinds(self.tap):
+            self.note(client, kind, upstream, NULL, 0, out, length)
         if length == 0:
             return 0
         if client.fd < 0:
@@ -124,9 +128,9 @@ cdef class Outbox:
                                   <uint32_t> (2 + length), False)
             self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
             return 0
-        self.sent_rcodes[OVER_UDP][message_flags(self.datagrams.buffer(self.count)) & RCODE] += 1
+        self.sent_rcodes[OVER_UDP][message_flags(out) & RCODE] += 1
         self.peers[self.count] = client.peer
-        self.datagrams.put(self.count, self.datagrams.buffer(self.count), length)
+        self.datagrams.put(self.count, out, length)
         self.datagrams.put_peer(self.count, &self.peers[self.count])
         self.count += 1
         return 0
@@ -141,13 +145,24 @@ cdef class Outbox:
             self.streams.append((client.stream, b""))
         return 0
 
+    cdef void note(self, const Client* client, uint8_t kind, int32_t upstream, const uint8_t* query, size_t query_size,
+                   const uint8_t* response, size_t response_size) noexcept nogil:
+        """Record what became of a client's query; its query was recorded when it came."""
+        cdef:
+            ClientInfo sender = self.client_info(client)
+            Event* event
+        sender.now = client.arrived
+        event = self.tap.note(kind, &sender, query, query_size, response, response_size)
+        if event != NULL:
+            event.port, event.upstream, event.told = client.port, <int16_t> upstream, True
+
     cdef ClientInfo client_info(self, const Client* client) noexcept nogil:
         """Return where the query of a client came from, as of now."""
         cdef ClientInfo sender
         sender.address = client.ip
         sender.octets = client.octets
         sender.datagram = client.fd >= 0
-        sender.proven = client.proven
+        sender.proven, sender.draw = client.proven, client.draw
         sender.listener, sender.transport = client.listener, client.transport
         sender.server_names = client.server_names
         sender.now = self.clock.now()
@@ -159,6 +174,7 @@ cdef class Outbox:
         cdef:
             int32_t went = 0
             uint32_t k
+        self.tap.publish()
         if self.count:
             if self.sockets[self.listener] == self.fd:  # or it was closed since, and may be something else by now
                 went = self.datagrams.send(self.fd, self.count)

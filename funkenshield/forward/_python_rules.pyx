@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from .._fastpath cimport ASK, DROP, SEND, Outcome, QueryContext, Settings, parse_with_ecs, process_query, resume_query
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport Program
-from ..policy._rule_state cimport END, RuleState, has_server_name
+from ..policy._rule_state cimport END, KIND_RULE, RuleState, has_server_name
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._fit cimport fit_message
 from ..wire._message cimport (
@@ -72,7 +72,7 @@ cdef class PythonRules:
         outcome = process_query(&context) if anew else resume_query(&context)
         client.proven, client.rule_state = context.client.proven, context.rule_state
         if outcome & SEND:
-            self.outbox.post(client, context.length)
+            self.outbox.post(client, context.length, client.rule_state.kind)
         if client.rule_state.stopped:
             self._stop_query(client, wire, length)
         elif outcome & ASK:
@@ -163,7 +163,7 @@ cdef class PythonRules:
         elif own.length and length + own.length <= limit:  # no message of a transfer is truncated for these
             length = self.replies.put_own(out, length, limit, &asked, 0, &own)
         set_id(out, message_id(query))
-        self.outbox.post(&to, length)
+        self.outbox.post(&to, length, KIND_RULE)
 
     def pass_on(self, bytes client, bytes query not None) -> None:
         """Let a query that Python has go to one upstream, like any that is never cached."""

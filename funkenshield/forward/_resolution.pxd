@@ -11,6 +11,7 @@ from ..upstream._selection cimport UpstreamTable
 from ..wire._message cimport Query
 from ._attempts cimport Attempts
 from ._client_replies cimport ClientReplies
+from ._failures cimport Failures
 from ._pending cimport PendingQueries, PendingQuery
 
 cdef enum:
@@ -38,6 +39,7 @@ cdef class Resolution:
         uint32_t retry_on          # one bit for each RCODE with which another upstream is asked
         bint retry_truncated
         object nsec_cache          # who learns what does not exist
+        Failures failures          # that clients felt
         uint64_t no_upstream_available  # queries that failed because no upstream could be asked
         uint64_t resolution_failures, stale_on_refresh_failure, upstream_truncated, upstreams_saturated
 
@@ -61,6 +63,7 @@ cdef class Resolution:
     cdef int ignore(self, int32_t i, uint64_t now) except -1
     cdef int fail(self, int32_t i, uint64_t now) except -1
     cdef void _count_failure(self, int32_t i) noexcept nogil
+    cdef void _note_failure(self, int32_t i, int32_t upstream, uint8_t reason) noexcept nogil
     cdef int no_upstream(self, int32_t i, int32_t why, uint64_t now) except -1
     cdef int _reject_all(self, int32_t i, uint64_t now) except -1
     cdef int time_is_up(self, int32_t i, uint64_t now) except -1

@@ -20,13 +20,17 @@ from ..cache._index cimport find
 from ..cache._zone_settings cimport TtlLimits, ZoneSettings
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport MessageFacts, Program
-from ..policy._rule_state cimport RESPONSES, START, RuleState
+from ..policy._rule_state cimport (
+    KIND_FAILED, KIND_FORWARDED, KIND_RULE, KIND_STALE, RESPONSES, START, RuleState
+)
 from ..upstream._selection cimport ALL_BUSY, NOBODY_UP, TIMED_OUT, Upstream, reason_of_rcode
 from ..wire._message cimport (
-    HEADER, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, QUESTION_MAX, RCODE, REFUSED, SERVFAIL, Query
+    HEADER, NAME_MAX, NETWORK_ERROR, NOERROR, NO_REACHABLE_AUTHORITY, NXDOMAIN, QUESTION_MAX, RCODE, REFUSED, SERVFAIL,
+    Query, lower_name
 )
 from ._attempts cimport NEVER, Attempts
 from ._client_replies cimport ClientReplies
+from ._failures cimport Failures
 from ._outbox cimport NOBODY, Client
 from ._pending cimport (
     DECIDING, FAILED, FUNCTION, NO_LAST_RESORT, SENT, TRUNCATED_REPLY, UNVERIFIED_REPLY, PendingQuery, TtlBounds
@@ -51,6 +55,7 @@ cdef class Resolution:
         self.cache, self.queries, self.pool = replies.cache, replies.queries, replies.queries.pool
         self.upstreams = attempts.upstreams
         self.stopped_responses, self.last_resorts = [], {}
+        self.failures = Failures()
 
     # ------------------------------------------------------------ a response, and the rules of responses
 
@@ -194,7 +199,9 @@ cdef class Resolution:
             return self._serve_stale(i, stored, now)
         if upstream >= 0 and (rcode == SERVFAIL or rcode == REFUSED):
             self.upstreams.all[upstream].client_visible_failures[reason_of_rcode(rcode)] += 1
-        self.replies.answer_all(i, answer, now)  # first: a purge that came meanwhile is not for those who waited
+            self._note_failure(i, upstream, reason_of_rcode(rcode))
+        # First: a purge that came meanwhile is not for those who waited.
+        self.replies.answer_all(i, answer, KIND_RULE if pending.by_function else KIND_FORWARDED, now, upstream)
         if response.built == KEEP:
             self._learn(i, query, response, now)
             self.cache.put_for(query, answer, ticks(now))
@@ -255,7 +262,8 @@ cdef class Resolution:
         if not pending.last_resort:
             self.resolution_failures += 1
             self._count_failure(i)
-        self.replies.answer_all(i, answer, now)
+        self.replies.answer_all(i, answer, KIND_FAILED, now, pending.tried.upstreams[pending.tried.count - 1]
+                                if pending.tried.count else -1)
         if not (pending.last_resort or pending.tcp_fallback or pending.uncached):
             self.cache.put(answer, ticks(now))
         return self.close(i)
@@ -265,8 +273,22 @@ cdef class Resolution:
         cdef const PendingQuery* pending = &self.pool[i]
         cdef uint16_t tries = pending.tried.count
         cdef Upstream* last = &self.upstreams.all[pending.tried.upstreams[tries - 1] if tries else 0]
+        cdef uint8_t reason = last.reason if pending.unreachable else <uint8_t> TIMED_OUT
         self.no_upstream_available += not tries
-        last.client_visible_failures[last.reason if pending.unreachable else <uint8_t> TIMED_OUT] += tries > 0
+        last.client_visible_failures[reason] += tries > 0
+        self._note_failure(i, pending.tried.upstreams[tries - 1] if tries else -1, reason)
+
+    cdef void _note_failure(self, int32_t i, int32_t upstream, uint8_t reason) noexcept nogil:
+        """Keep for operators what those who wait feel: a failure, of the upstream that was asked last."""
+        cdef:
+            Query query
+            uint8_t[NAME_MAX] room
+        if self.pool[i].client.fd == NOBODY and self.pool[i].next < 0:  # nobody waits
+            return
+        self.queries.read(i, &query)
+        if query.question:
+            self.failures.note(&self.cache.index.secret, lower_name(&query, room), query.qtype, upstream, reason,
+                               self.cache.clock.wall())
 
     cdef int no_upstream(self, int32_t i, int32_t why, uint64_t now) except -1:
         """Let a query that can be sent nowhere wait for who was asked before; where nobody was, it ends."""
@@ -284,7 +306,7 @@ cdef class Resolution:
             const Answer* stored = self._stale_answer(i, now)
             int32_t waits = i
         if stored != NULL:
-            self.replies.answer_all(i, stored, now)
+            self.replies.answer_all(i, stored, KIND_STALE, now)
             return self.close(i)
         while waits >= 0:
             self.upstreams_saturated += self.pool[waits].client.fd != NOBODY
@@ -377,7 +399,7 @@ cdef class Resolution:
         self._build(i, &query, &response, now)
         while waits >= 0:
             if self.pool[waits].client.fd >= 0:
-                self.replies.answer_one(waits, self.cache.scratch, now)
+                self.replies.answer_one(waits, self.cache.scratch, KIND_FORWARDED, now)
                 self.pool[waits].client.fd = NOBODY
             waits = self.pool[waits].next
         return 0
@@ -416,7 +438,7 @@ cdef class Resolution:
         """End a query whose refresh failed; the answer serves on, and is not asked for again for a while."""
         self.stale_on_refresh_failure += 1
         mark_failed(stored, ticks(now) + self.cache.index.zone_settings[stored.zone].recheck)
-        self.replies.answer_all(i, stored, now)
+        self.replies.answer_all(i, stored, KIND_STALE, now)
         return self.close(i)
 
     cdef int _serve_stale_meanwhile(self, int32_t i, uint64_t now) except -1:
@@ -425,7 +447,7 @@ cdef class Resolution:
         self.pool[i].stale_at = NEVER
         if stored == NULL:
             return 0
-        self.replies.answer_all(i, stored, now)
+        self.replies.answer_all(i, stored, KIND_STALE, now)
         self.queries.release_waiting(i)
         self.pool[i].client.fd = NOBODY
         self.pool[i].answered_stale = True

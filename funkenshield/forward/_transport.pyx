@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ..core._udp_batch cimport BATCH, Datagrams
+from ..policy._rule_state cimport OVER_UDP
 from ..upstream._selection cimport LOCAL_ERROR, Upstream, forget_try, note_try, reason_of_errno, was_tried
 from ..upstream._sent_queries cimport COUNTED
 from ..upstream._sockets_and_ids cimport Socket
@@ -120,6 +121,7 @@ cdef class Transport:
             uint8_t* out = self.outgoing.buffer(place)
             bint respelled = to.random_case and not pending.verbatim
             size_t at = 0
+        self.attempts.note_query(i, pending.chosen, OVER_UDP, pending.wire, pending.length)
         if not respelled and not to.proxied:
             self.outgoing.put(place, pending.wire, pending.length)
             return
@@ -177,6 +179,7 @@ cdef class Transport:
         if i < 0 or not self.resolution.read(i, &query, &response, wire, length, False, now):
             self._count_unexpected_reply(socket, wire, length, now)
             return 0
+        self.attempts.note_response(attempt, OVER_UDP, wire, length)
         spelling = self.sockets.attempts[attempt].spelling
         self.sockets.attempts[attempt].answered = True
         self.attempts.answered(attempt, now)

@@ -61,8 +61,8 @@ cdef extern from *:
     void store_guard_table "FS_STORE_RELEASE"(const GuardTable** place, const GuardTable* guard_table) noexcept nogil
 
 
-cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* sender,
-                             GuardCounters* counters) noexcept nogil
+cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* sender, GuardCounters* counters,
+                             uint8_t* kind) noexcept nogil
 cdef size_t check_response(const GuardTable* guard_table, const ClientInfo* sender, uint8_t* wire, size_t length,
                            GuardCounters* counters) noexcept nogil
 cdef dict guard_counters_as_dict(const GuardCounters* counters)

@@ -20,7 +20,7 @@ from ..core._rate_limit cimport RateTable, exceeds, key_of, source_exceeds
 from ..wire._message cimport HEADER, MESSAGE_MAX, NXDOMAIN, RCODE, SERVFAIL, message_flags
 from ..wire._truncation cimport truncate
 from ._rrl cimport exceeds_rrl, slips
-from ._rule_state cimport ClientInfo
+from ._rule_state cimport KIND_BLOCKED, KIND_DENIED, KIND_LIMITED, ClientInfo
 
 cdef enum:
     ALLOWED = 0xff                 # on the access list: whoever is there is welcome
@@ -36,9 +36,9 @@ _ACTIONS = {"drop": GUARD_DROP, "refuse": GUARD_REFUSE, "truncate": GUARD_TRUNCA
 _COUNTED = {"queries": QUERIES, "nxdomains": NXDOMAINS, "servfails": SERVFAILS, "octets": OCTETS}
 
 
-cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* sender,
-                             GuardCounters* counters) noexcept nogil:
-    """Decide whether a query is taken, by where it comes from and how many came from there."""
+cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* sender, GuardCounters* counters,
+                             uint8_t* kind) noexcept nogil:
+    """Decide whether a query is taken, by where it comes from and how many came from there; why not: a Kind."""
     cdef:
         uint32_t k
         uint32_t found = prefix_value(&guard_table.access, sender.address, sender.octets)
@@ -46,10 +46,12 @@ cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* se
             guard_table.otherwise if not found else GUARD_ALLOW if found == ALLOWED else <GuardAction> found)
     if action != GUARD_ALLOW:
         bump(&counters.acl_denied, 1)
+        kind[0] = KIND_DENIED
         return action
     action = _unless_proven(<GuardAction> prefix_value(&guard_table.blocked, sender.address, sender.octets), sender)
     if action != GUARD_ALLOW:
         bump(&counters.blocked, 1)
+        kind[0] = KIND_BLOCKED
         return action
     _count(guard_table, QUERIES, 1, sender)
     for k in range(guard_table.limit_count):
@@ -57,6 +59,7 @@ cdef GuardAction check_query(const GuardTable* guard_table, const ClientInfo* se
             action = _unless_proven(guard_table.over[k], sender)
             if action != GUARD_ALLOW:
                 bump(&counters.rate_limited, 1)
+                kind[0] = KIND_LIMITED
                 return action
     return GUARD_ALLOW
 
@@ -308,10 +311,11 @@ cdef class Guard:
         cdef:
             GuardCounters counters
             ClientInfo sender = _sender(address, now, datagram, False)
+            uint8_t kind
         memset(&counters, 0, sizeof(GuardCounters))
         if self.guard_table == NULL:
             return "welcome"
-        action = check_query(self.guard_table, &sender, &counters)
+        action = check_query(self.guard_table, &sender, &counters, &kind)
         return next((name for name, number in _ACTIONS.items() if number == action), "welcome")
 
     def releases(self, bytes address not None, bytes response not None, uint64_t now, *, bint datagram=True,

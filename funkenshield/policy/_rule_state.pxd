@@ -18,6 +18,28 @@ cdef enum:                         # transports, as rules know them
     OVER_H3                        # HTTP over QUIC
     TRANSPORTS                     # how many there are
 
+cdef enum Kind:                    # what became of a query, as events tell it
+    KIND_HIT                       # answered from the cache; zero, so that a hit has nothing to set
+    KIND_PREFETCH                  # so, and its refresh is under way
+    KIND_STALE                     # answered with what had expired
+    KIND_FORWARDED                 # an upstream answered it
+    KIND_COALESCED                 # an upstream answered the same query of another client
+    KIND_SYNTHESISED               # answered from what is known not to exist
+    KIND_LOCAL                     # answered here otherwise: CHAOS, ANY, discovery, TC=1
+    KIND_RULE                      # answered, or dropped, by a rule
+    KIND_BLOCKED                   # by a dynamic block
+    KIND_LIMITED                   # over a rate limit
+    KIND_DENIED                    # the client may not ask
+    KIND_REFUSED                   # nor have this asked of an upstream
+    KIND_MALFORMED
+    KIND_BADCOOKIE
+    KIND_REJECTED                  # refused, or dropped, because a bound was reached
+    KIND_FAILED                    # SERVFAIL: no upstream answered
+    KIND_DROPPED                   # what was no query
+    KIND_ASKED                     # nothing yet: it goes to the control thread
+    KIND_EXCHANGE                  # not a client's query: one with an upstream
+    KINDS                          # how many there are
+
 cdef enum:
     START = 0                      # nothing of a chain was asked yet
     END = 0xffffffff               # nothing of it is left
@@ -26,6 +48,7 @@ cdef struct ClientInfo:            # where a query came from
     const uint8_t* address         # the client's, in network order; not owned
     uint64_t now                   # when, nanoseconds
     uint32_t wall                  # when, seconds since 1970
+    uint32_t draw                  # of the lot that decides who records it; 0: nobody does
     uint8_t octets                 # of the address: 4 or 16
     uint8_t datagram               # by UDP, whose source can be forged
     uint8_t transport
@@ -48,3 +71,4 @@ cdef struct RuleState:             # what rules made of a query so far; zeros wh
     uint8_t skip_cache             # the cache is left alone
     uint8_t stopped                # Python decides, at the node `at`
     uint8_t by_function            # who is asked instead is no group, but a function of Python's
+    uint8_t kind                   # what became of the query, as far as it is known: a Kind

@@ -175,6 +175,12 @@ class RuleEngine:
         ]  # fmt: skip
 
     @property
+    def names(self) -> tuple[int, list[list[str]]]:
+        """The names of the rules in force, by chain, and their generation."""
+        chains = [[rule.name for rule in compiled.rules] if compiled else [] for compiled in self._active.chains]
+        return self._active.generation, chains
+
+    @property
     def rule_set(self) -> RuleSet:
         """The rules in force."""
         return self._active.rules

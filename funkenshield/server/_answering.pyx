@@ -8,22 +8,26 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from .._fastpath cimport Outcome, QueryContext, counters_as_dict, parse_and_hash, parse_with_ecs, process_query
+from .._fastpath cimport (
+    ASK, SEND, Outcome, QueryContext, counters_as_dict, parse_and_hash, parse_with_ecs, process_query
+)
 from ..core._atomic cimport bump, load_relaxed
 from ..core._fair_shares cimport RingShares
 from ..core._limits cimport LISTENERS_MAX
 from ..core._memory cimport zeros
+from ..events._event cimport Event, wanted_kinds
 from ..forward._miss_path cimport MissPath
 from ..forward._outbox cimport NOBODY, STREAM, Client
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport (
-    OVER_H3, OVER_HTTP, OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, TRANSPORTS, RuleState
+    KIND_REJECTED, OVER_H3, OVER_HTTP, OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, TRANSPORTS, RuleState
 )
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport MESSAGE_MAX, RCODE, Query, is_transfer, message_flags
 from ..wire._padding cimport pad_response
 from ._connections cimport Connection, server_names_of
 from ._misses cimport put_miss
+from ._noting cimport kind_of, note_rule
 
 
 @cython.final
@@ -36,7 +40,7 @@ cdef class Answering:
     def __cinit__(self, MissPath miss_path not None) -> None:
         self.shares = <RingShares*> zeros(1, sizeof(RingShares))
         self.ecs_query = <uint8_t*> zeros(1, ECS_QUERY_MAX)
-        self.ring = miss_path.join()
+        self.ring, self.tap = miss_path.join(), miss_path.recorder.join()
         self.context.query, self.context.counters = &self.query, &self.counts
 
     def __dealloc__(self) -> None:
@@ -59,6 +63,7 @@ cdef class Answering:
             context.verdict = parse_and_hash(context.settings, &self.query, wire, length)
         context.client.address, context.client.octets, context.client.transport = address, octets, transport
         context.client.listener, context.client.proven, context.client.datagram = connection.listener, False, False
+        context.client.draw = self.tap.draw() if wanted_kinds(self.tap) else 0
         bump(&self.by_listener[connection.listener], 1)
         bump(&self.by_transport[transport], 1)
         if transport != OVER_TCP:
@@ -73,14 +78,31 @@ cdef class Answering:
         cdef:
             QueryContext* context = &self.context
             const GuardTable* guard_table = load_guard_table(context.settings.guard_table)
-            size_t length = context.length
         if guard_table != NULL:
-            length = check_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
-        if length:
+            context.length = check_response(guard_table, &context.client, context.reply, context.length,
+                                            &self.counts.guard)
+        if context.length:
             bump(&self.sent_rcodes[context.client.transport][message_flags(context.reply) & RCODE], 1)
             if connection.padded:
-                length = pad_response(context.reply, length)
-        return length
+                context.length = pad_response(context.reply, context.length)
+        return context.length
+
+    cdef void note(self, const Connection* connection, const uint8_t* wire, uint32_t length, Outcome outcome,
+                   bint handed_over) noexcept nogil:
+        """Record what became of a query, as it came; its reply is still where it was written."""
+        cdef:
+            QueryContext* context = &self.context
+            bint put = outcome & SEND and context.length > 0
+            Event* event
+        if not context.client.draw:
+            return
+        if outcome == ASK and not handed_over:
+            context.rule_state.kind = KIND_REJECTED
+        event = self.tap.note(kind_of(context, outcome, put), &context.client, wire, length, context.reply,
+                              context.length if put else 0)
+        if event != NULL:
+            event.port = connection.port
+            note_rule(event, context)
 
     cdef bint hand_over(self, Connection* connection, uint64_t number, uint32_t request, const uint8_t* wire,
                         uint32_t length, bint answered) noexcept nogil:

@@ -37,7 +37,7 @@ cdef inline Client* put_miss(Ring* ring, RingShares* shares, const QueryContext*
     client.octets, client.proven = asking.octets, asking.proven
     client.listener, client.transport = asking.listener, asking.transport
     client.server_names = asking.server_names if has_server_name(asking.transport) else 0
-    client.added, client.rule_state = added, context.rule_state
+    client.added, client.rule_state, client.draw = added, context.rule_state, asking.draw
     memcpy(client.ip, asking.address, asking.octets)
     memcpy(client + 1, wire, length)
     return client

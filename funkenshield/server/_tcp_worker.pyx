@@ -216,6 +216,7 @@ cdef class TcpWorker:
             self._take_turns()
             leave(self.reader)
             self.connections.end_idle(context.client.now)
+            self.answering.tap.publish()
             if ring_publish(self.answering.ring) or self.connections.transfer_changed:
                 self.connections.transfer_changed = False
                 self.miss_path.wake()
@@ -546,6 +547,7 @@ cdef class TcpWorker:
         cdef:
             uint8_t* reply = self.outgoing + self.outgoing_length + FRAME
             size_t octets
+            bint is_taken = False
             Outcome outcome = self.answering.decide(connection, wire, length, connection.address, connection.octets,
                                                     reply)
         if outcome & SEND:
@@ -554,7 +556,8 @@ cdef class TcpWorker:
                 set16(reply - FRAME, <uint16_t> octets)
                 self.outgoing_length += <uint32_t> (FRAME + octets)
         if outcome & ASK:
-            self._hand_over(connection, 0, wire, length, outcome & SEND)
+            is_taken = self._hand_over(connection, 0, wire, length, outcome & SEND)
+        self.answering.note(connection, wire, length, outcome, is_taken)
 
     cdef bint _hand_over(self, Connection* connection, uint32_t request, const uint8_t* wire, uint32_t length,
                          bint answered) noexcept nogil:
@@ -618,6 +621,7 @@ cdef class TcpWorker:
             length = self.answering.finish_reply(connection)
         if outcome & ASK:
             is_taken = self._hand_over(connection, request.number, request.query, request.length, outcome & SEND)
+        self.answering.note(connection, request.query, request.length, outcome, is_taken)
         if length:
             connection.http.respond(connection.requests, request.number, self.outgoing, length,
                                     max_age_of(self.outgoing, length))

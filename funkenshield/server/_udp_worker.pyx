@@ -32,15 +32,17 @@ from ..core._limits cimport LISTENERS_MAX
 from ..core._prefix_table cimport is_empty, prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, Datagrams, ip_of
+from ..events._event cimport Event, Tap, wanted_kinds
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._miss_path cimport MissPath
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport OVER_UDP, RuleState
+from ..policy._rule_state cimport KIND_REJECTED, OVER_UDP, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
 from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
 from ._misses cimport put_miss
+from ._noting cimport kind_of, note_rule
 
 cdef enum:
     TURNS = 4                      # full batches from one listener, before the next one's
@@ -70,6 +72,7 @@ cdef class Worker:
         Reader* reader
         Ring* ring
         RingShares* shares             # of the ring
+        Tap tap                        # of those who want to know what becomes of queries
         Datagrams inbox, outbox
         Query* queries
         Verdict[BATCH] verdicts
@@ -98,6 +101,7 @@ cdef class Worker:
             raise MemoryError("no memory for a batch of queries")
         self.reader = cache.epochs.join()
         self.ring = miss_path.join()
+        self.tap = miss_path.recorder.join()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         self.told_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.epoll_fd < 0 or self.told_fd < 0:
@@ -211,7 +215,7 @@ cdef class Worker:
         context.client.now = self.clock.now()
         context.client.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
         context.client.listener = <uint8_t> listener
-        context.client.datagram, context.client.transport = True, OVER_UDP
+        context.client.datagram, context.client.transport, context.client.draw = True, OVER_UDP, 0
         context.now = ticks(context.client.now)
         context.counters = &self.counts
         enter(self.reader)
@@ -261,8 +265,9 @@ cdef class Worker:
             const GuardTable* guard_table = load_guard_table(context.settings.guard_table)
             uint16_t payload = load_relaxed16(&context.settings.index.zone_settings.manner.payload)
             bint is_told = _needs_client_address(context.settings)
+            bint is_recorded = wanted_kinds(self.tap) != 0
             int32_t replies = 0
-            int32_t i
+            int32_t i, put
             Outcome outcome
         for i in range(count):
             if not is_told:
@@ -274,6 +279,8 @@ cdef class Worker:
                 context.client.address, context.client.octets = (
                     self.proxy_headers[i].address, self.proxy_headers[i].octets)
             context.client.proven = False
+            if is_recorded:
+                context.client.draw = self.tap.draw()
             context.query, context.verdict = &self.queries[i], self.verdicts[i]
             context.reply, context.limit = self.outbox.buffer(replies), min(self.queries[i].payload, payload)
             memset(&context.rule_state, 0, sizeof(RuleState))
@@ -281,27 +288,46 @@ cdef class Worker:
                 outcome = process_oversized(context)
             else:
                 outcome = process_query(context)
-            if outcome & SEND:
-                replies += self._put(context, guard_table, replies, i)
-            if outcome & ASK:
-                self._hand_over(context, i, outcome & SEND, is_told and self.proxy_headers[i].header > 0)
+            put = self._put(context, guard_table, replies, i) if outcome & SEND else 0
+            replies += put
+            if outcome & ASK and not self._hand_over(context, i, outcome & SEND,
+                                                     is_told and self.proxy_headers[i].header > 0):
+                context.rule_state.kind = KIND_REJECTED
+            if is_recorded:
+                self._note(context, i, outcome, is_told, put)
+        if is_recorded:
+            self.tap.publish()
         return replies
+
+    cdef void _note(self, QueryContext* context, int32_t i, Outcome outcome, bint is_told, bint put) noexcept nogil:
+        """Record what became of a query, as it came: there is a reply where one was `put`."""
+        cdef:
+            ProxyHeader* header = &self.proxy_headers[i]
+            size_t skipped = header.header if is_told else 0
+            Event* event = self.tap.note(
+                kind_of(context, outcome, put), &context.client, self.inbox.buffer(i) + skipped,
+                min(self.inbox.headers[i].msg_len, <uint32_t> QUERY_MAX) - skipped, context.reply,
+                context.length if put else 0)
+        if event != NULL:
+            event.port = (header.port if skipped and header.to_octets
+                          else get16(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name + 2))
+            note_rule(event, context)
 
     cdef int32_t _put(self, QueryContext* context, const GuardTable* guard_table, int32_t replies,
                       int32_t i) noexcept nogil:
         """Put a reply into the outgoing batch, unless the guard holds it back; return how many that is."""
-        cdef size_t length = context.length
         if guard_table != NULL:
-            length = check_response(guard_table, &context.client, context.reply, length, &self.counts.guard)
-        if not length:
+            context.length = check_response(guard_table, &context.client, context.reply, context.length,
+                                            &self.counts.guard)
+        if not context.length:
             return 0
         bump(&self.sent_rcodes[message_flags(context.reply) & RCODE], 1)
-        self.outbox.put(replies, context.reply, length)
+        self.outbox.put(replies, context.reply, context.length)
         self.outbox.answer_to(replies, self.inbox, i)
         return 1
 
-    cdef void _hand_over(self, const QueryContext* context, int32_t i, bint answered, bint has_header) noexcept nogil:
-        """Put a query into the ring, as it came; where that is full, a client who waits must ask again."""
+    cdef bint _hand_over(self, const QueryContext* context, int32_t i, bint answered, bint has_header) noexcept nogil:
+        """Put a query into the ring, as it came; False: that is full, and a client who waits must ask again."""
         cdef:
             const Query* query = context.query
             uint32_t length = query.length
@@ -314,11 +340,12 @@ cdef class Worker:
             added = 0
         client = put_miss(self.ring, self.shares, context, wire, length, added, True)
         if client == NULL:
-            return
+            return answered
         client.stream, client.request = 0, 0
         client.fd = NOBODY if answered else self.sockets[context.client.listener].answer_from
         self.inbox.get_peer(i, &client.peer)
         self._note_ends(context.client.listener, i, client, has_header)
+        return True
 
     cdef void _note_ends(self, int32_t listener, int32_t i, Client* client, bint has_header) noexcept nogil:
         """Note from which port a client asked, and whom: as the header of a front proxy tells, or the socket."""

@@ -143,6 +143,9 @@ cdef inline uint8_t reason_of_rcode(uint16_t rcode) noexcept nogil:
     return SERVFAIL_REPLY if rcode == SERVFAIL else REFUSED_REPLY
 
 
+cdef str reason_name(uint8_t reason)
+
+
 @cython.final
 cdef class UpstreamTable:
     cdef:

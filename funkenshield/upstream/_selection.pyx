@@ -54,6 +54,11 @@ cdef inline bint _is_better(uint8_t policy, const Upstream* one, const Upstream*
     return <uint64_t> one.outstanding * other.weight < <uint64_t> other.outstanding * one.weight
 
 
+cdef str reason_name(uint8_t reason):
+    """Return the name of a FailureReason."""
+    return FAILURE_REASONS[reason]
+
+
 cdef class UpstreamTable:
     """Upstreams by number, in groups by number.
 
@@ -379,7 +384,7 @@ cdef class UpstreamTable:
 
     def last_failure(self, int32_t upstream) -> str:
         """Return why the latest query failed that did."""
-        return FAILURE_REASONS[self._known(upstream).reason]
+        return reason_name(self._known(upstream).reason)
 
     cdef void record_unsolicited(self, int32_t upstream, uint64_t now) noexcept nogil:
         """Note a datagram that answers nothing, nor what was asked lately: some of them make an upstream suspect."""

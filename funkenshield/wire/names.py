@@ -31,3 +31,8 @@ def type_number(text: str) -> int:
         return int(dns.rdatatype.from_text(text))
     except (dns.exception.DNSException, ValueError):
         raise ValueError(f"{text} is not a type") from None
+
+
+def type_name(number: int) -> str:
+    """Return the name of a record type, such as `AAAA`, or `TYPE65400`."""
+    return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(number))

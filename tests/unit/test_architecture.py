@@ -16,6 +16,7 @@ FLOORS = [
     {"wire"},
     {"config"},
     {"policy", "cache"},
+    {"events"},
     {"_fastpath", "upstream"},
     {"forward", "zones"},
     {"rules", "server"},
@@ -125,7 +126,7 @@ def test_what_may_be_left_out_is_loaded_where_it_is_wanted_alone():
 def test_the_gil_is_given_up_where_a_thread_works_by_itself_and_never_taken(path):
     text = path.read_text()
     assert "with gil" not in text
-    assert ("with nogil" in text) == (path.stem in {"_udp_worker", "_tcp_worker", "_loadgen", "_store"})
+    assert ("with nogil" in text) == (path.stem in {"_udp_worker", "_tcp_worker", "_loadgen", "_store", "_recorder"})
     for line in re.findall(r"^.*\bnogil:?$", text, re.M):
         assert "noexcept" in line or line.strip() == "with nogil:" or "cdef extern" in line, line
 

@@ -1,0 +1,4 @@
+KINDS: tuple[str, ...]
+TRANSPORTS: tuple[str, ...]
+ASKED: int
+EXCHANGE: int

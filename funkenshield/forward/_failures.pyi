@@ -1,0 +1,6 @@
+from typing import final
+
+@final
+class Failures:
+    def __new__(cls) -> Failures: ...
+    def listed(self) -> list[tuple[float, int, bytes, int, int, str]]: ...

@@ -1,0 +1,329 @@
+"""Show that what is recorded comes out of each sink as it should: frames, lines, files, collectors that come and go."""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+from ipaddress import ip_address
+
+import dns.message
+import pytest
+from support.dnstap import READY, START, STOP, Collector
+from support.until import until
+
+from funkenshield.config.events import Outcome
+from funkenshield.core._clock import Clock
+from funkenshield.events._dnstap import MESSAGE_TYPES
+from funkenshield.events._names import ASKED, EXCHANGE, KINDS, TRANSPORTS
+from funkenshield.events._recorder import Output, Recorder
+from funkenshield.rules import compiler as rules
+
+CLIENT = ip_address("192.0.2.55").packed
+CLIENT_6 = ip_address("2001:db8:1:2:3:4:5:6").packed
+HIT, FORWARDED, DROPPED = map(KINDS.index, ("hit", "forwarded", "dropped"))
+ALL = range(len(KINDS))
+ROOM = 1 << 20  # octets of a sink's buffer, and of a ring
+
+
+def made(name="www.example.com.", rdtype="A", opcode=0):
+    """Return a query and a response, as octets."""
+    query = dns.message.make_query(name, rdtype)
+    query.flags |= opcode << 11
+    return query.to_wire(), dns.message.make_response(query).to_wire()
+
+
+@contextlib.contextmanager
+def recording(*outputs, **known):
+    """Run a recorder with these outputs."""
+    recorder = Recorder(Clock())
+    recorder.configure(outputs, **known)
+    thread = threading.Thread(target=recorder.run)
+    thread.start()
+    try:
+        yield recorder
+    finally:
+        recorder.stop()
+        thread.join()
+
+
+def log(path, form="json", **options):
+    return Output(form=form, place="file", address=os.fsencode(path), kinds=options.pop("kinds", ALL), **options)
+
+
+def tap(at, types=("client_query", "client_response"), **options):
+    """Return an output to a collector."""
+    if isinstance(at, tuple):
+        where = struct.pack("=H", socket.AF_INET) + struct.pack("!H", at[1]) + socket.inet_aton(at[0]) + bytes(8)
+    else:
+        where = struct.pack("=H", socket.AF_UNIX) + os.fsencode(at) + b"\0"
+    return Output(
+        form="dnstap", place="collector", address=where, kinds=[*options.pop("kinds", ALL), ASKED, EXCHANGE],
+        types=[MESSAGE_TYPES[each] for each in types], **options,
+    )  # fmt: skip
+
+
+def told_of(output):
+    """Return how many events a sink was told of, those that it lost included."""
+    counted = output.counters()
+    return counted["written"] + counted["lost"]
+
+
+def lines(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_the_configuration_knows_all_outcomes_and_messages():
+    assert Outcome.__args__ == KINDS
+    assert TRANSPORTS == rules.TRANSPORTS
+
+
+# ------------------------------------------------------------ lines
+
+
+def test_a_line_tells_what_became_of_a_query(tmp_path):
+    readable, machine = tmp_path / "text", tmp_path / "json"
+    with recording(log(readable, "text"), log(machine), upstreams={3: (b"", 53, 0, b"ams")}) as recorder:
+        recorder.record(HIT, *made(), address=CLIENT, took=0.0125)
+        recorder.record(FORWARDED, *made("EXAMPLE.org.", "TYPE65400"), address=CLIENT_6, transport=1, upstream=3)
+        recorder.record(DROPPED, b"\0", b"", address=CLIENT)
+        until(lambda: len(lines(machine)) == 3)
+    hit, forwarded, dropped = map(json.loads, lines(machine))
+    assert hit.pop("milliseconds") == pytest.approx(12.5, abs=5)
+    assert hit.pop("time").endswith("Z")
+    assert hit == {
+        "client": "192.0.2.55", "transport": "udp", "name": "www.example.com.", "type": "A", "outcome": "hit",
+        "rcode": "NOERROR", "octets": 33,
+    }  # fmt: skip
+    assert forwarded["client"] == "2001:db8:1:2:3:4:5:6"
+    assert (forwarded["name"], forwarded["type"], forwarded["upstream"]) == ("EXAMPLE.org.", "TYPE65400", "ams")
+    assert dropped["outcome"] == "dropped"
+    assert not {"name", "type", "rcode"} & dropped.keys()
+    first, second, third = (line.split(" ", 1)[1] for line in lines(readable))
+    assert first.startswith("192.0.2.55 udp www.example.com. A hit NOERROR 1")
+    assert first.endswith(" ms 33 octets")
+    assert second.startswith("2001:db8:1:2:3:4:5:6 tcp EXAMPLE.org. TYPE65400 forwarded NOERROR 0.")
+    assert second.endswith(" octets ams")
+    assert third.startswith("192.0.2.55 udp - - dropped - 0.")
+
+
+def test_whatever_octets_a_name_has_a_line_stays_one_line_and_json(tmp_path):
+    readable, machine = tmp_path / "text", tmp_path / "json"
+    labels = [bytes(range(first, min(first + 63, 256))) for first in range(0, 256, 63)]
+    names = [bytes([len(label)]) + label + b"\4test\0" for label in labels] + [
+        b'\3"\\\n\0',
+        b"\0",
+        b"\1a" * 127 + b"\0",
+    ]
+    with recording(log(readable, "text"), log(machine)) as recorder:
+        for name in names:
+            assert recorder.record(HIT, b"", b"\0\0\x80\0\0\1" + bytes(6) + name + b"\0\1\0\1", address=CLIENT)
+        until(lambda: len(lines(machine)) == len(names))
+    assert len(lines(readable)) == len(names)
+    assert all(line.isascii() and line.isprintable() for line in lines(readable))
+    told = [json.loads(line)["name"] for line in lines(machine)]
+    assert [dns.name.from_text(each).to_wire() for each in told] == names
+    assert [dns.name.from_text(line.split()[3]).to_wire() for line in lines(readable)] == names
+
+
+def test_addresses_are_told_as_far_as_they_may_be(tmp_path):
+    path = tmp_path / "log"
+    with recording(log(path, ipv4=20, ipv6=36)) as recorder:
+        recorder.record(HIT, *made(), address=ip_address("198.51.103.77").packed)
+        recorder.record(HIT, *made(), address=ip_address("2001:db8:ffff::1").packed)
+        until(lambda: len(lines(path)) == 2)
+    assert [json.loads(line)["client"] for line in lines(path)] == ["198.51.96.0", "2001:db8:f000::"]
+
+
+def test_each_sink_gets_what_it_wants(tmp_path):
+    hits, zone, few, every = (tmp_path / name for name in ("hits", "zone", "few", "every"))
+    with recording(
+        log(hits, kinds=[HIT]), log(zone, zones=b"\7example\3com\0\4test\0"), log(few, sample=0.25), log(every)
+    ) as recorder:
+        recorder.record(HIT, *made("example.com."), address=CLIENT, draw=1)
+        recorder.record(FORWARDED, *made("a.b.EXAMPLE.com."), address=CLIENT, draw=1 << 30)
+        recorder.record(FORWARDED, *made("an-example.com."), address=CLIENT, draw=1 << 31)
+        recorder.record(FORWARDED, *made("tes.t."), address=CLIENT, draw=(1 << 32) - 1)
+        assert not recorder.record(FORWARDED, *made("not.drawn."), address=CLIENT, draw=0)
+        until(lambda: len(lines(every)) == 4)
+    assert [len(lines(path)) for path in (hits, zone, few)] == [1, 2, 2]
+
+
+def test_a_file_is_opened_again_when_it_was_moved_or_when_that_is_asked_for(tmp_path):
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    with recording(log(path)) as recorder:
+        recorder.record(HIT, *made("one."), address=CLIENT)
+        until(lambda: lines(path))
+        path.rename(moved)
+        until(path.exists)  # within a second, without a word
+        recorder.record(HIT, *made("two."), address=CLIENT)
+        until(lambda: lines(path))
+        path.rename(moved)
+        recorder.reopen()
+        until(path.exists, within=0.5)
+        assert ['"two."' in line for line in lines(moved)] == [True]
+
+
+def test_a_file_that_cannot_be_opened_costs_lines_and_is_tried_again(tmp_path):
+    folder = tmp_path / "later"
+    output = log(folder / "log")
+    with recording(output) as recorder:
+        recorder.record(HIT, *made(), address=CLIENT)
+        until(lambda: output.counters()["failed"])
+        assert os.strerror(output.error) == "No such file or directory"
+        folder.mkdir()
+        until(lambda: lines(folder / "log"))  # what waited is not lost
+        assert output.is_open
+
+
+def test_a_pipe_that_nobody_reads_costs_lines_and_nothing_else(tmp_path):
+    there, here = os.pipe()
+    os.set_blocking(here, False)
+    path = tmp_path / "log"
+    stuck = Output(form="json", place="descriptor", fd=here, kinds=ALL)
+    query, response = made()
+    with recording(stuck, log(path)) as recorder:
+        for hundreds in range(1, 101):
+            for _ in range(100):
+                assert recorder.record(HIT, query, response, address=CLIENT)
+            until(lambda told=100 * hundreds: told_of(stuck) == told)
+        until(lambda: len(lines(path)) == 10000)
+        assert stuck.counters()["lost"] > 0
+    os.close(there)
+    os.close(here)
+
+
+# ------------------------------------------------------------ dnstap
+
+
+@pytest.mark.parametrize("over_tcp", [False, True])
+def test_a_collector_is_greeted_told_and_taken_leave_of(tmp_path, over_tcp):
+    listeners = {0: (ip_address("192.0.2.1").packed, 53, 0, b""), 1: (b"", 853, 2, b"")}
+    upstreams = {7: (ip_address("2001:db8::7").packed, 853, 2, b"ams")}
+    with Collector(("127.0.0.1", 0) if over_tcp else tmp_path / "tap") as collector:
+        output = tap(
+            collector.address if over_tcp else tmp_path / "tap", MESSAGE_TYPES, identity=b"\x0a\x02ns\x12\x03one"
+        )
+        query, response = made()
+        update = made(opcode=5)
+        with recording(output, listeners=listeners, upstreams=upstreams) as recorder:
+            recorder.record(HIT, query, response, address=CLIENT, port=5353, took=0.5)
+            recorder.record(ASKED, query, b"", address=CLIENT_6, transport=2, listener=1)
+            recorder.record(FORWARDED, *update, address=CLIENT, transport=3)
+            recorder.record(EXCHANGE, query, b"", address=CLIENT, transport=1, upstream=7)
+            recorder.record(EXCHANGE, b"", response, address=CLIENT, transport=0, upstream=7)
+            until(lambda: len(collector.messages) == 7)
+        asked, answered, waits, update_asked, update_answered, sent, came = collector.messages
+        until(lambda: collector.controls == [READY, START, STOP])
+    assert (asked["type"], asked["query"], asked["response"]) == ("CQ", query, None)
+    assert (answered["type"], answered["query"], answered["response"]) == ("CR", None, response)
+    for each in asked, answered:
+        assert (each["identity"], each["version"]) == ("ns", "one")
+        assert (each["family"], each["protocol"]) == (1, 1)
+        assert (each["client"], each["port"], each["server"], each["server_port"]) == (
+            CLIENT, 5353, listeners[0][0], 53,
+        )  # fmt: skip
+    assert answered["extra"] == "hit"
+    assert 0.5 <= answered["answered"] - asked["asked"] < 5
+    assert (waits["type"], waits["family"], waits["protocol"], waits["client"]) == ("CQ", 2, 3, CLIENT_6)
+    assert (waits["server"], waits["server_port"]) == (None, 853)
+    assert (update_asked["type"], update_asked["query"], update_asked["protocol"]) == ("UQ", update[0], 4)
+    assert (update_answered["type"], update_answered["response"]) == ("UR", update[1])
+    assert (sent["type"], sent["protocol"], sent["server"], sent["server_port"]) == ("FQ", 3, upstreams[7][0], 853)
+    assert (came["type"], came["protocol"], came["response"]) == ("FR", 1, response)
+
+
+def test_long_messages_and_those_of_any_length_are_framed_right(tmp_path):
+    sizes = [12, 13, 100, 127, 128, 129, 200, 16000, 16384, 40000, 65535]
+    with Collector(tmp_path / "tap") as collector:
+        with recording(tap(tmp_path / "tap")) as recorder:
+            for count, size in enumerate(sizes, 1):
+                assert recorder.record(HIT, bytes(size), bytes(size), address=CLIENT)
+                until(lambda expected=2 * count: len(collector.messages) == expected)
+        lengths = [len(each["query"] or each["response"]) for each in collector.messages]
+    assert lengths == [size for size in sizes for _ in range(2)]
+
+
+def test_what_a_collector_is_not_there_for_it_gets_as_far_as_there_is_room(tmp_path):
+    output = tap(tmp_path / "tap", ("client_response",))
+    query, response = made()
+    with recording(output) as recorder:
+        assert recorder.record(HIT, query, response, address=CLIENT)
+        until(lambda: output.counters()["failed"] >= 2)
+        with Collector(tmp_path / "tap") as collector:
+            until(lambda: len(collector.messages) == 1)
+        recorder.record(HIT, query, response, address=CLIENT)
+        with Collector(tmp_path / "tap") as collector:
+            until(lambda: collector.messages)
+            assert all(each["response"] == response for each in collector.messages)
+    assert output.counters()["opened"] == 2
+
+
+def test_a_collector_that_accepts_nothing_is_asked_again_later(tmp_path):
+    output = tap(tmp_path / "tap")
+    with Collector(tmp_path / "tap", accepts=False) as collector, recording(output):
+        until(lambda: collector.connections >= 2)
+        assert not output.is_open
+        assert set(collector.controls) == {READY}
+
+
+def test_a_collector_that_stops_reading_costs_events_and_hears_of_whole_ones_when_it_reads_again(tmp_path):
+    output = tap(tmp_path / "tap")
+    query, response = made()
+    with Collector(tmp_path / "tap") as collector, recording(output) as recorder:
+        recorder.record(HIT, query, response, address=CLIENT)
+        until(lambda: collector.messages)
+        collector.going_on.clear()
+        for hundreds in range(1, 121):
+            for _ in range(100):
+                recorder.record(HIT, query, response, address=CLIENT)
+            until(lambda told=100 * hundreds: told_of(output) == told + 1)
+        assert output.counters()["lost"] > 1000
+        collector.going_on.set()
+        until(lambda: len(collector.messages) == 2 * output.counters()["written"])
+
+
+def test_sinks_change_and_what_stays_goes_on_without_a_loss(tmp_path):
+    stays, goes, comes = (tmp_path / name for name in ("stays", "goes", "comes"))
+    kept, query = log(stays), made()
+    with recording(kept, log(goes)) as recorder:
+        for _ in range(500):
+            recorder.record(HIT, *query, address=CLIENT)
+        recorder.configure((kept, log(comes)))
+        for _ in range(500):
+            recorder.record(HIT, *query, address=CLIENT)
+        until(lambda: len(lines(stays)) == 1000)
+        until(lambda: (recorder.reclaim(), len(lines(goes)) + len(lines(comes)) == 1000)[1])
+        assert kept.counters()["opened"] == 1
+        recorder.configure(())
+        assert not recorder.record(HIT, *query, address=CLIENT)
+
+
+def test_what_is_wrong_with_a_sink_is_refused():
+    with pytest.raises(ValueError, match="too long"):
+        Output(form="json", place="file", address=bytes(4096))
+    with pytest.raises(ValueError, match="at most 16 sinks"):
+        Recorder(Clock()).configure(tuple(Output(form="json", place="file", address=b"/x") for _ in range(17)))
+
+
+# ------------------------------------------------------------ what is asked for most
+
+
+def test_what_is_asked_for_most_is_counted_while_somebody_looks():
+    with recording() as recorder:
+        assert recorder.top(10) == {}
+        assert not recorder.record(HIT, *made(), address=CLIENT)
+        recorder.watch(60)
+        for number in range(30):
+            recorder.record(HIT, *made("WWW.example.com."), address=CLIENT)
+            recorder.record(FORWARDED, *made(f"n{number}.example.org."), address=bytes([10, 0, 0, number]))
+        until(lambda: sum(recorder.top(1).get("outcomes", {}).values()) == 60)
+        found = recorder.top(2)
+        assert found["names"][0] == (b"\3www\7example\3com\0", 30, 0)
+        assert found["clients"][0] == (CLIENT, 30, 0)
+        assert found["zones"] == [(b"\7example\3com\0", 30, 0), (b"\7example\3org\0", 30, 0)]
+        assert found["outcomes"] == {"hit": 30, "forwarded": 30}
+        assert 0 < found["seconds"] < 60
+        recorder.watch(0)
+        assert not recorder.record(HIT, *made(), address=CLIENT)
