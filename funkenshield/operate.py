@@ -21,7 +21,7 @@ LABELLED = (  # that are shown one by one
     "listener_messages", "tls_handshakes", "tls_failures", "tls_versions", "http_responses", "http_errors",
     "events_written", "events_lost",
 )  # fmt: skip
-TRANSPORTS = ("udp", "tcp", "tls", "https", "http")
+TRANSPORTS = ("udp", "tcp", "tls", "https", "http", "quic", "h3")
 LEVELS = ("debug", "info", "warning", "error", "default")
 PAGE = 200  # entries that are asked for at once
 RELOADING = 120.0  # seconds that a reload may take: rules have a setup

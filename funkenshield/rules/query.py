@@ -53,7 +53,7 @@ class Query:
     ) -> None:
         self.wire = wire
         self.response_wire = response_wire
-        self.transport = sender.transport  # how it came: `udp`, `tcp`, `tls`, `https` or `http`
+        self.transport = sender.transport  # how it came: `udp`, `tcp`, `tls`, `https`, `http`, `quic` or `h3`
         self.listener = sender.listener  # the endpoint that it came to
         self.tls_server_name = sender.tls_server_name  # in lower case; "": the client asked for none, or has left
         self.tags = sender.tags  # that rules before gave it
