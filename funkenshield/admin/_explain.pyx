@@ -40,7 +40,8 @@ from ..policy._rule_state cimport ANSWERS, OVER_HTTPS, OVER_UDP, QUERIES, RuleSt
 from ..upstream._selection cimport Tried, note_try, retransmission_timeout_of
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport (
-    CACHEABLE, HEADER, MESSAGE_MAX, NAME_MAX, NOTIFY, OPCODE, Query, is_transfer, lower_name, name_size, plain_end
+    CACHEABLE, CHAOS, HEADER, MESSAGE_MAX, NAME_MAX, NOTIFY, OPCODE, Query, is_transfer, lower_name, name_size,
+    plain_end
 )
 
 cdef enum:
@@ -240,8 +241,9 @@ cdef class Question:
     def miss(self) -> dict:
         """Return what becomes of it where it is handed over: which way it takes, and who would be asked.
 
-        The ways are "refused" (a transfer as a request), "alone" (by itself, in Python), "local", "function",
-        "coalesced", "queued", and "rejected", with the counter of why. "stale": there is an answer if all else fails.
+        The ways are "refused" (a transfer as a request), "alone" (by itself, in Python), "local", "synthesised",
+        "function", "coalesced", "queued", and "rejected", with the counter of why. "stale": there is an answer if all
+        else fails.
         """
         cdef:
             Admission admission = self.miss_path.admission
@@ -276,10 +278,11 @@ cdef class Question:
         }
         if not cached and ((query.flags & OPCODE) == NOTIFY or client.fd == STREAM and is_transfer(query)):
             return found | {"way": "alone"}
-        if (admission._tell_of_resolver(query, name) is not None
-                or cached and not client.rule_state.route
-                and admission._local_response(query, zone, self.context.client.now) is not None):
+        if admission._tell_of_resolver(query, name) is not None:
             return found | {"way": "local"}
+        if (cached and not client.rule_state.route
+                and admission._local_response(query, zone, self.context.client.now) is not None):
+            return found | {"way": "local" if query.qclass == CHAOS else "synthesised"}
         first = admission.queries.find(query) if cached else -1
         if first >= 0 and stale and admission.queries.pool[first].answered_stale:
             return found | {"way": "rejected", "why": "answered_stale"}

@@ -38,9 +38,9 @@ ENDS = {  # by what would be counted: what becomes of a query before the cache, 
     "blocked": ("blocked", "its source prefix is blocked"),
     "rate_limited": ("limited", "its source prefix is over a limit of queries"),
     "malformed_queries": ("malformed", "it is malformed"),
-    "badcookie_responses": ("bad cookie", "it has no cookie of ours"),
+    "badcookie_responses": ("badcookie", "it has no cookie of ours"),
     "forward_denied": ("refused", "forward.allow does not have its client ask that"),
-    "minimal_any_answers": ("minimal ANY", "ANY is answered here"),
+    "minimal_any_answers": ("local", "ANY is answered here"),
 }  # fmt: skip
 REJECTED = {
     "zone_limit_exceeded": "as many queries wait for the zone as may",
@@ -261,7 +261,7 @@ class _Explanation:
             if counted.get("prefetches"):
                 outcome, why = ("stale" if outcome == "stale" else "prefetch"), f"{why}; it is asked for anew besides"
             return {"outcome": outcome, "why": why} | _replied(facts)
-        return None if facts["handed_over"] else {"outcome": "answered", "why": "it is answered here"} | _replied(facts)
+        return None if facts["handed_over"] else {"outcome": "local", "why": "it is answered here"} | _replied(facts)
 
     def _deciding(self) -> str:
         """Return the name of the rule that matched last."""
@@ -280,6 +280,10 @@ class _Explanation:
         ends = {
             "refused": {"outcome": "refused", "why": "a transfer does not fit into one response", "rcode": "REFUSED"},
             "local": {"outcome": "local", "why": "it is answered here, without an upstream"},
+            "synthesised": {
+                "outcome": "synthesised",
+                "why": "its name is known not to exist, or not to have that type",
+            },
             "function": {"outcome": "rule", "rule": rule, "why": f"the rule {rule} answers"},
             "alone": {"outcome": "forwarded", "why": "transfers and NOTIFY are forwarded one by one, in Python"},
             "coalesced": {"outcome": "coalesced", "why": "the same question is waiting for its answer already"},

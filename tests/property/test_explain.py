@@ -36,7 +36,7 @@ TYPES = ["A", "AAAA", "TXT", "MX", "ANY"]
 SLOW = {"limit": 0.002, "window": 1500}  # three at once, and no other while this runs
 FIRST = {  # what ends before the cache, by what is counted
     "acl_denied": "denied", "blocked": "blocked", "rate_limited": "limited", "malformed_queries": "malformed",
-    "badcookie_responses": "bad cookie", "forward_denied": "refused", "minimal_any_answers": "minimal ANY",
+    "badcookie_responses": "badcookie", "forward_denied": "refused", "minimal_any_answers": "local",
     "rule_replies": "rule", "stale_answers": "stale", "prefetches": "prefetch", "cache_hits": "hit",
     "stale_on_refresh_failure": "stale",
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
-from support.quick import A, query
+from support.quick import TXT, A, failure, query
 
 from funkenshield.admin._explain import Question
 from funkenshield.admin.explain import TRANSPORTS, Asked
@@ -52,6 +52,29 @@ def test_a_server_name_is_one_of_a_handshake(miss_path, transport, matches):
         ((asked, steps, matched, left_out),) = question.queries.rules()
         assert (asked, [held for _, held in steps], matched, left_out) == (True, [matched], matches and lists == 1, [])
     assert compiled.chain.matched() == [0]
+
+
+class Knowing:
+    """Knows one name not to exist."""
+
+    def response_to(self, wire, zone, **_):
+        return failure(wire, 3) if b"nobody" in wire else None
+
+
+def test_what_is_answered_here_is_told_by_who_knows(miss_path):
+    miss_path.cache.zones.configure(0, nxdomain_cut=True)
+    miss_path.consult(
+        nsec_cache=Knowing(), chaos=lambda wire: failure(wire, 0), discovery=lambda wire: failure(wire, 0)
+    )
+    asked = {"nobody.test": "synthesised", "somebody.test": "queued", "_dns.resolver.arpa": "local"}
+    for name, way in asked.items():
+        question = Question(miss_path, query(name, A), CLIENT)
+        question.decide()
+        assert question.miss()["way"] == way
+    question = Question(miss_path, query("version.bind", TXT)[:-1] + b"\3", CLIENT)
+    question.decide()
+    assert question.miss()["way"] == "local"
+    assert miss_path.counters()["local_answers"] == 0
 
 
 def test_what_is_no_query_gets_no_explanation(miss_path):
