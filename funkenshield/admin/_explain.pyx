@@ -264,7 +264,7 @@ cdef class Question:
             uint64_t* against
             dict found
         if not cached:
-            if self.context.client.transport >= OVER_HTTPS and is_transfer(query):
+            if self.context.client.transport >= OVER_HTTPS and is_transfer(query):  # a request, with a number
                 return {"way": "refused"}
         elif self.has_entry:
             stale = freshness_of(stored, &cache.index.zone_settings[stored.zone], self.context.now) == STALE_IF_ERROR
