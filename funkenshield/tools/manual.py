@@ -64,7 +64,7 @@ The command line or the configuration has a mistake: there is a line for each.
 
 def command_page(group: click.Group) -> str:
     """Return funkenshield(1), in man(7)."""
-    context = click.Context(group, info_name="funkenshield")
+    context = click.Context(group, info_name="funkenshield", **group.context_settings)
     summary, _, more = cleandoc(group.help or "").partition("\n\n")
     lines = [
         _title("FUNKENSHIELD", 1),
