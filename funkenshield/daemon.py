@@ -14,11 +14,10 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -65,6 +64,9 @@ from .upstream.pool import Upstreams
 from .wire.names import name_to_wire
 from .zones import settings
 from .zones.soa_watch import Watchers
+
+if TYPE_CHECKING:
+    from .web.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +121,8 @@ class Daemon:
         self.listeners = Listeners(self._count)
         bound.callback(self.listeners.close)
         self.listeners.bind(config)
-        self._scraped = self._bind_metrics(bound)
+        self._web_socket = self._bind_web(bound)
+        self._site = self._make_site()
         self._control = _bind_control(config)
         owned = []
         if self._control is not None:
@@ -131,15 +134,18 @@ class Daemon:
             cookie_secrets.keep(config.cookies, user.pw_uid, user.pw_gid)
             drop_privileges(config.user, *owned)
 
-    def _bind_metrics(self, bound: contextlib.ExitStack) -> tuple[Callable[[], asyncio.Protocol], socket.socket] | None:
-        """Return who answers Prometheus, and where; the modules are loaded only where that is wanted."""
-        if self.config.metrics.listen is None:
-            return None
-        from .admin import prometheus, scrape
+    def _bind_web(self, bound: contextlib.ExitStack) -> socket.socket | None:
+        endpoint = self.config.web_endpoint
+        return bound.enter_context(sockets.bind_listening(endpoint, "HTTP")) if endpoint else None
 
-        opened = bound.enter_context(sockets.bind_listening(self.config.metrics.listen, "HTTP"))
+    def _make_site(self) -> "Site | None":
+        """Return who answers Prometheus and browsers; the modules are loaded only where that is wanted."""
+        if self._web_socket is None:
+            return None
+        from .web.site import Site
+
         probes = {"/live": self.is_alive, "/ready": self.is_serving, "/healthz": self.is_serving}
-        return scrape.MetricsServer(partial(prometheus.render, self.snapshot), probes).protocol, opened
+        return Site(self, self._handle, probes)
 
     def _build(self) -> None:
         """Make everything that needs no privileges, each with what it needs."""
@@ -337,15 +343,17 @@ class Daemon:
             at_end(self.watchers.close)
             await self.hosts.look_up_new(self.config)
             if self._control is not None:
-                at_end((await control.serve(self._control, partial(commands.handle, self))).close)
+                at_end((await control.serve(self._control, self._handle)).close)
             at_end(self.tcp.stop)
             await_at_end(self.quic.close)
             await_at_end(self.rules.close)
             await_at_end(self._drain)
             await_at_end(self.reloads.close)
-            if self._scraped is not None:
-                protocol, opened = self._scraped
-                at_end((await loop.create_server(protocol, sock=opened, backlog=sockets.BACKLOG)).close)
+            if self._site is not None and self._web_socket is not None:
+                at_end(self._site.close)
+                self._site.start()
+                serving = await loop.create_server(self._site.protocol, sock=self._web_socket, backlog=sockets.BACKLOG)
+                at_end(serving.close)
             self.tcp.start()
             at_end(self.tcp.stop_accepting)
             self.quic.start()
@@ -438,6 +446,10 @@ class Daemon:
     async def _drain(self) -> None:
         self.forwarder.ready()  # what the workers handed over last
         await self.forwarder.drain(self.config.drain_timeout)
+
+    async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what operators ask for, on the control socket or over HTTP."""
+        return await commands.handle(self, request)
 
     # ---------------------------------------------------------------- the cache, as its origins change
 

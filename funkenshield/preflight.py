@@ -31,6 +31,7 @@ def examine(config: Config, where: str, *, at_reload: bool = False) -> None:
         *(partial(tls_of, each.address[0], each) for each in config.upstreams),
         *([] if at_reload else [partial(tls.examine, config)]),
         partial(http.examine, config),
+        *([partial(_find_token, config.web.token_file)] if config.web.page and not at_reload else []),
         partial(refuse_itself, config),
         partial(usable, config.forward.source_port_avoid),
         partial(fitted, config),
@@ -61,3 +62,10 @@ def _find_secrets(file: str) -> None:
             load_secrets(Path(file))
     except ConfigError as error:
         raise ConfigError(f"cookies.secret_file: {error}") from None
+
+
+def _find_token(file: str) -> None:
+    from .web.access import read_token  # with what it takes, where that is wanted
+
+    if file:
+        read_token(Path(file))

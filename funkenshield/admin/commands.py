@@ -182,10 +182,10 @@ def _explain(
 
 @command("config show")
 def _config_show(shield: Operated) -> Response:
-    return {"config": in_force.options(shield.config), "steered": _steered(shield)}
+    return {"config": in_force.options(shield.config), "steered": steered(shield)}
 
 
-def _steered(shield: Operated) -> Response:
+def steered(shield: Operated) -> Response:
     """Return what commands have set in place of the configuration, until it is taken back or the daemon ends."""
     return {
         "log level": shield.log_level,

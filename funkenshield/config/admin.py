@@ -1,11 +1,14 @@
 """What operators look at and steer with: the log, the metrics, the control socket."""
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from .types import EndpointField, PathField, Section
+from .types import Endpoint, EndpointField, ListOf, PathField, Section
+
+PAGE = Endpoint("127.0.0.1", 8055)  # where the page is unless configured
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$", max_length=255)]
 
 
 class LogSection(Section):
@@ -19,7 +22,25 @@ class MetricsSection(Section):
     """Metrics for Prometheus."""
 
     listen: EndpointField | None = None
-    """HTTP endpoint of `/metrics`; by default none. Takes effect at restart."""
+    """HTTP endpoint of `/metrics`; by default none, or 127.0.0.1:8055 with `web.page`. Takes effect at restart."""
+
+
+class WebSection(Section):
+    """A page for people that shows what the shield does, and steers it, with an API beside it.
+
+    Both are on `metrics.listen`.
+    """
+
+    page: bool = Field(False, description="Serve the page, and the API below `/api/`. Takes effect at restart.")
+    token_file: PathField = ""
+    """File with the token, 16 or more letters and digits, that it takes to change something: to purge, block, reload
+    and the like. `""`: nothing can be changed. It is read once, before `user` is switched to. Takes effect at
+    restart."""
+    open_reading: bool = True
+    """Let everybody who reaches `metrics.listen` read the page; `false`: that takes the token, too. Takes effect at
+    restart."""
+    host_names: ListOf[HostName] = Field((), max_length=64)
+    """Host names that browsers may reach the page by, besides addresses and `localhost`. Takes effect at restart."""
 
 
 def default_socket() -> str:

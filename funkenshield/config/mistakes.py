@@ -23,6 +23,7 @@ WORDS = {
     r"^\S+$": "a word without spaces",
     r"^[^\x00-\x1f\x7f]*$": "text without control characters",
     r"^/[!$-;=@-Z_a-z~]*$": "a path that begins with /, without ? and #",
+    r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$": "a host name, without a port",
     r"^([0-9a-fA-F]{2})*$": "octets in hexadecimal, two digits each",
 }
 OTHERS = {  # as the same thing is called elsewhere

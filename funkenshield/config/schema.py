@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from ..core._limits import LISTENERS_MAX, MEMBERS_MAX, PROXIES_MAX, SINKS_MAX, SOCKETS_MAX, UPSTREAMS_MAX
-from .admin import ControlSection, LogSection, MetricsSection
+from .admin import PAGE, ControlSection, LogSection, MetricsSection, WebSection
 from .cache import CacheSection, StaleSection, TtlSection
 from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
 from .events import DnstapSection, QueryLogSection
@@ -69,6 +69,7 @@ class Config(Section):
     client_subnet: ClientSubnetSection = ClientSubnetSection()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
+    web: WebSection = WebSection()
     control: ControlSection = Field(default_factory=ControlSection)
     dnstap: ListOf[DnstapSection] = Field((), max_length=SINKS_MAX)
     query_log: ListOf[QueryLogSection] = Field((), max_length=SINKS_MAX)
@@ -122,7 +123,7 @@ class Config(Section):
         over_tcp = [each.endpoint for each in listeners]
         if self.tcp.max_connections == 0 and listeners:
             raise ValueError(f"tcp.max_connections: 0 disables TCP, and the listener {listeners[0]} needs it")
-        scraped = self.metrics.listen
+        scraped = self.web_endpoint
         if scraped and (scraped in over_tcp or overlaps(scraped, over_tcp)):
             key = "listen" if scraped in self.listen or overlaps(scraped, self.listen) else "listeners"
             raise ValueError(f"metrics.listen: {scraped} conflicts with {key} (TCP); choose another port")
@@ -210,6 +211,11 @@ class Config(Section):
     def endpoints(self) -> list[Endpoint]:
         """Return the addresses that clients come to."""
         return [each.endpoint for each in self.all_listeners]
+
+    @property
+    def web_endpoint(self) -> Endpoint | None:
+        """Return where metrics and the page are, if anywhere."""
+        return self.metrics.listen or (PAGE if self.web.page else None)
 
     def members(self, group: str) -> tuple[Member, ...]:
         """Return the upstreams of a group."""
@@ -300,6 +306,6 @@ def repeated(values: Iterable[object]) -> list[str]:
 
 
 RESTART = (
-    "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control", "metrics",
+    "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control", "metrics", "web",
     "forward.max_outstanding", "udp.receive_buffer", "guard.memory",
 )  # fmt: skip

@@ -22,6 +22,7 @@ FLOORS = [
     {"rules", "server"},
     {"quic"},
     {"admin", "tools"},
+    {"web"},
     {"preflight", "reload"},
     {"daemon"},
     {"options"},

@@ -11,6 +11,7 @@ MISSING = {
     'cache.snapshot = "{0}/none/cache"': "cache.snapshot: no folder {0}/none on this machine",
     'query_log = [{{ file = "{0}/none/log" }}]': "query_log.file: no folder {0}/none on this machine",
     'cookies.secret_file = "{0}/none"': "cookies.secret_file: {0}/none: No such file or directory",
+    'web = {{page = true, token_file = "{0}/none"}}': "web.token_file: {0}/none: No such file or directory",
     'upstreams = "127.0.0.1:8054"': "upstreams: 127.0.0.1:8054 is the shield itself, which listens on 127.0.0.1:8054",
 }
 TLS = (

@@ -1,0 +1,222 @@
+"""HTTP as it is served here: one request a connection, a response or a stream of events, and all of it bounded.
+
+It knows connections, limits and time; h11 knows the protocol. What is asked for, and what is answered, is for `site`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Protocol, cast
+
+import h11
+
+from ..core.fair_shares import Holders, may_take_one_more, prefix_of
+from ..core.logs import RateLimited
+
+limited = RateLimited(logging.getLogger(__name__))
+
+MAX_CONNECTIONS = 32  # at once; each client prefix has its fair share
+TIMEOUT = 10.0  # seconds that a request may take to come, and a response to be read
+ANSWER_TIMEOUT = 60.0  # seconds that it may take to be made: a reload reads rules, a purge waits for the disk
+HEAD_MAX, BODY_MAX = 8192, 16384  # octets of a request
+UNREAD_MAX = 1 << 18  # octets that a client of a stream may leave unread
+
+Headers = dict[str, str]
+
+
+class Viewer(Protocol):
+    """Who reads a stream."""
+
+    def write(self, data: bytes) -> None:
+        """Send this; who does not read what came before is dropped."""
+
+    def end(self) -> None:
+        """Send no more."""
+
+
+class Stream(Protocol):
+    """What is sent for as long as somebody reads it."""
+
+    def add(self, viewer: Viewer) -> None:
+        """Begin to send."""
+
+    def remove(self, viewer: Viewer) -> None:
+        """End: it is gone."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is whole; the names of fields are in lower case."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Headers = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What is answered: a body, or a stream."""
+
+    status: int = 200
+    body: bytes = b""
+    kind: str = "text/plain; charset=utf-8"
+    headers: Headers = field(default_factory=dict)
+    stream: Stream | None = None
+
+
+class HttpServer:
+    """All connections; `respond` answers what they ask."""
+
+    def __init__(self, respond: Callable[[Request], Awaitable[Response]]) -> None:
+        self.respond = respond
+        self.connections: Holders[Connection] = Holders()
+        self.count = 0
+        self._next = 0
+
+    def protocol(self) -> "Connection":
+        """Return the protocol of one more connection."""
+        self._next += 1
+        return Connection(self, self._next)
+
+    def make_room(self, prefix: bytes) -> None:
+        """Close a connection where a prefix may have no more: one of its own, else the oldest of who has most."""
+        mine = self.connections.of(prefix)
+        if may_take_one_more(len(mine), MAX_CONNECTIONS - self.count):
+            return
+        own = next((each for each in mine.values() if each.answering is None), next(iter(mine.values()), None))
+        (own or self.connections.oldest_of_most()).abort()
+
+
+class Connection(asyncio.Protocol):
+    """One connection: a request, an answer, the end."""
+
+    def __init__(self, server: HttpServer, number: int) -> None:
+        self._server = server
+        self._number = number
+        self._prefix = b""
+        self._http = h11.Connection(h11.SERVER, HEAD_MAX)
+        self._asked: h11.Request | None = None
+        self._body = b""
+        self._stream: Stream | None = None
+        self.answering: asyncio.Task[None] | None = None  # None: there is no request yet
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport
+
+    # ---------------------------------------------------------------- it comes, and goes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection; another one may be closed for it."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # it is gone already
+            self._transport.abort()
+            return
+        self._prefix = prefix_of(ip_address(peer[0].partition("%")[0]).packed)
+        self._server.make_room(self._prefix)
+        self._server.connections.add(self._prefix, self._number, self)
+        self._server.count += 1
+        self._end_in(TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection no more."""
+        self._end_in(None)
+        if self.answering is not None:
+            self.answering.cancel()
+        self._forget()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._forget()
+        self._transport.abort()
+
+    def _forget(self) -> None:
+        if self._stream is not None:
+            self._stream.remove(self)
+            self._stream = None
+        if self._number in self._server.connections.of(self._prefix):
+            self._server.connections.remove(self._prefix, self._number)
+            self._server.count -= 1
+
+    def _end_in(self, seconds: float | None) -> None:
+        """Set how long it may take from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    # ---------------------------------------------------------------- it asks
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the request, once it is whole."""
+        if self.answering is not None or self._transport.is_closing():
+            return
+        try:
+            self._http.receive_data(data)
+            while (event := self._http.next_event()) is not h11.NEED_DATA and self.answering is None:
+                self._take(event)
+        except h11.RemoteProtocolError as error:
+            self._send(Response(error.error_status_hint))
+
+    def _take(self, event: object) -> None:
+        """Take one part of the request."""
+        match event:
+            case h11.Request():
+                self._asked = event
+            case h11.Data():
+                self._body += event.data
+                if len(self._body) > BODY_MAX:
+                    raise h11.RemoteProtocolError("too long", error_status_hint=413)
+            case h11.EndOfMessage():
+                self._end_in(ANSWER_TIMEOUT)
+                self.answering = asyncio.get_running_loop().create_task(self._answer())
+
+    async def _answer(self) -> None:
+        assert self._asked is not None
+        path, _, query = self._asked.target.decode("latin-1").partition("?")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._asked.headers}
+        request = Request(self._asked.method.decode("latin-1"), path, query, headers, self._body)
+        try:
+            response = await self._server.respond(request)
+        except Exception as error:  # whatever it is, who asked is told
+            limited.warning("page", "internal error, no page: %r", error)
+            response = Response(500)
+        self._send(response)
+
+    # ---------------------------------------------------------------- it is answered
+
+    def _send(self, response: Response) -> None:
+        fields = {"Date": formatdate(usegmt=True), "Content-Type": response.kind, "Connection": "close"}
+        if response.stream is None:
+            fields["Content-Length"] = str(len(response.body))
+        reason = HTTPStatus(response.status).phrase.encode()
+        head = h11.Response(
+            status_code=response.status, reason=reason, headers=list((fields | response.headers).items())
+        )
+        self._transport.write(self._http.send(head) or b"")
+        if response.stream is not None and self._asked is not None and self._asked.method == b"GET":
+            self._end_in(None)
+            self._stream = response.stream
+            self._stream.add(self)
+            return
+        if self._asked is None or self._asked.method != b"HEAD":
+            self._transport.write(self._http.send(h11.Data(response.body)) or b"")
+        self._end_in(TIMEOUT)
+        self._transport.close()
+
+    def write(self, data: bytes) -> None:
+        """Send more of a stream."""
+        if self._transport.get_write_buffer_size() > UNREAD_MAX:
+            self.abort()
+        elif not self._transport.is_closing():
+            self._transport.write(self._http.send(h11.Data(data)) or b"")
+
+    def end(self) -> None:
+        """End a stream."""
+        self._transport.write(self._http.send(h11.EndOfMessage()) or b"")
+        self._end_in(TIMEOUT)
+        self._transport.close()
