@@ -11,7 +11,7 @@ LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test others left-out proof fuzz asan tsan debug lint format docs wheel bench bench-micro bench-rules clean
+.PHONY: help run demo check test others left-out proof fuzz asan tsan debug lint format docs pictures wheel bench bench-micro bench-rules clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -63,6 +63,9 @@ docs: $(VENV)/built  ## generate the pages that come from the code, the manual a
 	$(BIN)/funkenshield docs completion bash > contrib/completion/bash/funkenshield
 	$(BIN)/funkenshield docs completion zsh > contrib/completion/zsh/_funkenshield
 	$(BIN)/funkenshield docs completion fish > contrib/completion/fish/funkenshield.fish
+
+pictures: $(VENV)/built  ## pictures of the web page, busy, idle and gone, by Chromium, into build/pictures
+	$(BIN)/python tools/pictures build/pictures
 
 wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	rm -rf dist
