@@ -278,17 +278,24 @@ def config() -> None:
 def config_show(ask: Ask, changed: bool, as_json: bool) -> None:
     """Show every option in force; a * marks those that differ from the default, which is shown behind them.
 
+    So is the environment variable, or the command line, that an option comes from in place of the file.
+
     Of tables such as [[zones]], only what differs is shown. What commands have set besides comes last.
     """
     response = ask({"command": "config show"})
     lines = [
-        f"{'*' if each['differs'] else ' '} {each['key']} = {_value(each['value'])}"
-        + (f"    # default: {_value(each['default'])}" if each["differs"] and each["default"] is not None else "")
+        f"{'*' if each['differs'] else ' '} {each['key']} = {_value(each['value'])}{_remark(each)}"
         for each in response["config"]
         if each["differs"] or not changed
     ]
     steered = [f"! {what}: {_value(value)}" for what, value in response["steered"].items() if value]
     _show(response, as_json, *lines, *(["", "set by commands:", *steered] if steered else []))
+
+
+def _remark(option: dict[str, Any]) -> str:
+    has_default = option["differs"] and option["default"] is not None
+    said = [f"default: {_value(option['default'])}" if has_default else "", option.get("origin", "")]
+    return f"    # {'; '.join(filter(None, said))}" if any(said) else ""
 
 
 def _value(value: object) -> str:

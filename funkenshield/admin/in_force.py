@@ -10,11 +10,11 @@ from ..core.values import plain
 
 
 def options(config: Config) -> list[dict[str, Any]]:
-    """Return all options as {"key", "value", "default", "differs"}.
+    """Return all options as {"key", "value", "default", "differs", "origin"}: a variable, a flag, or else "".
 
     Of tables that there may be several of, as `zones[0].name`, only what differs from the default.
     """
-    return list(_options(config, ""))
+    return [each | {"origin": config.origin_of(each["key"])} for each in _options(config, "")]
 
 
 def _options(section: BaseModel, prefix: str, *, all: bool = True) -> Iterator[dict[str, Any]]:

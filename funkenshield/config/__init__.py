@@ -47,20 +47,22 @@ def load(
     for key, value in {**variables, **flags}.items():
         _set(values, key, value)
 
+    origins = {key: environment.variable_of(key) for key in variables} | dict.fromkeys(flags, "command line")
+
     def said(key: str) -> str:
-        """Return who said something: a flag, a variable, the file, or all of what there is of these."""
+        """Return who said something: a variable, a flag, the file, or all of what there is of these."""
         above = [key, *(key[:at] for at, letter in enumerate(key) if letter == ".")]
-        variable = next((each for each in above if each in variables and each not in flags), None)
-        if variable:
-            return environment.variable_of(variable)
-        return str(path) if path and key not in flags else "environment" if variables and not flags else "command line"
+        everybody = "environment" if variables and not flags else "command line"
+        return next((origins[each] for each in above if each in origins), str(path or everybody))
 
     try:
         with named_in(path) if path else nullcontext():
-            return Config.model_validate(values)
+            config = Config.model_validate(values)
     except ValidationError as mistakes:
         lines = [f"{said(key)}: {line}" for key, line in explain(mistakes, Config, values)]
         raise ConfigError("\n".join(lines)) from None
+    config._origins.update(origins)
+    return config
 
 
 def _set(values: dict[str, Any], key: str, value: object) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from ..core._limits import LISTENERS_MAX, MEMBERS_MAX, PROXIES_MAX, SINKS_MAX, SOCKETS_MAX, UPSTREAMS_MAX
 from .admin import PAGE, ControlSection, LogSection, MetricsSection, WebSection
@@ -44,7 +44,8 @@ class Config(Section):
     """Addresses or prefixes of proxies whose queries carry a PROXY protocol (version 2) header, which is accepted from
     nobody else."""
     workers: int = Field(0, ge=0, le=255)
-    """Worker threads; 0: one for each available core. Takes effect at restart."""
+    """Worker threads; 0: one for each core that may be used, by CPU affinity and the quota of the control group. Takes
+    effect at restart."""
     user: str = Field("", description="User to switch to once the sockets are bound. Takes effect at restart.")
     drain_timeout: Seconds = Field(3.0, ge=0, le=300)
     """At shutdown, how long clients that wait for an upstream may still get their responses."""
@@ -79,6 +80,12 @@ class Config(Section):
     rules_file: PathField = ""
     """File of rules in Python, which are evaluated after `[[rules]]`; without any of those, `rules = "FILE.py"` means
     the same."""
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def origin_of(self, key: str) -> str:
+        """Return what has overridden the file for a key: a variable's name, or `command line`; "" if nothing has."""
+        return self._origins.get(key.partition("[")[0], "")
 
     @model_validator(mode="before")
     @classmethod

@@ -21,6 +21,7 @@ def around():
     with pytest.MonkeyPatch.context() as patched, ScriptedUpstream(rig.numbered(1)) as upstream:
         patched.setenv("FUNKENSHIELD_METRICS__LISTEN", str(scraped))
         patched.setenv("FUNKENSHIELD_ZONES", zones)
+        patched.setenv("FUNKENSHIELD_RELOAD_ON_CHANGE", "true")
         place = {"address": f"localhost:{upstream.address.port}", "source": "127.0.0.1"}
         with run_shield([], toml=rig.toml(upstreams=[place], forward=rig.HASTY)) as shield:
             yield shield, upstream, scraped
@@ -45,6 +46,15 @@ def test_a_host_that_nobody_knows_keeps_nobody_else_waiting(around):
     until(lambda: "nowhere.invalid:53 cannot be resolved" in shield.log, 30)
     assert shield.log.count("nowhere.invalid:53 cannot be resolved") == 1
     assert stats(shield)["unresolved_hosts"] == 1
+
+
+def test_what_the_environment_says_is_shown_with_its_variable(around):
+    shield, _, scraped = around
+    shown = shield.command("config", "show", "--changed").splitlines()
+    assert f'* metrics.listen = "{scraped}"    # FUNKENSHIELD_METRICS__LISTEN' in shown
+    assert '* zones[0].name = "nowhere.test."    # FUNKENSHIELD_ZONES' in shown
+    assert f'* control.socket = "{shield.control}"' in " ".join(shown)
+    assert any(line.endswith("; command line") for line in shown if line.startswith("* control.socket"))
 
 
 def test_it_is_alive_and_ready(around):

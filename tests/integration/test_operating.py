@@ -229,7 +229,8 @@ def test_the_level_of_the_log_is_set_until_it_is_set_back(shield):
 def test_what_is_in_force_is_shown_with_what_differs_from_the_default(shield):
     options = {each["key"]: each for each in told(shield, "config", "show")["config"]}
     assert options["forward.policy"] == {
-        "key": "forward.policy", "value": "order", "default": "round-robin", "differs": True
+        "key": "forward.policy", "value": "order", "default": "round-robin", "differs": True,
+        "origin": "",
     }  # fmt: skip
     assert options["minimal_any"]["differs"] is False
     assert options["zones[0].name"]["value"] == "z.test."

@@ -41,6 +41,10 @@ watch = true
 watch_interval = 1
 
 [[zones]]
+name = "named.test"
+upstreams = "localhost:PORT"
+
+[[zones]]
 name = "streams.test"
 group = "streams"
 
@@ -77,9 +81,10 @@ def test_everything_at_once_under_the_filters_of_the_unit(upstream, tmp_path):
     (tmp_path / "rules.py").write_text("import time\ndef f(query):\n    time.sleep(0.001)\n")
     file = tmp_path / "funkenshield.toml"
     text = ALL.replace("UPSTREAM", str(upstream.address)).replace("METRICS", str(metrics))
+    text = text.replace("PORT", str(upstream.address.port))
     file.write_text(f'listen = ["{address}"]\nworkers = 2\n{text}')
     with run_filtered(file) as (process, said):
-        for name in ("www.test.", "a.watched.test.", "a.ruled.test."):
+        for name in ("www.test.", "a.watched.test.", "a.ruled.test.", "a.named.test."):
             for tcp in (False, True):
                 assert ask(name, server=address, tcp=tcp, timeout=10).answer
         assert not ask("a.streams.test.", server=address, timeout=10).answer

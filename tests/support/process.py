@@ -124,7 +124,8 @@ def _run_once(upstreams, *, listen=(), workers=1, toml="", under=()) -> Iterator
         )
         with (folder / "log").open("wb") as log:
             run = ("run", "-c", config, "--control", folder / "control")
-            env = os.environ | {"FUNKENSHIELD_TEST_CLOCK": "1"}
+            # When a reload happens is for tests to say, but for those of what else may cause one.
+            env = {"FUNKENSHIELD_RELOAD_ON_CHANGE": "false"} | os.environ | {"FUNKENSHIELD_TEST_CLOCK": "1"}
             if under:
                 process = subprocess.Popen([*under, *COMMAND, *run], stdout=log, stderr=log, env=env)
             else:

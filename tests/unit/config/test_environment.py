@@ -48,6 +48,9 @@ def test_variables_override_the_file_and_flags_override_them(tmp_path):
     found = load(file, {"workers": 2}, environ)
     assert [read(found) for _, read in GIVEN.values()] == [*FOUND[:3], 2, *FOUND[4:]]
     assert found.ttl.min == 5
+    assert [found.origin_of(key) for key in ("ttl.min", "workers", "cache.memory", "upstreams[0].address")] == [
+        "", "command line", "FUNKENSHIELD_CACHE__MEMORY", "FUNKENSHIELD_UPSTREAMS",
+    ]  # fmt: skip
 
 
 def test_every_key_has_a_variable_of_its_own_and_no_service_of_kubernetes_has_it():
