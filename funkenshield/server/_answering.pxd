@@ -23,6 +23,7 @@ cdef class Answering:
         uint8_t* ecs_query             # the one that upstreams are told more in
         Ring* ring
         RingShares* shares             # of the ring
+        bint handed_over               # the query is in the ring
         Tap tap                        # of those who want to know what becomes of queries
         Counters counts
         uint64_t[TRANSPORTS] by_transport  # queries
@@ -33,7 +34,8 @@ cdef class Answering:
     cdef Outcome decide(self, Connection* connection, const uint8_t* wire, uint32_t length, const uint8_t* address,
                         uint8_t octets, uint8_t* reply) noexcept nogil
     cdef size_t finish_reply(self, const Connection* connection) noexcept nogil
-    cdef void note(self, const Connection* connection, const uint8_t* wire, uint32_t length, Outcome outcome,
-                   bint handed_over) noexcept nogil
+    cdef bint publish(self) noexcept nogil
+    cdef void note(self, const Connection* connection, const uint8_t* wire, uint32_t length,
+                   Outcome outcome) noexcept nogil
     cdef bint hand_over(self, Connection* connection, uint64_t number, uint32_t request, const uint8_t* wire,
                         uint32_t length, bint answered) noexcept nogil

@@ -15,6 +15,7 @@ from ..core._atomic cimport bump, load_relaxed
 from ..core._fair_shares cimport RingShares
 from ..core._limits cimport LISTENERS_MAX
 from ..core._memory cimport zeros
+from ..core._spsc_ring cimport ring_publish
 from ..events._event cimport Event, wanted_kinds
 from ..forward._miss_path cimport MissPath
 from ..forward._outbox cimport NOBODY, STREAM, Client
@@ -69,7 +70,7 @@ cdef class Answering:
         if transport != OVER_TCP:
             connection.padded |= self.query.padded
             context.client.server_names = server_names_of(connection, self.limits)
-        context.reply, context.limit = reply, MESSAGE_MAX
+        context.reply, context.limit, self.handed_over = reply, MESSAGE_MAX, False
         memset(&context.rule_state, 0, sizeof(RuleState))
         return process_query(context)
 
@@ -87,8 +88,13 @@ cdef class Answering:
                 context.length = pad_response(context.reply, context.length)
         return context.length
 
-    cdef void note(self, const Connection* connection, const uint8_t* wire, uint32_t length, Outcome outcome,
-                   bint handed_over) noexcept nogil:
+    cdef bint publish(self) noexcept nogil:
+        """Show what was handed over and recorded; return whether the control thread must be woken."""
+        self.tap.publish()
+        return ring_publish(self.ring)
+
+    cdef void note(self, const Connection* connection, const uint8_t* wire, uint32_t length,
+                   Outcome outcome) noexcept nogil:
         """Record what became of a query, as it came; its reply is still where it was written."""
         cdef:
             QueryContext* context = &self.context
@@ -96,7 +102,7 @@ cdef class Answering:
             Event* event
         if not context.client.draw:
             return
-        if outcome == ASK and not handed_over:
+        if outcome == ASK and not self.handed_over:
             context.rule_state.kind = KIND_REJECTED
         event = self.tap.note(kind_of(context, outcome, put), &context.client, wire, length, context.reply,
                               context.length if put else 0)
@@ -120,6 +126,7 @@ cdef class Answering:
             client = put_miss(self.ring, self.shares, context, query.wire, query.length, query.added, False)
         if client == NULL:
             return False
+        self.handed_over = True
         client.fd = NOBODY if answered else STREAM
         client.stream, client.request = number, request
         client.peer.length = 0

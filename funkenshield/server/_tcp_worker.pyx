@@ -32,7 +32,6 @@ from ..core._fair_shares cimport ring_has_share
 from ..core._limits cimport LISTENERS_MAX
 from ..core._memory cimport zeros
 from ..core._prefix_table cimport prefix_value
-from ..core._spsc_ring cimport ring_publish
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._miss_path cimport MissPath
 from ..forward._reply_queue cimport OF_GENERATION, OF_WORKER, Reply, ReplyQueue, place_of, take_replies
@@ -216,8 +215,7 @@ cdef class TcpWorker:
             self._take_turns()
             leave(self.reader)
             self.connections.end_idle(context.client.now)
-            self.answering.tap.publish()
-            if ring_publish(self.answering.ring) or self.connections.transfer_changed:
+            if self.answering.publish() or self.connections.transfer_changed:
                 self.connections.transfer_changed = False
                 self.miss_path.wake()
             wanted = load_acquire(&self.wanted)
@@ -547,7 +545,6 @@ cdef class TcpWorker:
         cdef:
             uint8_t* reply = self.outgoing + self.outgoing_length + FRAME
             size_t octets
-            bint is_taken = False
             Outcome outcome = self.answering.decide(connection, wire, length, connection.address, connection.octets,
                                                     reply)
         if outcome & SEND:
@@ -556,8 +553,8 @@ cdef class TcpWorker:
                 set16(reply - FRAME, <uint16_t> octets)
                 self.outgoing_length += <uint32_t> (FRAME + octets)
         if outcome & ASK:
-            is_taken = self._hand_over(connection, 0, wire, length, outcome & SEND)
-        self.answering.note(connection, wire, length, outcome, is_taken)
+            self._hand_over(connection, 0, wire, length, outcome & SEND)
+        self.answering.note(connection, wire, length, outcome)
 
     cdef bint _hand_over(self, Connection* connection, uint32_t request, const uint8_t* wire, uint32_t length,
                          bint answered) noexcept nogil:
@@ -621,7 +618,7 @@ cdef class TcpWorker:
             length = self.answering.finish_reply(connection)
         if outcome & ASK:
             is_taken = self._hand_over(connection, request.number, request.query, request.length, outcome & SEND)
-        self.answering.note(connection, request.query, request.length, outcome, is_taken)
+        self.answering.note(connection, request.query, request.length, outcome)
         if length:
             connection.http.respond(connection.requests, request.number, self.outgoing, length,
                                     max_age_of(self.outgoing, length))
@@ -713,8 +710,7 @@ cdef class TcpWorker:
 
     cdef void _settle(self, Connection* connection, bint has_query) noexcept nogil:
         """Wait for what a connection can do next, or close it where there is nothing left to be done."""
-        cdef:
-            uint32_t events = 0
+        cdef uint32_t events = 0
         if not connection.head.unsent and (
                 connection.closing or connection.half_closed and not connection.in_flight and not has_query):
             if self._is_dismissed(connection):
