@@ -78,6 +78,7 @@ def main() -> None:
 @click.option("--workers", type=int, metavar="N", help="Worker threads; default: one per core.")
 @click.option("--cache-memory", metavar="SIZE", help="Memory for the cache, such as 512MiB.")
 @click.option("--control", metavar="PATH", help="Path of the control socket.")
+@click.option("--take-over", is_flag=True, help="Replace the daemon that runs at this control socket, without a loss.")
 def run(
     file: Path | None,
     listen: tuple[str, ...],
@@ -85,6 +86,7 @@ def run(
     workers: int | None,
     cache_memory: str | None,
     control: str | None,
+    take_over: bool,
 ) -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT.
 
@@ -95,6 +97,7 @@ def run(
     from .config import default_file
     from .core.files import Watched
     from .daemon import serve
+    from .upgrade import reported
 
     given = {
         "listen": listen,
@@ -111,7 +114,8 @@ def run(
         with watched.reading() if watched else nullcontext():
             return _read(file, overrides, at_reload=at_reload)
 
-    serve(read(), functools.partial(read, at_reload=True), watched)
+    with reported():
+        serve(read(), functools.partial(read, at_reload=True), watched, take_over=take_over)
 
 
 def _read(file: Path | None, overrides: dict[str, Any], *, at_reload: bool = False) -> "Config":

@@ -11,9 +11,9 @@ import gc
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from . import upgrade
 from .admin import commands, control
 from .admin.process import (
     Priority,
@@ -35,7 +36,6 @@ from .admin.process import (
 from .admin.stats import Stats
 from .cache import hugepages, snapshot
 from .cache._nsec_cache import NsecCache
-from .cache._store import Cache
 from .cache.expiry import Expiry
 from .config import DEFAULT_GROUP, RESTART, Config
 from .config.guard import packed
@@ -54,11 +54,12 @@ from .quic.process import QuicFront
 from .reload import Reloaded, Reloads, Warn
 from .rules.engine import PreparedRules, RuleEngine
 from .server import sockets
-from .server._udp_worker import Worker
 from .server.http import HttpListeners
+from .server.inherited import Inherited
 from .server.listeners import Listeners
 from .server.tcp import TcpServer
 from .server.tls import TlsListeners
+from .server.udp import UdpServer
 from .upstream.hosts import Hosts
 from .upstream.pool import Upstreams
 from .wire.names import name_to_wire
@@ -89,15 +90,19 @@ class Daemon:
         reread: Callable[[], Config] | None = None,
         file: Watched | None = None,
         clock: Clock | None = None,
+        predecessor: upgrade.Predecessor | None = None,
     ) -> None:
         logs.set_up(config.log.level, config.log.format)
         self.config = config = hugepages.fitted(config)
-        self.clock = clock or Clock()
+        self.clock = clock or (predecessor.clock if predecessor else Clock())
+        self._predecessor = predecessor
+        self._left = False  # another process serves in our place
         self._reread, self._file = reread, file
         self.reloads = Reloads(self._count_reload)
         self.log_level: str | None = None  # that an operator set, whatever the configuration says
         self._ready = False
-        self._stopping = asyncio.Event()
+        self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
+        self._servers: list[asyncio.Server] = []  # on the control socket, and for metrics
         self._failure: BaseException | None = None  # of what must go on for ever
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
         self._secrets: cookie_secrets.CookieSecrets | None = None
@@ -115,28 +120,44 @@ class Daemon:
     def _bind(self, bound: contextlib.ExitStack) -> None:
         """Bind all sockets that clients and operators come to; what that takes root for ends here."""
         config = self.config
-        self._count = config.workers or machine.cores()
+        inherited = self._predecessor.inherited if self._predecessor else Inherited.from_environment()
+        bound.callback(inherited.close)
+        self._count = self._predecessor.workers if self._predecessor else config.workers or machine.cores()
+        if config.workers not in (0, self._count):
+            log.warning(
+                "workers: the new value takes effect after a restart: sockets with what waits in them stay %d",
+                self._count,
+            )
         self._tls, self._http = TlsListeners(config), HttpListeners()
         self._tls_over_quic = TlsListeners(config, over_quic=True)
         self.listeners = Listeners(self._count)
         bound.callback(self.listeners.close)
+        self.listeners.inherit(inherited, config)
         self.listeners.bind(config)
-        self._web_socket = self._bind_web(bound)
+        self._web_socket = self._bind_web(bound, inherited)
         self._site = self._make_site()
-        self._control = _bind_control(config)
+        self._control = _bind_control(config, inherited)
+        inherited.close()
         owned = []
         if self._control is not None:
             owned = [Path(config.control.socket)]
             bound.enter_context(self._control)
-            bound.callback(control.unbind, *owned)
+            bound.callback(self._unbind, *owned)
         if config.user:
             user = find_user(config.user)
             cookie_secrets.keep(config.cookies, user.pw_uid, user.pw_gid)
             drop_privileges(config.user, *owned)
 
-    def _bind_web(self, bound: contextlib.ExitStack) -> socket.socket | None:
+    def _unbind(self, path: Path) -> None:
+        if not self._left and (self._predecessor is None or self._ready):  # or else it is still another's
+            control.unbind(path)
+
+    def _bind_web(self, bound: contextlib.ExitStack, inherited: Inherited) -> socket.socket | None:
         endpoint = self.config.web_endpoint
-        return bound.enter_context(sockets.bind_listening(endpoint, "HTTP")) if endpoint else None
+        if endpoint is None:
+            return None
+        taken = inherited.take(endpoint, socket.SOCK_STREAM)
+        return bound.enter_context(taken[0] if taken else sockets.bind_listening(endpoint, "HTTP"))
 
     def _make_site(self) -> "Site | None":
         """Return who answers Prometheus and browsers; the modules are loaded only where that is wanted."""
@@ -151,27 +172,42 @@ class Daemon:
         """Make everything that needs no privileges, each with what it needs."""
         config, seconds = self.config, self.clock.seconds
         denied = config.cache.memory // DENIED if settings.needs_nsec_cache(config) else 0
-        self.cache = Cache(config.cache.memory - denied, self.clock, huge_pages=hugepages.is_large(config.cache.memory))
+        open_cache = self._predecessor.cache if self._predecessor else upgrade.open_cache
+        huge_pages = hugepages.is_large(config.cache.memory)
+        self.cache, memory_file = open_cache(config.cache.memory - denied, self.clock, huge_pages=huge_pages)
         self.nsec_cache = NsecCache(denied)
         self.miss_path = MissPath(self.cache, config.forward.max_outstanding, config.guard.memory)
         self.blocks = Blocks(self.miss_path.settings_writer.guard, seconds)
-        self.workers = [Worker(self.cache, self.miss_path) for _ in range(self._count)]
-        self._threads = [threading.Thread(target=each.run, name=f"worker-{n}") for n, each in enumerate(self.workers)]
+        self.udp = UdpServer(self.cache, self.miss_path, self._count)
         self.upstreams = Upstreams(self.miss_path.sockets, self.miss_path.upstreams, self.clock, self.miss_path.abandon)
         self.hosts = Hosts(seconds, self._follow_hosts, lambda each: itself_at(each, self.config.endpoints))
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         self.tcp = TcpServer(self.cache, self.miss_path, self._count)
-        self.listeners.serve(self.workers, self.tcp, self.miss_path)
+        self.listeners.serve(self.udp.workers, self.tcp, self.miss_path)
         self.quic = QuicFront(self.tcp.workers[0])
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
         self.sinks = Sinks(self.miss_path.recorder)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.stats = Stats(
-            self.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
+            self.udp.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
             (self._tls, self._tls_over_quic), self.hosts, self.quic, self.sinks,
         )  # fmt: skip
         self._priority = Priority(seconds)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._parts = upgrade.Parts(
+            config=lambda: self.config, cache=self.cache, memory_file=memory_file, listeners=self.listeners,
+            sockets=self._all_sockets, udp=self.udp, tcp=self.tcp, forwarder=self.forwarder, blocks=self.blocks,
+            watchers=self.watchers, priority=self._priority, set_by_command=partial(commands.set_by_command, self),
+            cookie_secrets=lambda: self._secrets.current() if self._secrets else (),
+            is_stopping=self._stopping.is_set, stop_tasks=self._stop_tasks, start_tasks=self._start_tasks,
+            leave=self._leave,
+        )  # fmt: skip
+        self.successors = upgrade.Successors(self._parts)
+
+    def _all_sockets(self) -> list[socket.socket]:
+        """Return all sockets that are bound here."""
+        return [*self.listeners.sockets, *(each for each in (self._control, self._web_socket) if each is not None)]
 
     def _dispatch(self) -> None:
         """Have what waits decided: rules ask the forwarder for that, which is made with them."""
@@ -249,8 +285,9 @@ class Daemon:
         self.sinks.configure(config, listeners, upstreams, self.rules.names)
 
     def _watch(self, config: Config) -> None:
-        """Watch zones where their upstreams are."""
-        self.watchers.configure(settings.watched(config.resolved(self.hosts.addresses)))
+        """Watch zones where their upstreams are; not before the cache is ours to purge."""
+        if self._tasks:
+            self.watchers.configure(settings.watched(config.resolved(self.hosts.addresses)))
 
     def _consult(self, config: Config) -> None:
         """Say who answers without an upstream, as things are now."""
@@ -321,8 +358,8 @@ class Daemon:
             services.enter_context(self._bound)
             self.sinks.start()
             at_end(self.sinks.close)
-            self._restore()
             await self.rules.set_up()
+            await self.hosts.look_up_new(self.config)
             services.enter_context(
                 signals_handled(
                     {
@@ -333,17 +370,23 @@ class Daemon:
                     }
                 )
             )
+            if self._predecessor is not None:
+                at_end(self._predecessor.close)
+                await self._take_over(self._predecessor)
+            else:
+                self._restore()
             await_at_end(asyncio.sleep, 0)  # connections close on the loop's next turn
             at_end(self.upstreams.close)
             loop.add_reader(self.miss_path.fileno(), self.forwarder.ready)
             at_end(loop.remove_reader, self.miss_path.fileno())
             await_at_end(self._save)
-            await_at_end(_cancel, self._start_tasks())
+            self._start_tasks()
+            await_at_end(self._stop_tasks)
             self._watch(self.config)
             at_end(self.watchers.close)
-            await self.hosts.look_up_new(self.config)
             if self._control is not None:
-                at_end((await control.serve(self._control, self._handle)).close)
+                self._servers.append(await control.serve(self._control, self._handle, self._hand_over))
+            at_end(self._close_servers)
             at_end(self.tcp.stop)
             await_at_end(self.quic.close)
             await_at_end(self.rules.close)
@@ -353,41 +396,45 @@ class Daemon:
                 at_end(self._site.close)
                 self._site.start()
                 serving = await loop.create_server(self._site.protocol, sock=self._web_socket, backlog=sockets.BACKLOG)
-                at_end(serving.close)
+                self._servers.append(serving)
             self.tcp.start()
             at_end(self.tcp.stop_accepting)
             self.quic.start()
             at_end(self.quic.leave)
-            for worker, thread in zip(self.workers, self._threads, strict=True):
-                thread.start()
-                at_end(thread.join)
-                at_end(worker.stop)
+            self.udp.start()
+            at_end(self.udp.stop)
+            if self._predecessor is not None:  # the sooner, the less has to wait
+                self._predecessor.serve(self._parts)
             await self.quic.ready()
             self._tell_ready()
             if early_signals.came(signal.SIGHUP):
                 self.reload()
             await self._stopping.wait()
-            self._tell_stopping()
+            await self._tell_stopping()
         log.info("stopped")
         if self._failure:
             raise FunkenShieldError(f"stopped: internal error: {self._failure!r}")
 
-    def _start_tasks(self) -> list[asyncio.Task[None]]:
+    def _start_tasks(self) -> None:
         works: list[Coroutine[Any, Any, None]] = [
             _every(lambda: HOUSEKEEPING, self._housekeeping),
             _every(lambda: GUARDING, self._guard),
             _every(lambda: self.upstreams.health_interval, self.upstreams.update_health),
-            Expiry(self.cache).run(),
+            Expiry(self.cache, keeps_purges=lambda: self.successors.in_progress).run(),
         ]
         if hugepages.is_large(self.config.cache.memory):
             works.append(hugepages.prepare(self.cache))
-        if self._snapshot is not None:
+        if self._snapshot is not None and not self._left:
             interval = self.config.cache.snapshot_interval
             works.append(snapshot.keep(self.cache, self._snapshot, interval, self._origins))
-        tasks = [asyncio.create_task(work) for work in works]
-        for task in tasks:
+        self._tasks = [asyncio.create_task(work) for work in works]
+        for task in self._tasks:
             task.add_done_callback(self._ended)
-        return tasks
+
+    async def _stop_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Stop, and fail, where something that must go on for ever did not: a service manager starts us again."""
@@ -417,39 +464,83 @@ class Daemon:
 
     def _guard(self) -> None:
         self.blocks.update()
-        self._priority.follow(sum(worker.dropped for worker in self.workers))
+        self._priority.follow(self.udp.dropped)
 
     def _tell_ready(self) -> None:
         upstreams = self.config.members(DEFAULT_GROUP)
         places = (", ".join(map(str, each)) for each in (self.config.all_listeners, upstreams))
         log.info("ready: listening on %s, forwarding to %s", *places)
         self._ready = True
-        notify("READY=1")
+        if self._predecessor is None:  # or else the service manager knows us only when that one has gone
+            notify("READY=1")
 
     def is_alive(self) -> bool:
         """Tell whether all workers run, or end because they were told to."""
-        return self._stopping.is_set() or (self.tcp.is_alive() and all(each.is_alive() for each in self._threads))
+        return self._stopping.is_set() or (self.tcp.is_alive() and self.udp.is_alive())
 
     def is_serving(self) -> bool:
         """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
         return not self._stopping.is_set() and self.is_alive()
 
     def stop(self) -> None:
-        """Have `run` drain and return."""
-        self._stopping.set()
+        """Have `run` drain and return, as a lame duck first, if that is configured; told twice, at once."""
+        (self._hurried if self._stopping.is_set() else self._stopping).set()
 
-    def _tell_stopping(self) -> None:
-        notify("STOPPING=1")
+    async def _tell_stopping(self) -> None:
+        if not self._left:
+            notify("STOPPING=1")
+            if self.config.lame_duck:
+                log.info("not ready any more; serving for %g s before draining", self.config.lame_duck)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurried.wait(), self.config.lame_duck)
         log.info("draining")
         self.miss_path.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
 
     async def _drain(self) -> None:
         self.forwarder.ready()  # what the workers handed over last
+        await self.successors.drain(self.config.drain_timeout)
         await self.forwarder.drain(self.config.drain_timeout)
 
+    # ---------------------------------------------------------------- another process takes over
+
     async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what operators ask for, on the control socket or over HTTP."""
+        """Do what operators ask for; what changes something would be lost while another process takes over."""
+        if self.successors.is_switching:
+            raise FunkenShieldError("an upgrade is in progress: ask again")
         return await commands.handle(self, request)
+
+    async def _take_over(self, predecessor: upgrade.Predecessor) -> None:
+        """Go on where the daemon stops that we replace, with what operators have made of it."""
+        assert self._secrets is not None
+        before = await predecessor.take_over(self._parts)
+        for name in {zone.name for zone in self.config.zones} ^ before:
+            self._purge(name_to_wire(name))
+        self._secrets.resume(predecessor.cookie_secrets)
+        self._set_cookies(self._secrets)
+        for request in predecessor.commands:
+            try:
+                await commands.handle(self, request)
+            except FunkenShieldError as error:
+                log.warning("not as it was before the upgrade: %s", error)
+
+    async def upgrade(self) -> int:
+        """Have our command line started anew, and replace us; return the process ID, UpgradeError where it cannot."""
+        return await self.successors.upgrade()
+
+    async def _hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: int) -> None:
+        await self.reloads.wait()
+        await self.successors.hand_over(reader, writer, version)
+
+    def _leave(self) -> None:
+        """Leave to another process all that comes from now on."""
+        self._left = True
+        self._close_servers()
+        self.stop()
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
 
     # ---------------------------------------------------------------- the cache, as its origins change
 
@@ -463,7 +554,9 @@ class Daemon:
             self._purge(name_to_wire(name))
 
     async def _save(self) -> None:
-        if self._snapshot is not None and self._ready:  # what was there before a start that failed stays
+        if (
+            self._snapshot is not None and self._ready and not self._left
+        ):  # what was there before a start that failed stays
             await snapshot.write(self.cache, self._snapshot, self._origins())
 
     def _origins(self) -> snapshot.Origins:
@@ -494,10 +587,12 @@ class Daemon:
         return self.stats.snapshot()
 
 
-def _bind_control(config: Config) -> socket.socket | None:
+def _bind_control(config: Config, inherited: Inherited) -> socket.socket | None:
     """Return the control socket; None where there is to be none, or where there is no place for the default one."""
     if not config.control.socket:
         return None
+    if taken := inherited.take(config.control.socket, socket.SOCK_STREAM):
+        return taken[0]
     try:
         return control.bind(Path(config.control.socket))
     except control.UnavailableError as error:
@@ -514,19 +609,20 @@ async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None
         work()
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def serve(
+    config: Config, reread: Callable[[], Config] | None = None, file: Watched | None = None, *, take_over: bool = False
+) -> None:
+    """Run a daemon until a signal ends it; it follows the file that it was read from.
 
-
-def serve(config: Config, reread: Callable[[], Config] | None = None, file: Watched | None = None) -> None:
-    """Run a daemon until a signal ends it; it follows the file that it was read from."""
+    With `take_over`, it replaces the one that runs, if one does.
+    """
     allow_descriptors(config)
     allow_nice()
 
+    predecessor = upgrade.Predecessor.find(config.control.socket) if take_over else None
+
     async def main() -> None:
-        daemon = Daemon(config, reread, file)
+        daemon = Daemon(config, reread, file, predecessor=predecessor)
         gc.freeze()  # what there is by now stays: no collection looks at it again, which took tens of milliseconds
         await daemon.run()
 

@@ -24,6 +24,7 @@ LABELLED = (  # that are shown one by one
 TRANSPORTS = ("udp", "tcp", "tls", "https", "http", "quic", "h3")
 LEVELS = ("debug", "info", "warning", "error", "default")
 PAGE = 200  # entries that are asked for at once
+UPGRADING = 600.0  # seconds that an upgrade may take, where a large cache is copied
 RELOADING = 120.0  # seconds that a reload may take: rules have a setup
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the response of the daemon as JSON.")
 
@@ -306,6 +307,19 @@ def _value(value: object) -> str:
 @click.command()
 @controls
 @as_json
+def upgrade(ask: Ask, as_json: bool) -> None:
+    """Replace a running daemon by a new process, without a loss.
+
+    The new one runs what is installed by now, with the same options, and takes over sockets, cache and connections. If
+    it cannot start, the old one serves on.
+    """
+    done = ask({"command": "upgrade"}, UPGRADING)
+    _show(done, as_json, f"upgraded: process {done['pid']} serves, process {done['was']} answers who waits, and leaves")
+
+
+@click.command()
+@controls
+@as_json
 def reload(ask: Ask, as_json: bool) -> None:
     """Have a daemon read its configuration again; wait, and tell what became of it.
 
@@ -485,4 +499,4 @@ def _records(entry: dict[str, Any]) -> Iterator[str]:
 
 def commands() -> list[click.Command]:
     """Return all of them."""
-    return [stats, failures, explain, purge, cache, block, upstream, rules, config, log, reload]
+    return [stats, failures, explain, purge, cache, block, upstream, rules, config, log, reload, upgrade]

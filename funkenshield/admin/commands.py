@@ -69,6 +69,9 @@ class Operated(Protocol):
     def reload(self) -> Awaitable[Reloaded] | None:
         """Have the configuration read again; return what will tell what became of it, None where it cannot be."""
 
+    async def upgrade(self) -> int:
+        """Have our command line started anew, and replace us; return the process ID, UpgradeError where it cannot."""
+
 
 Command = Callable[..., Response | Awaitable[Response]]
 COMMANDS: dict[str, Command] = {}
@@ -314,6 +317,17 @@ def _log_level(shield: Operated, *, level: Level | Literal["default"] | None = N
     return {"level": shield.log_level or shield.config.log.level, "configured": shield.config.log.level}
 
 
+def set_by_command(shield: Operated) -> list[Response]:
+    """Return the requests that make of another daemon with the same configuration what operators have made of this."""
+    how = {"down": "upstream down", "draining": "upstream drain"}
+    steered = [each for each in shield.upstreams.all if each.steered]
+    return [
+        *({"command": how[each.steered], "name": each.member.title} for each in steered),
+        *({"command": "rules disable", "name": name} for name in sorted(shield.rules.disabled)),
+        *([{"command": "log level", "level": shield.log_level}] if shield.log_level else []),
+    ]
+
+
 # ---------------------------------------------------------------- the daemon
 
 
@@ -325,6 +339,12 @@ async def _reload(shield: Operated) -> Response:
         raise FunkenShieldError("reload: the daemon is stopping, or has nothing to read again")
     reloaded = await asyncio.shield(asked)
     return {"reloaded": not reloaded.errors, "errors": reloaded.errors, "warnings": reloaded.warnings}
+
+
+@command("upgrade")
+async def _upgrade(shield: Operated) -> Response:
+    """Have another process take over, which runs what is installed by now, and wait until it serves."""
+    return {"was": os.getpid(), "pid": await shield.upgrade()}
 
 
 @command("advance")

@@ -2,6 +2,7 @@
 
 {"command": "stats"}                                          -> {"ok": true, "version": 1, "stats": {...}}
 {"command": "purge", "name": "example.com", "below": true}    -> {"ok": true, "version": 1}
+{"command": "take over", "version": 1}                        -> what `upgrade` says; the connection is its own then
 anything else                                                 -> {"ok": false, "version": 1, "error": "..."}
 
 A request may say of which version of the protocol it is; one of another version is refused. What commands there are is
@@ -29,6 +30,7 @@ LINE_MAX = 65536
 TIMEOUT = 10.0  # seconds that a client waits for the daemon
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+HandOver = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
 
 
 class ControlError(FunkenShieldError):
@@ -83,21 +85,35 @@ def unbind(path: Path) -> None:
         path.unlink()
 
 
-async def serve(listening: socket.socket, handle: Handler) -> asyncio.Server:
-    """Answer requests on a listening socket."""
+async def serve(listening: socket.socket, handle: Handler, hand_over: HandOver | None = None) -> asyncio.Server:
+    """Answer requests on a listening socket; `hand_over` has the connection of a process that asks to take over."""
 
     async def serve_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # ValueError: over LINE_MAX
             while line := await reader.readline():
+                if hand_over is not None and (version := _takes_over(line)) is not None:
+                    await hand_over(reader, writer, version)
+                    break
                 writer.write(json.dumps(await _respond(line, handle)).encode() + b"\n")
                 await writer.drain()
         writer.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             await writer.wait_closed()
 
     # `unbind` removes it: from 3.13 on, Python would, and fail at once where its folder is not ours any more
     ours: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
     return await asyncio.start_unix_server(serve_client, sock=listening, limit=LINE_MAX, **ours)
+
+
+def _takes_over(line: bytes) -> int | None:
+    """Return which version of handing over a process asks for; None: it asks for something else."""
+    if b'"take over"' not in line:
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        match json.loads(line):
+            case {"command": "take over", "version": int() as version}:
+                return int(version)
+    return None
 
 
 async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:

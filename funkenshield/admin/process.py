@@ -95,6 +95,13 @@ class Priority:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), wanted)
             self._set = wanted
 
+    def restore(self) -> None:
+        """Have this thread's priority as it was at start, until it is looked at again: children inherit it."""
+        if self._set != self._own:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._own)
+            self._set = self._own
+
 
 def find_user(user: str) -> pwd.struct_passwd:
     """Return a user of this machine; ConfigError where there is none."""

@@ -5,7 +5,7 @@ refused. The file around it is `snapshot`'s business.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ..core._atomic cimport load_relaxed32
 from ..wire._message cimport (
@@ -13,24 +13,32 @@ from ..wire._message cimport (
     rule_choices_of
 )
 from ._entry cimport (
-    ANSWER_MAX, FAILURE, SECTIONS, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, fixed_at
+    ANSWER_MAX, FAILURE, SECTIONS, Answer, answer_body, answer_key, answer_name, fixed_at
 )
 
 
 cdef size_t write_entry(uint8_t* out, const Answer* answer, uint32_t now) noexcept nogil:
     """Write an entry with times relative to now; return its octets, 0 for a failure, and for what rules have chosen."""
     cdef:
-        size_t size = answer_size(answer)
-        Answer copy
+        size_t size = _behind(answer.ttls, answer.key_length, answer.body, answer.options)
+        Exported exported
     if answer.kind == FAILURE or rule_choices_of(answer_key(answer)):
         return 0
-    memcpy(&copy, answer, sizeof(Answer) - sizeof(EntryState))
-    copy.born = now - answer.born
-    copy.marks = EntryState(expires=load_relaxed32(&answer.marks.expires) - now, refresh_after=0, purges=0, failed=0,
-                            used=0)
-    memcpy(out, &copy, sizeof(Answer))
-    memcpy(out + sizeof(Answer), answer + 1, size - sizeof(Answer))
-    return size
+    exported.age, exported.left = now - answer.born, <int32_t> (load_relaxed32(&answer.marks.expires) - now)
+    exported.ttls, exported.key_length, exported.body = answer.ttls, answer.key_length, answer.body
+    exported.options, exported.flags, exported.edns_flags = answer.options, answer.flags, answer.edns_flags
+    memcpy(exported.counts, answer.counts, sizeof(exported.counts))
+    exported.rcode_high, exported.opt, exported.kind = answer.rcode_high, answer.opt, answer.kind
+    exported.form, exported.scope = answer.form, answer.scope
+    exported.everybody, exported.bare = answer.everybody, answer.bare
+    memcpy(out, &exported, sizeof(Exported))
+    memcpy(out + sizeof(Exported), answer + 1, size)
+    return sizeof(Exported) + size
+
+
+cdef inline size_t _behind(uint16_t ttls, uint16_t key_length, uint16_t body, uint16_t options) noexcept nogil:
+    """Return the octets that follow the fields of an entry: TTL offsets, key, body, EDNS options."""
+    return <size_t> 2 * ttls + key_length + body + options
 
 
 cdef size_t read_entry(Answer* answer, const uint8_t* wire, size_t left, uint32_t now, int64_t aged) except 0:
@@ -40,22 +48,30 @@ cdef size_t read_entry(Answer* answer, const uint8_t* wire, size_t left, uint32_
     entry in the octets that are left. `answer` has room for ANSWER_MAX.
     """
     cdef:
+        Exported exported
         int64_t born, expires
         size_t size
-    if left < sizeof(Answer):
+    if left < sizeof(Exported):
         raise ValueError("an entry is truncated")
-    memcpy(answer, wire, sizeof(Answer))
-    size = answer_size(answer)
-    if size > left or size > ANSWER_MAX:
+    memcpy(&exported, wire, sizeof(Exported))
+    size = _behind(exported.ttls, exported.key_length, exported.body, exported.options)
+    if size > left - sizeof(Exported) or size > ANSWER_MAX - sizeof(Answer):
         raise ValueError("an entry is truncated")
-    memcpy(answer, wire, size)
+    memset(answer, 0, sizeof(Answer))
+    memcpy(answer + 1, wire + sizeof(Exported), size)
+    answer.ttls, answer.key_length, answer.body = exported.ttls, exported.key_length, exported.body
+    answer.options, answer.flags, answer.edns_flags = exported.options, exported.flags, exported.edns_flags
+    memcpy(answer.counts, exported.counts, sizeof(exported.counts))
+    answer.rcode_high, answer.opt, answer.kind = exported.rcode_high, exported.opt, exported.kind
+    answer.form, answer.scope = exported.form, exported.scope
+    answer.everybody, answer.bare = exported.everybody, exported.bare
     if not _is_sound(answer):
         raise ValueError("an entry is malformed")
-    born = <int64_t> now - answer.born - aged
-    expires = <int64_t> now + <int32_t> answer.marks.expires - aged
+    born = <int64_t> now - exported.age - aged
+    expires = <int64_t> now + exported.left - aged
     answer.born = <uint32_t> born if born > 0 and expires > 0 else 0
-    answer.marks = EntryState(expires=<uint32_t> expires, refresh_after=0, purges=0, failed=0, used=0)
-    return size
+    answer.marks.expires = <uint32_t> expires
+    return sizeof(Exported) + size
 
 
 cdef bint _is_sound(const Answer* answer) noexcept nogil:

@@ -13,14 +13,16 @@ import os
 import sys
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove
-from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+from libc.string cimport memcpy, memmove, memset
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+)
 
 from ..core._atomic cimport load_relaxed, load_relaxed32, load_relaxed8, store_relaxed, store_release
 from ..core._clock cimport TICKS_PER_SECOND, Clock, ticks
 from ..core._epochs cimport Epochs
 from ..core._memory cimport free, zeros
-from ..core._suffix_table cimport Suffixes
+from ..core._suffix_table cimport Suffixes, suffix_set
 from ..wire._message cimport (
     CACHEABLE, KEY_FLAGS, KEY_PREFIX, KEY_TYPE, MESSAGE_MAX, WITH_SUBNET, Query, get16, hash_key, is_name, name_size,
     parse_query, set_subnet, source_prefix
@@ -29,11 +31,11 @@ from ._entry cimport (
     ANSWER_MAX, FAILURE, KEEP, Answer, EntryState, answer_body, answer_key, answer_name, answer_size, answers_question,
     build, render
 )
-from ._export cimport read_entry, write_entry
+from ._export cimport Exported, read_entry, write_entry
 from ._freshness cimport DEAD, STALE_IF_ERROR, servable_until, freshness_of, mark_used
 from ._index cimport (
-    SLOTS, TAG_SHIFT, answer_at, find, find_set, has_key, hash_of, lengths_in_use, may_use, not_purged, shorter_length,
-    subnet_word, tag_in, tag_matches, tag_of
+    SLOTS, SUBNET_WORDS, TAG_SHIFT, answer_at, find, find_set, has_key, hash_of, lengths_in_use, may_use, not_purged,
+    shorter_length, subnet_word, tag_in, tag_matches, tag_of
 )
 from ._purges cimport BELOW, EXACT, LET_EXPIRE, Purges
 from ._zone_table cimport Zones
@@ -56,6 +58,16 @@ cdef enum:
     SMALL_SHARE = 10           # the small queue gets one segment in so many
     READY = 3                      # segments that stand ready, so that a reader inside holds nobody up
 
+cdef struct Ledger:                # what the writer knows of its arena, as another process takes it over
+    uint64_t subnets[SUBNET_WORDS]
+    uint32_t lengths[SUBNET_WORDS * 64]
+    Queue small, main, leaving, free
+    uint64_t touched, prepared
+
+cdef struct PurgeNotes:            # followed by the rules, as they are in the table
+    uint64_t count, everything, rules
+    uint32_t let_expire_at
+
 
 cdef class Cache:
     """A bounded store of answers that one thread writes and all may read.
@@ -65,7 +77,8 @@ cdef class Cache:
     All is freed with it, so whoever reads must be gone by then.
     """
 
-    def __cinit__(self, size_t memory, Clock clock not None, bytes secret=None, bint huge_pages=False) -> None:
+    def __cinit__(self, size_t memory, Clock clock not None, bytes secret=None, bint huge_pages=False,
+                  int memory_file=-1) -> None:
         if memory < MEMORY_MIN:
             raise ValueError(f"the cache needs at least {MEMORY_MIN} octets, not {memory}")
         if secret is None:
@@ -73,23 +86,8 @@ cdef class Cache:
         if len(secret) != 16:
             raise ValueError("the hash secret has 16 octets")
         self.clock = clock
-        self.memory = memory
         memcpy(&self.index.secret, <char*> secret, 16)
-        self.index.sets = memory // (OCTETS_PER_SLOT * 16) + 1
-        self.mapped = mmap(NULL, memory + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        if self.mapped == MAP_FAILED:
-            self.mapped = NULL
-            raise MemoryError(f"cannot allocate {memory} octets for the cache")
-        self.index.slots = <uint64_t*> ((<size_t> self.mapped + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
-        if huge_pages:
-            madvise(self.index.slots, memory, MADV_HUGEPAGE)
-        else:
-            self.prepared = memory  # a small page is given soon enough
-        self.segment_size = 1 << 17
-        while self.segment_size < 1 << 18 and self.segment_size * 128 < memory:
-            self.segment_size <<= 1
-        self._lay_out()
+        self._map(memory, memory_file, huge_pages)
         self.scratch = <Answer*> zeros(1, ANSWER_MAX)
         self.epochs = Epochs()
         self.zones = Zones()
@@ -104,6 +102,31 @@ cdef class Cache:
         free(self.segments)
         free(self.scratch)
 
+    def _map(self, size_t memory, int memory_file, bint huge_pages) -> None:
+        """Get memory: of a file that has so many octets (memfd_create(2)), or of nobody else (-1)."""
+        cdef:
+            void* mapped = mmap(NULL, memory + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+            void* aligned = <void*> ((<size_t> mapped + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE)
+        if mapped == MAP_FAILED:
+            raise MemoryError(f"cannot allocate {memory} octets for the cache")
+        if memory_file >= 0 and mmap(aligned, memory, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory_file,
+                                     0) == MAP_FAILED:
+            munmap(mapped, memory + HUGE_PAGE)
+            raise MemoryError(f"cannot map {memory} octets for the cache")
+        if self.mapped != NULL:
+            munmap(self.mapped, self.memory + HUGE_PAGE)
+        self.mapped, self.memory, self.index.slots = mapped, memory, <uint64_t*> aligned
+        self.index.sets = memory // (OCTETS_PER_SLOT * 16) + 1
+        self.touched = 0
+        self.prepared = 0 if huge_pages else memory  # a small page is given soon enough
+        if huge_pages:
+            madvise(aligned, memory, MADV_HUGEPAGE)
+        self.segment_size = 1 << 17
+        while self.segment_size < 1 << 18 and self.segment_size * 128 < memory:
+            self.segment_size <<= 1
+        self._lay_out()
+
     def _lay_out(self) -> None:
         """Divide the memory: the index first, then as many whole segments as fit."""
         cdef:
@@ -111,6 +134,7 @@ cdef class Cache:
             int32_t segment
         self.index.arena = <uint8_t*> self.index.slots + taken
         self.segments_total = <uint32_t> ((self.memory - taken) // self.segment_size)
+        free(self.segments)
         self.segments = <Segment*> zeros(self.segments_total, sizeof(Segment))
         self.small = self.main = self.leaving = self.free = Queue(-1, -1, 0)
         for segment in range(self.segments_total - 1, -1, -1):  # the lowest is used first
@@ -544,8 +568,8 @@ cdef class Cache:
 
     @property
     def layout(self) -> bytes:
-        """Return what tells the form of `export` from any other."""
-        return f"answers 3, {sizeof(Answer)} octets, {sys.byteorder} endian".encode()
+        """Return what tells the form of `export` from any other; builds that lay entries out differently share it."""
+        return f"entries 4, {sizeof(Exported)} octets, {sys.byteorder} endian".encode()
 
     def export(self, int32_t segment) -> bytes:
         """Return the answers of a segment that may still serve, with times relative to now, for `restore`."""
@@ -558,7 +582,7 @@ cdef class Cache:
             bytearray copies
         if not source.in_use:
             return b""
-        copies = bytearray(source.used)
+        copies = bytearray(source.used + source.live * sizeof(Exported))
         while True:
             answer = self._next_live(segment, &at, &slot)
             if answer == NULL:
@@ -566,10 +590,11 @@ cdef class Cache:
             if not_purged(&self.index, answer) and self._servable_until(answer) > now:
                 filled += write_entry(<uint8_t*> copies + filled, answer, now)
 
-    def restore(self, bytes answers not None, double age) -> int:
+    def restore(self, bytes answers not None, double age, int64_t purges=-1) -> int:
         """Store what `export` returned so many seconds ago; return how many answers that were.
 
-        Raises ValueError where the octets are no answers; those before them are stored.
+        `purges` is the number of the last purge then, where later ones follow by `take_purges`. Raises ValueError
+        where the octets are no answers; those before them are stored.
         """
         cdef:
             const uint8_t* wire = answers
@@ -579,6 +604,8 @@ cdef class Cache:
             size_t left = len(answers)
             size_t size
             uint64_t restored = 0
+        if purges >= 0:
+            self.purges.rules.count = <uint64_t> purges
         while left:
             size = read_entry(answer, wire, left, now, aged)
             wire += size
@@ -588,6 +615,119 @@ cdef class Cache:
             if answer.born and self._servable_until(answer) > now:
                 restored += self.put(answer, now) == STORED
         return restored
+
+    # ------------------------------------------------------------ from one process to the next
+
+    @property
+    def arena_layout(self) -> str:
+        """Return what tells how the memory is laid out: with the same, another process can go on with it.
+
+        An answer whose fields are all different shows the place of each.
+        """
+        cdef Answer probe
+        memset(&probe, 0, sizeof(Answer))
+        probe.born, probe.zone, probe.ttls, probe.key_length, probe.body, probe.options = 1, 2, 3, 4, 5, 6
+        probe.flags, probe.counts[0], probe.edns_flags, probe.rcode_high, probe.opt, probe.kind = 7, 8, 9, 10, 11, 12
+        probe.form, probe.scope, probe.everybody, probe.reduced, probe.bare = 13, 14, 15, 16, 17
+        probe.marks = EntryState(expires=18, refresh_after=19, purges=20, failed=21, used=22)
+        octets = (<char*> &probe)[:sizeof(Answer)].hex()
+        return (f"1 {octets} {self.memory} {self.segment_size} {self.index.sets} {SLOTS} {TAG_SHIFT} {sizeof(Segment)}"
+                f" {sizeof(Ledger)} {TICKS_PER_SECOND} {KEY_PREFIX}")
+
+    @property
+    def secret(self) -> bytes:
+        """Return what keys are hashed with."""
+        return (<char*> &self.index.secret)[:sizeof(self.index.secret)]
+
+    def stamp(self, int32_t segment) -> tuple[int, int]:
+        """Return what is another where something was stored in a segment since."""
+        cdef Segment* stamped = self._segment(segment)
+        return stamped.left, stamped.used if stamped.in_use else 0
+
+    def ledger(self) -> bytes:
+        """Return all that the writer knows of its memory, for `take_over`; nobody may write from now on."""
+        cdef Ledger ledger
+        memset(&ledger, 0, sizeof(Ledger))
+        memcpy(ledger.subnets, self.index.subnets, sizeof(ledger.subnets))
+        memcpy(ledger.lengths, self.lengths, sizeof(ledger.lengths))
+        ledger.small, ledger.main, ledger.leaving, ledger.free = self.small, self.main, self.leaving, self.free
+        ledger.touched, ledger.prepared = self.touched, self.prepared
+        return ((<char*> &ledger)[:sizeof(Ledger)] + (<char*> self.segments)[:self.segments_total * sizeof(Segment)]
+                + self.purge_notes())
+
+    def take_over(self, bytes octets not None) -> None:
+        """Go on where another writer has stopped, whose memory this is: its `ledger` says what is in it.
+
+        Caller must ensure that its `arena_layout` is the same, and that nobody has read or written here yet. Raises
+        ValueError where the octets are no ledger of such memory.
+        """
+        cdef:
+            Ledger ledger
+            size_t segments = self.segments_total * sizeof(Segment)
+            const uint8_t* wire = octets
+        if len(octets) < <ssize_t> (sizeof(Ledger) + segments):
+            raise ValueError("a ledger is truncated")
+        self.take_purges(octets[sizeof(Ledger) + segments:])
+        memcpy(&ledger, wire, sizeof(Ledger))
+        memcpy(self.index.subnets, ledger.subnets, sizeof(ledger.subnets))
+        memcpy(self.lengths, ledger.lengths, sizeof(ledger.lengths))
+        memcpy(self.segments, wire + sizeof(Ledger), segments)
+        self.small, self.main, self.leaving, self.free = ledger.small, ledger.main, ledger.leaving, ledger.free
+        self.touched, self.prepared = ledger.touched, max(self.prepared, ledger.prepared)
+        while self.leaving.length:  # its readers are gone
+            self._free(self._take_first(&self.leaving))
+
+    def purge_notes(self) -> bytes:
+        """Return all purges that entries are held against, for `take_purges`."""
+        cdef:
+            const Suffixes* rules = <const Suffixes*> self.purges.rules.table
+            PurgeNotes notes
+            uint64_t place
+            bytearray pairs = bytearray()
+        memset(&notes, 0, sizeof(PurgeNotes))
+        notes.count, notes.everything = self.purges.rules.count, self.purges.rules.everything
+        notes.rules, notes.let_expire_at = rules.used, self.purges.rules.let_expire_at
+        for place in range(rules.mask + 1 if rules.used else 0):
+            if rules.pairs[2 * place]:
+                pairs += (<char*> (rules.pairs + 2 * place))[:16]
+        return (<char*> &notes)[:sizeof(PurgeNotes)] + bytes(pairs)
+
+    def take_purges(self, bytes octets not None) -> None:
+        """Hold entries against the purges of another cache with the same secret, and go on with their numbers.
+
+        Raises ValueError where the octets are no `purge_notes`.
+        """
+        cdef:
+            PurgeNotes notes
+            const uint8_t* wire = octets
+            uint64_t[2] pair
+            uint64_t k
+        if len(octets) < <ssize_t> sizeof(PurgeNotes):
+            raise ValueError("notes of purges are truncated")
+        memcpy(&notes, wire, sizeof(PurgeNotes))
+        if len(octets) != <ssize_t> (sizeof(PurgeNotes) + notes.rules * sizeof(pair)):
+            raise ValueError("notes of purges are truncated")
+        if self.purges.rules.count > notes.count:  # all are known, and later ones
+            return
+        for k in range(notes.rules):
+            memcpy(pair, wire + sizeof(PurgeNotes) + k * sizeof(pair), sizeof(pair))
+            suffix_set(<Suffixes*> self.purges.rules.table, pair[0], pair[1])
+        self.purges.rules.everything, self.purges.rules.let_expire_at = notes.everything, notes.let_expire_at
+        self.purges.rules.count = notes.count
+
+    def let_go(self) -> None:
+        """Go on without what is stored, in a little memory of its own: another process has the rest.
+
+        Caller must ensure that no reader runs.
+        """
+        self._map(MEMORY_MIN, -1, False)
+        memset(self.index.subnets, 0, sizeof(self.index.subnets))
+        memset(self.lengths, 0, sizeof(self.lengths))
+
+    def take_back(self, size_t memory, int memory_file, bytes octets not None) -> None:
+        """Have all back after `let_go`, for the other process has done nothing with it."""
+        self._map(memory, memory_file, False)
+        self.take_over(octets)
 
     cdef Segment* _segment(self, int32_t segment) except NULL:
         if not 0 <= segment < <int32_t> self.segments_total:

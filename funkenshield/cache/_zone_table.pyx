@@ -67,6 +67,18 @@ cdef class Zones:
         """Return the name of a zone; zone 0 is everything, and the root's."""
         return self.names[number] or b"\0"
 
+    @property
+    def numbered(self) -> dict:
+        """Return the zones' names by their numbers; zone 0 has none."""
+        return {number: name for number, name in enumerate(self.names) if name is not None}
+
+    def resume(self, dict numbered not None) -> None:
+        """Let zones have the numbers that another process gave them, until `assign` says which there are now."""
+        for number, name in numbered.items():
+            if not 0 < number < ZONES_MAX:
+                raise ValueError(f"zones are numbered below {ZONES_MAX}")
+            self.names[number] = name
+
     def assign(self, names) -> list:
         """Let these be the zones from now on; return the names that were not before, or are no longer.
 

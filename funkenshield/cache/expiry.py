@@ -18,9 +18,16 @@ IN_FLIGHT = 60.0  # seconds after which nothing comes any more that was asked fo
 class Expiry:
     """Walks over the cache's segments, one after the other, again and again."""
 
-    def __init__(self, cache: Cache, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        clock: Callable[[], float] = time.perf_counter,
+        keeps_purges: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Begin; while `keeps_purges`, no purge is forgotten: entries are copied that must be held against all."""
         self._cache = cache
         self._clock = clock
+        self._keeps_purges = keeps_purges
         self._next = 0
         self._noted: tuple[int, float] | None = None
         self._forgotten = 0
@@ -44,6 +51,8 @@ class Expiry:
     def _forget_purges(self) -> None:
         """Forget a purge once all that is stored, and all that was on its way, was held against it."""
         now = self._clock()
+        if self._keeps_purges():
+            return
         if self._noted is None:
             if self._cache.purges_total > self._forgotten:
                 self._noted = self._cache.purges_total, now

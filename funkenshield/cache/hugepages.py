@@ -6,9 +6,11 @@ at a time, and a miss whose answer is stored there would wait for that: so it is
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from ..config import Config
 from ..core import machine
@@ -30,6 +32,29 @@ SHARE = 4  # where the default does not fit, one part in so many of what may be 
 def is_large(memory: int) -> bool:
     """Tell whether a cache of so many octets should have huge pages."""
     return memory >= LARGE
+
+
+def memory_file(octets: int, *, huge_pages: bool) -> int:
+    """Return a file of so much memory, which another process can map, too; -1: there is none to be had.
+
+    There, huge pages are another setting of the kernel's (shmem_enabled); a cache that needs them goes without it.
+    """
+    if huge_pages and not _has_shared_huge_pages():
+        return -1
+    try:
+        file = os.memfd_create("funkenshield-cache", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(file, octets)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        return -1
+    return file
+
+
+def _has_shared_huge_pages() -> bool:
+    with contextlib.suppress(OSError):
+        setting = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled").read_text()
+        return any(f"[{each}]" in setting for each in ("always", "within_size", "advise", "force"))
+    return False
 
 
 def fitted(config: Config) -> Config:

@@ -52,6 +52,8 @@ class Config(Section):
     reload_on_change: bool = True
     """Reload when this file changes: when another takes its place (as a ConfigMap's does), or a second after it was
     last written to. SIGHUP reloads in any case."""
+    lame_duck: Seconds = Field(0.0, ge=0, le=3600)
+    """At shutdown, serve on for so long before that, while `/ready` says that the shield is not ready."""
     minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")
     allow_notify_from: ListOf[PrefixField] = ()
     """Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is queried at once."""

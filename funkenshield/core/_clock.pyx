@@ -19,8 +19,14 @@ cdef uint64_t _read(int which) noexcept nogil:
 cdef class Clock:
     """Time since this clock was made, which starts thirty days in, so that there is a time for what is older."""
 
-    def __cinit__(self) -> None:
-        self.start = _read(CLOCK_BOOTTIME) - <uint64_t> 30 * 86400 * NANOSECONDS
+    def __cinit__(self, uint64_t start=0, uint64_t moved=0) -> None:
+        """Begin now, or go on with another process's clock, of the same boot, whose `origin` this is."""
+        self.start, self.moved = start or _read(CLOCK_BOOTTIME) - <uint64_t> 30 * 86400 * NANOSECONDS, moved
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Return what makes another process's clock show the same time."""
+        return self.start, self.moved
 
     cdef uint64_t now(self) noexcept nogil:
         return _read(CLOCK_BOOTTIME) - self.start + load_relaxed(&self.moved)

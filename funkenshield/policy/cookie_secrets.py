@@ -113,12 +113,13 @@ class CookieSecrets:
         """
         self.path = path
         self._secrets: tuple[bytes, ...] = (os.urandom(16),)
+        self._drawn = True  # they are in no file
         try:
             if path is not None and kept:
                 keep_secret(path)
             self._seen = self._look()
             if path is not None:
-                self._secrets = load_secrets(path)
+                self._secrets, self._drawn = load_secrets(path), False
         except (OSError, ConfigError) as error:
             if not kept:
                 raise
@@ -129,6 +130,11 @@ class CookieSecrets:
     def current(self) -> tuple[bytes, ...]:
         """Return the secrets in use, the one that makes cookies first."""
         return self._secrets
+
+    def resume(self, secrets: tuple[bytes, ...]) -> None:
+        """Go on with the secrets of the process before us, unless a file has others: its cookies are out."""
+        if self._drawn:
+            self._secrets = secrets
 
     def refresh(self) -> bool:
         """Look at the file; tell whether there are other secrets now. A wrong file is warned of once, and ignored."""
@@ -142,7 +148,7 @@ class CookieSecrets:
             log.warning("%s; keeping the previous cookie secrets", error)
             return False
         changed = secrets != self._secrets
-        self._secrets = secrets
+        self._secrets, self._drawn = secrets, False
         return changed
 
     def _look(self) -> Version | None:

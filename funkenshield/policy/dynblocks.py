@@ -5,7 +5,7 @@ The guard counts and raises alarms; this module decides which prefixes are block
 
 import heapq
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -144,6 +144,14 @@ class Blocks:
             )
         self._make_room(prefix not in self._blocks)
         self._blocks[prefix] = Block(prefix, self._now() + seconds, action, "by hand")
+        self._publish()
+
+    def resume(self, listed: Iterable[Mapping[str, Any]]) -> None:
+        """Block what another process has blocked, as `listed` there."""
+        for each in listed:
+            prefix = ip_network(each["prefix"])
+            self._blocks[prefix] = Block(prefix, self._now() + each["seconds"], each["action"], each["reason"])
+        self._make_room(0)
         self._publish()
 
     def remove(self, text: str) -> int:

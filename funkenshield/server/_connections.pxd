@@ -4,10 +4,10 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ..core._atomic cimport load_pointer
+from ..core._atomic cimport load_pointer, load_relaxed
 from ..core._clock cimport Clock
 from ..core._epoll cimport EPOLLIN
-from ..forward._reply_queue cimport ConnectionHead, ServerName
+from ..forward._reply_queue cimport OF_GENERATION, ConnectionHead, ServerName
 from ..policy._rule_state cimport OVER_HTTP, OVER_HTTPS, OVER_TCP, OVER_TLS
 from ..policy._server_names cimport ServerNames
 from ..wire._proxy_protocol cimport ProxyHeaderStatus
@@ -109,6 +109,8 @@ cdef class Connections:
         uint8_t** chunks
         ServerName** server_names  # of each chunk; NULL: none was asked for
         Clock clock
+        int epoll_fd                   # of the worker
+        bint handing_over              # another process gets what can be passed on: nothing more is read of that
         int32_t places                 # ever used
         int32_t free_place             # the first of those that are free; -1: none
         List idle, buffering, stalled, leaving, shaking, awaiting_turn
@@ -183,6 +185,24 @@ cdef inline void take_ends(Connection* connection, const Request* request) noexc
     if connection.relays:
         memcpy(connection.to, request.to, request.to_octets)
         connection.to_octets, connection.port, connection.to_port = request.to_octets, request.port, request.to_port
+
+
+cdef inline bint can_be_passed_on(const Connection* connection) noexcept nogil:
+    """Tell whether another process can go on with a connection, of which nothing is known but what `let_go` tells."""
+    return (connection.encryption == NULL and connection.http == NULL and connection.server_name == NULL
+            and not connection.relays)
+
+
+cdef inline bint may_ask(Connections connections, const Connection* connection) noexcept nogil:
+    """Tell whether a client may ask more, for his own part; not if another process is to hear it."""
+    return not (connection.blocked or connection.closing or not connection.relays and (
+        connections.handing_over and can_be_passed_on(connection)
+        or connection.in_flight >= load_relaxed(&connections.limits.in_flight_max)))
+
+
+cdef inline uint64_t number_of(const Connection* connection) noexcept nogil:
+    """Return the number of a connection, which no later one in its place has, among those of its worker."""
+    return <uint64_t> connection.head.generation << OF_GENERATION | <uint32_t> connection.place
 
 
 cdef inline int64_t held_by(const Connection* connection) noexcept nogil:

@@ -11,18 +11,20 @@ from typing import NamedTuple
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset
-from posix.unistd cimport close as close_fd
+from posix.unistd cimport close as close_fd, dup
 
 from ..core._atomic cimport (
     add, barrier, bump, copy_words, load_acquire, load_pointer, load_relaxed, store_pointer, store_relaxed,
     store_relaxed32, store_release
 )
+from ..core._epoll cimport EPOLLIN, EPOLL_CTL_ADD, epoll_ctl, epoll_event
 from ..core._fair_shares cimport counter_of, hash_prefix, may_take
 from ..core._rate_limit cimport Limit, source_exceeds
 from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._reply_queue cimport CHUNK, SERVER_NAME_MAX, ServerName
+from ..policy._rule_state cimport OVER_TCP
 from ..policy._server_names cimport ServerNames, lists_with
 from ..wire._proxy_protocol cimport (
     BAD_HEADER, PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, ProxyHeaderStatus, read_header
@@ -94,7 +96,8 @@ cdef class Connections:
     Memory ownership: descriptors and buffers of what is in it are its own. One thread calls all of it.
     """
 
-    def __cinit__(self, ConnectionLimits limits not None) -> None:
+    def __cinit__(self, ConnectionLimits limits not None, int epoll_fd=-1) -> None:
+        self.epoll_fd = epoll_fd
         self.held, self.limits, self.clock = limits, &limits.totals, limits.cache.clock
         self.chunks = <uint8_t**> zeros(CHUNKS_MAX, sizeof(uint8_t*))
         self.server_names = <ServerName**> zeros(CHUNKS_MAX, sizeof(ServerName*))
@@ -284,6 +287,65 @@ cdef class Connections:
         add(&self.limits.by_listener[listener], 1)
         self.append(connection, IDLE)
         return connection
+
+    def hand_over(self, bint begin) -> None:
+        """Leave to another process what can be passed on, and listening, once the worker runs again; or keep it all."""
+        self.handing_over = begin
+
+    def let_go(self) -> list:
+        """Return the connections on which nobody waits for an answer, and forget them: another process can go on.
+
+        Each is a descriptor, which is the caller's, the listener's number, the client's address, the one that it asked,
+        both ports, and octets that were read, and not taken. They are of listeners without TLS and HTTP, whose state is
+        in no socket. Caller must ensure that the worker does not run.
+        """
+        cdef:
+            Connection* connection
+            int32_t place
+            list found = []
+        for place in range(self.places):
+            connection = self.at(place)
+            if connection.fd < 0 or not can_be_passed_on(connection) or connection.in_flight:
+                continue
+            if connection.head.unsent or connection.closing or connection.transfers:
+                continue
+            fd = dup(connection.fd)
+            if fd < 0:  # there are no more: it ends here, as others do
+                continue
+            found.append((
+                fd, connection.listener, (<char*> connection.address)[:connection.octets],
+                (<char*> connection.to)[:connection.to_octets], connection.port, connection.to_port,
+                b"" if connection.input.octets == NULL
+                else (<char*> connection.input.octets)[connection.input.begin:connection.input.end],
+            ))
+            self.close(connection)
+        return found
+
+    def resume(self, tuple passed not None) -> bool:
+        """Go on with a connection that `let_go` returned in another process, if it may be; False: it is closed."""
+        cdef:
+            Connection* connection
+            bytes address, to, octets
+            epoll_event event
+        fd, listener, address, to, port, to_port, octets = passed
+        connection = self.insert(fd, listener, self.clock.now())
+        if connection == NULL:
+            close_fd(fd)
+            return False
+        connection.port, connection.to_port, connection.transport = port, to_port, OVER_TCP
+        connection.to_octets, connection.events = <uint8_t> min(len(to), 16), EPOLLIN
+        memcpy(connection.to, <char*> to, connection.to_octets)
+        event.events, event.data.number = EPOLLIN, number_of(connection)
+        if (address and not self.admit(connection, address, <uint8_t> min(len(address), 16))
+                or octets and not self.reserve(connection, &connection.input, <uint32_t> len(octets))
+                or epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event)):
+            self.close(connection)
+            return False
+        if octets:
+            memcpy(connection.input.octets, <char*> octets, len(octets))
+            connection.input.end = <uint32_t> len(octets)
+        self.append(connection, STALLED)
+        return True
 
     cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil:
         """Count a connection as that of a client; False: he, or his prefix, has too many, and it is to be closed."""

@@ -22,6 +22,7 @@ cdef class ListeningSockets:
 
     cdef bint loses(self, const ListenerSocket* table, int32_t number) noexcept nogil
     cdef void follow(self, const ListenerSocket* table) noexcept nogil
+    cdef void begin(self, bint accepting) noexcept nogil
     cdef void accept_from_all(self, bint accepting) noexcept nogil
     cdef int accept(self, int32_t number, uint8_t* peer, uint64_t now) noexcept nogil
-    cdef void end(self) noexcept nogil
+    cdef void end(self, bint refuse) noexcept nogil

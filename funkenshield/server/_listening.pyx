@@ -50,6 +50,18 @@ cdef class ListeningSockets:
                 epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, table[k].fd, &event)
         memcpy(self.sockets, table, sizeof(self.sockets))
 
+    cdef void begin(self, bint accepting) noexcept nogil:
+        """Take connections from now on, or later, also after `end`."""
+        cdef:
+            epoll_event event
+            int32_t k
+        event.events = EPOLLIN if accepting else 0
+        for k in range(LISTENERS_MAX if self.ended else 0):
+            if self.sockets[k].fd >= 0:
+                event.data.number = self.first + <uint64_t> k
+                epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.sockets[k].fd, &event)
+        self.ended, self.accepting = False, accepting
+
     cdef void accept_from_all(self, bint accepting) noexcept nogil:
         """Begin to take connections, or stop it for a while."""
         cdef:
@@ -78,11 +90,12 @@ cdef class ListeningSockets:
             return NONE_CAME
         return ONE_LEFT if errno == EINTR or errno == ECONNABORTED else NONE_CAME
 
-    cdef void end(self) noexcept nogil:
-        """Have the kernel refuse whoever comes from now on, and whoever has not been taken yet."""
+    cdef void end(self, bint refuse) noexcept nogil:
+        """Take no more; with `refuse`, have the kernel refuse whoever comes from now on, or has not been taken yet."""
         cdef int32_t k
         for k in range(LISTENERS_MAX):
             if self.sockets[k].fd >= 0:
                 epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k].fd, NULL)
-                shutdown(self.sockets[k].fd, SHUT_RD)
+                if refuse:
+                    shutdown(self.sockets[k].fd, SHUT_RD)
         self.ended, self.accepting, self.accept_again = True, False, 0

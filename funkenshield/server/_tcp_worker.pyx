@@ -34,7 +34,7 @@ from ..core._memory cimport zeros
 from ..core._prefix_table cimport prefix_value
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._miss_path cimport MissPath
-from ..forward._reply_queue cimport OF_GENERATION, OF_WORKER, Reply, ReplyQueue, place_of, take_replies
+from ..forward._reply_queue cimport OF_WORKER, Reply, ReplyQueue, place_of, take_replies
 from ..wire._max_age cimport max_age_of
 from ..wire._message cimport HEADER, HEADER_FLAGS, MESSAGE_MAX, QR, get16, set16
 from ..wire._padding cimport pad_response
@@ -42,8 +42,8 @@ from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeaderSta
 from ._answering cimport Answering
 from ._connection_limits cimport ConnectionLimits
 from ._connections cimport (
-    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, held_by,
-    speak_as, take_ends
+    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, held_by, may_ask,
+    number_of, speak_as, take_ends
 )
 from ._encryption cimport AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, Progress
 from ._http cimport BAD_REQUEST, FORBIDDEN, UNAVAILABLE, Request
@@ -75,9 +75,7 @@ cdef enum:
     HANDSHAKES_FOR = 500000        # nanoseconds that handshakes take before others have their turn
 
 cdef enum:                         # what a worker was told
-    SERVING
-    NOT_ACCEPTING
-    STOPPED
+    SERVING, NOT_ACCEPTING, PAUSED, STOPPED
 
 cdef uint64_t SPECIAL = <uint64_t> 1 << 62  # what epoll says of what is no connection: from here on
 cdef uint64_t TOLD = SPECIAL       # there is news of `wanted`
@@ -111,16 +109,16 @@ cdef class TcpWorker:
         ListeningSockets listening
         readonly Relays relays
         int32_t dismissing             # the place of the next one that may have to leave; -1: all have been told
-        uint64_t wanted                # SERVING, NOT_ACCEPTING or STOPPED
+        uint64_t wanted                # SERVING, NOT_ACCEPTING, PAUSED or STOPPED
         int epoll_fd, told_fd, reply_fd
 
     def __cinit__(self, Cache cache not None, MissPath miss_path not None, ConnectionLimits limits not None) -> None:
         self.epoll_fd = self.told_fd = self.reply_fd = -1
         self.cache, self.miss_path, self.clock = cache, miss_path, cache.clock
         self.settings_writer = miss_path.settings_writer
-        self.connections = Connections(limits)
         self.inbox, self.outgoing = <uint8_t*> zeros(1, INBOX), <uint8_t*> zeros(1, OUTGOING)
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+        self.connections = Connections(limits, self.epoll_fd)
         self.told_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.reply_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.epoll_fd < 0 or self.told_fd < 0 or self.reply_fd < 0:
@@ -162,15 +160,21 @@ cdef class TcpWorker:
         self._wake()
 
     def run(self) -> None:
-        """Serve until `stop`; called in a thread of its own, which needs no GIL meanwhile."""
+        """Serve until `stop`, or `pause` and the next call; in a thread of its own, which needs no GIL meanwhile."""
         with nogil:
-            self.listening.accepting = True
+            self.listening.begin(not self.connections.handing_over)
             self._serve()
-            self._finish()
+            if self.wanted == STOPPED:
+                self._finish()
+            self.wanted = SERVING
 
     def stop_accepting(self) -> None:
         """Take no more connections; any thread may call this."""
         self._tell(NOT_ACCEPTING)
+
+    def pause(self) -> None:
+        """Have `run` return, with all connections as they are; it can be called again. Any thread may call this."""
+        self._tell(PAUSED)
 
     def stop(self) -> None:
         """Have `run` write what can be written, close all connections, and return; any thread may call this."""
@@ -219,9 +223,9 @@ cdef class TcpWorker:
                 self.connections.transfer_changed = False
                 self.miss_path.wake()
             wanted = load_acquire(&self.wanted)
-            if wanted != SERVING:
+            if wanted == NOT_ACCEPTING or wanted == STOPPED or self.connections.handing_over:
                 self._end_listening()
-            if wanted == STOPPED:
+            if wanted >= PAUSED:
                 return
             if wanted == SERVING and self.listening.accept_again and self.listening.accept_again < context.client.now:
                 self.listening.accept_from_all(True)
@@ -253,12 +257,9 @@ cdef class TcpWorker:
     cdef Connection* _connection(self, uint64_t number) noexcept nogil:
         """Return the connection of a number; NULL: it is closed."""
         cdef Connection* connection = self.connections.at(<int32_t> place_of(number))
-        if connection.fd >= 0 and self._number(connection) == (number & (SPECIAL - 1) & ~self.number):
+        if connection.fd >= 0 and number_of(connection) == (number & (SPECIAL - 1) & ~self.number):
             return connection
         return NULL
-
-    cdef uint64_t _number(self, const Connection* connection) noexcept nogil:
-        return <uint64_t> connection.head.generation << OF_GENERATION | <uint32_t> connection.place
 
     # ------------------------------------------------------------ new connections
 
@@ -301,7 +302,7 @@ cdef class TcpWorker:
         speak_as(connection, &self.listening.sockets[listener])
         if (not is_proxy and not self.connections.admit(connection, address, octets)
                 or getsockname(fd, <sockaddr*> own, &length)
-                or self._watch(fd, self._number(connection), EPOLLIN)):
+                or self._watch(fd, number_of(connection), EPOLLIN)):
             self.connections.close(connection)
             return
         address = ip_of(own, &connection.to_octets)
@@ -511,17 +512,12 @@ cdef class TcpWorker:
 
         Else there is room for any query.
         """
-        if not self._may_ask(connection):
+        if not may_ask(self.connections, connection):
             return False
         if not ring_has_share(self.answering.shares, self.answering.ring, connection.ring_prefix, RING_ROOM):
             self.connections.append(connection, STALLED)
             return False
         return True
-
-    cdef bint _may_ask(self, const Connection* connection) noexcept nogil:
-        """Tell whether a client may ask more, for his own part."""
-        return not (connection.blocked or connection.closing or not connection.relays
-                    and connection.in_flight >= load_relaxed(&self.connections.limits.in_flight_max))
 
     cdef void _resume(self, Connection* connection) noexcept nogil:
         """Go on with what was kept of a connection."""
@@ -558,7 +554,7 @@ cdef class TcpWorker:
 
     cdef bint _hand_over(self, Connection* connection, uint32_t request, const uint8_t* wire, uint32_t length,
                          bint answered) noexcept nogil:
-        return self.answering.hand_over(connection, self.number | self._number(connection), request, wire, length,
+        return self.answering.hand_over(connection, self.number | number_of(connection), request, wire, length,
                                         answered)
 
     # ------------------------------------------------------------ requests (HTTP)
@@ -652,7 +648,7 @@ cdef class TcpWorker:
             int32_t place = 0
         if self.listening.ended:
             return
-        self.listening.end()
+        self.listening.end(not self.connections.handing_over)
         while place >= 0:
             connection = self.connections.next_after(&place)
             if connection != NULL:
@@ -717,7 +713,7 @@ cdef class TcpWorker:
                 self.connections.take_leave(connection)
             self.connections.close(connection)
             return
-        if self._may_ask(connection):
+        if may_ask(self.connections, connection):
             if has_query:  # it was held back by what is over by now
                 self.connections.append(connection, STALLED)
             elif not connection.half_closed:
@@ -731,7 +727,7 @@ cdef class TcpWorker:
         cdef epoll_event event
         if events != connection.events:
             connection.events = event.events = events
-            event.data.number = self._number(connection)
+            event.data.number = number_of(connection)
             epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, connection.fd, &event)
 
     cdef void _close_for_memory(self, Connection* connection) noexcept nogil:

@@ -136,7 +136,7 @@ cdef class Worker:
         self._wake()
 
     def run(self) -> None:
-        """Serve until `stop`; called in a thread of its own, which needs no GIL meanwhile."""
+        """Serve until `stop`; called in a thread of its own, which needs no GIL meanwhile. It can be called again."""
         with nogil:
             self._serve()
 
@@ -177,6 +177,7 @@ cdef class Worker:
                 if events[k].data.which == TOLD:
                     read(self.told_fd, &told, 8)
                     if load_acquire(&self.stopped):
+                        self.stopped = 0
                         return
                     self._follow()
                     continue

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from socket import socket
+from socket import SOCK_DGRAM, SOCK_STREAM, socket
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..config import Config
@@ -21,6 +21,7 @@ from ..core._limits import CONNECTION_WORKERS_MAX, LISTENERS_MAX
 from ..errors import ConfigError
 from . import sockets
 from ._listener_table import ListenerTable
+from .inherited import Inherited
 
 if TYPE_CHECKING:
     from ..forward._miss_path import MissPath
@@ -82,6 +83,21 @@ class Listeners:
         self._leaving: list[Leaving] = []
         self._before: dict[int, int] = {}  # messages that came to others of a number
         self.open: list[OpenListener] = []
+
+    def inherit(self, inherited: Inherited, config: Config) -> None:
+        """Take the sockets that others have bound for the listeners of a configuration."""
+        for place in {place for each in config.all_listeners for place in places_of(each, config)}:
+            endpoint, protocol = place
+            kind = SOCK_STREAM if protocol == "tcp" else SOCK_DGRAM
+            if taken := inherited.take(endpoint, kind, self._count[protocol]):
+                self._sockets[place] = [
+                    sockets.fit(each, endpoint, protocol, config.udp.receive_buffer) for each in taken
+                ]
+
+    @property
+    def sockets(self) -> list[socket]:
+        """Return all sockets that clients come to."""
+        return [each for several in self._sockets.values() for each in several]
 
     def serve(self, workers: "Sequence[Worker]", tcp: "TcpServer", miss_path: "MissPath") -> None:
         """Take those who serve what is followed from now on."""

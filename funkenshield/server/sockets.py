@@ -71,6 +71,13 @@ def bind(endpoint: Endpoint, protocol: str, count: int, receive_buffer: int) -> 
     return [bind_listening(endpoint, "TCP", shared=True) for _ in range(count)]
 
 
+def fit(opened: socket.socket, endpoint: Endpoint, protocol: str, receive_buffer: int) -> socket.socket:
+    """Return a bound socket, as `bind` makes them, whoever has bound it."""
+    if protocol == "tcp":
+        return _listening(opened)
+    return _fit_udp(opened, endpoint, receive_buffer)
+
+
 def bind_udp(endpoint: Endpoint, count: int, receive_buffer: int) -> list[socket.socket]:
     """Return `count` UDP sockets on one address, as `bind` does."""
     with explained(endpoint, "UDP"):
@@ -80,13 +87,18 @@ def bind_udp(endpoint: Endpoint, count: int, receive_buffer: int) -> list[socket
 def _bind_shared(endpoint: Endpoint, receive_buffer: int) -> socket.socket:
     opened = _open(endpoint, socket.SOCK_DGRAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    _fit_udp(opened, endpoint, receive_buffer)
+    opened.bind(endpoint.sockaddr)
+    return opened
+
+
+def _fit_udp(opened: socket.socket, endpoint: Endpoint, receive_buffer: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receive_buffer)
     if endpoint.host == "0.0.0.0":
         opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     elif endpoint.host == "::":
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    opened.bind(endpoint.sockaddr)
     return opened
 
 
@@ -109,9 +121,13 @@ def bind_listening(endpoint: Endpoint, transport: str, *, shared: bool = False) 
         opened = _open(endpoint, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each connection to it has the same
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNTAKEN)
         opened.bind(endpoint.sockaddr)
-        opened.listen(BACKLOG)
-        return opened
+        return _listening(opened)
+
+
+def _listening(opened: socket.socket) -> socket.socket:
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each connection to it has the same
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNTAKEN)
+    opened.listen(BACKLOG)
+    return opened

@@ -3,10 +3,14 @@
 What a worker does is in `_tcp_worker`, and who may hold how many connections in `_connections`.
 """
 
+import contextlib
 import logging
 import threading
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
+from itertools import cycle
+from typing import NamedTuple
 
 from ..cache._store import Cache
 from ..config import ClientTlsSection, TcpSection
@@ -26,13 +30,25 @@ ENDED = (
 )  # in the order of `_connections`
 
 
+class Passed(NamedTuple):
+    """A connection on its way from one process to the next, as `Connections` lets it go and resumes it."""
+
+    fd: int
+    listener: int  # its number
+    address: bytes
+    to: bytes
+    port: int
+    to_port: int
+    octets: bytes  # that were read, and not taken
+
+
 class TcpServer:
     """The workers that hold connections, and what they share."""
 
     def __init__(self, cache: Cache, miss_path: MissPath, workers: int) -> None:
         self.limits = ConnectionLimits(cache)
         self.workers = [TcpWorker(cache, miss_path, self.limits) for _ in range(min(workers, CONNECTION_WORKERS_MAX))]
-        self._threads = [threading.Thread(target=each.run, name=f"tcp-{n}") for n, each in enumerate(self.workers)]
+        self._threads: list[threading.Thread] = []
         self._reported = [0] * len(ENDED)
         self._none = Connections(self.limits).counters()  # of no worker
 
@@ -51,6 +67,7 @@ class TcpServer:
 
     def start(self) -> None:
         """Take connections."""
+        self._threads = [threading.Thread(target=each.run, name=f"tcp-{n}") for n, each in enumerate(self.workers)]
         for thread in self._threads:
             thread.start()
 
@@ -67,9 +84,54 @@ class TcpServer:
             if thread.is_alive():
                 thread.join()
 
+    # ---------------------------------------------------------------- from one process to the next
+
+    def pause(self) -> None:
+        """Have the workers serve nobody until `start`; connections stay as they are."""
+        for worker, thread in zip(self.workers, self._threads, strict=False):
+            worker.pause()
+            thread.join()
+        self._threads = []
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have the workers pause, if they serve by now."""
+        serving = bool(self._threads)
+        self.pause()
+        yield
+        if serving:
+            self.start()
+
+    def begin_hand_over(self) -> None:
+        """Leave new connections to another process, and have ended, or `let_go`, those that there are; while paused."""
+        for worker in self.workers:
+            worker.connections.hand_over(True)
+
+    def end_hand_over(self) -> None:
+        """Take connections again: the other process could not do it; while paused."""
+        for worker in self.workers:
+            worker.connections.hand_over(False)
+
+    def let_go(self) -> list[Passed]:
+        """Return the connections that can be passed on, and forget them; while paused."""
+        return [Passed(*each) for worker in self.workers for each in worker.connections.let_go()]
+
+    def take_over(self, connections: Iterable[Passed]) -> None:
+        """Go on with connections that another process has let go."""
+        with self.paused():
+            for worker, each in zip(cycle(self.workers), connections, strict=False):
+                worker.connections.resume((*each,))
+
+    @property
+    def connections(self) -> int:
+        """Return how many connections there are."""
+        return self.limits.held[0]
+
+    # ---------------------------------------------------------------- what happened
+
     def is_alive(self) -> bool:
         """Tell whether all workers serve."""
-        return all(thread.is_alive() for thread in self._threads)
+        return len(self._threads) == len(self.workers) and all(thread.is_alive() for thread in self._threads)
 
     def housekeeping(self) -> None:
         """Log which connections were refused, or closed for what they held; called about once a second."""

@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import filtered
 from support.client import Address, ask, free_port
 from support.process import COMMAND, run_shield
+from support.until import until
+from support.upgrades import command, has_ended
 from support.upstream import ScriptedUpstream, answer
 
 UNIT = Path(__file__).parents[2] / "contrib" / "funkenshield.service"
@@ -113,6 +116,20 @@ def test_the_file_that_comes_with_the_unit_can_be_run_under_its_filters(tmp_path
     with run_filtered(file) as (process, said):
         process.terminate()
         assert process.wait(10) == 0, said
+
+
+def test_another_process_takes_over_under_the_filters_of_the_unit(upstream, tmp_path):
+    address, file = Address("127.0.0.1", free_port()), tmp_path / "funkenshield.toml"
+    file.write_text(f'listen = ["{address}"]\nupstreams = ["{upstream.address}"]\nworkers = 2\n')
+    with run_filtered(file) as (process, said):
+        assert ask("www.test.", server=address).answer
+        done = command(SimpleNamespace(control=tmp_path / "control"), command="upgrade")
+        assert done["ok"], done
+        assert process.wait(10) == 0, said
+        assert ask("www.test.", server=address).answer
+        os.kill(done["pid"], signal.SIGTERM)
+        until(lambda: has_ended(done["pid"]), 10)
+    assert upstream.count("www.test.") == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root")

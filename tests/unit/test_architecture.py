@@ -23,7 +23,7 @@ FLOORS = [
     {"quic"},
     {"admin", "tools"},
     {"web"},
-    {"preflight", "reload"},
+    {"preflight", "reload", "upgrade"},
     {"daemon"},
     {"options"},
     {"operate"},

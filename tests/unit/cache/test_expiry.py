@@ -80,6 +80,19 @@ def test_a_purge_is_forgotten_when_nothing_is_left_that_it_could_concern():
     assert cache.counters()["purged_entries"] == 10
 
 
+def test_no_purge_is_forgotten_while_entries_are_copied_that_it_may_concern():
+    now, copied = [0.0], [True]
+    cache = Cache(MEMORY, Clock())
+    steps = Expiry(cache, lambda: now[0], lambda: copied[0])
+    filled(cache, 10)
+    purge(cache, "example.com")
+    for rules in (1, 1, 1, 0):
+        copied[0] = now[0] == 0
+        steps.step()
+        now[0] += IN_FLIGHT / 2
+        assert cache.counters()["purge_rules"] == rules
+
+
 def test_where_a_step_was_cut_short_the_next_comes_sooner(monkeypatch):
     slept = []
 

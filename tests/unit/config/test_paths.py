@@ -58,7 +58,7 @@ def test_paths_in_a_file_are_relative_to_the_file(elsewhere):
 
 def test_a_path_of_the_command_line_is_relative_to_the_working_directory(elsewhere, monkeypatch):
     served = []
-    monkeypatch.setattr("funkenshield.daemon.serve", lambda config, reread, _: served.extend((config, reread())))
+    monkeypatch.setattr("funkenshield.daemon.serve", lambda config, reread, *_, **__: served.extend((config, reread())))
     monkeypatch.setattr("funkenshield.preflight.examine", lambda *_, **__: None)  # what it names is not there
     file = elsewhere / "funkenshield.toml"
     cli.main(["run", "-c", str(file), "--control", "here"], standalone_mode=False)

@@ -14,6 +14,17 @@ OLD, NEW = bytes(range(16)), bytes(range(16, 32))
 # ---------------------------------------------------------------- the file of secrets
 
 
+def test_those_of_another_process_are_used_unless_there_is_a_file(tmp_path):
+    drawn = CookieSecrets(None)
+    drawn.resume((b"of another proce",))
+    assert drawn.current() == (b"of another proce",)
+    path = tmp_path / "secrets"
+    path.write_text("00" * 16)
+    read = CookieSecrets(path)
+    read.resume((b"of another proce",))
+    assert read.current() == (bytes(16),)
+
+
 def test_secrets_are_read_in_order_with_comments_and_blank_lines(tmp_path):
     file = tmp_path / "secrets"
     file.write_text(f"# of May\n\n  {NEW.hex().upper()}  # makes\r\n{OLD.hex()}")
