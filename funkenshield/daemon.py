@@ -392,11 +392,7 @@ class Daemon:
             await_at_end(self.rules.close)
             await_at_end(self._drain)
             await_at_end(self.reloads.close)
-            if self._site is not None and self._web_socket is not None:
-                at_end(self._site.close)
-                self._site.start()
-                serving = await loop.create_server(self._site.protocol, sock=self._web_socket, backlog=sockets.BACKLOG)
-                self._servers.append(serving)
+            await self._serve_site(at_end)
             self.tcp.start()
             at_end(self.tcp.stop_accepting)
             self.quic.start()
@@ -414,6 +410,14 @@ class Daemon:
         log.info("stopped")
         if self._failure:
             raise FunkenShieldError(f"stopped: internal error: {self._failure!r}")
+
+    async def _serve_site(self, at_end: Callable[[Callable[[], None]], object]) -> None:
+        """Serve the metrics and the web page, if that is asked for."""
+        if self._site is not None and self._web_socket is not None:
+            at_end(self._site.close)
+            self._site.start()
+            create = asyncio.get_running_loop().create_server
+            self._servers.append(await create(self._site.protocol, sock=self._web_socket, backlog=sockets.BACKLOG))
 
     def _start_tasks(self) -> None:
         works: list[Coroutine[Any, Any, None]] = [
