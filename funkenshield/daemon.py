@@ -370,11 +370,7 @@ class Daemon:
                     }
                 )
             )
-            if self._predecessor is not None:
-                at_end(self._predecessor.close)
-                await self._take_over(self._predecessor)
-            else:
-                self._restore()
+            await self._fill_cache(services)
             await_at_end(asyncio.sleep, 0)  # connections close on the loop's next turn
             at_end(self.upstreams.close)
             loop.add_reader(self.miss_path.fileno(), self.forwarder.ready)
@@ -512,6 +508,14 @@ class Daemon:
         if self.successors.is_switching:
             raise FunkenShieldError("an upgrade is in progress: ask again")
         return await commands.handle(self, request)
+
+    async def _fill_cache(self, services: contextlib.AsyncExitStack) -> None:
+        """Have the entries of the daemon that we replace, or those of a snapshot."""
+        if self._predecessor is None:
+            self._restore()
+        else:
+            services.callback(self._predecessor.close)
+            await self._take_over(self._predecessor)
 
     async def _take_over(self, predecessor: upgrade.Predecessor) -> None:
         """Go on where the daemon stops that we replace, with what operators have made of it."""
