@@ -1,6 +1,6 @@
 """Reloads, one after another: each is logged, and whoever asked for it is told what became of it.
 
-It knows that one waits for another. What a reload does is the daemon's business.
+It knows that one waits for another. SIGHUP is caught in `daemon`, whose `configure` does what a reload does.
 """
 
 import asyncio

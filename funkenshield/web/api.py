@@ -28,7 +28,7 @@ PREFIX = "/api/"
 SHARE, BURST = 0.02, 0.1  # of the control thread, and seconds of it at once: what all who read may take together
 FIELDS_MAX = 32  # of a query
 JSON = "application/json"
-HIDDEN = {"advance"}  # commands that are not for HTTP
+HIDDEN = {"advance", "upgrade"}  # commands that are not for HTTP: one is for tests, one needs the control socket
 READING = {
     "stats": "All counters, by the names of the metrics' page.",
     "explain": "What would become of a question now, step by step, and why; without side effects.",

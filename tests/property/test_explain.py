@@ -212,7 +212,7 @@ class World:
     def counted(self):
         """Return what the fast path and the miss path have counted, and the rules."""
         found = Counter()
-        for counters in (self.daemon.workers[0].counters(), self.daemon.miss_path.counters()):
+        for counters in (self.daemon.udp.workers[0].counters(), self.daemon.miss_path.counters()):
             found.update({name: value for name, value in counters.items() if isinstance(value, int)})
         for name, each in self.daemon.rules.counters().items():
             found[name] = each["matches"]
@@ -246,7 +246,7 @@ class World:
 
     def _count_one_more(self, counter, client, wire):
         """Send a datagram, and wait until the worker has counted it."""
-        worker = self.daemon.workers[0]
+        worker = self.daemon.udp.workers[0]
         before, end = worker.counters()[counter], time.monotonic() + 10
         client.send(wire)
         while worker.counters()[counter] == before:
@@ -304,7 +304,7 @@ def world(seed):
         made.daemon.rules.executor.take_answer = lambda stream, reply: made.replies.append((stream, reply))
         for client in made.clients.values():
             client.connect(("127.0.0.1", port))
-        worker = made.daemon.workers[0]
+        worker = made.daemon.udp.workers[0]
         thread = threading.Thread(target=worker.run)
         thread.start()
         stack.callback(made.daemon.upstreams.close)

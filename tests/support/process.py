@@ -22,6 +22,7 @@ from support.forked import Forked
 __all__ = ["Shield", "ask", "free_port", "run_shield"]
 
 COMMAND = (sys.executable, "-m", "funkenshield")
+PRELOADED = os.environ.get("LD_PRELOAD")
 READY_WITHIN = 30.0  # seconds
 EXIT_WITHIN = 5.0  # seconds
 
@@ -126,7 +127,7 @@ def _run_once(upstreams, *, listen=(), workers=1, toml="", under=()) -> Iterator
             run = ("run", "-c", config, "--control", folder / "control")
             # When a reload happens is for tests to say, but for those of what else may cause one.
             env = {"FUNKENSHIELD_RELOAD_ON_CHANGE": "false"} | os.environ | {"FUNKENSHIELD_TEST_CLOCK": "1"}
-            if under:
+            if under or os.environ.get("LD_PRELOAD") != PRELOADED:  # only a process that is started loads it
                 process = subprocess.Popen([*under, *COMMAND, *run], stdout=log, stderr=log, env=env)
             else:
                 process = Forked(run, stdout=log, stderr=log, env=env)
