@@ -5,6 +5,7 @@ Nothing here knows who answers: shield, relay, scripted upstream and real namese
 
 import contextlib
 import socket
+from collections import deque
 from typing import NamedTuple
 
 import dns.message
@@ -48,11 +49,18 @@ def bind_pair(host="127.0.0.1", port=0):
     raise OSError(f"no port of {host} is free on both UDP and TCP")
 
 
+_latest_ports = deque(maxlen=500)
+
+
 def free_port(host="127.0.0.1"):
-    """Return a port of `host` that nobody holds, neither on UDP nor on TCP."""
-    datagrams, stream = bind_pair(host)
-    with datagrams, stream:
-        return stream.getsockname()[1]
+    """Return a port of `host` that nobody holds, neither on UDP nor on TCP, and that was not among the last ones."""
+    while True:
+        datagrams, stream = bind_pair(host)
+        with datagrams, stream:
+            port = stream.getsockname()[1]
+        if (host, port) not in _latest_ports:
+            _latest_ports.append((host, port))
+            return port
 
 
 @contextlib.contextmanager
