@@ -74,10 +74,19 @@ cdef HttpSession* _begin(const Http* http, HttpCounters* counts, const uint8_t* 
 
 
 cdef void _see_whether_one_is_whole(Relay* relay) noexcept nogil:
+    """Look at the next query; addresses that are none end the connection, for nothing behind them can be believed."""
     cdef:
         const uint8_t* frame = relay.queries.octets + relay.queries.begin
         size_t there = relay.queries.end - relay.queries.begin
     relay.session.whole = there >= QUERY_FRAME and there >= QUERY_FRAME + <size_t> get16(frame)
+    if relay.session.whole and not (_is_size(frame[CLIENT + ADDRESS_OCTETS], False)
+                                    and _is_size(frame[ASKED + ADDRESS_OCTETS], True)):
+        relay.session.whole, relay.session.ends = False, True
+
+
+cdef inline bint _is_size(uint8_t octets, bint may_be_none) noexcept nogil:
+    """Tell whether an address can have so many octets."""
+    return octets == 4 or octets == 16 or may_be_none and octets == 0
 
 
 cdef void _receive(HttpSession* session, const uint8_t* octets, size_t length, uint64_t now) noexcept nogil:

@@ -89,6 +89,16 @@ def test_what_is_no_query_is_refused_with_its_status(front):
     assert front.responses(3) == dict.fromkeys((1, 2, 3), (b"", BAD_REQUEST))
 
 
+@pytest.mark.parametrize(("place", "octets"), [(22, 0), (22, 17), (22, 255), (41, 5), (41, 255)])
+def test_addresses_that_are_none_end_the_connection_of_a_front(front, place, octets):
+    good, spoilt = frame(1, query("a.test")), bytearray(frame(2, query("b.test")))
+    spoilt[place] = octets
+    front.sock.sendall(good + spoilt)
+    assert front.responses(1).keys() == {1}
+    assert not front.sock.recv(1)
+    assert front.running.counters()["queries_over_quic"] == 1
+
+
 def test_a_front_that_ends_is_followed_by_another(front):
     front.sock.sendall(frame(1, query("a.test"))[:-1])
     front.sock.close()
