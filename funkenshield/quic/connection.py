@@ -38,6 +38,7 @@ limited = RateLimited(logging.getLogger(__name__))
 
 Address = tuple[str, int]  # and for IPv6 two numbers more
 NOTHING_MAX = 1 << 20  # octets in a row that lead to no query
+HANDSHAKE_MAX = 1 << 15  # octets of a handshake, those that came again included
 WHOLE_WITHIN = 10.0  # seconds that a query may take to come
 NO_ERROR = {"doq": 0, "h3": 0x100}
 INTERNAL_ERROR = 1
@@ -110,7 +111,7 @@ class Connection:
         self._application: Application | None = None
         self._seen: Address | None = None  # the client, and how the worker is told of it
         self._ends = b""
-        self._in_flight = 0
+        self._in_flight: dict[int, int] = {}  # octets of the query that is asked on each stream
         self._nothing = 0
         self._held = self._unsent = 0  # octets
         self._cids: set[bytes] = set()
@@ -127,7 +128,7 @@ class Connection:
     @property
     def can_wait(self) -> bool:
         """Whether nothing is to be sent but what tells that something came, and allows more."""
-        return self._is_established and self._quic.is_open and not self._held
+        return self._is_established and self._quic.is_open and self._held == self._queried
 
     def receive(self, datagram: bytes, address: Address, now: float) -> None:
         """Take a datagram."""
@@ -139,13 +140,19 @@ class Connection:
         self._work(self._quic.handle_timer, now, now=now)
 
     def _work(self, work: Callable[..., None], *arguments: object, now: float) -> None:
-        try:
+        with self._alone():
             work(*arguments)
             while not self.is_over and (event := self._quic.next_event()) is not None:
                 self._handle(event, now)
             if not self.is_over:
                 self._measure()
-        except BaseException as error:  # whatever a stranger has found, a panic of Rust's too, others are served
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let a fault be this connection's: whatever a stranger has found, a panic of Rust's too, others are served."""
+        try:
+            yield
+        except BaseException as error:
             self._services.counters["internal_errors"] += 1
             limited.warning("error", "QUIC: internal error, a connection is dropped: %r", error)
             self.end()
@@ -182,9 +189,12 @@ class Connection:
         """Count what is held, and end where that is too much; so does what leads to nothing."""
         application, services = self._application, self._services
         if application is None:
+            if self._nothing > HANDSHAKE_MAX:
+                services.counters["excessive_load"] += 1
+                self.end()
             return
         self.has_partial = application.held > 0
-        grown = application.held + self._unsent - self._held
+        grown = application.held + self._queried + self._unsent - self._held
         self._held += grown
         has_room = services.bounds.count(self, grown) if grown else True
         if self._quic.is_open and (not has_room or self._nothing > NOTHING_MAX):
@@ -194,7 +204,8 @@ class Connection:
     def expire(self, now: float) -> None:
         """Give up on queries that take too long to come; called about once a second."""
         if self._application is not None:
-            self._application.expire(now - WHOLE_WITHIN)
+            with self._alone():
+                self._application.expire(now - WHOLE_WITHIN)
 
     # ---------------------------------------------------------------- queries
 
@@ -203,26 +214,33 @@ class Connection:
         assert self._application is not None
         services, limits = self._services, self._services.bounds.limits
         self._nothing = 0
-        if self._in_flight >= limits.max_in_flight or self._held > limits.write_buffer:
+        if len(self._in_flight) >= limits.max_in_flight or self._held - self._queried > limits.write_buffer:
             self._application.refuse(stream, UNAVAILABLE)
             return
         peer = self._quic.peer
         if peer != self._seen:
             self._seen, self._ends = peer, ends_of(peer, self._asked)
-        self._in_flight += 1
+        self._in_flight[stream] = len(query)
         services.bounds.touch(self)
         services.ask(self._ends, query, self._answered, stream)
 
     def _answered(self, stream: int, message: bytes, told: int) -> None:
-        self._in_flight -= 1
+        del self._in_flight[stream]
         if self._application is None or self.is_over:
             return
-        if message:
-            self._application.respond(stream, message, told)
-        else:
-            self._application.refuse(stream, told)
-        self._services.bounds.touch(self)
-        self._services.flush_later(self)
+        with self._alone():
+            if message:
+                self._application.respond(stream, message, told)
+            else:
+                self._application.refuse(stream, told)
+        if not self.is_over:
+            self._services.bounds.touch(self)
+            self._services.flush_later(self)
+
+    @property
+    def _queried(self) -> int:
+        """Octets of queries that were asked, and wait in the worker, or on the way there."""
+        return sum(self._in_flight.values())
 
     # ---------------------------------------------------------------- streams
 
@@ -257,7 +275,9 @@ class Connection:
         if not self._quic.is_open:  # nothing that the client says after that matters
             self.end()
             return None
-        return self._quic.get_timer()
+        with self._alone():
+            return self._quic.get_timer()
+        return None
 
     def _transmit(self, now: float) -> None:
         for datagram, address in self._quic.transmits(now):
@@ -266,7 +286,8 @@ class Connection:
 
     def give_way(self, now: float) -> None:
         """End, so that others find room."""
-        self.close(NO_ERROR[self._services.alpn], "")
+        with self._alone():
+            self.close(NO_ERROR[self._services.alpn], "")
         self.flush(now)
         self.end()
 

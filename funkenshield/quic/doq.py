@@ -87,11 +87,14 @@ class Doq:
 
     def abandon(self, stream: int, *, ended: bool) -> None:
         """Forget what was asked on a stream, whose client does not want it any more; `ended`: and says no more."""
+        is_open = stream in self._asked or stream in self._partial
         self._forget(stream)
         if self._asked.pop(stream, False) or ended:
             self._over.discard(stream)
-        else:
+        elif is_open:
             self._over.add(stream)
+        if is_open and ended:  # or the stream would never be over
+            self._channel.reset(stream, NO_ERROR)
 
     def expire(self, since: float) -> bool:
         """Give up on streams that began before, and are not whole; tell whether others wait to be."""

@@ -235,6 +235,7 @@ class Door:
         now = time.monotonic()
         for connection in list(self._timers):
             connection.give_way(now)
+        self._socket.close()
 
 
 def _local(ancillary: list[tuple[int, int, bytes]]) -> bytes:
@@ -258,7 +259,7 @@ class Front:
 
     def __init__(self) -> None:
         self._doors: list[Door] = []
-        self._relays: list[Relay] = []
+        self.relay_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.bounds: Bounds | None = None
 
     async def configure(self, told: dict[str, Any], descriptors: list[tuple[int, int]]) -> None:
@@ -269,15 +270,12 @@ class Front:
             self.bounds = Bounds(limits, Counter())
         self.bounds.configure(limits)
         for number, (opened, relay) in enumerate(descriptors):
-            _, protocol = await asyncio.get_running_loop().create_connection(Relay, sock=socket.socket(fileno=relay))
-            self._relays.append(protocol)
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                lambda: Relay(self.relay_ended), sock=socket.socket(fileno=relay)
+            )
             self._doors.append(Door(told["listeners"][number], socket.socket(fileno=opened), protocol, self.bounds))
         for door, each in zip(self._doors, told["listeners"], strict=True):
             door.configure(each)
-
-    async def relay_ended(self) -> None:
-        """Wait until one of the connections to the worker ends."""
-        await asyncio.wait([each.ended for each in self._relays], return_when=asyncio.FIRST_COMPLETED)
 
     def counters(self) -> dict[str, Any]:
         """Return what happened so far."""
@@ -311,7 +309,7 @@ class Front:
 
 
 async def serve(channel: socket.socket) -> None:
-    """Serve until the daemon ends, or says so."""
+    """Serve until the daemon, or the way to its worker, ends: the daemon starts another process then."""
     front = Front()
     reader, writer = await asyncio.open_connection(sock=channel, limit=LINE_MAX)
 
@@ -339,11 +337,12 @@ async def serve(channel: socket.socket) -> None:
     reporting = asyncio.create_task(report())
     gc.freeze()
     try:
-        await asyncio.wait([following, reporting], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([following, reporting, front.relay_ended], return_when=asyncio.FIRST_COMPLETED)
         for task in (following, reporting):
             if task.done():
                 task.result()
     finally:
+        following.cancel()
         reporting.cancel()
         front.close()
 

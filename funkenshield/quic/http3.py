@@ -16,9 +16,10 @@ from qh3.quic.events import StopSendingReceived, StreamDataReceived, StreamReset
 from ..server._http_fields import is_query, query_of
 from .requests import BAD_REQUEST, Asking, Channel
 
-NO_ERROR, EXCESSIVE_LOAD, REQUEST_INCOMPLETE = 0x100, 0x107, 0x10D  # RFC 9114 8.1
+NO_ERROR, EXCESSIVE_LOAD, REQUEST_CANCELLED, REQUEST_INCOMPLETE = 0x100, 0x107, 0x10C, 0x10D  # RFC 9114 8.1
 FINE, NOT_FOUND, NOT_ALLOWED, TOO_LARGE, TOO_LONG, OTHER_TYPE, FIELDS_TOO_LARGE = 200, 404, 405, 413, 414, 415, 431
 MESSAGE_MAX, TARGET_MAX, FIELDS_MAX, FIELD_EXTRA = 65535, 8192, 16384, 32  # octets
+CONTROL_MAX = 16384  # octets of frames that are no requests', before they are whole
 METHODS = {b"GET", b"HEAD", b"POST"}
 QR, HEADER, NUMBER_MAX = 0x80, 12, 10
 
@@ -63,7 +64,11 @@ class Http3:
 
     def receive(self, stream: int, octets: bytes, ended: bool, now: float) -> None:
         """Take what came on a stream."""
-        if stream % 4 == 0 and stream not in self._over:
+        if stream in self._over:
+            if ended:
+                self._end(stream)
+            return
+        if stream % 4 == 0:
             request = self._requests.setdefault(stream, Request(now))
             if not request.is_whole:  # fields that are not decoded included
                 request.held += len(octets)
@@ -73,6 +78,17 @@ class Http3:
                 self._take(event, self._requests[event.stream_id])
         if ended:
             self._over.discard(stream)
+        if stream % 4 and self._collected() > CONTROL_MAX:
+            self._channel.close(EXCESSIVE_LOAD, "a frame too long")
+
+    def _collected(self) -> int:
+        """Return the octets of frames that are no requests', and not whole yet, which qh3 collects."""
+        return sum(len(each.buffer) for stream, each in self._h3._stream.items() if stream % 4)
+
+    def _end(self, stream: int) -> None:
+        """Let a stream be over whose client has said all, after its answer."""
+        self._over.discard(stream)
+        self._h3.handle_event(StreamReset(NO_ERROR, stream))
 
     def _take(self, event: HeadersReceived | DataReceived, request: Request) -> None:
         request.ended |= event.stream_ended
@@ -106,6 +122,7 @@ class Http3:
             )
             if is_so
         ]
+        request.fields = {b":method": method if method in METHODS else b""}  # few octets can have told many
         if wrong:
             return wrong[0]
         if request.is_post:
@@ -118,10 +135,11 @@ class Http3:
         request.is_whole = True
         self.held -= request.held
         request.held = 0
-        if len(request.query) < HEADER or request.query[2] & QR:
+        query, request.query = bytes(request.query), bytearray()
+        if len(query) < HEADER or query[2] & QR:
             self._answer(stream, BAD_REQUEST)
         else:
-            self._asking.ask(stream, bytes(request.query))
+            self._asking.ask(stream, query)
 
     def respond(self, stream: int, message: bytes, lifetime: int) -> None:
         """Send a response."""
@@ -166,6 +184,8 @@ class Http3:
             self._h3.handle_event(event)
         if ended:
             self._over.discard(stream)
+            if request:  # or the stream would never be over
+                self._channel.reset(stream, REQUEST_CANCELLED)
         elif request and not request.ended:
             self._over.add(stream)
 

@@ -68,6 +68,9 @@ class QuicFront:
                 why = await self._serve()
             except OSError as error:
                 why = f"cannot be started: {error.strerror or error}"
+            except Exception:
+                log.exception("QUIC: internal error")
+                why = "is not followed any more"
             if self._is_leaving or self._is_outdated:
                 continue
             pause = PAUSE_MIN if time.monotonic() - began > SERVED_WELL else min(pause * 2, PAUSE_MAX)
@@ -87,6 +90,8 @@ class QuicFront:
             )  # fmt: skip
         reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_MAX)
         try:
+            if self._is_outdated:
+                return "has other listeners"
             self._told = {}
             self._tell([(each.quic[0].fileno(), relay) for each, relay in zip(self._listeners, relays, strict=True)])
             while line := await reader.readline():

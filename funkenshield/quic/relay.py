@@ -25,13 +25,14 @@ def ends_of(client: tuple[str, int], asked: tuple[str, int]) -> bytes:
 class Relay(asyncio.Protocol):
     """The worker, as the front sees it. Where the connection ends, so does the front."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: "asyncio.Future[None]") -> None:
+        """`ended` is told once that nothing more can be asked."""
         self._transport: asyncio.WriteTransport | None = None
         self._received = b""
         self._unsent: list[bytes] = []
         self._number = 0
         self._waiting: dict[int, tuple[Reply, int]] = {}
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended = ended
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection."""
@@ -39,8 +40,8 @@ class Relay(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that nothing more can be asked."""
-        if not self.ended.done():
-            self.ended.set_result(None)
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def ask(self, ends: bytes, query: bytes, reply: Reply, stream: int) -> None:
         """Ask a query of the worker; `reply` is called with the stream once it has decided."""

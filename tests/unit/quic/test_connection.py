@@ -5,7 +5,9 @@ import random
 import pytest
 
 pytest.importorskip("qh3")
-from support.quic import Client, Server
+from support.quic import CLIENT, SERVER, Client, Server
+
+from funkenshield.quic.connection import Connection, ServerConnection
 
 QUERY = b"\0\x11\0\0\1\0\0\1" + bytes(6) + b"\0\0\1\0\1"
 WHOLE = 12  # octets of a response
@@ -62,3 +64,62 @@ def test_nothing_is_left_of_a_connection_whatever_came(alpn, ratio, certificates
         assert client.connection.is_over
         assert server.bounds.memory == len(server.bounds) == len(server.routes) == 0
         assert server.counters["internal_errors"] == 0, seed
+
+
+def panic(*_, **__):
+    raise BaseException("a panic")  # as those of Rust are
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        lambda server, connection: server.answer(),
+        lambda server, connection: connection.expire(server.now),
+        lambda server, connection: connection.flush(server.now),
+        lambda server, connection: connection.give_way(server.now),
+    ],
+    ids=["a response", "too late", "a timer", "giving way"],
+)
+def test_a_fault_is_one_connections_wherever_it_comes(does, certificates, monkeypatch):
+    server = Server(certificates)
+    client, other = Client(server), Client(server)
+    client.send(QUERY)
+    connection = client.connection
+    monkeypatch.setattr(connection._application, "respond", panic)
+    monkeypatch.setattr(connection._application, "expire", panic)
+    monkeypatch.setattr(connection._quic, "get_timer", panic)
+    monkeypatch.setattr(connection._quic, "close", panic)
+    does(server, connection)
+    assert connection.is_over
+    assert server.counters["internal_errors"] >= 1
+    assert server.bounds.memory == 0
+    stream = other.send(QUERY)
+    server.answer()
+    other.exchange()
+    assert stream in other.ended
+
+
+def test_a_handshake_that_does_not_end_may_take_so_many_octets(certificates):
+    server = Server(certificates)
+    connection = Connection(
+        server.services, ServerConnection(server.contexts, bytes(8), bytes(range(8))), 1, CLIENT, SERVER, b"", 1.0
+    )
+    assert server.bounds.admit(connection, 1.0)
+    for _ in range((32 << 10) // 1200):
+        connection.receive(bytes(1200), CLIENT, 1.0)
+    assert not connection.is_over
+    connection.receive(bytes(1200), CLIENT, 1.0)
+    assert connection.is_over
+    assert (len(server.bounds), server.counters["excessive_load"]) == (0, 1)
+
+
+def test_queries_are_counted_while_the_worker_has_them(certificates):
+    server = Server(certificates)
+    client = Client(server)
+    long = QUERY[2:] + bytes(3000)
+    for _ in range(5):
+        client.send(len(long).to_bytes(2) + long)
+    assert server.bounds.memory == 5 * len(long)
+    server.answer()
+    client.exchange()
+    assert server.bounds.memory == 0

@@ -263,3 +263,27 @@ def client_encoding():
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return Encoding.DER
+
+
+def test_who_stops_what_was_answered_leaves_nothing_behind(server, client):
+    application = client.connection._application
+    for _ in range(20):
+        stream = client.send(framed(QUERY))
+        server.answer(ANSWER)
+        application.abandon(stream, ended=False)  # as it comes where the client has not acknowledged the response yet
+        client.exchange()
+    assert (application._over, application._asked, application._partial) == (set(), {}, {})
+
+
+def test_a_stream_that_was_reset_is_over_on_both_sides(server, client):
+    for _ in range(300):  # more than may be open at once
+        stream = client.quic.get_next_available_stream_id()
+        client.quic.send_stream_data(stream, framed(QUERY), False)
+        client.exchange()
+        client.quic.reset_stream(stream, REQUEST_CANCELLED)
+        client.exchange()
+        server.answer(ANSWER)
+    stream = client.send(framed(QUERY))
+    assert server.answer(ANSWER) == [QUERY]
+    client.exchange()
+    assert client.received[stream] == framed(ANSWER)

@@ -121,3 +121,36 @@ def test_what_is_no_http_ends_the_connection(client):
     client.quic.send_stream_data(client.quic.get_next_available_stream_id(), b"\4\0", True)  # settings of a request
     client.exchange()
     assert client.terminated == 0x105
+
+
+LONG = b"\x21" + (1 << 40 | 3 << 62).to_bytes(8)  # how a frame of an unknown type begins
+
+
+def test_a_long_frame_that_is_no_requests_ends_the_connection(server, client):
+    client.send(LONG, ended=False, stream=client.h3._local_control_stream_id)
+    for _ in range(20):
+        if client.terminated is None:
+            client.send(bytes(1000), ended=False, stream=client.h3._local_control_stream_id)
+    assert client.terminated == EXCESSIVE_LOAD
+    assert server.counters["excessive_load"] == 0  # of the connection as a whole
+
+
+def test_what_follows_an_answer_is_not_collected(server, client):
+    application = client.connection._application
+    stream = client.quic.get_next_available_stream_id()
+    pseudo = {b":method": b"POST", b":scheme": b"https", b":authority": b"dns.test", b":path": b"/nowhere"}
+    client.h3.send_headers(stream, list(pseudo.items()))
+    for datagram, _ in client.quic.datagrams_to_send(server.now):
+        client.connection.receive(datagram, client.address, server.now)
+    assert server.statuses == {404: 1}
+    for octets in LONG, *(bytes(1000) for _ in range(20)):  # of a client that does not stop when it is told
+        application.receive(stream, octets, False, server.now)
+    assert not application._h3._stream[stream].buffer
+    application.receive(stream, b"", True, server.now)
+    assert (application._over, stream in application._h3._stream) == (set(), False)
+    assert client.connection._quic.is_open
+
+
+def test_of_fields_only_the_method_is_kept(server, client):
+    stream = client.request("POST", content=QUERY[:5], ended=False, content_type=TYPE, more="x" * 5000)
+    assert client.connection._application._requests[stream].fields == {b":method": b"POST"}

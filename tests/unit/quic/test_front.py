@@ -1,0 +1,77 @@
+"""The process of QUIC: when it ends, and how the daemon follows it."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("qh3")
+from support.quic import LIMITS
+
+from funkenshield.config.types import Endpoint
+from funkenshield.quic import front, process
+from funkenshield.server.listeners import OpenListener
+from funkenshield.server.quic import as_told
+
+
+def udp():
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    opened.bind(("127.0.0.1", 0))
+    opened.setblocking(False)
+    return opened
+
+
+@pytest.mark.parametrize("whose", ["the daemon", "the way to its worker"])
+def test_it_ends_where_it_can_serve_no_more(whose, certificates):
+    async def story():
+        daemon, channel = socket.socketpair()
+        worker, relay = socket.socketpair()
+        serving = asyncio.create_task(front.serve(channel))
+        reader, writer = await asyncio.open_connection(sock=daemon)
+        listener = {"number": 0, "transport": "quic", "paths": [], "certificates": as_told(certificates)}
+        log = {"level": "info", "format": "text"}
+        settings = {"log": log, "limits": LIMITS._asdict(), "listeners": [listener]}
+        descriptors = [(udp().detach(), relay.detach())]
+        writer.write(json.dumps({"settings": settings, "descriptors": descriptors}).encode() + b"\n")
+        assert json.loads(await reader.readline()) == {"ready": True}
+        assert not serving.done()
+        (writer if whose == "the daemon" else worker).close()
+        await asyncio.wait_for(serving, 10.0)
+        writer.close()
+        worker.close()
+
+    asyncio.run(story())
+
+
+def test_a_reload_while_it_starts_has_it_started_anew(monkeypatch):
+    opened = [OpenListener(n, Endpoint("127.0.0.1", 8530 + n), "quic", quic=[udp()]) for n in range(2)]
+    connect, started = asyncio.open_connection, []
+
+    def start(command, **_):
+        started.append(command)
+        return begin(["sleep", "60"])
+
+    async def story():
+        worker = SimpleNamespace(relays=SimpleNamespace(offer=lambda fd, *_: os.close(fd)))
+        quic = process.QuicFront(worker)
+        quic.configure(None, opened[:1], {})
+
+        async def reloaded(**how):
+            quic.configure(None, opened, {})
+            return await connect(**how)
+
+        monkeypatch.setattr(asyncio, "open_connection", reloaded)
+        assert await quic._serve() == "has other listeners"
+        assert quic._is_outdated
+
+    begin = subprocess.Popen
+    monkeypatch.setattr(process.subprocess, "Popen", start)
+    monkeypatch.setattr(process, "END_TIMEOUT", 0.0)
+    asyncio.run(story())
+    assert len(started) == 1
+    for each in opened:
+        each.quic[0].close()
