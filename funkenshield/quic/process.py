@@ -168,14 +168,18 @@ class QuicFront:
 
     def follow(self) -> None:
         """Tell the process what has changed, certificates included; called about once a second."""
-        if self._writer is not None and self._told and self._told != self._settings():
+        if self._told and not self._is_outdated and self._told != self._settings():
             self._tell()
 
     def _tell(self, descriptors: Iterable[tuple[int, int]] = ()) -> None:
         """Tell the process what to do, at first with the descriptors of each listener: its socket, and its relay."""
-        assert self._writer is not None
         self._told = self._settings()
-        self._writer.write(json.dumps({"settings": self._told, "descriptors": list(descriptors)}).encode() + b"\n")
+        self._say({"settings": self._told, "descriptors": list(descriptors)})
+
+    def _say(self, what: dict[str, Any]) -> None:
+        """Say something to the process, if it still listens."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(json.dumps(what).encode() + b"\n")
 
     def _take(self, said: dict[str, Any]) -> None:
         if "ready" in said and not self._ready.is_set():
@@ -199,8 +203,7 @@ class QuicFront:
     def leave(self) -> None:
         """Have it take no more connections."""
         self._is_leaving = True
-        if self._writer is not None:
-            self._writer.write(b'{"leave": true}\n')
+        self._say({"leave": True})
 
     async def close(self) -> None:
         """End the process, which tells its clients."""

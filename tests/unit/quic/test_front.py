@@ -75,3 +75,16 @@ def test_a_reload_while_it_starts_has_it_started_anew(monkeypatch):
     assert len(started) == 1
     for each in opened:
         each.quic[0].close()
+
+
+def test_what_does_not_listen_any_more_is_told_nothing(monkeypatch):
+    def write(_):
+        raise RuntimeError("the handler is closed")
+
+    quic = process.QuicFront(None)
+    monkeypatch.setattr(quic, "_settings", lambda: {"listeners": []})
+    quic._told = {"listeners": ["another"]}
+    quic._writer = SimpleNamespace(is_closing=lambda: True, write=write)
+    quic.follow()
+    quic.leave()
+    assert quic._told == {"listeners": []}
