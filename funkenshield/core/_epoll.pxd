@@ -1,4 +1,4 @@
-"""The kernel's ways to wait for many descriptors, and to wake who waits: epoll(7), eventfd(2)."""
+"""The kernel's ways to wait for descriptors, and to wake who waits: epoll(7), poll(2), eventfd(2)."""
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -13,6 +13,14 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
     int epoll_wait(int epfd, epoll_event* events, int count, int timeout)
     int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLET, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd* fds, unsigned long count, int timeout)
+    short POLLIN, POLLOUT
 
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int count, int flags)

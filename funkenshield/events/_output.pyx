@@ -8,7 +8,7 @@ It knows descriptors and frame boundaries. Nothing here waits: a collector that 
 counted.
 """
 
-from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, ETIMEDOUT, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPROTO, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 from posix.fcntl cimport O_APPEND, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_WRONLY, open as open_file
@@ -16,6 +16,7 @@ from posix.stat cimport fstat, stat, struct_stat
 from posix.unistd cimport close, write
 
 from ..core._atomic cimport bump
+from ..core._epoll cimport POLLIN, POLLOUT, poll, pollfd
 from ..wire._message cimport HEADER, QDCOUNT, get16, get32, name_size, plain_end, same_folded
 from ._dnstap cimport CONTROL_MAX, READY, START, STOP, ControlFrame, accepts, put_control, put_dnstap
 from ._event cimport Event, query_of, response_of
@@ -34,13 +35,8 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* octets, size_t length, int flags)
     int SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK
 
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd* fds, unsigned long count, int timeout)
-    short POLLIN, POLLOUT
+cdef extern from "<string.h>" nogil:  # Python.h has defined _GNU_SOURCE
+    void* memrchr(const void* octets, int octet, size_t length)
 
 cdef enum:
     MODE = 0o640                   # of files
@@ -108,9 +104,14 @@ cdef void put_event(Sink* sink, const Known* known, const Event* event) noexcept
 
 cdef void _follow_frames(Sink* sink) noexcept nogil:
     """Note up to where frames, or lines, have been sent as a whole."""
-    cdef size_t size
+    cdef:
+        const uint8_t* end
+        size_t size
     if sink.form != DNSTAP:
-        sink.frame = sink.begin
+        end = <const uint8_t*> memrchr(sink.octets + sink.frame, c'\n', sink.begin - sink.frame)
+        if end != NULL:
+            sink.frame = <size_t> (end + 1 - sink.octets)
+        return
     while sink.frame < sink.begin:
         size = 4 + get32(sink.octets + sink.frame)
         if sink.frame + size > sink.begin:
@@ -175,17 +176,17 @@ cdef void _check(Sink* sink, uint64_t now, uint64_t reopened) noexcept nogil:
             _close(sink)
             sink.retry_at = now
     elif sink.place == COLLECTOR and recv(sink.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) == 0:
-        _fail(sink, 0, now)
+        _fail(sink, ECONNRESET, now)
     sink.reopened = reopened
 
 
 cdef void _opened(Sink* sink) noexcept nogil:
-    sink.state, sink.backoff, sink.error = OPEN, 0, 0
+    sink.state, sink.error = OPEN, 0
     bump(&sink.opened, 1)
 
 
 cdef void _close(Sink* sink) noexcept nogil:
-    """Close a sink; a frame that was sent in part is sent anew."""
+    """Close a sink; a frame, or a line, that was sent in part is sent anew."""
     if sink.fd >= 0 and sink.place != DESCRIPTOR:
         close(sink.fd)
         sink.fd = -1
@@ -263,9 +264,14 @@ cdef void _await_greeting(Sink* sink, uint64_t now) noexcept nogil:
             _opened(sink)
         else:
             _fail(sink, errno, now)
-    elif (accepted < 0 or got == 0 or got < 0 and errno != EAGAIN and errno != EINTR
-            or sink.greeting == sizeof(sink.greeted) or now > sink.checked_at + GREETING):
-        _fail(sink, errno if got < 0 else 0, now)
+    elif got < 0 and errno != EAGAIN and errno != EINTR:
+        _fail(sink, errno, now)
+    elif got == 0:
+        _fail(sink, ECONNRESET, now)
+    elif accepted < 0 or sink.greeting == sizeof(sink.greeted):
+        _fail(sink, EPROTO, now)
+    elif now > sink.checked_at + GREETING:
+        _fail(sink, ETIMEDOUT, now)
 
 
 cdef bint _flush(Sink* sink) noexcept nogil:
@@ -279,6 +285,7 @@ cdef bint _flush(Sink* sink) noexcept nogil:
         if sent < 0:
             return errno == EAGAIN or errno == EINTR
         sink.begin += <size_t> sent
+        sink.backoff = 0  # it takes something, which to open it does not show
     sink.begin = sink.frame = sink.end = 0
     return True
 

@@ -36,5 +36,6 @@ cdef class Recorder:
     cdef void _wake(self) noexcept nogil
     cdef void _serve(self) noexcept nogil
     cdef void _wait(self, bint taken, int patience) noexcept nogil
+    cdef void _lock(self) noexcept nogil
     cdef bint _drain(self, const Plan* plan, uint64_t now) noexcept nogil
     cdef void _finish(self) noexcept nogil

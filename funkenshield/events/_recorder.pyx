@@ -16,7 +16,7 @@ from posix.unistd cimport close, read, usleep, write
 from ..core._atomic cimport load_acquire, load_relaxed, load_pointer, store_pointer, store_relaxed, store_release
 from ..core._clock cimport Clock
 from ..core._epochs cimport READERS_MAX, Epochs, enter, leave
-from ..core._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd
+from ..core._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
 from ..core._limits cimport LISTENERS_MAX, SINKS_MAX, UPSTREAMS_MAX
 from ..core._memory cimport zeros
 from ..core._random cimport draw_secret
@@ -31,19 +31,10 @@ from ._sink cimport (
 )
 from ._top cimport Sketches, count_event, listed, try_lock, turn, unlock
 
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd* fds, unsigned long count, int timeout)
-    short POLLIN
-
 cdef enum:
     ROUND = 4                      # milliseconds between two looks at the rings, while something comes
     SELDOM = 1000                  # at most, while nothing comes
-    TRIES = 100                    # to be alone with the sketches
-    TRY = 100                      # microseconds between them
+    TRY = 100                      # microseconds between two tries to be alone with the sketches
     PATIENCE = 500                 # milliseconds that whoever reads has at the end
 
 cdef uint64_t ALL = <uint64_t> 1 << 32  # of 2**32 queries
@@ -227,16 +218,11 @@ cdef class Recorder:
     def top(self, uint32_t most) -> dict:
         """Return what was asked for most in the last five to ten seconds of those that were watched; see `_top.listed`.
 
-        It is {} where nothing was watched yet, or the thread stands still, for a disk does.
+        It is {} where nothing was watched yet.
         """
-        cdef int tries = 0
         if self.sketches == NULL:
             return {}
-        while not try_lock(self.sketches):  # who has it needs no GIL, and less than a millisecond as a rule
-            tries += 1
-            if tries > TRIES:
-                return {}
-            usleep(TRY)
+        self._lock()  # who has it needs no GIL
         try:
             return listed(self.sketches, self.clock.now(), most)
         finally:
@@ -348,9 +334,11 @@ cdef class Recorder:
             uint64_t k = load_acquire(&self.ring_count)
             uint32_t size, s
             const Event* event
-            bint counts = now < load_acquire(&self.watched_until) and try_lock(self.sketches)
+            bint counts = now < load_acquire(&self.watched_until)
         if counts:
+            self._lock()
             turn(self.sketches, now)
+            unlock(self.sketches)
         while k:  # the control thread's is the first: what came to a worker is older than what became of it there
             k -= 1
             ring = self.rings[k]
@@ -363,12 +351,17 @@ cdef class Recorder:
                     if is_wanted(plan.sinks[s], event):
                         put_event(plan.sinks[s], &plan.known, event)
                 if counts and COUNTED >> event.kind & 1:
+                    self._lock()  # for this alone: whoever looks does not wait for a disk
                     count_event(self.sketches, event)
+                    unlock(self.sketches)
                 ring_taken(ring, size)
                 taken = True
-        if counts:
-            unlock(self.sketches)
         return taken
+
+    cdef void _lock(self) noexcept nogil:
+        """Wait until nobody looks at the sketches, which takes less than a millisecond."""
+        while not try_lock(self.sketches):
+            usleep(TRY)
 
     cdef void _finish(self) noexcept nogil:
         cdef:

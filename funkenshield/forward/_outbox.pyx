@@ -14,7 +14,7 @@ from ..core._memory cimport zeros
 from ..events._event cimport Event, wanted_kinds
 from ..events._recorder cimport Recorder
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport OVER_UDP, TRANSPORTS, ClientInfo
+from ..policy._rule_state cimport KIND_LIMITED, OVER_UDP, TRANSPORTS, ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
 from ..wire._proxy_protocol cimport ProxyHeader, put_header
 from ._reply_queue cimport (
@@ -111,11 +111,15 @@ cdef class Outbox:
             ReplyQueue* queue
             ClientInfo sender
             uint8_t* out = self.framed + 2 if client.fd < 0 else self.datagrams.buffer(self.count)
+            size_t written = length
         if length and guard_table != NULL:
             sender = self.client_info(client)
             length = check_response(guard_table, &sender, out, length, &self.guard_counters)
         if client.draw and wanted_kinds(self.tap):
-            self.note(client, kind, upstream, NULL, 0, out, length)
+            if written and not length:  # what is held back has the question, too
+                self.note(client, KIND_LIMITED, upstream, out, written, NULL, 0)
+            else:
+                self.note(client, kind, upstream, NULL, 0, out, length)
         if length == 0:
             return 0
         if client.fd < 0:

@@ -133,9 +133,11 @@ cdef class PythonRules:
         self.outbox.flush()
         return 0
 
-    def drop(self, bytes client) -> None:
+    def drop(self, bytes client, bytes query not None) -> None:
         """Give a query no answer."""
         cdef Client asking = self._client(client)
+        if asking.draw:
+            self.outbox.note(&asking, KIND_RULE, -1, query, len(query), NULL, 0)
         self.outbox.drop(&asking)
 
     def reply(self, bytes client, bytes query not None, bytes response not None) -> None:

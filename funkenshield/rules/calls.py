@@ -106,7 +106,7 @@ class QueryCall(RuleCall):
         self.python_rules.resume(self.client, self.wire, self.at, self.generation, route=self.route)
 
     def drop(self) -> None:
-        self.python_rules.drop(self.client)
+        self.python_rules.drop(self.client, self.wire)
 
     def allow(self) -> None:
         self.python_rules.resume(self.client, self.wire, END, self.generation, route=self.route)

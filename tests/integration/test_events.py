@@ -25,12 +25,20 @@ RULES = [
     {"match": {"suffix": "ignored.test."}, "action": "drop"},
 ]
 
+PYTHON = """from funkenshield.rules import *
+
+@shield.rule(suffix("python.test"))
+def silent(query):
+    return drop()
+"""
+
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """Yield a shield that tells of all that it does, its upstream, a collector, and the query log."""
     folder = tmp_path_factory.mktemp("events")
     log = folder / "queries"
+    (folder / "rules.py").write_text(PYTHON)
     with (
         Collector(folder / "tap") as collector,
         Holding(answering("192.0.2.1")) as upstream,
@@ -42,6 +50,7 @@ def told(tmp_path_factory):
             }],
             query_log=[{"file": str(log)}],
             rules=RULES,
+            rules_file=str(folder / "rules.py"),
             guard={"access": {"deny": ["127.0.0.66"]}},
             minimal_any=True,
         ) as (shield, _),
@@ -102,14 +111,37 @@ def test_what_is_answered_here_or_not_at_all_says_why(told):
     since = len(collector.messages)
     assert rcode(ask(shield, asked("a.ruled.test."))) == "REFUSED"
     assert rcode(ask(shield, asked("a.ignored.test."), timeout=0.2)) == "silence"
+    assert rcode(ask(shield, asked("a.python.test."), timeout=0.2)) == "silence"
     assert rcode(ask(shield, asked("any.test.", "ANY"))) == "NOERROR"
     assert rcode(ask(shield, asked("zone.test.", "AXFR"), tcp=True)) == "REFUSED"
     assert rcode(ask(shield, asked("denied.test."), source="127.0.0.66", timeout=0.2)) in {"silence", "REFUSED"}
-    wanted = {"a.ruled": "rule", "a.ignored": "rule", "any": "local", "zone": "refused", "denied": "denied"}
+    wanted = {
+        "a.ruled": "rule",
+        "a.ignored": "rule",
+        "a.python": "rule",
+        "any": "local",
+        "zone": "refused",
+        "denied": "denied",
+    }
     assert {name: outcome_of(log, f"{name}.test.")[0] for name in wanted} == wanted
     assert {event["rule"] for event in map(json.loads, log.read_text().splitlines()) if "rule" in event} >= {"the_rule"}
     until(lambda: len(collector.messages) - since >= 8)
     assert {each["type"] for each in collector.messages[since:]} == {"CQ", "CR"}  # no upstream was asked
+
+
+def test_a_response_that_is_held_back_is_told_with_its_name(tmp_path):
+    log, guard = tmp_path / "queries", {"rrl": {"responses_per_second": 0.5, "window": 2, "slip": 0}}
+    with (
+        Holding(answering("192.0.2.1")) as upstream,
+        behind(upstream, query_log=[{"file": str(log)}], guard=guard) as (shield, _),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        upstream.hold()
+        waiting = [pool.submit(ask, shield, asked("held.test."), timeout=1.0) for _ in range(2)]
+        until(lambda: stats(shield)["outstanding_queries"] == 2)
+        upstream.let_go()
+        assert sorted(rcode(each.result()) for each in waiting) == ["NOERROR", "silence"]
+        assert outcome_of(log, "held.test.", 2)[-1] == "limited"
 
 
 def test_top_tells_what_is_asked_for_most_as_long_as_somebody_looks(told):

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from ipaddress import ip_address
 
 import dns.message
@@ -165,6 +166,34 @@ def test_a_file_is_opened_again_when_it_was_moved_or_when_that_is_asked_for(tmp_
         assert ['"two."' in line for line in lines(moved)] == [True]
 
 
+def test_a_line_that_was_written_in_part_is_whole_in_the_next_file(tmp_path):
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    output, (query, response) = log(path), made()
+    with recording(output) as recorder:
+        for hundreds in range(1, 41):  # more than a pipe takes
+            for _ in range(100):
+                assert recorder.record(HIT, query, response, address=CLIENT)
+            until(lambda told=100 * hundreds: told_of(output) == told)
+        os.read(reader, 5000)
+        path.rename(moved)
+        recorder.reopen()
+        until(lambda: len(lines(path)) > 100)
+    assert all(json.loads(line)["name"] == "www.example.com." for line in lines(path))
+    os.close(reader)
+
+
+def test_a_full_disk_is_tried_again_more_and_more_seldom():
+    output = log("/dev/full")
+    with recording(output) as recorder:
+        recorder.record(HIT, *made(), address=CLIENT)
+        until(lambda: output.counters()["failed"] == 1)
+        since = time.monotonic()
+        until(lambda: output.counters()["failed"] == 4)
+        assert time.monotonic() - since > 0.1 + 0.2 + 0.4 - 0.05
+
+
 def test_a_file_that_cannot_be_opened_costs_lines_and_is_tried_again(tmp_path):
     folder = tmp_path / "later"
     output = log(folder / "log")
@@ -266,6 +295,7 @@ def test_a_collector_that_accepts_nothing_is_asked_again_later(tmp_path):
         until(lambda: collector.connections >= 2)
         assert not output.is_open
         assert set(collector.controls) == {READY}
+        until(lambda: output.error)  # which is told
 
 
 def test_a_collector_that_stops_reading_costs_events_and_hears_of_whole_ones_when_it_reads_again(tmp_path):

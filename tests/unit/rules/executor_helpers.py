@@ -42,7 +42,7 @@ class PythonRulesStandIn:
         assert (client, wire) == (CLIENT, WIRE)
         self.done.append(("reply", response))
 
-    def drop(self, client):
+    def drop(self, client, query):
         self.done.append(("drop",))
 
     def set_ttl_limits(self, number, shortest, longest):
