@@ -306,8 +306,12 @@ class Daemon:
     def reload(self) -> asyncio.Future[Reloaded] | None:
         """Have the configuration read again; a wrong one is reported, and the old one stays.
 
-        Return what will tell what became of it; None where there is nothing to read, or the daemon stops.
+        Return what will tell what became of it; None where there is nothing to read, the daemon stops, or another
+        process takes over.
         """
+        if self.successors.is_switching:
+            log.warning("an upgrade is in progress: ask for a reload again when that is over")
+            return None
         return None if self._reread is None or self._stopping.is_set() else self.reloads.request()
 
     async def _count_reload(self, warn: Warn) -> None:

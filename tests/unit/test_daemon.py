@@ -114,6 +114,15 @@ def test_a_reload_does_not_end_in_the_midst_of_stopping(table, tmp_path, monkeyp
     assert (tmp_path / "kept").exists()
 
 
+def test_no_reload_is_lost_in_a_process_that_another_takes_over_from(table, monkeypatch, caplog):
+    monkeypatch.setattr("funkenshield.daemon.logs.set_up", lambda *_: None)
+    daemon = Daemon(load(table), lambda: load(table))
+    with daemon._bound:
+        daemon.successors.is_switching = True
+        assert daemon.reload() is None
+    assert "an upgrade is in progress: ask for a reload again when that is over" in caplog.messages
+
+
 def test_a_reload_that_is_asked_for_while_one_goes_on_is_told_and_follows(table, monkeypatch, caplog):
     go_on = threading.Event()
 
