@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Protocol
 
@@ -176,20 +177,25 @@ class Forwarder:
         task.add_done_callback(self._ended)
         return task
 
-    def _start_special(
-        self, key: tuple[bytes, int], shares: Shares, holder: bytes, work: Coroutine[Any, Any, None]
+    def _start_alone(
+        self, key: tuple[bytes, int], shares: Shares, holder: bytes, work: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
         """Start what is done for a transfer or a NOTIFY; equal ones, and those of one holder, are counted."""
+        shares.add(holder, 1)
+        self._equal[key] += 1
+        self._start(self._run_alone(key, shares, holder, work))
 
-        def ended(_: asyncio.Task[None]) -> None:
+    async def _run_alone(
+        self, key: tuple[bytes, int], shares: Shares, holder: bytes, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Do it; who has the answer may ask again at once, so the share is given back in the same step."""
+        try:
+            await work()
+        finally:
             shares.add(holder, -1)
             self._equal[key] -= 1
             if not self._equal[key]:
                 del self._equal[key]
-
-        shares.add(holder, 1)
-        self._equal[key] += 1
-        self._start(work).add_done_callback(ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Forget a task; that it failed, which none should, is for the log."""
@@ -235,15 +241,16 @@ class Forwarder:
         group = self._groups[route] if route else self._zones.group(zone)
         if is_transfer(found):
             if self._transferring.may_take(prefix_of(source), self._settings.max_transfers):
-                work = self._transfers.run(group, client, query, stream)
-                self._start_special(key, self._transferring, prefix_of(source), work)
+                work = partial(self._transfers.run, group, client, query, stream)
+                self._start_alone(key, self._transferring, prefix_of(source), work)
             else:
                 self._turn_away(client, query, stream)
         elif not name or not self._accepts_notify(zone, name, client):
             self._miss_path.rules.pass_on(client, query)
         elif self._passing.may_take(name, self._settings.max_uncached):  # who forges a notifier has one zone's share
-            work = forward_notify(self._miss_path, self._upstreams, self._settings, self.dispatch, group, client, query)
-            self._start_special(key, self._passing, name, work)
+            soon = partial(asyncio.get_running_loop().call_soon, self.dispatch)  # after the share is given back
+            work = partial(forward_notify, self._miss_path, self._upstreams, self._settings, soon, group, client, query)
+            self._start_alone(key, self._passing, name, work)
         else:
             self._turn_away(client, query, stream)
 

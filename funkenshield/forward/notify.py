@@ -20,7 +20,7 @@ limited = RateLimited(logging.getLogger(__name__))
 
 
 async def forward_notify(
-    miss_path: MissPath, upstreams: Upstreams, settings: ForwardSection, dispatch: Callable[[], None],
+    miss_path: MissPath, upstreams: Upstreams, settings: ForwardSection, dispatch: Callable[[], object],
     group: int, client: bytes, query: bytes,
 ) -> None:  # fmt: skip
     """Forward a NOTIFY, and have its answer dispatched; SERVFAIL where no upstream answers."""

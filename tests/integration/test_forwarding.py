@@ -576,6 +576,19 @@ def test_over_the_bound_of_notifies_clients_are_refused_or_dropped(overload):
         assert stats(shield)["outstanding_limit_exceeded"] == 1
 
 
+def test_whoever_has_the_answer_to_a_notify_may_send_the_next_at_once():
+    toml = 'allow_notify_from = ["127.0.0.0/8"]\n[[zones]]\nname = "a.test"\n[forward]\nmax_uncached = 1\n'
+
+    def serial(query):
+        if query.message.opcode() == dns.opcode.NOTIFY:
+            return respond(query)
+        return answer(query, "SOA ns.test. host.test. 1 3600 600 86400 60")
+
+    with behind(serial, toml=toml) as (shield, _upstream):
+        found = Counter(exchange(notify("a.test."), server=shield).rcode() for _ in range(300))
+        assert found == {dns.rcode.NOERROR: 300}
+
+
 def test_however_a_zone_is_spelled_its_notifies_have_one_share():
     toml = 'allow_notify_from = ["127.0.0.0/8"]\n' + "".join(f'[[zones]]\nname = "{one}.test"\n' for one in "ab")
     toml += "[forward]\nmax_uncached = 16\nmax_outstanding = 4096\n"
