@@ -29,12 +29,12 @@ RELOADING = 120.0  # seconds that a reload may take: rules have a setup
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the response of the daemon as JSON.")
 
 
-def _show(response: dict[str, Any], as_json: bool, *lines: str) -> None:
-    """Print a response: as it is, or as these lines."""
+def _show(response: dict[str, Any], as_json: bool, *lines: str, nothing: str | None = None) -> None:
+    """Print a response: as it is, or as these lines, or the word for it that there are none."""
     if as_json:
         click.echo(json.dumps(response))
         return
-    for line in lines:
+    for line in lines or ([nothing] if nothing else []):
         click.echo(line)
 
 
@@ -93,7 +93,7 @@ def failures(ask: Ask, as_json: bool) -> None:
         + (f" ({each['times']:,} times)" if each["times"] > 1 else "")
         for each in response["failures"]
     )
-    _show(response, as_json, *(lines if response["failures"] else ("no query failed",)))
+    _show(response, as_json, *lines, nothing="no query failed")
 
 
 @click.command()
@@ -133,7 +133,7 @@ def block_list(ask: Ask, as_json: bool) -> None:
     _show(response, as_json, *(
         f"{each['prefix']:<44}{each['seconds']:>10,.1f} s  {each['action']:<9}{each['reason']}"
         for each in response["blocks"]
-    ))  # fmt: skip
+    ), nothing="nobody is blocked")  # fmt: skip
 
 
 @block.command("add")
@@ -225,7 +225,7 @@ def rules_list(ask: Ask, as_json: bool) -> None:
         f"{each['matches']:>14,}  {each['chain']:<11}{each['name']:<28}"
         f"{'' if each['enabled'] else 'DISABLED  '}{each['match'] or 'everything'} -> {each['action']}"
         for each in response["rules"]
-    ))  # fmt: skip
+    ), nothing="there are no rules")  # fmt: skip
 
 
 @rules.command("disable")

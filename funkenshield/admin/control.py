@@ -116,11 +116,17 @@ def _takes_over(line: bytes) -> int | None:
     return None
 
 
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return a request; ControlError where it is none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(request := json.loads(line.decode()), dict):
+            return request
+    raise ControlError("a request must be a JSON object, on a line of its own")
+
+
 async def _respond(line: bytes, handle: Handler) -> dict[str, Any]:
     try:
-        request = json.loads(line)
-        if not isinstance(request, dict):
-            raise ControlError("a request must be a JSON object")
+        request = _parse(line)
         if request.get("version", VERSION) != VERSION:
             raise ControlError(f"this daemon speaks version {VERSION} of the protocol, not {request['version']}")
         return {"ok": True, "version": VERSION, **await handle(request)}

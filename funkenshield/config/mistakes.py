@@ -284,11 +284,8 @@ def _unknown(place: Place, root: type[BaseModel], key: str) -> str:
     if section is not root and key in _keys(root) and near[:1] != [plain]:
         if isinstance(place.written, dict):
             return f"no such key; [{key}] is a table at the top level"
-        header = _headers(root)[section]
-        return (
-            f"no such key in {header}: keys below the line {header} belong to that table;"
-            f" move {key} above the first such line of the file"
-        )
+        others = "".join(f", or in {header}" for header in _tables_with(root, key, section))
+        return f"no such key; {key} belongs to the top level, above the first line in brackets{others}"
     if near:
         return f'no such key; did you mean "{near[0]}"?'
     return f"no such key; {_elsewhere(place, root, key)}"
@@ -299,12 +296,16 @@ def _elsewhere(place: Place, root: type[BaseModel], key: str) -> str:
     known = _keys(place.section)
     if isinstance(place.written, dict) and "." in key and "name" in known:
         return f'write [[{place.path.removesuffix(f".{key}")}]], and below it name = "{key}"'
-    tables = [header for each, header in _headers(root).items() if key in _keys(each) and each is not place.section]
-    if tables:
-        return f"it belongs in {' or '.join(tables[:3])}"
+    if tables := _tables_with(root, key, place.section):
+        return f"it belongs in {' or '.join(tables)}"
     if len(known) <= LISTED_MAX:
         return f"keys are {', '.join(known)}"
     return "see `funkenshield docs config` for all keys"
+
+
+def _tables_with(root: type[BaseModel], key: str, but: type[BaseModel]) -> list[str]:
+    """Return the headers of tables, three at most, that have a key."""
+    return [header for each, header in _headers(root).items() if key in _keys(each) and each not in (but, root)][:3]
 
 
 def _headers(root: type[BaseModel]) -> dict[type[BaseModel], str]:

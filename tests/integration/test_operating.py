@@ -302,6 +302,17 @@ def test_what_is_typed_wrong_is_told(shield, typed):
     assert done.stderr.startswith("Usage: ")
 
 
+def test_where_nothing_is_to_be_listed_that_is_said(shield):
+    assert printed(shield, "block", "list") == ["nobody is blocked"]
+
+
+@pytest.mark.parametrize("sent", [b"stats", b"{", b"[1]", b"\xff\xfe", b"[" * 60000])
+def test_what_is_no_request_is_told_what_one_is(shield, sent):
+    assert [each["error"] for each in request(shield, sent)] == [
+        "a request must be a JSON object, on a line of its own"
+    ]
+
+
 @pytest.mark.parametrize(
     ("sent", "said"),
     [

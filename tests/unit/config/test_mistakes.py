@@ -132,12 +132,12 @@ MISTAKES = {
     "[udp]\nbuffer-size = 5": ": udp.buffer-size: no such key; keys are max_payload, receive_buffer",
     "deadline = 3": ": deadline: no such key; it belongs in [forward]",
     '[cache]\nmemory = "1GiB"\nlisten = "127.0.0.1:53"': (
-        ": cache.listen: no such key in [cache]: keys below the line [cache] belong to that table;"
-        " move listen above the first such line of the file"
+        ": cache.listen: no such key; listen belongs to the top level, above the first line in brackets,"
+        " or in [metrics]"
     ),
     f"{ZONE}workers = 2": (
-        ': zones[1].workers (in "example.com"): no such key in [[zones]]: keys below the line [[zones]] belong'
-        " to that table; move workers above the first such line of the file"
+        ': zones[1].workers (in "example.com"): no such key; workers belongs to the top level, above the first line'
+        " in brackets"
     ),
     f"{ZONE}negative_max = 5": ': zones[1].negative_max (in "example.com"): no such key; it belongs in [ttl]',
     "[forward.health]\nrise = 3": ": forward.health: no such key; [health] is a table at the top level",
