@@ -32,6 +32,7 @@ test: others lint  ## the whole test suite, with real nameservers; run it before
 
 proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
+	$(BIN)/python -m pytest tests/property --hypothesis-profile=thorough --numprocesses=2 --dist=worksteal
 
 fuzz: $(VENV)/dev  ## fuzz each parser of untrusted data for a minute (with clang)
 	$(BIN)/python -m pip install --quiet --group fuzz

@@ -18,9 +18,9 @@ from support.alone import be_alone
 if not os.environ.get("FUNKENSHIELD_NETWORK"):  # set it to keep the network, for a debugger or a capture
     be_alone()
 os.environ["STATE_DIRECTORY"] = tempfile.mkdtemp(prefix="funkenshield-state-")
-settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's business
-settings.register_profile("quick", deadline=None, max_examples=20)  # see `support.examples`
-settings.load_profile("any machine")
+for name, count in {"quick": 20, "usual": 50, "thorough": 500}.items():  # see `support.examples`
+    settings.register_profile(name, deadline=None, max_examples=count)  # how long one takes is the machine's business
+settings.load_profile("usual")
 atexit.register(shutil.rmtree, os.environ["STATE_DIRECTORY"], ignore_errors=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has those that it starts with `&` ignore it
 

@@ -1,6 +1,7 @@
 """Know with how many examples a property is tried: with all, or with a share of them.
 
-`make check` loads Hypothesis's profile "quick", a fifth of its usual hundred: so every property gets a fifth.
+Counts are written for Hypothesis's usual hundred. `make test` has its profile "usual", half of that, `make check`
+"quick", a fifth, and `make proof` "thorough", five times as many: so every property gets its share.
 """
 
 from hypothesis import settings
