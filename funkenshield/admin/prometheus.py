@@ -1,6 +1,6 @@
 """The metrics as Prometheus reads them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +15,8 @@ from .. import __version__
 from ..core._latency_histogram import LATENCY_BOUNDS
 from ..upstream.health import STATES
 from .metrics import BUILD, LATENCY, METRICS, RULE_METRICS, UPSTREAM_LABELS, UPSTREAM_METRICS, Metric
+
+OPENMETRICS = "application/openmetrics-text"
 
 Counted = Mapping[tuple[str, ...], dict[str, Any]]  # by the values of labels
 
@@ -75,18 +77,15 @@ def _histogram(name: str, metric: Metric, labels: tuple[str, ...], counted: Coun
     return family
 
 
-def render(snapshot: Callable[[], dict[str, Any]], accept: str) -> Callable[[], tuple[str, bytes]]:
-    """Take a snapshot now; return what makes a page of it, wherever it is called: its content type, and itself."""
-    found = snapshot()
+def wants_openmetrics(accept: str) -> bool:
+    """Tell whether an Accept field asks for OpenMetrics; all others get Prometheus' own text."""
+    return any(each.partition(";")[0].strip() == OPENMETRICS for each in accept.split(","))
 
-    def page() -> tuple[str, bytes]:
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Exporter(found))
-        ProcessCollector(registry=registry)
-        try:
-            encode, kind = choose_encoder(accept)
-        except Exception:  # of a version that is none
-            encode, kind = choose_encoder("")
-        return kind, encode(registry)
 
-    return page
+def render(snapshot: dict[str, Any], *, openmetrics: bool) -> tuple[str, bytes]:
+    """Return the content type and the page of a snapshot of all counters."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Exporter(snapshot))
+    ProcessCollector(registry=registry)
+    encode, kind = choose_encoder(f"{OPENMETRICS}; version=1.0.0" if openmetrics else "")
+    return kind, encode(registry)

@@ -40,7 +40,8 @@ class WebSection(Section):
     """Let everybody who reaches `metrics.listen` read the page; `false`: that takes the token, too. Takes effect at
     restart."""
     host_names: ListOf[HostName] = Field((), max_length=64)
-    """Host names that browsers may reach the page by, besides addresses and `localhost`. Takes effect at restart."""
+    """Host names that the page and `/metrics` may be reached by, besides addresses, `localhost` and the machine's own
+    name. Takes effect at restart."""
 
 
 def default_socket() -> str:

@@ -19,7 +19,7 @@ def prefix_of(address: bytes) -> bytes:
     return address[: (IPV4_PREFIX if len(address) == 4 else IPV6_PREFIX) // 8]
 
 
-def may_take_one_more(mine: int, free: int) -> bool:
+def may_take_one_more(mine: float, free: float) -> bool:
     """Tell whether a prefix that holds so much may take one more while so much is free."""
     return mine < SHARE * free
 

@@ -8,24 +8,25 @@ token.
 import inspect
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import replace
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from functools import partial
+from types import NoneType, UnionType, coroutine
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qs
 
 from .. import __version__
 from ..errors import FunkenShieldError
-from .access import Access
+from .access import PREFIX, Access
+from .budget import Budget
 from .http import Request, Response
 from .monitor import Monitor, encoded
 
 Json = dict[str, Any]
 Commands = Mapping[str, Callable[..., Any]]
 Handle = Callable[[Json], Awaitable[Json]]
+T = TypeVar("T")
 
-PREFIX = "/api/"
-SHARE, BURST = 0.02, 0.1  # of the control thread, and seconds of it at once: what all who read may take together
 FIELDS_MAX = 32  # of a query
 JSON = "application/json"
 HIDDEN = {"advance", "upgrade"}  # commands that are not for HTTP: one is for tests, one needs the control socket
@@ -77,8 +78,7 @@ class Api:
         self._commands = {_path_of(name): name for name in commands if name not in HIDDEN}
         self._functions, self._handle, self._access, self._monitor = commands, handle, access, monitor
         self._described = encoded(describe(commands))
-        self._seconds, self._worked = seconds, worked
-        self._left, self._counted_at = BURST, seconds()
+        self._budget, self._worked = Budget(seconds), worked
 
     async def respond(self, request: Request) -> Response:
         """Answer a request; what is wrong with it is told as {"error": ...}."""
@@ -101,28 +101,23 @@ class Api:
             return refused
         if not reading:
             return await self._run(str(command), request, reading=False)
-        if not self._has_turn():
+        if not self._budget.has_turn(request.prefix):
             return Response(429, b"too much is asked at once", headers={"Retry-After": "1"})
-        begun = self._worked()
-        response = await self._run(command, request, reading=True) if command else self._own(path)
-        self._left -= self._worked() - begun
-        return response
+        spend = partial(self._budget.spend, request.prefix)
+        return await timed(self._read(command, path, request), self._worked, spend)
 
-    def _own(self, path: str) -> Response:
+    async def _read(self, command: str | None, path: str, request: Request) -> Response:
+        return await self._run(command, request, reading=True) if command else self._own(path, request)
+
+    def _own(self, path: str, request: Request) -> Response:
         """Answer what the monitor knows."""
         if path == "live":
-            if self._monitor.is_full:
+            if not self._monitor.has_room(request.prefix):
                 return Response(503, b"as many look already as may", headers={"Retry-After": "30"})
-            return Response(kind=OWN[path][1], headers={"Cache-Control": "no-store"}, stream=self._monitor)
+            first = self._monitor.greeting()
+            return Response(200, first, OWN[path][1], {"Cache-Control": "no-store"}, self._monitor)
         made = {"overview": self._monitor.current, "history": self._monitor.history}
         return json_response(made[path]() if path in made else self._described)
-
-    def _has_turn(self) -> bool:
-        """Tell whether those who read have not taken yet what they may."""
-        now = self._seconds()
-        self._left = min(BURST, self._left + SHARE * (now - self._counted_at))
-        self._counted_at = now
-        return self._left > 0
 
     async def _run(self, command: str, request: Request, *, reading: bool) -> Response:
         """Run a command; what it says is wrong is the client's mistake."""
@@ -134,6 +129,28 @@ class Api:
         if not reading:
             self._monitor.refresh()
         return json_response(done)
+
+
+@coroutine
+def timed(
+    work: Coroutine[Any, Any, T], worked: Callable[[], float], spend: Callable[[float], None]
+) -> Generator[Any, Any, T]:
+    """Do some work, and tell what its own steps took of this thread; what others do while it waits is not its own."""
+    step: Callable[[Any], Any] = work.send
+    value: Any = None
+    while True:
+        begun = worked()
+        try:
+            awaited = step(value)
+        except StopIteration as end:
+            done: T = end.value
+            return done
+        finally:
+            spend(worked() - begun)
+        try:
+            step, value = work.send, (yield awaited)
+        except BaseException as error:
+            step, value = work.throw, error
 
 
 def _path_of(command: str) -> str:

@@ -23,13 +23,16 @@ MAX_CONNECTIONS = 32  # at once; each client prefix has its fair share
 TIMEOUT = 10.0  # seconds that a request may take to come, and a response to be read
 ANSWER_TIMEOUT = 60.0  # seconds that it may take to be made: a reload reads rules, a purge waits for the disk
 HEAD_MAX, BODY_MAX = 8192, 16384  # octets of a request
+PARTS_MAX = 64  # that a body comes in: chunks cost more than octets
 UNREAD_MAX = 1 << 18  # octets that a client of a stream may leave unread
 
 Headers = dict[str, str]
 
 
 class Viewer(Protocol):
-    """Who reads a stream."""
+    """Who reads a stream, and the client prefix that it counts for."""
+
+    prefix: bytes
 
     def write(self, data: bytes) -> None:
         """Send this; who does not read what came before is dropped."""
@@ -39,7 +42,7 @@ class Viewer(Protocol):
 
 
 class Stream(Protocol):
-    """What is sent for as long as somebody reads it."""
+    """What is sent for as long as somebody reads it; a response's body comes before."""
 
     def add(self, viewer: Viewer) -> None:
         """Begin to send."""
@@ -57,11 +60,13 @@ class Request:
     query: str = ""
     headers: Headers = field(default_factory=dict)
     body: bytes = b""
+    source: str = ""  # the address of who asks
+    prefix: bytes = b""  # that it counts for
 
 
 @dataclass(frozen=True)
 class Response:
-    """What is answered: a body, or a stream."""
+    """What is answered: a body, and maybe a stream that goes on from there."""
 
     status: int = 200
     body: bytes = b""
@@ -99,10 +104,10 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer, number: int) -> None:
         self._server = server
         self._number = number
-        self._prefix = b""
+        self._source, self.prefix = "", b""
         self._http = h11.Connection(h11.SERVER, HEAD_MAX)
         self._asked: h11.Request | None = None
-        self._body = b""
+        self._body, self._parts = b"", 0
         self._stream: Stream | None = None
         self.answering: asyncio.Task[None] | None = None  # None: there is no request yet
         self._timer: asyncio.TimerHandle | None = None
@@ -117,9 +122,10 @@ class Connection(asyncio.Protocol):
         if peer is None:  # it is gone already
             self._transport.abort()
             return
-        self._prefix = prefix_of(ip_address(peer[0].partition("%")[0]).packed)
-        self._server.make_room(self._prefix)
-        self._server.connections.add(self._prefix, self._number, self)
+        self._source = peer[0].partition("%")[0]
+        self.prefix = prefix_of(ip_address(self._source).packed)
+        self._server.make_room(self.prefix)
+        self._server.connections.add(self.prefix, self._number, self)
         self._server.count += 1
         self._end_in(TIMEOUT)
 
@@ -139,8 +145,8 @@ class Connection(asyncio.Protocol):
         if self._stream is not None:
             self._stream.remove(self)
             self._stream = None
-        if self._number in self._server.connections.of(self._prefix):
-            self._server.connections.remove(self._prefix, self._number)
+        if self._number in self._server.connections.of(self.prefix):
+            self._server.connections.remove(self.prefix, self._number)
             self._server.count -= 1
 
     def _end_in(self, seconds: float | None) -> None:
@@ -169,7 +175,8 @@ class Connection(asyncio.Protocol):
                 self._asked = event
             case h11.Data():
                 self._body += event.data
-                if len(self._body) > BODY_MAX:
+                self._parts += 1
+                if len(self._body) > BODY_MAX or self._parts > PARTS_MAX:
                     raise h11.RemoteProtocolError("too long", error_status_hint=413)
             case h11.EndOfMessage():
                 self._end_in(ANSWER_TIMEOUT)
@@ -179,13 +186,17 @@ class Connection(asyncio.Protocol):
         assert self._asked is not None
         path, _, query = self._asked.target.decode("latin-1").partition("?")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._asked.headers}
-        request = Request(self._asked.method.decode("latin-1"), path, query, headers, self._body)
+        request = Request(
+            self._asked.method.decode("latin-1"), path, query, headers, self._body, self._source, self.prefix
+        )
         try:
-            response = await self._server.respond(request)
-        except Exception as error:  # whatever it is, who asked is told
+            self._send(await self._server.respond(request))
+        except Exception as error:  # whatever it is, who asked is told, and nothing stays taken
             limited.warning("page", "internal error, no page: %r", error)
-            response = Response(500)
-        self._send(response)
+            if self._http.our_state is h11.SEND_RESPONSE:
+                self._send(Response(500))
+            else:
+                self.abort()
 
     # ---------------------------------------------------------------- it is answered
 
@@ -198,13 +209,13 @@ class Connection(asyncio.Protocol):
             status_code=response.status, reason=reason, headers=list((fields | response.headers).items())
         )
         self._transport.write(self._http.send(head) or b"")
-        if response.stream is not None and self._asked is not None and self._asked.method == b"GET":
-            self._end_in(None)
-            self._stream = response.stream
-            self._stream.add(self)
-            return
         if self._asked is None or self._asked.method != b"HEAD":
             self._transport.write(self._http.send(h11.Data(response.body)) or b"")
+            if response.stream is not None:
+                self._end_in(None)
+                self._stream = response.stream
+                self._stream.add(self)
+                return
         self._end_in(TIMEOUT)
         self._transport.close()
 

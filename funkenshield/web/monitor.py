@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,7 +54,7 @@ class Monitor:
         self._samples: deque[bytes] = deque(maxlen=round(HOUR / INTERVAL))
         self._sampled = self._shown_at = -HOUR  # by `elapsed`
         self._shown = b"{}"
-        self._viewers: set[Viewer] = set()
+        self._viewers: dict[Viewer, None] = {}  # who came first is first
         self._pause = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -119,22 +119,34 @@ class Monitor:
 
     # ---------------------------------------------------------------- who looks
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many look as may."""
-        return len(self._viewers) >= MAX_VIEWERS
+    def has_room(self, prefix: bytes) -> bool:
+        """Tell whether one more of a client prefix may look: there is room, or who has more than it gives way."""
+        have = self._have()
+        return have.total() < MAX_VIEWERS or max(have.values()) > have[prefix] + 1
+
+    def greeting(self) -> bytes:
+        """Return what whoever comes is told first: the hour, and what there is to see now."""
+        return b"retry: 2000\n\n" + event("history", self.history()) + event("now", self.current())
 
     def add(self, viewer: Viewer) -> None:
-        """Tell one more: the hour, and from now on what happens."""
-        viewer.write(b"retry: 2000\n\n" + event("history", self.history()) + event("now", self.current()))
-        self._viewers.add(viewer)
+        """Tell one more what happens, from now on; where there is no room, the oldest of the prefix with most ends."""
+        if len(self._viewers) >= MAX_VIEWERS:
+            ((most, _),) = self._have().most_common(1)
+            oldest = next(each for each in self._viewers if each.prefix == most)
+            self.remove(oldest)
+            oldest.end()
+        self._viewers[viewer] = None
         if len(self._viewers) == 1 and self._timer is not None:
             self._timer.cancel()
             self._come_back()
 
     def remove(self, viewer: Viewer) -> None:
         """Tell one no more."""
-        self._viewers.discard(viewer)
+        self._viewers.pop(viewer, None)
+
+    def _have(self) -> Counter[bytes]:
+        """Return how many of each client prefix look."""
+        return Counter(each.prefix for each in self._viewers)
 
     def _send(self, data: bytes) -> None:
         for viewer in list(self._viewers):  # who does not read leaves meanwhile

@@ -1,6 +1,7 @@
 """What is where: the metrics and the health of the shield for machines, the page and the API for people.
 
-It knows paths, and what every response says to browsers. Machines may come by any name; people's browsers may not.
+It knows paths, and what every response says to browsers. Probes may come by any name, for they tell nothing; all else
+takes a name of ours.
 """
 
 import logging
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import __version__
-from ..admin import commands, prometheus
+from ..admin import commands
 from ..zones.soa_watch import Watchers
-from .access import Access, read_token
-from .api import PREFIX, Api, Handle
+from .access import PREFIX, Access, read_token
+from .api import Api, Handle
 from .http import HttpServer, Request, Response
 from .monitor import Monitor
 from .overview import LISTED, zones
@@ -70,13 +71,13 @@ class Site:
         is so. Raises ConfigError where the token's file is wrong.
         """
         self._probes = probes
-        self._scrapes = Scrapes(lambda accept: prometheus.render(shield.snapshot, accept))
+        self._scrapes = Scrapes(shield.snapshot)
         self._server = HttpServer(self.respond)
         self.monitor: Monitor | None = None
         web = shield.config.web
+        token = read_token(Path(web.token_file)) if web.page and web.token_file else ""
+        self._access = Access(token, (socket.gethostname(), *web.host_names), open_reading=web.open_reading)
         if web.page:
-            token = read_token(Path(web.token_file)) if web.token_file else ""
-            self._access = Access(token, web.host_names, open_reading=web.open_reading)
             self._files = {
                 path: Response(200, (FOLDER / name).read_bytes(), kind) for path, (name, kind) in FILES.items()
             }
@@ -124,6 +125,8 @@ class Site:
     async def _tell_machine(self, request: Request) -> Response:
         if probe := self._probes.get(request.path):
             return Response(200, b"ok\n") if probe() else Response(503, b"not serving\n")
+        if refused := self._access.refuse_stranger(request):
+            return refused
         kind, page = await self._scrapes.page(request.headers.get("accept", ""))
         return Response(200, page, kind)
 

@@ -55,7 +55,7 @@ def test_who_asks_and_never_reads_keeps_nobody_from_reading(scraped):
             sock = stack.enter_context(socket.socket())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(metrics)
-            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"funkenshield_queries_total" in read(metrics)
 
 
@@ -63,11 +63,15 @@ def test_who_asks_and_never_reads_keeps_nobody_from_reading(scraped):
     ("request_", "status"),
     [
         (b"GET /metrics HTTP/1.0\r\n\r\n", b"200 OK"),
-        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: text/plain; version=x\r\n\r\n", b"200 OK"),
-        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text; version=\xb2\r\n\r\n", b"200 OK"),
-        (b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"200 OK"),
-        (b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n", b"404 Not Found"),
-        (b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", b"405 Method Not Allowed"),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain; version=x\r\n\r\n", b"200 OK"),
+        (
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text; version=\xb2\r\n\r\n",
+            b"200 OK",
+        ),
+        (b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", b"200 OK"),
+        (b"GET /elsewhere HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404 Not Found"),
+        (b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", b"405 Method Not Allowed"),
+        (b"GET /metrics HTTP/1.1\r\nHost: rebound.test\r\n\r\n", b"421 Misdirected Request"),
         (b"GET /metrics HTTP/1.1\r\n\r\n", b"400 Bad Request"),
         (b"\xff\0\r\n\r\n", b"400 Bad Request"),
         (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 9000, b"431 Request Header Fields Too Large"),

@@ -8,6 +8,16 @@ from funkenshield.core._latency_histogram import LATENCY_BOUNDS
 from funkenshield.errors import FunkenShieldError
 
 
+class Clock:
+    """A time that passes when a test says so."""
+
+    def __init__(self):
+        self.at = 100.0
+
+    def __call__(self):
+        return self.at
+
+
 def counted(**changed):
     """Return counters: nothing happened but this."""
     return dict.fromkeys(METRICS, 0) | {

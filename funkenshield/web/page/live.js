@@ -21,7 +21,7 @@ export function setToken(text) {
 }
 
 async function request(path, options = {}) {
-  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+  const headers = { "X-FunkenShield": "page", ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   const response = await fetch(`api/${path}`, { ...options, headers, cache: "no-store", credentials: "omit" });
   if (response.ok) return response;
   const told = await response.json().catch(() => ({}));

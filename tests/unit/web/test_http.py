@@ -10,7 +10,7 @@ from support.web import HOST, exchange, serving, until
 
 from funkenshield.core.logs import RateLimited
 from funkenshield.web import http
-from funkenshield.web.http import BODY_MAX, HEAD_MAX, MAX_CONNECTIONS, UNREAD_MAX, Response
+from funkenshield.web.http import BODY_MAX, HEAD_MAX, MAX_CONNECTIONS, PARTS_MAX, UNREAD_MAX, Response
 
 
 def served(octets):
@@ -73,6 +73,7 @@ def test_a_second_request_on_a_connection_is_not_read():
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * HEAD_MAX, 431),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + b"x" * (BODY_MAX + 1), 413),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * (PARTS_MAX + 1), 413),
     ],
 )
 def test_what_is_no_request_is_told_so_and_nobody_answers_it(octets, status):
@@ -136,7 +137,6 @@ class Endless:
 
     def add(self, viewer):
         self.viewers.append(viewer)
-        viewer.write(b"first\n")
 
     def remove(self, viewer):
         self.viewers.remove(viewer)
@@ -146,7 +146,7 @@ def test_a_stream_goes_on_until_its_end_and_who_leaves_is_forgotten():
     stream = Endless()
 
     async def respond(request):
-        return Response(kind="text/event-stream", stream=stream)
+        return Response(200, b"first\n", "text/event-stream", stream=stream)
 
     async def story():
         async with serving(respond) as (server, address):
@@ -166,6 +166,25 @@ def test_a_stream_goes_on_until_its_end_and_who_leaves_is_forgotten():
             await until(lambda: not stream.viewers and not server.count)
 
     asyncio.run(story())
+
+
+def test_a_stream_that_cannot_begin_ends_and_takes_no_place(caplog, monkeypatch):
+    monkeypatch.setattr(http, "limited", RateLimited(logging.getLogger(http.__name__)))
+    stream = Endless()
+    monkeypatch.setattr(stream, "add", lambda viewer: 1 / 0)
+    monkeypatch.setattr(stream, "remove", lambda viewer: None)
+
+    async def respond(request):
+        return Response(kind="text/event-stream", stream=stream)
+
+    async def story():
+        async with serving(respond) as (server, address):
+            for _ in range(MAX_CONNECTIONS + 1):
+                assert (await exchange(address, f"GET / HTTP/1.1\r\n{HOST}\r\n".encode()))[2] == b""
+            assert server.count == 0
+
+    asyncio.run(story())
+    assert caplog.messages == ["internal error, no page: ZeroDivisionError('division by zero')"]
 
 
 def test_who_asks_for_the_head_of_a_stream_gets_no_stream():

@@ -4,27 +4,17 @@ import asyncio
 import json
 
 import pytest
-from support.shown import counted
+from support.shown import Clock, counted
 
 from funkenshield.web import monitor
 from funkenshield.web.monitor import MAX_VIEWERS, Monitor
 
 
-class Clock:
-    """A time that passes when a test says so."""
-
-    def __init__(self):
-        self.at = 100.0
-
-    def __call__(self):
-        return self.at
-
-
 class Viewer:
     """Who keeps what is sent."""
 
-    def __init__(self):
-        self.sent, self.ended = b"", False
+    def __init__(self, prefix=b"\x7f\0\0"):
+        self.prefix, self.sent, self.ended = prefix, b"", False
 
     def write(self, data):
         self.sent += data
@@ -56,6 +46,15 @@ def watched():
         read, {"host": "ns"}, {"blocks": table}, now=lambda: clock.at + 1e9, elapsed=clock, worked=lambda: 0.0
     )
     return made, clock, reads
+
+
+def look(made, prefix=b"\x7f\0\0"):
+    """Return who has come to look."""
+    assert made.has_room(prefix)
+    viewer = Viewer(prefix)
+    viewer.write(made.greeting())
+    made.add(viewer)
+    return viewer
 
 
 def pass_by(made, clock, seconds, step=5.0, *, shown=False):
@@ -100,12 +99,9 @@ def test_counters_are_read_once_a_second_whoever_asks(watched):
 def test_who_comes_gets_the_hour_at_once_and_all_get_the_same(watched):
     made, clock, reads = watched
     pass_by(made, clock, 600)
-    viewers = [Viewer() for _ in range(MAX_VIEWERS)]
     before = reads["counters"]
-    for viewer in viewers:
-        assert not made.is_full
-        made.add(viewer)
-    assert made.is_full
+    viewers = [look(made) for _ in range(MAX_VIEWERS)]
+    assert not made.has_room(viewers[0].prefix)
     assert reads["counters"] == before + 1
     for viewer in viewers:
         (name, told), (last, now) = viewer.events
@@ -119,9 +115,33 @@ def test_who_comes_gets_the_hour_at_once_and_all_get_the_same(watched):
     assert len({viewer.sent for viewer in viewers}) == 1
     assert [name for name, _ in viewers[0].events[2:]] == ["sample", "now"]
     made.remove(viewers[0])
-    assert not made.is_full
+    assert made.has_room(viewers[0].prefix)
     made.close()
     assert [viewer.ended for viewer in viewers] == [False] + [True] * (MAX_VIEWERS - 1)
+
+
+def test_a_neighbour_who_has_taken_all_places_gives_way_until_both_have_as_many(watched):
+    made, _, _ = watched
+    one, other, third = b"\xc0\0\2", b"\xc0\0\3", b"\xc0\0\4"
+    greedy = [look(made, one) for _ in range(MAX_VIEWERS)]
+    assert not made.has_room(one)
+    late = [look(made, other) for _ in range(MAX_VIEWERS // 2)]
+    assert not made.has_room(other)
+    assert [viewer.ended for viewer in greedy] == [True] * (MAX_VIEWERS // 2) + [False] * (MAX_VIEWERS // 2)
+    look(made, third)
+    assert not any(viewer.ended for viewer in late)
+    made.update(shown=True)
+    assert sum(viewer.events[-1][0] == "now" and len(viewer.events) > 2 for viewer in greedy + late) == MAX_VIEWERS - 1
+
+
+def test_a_reading_that_fails_takes_nobodys_place(watched, monkeypatch):
+    made, _, _ = watched
+    monkeypatch.setattr(made, "_read", lambda: 1 / 0)
+    for _ in range(MAX_VIEWERS + 1):
+        with pytest.raises(ZeroDivisionError):
+            look(made)
+    monkeypatch.undo()
+    assert [len(look(made).events) for _ in range(MAX_VIEWERS)] == [2] * MAX_VIEWERS
 
 
 def test_it_reads_by_itself_each_second_while_somebody_looks(watched, monkeypatch):
@@ -132,9 +152,8 @@ def test_it_reads_by_itself_each_second_while_somebody_looks(watched, monkeypatc
         made.start()
         await asyncio.sleep(0.05)
         assert reads == {"counters": 1, "table": 0}
-        viewer = Viewer()
         clock.at += 1
-        made.add(viewer)
+        viewer = look(made)
         async with asyncio.timeout(5):
             while reads["table"] < 5:
                 await asyncio.sleep(0.001)

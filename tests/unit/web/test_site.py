@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import logging
 import re
 from pathlib import Path
 
 import pytest
-from support.shown import Steered
+from support.shown import Clock, Steered
 
+from funkenshield.core.logs import RateLimited
 from funkenshield.errors import ConfigError
 from funkenshield.web import access, api, site
+from funkenshield.web.budget import BURST, SHARE, Budget
 from funkenshield.web.http import Request
 
 TOKEN = "0123456789abcdef"
@@ -30,16 +33,18 @@ def a_site(token=None, **web):
     return site.Site(shield, shield.handle, {"/ready": lambda: True, "/live": lambda: False}), shield
 
 
-def ask(asked, path, *, method="GET", body=None, host="127.0.0.1:8055", token=None, **fields):
+def ask(asked, path, *, method="GET", body=None, host="127.0.0.1:8055", token=None, prefix=b"", **fields):
     """Return a site's answer."""
-    headers = {"host": host} | {name.replace("_", "-"): value for name, value in fields.items()}
+    headers = ({} if host is None else {"host": host}) | {
+        name.replace("_", "-"): value for name, value in fields.items()
+    }
     if token is not None:
         headers["authorization"] = f"Bearer {token}"
     if body is not None:
         headers.setdefault("content-type", "application/json")
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
     path, _, query = path.partition("?")
-    return asyncio.run(asked.respond(Request(method, path, query, headers, body or b"")))
+    return asyncio.run(asked.respond(Request(method, path, query, headers, body or b"", "192.0.2.1", prefix)))
 
 
 # ---------------------------------------------------------------- the page
@@ -125,23 +130,82 @@ def test_browsers_may_come_by_addresses_and_names_that_are_configured(host):
         "127.0.0.1:x",
     ],
 )
-@pytest.mark.parametrize("path", ["/", "/api/overview", "/api/explain"])
+@pytest.mark.parametrize("path", ["/", "/api/overview", "/api/explain", "/metrics"])
 def test_a_name_that_somebody_else_has_pointed_at_us_is_refused(host, path):
     assert ask(a_site(host_names=["ns.test"])[0], path, host=host).status == 421
 
 
-def test_machines_may_come_by_any_name():
+def test_a_name_of_somebody_else_gets_no_metrics_where_there_is_no_page_either():
+    asked = a_site(page=False, host_names=["shield.internal"])[0]
+    assert [ask(asked, "/metrics", host=host).status for host in ("evil.test", "shield.internal:9153", None)] == [
+        421, 200, 200,
+    ]  # fmt: skip
+
+
+def test_probes_may_come_by_any_name_for_they_tell_nothing():
     assert ask(a_site()[0], "/ready", host="shield.internal").status == 200
+
+
+def test_the_machines_own_name_needs_no_configuration(monkeypatch):
+    monkeypatch.setattr(site.socket, "gethostname", lambda: "NS1")
+    asked = a_site()[0]
+    assert [ask(asked, path, host="ns1:8055").status for path in ("/", "/metrics", "/api/stats")] == [200] * 3
+
+
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/140.0"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"},
+        {"sec_fetch_site": "same-site", "sec_fetch_mode": "no-cors", "x_funkenshield": "page"},
+        {"origin": "http://evil.test"},
+        {"origin": "null"},
+        {"origin": "http://192.0.2.9:8055"},
+        {"origin": "http://localhost:3000"},
+        {"user_agent": BROWSER},
+    ],
+)
+def test_what_another_sites_page_asks_for_costs_nothing(fields):
+    asked, shield = a_site()
+    read = []
+    asked.monitor._read = lambda: read.append(1) or shield.counted
+    for path in ("/api/stats", "/api/overview", "/api/live", "/api/explain?name=a.test", "/api/openapi.json"):
+        for _ in range(5):
+            assert ask(asked, path, host="192.0.2.1:8055", **fields).status == 403, path
+    assert (shield.requests, read, asked._api._budget._owed) == ([], [], {})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sec_fetch_site": "same-origin", "user_agent": BROWSER},
+        {"origin": "http://192.0.2.1:8055", "user_agent": BROWSER},
+        {"origin": "https://shield.test", "user_agent": BROWSER},
+        {"x_funkenshield": "page", "user_agent": BROWSER},
+        {"user_agent": "curl/8.0"},
+        {},
+    ],
+)
+def test_the_page_itself_and_machines_may_ask(fields):
+    asked = a_site(host_names=["shield.test"])[0]
+    assert ask(asked, "/api/stats", host="192.0.2.1:8055", **fields).status == 200
+
+
+def test_the_page_sends_the_field_that_other_sites_cannot():
+    assert '"X-FunkenShield"' in (PAGE / "live.js").read_text()
+    assert access.OURS == "x-funkenshield"
 
 
 @pytest.mark.parametrize("comes_from", ["cross-site", "same-site"])
 def test_pages_of_other_sites_get_nothing(comes_from, token):
     asked, shield = a_site(token)
-    for path in ("/", "/page.js", "/api/overview", "/api/stats"):
+    for path in ("/", "/page.js", "/api/overview", "/api/stats", "/metrics"):
         assert ask(asked, path, sec_fetch_site=comes_from, sec_fetch_mode="no-cors").status == 403
     assert ask(asked, "/api/purge", method="POST", body={}, token=TOKEN, sec_fetch_site=comes_from).status == 403
     assert ask(asked, "/", sec_fetch_site=comes_from, sec_fetch_mode="navigate").status == 200, "a link"
-    assert ask(asked, "/api/purge", method="OPTIONS", origin="http://evil.test").status == 405
+    assert ask(asked, "/api/purge", method="OPTIONS", origin="http://evil.test").status == 403
     assert shield.requests == []
 
 
@@ -194,6 +258,14 @@ def test_a_token_that_is_none_is_a_mistake(tmp_path, text, mode, why):
         path.chmod(mode)
     with pytest.raises(ConfigError, match=f"^web.token_file: .*{why}"):
         a_site(path)
+
+
+def test_who_guesses_a_token_is_in_the_log(token, caplog, monkeypatch):
+    monkeypatch.setattr(access, "limited", RateLimited(logging.getLogger(access.__name__)))
+    asked, _ = a_site(token)
+    for guess in (TOKEN, None, "0" * 16, "1" * 16):
+        ask(asked, "/api/purge", method="POST", body={}, token=guess)
+    assert caplog.messages == ["web page: wrong token from 192.0.2.1"]
 
 
 def test_tokens_are_compared_in_constant_time(token, monkeypatch):
@@ -268,11 +340,10 @@ def test_methods_and_paths_are_those_of_the_description(token):
 def test_who_reads_takes_so_much_of_the_thread_and_no_more(token):
     asked, _ = a_site(token)
     clock, worked = [0.0], [0.0]
-    asked._api._seconds, asked._api._worked = lambda: clock[0], lambda: worked[0]
-    asked._api._counted_at = 0.0
+    asked._api._budget, asked._api._worked = Budget(lambda: clock[0]), lambda: worked[0]
 
     async def handle(request):
-        worked[0] += 0.008
+        worked[0] += 0.0081
         return {}
 
     asked._api._handle = handle
@@ -285,12 +356,66 @@ def test_who_reads_takes_so_much_of_the_thread_and_no_more(token):
     assert [ask(asked, "/api/stats").status for _ in range(14)] == [200] * 13 + [429]
     clock[0] += 1.0
     assert [ask(asked, "/api/stats").status for _ in range(4)] == [200, 200, 429, 429]
-    assert worked[0] <= api.BURST * 2 + (api.SHARE * 1.0) + 0.05
+    assert worked[0] <= BURST * 2 + (SHARE * 1.0) + 0.05
+    assert ask(asked, "/api/stats", prefix=b"\xc0\0\3").status == 200, "a neighbour"
 
 
-def test_as_many_look_as_may():
+def test_what_others_do_while_a_command_waits_is_not_charged_to_who_asks():
     asked, _ = a_site()
-    asked.monitor._viewers = set(range(99))
+    clock, worked = Clock(), Clock()
+    asked._api._budget, asked._api._worked = Budget(clock), worked
+
+    async def handle(request):
+        worked.at += 0.001
+        for _ in range(2):
+            await asyncio.sleep(0.002)
+            worked.at += 0.001
+        return {}
+
+    async def others():
+        while True:
+            worked.at += 0.5
+            await asyncio.sleep(0)
+
+    async def story():
+        asked._api._handle = handle
+        busy = asyncio.create_task(others())
+        request = Request("GET", "/api/stats", headers={"host": "localhost"}, prefix=b"one")
+        assert (await asked.respond(request)).status == 200
+        busy.cancel()
+
+    asyncio.run(story())
+    assert worked.at > 101.0
+    assert asked._api._budget._owed == {b"one": pytest.approx(0.003)}
+
+
+def test_a_command_that_is_cancelled_or_fails_ends_and_is_charged():
+    spent = []
+
+    async def fails():
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    async def story():
+        with pytest.raises(ValueError, match="no"):
+            await api.timed(fails(), lambda: 0.0, spent.append)
+
+        async def waits():
+            await api.timed(asyncio.sleep(60), lambda: 0.0, spent.append)
+
+        task = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(story())
+    assert len(spent) == 4
+
+
+def test_as_many_look_as_may(monkeypatch):
+    asked, _ = a_site()
+    monkeypatch.setattr(asked.monitor, "has_room", lambda prefix: False)
     found = ask(asked, "/api/live")
     assert (found.status, found.headers["Retry-After"], found.stream) == (503, "30", None)
 
