@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config import control_socket, default_socket
+from ..config.admin import PAGE
 from ..config.types import Endpoint, parse_endpoint
 from ..errors import ConfigError, FunkenShieldError
 from ..server.sockets import explained
@@ -59,8 +61,10 @@ def run_nameserver(listen: str, zone: Path | None, delay: float) -> None:
 
 
 @contextlib.contextmanager
-def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Have the nameserver, and the shield in front of it, run as processes of their own.
+def both(
+    nameserver: str, shield: str, *sockets: Path, page: Endpoint | None = None
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Have the nameserver, and the shield in front of it, run as processes of their own; with its page, if wanted.
 
     Yield the shield's, and where it is controlled: at the first of these paths that no other daemon has, or else in a
     folder that is gone at the end.
@@ -68,9 +72,10 @@ def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subproc
     with tempfile.TemporaryDirectory(prefix="funkenshield-") as folder, contextlib.ExitStack() as stack:
         _start(stack, folder, "--nameserver", "nameserver", "--listen", nameserver)
         run = "run", "--listen", shield, "--upstream", nameserver, "--control"
+        more = {"FUNKENSHIELD_WEB__PAGE": "true", "FUNKENSHIELD_METRICS__LISTEN": str(page)} if page else {}
         for path in (*sockets, Path(folder, "control.sock")):
             try:
-                started = _start(stack, folder, "--shield", *run, str(path))
+                started = _start(stack, folder, "--shield", *run, str(path), **more)
             except FunkenShieldError as error:
                 if path not in sockets or not str(error).startswith(str(path)):
                     raise
@@ -79,7 +84,9 @@ def both(nameserver: str, shield: str, *sockets: Path) -> Iterator[tuple[subproc
                 return
 
 
-def _start(stack: contextlib.ExitStack, folder: str, flag: str, *arguments: str) -> subprocess.Popen[str]:
+def _start(
+    stack: contextlib.ExitStack, folder: str, flag: str, *arguments: str, **environment: str
+) -> subprocess.Popen[str]:
     """Start a command and wait until it says that it is ready; what else it logs goes to standard error.
 
     What it keeps goes into `folder`; `flag` is the one of ours that says where it listens. The command finds this
@@ -90,7 +97,7 @@ def _start(stack: contextlib.ExitStack, folder: str, flag: str, *arguments: str)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "funkenshield", *arguments],
         stderr=subprocess.PIPE, text=True, errors="replace", process_group=0,
-        env={**os.environ, "PYTHONPATH": seen, "STATE_DIRECTORY": folder},
+        env={**os.environ, "PYTHONPATH": seen, "STATE_DIRECTORY": folder, **environment},
     )  # fmt: skip
     assert process.stderr is not None
     stack.callback(process.stderr.close)
@@ -136,17 +143,28 @@ def run_playground(nameserver: str, shield: str) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    endpoint = _endpoints(nameserver, shield)[1]
-    with both(nameserver, shield, Path(default_socket())) as (process, path):
+    endpoint, page = _endpoints(nameserver, shield)[1], _where_to_show()
+    with both(nameserver, shield, Path(default_socket()), page=page) as (process, path):
         asked = "" if path == control_socket(None) else f" --control {path}"
         print(f"nameserver  {nameserver}  the zone miek.nl, answered by plain Python")
         print(f"shield      {shield}  in front of it; stop both with Ctrl-C")
         print(f"try         dig @{endpoint.host} -p {endpoint.port} miek.nl MX")
-        print(f"and then    {_command()} stats{asked}", flush=True)
+        print(f"and then    {_command()} stats{asked}")
+        print(f"look at     http://{page}/", flush=True)
         while not stopped and process.poll() is None:
             time.sleep(0.1)
         if not stopped:
             raise FunkenShieldError("the shield exited unexpectedly")
+
+
+def _where_to_show() -> Endpoint:
+    """Return where the page can be: where it always is, or where another program is there, at any port."""
+    for port in (PAGE.port, 0):
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((PAGE.host, port))
+            return Endpoint(*tried.getsockname())
+    return PAGE  # and the shield says why not
 
 
 def _endpoints(*texts: str) -> list[Endpoint]:

@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,10 @@ NAMESERVER, SHIELD = ("127.0.0.1", 8053), ("127.0.0.1", 8054)
 
 @pytest.fixture
 def playground():
-    """Run what `make run` runs, and yield the four lines that it says."""
+    """Run what `make run` runs, and yield the five lines that it says."""
     with subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield [process.stdout.readline() for _ in range(4)]
+        yield [process.stdout.readline() for _ in range(5)]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
 
@@ -45,6 +47,26 @@ def test_playground_says_how_it_is_asked_for_its_counters(playground):
     ask("miek.nl", "A", server=SHIELD)
     shown = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, timeout=15)
     assert re.search(r"^queries +[1-9]", shown.stdout, re.M), shown.stderr
+
+
+def test_playground_shows_what_happens_on_a_page(playground):
+    (url,) = re.findall(r"^look at +(http://127\.0\.0\.1:8055/)$", playground[4])
+    ask("miek.nl", "A", server=SHIELD)
+    with urllib.request.urlopen(url, timeout=5) as page, urllib.request.urlopen(f"{url}api/overview") as overview:
+        assert b"FunkenShield" in page.read()
+        assert json.load(overview)["totals"]["queries"] >= 1
+
+
+def test_where_another_program_has_the_pages_port_it_is_elsewhere():
+    with (
+        socket.create_server(("127.0.0.1", 8055)),
+        subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True) as process,
+    ):
+        url = [process.stdout.readline() for _ in range(5)][4].split()[-1]
+        with urllib.request.urlopen(f"{url}ready", timeout=5) as page:
+            assert page.read() == b"ok\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 def test_playground_is_left_with_nothing_running(playground):
