@@ -48,7 +48,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     from .server import quic
 
     try:
-        over_quic = f"DNS over QUIC: qh3 {quic.version()}"
+        over_quic = f"DNS over QUIC: qh3 {quic.installed()}"
     except FunkenShieldError:
         over_quic = "without DNS over QUIC for clients: pip install 'funkenshield[quic]'"
     click.echo(f"funkenshield {__version__} ({encrypted}; {requested}; {over_quic})")

@@ -18,24 +18,31 @@ if TYPE_CHECKING:
 
 ALPN = {"quic": "doq", "h3": "h3"}  # what each transport is called in a handshake
 STREAM_MAX = 1 << 18  # octets that a client may send before they are taken; more than the longest query
+WANTED = "transport " + " or ".join(f'"{each}"' for each in ALPN)
+GET_IT = "pip install 'funkenshield[quic]'"
 PEM = "-----BEGIN {0}-----\n{1}-----END {0}-----\n"
 
 
-def version() -> str:
-    """Load qh3, and return its version; ConfigError, with what to do, where that is not possible."""
-    wanted = " or ".join(f'"{each}"' for each in ALPN)
+def installed() -> str:
+    """Return qh3's version without loading it; ConfigError, with what to do, where it is not installed, or unknown."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        import qh3
-        import qh3.quic.connection
-    except ModuleNotFoundError:
-        raise ConfigError(f"transport {wanted}: qh3 is not installed: pip install 'funkenshield[quic]'") from None
+        found = version("qh3")
+    except PackageNotFoundError:
+        raise ConfigError(f"{WANTED}: qh3 is not installed: {GET_IT}") from None
+    if not found.startswith("2.1."):
+        raise ConfigError(f"{WANTED}: qh3 {found} is not known here: {GET_IT}")
+    return found
+
+
+def load() -> None:
+    """Load qh3; ConfigError, with what to do, where that is not possible."""
+    installed()
+    try:
+        import qh3.quic.connection  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"transport {wanted}: qh3 cannot be loaded: {error}") from None
-    if not qh3.__version__.startswith("2.1."):
-        raise ConfigError(
-            f"transport {wanted}: qh3 {qh3.__version__} is not known here: pip install 'funkenshield[quic]'"
-        )
-    return qh3.__version__
+        raise ConfigError(f"{WANTED}: qh3 cannot be loaded: {error}") from None
 
 
 class QuicContexts:
@@ -45,7 +52,7 @@ class QuicContexts:
     """
 
     def __init__(self, certificates: "Sequence[Certificate]", alpn: str, idle_timeout: float = 30.0) -> None:
-        version()
+        load()
         self.certificates, self.alpn = tuple(certificates), alpn
         self._all = [self._made(each, idle_timeout) for each in certificates]
         self.configuration = self._all[0]

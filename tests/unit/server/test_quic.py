@@ -1,7 +1,7 @@
 """What listeners with QUIC show: certificates by name, what qh3 refuses, what is said where it is not there."""
 
 import sys
-from types import SimpleNamespace
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from support.certificates import Authority
@@ -44,17 +44,29 @@ def test_a_key_that_the_library_does_not_know_is_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "line"),
+    ("found", "line"),
     [
         (None, "qh3 is not installed: pip install 'funkenshield[quic]'"),
-        (SimpleNamespace(__version__="3.0.0"), "qh3 3.0.0 is not known here: pip install 'funkenshield[quic]'"),
+        ("3.0.0", "qh3 3.0.0 is not known here: pip install 'funkenshield[quic]'"),
+        ("2.1.7", "qh3 cannot be loaded: no library"),
     ],
 )
-def test_where_the_library_is_not_there_a_line_says_how_to_get_it(module, line, monkeypatch):
-    monkeypatch.setitem(sys.modules, "qh3", module)
-    if module is not None:
-        monkeypatch.setitem(sys.modules, "qh3.quic", SimpleNamespace())
-        monkeypatch.setitem(sys.modules, "qh3.quic.connection", SimpleNamespace())
+def test_where_the_library_is_not_there_a_line_says_how_to_get_it(found, line, monkeypatch):
+    def version(name):
+        assert name == "qh3"
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    class Refusing:
+        def find_spec(self, name, *_):
+            if name.startswith("qh3"):
+                raise ImportError("no library")
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "qh3"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
     with pytest.raises(ConfigError) as told:
-        quic.version()
+        quic.load()
     assert str(told.value) == f'transport "quic" or "h3": {line}'
