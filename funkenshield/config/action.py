@@ -3,8 +3,6 @@
 It says what there is, and checks what was written. What is done where is told in `rules.compiler` and `rules.executor`.
 """
 
-from functools import partial
-
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ..core.files import resolve
@@ -152,17 +150,52 @@ def check(chain: str, match: Match, action: Action) -> None:
         raise ValueError("a query has no rcode, and none of the flags AA, TC and RA")
 
 
-# ---------------------------------------------------------------- for rules in Python; described where the key is
+# ---------------------------------------------------------------- for rules in Python
 
-allow = partial(Action, allow=True)
-nxdomain = partial(Action, nxdomain=True)
-nodata = partial(Action, nodata=True)
-refuse = partial(Action, refused=True)
-servfail = partial(Action, servfail=True)
-drop = partial(Action, drop=True)
-truncate = partial(Action, truncate=True)
-skip_cache = partial(Action, skip_cache=True)
-proceed = partial(Action, continue_=True)
+
+def allow() -> Action:
+    """Process the query as usual; no more rules of the chain are evaluated."""
+    return Action(allow=True)
+
+
+def nxdomain() -> Action:
+    """Answer NXDOMAIN."""
+    return Action(nxdomain=True)
+
+
+def nodata() -> Action:
+    """Answer NODATA."""
+    return Action(nodata=True)
+
+
+def refuse() -> Action:
+    """Answer REFUSED."""
+    return Action(refused=True)
+
+
+def servfail() -> Action:
+    """Answer SERVFAIL."""
+    return Action(servfail=True)
+
+
+def drop() -> Action:
+    """Do not respond."""
+    return Action(drop=True)
+
+
+def truncate() -> Action:
+    """Over UDP, answer with TC=1, so that the client retries over TCP; over TCP, as `allow`."""
+    return Action(truncate=True)
+
+
+def skip_cache() -> Action:
+    """Neither look up nor store in the cache."""
+    return Action(skip_cache=True)
+
+
+def proceed() -> Action:
+    """Count the query, and do nothing else."""
+    return Action(continue_=True)
 
 
 def forward(group: str) -> Action:

@@ -7,7 +7,6 @@ It says what can be asked, and checks what was written. How a condition is decid
 import ipaddress
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import dns.exception
@@ -179,23 +178,73 @@ def minutes_of(text: str) -> tuple[int, int]:
 
 
 def _given(key: str, *values: object) -> Match:
-    """Return the condition that a key is with these values; it is described where the key is."""
+    """Return the condition that a key is with these values."""
     return Match.model_validate({key: values})
 
 
-suffix = partial(_given, "suffix")
-name = partial(_given, "name")
-qtype = partial(_given, "qtype")
-qclass = partial(_given, "qclass")
-opcode = partial(_given, "opcode")
-flags = partial(_given, "flags")
-option = partial(_given, "option")
-listener = partial(_given, "listener")
-rcode = partial(_given, "rcode")
-tagged = partial(_given, "tag")
-tls_server_name = partial(_given, "tls_server_name")
-any_of = partial(_given, "any")
-all_of = partial(_given, "all")
+def suffix(*names: str) -> Match:
+    """The name is one of these, or below one."""
+    return _given("suffix", *names)
+
+
+def name(*names: str) -> Match:
+    """The name is one of these."""
+    return _given("name", *names)
+
+
+def qtype(*types: str | int) -> Match:
+    """The query type is one of these, as `"AAAA"` or 28."""
+    return _given("qtype", *types)
+
+
+def qclass(*classes: str | int) -> Match:
+    """The query class is one of these, as `"CH"` or 3."""
+    return _given("qclass", *classes)
+
+
+def opcode(*opcodes: str | int) -> Match:
+    """The opcode is one of these, as `"NOTIFY"` or 4."""
+    return _given("opcode", *opcodes)
+
+
+def flags(*names: FlagName) -> Match:
+    """All of these flags are set; `AA`, `TC` and `RA` only in the chains that have a response."""
+    return _given("flags", *names)
+
+
+def option(*codes: str | int) -> Match:
+    """The query has one of these EDNS options, as `"ECS"` or 8."""
+    return _given("option", *codes)
+
+
+def listener(*endpoints: str) -> Match:
+    """The query was received on one of these addresses, as `192.0.2.1:53`."""
+    return _given("listener", *endpoints)
+
+
+def rcode(*codes: str | int) -> Match:
+    """The response code is one of these, as `"NXDOMAIN"` or 3; not in the chain `queries`."""
+    return _given("rcode", *codes)
+
+
+def tagged(*tags: str) -> Match:
+    """An earlier rule set one of these tags."""
+    return _given("tag", *tags)
+
+
+def tls_server_name(*names: str) -> Match:
+    """The client asked for one of these servers in its TLS handshake; `*.example.com` are all names below that."""
+    return _given("tls_server_name", *names)
+
+
+def any_of(*matches: Match) -> Match:
+    """One of these matches."""
+    return _given("any", *matches)
+
+
+def all_of(*matches: Match) -> Match:
+    """All of these match."""
+    return _given("all", *matches)
 
 
 def suffix_file(path: str) -> Match:

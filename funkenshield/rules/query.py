@@ -51,12 +51,18 @@ class Query:
         ask: Callable[[bytes], Awaitable[bytes]] | None = None,
         response_wire: bytes | None = None,
     ) -> None:
-        self.wire = wire
-        self.response_wire = response_wire
-        self.transport = sender.transport  # how it came: `udp`, `tcp`, `tls`, `https`, `http`, `quic` or `h3`
-        self.listener = sender.listener  # the endpoint that it came to
-        self.tls_server_name = sender.tls_server_name  # in lower case; "": the client asked for none, or has left
-        self.tags = sender.tags  # that rules before gave it
+        self.wire: bytes = wire
+        """The query, as it came."""
+        self.response_wire: bytes | None = response_wire
+        """The response, in the chain `responses`; None in others."""
+        self.transport: str = sender.transport
+        """How it came: `udp`, `tcp`, `tls`, `https`, `http`, `quic` or `h3`."""
+        self.listener: str = sender.listener
+        """The endpoint that it came to."""
+        self.tls_server_name: str = sender.tls_server_name
+        """The server that it asked for in its TLS handshake, in lower case; "" for none, or where it has left."""
+        self.tags: frozenset[str] = sender.tags
+        """What rules before this one have tagged it with."""
         self._address = sender.address
         self._ask = ask
 
