@@ -233,6 +233,14 @@ def docs_config() -> None:
     click.echo(reference(), nl=False)
 
 
+@docs.command("commands")
+def docs_commands() -> None:
+    """Print the reference of all commands, in Markdown."""
+    from .tools.manual import commands_page
+
+    click.echo(commands_page(main), nl=False)
+
+
 @docs.command("json-schema")
 def docs_json_schema() -> None:
     """Print the JSON Schema of the configuration, with which editors complete and check the file."""

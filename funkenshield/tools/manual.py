@@ -1,6 +1,7 @@
 """The manual: funkenshield(1) from the commands and their options, funkenshield.toml(5) from the page of all options.
 
-It knows man(7), and as much of Markdown as our own pages have. What is said, the commands and the page say.
+It knows man(7), and as much of Markdown as our own pages have. What is said, the commands and the page say. The page of
+all commands, in Markdown, is made of the same.
 """
 
 import re
@@ -15,6 +16,11 @@ from .. import __version__
 from ..config.reference import reference, rule_tables
 
 DATE = "2026-11-30"  # of the form of these pages, which have no other date than their version
+COMMANDS_INTRODUCTION = """\
+Each has `--help`; what is wrong is told in one line on standard error. The exit code is 0, or 1 where something
+failed, or 2 where the command line or the configuration has a mistake. Commands to a running daemon find it by its
+control socket: [Operating a running daemon](guide/control.md). This page is made of the commands by `funkenshield docs
+commands`, and so is `man funkenshield`."""
 TEXT_OF_ROW = {"meaning", "it is true if", "what is done"}
 AFTERWARDS = """
 .SH FILES
@@ -108,27 +114,60 @@ def _lower(sentence: str) -> str:
     return (sentence[:1].lower() + sentence[1:]).rstrip(".")
 
 
-def _commands(group: click.Group, above: click.Context) -> Iterator[str]:
-    """Yield a part for each command of a group, and of the groups in it."""
+def _contexts(group: click.Group, above: click.Context) -> Iterator[click.Context]:
+    """Yield the context of each command of a group, and of the groups in it."""
     for name in group.list_commands(above):
         command = group.get_command(above, name)
         assert command is not None
         context = click.Context(command, info_name=name, parent=above)
         if isinstance(command, click.Group):
-            yield from _commands(command, context)
-            continue
-        arguments = " ".join(each.human_readable_name for each in command.params if isinstance(each, click.Argument))
-        yield f".SS {_inline(context.command_path.partition(' ')[2])}{f' {_inline(arguments)}' if arguments else ''}"
-        yield from _paragraphs(cleandoc(command.help or ""))
-        yield from _options(command, context)
+            yield from _contexts(command, context)
+        else:
+            yield context
+
+
+def _arguments(context: click.Context) -> str:
+    """Return what a command takes beside its options, as it is typed."""
+    return "".join(
+        f" {each.human_readable_name}" if each.required else f" [{each.human_readable_name}]"
+        for each in context.command.params
+        if isinstance(each, click.Argument)
+    )
+
+
+def _commands(group: click.Group, above: click.Context) -> Iterator[str]:
+    """Yield a part for each command of a group, and of the groups in it."""
+    for context in _contexts(group, above):
+        yield f".SS {_inline(context.command_path.partition(' ')[2] + _arguments(context))}"
+        yield from _paragraphs(cleandoc(context.command.help or ""))
+        yield from _options(context.command, context)
+
+
+def _records(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """Yield the options of a command, and what they mean; that each has --help goes without saying."""
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        goes_without_saying = context.parent is not None and "--help" in parameter.opts
+        if record and isinstance(parameter, click.Option) and not goes_without_saying:
+            yield record
+
+
+def commands_page(group: click.Group) -> str:
+    """Return the page of all commands, in Markdown."""
+    above = click.Context(group, info_name="funkenshield", **group.context_settings)
+    parts = ["# Commands", COMMANDS_INTRODUCTION]
+    for context in _contexts(group, above):
+        parts += [f"## `{context.command_path}{_arguments(context)}`", cleandoc(context.command.help or "")]
+        records = ((each.replace("|", r"\|") for each in record) for record in _records(context.command, context))
+        rows = [f"| `{option}` | {meaning} |" for option, meaning in records]
+        parts += ["\n".join(["| option | |", "|---|---|", *rows])] if rows else []
+    return "\n\n".join(parts) + "\n"
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Yield the options of a command; that each has --help goes without saying."""
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record and isinstance(parameter, click.Option) and (context.parent is None or parameter.name != "help"):
-            yield from (".TP", f".B {_inline(record[0])}", *_filled(record[1]))
+    """Yield the options of a command."""
+    for option, meaning in _records(command, context):
+        yield from (".TP", f".B {_inline(option)}", *_filled(meaning))
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -137,7 +137,7 @@ def test_the_version_tells_why_something_is_not_there(module, error, told, monke
         ("chekc", "did you mean 'check' or 'cache'?"),
         ("block ad 192.0.2.1", "did you mean 'add'?"),
         ("block 192.0.2.1", "there are add, list, remove"),
-        ("docs xyz", "there are completion, config, json-schema, man, metrics, rules"),
+        ("docs xyz", "there are commands, completion, config, json-schema, man, metrics, rules"),
     ],
 )
 def test_a_command_that_does_not_exist(typed, hint):
