@@ -11,7 +11,7 @@ LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test others left-out proof fuzz asan tsan debug lint format docs pictures wheel bench bench-micro bench-rules clean
+.PHONY: help run demo check test others left-out proof fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel release-check bench bench-micro bench-rules clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -41,12 +41,21 @@ fuzz: $(VENV)/dev  ## fuzz each parser of untrusted data for a minute (with clan
 asan tsan debug: $(VENV)/dev  ## tests and a load under sanitizers for memory and undefined behaviour, for races, or with bounds checks
 	tools/sanitized $@
 
+coverage: $(VENV)/dev  ## which lines and branches the tests reach, of Python and of what is compiled, into build/coverage/report
+	$(BIN)/python -m pip install --quiet --group coverage
+	$(BIN)/python tools/coverage
+
 lint: $(VENV)/dev | $(filter others,$(MAKECMDGOALS:test=others))  ## format, style, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	PATH="$(BIN):$$PATH" cython-lint funkenshield benchmarks/micro
 	$(BIN)/mypy
 	$(BIN)/stubtest --concise --allowlist tools/stubtest-allowed $$(tools/compiled-modules)
+
+lint-docs: $(VENV)/dev  ## links, examples and generated pages; workflows
+	$(BIN)/python -m pytest --quiet tests/unit/test_docs.py tests/unit/test_links.py tests/unit/test_contrib.py tests/unit/test_workflows.py
+	command -v actionlint >/dev/null || $(BIN)/python -m pip install --quiet --group workflows
+	PATH="$(BIN):$$PATH" actionlint
 
 format: $(VENV)/dev  ## format the code
 	$(BIN)/ruff format .
@@ -57,6 +66,7 @@ help:  ## list the targets
 
 docs: $(VENV)/built  ## generate the pages that come from the code, the manual and shell completion too
 	$(BIN)/funkenshield docs config > docs/configuration.md
+	$(BIN)/funkenshield docs commands > docs/commands.md
 	$(BIN)/funkenshield docs metrics > docs/metrics.md
 	$(BIN)/funkenshield docs rules docs/guide/rules.md > docs/guide/rules.new && mv docs/guide/rules.new docs/guide/rules.md
 	$(BIN)/funkenshield docs man funkenshield.1 > contrib/man/funkenshield.1
@@ -65,6 +75,9 @@ docs: $(VENV)/built  ## generate the pages that come from the code, the manual a
 	$(BIN)/funkenshield docs completion zsh > contrib/completion/zsh/_funkenshield
 	$(BIN)/funkenshield docs completion fish > contrib/completion/fish/funkenshield.fish
 
+docs-site: $(VENV)/site  ## the site of docs/, into build/site
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+
 pictures: $(VENV)/built  ## pictures of the web page, busy, idle and gone, by Chromium, into build/pictures
 	$(BIN)/python tools/pictures build/pictures
 
@@ -72,6 +85,10 @@ wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	tools/try-wheel $(BIN)/python dist/*.whl
+
+release-check: $(VENV)/dev  ## what is missing for a release of this version (RELEASE=TAG: of what stands at a tag)
+	$(BIN)/python -m pip install --quiet --group release
+	$(BIN)/python tools/release-check $(RELEASE)
 
 bench: $(VENV)/dev  ## benchmarks beside every installed peer, forty minutes, with their page
 	$(BIN)/python -m benchmarks.system.run --json docs/benchmarks/results.json
@@ -96,6 +113,12 @@ $(VENV)/built: $(COMPILED) $(LEFT_OUT)
 $(VENV)/dev: $(VENV)/built
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # which knows dependency groups
 	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/site: pyproject.toml  # which takes no compiler
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group site
 	@touch $@
 
 left-out:

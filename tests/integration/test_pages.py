@@ -1,0 +1,159 @@
+"""Commands in the pages do what the pages say: those of the quickstart word for word, ours against a daemon."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from support.client import ask
+from support.pages import PAGES, blocks, commands, inline_commands
+from support.process import run_shield
+from support.upstream import ScriptedUpstream, answer
+
+from funkenshield import cli
+
+ELSEWHERE = {  # programs that pages name and that are not run from them, and why
+    ".": "a shell's own, run with the quickstart",
+    "acme.sh": "an authority",
+    "apt": "changes the machine",
+    "asan": "a target of make",
+    "cat": "run with what it is for",
+    "base64": "part of what openssl prints",
+    "certbot": "an authority",
+    "curl": "another machine; tests/integration/test_web_page.py asks in the same way",
+    "dig": "another machine; run with the quickstart",
+    "docker": "a container engine",
+    "dnstap-ldns": "runs until it is ended; tests/integration/test_events.py does that",
+    "echo": "changes the machine's kernel",
+    "fstrm_capture": "runs until it is ended; tests/integration/test_events.py does that",
+    "gh": "needs the hosting site",
+    "git": "publishes",
+    "kdig": "another machine; tests/integration/test_tls_clients.py asks in the same way",
+    "kill": "run with the quickstart",
+    "make": "its targets are what CI runs",
+    "nstat": "shows the kernel's counters",
+    "nsd": "run with the quickstart",
+    "openssl": "tests/unit/server/certificate_helpers.py makes certificates",
+    "pip": "the package index; tools/try-wheel installs the wheel",
+    "python3": "run with make",
+    "ssh": "another machine",
+    "sysctl": "changes the machine's kernel",
+    "systemctl": "a service manager",
+    "umask": "a shell's own",
+}
+ALONE = {  # commands of ours that do not talk to a daemon, and what runs them
+    "check": "tests/unit/test_docs.py, for each configuration",
+    "demo": "tests/integration/test_demo.py",
+    "nameserver": "tests/integration/test_demo.py",
+    "perf": "tests/unit/tools/test_perf.py",
+    "playground": "tests/integration/test_demo.py",
+    "run": "each test with a daemon",
+    "upgrade": "tests/integration/test_upgrade.py",
+}
+TOML = """
+[[upstreams]]
+address = "192.0.2.53:53"
+groups = ["elsewhere"]
+
+[[upstreams]]
+name = "one"
+address = "192.0.2.54:53"
+groups = ["elsewhere"]
+
+[[zones]]
+name = "example.com"
+
+[[rules]]
+name = "ads"
+match = { suffix = "ads.test" }
+action = "nxdomain"
+
+[[upstreams]]
+address = "UPSTREAM"
+"""
+OURS = [
+    pytest.param(command, id=f"{page}: {' '.join(command)}")
+    for page in PAGES
+    for command in commands(page)
+    if command[0] == "funkenshield" and command[1][0] != "-" and command[1] not in ALONE
+]
+
+
+@pytest.fixture(scope="module")
+def shield():
+    """Yield a shield with the names that pages use."""
+    with (
+        ScriptedUpstream(lambda query: answer(query, "A 192.0.2.80")) as upstream,
+        run_shield([], toml=TOML.replace("UPSTREAM", str(upstream.address))) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_what_is_said_to_a_daemon_is_understood(shield, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask("www.example.com", "A", server=shield)  # so that there is something in the cache
+    given = [each for before, each in zip(["", *command], command, strict=False) if "-c" not in (before, each)][1:]
+    done = CliRunner().invoke(cli.main, [*given, *(() if given[0] == "docs" else ("--control", str(shield.control)))])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_whatever_else_is_to_be_typed_is_parsed_or_has_a_reason_not_to_be_run(page):
+    for program, *args in commands(page):
+        if program == "funkenshield":
+            parse(args)
+        else:
+            assert os.path.basename(program) in ELSEWHERE, f"{program} {shlex.join(args)}"
+    for _, *args in inline_commands(page):
+        with contextlib.suppress(click.BadParameter):  # a command that is mentioned may lack one, or have a name for it
+            parse(args)
+
+
+def parse(args):
+    """Have the parser of the command that words begin with take the others; it raises where it does not."""
+    command = cli.main
+    while args and args[0] in getattr(command, "commands", ()):
+        command, *args = command.commands[args[0]], *args[1:]
+    assert not (hasattr(command, "commands") and args and args[0][0] != "-"), f"no such command: {args[0]}"
+    if args or not hasattr(command, "commands"):
+        with contextlib.suppress(click.exceptions.Exit):  # --version
+            command.make_context(command.name, [*args])
+
+
+# ------------------------------------------------------------ the quickstart
+
+NAMED = re.compile(r"[#;] (\S+\.(?:zone|conf|toml))\n")
+
+
+@pytest.mark.slow
+def test_the_quickstart_leads_to_an_answer(tmp_path):
+    if not shutil.which("nsd", path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip("nsd is not there")
+    page = "docs/quickstart.md"
+    for block in blocks(page):
+        if found := NAMED.match(block.text):
+            (tmp_path / found[1]).write_text(block.text)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "funkenshield").write_text(f'#!/bin/sh\nexec {sys.executable} -m funkenshield "$@"\n')
+    (tmp_path / "bin" / "funkenshield").chmod(0o755)
+    steps = [block.text for block in blocks(page, "sh") if "pip install" not in block.text and "demo" not in block.text]
+    script = "trap 'kill $(jobs -p)' EXIT\n" + "until grep -q ready log; do sleep 0.1; done\n".join(steps)
+    with (tmp_path / "log").open("w") as log:
+        done = subprocess.run(
+            ["bash", "-e", "-m", "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True, timeout=60,
+            env=os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}:/usr/sbin"},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + (tmp_path / "log").read_text()
+    shown = [line.split() for line in done.stdout.splitlines()]
+    (promised,) = (block.text.split() for block in blocks(page, "text") if "\tIN\t" in block.text)
+    answers = [line.split() for line in done.stdout.splitlines() if "\tIN\tA\t" in line]
+    assert [[name, *data] for name, _, *data in answers] == [[promised[0], *promised[2:]]] * 3
+    assert ["cache_hits", "1"] in shown
+    assert any(line[:2] == ["=>", "hit"] for line in shown)
