@@ -8,11 +8,13 @@ import difflib
 import inspect
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from types import UnionType
-from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from .. import __version__
 from ..cache._store import Cache
 from ..config import Config
 from ..config.guard import Refusal
@@ -32,6 +34,7 @@ limited = logs.RateLimited(logging.getLogger(__name__))
 log = logging.getLogger(__name__)
 
 TOP_MAX = 1000  # of what is asked for most
+BLOCKS_SHOWN = 200  # of what is shown at once
 TEST_CLOCK = "FUNKENSHIELD_TEST_CLOCK"  # set to 1, it lets tests move the clock, but not the event loop's timers
 
 Response = dict[str, Any]
@@ -74,13 +77,14 @@ class Operated(Protocol):
 
 
 Command = Callable[..., Response | Awaitable[Response]]
+Registered = TypeVar("Registered", bound=Command)
 COMMANDS: dict[str, Command] = {}
 
 
-def command(name: str) -> Callable[[Command], Command]:
+def command(name: str) -> Callable[[Registered], Registered]:
     """Let a function be what a command does; its keyword arguments are the members of a request."""
 
-    def register(function: Command) -> Command:
+    def register(function: Registered) -> Registered:
         COMMANDS[name] = function
         return function
 
@@ -161,6 +165,22 @@ def _top(shield: Operated, *, limit: int = 20) -> Response:
     if not 1 <= limit <= TOP_MAX:
         raise FunkenShieldError(f"top: limit must be 1 to {TOP_MAX}")
     return {"top": shield.stats.sinks.top(limit)}
+
+
+@command("status")
+def _status(shield: Operated, *, limit: int = 20) -> Response:
+    """Return all that a screen shows, for one request a second is enough."""
+    return {
+        "about": {"version": __version__, "host": socket.gethostname(), "pid": os.getpid()},
+        **_stats(shield),
+        **_top(shield, limit=limit),
+        **_failures(shield),
+        **_upstream_list(shield),
+        **_rules_list(shield),
+        "blocks": shield.blocks.listed()[:BLOCKS_SHOWN],
+        "steered": steered(shield),
+        "log": logs.recent(),
+    }
 
 
 @command("explain")

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the protocol: another one where a client of this one would be misled
 LINE_MAX = 65536
+RESPONSE_MAX = 1 << 28  # octets of a line that the daemon may respond with
 TIMEOUT = 10.0  # seconds that a client waits for the daemon
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -143,12 +144,41 @@ def ask(path: Path, request: dict[str, Any], timeout: float = TIMEOUT) -> dict[s
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
             opened.settimeout(timeout)
             opened.connect(str(path))
-            opened.sendall(json.dumps(request | {"version": VERSION}).encode() + b"\n")
+            opened.sendall(_line_of(request))
             with opened.makefile("rb") as lines:
                 response = json.loads(lines.readline())
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ControlError(f"{path}: no daemon answers on this control socket: {reason}") from None
+        raise _unanswered(path, error) from None
+    return _checked(response)
+
+
+async def ask_meanwhile(path: Path, request: dict[str, Any], timeout: float = TIMEOUT) -> dict[str, Any]:
+    """Do as `ask` does, while the event loop goes on."""
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_unix_connection(path, limit=RESPONSE_MAX)
+            try:
+                writer.write(_line_of(request))
+                response = json.loads(await reader.readline())
+            finally:
+                writer.close()
+    except (OSError, ValueError) as error:
+        raise _unanswered(path, error) from None
+    return _checked(response)
+
+
+def _line_of(request: dict[str, Any]) -> bytes:
+    return json.dumps(request | {"version": VERSION}).encode() + b"\n"
+
+
+def _unanswered(path: Path, error: OSError | ValueError) -> ControlError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "timed out"
+    return ControlError(f"{path}: no daemon answers on this control socket: {reason}")
+
+
+def _checked(response: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    """Return a response without its mark that it is none of an error; ControlError where it is."""
     if not isinstance(response, dict) or not response.pop("ok", False):
-        raise ControlError(str(response.get("error", "malformed response from the daemon")))
+        told = response.get("error") if isinstance(response, dict) else None
+        raise ControlError(str(told or "malformed response from the daemon"))
     return response

@@ -12,6 +12,7 @@ import select
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from weakref import WeakSet
 
 MINUTE = 60.0  # seconds between two lines of one kind
 LINES = 1000  # that wait to be written
+RECENT = 50  # lines that are kept for who looks later
+OF_QUERIES = "funkenshield.rules"  # which logs single queries, where rules say so: of these, none is kept
 FLUSH_TIMEOUT = 1.0  # seconds in which the last ones are written
 _all: WeakSet["RateLimited"] = WeakSet()
 
@@ -88,7 +91,30 @@ class NonBlockingHandler(logging.Handler):
         return True
 
 
+class RecentHandler(logging.Handler):
+    """Keeps the last lines that tell what changed, whatever becomes of standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.kept: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self.addFilter(lambda record: record.name != OF_QUERIES or record.levelno > logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record; what cannot be put into words is told by who writes it."""
+        try:
+            text = record.getMessage()
+        except Exception:
+            return
+        self.kept.appendleft({"time": round(record.created, 3), "level": record.levelname.lower(), "text": text})
+
+
 _handler: NonBlockingHandler | None = None
+_recent = RecentHandler()
+
+
+def recent() -> list[dict[str, Any]]:
+    """Return the last lines from "info" on that were logged, the latest first."""
+    return list(_recent.kept)
 
 
 def set_up(level: str, form: str) -> None:
@@ -97,7 +123,7 @@ def set_up(level: str, form: str) -> None:
     if _handler is None and sys.__stderr__ is not None:  # without it, its number may be any file's
         _handler = NonBlockingHandler(sys.__stderr__.fileno())
     root = logging.getLogger()
-    root.handlers[:] = [_handler or logging.NullHandler()]
+    root.handlers[:] = [_handler or logging.NullHandler(), _recent]
     root.handlers[0].setFormatter(
         JsonFormatter() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
     )

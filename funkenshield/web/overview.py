@@ -137,7 +137,8 @@ def _upstreams(counted: Counted, earlier: Counted, seconds: float) -> Table:
     """Return a row for each upstream: those out of service first, then the busiest."""
     rows = [
         {
-            "name": each["name"], "address": each["address"], "state": each["state"], "up": bool(each["up"]),
+            "name": each["name"], "address": each["address"], "state": each["state"], "why": each.get("why", ""),
+            "up": bool(each["up"]),
             "outstanding": each["outstanding_queries"], "latency": each["latency"],
             "suspected": bool(each["tcp_verification_active"]),
             **{

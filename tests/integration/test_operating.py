@@ -137,6 +137,26 @@ def test_who_is_blocked_and_where_a_query_waits_are_explained(running):
     until(lambda: stats(shield)["outstanding_queries"] == 0)
 
 
+# ---------------------------------------------------------------- all at once
+
+
+def test_one_request_tells_all_that_a_screen_shows(shield):
+    told, stats, upstreams, rules, blocks, failures = request(
+        shield, b'{"command": "status"}',
+        *(json.dumps({"command": each}).encode() for each in (
+            "stats", "upstream list", "rules list", "block list", "failures"
+        )),
+    )  # fmt: skip
+    assert told["stats"].keys() == stats["stats"].keys()
+    for each in (upstreams, rules, blocks, failures):
+        (name,) = each.keys() - {"ok"}
+        assert told[name] == each[name]
+    assert told["about"].keys() == {"version", "host", "pid"}
+    assert told["steered"] == {"log level": None, "upstreams": {}, "rules disabled": []}
+    assert any(each["text"].startswith("ready: listening on") for each in told["log"])
+    assert request(shield, b'{"command": "status", "limit": 0}')[0]["error"] == "top: limit must be 1 to 1000"
+
+
 # ---------------------------------------------------------------- the cache
 
 

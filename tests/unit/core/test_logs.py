@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from funkenshield.core.logs import RateLimited
+from funkenshield.core.logs import OF_QUERIES, RECENT, RateLimited, RecentHandler
 
 
 @pytest.fixture
@@ -41,3 +41,19 @@ def test_kinds_are_told_apart(told):
     for kind in "abab":
         limited.warning(kind, "%s", kind)
     assert told() == ["a", "b"]
+
+
+def test_the_last_lines_are_kept_for_who_looks_later_but_none_of_single_queries():
+    handler, log = RecentHandler(), logging.Logger("test")
+    rules = logging.Logger(OF_QUERIES)
+    for each in (log, rules):
+        each.addHandler(handler)
+    for number in range(RECENT + 5):
+        log.info("line %d", number)
+    log.debug("not this")
+    rules.info("192.0.2.1 asks")
+    rules.warning("rule x: wrong")
+    log.error("%d", "no number")
+    kept = list(handler.kept)
+    assert [(each["level"], each["text"]) for each in kept[:2]] == [("warning", "rule x: wrong"), ("info", "line 54")]
+    assert len(kept) == RECENT
