@@ -6,6 +6,7 @@ What the daemon does is told in `admin/commands`. With `--json`, a response is p
 import base64
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from .errors import FunkenShieldError
-from .options import Ask, Commands, controls, seconds
+from .options import Ask, Commands, controls, located, seconds
 
 LABELLED = (  # that are shown one by one
     "listener_messages", "tls_handshakes", "tls_failures", "tls_versions", "http_responses", "http_errors",
@@ -79,6 +80,40 @@ def _echo_numbers(found: dict[str, Any], indent: str = "") -> None:
     for name, value in found.items():
         if isinstance(value, int | float):
             click.echo(f"{indent}{name:<{28 - len(indent)}}{value:>16,}")
+
+
+@click.command()
+@located
+@click.option("--once", is_flag=True, help="Print what there is to see, one table below the other, and end.")
+@click.option(
+    "--interval", type=seconds, default=1.0, show_default=True, help="Ask the daemon this often; once a second at most."
+)
+@click.option("--ascii", is_flag=True, help="Draw with ASCII only.")
+@click.option("--json", "as_json", is_flag=True, help="Print what there is to see as one JSON object, and end.")
+def top(file: Path | None, control: Path | None, once: bool, interval: float, ascii: bool, as_json: bool) -> None:
+    """Watch a running daemon on the terminal: what is asked, what becomes of it, and whether all is well.
+
+    Keys sort, filter and pause, and have the daemon purge, block, drain and the like; h shows them all. Without -c and
+    --control, the daemon is looked for: where the configuration says, where daemons of this user, of root and of
+    playgrounds are. If there are several, the first is shown, and n shows the next.
+    """
+    from .config import control_socket
+    from .screen import live, places, sheet
+
+    if not 1 <= interval <= 60:
+        raise click.BadParameter("1 to 60 seconds", param_hint="--interval")
+    found = [control or control_socket(file, os.environ)] if file or control else places.running(os.environ)
+    if not once and not as_json:
+        live.watch(found, interval, ascii=ascii)
+        return
+    if len(found) > 1:
+        others = ", ".join(map(str, found[1:]))
+        click.echo(f"funkenshield: this is {found[0]}; daemons are at {others}, too: --control names one", err=True)
+    shown = sheet.read(found[0], interval)
+    if as_json:
+        click.echo(sheet.as_json(found[0], shown))
+    else:
+        sheet.as_text(found[0], shown, ascii=ascii)
 
 
 @click.command()
@@ -499,4 +534,4 @@ def _records(entry: dict[str, Any]) -> Iterator[str]:
 
 def commands() -> list[click.Command]:
     """Return all of them."""
-    return [stats, failures, explain, purge, cache, block, upstream, rules, config, log, reload, upgrade]
+    return [top, stats, failures, explain, purge, cache, block, upstream, rules, config, log, reload, upgrade]

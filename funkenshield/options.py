@@ -61,14 +61,19 @@ class Commands(click.Group):
             sys.exit(0)
 
 
+def located(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that select a daemon: `file` and `control`."""
+    command = click.option("--control", type=PATH, help="Use the control socket at this path.")(command)
+    return click.option(
+        "-c", "--config", "file", type=PATH, metavar="FILE",
+        help="Use control.socket of this configuration file; default: /etc/funkenshield.toml, if it exists.",
+    )(command)  # fmt: skip
+
+
 def controls(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that select a daemon; the command gets what asks that over its control socket."""
 
-    @click.option(
-        "-c", "--config", "file", type=PATH, metavar="FILE",
-        help="Use control.socket of this configuration file; default: /etc/funkenshield.toml, if it exists.",
-    )  # fmt: skip
-    @click.option("--control", type=PATH, help="Use the control socket at this path.")
+    @located
     @functools.wraps(command)
     def found(file: Path | None, control: Path | None, **others: Any) -> None:  # noqa: ANN401 - as in click
         from .admin.control import ask

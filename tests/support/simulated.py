@@ -22,7 +22,7 @@ class Simulated:
         zones = [{"name": name, "watch": True} for name in ("example.com", "example.net")]
         self.config = Config.model_validate({"web": {"page": True}, "zones": zones})
         self.blocks = SimpleNamespace(listed=self._listed)
-        self.stats = SimpleNamespace(sinks=SimpleNamespace(top=lambda most: self.top()), failures=self.failures)
+        self.stats = SimpleNamespace(sinks=SimpleNamespace(top=self.top), failures=self.failures)
         self.upstreams, self.rules, self.log_level = SimpleNamespace(steered={}), SimpleNamespace(disabled=set()), None
         self.watchers = SimpleNamespace(serials={"example.com. 192.0.2.10:53": 2026113001})
         self._random, self._busy, self._seconds = random.Random(1), busy, 0.0
@@ -106,17 +106,58 @@ class Simulated:
             [{"prefix": p, "seconds": s, "action": "drop", "reason": why} for p, s, why in rows] if self._busy else []
         )
 
-    def top(self):
+    def top(self, most=20):
         """Return what is asked for most."""
         names = ["www.example.com", "api.example.com", "cdn.example.net", "mail.example.org", "_dns.resolver.arpa"]
+        names += [f"{each}.example.{tld}" for tld in ("net", "org") for each in ("ns1", "login", "img", "mx1")]
         clients = ["192.0.2.17", "2001:db8:4::53", "198.51.100.200", "192.0.2.80"]
+        clients += [f"192.0.2.{number}" for number in (5, 81, 96, 133)] + ["2001:db8:9::1", "203.0.113.8"]
         zones = ["example.com", "example.net", "example.org", "resolver.arpa"]
         shown = {"names": ("name", names), "clients": ("client", clients), "zones": ("zone", zones)}
+        counts = [61_000 // (place + 2) for place in range(most)]
         return {"seconds": 5.0} | {
-            subject: [{key: each, "queries": 61_000 // (place + 2), "error": 3} for place, each in enumerate(found)]
+            subject: [{key: each, "queries": count, "error": 3} for each, count in zip(found, counts, strict=False)]
             for subject, (key, found) in shown.items()
             if self._busy
         }
+
+    def status(self):
+        """Return what a screen asks for."""
+        counted = self.snapshot() | {"tls_certificate_expiry_timestamp_seconds": {}}
+        reasons = {"down": "5 queries in a row timed out"}
+        actions = {
+            "no-any": ("qtype = ANY", "refused"), "ads and trackers": ("suffix = 2 lists", "nxdomain"),
+            "internal only": ("suffix = internal.example.", "refused"),
+            "old-resolvers": ("edns = false", "delay 0.1 s"),
+        }  # fmt: skip
+        return {
+            "about": {"version": "1.0.0", "host": "ns1.example.net", "pid": 4711},
+            "stats": counted,
+            "upstreams": [
+                {"name": each["name"], "state": each["state"], "why": reasons.get(each["state"], "")}
+                for each in counted["upstreams"].values()
+            ],
+            "rules": [
+                {"name": name, "match": match, "action": action, "enabled": True, "matches": 0}
+                for name, (match, action) in actions.items()
+            ],
+            "steered": {"log level": None, "upstreams": {}, "rules disabled": []},
+            "top": {"outcomes": {"hit": 205_000}, "names": [], "clients": [], "zones": []} | self.top(),
+            "failures": self.failures(), "blocks": self._listed(), "log": self._log(),
+        }  # fmt: skip
+
+    def _log(self):
+        at = time.time() - 300
+        lines = [
+            ("warning", "upstream lhr-1 (198.51.100.7:53) marked down: 5 queries in a row timed out"),
+            ("warning", "198.51.100.0/24 blocked for 600 s: more than 200 NXDOMAIN/s"),
+            ("info", "zone example.com: serial changed from 2026113000 to 2026113001"), ("info", "reloaded"),
+            ("info", "ready: listening on 192.0.2.1:53, forwarding to ams-1, fra-2, lhr-1"),
+        ]  # fmt: skip
+        return [
+            {"time": at - 400 * place**2, "level": level, "text": text}
+            for place, (level, text) in enumerate(lines if self._busy else lines[-1:])
+        ]
 
     def failures(self):
         """Return the last failures that clients felt."""

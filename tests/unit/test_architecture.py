@@ -23,6 +23,7 @@ FLOORS = [
     {"quic"},
     {"admin", "tools"},
     {"web"},
+    {"screen"},
     {"preflight", "reload", "upgrade"},
     {"daemon"},
     {"options"},

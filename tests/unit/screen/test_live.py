@@ -1,0 +1,142 @@
+"""Show how often the daemon is asked, and what is seen of answers that are late, wrong, or another daemon's."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from support.status import status
+
+from funkenshield.errors import FunkenShieldError
+from funkenshield.screen import live
+
+ONE, TWO = Path("/one.sock"), Path("/two.sock")
+
+
+class Drawn:
+    """A terminal, as far as frames are drawn on it."""
+
+    def __init__(self):
+        self.console = Console(color_system=None, width=100, height=24, force_terminal=True, _environ={})
+        self.size = 100, 24
+        self.text = ""
+
+    def draw(self, frame):
+        with self.console.capture() as captured:
+            self.console.print(frame, end="", width=100, height=24)
+        self.text = " ".join(captured.get().split())
+
+
+class Daemon:
+    """A daemon that takes its time, and answers as a test says."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.took, self.requests, self.pauses, self.answers = 0.0, 0.0, [], [], {}
+        monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: self.now, time=lambda: 1.8e9 + self.now))
+        monkeypatch.setattr(live.asyncio, "sleep", self.sleep)
+
+    async def ask(self, place, request, timeout):
+        self.requests.append((place, request, timeout))
+        self.now += self.took
+        answer = self.answers.get(request["command"], status())
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.now += seconds
+        if len(self.pauses) == 4:
+            raise asyncio.CancelledError
+
+
+@pytest.fixture
+def daemon(monkeypatch):
+    return Daemon(monkeypatch)
+
+
+@pytest.fixture
+def screen(daemon):
+    return live.Live([ONE, TWO], 1.0, Drawn(), daemon.ask)
+
+
+def ask_four_times(screen):
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(screen._ask_always())
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.0, 1.0), (0.05, 0.95), (0.2, 1.8), (2.0, 18.0)])
+def test_the_daemon_is_asked_once_a_second_and_more_seldom_where_that_takes_it_long(screen, daemon, took, pause):
+    daemon.took = took
+    ask_four_times(screen)
+    assert daemon.requests == [(ONE, {"command": "status", "limit": 50}, 5.0)] * 4
+    assert daemon.pauses == pytest.approx([pause] * 4)
+
+
+def test_a_daemon_that_is_gone_is_asked_each_second(screen, daemon):
+    daemon.took, daemon.answers["status"] = 0.4, FunkenShieldError(f"{ONE}: timed out")
+    ask_four_times(screen)
+    assert daemon.pauses == pytest.approx([0.6] * 4)
+    assert "not reachable" in screen._terminal.text
+    assert "/one.sock does not answer: timed out" in screen._terminal.text
+
+
+def test_while_it_is_paused_nothing_is_asked_and_the_clock_goes_on(screen, daemon):
+    screen._press([" "])
+    ask_four_times(screen)
+    assert daemon.requests == []
+    assert "paused" in screen._terminal.text
+    assert len(daemon.pauses) == 4
+
+
+def test_an_answer_of_another_version_is_told(screen, daemon):
+    daemon.answers["status"] = {"of": "tomorrow"}
+    ask_four_times(screen)
+    assert "its answer is not understood, it may be of another version" in screen._terminal.text
+
+
+def steer(screen, *keys):
+    """Press keys, and wait for what they ask for."""
+
+    async def press():
+        screen._press(list(keys[:-1]))
+        screen._press([keys[-1]])
+        while screen._tasks:
+            await asyncio.wait(screen._tasks)
+
+    asyncio.run(press())
+
+
+def test_what_the_daemon_answers_to_a_key_is_shown(screen, daemon):
+    daemon.answers["reload"] = {"reloaded": True, "errors": [], "warnings": []}
+    steer(screen, "r", "y")
+    assert daemon.requests == [(ONE, {"command": "reload"}, 120.0)]
+    assert screen._terminal.text.endswith("reloaded")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [FunkenShieldError("no, that is wrong"), {"reloaded": False, "errors": ["no, that is wrong"], "warnings": []}],
+)
+def test_what_it_refuses_is_shown(screen, daemon, answer):
+    daemon.answers["reload"] = answer
+    steer(screen, "r", "y")
+    assert screen._terminal.text.endswith("no, that is wrong")
+    assert screen._viewer.is_bad
+
+
+def test_another_daemon_is_looked_at(screen, daemon):
+    steer(screen, "n")
+    assert [place for place, *_ in daemon.requests] == [TWO]
+    assert "/two.sock (2 of 2, n: next)" in screen._terminal.text
+
+
+def test_a_late_answer_of_another_daemon_is_not_shown(screen, daemon):
+    async def late(place, request, timeout):
+        screen._select(1)  # meanwhile
+        return status()
+
+    screen._ask = late
+    asyncio.run(screen._update())
+    assert screen._viewer.shown is None
