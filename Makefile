@@ -78,7 +78,7 @@ docs: $(VENV)/built  ## generate the pages that come from the code, the manual a
 docs-site: $(VENV)/site  ## the site of docs/, into build/site
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
 
-pictures: $(VENV)/built  ## pictures of the web page, busy, idle and gone, by Chromium, into build/pictures
+pictures: $(VENV)/built  ## pictures of the web page and of top, busy, idle and gone, by Chromium, into build/pictures
 	$(BIN)/python tools/pictures build/pictures
 
 wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler

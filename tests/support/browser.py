@@ -89,10 +89,23 @@ class Browser:
         self.call("Page.navigate", url=url)
         self.until("document.getElementById('live')?.dataset.state === 'live' && !!document.querySelector('.area')")
 
+    def show(self, file, size):
+        """Show a file that is a picture."""
+        width, height = size
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call("Page.navigate", url=file.as_uri())
+        self.until(f"location.href === '{file.as_uri()}' && document.readyState === 'complete'")
+
     def picture(self, path):
         """Write a picture of the whole page, once it is drawn."""
         self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(told["data"]))
+
+    def small_picture(self, path, size, scale):
+        """Write a small picture of the upper left part of a page, as WebP."""
+        clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": scale}
+        told = self.call("Page.captureScreenshot", format="webp", quality=70, clip=clip)
         path.write_bytes(base64.b64decode(told["data"]))
 
     def close(self):
