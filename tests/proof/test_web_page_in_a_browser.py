@@ -19,7 +19,7 @@ class Hostile(Simulated):
     def _listed(self):
         return [{"prefix": HOSTILE, "seconds": 60.0, "action": HOSTILE, "reason": HOSTILE}]
 
-    def top(self):
+    def top(self, most=20):
         return {"seconds": 5.0, "names": [{"name": HOSTILE, "queries": 5, "error": 0}], "clients": [], "zones": []}
 
 
