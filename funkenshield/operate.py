@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from .admin.explained import lines_of
 from .errors import FunkenShieldError
 from .options import Ask, Commands, controls, located, seconds
 
@@ -404,26 +405,7 @@ def explain(
         "listener": listener, "flags": flags, "edns": not no_edns, "do": do, "subnet": subnet,
         "server_name": server_name,
     })  # fmt: skip
-    _show(response, as_json, *_explained(response))
-
-
-def _explained(response: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of an explanation; it may be of another version than this."""
-    for step in response["steps"]:
-        yield f"{step['step']:<10}{step['text']}"
-        for each in step.get("rules", []):
-            yield f"{'':<12}{each['rule']}: {each['verdict']}"
-            for condition in each["conditions"]:
-                yield f"{'':<14}{'yes' if condition['held'] else 'no':<5}{condition['condition']}"
-            if each["verdict"] == "matched":
-                yield f"{'':<14}->   {each['action']}"
-        for each in step.get("upstreams", []):
-            yield f"{'':<12}{each['upstream']} ({each['state']}): {each['why']}"
-    more = [response[key] for key in ("rcode", "upstream") if key in response]
-    more += ["TC=1"] if response.get("truncated") else []
-    yield f"{'=>':<10}{' '.join((response['outcome'], *more))}: {response['why']}"
-    if "rrl" in response:
-        yield f"{'':<10}{response['rrl']}"
+    _show(response, as_json, *lines_of(response))
 
 
 # ---------------------------------------------------------------- the cache

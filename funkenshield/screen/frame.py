@@ -26,25 +26,27 @@ SIDE_MAX = 46  # cells of a panel beside the figures
 HEAD, PROBLEMS = 12, 4  # lines
 SHEET_ROWS = 10  # of each table, where all are printed
 HELP = (
-    ("1 ... 8, Tab, arrows", "look at another table"),
-    ("up, down, PgUp, PgDn, Home, End", "select a row, which stays selected; Home: the first, whichever that is"),
+    ("1 - 8, Tab, left, right", "look at another table"),
+    ("up, down, PgUp, End", "select a row; it stays selected. Home: the first"),
     ("Enter", "show a row as a whole"),
+    ("e", "explain why a name is answered as it is"),
     ("/", "show only rows with a text; Esc: all again"),
     ("s, S", "sort by the next column; the other way round"),
-    ("Space", "pause: the daemon is asked nothing, and what is seen stays"),
+    ("Space", "pause: the daemon is asked nothing"),
     ("n", "look at the next daemon, where several run"),
     ("q, Ctrl-C", "quit"),
     ("", ""),
     ("p", "purge the name, or the zone and all below it"),
     ("b", "block a client or a prefix for some time"),
     ("d, D", "drain an upstream, take it down; d: disable a rule"),
-    ("u", "undo: give back an upstream, enable a rule, remove a block"),
+    ("u", "give back an upstream, enable a rule, unblock"),
     ("r", "read the configuration again"),
-    ("", "each of these asks first, and shows what the daemon answers"),
+    ("", "these ask first, and show what the daemon answers"),
 )
 HINTS = {  # keys that the last line tells, by table
-    "names": ("p purge",), "zones": ("p purge",), "clients": ("b block",), "blocks": ("b block", "u unblock"),
-    "upstreams": ("d drain", "D down", "u up"), "rules": ("d disable", "u enable"), "failures": ("p purge",),
+    "names": ("e explain", "p purge"), "zones": ("p purge",), "clients": ("b block",),
+    "blocks": ("b block", "u unblock"), "upstreams": ("d drain", "D down", "u up"),
+    "rules": ("d disable", "u enable"), "failures": ("e explain", "p purge"),
     "changes": (),
 }  # fmt: skip
 ALWAYS = ("/ filter", "s sort", "Space pause", "r reload", "h help", "q quit")
@@ -91,6 +93,8 @@ def _body(viewer: Viewer, daemon: Daemon, look: Look) -> RenderableType:
     if shown is None:
         told = f"{daemon.place} does not answer: {daemon.gone}" if daemon.gone else "asking the daemon ..."
         return Align.center(Text(plain(told), justify="center"), vertical="middle")
+    if viewer.explained:
+        return Padding(Text("\n".join(map(plain, viewer.explained)), overflow="fold"), (1, 2))
     if viewer.opened is not None:
         return _opened(viewer.table, viewer.opened, shown)
     gone = (Problem(f"no answer since {clock(daemon.since, daemon.now)} ({daemon.gone}); asked again each second"),)
@@ -257,7 +261,7 @@ def _help(look: Look) -> RenderableType:
     grid.add_column()
     for keys, meaning in HELP:
         grid.add_row(Text(keys), Text(meaning))
-    told = Text("Rates are of the last three seconds, tables of names, clients and zones of the last five to ten.")
+    told = Text("Rates are of the last three seconds; names, clients, zones of the last five to ten.")
     return Padding(Group(grid, Text(), told), (1, 2))
 
 
@@ -286,7 +290,7 @@ def _last_line(viewer: Viewer, look: Look) -> Text:
         line.append(f" {viewer.entry.prompt}: ", "bold yellow")
         line.append(f"{plain(viewer.entry.text)}_", "bold")
         line.append("  Enter, Esc", "bright_black")
-    elif viewer.helping or viewer.opened is not None:
+    elif viewer.is_covered:
         line.append(" any key goes back", "bold")
     else:
         if viewer.view.wanted:

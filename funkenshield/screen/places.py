@@ -21,8 +21,8 @@ def running(environ: Mapping[str, str]) -> list[Path]:
     found: dict[tuple[int, int], Path] = {}  # by device and inode: a socket may have several paths
     silent: dict[Path, OSError] = {}
     for path in _candidates(environ):
-        if path.is_relative_to(TEMPORARY) and not _is_ours(path.parent):  # anybody may make one there
-            continue
+        if path != _configured(environ) and path.is_relative_to(TEMPORARY) and not _is_ours(path.parent):
+            continue  # anybody may have made that
         try:
             status = path.stat()
             _connect(path)
@@ -49,10 +49,18 @@ def _connect(path: Path) -> None:
         opened.connect(str(path))
 
 
+def _configured(environ: Mapping[str, str]) -> Path | None:
+    """Return the path that an operator has named, if any."""
+    with contextlib.suppress(ConfigError):  # of a daemon without a socket
+        path = control_socket(None, environ)
+        return None if path == Path(default_socket()) else path
+    return None
+
+
 def _candidates(environ: Mapping[str, str]) -> Iterator[Path]:
     """Yield where a daemon may be: of the configuration, of this user, of root, of a playground, of other users."""
-    with contextlib.suppress(ConfigError):  # of a daemon without a socket
-        yield control_socket(None, environ)
+    if named := _configured(environ):
+        yield named
     user = os.geteuid()
     yield Path(default_socket())
     yield ROOTS

@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import os
 import re
+import select
 import termios
 from types import TracebackType
 from typing import Any
@@ -128,4 +129,7 @@ class Terminal:
     def _write(self, text: str) -> None:
         left = text.encode(self.console.encoding, "replace")
         while left:
-            left = left[os.write(self._output, left) :]
+            try:
+                left = left[os.write(self._output, left) :]
+            except BlockingIOError:  # another process has made this terminal non-blocking
+                select.select([], [self._output], [])

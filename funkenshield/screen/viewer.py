@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..admin.explained import lines_of
 from ..config.types import parse_prefix, parse_time
 from .shown import Row, Shown
 from .tables import TABLES, Table, View, place_of, visible
@@ -43,7 +44,8 @@ class Entry:
 
     prompt: str
     text: str
-    typed: Callable[[str], Question | None]  # at each key, where `is_live`, else at Enter; ValueError: what is wrong
+    typed: Callable[[str], "Question | Request | None"]
+    """What is to be done: at each key, where `is_live`, else at Enter; ValueError says what is wrong."""
     is_live: bool = False
 
 
@@ -56,6 +58,7 @@ class Viewer:
     paused: bool = False
     helping: bool = False
     opened: Row | None = None  # the row that is shown as a whole
+    explained: tuple[str, ...] = ()  # why a question is answered as it is
     entry: Entry | None = None
     question: Question | None = None
     message: str = ""
@@ -73,6 +76,11 @@ class Viewer:
     def view(self) -> View:
         """How that is looked at."""
         return self.views[self.table.name]
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether something else is seen in place of the tables."""
+        return self.helping or self.opened is not None or bool(self.explained)
 
     @property
     def limit(self) -> int:
@@ -103,29 +111,30 @@ class Viewer:
                 return question.request
             self.say("nothing was changed")
         elif self.entry is not None:
-            self._type(self.entry, key)
-        elif self.helping or self.opened is not None:
-            self.helping, self.opened = False, None
+            return self._type(self.entry, key)
+        elif self.is_covered:
+            self.helping, self.opened, self.explained = False, None, ()
         elif act := KEYS.get(key):
-            act(self)
+            return act(self)
         elif key.isdecimal() and 0 < int(key) <= len(TABLES):
             self.focus = int(key) - 1
         return None
 
-    def _type(self, entry: Entry, key: str) -> None:
+    def _type(self, entry: Entry, key: str) -> Request | None:
         """Change the line that is typed, or be done with it."""
         if key == "esc":
             self.entry = None
             if entry.is_live:
                 entry.typed("")
-            return
+            return None
         if key == "enter":
             try:
-                self.question = None if entry.is_live else entry.typed(entry.text.strip())
-                self.entry = None
+                then = None if entry.is_live else entry.typed(entry.text.strip())
             except ValueError as error:
                 self.say(str(error), bad=True)
-            return
+                return None
+            self.entry, self.question = None, then if isinstance(then, Question) else None
+            return then if isinstance(then, Request) else None
         if key == "backspace":
             entry.text = entry.text[:-1]
         elif key == "clear":
@@ -134,6 +143,7 @@ class Viewer:
             entry.text += key
         if entry.is_live:
             entry.typed(entry.text)
+        return None
 
     # ---------------------------------------------------------------- what is looked at
 
@@ -182,6 +192,23 @@ class Viewer:
     def open(self) -> None:
         """Show a row as a whole."""
         self.opened = self.selected()
+
+    def explain(self) -> Request | None:
+        """Have explained why a name is answered as it is; of other rows, the name is typed."""
+        row = self.selected()
+        if row is not None and self.table.name in {"names", "failures"}:
+            return self._explain(f"{row['name']} {row.get('type', 'A')}")
+        self.entry = Entry("Explain which name, and type", "", self._explain)
+        return None
+
+    def _explain(self, text: str) -> Request:
+        name, _, qtype = text.partition(" ")
+
+        def done(response: Mapping[str, Any]) -> str:
+            self.explained = (f"{name} {qtype or 'A'}, asked from 127.0.0.1", "", *lines_of(response))
+            return ""
+
+        return Request({"command": "explain", "name": name, "type": qtype.strip() or "A"}, done)
 
     def help(self) -> None:
         """Show what keys do."""
@@ -249,14 +276,15 @@ class Viewer:
         )
 
 
-KEYS: dict[str, Callable[[Viewer], None]] = {
+KEYS: dict[str, Callable[[Viewer], Request | None]] = {
     "up": lambda viewer: viewer.move(-1), "k": lambda viewer: viewer.move(-1),
     "down": lambda viewer: viewer.move(1), "j": lambda viewer: viewer.move(1),
     "pageup": lambda viewer: viewer.move(-PAGE), "pagedown": lambda viewer: viewer.move(PAGE),
     "home": lambda viewer: viewer.to_end(last=False), "end": lambda viewer: viewer.to_end(last=True),
     "tab": lambda viewer: viewer.turn(1), "right": lambda viewer: viewer.turn(1),
     "backtab": lambda viewer: viewer.turn(-1), "left": lambda viewer: viewer.turn(-1),
-    "enter": Viewer.open, "esc": Viewer.forget, "/": Viewer.filter, "s": Viewer.sort, "S": Viewer.reverse,
+    "enter": Viewer.open, "e": Viewer.explain, "esc": Viewer.forget,
+    "/": Viewer.filter, "s": Viewer.sort, "S": Viewer.reverse,
     " ": Viewer.pause, "h": Viewer.help, "?": Viewer.help, "q": Viewer.end, "n": Viewer.other,
     "p": Viewer.purge, "b": Viewer.block, "d": Viewer.take_out, "D": Viewer.take_down, "u": Viewer.give_back,
     "r": Viewer.reload,

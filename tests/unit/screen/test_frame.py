@@ -7,7 +7,7 @@ from rich.console import Console
 from support.shown import histogram, rule, upstream
 from support.status import UNIX, block, failure, line, most, status
 
-from funkenshield.screen.frame import Daemon, Look, frame, sheet
+from funkenshield.screen.frame import HELP, Daemon, Look, frame, sheet
 from funkenshield.screen.shown import Readings
 from funkenshield.screen.tables import TABLES
 from funkenshield.screen.viewer import Viewer
@@ -186,6 +186,15 @@ def test_a_row_is_opened_with_all_that_is_cut_elsewhere():
     assert long not in "".join(drawn(viewer))
     viewer.press("enter")
     assert "".join(drawn(viewer)).count("x") == 200
+
+
+def test_help_and_explanations_fit_on_a_small_screen():
+    shown = text(drawn(viewer_of(helping=True)))
+    assert all(" ".join(f"{keys} {meaning}".split()) in shown for keys, meaning in HELP)
+    shown = text(drawn(viewer_of(explained=("cache no entry", f"=> {EVIL}"))))
+    assert "cache no entry" in shown
+    assert SAFE in shown
+    assert "any key goes back" in shown
 
 
 def test_a_sheet_has_all_tables():

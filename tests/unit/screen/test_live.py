@@ -1,6 +1,10 @@
 """Show how often the daemon is asked, and what is seen of answers that are late, wrong, or another daemon's."""
 
 import asyncio
+import os
+import pty
+import signal
+import termios
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +14,7 @@ from support.status import status
 
 from funkenshield.errors import FunkenShieldError
 from funkenshield.screen import live
+from funkenshield.screen.terminal import Terminal
 
 ONE, TWO = Path("/one.sock"), Path("/two.sock")
 
@@ -140,3 +145,30 @@ def test_a_late_answer_of_another_daemon_is_not_shown(screen, daemon):
     screen._ask = late
     asyncio.run(screen._update())
     assert screen._viewer.shown is None
+
+
+@pytest.fixture
+def terminal():
+    """Yield a real terminal."""
+    outer, inner = pty.openpty()
+    termios.tcsetwinsize(inner, (24, 80))
+    os.set_blocking(outer, False)
+    yield Terminal(Console(width=80, height=24, color_system=None, force_terminal=True, _environ={}), inner, inner)
+    os.close(inner)
+    os.close(outer)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), OSError("the terminal is gone")])
+def test_whatever_goes_wrong_the_terminal_is_given_back(terminal, error):
+    async def fail(*_):
+        raise error
+
+    before, handler = termios.tcgetattr(terminal.input), signal.getsignal(signal.SIGTERM)
+    running = live.Live([ONE], 1.0, terminal, fail).run()
+    if isinstance(error, OSError):
+        asyncio.run(running)
+    else:
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            asyncio.run(running)
+    assert termios.tcgetattr(terminal.input) == before
+    assert signal.getsignal(signal.SIGTERM) == handler

@@ -64,6 +64,13 @@ def test_what_somebody_else_may_have_put_there_is_not_believed(listen, monkeypat
         places.running({})
 
 
+def test_what_an_operator_has_named_is_believed_wherever_it_is(listen, tmp_path):
+    path = listen("shared/here.sock")
+    path.parent.chmod(0o1777)
+    (tmp_path / "f.toml").write_text(f'[control]\nsocket = "{path}"')
+    assert places.running({}) == [path]
+
+
 def test_where_nobody_answers_a_line_says_where_was_looked(listen, tmp_path):
     left = listen("funkenshield-abc/control.sock")
     with socket.socket(socket.AF_UNIX) as gone:

@@ -232,3 +232,25 @@ def test_what_the_daemon_answers_is_said(viewer, table, keys, response, said):
 def test_a_reload_that_was_refused_is_an_error(viewer):
     with pytest.raises(ValueError, match="reload failed: a: no; b: no"):
         press(viewer, "r", "y").done({"reloaded": False, "errors": ["a: no", "b: no"], "warnings": []})
+
+
+EXPLAINED = {"outcome": "hit", "rcode": "NOERROR", "why": "fresh", "steps": [{"step": "cache", "text": "an entry"}]}
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "asked"),
+    [
+        ("names", ["e"], ("a.test", "A")),
+        ("failures", ["e"], ("lost.test.", "A")),
+        ("upstreams", ["e", *"x.test mx", "enter"], ("x.test", "mx")),
+        ("upstreams", ["e", *"x.test", "enter"], ("x.test", "A")),
+    ],
+)
+def test_a_name_is_explained_without_a_question_for_that_changes_nothing(viewer, table, keys, asked):
+    request = press(viewer, TABLE[table], *keys)
+    assert request.members == {"command": "explain", "name": asked[0], "type": asked[1]}
+    assert request.done(EXPLAINED) == ""
+    assert viewer.explained[0].startswith(f"{asked[0]} {asked[1]}")
+    assert viewer.explained[2:] == ("cache     an entry", "=>        hit NOERROR: fresh")
+    press(viewer, "x")
+    assert not viewer.explained
