@@ -67,6 +67,7 @@ from .zones import settings
 from .zones.soa_watch import Watchers
 
 if TYPE_CHECKING:
+    from .web.http import Door
     from .web.site import Site
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Daemon:
         self.log_level: str | None = None  # that an operator set, whatever the configuration says
         self._ready = False
         self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
-        self._servers: list[asyncio.Server] = []  # on the control socket, and for metrics
+        self._servers: list[asyncio.Server | Door] = []  # on the control socket, and for metrics
         self._failure: BaseException | None = None  # of what must go on for ever
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
         self._secrets: cookie_secrets.CookieSecrets | None = None
@@ -392,7 +393,7 @@ class Daemon:
             await_at_end(self.rules.close)
             await_at_end(self._drain)
             await_at_end(self.reloads.close)
-            await self._serve_site(at_end)
+            self._serve_site(at_end)
             self.tcp.start()
             at_end(self.tcp.stop_accepting)
             self.quic.start()
@@ -411,13 +412,12 @@ class Daemon:
         if self._failure:
             raise FunkenShieldError(f"stopped: internal error: {self._failure!r}")
 
-    async def _serve_site(self, at_end: Callable[[Callable[[], None]], object]) -> None:
+    def _serve_site(self, at_end: Callable[[Callable[[], None]], object]) -> None:
         """Serve the metrics and the web page, if that is asked for."""
         if self._site is not None and self._web_socket is not None:
             at_end(self._site.close)
             self._site.start()
-            create = asyncio.get_running_loop().create_server
-            self._servers.append(await create(self._site.protocol, sock=self._web_socket, backlog=sockets.BACKLOG))
+            self._servers.append(self._site.serve(self._web_socket))
 
     def _start_tasks(self) -> None:
         works: list[Coroutine[Any, Any, None]] = [

@@ -1,10 +1,10 @@
-"""What all who read may take of the control thread together, and what of that one client prefix may."""
+"""What all who ask may take of the control thread together, and what of that one client prefix may."""
 
 from collections.abc import Callable
 
 from ..core.fair_shares import may_take_one_more
 
-SHARE = 0.02  # of the time
+SHARE = 0.02  # of the time, unless said otherwise
 BURST = 0.125  # seconds of it at once, of which one prefix has four fifths
 
 
@@ -14,8 +14,8 @@ class Budget:
     What a request will take is known only afterwards: who begins with something left may end with less than nothing.
     """
 
-    def __init__(self, elapsed: Callable[[], float]) -> None:
-        self._elapsed, self._paid_at = elapsed, elapsed()
+    def __init__(self, elapsed: Callable[[], float], share: float = SHARE) -> None:
+        self._elapsed, self._paid_at, self._share = elapsed, elapsed(), share
         self._owed: dict[bytes, float] = {}
 
     def has_turn(self, prefix: bytes) -> bool:
@@ -29,6 +29,6 @@ class Budget:
 
     def _pay_off(self) -> None:
         now, owed = self._elapsed(), sum(self._owed.values())
-        left = max(0.0, owed - SHARE * (now - self._paid_at))
+        left = max(0.0, owed - self._share * (now - self._paid_at))
         self._owed = {prefix: each * left / owed for prefix, each in self._owed.items()} if left else {}
         self._paid_at = now

@@ -1,10 +1,15 @@
 """HTTP as it is served here: one request a connection, a response or a stream of events, and all of it bounded.
 
+A flood of connections, or of requests that cost much to read, waits in the kernel, or unread: the thread that forwards
+misses has little time for them.
+
 It knows connections, limits and time; h11 knows the protocol. What is asked for, and what is answered, is for `site`.
 """
 
 import asyncio
 import logging
+import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -16,6 +21,7 @@ import h11
 
 from ..core.fair_shares import Holders, may_take_one_more, prefix_of
 from ..core.logs import RateLimited
+from .budget import Budget
 
 limited = RateLimited(logging.getLogger(__name__))
 
@@ -25,6 +31,9 @@ ANSWER_TIMEOUT = 60.0  # seconds that it may take to be made: a reload reads rul
 HEAD_MAX, BODY_MAX = 8192, 16384  # octets of a request
 PARTS_MAX = 64  # that a body comes in: chunks cost more than octets
 UNREAD_MAX = 1 << 18  # octets that a client of a stream may leave unread
+AT_ONCE, PAUSE = 16, 0.02  # connections that are taken in so many seconds: 800 a second take a twentieth
+SHARE = 0.05  # of the time, for what all ask
+COST = 0.0005  # seconds that a request takes; to read it may take more
 
 Headers = dict[str, str]
 
@@ -78,11 +87,32 @@ class Response:
 class HttpServer:
     """All connections; `respond` answers what they ask."""
 
-    def __init__(self, respond: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(
+        self, respond: Callable[[Request], Awaitable[Response]], elapsed: Callable[[], float] = time.monotonic
+    ) -> None:
         self.respond = respond
+        self.budget = Budget(elapsed, SHARE)
         self.connections: Holders[Connection] = Holders()
         self.count = 0
         self._next = 0
+        self._taken: set[asyncio.Task[object]] = set()  # connections that are about to be made
+
+    def serve(self, listening: socket.socket) -> "Door":
+        """Take connections from a listening socket, until that is closed."""
+        listening.setblocking(False)
+        return Door(listening, self.take)
+
+    def take(self, accepted: socket.socket) -> None:
+        """Take a connection."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(self.protocol, accepted))
+        self._taken.add(task)
+        task.add_done_callback(self._made)
+
+    def _made(self, task: asyncio.Task[object]) -> None:
+        self._taken.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            limited.warning("connection", "no connection for HTTP: %s", error)
 
     def protocol(self) -> "Connection":
         """Return the protocol of one more connection."""
@@ -98,6 +128,40 @@ class HttpServer:
         (own or self.connections.oldest_of_most()).abort()
 
 
+class Door:
+    """Lets connections in, some at once; who comes meanwhile waits in the kernel."""
+
+    def __init__(self, listening: socket.socket, take: Callable[[socket.socket], None]) -> None:
+        self._listening, self._take = listening, take
+        self._loop = asyncio.get_running_loop()
+        self._left = 0
+        self._timer: asyncio.TimerHandle | None = None  # when it is open for others
+        self._open()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+
+    def _open(self) -> None:
+        self._left, self._timer = AT_ONCE, None
+        self._loop.add_reader(self._listening, self._let_in)
+
+    def _let_in(self) -> None:
+        self._timer = self._timer or self._loop.call_later(PAUSE, self._open)
+        try:
+            while self._left:
+                self._take(self._listening.accept()[0])
+                self._left -= 1
+        except BlockingIOError:
+            return
+        except OSError as error:  # no descriptor is left, or who came is gone
+            limited.warning("accept", "no connection for HTTP: %s", error.strerror)
+        self._loop.remove_reader(self._listening)
+
+
 class Connection(asyncio.Protocol):
     """One connection: a request, an answer, the end."""
 
@@ -111,6 +175,8 @@ class Connection(asyncio.Protocol):
         self._stream: Stream | None = None
         self.answering: asyncio.Task[None] | None = None  # None: there is no request yet
         self._timer: asyncio.TimerHandle | None = None
+        self._has_turn = False
+        self._turn: asyncio.TimerHandle | None = None  # when it may have one
         self._transport: asyncio.Transport
 
     # ---------------------------------------------------------------- it comes, and goes
@@ -132,6 +198,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection no more."""
         self._end_in(None)
+        if self._turn is not None:
+            self._turn.cancel()
         if self.answering is not None:
             self.answering.cancel()
         self._forget()
@@ -158,15 +226,30 @@ class Connection(asyncio.Protocol):
     # ---------------------------------------------------------------- it asks
 
     def data_received(self, data: bytes) -> None:
-        """Answer the request, once it is whole."""
+        """Answer the request, once it is whole, and all who ask have not taken yet what they may."""
         if self.answering is not None or self._transport.is_closing():
             return
+        self._http.receive_data(data)
+        self._read_in_turn()
+
+    def _read_in_turn(self) -> None:
+        if self._has_turn or self._server.budget.has_turn(self.prefix):
+            self._transport.resume_reading()
+            self._read()
+        else:
+            self._transport.pause_reading()
+            self._turn = asyncio.get_running_loop().call_later(PAUSE, self._read_in_turn)
+
+    def _read(self) -> None:
+        begun = time.thread_time()
         try:
-            self._http.receive_data(data)
             while (event := self._http.next_event()) is not h11.NEED_DATA and self.answering is None:
                 self._take(event)
         except h11.RemoteProtocolError as error:
             self._send(Response(error.error_status_hint))
+        took = time.thread_time() - begun
+        self._server.budget.spend(self.prefix, took if self._has_turn else took + COST)
+        self._has_turn = True
 
     def _take(self, event: object) -> None:
         """Take one part of the request."""

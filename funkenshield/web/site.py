@@ -92,7 +92,7 @@ class Site:
                     tables[name] = partial(_shown, command, shield, name, members)
             self.monitor = Monitor(shield.snapshot, about, tables, now, elapsed)
             self._api = Api(commands.COMMANDS, handle, self._access, self.monitor, elapsed)
-        self.protocol = self._server.protocol
+        self.serve = self._server.serve
 
     def start(self) -> None:
         """Keep the last hour from now on."""

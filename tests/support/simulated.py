@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import random
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -200,15 +201,16 @@ def page(shield):
             shield.go_on(INTERVAL)
             clock.back -= INTERVAL
         site.start()
-        server = await loop.create_server(site.protocol, "127.0.0.1", 0)
-        ports.append(server.sockets[0].getsockname()[1])
+        listening = socket.create_server(("127.0.0.1", 0))
+        door = site.serve(listening)
+        ports.append(listening.getsockname()[1])
         ready.set()
         while not stop.is_set():
             shield.go_on(0.5)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.5)
         site.close()
-        server.close()
+        door.close()
         await asyncio.sleep(0.05)  # for connections to end
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),))

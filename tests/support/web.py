@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import time
 
 from funkenshield.web.http import HttpServer
 
@@ -9,19 +11,23 @@ HOST = "Host: 127.0.0.1\r\n"
 
 
 @contextlib.asynccontextmanager
-async def serving(respond):
+async def serving(respond, elapsed=time.monotonic):
     """Serve; yield the server, and its address."""
-    server = HttpServer(respond)
-    listening = await asyncio.get_running_loop().create_server(server.protocol, "127.0.0.1", 0)
+    server = HttpServer(respond, elapsed)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    door = server.serve(listening)
     try:
-        yield server, listening.sockets[0].getsockname()
+        yield server, listening.getsockname()
     finally:
-        listening.close()
+        door.close()
 
 
-async def exchange(address, octets, timeout=5.0):
-    """Send octets, and return all that comes until the end: the status, the fields by name in lower case, the body."""
-    reader, writer = await asyncio.open_connection(*address)
+async def exchange(address, octets, timeout=5.0, source=None):
+    """Send octets, from an address if that matters, and return all that comes until the end.
+
+    That is the status, the fields by name in lower case, and the body.
+    """
+    reader, writer = await asyncio.open_connection(*address, local_addr=source and (source, 0))
     try:
         writer.write(octets)
         async with asyncio.timeout(timeout):

@@ -6,11 +6,12 @@ import socket
 import struct
 
 import pytest
+from support.shown import Clock
 from support.web import HOST, exchange, serving, until
 
 from funkenshield.core.logs import RateLimited
 from funkenshield.web import http
-from funkenshield.web.http import BODY_MAX, HEAD_MAX, MAX_CONNECTIONS, PARTS_MAX, UNREAD_MAX, Response
+from funkenshield.web.http import AT_ONCE, BODY_MAX, HEAD_MAX, MAX_CONNECTIONS, PARTS_MAX, UNREAD_MAX, Response
 
 
 def served(octets):
@@ -125,6 +126,46 @@ def test_connections_are_bounded_and_the_silent_ones_give_way():
             for _, writer in held:
                 writer.close()
             await until(lambda: not server.count)
+
+    asyncio.run(story())
+
+
+def test_a_flood_of_connections_is_let_in_by_and_by(monkeypatch):
+    monkeypatch.setattr(http, "PAUSE", 0.2)
+
+    async def story():
+        async with serving(None) as (server, address):
+            held = [await asyncio.open_connection(*address) for _ in range(AT_ONCE + 4)]
+            await until(lambda: server.count == AT_ONCE)
+            await asyncio.sleep(0.02)
+            assert server.count == AT_ONCE
+            await until(lambda: server.count == AT_ONCE + 4)
+            for _, writer in held:
+                writer.close()
+            await until(lambda: not server.count)
+
+    asyncio.run(story())
+
+
+def test_who_asks_too_much_waits_and_his_neighbours_do_not(monkeypatch):
+    monkeypatch.setattr(http, "COST", 0.04)
+    clock, seen = Clock(), []
+
+    async def respond(request):
+        seen.append((request.source, request.path))
+        return Response(200, b"page")
+
+    async def story():
+        async with serving(respond, clock) as (server, address):
+            asked = [
+                asyncio.create_task(exchange(address, f"GET /{k} HTTP/1.1\r\n{HOST}\r\n".encode())) for k in range(5)
+            ]
+            await until(lambda: server.count == 2)
+            assert len(seen) == 3
+            neighbour = await exchange(address, f"GET /n HTTP/1.1\r\n{HOST}\r\n".encode(), source="127.0.1.1")
+            assert (neighbour[2], seen[-1], len(seen)) == (b"page", ("127.0.1.1", "/n"), 4)
+            clock.at += 60
+            assert [(await each)[2] for each in asked] == [b"page"] * 5
 
     asyncio.run(story())
 
