@@ -63,7 +63,8 @@ def bind(path: Path) -> socket.socket:
                     path.unlink()
                 else:
                     raise ControlError(
-                        f"{path}: another daemon uses this control socket; set control.socket to another path"
+                        f"{path}: another daemon uses this control socket; stop it, or choose another path:"
+                        " --control PATH, or control.socket in the file"
                     )
         before = os.umask(0o177)
         try:

@@ -202,13 +202,13 @@ def program(name):
 
 @contextlib.contextmanager
 def _run(
-    name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST, *, host="127.0.0.1", more=""
+    name, options, config, stanza, zones: Mapping[str, str] = SHIELD_TEST, *, host="127.0.0.1", port=0, more=""
 ) -> Iterator[Nameserver]:
     """Run one nameserver with these master files, by the names of their zones, until the context is left.
 
     `more` options are the server's, or with BIND the zone's.
     """
-    address = Address(host, free_port(host))
+    address = Address(host, port or free_port(host))
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as temporary:
         folder = Path(temporary)
         for zone, text in zones.items():
