@@ -43,7 +43,7 @@ from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core.files import Watched
 from .errors import ConfigError, FunkenShieldError
-from .events.sinks import Sinks
+from .events.sinks import Outputs, Sinks
 from .forward import chaos, discovery
 from .forward._miss_path import MissPath
 from .forward.forwarder import Forwarder
@@ -102,6 +102,7 @@ class Daemon:
         self.reloads = Reloads(self._count_reload)
         self.log_level: str | None = None  # that an operator set, whatever the configuration says
         self._ready = False
+        self._answered = 0.0  # by then, seconds of the clock, whatever has come by now
         self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
         self._servers: list[asyncio.Server | Door] = []  # on the control socket, and for metrics
         self._failure: BaseException | None = None  # of what must go on for ever
@@ -226,6 +227,7 @@ class Daemon:
         prepared = prepared or self.rules.prepare(config, self.listeners.numbered(config))
         secrets = cookie_secrets.read(config.cookies, self._secrets)
         encryption, over_quic = self._tls.prepare(config), self._tls_over_quic.prepare(config)
+        sinks = self.sinks.prepare(config)
         listeners = self.listeners.bind(config)
         groups = self._ask(config)
         self.hosts.configure(config)
@@ -238,8 +240,10 @@ class Daemon:
         self._tls.activate(encryption, self.cache)
         self._tls_over_quic.activate(over_quic, self.cache)
         self._http.configure(config, self.cache)
-        answered = self.clock.seconds() + max(config.forward.deadline, config.forward.update_timeout) + GRACE
-        self.listeners.follow(listeners, self._tls.listeners, self._http.listeners, answered)
+        for each in (self.config.forward, config.forward):  # what came before waits for as long as it could then
+            answered = self.clock.seconds() + max(each.deadline, each.update_timeout) + GRACE
+            self._answered = max(self._answered, answered)
+        self.listeners.follow(listeners, self._tls.listeners, self._http.listeners, self._answered)
         self.quic.configure(config, self.listeners.open, self._tls_over_quic.listeners)
         outdated = zones.changed if config is not self.config else []  # there is nothing yet at the start
         for name in (*outdated, *(chaos.ZONES if config.chaos != self.config.chaos else ())):
@@ -259,7 +263,7 @@ class Daemon:
             ipv6=subnet.ipv6_prefix_length if subnet.add else 0,
             private=subnet.private,
         )
-        self._name_peers(config)
+        self._name_peers(sinks)
         self.config, self._secrets = config, secrets
         self._set_cookies(secrets)
 
@@ -276,14 +280,14 @@ class Daemon:
             log.error("new addresses of upstreams not in use: %s", error)
             return
         self.forwarder.follow_upstreams()
-        self._name_peers(self.config)
+        self._name_peers()
         self._watch(self.config)
 
-    def _name_peers(self, config: Config) -> None:
-        """Say who is told of queries, and what listeners and upstreams are by their numbers."""
+    def _name_peers(self, sinks: Outputs | None = None) -> None:
+        """Say what listeners and upstreams are by their numbers, and, where that changes, who is told of queries."""
         listeners = {each.number: each.endpoint for each in self.listeners.open}
         upstreams = {each.number: (each.endpoint, each.member) for each in self.upstreams.all}
-        self.sinks.configure(config, listeners, upstreams, self.rules.names)
+        self.sinks.configure(listeners, upstreams, self.rules.names, sinks)
 
     def _watch(self, config: Config) -> None:
         """Watch zones where their upstreams are; not before the cache is ours to purge."""
@@ -338,6 +342,7 @@ class Daemon:
             warn("aggressive NSEC and NXDOMAIN cut take effect after a restart, which allocates their memory")
         new, before = new.keeping(self.config), self.rules.rule_set
         await self.hosts.look_up_new(new)
+        await asyncio.to_thread(self.sinks.examine, new)
         prepared = await asyncio.to_thread(self.rules.prepare, new, self.listeners.numbered(new))
         try:
             await self.rules.set_up(prepared)

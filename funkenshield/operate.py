@@ -21,7 +21,7 @@ from .options import Ask, Commands, controls, located, seconds
 
 LABELLED = (  # that are shown one by one
     "listener_messages", "tls_handshakes", "tls_failures", "tls_versions", "http_responses", "http_errors",
-    "events_written", "events_lost",
+    "events_written", "events_waiting", "events_lost", "events_shortened",
 )  # fmt: skip
 TRANSPORTS = ("udp", "tcp", "tls", "https", "http", "quic", "h3")
 LEVELS = ("debug", "info", "warning", "error", "default")

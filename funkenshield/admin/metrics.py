@@ -165,12 +165,16 @@ METRICS = {
         " settings or headers.",
         labels=("reason",),
     ),
-    "events_written": Metric("Queries that a collector of dnstap, or a query log, was told of.", labels=("sink",)),
-    "events_lost": Metric(
-        "Queries that a collector of dnstap, or a query log, was not told of, because it did not take them in time.",
+    "events_written": Metric(
+        "Messages that a collector of dnstap took, or lines that a query log did.", labels=("sink",)
+    ),
+    "events_waiting": Metric("Messages, or lines, that were not taken yet.", "gauge", labels=("sink",)),
+    "events_lost": Metric("Messages, or lines, that were lost, because they were not taken in time.", labels=("sink",)),
+    "events_shortened": Metric(
+        "Messages of dnstap without the octets of a long DNS message, which would have left no room for others.",
         labels=("sink",),
     ),
-    "events_unread": Metric("Queries that nobody was told of, because they came faster than they could be told."),
+    "events_unread": Metric("Events that nobody was told of, because they came faster than they could be told."),
     "reloads": Metric("Successful reloads of the configuration."),
     "reload_failures": Metric("Reloads that failed, so that the previous configuration stayed in force."),
     "start_time_seconds": Metric("Unix time at which the daemon started.", "gauge"),

@@ -130,8 +130,11 @@ class Stats:
             **self.quic.counters(),
             "http_responses": self._statuses(connections), "http_errors": _labelled(connections, ERRORS),
             **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self._expiries(),
-            "events_written": {name: each["written"] for name, each in sinks.items()},
-            "events_lost": {name: each["lost"] for name, each in sinks.items()}, "events_unread": self.sinks.lost,
+            **{
+                f"events_{what}": {name: each[what] for name, each in sinks.items()}
+                for what in ("written", "waiting", "lost", "shortened")
+            },
+            "events_unread": self.sinks.lost,
             "reloads": self.reloads, "reload_failures": self.reload_failures, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],

@@ -1,5 +1,6 @@
 """Who is told what becomes of queries: collectors of dnstap, and query logs."""
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -53,6 +54,8 @@ class DnstapSection(SinkSection):
     def _is_somewhere(self) -> "DnstapSection":
         if bool(self.socket) == bool(self.address):
             raise ValueError("needs either socket or address")
+        if len(os.fsencode(self.socket)) > SOCKET_MAX:
+            raise ValueError(f"socket: a path of at most {SOCKET_MAX} octets")
         return self
 
     def __str__(self) -> str:

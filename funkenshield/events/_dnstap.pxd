@@ -15,7 +15,12 @@ cdef enum ControlFrame:
 cdef enum:
     CONTROL_MAX = 64               # octets of a control frame of ours
 
+cdef enum:                         # messages that an event is written as, one bit each
+    OF_QUERY = 1
+    OF_RESPONSE = 2
 
-cdef size_t put_dnstap(uint8_t* out, const Sink* sink, const Known* known, const Event* event) noexcept nogil
+
+cdef uint8_t messages_of(const Sink* sink, const Event* event) noexcept nogil
+cdef size_t put_dnstap(uint8_t* out, Sink* sink, const Known* known, const Event* event, size_t limit) noexcept nogil
 cdef size_t put_control(uint8_t* out, ControlFrame kind) noexcept nogil
 cdef int accepts(const uint8_t* octets, size_t length) noexcept nogil

@@ -4,11 +4,13 @@
     control frame:  0 (4 octets), length (4), type (4), CONTENT_TYPE (4), length (4), "protobuf:dnstap.Dnstap"
 
 It knows both formats (dnstap.proto; fstrm/control.h), and no socket. A query that is answered at once is two messages.
+One of DNS that is too long, or was recorded in part, is left out of its dnstap message: half of it would be wrong.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 
+from ..core._atomic cimport bump
 from ..core._clock cimport NANOSECONDS
 from ..policy._rule_state cimport (
     KIND_EXCHANGE, OVER_H3, OVER_HTTP, OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, OVER_UDP
@@ -16,7 +18,7 @@ from ..policy._rule_state cimport (
 from ..wire._message cimport HEADER, OPCODE, UPDATE, get32, message_flags, set32
 from ._event cimport Event, query_of, response_of
 from ._names cimport kind_name
-from ._sink cimport Known, Peer, Sink, copy_prefix
+from ._sink cimport Known, Peer, Sink, copy_prefix, peer_of
 
 cdef enum:                         # tags of protobuf: a field's number, and how it is written
     EXTRA = 3 << 3 | 2, MESSAGE = 14 << 3 | 2, TYPE = 15 << 3
@@ -42,6 +44,7 @@ MESSAGE_TYPES = {
     "forwarder_response": FORWARDER_RESPONSE, "update_query": UPDATE_QUERY, "update_response": UPDATE_RESPONSE,
 }
 cdef const char* CONTENT = b"protobuf:dnstap.Dnstap"
+cdef Peer _unknown                 # zeros
 
 
 cdef inline uint8_t* put_number(uint8_t* out, uint64_t number) noexcept nogil:
@@ -85,12 +88,24 @@ cdef uint8_t _protocol(uint8_t transport) noexcept nogil:
     return 4 if transport == OVER_HTTPS or transport == OVER_HTTP or transport == OVER_H3 else 1
 
 
-cdef uint8_t* _put_message(uint8_t* out, const Sink* sink, const Known* known, const Event* event, uint8_t kind,
-                           bint is_response) noexcept nogil:
+cdef const Peer* _peer_of(const Known* known, const Event* event) noexcept nogil:
+    """Return whom an exchange is with, or where the client came to; all of it is zero where that is not known."""
+    cdef:
+        uint64_t asked = event.wall - event.took
+        const Peer* found
+    if event.kind == KIND_EXCHANGE:
+        found = peer_of(known.upstreams, <uint32_t> event.upstream, asked)
+    else:
+        found = peer_of(known.listeners, event.listener, asked)
+    return &_unknown if found == NULL else found
+
+
+cdef uint8_t* _put_message(uint8_t* out, Sink* sink, const Known* known, const Event* event, uint8_t kind,
+                           bint is_response, size_t limit) noexcept nogil:
     """Write a frame with one message; return where it ends."""
     cdef:
         bint is_exchange = event.kind == KIND_EXCHANGE
-        const Peer* peer = (&known.upstreams[event.upstream] if is_exchange else &known.listeners[event.listener])
+        const Peer* peer = _peer_of(known, event)
         uint8_t transport = event.transport
         uint8_t octets = 16 if (peer.octets if is_exchange else event.octets) == 16 else 4
         uint8_t[FIELDS_MAX] fields
@@ -99,10 +114,11 @@ cdef uint8_t* _put_message(uint8_t* out, const Sink* sink, const Known* known, c
         uint64_t asked = event.wall - event.took
         const uint8_t* wire = response_of(event) if is_response else query_of(event)
         size_t length = event.response if is_response else event.query
+        bint is_whole = length == (event.response_size if is_response else event.query_size) and length <= limit
         uint8_t tag = RESPONSE_MESSAGE if is_response else QUERY_MESSAGE
         const char* said = kind_name(event.kind)
         uint8_t[16] size, client
-        size_t fields_length
+        size_t fields_length, told
     end = put_field(end, MESSAGE_TYPE, kind)
     end = put_field(end, SOCKET_FAMILY, 2 if octets == 16 else 1)
     if is_exchange and event.transport != OVER_UDP:  # what that is, the upstream's settings say
@@ -123,32 +139,52 @@ cdef uint8_t* _put_message(uint8_t* out, const Sink* sink, const Known* known, c
         end = put_field(end, RESPONSE_SECONDS, event.wall // NANOSECONDS)
         end = put_fixed(end, RESPONSE_NANOSECONDS, <uint32_t> (event.wall % NANOSECONDS))
     fields_length = end - fields
+    told = <size_t> (put_field(size, tag, length) - size) + length if is_whole else 0
+    bump(&sink.shortened, not is_whole)
     out += 4
     memcpy(out, sink.identity, sink.identity_length)
     out += sink.identity_length
     if is_response and not is_exchange:
         out = put_octets(out, EXTRA, said, strlen(said))
-    out = put_field(out, MESSAGE, fields_length + (put_field(size, tag, length) - size) + length)
+    out = put_field(out, MESSAGE, fields_length + told)
     memcpy(out, fields, fields_length)
-    out = put_octets(out + fields_length, tag, wire, length)
+    out += fields_length
+    if is_whole:
+        out = put_octets(out, tag, wire, length)
     out = put_field(out, TYPE, 1)
     set32(start, <uint32_t> (out - start - 4))
     return out
 
 
-cdef size_t put_dnstap(uint8_t* out, const Sink* sink, const Known* known, const Event* event) noexcept nogil:
-    """Write an event as one message, or two, or none, as the sink wants them; return their octets."""
+cdef uint8_t _query_type(const Event* event) noexcept nogil:
+    """Return the type of the message that an event's query is written as; that of its response is the next."""
+    cdef const uint8_t* wire = query_of(event) if event.query else response_of(event)
+    if event.kind == KIND_EXCHANGE:
+        return FORWARDER_QUERY
+    if event.query + event.response >= HEADER and (message_flags(wire) & OPCODE) == UPDATE:
+        return UPDATE_QUERY
+    return CLIENT_QUERY
+
+
+cdef uint8_t messages_of(const Sink* sink, const Event* event) noexcept nogil:
+    """Return which messages an event is written as, OF_QUERY and OF_RESPONSE, as the sink wants them."""
+    cdef:
+        uint8_t kind = _query_type(event)
+        bint of_query = event.query and not event.told and sink.types >> kind & 1
+        bint of_response = event.response and sink.types >> (kind + 1) & 1
+    return of_query * OF_QUERY | of_response * OF_RESPONSE
+
+
+cdef size_t put_dnstap(uint8_t* out, Sink* sink, const Known* known, const Event* event, size_t limit) noexcept nogil:
+    """Write an event as those messages; return their octets. Those of DNS have at most `limit`, or are left out."""
     cdef:
         uint8_t* end = out
-        bint is_exchange = event.kind == KIND_EXCHANGE
-        uint8_t kind = FORWARDER_QUERY if is_exchange else CLIENT_QUERY
-        const uint8_t* wire = query_of(event) if event.query else response_of(event)
-    if not is_exchange and event.query + event.response >= HEADER and (message_flags(wire) & OPCODE) == UPDATE:
-        kind = UPDATE_QUERY
-    if event.query and not event.told and sink.types >> kind & 1:
-        end = _put_message(end, sink, known, event, kind, False)
-    if event.response and sink.types >> (kind + 1) & 1:
-        end = _put_message(end, sink, known, event, kind + 1, True)
+        uint8_t kind = _query_type(event)
+        uint8_t messages = messages_of(sink, event)
+    if messages & OF_QUERY:
+        end = _put_message(end, sink, known, event, kind, False, limit)
+    if messages & OF_RESPONSE:
+        end = _put_message(end, sink, known, event, kind + 1, True, limit)
     return end - out
 
 

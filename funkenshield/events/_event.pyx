@@ -7,8 +7,8 @@ from libc.stdint cimport int16_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport write
 
-from ..core._atomic cimport bump, load_relaxed
-from ..core._spsc_ring cimport ring_publish, ring_reserve
+from ..core._atomic cimport bump, load_acquire, load_relaxed
+from ..core._spsc_ring cimport RING_SIZE, ring_publish, ring_reserve
 from ..policy._rule_state cimport KIND_EXCHANGE, ClientInfo
 
 cdef uint64_t FACTOR = 6364136223846793005  # of Knuth's linear congruential generator
@@ -58,12 +58,11 @@ cdef class Tap:
     cdef Event* _begin(self, uint8_t kind, uint32_t draw, const uint8_t* query, size_t query_size,
                        const uint8_t* response, size_t response_size) noexcept nogil:
         cdef:
-            size_t most = load_relaxed(&self.wanted.octets)
-            size_t asked = min(query_size, most)
-            size_t answered = min(response_size, most)
+            size_t asked, answered
             Event* event
         if not (load_relaxed(&self.wanted.kinds) >> kind & 1 and 0 < draw <= load_relaxed(&self.wanted.chance)):
             return NULL
+        asked, answered = self._kept(query_size), self._kept(response_size)
         event = <Event*> ring_reserve(self.ring, <uint32_t> (sizeof(Event) + asked + answered))
         if event == NULL:
             bump(&self.lost, 1)
@@ -75,6 +74,13 @@ cdef class Tap:
         memcpy(event + 1, query, asked)
         memcpy(<uint8_t*> (event + 1) + asked, response, answered)
         return event
+
+    cdef size_t _kept(self, size_t size) noexcept nogil:
+        """Return how many octets of a message are recorded: a few long ones must not hide what comes beside them."""
+        cdef size_t kept = min(size, load_relaxed(&self.wanted.octets))
+        if kept > LONG and self.ring.filled - load_acquire(&self.ring.tail) > RING_SIZE // 2:
+            return NAMED
+        return kept
 
     cdef void publish(self) noexcept nogil:
         """Show what was recorded, after a batch; whoever reads is woken if he sleeps."""

@@ -1,14 +1,16 @@
-"""Names of what events tell by number: kinds of outcomes, transports, types and RCODEs."""
+"""Names of what events tell by number: kinds of outcomes, reasons, transports, types and RCODEs."""
 
 from libc.stdint cimport uint8_t, uint16_t
 
 from ..policy._rule_state cimport KIND_ASKED, KIND_EXCHANGE, KINDS as KIND_COUNT, TRANSPORTS as TRANSPORT_COUNT
+from ._event cimport NO_REASON, REASONS
 
 cdef tuple KIND_NAMES = (  # in the order of their numbers
     b"hit", b"prefetch", b"stale", b"forwarded", b"coalesced", b"synthesised", b"local", b"rule", b"blocked",
     b"limited", b"denied", b"refused", b"malformed", b"badcookie", b"rejected", b"failed", b"dropped", b"asked",
     b"exchange",
 )
+cdef tuple REASON_NAMES = (b"", b"proxy_protocol")
 cdef tuple TRANSPORT_NAMES = (b"udp", b"tcp", b"tls", b"https", b"http", b"quic", b"h3")
 cdef tuple RCODE_NAMES = (
     b"NOERROR", b"FORMERR", b"SERVFAIL", b"NXDOMAIN", b"NOTIMP", b"REFUSED", b"YXDOMAIN", b"YXRRSET", b"NXRRSET",
@@ -26,18 +28,21 @@ KINDS = tuple(name.decode() for name in KIND_NAMES[:KIND_ASKED])  # that become 
 ASKED, EXCHANGE = KIND_ASKED, KIND_EXCHANGE
 TRANSPORTS = tuple(name.decode() for name in TRANSPORT_NAMES)
 
-if len(KIND_NAMES) != KIND_COUNT or len(TRANSPORT_NAMES) != TRANSPORT_COUNT:
-    raise ImportError("each Kind, and each transport, has a name here")
+if (len(KIND_NAMES), len(TRANSPORT_NAMES), len(REASON_NAMES)) != (KIND_COUNT, TRANSPORT_COUNT, REASONS):
+    raise ImportError("each Kind, each transport and each Reason has a name here")
 
 cdef enum:
     TYPES = 258
 
 cdef const char* _kinds[KIND_COUNT]
+cdef const char* _reasons[REASONS]
 cdef const char* _transports[TRANSPORT_COUNT]
 cdef const char* _rcodes[16]
 cdef const char* _types[TYPES]
 for _number, _name in enumerate(KIND_NAMES):
     _kinds[<int> _number] = <const char*> <bytes> _name
+for _number, _name in enumerate(REASON_NAMES):
+    _reasons[<int> _number] = <const char*> <bytes> _name
 for _number, _name in enumerate(TRANSPORT_NAMES):
     _transports[<int> _number] = <const char*> <bytes> _name
 for _number, _name in enumerate(RCODE_NAMES):
@@ -49,6 +54,11 @@ for _number, _name in TYPE_NAMES:
 cdef const char* kind_name(uint8_t kind) noexcept nogil:
     """Return the name of a Kind."""
     return _kinds[min(kind, <uint8_t> (KIND_COUNT - 1))]
+
+
+cdef const char* reason_name(uint8_t reason) noexcept nogil:
+    """Return the name of a Reason; NULL: there is none."""
+    return _reasons[reason] if NO_REASON < reason < REASONS else NULL
 
 
 cdef const char* transport_name(uint8_t transport) noexcept nogil:

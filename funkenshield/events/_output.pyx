@@ -3,26 +3,29 @@
     CLOSED -> OPEN (a file)
     CLOSED -> CONNECTING -> GREETED: READY is sent -> ACCEPT comes: START is sent -> OPEN (a collector)
     any of them -> CLOSED, for a while that grows: what is whole in the buffer stays
+    OPEN -> what is left is sent -> LEFT: STOP is sent -> FINISH comes, or not: it is over (one that ends)
 
 It knows descriptors and frame boundaries. Nothing here waits: a collector that stops reading costs events, which are
-counted.
+counted. What one event costs where there is no room is a comparison: nothing is tried before the next round.
 """
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPROTO, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove
+from libc.string cimport memchr, memcpy
 from posix.fcntl cimport O_APPEND, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_WRONLY, open as open_file
 from posix.stat cimport fstat, stat, struct_stat
 from posix.unistd cimport close, write
 
-from ..core._atomic cimport bump
-from ..core._epoll cimport POLLIN, POLLOUT, poll, pollfd
-from ..wire._message cimport HEADER, QDCOUNT, get16, get32, name_size, plain_end, same_folded
-from ._dnstap cimport CONTROL_MAX, READY, START, STOP, ControlFrame, accepts, put_control, put_dnstap
-from ._event cimport Event, query_of, response_of
+from ..core._atomic cimport bump, store_relaxed, store_release
+from ..core._epoll cimport POLLOUT, poll, pollfd
+from ..wire._message cimport HEADER, MESSAGE_MAX, QDCOUNT, get16, get32, name_size, plain_end, same_folded
+from ._dnstap cimport (
+    CONTROL_MAX, OF_QUERY, OF_RESPONSE, READY, START, STOP, ControlFrame, accepts, messages_of, put_control, put_dnstap
+)
+from ._event cimport LONG, Event, query_of, response_of
 from ._query_log cimport put_line
 from ._sink cimport (
-    BUFFER, CLOSED, COLLECTOR, CONNECTING, DESCRIPTOR, DNSTAP, FILE, GREETED, OPEN, OVERHEAD, Known, Sink
+    BUFFER, CLOSED, COLLECTOR, CONNECTING, DESCRIPTOR, DNSTAP, FILE, GREETED, HALF, LEFT, OPEN, OVERHEAD, Known, Sink
 )
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -31,12 +34,16 @@ cdef extern from "<sys/socket.h>" nogil:
     int socket(int family, int kind, int protocol)
     int connect(int fd, const sockaddr* address, uint32_t length)
     int getsockopt(int fd, int level, int option, void* value, uint32_t* length)
+    int setsockopt(int fd, int level, int option, const void* value, uint32_t length)
     ssize_t recv(int fd, void* octets, size_t length, int flags)
     ssize_t send(int fd, const void* octets, size_t length, int flags)
-    int SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK
+    int AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK
 
-cdef extern from "<string.h>" nogil:  # Python.h has defined _GNU_SOURCE
-    void* memrchr(const void* octets, int octet, size_t length)
+cdef extern from "<netinet/in.h>" nogil:
+    int IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    int TCP_USER_TIMEOUT
 
 cdef enum:
     MODE = 0o640                   # of files
@@ -44,6 +51,7 @@ cdef enum:
     MILLISECOND = 1000000          # nanoseconds
     SHORTEST = 100000000           # nanoseconds before another try
     CHECK = 1000000000             # nanoseconds between two looks whether a file or a collector is still there
+    GONE = 30000                   # milliseconds without a word from a collector that was sent something
 
 cdef uint64_t LONGEST = <uint64_t> 5000000000
 cdef uint64_t GREETING = <uint64_t> 10000000000  # nanoseconds in which a collector connects, and says ACCEPT
@@ -85,47 +93,64 @@ cdef bint _is_in_zone(const Sink* sink, const uint8_t* name) noexcept nogil:
 cdef void put_event(Sink* sink, const Known* known, const Event* event) noexcept nogil:
     """Write an event into a sink's buffer; where there is no room, even after sending, it is lost."""
     cdef:
-        size_t room = OVERHEAD + <size_t> event.query + event.response
-        size_t length
-    if sink.end + room > BUFFER:
-        if sink.state == OPEN:
-            _flush(sink)
-        _compact(sink)
-        if sink.end + room > BUFFER:
-            bump(&sink.lost, 1)
-            return
+        size_t limit = LONG if _held(sink) > HALF else MESSAGE_MAX
+        uint8_t messages = OF_QUERY  # as which a line counts
+        size_t room = OVERHEAD
+        uint8_t* out
     if sink.form == DNSTAP:
-        length = put_dnstap(sink.octets + sink.end, sink, known, event)
-    else:
-        length = put_line(sink.octets + sink.end, sink, known, event)
-    sink.end += length
-    bump(&sink.written, length > 0)
+        messages = messages_of(sink, event)
+        room += min(<size_t> event.query, limit) + min(<size_t> event.response, limit)
+    if not messages:
+        return
+    if not _make_room(sink, room):
+        bump(&sink.lost, _count(messages))
+        return
+    out = sink.octets + sink.end
+    sink.end += put_dnstap(out, sink, known, event, limit) if sink.form == DNSTAP else put_line(out, sink, known, event)
+    bump(&sink.waiting, _count(messages))
+
+
+cdef inline uint64_t _count(uint8_t messages) noexcept nogil:
+    """Return how many messages those are."""
+    return (messages & OF_QUERY != 0) + (messages & OF_RESPONSE != 0)
+
+
+cdef inline size_t _held(const Sink* sink) noexcept nogil:
+    """Return the octets that wait, with what was sent of the frame that is being sent."""
+    return sink.edge + sink.end - sink.frame
+
+
+cdef bint _make_room(Sink* sink, size_t room) noexcept nogil:
+    """Have so many octets in one piece where is written next; False: there is no room, even after sending."""
+    if _has_room(sink, room):
+        return True
+    return sink.state == OPEN and not sink.is_blocked and _flush(sink) and _has_room(sink, room)
+
+
+cdef bint _has_room(Sink* sink, size_t room) noexcept nogil:
+    if not sink.edge and sink.end + room > BUFFER and room < sink.frame:  # go on in front of what waits
+        sink.edge, sink.end = sink.end, 0
+    return sink.end + room < (sink.frame if sink.edge else <size_t> BUFFER + 1)
+
+
+cdef size_t _first_size(const Sink* sink) noexcept nogil:
+    """Return the octets of the first frame, or line, that was not sent as a whole."""
+    cdef const uint8_t* first = sink.octets + sink.frame
+    if sink.form == DNSTAP:
+        return 4 + get32(first)
+    return <const uint8_t*> memchr(first, c'\n', BUFFER - sink.frame) + 1 - first
 
 
 cdef void _follow_frames(Sink* sink) noexcept nogil:
     """Note up to where frames, or lines, have been sent as a whole."""
-    cdef:
-        const uint8_t* end
-        size_t size
-    if sink.form != DNSTAP:
-        end = <const uint8_t*> memrchr(sink.octets + sink.frame, c'\n', sink.begin - sink.frame)
-        if end != NULL:
-            sink.frame = <size_t> (end + 1 - sink.octets)
-        return
+    cdef size_t size
     while sink.frame < sink.begin:
-        size = 4 + get32(sink.octets + sink.frame)
+        size = _first_size(sink)
         if sink.frame + size > sink.begin:
             return
         sink.frame += size
-
-
-cdef void _compact(Sink* sink) noexcept nogil:
-    """Move what is to be sent, and the frame that is being sent, to the front."""
-    _follow_frames(sink)
-    memmove(sink.octets, sink.octets + sink.frame, sink.end - sink.frame)
-    sink.begin -= sink.frame
-    sink.end -= sink.frame
-    sink.frame = 0
+        bump(&sink.waiting, <uint64_t> -1)
+        bump(&sink.written, 1)
 
 
 # ---------------------------------------------------------------- octets out
@@ -173,7 +198,7 @@ cdef void _check(Sink* sink, uint64_t now, uint64_t reopened) noexcept nogil:
         if (reopened != sink.reopened or stat(<char*> sink.address, &found)
                 or found.st_ino != sink.inode or found.st_dev != sink.device):
             _flush(sink)
-            _close(sink)
+            close_sink(sink)
             sink.retry_at = now
     elif sink.place == COLLECTOR and recv(sink.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) == 0:
         _fail(sink, ECONNRESET, now)
@@ -185,19 +210,19 @@ cdef void _opened(Sink* sink) noexcept nogil:
     bump(&sink.opened, 1)
 
 
-cdef void _close(Sink* sink) noexcept nogil:
-    """Close a sink; a frame, or a line, that was sent in part is sent anew."""
+cdef void close_sink(Sink* sink) noexcept nogil:
+    """Close a sink; a frame that was sent in part is sent anew, to whoever comes next."""
     if sink.fd >= 0 and sink.place != DESCRIPTOR:
         close(sink.fd)
         sink.fd = -1
     sink.state = CLOSED
-    _follow_frames(sink)
-    sink.begin = sink.frame
+    if sink.place == COLLECTOR:
+        sink.begin = sink.frame
 
 
 cdef void _fail(Sink* sink, int error, uint64_t now) noexcept nogil:
     """Close a sink, and try again later."""
-    _close(sink)
+    close_sink(sink)
     sink.error = error
     sink.backoff = min(max(2 * sink.backoff, <uint64_t> SHORTEST), LONGEST)
     sink.retry_at = now + sink.backoff
@@ -210,14 +235,20 @@ cdef void _open_file(Sink* sink, uint64_t now) noexcept nogil:
     if sink.fd < 0 or fstat(sink.fd, &found):
         _fail(sink, errno, now)
         return
+    if not found.st_size or found.st_ino != sink.inode or found.st_dev != sink.device:
+        sink.begin = sink.frame  # it has no part of a line that would go on
     sink.inode, sink.device = found.st_ino, found.st_dev
     _opened(sink)
 
 
 cdef void _connect(Sink* sink, uint64_t now) noexcept nogil:
-    cdef uint16_t family
+    cdef:
+        uint16_t family
+        int gone = GONE
     memcpy(&family, sink.address, 2)
     sink.fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    if family != AF_UNIX:  # a machine that is gone says nothing
+        setsockopt(sink.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &gone, sizeof(int))
     if sink.fd < 0 or (connect(sink.fd, <sockaddr*> sink.address, sink.address_length) and errno != EINPROGRESS):
         _fail(sink, errno, now)
         return
@@ -276,29 +307,51 @@ cdef void _await_greeting(Sink* sink, uint64_t now) noexcept nogil:
 
 cdef bint _flush(Sink* sink) noexcept nogil:
     """Send what can be sent; False: the sink is lost."""
-    cdef ssize_t sent
-    while sink.begin < sink.end:
+    cdef:
+        ssize_t sent
+        size_t upto
+    while sink.begin < sink.end or sink.edge:
+        upto = sink.edge if sink.edge else sink.end
         if sink.is_socket:
-            sent = send(sink.fd, sink.octets + sink.begin, sink.end - sink.begin, MSG_NOSIGNAL | MSG_DONTWAIT)
+            sent = send(sink.fd, sink.octets + sink.begin, upto - sink.begin, MSG_NOSIGNAL | MSG_DONTWAIT)
         else:
-            sent = write(sink.fd, sink.octets + sink.begin, sink.end - sink.begin)
-        if sent < 0:
-            return errno == EAGAIN or errno == EINTR
+            sent = write(sink.fd, sink.octets + sink.begin, upto - sink.begin)
+        if sent <= 0:
+            sink.is_blocked = True
+            return sent == 0 or errno == EAGAIN or errno == EINTR
         sink.begin += <size_t> sent
         sink.backoff = 0  # it takes something, which to open it does not show
-    sink.begin = sink.frame = sink.end = 0
+        _follow_frames(sink)
+        if sink.begin == upto:  # go on at the front
+            sink.begin = sink.frame = 0
+            sink.end = sink.end if sink.edge else 0
+            sink.edge = 0
     return True
 
 
-cdef void finish(Sink* sink, int patience) noexcept nogil:
-    """Send what is left, and end: whoever reads is given so many milliseconds, each time that he takes something."""
-    cdef:
-        pollfd watched
-        bint ends = False
-    watched.fd, watched.events = sink.fd, POLLOUT
-    while sink.state == OPEN and not ends:
-        ends = not _flush(sink) or sink.begin == sink.end or poll(&watched, 1, patience) <= 0
-    if sink.state == OPEN and sink.place == COLLECTOR and sink.begin == sink.end and _say(sink, STOP):
-        watched.events = POLLIN
-        poll(&watched, 1, patience)  # FINISH says that all has come; whatever comes, that was all
-    _close(sink)
+# ---------------------------------------------------------------- the end
+
+cdef bint end(Sink* sink, uint64_t now, uint64_t until) noexcept nogil:
+    """Go on with sending what is left; tell whether the sink is over, as it is `until` then: what is left is lost."""
+    if sink.over:
+        return True
+    sink.ends_at = min(sink.ends_at, until) if sink.ends_at else until
+    if sink.state != LEFT and (sink.state != CLOSED or _held(sink)):
+        pump(sink, now, sink.reopened)
+    if sink.state == OPEN and sink.place == COLLECTOR and not _held(sink) and _say(sink, STOP):
+        sink.state = LEFT
+    if _is_leaving(sink) and now < sink.ends_at:
+        return False
+    close_sink(sink)
+    bump(&sink.lost, sink.waiting)
+    store_relaxed(&sink.waiting, 0)
+    store_release(&sink.over, 1)
+    return True
+
+
+cdef bint _is_leaving(const Sink* sink) noexcept nogil:
+    """Tell whether a sink that ends can be sent more, or waits for FINISH: whatever comes, that was all."""
+    cdef uint8_t octet
+    if sink.state == LEFT:
+        return recv(sink.fd, &octet, 1, MSG_DONTWAIT) < 0 and (errno == EAGAIN or errno == EINTR)
+    return sink.state != CLOSED and _held(sink) > 0

@@ -15,8 +15,8 @@ from ..core._clock cimport NANOSECONDS
 from ..policy._rule_state cimport KIND_BADCOOKIE
 from ..wire._message cimport HEADER, QDCOUNT, QUESTION_FIXED, RCODE, get16, message_flags, plain_end
 from ._event cimport NO_RULE, Event, query_of, response_of
-from ._names cimport kind_name, rcode_name, transport_name, type_name
-from ._sink cimport JSON_LINES, TITLE_MAX, Known, Peer, Sink, copy_prefix
+from ._names cimport kind_name, rcode_name, reason_name, transport_name, type_name
+from ._sink cimport JSON_LINES, TITLE_MAX, Known, Peer, Sink, copy_prefix, peer_of
 
 cdef extern from "<string.h>" nogil:
     size_t strnlen(const char* text, size_t most)
@@ -145,6 +145,7 @@ cdef struct Said:                  # what an event tells by itself
     const char* rcode              # NULL: there is no response
     const Peer* upstream           # NULL: none was asked, or it has no name
     const char* rule               # that answered, or dropped it; NULL: none did, or it is not known any more
+    const char* reason             # why it was dropped; NULL: the outcome says it
     uint8_t[16] client
 
 
@@ -162,10 +163,13 @@ cdef Said _read(const Sink* sink, const Known* known, const Event* event) noexce
         said.rcode = rcode_name(message_flags(wire) & RCODE)
         if event.kind == KIND_BADCOOKIE:  # more than a header has room for
             said.rcode = b"BADCOOKIE"
-    if event.upstream >= 0 and known.upstreams[event.upstream].length:
-        said.upstream = &known.upstreams[event.upstream]
+    if event.upstream >= 0:
+        said.upstream = peer_of(known.upstreams, <uint32_t> event.upstream, event.wall - event.took)
+    if said.upstream != NULL and not said.upstream.length:
+        said.upstream = NULL
     if event.rule != NO_RULE and event.generation == known.generation and event.rule < known.rule_counts[event.chain]:
         said.rule = known.rules[event.chain] + event.rule * TITLE_MAX
+    said.reason = reason_name(event.reason)
     copy_prefix(said.client, sink, event.address, event.octets)
     return said
 
@@ -189,6 +193,8 @@ cdef uint8_t* _put_text(uint8_t* end, const Event* event, const Said* said) noex
         end = put_octets(put(end, b" "), said.upstream.name, said.upstream.length)
     if said.rule != NULL:
         end = put_octets(put(end, b" "), said.rule, strnlen(said.rule, TITLE_MAX))
+    if said.reason != NULL:
+        end = put(put(end, b" "), said.reason)
     return put(end, b"\n")
 
 
@@ -210,6 +216,8 @@ cdef uint8_t* _put_json(uint8_t* end, const Event* event, const Said* said) noex
     if said.rule != NULL:
         end = put_octets(put(end, b",\"rule\":\""), said.rule, strnlen(said.rule, TITLE_MAX))
         end = put(end, b"\"")
+    if said.reason != NULL:
+        end = put(put(put(end, b",\"reason\":\""), said.reason), b"\"")
     return put(end, b"}\n")
 
 

@@ -32,6 +32,8 @@ cdef class Recorder:
         int wake_fd
 
     cdef Tap join(self)
+    cdef tuple _left_out(self, tuple outputs)
+    cdef void _put_in_force(self, object replacement, tuple outputs) except *
     cdef void _set_wanted(self) noexcept
     cdef void _wake(self) noexcept nogil
     cdef void _serve(self) noexcept nogil

@@ -2,8 +2,9 @@
 
     a thread's tap -> its ring -> every few milliseconds: each event into the buffers of those who want it -> pump
 
-What holds for the sinks is replaced as a whole, by epoch, as all settings are. While nobody listens, there is no
-record, and the thread sleeps.
+What holds for the sinks is replaced as a whole, by epoch, as all settings are. A sink that is in it no more is sent
+what is left by this thread, for a while: no other one writes. While nobody listens, there is no record, and the thread
+sleeps.
 """
 
 cimport cython
@@ -21,13 +22,13 @@ from ..core._limits cimport LISTENERS_MAX, SINKS_MAX, UPSTREAMS_MAX
 from ..core._memory cimport zeros
 from ..core._random cimport draw_secret
 from ..core._spsc_ring cimport Ring, ring_next, ring_sleep, ring_taken
-from ..policy._rule_state cimport CHAINS, KIND_ASKED, ClientInfo
+from ..policy._rule_state cimport CHAINS, KIND_ASKED, KIND_EXCHANGE, KINDS, ClientInfo
 from ..wire._message cimport MESSAGE_MAX
 from ._event cimport NAMED, Event, Tap, Wanted
-from ._output cimport finish, is_wanted, next_look, pump, put_event
+from ._output cimport close_sink, end, is_wanted, next_look, pump, put_event
 from ._sink cimport (
-    ADDRESS_MAX, BUFFER, COLLECTOR, DESCRIPTOR, DNSTAP, FILE, IDENTITY_MAX, JSON_LINES, OPEN, TEXT_LINES,
-    TITLE_MAX, ZONES_MAX, Form, Peer, Place, Plan, Sink
+    ADDRESS_MAX, ALL_SINKS_MAX, BUFFER, COLLECTOR, DESCRIPTOR, DNSTAP, FILE, IDENTITY_MAX, JSON_LINES, OPEN, TEXT_LINES,
+    TITLE_MAX, ZONES_MAX, Form, Known, Peer, Place, Plan, Sink
 )
 from ._top cimport Sketches, count_event, listed, try_lock, turn, unlock
 
@@ -35,13 +36,15 @@ cdef enum:
     ROUND = 4                      # milliseconds between two looks at the rings, while something comes
     SELDOM = 1000                  # at most, while nothing comes
     TRY = 100                      # microseconds between two tries to be alone with the sketches
-    PATIENCE = 500                 # milliseconds that whoever reads has at the end
+    SOON = 20                      # until sinks that end are looked at again
 
+cdef uint64_t LAST = <uint64_t> 2000000000  # nanoseconds that sinks have to end, all together
 cdef uint64_t ALL = <uint64_t> 1 << 32  # of 2**32 queries
 cdef uint64_t COUNTED = (<uint64_t> 1 << KIND_ASKED) - 1  # what becomes of clients' queries
 
 FORMS = {"dnstap": DNSTAP, "json": JSON_LINES, "text": TEXT_LINES}
 PLACES = {"descriptor": DESCRIPTOR, "file": FILE, "collector": COLLECTOR}
+ENDING_MAX = ALL_SINKS_MAX - SINKS_MAX
 
 
 @cython.final
@@ -79,7 +82,7 @@ cdef class Output:
         self.sink.identity_length = <uint16_t> len(identity)
 
     def __dealloc__(self) -> None:
-        finish(&self.sink, 0)
+        close_sink(&self.sink)
         free(self.sink.octets)
 
     @property
@@ -92,10 +95,19 @@ cdef class Output:
         """Return why it could not be opened, or was lost, as an errno; 0: it says nothing."""
         return self.sink.error
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it has ended: what was left then is lost."""
+        return load_acquire(&self.sink.over) != 0
+
     def counters(self) -> dict:
-        """Return how many events were written, and lost for want of room, and how often it was opened, and failed."""
+        """Return how many lines, or messages of dnstap, were written, lost, wait, and had to leave out their octets.
+
+        And how often it was opened, and failed.
+        """
         return {
             "written": load_relaxed(&self.sink.written), "lost": load_relaxed(&self.sink.lost),
+            "waiting": load_relaxed(&self.sink.waiting), "shortened": load_relaxed(&self.sink.shortened),
             "opened": load_relaxed(&self.sink.opened), "failed": load_relaxed(&self.sink.failed),
         }
 
@@ -106,12 +118,16 @@ cdef class _InForce:
 
     cdef:
         Plan plan
-        tuple outputs, names
+        tuple outputs, names           # of all sinks, also those that end
 
 
-cdef int _set_peer(Peer* peer, bytes address, uint16_t port, uint8_t transport, bytes name) except -1:
+cdef int _set_peer(Peer* peer, bytes address, uint16_t port, uint8_t transport, bytes name, uint64_t now) except -1:
+    """Say who has a number; another one had it before `now`, unless it was free."""
+    cdef bint is_same = ((<char*> peer.address)[:peer.octets], peer.port) == (address, port)
+    if not is_same and (peer.octets or peer.port):
+        peer.since = now
     peer.octets = <uint8_t> len(address)
-    memcpy(peer.address, <const uint8_t*> address, min(len(address), 16))
+    memcpy(peer.address, <const uint8_t*> address, peer.octets)
     peer.port, peer.transport = port, transport
     peer.length = <uint8_t> min(len(name), TITLE_MAX)
     memcpy(peer.name, <const uint8_t*> name, peer.length)
@@ -167,37 +183,59 @@ cdef class Recorder:
         """
         cdef:
             _InForce made = _InForce()
+            const Known* before = &(<_InForce> self.held).plan.known
+            uint64_t now = self.clock.wall()
+        if len(outputs) > SINKS_MAX or len(outputs) + len(self._left_out(outputs)) > ALL_SINKS_MAX:
+            raise ValueError(f"at most {SINKS_MAX} sinks, {ALL_SINKS_MAX} with those that end")
+        made.plan.known = before[0]  # who had a number is known as long as nobody else has it
+        for number, (address, port, transport, name) in (listeners or {}).items():
+            _set_peer(&made.plan.known.listeners[_within(number, LISTENERS_MAX)], address, port, transport, name, now)
+        for number, (address, port, transport, name) in (upstreams or {}).items():
+            _set_peer(&made.plan.known.upstreams[_within(number, UPSTREAMS_MAX)], address, port, transport, name, now)
+        made.plan.known.generation = generation
+        made.names = tuple(b"".join([name[:TITLE_MAX].ljust(TITLE_MAX, b"\0") for name in chain]) for chain in rules)
+        for number in range(CHAINS):
+            names = made.names[number] if number < len(made.names) else b""
+            made.plan.known.rules[<int> number] = <const char*> <bytes> names
+            made.plan.known.rule_counts[<int> number] = <uint32_t> (len(names) // TITLE_MAX)
+        self._put_in_force(made, outputs)
+        self._set_wanted()
+
+    cdef tuple _left_out(self, tuple outputs):
+        """Return those of all that there are that are not among these, and have not ended yet."""
+        before = (<_InForce> self.held).outputs or ()
+        return tuple([each for each in before if each not in outputs and not each.is_over])
+
+    cdef void _put_in_force(self, object replacement, tuple outputs) except *:
+        """Tell these sinks from now on, and have those end that were told before."""
+        cdef:
+            _InForce made = replacement
             Output output
             uint64_t kinds = 0
             uint64_t chance = 0
             uint64_t octets = NAMED
             uint64_t queries = 0
-        if len(outputs) > SINKS_MAX:
-            raise ValueError(f"at most {SINKS_MAX} sinks, not {len(outputs)}")
-        made.outputs = outputs
+        made.outputs = outputs + self._left_out(outputs)
+        made.plan.count, made.plan.total = <uint32_t> len(outputs), <uint32_t> len(made.outputs)
+        for number, output in enumerate(made.outputs):
+            made.plan.sinks[<int> number] = &output.sink
         for output in outputs:
-            made.plan.sinks[made.plan.count] = &output.sink
-            made.plan.count += 1
             kinds |= output.sink.kinds
             chance = max(chance, output.sink.chance)
             if output.sink.form == DNSTAP:
                 octets = MESSAGE_MAX
                 queries |= output.sink.types & (1 << 5 | 1 << 13)
-        for number, (address, port, transport, name) in (listeners or {}).items():
-            _set_peer(&made.plan.known.listeners[<uint32_t> number % LISTENERS_MAX], address, port, transport, name)
-        for number, (address, port, transport, name) in (upstreams or {}).items():
-            _set_peer(&made.plan.known.upstreams[<uint32_t> number % UPSTREAMS_MAX], address, port, transport, name)
-        made.plan.known.generation = generation
-        made.names = tuple(b"".join([name[:TITLE_MAX].ljust(TITLE_MAX, b"\0") for name in chain]) for chain in rules)
-        for number, names in enumerate(made.names[:CHAINS]):
-            made.plan.known.rules[<int> number] = <const char*> <bytes> names
-            made.plan.known.rule_counts[<int> number] = <uint32_t> (len(names) // TITLE_MAX)
         before, self.held = self.held, made
         store_pointer(&self.plan, &made.plan)
         self.of_sinks = Wanted(kinds, chance, octets, queries)
-        self._set_wanted()
         self.epochs.retire(before)
         self._wake()
+
+    @property
+    def ending(self) -> tuple:
+        """The outputs that are told of nothing more, and have not ended yet."""
+        cdef _InForce held = self.held
+        return tuple([each for each in (held.outputs or ())[held.plan.count:] if not each.is_over])
 
     cdef void _set_wanted(self) noexcept:
         """Say what is recorded: what the sinks want, and each query while sketches are watched."""
@@ -234,13 +272,17 @@ cdef class Recorder:
         """Record an event as a worker would, from this thread: b"" is a message that is not there.
 
         False: nobody wants it, or there was no room for it. It took so many seconds. Raises ValueError where a message
-        is too long, or the address is none.
+        is too long, the address is none, or a number is too large.
         """
         cdef:
             ClientInfo client
             Event* event
         if max(len(query), len(response)) > MESSAGE_MAX or len(address) not in (4, 16):
             raise ValueError("messages have at most 65535 octets, addresses 4 or 16")
+        _within(kind, KINDS)
+        _within(listener, LISTENERS_MAX)
+        if upstream >= 0 or kind == KIND_EXCHANGE:
+            _within(upstream, UPSTREAMS_MAX)
         if self.own is None:
             self.own = self.join()
         memset(&client, 0, sizeof(ClientInfo))
@@ -259,6 +301,13 @@ cdef class Recorder:
 
     def reclaim(self) -> None:
         """Free what was replaced, close sinks that are no more, and end what is watched no more; once a second."""
+        cdef:
+            _InForce held = self.held
+            _InForce made
+        if held.plan.total > held.plan.count + len(self.ending):
+            made = _InForce()
+            made.names, made.plan.known = held.names, held.plan.known
+            self._put_in_force(made, held.outputs[:held.plan.count])
         self.epochs.reclaim()
         self._set_wanted()
 
@@ -309,6 +358,9 @@ cdef class Recorder:
         for k in range(plan.count):
             pump(plan.sinks[k], now, load_relaxed(&self.reopened))
             patience = min(patience, next_look(plan.sinks[k], now))
+        for k in range(plan.count, plan.total):
+            if not end(plan.sinks[k], now, now + LAST):
+                patience = SOON
         leave(self.reader)
         self._wait(taken, patience)
 
@@ -335,6 +387,8 @@ cdef class Recorder:
             uint32_t size, s
             const Event* event
             bint counts = now < load_acquire(&self.watched_until)
+        for s in range(plan.count):
+            plan.sinks[s].is_blocked = False
         if counts:
             self._lock()
             turn(self.sketches, now)
@@ -364,14 +418,31 @@ cdef class Recorder:
             usleep(TRY)
 
     cdef void _finish(self) noexcept nogil:
+        """Have all sinks end, within so long for all of them together."""
         cdef:
             const Plan* plan
-            uint32_t k
             uint64_t now = self.clock.now()
+            uint64_t until = now + LAST
         enter(self.reader)
         plan = <const Plan*> load_pointer(&self.plan)
         self._drain(plan, now)
-        for k in range(plan.count):
-            pump(plan.sinks[k], now, load_relaxed(&self.reopened))  # it may be that nobody did yet
-            finish(plan.sinks[k], PATIENCE)
+        while not _have_ended(plan, self.clock.now(), until):
+            usleep(ROUND * 1000)
         leave(self.reader)
+
+
+cdef bint _have_ended(const Plan* plan, uint64_t now, uint64_t until) noexcept nogil:
+    """Go on with ending all sinks of a plan; tell whether all are over."""
+    cdef:
+        bint all_over = True
+        uint32_t k
+    for k in range(plan.total):
+        all_over &= end(plan.sinks[k], now, until)
+    return all_over
+
+
+cdef uint32_t _within(number, uint32_t most) except? 0:
+    """Return a number that is less than `most`; ValueError where it is not."""
+    if not 0 <= number < most:
+        raise ValueError(f"{number} is not less than {most}")
+    return number

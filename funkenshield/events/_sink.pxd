@@ -7,7 +7,9 @@ from ..policy._rule_state cimport CHAINS
 
 cdef enum:
     BUFFER = 1 << 20               # octets that wait for who reads
+    HALF = BUFFER // 2             # of which long messages leave so many to others
     OVERHEAD = 4096                # octets that an event takes at most, but for its messages
+    ALL_SINKS_MAX = 4 * SINKS_MAX  # with those that end
     TITLE_MAX = 64                 # octets of an upstream's name
     ZONES_MAX = 64 * 255           # octets of the zones that a sink is limited to
     IDENTITY_MAX = 300             # octets of the fields that say who we are
@@ -28,8 +30,10 @@ cdef enum State:
     CONNECTING
     GREETED                        # we have said READY, and wait for ACCEPT
     OPEN
+    LEFT                           # we have said STOP, and wait for FINISH
 
 cdef struct Peer:                  # whom an exchange is with, or where clients come to
+    uint64_t since                 # it has had its number, nanoseconds since 1970: what is older is of another
     uint8_t octets                 # of the address; 0: it is not known
     uint8_t[16] address
     uint16_t port
@@ -69,17 +73,28 @@ cdef struct Sink:
     uint64_t inode, device         # of the file
     uint32_t greeting              # octets of the answer to READY that have come
     uint8_t[64] greeted
-    # what waits
+    uint64_t ends_at               # by when it is over, nanoseconds; 0: it goes on
+    uint64_t over                  # nothing is done with it any more
+    # what waits: whole frames or lines, those that begin behind it in front of `edge`
     uint8_t* octets
-    size_t begin, frame, end       # sent up to, whole frames or lines up to, written up to
-    # counters with one writer
-    uint64_t written, lost         # events
+    size_t begin, frame, end       # sent up to, whole ones up to, written up to
+    size_t edge                    # up to where they are written, where the last ones are in front of them; or else 0
+    bint is_blocked                # it takes nothing more in this round
+    # counters with one writer, of frames or lines
+    uint64_t written, lost, waiting
+    uint64_t shortened             # frames without their message
     uint64_t opened, failed        # how often it was opened, and could not be, or was lost
 
 cdef struct Plan:                  # what holds; replaced as a whole
-    uint32_t count
-    Sink* sinks[SINKS_MAX]
+    uint32_t count                 # of sinks that are told of events
+    uint32_t total                 # with those behind them, which end
+    Sink* sinks[ALL_SINKS_MAX]
     Known known
+
+
+cdef inline const Peer* peer_of(const Peer* peers, uint32_t number, uint64_t asked) noexcept nogil:
+    """Return who had a number when something was asked, by the wall clock; NULL: it is not known any more."""
+    return &peers[number] if peers[number].since <= asked else NULL
 
 
 cdef inline void copy_prefix(uint8_t* out, const Sink* sink, const uint8_t* address, uint8_t octets) noexcept nogil:

@@ -1,4 +1,6 @@
-"""Sinks as the configuration says: made, kept where they did not change, looked after.
+"""Sinks as the configuration says: made, kept where they did not change, looked after, ended.
+
+    prepare: all that can fail -> configure: they are told from now on; those that are no more end -> housekeeping
 
 It knows sections and outputs. Events are none of Python's business.
 """
@@ -6,9 +8,9 @@ It knows sections and outputs. Events are none of Python's business.
 import logging
 import os
 import socket
-import stat
 import struct
 import threading
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -17,10 +19,12 @@ from .. import __version__
 from ..config import Config, Endpoint, Member
 from ..config.events import DnstapSection, QueryLogSection, SinkSection
 from ..core.logs import RateLimited
+from ..errors import ConfigError
 from ..wire.names import name_from_wire, name_to_wire
 from ._dnstap import MESSAGE_TYPES
 from ._names import ASKED, EXCHANGE, KINDS, TRANSPORTS
-from ._recorder import Output, Recorder
+from ._recorder import ENDING_MAX, Output, Recorder
+from .standard_output import StandardOutput
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
@@ -31,35 +35,65 @@ PLAIN = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/#[]%+@"
 )  # of names of upstreams and rules
 Peer = tuple[bytes, int, int, bytes]  # address, port, transport's number, name
+Outputs = Mapping[SinkSection, Output]
 
 
 class Sinks:
     """Who is told what becomes of queries, and the thread that tells them; there is none until somebody is to be told.
 
-    Memory ownership: the descriptor of standard output, and the outputs, which close what they open.
+    Memory ownership: standard output, and the outputs, which close what they open.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._outputs: dict[SinkSection, Output] = {}
+        self._outputs: Outputs = {}
+        self._ending: list[tuple[SinkSection, Output]] = []  # that are told of nothing more
+        self._ended: defaultdict[str, Counter[str]] = defaultdict(Counter)  # what became of events, of those before
         self._failed: set[SinkSection] = set()  # that were reported
+        self._lost: dict[str, int] = {}  # events that were reported
         self._thread: threading.Thread | None = None
         self._started = False
-        self._standard: tuple[int, bool] | None = None
+        self._standard: StandardOutput | None = None
+
+    def examine(self, config: Config) -> None:
+        """See that files can be written that are not written by now; ConfigError has a line for each that cannot.
+
+        That a disk is full, or nobody reads a pipe, may change: those are tried again as long as they are in use.
+        """
+        new = [each.file for each in config.query_log if each.file and each not in self._outputs]
+        if lines := [f"query_log.file: {file}: may not be written" for file in new if not _may_be_written(file)]:
+            raise ConfigError("\n".join(lines))
+
+    def prepare(self, config: Config) -> Outputs:
+        """Return what is to be told, for `configure`; those that stay as they are. Raises ConfigError."""
+        wanted: Iterable[SinkSection] = dict.fromkeys((*config.dnstap, *config.query_log))
+        leaving = len(self._outputs.keys() - wanted) + len(self._recorder.ending)
+        if leaving > ENDING_MAX:
+            raise ConfigError(
+                f"dnstap, query_log: {leaving} that are no more have not ended; try again in a few seconds"
+            )
+        made = {}
+        for each in wanted:
+            try:
+                made[each] = self._outputs.get(each) or self._made(each)
+            except (OSError, ValueError, MemoryError) as error:
+                raise ConfigError(f"{each}: {getattr(error, 'strerror', None) or error}") from None
+        return made
 
     def configure(
         self,
-        config: Config,
         listeners: Mapping[int, Endpoint],
         upstreams: Mapping[int, tuple[Endpoint, Member]],
         rules: tuple[int, Sequence[Sequence[str]]],
+        prepared: Outputs | None = None,
     ) -> None:
-        """Tell these from now on.
+        """Tell those that were prepared from now on; or the same as before.
 
         `listeners`, `upstreams` and the names of `rules`, by generation and chain, are what events tell by number.
         """
-        sections: Iterable[SinkSection] = dict.fromkeys((*config.dnstap, *config.query_log))
-        self._outputs = {each: self._outputs.get(each) or self._made(each) for each in sections}
+        before = self._outputs
+        self._outputs = before if prepared is None else prepared
+        self._ending += [each for each in before.items() if each[0] not in self._outputs]
         self._failed &= self._outputs.keys()
         self._recorder.configure(
             tuple(self._outputs.values()),
@@ -110,13 +144,8 @@ class Sinks:
 
     def _standard_output(self) -> tuple[int, bool]:
         """Return a descriptor of standard output that does not wait for who reads it, and whether it is a socket."""
-        if self._standard is None:
-            try:  # a description of our own: that of others stays as it is
-                fd = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError:  # it is a socket, or another user's
-                fd = _duplicate(1)
-            self._standard = fd, stat.S_ISSOCK(os.fstat(fd).st_mode)
-        return self._standard
+        self._standard = self._standard or StandardOutput()
+        return self._standard.fd, self._standard.is_socket
 
     def top(self, most: int) -> dict[str, Any]:
         """Return what was asked for most in the last five to ten seconds; that is counted as long as somebody looks."""
@@ -141,8 +170,7 @@ class Sinks:
         self._recorder.reopen()
 
     def housekeeping(self) -> None:
-        """Say which sinks cannot be written to, and which can be again; called about once a second."""
-        self._recorder.reclaim()
+        """Say which sinks cannot be written to, or can be again, and what is lost; called about once a second."""
         for section, output in self._outputs.items():
             if output.is_open and section in self._failed:
                 self._failed.discard(section)
@@ -150,10 +178,27 @@ class Sinks:
             elif not output.is_open and output.error and section not in self._failed:
                 self._failed.add(section)
                 limited.warning(str(section), "%s: %s; events are lost", section, os.strerror(output.error))
+        for section, output in self._ending:
+            if output.is_over:
+                self._ended[str(section)].update(output.counters())
+        self._ending = [each for each in self._ending if not each[1].is_over]
+        self._recorder.reclaim()
+        for name, counted in self.counters().items():
+            self._report(name, "%s: an event was lost, for it was not taken in time", name, lost=counted["lost"])
+        self._report("", "events were lost, for they were not read in time", lost=self.lost)
 
-    def counters(self) -> dict[str, dict[str, int]]:
-        """Return what became of events, by sink."""
-        return {str(section): output.counters() for section, output in self._outputs.items()}
+    def _report(self, kind: str, text: str, *values: object, lost: int) -> None:
+        """Log that more events are lost than were."""
+        if times := lost - self._lost.get(kind, 0):
+            limited.warning(f"{kind} lost", text, *values, times=times)
+        self._lost[kind] = lost
+
+    def counters(self) -> dict[str, Counter[str]]:
+        """Return what became of events, by sink: those included that are no more."""
+        found = {name: counted.copy() for name, counted in self._ended.items()}
+        for section, output in (*self._ending, *self._outputs.items()):
+            found.setdefault(str(section), Counter()).update(output.counters())
+        return found
 
     @property
     def memory_limit(self) -> int:
@@ -174,15 +219,13 @@ class Sinks:
                 log.warning("sinks of events: not all was written in time")
                 return
         if self._standard is not None:
-            os.close(self._standard[0])
+            self._standard.close()
 
 
-def _duplicate(fd: int) -> int:
-    """Return another descriptor of what one leads to; of nothing, where it is closed."""
-    try:
-        return os.dup(fd)
-    except OSError:
-        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+def _may_be_written(file: str) -> bool:
+    """Tell whether a file can be written, or made; nothing is opened, for whoever reads a pipe would notice."""
+    there = os.path.exists(file)
+    return not os.path.isdir(file) and os.access(file if there else os.path.dirname(file), os.W_OK, effective_ids=True)
 
 
 def _peer(endpoint: Endpoint, transport: str, name: str) -> Peer:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -147,6 +148,40 @@ def test_a_reload_that_is_asked_for_while_one_goes_on_is_told_and_follows(table,
     with daemon._bound:
         asyncio.run(story())
     assert caplog.messages[2:] == ["reloaded"] * 2
+
+
+def test_a_sink_that_cannot_be_made_leaves_all_as_it_was(table, tmp_path, monkeypatch):
+    def gone(*_):
+        raise OSError(errno.ENODEV, "No such device")
+
+    other = tmp_path / "other.toml"
+    other.write_text(f'minimal_any = true\n{table.read_text()}[[dnstap]]\naddress = "127.0.0.1:6000"\n')
+    daemon, port = Daemon(load(table)), free_port()
+    other.write_text(other.read_text().replace('listen = ["', f'listen = ["127.0.0.1:{port}", "'))
+    before = daemon.config
+    with daemon._bound:
+        monkeypatch.setattr("funkenshield.config.types.sockaddr", gone)
+        with pytest.raises(FunkenShieldError, match=r"^dnstap 127.0.0.1:6000: No such device$"):
+            daemon.configure(load(other))
+        assert daemon.config is before
+        assert len(daemon.listeners.open) == len(before.all_listeners) == 1
+
+
+def test_a_shorter_deadline_ends_no_query_of_a_listener_that_goes(table, monkeypatch):
+    def with_deadline(seconds, port):
+        text = table.read_text().replace("listen = [", f'listen = ["127.0.0.1:{port}", ')
+        other = table.with_name("other.toml")
+        other.write_text(f"{text}[forward]\ntimeout = 1\ndeadline = {seconds}\nupdate_timeout = {seconds}\n")
+        return load(other)
+
+    first = with_deadline(20, free_port())
+    daemon = Daemon(first)
+    with daemon._bound:
+        now = daemon.clock.seconds()
+        daemon.configure(with_deadline(1, first.all_listeners[0].endpoint.port))
+        daemon.configure(with_deadline(1, free_port()))  # the reload after that closes a listener
+        (leaving,) = daemon.listeners._leaving
+        assert leaving.until >= now + 20
 
 
 def test_what_was_told_to_end_is_alive_and_not_ready(table):

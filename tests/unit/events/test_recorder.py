@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+import re
+import resource
 import socket
 import struct
 import threading
 import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import dns.message
 import pytest
@@ -36,14 +39,21 @@ def made(name="www.example.com.", rdtype="A", opcode=0):
 
 
 @contextlib.contextmanager
-def recording(*outputs, **known):
+def recording(*outputs, clock=None, **known):
     """Run a recorder with these outputs."""
-    recorder = Recorder(Clock())
+    recorder = Recorder(clock or Clock())
     recorder.configure(outputs, **known)
-    thread = threading.Thread(target=recorder.run)
+    with running(recorder):
+        yield recorder
+
+
+@contextlib.contextmanager
+def running(recorder):
+    """Have the events read meanwhile."""
+    thread = threading.Thread(target=recorder.run, name="recording")
     thread.start()
     try:
-        yield recorder
+        yield
     finally:
         recorder.stop()
         thread.join()
@@ -66,13 +76,30 @@ def tap(at, types=("client_query", "client_response"), **options):
 
 
 def told_of(output):
-    """Return how many events a sink was told of, those that it lost included."""
+    """Return how many lines, or messages, a sink was told of, those included that wait, or were lost."""
     counted = output.counters()
-    return counted["written"] + counted["lost"]
+    return counted["written"] + counted["waiting"] + counted["lost"]
+
+
+def record_hundreds(recorder, output, hundreds, messages=1):
+    """Record that many hundreds of hits, of so many messages each, no faster than they are read."""
+    query, response = made()
+    before = told_of(output)
+    for count in range(1, hundreds + 1):
+        for _ in range(100):
+            assert recorder.record(HIT, query, response, address=CLIENT)
+        until(lambda told=before + messages * 100 * count: told_of(output) == told)
 
 
 def lines(path):
     return path.read_text().splitlines() if path.exists() else []
+
+
+def writes_of(name):
+    """Return how often a thread has called write(2), as the kernel counts them, also in vain."""
+    (thread,) = (each for each in threading.enumerate() if each.name == name)
+    counted = Path(f"/proc/self/task/{thread.native_id}/io").read_text()
+    return int(re.search(r"^syscw: (\d+)$", counted, re.M)[1])
 
 
 def test_the_configuration_knows_all_outcomes_and_messages():
@@ -170,12 +197,9 @@ def test_a_line_that_was_written_in_part_is_whole_in_the_next_file(tmp_path):
     path, moved = tmp_path / "log", tmp_path / "log.1"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    output, (query, response) = log(path), made()
+    output = log(path)
     with recording(output) as recorder:
-        for hundreds in range(1, 41):  # more than a pipe takes
-            for _ in range(100):
-                assert recorder.record(HIT, query, response, address=CLIENT)
-            until(lambda told=100 * hundreds: told_of(output) == told)
+        record_hundreds(recorder, output, 40)  # more than a pipe takes
         os.read(reader, 5000)
         path.rename(moved)
         recorder.reopen()
@@ -194,6 +218,23 @@ def test_a_full_disk_is_tried_again_more_and_more_seldom():
         assert time.monotonic() - since > 0.1 + 0.2 + 0.4 - 0.05
 
 
+def test_a_line_that_a_full_disk_took_in_part_goes_on_when_there_is_room(tmp_path):
+    path, limit = tmp_path / "log", resource.getrlimit(resource.RLIMIT_FSIZE)
+    output = log(path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
+        with recording(output) as recorder:
+            record_hundreds(recorder, output, 1)
+            until(lambda: output.counters()["failed"] >= 2)
+            assert path.stat().st_size == 5000
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            until(lambda: len(lines(path)) == 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert all(json.loads(line)["name"] == "www.example.com." for line in lines(path))
+    assert output.counters()["written"] == 100
+
+
 def test_a_file_that_cannot_be_opened_costs_lines_and_is_tried_again(tmp_path):
     folder = tmp_path / "later"
     output = log(folder / "log")
@@ -204,23 +245,6 @@ def test_a_file_that_cannot_be_opened_costs_lines_and_is_tried_again(tmp_path):
         folder.mkdir()
         until(lambda: lines(folder / "log"))  # what waited is not lost
         assert output.is_open
-
-
-def test_a_pipe_that_nobody_reads_costs_lines_and_nothing_else(tmp_path):
-    there, here = os.pipe()
-    os.set_blocking(here, False)
-    path = tmp_path / "log"
-    stuck = Output(form="json", place="descriptor", fd=here, kinds=ALL)
-    query, response = made()
-    with recording(stuck, log(path)) as recorder:
-        for hundreds in range(1, 101):
-            for _ in range(100):
-                assert recorder.record(HIT, query, response, address=CLIENT)
-            until(lambda told=100 * hundreds: told_of(stuck) == told)
-        until(lambda: len(lines(path)) == 10000)
-        assert stuck.counters()["lost"] > 0
-    os.close(there)
-    os.close(here)
 
 
 # ------------------------------------------------------------ dnstap
@@ -305,13 +329,12 @@ def test_a_collector_that_stops_reading_costs_events_and_hears_of_whole_ones_whe
         recorder.record(HIT, query, response, address=CLIENT)
         until(lambda: collector.messages)
         collector.going_on.clear()
-        for hundreds in range(1, 121):
-            for _ in range(100):
-                recorder.record(HIT, query, response, address=CLIENT)
-            until(lambda told=100 * hundreds: told_of(output) == told + 1)
-        assert output.counters()["lost"] > 1000
+        record_hundreds(recorder, output, 120, messages=2)
+        assert output.counters()["lost"] > 2000
         collector.going_on.set()
-        until(lambda: len(collector.messages) == 2 * output.counters()["written"])
+        until(lambda: len(collector.messages) == output.counters()["written"])
+        assert output.counters()["waiting"] == 0
+        assert told_of(output) == 2 * 12_001
 
 
 def test_sinks_change_and_what_stays_goes_on_without_a_loss(tmp_path):
@@ -335,6 +358,158 @@ def test_what_is_wrong_with_a_sink_is_refused():
         Output(form="json", place="file", address=bytes(4096))
     with pytest.raises(ValueError, match="at most 16 sinks"):
         Recorder(Clock()).configure(tuple(Output(form="json", place="file", address=b"/x") for _ in range(17)))
+
+
+def test_a_pipe_that_nobody_reads_costs_lines_and_nothing_else_not_even_a_try_for_each(tmp_path):
+    there, here = os.pipe()
+    os.set_blocking(here, False)
+    path = tmp_path / "log"
+    stuck = Output(form="json", place="descriptor", fd=here, kinds=ALL)
+    with recording(stuck, log(path)) as recorder:
+        record_hundreds(recorder, stuck, 80)
+        assert stuck.counters()["lost"] > 0
+        before = writes_of("recording")
+        record_hundreds(recorder, stuck, 20)
+        assert writes_of("recording") - before < 500  # some each time that the thread looks what there is
+        until(lambda: len(lines(path)) == 10000)
+    os.close(there)
+    os.close(here)
+
+
+def test_long_messages_leave_room_for_others_in_the_ring(tmp_path):
+    path, recorder = tmp_path / "log", Recorder(Clock())
+    output = tap(tmp_path / "tap", ("client_response",))
+    recorder.configure((output, log(path)))
+    long = made()[1] + bytes(60_000)
+    for count in range(100):
+        assert recorder.record(HIT, b"", long, address=CLIENT)
+        assert recorder.record(HIT, *made(f"n{count}."), address=CLIENT)
+    with Collector(tmp_path / "tap") as collector:
+        with running(recorder):
+            until(lambda: len(collector.messages) == 200)
+        assert recorder.lost == output.counters()["lost"] == 0
+        assert ["www" in json.loads(line)["name"] for line in lines(path)] == [True, False] * 100
+        assert all(json.loads(line)["octets"] == len(long) for line in lines(path)[::2])
+        told = [each["response"] for each in collector.messages[::2]]
+        assert {len(each) for each in told if each is not None} == {len(long)}  # whole ones, or none
+        assert 100 > output.counters()["shortened"] == told.count(None) > 80
+        assert all(each["response"] for each in collector.messages[1::2])
+
+
+def test_long_messages_leave_room_for_others_in_a_sink(tmp_path):
+    output = tap(tmp_path / "tap", ("client_response",))
+    with recording(output) as recorder:
+        for count in range(1, 101):
+            assert recorder.record(HIT, b"", made()[1] + bytes(60_000), address=CLIENT)
+            until(lambda told=count: told_of(output) == told)
+        record_hundreds(recorder, output, 20)
+        assert output.counters()["lost"] == 0
+        with Collector(tmp_path / "tap") as collector:
+            until(lambda: len(collector.messages) == 2100)
+        assert [each["response"] is None for each in collector.messages] == [False] * 9 + [True] * 91 + [False] * 2000
+
+
+# ------------------------------------------------------------ sinks that end
+
+
+def test_a_sink_that_is_no_more_is_sent_what_is_left(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    output = log(tmp_path / "pipe")
+    with recording(output) as recorder:
+        record_hundreds(recorder, output, 40)  # more than a pipe takes
+        recorder.configure(())
+        assert recorder.ending == (output,)
+        read = b""
+        while len(read.splitlines()) < 4000 or not output.is_over:
+            with contextlib.suppress(BlockingIOError):
+                read += os.read(reader, 1 << 16)
+        recorder.reclaim()
+        assert recorder.ending == ()
+    assert output.counters()["written"] == len(read.splitlines()) == 4000
+    assert output.counters()["lost"] == 0
+    os.close(reader)
+
+
+def test_what_a_sink_that_is_no_more_does_not_take_is_lost(tmp_path):
+    clock = Clock()
+    stuck, stays = tap(tmp_path / "tap"), log(tmp_path / "log")
+    with Collector(tmp_path / "tap") as collector, recording(stuck, stays, clock=clock) as recorder:
+        until(lambda: stuck.is_open)
+        collector.going_on.clear()
+        record_hundreds(recorder, stuck, 100, messages=2)
+        recorder.configure((stays,))
+        recorder.record(HIT, *made(), address=CLIENT)
+        until(lambda: len(lines(tmp_path / "log")) == 10_001)
+        assert not stuck.is_over
+        clock.advance(2)
+        until(lambda: stuck.is_over)
+        counted = stuck.counters()
+        assert counted["waiting"] == 0
+        assert counted["written"] + counted["lost"] == 20_000
+
+
+def test_a_collector_that_is_told_no_more_is_taken_leave_of(tmp_path):
+    goes, stays = tap(tmp_path / "tap"), log(tmp_path / "log")
+    with Collector(tmp_path / "tap") as collector, recording(goes, stays) as recorder:
+        recorder.record(HIT, *made(), address=CLIENT)
+        until(lambda: len(collector.messages) == 2)
+        recorder.configure((stays,))
+        until(lambda: collector.controls == [READY, START, STOP])
+        until(lambda: goes.is_over)
+
+
+def test_all_sinks_end_together(tmp_path):
+    clock, pipes = Clock(), [os.pipe() for _ in range(16)]
+    for _, here in pipes:
+        os.set_blocking(here, False)
+    stuck = [Output(form="json", place="descriptor", fd=here, kinds=ALL) for _, here in pipes]
+    with recording(*stuck, clock=clock) as recorder:
+        record_hundreds(recorder, stuck[0], 40)
+        recorder.stop()
+        # not half a second for each
+        until(lambda: (clock.advance(1), all(each.is_over for each in stuck))[1], within=2.0)
+    for output, (there, here) in zip(stuck, pipes, strict=True):
+        assert output.is_over
+        assert output.counters()["written"] + output.counters()["lost"] == 4000
+        os.close(there)
+        os.close(here)
+
+
+# ------------------------------------------------------------ numbers
+
+
+def test_who_had_a_number_is_known_until_another_has_it(tmp_path):
+    path = tmp_path / "log"
+    output, ams, fra = log(path), {3: (CLIENT, 53, 0, b"ams")}, {3: (CLIENT_6, 53, 0, b"fra")}
+    with recording(output, upstreams=ams) as recorder:
+        recorder.configure((output,))
+        recorder.record(FORWARDED, *made("one."), address=CLIENT, upstream=3)
+        until(lambda: len(lines(path)) == 1)
+        recorder.configure((output,), upstreams=fra)
+        recorder.record(FORWARDED, *made("two."), address=CLIENT, upstream=3, took=60)
+        recorder.record(FORWARDED, *made("three."), address=CLIENT, upstream=3)
+        until(lambda: len(lines(path)) == 3)
+    assert [json.loads(line).get("upstream") for line in lines(path)] == ["ams", None, "fra"]
+
+
+def test_clients_of_a_listener_that_was_closed_are_told_with_its_address(tmp_path):
+    with Collector(tmp_path / "tap") as collector:
+        output = tap(tmp_path / "tap")
+        with recording(output, listeners={5: (CLIENT_6, 853, 2, b"")}) as recorder:
+            recorder.configure((output,), listeners={6: (CLIENT_6, 443, 3, b"")})
+            recorder.record(HIT, *made(), address=CLIENT_6, listener=5)
+            until(lambda: len(collector.messages) == 2)
+    assert {(each["server"], each["server_port"]) for each in collector.messages} == {(CLIENT_6, 853)}
+
+
+@pytest.mark.parametrize("numbers", [{"listener": 64}, {"upstream": 256}, {"kind": EXCHANGE}, {"kind": EXCHANGE + 1}])
+def test_a_number_that_nothing_can_have_is_refused(numbers):
+    kind = numbers.pop("kind", HIT)
+    with pytest.raises(ValueError, match="is not less than"):
+        Recorder(Clock()).record(kind, *made(), address=CLIENT, **numbers)
+    with pytest.raises(ValueError, match="is not less than"):
+        Recorder(Clock()).configure((), upstreams={256: (b"", 0, 0, b"")})
 
 
 # ------------------------------------------------------------ what is asked for most
