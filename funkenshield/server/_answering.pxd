@@ -37,5 +37,6 @@ cdef class Answering:
     cdef bint publish(self) noexcept nogil
     cdef void note(self, const Connection* connection, const uint8_t* wire, uint32_t length,
                    Outcome outcome) noexcept nogil
+    cdef void note_bad_header(self, const Connection* connection) noexcept nogil
     cdef bint hand_over(self, Connection* connection, uint64_t number, uint32_t request, const uint8_t* wire,
                         uint32_t length, bint answered) noexcept nogil

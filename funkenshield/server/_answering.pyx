@@ -16,19 +16,26 @@ from ..core._fair_shares cimport RingShares
 from ..core._limits cimport LISTENERS_MAX
 from ..core._memory cimport zeros
 from ..core._spsc_ring cimport ring_publish
-from ..events._event cimport Event, wanted_kinds
+from ..core._udp_batch cimport PEER_MAX, ip_of
+from ..events._event cimport PROXY_HEADER, Event, wanted_kinds
 from ..forward._miss_path cimport MissPath
 from ..forward._outbox cimport NOBODY, STREAM, Client
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
 from ..policy._rule_state cimport (
-    KIND_REJECTED, OVER_H3, OVER_HTTP, OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, TRANSPORTS, RuleState
+    KIND_DROPPED, KIND_REJECTED, OVER_H3, OVER_HTTP, OVER_HTTPS, OVER_QUIC, OVER_TCP, OVER_TLS, TRANSPORTS, ClientInfo,
+    RuleState
 )
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
-from ..wire._message cimport MESSAGE_MAX, RCODE, Query, is_transfer, message_flags
+from ..wire._message cimport MESSAGE_MAX, RCODE, Query, get16, is_transfer, message_flags
 from ..wire._padding cimport pad_response
 from ._connections cimport Connection, server_names_of
 from ._misses cimport put_miss
 from ._noting cimport kind_of, note_rule
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef struct sockaddr "struct sockaddr":
+        pass
+    int getpeername(int fd, sockaddr* address, uint32_t* length)
 
 
 @cython.final
@@ -109,6 +116,21 @@ cdef class Answering:
         if event != NULL:
             event.port = connection.port
             note_rule(event, context)
+
+    cdef void note_bad_header(self, const Connection* connection) noexcept nogil:
+        """Record that a front proxy sent no header, or a wrong one: what would have been behind it is not known."""
+        cdef:
+            uint8_t[PEER_MAX] peer
+            uint32_t length = PEER_MAX
+            ClientInfo client = self.context.client
+            Event* event
+        if not wanted_kinds(self.tap) or getpeername(connection.fd, <sockaddr*> peer, &length):
+            return
+        client.address, client.draw = ip_of(peer, &client.octets), self.tap.draw()
+        client.transport, client.listener = connection.transport, connection.listener
+        event = self.tap.note(KIND_DROPPED, &client, peer, 0, peer, 0)
+        if event != NULL:
+            event.port, event.reason = get16(peer + 2), PROXY_HEADER
 
     cdef bint hand_over(self, Connection* connection, uint64_t number, uint32_t request, const uint8_t* wire,
                         uint32_t length, bint answered) noexcept nogil:

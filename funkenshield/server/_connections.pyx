@@ -27,7 +27,7 @@ from ..forward._reply_queue cimport CHUNK, SERVER_NAME_MAX, ServerName
 from ..policy._rule_state cimport OVER_TCP
 from ..policy._server_names cimport ServerNames, lists_with
 from ..wire._proxy_protocol cimport (
-    BAD_HEADER, PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, ProxyHeaderStatus, read_header
+    BAD_HEADER, NO_HEADER, PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, ProxyHeaderStatus, read_header
 )
 from ._connection_limits cimport ConnectionLimits, Totals, load_limit
 from ._encryption cimport HandshakeCounters
@@ -393,9 +393,10 @@ cdef class Connections:
 
     cdef ProxyHeaderStatus take_proxy_header(self, Connection* connection, const uint8_t* octets, uint32_t length,
                                              uint64_t now, uint32_t* at) noexcept nogil:
-        """Take a front proxy's header, behind which `at` is then; a connection that it ends is closed.
+        """Take a front proxy's header, behind which `at` is then.
 
-        Only of one that is a part nothing was taken, and more may come.
+        BAD_HEADER: the connection is to be closed. NO_HEADER: it is closed, for its client may have none. Only of one
+        that is a part nothing was taken, and more may come.
         """
         cdef:
             ProxyHeader header
@@ -412,12 +413,11 @@ cdef class Connections:
                 header.address = ip_of(peer, &header.octets)
         if status != WHOLE_HEADER or not header.octets:
             bump(&self.counts.proxy_protocol_invalid, 1)
-            self.close(connection)
             return BAD_HEADER
         if (connection.encryption != NULL and not self.may_begin_handshake(header.address, header.octets, now)
                 or not self.admit(connection, header.address, header.octets)):
             self.close(connection)
-            return BAD_HEADER
+            return NO_HEADER
         if connection.encryption != NULL:
             self.await_handshake(connection)
         if header.to_octets:

@@ -19,9 +19,12 @@ cdef class ListeningSockets:
         ListenerSocket[LISTENERS_MAX] sockets
         bint accepting, ended
         uint64_t accept_again      # when, where there was no descriptor; 0: nothing is wrong
+        readonly uint64_t unheard  # listeners whose socket the kernel does not watch, one bit each
 
     cdef bint loses(self, const ListenerSocket* table, int32_t number) noexcept nogil
     cdef void follow(self, const ListenerSocket* table) noexcept nogil
+    cdef void _watch(self, int32_t number, int fd) noexcept nogil
+    cdef void try_again(self, uint64_t now) noexcept nogil
     cdef void begin(self, bint accepting) noexcept nogil
     cdef void accept_from_all(self, bint accepting) noexcept nogil
     cdef int accept(self, int32_t number, uint8_t* peer, uint64_t now) noexcept nogil

@@ -5,6 +5,7 @@ from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, er
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from ..core._atomic cimport store_relaxed
 from ..core._epoll cimport EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_ctl, epoll_event
 from ..core._limits cimport LISTENERS_MAX
 from ..core._udp_batch cimport PEER_MAX
@@ -35,32 +36,44 @@ cdef class ListeningSockets:
 
     cdef void follow(self, const ListenerSocket* table) noexcept nogil:
         """Take connections from the sockets of a table; to those that are in it no more, the kernel refuses them."""
-        cdef:
-            epoll_event event
-            int32_t k
+        cdef int32_t k
         for k in range(LISTENERS_MAX):
             if 0 <= self.sockets[k].fd != table[k].fd:
                 epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k].fd, NULL)
                 if self.loses(table, k):
                     shutdown(self.sockets[k].fd, SHUT_RD)
-        event.events = EPOLLIN if self.accepting else 0
         for k in range(LISTENERS_MAX):
-            if 0 <= table[k].fd != self.sockets[k].fd:
-                event.data.number = self.first + <uint64_t> k
-                epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, table[k].fd, &event)
+            if table[k].fd != self.sockets[k].fd:
+                self._watch(k, table[k].fd)
         memcpy(self.sockets, table, sizeof(self.sockets))
+
+    cdef void _watch(self, int32_t number, int fd) noexcept nogil:
+        """Have the kernel tell what comes to the socket of a listener, if there is one, or have that tried again."""
+        cdef:
+            epoll_event event
+            uint64_t bit = <uint64_t> 1 << number
+        event.events, event.data.number = EPOLLIN if self.accepting else 0, self.first + <uint64_t> number
+        if fd >= 0 and epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event):
+            store_relaxed(&self.unheard, self.unheard | bit)
+        else:
+            store_relaxed(&self.unheard, self.unheard & ~bit)
+
+    cdef void try_again(self, uint64_t now) noexcept nogil:
+        """Take connections again after a while without descriptors, and from sockets that the kernel did not watch."""
+        cdef int32_t k
+        if self.accept_again and self.accept_again < now:
+            self.accept_from_all(True)
+        for k in range(LISTENERS_MAX if self.unheard else 0):
+            if self.unheard >> k & 1:
+                self._watch(k, self.sockets[k].fd)
 
     cdef void begin(self, bint accepting) noexcept nogil:
         """Take connections from now on, or later, also after `end`."""
-        cdef:
-            epoll_event event
-            int32_t k
-        event.events = EPOLLIN if accepting else 0
+        cdef int32_t k
+        self.accepting = accepting
         for k in range(LISTENERS_MAX if self.ended else 0):
-            if self.sockets[k].fd >= 0:
-                event.data.number = self.first + <uint64_t> k
-                epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.sockets[k].fd, &event)
-        self.ended, self.accepting = False, accepting
+            self._watch(k, self.sockets[k].fd)
+        self.ended = False
 
     cdef void accept_from_all(self, bint accepting) noexcept nogil:
         """Begin to take connections, or stop it for a while."""
@@ -99,3 +112,4 @@ cdef class ListeningSockets:
                 if refuse:
                     shutdown(self.sockets[k].fd, SHUT_RD)
         self.ended, self.accepting, self.accept_again = True, False, 0
+        store_relaxed(&self.unheard, 0)

@@ -6,6 +6,7 @@ from ._answering import Answering
 from ._connection_limits import ConnectionLimits
 from ._connections import Connections
 from ._listener_table import FollowedTable, ListenerTable
+from ._listening import ListeningSockets
 from ._relayed import Relays
 
 @final
@@ -15,6 +16,7 @@ class TcpWorker:
     connections: Connections
     answering: Answering
     listeners: FollowedTable
+    listening: ListeningSockets
     relays: Relays
     def __new__(cls, cache: Cache, miss_path: MissPath, limits: ConnectionLimits) -> TcpWorker: ...
     def follow(self, table: ListenerTable) -> None: ...

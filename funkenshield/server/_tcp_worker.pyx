@@ -38,7 +38,7 @@ from ..forward._reply_queue cimport OF_WORKER, Reply, ReplyQueue, place_of, take
 from ..wire._max_age cimport max_age_of
 from ..wire._message cimport HEADER, HEADER_FLAGS, MESSAGE_MAX, QR, get16, set16
 from ..wire._padding cimport pad_response
-from ..wire._proxy_protocol cimport PART_OF_HEADER, WHOLE_HEADER, ProxyHeaderStatus, missing_of_header
+from ..wire._proxy_protocol cimport BAD_HEADER, PART_OF_HEADER, WHOLE_HEADER, ProxyHeaderStatus, missing_of_header
 from ._answering cimport Answering
 from ._connection_limits cimport ConnectionLimits
 from ._connections cimport (
@@ -71,7 +71,7 @@ cdef enum:
     RESUMED_AT_ONCE = 64           # connections that waited for the control thread
     STALLED_FOR = 1                # milliseconds until they are looked at again
     SWEEP = 250                    # milliseconds between two looks for idle connections, at most
-    ACCEPT_PAUSE = 100             # milliseconds without descriptors
+    ACCEPT_PAUSE = 100             # milliseconds without descriptors, or memory to watch one
     HANDSHAKES_FOR = 500000        # nanoseconds that handshakes take before others have their turn
 
 cdef enum:                         # what a worker was told
@@ -106,7 +106,7 @@ cdef class TcpWorker:
         uint8_t* outgoing              # what one connection gets at once
         uint32_t outgoing_length
         readonly FollowedTable listeners
-        ListeningSockets listening
+        readonly ListeningSockets listening
         readonly Relays relays
         int32_t dismissing             # the place of the next one that may have to leave; -1: all have been told
         uint64_t wanted                # SERVING, NOT_ACCEPTING, PAUSED or STOPPED
@@ -227,8 +227,8 @@ cdef class TcpWorker:
                 self._end_listening()
             if wanted >= PAUSED:
                 return
-            if wanted == SERVING and self.listening.accept_again and self.listening.accept_again < context.client.now:
-                self.listening.accept_from_all(True)
+            if wanted == SERVING and not self.connections.handing_over:
+                self.listening.try_again(context.client.now)
 
     cdef int _patience(self) noexcept nogil:
         """Return for how many milliseconds nothing need be done; -1: until something happens."""
@@ -236,7 +236,7 @@ cdef class TcpWorker:
             return 0
         if self.connections.stalled.first >= 0:
             return STALLED_FOR
-        if self.listening.accept_again:
+        if self.listening.accept_again or self.listening.unheard:
             return ACCEPT_PAUSE
         return SWEEP if self.connections.idle.first >= 0 or self.connections.leaving.first >= 0 else -1
 
@@ -505,6 +505,9 @@ cdef class TcpWorker:
                                                                            self.context.client.now, at)
         if status == PART_OF_HEADER and self._keep(connection, self.inbox, length):
             self._settle(connection, False)
+        elif status == BAD_HEADER:
+            self.answering.note_bad_header(connection)
+            self.connections.close(connection)
         return status == WHOLE_HEADER
 
     cdef bint _takes_queries(self, Connection* connection) noexcept nogil:

@@ -20,7 +20,7 @@ from .._fastpath cimport (
 )
 from ..cache._index cimport fetch
 from ..cache._store cimport Cache
-from ..core._atomic cimport bump, load_acquire, load_relaxed, load_relaxed16, store_release
+from ..core._atomic cimport bump, load_acquire, load_relaxed, load_relaxed16, store_relaxed, store_release
 from ..core._clock cimport NANOSECONDS, Clock, ticks
 from ..core._epochs cimport Reader, enter, leave
 from ..core._epoll cimport (
@@ -32,11 +32,11 @@ from ..core._limits cimport LISTENERS_MAX
 from ..core._prefix_table cimport is_empty, prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
 from ..core._udp_batch cimport BATCH, MSG_TRUNC, Datagrams, ip_of
-from ..events._event cimport Event, Tap, wanted_kinds
+from ..events._event cimport PROXY_HEADER, Event, Tap, wanted_kinds
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._miss_path cimport MissPath
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport KIND_REJECTED, OVER_UDP, RuleState
+from ..policy._rule_state cimport KIND_DROPPED, KIND_REJECTED, OVER_UDP, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
@@ -47,6 +47,7 @@ from ._noting cimport kind_of, note_rule
 cdef enum:
     TURNS = 4                      # full batches from one listener, before the next one's
     LAST_TURNS = 1024              # batches from a listener that is gone, at most
+    UNHEARD_FOR = 10               # milliseconds until a socket is looked at that the kernel does not watch
     TOLD = -1                      # what epoll says where there is news for the worker
     REPLY_MAX = 4096
 
@@ -80,6 +81,7 @@ cdef class Worker:
         uint8_t* ecs_queries       # queries that upstreams are told more in
         readonly FollowedTable listeners
         ListenerSocket[LISTENERS_MAX] sockets  # that this worker receives from
+        readonly uint64_t unheard      # listeners whose socket the kernel does not watch, one bit each
         uint64_t stopped               # whether `run` is to return
         int epoll_fd, told_fd
         Counters counts
@@ -172,7 +174,9 @@ cdef class Worker:
             int32_t count, k, _turn
             uint64_t told
         while True:
-            count = epoll_wait(self.epoll_fd, events, LISTENERS_MAX + 1, -1)
+            count = epoll_wait(self.epoll_fd, events, LISTENERS_MAX + 1, UNHEARD_FOR if self.unheard else -1)
+            if self.unheard:
+                self._listen()
             for k in range(count):
                 if events[k].data.which == TOLD:
                     read(self.told_fd, &told, 8)
@@ -199,10 +203,27 @@ cdef class Worker:
                         break
                 epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k].fd, NULL)
         for k in range(LISTENERS_MAX):
-            if 0 <= table[k].fd != self.sockets[k].fd:
-                self._watch(table[k].fd, k)
+            if table[k].fd != self.sockets[k].fd:
+                self._set_unheard(k, table[k].fd >= 0)
         memcpy(self.sockets, table, sizeof(self.sockets))
         self.listeners.note(table)
+        self._listen()
+
+    cdef void _set_unheard(self, int32_t listener, bint unheard) noexcept nogil:
+        """Say whether the kernel is still to watch the socket of a listener."""
+        cdef uint64_t bit = <uint64_t> 1 << listener
+        store_relaxed(&self.unheard, self.unheard | bit if unheard else self.unheard & ~bit)
+
+    cdef void _listen(self) noexcept nogil:
+        """Have the kernel watch all sockets; from those that it has no memory for, take what has come by now."""
+        cdef int32_t k
+        for k in range(LISTENERS_MAX):
+            if not self.unheard >> k & 1:
+                continue
+            if self._watch(self.sockets[k].fd, k) == 0:
+                self._set_unheard(k, False)
+            else:
+                self._serve_batch(k)
 
     cdef int32_t _serve_batch(self, int32_t listener) noexcept nogil:
         """Receive a batch from a listener and answer what can be answered; return how many came."""
@@ -275,6 +296,8 @@ cdef class Worker:
                 context.client.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name,
                                                &context.client.octets)
             elif self.proxy_headers[i].address == NULL:
+                if is_recorded:
+                    self._note_bad_header(context, i)
                 continue
             else:
                 context.client.address, context.client.octets = (
@@ -313,6 +336,16 @@ cdef class Worker:
             event.port = (header.port if skipped and header.to_octets
                           else get16(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name + 2))
             note_rule(event, context)
+
+    cdef void _note_bad_header(self, QueryContext* context, int32_t i) noexcept nogil:
+        """Record that a front proxy sent no header, or a wrong one: the query behind it is not known."""
+        cdef:
+            const uint8_t* peer = <const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name
+            Event* event
+        context.client.address, context.client.draw = ip_of(peer, &context.client.octets), self.tap.draw()
+        event = self.tap.note(KIND_DROPPED, &context.client, peer, 0, peer, 0)
+        if event != NULL:
+            event.port, event.reason = get16(peer + 2), PROXY_HEADER
 
     cdef int32_t _put(self, QueryContext* context, const GuardTable* guard_table, int32_t replies,
                       int32_t i) noexcept nogil:

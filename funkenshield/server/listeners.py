@@ -18,6 +18,7 @@ from ..config import Config
 from ..config.listeners import NAMES, Listener
 from ..config.types import Endpoint, overlaps
 from ..core._limits import CONNECTION_WORKERS_MAX, LISTENERS_MAX
+from ..core.logs import RateLimited
 from ..errors import ConfigError
 from . import sockets
 from ._listener_table import ListenerTable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .tcp import TcpServer
 
 log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 Protocol = Literal["udp", "tcp", "quic"]
 Place = tuple[Endpoint, Protocol]  # what sockets are bound to
@@ -212,10 +214,22 @@ class Listeners:
 
     def housekeeping(self, now: float) -> None:
         """Close what nobody can be at any more; called about once a second, `now` is seconds of the clock."""
+        self._report_unheard()
         followed = [each.listeners.is_followed for several in (self._workers, self._tcp.workers) for each in several]
         if not self._leaving or not all(followed):
             return
         self._leaving = [left for each in self._leaving if (left := self._end(each, now)) is not None]
+
+    def _report_unheard(self) -> None:
+        """Log which listeners have sockets that a worker could not have watched by the kernel."""
+        masks = [*(each.unheard for each in self._workers), *(each.listening.unheard for each in self._tcp.workers)]
+        for each in self.open:
+            if times := sum(mask >> each.number & 1 for mask in masks):
+                limited.warning(
+                    f"unheard {each}",
+                    "listener %s: the kernel has no memory to watch a socket (or see fs.epoll.max_user_watches):"
+                    " what comes there is answered late", each, times=times,
+                )  # fmt: skip
 
     def _end(self, leaving: Leaving, now: float) -> Leaving | None:
         """Close what is leaving, if it is time; return what is left of it: listeners whose connections go on."""

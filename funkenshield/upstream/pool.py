@@ -86,6 +86,7 @@ class Upstream:
         self._clock = clock
         self._sockets: deque[LocalSocket] = deque()
         self._reopened = -REOPEN_INTERVAL
+        self._waits_until = 0.0  # by then, seconds of the clock, whatever was asked by now is answered
         self._retired: deque[tuple[float, Connections]] = deque()  # old connections, until they are closed
         self._latencies = Latencies()
         self._responses = self._spoof_detections = 0
@@ -106,12 +107,14 @@ class Upstream:
     ) -> None:
         """Apply a new configuration; what is known of it stays. `connections` are given where they change."""
         before, old = self.health.in_service, self.section
+        for each in (self._forward, forward):  # who asked before waits for as long as he could then
+            waits_until = self._clock.seconds() + max(each.deadline, each.update_timeout)
+            self._waits_until = max(self._waits_until, waits_until)
         self._ports = usable(forward.source_port_avoid)
         self.section, self._settings, self._forward = section, health, forward
         self._case_lost = self._case_lost and section == old
         if connections is not None:
-            wait = max(forward.deadline, forward.update_timeout)  # of those who wait there
-            self._retired.append((self._clock.seconds() + wait, self.connections))
+            self._retired.append((self._waits_until, self.connections))
             self.connections = connections
         if section.source != old.source:
             self._retire_all()

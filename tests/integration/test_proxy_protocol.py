@@ -6,6 +6,7 @@ for which address it was made.
 
 import contextlib
 import itertools
+import json
 import signal
 import socket
 import time
@@ -42,7 +43,8 @@ serial = itertools.count()
 
 def toml(proxies, secrets):
     return (
-        f"proxy_protocol_from = {proxies}\n[cookies]\nmode = 'serve'\nsecret_file = '{secrets}'\n"
+        f"proxy_protocol_from = {proxies}\nquery_log = [{{ file = 'dropped', outcomes = ['dropped'] }}]\n"
+        f"[cookies]\nmode = 'serve'\nsecret_file = '{secrets}'\n"
         f"[tcp]\nidle_timeout = {IDLE}\nmax_connections_per_client = 3\n[forward]\ntimeout = 5.0\ndeadline = 10.0\n"
     )
 
@@ -65,6 +67,11 @@ def running(tmp_path_factory):
         run_shield([upstream], listen=listen, toml=toml([PROXY, PROXY6], secrets)) as shield,
     ):
         yield upstream, shield
+
+
+def log_of(shield):
+    """Return what the query log has of queries that were dropped."""
+    return [json.loads(line) for line in (shield.folder / "dropped").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -183,14 +190,17 @@ def test_those_who_wait_for_one_answer_get_each_his_own_cookie(upstream, shield,
     ],
     ids=["none", "cut", "cut before its length", "version 3", "longer than a buffer"],
 )
-def test_a_proxys_datagram_without_a_right_header_is_dropped_and_counted(upstream, shield, name, octets):
-    before = stats(shield)
+def test_a_proxys_datagram_without_a_right_header_is_dropped_counted_and_told(upstream, shield, name, octets):
+    before, told_before = stats(shield), len(log_of(shield))
     after = udp(shield, octets + (question(name) if not octets else b""), told(CLIENTS[0]) + question("x." + name))
     assert is_made_for(after, CLIENTS[0])
     counted = stats(shield)
     assert counted["proxy_protocol_invalid"] == before["proxy_protocol_invalid"] + 1
     assert counted["queries"] == before["queries"] + 2
     assert upstream.count(name) == 0
+    (event,) = until(lambda: log_of(shield)[told_before:])
+    assert (event["client"], event["transport"], event["outcome"]) == (PROXY, "udp", "dropped")
+    assert (event["reason"], "name" in event) == ("proxy_protocol", False)
 
 
 def test_a_header_with_nothing_behind_it_is_a_short_datagram(shield, name):
@@ -250,13 +260,15 @@ def test_a_connection_is_of_the_client_that_is_told_in_pieces_too(upstream, shie
     [frame(ask_wire("none.test.")), b"PROXY TCP4 1", told(CLIENTS[0])[:12] + b"\x21\x41\0\0"],
     ids=["none", "version 1", "no family that is known"],
 )
-def test_a_proxys_connection_without_a_right_header_is_closed_and_counted(upstream, shield, octets):
-    before = stats(shield)["proxy_protocol_invalid"]
+def test_a_proxys_connection_without_a_right_header_is_closed_counted_and_told(upstream, shield, octets):
+    before, told_before = stats(shield)["proxy_protocol_invalid"], len(log_of(shield))
     with connect(shield) as (sock, stream):
         sock.sendall(octets)
         assert ended(stream)
     assert stats(shield)["proxy_protocol_invalid"] == before + 1
     assert upstream.received == []
+    (event,) = until(lambda: log_of(shield)[told_before:])
+    assert (event["client"], event["transport"], event["reason"]) == (PROXY, "tcp", "proxy_protocol")
 
 
 def test_a_header_that_does_not_come_is_idleness(shield):

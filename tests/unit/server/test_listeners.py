@@ -20,6 +20,7 @@ from funkenshield.core._limits import LISTENERS_MAX
 from funkenshield.errors import ConfigError
 from funkenshield.forward._miss_path import MissPath
 from funkenshield.server import sockets
+from funkenshield.server._listener_table import ListenerTable
 from funkenshield.server._udp_worker import Worker
 from funkenshield.server.listeners import Listeners
 from funkenshield.server.sockets import BindError
@@ -192,6 +193,34 @@ def test_a_number_is_free_when_nothing_of_its_listener_is_left(scene):
     with pytest.raises(ConfigError) as told:
         scene.listen(ports[1], ports[2], *many[:-1], ports[3])
     assert "at most 64, those included that are being closed" in str(told.value)
+
+
+def test_a_socket_that_the_kernel_cannot_watch_is_told_and_tried_again(scene, caplog, monkeypatch, tmp_path):
+    port = free_port()
+    bound = scene.listeners.bind(config.Config(listen=(Endpoint(LOOPBACK, port),)))
+    numbers = [each.fileno() for each in scene.listeners.sockets]
+    workers = [*scene.workers, *(each.listening for each in scene.tcp.workers)]
+
+    def hidden(given):
+        """Return a table whose sockets are files by the time that a worker follows it, which epoll(7) refuses."""
+        table = ListenerTable(given := list(given))
+        for _, fd, *_ in given:
+            os.dup2(file.fileno(), fd)
+        return table
+
+    with contextlib.ExitStack() as stack, (tmp_path / "file").open("w") as file:
+        kept = [stack.enter_context(each.dup()) for each in scene.listeners.sockets]
+        monkeypatch.setattr("funkenshield.server.listeners.ListenerTable", hidden)
+        scene.listeners.follow(bound, {}, {}, 0.0)
+        until(lambda: [each.unheard for each in workers] == [1] * 4)
+        scene.listeners.housekeeping(scene.clock.seconds())
+        assert f"listener {LOOPBACK}:{port}: the kernel has no memory to watch a socket" in caplog.text
+        for number, each in zip(numbers, kept, strict=True):
+            os.dup2(each.fileno(), number)
+    until(lambda: [each.unheard for each in workers] == [0] * 4)
+    assert all(answered(port) for _ in range(20))
+    with connected(port) as connection:
+        assert heard(ask_over(connection)) == TRUTH
 
 
 def test_a_hundred_changes_leave_nothing_behind(scene):

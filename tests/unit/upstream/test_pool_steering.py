@@ -50,6 +50,21 @@ def test_one_that_is_steered_is_out_of_service_over_reloads_until_it_is_given_ba
     assert (states(upstreams)["a"], upstreams.steered) == ("up", {})
 
 
+def test_connections_that_are_replaced_stay_for_those_who_wait_there_as_long_as_they_may(upstreams):
+    for deadline, transport in (20, "tcp"), (1, "tcp"), (1, "tls"):
+        config = Config.model_validate(
+            {
+                "upstreams": [
+                    table("a", transport=transport, tls={"server_name": "ns.test"} if transport == "tls" else {})
+                ],
+                "forward": {"timeout": 1, "deadline": deadline, "update_timeout": deadline},
+            }
+        )
+        upstreams.configure({DEFAULT_GROUP: Group("order", config.members(DEFAULT_GROUP))}, config)
+    until, _ = upstreams.all[0]._retired[-1]
+    assert until - upstreams._clock.seconds() > 19
+
+
 def test_one_is_known_by_its_name_or_where_it_is_asked(upstreams):
     configure(upstreams, table("a"), table("b"))
     assert upstreams.steer(f"127.0.0.1:{5300 + ord('b')}", "down") == ["b"]
