@@ -227,12 +227,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer the request, once it is whole, and all who ask have not taken yet what they may."""
-        if self.answering is not None or self._transport.is_closing():
-            return
-        self._http.receive_data(data)
-        self._read_in_turn()
+        if self.answering is not None:  # one request a connection: whatever comes behind it waits
+            self._transport.pause_reading()
+        elif not self._transport.is_closing():
+            self._http.receive_data(data)
+            self._read_in_turn()
 
     def _read_in_turn(self) -> None:
+        if self._transport.is_closing():
+            return
         if self._has_turn or self._server.budget.has_turn(self.prefix):
             self._transport.resume_reading()
             self._read()

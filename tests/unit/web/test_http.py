@@ -170,6 +170,31 @@ def test_who_asks_too_much_waits_and_his_neighbours_do_not(monkeypatch):
     asyncio.run(story())
 
 
+def test_what_comes_behind_a_request_is_not_read(monkeypatch):
+    read, data_received = [], http.Connection.data_received
+    monkeypatch.setattr(
+        http.Connection, "data_received", lambda self, data: read.append(data) or data_received(self, data)
+    )
+
+    async def respond(request):
+        await asyncio.sleep(60)
+
+    async def story():
+        async with serving(respond) as (server, address):
+            _, writer = await asyncio.open_connection(*address)
+            writer.write(f"GET / HTTP/1.1\r\n{HOST}\r\n".encode())
+            await until(lambda: read)
+            writer.write(b"x" * (1 << 24))
+            await asyncio.sleep(0.2)
+            assert len(read) == 2
+            writer.transport.abort()
+            for each in list(server.connections.of(b"\x7f\0\0").values()):
+                each.abort()
+            await asyncio.sleep(0)
+
+    asyncio.run(story())
+
+
 class Endless:
     """A stream, and who reads it."""
 
