@@ -36,6 +36,7 @@ ELSEWHERE = {  # programs that pages name and that are not run from them, and wh
     "git": "publishes",
     "kdig": "another machine; tests/integration/test_tls_clients.py asks in the same way",
     "kill": "run with the quickstart",
+    "ln": "changes the machine",
     "make": "its targets are what CI runs",
     "nstat": "shows the kernel's counters",
     "nsd": "run with the quickstart",
@@ -54,6 +55,7 @@ ALONE = {  # commands of ours that do not talk to a daemon, and what runs them
     "perf": "tests/unit/tools/test_perf.py",
     "playground": "tests/integration/test_demo.py",
     "run": "each test with a daemon",
+    "top": "tests/integration/test_top.py, for it takes a terminal",
     "upgrade": "tests/integration/test_upgrade.py",
 }
 TOML = """
