@@ -184,7 +184,8 @@ cdef class Relays:
         Nothing that came by another transport goes on with this number.
         """
         cdef uint64_t one = 1
-        self.kept.append(listener)
+        if listener not in self.kept:
+            self.kept.append(listener)
         self.https[number], self.transports[number] = &listener.http, listener.transport
         _replace(&self.offered[number], <uint64_t> fd + 1)
         write(self.told_fd, &one, 8)

@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import socket
+import sys
 from struct import pack, unpack_from
 
 import pytest
@@ -106,3 +107,19 @@ def test_a_front_that_ends_is_followed_by_another(front):
         front.sock = front.adopted(stack)
         front.sock.sendall(frame(2, query("a.test")))
         assert front.responses(1).keys() == {2}
+
+
+def test_what_is_kept_does_not_grow_with_each_front(front):
+    listener, relays = RelayedListener("quic"), front.running.worker.relays
+
+    def offer():
+        ours, other = socket.socketpair()
+        ours.close()
+        other.setblocking(False)
+        relays.offer(other.detach(), QUIC_LISTENER, listener)
+
+    offer()
+    kept = sys.getrefcount(listener)
+    for _ in range(10):
+        offer()
+    assert sys.getrefcount(listener) == kept
