@@ -11,7 +11,7 @@ LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test others left-out proof fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel release-check bench bench-micro bench-rules clean
+.PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel release-check bench bench-micro bench-rules clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -33,6 +33,10 @@ test: others lint  ## the whole test suite, with real nameservers; run it before
 proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss (as root)
 	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
 	$(BIN)/python -m pytest tests/property --hypothesis-profile=thorough --numprocesses=2 --dist=worksteal
+
+browsers: $(VENV)/dev  ## what Firefox and Chromium see, which are installed for that
+	tools/install-browsers
+	$(BIN)/python -m pytest -m browser tests/browsers
 
 fuzz: $(VENV)/dev  ## fuzz each parser of untrusted data for a minute (with clang)
 	$(BIN)/python -m pip install --quiet --group fuzz

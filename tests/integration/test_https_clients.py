@@ -4,14 +4,9 @@ Each test looks at what the client got, what the upstream received, and how many
 """
 
 import contextlib
-import http.server
-import json
-import os
-import shutil
 import signal
 import ssl
 import subprocess
-import threading
 
 import dns.message
 import dns.query
@@ -23,6 +18,7 @@ from support.client import Address, free_port
 from support.control import stats
 from support.http2 import NO_ERROR, connected, trusting
 from support.nameservers import program
+from support.site import site
 from support.quick import query
 from support.rig import Holding, answering, asked, behind, data, numbered, received
 from support.until import until
@@ -325,30 +321,6 @@ def test_curl_gets_and_posts(running, authority, tmp_path):
     assert data(dns.message.from_wire(curl(doors, authority, *plain))) == ["192.0.2.1"]
 
 
-class Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.hosts.append(self.headers["host"])
-        self.send_response(200)
-        self.send_header("content-length", "5")
-        self.end_headers()
-        self.wfile.write(b"hello")
-
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def site():
-    """Run a server of pages; it keeps the names that it was asked by."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        server.hosts = []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 def test_curl_finds_a_page_by_it(authority, credentials):
     with (
         listening(answering("127.0.0.1"), authority=authority, credentials=credentials) as (_, doors, upstream),
@@ -357,43 +329,6 @@ def test_curl_finds_a_page_by_it(authority, credentials):
         resolver = ["--ipv4", "--doh-url", f"https://{HOST}:{doors.https.port}{PATH}"]
         assert curl(doors, authority, *resolver, f"http://page.test:{server.server_port}/") == b"hello"
         assert received(upstream)["page.test."] == 1
-
-
-def firefox(folder, authority, page, **settings):
-    """Have a browser that knows an authority and these settings look at a page."""
-    lines = [f'user_pref("network.trr.{name}", {json.dumps(value)});\n' for name, value in settings.items()]
-    (folder / "user.js").write_text("".join(lines))
-    trust = ["certutil", "-d", f"sql:{folder}"]
-    subprocess.run([*trust, "-N", "--empty-password"], check=True, timeout=20)
-    subprocess.run([*trust, "-A", "-n", "authority", "-t", "C,,", "-i", authority.file], check=True, timeout=20)
-    subprocess.run(
-        ["firefox-esr", "--headless", "--no-remote", "--profile", folder, "--screenshot", folder / "page.png", page],
-        env={**os.environ, "HOME": str(folder)}, check=True, timeout=60, capture_output=True,
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not (shutil.which("firefox-esr") and shutil.which("certutil")), reason="no firefox-esr, or no libnss3-tools"
-)
-@pytest.mark.parametrize("get", [True, False])
-def test_firefox_finds_a_page_by_it(authority, tmp_path, get):
-    credentials = authority.issue("127.0.0.1")
-    with (
-        listening(answering("127.0.0.1"), authority=authority, credentials=credentials) as (shield, doors, upstream),
-        site() as server,
-    ):
-        page = f"page.test:{server.server_port}"
-        firefox(
-            tmp_path, authority, f"http://{page}/", mode=3, uri=f"https://{doors.https}{PATH}", useGET=get,
-            **{"allow-rfc1918": True},
-        )  # fmt: skip
-        assert page in server.hosts
-        asked_for = received(upstream)["page.test."]  # A, and AAAA or HTTPS
-        assert 1 <= asked_for <= 3
-        counted = stats(shield)["queries_by_transport"]
-        assert counted.pop("https") >= asked_for
-        assert not any(counted.values())
 
 
 @pytest.mark.parametrize("post", [True, False])

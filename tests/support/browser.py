@@ -34,7 +34,7 @@ class Browser:
 
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
         self._process = subprocess.Popen(
-            [program(), *flags, f"--user-data-dir={self._folder.name}", "about:blank"],
+            [program() or PROGRAMS[0], *flags, f"--user-data-dir={self._folder.name}", "about:blank"],
             close_fds=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             preexec_fn=place,  # noqa: PLW1509 - it puts descriptors in their places, and locks nothing
         )  # fmt: skip

@@ -1,10 +1,10 @@
 """Show in a real browser that the page shows names as they are, fits on a phone, and follows the daemon's end."""
 
 import pytest
-from support.browser import Browser, program
+from support.browser import Browser
 from support.simulated import Simulated, page
 
-pytestmark = [pytest.mark.proof, pytest.mark.skipif(program() is None, reason="there is no Chromium")]
+pytestmark = pytest.mark.browser
 HOSTILE = '<img src=x onerror="document.title=1"><b id=evil>\u202e"\'&lt;</b>'
 
 

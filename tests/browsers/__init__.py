@@ -1,0 +1,1 @@
+"""Tests that look with real browsers; `make browsers` installs them, and runs these."""
