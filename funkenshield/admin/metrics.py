@@ -134,6 +134,10 @@ METRICS = {
     "quic_refused": Metric("QUIC connections not begun because a limit was reached."),
     "quic_evicted": Metric("QUIC connections closed to make room for new ones."),
     "quic_retries": Metric("QUIC clients asked to prove their address first (Retry)."),
+    "quic_resets": Metric("Packets of unknown QUIC connections answered by a stateless reset."),
+    "quic_dropped": Metric(
+        "QUIC packets of new or unknown clients dropped because these had their part of the process's time."
+    ),
     "quic_excessive_load": Metric("QUIC connections closed for what they held, or sent without a query."),
     "quic_internal_errors": Metric("QUIC connections dropped because of an internal error."),
     "quic_handshakes": Metric(

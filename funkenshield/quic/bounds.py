@@ -1,4 +1,4 @@
-"""How many connections there may be, what they may hold, and who gives way: fair shares by client prefix.
+"""How many connections there may be, what they may hold, and who gives way: fair shares by client prefix; and time.
 
 It knows connections as what has a prefix, and can be closed. All of it lives in one process, on one thread.
 """
@@ -13,6 +13,8 @@ from ..core.fair_shares import SHARE, Holders, Shares
 
 HANDSHAKES_MAX = 1000  # at once
 SOURCES = 1 << 20  # octets of memory for who began how many handshakes
+OF_STRANGERS, OF_HANDSHAKES = 0.25, 0.5  # of the time: for whoever is unknown, and for connections that begin
+BURST = 0.05  # seconds of either, at once
 CANDIDATES = 8  # connections of a prefix among which an idle one is looked for
 
 
@@ -45,6 +47,26 @@ class Held(Protocol):
         """End, with a word to the client."""
 
 
+class Share:
+    """The part of the time that some kind of work may take, which waits, or is left, beyond that.
+
+    What was not taken is kept for a burst of so many seconds.
+    """
+
+    def __init__(self, part: float, burst: float) -> None:
+        self._part, self._burst, self._left, self._seen = part, burst, burst, 0.0
+
+    def has_time(self, now: float) -> bool:
+        """Tell whether more may be done."""
+        self._left = min(self._left + max(now - self._seen, 0.0) * self._part, self._burst)
+        self._seen = now
+        return self._left > 0
+
+    def spend(self, seconds: float) -> None:
+        """Note how long something took."""
+        self._left -= seconds
+
+
 def client_of(address: bytes) -> bytes:
     """Return what counts as one client: an IPv4 address, or an IPv6 /64."""
     return address if len(address) == 4 else address[:8]
@@ -60,6 +82,7 @@ class Bounds:
         self._prefixes, self._memory = Shares(), Shares()
         self._clients: Counter[bytes] = Counter()
         self._handshakes: OrderedDict[int, Held] = OrderedDict()
+        self.of_strangers, self.of_handshakes = Share(OF_STRANGERS, BURST), Share(OF_HANDSHAKES, BURST)
         self.configure(limits)
 
     def configure(self, limits: Limits) -> None:
@@ -79,7 +102,10 @@ class Bounds:
         return self._memory.taken
 
     def may_begin(self, address: bytes, now: float) -> bool:
-        """Count a handshake that a client begins; False: he has begun too many."""
+        """Count a handshake that a client begins; False: he has begun too many, or all have had their time."""
+        if not self.of_handshakes.has_time(now):
+            self.counters["dropped"] += 1
+            return False
         if self._handshake_rate is None or not self._handshake_rate.exceeds(address, int(now * 1e9)):
             return True
         self.counters["handshakes_limited"] += 1

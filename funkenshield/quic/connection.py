@@ -9,9 +9,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from qh3.quic.connection import QuicConnection, QuicConnectionError
+from qh3.quic.connection import QuicConnectionError
 from qh3.quic.events import (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -27,19 +27,17 @@ from ..core.fair_shares import prefix_of
 from ..core.logs import RateLimited
 from .bounds import Bounds, client_of
 from .doq import Doq
+from .handshake import Address, ServerConnection
 from .http3 import Http3
 from .relay import Reply, ends_of
 from .requests import UNAVAILABLE, Application
 
-if TYPE_CHECKING:
-    from ..server.quic import QuicContexts
-
 limited = RateLimited(logging.getLogger(__name__))
 
-Address = tuple[str, int]  # and for IPv6 two numbers more
 NOTHING_MAX = 1 << 20  # octets in a row that lead to no query
 HANDSHAKE_MAX = 1 << 15  # octets of a handshake, those that came again included
 WHOLE_WITHIN = 10.0  # seconds that a query may take to come
+BLOCKED = 0.1  # seconds after which what waits for the client's address to be shown is looked at again
 NO_ERROR = {"doq": 0, "h3": 0x100}
 INTERNAL_ERROR = 1
 
@@ -57,45 +55,6 @@ class Services(NamedTuple):
     route: Callable[[bytes, "Connection | None"], None]  # packets for a connection ID are whose
     flush_later: Callable[["Connection"], None]  # it has something to send
     ended: Callable[["Connection"], None]
-
-
-class ServerConnection(QuicConnection):
-    """qh3's connection, which shows the certificate that the client asks for by name."""
-
-    def __init__(self, contexts: "QuicContexts", original: bytes, retried: bytes) -> None:
-        """Begin a connection; its client first asked for the connection ID `original`, and then for one of ours."""
-        super().__init__(
-            configuration=contexts.configuration,
-            original_destination_connection_id=original,
-            retry_source_connection_id=retried,
-        )
-        self._contexts = contexts
-
-    def _create_tls(self, remote_source_cid: bytes | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        bridge = super()._create_tls(remote_source_cid)
-        self._contexts.choose_by_name(bridge.tls)
-        return bridge
-
-    def transmits(self, now: float) -> Iterator[tuple[bytes, Address]]:
-        """Yield the datagrams that can be sent by now, each with where to.
-
-        qh3 2.1 raises where an address that is not validated may get no more; what waits is sent later.
-        """
-        with contextlib.suppress(RuntimeError):
-            while self._core is not None and (transmit := self._core.poll_transmit(now)) is not None:
-                yield transmit[0], transmit[1]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether neither side has closed it."""
-        return self._close_event is None
-
-    @property
-    def peer(self) -> Address:
-        """Where the client is: where it has proven to be, after it has moved."""
-        assert self._core is not None
-        host, port = self._core.active_path[2][:2]
-        return host, port
 
 
 class Connection:
@@ -116,7 +75,7 @@ class Connection:
         self._held = self._unsent = 0  # octets
         self._cids: set[bytes] = set()
         self.is_over = False
-        self.has_partial = self._is_established = False
+        self.has_partial = self.is_established = False
 
     # ---------------------------------------------------------------- what comes
 
@@ -128,7 +87,7 @@ class Connection:
     @property
     def can_wait(self) -> bool:
         """Whether nothing is to be sent but what tells that something came, and allows more."""
-        return self._is_established and self._quic.is_open and self._held == self._queried
+        return self.is_established and self._quic.is_open and self._held == self._queried
 
     def receive(self, datagram: bytes, address: Address, now: float) -> None:
         """Take a datagram."""
@@ -168,9 +127,9 @@ class Connection:
         elif isinstance(event, ProtocolNegotiated):
             self._application = self._spoken()
         elif isinstance(event, HandshakeCompleted):
-            self._is_established = True
+            self.is_established = True
             self._services.bounds.end_handshake(self)
-            self._services.counters["handshakes_full"] += 1
+            self._services.counters["handshakes_resumed" if event.session_resumed else "handshakes_full"] += 1
         elif isinstance(event, ConnectionIdIssued):
             self.add_route(event.connection_id)
         elif isinstance(event, ConnectionIdRetired):
@@ -276,7 +235,8 @@ class Connection:
             self.end()
             return None
         with self._alone():
-            return self._quic.get_timer()
+            due = self._quic.get_timer()
+            return max(due, now + BLOCKED) if due is not None and self._quic.is_blocked else due
         return None
 
     def _transmit(self, now: float) -> None:

@@ -1,18 +1,18 @@
 """The front: sockets that QUIC comes to, whose each datagram is, and what the daemon tells this process.
 
     datagram -> of a connection that there is: its state machine -> query -> relay -> a worker of the daemon
-             -> the first of one: room? proven? -> a connection, or a token to come back with (Retry), or nothing
+             -> of a stranger: proven? room? time? -> a connection, or a token to come back with (Retry), or nothing
 
 The daemon starts it with one end of a socket pair, on which both write lines of JSON: settings, and numbers of
 descriptors, come from there, counters go there. Where that ends, so does the process.
 """
 
 import asyncio
+import base64
 import contextlib
 import gc
 import json
 import logging
-import os
 import signal
 import socket
 import time
@@ -22,25 +22,23 @@ from struct import pack, unpack
 from typing import Any
 
 import uvloop
-from qh3._hazmat import pull_quic_header
-from qh3.quic.packet import QuicPacketType, QuicProtocolVersion, encode_quic_retry, encode_quic_version_negotiation
 
 from ..core import logs
 from ..core.logs import RateLimited
-from ..server.quic import ALPN, QuicContexts, as_read
+from ..server.quic import ALPN, QuicContexts
 from .bounds import Bounds, Limits
-from .connection import Address, Connection, ServerConnection, Services
+from .connection import Connection, Services
+from .handshake import Address, ServerConnection, Shown
 from .relay import Relay
-from .retry import CID, RetryTokens
+from .retry import CID
+from .strangers import Begun, Strangers, cid_of
+from .tickets import Tickets
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
 AT_ONCE = 64  # datagrams of one socket, before others have their turn
 DATAGRAM_MAX, ANCILLARY = 65535, 64  # octets
-INITIAL_MIN = 1200  # octets of a client's first datagram (RFC 9000 14.1)
-LONG_HEADER = 0x80
-VERSIONS = [QuicProtocolVersion.VERSION_1]
 IP_PKTINFO, IPV4_LOCAL = 8, 12  # <linux/in.h>; octets of what is told with it
 V4, V6 = (socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
 SECOND = 1.0
@@ -52,18 +50,21 @@ WAIT = 0.01  # seconds that acknowledgements and credit wait for an answer that 
 class Door:
     """One listener: its socket, its connections, and its relay to the daemon."""
 
-    def __init__(self, told: dict[str, Any], opened: socket.socket, relay: Relay, bounds: Bounds) -> None:
+    def __init__(
+        self, told: dict[str, Any], secret: bytes, opened: socket.socket, relay: Relay, bounds: Bounds
+    ) -> None:
         self._socket, self._bounds = opened, bounds
         self._alpn = ALPN[told["transport"]]
         self._routes: dict[bytes, Connection] = {}
         self._timers: dict[Connection, asyncio.TimerHandle] = {}
         self._unflushed: dict[Connection, None] = {}
         self._waiting: dict[Connection, None] = {}
-        self._tokens = RetryTokens(time.monotonic)
         self._number = 0
         self._own: Address = opened.getsockname()[:2]
+        self._strangers = Strangers(
+            secret, f"{self._alpn} {self._own}", bounds.of_strangers, bounds.counters, self._send
+        )
         self._loop = asyncio.get_running_loop()
-        self.counters: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.is_leaving = False
         self._services = Services(
@@ -75,8 +76,9 @@ class Door:
 
     def configure(self, told: dict[str, Any]) -> None:
         """Show new connections what was told."""
-        idle = self._bounds.limits.idle_timeout
-        self._contexts = QuicContexts(as_read(told["certificates"]), self._alpn, idle)
+        contexts = QuicContexts.as_read(told, self._alpn, self._bounds.limits.idle_timeout)
+        tickets = Tickets(contexts.ticket_secret, contexts.ticket_lifetime, self._alpn)
+        self._shown = Shown(contexts, tickets, self._strangers.resets.token)
         self._services = self._services._replace(paths=frozenset(path.encode() for path in told["paths"]))
 
     # ---------------------------------------------------------------- datagrams
@@ -108,53 +110,32 @@ class Door:
             return
         if "%" in address[0]:  # its scope is the last number, too
             address = (address[0].partition("%")[0], *address[1:])
-        if datagram[0] & LONG_HEADER:
-            try:
-                version, kind, _, destination, source, token, *_ = pull_quic_header(datagram, 0, CID)
-            except ValueError:
-                return
-            connection = self._routes.get(destination)
-            if connection is None:
-                if len(datagram) < INITIAL_MIN or self.is_leaving:
-                    return
-                if version not in VERSIONS:
-                    if version:
-                        answer = encode_quic_version_negotiation(destination, source, list(VERSIONS))
-                        self._send(answer, address, _local(ancillary))
-                    return
-                if kind == QuicPacketType.INITIAL:
-                    connection = self._begin(destination, source, token, address, ancillary, now)
-        else:
-            connection = self._routes.get(datagram[1 : 1 + CID])
-        if connection is not None:
+        connection = self._routes.get(cid_of(datagram))
+        if connection is None:
+            local = _local(ancillary)
+            begun = self._strangers.take(datagram, address, local, now)
+            connection = begun and self._begin(begun, address, local, now)
+        if connection is None:
+            return
+        if connection.is_established:
             connection.receive(datagram, address, now)
-            self._unflushed[connection] = None
+        else:
+            began = time.monotonic()
+            connection.receive(datagram, address, now)
+            self._bounds.of_handshakes.spend(time.monotonic() - began)
+        self._unflushed[connection] = None
 
-    def _begin(
-        self, destination: bytes, source: bytes, token: bytes, address: Address,
-        ancillary: list[tuple[int, int, bytes]], now: float,
-    ) -> Connection | None:  # fmt: skip
-        """Begin a connection, where there is room; who has not shown yet where he is, has to come again (Retry).
-
-        So nothing is kept for somebody who may be elsewhere, and nobody gets more than was sent in his name.
-        """
-        original = self._tokens.original(address[:2], destination, token) if token else None
-        local = _local(ancillary)
-        if original is None:
-            self._bounds.counters["retries"] += 1
-            ours = os.urandom(CID)
-            made = self._tokens.make(address[:2], destination, ours)
-            self._send(encode_quic_retry(VERSIONS[0], ours, source, destination, made), address, local)
-            return None
+    def _begin(self, begun: Begun, address: Address, local: bytes, now: float) -> Connection | None:
+        """Begin a connection, where there is room, and time."""
         if not self._bounds.may_begin(ip_address(address[0]).packed, now):
             return None
-        quic = ServerConnection(self._contexts, original, destination)
+        quic = ServerConnection(self._shown, begun.original, begun.ours)
         self._number += 1
         asked = (str(ip_address(_asked(local))), self._own[1]) if local else self._own
         connection = Connection(self._services, quic, self._number, address[:2], asked, local, now)
         if not self._bounds.admit(connection, now):
             return None
-        for cid in {destination, quic.host_cid}:
+        for cid in {begun.ours, quic.host_cid}:
             connection.add_route(cid)
         return connection
 
@@ -226,7 +207,7 @@ class Door:
 
     def leave(self) -> None:
         """Take no more connections; those whose client waits for nothing end."""
-        self.is_leaving = True
+        self.is_leaving, self._strangers.are_welcome = True, False
         self.housekeeping(time.monotonic())
 
     def close(self) -> None:
@@ -265,7 +246,7 @@ class Front:
     async def configure(self, told: dict[str, Any], descriptors: list[tuple[int, int]]) -> None:
         """Follow settings; the first ones come with descriptors for each listener: its socket, and its relay."""
         logs.set_up(told["log"]["level"], told["log"]["format"])
-        limits = Limits(**told["limits"])
+        limits, secret = Limits(**told["limits"]), base64.b64decode(told["secret"])
         if self.bounds is None:
             self.bounds = Bounds(limits, Counter())
         self.bounds.configure(limits)
@@ -273,7 +254,9 @@ class Front:
             _, protocol = await asyncio.get_running_loop().create_connection(
                 lambda: Relay(self.relay_ended), sock=socket.socket(fileno=relay)
             )
-            self._doors.append(Door(told["listeners"][number], socket.socket(fileno=opened), protocol, self.bounds))
+            self._doors.append(
+                Door(told["listeners"][number], secret, socket.socket(fileno=opened), protocol, self.bounds)
+            )
         for door, each in zip(self._doors, told["listeners"], strict=True):
             door.configure(each)
 
@@ -344,6 +327,7 @@ async def serve(channel: socket.socket) -> None:
     finally:
         following.cancel()
         reporting.cancel()
+        writer.close()
         front.close()
 
 

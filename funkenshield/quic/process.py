@@ -4,15 +4,17 @@ It knows the process and what both say to each other. What the process does is i
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from ..config.types import Endpoint
 from ..server._relayed import RelayedListener
 from ..server._tcp_worker import TcpWorker
 from ..server.listeners import OpenListener
-from ..server.quic import QuicListener, as_told
+from ..server.quic import ALPN, QuicListener
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,15 @@ END_TIMEOUT, END_POLL = 2.0, 0.01
 LINE_MAX = 1 << 20
 ROOT = str(Path(__file__).parents[2])  # where the package is, which need not be installed
 START = "import sys; sys.path.append(sys.argv[1]); from funkenshield.quic.front import main; main(int(sys.argv[2]))"
-OF_FRONT = ("accepted", "refused", "evicted", "retries", "excessive_load", "internal_errors")
-HANDSHAKES = ("full", "failed", "limited")
+OF_FRONT = ("accepted", "refused", "evicted", "retries", "resets", "dropped", "excessive_load", "internal_errors")
+HANDSHAKES = ("full", "resumed", "failed", "limited")
+SECRET = 32  # octets
+
+
+def begin(descriptor: int, passed: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """Start the process with an end of the pair that it is told by, and what else is passed; OSError: it cannot be."""
+    command = [sys.executable, "-P", "-c", START, ROOT, str(descriptor)]
+    return subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL)
 
 
 class QuicFront:
@@ -41,6 +50,8 @@ class QuicFront:
 
     def __init__(self, worker: TcpWorker) -> None:
         self._worker = worker  # who decides about queries
+        self._relayed = {transport: RelayedListener(transport) for transport in ALPN}
+        self._secret = base64.b64encode(os.urandom(SECRET)).decode()  # of what one process says, and the next one knows
         self._listeners: list[OpenListener] = []
         self._are_some = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,12 +93,12 @@ class QuicFront:
         own, other = socket.socketpair()
         with contextlib.ExitStack() as given:
             given.enter_context(other)
+            unused = given.enter_context(contextlib.ExitStack())
+            unused.enter_context(own)
             relays = [self._relay(each, given) for each in self._listeners]
             passed = [other.fileno(), *relays, *(each.quic[0].fileno() for each in self._listeners)]
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, ROOT, str(other.fileno())], pass_fds=passed,
-                stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            self._process = begin(other.fileno(), passed)
+            unused.pop_all()
         reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_MAX)
         try:
             if self._is_outdated:
@@ -109,7 +120,7 @@ class QuicFront:
         """Connect the worker to the process that is to be started; return the descriptor of its end."""
         ours, other = socket.socketpair()
         ours.setblocking(False)
-        self._worker.relays.offer(ours.detach(), listener.number, RelayedListener(listener.transport))
+        self._worker.relays.offer(ours.detach(), listener.number, self._relayed[listener.transport])
         return given.enter_context(other).fileno()
 
     async def _end(self) -> int:
@@ -139,6 +150,7 @@ class QuicFront:
                 "handshakes_per_client": config.tls.handshakes_per_second_per_client,
                 "handshake_timeout": config.tls.handshake_timeout,
             },
+            "secret": self._secret,
             "listeners": [self._listener(each) for each in self._listeners],
         }
 
@@ -149,7 +161,7 @@ class QuicFront:
             "number": listener.number,
             "transport": listener.transport,
             "paths": sections[asked].paths if asked in sections else (),
-            "certificates": as_told(contexts.certificates if contexts else ()),
+            **(contexts.as_told() if contexts else {}),
         }
 
     def configure(

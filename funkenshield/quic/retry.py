@@ -4,7 +4,6 @@ It knows what is in a token, and when it is too old. When clients have to bring 
 """
 
 import hmac
-import os
 from collections.abc import Callable
 from struct import pack, unpack_from
 
@@ -15,13 +14,13 @@ CID = 8  # octets of the connection IDs that are ours
 
 
 class RetryTokens:
-    """Tokens with keys that follow from a secret of this process, and the time.
+    """Tokens of one listener, with keys that follow from a secret and the time; the next process knows them, too.
 
     `seconds` is a clock that never goes back.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds, self._secret = seconds, os.urandom(32)
+    def __init__(self, secret: bytes, listener: str, seconds: Callable[[], float]) -> None:
+        self._seconds, self._secret = seconds, hmac.digest(secret, b"retry " + listener.encode(), "sha256")
 
     def make(self, address: tuple[str, int], original: bytes, ours: bytes) -> bytes:
         """Return a token for a client whose first packet was for `original`, and whose next one will be for `ours`."""

@@ -3,7 +3,7 @@ from typing import final
 
 from ..cache._store import Cache
 from ._encryption import ListenerEncryption
-from .certificates import Certificate
+from .certificate import Certificate
 
 OPENSSL_VERSION: str
 

@@ -31,6 +31,7 @@ from cryptography.x509.oid import NameOID
 from ..config.listeners import CertificateSection
 from ..core.files import read_file
 from ..errors import ConfigError
+from .certificate import Certificate
 
 KEY, CERTIFICATE = "a private key", "a certificate"
 MARKS = {  # in a PEM file, and what it has then
@@ -48,23 +49,6 @@ UNREADABLE = (
     ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
     UnsupportedAlgorithm,
 )  # fmt: skip
-
-
-class Certificate(NamedTuple):
-    """What a client is shown, and proven to with a key."""
-
-    names: tuple[str, ...]  # in lower case, A-labels, wildcards as they stand; none: for clients that name no server
-    chain: tuple[bytes, ...]  # DER, the server's own first
-    key: bytes  # PKCS#8 in DER, not encrypted
-    ocsp_response: bytes = b""  # DER
-
-    @property
-    def title(self) -> str:
-        """Return what it is for."""
-        return ", ".join(self.names) or "no name"
-
-    def __repr__(self) -> str:
-        return f"<Certificate for {self.title}>"
 
 
 class OcspResponse(NamedTuple):

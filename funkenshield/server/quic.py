@@ -9,12 +9,11 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from .certificate import Certificate
 
 if TYPE_CHECKING:
     from qh3.quic.configuration import QuicConfiguration
     from qh3.tls import Context
-
-    from .certificates import Certificate
 
 ALPN = {"quic": "doq", "h3": "h3"}  # what each transport is called in a handshake
 STREAM_MAX = 1 << 18  # octets that a client may send before they are taken; more than the longest query
@@ -48,16 +47,21 @@ def load() -> None:
 class QuicContexts:
     """What new connections to a listener show: certificates, of which each client gets the one that it names.
 
+    Tickets of sessions are sealed by keys that follow from `ticket_secret`, and change every `ticket_lifetime` seconds.
     Raises ValueError for a key that qh3 does not know.
     """
 
-    def __init__(self, certificates: "Sequence[Certificate]", alpn: str, idle_timeout: float = 30.0) -> None:
+    def __init__(
+        self, certificates: Sequence[Certificate], alpn: str, *, ticket_secret: bytes, ticket_lifetime: float,
+        idle_timeout: float = 30.0,
+    ) -> None:  # fmt: skip
         load()
         self.certificates, self.alpn = tuple(certificates), alpn
+        self.ticket_secret, self.ticket_lifetime = ticket_secret, ticket_lifetime
         self._all = [self._made(each, idle_timeout) for each in certificates]
         self.configuration = self._all[0]
 
-    def _made(self, certificate: "Certificate", idle_timeout: float) -> "QuicConfiguration":
+    def _made(self, certificate: Certificate, idle_timeout: float) -> "QuicConfiguration":
         from qh3.quic.configuration import QuicConfiguration
 
         made = QuicConfiguration(
@@ -72,25 +76,26 @@ class QuicContexts:
             raise ValueError(f"certificate for {certificate.title}: qh3 cannot use its key: {error}") from None
         return made
 
-    def choose_by_name(self, context: "Context") -> None:
-        """Let a handshake show the certificate for the name that its client asks for, or else the first (RFC 6066 3).
+    def as_told(self) -> dict[str, Any]:
+        """Return all of that as JSON can have it; `as_read` reads it."""
+        secret = base64.b64encode(self.ticket_secret).decode()
+        return {
+            "certificates": as_told(self.certificates), "ticket_secret": secret, "ticket_lifetime": self.ticket_lifetime
+        }  # fmt: skip
 
-        qh3 has no such choice: so its function for the first message is preceded by ours.
-        """
-        if len(self._all) == 1:
-            return
-        from qh3.tls import pull_client_hello
+    @classmethod
+    def as_read(cls, told: dict[str, Any], alpn: str, idle_timeout: float) -> "QuicContexts":
+        """Return contexts that were told so."""
+        return cls(
+            as_read(told["certificates"]), alpn, ticket_secret=base64.b64decode(told["ticket_secret"]),
+            ticket_lifetime=told["ticket_lifetime"], idle_timeout=idle_timeout,
+        )  # fmt: skip
 
-        proceed = context._server_handle_hello
-
-        def handle_hello(hello: Any, *out: Any) -> None:  # noqa: ANN401 - qh3's buffers
-            chosen = self._all[named([each.names for each in self.certificates], pull_client_hello(hello).server_name)]
-            context.certificate, context.certificate_chain = chosen.certificate, chosen.certificate_chain
-            context.certificate_private_key = chosen.private_key
-            hello.seek(0)
-            proceed(hello, *out)
-
-        context._server_handle_hello = handle_hello  # type: ignore[method-assign,assignment]
+    def choose(self, context: "Context", name: str | None) -> None:
+        """Let a handshake show the certificate for the name that a client asks for, or else the first (RFC 6066 3)."""
+        chosen = self._all[named([each.names for each in self.certificates], name)]
+        context.certificate, context.certificate_chain = chosen.certificate, chosen.certificate_chain
+        context.certificate_private_key = chosen.private_key
 
 
 def named(certificates: Sequence[Sequence[str]], name: str | None) -> int:
@@ -118,7 +123,7 @@ class QuicListener:
         self.contexts = contexts
 
 
-def as_told(certificates: "Sequence[Certificate]") -> list[dict[str, Any]]:
+def as_told(certificates: Sequence[Certificate]) -> list[dict[str, Any]]:
     """Return certificates as JSON can have them."""
     return [
         {
@@ -130,10 +135,8 @@ def as_told(certificates: "Sequence[Certificate]") -> list[dict[str, Any]]:
     ]
 
 
-def as_read(told: Sequence[dict[str, Any]]) -> "list[Certificate]":
+def as_read(told: Sequence[dict[str, Any]]) -> list[Certificate]:
     """Return certificates that were told as above."""
-    from .certificates import Certificate
-
     return [
         Certificate(
             tuple(each["names"]), tuple(base64.b64decode(der) for der in each["chain"]), base64.b64decode(each["key"])

@@ -25,7 +25,8 @@ from .quic import QuicContexts, QuicListener
 
 if TYPE_CHECKING:
     from ._tls import TlsContexts, TlsListener
-    from .certificates import Certificate, Found
+    from .certificate import Certificate
+    from .certificates import Found
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,10 @@ class TlsSettings(NamedTuple):
         how = self._asdict()
         certificates, alpn = how.pop("certificates"), how.pop("quic")
         try:
-            return QuicContexts(certificates, alpn) if alpn else compiled()[0](certificates, **how)
+            if alpn:
+                secret, lifetime = self.ticket_secret, self.ticket_lifetime
+                return QuicContexts(certificates, alpn, ticket_secret=secret, ticket_lifetime=lifetime)
+            return compiled()[0](certificates, **how)
         except ValueError as error:
             raise ConfigError(str(error)) from None
 

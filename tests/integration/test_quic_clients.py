@@ -19,6 +19,7 @@ from support.certificates import Authority
 from support.client import Address, free_port
 from support.control import stats
 from support.nameservers import program
+from support.over_quic import OverQuic
 from support.rig import asked, behind, data, numbered, received
 from support.until import until
 
@@ -30,6 +31,7 @@ pytestmark = [  # dnspython leaves two sockets of each connection to the garbage
 ]
 HOST = "dns.test"
 INITIAL = b"\xc0\0\0\0\1\x08original\x08clientid\0\x44\x96"  # and 1,174 octets that nobody can read
+RESET = 43  # octets
 RULES = [
     {"match": {"suffix": "drop.test", "transport": "quic"}, "action": "drop"},
     {"match": {"suffix": "refused.test", "transport": "h3"}, "action": "refused"},
@@ -198,6 +200,7 @@ def test_what_is_short_or_of_another_version_begins_nothing(running):
         sock.settimeout(5.0)
         for octets in (INITIAL + bytes(1100), b"\x40" + bytes(1300), b"\xff", b"", bytes(1300)):
             sock.sendto(octets, doors.quic)
+        assert len(sock.recv(2000)) == RESET  # as of a connection that there was
         sock.sendto(b"\xc0\x0a\x0a\x0a\x0a" + INITIAL[5:] + bytes(1200), doors.quic)
         negotiation = sock.recv(2000)
         assert negotiation[1:5] == bytes(4)
@@ -241,23 +244,39 @@ def test_a_reload_that_removes_a_listener_leaves_the_others(authority):
         assert "ERROR" not in shield.log
 
 
-def test_where_the_process_ends_it_is_started_again_and_at_the_end_clients_are_told(authority):
+def test_where_the_process_ends_it_is_started_again_and_clients_are_told_and_resume(authority):
     with listening(numbered(1), authority=authority) as (shield, doors, _):
-        assert data(doors.over_quic(query("a.test"))) == ["192.0.2.1"]
-        until(lambda: stats(shield)["quic_accepted"] == 1)
+        before = OverQuic(doors.quic, "quic", trusted=authority.file, name=HOST)
+        assert data(dns.message.from_wire(before.reply(before.ask(query("a.test").to_wire()), 10.0))) == ["192.0.2.1"]
+        until(lambda: stats(shield)["quic_handshakes"]["full"] == 1)
         [front] = children(shield)
         os.kill(front, signal.SIGKILL)
         until(lambda: "QUIC: its process serves again" in shield.log, within=10.0)
+        assert ends_at_once(before)
+        before.close()
+        with OverQuic(doors.quic, "quic", trusted=authority.file, name=HOST, session_ticket=before.tickets[0]) as after:
+            assert after.quic.tls.session_resumed
+            until(lambda: stats(shield)["quic_handshakes"] == {"full": 1, "resumed": 1, "failed": 0, "limited": 0})
         with doors.connected() as connection:
             with connection.make_stream(timeout=10.0) as stream:
                 stream.send(query("b.test").to_wire(), True)
                 assert data(dns.message.from_wire(stream.receive(timeout=10.0))) == ["192.0.2.1"]
-            until(lambda: stats(shield)["quic_accepted"] == 2)
+            until(lambda: stats(shield)["quic_accepted"] == 3)
+            assert stats(shield)["quic_resets"] >= 1
             shield.terminate()
             until(lambda: connection._done)
         errors = [line for line in shield.log.splitlines() if "ERROR" in line]
         assert len(errors) == 1
         assert "QUIC: its process ended with status -9; it is started again in 0.2 seconds" in errors[0]
+
+
+def ends_at_once(client):
+    """Tell whether what a client says is answered by what it takes for the end of its connection."""
+    client.pump(0.0)  # what came before
+    client.quic.send_ping(1)
+    client.flush()
+    client.socket.settimeout(5.0)
+    return client.socket.recv(2000).endswith(client.quic._peer_cid.stateless_reset_token)
 
 
 def children(shield):

@@ -16,7 +16,10 @@ from aioquic.quic.events import (
 from qh3.quic.packet import encode_quic_retry
 
 from funkenshield.quic.bounds import Bounds, Limits
-from funkenshield.quic.connection import Connection, ServerConnection, Services
+from funkenshield.quic.connection import Connection, Services
+from funkenshield.quic.handshake import ServerConnection, Shown
+from funkenshield.quic.resets import Resets
+from funkenshield.quic.tickets import Tickets
 from funkenshield.server.quic import QuicContexts
 
 CLIENT, SERVER = ("192.0.2.1", 4000), ("192.0.2.53", 853)
@@ -25,13 +28,17 @@ LIMITS = Limits(
     idle_timeout=30.0, handshakes_per_client=0.0, handshake_timeout=5.0,
 )  # fmt: skip
 TRANSIT = 0.001  # seconds
+SECRET, LIFETIME = bytes(range(32)), 3600.0
 
 
 class Server:
     """What connections have in common, and what the worker was asked."""
 
     def __init__(self, certificates, alpn="doq", limits=LIMITS):
-        self.contexts, self.alpn, self.now = QuicContexts(certificates, alpn), alpn, 1.0
+        self.alpn, self.now, self.wall = alpn, 1.0, 1e9
+        contexts = QuicContexts(certificates, alpn, ticket_secret=SECRET, ticket_lifetime=LIFETIME)
+        self.resets = Resets(SECRET, alpn)
+        self.shown = Shown(contexts, Tickets(SECRET, LIFETIME, alpn, lambda: self.wall), self.resets.token)
         self.counters, self.statuses, self.routes, self.sent = Counter(), Counter(), {}, []
         self.bounds = Bounds(limits, self.counters)
         self.asked = []  # (ends, query, reply, stream)
@@ -59,12 +66,13 @@ class Client:
     """A client, from its handshake on."""
 
     def __init__(self, server, name="dns.test", address=CLIENT, **settings):
-        self.server, self.address = server, address
+        self.server, self.address, self.tickets = server, address, []
         self.quic = QuicConnection(
             configuration=QuicConfiguration(
                 is_client=True, alpn_protocols=[settings.pop("alpn", server.alpn)], server_name=name,
                 verify_mode=ssl.CERT_NONE, **settings,
-            )
+            ),
+            session_ticket_handler=self.tickets.append,
         )  # fmt: skip
         self.received, self.events = {}, []
         self.ended, self.resets, self.stopped = set(), {}, {}
@@ -81,7 +89,7 @@ class Client:
         self.quic.receive_datagram(encode_quic_retry(1, ours, source, original, b"token"), SERVER, self.server.now)
         self.server.number += 1
         self.connection = Connection(
-            self.server.services, ServerConnection(self.server.contexts, original, ours), self.server.number,
+            self.server.services, ServerConnection(self.server.shown, original, ours), self.server.number,
             self.address, SERVER, b"", self.server.now,
         )  # fmt: skip
         self.is_admitted = self.server.bounds.admit(self.connection, self.server.now)

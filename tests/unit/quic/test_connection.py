@@ -1,13 +1,15 @@
 """What becomes of a connection, whatever comes: nothing is left of one that is over, and no fault is another's."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("qh3")
 from support.quic import CLIENT, SERVER, Client, Server
 
-from funkenshield.quic.connection import Connection, ServerConnection
+from funkenshield.quic.connection import BLOCKED, Connection
+from funkenshield.quic.handshake import ServerConnection
 
 QUERY = b"\0\x11\0\0\1\0\0\1" + bytes(6) + b"\0\0\1\0\1"
 WHOLE = 12  # octets of a response
@@ -102,7 +104,7 @@ def test_a_fault_is_one_connections_wherever_it_comes(does, certificates, monkey
 def test_a_handshake_that_does_not_end_may_take_so_many_octets(certificates):
     server = Server(certificates)
     connection = Connection(
-        server.services, ServerConnection(server.contexts, bytes(8), bytes(range(8))), 1, CLIENT, SERVER, b"", 1.0
+        server.services, ServerConnection(server.shown, bytes(8), bytes(range(8))), 1, CLIENT, SERVER, b"", 1.0
     )
     assert server.bounds.admit(connection, 1.0)
     for _ in range((32 << 10) // 1200):
@@ -123,3 +125,79 @@ def test_queries_are_counted_while_the_worker_has_them(certificates):
     server.answer()
     client.exchange()
     assert server.bounds.memory == 0
+
+
+MOVED = ("198.51.100.7", 5000)
+
+
+def moved(server):
+    """Return a client that has eight answers to come, and how many octets it has sent from another address."""
+    client = Client(server)
+    for _ in range(3):
+        client.send(QUERY)
+        server.answer(bytes(3000))
+        client.exchange()
+    for _ in range(8):
+        client.send(QUERY)
+    client.quic.send_ping(7)
+    came = [datagram for datagram, _ in client.quic.datagrams_to_send(server.now)]
+    for datagram in came:
+        client.connection.receive(datagram, MOVED, server.now)
+    server.answer(bytes(3000))
+    return client, sum(map(len, came))
+
+
+def test_an_address_that_has_shown_nothing_gets_three_times_as_much_at_most_and_little_is_done_for_it(certificates):
+    server = Server(certificates)
+    client, came = moved(server)
+    began, turns = server.now, 0
+    while not client.connection.is_over:
+        due = client.connection.flush(server.now)
+        server.now = due if due is not None and due > server.now else server.now + 0.001
+        client.connection.handle_timer(server.now)
+        turns += 1
+    assert 0 < sum(len(octets) for octets, address, _ in server.sent if address == MOVED) <= 3 * came
+    assert 30.0 <= server.now - began < 32.0  # until it is idle for too long
+    assert turns < 100
+    assert server.counters["internal_errors"] == 0
+
+
+@pytest.mark.parametrize("timer", ["pacing", "ack_application"])
+def test_what_cannot_be_sent_yet_is_not_tried_all_the_time(timer, certificates, monkeypatch):
+    server = Server(certificates)
+    connection = Client(server).connection
+
+    class Blocked:
+        """A core that could send at once, if it could."""
+
+        def poll_transmit(self, now):
+            raise RuntimeError("anti-amplification limit")
+
+        def get_timer(self):
+            return timer, 0.5
+
+        def get_send_buffer_size(self, stream):
+            return 0
+
+        def handle_timer(self, now):
+            pass
+
+        def next_event(self):
+            pass
+
+    monkeypatch.setattr(connection._quic, "_core", Blocked())
+    assert connection.flush(server.now) == server.now + BLOCKED
+    assert not connection.is_over
+
+
+def test_what_cannot_be_sent_for_another_reason_ends_the_connection(certificates, monkeypatch):
+    server = Server(certificates)
+    connection = Client(server).connection
+    monkeypatch.setattr(connection._quic, "_core", SimpleNamespace(poll_transmit=cannot, close=lambda *_: None))
+    assert connection.flush(server.now) is None
+    assert connection.is_over
+    assert server.counters["internal_errors"] == 1
+
+
+def cannot(*_):
+    raise RuntimeError("unknown transmit path")

@@ -1,6 +1,8 @@
 """The process of QUIC: when it ends, and how the daemon follows it."""
 
 import asyncio
+import errno
+import gc
 import json
 import os
 import socket
@@ -15,7 +17,7 @@ from support.quic import LIMITS
 from funkenshield.config.types import Endpoint
 from funkenshield.quic import front, process
 from funkenshield.server.listeners import OpenListener
-from funkenshield.server.quic import as_told
+from funkenshield.server.quic import QuicContexts
 
 
 def udp():
@@ -32,9 +34,10 @@ def test_it_ends_where_it_can_serve_no_more(whose, certificates):
         worker, relay = socket.socketpair()
         serving = asyncio.create_task(front.serve(channel))
         reader, writer = await asyncio.open_connection(sock=daemon)
-        listener = {"number": 0, "transport": "quic", "paths": [], "certificates": as_told(certificates)}
+        told = QuicContexts(certificates, "doq", ticket_secret=bytes(32), ticket_lifetime=60.0).as_told()
+        listener = {"number": 0, "transport": "quic", "paths": [], **told}
         log = {"level": "info", "format": "text"}
-        settings = {"log": log, "limits": LIMITS._asdict(), "listeners": [listener]}
+        settings = {"log": log, "limits": LIMITS._asdict(), "secret": "", "listeners": [listener]}
         descriptors = [(udp().detach(), relay.detach())]
         writer.write(json.dumps({"settings": settings, "descriptors": descriptors}).encode() + b"\n")
         assert json.loads(await reader.readline()) == {"ready": True}
@@ -88,3 +91,27 @@ def test_what_does_not_listen_any_more_is_told_nothing(monkeypatch):
     quic.follow()
     quic.leave()
     assert quic._told == {"listeners": []}
+
+
+def test_where_it_cannot_be_started_nothing_is_left_open_and_each_start_offers_the_same(monkeypatch):
+    def begin(descriptor, passed):
+        assert descriptor in passed
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def story():
+        opened = [OpenListener(0, Endpoint("127.0.0.1", 8530), "quic", quic=[udp()])]
+        offered = []
+        worker = SimpleNamespace(relays=SimpleNamespace(offer=lambda fd, *what: (os.close(fd), offered.append(what))))
+        quic = process.QuicFront(worker)
+        quic.configure(None, opened, {})
+        before = os.listdir("/proc/self/fd")
+        for _ in range(2):
+            with pytest.raises(OSError, match="Too many open files"):
+                await quic._serve()
+        assert os.listdir("/proc/self/fd") == before
+        assert offered[0] == offered[1]
+        opened[0].quic[0].close()
+
+    monkeypatch.setattr(process, "begin", begin)
+    asyncio.run(story())
+    gc.collect()

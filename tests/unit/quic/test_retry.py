@@ -6,12 +6,13 @@ from funkenshield.quic.retry import LIFETIME, PERIOD, RetryTokens
 
 CLIENT, OTHER = ("192.0.2.1", 4000), ("192.0.2.2", 4000)
 ORIGINAL, OURS = b"original", b"12345678"
+SECRET = bytes(32)
 
 
 class Scene:
     def __init__(self):
         self.now = 5000.0
-        self.tokens = RetryTokens(lambda: self.now)
+        self.tokens = RetryTokens(SECRET, "doq", lambda: self.now)
 
 
 @pytest.fixture
@@ -51,4 +52,10 @@ def test_what_was_changed_or_made_elsewhere_is_no_token(scene):
         assert scene.tokens.original(CLIENT, OURS, bytes(changed)) is None
     for length in range(len(token)):
         assert scene.tokens.original(CLIENT, OURS, token[:length]) is None
-    assert RetryTokens(lambda: scene.now).original(CLIENT, OURS, token) is None
+    for secret, listener in (bytes(31) + b"1", "doq"), (SECRET, "h3"):
+        assert RetryTokens(secret, listener, lambda: scene.now).original(CLIENT, OURS, token) is None
+
+
+def test_the_next_process_knows_tokens_of_the_one_before(scene):
+    token = scene.tokens.make(CLIENT, ORIGINAL, OURS)
+    assert RetryTokens(SECRET, "doq", lambda: scene.now).original(CLIENT, OURS, token) == ORIGINAL

@@ -40,7 +40,7 @@ def test_a_key_that_the_library_does_not_know_is_refused_in_one_line(tmp_path):
     pytest.importorskip("qh3")
     found = read(CertificateSection(certificate=str(Authority(tmp_path).issue("dns.test").file))).certificate
     with pytest.raises(ValueError, match=r"^certificate for dns\.test: qh3 cannot use its key: "):
-        QuicContexts([found._replace(key=b"none")], "doq")
+        QuicContexts([found._replace(key=b"none")], "doq", ticket_secret=bytes(32), ticket_lifetime=60.0)
 
 
 @pytest.mark.parametrize(

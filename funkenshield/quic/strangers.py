@@ -1,0 +1,117 @@
+"""Whoever has no connection shows first where it is (Retry), or is told that its version, or connection, is unknown.
+
+Nothing is kept of that; an answer is shorter than what it answers, and all answers take their part of the time at most.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from qh3._hazmat import pull_quic_header
+from qh3.quic.packet import QuicPacketType, QuicProtocolVersion, encode_quic_retry, encode_quic_version_negotiation
+
+from .bounds import Share
+from .handshake import Address
+from .resets import Resets
+from .retry import CID, RetryTokens
+
+INITIAL_MIN = 1200  # octets of a client's first datagram (RFC 9000 14.1)
+LONG_HEADER, FIXED = 0x80, 0x40  # of a packet's first octet
+LONG_CID = 6  # where the connection ID stands, behind its length
+VERSIONS = [QuicProtocolVersion.VERSION_1]
+
+
+class Header(NamedTuple):
+    """What a packet says that anybody can read."""
+
+    version: int  # 0: it negotiates
+    kind: int
+    destination: bytes
+    source: bytes
+    token: bytes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether a connection can begin with it."""
+        return self.kind == QuicPacketType.INITIAL and self.version in VERSIONS
+
+
+class Begun(NamedTuple):
+    """Who may begin a connection: a client that has shown where it is."""
+
+    original: bytes  # the connection ID that it asked for first,
+    ours: bytes  # and that which it was given
+
+
+class Strangers:
+    """Those of one listener."""
+
+    def __init__(
+        self, secret: bytes, listener: str, share: Share, counters: Counter[str],
+        send: Callable[[bytes, Address, bytes], None],
+    ) -> None:  # fmt: skip
+        self._share, self._counters, self._send = share, counters, send
+        self._tokens = RetryTokens(secret, listener, time.monotonic)
+        self.resets = Resets(secret, listener)
+        self.are_welcome = True
+
+    def take(self, datagram: bytes, address: Address, local: bytes, now: float) -> Begun | None:
+        """Answer a datagram of no connection, from the `local` address; or return who begins one by it."""
+        header = _header_of(datagram)
+        if header is not None and (begun := self._begun(header, address)) is not None:
+            return begun
+        if not self._share.has_time(now):
+            self._counters["dropped"] += 1
+            return None
+        began = time.monotonic()
+        if answer := self._unknown(datagram) if header is None else self._answer(header, address):
+            self._send(answer, address, local)
+        self._share.spend(time.monotonic() - began)
+        return None
+
+    def _begun(self, header: Header, address: Address) -> Begun | None:
+        if not (header.token and header.is_first and self.are_welcome):
+            return None
+        original = self._tokens.original(address[:2], header.destination, header.token)
+        return None if original is None else Begun(original, header.destination)
+
+    def _answer(self, header: Header, address: Address) -> bytes:
+        """Return what is said to a client that begins, b"": nothing."""
+        if not header.version or not self.are_welcome:
+            return b""
+        if header.version not in VERSIONS:
+            return encode_quic_version_negotiation(header.destination, header.source, list(VERSIONS))
+        if not header.is_first:
+            return b""
+        self._counters["retries"] += 1
+        ours = os.urandom(CID)
+        made = self._tokens.make(address[:2], header.destination, ours)
+        return encode_quic_retry(VERSIONS[0], ours, header.source, header.destination, made)
+
+    def _unknown(self, datagram: bytes) -> bytes:
+        """Return what ends a connection that is not known here, b"": it is none."""
+        if datagram[0] & (LONG_HEADER | FIXED) != FIXED:
+            return b""
+        answer = self.resets.packet(cid_of(datagram), len(datagram))
+        self._counters["resets"] += bool(answer)
+        return answer
+
+
+def cid_of(datagram: bytes) -> bytes:
+    """Return the connection ID that a datagram, longer than one, is for."""
+    if datagram[0] & LONG_HEADER:
+        return datagram[LONG_CID : LONG_CID + datagram[LONG_CID - 1]]
+    return datagram[1 : 1 + CID]
+
+
+def _header_of(datagram: bytes) -> Header | None:
+    """Return what is said in what can be a client's first datagram, or None."""
+    if not datagram[0] & LONG_HEADER or len(datagram) < INITIAL_MIN:
+        return None
+    try:
+        version, kind, _, destination, source, token, *_ = pull_quic_header(datagram, 0, CID)
+    except ValueError:
+        return None
+    return Header(version or 0, kind, destination, source, token)
