@@ -21,6 +21,7 @@ import uvloop
 from support import http2
 from support.certificates import believing
 from support.client import LARGEST, Address, frame, free_port
+from support.over_quic import OverQuic, unpadded
 from support.rig import toml
 from support.server import LoopbackServer
 
@@ -50,6 +51,7 @@ SETTLED = 0.015  # seconds after which a query or a reply was taken in, unless t
 TAKEN = 0.1  # seconds that a reply takes to be taken, if anybody still waits for it
 STOPPED = 10.0  # seconds that a shield may take to end, on a busy machine
 COOKIE = 10
+OVER_QUIC = {"quic", "h3"}
 
 BASE = """
 workers = 1
@@ -180,6 +182,22 @@ class Requesting(Asking):
         return not {0, self._stream}.issuperset(self._client.responses)
 
 
+class Streaming(Asking):
+    """A query on its way on a stream of a connection over QUIC or HTTP/3; what pads its answer is taken off."""
+
+    def __init__(self, wire, client):
+        self.wire = b"\0\0" + wire[2:] if client.transport == "quic" else wire
+        self.socket, self._client = client.socket, client
+        self._stream = client.ask(self.wire)
+
+    def reply(self, seconds):
+        reply = self._client.reply(self._stream, seconds)
+        return reply and unpadded(reply)
+
+    def more(self):
+        return False  # it would have been seen: a stream has one answer
+
+
 def _exactly(stream, count):
     octets = b""
     while len(octets) < count:
@@ -204,7 +222,7 @@ class Errors(logging.Handler):
 class Player:
     """A shield with its upstreams and clients, while the context is entered.
 
-    Who asks over TCP may be made to ask over TLS or HTTPS, by the `credentials` that the shield shows.
+    Who asks over TCP may be made to ask over TLS, HTTPS, QUIC or HTTP/3, by the `credentials` that the shield shows.
     """
 
     def __init__(self, scenario, folder, *, credentials=None, in_place_of_tcp=None):
@@ -216,6 +234,7 @@ class Player:
         self._errors = Errors()
         self._waiting = {}  # the query that each client waits for an answer to
         self._all = []
+        self._connected = {}  # over QUIC, by source
         self._given = {}  # the cookie that each client got last
         self._counted = {}
 
@@ -282,14 +301,25 @@ class Player:
         ident = secrets.randbits(16) if query.id is None else query.id
         wire = query.to_wire(ident, self._given.get(client, b""))
         transport = self._in_place_of_tcp if self._in_place_of_tcp and query.transport == "tcp" else query.transport
+        server = self._doors.get(transport, self._address)
         if transport == "https":
-            asking = Requesting(wire, query.source, self._https_address, http2.trusting(self._credentials.file))
+            asking = Requesting(wire, query.source, server, http2.trusting(self._credentials.file))
+        elif transport in OVER_QUIC:
+            asking = Streaming(wire, self._over_quic(query.source))
         else:
-            server = self._tls_address if transport == "tls" else self._address
             asking = Asking(wire, transport, query.source, server, self._context)
         self._waiting[client] = asking
         self._all.append(asking)
         self._asked = wire
+
+    def _over_quic(self, source):
+        """Return the connection from an address, which is there before anything is asked; another one, if it ended."""
+        client = self._connected.get(source)
+        if client is None or client.error is not None:
+            transport = self._in_place_of_tcp
+            how = {"trusted": self._credentials.file, "source": source, "name": "127.0.0.1"}
+            client = self._connected[source] = OverQuic(self._doors[transport], transport, **how)
+        return client
 
     def _gets(self, client, answer):
         assert client in self._waiting, f"{client} asked nothing"
@@ -348,11 +378,16 @@ class Player:
             for line in itertools.takewhile(lambda line: isinstance(line.step, Behave), self._scenario.lines):
                 self._play(line.step)  # a shield may ask as soon as it is there
             self._address = Address("127.0.0.1", free_port())
-            self._tls_address, self._https_address = (Address("127.0.0.1", free_port()) for _ in range(2))
+            doors = ["tls", "https", *OVER_QUIC.intersection([self._in_place_of_tcp])] if self._credentials else []
+            self._doors = {transport: Address("127.0.0.1", free_port()) for transport in doors}
             self._context = believing(self._credentials) if self._credentials else None
             stack.enter_context(self._logs_watched())
             self._daemon = Daemon(self._config(), clock=self._clock)
             stack.enter_context(self._running())
+            if self._in_place_of_tcp in OVER_QUIC:
+                for line in self._scenario.lines:
+                    if isinstance(line.step, Asks | Client) and line.step.query.transport == "tcp":
+                        self._over_quic(line.step.query.source)
             self._stack = stack.pop_all()
         return self
 
@@ -361,8 +396,8 @@ class Player:
         return self._stack.__exit__(*raised)
 
     def _close_clients(self):
-        for asking in self._all:
-            asking.socket.close()
+        for each in (*self._all, *self._connected.values()):
+            each.socket.close()
 
     def _config(self):
         told = self._scenario.config
@@ -371,11 +406,10 @@ class Player:
         lines = [f'listen = ["{self._address}"]', f'control.socket = "{self._folder / "control"}"', BASE, told]
         if "\nupstreams" not in f"\n{told}":
             lines.insert(0, f'upstreams = ["{self._upstreams["upstream"].address}"]')
-        if self._credentials:
+        for transport, address in self._doors.items():
             files = {name: str(getattr(self._credentials, name)) for name in ("certificate", "key")}
-            for address, transport in (self._tls_address, "tls"), (self._https_address, "https"):
-                listener = {"address": str(address), "transport": transport, "certificates": files}
-                lines += ["[[listeners]]", toml(**listener)]
+            listener = {"address": str(address), "transport": transport, "certificates": files}
+            lines += ["[[listeners]]", toml(**listener)]
         path = self._folder / "funkenshield.toml"
         path.write_text("\n".join(lines))
         return config.load(path)

@@ -1,13 +1,14 @@
 """Know nothing but where the scenarios are: each file is a test, and the shield does what it says.
 
-How they are written is in `notation`, `told` and `message`. Those whose clients ask over TCP are played over TLS and
-HTTPS as well, where they get the same, but for padding and transfers.
+How they are written is in `notation`, `told` and `message`. Those whose clients ask over TCP are played over TLS,
+HTTPS, QUIC and HTTP/3 as well, where they get the same, but for padding, transfers, and what QUIC does not allow.
 """
 
 import re
 from pathlib import Path
 
 import pytest
+from support import forked
 from support.certificates import self_signed
 
 from conformance.notation import read
@@ -15,6 +16,7 @@ from conformance.player import Player
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 FILES = sorted(SCENARIOS.rglob("*.txt"))
+NOT_OVER_QUIC = ("padding", "AXFR", "keepalive")
 ASKED = r"^(client|\w+ +asks) [^>]*\b{}\b"
 
 
@@ -52,4 +54,13 @@ def test_scenario_over_tls(path, tmp_path, monkeypatch, credentials):
 def test_scenario_over_https(path, tmp_path, monkeypatch, credentials):
     monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)
     with Player(read(path), tmp_path, credentials=credentials, in_place_of_tcp="https") as player:
+        player.play()
+
+
+@scenarios([path for path in FILES if asks(path, "tcp") and not any(asks(path, each) for each in NOT_OVER_QUIC)])
+@pytest.mark.parametrize("transport", ["quic", "h3"])
+def test_scenario_over_quic(path, transport, tmp_path, monkeypatch, credentials):
+    monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)
+    monkeypatch.setattr("funkenshield.quic.process.begin", forked.front)
+    with Player(read(path), tmp_path, credentials=credentials, in_place_of_tcp=transport) as player:
         player.play()

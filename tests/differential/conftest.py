@@ -37,10 +37,14 @@ def credentials(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stage(nameserver, credentials):
-    address = Address("127.0.0.1", free_port())
-    listener = {"address": str(address), "transport": "tls", "certificates": [shown(credentials)]}
-    with run_shield([nameserver], toml=f"{PATIENT}\n[[listeners]]\n{toml(**listener)}") as running:
-        yield running, Door(address, credentials)
+    doors = {transport: Door(Address("127.0.0.1", free_port()), credentials) for transport in ("tls", "quic", "h3")}
+    tables = [
+        {"address": str(door.address), "transport": transport, "certificates": [shown(credentials)]}
+        for transport, door in doors.items()
+    ]
+    listeners = "".join(f"\n[[listeners]]\n{toml(**table)}" for table in tables)
+    with run_shield([nameserver], toml=f"{PATIENT}{listeners}") as running:
+        yield running, doors
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,6 @@ def shield(stage):
 
 
 @pytest.fixture(scope="module")
-def door(stage):
-    """Return the same shield's listener for TLS."""
+def doors(stage):
+    """Return the same shield's listeners for TLS, QUIC and HTTP/3, by transport."""
     return stage[1]

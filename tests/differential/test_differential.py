@@ -1,7 +1,8 @@
 """Know that nobody can tell the shield from the nameserver behind it, whatever he asks.
 
 A round draws five hundred questions, and puts them to NSD, Knot DNS and BIND directly and through the shield: cold and
-warm, over UDP and over TCP, and some over TLS. Each reply must equal the direct one under the one law (`support.law`).
+warm, over UDP and over TCP, and some over TLS, QUIC and HTTP/3. Each reply must equal the direct one under the one law
+(`support.law`).
 
 `make test` has four rounds for each nameserver. For more, say so many questions:
 
@@ -23,14 +24,15 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import pytest
+from support import over_quic
 from support.control import stats
 from support.fitting import is_what_fits
 from support.law import HOP_BY_HOP, assert_lawful, envelope, is_lawful
 from support.pipeline import ask_all
-from support.questions import OPTION, draw, respell
+from support.questions import KEEPALIVE, OPTION, draw, respell
 
 A_ROUND = 500  # questions
-OVER_TLS = 5  # one in so many is asked over TLS too
+OVER_TLS, OVER_QUIC = 5, 20  # one in so many is asked over TLS too, and over QUIC and HTTP/3
 ROUNDS = -(-int(os.environ.get("FUNKENSHIELD_DIFFERENTIAL", 4 * A_ROUND)) // A_ROUND)
 SEED = int(os.environ.get("FUNKENSHIELD_SEED", "2011"))
 MESSAGE_MAX, UDP_PLAIN = 65535, 512  # octets
@@ -42,7 +44,7 @@ HINTS = {OPTION.DAU, OPTION.DHU, OPTION.N3U}
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
-def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, door, seed):
+def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, doors, seed):
     questions = draw(seed, A_ROUND)
     direct = answers_of(nameserver, questions)
     expected = list(zip(questions, direct, strict=True))
@@ -50,9 +52,11 @@ def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, door
     odd = [(replace(asked, name=respell(asked.name, spelled)), answers) for asked, answers in expected]
     assert sum(is_kept(*each) for each in expected) > A_ROUND / 2
 
-    ask = partial(differing, shield, door, nameserver)
+    ask = partial(differing, shield, doors, nameserver)
     differences = []
-    for first, second, step in ("UDP", "TCP", 1), ("TCP", "UDP", 1), ("TLS", "UDP", OVER_TLS):
+    for first, second, step in (
+        ("UDP", "TCP", 1), ("TCP", "UDP", 1), ("TLS", "UDP", OVER_TLS), ("QUIC", "H3", OVER_QUIC),
+    ):  # fmt: skip
         some = expected[::step]
         kept = sum(is_kept(*each) for each in some)
         apart = len({key(asked) for asked, _ in some})
@@ -111,11 +115,22 @@ def as_the_shield_asks(asked):
     return replace(asked, edns=replace(asked.edns, payload=PAYLOAD, options=options))
 
 
-def differing(shield, door, nameserver, expected, *, over, since, when):
+def as_quic_allows(asked):
+    """Return the question without what would end the connection (RFC 9250 5.5.2)."""
+    if asked.edns is None:
+        return asked
+    options = tuple((code, data) for code, data in asked.edns.options if code != KEEPALIVE)
+    return replace(asked, edns=replace(asked.edns, options=options))
+
+
+def differing(shield, doors, nameserver, expected, *, over, since, when):
     """Ask the shield; return a text about each answer that is not as expected, with a dig command for either side."""
-    server, options = {"UDP": (shield, []), "TCP": (shield, ["+tcp"]), "TLS": (door, ["+tls"])}[over]
-    tls = door.context() if over == "TLS" else None
-    replies = ask_all(server, [asked.to_wire() for asked, _ in expected], tcp=over == "TCP", tls=tls)
+    server, options = doors.get(over.lower(), shield), [] if over == "UDP" else [f"+{over.lower()}"]
+    queries = [(asked if over != "QUIC" else as_quic_allows(asked)).to_wire() for asked, _ in expected]
+    if over in ("QUIC", "H3"):
+        replies = over_quic.ask_all(server, queries, over.lower(), trusted=server.authority.file)
+    else:
+        replies = ask_all(server, queries, tcp=over == "TCP", tls=server.context() if over == "TLS" else None)
     aged = int(time.monotonic() - since) + 1
     told = []
     for (asked, answers), reply in zip(expected, replies, strict=True):
