@@ -102,10 +102,7 @@ class Bounds:
         return self._memory.taken
 
     def may_begin(self, address: bytes, now: float) -> bool:
-        """Count a handshake that a client begins; False: he has begun too many, or all have had their time."""
-        if not self.of_handshakes.has_time(now):
-            self.counters["dropped"] += 1
-            return False
+        """Count a handshake that a client begins; False: he has begun too many."""
         if self._handshake_rate is None or not self._handshake_rate.exceeds(address, int(now * 1e9)):
             return True
         self.counters["handshakes_limited"] += 1

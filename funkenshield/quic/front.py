@@ -61,9 +61,7 @@ class Door:
         self._waiting: dict[Connection, None] = {}
         self._number = 0
         self._own: Address = opened.getsockname()[:2]
-        self._strangers = Strangers(
-            secret, f"{self._alpn} {self._own}", bounds.of_strangers, bounds.counters, self._send
-        )
+        self._strangers = Strangers(secret, f"{self._alpn} {self._own}", bounds, self._send)
         self._loop = asyncio.get_running_loop()
         self.statuses: Counter[int] = Counter()
         self.is_leaving = False

@@ -7,6 +7,7 @@ token at their end. The token follows from a secret and the connection's ID, so 
 
 import hmac
 import os
+from hashlib import blake2b
 
 TOKEN = 16  # octets
 RESET_MIN, RESET_MAX = 21, 43  # octets: to be taken for a packet, and not to be told from one (10.3)
@@ -21,7 +22,7 @@ class Resets:
 
     def token(self, cid: bytes) -> bytes:
         """Return the token of the connection that has an ID."""
-        return hmac.digest(self._key, cid, "sha256")[:TOKEN]
+        return blake2b(cid, digest_size=TOKEN, key=self._key).digest()
 
     def packet(self, cid: bytes, length: int) -> bytes:
         """Return what answers a packet of so many octets, and is shorter: so no two can answer each other for ever.

@@ -5,14 +5,13 @@ Nothing is kept of that; an answer is shorter than what it answers, and all answ
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 from qh3._hazmat import pull_quic_header
 from qh3.quic.packet import QuicPacketType, QuicProtocolVersion, encode_quic_retry, encode_quic_version_negotiation
 
-from .bounds import Share
+from .bounds import Bounds
 from .handshake import Address
 from .resets import Resets
 from .retry import CID, RetryTokens
@@ -49,33 +48,31 @@ class Strangers:
     """Those of one listener."""
 
     def __init__(
-        self, secret: bytes, listener: str, share: Share, counters: Counter[str],
-        send: Callable[[bytes, Address, bytes], None],
-    ) -> None:  # fmt: skip
-        self._share, self._counters, self._send = share, counters, send
+        self, secret: bytes, listener: str, bounds: Bounds, send: Callable[[bytes, Address, bytes], None]
+    ) -> None:
+        self._bounds, self._counters, self._send = bounds, bounds.counters, send
         self._tokens = RetryTokens(secret, listener, time.monotonic)
         self.resets = Resets(secret, listener)
         self.are_welcome = True
 
     def take(self, datagram: bytes, address: Address, local: bytes, now: float) -> Begun | None:
         """Answer a datagram of no connection, from the `local` address; or return who begins one by it."""
-        header = _header_of(datagram)
-        if header is not None and (begun := self._begun(header, address)) is not None:
-            return begun
-        if not self._share.has_time(now):
+        began, header = time.monotonic(), _header_of(datagram)
+        if header is not None and header.token and header.is_first and self.are_welcome:
+            if not self._bounds.of_handshakes.has_time(now):
+                self._counters["dropped"] += 1
+                return None
+            original = self._tokens.original(address[:2], header.destination, header.token)
+            if original is not None:
+                return Begun(original, header.destination)
+            self._bounds.of_handshakes.spend(time.monotonic() - began)
+        if not self._bounds.of_strangers.has_time(now):
             self._counters["dropped"] += 1
             return None
-        began = time.monotonic()
         if answer := self._unknown(datagram) if header is None else self._answer(header, address):
             self._send(answer, address, local)
-        self._share.spend(time.monotonic() - began)
+        self._bounds.of_strangers.spend(time.monotonic() - began)
         return None
-
-    def _begun(self, header: Header, address: Address) -> Begun | None:
-        if not (header.token and header.is_first and self.are_welcome):
-            return None
-        original = self._tokens.original(address[:2], header.destination, header.token)
-        return None if original is None else Begun(original, header.destination)
 
     def _answer(self, header: Header, address: Address) -> bytes:
         """Return what is said to a client that begins, b"": nothing."""

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 pytest.importorskip("qh3")
-from support.quic import CLIENT, SECRET
+from support.quic import CLIENT, LIMITS, SECRET
 
 from funkenshield.quic import strangers
-from funkenshield.quic.bounds import Share
+from funkenshield.quic.bounds import Bounds, Share
 from funkenshield.quic.retry import RetryTokens
 from funkenshield.quic.strangers import Begun, Strangers
 
@@ -25,8 +25,8 @@ def initial(destination=FIRST, token=b"", version=1, length=1200):
 class Scene:
     def __init__(self):
         self.counters, self.sent = Counter(), []
-        self.share = Share(0.25, 0.05)
-        self.strangers = Strangers(SECRET, "doq", self.share, self.counters, self._send)
+        self.bounds = Bounds(LIMITS, self.counters)
+        self.strangers = Strangers(SECRET, "doq", self.bounds, self._send)
 
     def _send(self, octets, address, local):
         assert (address, local) == (CLIENT, b"local")
@@ -93,12 +93,20 @@ def test_who_leaves_welcomes_nobody_but_still_ends_what_it_does_not_know(scene):
 
 
 def test_beyond_their_part_of_the_time_strangers_are_left_and_who_has_a_token_is_not(scene):
-    scene.share.spend(1.05)
+    scene.bounds.of_strangers.spend(1.05)
     assert scene.take(initial(), now=0.0) == b""
     assert scene.counters == {"dropped": 1}
     assert isinstance(scene.take(initial(SECOND, token(scene)), now=0.0), Begun)
     assert scene.take(initial(), now=3.9) == b""
     assert scene.take(initial(), now=4.1)[0] >> 4 == 0xF
+
+
+def test_beyond_theirs_handshakes_do_not_begin_and_tokens_of_others_are_not_looked_at(scene):
+    scene.bounds.of_handshakes.spend(1.05)
+    for made in token(scene), b"of another server":
+        assert scene.take(initial(SECOND, made), now=1.9) == b""
+    assert scene.counters == {"dropped": 2}
+    assert isinstance(scene.take(initial(SECOND, token(scene)), now=2.1), Begun)
 
 
 def test_a_share_is_a_part_of_the_time_and_little_is_kept_of_it():
