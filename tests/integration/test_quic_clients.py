@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-from pathlib import Path
 
 import dns.message
 import dns.query
@@ -20,6 +19,7 @@ from support.client import Address, free_port
 from support.control import stats
 from support.nameservers import program
 from support.over_quic import OverQuic
+from support.proc import children
 from support.rig import asked, behind, data, numbered, received
 from support.until import until
 
@@ -249,8 +249,8 @@ def test_where_the_process_ends_it_is_started_again_and_clients_are_told_and_res
         before = OverQuic(doors.quic, "quic", trusted=authority.file, name=HOST)
         assert data(dns.message.from_wire(before.reply(before.ask(query("a.test").to_wire()), 10.0))) == ["192.0.2.1"]
         until(lambda: stats(shield)["quic_handshakes"]["full"] == 1)
-        [front] = children(shield)
-        os.kill(front, signal.SIGKILL)
+        [front] = children(shield.process)
+        os.kill(front.pid, signal.SIGKILL)
         until(lambda: "QUIC: its process serves again" in shield.log, within=10.0)
         assert ends_at_once(before)
         before.close()
@@ -277,9 +277,3 @@ def ends_at_once(client):
     client.flush()
     client.socket.settimeout(5.0)
     return client.socket.recv(2000).endswith(client.quic._peer_cid.stateless_reset_token)
-
-
-def children(shield):
-    """Return the processes that a shield has started."""
-    return [int(pid) for task in Path(f"/proc/{shield.process.pid}/task").iterdir()
-            for pid in (task / "children").read_text().split()]  # fmt: skip

@@ -5,6 +5,7 @@ import ctypes
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 PIDFD_GETFD = 438  # of system calls, on every architecture
 libc = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +48,12 @@ def resident(process):
 def busy(process):
     """Return for how many seconds the first thread of a process has run: of a shield, the control thread."""
     return int(Path(f"/proc/{process.pid}/task/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def children(process):
+    """Return the processes that one has started, each as what has a `pid`."""
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    return [SimpleNamespace(pid=int(pid)) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def credentials(process):

@@ -194,6 +194,21 @@ def test_what_a_client_does_not_let_come_waits_and_then_comes(certificates):
     assert (second in client.resets) or server.asked
 
 
+def test_a_window_of_zero_holds_little_and_for_as_long_as_the_client_is_there(certificates):
+    server = Server(certificates, limits=LIMITS._replace(write_buffer=20_000))
+    client = Client(server, max_stream_data=0, max_data=0)
+    for _ in range(50):
+        client.send(framed(QUERY))
+        server.answer(ANSWER + bytes(3000))
+        client.exchange()
+    assert client.received == {}
+    assert 20_000 < server.bounds.memory < 25_000
+    assert set(client.resets.values()) == {EXCESSIVE_LOAD}
+    assert len(client.resets) > 40
+    client.connection.give_way(server.now)
+    assert server.bounds.memory == 0
+
+
 def test_octets_that_lead_to_nothing_end_the_connection(server, client):
     for _ in range(2000):
         client.quic.send_ping(1)
