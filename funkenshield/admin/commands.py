@@ -340,9 +340,9 @@ def _log_level(shield: Operated, *, level: Level | Literal["default"] | None = N
 def set_by_command(shield: Operated) -> list[Response]:
     """Return the requests that make of another daemon with the same configuration what operators have made of this."""
     how = {"down": "upstream down", "draining": "upstream drain"}
-    steered = [each for each in shield.upstreams.all if each.steered]
+    steered = [each for each in shield.upstreams.steered.items() if each[0] in shield.upstreams.titles]
     return [
-        *({"command": how[each.steered], "name": each.member.title} for each in steered),
+        *({"command": how[state], "name": name} for name, state in steered),
         *({"command": "rules disable", "name": name} for name in sorted(shield.rules.disabled)),
         *([{"command": "log level", "level": shield.log_level}] if shield.log_level else []),
     ]

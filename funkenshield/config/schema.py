@@ -261,7 +261,7 @@ class Config(Section):
     def resolved(self, addresses: Mapping[Endpoint, tuple[Endpoint, ...]]) -> "Config":
         """Return this configuration with the addresses of host names, as far as there are some and they fit.
 
-        An upstream that has no name of its own is called by the host's.
+        An upstream that has no name of its own is called by the host's, one that only zones name, too.
         """
         if not self.host_names:
             return self
@@ -270,8 +270,14 @@ class Config(Section):
         most = max(1, min(ADDRESSES_MAX, room // names))
         found = {each: tuple(addresses.get(each, ()))[:most] for each in self.host_names}
         zones = tuple(zone.model_copy(update=_in_zone(zone, found)) for zone in self.zones)
-        upstreams = tuple(section for each in self.upstreams for section in _with_addresses(each, found))
-        resolved = self.model_copy(update={"upstreams": upstreams, "zones": zones})
+        upstreams = [section for each in self.upstreams for section in _with_addresses(each, found)]
+        known = {address for each in self.upstreams for address in each.address}
+        for name in (each for each in self.host_names if each not in known):
+            taken = {address for each in upstreams for address in each.address}
+            left = tuple(each for each in found[name] if each not in taken)
+            alone = UpstreamSection(address=(name,)).model_copy(update={"groups": ()})
+            upstreams += _with_addresses(alone, {name: left})
+        resolved = self.model_copy(update={"upstreams": tuple(upstreams), "zones": zones})
         resolved.__dict__.pop("_places", None)  # what was worked out of the names
         return resolved
 

@@ -455,6 +455,7 @@ class Upstreams:
         self.groups: dict[int, list[Upstream]] = {}
         self.health_interval = 1.0  # seconds between two calls of `update_health`
         self.steered: dict[str, str] = {}  # by an operator, by what an upstream is called: "down" or "draining"
+        self._without_address: set[str] = set()  # what those are called whose host has none now
         self._pool = sockets
         self._table = table
         self._clock = clock
@@ -502,6 +503,7 @@ class Upstreams:
                 self._table.set_health(upstream.number, in_service=False, forced=True)
                 self._free_numbers.append(upstream.number)
         self._settings = config.forward
+        self._without_address = {section.name for section in config.upstreams if not section.address}
         self._next_renewal = self._next_renewal or self._clock.seconds() + self._renewal()
         self.all = []
         for name, (endpoint, section) in wanted.items():
@@ -535,20 +537,25 @@ class Upstreams:
     def steer(self, name: str, how: str) -> list[str]:
         """Have those that are called so, or asked so, or at this address, steered; return what each is called.
 
-        Raises FunkenShieldError where there is none.
+        So they stay, whatever addresses a host has later. Raises FunkenShieldError where there is none.
         """
         found = [each for each in self.all if name in {each.member.title, each.member.asked, str(each.endpoint)}]
-        if not found:
-            known = ", ".join(each.member.title for each in self.all)
-            raise FunkenShieldError(f"no upstream {name}; there are {known}")
-        for each in found:
-            self.steered[each.member.title] = how
-            each.steer(how, self._resend)
-        self.steered = {each: how for each, how in self.steered.items() if how}
+        titles = list(dict.fromkeys([*(each.member.title for each in found), *self._without_address & {name}]))
+        if not titles:
+            raise FunkenShieldError(f"no upstream {name}; there are {', '.join(self.titles)}")
+        self.steered = {each: how for each, how in (self.steered | dict.fromkeys(titles, how)).items() if how}
+        for each in self.all:
+            if each.member.title in titles:
+                each.steer(how, self._resend)
         for number, members in self.groups.items():
             if members and not any(each.health.in_service for each in members):
                 log.warning("group %s: no upstream is in service", self.group_name(number))
-        return [each.member.title for each in found]
+        return titles
+
+    @property
+    def titles(self) -> list[str]:
+        """What all are called, those whose host has no address now included; each once."""
+        return list(dict.fromkeys([*(each.member.title for each in self.all), *sorted(self._without_address)]))
 
     def group_name(self, number: int) -> str:
         """Return the name of a group; that of a zone with upstreams of its own has a name of the zone's."""

@@ -251,7 +251,7 @@ def test_upstreams_are_where_their_names_are_and_are_called_by_them(config):
         "tls://ns2.test:853#ns2.test from 127.0.0.1 (192.0.2.2:853)",  # from there, nothing else can be reached
     ]
     a, b = resolved.zones
-    assert list(map(str, resolved.upstreams_of(a))) == ["192.0.2.1:5353", "192.0.2.9:53"]
+    assert list(map(str, resolved.upstreams_of(a))) == ["ns3.test:5353 (192.0.2.1:5353)", "192.0.2.9:53"]
     assert resolved.upstreams_of(b) == resolved.members("tls")
     assert resolved.host_names == []
     assert len(config.host_names) == 3

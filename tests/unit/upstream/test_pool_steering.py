@@ -4,10 +4,12 @@ import pytest
 
 from funkenshield.cache._store import Cache
 from funkenshield.config import DEFAULT_GROUP, Config
+from funkenshield.config.types import Endpoint
 from funkenshield.core._clock import Clock
 from funkenshield.errors import FunkenShieldError
 from funkenshield.forward._miss_path import MissPath
 from funkenshield.upstream.pool import Group, Upstreams
+from funkenshield.zones import settings
 
 
 @pytest.fixture
@@ -25,6 +27,16 @@ def configure(upstreams, *tables):
 
 def table(name, **more):
     return {"name": name, "address": f"127.0.0.1:{5300 + ord(name)}", **more}
+
+
+def follow_host(upstreams, *addresses):
+    """Ask an upstream that only a zone names, by its host, where that is now."""
+    config = Config.model_validate(
+        {"upstreams": ["192.0.2.8:53"], "zones": [{"name": "a.test", "upstreams": ["ns.test:53"]}]}
+    )
+    [host] = config.host_names
+    resolved = config.resolved({host: tuple(Endpoint(each, 53) for each in addresses)})
+    upstreams.configure(settings.groups(resolved), resolved)
 
 
 def states(upstreams):
@@ -98,3 +110,17 @@ def test_whom_is_asked_next_is_told_and_nobodys_turn_is_taken(upstreams):
     for _ in range(4):
         told, _ = upstreams._table.outlook(0)
         assert upstreams.choose(0).number == told
+
+
+def test_one_that_has_a_host_is_down_wherever_that_is(upstreams):
+    follow_host(upstreams)
+    assert upstreams.steer("ns.test:53", "down") == ["ns.test:53"]  # though it has no address yet
+    for addresses in ["192.0.2.1"], ["192.0.2.2", "192.0.2.3"], [], ["192.0.2.4"]:
+        follow_host(upstreams, *addresses)
+        down = [each["address"] for each in upstreams.listed() if each["state"] == "down (by command)"]
+        assert down == [f"{each}:53" for each in addresses]
+        assert (upstreams.steered, set(upstreams.titles)) == ({"ns.test:53": "down"}, {"ns.test:53", "192.0.2.8:53"})
+    assert upstreams.steer("192.0.2.4:53", "") == ["ns.test:53"]
+    assert set(states(upstreams).values()) == {"up"}
+    follow_host(upstreams, "192.0.2.8")  # it is another one's, too, which is asked
+    assert states(upstreams) == {"192.0.2.8:53": "up"}
