@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 limited = RateLimited(log)
 
 LARGE = 1 << 30  # octets
+SHARED = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")  # huge pages in memory of several processes
 INTERVAL = 0.1  # seconds
 NICE = 10  # whoever has queries to answer comes first
 OWN = 64 << 20  # octets that all else takes where nothing happens
@@ -40,6 +41,7 @@ def memory_file(octets: int, *, huge_pages: bool) -> int:
     There, huge pages are another setting of the kernel's (shmem_enabled); a cache that needs them goes without it.
     """
     if huge_pages and not _has_shared_huge_pages():
+        log.info('an upgrade would copy the cache, and take its memory twice meanwhile: %s is not "advise"', SHARED)
         return -1
     try:
         file = os.memfd_create("funkenshield-cache", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -52,7 +54,7 @@ def memory_file(octets: int, *, huge_pages: bool) -> int:
 
 def _has_shared_huge_pages() -> bool:
     with contextlib.suppress(OSError):
-        setting = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled").read_text()
+        setting = SHARED.read_text()
         return any(f"[{each}]" in setting for each in ("always", "within_size", "advise", "force"))
     return False
 
