@@ -171,6 +171,8 @@ class Door:
         for connection in unflushed:
             self._waiting.pop(connection, None)
             self._arm(connection, connection.flush(now), now)
+            if self.is_leaving and connection.is_idle and not connection.is_over:
+                connection.give_way(now)
 
     def _arm(self, connection: Connection, due: float | None, now: float) -> None:
         timer = self._timers.get(connection)
@@ -203,9 +205,14 @@ class Door:
             for connection in [each for each in self._timers if each.is_idle]:
                 connection.give_way(now)
 
-    def leave(self) -> None:
-        """Take no more connections; those whose client waits for nothing end."""
+    def leave(self, *, handed_over: bool) -> None:
+        """Take no more connections; those whose client waits for nothing end, the others with their answers.
+
+        What comes is another process's where it was handed over: either would miss what the other one reads.
+        """
         self.is_leaving, self._strangers.are_welcome = True, False
+        if handed_over:
+            self._loop.remove_reader(self._socket.fileno())
         self.housekeeping(time.monotonic())
 
     def close(self) -> None:
@@ -278,10 +285,10 @@ class Front:
             door.housekeeping(now)
         logs.summarize()
 
-    def leave(self) -> None:
+    def leave(self, *, handed_over: bool) -> None:
         """Take no more connections."""
         for door in self._doors:
-            door.leave()
+            door.leave(handed_over=handed_over)
 
     def close(self) -> None:
         """End all connections."""
@@ -312,7 +319,8 @@ async def serve(channel: socket.socket) -> None:
             elif "report" in told:
                 tell({"counters": front.counters(), "reported": told["report"]})
             elif "leave" in told:
-                front.leave()
+                front.leave(handed_over=told["handed_over"])
+                tell({"counters": front.counters()})
 
     following = asyncio.create_task(follow())
     reporting = asyncio.create_task(report())
@@ -331,7 +339,7 @@ async def serve(channel: socket.socket) -> None:
 
 def main(descriptor: int) -> None:
     """Serve as the daemon says, which has the other end of a socket pair."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the daemon's business
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # for the daemon
         signal.signal(number, signal.SIG_IGN)
     logging.getLogger("quic").setLevel(logging.CRITICAL)  # what any client can cause is counted, not logged
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, socket.socket(fileno=descriptor) as channel:

@@ -57,16 +57,20 @@ class QuicFront:
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._told: dict[str, Any] = {}
-        self._ready = asyncio.Event()
+        self._may_serve, self._ready = asyncio.Event(), asyncio.Event()
         self._is_leaving = self._has_ended = self._is_outdated = False
         self._running: asyncio.Task[None] | None = None
         self._before: Counter[str] = Counter()  # what processes that ended have counted
         self._statuses_before: Counter[int] = Counter()
         self._counted: dict[str, Any] = {"connections": 0, "memory": 0, "counted": {}, "statuses": {}}
 
-    def start(self) -> None:
-        """Have the process run from now on, while there are listeners."""
+    def load(self) -> None:
+        """Have the process run from now on, while there are listeners; it serves nobody until `start`."""
         self._running = asyncio.create_task(self._run())
+
+    def start(self) -> None:
+        """Have it serve."""
+        self._may_serve.set()
 
     async def _run(self) -> None:
         """Keep the process running."""
@@ -101,6 +105,7 @@ class QuicFront:
             unused.pop_all()
         reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_MAX)
         try:
+            await self._may_serve.wait()
             if self._is_outdated:
                 return "has other listeners"
             self._told = {}
@@ -212,10 +217,15 @@ class QuicFront:
         except TimeoutError:
             log.error("QUIC: its process does not serve yet")
 
-    def leave(self) -> None:
-        """Have it take no more connections."""
+    def leave(self, *, handed_over: bool = False) -> None:
+        """Have it take no more connections; where another process is there by now, nothing of them, either."""
         self._is_leaving = True
-        self._say({"leave": True})
+        self._say({"leave": True, "handed_over": handed_over})
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, as of a second ago."""
+        return int(self._counted["connections"])
 
     async def close(self) -> None:
         """End the process, which tells its clients."""
@@ -235,7 +245,7 @@ class QuicFront:
         """Return what happened to connections, as of a second ago."""
         counted = self._before + Counter(self._counted["counted"])
         return {
-            "quic_connections": self._counted["connections"],
+            "quic_connections": self.connections,
             "quic_buffered_bytes": self._counted["memory"],
             **{f"quic_{name}": counted[name] for name in OF_FRONT},
             "quic_handshakes": {result: counted[f"handshakes_{result}"] for result in HANDSHAKES},

@@ -68,6 +68,7 @@ def test_a_reload_while_it_starts_has_it_started_anew(monkeypatch):
             return await connect(**how)
 
         monkeypatch.setattr(asyncio, "open_connection", reloaded)
+        quic.start()
         assert await quic._serve() == "has other listeners"
         assert quic._is_outdated
 
