@@ -28,6 +28,7 @@ cdef enum:                         # lists that a connection can be in
     LEAVING                        # the client has said all, a transfer the last of it
     SHAKING                        # its handshake goes on; the oldest first
     AWAITS_TURN                    # what came for its handshake has not been looked at
+    LINGERING                      # it has ended in order: what its client still says is nobody's
     ORDERS                         # how many there are
 
 cdef enum:                         # why a connection was refused or closed, where that is logged
@@ -63,6 +64,7 @@ cdef struct Connection:
     uint8_t transport              # as rules know it
     bint relays                    # it is a front of ours, who asks for clients: none of their limits is its own
     bint blocked                   # the client does not read: nothing more is taken from it
+    bint has_asked
     bint half_closed               # the client has said all
     bint closing                   # it ends as soon as all is written
     bint transfers                 # it was asked for a transfer: the control thread waits to write more
@@ -113,7 +115,7 @@ cdef class Connections:
         bint handing_over              # another process gets what can be passed on: nothing more is read of that
         int32_t places                 # ever used
         int32_t free_place             # the first of those that are free; -1: none
-        List idle, buffering, stalled, leaving, shaking, awaiting_turn
+        List idle, buffering, stalled, leaving, shaking, awaiting_turn, lingering
         uint32_t handshakes            # that go on
         List[BUCKETS] prefixes
         uint64_t random
@@ -141,9 +143,15 @@ cdef class Connections:
     cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil
     cdef void touch(self, Connection* connection, uint64_t now) noexcept nogil
     cdef void close(self, Connection* connection) noexcept nogil
+    cdef void close_for_memory(self, Connection* connection) noexcept nogil
+    cdef void expect(self, Connection* connection, uint32_t events) noexcept nogil
+    cdef void end_in_order(self, Connection* connection, uint64_t now) noexcept nogil
+    cdef bint is_heard(self, Connection* connection) noexcept nogil
+    cdef void _end_sessions(self, Connection* connection) noexcept nogil
     cdef void end_idle(self, uint64_t now) noexcept nogil
     cdef void take_leave(self, Connection* connection) noexcept nogil
     cdef bint _end_handshakes(self, uint64_t now) noexcept nogil
+    cdef bint _end_lingering(self, uint64_t now) noexcept nogil
     cdef bint reserve(self, Connection* connection, Buffer* buffer, uint32_t octets) noexcept nogil
     cdef void release(self, Connection* connection, Buffer* buffer) noexcept nogil
     cdef bint count_requests(self, Connection* connection) noexcept nogil

@@ -8,23 +8,23 @@ connection that was idle the longest gives way, or, where all are taken, that of
 cimport cython
 from typing import NamedTuple
 
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset
-from posix.unistd cimport close as close_fd, dup
+from posix.unistd cimport close as close_fd
 
 from ..core._atomic cimport (
     add, barrier, bump, copy_words, load_acquire, load_pointer, load_relaxed, store_pointer, store_relaxed,
     store_relaxed32, store_release
 )
-from ..core._epoll cimport EPOLLIN, EPOLL_CTL_ADD, epoll_ctl, epoll_event
+from ..core._epoll cimport EPOLLIN, EPOLL_CTL_MOD, epoll_ctl, epoll_event
 from ..core._fair_shares cimport counter_of, hash_prefix, may_take
 from ..core._rate_limit cimport Limit, source_exceeds
 from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._reply_queue cimport CHUNK, SERVER_NAME_MAX, ServerName
-from ..policy._rule_state cimport OVER_TCP
 from ..policy._server_names cimport ServerNames, lists_with
 from ..wire._proxy_protocol cimport (
     BAD_HEADER, NO_HEADER, PART_OF_HEADER, WHOLE_HEADER, ProxyHeader, ProxyHeaderStatus, read_header
@@ -43,9 +43,11 @@ cdef enum:
     BUFFER_STEP = 4096             # octets that a session's memory is counted in
     STEPS_MAX = 256                # of a list that may have others in it
     LEAVE_MAX = 64                 # octets that a session says at the end
+    DISCARDED_AT_ONCE = 4096       # octets that a client says after it
     HANDSHAKES_MAX = 1000          # at once: each can take 90 KiB, before it is known to be one
 
 cdef uint64_t HALF_CLOSED = <uint64_t> 1000000000  # nanoseconds of silence after which who waits for a transfer is gone
+cdef uint64_t LINGER = <uint64_t> 1000000000  # nanoseconds in which a client hears that his connection has ended
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -53,7 +55,9 @@ cdef extern from "<sys/socket.h>" nogil:
         pass
     int getpeername(int fd, sockaddr* address, uint32_t* length)
     ssize_t send(int fd, const void* octets, size_t length, int flags)
-    int MSG_NOSIGNAL
+    ssize_t recv(int fd, void* octets, size_t length, int flags)
+    int shutdown(int fd, int how)
+    int MSG_NOSIGNAL, SHUT_WR
 
 
 class Latest(NamedTuple):
@@ -108,6 +112,7 @@ cdef class Connections:
         memset(&self.leaving, 0xff, sizeof(List))
         memset(&self.shaking, 0xff, sizeof(List))
         memset(&self.awaiting_turn, 0xff, sizeof(List))
+        memset(&self.lingering, 0xff, sizeof(List))
         memset(self.prefixes, 0xff, sizeof(self.prefixes))
         self.random = <uint64_t> self.chunks ^ <uint64_t> 0x9e3779b97f4a7c15
 
@@ -148,6 +153,8 @@ cdef class Connections:
             return &self.leaving
         if order == SHAKING:
             return &self.shaking
+        if order == LINGERING:
+            return &self.lingering
         return &self.awaiting_turn if order == AWAITS_TURN else &self.prefixes[connection.prefix % BUCKETS]
 
     cdef void append(self, Connection* connection, uint32_t order) noexcept nogil:
@@ -291,61 +298,6 @@ cdef class Connections:
     def hand_over(self, bint begin) -> None:
         """Leave to another process what can be passed on, and listening, once the worker runs again; or keep it all."""
         self.handing_over = begin
-
-    def let_go(self) -> list:
-        """Return the connections on which nobody waits for an answer, and forget them: another process can go on.
-
-        Each is a descriptor, which is the caller's, the listener's number, the client's address, the one that it asked,
-        both ports, and octets that were read, and not taken. They are of listeners without TLS and HTTP, whose state is
-        in no socket. Caller must ensure that the worker does not run.
-        """
-        cdef:
-            Connection* connection
-            int32_t place
-            list found = []
-        for place in range(self.places):
-            connection = self.at(place)
-            if connection.fd < 0 or not can_be_passed_on(connection) or connection.in_flight:
-                continue
-            if connection.head.unsent or connection.closing or connection.transfers:
-                continue
-            fd = dup(connection.fd)
-            if fd < 0:  # there are no more: it ends here, as others do
-                continue
-            found.append((
-                fd, connection.listener, (<char*> connection.address)[:connection.octets],
-                (<char*> connection.to)[:connection.to_octets], connection.port, connection.to_port,
-                b"" if connection.input.octets == NULL
-                else (<char*> connection.input.octets)[connection.input.begin:connection.input.end],
-            ))
-            self.close(connection)
-        return found
-
-    def resume(self, tuple passed not None) -> bool:
-        """Go on with a connection that `let_go` returned in another process, if it may be; False: it is closed."""
-        cdef:
-            Connection* connection
-            bytes address, to, octets
-            epoll_event event
-        fd, listener, address, to, port, to_port, octets = passed
-        connection = self.insert(fd, listener, self.clock.now())
-        if connection == NULL:
-            close_fd(fd)
-            return False
-        connection.port, connection.to_port, connection.transport = port, to_port, OVER_TCP
-        connection.to_octets, connection.events = <uint8_t> min(len(to), 16), EPOLLIN
-        memcpy(connection.to, <char*> to, connection.to_octets)
-        event.events, event.data.number = EPOLLIN, number_of(connection)
-        if (address and not self.admit(connection, address, <uint8_t> min(len(address), 16))
-                or octets and not self.reserve(connection, &connection.input, <uint32_t> len(octets))
-                or epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event)):
-            self.close(connection)
-            return False
-        if octets:
-            memcpy(connection.input.octets, <char*> octets, len(octets))
-            connection.input.end = <uint32_t> len(octets)
-        self.append(connection, STALLED)
-        return True
 
     cdef bint admit(self, Connection* connection, const uint8_t* address, uint8_t octets) noexcept nogil:
         """Count a connection as that of a client; False: he, or his prefix, has too many, and it is to be closed."""
@@ -515,11 +467,7 @@ cdef class Connections:
         if connection.octets:
             add(&limits.by_client[connection.client], <uint64_t> -1)
             add(&limits.by_prefix[connection.prefix], <uint64_t> -1)
-        if connection.requests != NULL:
-            connection.http.end(connection.requests)
-        if connection.session != NULL:
-            add(&limits.encrypted, <uint64_t> -1)
-            connection.encryption.end(connection.session)
+        self._end_sessions(connection)
         barrier()  # what its listener has is needed no more
         add(&limits.by_listener[connection.listener], <uint64_t> -1)
         close_fd(connection.fd)
@@ -528,8 +476,60 @@ cdef class Connections:
         connection.after[IDLE] = self.free_place
         self.free_place = connection.place
 
+    cdef void close_for_memory(self, Connection* connection) noexcept nogil:
+        """End a connection for what waits in it."""
+        self.note(OVER_MEMORY, connection.address, connection.octets, <uint64_t> held_by(connection),
+                  load_relaxed(&self.limits.memory_of[connection.prefix]))
+        self.close(connection)
+
+    cdef void expect(self, Connection* connection, uint32_t events) noexcept nogil:
+        """Have the kernel tell of these events."""
+        cdef epoll_event event
+        if events != connection.events:
+            connection.events = event.events = events
+            event.data.number = number_of(connection)
+            epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, connection.fd, &event)
+
+    cdef void end_in_order(self, Connection* connection, uint64_t now) noexcept nogil:
+        """Say that nothing more comes, and let the client hear it: until he ends the connection, or LINGER is over.
+
+        If it was closed while he still asks, the kernel would answer that with a reset, which can overtake all that he
+        has not got yet. Caller must ensure that nothing is unsent.
+        """
+        self.take_leave(connection)
+        self._end_sessions(connection)
+        shutdown(connection.fd, SHUT_WR)
+        self.transfer_changed |= connection.transfers
+        self.release(connection, &connection.input)
+        self._count_memory(connection, -<int64_t> connection.collected)
+        connection.collected = connection.in_flight = 0
+        connection.closing, connection.active = True, now
+        store_relaxed32(&connection.head.generation, connection.head.generation + 1)  # no reply is for it any more
+        self.remove(connection, STALLED)
+        self.append(connection, LINGERING)
+        self.append(connection, IDLE)
+        connection.events = 0
+        self.expect(connection, EPOLLIN)
+
+    cdef bint is_heard(self, Connection* connection) noexcept nogil:
+        """Read what a client says on a connection that has ended; True: he has heard of that."""
+        cdef:
+            uint8_t[DISCARDED_AT_ONCE] octets
+            ssize_t got = recv(connection.fd, octets, DISCARDED_AT_ONCE, 0)
+        return not got or got < 0 and errno != EAGAIN and errno != EINTR
+
+    cdef void _end_sessions(self, Connection* connection) noexcept nogil:
+        """Forget what a connection's requests, and its encryption, are in the midst of."""
+        if connection.requests != NULL:
+            connection.http.end(connection.requests)
+            connection.requests = NULL
+        if connection.session != NULL:
+            add(&self.limits.encrypted, <uint64_t> -1)
+            connection.encryption.end(connection.session)
+            connection.session = NULL
+
     cdef void end_idle(self, uint64_t now) noexcept nogil:
-        """Close some of the connections that have been idle for too long.
+        """Close some of the connections that have been idle for too long, and of those that have ended.
 
         A client who has said all, and waits for a transfer, may be there or gone: what he reads shows it.
         """
@@ -543,7 +543,7 @@ cdef class Connections:
             place = connection.after[LEAVING]
             if connection.active + HALF_CLOSED < now and not connection.head.unsent:
                 self.close(connection)
-        self.has_more_to_end = self._end_handshakes(now)
+        self.has_more_to_end = self._end_handshakes(now) | self._end_lingering(now)
         for _k in range(ENDED_AT_ONCE):
             if self.idle.first < 0:
                 return
@@ -585,6 +585,15 @@ cdef class Connections:
             bump(&self.counts.handshakes.timeout, 1)
             self.end_handshake(connection)
             self.close(connection)
+        return True
+
+    cdef bint _end_lingering(self, uint64_t now) noexcept nogil:
+        """Close some of the connections whose clients have had time to hear of their end; True: there may be more."""
+        cdef int32_t _k
+        for _k in range(ENDED_AT_ONCE):
+            if self.lingering.first < 0 or self.at(self.lingering.first).active + LINGER > now:
+                return False
+            self.close(self.at(self.lingering.first))
         return True
 
     # ------------------------------------------------------------ memory
@@ -663,7 +672,6 @@ cdef class Connections:
             Totals* limits = self.limits
             uint64_t most, held, left
             int32_t victim
-            Connection* closed
         while True:
             most, held = load_relaxed(&limits.memory_max), load_relaxed(&limits.memory)
             left = most - held if held < most else 0
@@ -675,10 +683,7 @@ cdef class Connections:
                 victim = self._longest_buffering()
             if victim < 0 or victim == connection.place:
                 return False
-            closed = self.at(victim)
-            self.note(OVER_MEMORY, closed.address, closed.octets, <uint64_t> held_by(closed),
-                      load_relaxed(&limits.memory_of[closed.prefix]))
-            self.close(closed)
+            self.close_for_memory(self.at(victim))
 
     cdef int32_t _largest_of_prefix(self, uint32_t prefix) noexcept nogil:
         """Return the connection of a prefix that holds the most octets, among a few; -1: none holds any."""

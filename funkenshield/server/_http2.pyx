@@ -146,6 +146,7 @@ cdef struct Http2Session:
     bint counted                   # and it was
     bint failed                    # the library may not be asked any more
     bint has_left                  # and the last frame, of ours, is given out
+    bint is_leaving                # the client was told to ask no more here
     bint is_believed               # what its client says of whom he asks for
     uint8_t[FAREWELL] farewell
 
@@ -678,7 +679,8 @@ cdef bint _next_frame(Http2Session* session) noexcept nogil:
 cdef void _leave(HttpSession* ours) noexcept nogil:
     """Tell a client to ask no more here (RFC 9113 6.8)."""
     cdef Http2Session* session = <Http2Session*> ours
-    if not session.failed:
+    if not session.failed and not session.is_leaving:
+        session.is_leaving = True
         nghttp2_submit_goaway(session.nghttp2, NGHTTP2_FLAG_NONE,
                               nghttp2_session_get_last_proc_stream_id(session.nghttp2), NGHTTP2_NO_ERROR, NULL, 0)
 

@@ -26,7 +26,7 @@ from ..core._clock cimport NANOSECONDS, Clock, ticks
 from ..core._epochs cimport Reader, enter, leave
 from ..core._epoll cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD,
-    EPOLL_CTL_MOD, epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd
+    epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd
 )
 from ..core._fair_shares cimport ring_has_share
 from ..core._limits cimport LISTENERS_MAX
@@ -42,8 +42,8 @@ from ..wire._proxy_protocol cimport BAD_HEADER, PART_OF_HEADER, WHOLE_HEADER, Pr
 from ._answering cimport Answering
 from ._connection_limits cimport ConnectionLimits
 from ._connections cimport (
-    AWAITS_TURN, LEAVING, OVER_MEMORY, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, held_by, may_ask,
-    number_of, speak_as, take_ends
+    AWAITS_TURN, LEAVING, LINGERING, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, can_be_passed_on,
+    may_ask, number_of, speak_as, take_ends
 )
 from ._encryption cimport AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, Progress
 from ._http cimport BAD_REQUEST, FORBIDDEN, UNAVAILABLE, Request
@@ -73,6 +73,7 @@ cdef enum:
     SWEEP = 250                    # milliseconds between two looks for idle connections, at most
     ACCEPT_PAUSE = 100             # milliseconds without descriptors, or memory to watch one
     HANDSHAKES_FOR = 500000        # nanoseconds that handshakes take before others have their turn
+    FIRST_WITHIN = 250000000       # nanoseconds from the handshake to the first query, where another process serves
 
 cdef enum:                         # what a worker was told
     SERVING, NOT_ACCEPTING, PAUSED, STOPPED
@@ -163,6 +164,7 @@ cdef class TcpWorker:
         """Serve until `stop`, or `pause` and the next call; in a thread of its own, which needs no GIL meanwhile."""
         with nogil:
             self.listening.begin(not self.connections.handing_over)
+            self.dismissing = 0 if self.connections.handing_over else self.dismissing
             self._serve()
             if self.wanted == STOPPED:
                 self._finish()
@@ -252,6 +254,8 @@ cdef class TcpWorker:
         while place >= 0:
             connection = self.connections.next_after(&place)
             if connection != NULL and self._send(connection):
+                self.connections.end_in_order(connection, self.context.client.now)
+                self.connections.is_heard(connection)
                 self.connections.close(connection)
 
     cdef Connection* _connection(self, uint64_t number) noexcept nogil:
@@ -332,13 +336,21 @@ cdef class TcpWorker:
         self.dismissing = 0
 
     cdef bint _is_dismissed(self, const Connection* connection) noexcept nogil:
-        """Tell whether the listener of a connection is gone."""
-        return not connection.relays and self.listening.sockets[connection.listener].fd < 0
+        """Tell whether the listener of a connection is gone, or another process has it, and cannot go on here."""
+        return not (connection.relays or connection.listed[LINGERING]) and (
+            self.listening.sockets[connection.listener].fd < 0
+            or self.connections.handing_over and not can_be_passed_on(connection))
+
+    cdef bint _has_just_come(self, const Connection* connection) noexcept nogil:
+        """Tell whether a client's first query is on its way to a listener that another process has by now."""
+        return self.connections.handing_over and not connection.has_asked and (
+            connection.listed[SHAKING] or connection.active + FIRST_WITHIN > self.context.client.now)
 
     cdef void _dismiss(self) noexcept nogil:
         """Let some of the connections whose listeners are gone end, once they have answers to what they have asked.
 
-        That is as if their clients had said all, in a handshake too, which goes on first.
+        That is as if their clients had said all, in a handshake too, which goes on first; requests that have begun are
+        still read (RFC 9113 6.8).
         """
         cdef:
             Connection* connection
@@ -347,8 +359,8 @@ cdef class TcpWorker:
             connection = self.connections.next_after(&self.dismissing)
             if connection == NULL:
                 return
-            if self._is_dismissed(connection):
-                connection.half_closed = True
+            if self._is_dismissed(connection) and not self._has_just_come(connection):
+                connection.half_closed |= connection.requests == NULL
                 if not connection.listed[SHAKING]:
                     self._read(connection)
                     if connection.fd >= 0:
@@ -390,7 +402,7 @@ cdef class TcpWorker:
             self.connections.touch(connection, self.context.client.now)
             self._read(connection)
         else:
-            self._expect(connection, <uint32_t> (EPOLLOUT if progress == AWAITS_OUTPUT else EPOLLIN))
+            self.connections.expect(connection, <uint32_t> (EPOLLOUT if progress == AWAITS_OUTPUT else EPOLLIN))
 
     # ------------------------------------------------------------ in
 
@@ -399,9 +411,12 @@ cdef class TcpWorker:
         cdef Connection* connection = self._connection(number)
         if connection == NULL:
             return
-        if connection.listed[SHAKING]:
+        if connection.listed[LINGERING]:
+            if events & <uint32_t> (EPOLLERR | EPOLLHUP) or self.connections.is_heard(connection):
+                self.connections.close(connection)
+        elif connection.listed[SHAKING]:
             if not connection.listed[AWAITS_TURN]:  # who has left may have said why
-                self._expect(connection, 0)  # or it would be told of again and again, in place of others
+                self.connections.expect(connection, 0)  # or it would be told of again and again, in place of others
                 self.connections.append(connection, AWAITS_TURN)
         elif events & <uint32_t> (EPOLLERR | EPOLLHUP):
             self.connections.close(connection)
@@ -482,6 +497,7 @@ cdef class TcpWorker:
         if not self._keep(connection, octets + at, length - at):
             return
         if taken:
+            connection.has_asked = True
             self.connections.touch(connection, self.context.client.now)
         if self._send(connection):
             self._settle(connection, length - at >= FRAME and length - at >= FRAME + <uint32_t> get16(octets + at))
@@ -495,7 +511,7 @@ cdef class TcpWorker:
             connection.input.end = length
         else:
             self.outgoing_length = 0
-            self._close_for_memory(connection)
+            self.connections.close_for_memory(connection)
             return False
         return True
 
@@ -568,7 +584,7 @@ cdef class TcpWorker:
             Request request
             bint taken = False
         if length and not self._collect(connection, octets, length):
-            self._close_for_memory(connection)
+            self.connections.close_for_memory(connection)
             return
         self.connections.release(connection, &connection.input)
         while self._has_request(connection) and self._takes_queries(connection):
@@ -579,6 +595,7 @@ cdef class TcpWorker:
             if connection.requests.waiting > MESSAGE_MAX and not self._transmit_answers(connection):
                 return
         if taken:
+            connection.has_asked = True
             self.connections.touch(connection, self.context.client.now)
         if self._transmit_answers(connection):
             self._settle(connection, self._has_request(connection))
@@ -640,19 +657,18 @@ cdef class TcpWorker:
         if connection.requests != NULL:
             connection.closing |= connection.requests.ends
             if not self.connections.count_requests(connection):
-                self._close_for_memory(connection)
+                self.connections.close_for_memory(connection)
                 return False
         return True
 
     cdef void _end_listening(self) noexcept nogil:
         """Take no more connections; who has requests is told to ask no more."""
-        cdef:
-            Connection* connection
-            int32_t place = 0
+        cdef Connection* connection
+        cdef int32_t place = 0
         if self.listening.ended:
             return
         self.listening.end(not self.connections.handing_over)
-        while place >= 0:
+        while place >= 0 and not self.connections.handing_over:
             connection = self.connections.next_after(&place)
             if connection != NULL:
                 self._ask_to_leave(connection)
@@ -681,7 +697,7 @@ cdef class TcpWorker:
             return False
         if at < length:
             if not self.connections.reserve(connection, &connection.output, length - at):
-                self._close_for_memory(connection)
+                self.connections.close_for_memory(connection)
                 return False
             memcpy(connection.output.octets + connection.output.end, self.outgoing + at, length - at)
             connection.output.end += length - at
@@ -712,9 +728,10 @@ cdef class TcpWorker:
         cdef uint32_t events = 0
         if not connection.head.unsent and (
                 connection.closing or connection.half_closed and not connection.in_flight and not has_query):
-            if self._is_dismissed(connection):
-                self.connections.take_leave(connection)
-            self.connections.close(connection)
+            if connection.half_closed and not self._is_dismissed(connection):  # by the client
+                self.connections.close(connection)
+            else:
+                self.connections.end_in_order(connection, self.context.client.now)
             return
         if may_ask(self.connections, connection):
             if has_query:  # it was held back by what is over by now
@@ -723,21 +740,7 @@ cdef class TcpWorker:
                 events = EPOLLIN
         if connection.head.unsent:
             events |= <uint32_t> EPOLLOUT
-        self._expect(connection, events)
-
-    cdef void _expect(self, Connection* connection, uint32_t events) noexcept nogil:
-        """Have the kernel tell of these events."""
-        cdef epoll_event event
-        if events != connection.events:
-            connection.events = event.events = events
-            event.data.number = number_of(connection)
-            epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, connection.fd, &event)
-
-    cdef void _close_for_memory(self, Connection* connection) noexcept nogil:
-        """End a connection for what waits in it."""
-        self.connections.note(OVER_MEMORY, connection.address, connection.octets, <uint64_t> held_by(connection),
-                              load_relaxed(&self.connections.limits.memory_of[connection.prefix]))
-        self.connections.close(connection)
+        self.connections.expect(connection, events)
 
     cdef void _write_replies(self) noexcept nogil:
         """Write what the control thread has for connections; those of one that follow each other go out together."""

@@ -17,6 +17,7 @@ from ..config import ClientTlsSection, TcpSection
 from ..core._limits import CONNECTION_WORKERS_MAX
 from ..core.logs import RateLimited
 from ..forward._miss_path import MissPath
+from . import _passing
 from ._connection_limits import ConnectionLimits
 from ._connections import Connections
 from ._tcp_worker import TcpWorker
@@ -31,7 +32,7 @@ ENDED = (
 
 
 class Passed(NamedTuple):
-    """A connection on its way from one process to the next, as `Connections` lets it go and resumes it."""
+    """A connection on its way from one process to the next, as `_passing` lets it go and resumes it."""
 
     fd: int
     listener: int  # its number
@@ -114,13 +115,13 @@ class TcpServer:
 
     def let_go(self) -> list[Passed]:
         """Return the connections that can be passed on, and forget them; while paused."""
-        return [Passed(*each) for worker in self.workers for each in worker.connections.let_go()]
+        return [Passed(*each) for worker in self.workers for each in _passing.let_go(worker.connections)]
 
     def take_over(self, connections: Iterable[Passed]) -> None:
         """Go on with connections that another process has let go."""
         with self.paused():
             for worker, each in zip(cycle(self.workers), connections, strict=False):
-                worker.connections.resume((*each,))
+                _passing.resume(worker.connections, (*each,))
 
     @property
     def connections(self) -> int:

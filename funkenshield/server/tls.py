@@ -132,11 +132,17 @@ class TlsListeners:
     `wall` is the clock that certificates go by, in seconds since the epoch.
     """
 
-    def __init__(self, config: Config, wall: Callable[[], float] = time.time, *, over_quic: bool = False) -> None:
-        """Read all that the configuration names, which may take root; ConfigError where something is wrong."""
+    def __init__(
+        self, config: Config, wall: Callable[[], float] = time.time, *, over_quic: bool = False,
+        secret: bytes | None = None,
+    ) -> None:  # fmt: skip
+        """Read all that the configuration names, which may take root; ConfigError where something is wrong.
+
+        Sessions are resumed by what follows from `secret`, a random one by default, unless a file has one.
+        """
         self._wall, self._over_quic = wall, over_quic
         self._config = config = _only(config, over_quic=over_quic)
-        self._random = os.urandom(SECRET)
+        self.secret = secret or os.urandom(SECRET)
         self._sources = Sources({}, {})
         self.listeners: dict[Endpoint, Any] = {}  # each takes what is made for its transport
         self._contexts: dict[TlsSettings, TlsContexts | QuicContexts] = {}  # that listeners use; equal ones share them
@@ -252,7 +258,7 @@ class TlsListeners:
 
     def _wanted(self, config: Config, sources: Sources) -> dict[Endpoint, Chosen]:
         """Return what each listener should follow now."""
-        secret = next((each.value for each in sources.secrets.values()), self._random)
+        secret = next((each.value for each in sources.secrets.values()), self.secret)
         now, wanted = self._wall(), {}
         for endpoint, section in _encrypting(config):
             found = tuple(sources.certificates[each].value for each in section.certificates)

@@ -63,6 +63,7 @@ class Client:
             self.h2.update_settings(settings)
         self.responses = {}
         self.goaway = None  # its error code
+        self.last_stream = None  # that it says was looked at
         self.pings = 0  # that were answered
         self.ended = False
         self.flush()
@@ -105,11 +106,15 @@ class Client:
         if not octets:
             self.ended = True
             return False
+        self.take(octets)
+        return True
+
+    def take(self, octets):
+        """Take what has come."""
         for event in self.h2.receive_data(octets):
             self._take(event)
         with contextlib.suppress(OSError):
             self.flush()
-        return True
 
     def _take(self, event):
         response = self.responses.setdefault(getattr(event, "stream_id", 0), Response())
@@ -128,7 +133,7 @@ class Client:
             case h2.events.PingAckReceived():
                 self.pings += 1
             case h2.events.ConnectionTerminated():
-                self.goaway = int(event.error_code)
+                self.goaway, self.last_stream = int(event.error_code), event.last_stream_id
                 if self.goaway == NO_ERROR:  # what was asked before may still be answered (RFC 9113 6.8)
                     self.h2.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
 
