@@ -114,8 +114,8 @@ def run(
         with watched.reading() if watched else nullcontext():
             return _read(file, overrides, at_reload=at_reload)
 
-    with reported():
-        serve(read(), functools.partial(read, at_reload=True), watched, take_over=take_over)
+    with reported() as connected:
+        serve(read(), functools.partial(read, at_reload=True), watched, take_over=take_over, connected=connected)
 
 
 def _read(file: Path | None, overrides: dict[str, Any], *, at_reload: bool = False) -> "Config":

@@ -98,6 +98,7 @@ class Daemon:
         self.clock = clock or (predecessor.clock if predecessor else Clock())
         self._predecessor = predecessor
         self._left = False  # another process serves in our place
+        self._upgrading: asyncio.Task[None] | None = None  # because a signal asked for it
         self._reread, self._file = reread, file
         self.reloads = Reloads(self._count_reload)
         self.log_level: str | None = None  # that an operator set, whatever the configuration says
@@ -130,7 +131,8 @@ class Daemon:
                 "workers: the new value takes effect after a restart: sockets with what waits in them stay %d",
                 self._count,
             )
-        self._tls, self._http = TlsListeners(config), HttpListeners()
+        secret = self._predecessor.ticket_secret if self._predecessor else None
+        self._tls, self._http = TlsListeners(config, secret=secret), HttpListeners()
         self._tls_over_quic = TlsListeners(config, over_quic=True)
         self.listeners = Listeners(self._count)
         bound.callback(self.listeners.close)
@@ -202,10 +204,17 @@ class Daemon:
             sockets=self._all_sockets, udp=self.udp, tcp=self.tcp, forwarder=self.forwarder, blocks=self.blocks,
             watchers=self.watchers, priority=self._priority, set_by_command=partial(commands.set_by_command, self),
             cookie_secrets=lambda: self._secrets.current() if self._secrets else (),
-            is_stopping=self._stopping.is_set, stop_tasks=self._stop_tasks, start_tasks=self._start_tasks,
-            leave=self._leave,
+            ticket_secret=self._tls.secret, is_stopping=self._stopping.is_set, remaining=self._remaining,
+            stop_tasks=self._stop_tasks, start_tasks=self._start_tasks, leave=self._leave,
+            converse=partial(control.converse, handle=self._handle, hand_over=self._hand_over),
         )  # fmt: skip
         self.successors = upgrade.Successors(self._parts)
+
+    def _remaining(self) -> int:
+        """Return how many connections clients have, or whom we replaced may pass on; those of the front are none."""
+        relays = sum(bool(each.quic) for each in self.listeners.open)
+        more = self._predecessor is not None and self._predecessor.is_there
+        return max(self.tcp.connections - relays, 0) + self.quic.connections + more
 
     def _all_sockets(self) -> list[socket.socket]:
         """Return all sockets that are bound here."""
@@ -377,9 +386,12 @@ class Daemon:
                         signal.SIGINT: self.stop,
                         signal.SIGHUP: self.reload,
                         signal.SIGUSR1: self.sinks.reopen,
+                        signal.SIGUSR2: self._upgrade_by_signal,
                     }
                 )
             )
+            self.quic.load()
+            await_at_end(self.quic.close)
             await self._fill_cache(services)
             await_at_end(asyncio.sleep, 0)  # connections close on the loop's next turn
             at_end(self.upstreams.close)
@@ -402,7 +414,7 @@ class Daemon:
             self.tcp.start()
             at_end(self.tcp.stop_accepting)
             self.quic.start()
-            at_end(self.quic.leave)
+            at_end(lambda: self.quic.leave(handed_over=self._left))
             self.udp.start()
             at_end(self.udp.stop)
             if self._predecessor is not None:  # the sooner, the less has to wait
@@ -544,6 +556,15 @@ class Daemon:
         """Have our command line started anew, and replace us; return the process ID, UpgradeError where it cannot."""
         return await self.successors.upgrade()
 
+    def _upgrade_by_signal(self) -> None:
+        """Have another process replace us; what becomes of that, the log says."""
+
+        async def upgrade_quietly() -> None:
+            with contextlib.suppress(FunkenShieldError):
+                await self.upgrade()
+
+        self._upgrading = asyncio.create_task(upgrade_quietly())
+
     async def _hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: int) -> None:
         await self.reloads.wait()
         await self.successors.hand_over(reader, writer, version)
@@ -627,16 +648,18 @@ async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None
 
 
 def serve(
-    config: Config, reread: Callable[[], Config] | None = None, file: Watched | None = None, *, take_over: bool = False
-) -> None:
+    config: Config, reread: Callable[[], Config] | None = None, file: Watched | None = None, *, take_over: bool = False,
+    connected: int = -1,
+) -> None:  # fmt: skip
     """Run a daemon until a signal ends it; it follows the file that it was read from.
 
-    With `take_over`, it replaces the one that runs, if one does.
+    With `take_over`, it replaces the one that runs, if one does; `connected` is a descriptor of the connection to it,
+    if there is one by now.
     """
     allow_descriptors(config)
     allow_nice()
 
-    predecessor = upgrade.Predecessor.find(config.control.socket) if take_over else None
+    predecessor = upgrade.Predecessor.find(config.control.socket, connected) if take_over else None
 
     async def main() -> None:
         daemon = Daemon(config, reread, file, predecessor=predecessor)

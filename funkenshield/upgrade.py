@@ -1,4 +1,4 @@
-"""One daemon after another, without a loss: what passes from the old one to the new one over the control socket.
+"""One daemon after another, without a loss: what passes from the old one to the new one.
 
     new                                                   old
     connects, "take over"
@@ -14,8 +14,9 @@
                                                           answers who waits, and leaves
 
 What comes meanwhile waits in the sockets, which are the same: a worker of the one or the other takes it. Until the new
-one serves, all can be taken back, and the old one serves on. The secrets and sockets go to whoever may connect to the
-control socket: our own user, and root.
+one serves, all can be taken back, and the old one serves on. All of it passes over the control socket, or over a pair
+of sockets where the old one has started the new one. The secrets and sockets go to whoever may connect to the control
+socket: our own user, and root.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import struct
@@ -52,11 +54,20 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of what is said here; another one is refused
 TAKE_OVER = "--take-over"  # of `funkenshield run`
-REPORT = "FUNKENSHIELD_UPGRADE_REPORT"  # the descriptor that a new process tells why it failed
+REPORT = "FUNKENSHIELD_UPGRADE_REPORT"  # the descriptor that a new process tells why it failed,
+PREDECESSOR = "FUNKENSHIELD_PREDECESSOR"  # and the one of its connection to the old one, where that has started it
 START_WITHIN = 60.0  # seconds that the new process may take until it is ready,
 SWITCH_WITHIN = 3.0  # and then until it serves: so long is nobody served, if it hangs
 FDS_MAX = 200  # that are passed at once; the kernel takes 253
 CHILD = 0.05  # seconds between two looks whether the new process has ended
+PID_MAX = 20  # octets of a process ID
+# A program that starts another one, tells its process ID, and ends: so that is a child of whoever has started us.
+SPAWN = """
+import os, sys
+told = int(sys.argv[1])
+os.set_inheritable(told, False)
+os.write(told, b"%d" % os.spawnv(os.P_NOWAIT, sys.argv[2], sys.argv[2:]))
+"""
 STEP, STEP_MAX = 0.005, 0.1  # seconds between two looks for connections on which nobody waits
 
 
@@ -80,11 +91,14 @@ class Parts:
     watchers: Watchers
     priority: Priority
     cookie_secrets: Callable[[], tuple[bytes, ...]]
+    ticket_secret: bytes  # that clients' sessions are resumed by, unless a file has it
     set_by_command: Callable[[], list[dict[str, Any]]]  # requests that operators have made, and are to be made again
     is_stopping: Callable[[], bool]
     stop_tasks: Callable[[], Awaitable[None]]  # all that write to the cache from time to time
     start_tasks: Callable[[], None]
+    remaining: Callable[[], int]  # connections of clients
     leave: Callable[[], None]  # another process serves: only what waits is still to be done
+    converse: Callable[[socket.socket], Awaitable[None]]  # as with whoever connects to the control socket
 
 
 # ---------------------------------------------------------------- messages: a JSON object, octets, and descriptors
@@ -154,8 +168,10 @@ class Predecessor:
         self._shares = False
 
     @classmethod
-    def find(cls, path: str) -> "Predecessor | None":
-        """Return the daemon behind a control socket; None: nobody is there to be replaced."""
+    def find(cls, path: str, connected: int = -1) -> "Predecessor | None":
+        """Return the daemon that has started us, and is `connected`, or the one behind a control socket; None: none."""
+        if connected >= 0:
+            return cls(socket.socket(fileno=connected))
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(path)
@@ -168,6 +184,11 @@ class Predecessor:
     def clock(self) -> Clock:
         """Return a clock that shows the time of its clock, by which ages are counted."""
         return Clock(*self._offer["clock"])
+
+    @property
+    def ticket_secret(self) -> bytes:
+        """Return the secret that its clients' sessions are resumed by; b"": it tells none."""
+        return bytes.fromhex(self._offer.get("ticket_secret", ""))
 
     @property
     def workers(self) -> int:
@@ -213,9 +234,15 @@ class Predecessor:
         return set(message["zones"])
 
     def serve(self, parts: Parts) -> None:
-        """Say that we serve, and go on with connections as it lets them go."""
-        self._say("serving")
+        """Say that we serve, and go on with connections as it lets them go; if it has died meanwhile, all is ours."""
+        with contextlib.suppress(OSError):
+            self._say("serving")
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self._take_more, parts)
+
+    @property
+    def is_there(self) -> bool:
+        """Tell whether it may pass on connections still."""
+        return self._connection.fileno() >= 0
 
     def close(self) -> None:
         """Take no more of it."""
@@ -256,11 +283,14 @@ def open_cache(memory: int, clock: Clock, *, huge_pages: bool, secret: bytes | N
 
 
 @contextlib.contextmanager
-def reported() -> Iterator[None]:
-    """Tell the daemon that has started us why we failed: who has asked for an upgrade is told."""
-    fd = int(os.environ.pop(REPORT, "-1"))
+def reported() -> Iterator[int]:
+    """Tell the daemon that has started us why we failed: who has asked for an upgrade is told.
+
+    Yield the descriptor of our connection to it; -1: there is none.
+    """
+    fd, connected = (int(os.environ.pop(variable, "-1")) for variable in (REPORT, PREDECESSOR))
     try:
-        yield
+        yield connected
     except FunkenShieldError as error:
         if fd >= 0:
             with contextlib.suppress(OSError):
@@ -278,7 +308,8 @@ class Successors:
         self._parts = parts
         self._connection: socket.socket | None = None  # to the one that does
         self._done: asyncio.Future[int] | None = None  # its process, once it serves
-        self._process: subprocess.Popen[bytes] | None = None  # that was started last
+        self._pid = 0  # of the process that was started last
+        self._conversation: asyncio.Future[None] | None = None  # with it
         self.is_switching = False  # nothing may change any more, or it would be lost
 
     @property
@@ -291,59 +322,77 @@ class Successors:
     async def upgrade(self) -> int:
         """Have our own command line started again, and replace us; return its process ID.
 
-        Raises UpgradeError where it fails.
+        Raises UpgradeError where it fails, which is logged.
         """
+        try:
+            return await self._upgrade()
+        except UpgradeError as error:
+            log.error("upgrade failed, this daemon serves on: %s", error)
+            raise UpgradeError(f"upgrade failed, process {os.getpid()} serves on: {error}") from None
+
+    async def _upgrade(self) -> int:
         if os.getpid() == 1:
-            raise UpgradeError(
-                "upgrade: this daemon is process 1, with which its container ends: replace the container"
-            )
+            raise UpgradeError("it is process 1, with which its container ends: replace the container")
         if self.in_progress:
-            raise UpgradeError("upgrade: another one is in progress")
+            raise UpgradeError("another one is in progress")
         self._parts.priority.restore()  # or it would be inherited, as lowered under a flood
         told, report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        ours, theirs = socket.socketpair()
         self._done = asyncio.get_running_loop().create_future()
         try:
-            self._process = self._start(report)
-            return await self._wait_for(self._process, self._done)
+            with theirs:
+                self._pid = await asyncio.to_thread(self._start, report, theirs.fileno())
+            self._conversation = asyncio.ensure_future(self._parts.converse(ours))
+            return await self._wait_for(self._pid, self._done)
         except UpgradeError as error:
-            why = str(error)
             with contextlib.suppress(OSError):
-                why = os.read(told, 4096).decode(errors="replace") or why
-            log.error("upgrade failed, this daemon serves on: %s", why)
-            raise UpgradeError(f"upgrade failed, process {os.getpid()} serves on: {why}") from None
+                if why := os.read(told, 4096).decode(errors="replace"):
+                    raise UpgradeError(why) from error
+            raise
         finally:
             self._done = None
             os.close(told)
             with contextlib.suppress(OSError):
                 os.close(report)
 
-    def _start(self, report: int) -> "subprocess.Popen[bytes]":
-        """Start our own command line anew, with what is where it is because we were root then."""
+    def _start(self, report: int, connected: int) -> int:
+        """Start our own command line anew, with what is where it is because we were root then; return the process ID.
+
+        It is no child of ours: systemd takes the main process for somebody else's if it was when it was told of it,
+        and has no patience with that when it is to end.
+        """
         config, arguments = self._parts.config(), sys.orig_argv[1:]
         if TAKE_OVER not in arguments:
             arguments = [*arguments, TAKE_OVER, "--control", config.control.socket]
-        environment = {REPORT: str(report)}
+        environment = {REPORT: str(report), PREDECESSOR: str(connected)}
         if "secret_file" not in config.cookies.model_fields_set and config.cookies.secret_file:
             environment["STATE_DIRECTORY"] = str(Path(config.cookies.secret_file).parent)
+        told, telling = os.pipe2(os.O_CLOEXEC)
         try:
-            return subprocess.Popen(
-                [sys.executable, *arguments], stdin=subprocess.DEVNULL, pass_fds=(report,),
-                env=os.environ | environment,
-            )  # fmt: skip
-        except OSError as error:
-            raise UpgradeError(f"{sys.executable} cannot be started: {error.strerror}") from None
+            with open(told, "rb", buffering=0) as pid, open(telling, "wb"):
+                subprocess.run(
+                    [sys.executable, "-I", "-S", "-c", SPAWN, str(telling), sys.executable, *arguments],
+                    stdin=subprocess.DEVNULL, pass_fds=(telling, report, connected), env=os.environ | environment,
+                    check=True,
+                )  # fmt: skip
+                return int(pid.read(PID_MAX))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            raise UpgradeError(f"{sys.executable} cannot be started: {error}") from None
 
-    async def _wait_for(self, process: "subprocess.Popen[bytes]", done: "asyncio.Future[int]") -> int:
+    async def _wait_for(self, pid: int, done: "asyncio.Future[int]") -> int:
         """Return who has taken over, in all likelihood that process; it is gone where UpgradeError is raised."""
         end = asyncio.get_running_loop().time() + START_WITHIN
-        while not done.done():
-            if process.poll() is not None:
-                raise UpgradeError(f"the new process has ended with exit code {process.returncode}; its log says why")
-            if asyncio.get_running_loop().time() > end and self._connection is None:  # else it is about to take over
-                process.kill()
-                process.wait()
-                raise UpgradeError(f"the new process was not ready within {START_WITHIN:g} s")
-            await asyncio.wait([done], timeout=CHILD)
+        try:
+            with open(os.pidfd_open(pid), "rb", buffering=0) as process:
+                while not done.done():
+                    if select.select([process], [], [], 0)[0]:
+                        raise UpgradeError("the new process has ended; its log says why")
+                    if asyncio.get_running_loop().time() > end and self._connection is None:  # else it takes over now
+                        signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
+                        raise UpgradeError(f"the new process was not ready within {START_WITHIN:g} s")
+                    await asyncio.wait([done], timeout=CHILD)
+        except ProcessLookupError:
+            raise UpgradeError("the new process has ended at once; its log says why") from None
         return done.result()
 
     # ---------------------------------------------------------------- whoever asks to take over
@@ -352,7 +401,7 @@ class Successors:
         """Hand all over to the process behind a connection; where it cannot take over, go on as before."""
         connection = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
         connection.setblocking(False)
-        pid, process = _peer(connection)
+        pid, process = self._peer(connection)
         refused = "another upgrade is in progress" if self._connection is not None else ""
         if version != VERSION:
             refused = "it hands over in another way than this version takes over: stop it, and start anew"
@@ -387,6 +436,14 @@ class Successors:
         finally:
             os.close(process)
 
+    def _peer(self, connection: socket.socket) -> tuple[int, int]:
+        """Return the ID of the process at the other end, and a descriptor of it (pidfd_open(2))."""
+        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid = int(struct.unpack("3i", packed)[0])
+        if pid == os.getpid():  # we have made both ends
+            pid = self._pid
+        return pid, os.pidfd_open(pid)
+
     async def _offer_all(
         self, connection: socket.socket, reader: asyncio.StreamReader
     ) -> dict[int, tuple[int, int]] | None:
@@ -397,6 +454,7 @@ class Successors:
             "form": parts.cache.layout.decode(),
             "memory": os.fstat(parts.memory_file).st_size if parts.memory_file >= 0 else 0,
             "shared": parts.memory_file >= 0, "sockets": len(fds), "workers": len(parts.udp.workers),
+            "ticket_secret": parts.ticket_secret.hex(),
             "zones": {str(number): name.hex() for number, name in parts.cache.zones.numbered.items()},
         }  # fmt: skip
         first = [parts.memory_file] if parts.memory_file >= 0 else []
@@ -480,7 +538,7 @@ class Successors:
         end = loop.time() + seconds
         while self._done is not None and self._done.done():  # who has asked for it is to be told
             await asyncio.sleep(step)
-        while self._connection is not None and tcp.connections and loop.time() < end:
+        while self._connection is not None and self._parts.remaining() and loop.time() < end:
             await asyncio.sleep(step)
             step = min(2 * step, STEP_MAX)
             with tcp.paused():
@@ -503,10 +561,3 @@ async def _heard(reader: asyncio.StreamReader, what: str, seconds: float) -> dic
     if message.get("what") != what:
         raise UpgradeError(f"it has ended before it was {what}; its log says why")
     return dict(message)
-
-
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """Return the ID of the process at the other end, and a descriptor of it (pidfd_open(2))."""
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid = int(struct.unpack("3i", packed)[0])
-    return pid, os.pidfd_open(pid)

@@ -91,20 +91,31 @@ async def serve(listening: socket.socket, handle: Handler, hand_over: HandOver |
     """Answer requests on a listening socket; `hand_over` has the connection of a process that asks to take over."""
 
     async def serve_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # ValueError: over LINE_MAX
-            while line := await reader.readline():
-                if hand_over is not None and (version := _takes_over(line)) is not None:
-                    await hand_over(reader, writer, version)
-                    break
-                writer.write(json.dumps(await _respond(line, handle)).encode() + b"\n")
-                await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await writer.wait_closed()
+        await _converse(reader, writer, handle, hand_over)
 
     # `unbind` removes it: from 3.13 on, Python would, and fail at once where its folder is not ours any more
     ours: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
     return await asyncio.start_unix_server(serve_client, sock=listening, limit=LINE_MAX, **ours)
+
+
+async def converse(connected: socket.socket, handle: Handler, hand_over: HandOver) -> None:
+    """Answer requests on a connection, as `serve` does."""
+    await _converse(*await asyncio.open_connection(sock=connected, limit=LINE_MAX), handle, hand_over)
+
+
+async def _converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, hand_over: HandOver | None
+) -> None:
+    with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):  # ValueError: over LINE_MAX
+        while line := await reader.readline():
+            if hand_over is not None and (version := _takes_over(line)) is not None:
+                await hand_over(reader, writer, version)
+                break
+            writer.write(json.dumps(await _respond(line, handle)).encode() + b"\n")
+            await writer.drain()
+    writer.close()
+    with contextlib.suppress(OSError, asyncio.CancelledError):
+        await writer.wait_closed()
 
 
 def _takes_over(line: bytes) -> int | None:

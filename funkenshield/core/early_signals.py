@@ -2,7 +2,7 @@
 
 SIGTERM, SIGINT   end it at once, and cleanly
 SIGHUP            is remembered; what it asks for is done once the daemon is ready
-SIGUSR1, SIGUSR2  mean nothing
+SIGUSR1, SIGUSR2  mean nothing yet
 """
 
 import signal

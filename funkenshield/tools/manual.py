@@ -50,6 +50,12 @@ The daemon answers clients that wait, and ends.
 .TP
 .B SIGHUP
 It reads its configuration again.
+.TP
+.B SIGUSR1
+It opens query logs anew.
+.TP
+.B SIGUSR2
+A new process of the same command line takes its place, without a loss.
 .SH EXIT STATUS
 .TP
 .B 0

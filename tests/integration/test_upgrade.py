@@ -1,5 +1,6 @@
 """Show that another process takes over and no client notices, and that where it cannot, the old one serves on."""
 
+import os
 import re
 import signal
 import socket
@@ -8,15 +9,16 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from support import quick, usurper
 from support.client import Address, ask, frame, free_port, tcp_wire, udp_wire
 from support.control import stats
-from support.process import run_shield
+from support.process import COMMAND, run_shield
 from support.rig import Holding
 from support.until import until
-from support.upgrades import command, upgradable
+from support.upgrades import command, has_ended, upgradable
 from support.upstream import ScriptedUpstream, answer
 
 A = {name: quick.query(f"{name}.test", quick.A, ident=7) for name in ("kept", "held", "new", "other")}
@@ -76,20 +78,21 @@ def test_nobody_notices_who_serves():
             assert command(shield, command="upstream up", name=str(upstream.address))["ok"]
             assert [(each["prefix"], each["reason"]) for each in blocks] == [("198.51.100.0/24", "by hand")]
 
-            upstream.let_go()  # the old one answers who waits there
+            assert running.upgrade()["ok"]  # another one, while the first still has clients who wait
+            upstream.let_go()  # who are answered by the first
             assert is_answered(A["held"], over_udp.result(10))
             assert is_answered(A["held"], converse(waiting))
             assert shield.process.wait(5) == 0
-            assert is_answered(A["kept"], converse(waiting, frame(A["kept"])))  # it was passed on then
+            assert is_answered(A["kept"], converse(waiting, frame(A["kept"])))  # it was passed on then, twice
             assert is_answered(A["new"], tcp_wire(shield, A["new"]))
             assert stats(shield)["tcp_connections"] >= 2
 
             assert running.upgrade()["ok"]
             assert is_answered(A["new"], converse(connected, frame(A["new"])))
             assert stats(shield)["cache_misses"] == 0
-        assert len(set(running.pids)) == 3
+        assert len(set(running.pids)) == 4
         assert [upstream.count(f"{name}.test.") for name in ("kept", "held", "new")] == [1, 1, 1]
-        assert len(re.findall(r"serves, after \d+ ms in which what came had to wait", shield.log)) == 2
+        assert len(re.findall(r"serves, after \d+ ms in which what came had to wait", shield.log)) == 3
         assert "ERROR" not in shield.log
 
 
@@ -122,6 +125,24 @@ def test_the_service_manager_is_told_who_is_the_main_process(tmp_path, monkeypat
             assert manager.recv(4096) == b"READY=1"  # of that one
             assert running.shield.process.wait(5) == 0
         assert manager.recv(4096) == b"STOPPING=1"  # of the new one, and of nobody else
+
+
+def test_a_signal_asks_for_it_where_there_is_no_control_socket(tmp_path):
+    file, port = tmp_path / "funkenshield.toml", free_port()
+    with ScriptedUpstream(address) as upstream, (tmp_path / "log").open("w") as log:
+        file.write_text(f'listen = ["127.0.0.1:{port}"]\nupstreams = ["{upstream.address}"]\ncontrol.socket = ""\n')
+        server = Address("127.0.0.1", port)
+        with subprocess.Popen([*COMMAND, "run", "-c", file], stderr=log) as process:
+            until(lambda: "ready" in Path(log.name).read_text(), 30)
+            assert ask("www.test.", server=server).answer
+            process.send_signal(signal.SIGUSR2)
+            until(lambda: "which what came had to wait" in Path(log.name).read_text(), 30)
+            assert process.wait(5) == 0
+        pid = int(re.search(r"process (\d+) serves", Path(log.name).read_text())[1])
+        assert ask("www.test.", server=server).answer
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: has_ended(pid), 10)
+    assert upstream.count("www.test.") == 1
 
 
 # ------------------------------------------------------------ where it cannot be

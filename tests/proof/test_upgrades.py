@@ -1,4 +1,8 @@
-"""Show that upgrades under load lose nothing: many in a row, over UDP and TCP, and to a build with another layout."""
+"""Show that upgrades under load lose nothing: many in a row, however clients come, and to a build with another layout.
+
+Over UDP and TCP, dnsperf is the client, and has every answer. Connections with TLS end at an upgrade, in order: there,
+dnsperf and h2load are the load, which do not ask again what was open then, and clients that do have every answer.
+"""
 
 import os
 import re
@@ -6,19 +10,23 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from support import quick
-from support.client import udp_wire
+from support import http2, quick
+from support.certificates import HOST, Authority, believing
+from support.client import Address, free_port, udp_wire
 from support.control import stats
+from support.http2 import trusting
 from support.nameservers import nsd
+from support.steady import OverHttps, OverTls, Steady, lost, opening
 from support.upgrades import upgradable
 
 pytestmark = [
     pytest.mark.proof,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(shutil.which("dnsperf") is None, reason="takes dnsperf"),
+    pytest.mark.skipif(not (shutil.which("dnsperf") and shutil.which("h2load")), reason="takes dnsperf and h2load"),
 ]
 ROOT = Path(__file__).parents[2]
 NAMES = [f"hot{number}.wild.shield.test" for number in range(5000)]
@@ -26,19 +34,27 @@ RATE, UPGRADES = 20_000, 20  # queries a second
 PAUSE = 0.5  # seconds between two upgrades
 TOML = 'cache.memory = "64MiB"'
 LOADS = {"udp": ("-b", "8000", "-c", "8"), "tcp": ("-m", "tcp", "-c", "8")}
+ENCRYPTED = {
+    "tls": (OverTls, believing),
+    "https": (OverHttps, lambda authority: trusting(authority.file)),
+}
+ENCRYPTED_RATE, CLIENTS = 5000, 6  # queries a second by dnsperf, and clients that notice each loss beside it
 
 
 class Load:
     """dnsperf at a steady rate, until it is ended."""
 
-    def __init__(self, shield, folder, options):
+    def __init__(self, address, folder, options, rate=RATE):
         (folder / "names").write_text("".join(f"{name} A\n" for name in NAMES))
-        host, port = shield.address
+        host, port = address
         self._process = subprocess.Popen(
-            ["dnsperf", "-s", host, "-p", str(port), "-d", folder / "names", "-l", "600", "-Q", str(RATE), "-q", "5000",
+            ["dnsperf", "-s", host, "-p", str(port), "-d", folder / "names", "-l", "600", "-Q", str(rate), "-q", "5000",
              "-t", "5", *options],
             stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+    def again(self):
+        """Go on: it connects again by itself."""
 
     def end(self):
         """End it; return how many queries were sent, but for those on their way then, completed, and lost."""
@@ -49,6 +65,44 @@ class Load:
         }
         assert re.search(r"Response codes: +NOERROR \d+ \(100.00%\)", report), report
         return found["sent"] - found.get("interrupted", 0), found["completed"], found["lost"]
+
+
+class Requests:
+    """h2load, which begins anew for each upgrade: it ends with its connections."""
+
+    def __init__(self, address, folder):
+        asked = (http2.in_target(quick.query(name, quick.A)) for name in NAMES[:500])
+        (folder / "urls").write_text("".join(f"https://{HOST}{target}\n" for target in asked))
+        host, port = address
+        self._command = [
+            "h2load",
+            "-c",
+            "4",
+            "-m",
+            "10",
+            "-D",
+            "3",
+            f"--connect-to={host}:{port}",
+            "-i",
+            folder / "urls",
+        ]
+        self._counts = Counter()
+        self.again()
+
+    def again(self):
+        if self._counts:
+            self._count()
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+        self._counts["runs"] += 1
+
+    def _count(self):
+        report = self._process.communicate(timeout=60)[0]
+        self._counts += {kind: int(n) for n, kind in re.findall(r"(\d+) (started|succeeded|failed|errored)", report)}
+
+    def end(self):
+        """Return how many requests were sent, answered, and lost."""
+        self._count()
+        return self._counts["started"], self._counts["succeeded"], self._counts["failed"] + self._counts["errored"]
 
 
 def fill(shield):
@@ -62,7 +116,7 @@ def fill(shield):
 def test_twenty_in_a_row_lose_nothing(transport, tmp_path):
     with nsd() as nameserver, upgradable([nameserver], workers=0, toml=TOML) as running:
         fill(running.shield)
-        load = Load(running.shield, tmp_path, LOADS[transport])
+        load = Load(running.shield.address, tmp_path, LOADS[transport])
         begun, hits, misses = time.monotonic(), 0, 0
         for _ in range(UPGRADES):
             time.sleep(PAUSE)
@@ -79,6 +133,44 @@ def test_twenty_in_a_row_lose_nothing(transport, tmp_path):
         assert misses - len(NAMES) <= hits / 1000
         assert stats(running.shield)["cache_misses"] == 0
         assert len(waits) == UPGRADES
+
+
+@pytest.mark.parametrize("transport", ENCRYPTED)
+def test_twenty_in_a_row_end_connections_in_order(transport, tmp_path):
+    kind, context_of = ENCRYPTED[transport]
+    door, authority = Address("127.0.0.1", free_port()), Authority(tmp_path)
+    shown = authority.issue(HOST)
+    toml = f"""{TOML}
+        [[listeners]]
+        address = "{door}"
+        transport = "{transport}"
+        certificates = [{{ certificate = "{shown.certificate}", key = "{shown.key}" }}]
+    """
+    with nsd() as nameserver, upgradable([nameserver], workers=0, toml=toml) as running:
+        fill(running.shield)
+        load = (
+            Requests(door, tmp_path)
+            if transport == "https"
+            else Load(door, tmp_path, ("-c", "8", "-m", "dot"), ENCRYPTED_RATE)
+        )
+        opened = opening(kind, door, context_of(authority))
+        clients = [Steady(opened, NAMES[number:]) for number in range(CLIENTS)]
+        for each in clients:
+            each.start()
+        hits, misses = 0, 0
+        for _ in range(UPGRADES):
+            time.sleep(PAUSE)
+            before = stats(running.shield)
+            hits, misses = hits + before["cache_hits"], misses + before["cache_misses"]
+            assert running.upgrade()["ok"], running.shield.log
+            load.again()
+        time.sleep(PAUSE)
+        counts = sum((each.end() for each in clients), Counter())
+        sent, _, left_open = load.end()
+        print(f"{dict(counts)}; of the load's {sent}, {left_open} were open at an end; {hits} hits, {misses} misses")
+        assert not lost(counts)
+        assert counts["connections"] >= UPGRADES * CLIENTS
+        assert misses - len(NAMES) <= hits / 1000
 
 
 def build_with_another_layout(folder):
@@ -110,7 +202,7 @@ def test_another_layout_of_entries_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with nsd() as nameserver, upgradable([nameserver], workers=0, toml=TOML) as running:
         fill(running.shield)
-        load = Load(running.shield, tmp_path, LOADS["udp"])
+        load = Load(running.shield.address, tmp_path, LOADS["udp"])
         for installed in (other, ROOT) * 3:
             time.sleep(PAUSE)
             package.unlink()
