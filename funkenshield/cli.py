@@ -145,6 +145,21 @@ def check(file: Path | None) -> None:
 
 
 @main.command()
+@click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Find the daemon by this TOML file.")
+def ready(file: Path | None) -> None:
+    """Tell whether a daemon serves, as a container's health check asks.
+
+    It is asked for /ready, where its metrics are: metrics.listen takes an address. The exit code is 1 where it does
+    not serve. FILE and environment variables are as for run.
+    """
+    from .admin.readiness import check_ready
+    from .config import default_file, load
+
+    check_ready(load(file or default_file(), {}, os.environ).web_endpoint)
+    click.echo("ready")
+
+
+@main.command()
 @click.option("--listen", default="127.0.0.1:8053", show_default=True, metavar=ENDPOINT, help="Listen on this address.")
 @click.option("--zone", type=PATH, metavar="FILE", help="Serve this zone file.")
 @click.option("--delay", type=seconds, default=0.0, metavar="TIME", help="Delay each response by this long.")

@@ -21,6 +21,9 @@ from support.until import until
 from support.upgrades import command, has_ended, upgradable
 from support.upstream import ScriptedUpstream, answer
 
+from funkenshield.admin.readiness import check_ready
+from funkenshield.errors import FunkenShieldError
+
 A = {name: quick.query(f"{name}.test", quick.A, ident=7) for name in ("kept", "held", "new", "other")}
 ANSWER = 16  # octets of the record
 
@@ -224,10 +227,13 @@ def test_a_lame_duck_serves_on_and_is_not_ready():
     with ScriptedUpstream(address) as upstream, run_shield([upstream], toml=toml) as shield:
         with urllib.request.urlopen(f"http://{scraped}/ready") as response:
             assert response.status == 200
+        check_ready(scraped)
         shield.process.terminate()
         until(lambda: "not ready any more; serving for 30 s before draining" in shield.log)
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(f"http://{scraped}/ready")
+        with pytest.raises(FunkenShieldError, match=f"not ready: {scraped} says 503"):
+            check_ready(scraped)
         assert ask("www.test.", server=shield).answer
         assert ask("www.test.", server=shield, tcp=True).answer
         shield.terminate()  # told twice, it goes at once

@@ -1,0 +1,24 @@
+"""Whether a daemon serves, as asked from outside: by HTTP, where its metrics are."""
+
+from http.client import HTTPConnection, HTTPException
+
+from ..config import Endpoint
+from ..errors import ConfigError, FunkenShieldError
+
+TIMEOUT = 2.0  # seconds; less than a health check is given
+
+
+def check_ready(endpoint: Endpoint | None) -> None:
+    """Return if a daemon serves; FunkenShieldError where it does not, ConfigError where there is no address."""
+    if endpoint is None:
+        raise ConfigError("metrics.listen: none; /ready is asked for at that address")
+    connection = HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", "/ready")
+        status = connection.getresponse().status
+    except (OSError, HTTPException) as error:
+        raise FunkenShieldError(f"not ready: {endpoint}: {error}") from None
+    finally:
+        connection.close()
+    if status != 200:
+        raise FunkenShieldError(f"not ready: {endpoint} says {status}")
