@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+BASE ?= docker.io/library/debian:trixie-slim
 VENV := .venv
 BIN := $(VENV)/bin
 PYX := '*.pyx' '*.pxd'
@@ -11,7 +12,8 @@ LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel release-check bench bench-micro bench-rules clean
+.PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel release-check
+.PHONY: deb deb-test container container-test pins bench bench-micro bench-rules clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -93,6 +95,24 @@ wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 release-check: $(VENV)/dev  ## what is missing for a release of this version (RELEASE=TAG: of what stands at a tag)
 	$(BIN)/python -m pip install --quiet --group release
 	$(BIN)/python tools/release-check $(RELEASE)
+
+deb:  ## Debian's package, for this Debian and its Python, looked at by lintian; into dist
+	tools/deb dist
+
+deb-test: $(VENV)/dev  ## try it: in containers with a service manager, as a newcomer and an upgrade do (as root; takes podman)
+	tools/with-podman tools/debian-image bookworm
+	FUNKENSHIELD_NETWORK=keep tools/with-podman $(BIN)/python -m pytest -m release -rP tests/release/test_debian_package.py
+
+container:  ## the image localhost/funkenshield, by podman; BASE=... is another Debian than trixie
+	tools/with-podman tools/container $(BASE)
+
+container-test: $(VENV)/dev  ## try it: confined, drained, without zombies, in front of an upstream by name (as root)
+	FUNKENSHIELD_NETWORK=keep tools/with-podman $(BIN)/python -m pytest -m release -rP tests/release/test_image.py
+
+pins:  ## pin what packages and images carry, at what is newest
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--extra quic --group build --output-file contrib/requirements.txt pyproject.toml
 
 bench: $(VENV)/dev  ## benchmarks beside every installed peer, forty minutes, with their page
 	$(BIN)/python -m benchmarks.system.run --json docs/benchmarks/results.json

@@ -1,0 +1,1 @@
+"""What is released: wheels and source distributions in `dist`, as `make wheels` leaves them, and how they are made."""

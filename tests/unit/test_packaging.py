@@ -1,0 +1,79 @@
+"""What Debian's package and the image are made of fits together. Whether they work, tests/release tells."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from funkenshield import __version__
+from funkenshield.config import Config, environment, load
+
+ROOT = Path(__file__).parents[2]
+CONTAINER = ROOT / "contrib" / "container"
+SCRIPTS = [
+    "contrib/container/collect", "debian/postinst", "debian/postrm", "debian/tests/answers", "tools/carry",
+    "tools/container", "tools/deb", "tools/debian-image", "tools/fetch-wheels", "tools/with-podman",
+]  # fmt: skip
+
+
+def checked(program, *args):
+    found = shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}")
+    if found is None:
+        pytest.skip(f"{program} is not there")
+    done = subprocess.run([found, *args], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_is_of_this_version():
+    assert (ROOT / "debian" / "changelog").read_text().startswith(f"funkenshield ({__version__}-")
+
+
+def test_what_is_carried_is_pinned_and_goes_together():
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "contrib" / "requirements.txt").read_text(), re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["quic"]
+    for each in map(Requirement, wanted + project["build-system"]["requires"]):
+        assert each.specifier.contains(pinned[each.name]), f"{each.name}: say make pins"
+
+
+def test_as_installed_it_is_for_this_machine_alone_and_takes_no_port_of_others():
+    config = load(ROOT / "debian" / "funkenshield.toml")
+    assert all(each.host == "127.0.0.1" and each.port > 1024 for each in config.endpoints)
+    assert config.host_names
+    assert config.web_endpoint is None
+
+
+def test_the_unit_is_made_of_the_one_in_contrib():
+    unit, rules = (ROOT / "contrib" / "funkenshield.service").read_text(), (ROOT / "debian" / "rules").read_text()
+    replaced = re.findall(r"'s,(.*?),.*?,'", rules)
+    assert len(replaced) == 2
+    for each in replaced:
+        assert re.search(each, unit, re.M)
+
+
+def test_the_image_is_configured_right():
+    config = load(CONTAINER / "funkenshield.toml", {}, {"FUNKENSHIELD_UPSTREAMS": "ns.test:53"})
+    assert config.web_endpoint  # which the health check asks
+    exposed = set(re.findall(r"(\d+)/(?:udp|tcp)", (CONTAINER / "Containerfile").read_text()))
+    assert {str(each.port) for each in config.endpoints} == exposed
+
+
+@pytest.mark.parametrize("page", [*CONTAINER.glob("*.container"), *CONTAINER.glob("*.yaml"), "docs/guide/container.md"])
+def test_variables_in_examples_configure_something(page):
+    named = re.findall(r"\b(FUNKENSHIELD_\w+)[:=] ?(\S+)", (ROOT / page).read_text())
+    assert named
+    assert len(environment.values(dict(named), Config)) == len({name for name, _ in named})
+
+
+def test_scripts_are_in_order():
+    checked("shellcheck", *(ROOT / script for script in SCRIPTS))
+
+
+def test_the_containerfile_is_in_order():
+    checked("hadolint", CONTAINER / "Containerfile")
