@@ -105,7 +105,8 @@ class Daemon:
         self._ready = False
         self._answered = 0.0  # by then, seconds of the clock, whatever has come by now
         self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
-        self._servers: list[asyncio.Server | Door] = []  # on the control socket, and for metrics
+        self._servers: list[asyncio.Server] = []  # on the control socket
+        self._door: Door | None = None  # to the metrics and the page
         self._failure: BaseException | None = None  # of what must go on for ever
         self._snapshot = Path(config.cache.snapshot) if config.cache.snapshot else None
         self._secrets: cookie_secrets.CookieSecrets | None = None
@@ -139,7 +140,7 @@ class Daemon:
         self.listeners.inherit(inherited, config)
         self.listeners.bind(config)
         self._web_socket = self._bind_web(bound, inherited)
-        self._site = self._make_site()
+        self._site = self._make_site(config)
         self._control = _bind_control(config, inherited)
         inherited.close()
         owned = []
@@ -163,14 +164,16 @@ class Daemon:
         taken = inherited.take(endpoint, socket.SOCK_STREAM)
         return bound.enter_context(taken[0] if taken else sockets.bind_listening(endpoint, "HTTP"))
 
-    def _make_site(self) -> "Site | None":
+    def _make_site(self, config: Config) -> "Site | None":
         """Return who answers Prometheus and browsers; the modules are loaded only where that is wanted."""
-        if self._web_socket is None:
+        if config.web_endpoint is None:
             return None
-        from .web.site import Site
-
+        try:
+            from .web.site import Site
+        except ImportError as error:  # files that only root may read
+            raise ConfigError(f"metrics.listen takes a restart: {error}") from None
         probes = {"/live": self.is_alive, "/ready": self.is_serving, "/healthz": self.is_serving}
-        return Site(self, self._handle, probes)
+        return Site(self, self._handle, probes, web=config.web)
 
     def _build(self) -> None:
         """Make everything that needs no privileges, each with what it needs."""
@@ -353,13 +356,18 @@ class Daemon:
         await self.hosts.look_up_new(new)
         await asyncio.to_thread(self.sinks.examine, new)
         prepared = await asyncio.to_thread(self.rules.prepare, new, self.listeners.numbered(new))
+        other_site = await self._other_site(new)
         try:
             await self.rules.set_up(prepared)
             self.configure(new, prepared)
         except Exception:
             if self.rules.rule_set is not prepared.rules:
                 await self.rules.tear_down(prepared.rules)
+            if other_site is not None and other_site[1] is not None:
+                other_site[1].close()
             raise
+        if other_site is not None:
+            self._serve_site(*other_site)
         self._watch(new)
         await self.rules.tear_down(before)
 
@@ -410,7 +418,8 @@ class Daemon:
             await_at_end(self.rules.close)
             await_at_end(self._drain)
             await_at_end(self.reloads.close)
-            self._serve_site(at_end)
+            at_end(self._close_site)
+            self._serve_site(self._site, self._web_socket)
             self.tcp.start()
             at_end(self.tcp.stop_accepting)
             self.quic.start()
@@ -429,12 +438,38 @@ class Daemon:
         if self._failure:
             raise FunkenShieldError(f"stopped: internal error: {self._failure!r}")
 
-    def _serve_site(self, at_end: Callable[[Callable[[], None]], object]) -> None:
-        """Serve the metrics and the web page, if that is asked for."""
-        if self._site is not None and self._web_socket is not None:
-            at_end(self._site.close)
-            self._site.start()
-            self._servers.append(self._site.serve(self._web_socket))
+    async def _other_site(self, config: Config) -> "tuple[Site | None, socket.socket | None] | None":
+        """Return who is to serve the metrics and the page, and where; None: who does goes on.
+
+        Raises ConfigError, or BindError.
+        """
+        endpoint, before = config.web_endpoint, self.config.web_endpoint
+        if (endpoint, config.web) == (before, self.config.web):
+            return None
+        site = await asyncio.to_thread(self._make_site, config)
+        if endpoint is None:
+            return None, None
+        if endpoint == before and self._web_socket is not None:
+            return site, self._web_socket.dup()
+        return site, sockets.bind_listening(endpoint, "HTTP")
+
+    def _serve_site(self, site: "Site | None", listening: socket.socket | None) -> None:
+        """Have the metrics and the page served there, and nowhere else."""
+        self._close_site()
+        self._site, self._web_socket = site, listening
+        if site is not None and listening is not None:
+            site.start()
+            self._door = site.serve(listening)
+
+    def _close_site(self) -> None:
+        self._close_door()
+        if self._site is not None:
+            self._site.close()
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     def _start_tasks(self) -> None:
         works: list[Coroutine[Any, Any, None]] = [
@@ -576,6 +611,7 @@ class Daemon:
         self.stop()
 
     def _close_servers(self) -> None:
+        self._close_door()
         for server in self._servers:
             server.close()
         self._servers = []

@@ -22,7 +22,8 @@ class MetricsSection(Section):
     """Metrics for Prometheus."""
 
     listen: EndpointField | None = None
-    """HTTP endpoint of `/metrics`; by default none, or 127.0.0.1:8055 with `web.page`. Takes effect at restart."""
+    """HTTP endpoint of `/metrics`; by default none, or 127.0.0.1:8055 with `web.page`. Where `user` is set, a port
+    below 1024 takes a restart."""
 
 
 class WebSection(Section):
@@ -31,17 +32,16 @@ class WebSection(Section):
     Both are on `metrics.listen`.
     """
 
-    page: bool = Field(False, description="Serve the page, and the API below `/api/`. Takes effect at restart.")
+    page: bool = Field(False, description="Serve the page, and the API below `/api/`.")
     token_file: PathField = ""
     """File with the token, 16 or more letters and digits, that it takes to change something: to purge, block, reload
-    and the like. `""`: nothing can be changed. It is read once, before `user` is switched to. Takes effect at
-    restart."""
+    and the like. `""`: nothing can be changed. It is read at the start, before `user` is switched to, and when this
+    section or `metrics.listen` is changed."""
     open_reading: bool = True
-    """Let everybody who reaches `metrics.listen` read the page; `false`: that takes the token, too. Takes effect at
-    restart."""
+    """Let everybody who reaches `metrics.listen` read the page; `false`: that takes the token, too."""
     host_names: ListOf[HostName] = Field((), max_length=64)
     """Host names that the page and `/metrics` may be reached by, besides addresses, `localhost` and the machine's own
-    name. Takes effect at restart."""
+    name."""
 
 
 def default_socket() -> str:

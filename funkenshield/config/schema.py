@@ -321,6 +321,6 @@ def repeated(values: Iterable[object]) -> list[str]:
 
 
 RESTART = (
-    "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control", "metrics", "web",
+    "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control",
     "forward.max_outstanding", "udp.receive_buffer", "guard.memory",
 )  # fmt: skip

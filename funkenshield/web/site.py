@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from .. import __version__
 from ..admin import commands
+from ..config.admin import WebSection
 from ..zones.soa_watch import Watchers
 from .access import PREFIX, Access, read_token
 from .api import Api, Handle
@@ -63,9 +64,10 @@ class Site:
 
     def __init__(
         self, shield: Shown, handle: Handle, probes: Mapping[str, Callable[[], bool]],
-        now: Callable[[], float] = time.time, elapsed: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time, elapsed: Callable[[], float] = time.monotonic, *,
+        web: WebSection | None = None,
     ) -> None:  # fmt: skip
-        """Read the token, while root may.
+        """Read the token, while root may; `web` is what holds, if the daemon's configuration is another one still.
 
         `handle` does what a request on the control socket asks for, `probes` are the paths that say whether something
         is so. Raises ConfigError where the token's file is wrong.
@@ -74,7 +76,7 @@ class Site:
         self._scrapes = Scrapes(shield.snapshot)
         self._server = HttpServer(self.respond)
         self.monitor: Monitor | None = None
-        web = shield.config.web
+        web = web or shield.config.web
         token = read_token(Path(web.token_file)) if web.page and web.token_file else ""
         self._access = Access(token, (socket.gethostname(), *web.host_names), open_reading=web.open_reading)
         if web.page:

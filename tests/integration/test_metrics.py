@@ -1,12 +1,14 @@
 """Show that Prometheus reads what it wants to read, and that whoever asks is told whether the shield serves."""
 
 import shutil
+import socket
 import subprocess
 import urllib.error
 import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support import forked
 from support.client import Address, ask, free_port
 from support.process import run_shield
 from support.upstream import ScriptedUpstream, answer
@@ -129,3 +131,34 @@ def test_without_tcp_there_are_numbers_too():
             0,
             {"udp": 1} | dict.fromkeys(("tcp", "tls", "https", "http", "quic", "h3"), 0),
         )
+
+
+def test_where_it_is_scraped_and_whether_there_is_a_page_follows_the_file():
+    one, other = (Address("127.0.0.1", free_port()) for _ in range(2))
+    with (
+        ScriptedUpstream(lambda query: answer(query, "A 192.0.2.1")) as upstream,
+        run_shield([upstream], toml="") as shield,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        file = shield.folder / "funkenshield.toml"
+        text = file.read_text()
+
+        def reload(more):
+            file.write_text(f"{text}\n{more}")
+            return shield.command("reload")
+
+        reload(f'metrics.listen = "{one}"')
+        assert (get(one, "/ready")[0], get(one, "/")[0]) == (200, 404)
+        reload(f'metrics.listen = "{one}"\nweb.page = true')
+        assert (get(one, "/ready")[0], get(one, "/")[0]) == (200, 200)
+        reload(f'metrics.listen = "{other}"')
+        assert get(other, "/ready")[0] == 200
+        with pytest.raises(urllib.error.URLError):
+            get(one, "/ready")
+        file.write_text(f'{text}\nmetrics.listen = "127.0.0.1:{taken.getsockname()[1]}"')
+        done = forked.command("reload", "--control", shield.control)
+        assert (done.returncode, "cannot listen on" in done.stderr) == (1, True)
+        assert get(other, "/ready")[0] == 200, "nothing has changed"
+        reload("")
+        with pytest.raises(urllib.error.URLError):
+            get(other, "/ready")
