@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,11 +19,12 @@ import funkenshield
 COMMAND = [sys.executable, "-m", "funkenshield"]
 PACKAGE = Path(funkenshield.__file__).parent
 NAMESERVER, SHIELD = ("127.0.0.1", 8053), ("127.0.0.1", 8054)
+ELSEWHERE = ["--nameserver", f"127.0.0.1:{free_port()}", "--shield", f"127.0.0.1:{free_port()}"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def playground():
-    """Run what `make run` runs, and yield the five lines that it says."""
+    """Run what `make run` runs, and yield the five lines that it says; another one needs other ports."""
     with subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield [process.stdout.readline() for _ in range(5)]
@@ -57,11 +57,8 @@ def test_playground_shows_what_happens_on_a_page(playground):
         assert json.load(overview)["totals"]["queries"] >= 1
 
 
-def test_where_another_program_has_the_pages_port_it_is_elsewhere():
-    with (
-        socket.create_server(("127.0.0.1", 8055)),
-        subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True) as process,
-    ):
+def test_where_another_program_has_the_pages_port_it_is_elsewhere(playground):
+    with subprocess.Popen([*COMMAND, "playground", *ELSEWHERE], stdout=subprocess.PIPE, text=True) as process:
         url = [process.stdout.readline() for _ in range(5)][4].split()[-1]
         with urllib.request.urlopen(f"{url}ready", timeout=5) as page:
             assert page.read() == b"ok\n"
@@ -76,7 +73,7 @@ def test_playground_is_left_with_nothing_running(playground):
 
 def test_playground_shows_what_the_shield_says():
     with subprocess.Popen(
-        [*COMMAND, "playground"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "playground", *ELSEWHERE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         for _ in range(3):
             process.stdout.readline()
@@ -89,7 +86,9 @@ def test_playground_shows_what_the_shield_says():
 def test_the_playground_leaves_nothing_behind(tmp_path):
     """A secret of cookies is kept where the next start finds it; this shield has no next one."""
     environment = {**os.environ, "STATE_DIRECTORY": str(tmp_path)}
-    with subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [*COMMAND, "playground", *ELSEWHERE], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)
@@ -98,7 +97,9 @@ def test_the_playground_leaves_nothing_behind(tmp_path):
 
 
 def test_demo_measures_both_and_their_ratio():
-    shown = subprocess.run([*COMMAND, "demo", "-l", "0.5", "--json"], capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(
+        [*COMMAND, "demo", "-l", "0.5", "--json", *ELSEWHERE], capture_output=True, text=True, timeout=60
+    )
     assert shown.returncode == 0, shown.stderr
     found = json.loads(shown.stdout)
     for run in ("alone", "shielded"):

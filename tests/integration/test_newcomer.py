@@ -13,7 +13,7 @@ from funkenshield import cli
 
 ZONE = "$ORIGIN example.com.\n$TTL 300\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nwww A 192.0.2.80\n"
 WITHIN = 60.0  # seconds
-WATCHED = "{ sleep 1; for k in 1 2 3 4; do dig @127.0.0.1 -p 5301 www.example.com >&2; sleep 1; done; printf q; }"
+WATCHED = "{ sleep 1; for k in 1 2 3; do dig @127.0.0.1 -p 5301 www.example.com >&2; sleep 1; done; printf q; }"
 WATCHED += " | TERM=xterm script -qec 'stty rows 50 columns 160; funkenshield top' /dev/null\n"
 
 
