@@ -132,9 +132,9 @@ class Daemon:
                 "workers: the new value takes effect after a restart: sockets with what waits in them stay %d",
                 self._count,
             )
-        secret = self._predecessor.ticket_secret if self._predecessor else None
+        secret = self._predecessor.ticket_secret if self._predecessor else b""
         self._tls, self._http = TlsListeners(config, secret=secret), HttpListeners()
-        self._tls_over_quic = TlsListeners(config, over_quic=True)
+        self._tls_over_quic = TlsListeners(config, over_quic=True, secret=self._tls.secret)
         self.listeners = Listeners(self._count)
         bound.callback(self.listeners.close)
         self.listeners.inherit(inherited, config)

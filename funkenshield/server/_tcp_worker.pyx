@@ -7,9 +7,8 @@
          -> handshakes of connections that are encrypted, for as long as others can wait
 
 It knows sockets, and messages behind their length; requests are `_http`'s. What a query gets is decided in
-`_answering`, who may hold a connection in `_connections`. A connection is left alone while its client has too many
-queries in flight, or does not read, or while the control thread is behind: what it sends stays in the kernel, and then
-with it.
+`_answering`, who may hold a connection in `_connections`. Nothing is read of a client who has too many queries in
+flight, or does not read, nor while the control thread is behind: it stays in the kernel, and then with the client.
 """
 
 cimport cython
@@ -164,7 +163,7 @@ cdef class TcpWorker:
         """Serve until `stop`, or `pause` and the next call; in a thread of its own, which needs no GIL meanwhile."""
         with nogil:
             self.listening.begin(not self.connections.handing_over)
-            self.dismissing = 0 if self.connections.handing_over else self.dismissing
+            self.dismissing = 0
             self._serve()
             if self.wanted == STOPPED:
                 self._finish()
@@ -349,8 +348,7 @@ cdef class TcpWorker:
     cdef void _dismiss(self) noexcept nogil:
         """Let some of the connections whose listeners are gone end, once they have answers to what they have asked.
 
-        That is as if their clients had said all, in a handshake too, which goes on first; requests that have begun are
-        still read (RFC 9113 6.8).
+        That is as if their clients had said all; handshakes, and requests that have begun, go on first (RFC 9113 6.8).
         """
         cdef:
             Connection* connection
@@ -664,11 +662,11 @@ cdef class TcpWorker:
     cdef void _end_listening(self) noexcept nogil:
         """Take no more connections; who has requests is told to ask no more."""
         cdef Connection* connection
-        cdef int32_t place = 0
+        cdef int32_t place = -1 if self.connections.handing_over else 0  # of others, each is told as it is dismissed
         if self.listening.ended:
             return
         self.listening.end(not self.connections.handing_over)
-        while place >= 0 and not self.connections.handing_over:
+        while place >= 0:
             connection = self.connections.next_after(&place)
             if connection != NULL:
                 self._ask_to_leave(connection)

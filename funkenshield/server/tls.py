@@ -134,11 +134,11 @@ class TlsListeners:
 
     def __init__(
         self, config: Config, wall: Callable[[], float] = time.time, *, over_quic: bool = False,
-        secret: bytes | None = None,
+        secret: bytes = b"",
     ) -> None:  # fmt: skip
         """Read all that the configuration names, which may take root; ConfigError where something is wrong.
 
-        Sessions are resumed by what follows from `secret`, a random one by default, unless a file has one.
+        Sessions are resumed by what follows from `secret` (b"": a random one), unless a file has one.
         """
         self._wall, self._over_quic = wall, over_quic
         self._config = config = _only(config, over_quic=over_quic)

@@ -13,10 +13,11 @@ import dns.quic
 import pytest
 from support import http2
 from support.certificates import HOST, Authority
-from support.client import Address, ask, frame, free_port
+from support.client import Address, ask, connected, frame, free_port
 from support.control import stats
 from support.dnstap import Collector
 from support.encrypted import Door, read_wire, shown
+from support.proxied import STREAM, told
 from support.quick import query
 from support.rig import Holding, asked, data, numbered, toml
 from support.until import until
@@ -113,6 +114,8 @@ def test_with_everything_open_what_was_asked_is_answered_and_the_rest_goes_on_in
         everything.door.connect() as (idle_tls, idle_tls_answers),
         everything.over_https() as idle_https,
         everything.over_quic() as idle_quic,
+        connected(running.shield, source=PROXY) as proxied,
+        proxied.makefile("rb") as proxied_answers,
     ):
         shield, door = running.shield, everything.door
         session = door.session(query("kept.test", 1))
@@ -122,6 +125,8 @@ def test_with_everything_open_what_was_asked_is_answered_and_the_rest_goes_on_in
             assert addresses(stream.receive(timeout=10.0)) == ["192.0.2.1"]
         idle_tls.sendall(frame(query("kept.test", 1)))
         assert addresses(read_wire(idle_tls_answers)) == ["192.0.2.1"]
+        proxied.sendall(told("192.0.2.7", transport=STREAM) + frame(query("kept.test", 1)))
+        assert addresses(read_wire(proxied_answers)) == ["192.0.2.1"]
         first = ask("ruled.test.", "TXT", server=shield).answer
         assert command(shield, command="upstream down", name=everything.named)["ok"]
         upstream.hold()
@@ -154,14 +159,17 @@ def test_with_everything_open_what_was_asked_is_answered_and_the_rest_goes_on_in
             assert addresses(client.ask(query("kept.test", 1)).body) == ["192.0.2.1"]
         with everything.over_quic() as connection, over_stream(connection, "kept.test.") as stream:
             assert addresses(stream.receive(timeout=10.0)) == ["192.0.2.1"]
+        proxied.sendall(frame(query("kept.test", 1)))  # whose it is, was told once
+        assert addresses(read_wire(proxied_answers)) == ["192.0.2.1"]
         assert ask("ruled.test.", "TXT", server=shield).answer != first  # another process
         listed = command(shield, command="upstream list")["upstreams"]
         assert {each["state"] for each in listed if each["name"] == everything.named} == {"down (by command)"}
         with urllib.request.urlopen(f"http://{everything.web}/ready") as response:
             assert response.status == 200
         assert stats(shield)["cache_misses"] == 0
-        logged = [json.loads(line)["name"] for line in everything.log.read_text().splitlines()]
         until(lambda: collector.connections == 2)
-        assert logged.count("held.test.") == 3
+        logged = [json.loads(line) for line in everything.log.read_text().splitlines()]
+        assert [each["name"] for each in logged].count("held.test.") == 3
+        assert [each["client"].partition(":")[0] for each in logged].count("192.0.2.7") == 2
         assert "ERROR" not in shield.log
     assert [upstream.count(f"{name}.test.") for name in ("kept", "held", "late")] == [1, 1, 1]
