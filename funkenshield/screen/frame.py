@@ -88,7 +88,7 @@ def frame(viewer: Viewer, daemon: Daemon, look: Look) -> RenderableType:
 
 def _body(viewer: Viewer, daemon: Daemon, look: Look) -> RenderableType:
     if viewer.helping:
-        return _help(look)
+        return _help()
     shown = viewer.shown
     if shown is None:
         told = f"{daemon.place} does not answer: {daemon.gone}" if daemon.gone else "asking the daemon ..."
@@ -99,9 +99,8 @@ def _body(viewer: Viewer, daemon: Daemon, look: Look) -> RenderableType:
         return _opened(viewer.table, viewer.opened, shown)
     gone = (Problem(f"no answer since {clock(daemon.since, daemon.now)} ({daemon.gone}); asked again each second"),)
     found = (*(gone if daemon.gone else ()), *shown.problems)
-    return _large(viewer, shown, found, look) if look.width >= WIDE and look.height >= HIGH else _small(
-        viewer, shown, found, look
-    )  # fmt: skip
+    arranged = _large if look.width >= WIDE and look.height >= HIGH else _small
+    return arranged(viewer, shown, found, look)
 
 
 def sheet(viewer: Viewer, daemon: Daemon, look: Look) -> RenderableType:
@@ -116,7 +115,11 @@ def sheet(viewer: Viewer, daemon: Daemon, look: Look) -> RenderableType:
     ]
     for table in TABLES:
         rows = shown.tables[table.name][:SHEET_ROWS]
-        parts += [Text(), Text(table.title, "bold"), _rows(table, viewer, shown, look, look.width, len(rows) + 1)]
+        parts += [
+            Text(),
+            Text(table.title, "bold"),
+            _rows(table, viewer, shown, look.width, len(rows) + 1, focused=False),
+        ]
     return Group(*parts)
 
 
@@ -132,10 +135,8 @@ def _small(viewer: Viewer, shown: Shown, found: tuple[Problem, ...], look: Look)
         Layout(Padding(figures(shown, width), (0, 1)), size=5),
         Layout(Padding(mixed, (0, 1)), size=1 + look.colours),
         Layout(Padding(problems(found, shown, lines), (0, 1)), size=lines),
-        Layout(_tabs(viewer, look), size=1),
-        Layout(
-            Padding(_rows(viewer.table, viewer, shown, look, width, look.height - 9 - look.colours - lines), (0, 1))
-        ),
+        Layout(_tabs(viewer), size=1),
+        Layout(Padding(_rows(viewer.table, viewer, shown, width, look.height - 9 - look.colours - lines), (0, 1))),
     )
     return layout
 
@@ -179,15 +180,16 @@ def _side_by_side(names: tuple[str, ...], viewer: Viewer, shown: Shown, look: Lo
     widths = [look.width - width * (len(names) - 1)] + [width] * (len(names) - 1)
     tables = {each.name: each for each in TABLES}
     row.split_row(*(
-        Layout(_boxed(tables[name], viewer, shown, look, cells, height), size=cells)
+        Layout(_boxed(tables[name], viewer, shown, cells, height), size=cells)
         for name, cells in zip(names, widths, strict=True)
     ))  # fmt: skip
     return row
 
 
-def _boxed(table: Table, viewer: Viewer, shown: Shown, look: Look, width: int, height: int) -> Panel:
-    rows = _rows(table, viewer, shown, look, width - 4, height - 2)
-    return _panel(_heading(table, viewer, shown), rows, focused=table is viewer.table)
+def _boxed(table: Table, viewer: Viewer, shown: Shown, width: int, height: int) -> Panel:
+    focused = table is viewer.table
+    rows = _rows(table, viewer, shown, width - 4, height - 2, focused=focused)
+    return _panel(_heading(table, viewer), rows, focused=focused)
 
 
 def _panel(heading: str | Text, content: RenderableType, *, focused: bool = False) -> Panel:
@@ -206,7 +208,7 @@ def _responses(shown: Shown, width: int) -> RenderableType:
 # ---------------------------------------------------------------- tables
 
 
-def _tabs(viewer: Viewer, look: Look) -> Text:
+def _tabs(viewer: Viewer) -> Text:
     """Return the names of all tables, with the keys that lead there."""
     line = Text(no_wrap=True, overflow="ellipsis")
     for number, table in enumerate(TABLES, 1):
@@ -216,7 +218,7 @@ def _tabs(viewer: Viewer, look: Look) -> Text:
     return line
 
 
-def _heading(table: Table, viewer: Viewer, shown: Shown) -> Text:
+def _heading(table: Table, viewer: Viewer) -> Text:
     number = TABLES.index(table) + 1
     wanted = viewer.views[table.name].wanted
     return Text.assemble(
@@ -226,10 +228,12 @@ def _heading(table: Table, viewer: Viewer, shown: Shown) -> Text:
     )
 
 
-def _rows(table: Table, viewer: Viewer, shown: Shown, look: Look, width: int, height: int) -> RenderableType:
+def _rows(
+    table: Table, viewer: Viewer, shown: Shown, width: int, height: int, *, focused: bool = True
+) -> RenderableType:
     """Return as many rows as fit, the selected one among them."""
     view = viewer.views[table.name]
-    rows, focused = visible(table, shown, view), table is viewer.table
+    rows = visible(table, shown, view)
     columns = [each for each in table.columns if each.least <= width]
     grid = Grid(box=None, expand=True, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
@@ -255,7 +259,7 @@ def _rows(table: Table, viewer: Viewer, shown: Shown, look: Look, width: int, he
 # ---------------------------------------------------------------- what lies above all
 
 
-def _help(look: Look) -> RenderableType:
+def _help() -> RenderableType:
     grid = Grid.grid(padding=(0, 3, 0, 0))
     grid.add_column(no_wrap=True, style="bold cyan")
     grid.add_column()

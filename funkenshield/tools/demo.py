@@ -150,8 +150,8 @@ def run_playground(nameserver: str, shield: str) -> None:
         print(f"shield      {shield}  in front of it; stop both with Ctrl-C")
         print(f"try         dig @{endpoint.host} -p {endpoint.port} miek.nl MX")
         print(f"and then    {_command()} stats{asked}")
-        print(f"watch       {_command()} top{asked}")
-        print(f"look at     http://{page}/", flush=True)
+        print(f"look at     http://{page}/")
+        print(f"watch       {_command()} top{asked}", flush=True)
         while not stopped and process.poll() is None:
             time.sleep(0.1)
         if not stopped:

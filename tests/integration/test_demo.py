@@ -24,10 +24,10 @@ ELSEWHERE = ["--nameserver", f"127.0.0.1:{free_port()}", "--shield", f"127.0.0.1
 
 @pytest.fixture(scope="module")
 def playground():
-    """Run what `make run` runs, and yield the five lines that it says; another one needs other ports."""
+    """Run what `make run` runs, and yield the six lines that it says; another one needs other ports."""
     with subprocess.Popen([*COMMAND, "playground"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield [process.stdout.readline() for _ in range(5)]
+        yield [process.stdout.readline() for _ in range(6)]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
 
@@ -59,7 +59,7 @@ def test_playground_shows_what_happens_on_a_page(playground):
 
 def test_where_another_program_has_the_pages_port_it_is_elsewhere(playground):
     with subprocess.Popen([*COMMAND, "playground", *ELSEWHERE], stdout=subprocess.PIPE, text=True) as process:
-        url = [process.stdout.readline() for _ in range(5)][4].split()[-1]
+        url = [process.stdout.readline() for _ in range(6)][4].split()[-1]
         with urllib.request.urlopen(f"{url}ready", timeout=5) as page:
             assert page.read() == b"ok\n"
         process.send_signal(signal.SIGINT)

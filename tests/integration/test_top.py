@@ -54,7 +54,7 @@ def test_what_happens_is_seen_and_steered_after_a_question(shield, sit):
     for _ in range(40):
         ask(shield, name)
     seat.until(re.escape(name))
-    seat.until(r"From cache 9\d\.\d %")
+    seat.until(r"9\d\.\d % since the start")
     purges = stats(shield)["cache_purges"]
     seat.press("p")
     seat.until(f"Purge {name}\\?")

@@ -59,7 +59,7 @@ class Seated:
                 self._draw(self._rest + came)
         return "\n".join(" ".join(self.lines[number].split()) for number in sorted(self.lines))
 
-    def until(self, told, within=20.0):
+    def until(self, told, within=30.0):
         """Wait until the screen shows something, by a regular expression."""
         try:
             until(lambda: re.search(told, self.text()), within)

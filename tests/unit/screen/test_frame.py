@@ -198,9 +198,11 @@ def test_help_and_explanations_fit_on_a_small_screen():
 
 
 def test_a_sheet_has_all_tables():
-    console = Console(width=100, file=None, color_system=None, _environ={})
+    console = Console(width=100, force_terminal=True, color_system="standard", _environ={})
     with console.capture() as captured:
         console.print(sheet(viewer_of(), Daemon("/run/here.sock", now=UNIX), Look(100, 0, colours=False)))
-    shown = text(captured.get().split("\n"))
+    drawn = captured.get()
+    shown = text(re.sub(r"\x1b\[[\d;]*m", "", drawn).split("\n"))
     for told in ("Queries 30,000/s", "www.example.com", "192.0.2.17", "lhr-1 down", "lost.test. A", "reloaded"):
         assert told in shown
+    assert drawn.count("\x1b[7m") == 2, "the title, but no row"
