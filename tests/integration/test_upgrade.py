@@ -95,7 +95,7 @@ def test_nobody_notices_who_serves():
             assert stats(shield)["cache_misses"] == 0
         assert len(set(running.pids)) == 4
         assert [upstream.count(f"{name}.test.") for name in ("kept", "held", "new")] == [1, 1, 1]
-        assert len(re.findall(r"serves, after \d+ ms in which what came had to wait", shield.log)) == 3
+        until(lambda: len(re.findall(r"serves, after \d+ ms in which what came had to wait", shield.log)) == 3)
         assert "ERROR" not in shield.log
 
 

@@ -287,6 +287,22 @@ def test_a_collector_is_greeted_told_and_taken_leave_of(tmp_path, over_tcp):
     assert (came["type"], came["protocol"], came["response"]) == ("FR", 1, response)
 
 
+def test_a_collector_whose_machine_is_gone_is_given_up():
+    with Collector(("127.0.0.1", 0)) as collector, recording(tap(collector.address)):
+        until(lambda: collector.controls == [READY, START])
+        assert user_timeouts(collector.address) == [30_000]
+
+
+def user_timeouts(address):
+    """Return after how many milliseconds this process gives up peers at an address, for each connection."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as copy:
+            if copy.getpeername() == address:
+                found.append(copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    return found
+
+
 def test_long_messages_and_those_of_any_length_are_framed_right(tmp_path):
     sizes = [12, 13, 100, 127, 128, 129, 200, 16000, 16384, 40000, 65535]
     with Collector(tmp_path / "tap") as collector:

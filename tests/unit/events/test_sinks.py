@@ -64,10 +64,9 @@ def test_what_a_sink_that_is_no_more_did_not_take_stays_counted_and_is_told(scen
     name = f"query log {pipe}"
     with contextlib.closing(open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb")):
         scene.configure(pipe)
-        for _ in range(20):
-            scene.record(100)
-            until(lambda: scene.recorder.lost == 0)
-        until(lambda: scene.sinks.counters()[name]["waiting"] > 0)
+        scene.record(2000)
+        until(lambda: sum(scene.sinks.counters()[name][each] for each in ("written", "waiting")) == 2000)
+        assert scene.sinks.counters()[name]["waiting"] > 0
         scene.configure()
 
         def is_over():
