@@ -19,7 +19,7 @@ cdef class ListeningSockets:
         ListenerSocket[LISTENERS_MAX] sockets
         bint accepting, ended
         uint64_t accept_again      # when, where there was no descriptor; 0: nothing is wrong
-        readonly uint64_t unheard  # listeners whose socket the kernel does not watch, one bit each
+        uint64_t unheard           # listeners whose socket the kernel does not watch, one bit each
 
     cdef bint loses(self, const ListenerSocket* table, int32_t number) noexcept nogil
     cdef void follow(self, const ListenerSocket* table) noexcept nogil

@@ -2,5 +2,6 @@ from typing import final
 
 @final
 class ListeningSockets:
-    unheard: int
     def __new__(cls, epoll_fd: int, first: int) -> ListeningSockets: ...
+    @property
+    def unheard_listeners(self) -> int: ...

@@ -5,7 +5,7 @@ from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, er
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ..core._atomic cimport store_relaxed
+from ..core._atomic cimport load_relaxed, store_relaxed
 from ..core._epoll cimport EPOLLIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_ctl, epoll_event
 from ..core._limits cimport LISTENERS_MAX
 from ..core._udp_batch cimport PEER_MAX
@@ -29,6 +29,11 @@ cdef class ListeningSockets:
         self.epoll_fd, self.first = epoll_fd, first
         for k in range(LISTENERS_MAX):
             self.sockets[k].fd = -1
+
+    @property
+    def unheard_listeners(self) -> int:
+        """Return the listeners whose socket the kernel does not watch, one bit each."""
+        return load_relaxed(&self.unheard)
 
     cdef bint loses(self, const ListenerSocket* table, int32_t number) noexcept nogil:
         """Tell whether the socket of a listener is in a table no more; another listener may have it there."""

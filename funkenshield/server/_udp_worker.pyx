@@ -81,7 +81,7 @@ cdef class Worker:
         uint8_t* ecs_queries       # queries that upstreams are told more in
         readonly FollowedTable listeners
         ListenerSocket[LISTENERS_MAX] sockets  # that this worker receives from
-        readonly uint64_t unheard      # listeners whose socket the kernel does not watch, one bit each
+        uint64_t unheard               # listeners whose socket the kernel does not watch, one bit each
         uint64_t stopped               # whether `run` is to return
         int epoll_fd, told_fd
         Counters counts
@@ -155,6 +155,11 @@ cdef class Worker:
     def dropped(self) -> int:
         """Return how many misses were dropped because their client prefix, or zone, had its share of the ring."""
         return load_relaxed(&self.counts.queue_share_exceeded)
+
+    @property
+    def unheard_listeners(self) -> int:
+        """Return the listeners whose socket the kernel does not watch, one bit each."""
+        return load_relaxed(&self.unheard)
 
     def counters(self) -> dict:
         """Return what happened to the queries of this worker, as numbers by name."""

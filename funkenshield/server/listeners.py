@@ -222,7 +222,8 @@ class Listeners:
 
     def _report_unheard(self) -> None:
         """Log which listeners have sockets that a worker could not have watched by the kernel."""
-        masks = [*(each.unheard for each in self._workers), *(each.listening.unheard for each in self._tcp.workers)]
+        masks = [each.unheard_listeners for each in self._workers]
+        masks += [each.listening.unheard_listeners for each in self._tcp.workers]
         for each in self.open:
             if times := sum(mask >> each.number & 1 for mask in masks):
                 limited.warning(

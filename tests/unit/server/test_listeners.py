@@ -212,12 +212,12 @@ def test_a_socket_that_the_kernel_cannot_watch_is_told_and_tried_again(scene, ca
         kept = [stack.enter_context(each.dup()) for each in scene.listeners.sockets]
         monkeypatch.setattr("funkenshield.server.listeners.ListenerTable", hidden)
         scene.listeners.follow(bound, {}, {}, 0.0)
-        until(lambda: [each.unheard for each in workers] == [1] * 4)
+        until(lambda: [each.unheard_listeners for each in workers] == [1] * 4)
         scene.listeners.housekeeping(scene.clock.seconds())
         assert f"listener {LOOPBACK}:{port}: the kernel has no memory to watch a socket" in caplog.text
         for number, each in zip(numbers, kept, strict=True):
             os.dup2(each.fileno(), number)
-    until(lambda: [each.unheard for each in workers] == [0] * 4)
+    until(lambda: [each.unheard_listeners for each in workers] == [0] * 4)
     assert all(answered(port) for _ in range(20))
     with connected(port) as connection:
         assert heard(ask_over(connection)) == TRUTH
