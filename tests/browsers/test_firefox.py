@@ -9,8 +9,8 @@ from support.certificates import Authority
 from support.client import Address, free_port
 from support.control import stats
 from support.encrypted import shown
-from support.site import site
 from support.rig import answering, behind, received
+from support.site import site
 
 pytestmark = pytest.mark.browser
 

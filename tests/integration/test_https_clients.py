@@ -18,9 +18,9 @@ from support.client import Address, free_port
 from support.control import stats
 from support.http2 import NO_ERROR, connected, trusting
 from support.nameservers import program
-from support.site import site
 from support.quick import query
 from support.rig import Holding, answering, asked, behind, data, numbered, received
+from support.site import site
 from support.until import until
 
 pytest.importorskip("funkenshield.server._http2")
