@@ -61,9 +61,13 @@ SWITCH_WITHIN = 3.0  # and then until it serves: so long is nobody served, if it
 FDS_MAX = 200  # that are passed at once; the kernel takes 253
 CHILD = 0.05  # seconds between two looks whether the new process has ended
 PID_MAX = 20  # octets of a process ID
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # which a service manager may send to all processes, those that begin, too
 # A program that starts another one, tells its process ID, and ends: so that is a child of whoever has started us.
 SPAWN = """
-import os, sys
+import os, signal, sys
+for each in signal.SIGUSR1, signal.SIGUSR2:
+    signal.signal(each, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1, signal.SIGUSR2])
 told = int(sys.argv[1])
 os.set_inheritable(told, False)
 os.write(told, b"%d" % os.spawnv(os.P_NOWAIT, sys.argv[2], sys.argv[2:]))
@@ -368,6 +372,7 @@ class Successors:
         if "secret_file" not in config.cookies.model_fields_set and config.cookies.secret_file:
             environment["STATE_DIRECTORY"] = str(Path(config.cookies.secret_file).parent)
         told, telling = os.pipe2(os.O_CLOEXEC)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             with open(told, "rb", buffering=0) as pid, open(telling, "wb"):
                 subprocess.run(
@@ -378,6 +383,8 @@ class Successors:
                 return int(pid.read(PID_MAX))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise UpgradeError(f"{sys.executable} cannot be started: {error}") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     async def _wait_for(self, pid: int, done: "asyncio.Future[int]") -> int:
         """Return who has taken over, in all likelihood that process; it is gone where UpgradeError is raised."""

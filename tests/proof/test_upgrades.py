@@ -211,5 +211,6 @@ def test_another_layout_of_entries_loses_nothing(tmp_path, monkeypatch):
             assert stats(running.shield)["cache_entries"] >= len(NAMES)
         time.sleep(PAUSE)
         sent, completed, lost = load.end()
+        print(f"{sent} queries, {lost} lost")
         assert (lost, completed) == (0, sent)
         assert stats(running.shield)["cache_misses"] == 0
