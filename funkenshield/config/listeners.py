@@ -143,7 +143,7 @@ class Listener(NamedTuple):
 
 
 class ClientTlsSection(Section):
-    """TLS with clients, for all listeners with `transport = "tls"` or `"https"`. Limits of handshakes
+    """TLS with clients, for all listeners with `transport = "tls"` or `"https"`. Sessions, and limits of handshakes,
     hold for QUIC, too."""
 
     ticket_secret_file: PathField = ""

@@ -13,6 +13,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import time
@@ -42,6 +43,7 @@ DATAGRAM_MAX, ANCILLARY = 65535, 64  # octets
 IP_PKTINFO, IPV4_LOCAL = 8, 12  # <linux/in.h>; octets of what is told with it
 V4, V6 = (socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
 SECOND = 1.0
+NICE = 5  # workers go first, where there are fewer cores than work: a flood here costs them little
 LINE_MAX = 1 << 24  # octets of what the daemon says
 TIMER_SLACK = 0.001  # seconds
 WAIT = 0.01  # seconds that acknowledgements and credit wait for an answer that takes them along
@@ -341,6 +343,7 @@ def main(descriptor: int) -> None:
     """Serve as the daemon says, which has the other end of a socket pair."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # for the daemon
         signal.signal(number, signal.SIG_IGN)
+    os.nice(NICE)
     logging.getLogger("quic").setLevel(logging.CRITICAL)  # what any client can cause is counted, not logged
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, socket.socket(fileno=descriptor) as channel:
         runner.run(serve(channel))

@@ -250,6 +250,8 @@ def test_where_the_process_ends_it_is_started_again_and_clients_are_told_and_res
         assert data(dns.message.from_wire(before.reply(before.ask(query("a.test").to_wire()), 10.0))) == ["192.0.2.1"]
         until(lambda: stats(shield)["quic_handshakes"]["full"] == 1)
         [front] = children(shield.process)
+        nice = [os.getpriority(os.PRIO_PROCESS, each.pid) for each in (shield.process, front)]
+        assert nice[1] == min(nice[0] + 5, 19)
         os.kill(front.pid, signal.SIGKILL)
         until(lambda: "QUIC: its process serves again" in shield.log, within=10.0)
         assert ends_at_once(before)

@@ -23,6 +23,7 @@ SILENT = int(os.environ.get("SILENT_CLIENTS", "10000"))
 EACH = 64 << 10  # octets
 SECONDS, BUSY = 5.0, 0.1  # for so long they are looked at, and of that the process may work at most
 A_PREFIX = 50  # of them
+IDLE = 600.0  # seconds, longer than it takes to have them all
 
 
 def source(number):
@@ -33,13 +34,13 @@ def source(number):
 def test_silent_clients_cost_memory_and_nobody_anything(tmp_path):
     authority, address = Authority(tmp_path), Address("127.0.0.1", free_port())
     listener = {"address": str(address), "transport": "quic", "certificates": [shown(authority.issue(HOST))]}
-    options = {"quic": {"max_connections": SILENT + SILENT // 5, "idle_timeout": 600}}
+    options = {"quic": {"max_connections": SILENT + SILENT // 5, "idle_timeout": IDLE}}
     with behind(numbered(1), listeners=[listener], **options) as (shield, _):
         [front] = children(shield.process)
         opened = descriptors(front)
 
         def connect(source):
-            return OverQuic(address, "quic", trusted=authority.file, source=source)
+            return OverQuic(address, "quic", trusted=authority.file, source=source, idle_timeout=IDLE)
 
         connect(source(0)).close()
         before = resident(front)
