@@ -313,16 +313,17 @@ async def serve(channel: socket.socket) -> None:
             tell({"counters": front.counters()})
 
     async def follow() -> None:
-        while line := await reader.readline():
-            told = json.loads(line)
-            if "settings" in told:
-                await front.configure(told["settings"], told["descriptors"])
-                tell({"ready": True})
-            elif "report" in told:
-                tell({"counters": front.counters(), "reported": told["report"]})
-            elif "leave" in told:
-                front.leave(handed_over=told["handed_over"])
-                tell({"counters": front.counters()})
+        with contextlib.suppress(ConnectionError):  # the daemon has ended in the midst of what it was told
+            while line := await reader.readline():
+                told = json.loads(line)
+                if "settings" in told:
+                    await front.configure(told["settings"], told["descriptors"])
+                    tell({"ready": True})
+                elif "report" in told:
+                    tell({"counters": front.counters(), "reported": told["report"]})
+                elif "leave" in told:
+                    front.leave(handed_over=told["handed_over"])
+                    tell({"counters": front.counters()})
 
     following = asyncio.create_task(follow())
     reporting = asyncio.create_task(report())

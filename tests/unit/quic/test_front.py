@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import os
+import select
 import socket
 import subprocess
 from types import SimpleNamespace
@@ -25,6 +26,20 @@ def udp():
     opened.bind(("127.0.0.1", 0))
     opened.setblocking(False)
     return opened
+
+
+def test_it_ends_in_peace_where_the_daemon_ends_without_reading_what_it_was_told(monkeypatch):
+    async def story():
+        daemon, channel = socket.socketpair()
+        serving = asyncio.create_task(front.serve(channel))
+        while not select.select([daemon], [], [], 0)[0]:
+            await asyncio.sleep(0.001)
+        daemon.close()
+        await asyncio.wait_for(serving, 10.0)
+
+    monkeypatch.setattr(front.Front, "counters", lambda _: {})
+    monkeypatch.setattr(front, "SECOND", 0.001)
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize("whose", ["the daemon", "the way to its worker"])
