@@ -96,8 +96,8 @@ release-check: $(VENV)/dev  ## what is missing for a release of this version (RE
 	$(BIN)/python -m pip install --quiet --group release
 	$(BIN)/python tools/release-check $(RELEASE)
 
-deb:  ## Debian's package, for this Debian and its Python, looked at by lintian; into dist
-	tools/deb dist
+deb:  ## Debian's package, for this Debian and its Python, looked at by lintian; into build/debian
+	tools/deb build/debian
 
 deb-test: $(VENV)/dev  ## try it: in containers with a service manager, as a newcomer and an upgrade do (as root; takes podman)
 	tools/with-podman tools/debian-image bookworm

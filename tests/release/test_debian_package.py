@@ -1,4 +1,4 @@
-"""Debian's package in `dist`, under a service manager: installed, asked, replaced while it serves, and taken away.
+"""Debian's package, under a service manager: installed, asked, replaced while it serves, and taken away.
 
 `make deb-test` runs this, in containers of podman's that are booted.
 """
@@ -11,7 +11,7 @@ import pytest
 from release.podman import ROOT, container, has_image, podman, typed
 
 IMAGE = "localhost/debian-booted:bookworm"
-PACKAGES = sorted(ROOT.glob("dist/funkenshield_*.deb"))
+PACKAGES = sorted(ROOT.glob("build/debian/funkenshield_*.deb"))
 ANSWER = "192.0.2.80"
 pytestmark = [
     pytest.mark.release,
@@ -29,7 +29,7 @@ OF_DPKG = re.compile(
 @pytest.fixture(scope="module")
 def booted():
     """Yield a Debian with a service manager, a nameserver for example.com on port 53, and what asks it."""
-    with container(IMAGE, "--systemd=always", "--volume", f"{ROOT}/dist:/dist:ro") as debian:
+    with container(IMAGE, "--systemd=always", "--volume", f"{ROOT}/build/debian:/build/debian:ro") as debian:
         begin = typed("debian.md")[0]
         debian.run(f"systemctl is-system-running --wait || :; apt-get --quiet=2 update; {begin}")
         debian.run(f"{INSTALL} python3 libnghttp2-14 procps iproute2")  # what the package takes is no part of it
@@ -60,7 +60,7 @@ def installed(booted):
     """Yield it with the package; what was there before is its attribute."""
     booted.before, booted.listening = files(booted), listening(booted)
     booted.accounts = booted.run("getent passwd; getent group")
-    booted.run(f"{INSTALL} ./dist/{PACKAGES[-1].name}")
+    booted.run(f"{INSTALL} ./build/debian/{PACKAGES[-1].name}")
     return booted
 
 
@@ -100,7 +100,8 @@ def test_a_new_version_takes_over_without_a_loss(installed):
     installed.run("echo '# edited' >> /etc/funkenshield.toml; echo 'www.example.com A' > /tmp/queries")
     before = main_process(installed)
     load = "funkenshield perf -d /tmp/queries -p 5300 -l 20 -Q 500 --json > /tmp/report & sleep 1"
-    installed.run(f"{load}; {INSTALL} --reinstall ./dist/{PACKAGES[-1].name}; wait; systemctl is-active funkenshield")
+    installed.run(f"{load}; {INSTALL} --reinstall ./build/debian/{PACKAGES[-1].name}; wait")
+    assert installed.run("systemctl is-active funkenshield") == "active"
     assert main_process(installed) != before
     assert re.search(r'"lost": 0\b', installed.run("cat /tmp/report"))
     assert "# edited" in installed.run("cat /etc/funkenshield.toml")
@@ -114,7 +115,7 @@ def test_what_is_purged_leaves_nothing(installed):
 
 
 def test_the_guide_leads_from_nothing_to_an_answer():
-    with container(IMAGE, "--systemd=always", "--volume", f"{ROOT}/dist:/dist:ro") as debian:
+    with container(IMAGE, "--systemd=always", "--volume", f"{ROOT}/build/debian:/build/debian:ro") as debian:
         debian.run("systemctl is-system-running --wait || :; apt-get --quiet=2 update")
         began = time.monotonic()
         said = [debian.run(f"export DEBIAN_FRONTEND=noninteractive\n{block}") for block in typed("debian.md")]
