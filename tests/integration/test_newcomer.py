@@ -1,6 +1,8 @@
-"""Show a newcomer's path: the README's own commands lead to a shield before a real nameserver, in under a minute."""
+"""Show a newcomer's paths: commands of README and quickstart lead to a shield before a real nameserver, in a minute."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -28,6 +30,19 @@ def home(tmp_path):
     return tmp_path
 
 
+def typed(home, script):
+    """Return what is shown of a script; what goes to standard error is in `log`."""
+    path = f"{home}/.venv/bin:{os.environ['PATH']}:/usr/sbin"
+    env = os.environ | {"PATH": path, "FUNKENSHIELD_CONTROL__SOCKET": str(home / "control")}
+    with (home / "log").open("w") as log:
+        done = subprocess.run(
+            ["bash", "-e", "-m", "-c", f"trap 'kill $(jobs -p) || :' EXIT\n{script}"],
+            cwd=home, stdout=subprocess.PIPE, stderr=log, text=True, timeout=WITHIN, env=env,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + (home / "log").read_text()
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_the_readmes_commands_lead_to_a_shield_before_a_nameserver_in_a_minute(home):
     section = PAGES["README.md"].partition("\n## In front of your nameserver\n")[2].partition("\n## ")[0]
@@ -35,18 +50,26 @@ def test_the_readmes_commands_lead_to_a_shield_before_a_nameserver_in_a_minute(h
     watch = WATCHED if "top" in cli.main.commands else ""
     script = f"{start}until grep -q ready log; do sleep 0.1; done\n{then}{watch}kill %1; wait\n"
     stopwatch = Stopwatch()
-    with nsd({"example.com": ZONE}, port=5300), (home / "log").open("w") as log:
-        done = subprocess.run(
-            ["bash", "-e", "-m", "-c", script],
-            cwd=home,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            timeout=WITHIN,
-            env=os.environ | {"FUNKENSHIELD_CONTROL__SOCKET": str(home / "control")},
-        )
-    assert done.returncode == 0, done.stdout + (home / "log").read_text()
-    assert done.stdout.count("192.0.2.80") >= 2
-    assert "hit NOERROR: the entry is fresh" in done.stdout
-    assert not watch or "www.example.com" in done.stdout.partition("the entry is fresh")[2]
+    with nsd({"example.com": ZONE}, port=5300):
+        shown = typed(home, script)
+    assert shown.count("192.0.2.80") >= 2
+    assert "hit NOERROR: the entry is fresh" in shown
+    assert not watch or "www.example.com" in shown.partition("the entry is fresh")[2]
     assert stopwatch.seconds() < WITHIN
+
+
+@pytest.mark.slow
+def test_the_quickstart_leads_to_an_answer(home):
+    if not shutil.which("nsd", path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip("nsd is not there")
+    page = "docs/quickstart.md"
+    for block in blocks(page):
+        if named := re.match(r"[#;] (\S+\.(?:zone|conf|toml))\n", block.text):
+            (home / named[1]).write_text(block.text)
+    steps = [text for _, text in blocks(page, "sh") if "pip install" not in text and "demo" not in text]
+    shown = typed(home, "until grep -q ready log; do sleep 0.1; done\n".join(steps))
+    (promised,) = (text.split() for _, text in blocks(page, "text") if "\tIN\t" in text)
+    answers = [line.split() for line in shown.splitlines() if "\tIN\tA\t" in line]
+    assert [[name, *data] for name, _, *data in answers] == [[promised[0], *promised[2:]]] * 3
+    assert re.search(r"^cache_hits +1$", shown, re.M)
+    assert re.search(r"^=> +hit", shown, re.M)
