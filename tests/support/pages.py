@@ -12,6 +12,7 @@ PAGES = {
     for page in sorted((ROOT / folder).glob("*.md" if folder == "." else "**/*.md"))
 }
 FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.M)
+KEYWORDS = {"if", "then", "else", "fi", "while", "until", "do", "done", "{", "}", "!"}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -42,7 +43,7 @@ def commands(page):
     for language, text in blocks(page):
         joined = text.replace("\\\n", " ").splitlines()
         lines += joined if language == "sh" else [line[2:] for line in joined if line.startswith("$ ")]
-    return [command for line in lines for command in _split(line)]
+    return [command for line in _logical(lines) for command in _split(line)]
 
 
 def inline_commands(page):
@@ -50,7 +51,30 @@ def inline_commands(page):
     return [command for code in re.findall(r"`(funkenshield [^`]+)`", prose(page)) for command in _split(code)]
 
 
+def _logical(lines):
+    """Yield lines of a shell as it reads them: what is quoted may go on in the next one."""
+    line = ""
+    for each in lines:
+        line += each
+        try:
+            shlex.split(line, comments=True)
+        except ValueError:
+            line += "\n"
+        else:
+            yield line
+            line = ""
+
+
 def _split(line):
+    """Yield the words of each command of a line, without a shell's own words before it."""
+    for command in _commands(line):
+        while command and command[0] in KEYWORDS:
+            del command[0]
+        if command:
+            yield command
+
+
+def _commands(line):
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>()")
     lexer.whitespace_split, lexer.commenters = True, "#"
     command: list[str] = []
