@@ -1,6 +1,7 @@
 # The commands that people type; `make help` lists them. `make run` and `make test` need nothing but Python 3.11+, gcc and make.
 
 PYTHON ?= python3
+PYTHONS ?= $(PYTHON)
 FUZZ_SECONDS ?= 60
 BASE ?= docker.io/library/debian:trixie-slim
 VENV := .venv
@@ -12,7 +13,7 @@ LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel release-check
+.PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels release-check
 .PHONY: deb deb-test container container-test pins bench bench-micro bench-rules clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
@@ -91,6 +92,13 @@ wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	tools/try-wheel $(BIN)/python dist/*.whl
+
+wheels: $(VENV)/dev  ## wheels that PyPI takes, tried: all by containers, or else this machine's for PYTHONS="python3.11 ..."
+	$(BIN)/python -m pip install --quiet --group wheels
+	rm -rf dist
+	$(BIN)/python -m build --sdist --outdir dist
+	tools/wheels $(PYTHONS)
+	$(BIN)/python -m pytest -m release tests/release/test_sdist.py tests/release/test_wheels.py
 
 release-check: $(VENV)/dev  ## what is missing for a release of this version (RELEASE=TAG: of what stands at a tag)
 	$(BIN)/python -m pip install --quiet --group release

@@ -14,6 +14,7 @@ elsewhere: the rest works without it.
 import os
 import shlex
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,7 @@ link_args = ["-lm"]
 if CHECKED:
     compile_args += [*SANITIZE[KIND], "-fno-omit-frame-pointer"]
     link_args += SANITIZE[KIND]
+hidden = "-Wl,--version-script=tools/exported"  # a library that a wheel has in it clashes with none of Python's
 if KIND == "debug":
     compile_args += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3", "-ftrivial-auto-var-init=pattern"]
 compile_args += [
@@ -78,7 +80,7 @@ LIBRARIES = [
 def ask_pkg_config(what: str, library: Library) -> list[str]:
     """Return the flags that a library takes; none where nobody knows of special ones."""
     try:
-        asked = [os.environ.get("PKG_CONFIG", "pkg-config"), what, library.package]
+        asked = [*shlex.split(os.environ.get("PKG_CONFIG", "pkg-config")), what, library.package]
         return shlex.split(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
     except (OSError, subprocess.CalledProcessError):
         return []
@@ -110,7 +112,7 @@ def extensions() -> list[Extension]:
             for place in ("", "build/lib*/"):
                 for outdated in Path().glob(f"{place}{module.with_suffix('')}.*.so"):
                     outdated.unlink()
-        own[module] = (flags, ask_pkg_config("--libs", library) or library.libs)
+        own[module] = (flags, [*(ask_pkg_config("--libs", library) or library.libs), hidden])
     return cythonize(
         [
             Extension(
@@ -139,4 +141,5 @@ def extensions() -> list[Extension]:
 
 
 if __name__ == "__main__":  # and not in the processes that help
-    setup(ext_modules=extensions() if KIND != "none" else [], options={"build_ext": {"parallel": CORES}})
+    compiling = KIND != "none" and not {"sdist", "egg_info", "dist_info"} & set(sys.argv)  # what only tells of sources
+    setup(ext_modules=extensions() if compiling else [], options={"build_ext": {"parallel": CORES}})

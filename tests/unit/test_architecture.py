@@ -141,6 +141,6 @@ def test_each_file_opens_with_what_it_knows_and_fits_in_a_head(path):
 
 
 def test_a_source_distribution_has_what_a_wheel_is_made_from():
-    patterns = (ROOT / "MANIFEST.in").read_text().removeprefix("recursive-include funkenshield ").split()
-    included = {path for pattern in patterns for path in PACKAGE.rglob(pattern)}
+    patterns = re.search(r"^recursive-include funkenshield (.*)$", (ROOT / "MANIFEST.in").read_text(), re.M)[1]
+    included = {path for pattern in patterns.split() for path in PACKAGE.rglob(pattern)}
     assert included == {*PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")}
