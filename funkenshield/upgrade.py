@@ -25,7 +25,6 @@ import json
 import logging
 import os
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -40,6 +39,7 @@ from .admin.process import Priority, notify
 from .cache import hugepages
 from .cache._store import Cache
 from .config import Config
+from .core import system_calls
 from .core._clock import Clock
 from .errors import FunkenShieldError
 from .forward.forwarder import Forwarder
@@ -112,7 +112,7 @@ def _send(
     connection: socket.socket, message: dict[str, Any], octets: bytes = b"", fds: list[int] | None = None
 ) -> None:
     """Send a message as a file in memory: so it is whole, however long it is."""
-    with open(os.memfd_create("funkenshield-message"), "w+b") as file:
+    with open(system_calls.memory_file("funkenshield-message"), "w+b") as file:
         file.write(json.dumps(message).encode() + b"\n" + octets)
         file.flush()
         socket.send_fds(connection, [b"\0"], [file.fileno(), *(fds or [])])
@@ -390,12 +390,12 @@ class Successors:
         """Return who has taken over, in all likelihood that process; it is gone where UpgradeError is raised."""
         end = asyncio.get_running_loop().time() + START_WITHIN
         try:
-            with open(os.pidfd_open(pid), "rb", buffering=0) as process:
+            with open(system_calls.open_process(pid), "rb", buffering=0) as process:
                 while not done.done():
                     if select.select([process], [], [], 0)[0]:
                         raise UpgradeError("the new process has ended; its log says why")
                     if asyncio.get_running_loop().time() > end and self._connection is None:  # else it takes over now
-                        signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
+                        system_calls.kill(process.fileno())
                         raise UpgradeError(f"the new process was not ready within {START_WITHIN:g} s")
                     await asyncio.wait([done], timeout=CHILD)
         except ProcessLookupError:
@@ -449,7 +449,7 @@ class Successors:
         pid = int(struct.unpack("3i", packed)[0])
         if pid == os.getpid():  # we have made both ends
             pid = self._pid
-        return pid, os.pidfd_open(pid)
+        return pid, system_calls.open_process(pid)
 
     async def _offer_all(
         self, connection: socket.socket, reader: asyncio.StreamReader
@@ -514,7 +514,7 @@ class Successors:
             await _heard(reader, "serving", SWITCH_WITHIN)
         except Exception:
             with contextlib.suppress(OSError):  # it must not write to what we go on with
-                signal.pidfd_send_signal(process, signal.SIGKILL)
+                system_calls.kill(process)
             if copied is None and held:
                 parts.cache.take_back(os.fstat(parts.memory_file).st_size, parts.memory_file, held)
             parts.tcp.end_hand_over()

@@ -6,14 +6,13 @@ at a time, and a miss whose answer is stored there would wait for that: so it is
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..config import Config
-from ..core import machine
+from ..core import machine, system_calls
 from ..core.logs import RateLimited
 from ..errors import ConfigError
 from ._store import Cache
@@ -44,9 +43,9 @@ def memory_file(octets: int, *, huge_pages: bool) -> int:
         log.info('an upgrade would copy the cache, and take its memory twice meanwhile: %s is not "advise"', SHARED)
         return -1
     try:
-        file = os.memfd_create("funkenshield-cache", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        file = system_calls.memory_file("funkenshield-cache")
         os.ftruncate(file, octets)
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        system_calls.seal(file)
     except OSError:
         return -1
     return file
