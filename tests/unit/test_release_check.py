@@ -80,6 +80,6 @@ def test_what_is_not_built_or_old_or_would_be_refused_is_told(check, tmp_path):
         (tmp_path / name).write_text("")
     os.utime(tmp_path / "dist" / "funkenshield-1.2.3.tar.gz", (0, 0))
     assert [*check.built()] == [
-        "the source distribution is older than the last commit: say make wheel docs-site",
+        "the source distribution is older than the last commit: say make wheels docs-site",
         f"{wheel}: the package index takes no wheel for linux_x86_64",
     ]
