@@ -25,6 +25,7 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
