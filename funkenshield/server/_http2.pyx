@@ -418,6 +418,12 @@ cdef uint32_t _judge(const Stream* stream) noexcept nogil:
     return FINE
 
 
+cdef int _on_invalid_field(nghttp2_session* nghttp2, const nghttp2_frame* frame, const uint8_t* name, size_t named,
+                           const uint8_t* value, size_t length, uint8_t flags, void* ours) noexcept nogil:
+    """Have a stream reset whose request is malformed (RFC 9113 8.2.1): some versions would leave out the field."""
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+
+
 cdef int _on_content(nghttp2_session* library, uint8_t flags, int32_t number, const uint8_t* octets, size_t length,
                      void* ours) noexcept nogil:
     """Take octets of a query; those of a request that is judged by now are nobody's, and so are those of a GET."""
@@ -725,6 +731,7 @@ def _prepare() -> None:
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, _on_begin_frame)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, _on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, _on_field)
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, _on_invalid_field)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, _on_content)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, _on_frame)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, _on_sent)

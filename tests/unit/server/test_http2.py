@@ -248,11 +248,9 @@ def test_rapid_resets_end_the_connection(stack, running):
 
 
 def test_resets_that_the_client_brings_about_end_the_connection(stack, running):
-    block = b"\x83\x87\x84"  # POST, https, /
-    wrong = b"".join(  # CVE-2025-8671: each stream is answered with a reset of ours
-        frame(http2.HEADERS, http2.END_HEADERS, n, block) + frame(http2.WINDOW_UPDATE, 0, n, b"\x7f\xff\xff\xff")
-        for n in range(1, 2001, 2)
-    )
+    block = b"\x83\x87\x84\x00\x01X\x01y"  # POST, https, /, and a name in upper case
+    # CVE-2025-8671: each stream is answered with a reset of ours
+    wrong = b"".join(frame(http2.HEADERS, http2.END_HEADERS, n, block) for n in range(1, 2001, 2))
     connect(stack, running, http2.PREFACE + frame(http2.SETTINGS, 0, 0) + wrong)
     until(lambda: running.counters()["tcp_accepted"] and not running.connections)
     assert http(running)["http_errors_flood"] == 1

@@ -204,6 +204,9 @@ def frames(sock):
             yield kind, flags, number, stream.read(length)
 
 
+CONNECTION_FLOW = "connection FLOW_CONTROL_ERROR"  # nghttp2 1.70 has it for a stream's window, too
+
+
 def outcome(sock, octets):
     """Say something; return what comes of it, or the first error of a stream, once all of it has been heard."""
     found, pings = "ignored", 2  # the first is answered before what it comes behind
@@ -228,8 +231,9 @@ def test_a_mistake_has_its_error(running, mistake):
     said, wanted = MISTAKES[mistake]
     with contextlib.ExitStack() as stack:
         sock = connect(stack, running)
-        assert outcome(sock, PREFACE + frame(SETTINGS, 0, 0) + said) == wanted
-        if not wanted.startswith("connection"):
+        found = outcome(sock, PREFACE + frame(SETTINGS, 0, 0) + said)
+        assert found == wanted or (found, wanted) == (CONNECTION_FLOW, "stream FLOW_CONTROL_ERROR")
+        if not found.startswith("connection"):
             assert outcome(sock, asks(11)) == "answered"
     until(lambda: running.connections == 0)
 
