@@ -16,6 +16,10 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
 
 HOST = "dns.test"
+SIGNS = x509.KeyUsage(
+    digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 class Credentials(NamedTuple):
@@ -104,8 +108,15 @@ def _certificate(subject, key, issuer, issuers_key, host=None):
         issuer, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=host is None, path_length=None), critical=True)
+    known, signers = (x509.SubjectKeyIdentifier.from_public_key(each.public_key()) for each in (key, issuers_key))
+    builder = builder.add_extension(known, critical=False)  # without which Python 3.13 and later trust none
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(signers), critical=False
+    )
     if host is not None:
         builder = builder.add_extension(x509.SubjectAlternativeName([_general(host)]), critical=False)
+    else:
+        builder = builder.add_extension(SIGNS, critical=True)
     return builder.sign(issuers_key, hashes.SHA256())
 
 
