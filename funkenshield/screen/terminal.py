@@ -12,7 +12,7 @@ import termios
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
 
 from .wording import as_ascii
 
@@ -100,7 +100,7 @@ class Terminal:
 
     def draw(self, frame: RenderableType) -> None:
         """Draw what is not on the screen yet, line by line."""
-        width, height = self.size
+        width, height = self.console.size = ConsoleDimensions(*self.size)
         with self.console.capture() as captured:
             self.console.print(frame, end="", width=width, height=height, crop=True)
         drawn = captured.get().removesuffix("\n")

@@ -23,7 +23,7 @@ import time
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 NETWORK = "/proc/thread-self/ns/net"
 REQUEST_MAX = 1 << 17  # octets of arguments and environment
-PASSED_MAX, NUMBER_MAX = 32, 512  # descriptors that are passed, and below which number they are
+PASSED_MAX, NUMBER_MAX = 32, 512  # descriptors that are passed, and below which number all others are
 _one_at_a_time = threading.Lock()
 _libc = ctypes.CDLL(None)
 
@@ -145,8 +145,9 @@ def _move_in(stdout, stderr, network, passed):
     os.dup2(stderr, 2)
     if not os.path.sameopenfile(network, os.open(NETWORK, os.O_RDONLY)):
         _libc.setns(network, 0)
-    above = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, NUMBER_MAX) for number, fd in passed.items()}
-    os.closerange(3, NUMBER_MAX)
+    most = max([NUMBER_MAX, *passed, *passed.values()]) + 1
+    above = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, most) for number, fd in passed.items()}
+    os.closerange(3, most)
     for number, fd in above.items():
         os.dup2(fd, number)
         os.close(fd)

@@ -101,3 +101,12 @@ def test_only_lines_that_differ_are_drawn_and_all_after_a_resize(terminal):
         assert shown.startswith("\x1b[2J")
         assert "one" in shown
         assert "three" not in shown
+
+
+def test_a_terminal_is_as_large_as_it_is_whatever_variables_say(terminal):
+    taken, written = terminal
+    said = Console(color_system=None, force_terminal=True, _environ={"COLUMNS": "5", "LINES": "1"})
+    with Terminal(said, taken.input, taken.input) as other:
+        other.draw(Text("a line that is long\nanother"))
+        assert "a line that is long" in (drawn := written())
+        assert "another" in drawn
