@@ -642,8 +642,7 @@ cdef size_t _transmit(HttpSession* ours, uint8_t* out, size_t room) noexcept nog
     """Write what is to be sent, as far as windows and room allow; return its octets. Fewer than `room`: that is all."""
     cdef:
         Http2Session* session = <Http2Session*> ours
-        size_t total = 0
-        size_t size
+        size_t size, total = 0
     while True:
         if not session.left and not _next_frame(session):
             break
