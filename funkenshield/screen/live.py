@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import termios
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -68,6 +69,11 @@ class Live:
         self._end: asyncio.Future[None]
         self._select(0)
 
+    @property
+    def _place(self) -> Path:
+        """The control socket of the daemon that is looked at."""
+        return self._places[self._number]
+
     def _select(self, number: int) -> None:
         """Look at another daemon."""
         self._number, self._readings, self._gone, self._since = number, Readings(), "", 0.0
@@ -113,7 +119,8 @@ class Live:
         """End because of an error; a terminal that is gone is no error."""
         if not self._end.done():
             error = context.get("exception") or RuntimeError(context.get("message"))
-            self._end.set_result(None) if isinstance(error, OSError) else self._end.set_exception(error)
+            is_gone = isinstance(error, OSError | termios.error)
+            self._end.set_result(None) if is_gone else self._end.set_exception(error)
 
     # ---------------------------------------------------------------- the daemon
 
@@ -129,7 +136,7 @@ class Live:
 
     async def _update(self) -> None:
         """Ask how it is, once."""
-        readings, place = self._readings, self._places[self._number]
+        readings, place = self._readings, self._place
         try:
             status = await self._ask(place, {"command": "status", "limit": self._viewer.limit}, ANSWERING)
             shown = readings.take(status, time.monotonic())
@@ -144,23 +151,24 @@ class Live:
         if readings is self._readings:  # the same daemon is still looked at
             self._gone = gone
 
-    async def _steer(self, request: Request) -> None:
-        """Have the daemon do something, and say what it answers."""
-        self._viewer.say("asking the daemon ...")
-        self._draw()
+    async def _steer(self, place: Path, request: Request) -> None:
+        """Have the daemon at a place do something, and say what it answers; who that was, if another is looked at now."""
         try:
-            done = request.done(await self._ask(self._places[self._number], dict(request.members), request.timeout))
+            response = await self._ask(place, dict(request.members), request.timeout)
+            if place != self._place and request.explains:
+                return
+            said, is_bad = request.done(response), False
         except (FunkenShieldError, ValueError) as error:
-            self._viewer.say(str(error), bad=True)
-        else:
-            self._viewer.say(done)
+            said, is_bad = str(error), True
+        if place != self._place:
+            said = f"{place}: {said.removeprefix(f'{place}: ')}"
+        self._viewer.say(said, bad=is_bad)
         self._draw()
 
     # ---------------------------------------------------------------- the terminal
 
     def _draw(self) -> None:
-        place = str(self._places[self._number])
-        daemon = Daemon(place, self._number + 1, len(self._places), self._gone, self._since, time.time())
+        daemon = Daemon(str(self._place), self._number + 1, len(self._places), self._gone, self._since, time.time())
         look = look_of(self._terminal.console, self._terminal.size)
         self._terminal.draw(frame(self._viewer, daemon, look))
 
@@ -178,7 +186,8 @@ class Live:
         viewer = self._viewer
         for key in keys:
             if request := viewer.press(key):
-                self._begin(self._steer(request))
+                viewer.say("asking the daemon ...")
+                self._begin(self._steer(self._place, request))
             if viewer.wants_end:
                 self._finish()
                 return
@@ -211,6 +220,6 @@ class Live:
 
     def _resume(self) -> None:
         """Take the terminal again, whatever others did to it meanwhile."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, termios.error):
             self._terminal.take()
         self._draw()

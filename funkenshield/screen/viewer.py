@@ -28,6 +28,7 @@ class Request:
     members: Mapping[str, Any]
     done: Callable[[Mapping[str, Any]], str]  # from its response
     timeout: float = ASKING
+    explains: bool = False  # it only shows something of the daemon that is looked at
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class Viewer:
             self.explained = (f"{name} {qtype or 'A'}, asked from 127.0.0.1", "", *lines_of(response))
             return ""
 
-        return Request({"command": "explain", "name": name, "type": qtype.strip() or "A"}, done)
+        return Request({"command": "explain", "name": name, "type": qtype.strip() or "A"}, done, explains=True)
 
     def help(self) -> None:
         """Show what keys do."""

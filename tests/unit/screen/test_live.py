@@ -1,19 +1,24 @@
 """Show how often the daemon is asked, and what is seen of answers that are late, wrong, or another daemon's."""
 
 import asyncio
+import errno
 import os
 import pty
 import signal
 import termios
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
+from support.shown import upstream
 from support.status import status
 
 from funkenshield.errors import FunkenShieldError
 from funkenshield.screen import live
+from funkenshield.screen.shown import Readings
+from funkenshield.screen.tables import TABLES
 from funkenshield.screen.terminal import Terminal
 
 ONE, TWO = Path("/one.sock"), Path("/two.sock")
@@ -131,6 +136,42 @@ def test_what_it_refuses_is_shown(screen, daemon, answer):
     assert screen._viewer.is_bad
 
 
+@pytest.mark.parametrize("keys", ["yn", "ynnn"])
+def test_what_was_confirmed_is_done_by_the_daemon_that_was_asked_about(screen, daemon, keys):
+    screen._viewer.focus = [each.name for each in TABLES].index("upstreams")
+    screen._viewer.shown = Readings().take(status(upstreams=[upstream("one")]), 0.0, 1.8e9)
+    daemon.answers["upstream drain"] = {"upstreams": ["one"]}
+
+    async def press():
+        screen._press(["d"])
+        screen._press(list(keys))  # all at once
+        while screen._tasks:
+            await asyncio.wait(screen._tasks)
+
+    asyncio.run(press())
+    assert [place for place, request, _ in daemon.requests if request["command"] == "upstream drain"] == [ONE]
+    assert "/two.sock (2 of 2" in screen._terminal.text
+    assert screen._terminal.text.endswith("/one.sock: one: draining")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [({"outcome": "hit", "rcode": "NOERROR", "why": "fresh", "steps": []}, ""),
+     (FunkenShieldError(f"{ONE}: timed out"), f"{ONE}: timed out")],
+)  # fmt: skip
+def test_an_explanation_is_not_shown_over_another_daemon(screen, answer, said):
+    async def late(place, request, timeout):
+        screen._select(1)  # meanwhile
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    screen._ask = late
+    asyncio.run(screen._steer(ONE, screen._viewer._explain("a.test A")))
+    assert screen._viewer.explained == ()
+    assert screen._viewer.message == said
+
+
 def test_another_daemon_is_looked_at(screen, daemon):
     steer(screen, "n")
     assert [place for place, *_ in daemon.requests] == [TWO]
@@ -158,14 +199,24 @@ def terminal():
     os.close(outer)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), OSError("the terminal is gone")])
+GONE = OSError(errno.EIO, "the terminal is gone"), termios.error(errno.EIO, "the terminal is gone")
+
+
+def test_a_terminal_that_was_gone_when_it_went_on_is_no_error(screen):
+    for error in GONE:
+        screen._terminal.take = Mock(side_effect=error)
+        screen._resume()
+        screen._terminal.take.assert_called_once_with()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), *GONE])
 def test_whatever_goes_wrong_the_terminal_is_given_back(terminal, error):
     async def fail(*_):
         raise error
 
     before, handler = termios.tcgetattr(terminal.input), signal.getsignal(signal.SIGTERM)
     running = live.Live([ONE], 1.0, terminal, fail).run()
-    if isinstance(error, OSError):
+    if error in GONE:
         asyncio.run(running)
     else:
         with pytest.raises(RuntimeError, match="a fault of ours"):
