@@ -152,7 +152,7 @@ class Live:
             self._gone = gone
 
     async def _steer(self, place: Path, request: Request) -> None:
-        """Have the daemon at a place do something, and say what it answers; who that was, if another is looked at now."""
+        """Have the daemon at a place do something; say what it answers, and its place if another is looked at now."""
         try:
             response = await self._ask(place, dict(request.members), request.timeout)
             if place != self._place and request.explains:

@@ -5,7 +5,7 @@ It knows the daemon's words, and no screen. Rates and latencies are computed as 
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,17 @@ def _of_rule(listed: Row) -> Row:
     return {"enabled": listed.get("enabled", True), "does": does}
 
 
+def addresses_of(name: str, upstreams: Sequence[Row]) -> int:
+    """Return how many addresses an upstream of this name has: it is one row for each, and is steered as one."""
+    return sum(each["name"] == name for each in upstreams)
+
+
+def name_of(row: Row, upstreams: Sequence[Row]) -> str:
+    """Return the name of one of these upstreams; where it has several addresses, which of them this is, too."""
+    name = str(row["name"])
+    return f"{name} {row['address']}" if addresses_of(name, upstreams) > 1 else name
+
+
 # ---------------------------------------------------------------- what is no good
 
 
@@ -137,12 +148,13 @@ def _problems(told: Mapping[str, Any], status: Mapping[str, Any], reading: Readi
     if reload.startswith("reload failed"):
         yield Problem(f"{reload}; the configuration before is in force")
     for each in upstreams:
+        name = name_of(each, upstreams)
         if not each["up"]:
             by_command = "by command" in each["state"]
             why = "" if by_command or not each["why"] else f": {each['why']}"
-            yield Problem(f"upstream {each['name']} is {each['state']}{why}", grave=not by_command)
+            yield Problem(f"upstream {name} is {each['state']}{why}", grave=not by_command)
         elif each["suspected"]:
-            yield Problem(f"upstream {each['name']}: somebody seems to forge its answers; they are verified over TCP")
+            yield Problem(f"upstream {name}: somebody seems to forge its answers; they are verified over TCP")
     for file, end in reading.counted.get("tls_certificate_expiry_timestamp_seconds", {}).items():
         left = end - reading.time
         if left < EXPIRES_SOON:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from .shown import Row, Shown
+from .shown import Row, Shown, name_of
 from .wording import bar, clock, count, duration, latency, percent, plain, rate
 
 BAR = 16  # cells
@@ -95,6 +95,11 @@ def _most(name: str, title: str, head: str, value: Callable[[Row], Any]) -> Tabl
     )  # fmt: skip
 
 
+def _upstream(row: Row, shown: Shown) -> str:
+    """Return what an upstream is called: with the address, where it has several, each of which is a row."""
+    return plain(name_of(row, shown.tables["upstreams"]))
+
+
 def _state_style(row: Row) -> str:
     return next((style for state, style in STATES.items() if row["state"].startswith(state)), "")
 
@@ -107,7 +112,7 @@ UPSTREAMS = Table(
     "upstreams",
     "Upstreams",
     (
-        _named("Upstream"),
+        Column("Upstream", _upstream, lambda row: (str(row["name"]).lower(), row["address"]), weight=3),
         Column("State", lambda row, _: plain(row["state"]), lambda row: (row["up"], -row["queries"]),
                style=_state_style),
         _rate("Queries/s", "queries"),

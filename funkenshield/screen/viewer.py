@@ -10,7 +10,7 @@ from typing import Any
 
 from ..admin.explained import lines_of
 from ..config.types import parse_prefix, parse_time
-from .shown import Row, Shown
+from .shown import Row, Shown, addresses_of
 from .tables import TABLES, Table, View, place_of, visible
 from .wording import duration, plain
 
@@ -244,7 +244,7 @@ class Viewer:
         """Ask whether to drain an upstream, or to disable a rule."""
         row = self.selected()
         if row is not None and self.table.name == "upstreams":
-            self.question = _steer("drain", row, "it gets no new queries; what waits for it goes on waiting")
+            self.question = self._steer("drain", row, "it gets no new queries; what waits for it goes on waiting")
         elif row is not None and self.table.name == "rules":
             self.question = _enable(row, enabled=False)
         else:
@@ -254,15 +254,27 @@ class Viewer:
         """Ask whether to take an upstream out of service at once."""
         row = self.selected()
         if row is not None and self.table.name == "upstreams":
-            self.question = _steer("down", row, "what waits for it is asked elsewhere")
+            self.question = self._steer("down", row, "what waits for it is asked elsewhere")
         else:
             self.say("select an upstream (4) to take down", bad=True)
+
+    def _steer(self, how: str, row: Row, then: str) -> Question:
+        """Return the question whether to steer an upstream: all of its addresses, whichever row is selected."""
+        verb = {"drain": "Drain", "down": "Take down", "up": "Give back"}[how]
+        done = {"drain": "draining", "down": "down", "up": "given back"}[how]
+        addresses = addresses_of(row["name"], self.shown.tables["upstreams"]) if self.shown else 1
+        request = Request(
+            {"command": f"upstream {how}", "name": row["name"]},
+            lambda response: "; ".join(f"{plain(each)}: {done}" for each in response["upstreams"]),
+        )
+        whom = f"all {addresses} addresses of {plain(row['name'])}" if addresses > 1 else plain(row["name"])
+        return Question(f"{verb} {whom}: {then}?", request)
 
     def give_back(self) -> None:
         """Ask whether to undo such: give back an upstream, enable a rule, remove a block."""
         row = self.selected()
         if row is not None and self.table.name == "upstreams":
-            self.question = _steer("up", row, "its health decides again")
+            self.question = self._steer("up", row, "its health decides again")
         elif row is not None and self.table.name == "rules":
             self.question = _enable(row, enabled=True)
         elif row is not None and self.table.name == "blocks":
@@ -320,16 +332,6 @@ def _unblock(prefix: str) -> Question:
         lambda response: f"{plain(prefix)}: {response['removed']} removed",
     )
     return Question(f"Block {plain(prefix)} no more?", request)
-
-
-def _steer(how: str, row: Row, then: str) -> Question:
-    verb = {"drain": "Drain", "down": "Take down", "up": "Give back"}[how]
-    done = {"drain": "draining", "down": "down", "up": "given back"}[how]
-    request = Request(
-        {"command": f"upstream {how}", "name": row["name"]},
-        lambda response: "; ".join(f"{plain(each)}: {done}" for each in response["upstreams"]),
-    )
-    return Question(f"{verb} {plain(row['name'])}: {then}?", request)
 
 
 def _enable(row: Row, *, enabled: bool) -> Question:

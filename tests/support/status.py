@@ -10,7 +10,7 @@ def status(*, upstreams=(), rules=(), steered=None, top=None, failures=(), block
     return {
         "about": {"version": "1.2", "host": "ns1.test", "pid": 7},
         "stats": counted(**{
-            "upstreams": {each["name"]: each for each in upstreams},
+            "upstreams": {f"{each['name']} {each['address']}": each for each in upstreams},
             "rules": {each["name"]: each for each in rules},
             "tls_certificate_expiry_timestamp_seconds": {},
         } | counters),

@@ -26,6 +26,11 @@ ANSWER = {
     "log": [line("reloaded")],
 }
 
+FRA = [
+    upstream("fra", address="192.0.2.5:53", queries=9),
+    upstream("fra", address="192.0.2.6:53", state="down", up=0, why="5 timeouts"),
+]
+
 
 @pytest.fixture
 def viewer():
@@ -72,6 +77,34 @@ def test_what_is_selected_is_steered_after_a_question(viewer, table, keys, quest
     assert viewer.question.text.startswith(question)
     assert press(viewer, "y").members == members
     assert viewer.question is None
+
+
+@pytest.mark.parametrize(
+    ("key", "question", "command"),
+    [
+        ("d", "Drain all 2 addresses of fra: it gets", "drain"),
+        ("D", "Take down all 2 addresses of fra: what", "down"),
+        ("u", "Give back all 2 addresses of fra: its", "up"),
+    ],
+)
+def test_who_steers_one_address_of_an_upstream_is_told_that_all_are(viewer, key, question, command):
+    look(viewer, upstreams=FRA)
+    press(viewer, TABLE["upstreams"], key)
+    assert viewer.question.text.startswith(question)
+    assert press(viewer, "y").members == {"command": f"upstream {command}", "name": "fra"}
+
+
+def test_addresses_of_an_upstream_are_told_apart(viewer):
+    look(viewer, upstreams=[upstream("one"), *FRA])
+    upstreams = TABLES[int(TABLE["upstreams"]) - 1]
+    shown = [upstreams.columns[0].text(row, viewer.shown) for row in viewer.shown.tables["upstreams"]]
+    assert shown == ["fra 192.0.2.6:53", "one", "fra 192.0.2.5:53"]
+    (problem,) = viewer.shown.problems
+    assert problem.text == "upstream fra 192.0.2.6:53 is down: 5 timeouts"
+    press(viewer, TABLE["upstreams"], "/", *"2.6")
+    assert [row["address"] for row in viewer.rows()] == ["192.0.2.6:53"]
+    press(viewer, "enter", "d")
+    assert viewer.question.text.startswith("Drain all 2 addresses of fra"), "those that are not seen included"
 
 
 @pytest.mark.parametrize("key", ["n", "esc", "enter", "q", "p", " ", "down"])
