@@ -42,6 +42,10 @@ class Access:
         """Return what a browser is told that another site's page has lured here, or None."""
         host = request.headers.get("host")  # which every browser sends
         if host is not None and not self._is_ours(host):
+            limited.warning(
+                "host", "web: %s asked for the host %.255r, which gets 421; if it is one of ours, set web.host_names",
+                request.source, host,
+            )  # fmt: skip
             return Response(
                 421, b"this name is not one of web.host_names; use an address, localhost or the host's name\n"
             )

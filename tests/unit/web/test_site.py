@@ -135,6 +135,23 @@ def test_a_name_that_somebody_else_has_pointed_at_us_is_refused(host, path):
     assert ask(a_site(host_names=["ns.test"])[0], path, host=host).status == 421
 
 
+def test_who_asks_for_a_name_that_is_not_configured_is_in_the_log_once_a_minute(caplog, monkeypatch):
+    monkeypatch.setattr(access, "limited", RateLimited(logging.getLogger(access.__name__)))
+    asked = a_site(page=False, host_names=["ns.test"])[0]
+    for host in ("shield.example.net:9153", "other.test", "ns.test", "127.0.0.1", None):
+        ask(asked, "/metrics", host=host)
+    told = "which gets 421; if it is one of ours, set web.host_names"
+    assert caplog.messages == [f"web: 192.0.2.1 asked for the host 'shield.example.net:9153', {told}"]
+
+
+def test_no_name_makes_a_long_line_in_the_log_or_two(caplog, monkeypatch):
+    monkeypatch.setattr(access, "limited", RateLimited(logging.getLogger(access.__name__)))
+    ask(a_site()[0], "/", host=f"\n\x1b[2J{'x' * 5000}")
+    (line,) = caplog.messages
+    assert line.isprintable()
+    assert len(line) < 400
+
+
 def test_a_name_of_somebody_else_gets_no_metrics_where_there_is_no_page_either():
     asked = a_site(page=False, host_names=["shield.internal"])[0]
     assert [ask(asked, "/metrics", host=host).status for host in ("evil.test", "shield.internal:9153", None)] == [
