@@ -48,6 +48,31 @@ def test_as_installed_it_is_for_this_machine_alone_and_takes_no_port_of_others()
     assert config.web_endpoint is None
 
 
+@pytest.mark.parametrize(
+    ("refused", "ran"),
+    [
+        ((), ["funkenshield upgrade"]),
+        (("upgrade",), ["funkenshield upgrade", "funkenshield check", "deb-systemd-invoke restart"]),
+        (("upgrade", "check"), ["funkenshield upgrade", "funkenshield check"]),
+    ],
+)
+def test_a_new_version_stops_no_daemon_that_it_could_not_replace(tmp_path, refused, ran):
+    for program in ("adduser", "funkenshield", "deb-systemd-invoke"):
+        (tmp_path / program).write_text(f"""#!/bin/sh
+echo "${{0##*/}} $1" >> {tmp_path}/ran
+case " {" ".join(refused)} " in *" $1 "*) exit 1 ;; esac
+""")
+        (tmp_path / program).chmod(0o755)
+    script = (ROOT / "debian" / "postinst").read_text().replace("-S /run/funkenshield/control.sock", "-d /")
+    done = subprocess.run(
+        ["sh", "-c", script, "postinst", "configure", "0.0.9-1"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert (tmp_path / "ran").read_text().splitlines()[1:] == ran  # after adduser
+    assert ("serves on" in done.stderr) == ("check" in refused)
+
+
 def test_the_unit_is_made_of_the_one_in_contrib():
     unit, rules = (ROOT / "contrib" / "funkenshield.service").read_text(), (ROOT / "debian" / "rules").read_text()
     replaced = re.findall(r"'s,(.*?),.*?,'", rules)
