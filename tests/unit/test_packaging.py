@@ -33,6 +33,15 @@ def test_the_package_is_of_this_version():
     assert (ROOT / "debian" / "changelog").read_text().startswith(f"funkenshield ({__version__}-")
 
 
+def test_another_debian_takes_another_package(tmp_path):
+    (line,) = re.findall(r"^sed -i .*debian/changelog$", (ROOT / "tools" / "deb").read_text(), re.M)
+    (tmp_path / "debian").mkdir()
+    shutil.copy(ROOT / "debian" / "changelog", tmp_path / "debian")
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, env=os.environ | {"debian": "13"}, check=True)
+    before, after = ((root / "debian" / "changelog").read_text().splitlines() for root in (ROOT, tmp_path))
+    assert after == [before[0].replace(")", "~deb13u1)", 1), *before[1:]]
+
+
 def test_what_is_carried_is_pinned_and_goes_together():
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "contrib" / "requirements.txt").read_text(), re.M))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
