@@ -18,8 +18,14 @@ ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "contrib" / "container"
 SCRIPTS = [
     "contrib/container/collect", "debian/postinst", "debian/postrm", "debian/tests/answers", "tools/carry",
-    "tools/container", "tools/deb", "tools/debian-image", "tools/fetch-wheels", "tools/with-podman",
+    "tools/container", "tools/deb", "tools/debian-image", "tools/debian-source", "tools/fetch-wheels", "tools/fuzz",
+    "tools/sanitized", "tools/static-libraries", "tools/test-on", "tools/try-wheel", "tools/wheels",
+    "tools/with-podman",
 ]  # fmt: skip
+
+
+def read(name):
+    return (ROOT / name).read_text()
 
 
 def checked(program, *args):
@@ -102,6 +108,13 @@ def test_variables_in_examples_configure_something(page):
     named = re.findall(r"\b(FUNKENSHIELD_\w+)[:=] ?(\S+)", (ROOT / page).read_text())
     assert named
     assert len(environment.values(dict(named), Config)) == len({name for name, _ in named})
+
+
+def test_wheels_are_named_alike_and_libraries_built_wherever_wheels_are():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    repair = project["tool"]["cibuildwheel"]["repair-wheel-command"]
+    assert all("auditwheel repair" in each and "--only-plat" in each for each in (repair, read("tools/wheels")))
+    assert "sha256sum -c -" in read("tools/static-libraries")  # busybox has no long options
 
 
 def test_scripts_are_in_order():
