@@ -93,7 +93,7 @@ wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	$(BIN)/python -m build --outdir dist
 	tools/try-wheel $(BIN)/python dist/*.whl
 
-wheels: $(VENV)/dev  ## wheels that PyPI takes, tried: all by containers, or else this machine's for PYTHONS="python3.11 ..."
+wheels: $(VENV)/dev  ## wheels that PyPI takes, for this machine, tried: by containers, or else for PYTHONS="python3.11 ..."
 	$(BIN)/python -m pip install --quiet --group wheels
 	rm -rf dist
 	$(BIN)/python -m build --sdist --outdir dist
