@@ -208,9 +208,15 @@ function showUpstreams({ upstreams, steered }) {
       { text: wordsOf(each, steered), state: stateOf(each) },
       number(each.queries), number(each.outstanding, count), number(each.latency.p50, latency), number(each.latency.p95, latency),
       number(each.failures + each.timeouts),
-      { className: "steer", buttons: [steer("Up", "upstream/up", each), steer("Drain", "upstream/drain", each), steer("Down", "upstream/down", each)] },
+      { className: "steer", buttons: ["Up", "Drain", "Down"].map((word) => steer(word + ofAll(each, upstreams), `upstream/${word.toLowerCase()}`, each)) },
     ],
   })));
+}
+
+// Return what a button says besides where one name is of several addresses, which it steers all together.
+function ofAll({ name }, upstreams) {
+  const count = upstreams.filter((each) => each.name === name).length;
+  return count > 1 ? ` all ${count}` : "";
 }
 
 function wordsOf({ name, state, suspected }, steered) {
