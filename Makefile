@@ -61,8 +61,10 @@ lint: $(VENV)/dev | $(filter others,$(MAKECMDGOALS:test=others))  ## format, sty
 
 lint-docs: $(VENV)/dev  ## links, examples and generated pages; workflows
 	$(BIN)/python -m pytest --quiet tests/unit/test_docs.py tests/unit/test_links.py tests/unit/test_contrib.py tests/unit/test_workflows.py
-	command -v actionlint >/dev/null || $(BIN)/python -m pip install --quiet --group workflows
-	PATH="$(BIN):$$PATH" actionlint
+	$(BIN)/python -m pip install --quiet --group workflows
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet --min-severity medium .github
 
 format: $(VENV)/dev  ## format the code
 	$(BIN)/ruff format .
