@@ -37,7 +37,7 @@ def check(tmp_path, monkeypatch):
 
 
 def test_where_all_is_there_nothing_is_told(check):
-    assert [*check.version(), *check.changes(), *check.tree("")] == []
+    assert [*check.version(), *check.changes(), *check.tree(""), *check.addresses(), *check.generated()] == []
 
 
 def test_a_version_that_stands_elsewhere_is_told(check, tmp_path):
@@ -71,7 +71,7 @@ def test_a_tree_or_tag_that_is_another_one_is_told(check, tmp_path):
 
 
 def test_what_is_not_built_or_old_or_would_be_refused_is_told(check, tmp_path):
-    assert [line.partition(":")[0] for line in check.built()] == [
+    assert [line.partition(":")[0] for line in check.built(tag="")] == [
         "no source distribution of 1.2.3", "no wheel of 1.2.3", "no site of 1.2.3",
     ]  # fmt: skip
     wheel = "dist/funkenshield-1.2.3-cp311-cp311-linux_x86_64.whl"
@@ -79,7 +79,38 @@ def test_what_is_not_built_or_old_or_would_be_refused_is_told(check, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     os.utime(tmp_path / "dist" / "funkenshield-1.2.3.tar.gz", (0, 0))
-    assert [*check.built()] == [
+    assert [*check.built(tag="")] == [
         "the source distribution is older than the last commit: say make wheels docs-site",
         f"{wheel}: the package index takes no wheel for linux_x86_64",
     ]
+
+
+def test_a_release_has_a_wheel_for_each_python_library_and_machine(check, tmp_path):
+    assert "no wheel for cp311-musllinux-aarch64" in [*check.built("v1.2.3")]
+    (tmp_path / "dist").mkdir()
+    tags = {"manylinux": "manylinux_2_28", "musllinux": "musllinux_1_2"}
+    for each in sorted(check.promised())[:-1]:
+        python, library, machine = each.split("-")
+        (tmp_path / "dist" / f"funkenshield-1.2.3-{python}-{python}-{tags[library]}_{machine}.whl").write_text("")
+    assert [line for line in check.built("v1.2.3") if "no wheel" in line] == ["no wheel for cp314-musllinux-x86_64"]
+    assert [line for line in check.built("") if "no wheel" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("..F\nFAILED a.py::test - no\nERROR b.py\n2 failed", ["FAILED a.py::test - no", "ERROR b.py"]),
+        ("python: No module named pytest", ["python: No module named pytest"]),
+    ],
+)
+def test_what_is_generated_is_told_to_be_wrong_where_tests_cannot_be_run_too(check, monkeypatch, printed, told):
+    monkeypatch.setattr(check, "said", lambda *_, **__: printed)
+    assert [*check.generated()] == told
+
+
+def test_an_address_that_nobody_reads_is_told(check, tmp_path):
+    (tmp_path / "debian").mkdir()
+    (tmp_path / "debian" / "control").write_text(f"Maintainer: All <all{check.NOBODY}>\n")
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    (told,) = check.addresses()
+    assert told.startswith("debian/control: nobody reads")
