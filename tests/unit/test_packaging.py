@@ -103,6 +103,14 @@ def test_the_image_is_configured_right():
     assert {str(each.port) for each in config.endpoints} == exposed
 
 
+def test_the_image_is_run_by_the_name_that_it_is_built_with():
+    pages = [read(page) for page in ("docs/guide/container.md", "tools/container", *CONTAINER.glob("*"))]
+    built = {name for page in pages for name in re.findall(r"--tag (\S+)", page)}
+    run = {name for page in pages for name in re.findall(r"^ *[Ii]mage[:=] ?(\S+)", page, re.M)}
+    assert built == run == {"localhost/funkenshield"}
+    assert len(re.findall(r"(?:podman|docker) build", "".join(pages))) == 5
+
+
 @pytest.mark.parametrize("page", [*CONTAINER.glob("*.container"), *CONTAINER.glob("*.yaml"), "docs/guide/container.md"])
 def test_variables_in_examples_configure_something(page):
     named = re.findall(r"\b(FUNKENSHIELD_\w+)[:=] ?(\S+)", (ROOT / page).read_text())
