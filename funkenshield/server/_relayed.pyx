@@ -63,7 +63,8 @@ cdef bint _append(Octets* to, const uint8_t* octets, size_t length) noexcept nog
         if larger == NULL:
             return False
         to.octets, to.capacity = larger, capacity
-    memcpy(to.octets + to.end, octets, length)
+    if length:  # where there are none, `octets` may be NULL
+        memcpy(to.octets + to.end, octets, length)
     to.end += length
     return True
 
