@@ -2,7 +2,7 @@
 
 import pytest
 
-from funkenshield.quic.retry import LIFETIME, PERIOD, RetryTokens
+from funkenshield.quic.retry import CID_MAX, LIFETIME, MAC, PERIOD, RetryTokens
 
 CLIENT, OTHER = ("192.0.2.1", 4000), ("192.0.2.2", 4000)
 ORIGINAL, OURS = b"original", b"12345678"
@@ -42,6 +42,21 @@ def test_a_token_is_its_owners_and_not_for_long(address, ours, seconds, scene):
     token = scene.tokens.make(CLIENT, ORIGINAL, OURS)
     scene.now += seconds
     assert scene.tokens.original(address, ours, token) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "moved", "other"),
+    [("11.2.3.4", b"1", "1.2.3.4"), ("2001:db8::53", b"2001:db8", "::53"), ("2001:db8::1", b"200", "1:db8::1")],
+)
+def test_no_part_of_an_address_is_taken_for_the_connection_id_before_it(host, moved, other, scene):
+    token = scene.tokens.make((host, 53), ORIGINAL, OURS)
+    told, mac = token[:-MAC], token[-MAC:]
+    assert scene.tokens.original((other, 53), OURS, told + moved + mac) is None
+    assert scene.tokens.original((other, 53), OURS, told[:-1] + mac) is None
+
+
+def test_no_token_is_for_a_connection_id_that_is_longer_than_any(scene):
+    assert scene.tokens.original(CLIENT, OURS, scene.tokens.make(CLIENT, bytes(CID_MAX + 1), OURS)) is None
 
 
 def test_what_was_changed_or_made_elsewhere_is_no_token(scene):
