@@ -13,8 +13,9 @@ from ..core.fair_shares import SHARE, Holders, Shares
 
 HANDSHAKES_MAX = 1000  # at once
 SOURCES = 1 << 20  # octets of memory for who began how many handshakes
-OF_STRANGERS, OF_HANDSHAKES = 0.25, 0.5  # of the time: for whoever is unknown, and for connections that begin
-BURST = 0.05  # seconds of either, at once
+# Of the time: for whoever is unknown, for packets that nobody can say who is by, and for connections that begin.
+OF_STRANGERS, OF_RESETS, OF_HANDSHAKES = 0.25, 0.05, 0.5
+BURST = 0.05  # seconds of each, at once
 CANDIDATES = 8  # connections of a prefix among which an idle one is looked for
 
 
@@ -82,7 +83,8 @@ class Bounds:
         self._prefixes, self._memory = Shares(), Shares()
         self._clients: Counter[bytes] = Counter()
         self._handshakes: OrderedDict[int, Held] = OrderedDict()
-        self.of_strangers, self.of_handshakes = Share(OF_STRANGERS, BURST), Share(OF_HANDSHAKES, BURST)
+        self.of_strangers, self.of_resets = Share(OF_STRANGERS, BURST), Share(OF_RESETS, BURST)
+        self.of_handshakes = Share(OF_HANDSHAKES, BURST)
         self.configure(limits)
 
     def configure(self, limits: Limits) -> None:

@@ -1,6 +1,7 @@
 """Whoever has no connection shows first where it is (Retry), or is told that its version, or connection, is unknown.
 
-Nothing is kept of that; an answer is shorter than what it answers, and all answers take their part of the time at most.
+Nothing is kept of that; an answer is shorter than what it answers. Answers take their part of the time at most: what
+anybody can send who has no client's first packet, which is large, has one of its own.
 """
 
 import os
@@ -66,12 +67,13 @@ class Strangers:
             if original is not None:
                 return Begun(original, header.destination)
             self._bounds.of_handshakes.spend(time.monotonic() - began)
-        if not self._bounds.of_strangers.has_time(now):
+        share = self._bounds.of_resets if header is None else self._bounds.of_strangers
+        if not share.has_time(now):
             self._counters["dropped"] += 1
             return None
         if answer := self._unknown(datagram) if header is None else self._answer(header, address):
             self._send(answer, address, local)
-        self._bounds.of_strangers.spend(time.monotonic() - began)
+        share.spend(time.monotonic() - began)
         return None
 
     def _answer(self, header: Header, address: Address) -> bytes:

@@ -101,6 +101,14 @@ def test_beyond_their_part_of_the_time_strangers_are_left_and_who_has_a_token_is
     assert scene.take(initial(), now=4.1)[0] >> 4 == 0xF
 
 
+def test_packets_of_no_connection_do_not_take_the_time_of_whoever_begins_one(scene):
+    for now in (0.0, 0.5, 1.0):
+        scene.bounds.of_resets.spend(1.0)
+        assert scene.take(bytes((0x40,)) + bytes(30), now) == scene.take(bytes((0xFF,)) * 1400, now) == b""
+        assert scene.take(initial(), now)[0] >> 4 == 0xF
+    assert scene.counters == {"retries": 3, "dropped": 6}
+
+
 def test_beyond_theirs_handshakes_do_not_begin_and_tokens_of_others_are_not_looked_at(scene):
     scene.bounds.of_handshakes.spend(1.05)
     for made in token(scene), b"of another server":
