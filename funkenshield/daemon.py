@@ -191,7 +191,8 @@ class Daemon:
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         self.tcp = TcpServer(self.cache, self.miss_path, self._count)
         self.listeners.serve(self.udp.workers, self.tcp, self.miss_path)
-        self.quic = QuicFront(self.tcp.workers[0])
+        self._priority = Priority(seconds)
+        self.quic = QuicFront(self.tcp.workers[0], self._priority.own)
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
         self.sinks = Sinks(self.miss_path.recorder)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
@@ -200,7 +201,6 @@ class Daemon:
             self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
             (self._tls, self._tls_over_quic), self.hosts, self.quic, self.sinks,
         )  # fmt: skip
-        self._priority = Priority(seconds)
         self._tasks: list[asyncio.Task[None]] = []
         self._parts = upgrade.Parts(
             config=lambda: self.config, cache=self.cache, memory_file=memory_file, listeners=self.listeners,

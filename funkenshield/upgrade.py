@@ -340,7 +340,6 @@ class Successors:
             raise UpgradeError("it is process 1, with which its container ends: replace the container")
         if self.in_progress:
             raise UpgradeError("another one is in progress")
-        self._parts.priority.restore()  # or it would be inherited, as lowered under a flood
         told, report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         ours, theirs = socket.socketpair()
         self._done = asyncio.get_running_loop().create_future()
@@ -366,6 +365,7 @@ class Successors:
         It is no child of ours: systemd takes the main process for somebody else's if it was when it was told of it,
         and has no patience with that when it is to end.
         """
+        self._parts.priority.restore()  # or it would be inherited, as lowered under a flood
         config, arguments = self._parts.config(), sys.orig_argv[1:]
         if TAKE_OVER not in arguments:
             arguments = [*arguments, TAKE_OVER, "--control", config.control.socket]

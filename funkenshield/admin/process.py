@@ -81,7 +81,7 @@ class Priority:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._own = self._set = os.getpriority(os.PRIO_PROCESS, 0)
+        self.own = self._set = os.getpriority(os.PRIO_PROCESS, 0)
         self._dropped, self._calm_at = 0, 0.0
 
     def follow(self, dropped: int) -> None:
@@ -89,18 +89,19 @@ class Priority:
         flooded, self._dropped = dropped != self._dropped, dropped
         if flooded:
             self._calm_at = self._now() + CALM
-        wanted = NICE if flooded or self._now() < self._calm_at else self._own
+        wanted = NICE if flooded or self._now() < self._calm_at else self.own
         if wanted != self._set:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), wanted)
             self._set = wanted
 
     def restore(self) -> None:
-        """Have this thread's priority as it was at start, until it is looked at again: children inherit it."""
-        if self._set != self._own:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._own)
-            self._set = self._own
+        """Have the thread that calls this have the priority that there was at start: what it starts inherits it.
+
+        It is for other threads than that one; those that it began under a flood have its priority of that moment.
+        """
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.own)
 
 
 def find_user(user: str) -> pwd.struct_passwd:

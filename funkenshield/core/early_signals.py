@@ -9,6 +9,7 @@ import signal
 from types import FrameType
 
 HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ALL = (*HELD, signal.SIGUSR1, signal.SIGUSR2)
 _came: set[int] = set()
 
 

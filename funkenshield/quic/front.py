@@ -24,7 +24,7 @@ from typing import Any
 
 import uvloop
 
-from ..core import logs
+from ..core import early_signals, logs
 from ..core.logs import RateLimited
 from ..server.quic import ALPN, QuicContexts
 from .bounds import Bounds, Limits
@@ -340,11 +340,13 @@ async def serve(channel: socket.socket) -> None:
         front.close()
 
 
-def main(descriptor: int) -> None:
-    """Serve as the daemon says, which has the other end of a socket pair."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # for the daemon
+def main(descriptor: int, nice: int) -> None:
+    """Serve as the daemon says, which has the other end of a socket pair, and the priority `nice`."""
+    for number in early_signals.ALL:  # which are for the daemon
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICE)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, early_signals.ALL)
+    with contextlib.suppress(OSError):  # where this one was started with less, and may not have more
+        os.setpriority(os.PRIO_PROCESS, 0, nice + NICE)
     logging.getLogger("quic").setLevel(logging.CRITICAL)  # what any client can cause is counted, not logged
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, socket.socket(fileno=descriptor) as channel:
         runner.run(serve(channel))

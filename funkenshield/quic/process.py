@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 from ..config import Config
 from ..config.types import Endpoint
+from ..core import early_signals
 from ..server._relayed import RelayedListener
 from ..server._tcp_worker import TcpWorker
 from ..server.listeners import OpenListener
@@ -33,23 +35,33 @@ SERVED_WELL = 60.0  # seconds after which an end is no sequel of the one before
 END_TIMEOUT, END_POLL = 2.0, 0.01
 LINE_MAX = 1 << 20
 ROOT = str(Path(__file__).parents[2])  # where the package is, which need not be installed
-START = "import sys; sys.path.append(sys.argv[1]); from funkenshield.quic.front import main; main(int(sys.argv[2]))"
+START = (
+    "import sys; sys.path.append(sys.argv[1]); from funkenshield.quic.front import main; main(*map(int, sys.argv[2:]))"
+)
 OF_FRONT = ("accepted", "refused", "evicted", "retries", "resets", "dropped", "excessive_load", "internal_errors")
 HANDSHAKES = ("full", "resumed", "failed", "limited")
 SECRET = 32  # octets
 
 
-def begin(descriptor: int, passed: Sequence[int]) -> "subprocess.Popen[bytes]":
-    """Start the process with an end of the pair that it is told by, and what else is passed; OSError: it cannot be."""
-    command = [sys.executable, "-P", "-c", START, ROOT, str(descriptor)]
-    return subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL)
+def begin(descriptor: int, passed: Sequence[int], nice: int) -> "subprocess.Popen[bytes]":
+    """Start the process with an end of the pair that it is told by, and what else is passed; OSError: it cannot be.
+
+    Its priority follows from the daemon's, `nice`, whatever that of this thread is now. Signals come to all processes
+    where a service manager sends them: until this one ignores them, they wait.
+    """
+    command = [sys.executable, "-P", "-c", START, ROOT, str(descriptor), str(nice)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, early_signals.ALL)
+    try:
+        return subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class QuicFront:
-    """The process that serves the QUIC listeners of a daemon; where there are none, there is none."""
+    """The process that serves QUIC listeners of a daemon of priority `nice`; where there are none, there is none."""
 
-    def __init__(self, worker: TcpWorker) -> None:
-        self._worker = worker  # who decides about queries
+    def __init__(self, worker: TcpWorker, nice: int) -> None:
+        self._worker, self._nice = worker, nice  # who decides about queries
         self._relayed = {transport: RelayedListener(transport) for transport in ALPN}
         self._secret = base64.b64encode(os.urandom(SECRET)).decode()  # of what one process says, and the next one knows
         self._listeners: list[OpenListener] = []
@@ -101,7 +113,7 @@ class QuicFront:
             unused.enter_context(own)
             relays = [self._relay(each, given) for each in self._listeners]
             passed = [other.fileno(), *relays, *(each.quic[0].fileno() for each in self._listeners)]
-            self._process = begin(other.fileno(), passed)
+            self._process = begin(other.fileno(), passed, self._nice)
             unused.pop_all()
         reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_MAX)
         try:

@@ -84,9 +84,9 @@ def command(*args, timeout=15.0, env=os.environ):
         return subprocess.CompletedProcess(args, code, out.read(), err.read())
 
 
-def front(descriptor, passed):
+def front(descriptor, passed, nice):
     """Start the process of QUIC, as `funkenshield.quic.process.begin` does."""
-    return Forked([descriptor], stdout=sys.__stdout__, stderr=sys.__stderr__, passed=passed, what="front")
+    return Forked([descriptor, nice], stdout=sys.__stdout__, stderr=sys.__stderr__, passed=passed, what="front")
 
 
 def _fork(what, request, output, passed):
@@ -159,7 +159,7 @@ def _become(asked):
     os.environ.update(asked["env"])
     os.chdir(asked["folder"])
     if sys.argv[1] == "front":
-        front_process.main(int(asked["args"][0]))
+        front_process.main(*map(int, asked["args"]))
         os._exit(0)  # at once: there is nothing left to be told
     sys.argv[1:] = asked["args"]
     from funkenshield.__main__ import main

@@ -1,6 +1,7 @@
 """Know that the control thread gives way to workers that drop misses, and comes back once they have not for a while."""
 
 import os
+import threading
 
 import pytest
 
@@ -44,6 +45,17 @@ def test_it_gives_way_at_once_and_comes_back_a_while_after_the_last_drop(priorit
     clock.advance(2)
     priority.follow(30)
     assert told == [NICE, 0]
+
+
+def test_what_another_thread_starts_has_the_priority_of_the_start(priority, monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "setpriority", lambda which, who, nice: told.append((who, nice)))
+    priority.follow(10)
+    thread = threading.Thread(target=priority.restore)
+    thread.start()
+    thread.join()
+    priority.follow(20)
+    assert told == [(threading.get_native_id(), NICE), (thread.native_id, 0)]
 
 
 def test_a_kernel_that_refuses_is_not_asked_ten_times_a_second(priority, monkeypatch):

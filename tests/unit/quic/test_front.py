@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 from types import SimpleNamespace
@@ -14,8 +15,10 @@ import pytest
 
 pytest.importorskip("qh3")
 from support.quic import LIMITS
+from support.until import until
 
 from funkenshield.config.types import Endpoint
+from funkenshield.core import early_signals
 from funkenshield.quic import front, process
 from funkenshield.server.listeners import OpenListener
 from funkenshield.server.quic import QuicContexts
@@ -65,6 +68,21 @@ def test_it_ends_where_it_can_serve_no_more(whose, certificates):
     asyncio.run(story())
 
 
+def test_signals_for_the_daemon_do_not_end_it_and_its_priority_follows_from_the_daemons():
+    daemon, channel = socket.socketpair()
+    own = os.getpriority(os.PRIO_PROCESS, 0) + 1  # which a thread's need not be
+    with daemon:
+        with channel:
+            started = process.begin(channel.fileno(), [channel.fileno()], own)
+        for number in early_signals.ALL:
+            started.send_signal(number)
+        until(lambda: os.getpriority(os.PRIO_PROCESS, started.pid) == min(own + front.NICE, 19), within=10.0)
+        for number in early_signals.ALL:
+            started.send_signal(number)
+    assert started.wait(10) == 0
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {*early_signals.ALL}
+
+
 def test_a_reload_while_it_starts_has_it_started_anew(monkeypatch):
     opened = [OpenListener(n, Endpoint("127.0.0.1", 8530 + n), "quic", quic=[udp()]) for n in range(2)]
     connect, started = asyncio.open_connection, []
@@ -75,7 +93,7 @@ def test_a_reload_while_it_starts_has_it_started_anew(monkeypatch):
 
     async def story():
         worker = SimpleNamespace(relays=SimpleNamespace(offer=lambda fd, *_: os.close(fd)))
-        quic = process.QuicFront(worker)
+        quic = process.QuicFront(worker, 0)
         quic.configure(None, opened[:1], {})
 
         async def reloaded(**how):
@@ -100,7 +118,7 @@ def test_what_does_not_listen_any_more_is_told_nothing(monkeypatch):
     def write(_):
         raise RuntimeError("the handler is closed")
 
-    quic = process.QuicFront(None)
+    quic = process.QuicFront(None, 0)
     monkeypatch.setattr(quic, "_settings", lambda: {"listeners": []})
     quic._told = {"listeners": ["another"]}
     quic._writer = SimpleNamespace(is_closing=lambda: True, write=write)
@@ -110,7 +128,7 @@ def test_what_does_not_listen_any_more_is_told_nothing(monkeypatch):
 
 
 def test_where_it_cannot_be_started_nothing_is_left_open_and_each_start_offers_the_same(monkeypatch):
-    def begin(descriptor, passed):
+    def begin(descriptor, passed, nice):
         assert descriptor in passed
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -118,7 +136,7 @@ def test_where_it_cannot_be_started_nothing_is_left_open_and_each_start_offers_t
         opened = [OpenListener(0, Endpoint("127.0.0.1", 8530), "quic", quic=[udp()])]
         offered = []
         worker = SimpleNamespace(relays=SimpleNamespace(offer=lambda fd, *what: (os.close(fd), offered.append(what))))
-        quic = process.QuicFront(worker)
+        quic = process.QuicFront(worker, 0)
         quic.configure(None, opened, {})
         before = os.listdir("/proc/self/fd")
         for _ in range(2):
