@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -113,7 +114,7 @@ class Daemon:
         with contextlib.ExitStack() as bound:
             self._bind(bound)
             try:
-                self._build()
+                self._build(bound)
             except (MemoryError, OSError, ValueError) as error:
                 raise FunkenShieldError(f"cannot start: {error}") from None
             self.configure(config)
@@ -175,13 +176,15 @@ class Daemon:
         probes = {"/live": self.is_alive, "/ready": self.is_serving, "/healthz": self.is_serving}
         return Site(self, self._handle, probes, web=config.web)
 
-    def _build(self) -> None:
+    def _build(self, bound: contextlib.ExitStack) -> None:
         """Make everything that needs no privileges, each with what it needs."""
         config, seconds = self.config, self.clock.seconds
         denied = config.cache.memory // DENIED if settings.needs_nsec_cache(config) else 0
         open_cache = self._predecessor.cache if self._predecessor else upgrade.open_cache
         huge_pages = hugepages.is_large(config.cache.memory)
         self.cache, memory_file = open_cache(config.cache.memory - denied, self.clock, huge_pages=huge_pages)
+        if memory_file >= 0:
+            bound.callback(os.close, memory_file)
         self.nsec_cache = NsecCache(denied)
         self.miss_path = MissPath(self.cache, config.forward.max_outstanding, config.guard.memory)
         self.blocks = Blocks(self.miss_path.settings_writer.guard, seconds)

@@ -43,6 +43,18 @@ def test_a_start_that_fails_writes_no_snapshot(table, tmp_path, monkeypatch):
     assert not (tmp_path / "kept").exists()
 
 
+def memory_files():
+    """Return how many files in memory this process has open."""
+    return sum("/memfd:" in os.readlink(each.path) for each in os.scandir("/proc/self/fd") if each.is_file())
+
+
+def test_the_file_of_the_caches_memory_is_closed_with_the_rest(table):
+    before = memory_files()
+    with Daemon(load(table))._bound:
+        assert memory_files() == before + 1
+    assert memory_files() == before
+
+
 def test_where_no_purge_can_be_noted_a_reload_purges_everything(table, tmp_path):
     with_zone = tmp_path / "with_zone.toml"
     with_zone.write_text(table.read_text() + '[[zones]]\nname = "strangers"\nttl.max = 60\n')
