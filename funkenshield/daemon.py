@@ -195,7 +195,8 @@ class Daemon:
         self.tcp = TcpServer(self.cache, self.miss_path, self._count)
         self.listeners.serve(self.udp.workers, self.tcp, self.miss_path)
         self._priority = Priority(seconds)
-        self.quic = QuicFront(self.tcp.workers[0], self._priority.own)
+        retry_secret = self._predecessor.retry_secret if self._predecessor else b""
+        self.quic = QuicFront(self.tcp.workers[0], self._priority.own, retry_secret)
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
         self.sinks = Sinks(self.miss_path.recorder)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
@@ -210,7 +211,8 @@ class Daemon:
             sockets=self._all_sockets, udp=self.udp, tcp=self.tcp, forwarder=self.forwarder, blocks=self.blocks,
             watchers=self.watchers, priority=self._priority, set_by_command=partial(commands.set_by_command, self),
             cookie_secrets=lambda: self._secrets.current() if self._secrets else (),
-            ticket_secret=self._tls.secret, is_stopping=self._stopping.is_set, remaining=self._remaining,
+            ticket_secret=self._tls.secret, retry_secret=self.quic.retry_secret,
+            is_stopping=self._stopping.is_set, remaining=self._remaining,
             stop_tasks=self._stop_tasks, start_tasks=self._start_tasks, leave=self._leave,
             converse=partial(control.converse, handle=self._handle, hand_over=self._hand_over),
         )  # fmt: skip

@@ -97,6 +97,7 @@ class Parts:
     priority: Priority
     cookie_secrets: Callable[[], tuple[bytes, ...]]
     ticket_secret: bytes  # that clients' sessions are resumed by, unless a file has it
+    retry_secret: bytes  # by which clients over QUIC show where they are
     set_by_command: Callable[[], list[dict[str, Any]]]  # requests that operators have made, and are to be made again
     is_stopping: Callable[[], bool]
     stop_tasks: Callable[[], Awaitable[None]]  # all that write to the cache from time to time
@@ -194,6 +195,11 @@ class Predecessor:
     def ticket_secret(self) -> bytes:
         """Return the secret that its clients' sessions are resumed by; b"": it tells none."""
         return bytes.fromhex(self._offer.get("ticket_secret", ""))
+
+    @property
+    def retry_secret(self) -> bytes:
+        """Return the secret of the tokens that its clients over QUIC come back with; b"": it tells none."""
+        return bytes.fromhex(self._offer.get("retry_secret", ""))
 
     @property
     def workers(self) -> int:
@@ -462,7 +468,7 @@ class Successors:
             "form": parts.cache.layout.decode(),
             "memory": os.fstat(parts.memory_file).st_size if parts.memory_file >= 0 else 0,
             "shared": parts.memory_file >= 0, "sockets": len(fds), "workers": len(parts.udp.workers),
-            "ticket_secret": parts.ticket_secret.hex(),
+            "ticket_secret": parts.ticket_secret.hex(), "retry_secret": parts.retry_secret.hex(),
             "zones": {str(number): name.hex() for number, name in parts.cache.zones.numbered.items()},
         }  # fmt: skip
         first = [parts.memory_file] if parts.memory_file >= 0 else []

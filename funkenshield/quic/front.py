@@ -32,7 +32,7 @@ from .connection import Connection, Services
 from .handshake import Address, ServerConnection, Shown
 from .relay import Relay
 from .retry import CID
-from .strangers import Begun, Strangers, cid_of
+from .strangers import Begun, Secrets, Strangers, cid_of
 from .tickets import Tickets
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Door:
     """One listener: its socket, its connections, and its relay to the daemon."""
 
     def __init__(
-        self, told: dict[str, Any], secret: bytes, opened: socket.socket, relay: Relay, bounds: Bounds
+        self, told: dict[str, Any], secrets: Secrets, opened: socket.socket, relay: Relay, bounds: Bounds
     ) -> None:
         self._socket, self._bounds = opened, bounds
         self._alpn = ALPN[told["transport"]]
@@ -63,7 +63,7 @@ class Door:
         self._waiting: dict[Connection, None] = {}
         self._number = 0
         self._own: Address = opened.getsockname()[:2]
-        self._strangers = Strangers(secret, f"{self._alpn} {self._own}", bounds, self._send)
+        self._strangers = Strangers(secrets, f"{self._alpn} {self._own}", bounds, self._send)
         self._loop = asyncio.get_running_loop()
         self.statuses: Counter[int] = Counter()
         self.is_leaving = False
@@ -253,7 +253,7 @@ class Front:
     async def configure(self, told: dict[str, Any], descriptors: list[tuple[int, int]]) -> None:
         """Follow settings; the first ones come with descriptors for each listener: its socket, and its relay."""
         logs.set_up(told["log"]["level"], told["log"]["format"])
-        limits, secret = Limits(**told["limits"]), base64.b64decode(told["secret"])
+        limits, secrets = Limits(**told["limits"]), Secrets(*map(base64.b64decode, told["secrets"]))
         if self.bounds is None:
             self.bounds = Bounds(limits, Counter())
         self.bounds.configure(limits)
@@ -262,7 +262,7 @@ class Front:
                 lambda: Relay(self.relay_ended), sock=socket.socket(fileno=relay)
             )
             self._doors.append(
-                Door(told["listeners"][number], secret, socket.socket(fileno=opened), protocol, self.bounds)
+                Door(told["listeners"][number], secrets, socket.socket(fileno=opened), protocol, self.bounds)
             )
         for door, each in zip(self._doors, told["listeners"], strict=True):
             door.configure(each)

@@ -60,10 +60,11 @@ def begin(descriptor: int, passed: Sequence[int], nice: int) -> "subprocess.Pope
 class QuicFront:
     """The process that serves QUIC listeners of a daemon of priority `nice`; where there are none, there is none."""
 
-    def __init__(self, worker: TcpWorker, nice: int) -> None:
+    def __init__(self, worker: TcpWorker, nice: int, retry_secret: bytes = b"") -> None:
         self._worker, self._nice = worker, nice  # who decides about queries
         self._relayed = {transport: RelayedListener(transport) for transport in ALPN}
-        self._secret = base64.b64encode(os.urandom(SECRET)).decode()  # of what one process says, and the next one knows
+        self.retry_secret = retry_secret or os.urandom(SECRET)  # the next daemon has it, too
+        self._secrets = [base64.b64encode(each).decode() for each in (self.retry_secret, os.urandom(SECRET))]
         self._listeners: list[OpenListener] = []
         self._are_some = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -167,7 +168,7 @@ class QuicFront:
                 "handshakes_per_client": config.tls.handshakes_per_second_per_client,
                 "handshake_timeout": config.tls.handshake_timeout,
             },
-            "secret": self._secret,
+            "secrets": self._secrets,  # as `strangers` names them
             "listeners": [self._listener(each) for each in self._listeners],
         }
 

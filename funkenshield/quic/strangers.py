@@ -45,15 +45,22 @@ class Begun(NamedTuple):
     ours: bytes  # and that which it was given
 
 
+class Secrets(NamedTuple):
+    """What tokens follow from."""
+
+    retry: bytes  # known to the daemon that takes over, which clients come back to with what this one gave them
+    reset: bytes  # not known to it: what it does not know by its tokens, may be a connection that this one still serves
+
+
 class Strangers:
     """Those of one listener."""
 
     def __init__(
-        self, secret: bytes, listener: str, bounds: Bounds, send: Callable[[bytes, Address, bytes], None]
+        self, secrets: Secrets, listener: str, bounds: Bounds, send: Callable[[bytes, Address, bytes], None]
     ) -> None:
         self._bounds, self._counters, self._send = bounds, bounds.counters, send
-        self._tokens = RetryTokens(secret, listener, time.monotonic)
-        self.resets = Resets(secret, listener)
+        self._tokens = RetryTokens(secrets.retry, listener, time.monotonic)
+        self.resets = Resets(secrets.reset, listener)
         self.are_welcome = True
 
     def take(self, datagram: bytes, address: Address, local: bytes, now: float) -> Begun | None:

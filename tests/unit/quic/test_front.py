@@ -17,6 +17,7 @@ pytest.importorskip("qh3")
 from support.quic import LIMITS
 from support.until import until
 
+from funkenshield.config import load
 from funkenshield.config.types import Endpoint
 from funkenshield.core import early_signals
 from funkenshield.quic import front, process
@@ -55,7 +56,7 @@ def test_it_ends_where_it_can_serve_no_more(whose, certificates):
         told = QuicContexts(certificates, "doq", ticket_secret=bytes(32), ticket_lifetime=60.0).as_told()
         listener = {"number": 0, "transport": "quic", "paths": [], **told}
         log = {"level": "info", "format": "text"}
-        settings = {"log": log, "limits": LIMITS._asdict(), "secret": "", "listeners": [listener]}
+        settings = {"log": log, "limits": LIMITS._asdict(), "secrets": ["", ""], "listeners": [listener]}
         descriptors = [(udp().detach(), relay.detach())]
         writer.write(json.dumps({"settings": settings, "descriptors": descriptors}).encode() + b"\n")
         assert json.loads(await reader.readline()) == {"ready": True}
@@ -125,6 +126,18 @@ def test_what_does_not_listen_any_more_is_told_nothing(monkeypatch):
     quic.follow()
     quic.leave()
     assert quic._told == {"listeners": []}
+
+
+def test_the_daemon_that_takes_over_has_the_secret_of_retry_tokens_and_another_one_for_resets(monkeypatch):
+    def secrets(front):
+        monkeypatch.setattr(front, "_listeners", [])
+        front._config = load(None, {})
+        return front._settings()["secrets"]
+
+    first = process.QuicFront(None, 0)
+    retry, reset = zip(secrets(first), secrets(process.QuicFront(None, 0, first.retry_secret)), strict=True)
+    assert (len({*retry}), len({*reset})) == (1, 2)
+    assert len({*secrets(process.QuicFront(None, 0)), *retry, *reset}) == 5
 
 
 def test_where_it_cannot_be_started_nothing_is_left_open_and_each_start_offers_the_same(monkeypatch):

@@ -10,7 +10,7 @@ from support.quic import CLIENT, LIMITS, SECRET
 from funkenshield.quic import strangers
 from funkenshield.quic.bounds import Bounds, Share
 from funkenshield.quic.retry import RetryTokens
-from funkenshield.quic.strangers import Begun, Strangers
+from funkenshield.quic.strangers import Begun, Secrets, Strangers
 
 FIRST, SECOND = b"original", b"ours 678"
 
@@ -26,7 +26,7 @@ class Scene:
     def __init__(self):
         self.counters, self.sent = Counter(), []
         self.bounds = Bounds(LIMITS, self.counters)
-        self.strangers = Strangers(SECRET, "doq", self.bounds, self._send)
+        self.strangers = Strangers(Secrets(SECRET, bytes(32)), "doq", self.bounds, self._send)
 
     def _send(self, octets, address, local):
         assert (address, local) == (CLIENT, b"local")
