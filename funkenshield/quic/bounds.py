@@ -9,13 +9,14 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from ..core._rate_limit import RateTable
-from ..core.fair_shares import SHARE, Holders, Shares
+from ..core.fair_shares import SHARE, Holders, Shares, may_take_one_more
 
 HANDSHAKES_MAX = 1000  # at once
 SOURCES = 1 << 20  # octets of memory for who began how many handshakes
 # Of the time: for whoever is unknown, for packets that nobody can say who is by, and for connections that begin.
 OF_STRANGERS, OF_RESETS, OF_HANDSHAKES = 0.25, 0.05, 0.5
 BURST = 0.05  # seconds of each, at once
+FORGOTTEN = 1e-6  # seconds that are owed, or the part of them that is left
 CANDIDATES = 8  # connections of a prefix among which an idle one is looked for
 
 
@@ -68,6 +69,49 @@ class Share:
         self._left -= seconds
 
 
+class FairShare:
+    """A part of the time likewise, in which each client prefix has its fair share; time pays off all debts alike.
+
+    Nothing here takes longer the more prefixes there are; those whose debts are next to nothing are forgotten.
+    """
+
+    def __init__(self, part: float, burst: float) -> None:
+        self._part, self._burst, self._seen = part, burst, 0.0
+        self._owed, self._scale = 0.0, 1.0
+        self._of: dict[bytes, float] = {}  # what each owes, by that scale
+
+    def may_begin(self, prefix: bytes, now: float) -> bool:
+        """Tell whether more may be begun for a prefix."""
+        self._pay_off(now)
+        return may_take_one_more(self._of.get(prefix, 0.0) * self._scale, self._burst - self._owed)
+
+    def may_go_on(self, prefix: bytes, now: float) -> bool:
+        """Tell whether what was begun may go on: for whoever has had little of as much again, or it was for nothing."""
+        return self.may_begin(prefix, now) or (
+            SHARE * self._of.get(prefix, 0.0) * self._scale < 2 * self._burst - self._owed
+        )
+
+    def spend(self, prefix: bytes, seconds: float) -> None:
+        """Note how long something took for a prefix; beyond a tenth of what is had at once, others had that time."""
+        seconds = min(seconds, self._burst / 10)
+        self._owed += seconds
+        self._of[prefix] = self._of.get(prefix, 0.0) + seconds / self._scale
+
+    def _pay_off(self, now: float) -> None:
+        left = self._owed - self._part * max(now - self._seen, 0.0)
+        self._seen = now
+        if left <= 0:
+            self._of.clear()
+            self._owed, self._scale = 0.0, 1.0
+            return
+        self._scale *= left / self._owed
+        self._owed = left
+        if self._scale < FORGOTTEN:
+            owing = {prefix: each * self._scale for prefix, each in self._of.items()}
+            self._of = {prefix: each for prefix, each in owing.items() if each > FORGOTTEN}
+            self._scale = 1.0
+
+
 def client_of(address: bytes) -> bytes:
     """Return what counts as one client: an IPv4 address, or an IPv6 /64."""
     return address if len(address) == 4 else address[:8]
@@ -84,7 +128,7 @@ class Bounds:
         self._clients: Counter[bytes] = Counter()
         self._handshakes: OrderedDict[int, Held] = OrderedDict()
         self.of_strangers, self.of_resets = Share(OF_STRANGERS, BURST), Share(OF_RESETS, BURST)
-        self.of_handshakes = Share(OF_HANDSHAKES, BURST)
+        self.of_handshakes = FairShare(OF_HANDSHAKES, BURST)
         self.configure(limits)
 
     def configure(self, limits: Limits) -> None:

@@ -119,10 +119,12 @@ class Door:
             return
         if connection.is_established:
             connection.receive(datagram, address, now)
-        else:
+        elif self._bounds.of_handshakes.may_go_on(connection.prefix, now):
             began = time.monotonic()
             connection.receive(datagram, address, now)
-            self._bounds.of_handshakes.spend(time.monotonic() - began)
+            self._bounds.of_handshakes.spend(connection.prefix, time.monotonic() - began)
+        else:
+            self._bounds.counters["dropped"] += 1
         self._unflushed[connection] = None
 
     def _begin(self, begun: Begun, address: Address, local: bytes, now: float) -> Connection | None:

@@ -7,11 +7,13 @@ anybody can send who has no client's first packet, which is large, has one of it
 import os
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from qh3._hazmat import pull_quic_header
 from qh3.quic.packet import QuicPacketType, QuicProtocolVersion, encode_quic_retry, encode_quic_version_negotiation
 
+from ..core.fair_shares import prefix_of
 from .bounds import Bounds
 from .handshake import Address
 from .resets import Resets
@@ -67,13 +69,13 @@ class Strangers:
         """Answer a datagram of no connection, from the `local` address; or return who begins one by it."""
         began, header = time.monotonic(), _header_of(datagram)
         if header is not None and header.token and header.is_first and self.are_welcome:
-            if not self._bounds.of_handshakes.has_time(now):
+            prefix = prefix_of(ip_address(address[0]).packed)
+            if not self._bounds.of_handshakes.may_begin(prefix, now):
                 self._counters["dropped"] += 1
                 return None
             original = self._tokens.original(address[:2], header.destination, header.token)
             if original is not None:
                 return Begun(original, header.destination)
-            self._bounds.of_handshakes.spend(time.monotonic() - began)
         share = self._bounds.of_resets if header is None else self._bounds.of_strangers
         if not share.has_time(now):
             self._counters["dropped"] += 1

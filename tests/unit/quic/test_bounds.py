@@ -6,7 +6,7 @@ import pytest
 from support.quic import LIMITS
 
 from funkenshield.core.fair_shares import prefix_of
-from funkenshield.quic.bounds import HANDSHAKES_MAX, Bounds, client_of
+from funkenshield.quic.bounds import BURST, HANDSHAKES_MAX, Bounds, FairShare, client_of
 
 
 class Held:
@@ -92,3 +92,53 @@ def test_octets_have_shares_and_are_given_back():
     assert scene.bounds.count(modest, 50)
     assert scene.bounds.count(greedy, -900)
     assert scene.bounds.memory == 50
+
+
+def taken(share, seconds, cost, rates, may="may_begin"):
+    """Let each prefix ask so often a second, and return how often each got something."""
+    took, asked = Counter(), Counter()
+    for step in range(int(seconds * 1000)):
+        now = step / 1000
+        for prefix, rate in rates.items():
+            asked[prefix] += rate / 1000
+            while asked[prefix] >= 1:
+                asked[prefix] -= 1
+                if getattr(share, may)(prefix, now):
+                    share.spend(prefix, cost)
+                    took[prefix] += 1
+    return took
+
+
+def test_neighbours_who_begin_handshakes_all_the_time_leave_those_of_others():
+    took = taken(FairShare(0.5, BURST), 10.0, 0.0015, {b"greedy": 2000, b"modest": 20})
+    assert took[b"modest"] == 200
+    assert 10.0 * 0.5 < (took[b"greedy"] + took[b"modest"]) * 0.0015 < 10.0 * 0.5 + BURST + 0.002
+
+
+@pytest.mark.parametrize(("prefixes", "owed"), [(1, BURST), (1000, 2 * BURST)])
+def test_debts_are_bounded_and_prefixes_without_any_forgotten(prefixes, owed):
+    share = FairShare(0.5, BURST)
+    taken(share, 2.0, 0.0001, {number.to_bytes(2): 20_000 / prefixes for number in range(prefixes)}, "may_go_on")
+    assert share._owed <= owed + 0.0001
+    taken(share, 10.0, 0.0015, {b"greedy": 1000})
+    assert share._of.keys() <= {b"greedy"}
+    assert share.may_begin(b"another", 20.0)
+    assert not share._of
+
+
+def test_in_a_crowd_none_begins_and_those_under_way_go_on_but_for_who_has_had_much():
+    share = FairShare(0.5, BURST)
+    for number in range(100):
+        share.spend(number.to_bytes(), 0.0005)
+    for _ in range(4):
+        share.spend(b"greedy", 0.005)
+    assert not any(share.may_begin(each, 0.0) for each in (b"\1", b"greedy", b"another"))
+    assert share.may_go_on(b"\1", 0.0)
+    assert not share.may_go_on(b"greedy", 0.0)
+
+
+def test_a_packet_that_took_long_because_others_had_their_turn_is_followed_by_the_next():
+    share = FairShare(0.5, BURST)
+    share.spend(b"\1", 1.0)
+    assert share.may_go_on(b"\1", 0.0)
+    assert share.may_begin(b"\1", 0.0)

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("qh3")
 from support.quic import CLIENT, LIMITS, SECRET
 
+from funkenshield.core.fair_shares import prefix_of
 from funkenshield.quic import strangers
 from funkenshield.quic.bounds import Bounds, Share
 from funkenshield.quic.retry import RetryTokens
@@ -109,12 +110,19 @@ def test_packets_of_no_connection_do_not_take_the_time_of_whoever_begins_one(sce
     assert scene.counters == {"retries": 3, "dropped": 6}
 
 
-def test_beyond_theirs_handshakes_do_not_begin_and_tokens_of_others_are_not_looked_at(scene):
-    scene.bounds.of_handshakes.spend(1.05)
-    for made in token(scene), b"of another server":
-        assert scene.take(initial(SECOND, made), now=1.9) == b""
-    assert scene.counters == {"dropped": 2}
-    assert isinstance(scene.take(initial(SECOND, token(scene)), now=2.1), Begun)
+def test_beyond_its_share_a_prefix_begins_no_handshakes_and_others_do(scene):
+    for _ in range(9):
+        scene.bounds.of_handshakes.spend(prefix_of(bytes((192, 0, 2, 9))), 0.005)
+    assert scene.take(initial(SECOND, token(scene))) == b""
+    assert scene.counters == {"dropped": 1}
+    assert scene.bounds.of_handshakes.may_begin(b"other", 0.0)
+    assert isinstance(scene.take(initial(SECOND, token(scene)), now=0.02), Begun)
+
+
+def test_tokens_that_are_not_good_are_on_nobodys_account(scene):
+    for _ in range(20):
+        scene.take(initial(SECOND, b"of another server"))
+    assert scene.bounds.of_handshakes._owed == 0
 
 
 def test_a_share_is_a_part_of_the_time_and_little_is_kept_of_it():
