@@ -1,6 +1,5 @@
 """The process that takes over: with which priority it is started."""
 
-import asyncio
 import threading
 from types import SimpleNamespace
 
@@ -25,6 +24,6 @@ def test_it_is_started_by_a_thread_that_has_the_priority_of_the_daemons_start(mo
     parts = SimpleNamespace(config=lambda: config, priority=SimpleNamespace(restore=restore))
     monkeypatch.setattr(upgrade.subprocess, "run", start)
     with pytest.raises(upgrade.UpgradeError):
-        asyncio.run(upgrade.Successors(parts).upgrade())
+        upgrade.Successors(parts)._start(0, 0)
     assert [what for what, _ in done] == ["restored", "started"]
     assert len({thread for _, thread in done}) == 1
