@@ -98,6 +98,7 @@ class Daemon:
         self.config = config = hugepages.fitted(config)
         self.clock = clock or (predecessor.clock if predecessor else Clock())
         self._predecessor = predecessor
+        self._serves = False  # until it does, it may still take over from another one
         self._left = False  # another process serves in our place
         self._upgrading: asyncio.Task[None] | None = None  # because a signal asked for it
         self._reread, self._file = reread, file
@@ -211,7 +212,7 @@ class Daemon:
             sockets=self._all_sockets, udp=self.udp, tcp=self.tcp, forwarder=self.forwarder, blocks=self.blocks,
             watchers=self.watchers, priority=self._priority, set_by_command=partial(commands.set_by_command, self),
             cookie_secrets=lambda: self._secrets.current() if self._secrets else (),
-            ticket_secret=self._tls.secret, retry_secret=self.quic.retry_secret,
+            ticket_secret=self._tls.secret, retry_secret=self.quic.retry_secret, serves=lambda: self._serves,
             is_stopping=self._stopping.is_set, remaining=self._remaining,
             stop_tasks=self._stop_tasks, start_tasks=self._start_tasks, leave=self._leave,
             converse=partial(control.converse, handle=self._handle, hand_over=self._hand_over),
@@ -433,6 +434,7 @@ class Daemon:
             at_end(self.udp.stop)
             if self._predecessor is not None:  # the sooner, the less has to wait
                 self._predecessor.serve(self._parts)
+            self._serves = True
             await self.quic.ready()
             self._tell_ready()
             if early_signals.came(signal.SIGHUP):
@@ -633,9 +635,8 @@ class Daemon:
             self._purge(name_to_wire(name))
 
     async def _save(self) -> None:
-        if (
-            self._snapshot is not None and self._ready and not self._left
-        ):  # what was there before a start that failed stays
+        is_ours = self._ready and not self._left and not self.successors.is_switching
+        if self._snapshot is not None and is_ours:  # what was there before a start that failed stays
             await snapshot.write(self.cache, self._snapshot, self._origins())
 
     def _origins(self) -> snapshot.Origins:

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .admin.process import Priority, notify
+from .admin.process import Priority, ends_with_us, notify
 from .cache import hugepages
 from .cache._store import Cache
 from .config import Config
@@ -80,6 +80,10 @@ class UpgradeError(FunkenShieldError):
     """Another process cannot take over; the running daemon serves on."""
 
 
+class _TruncatedError(UpgradeError):
+    """Descriptors that were passed are lost."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What of a daemon is handed over, and what stands still meanwhile."""
@@ -99,6 +103,7 @@ class Parts:
     ticket_secret: bytes  # that clients' sessions are resumed by, unless a file has it
     retry_secret: bytes  # by which clients over QUIC show where they are
     set_by_command: Callable[[], list[dict[str, Any]]]  # requests that operators have made, and are to be made again
+    serves: Callable[[], bool]  # before that, it still takes over itself
     is_stopping: Callable[[], bool]
     stop_tasks: Callable[[], Awaitable[None]]  # all that write to the cache from time to time
     start_tasks: Callable[[], None]
@@ -121,26 +126,31 @@ def _send(
 
 
 async def _send_soon(
-    connection: socket.socket, message: dict[str, Any], octets: bytes = b"", fds: list[int] | None = None
-) -> None:
+    connection: socket.socket, message: dict[str, Any], octets: bytes = b"", fds: list[int] | None = None,
+    seconds: float = START_WITHIN,
+) -> None:  # fmt: skip
     """Send a message as soon as the other one has taken enough of those before; UpgradeError where it does not."""
     try:
-        async with asyncio.timeout(START_WITHIN):
+        async with asyncio.timeout(seconds):
             while True:
                 try:
                     return _send(connection, message, octets, fds)
                 except BlockingIOError:
                     await asyncio.sleep(0.001)
     except TimeoutError:
-        raise UpgradeError(f"it has taken nothing for {START_WITHIN:g} s") from None
+        raise UpgradeError(f"it has taken nothing for {seconds:g} s") from None
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], bytes, list[int]]:
     """Return a message, octets and descriptors; UpgradeError where the other one says no more, or nothing but why."""
     try:
-        begin, fds, _, _ = socket.recv_fds(connection, 1, FDS_MAX + 1, socket.MSG_CMSG_CLOEXEC)
+        begin, fds, flags, _ = socket.recv_fds(connection, 1, FDS_MAX + 1, socket.MSG_CMSG_CLOEXEC)
+        if flags & socket.MSG_CTRUNC:
+            for each in fds:
+                os.close(each)
+            raise _TruncatedError("too many files are open here: not all that the running daemon passed have come")
         if begin and not fds:  # an answer on the control socket of those who do not know what was asked
-            line = begin + connection.recv(65536)
+            line = begin + os.read(connection.fileno(), 65536)  # which does not wait, whatever the timeout
             raise UpgradeError(f"the running daemon hands nothing over: {json.loads(line).get('error')}")
     except (OSError, ValueError, AttributeError) as error:
         raise UpgradeError(f"the running daemon cannot be understood: {error}") from None
@@ -265,7 +275,9 @@ class Predecessor:
     def _take_more(self, parts: Parts) -> None:
         try:
             message, _, fds = _receive(self._connection)
-        except UpgradeError:
+        except UpgradeError as error:
+            if isinstance(error, _TruncatedError):
+                log.warning("connections of the process before are closed: %s", error)
             self.close()
         else:
             self._go_on(parts, message["connections"], fds)
@@ -321,6 +333,7 @@ class Successors:
         self._done: asyncio.Future[int] | None = None  # its process, once it serves
         self._pid = 0  # of the process that was started last
         self._conversation: asyncio.Future[None] | None = None  # with it
+        self._task: asyncio.Task[Any] | None = None  # that hands over
         self.is_switching = False  # nothing may change any more, or it would be lost
 
     @property
@@ -337,33 +350,47 @@ class Successors:
         """
         try:
             return await self._upgrade()
-        except UpgradeError as error:
+        except (UpgradeError, OSError) as error:
             log.error("upgrade failed, this daemon serves on: %s", error)
             raise UpgradeError(f"upgrade failed, process {os.getpid()} serves on: {error}") from None
 
     async def _upgrade(self) -> int:
-        if os.getpid() == 1:
-            raise UpgradeError("it is process 1, with which its container ends: replace the container")
+        if why := self._unable():
+            raise UpgradeError(why)
         if self.in_progress:
             raise UpgradeError("another one is in progress")
-        told, report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        ours, theirs = socket.socketpair()
         self._done = asyncio.get_running_loop().create_future()
+        try:
+            told, report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            with open(told, "rb", buffering=0) as reported, open(report, "wb", buffering=0):
+                try:
+                    return await self._replace(report, self._done)
+                except UpgradeError as error:
+                    if why := (reported.read(4096) or b"").decode(errors="replace"):
+                        raise UpgradeError(why) from error
+                    raise
+        finally:
+            self._done = None
+
+    def _unable(self) -> str:
+        """Return why no process can take over from this one, as things are; "": one can."""
+        if ends_with_us():
+            return "its container ends with this process: replace the container"
+        if self._parts.is_stopping():
+            return "this one ends"
+        return "" if self._parts.serves() else "it does not serve by itself yet: ask again"
+
+    async def _replace(self, report: int, done: "asyncio.Future[int]") -> int:
+        """Start a process, which tells there why it fails, and have it take over; return its ID."""
+        ours, theirs = socket.socketpair()
         try:
             with theirs:
                 self._pid = await asyncio.to_thread(self._start, report, theirs.fileno())
-            self._conversation = asyncio.ensure_future(self._parts.converse(ours))
-            return await self._wait_for(self._pid, self._done)
-        except UpgradeError as error:
-            with contextlib.suppress(OSError):
-                if why := os.read(told, 4096).decode(errors="replace"):
-                    raise UpgradeError(why) from error
+        except BaseException:
+            ours.close()
             raise
-        finally:
-            self._done = None
-            os.close(told)
-            with contextlib.suppress(OSError):
-                os.close(report)
+        self._conversation = asyncio.ensure_future(self._parts.converse(ours))
+        return await self._wait_for(self._pid, done)
 
     def _start(self, report: int, connected: int) -> int:
         """Start our own command line anew, with what is where it is because we were root then; return the process ID.
@@ -396,37 +423,41 @@ class Successors:
     async def _wait_for(self, pid: int, done: "asyncio.Future[int]") -> int:
         """Return who has taken over, in all likelihood that process; it is gone where UpgradeError is raised."""
         end = asyncio.get_running_loop().time() + START_WITHIN
-        try:
-            with open(system_calls.open_process(pid), "rb", buffering=0) as process:
-                while not done.done():
-                    if select.select([process], [], [], 0)[0]:
-                        raise UpgradeError("the new process has ended; its log says why")
-                    if asyncio.get_running_loop().time() > end and self._connection is None:  # else it takes over now
-                        system_calls.kill(process.fileno())
-                        raise UpgradeError(f"the new process was not ready within {START_WITHIN:g} s")
-                    await asyncio.wait([done], timeout=CHILD)
-        except ProcessLookupError:
-            raise UpgradeError("the new process has ended at once; its log says why") from None
+        with open(_followed(pid), "rb", buffering=0) as process:
+            ended = select.poll()
+            ended.register(process, select.POLLIN)
+            while not done.done():
+                if ended.poll(0):
+                    raise UpgradeError("the new process has ended; its log says why")
+                if asyncio.get_running_loop().time() > end and self._connection is None:  # else it takes over now
+                    system_calls.kill(process.fileno())
+                    raise UpgradeError(f"the new process was not ready within {START_WITHIN:g} s")
+                await asyncio.wait([done], timeout=CHILD)
         return done.result()
 
     # ---------------------------------------------------------------- whoever asks to take over
 
     async def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: int) -> None:
         """Hand all over to the process behind a connection; where it cannot take over, go on as before."""
-        connection = socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
-        connection.setblocking(False)
-        pid, process = self._peer(connection)
-        refused = "another upgrade is in progress" if self._connection is not None else ""
-        if version != VERSION:
-            refused = "it hands over in another way than this version takes over: stop it, and start anew"
-        if refused:
-            _send(connection, {"refused": f"the running daemon, process {os.getpid()}: {refused}"})
-            connection.close()
-            os.close(process)
+        fd, connection = writer.get_extra_info("socket").fileno(), None
+        try:
+            connection = socket.fromfd(fd, socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.setblocking(False)
+            pid, process = self._peer(connection)
+        except OSError as error:
+            log.error("a process that has asked cannot take over, this one serves on: %s", error)
+            if connection is not None:
+                connection.close()
+            return
+        if refused := self._refusal(version):
+            log.warning("process %d may not take over, this one serves on: %s", pid, refused)
+            with connection, open(process, "rb", buffering=0):
+                _send(connection, {"refused": f"the running daemon, process {os.getpid()}: {refused}"})
             return
         self._connection = connection
         log.info("process %d is about to take over", pid)
         try:
+            self._task = asyncio.current_task()
             zones = self._parts.cache.zones.numbered
             copies = await self._offer_all(connection, reader)
             if copies is not None:
@@ -436,8 +467,9 @@ class Successors:
             if self._parts.cache.zones.numbered != zones:
                 raise UpgradeError("this one has read its configuration anew meanwhile; ask again")
             waited = await self._switch(connection, reader, process, copies)
-        except Exception as error:  # whatever it is, this one goes on
-            log.error("process %d has not taken over, this one serves on: %s", pid, error)
+        except (Exception, asyncio.CancelledError) as error:  # whatever it is, this one goes on
+            why = error if isinstance(error, Exception) else "this one ends"
+            log.error("process %d has not taken over, this one serves on: %s", pid, why)
             self._connection = None
             connection.close()
         else:
@@ -448,7 +480,16 @@ class Successors:
             self._parts.leave()
             self._parts.start_tasks()
         finally:
+            self._task = None
             os.close(process)
+
+    def _refusal(self, version: int) -> str:
+        """Return why nobody may take over now; "": who asks may."""
+        if self._connection is not None:
+            return "another upgrade is in progress"
+        if version != VERSION:
+            return "it hands over in another way than this version takes over: stop it, and start anew"
+        return self._unable()
 
     def _peer(self, connection: socket.socket) -> tuple[int, int]:
         """Return the ID of the process at the other end, and a descriptor of it (pidfd_open(2))."""
@@ -519,7 +560,7 @@ class Successors:
             }  # fmt: skip
             await _send_soon(connection, state, held)
             await _heard(reader, "serving", SWITCH_WITHIN)
-        except Exception:
+        except BaseException:
             with contextlib.suppress(OSError):  # it must not write to what we go on with
                 system_calls.kill(process)
             if copied is None and held:
@@ -527,8 +568,9 @@ class Successors:
             parts.tcp.end_hand_over()
             parts.tcp.take_over(connections)
             parts.tcp.start()
-            parts.udp.start()
-            parts.start_tasks()
+            if not parts.is_stopping():  # else nobody would stop them any more; who waits over TCP is still answered
+                parts.udp.start()
+                parts.start_tasks()
             self.is_switching = False
             raise
         for each in connections:
@@ -536,7 +578,9 @@ class Successors:
         parts.tcp.start()  # for those that could not be passed on, or not yet
         return time.monotonic() - begun
 
-    async def _pass_on(self, connection: socket.socket, connections: list[Passed]) -> None:
+    async def _pass_on(
+        self, connection: socket.socket, connections: list[Passed], seconds: float = START_WITHIN
+    ) -> None:
         listeners = {each.number: str(each) for each in self._parts.listeners.open}
         for begin in range(0, len(connections), FDS_MAX):
             some = connections[begin : begin + FDS_MAX]
@@ -544,12 +588,14 @@ class Successors:
                 [listeners.get(one.listener), one.address.hex(), one.to.hex(), one.port, one.to_port, one.octets.hex()]
                 for one in some
             ]
-            await _send_soon(connection, {"what": "connections", "connections": told}, fds=[one.fd for one in some])
+            message = {"what": "connections", "connections": told}
+            await _send_soon(connection, message, fds=[one.fd for one in some], seconds=seconds)
 
     async def drain(self, seconds: float) -> None:
         """Pass on the connections on which nobody waits any more; return when there are none, at most so much later."""
         loop, tcp, step = asyncio.get_running_loop(), self._parts.tcp, STEP
         end = loop.time() + seconds
+        await self._settle(seconds)
         while self._done is not None and self._done.done():  # who has asked for it is to be told
             await asyncio.sleep(step)
         while self._connection is not None and self._parts.remaining() and loop.time() < end:
@@ -558,11 +604,33 @@ class Successors:
             with tcp.paused():
                 connections = tcp.let_go()
             try:
-                await self._pass_on(self._connection, connections)
-            except OSError:  # it has gone: there is nobody else to pass them on to
+                await self._pass_on(self._connection, connections, max(end - loop.time(), step))
+            except (OSError, UpgradeError):  # it has gone, or hangs: there is nobody else to pass them on to
+                self._connection.close()
                 self._connection = None
-            for each in connections:
-                os.close(each.fd)
+            finally:
+                for each in connections:
+                    os.close(each.fd)
+
+    async def _settle(self, seconds: float) -> None:
+        """Return once it is settled who serves: after so long, it is this one, which ends."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=seconds if self.is_switching else 0)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def _followed(pid: int) -> int:
+    """Return a descriptor of a process that was started just now; it is killed where UpgradeError is raised."""
+    try:
+        return system_calls.open_process(pid)
+    except ProcessLookupError:
+        raise UpgradeError("the new process has ended at once; its log says why") from None
+    except OSError as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        raise UpgradeError(f"the new process cannot be followed: {error.strerror}") from None
 
 
 async def _heard(reader: asyncio.StreamReader, what: str, seconds: float) -> dict[str, Any]:

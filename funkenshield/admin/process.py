@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..config import Config
-from ..core import logs, machine
+from ..core import early_signals, logs, machine
 from ..errors import ConfigError, FunkenShieldError
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,9 @@ OTHERS = 24  # descriptors that are there whatever is configured
 CONNECTIONS_MIN = 1000  # however little memory there is, unless configured
 CONNECTION_MEMORY = 64 << 10  # octets: what the kernel and we have for one that is not idle, on the average
 NOTIFYING = 1.0  # seconds that the service manager may take
+FOR_ONE_CHILD = {  # as the kernel names programs that are process 1 for one child, and end with it
+    "tini", "tini-static", "docker-init", "podman-init", "catatonit", "dumb-init", "sh", "dash", "bash",
+}  # fmt: skip
 NICE, CALM = 10, 60.0  # of the control thread under a flood of misses, and until so many seconds after it
 
 
@@ -104,6 +107,16 @@ class Priority:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.own)
 
 
+def ends_with_us(process_1: Path = Path("/proc/1")) -> bool:
+    """Tell whether process 1, and with it a container, ends when this process does: it is ours, or an init's first."""
+    if os.getpid() == 1:
+        return True
+    with contextlib.suppress(OSError):
+        first = (process_1 / "task/1/children").read_text().split()[:1]  # the eldest; orphans come after it
+        return first == [str(os.getpid())] and (process_1 / "comm").read_text().strip() in FOR_ONE_CHILD
+    return False
+
+
 def find_user(user: str) -> pwd.struct_passwd:
     """Return a user of this machine; ConfigError where there is none."""
     try:
@@ -131,7 +144,10 @@ def drop_privileges(user: str, *owned: Path) -> None:
 
 @contextlib.contextmanager
 def signals_handled(handlers: Mapping[signal.Signals, Callable[[], object]]) -> Iterator[None]:
-    """Follow signals, until the very end: nothing may kill the daemon while it writes its last snapshot."""
+    """Follow signals, until the very end: nothing may kill the daemon while it writes its last snapshot.
+
+    Afterwards they do what they did before, or nothing where the process is ours: it has ended in order.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -139,14 +155,14 @@ def signals_handled(handlers: Mapping[signal.Signals, Callable[[], object]]) -> 
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     before = {number: signal.getsignal(number) for number in handlers}
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
+    for number, handler in handlers.items():  # to take one from the loop would have it kill us, until it is set anew
+        signal.signal(number, lambda *_, handler=handler: loop.call_soon_threadsafe(handler))
+        signal.siginterrupt(number, False)
     try:
         yield
     finally:
         for number in handlers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number] or signal.SIG_DFL)
+            signal.signal(number, early_signals.afterwards(before[number]))
 
 
 def notify(state: str) -> None:

@@ -3,10 +3,14 @@
 SIGTERM, SIGINT   end it at once, and cleanly
 SIGHUP            is remembered; what it asks for is done once the daemon is ready
 SIGUSR1, SIGUSR2  mean nothing yet
+
+Once the daemon follows none any more, none means anything: Python would have them kill it while it winds up.
 """
 
 import signal
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ALL = (*HELD, signal.SIGUSR1, signal.SIGUSR2)
@@ -30,6 +34,11 @@ def came(number: int) -> bool:
     known = number in _came
     _came.discard(number)
     return known
+
+
+def afterwards(before: Callable[..., Any] | int | None) -> Callable[..., Any] | int:
+    """Return what a signal is to do that the daemon does not follow any more; `before`: what it did before that."""
+    return signal.SIG_IGN if before is _note else before or signal.SIG_DFL
 
 
 def _note(number: int, _: FrameType | None) -> None:

@@ -35,7 +35,8 @@ def let_go(Connections connections not None) -> list:
             b"" if connection.input.octets == NULL
             else (<char*> connection.input.octets)[connection.input.begin:connection.input.end],
         ))
-        epoll_ctl(connections.epoll_fd, EPOLL_CTL_DEL, fd, NULL)  # or we would be told of what another one has to read
+        # Else we would be told of what another one has to read: the file stays open, and is known by this number.
+        epoll_ctl(connections.epoll_fd, EPOLL_CTL_DEL, connection.fd, NULL)
         connections.close(connection)
     return found
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,37 @@ def test_as_process_1_it_ends_when_it_is_told_to_before_it_is_ready(starting):
     inner = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     os.kill(int(inner), signal.SIGTERM)
     assert process.wait(5) == 0
+
+
+LATE = """
+import asyncio, os, signal
+from funkenshield.core import early_signals
+from funkenshield.admin.process import signals_handled
+
+NUMBERS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+early_signals.hold()
+
+async def main():
+    told = asyncio.Queue()
+    with signals_handled({each: lambda each=each: told.put_nowait(each) for each in NUMBERS}):
+        for each in NUMBERS:
+            os.kill(os.getpid(), each)
+            print((await told.get()).name)
+    send()
+
+def send(kill=os.kill, pid=os.getpid(), numbers=tuple(map(int, NUMBERS))):
+    for each in numbers:
+        kill(pid, each)
+
+class Last:
+    def __del__(self, send=send):  # when Python winds up, by when it follows no signals any more
+        send()
+
+last = Last()
+asyncio.run(main())
+"""
+
+
+def test_what_comes_after_it_has_ended_does_not_kill_it():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["SIGTERM", "SIGINT", "SIGHUP"], "")
