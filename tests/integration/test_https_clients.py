@@ -13,7 +13,6 @@ import dns.query
 import dns.rcode
 import pytest
 from support import http2
-from support.certificates import Authority
 from support.client import Address, free_port
 from support.control import stats
 from support.http2 import NO_ERROR, connected, trusting
@@ -35,11 +34,6 @@ from funkenshield.rules import *
 def tell(query):
     return query.respond(f'0 TXT "{query.transport}" "{query.tls_server_name}"')
 """
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ Each test looks at what the client got, what the upstream received, and how many
 """
 
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ pytest.importorskip("aioquic")
 pytestmark = [  # dnspython leaves two sockets of each connection to the garbage collector
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
 ]
 HOST = "dns.test"
 INITIAL = b"\xc0\0\0\0\1\x08original\x08clientid\0\x44\x96"  # and 1,174 octets that nobody can read
@@ -36,17 +36,6 @@ RULES = [
     {"match": {"suffix": "drop.test", "transport": "quic"}, "action": "drop"},
     {"match": {"suffix": "refused.test", "transport": "h3"}, "action": "refused"},
 ]
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    yield
-    gc.collect()  # while what it finds means nothing
 
 
 class Doors:

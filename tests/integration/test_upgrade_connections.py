@@ -4,7 +4,6 @@ All that a daemon can have open is open here: what clients get meanwhile, and wh
 """
 
 import contextlib
-import gc
 import json
 import urllib.request
 
@@ -12,7 +11,7 @@ import dns.message
 import dns.quic
 import pytest
 from support import http2
-from support.certificates import HOST, Authority
+from support.certificates import HOST
 from support.client import Address, ask, connected, frame, free_port
 from support.control import stats
 from support.dnstap import Collector
@@ -30,6 +29,7 @@ pytest.importorskip("qh3")
 pytestmark = [  # dnspython leaves two sockets of each connection to the garbage collector
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
 ]
 PROXY = "127.0.0.3"
 RULES = """
@@ -40,17 +40,6 @@ import os
 def tell(query):
     return query.respond(f'0 TXT "{os.getpid()}"')
 """
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    yield
-    gc.collect()  # while what it finds means nothing
 
 
 class Everything:
