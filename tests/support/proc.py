@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import socket
 from pathlib import Path
@@ -18,13 +19,10 @@ def connections(pid):
         pidfd = os.pidfd_open(pid)
         stack.callback(os.close, pidfd)
         found = []
-        for fd in list(Path(f"/proc/{pid}/fd").iterdir()):
-            try:
-                if not os.readlink(fd).startswith("socket:"):
-                    continue
-            except FileNotFoundError:  # it is closed meanwhile
+        for fd in _sockets(pid):
+            ours = libc.syscall(PIDFD_GETFD, pidfd, fd, 0)
+            if ours < 0 and ctypes.get_errno() == errno.EBADF:  # it is closed meanwhile
                 continue
-            ours = libc.syscall(PIDFD_GETFD, pidfd, int(fd.name), 0)
             if ours < 0:
                 raise OSError(ctypes.get_errno(), "no descriptor of another process")
             opened = stack.enter_context(socket.socket(fileno=ours))
@@ -33,6 +31,34 @@ def connections(pid):
                     opened.getpeername()
                     found.append(opened)
         yield found
+
+
+def _sockets(pid):
+    """Return which descriptors of a process are sockets: as it was before there are copies, which may be its own."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it is closed meanwhile
+            if os.readlink(fd).startswith("socket:"):
+                found.append(int(fd.name))
+    return found
+
+
+@contextlib.contextmanager
+def nothing_opened():
+    """Assert that no descriptor of this process that was opened inside stays open; earlier ones may be closed."""
+    before = _open_here()
+    yield
+    opened = _open_here() - before
+    assert not opened, f"still open: {sorted(opened)}"
+
+
+def _open_here():
+    """Return (descriptor, what it is) of all that this process has open, but for the look itself."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((int(fd), os.readlink(f"/proc/self/fd/{fd}")))
+    return found
 
 
 def descriptors(process):

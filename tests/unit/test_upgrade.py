@@ -10,14 +10,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from support.proc import nothing_opened
 
 from funkenshield import upgrade
 from funkenshield.admin.process import ends_with_us
 from funkenshield.upgrade import Successors, UpgradeError
-
-
-def open_files():
-    return sorted(os.listdir("/proc/self/fd"))
 
 
 def full(*_, **__):
@@ -40,11 +37,10 @@ def fails(successors):
 
     async def story():
         await asyncio.to_thread(int)  # what a thread takes is open before
-        before = open_files()
-        with pytest.raises(UpgradeError, match=rf"upgrade failed, process {os.getpid()} serves on: ") as told:
-            await successors.upgrade()
-        await asyncio.sleep(0)
-        assert open_files() == before
+        with nothing_opened():
+            with pytest.raises(UpgradeError, match=rf"upgrade failed, process {os.getpid()} serves on: ") as told:
+                await successors.upgrade()
+            await asyncio.sleep(0)
         assert not successors.in_progress
         return str(told.value).partition("serves on: ")[2]
 
@@ -58,11 +54,9 @@ def test_too_many_open_files_are_told_and_logged_and_nothing_stays_open(where, m
 
         async def story():
             await asyncio.to_thread(int)
-            before = open_files()
             patched.setattr(where, full)
-            with pytest.raises(UpgradeError, match=r"serves on: .*Too many open files"):
+            with nothing_opened(), pytest.raises(UpgradeError, match=r"serves on: .*Too many open files"):
                 await successors.upgrade()
-            assert open_files() == before
 
         asyncio.run(story())
     assert not successors.in_progress
@@ -104,10 +98,9 @@ def test_who_takes_over_still_or_ends_is_not_taken_over(state, why, monkeypatch,
         with theirs:
             theirs.settimeout(5)
             reader, writer = await asyncio.open_connection(sock=ours)
-            before = open_files()
-            await successors.hand_over(reader, writer, upgrade.VERSION)
-            assert upgrade._receive(theirs)[0] == {"refused": f"the running daemon, process {os.getpid()}: {why}"}
-            assert open_files() == before
+            with nothing_opened():
+                await successors.hand_over(reader, writer, upgrade.VERSION)
+                assert upgrade._receive(theirs)[0] == {"refused": f"the running daemon, process {os.getpid()}: {why}"}
             writer.close()
             await writer.wait_closed()
 
@@ -120,15 +113,14 @@ def test_descriptors_that_did_not_all_arrive_are_an_error_and_none_stays_open():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         upgrade._send(theirs, {}, fds=[0, 0, 0])
-        before, free = open_files(), os.dup(0)
+        free = os.dup(0)
         os.close(free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))
         try:
-            with pytest.raises(UpgradeError, match="too many files are open here"):
+            with nothing_opened(), pytest.raises(UpgradeError, match="too many files are open here"):
                 upgrade._receive(ours)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert open_files() == before
 
 
 def test_half_an_answer_is_not_waited_for():
