@@ -242,7 +242,10 @@ def _cache_entries(
 @command("purge")
 async def _purge(shield: Operated, *, name: str, below: bool = False, type: str | None = None) -> Response:
     noted = purge(shield.cache, name, type, below=below)
-    if noted != name_to_wire(name):
+    wire = name_to_wire(name)
+    what = name_from_wire(wire) + (" and all below it" if below else "")
+    limited.info("purged", "purged by command: %s, %s", what, type or "all types")
+    if noted != wire:
         limited.warning("purge", "too many purges at once: purging %s instead of %s", name_from_wire(noted), name)
     if removal := shield.forget(noted):
         await asyncio.wrap_future(removal)
@@ -280,12 +283,15 @@ def _block_add(
     shield: Operated, *, prefix: str, seconds: float, action: Refusal = "drop", confirmed: bool = False
 ) -> Response:
     shield.blocks.add(prefix, seconds, action, confirmed=confirmed)
+    limited.info("blocked", "%s blocked for %g s by command: %s", prefix, seconds, action)
     return {}
 
 
 @command("block remove")
 def _block_remove(shield: Operated, *, prefix: str) -> Response:
-    return {"removed": shield.blocks.remove(prefix)}
+    if removed := shield.blocks.remove(prefix):
+        limited.info("unblocked", "%s not blocked any more, by command", prefix)
+    return {"removed": removed}
 
 
 # ---------------------------------------------------------------- upstreams, rules, the log

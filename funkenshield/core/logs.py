@@ -148,12 +148,13 @@ class _Kind:
     """When a kind of line was written last, how many were not since, and the latest of these."""
 
     since: float
+    level: int
     more: int
     latest: tuple[Any, ...]
 
 
 class RateLimited:
-    """Lines that clients and upstreams can cause: of each kind the first at once, then one a minute that says how many.
+    """Lines that others can cause: of each kind the first at once, then one a minute that says how many.
 
     The kind is the caller's choice, and must not be a client's.
     """
@@ -164,8 +165,15 @@ class RateLimited:
         self._kinds: dict[str, _Kind] = {}
         _all.add(self)
 
+    def info(self, kind: str, text: str, *values: object) -> None:
+        """Do as `warning` does, for what is as it should be."""
+        self._write(logging.INFO, kind, text, values, 1)
+
     def warning(self, kind: str, text: str, *values: object, times: int = 1) -> None:
         """Write a line for what happened so many times, unless one of its kind was within a minute: then it counts."""
+        self._write(logging.WARNING, kind, text, values, times)
+
+    def _write(self, level: int, kind: str, text: str, values: tuple[object, ...], times: int) -> None:
         now = self._clock()
         before = self._kinds.get(kind)
         if before is not None:
@@ -174,8 +182,8 @@ class RateLimited:
             return
         if times > 1:
             text, values = f"{text}; %d like this", (*values, times)
-        self._log.warning(text, *values)
-        self._kinds[kind] = _Kind(now, 0, ())
+        self._log.log(level, text, *values)
+        self._kinds[kind] = _Kind(now, level, 0, ())
 
     def summarize(self) -> None:
         """Write how many lines were not, of the kinds whose minute is over."""
@@ -185,8 +193,8 @@ class RateLimited:
                 continue
             if kind.more:
                 text, *values = kind.latest
-                self._log.warning(f"{text}; %d like this in the last minute", *values, kind.more)
-                self._kinds[name] = _Kind(now, 0, ())
+                self._log.log(kind.level, f"{text}; %d like this in the last minute", *values, kind.more)
+                self._kinds[name] = _Kind(now, kind.level, 0, ())
             else:
                 del self._kinds[name]
 

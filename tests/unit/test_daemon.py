@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ from support.client import free_port
 from funkenshield.admin import commands
 from funkenshield.config import load
 from funkenshield.core.files import Watched
+from funkenshield.core.logs import RateLimited, recent
 from funkenshield.daemon import Daemon
 from funkenshield.errors import FunkenShieldError
 from funkenshield.wire.names import name_to_wire
@@ -97,6 +99,29 @@ def test_who_purges_waits_for_the_disk_and_nobody_else_does(table, tmp_path, mon
     monkeypatch.setattr("os.fsync", slow_fsync)
     with daemon._bound:
         asyncio.run(story())
+
+
+def test_what_operators_purge_and_block_is_logged(table, monkeypatch):
+    monkeypatch.setattr(commands, "limited", RateLimited(logging.getLogger("test")))
+    requests = [
+        {"command": "purge", "name": "Example.COM", "below": True},
+        {"command": "block add", "prefix": "192.0.2.0/24", "seconds": 60},
+        {"command": "block remove", "prefix": "192.0.2.0/24"},
+        {"command": "block remove", "prefix": "192.0.2.0/24"},  # there is none any more
+    ]
+
+    async def story():
+        for request in requests:
+            await commands.handle(daemon, request)
+
+    daemon = Daemon(load(table))
+    with daemon._bound:
+        asyncio.run(story())
+    assert [line["text"] for line in reversed(recent()[:3])] == [
+        "purged by command: example.com. and all below it, all types",
+        "192.0.2.0/24 blocked for 60 s by command: drop",
+        "192.0.2.0/24 not blocked any more, by command",
+    ]
 
 
 def test_a_reload_does_not_end_in_the_midst_of_stopping(table, tmp_path, monkeypatch):

@@ -36,6 +36,17 @@ def test_the_first_line_is_written_at_once_and_the_others_are_counted(told):
     assert told()[2:] == ["refused: 1001; 1 like this in the last minute", "refused: 1002"]
 
 
+def test_lines_of_what_is_as_it_should_be_are_counted_too(told, caplog):
+    now = [100.0]
+    limited = RateLimited(logging.getLogger("test"), lambda: now[0])
+    for n in range(3):
+        limited.info("kind", "purged: %d", n)
+    now[0] += 60.1
+    limited.summarize()
+    assert told() == ["purged: 0", "purged: 2; 2 like this in the last minute"]
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+
+
 def test_kinds_are_told_apart(told):
     limited = RateLimited(logging.getLogger("test"), lambda: 0.0)
     for kind in "abab":
