@@ -12,9 +12,10 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -38,11 +39,13 @@ from .admin.stats import Stats
 from .cache import hugepages, snapshot
 from .cache._nsec_cache import NsecCache
 from .cache.expiry import Expiry
+from .cluster.node import Credentials, Node
+from .cluster.purges import Message
 from .config import DEFAULT_GROUP, RESTART, Config
 from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
-from .core.files import Watched
+from .core.files import Watched, version_of
 from .errors import ConfigError, FunkenShieldError
 from .events.sinks import Outputs, Sinks
 from .forward import chaos, discovery
@@ -63,7 +66,7 @@ from .server.tls import TlsListeners
 from .server.udp import UdpServer
 from .upstream.hosts import Hosts
 from .upstream.pool import Upstreams
-from .wire.names import name_to_wire
+from .wire.names import name_from_wire, name_to_wire
 from .zones import settings
 from .zones.soa_watch import Watchers
 
@@ -134,7 +137,9 @@ class Daemon:
                 "workers: the new value takes effect after a restart: sockets with what waits in them stay %d",
                 self._count,
             )
-        secret = self._predecessor.ticket_secret if self._predecessor else b""
+        self._credentials = Credentials(config.cluster) if config.cluster.store else None
+        secret = self._credentials.ticket_secret if self._credentials else b""
+        secret = self._predecessor.ticket_secret if self._predecessor else secret
         self._tls, self._http = TlsListeners(config, secret=secret), HttpListeners()
         self._tls_over_quic = TlsListeners(config, over_quic=True, secret=self._tls.secret)
         self.listeners = Listeners(self._count)
@@ -152,7 +157,8 @@ class Daemon:
             bound.callback(self._unbind, *owned)
         if config.user:
             user = find_user(config.user)
-            cookie_secrets.keep(config.cookies, user.pw_uid, user.pw_gid)
+            if self._credentials is None:
+                cookie_secrets.keep(config.cookies, user.pw_uid, user.pw_gid)
             drop_privileges(config.user, *owned)
 
     def _unbind(self, path: Path) -> None:
@@ -201,10 +207,11 @@ class Daemon:
         self.rules = RuleEngine(self.miss_path.rules, self._dispatch)
         self.sinks = Sinks(self.miss_path.recorder)
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
+        self.node = self._make_node()
         self.stats = Stats(
             self.udp.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
             self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
-            (self._tls, self._tls_over_quic), self.hosts, self.quic, self.sinks,
+            (self._tls, self._tls_over_quic), self.hosts, self.quic, self.sinks, self.node,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
         self._parts = upgrade.Parts(
@@ -218,6 +225,17 @@ class Daemon:
             converse=partial(control.converse, handle=self._handle, hand_over=self._hand_over),
         )  # fmt: skip
         self.successors = upgrade.Successors(self._parts)
+
+    def _make_node(self) -> Node | None:
+        """Return what we are of a cluster, if there is one."""
+        if self._credentials is None:
+            return None
+        node = Node(
+            self.config.cluster, self._credentials, self.miss_path, self._purge_as_told, self._serials_of,
+            self._dispatch, wall=lambda: time.time() + self.clock.origin[1] / 1e9,
+        )  # fmt: skip
+        self.forwarder.share_with(node.run)
+        return node
 
     def _remaining(self) -> int:
         """Return how many connections clients have, or whom we replaced may pass on; those of the front are none."""
@@ -243,7 +261,8 @@ class Daemon:
         """
         refuse_itself(config)
         prepared = prepared or self.rules.prepare(config, self.listeners.numbered(config))
-        secrets = cookie_secrets.read(config.cookies, self._secrets)
+        shared = self._credentials.cookie_secrets if self._credentials else ()
+        secrets = cookie_secrets.read(config.cookies, self._secrets, shared)
         encryption, over_quic = self._tls.prepare(config), self._tls_over_quic.prepare(config)
         sinks = self.sinks.prepare(config)
         listeners = self.listeners.bind(config)
@@ -251,6 +270,8 @@ class Daemon:
         self.hosts.configure(config)
         logs.set_up(self.log_level or config.log.level, config.log.format)
         zones = settings.assign(self.cache.zones, config, groups)
+        for number, how in settings.sharing(config, self.cache.zones).items() if self.node else ():
+            self.miss_path.shared.configure(number, how)
         self.tcp.limits.set_server_names(self.rules.ids.server_name_table())
         self.forwarder.configure(config.forward, self.rules.activate(prepared, config, groups), zones.notifiers)
         self.blocks.configure(config.guard)
@@ -485,6 +506,8 @@ class Daemon:
             _every(lambda: self.upstreams.health_interval, self.upstreams.update_health),
             Expiry(self.cache, keeps_purges=lambda: self.successors.in_progress).run(),
         ]
+        if self.node is not None and not self._left:
+            works += self.node.works()
         if hugepages.is_large(self.config.cache.memory):
             works.append(hugepages.prepare(self.cache))
         if self._snapshot is not None and not self._left:
@@ -563,6 +586,8 @@ class Daemon:
         self.forwarder.ready()  # what the workers handed over last
         await self.successors.drain(self.config.drain_timeout)
         await self.forwarder.drain(self.config.drain_timeout)
+        if self.node is not None and not self._left:
+            await self.node.leave()
 
     # ---------------------------------------------------------------- another process takes over
 
@@ -629,6 +654,8 @@ class Daemon:
         """Take up the entries of a snapshot, but for those of zones that are new, or no more."""
         if self._snapshot is None:
             return
+        if self.node is not None and (kept := version_of(self._snapshot)):
+            self.node.restored(kept[3] / 1e9)
         restored, origins = snapshot.read(self.cache, self._snapshot)
         self.watchers.restore(origins.serials, entries=restored > 0)
         for name in {zone.name for zone in self.config.zones} ^ set(origins.zones) if restored else ():
@@ -642,10 +669,25 @@ class Daemon:
     def _origins(self) -> snapshot.Origins:
         return snapshot.Origins([zone.name for zone in self.config.zones], self.watchers.serials)
 
-    def _changed(self, zone: str) -> None:
-        """Purge a zone that is watched and has another serial; let another's entries expire."""
+    def _changed(self, zone: str, serial: int) -> None:
+        """Purge a zone that is watched and has another serial, at all nodes; let another's entries expire."""
         watched = any(each.watch for each in self.config.zones if each.name == zone)
         self._purge(name_to_wire(zone), let_expire=not watched)
+        if self.node is not None:
+            self.node.tell_serial(name_to_wire(zone), serial, let_expire=not watched)
+
+    def _serials_of(self, zone: bytes) -> frozenset[int]:
+        return self.watchers.serials_of(_title(zone))
+
+    def _purge_as_told(self, message: Message) -> None:
+        """Purge what another node has purged; where that is a zone's new serial, ours is looked at as well."""
+        try:
+            qtype, let_expire = message.type, message.let_expire
+            self.forget(self.cache.purge(message.wire, below=message.below, qtype=qtype, let_expire=let_expire))
+        except (ValueError, OverflowError):  # no room, or what another version means
+            self._purge(b"\0")
+        if message.serial >= 0:
+            self.watchers.poll_now(name_from_wire(message.wire))
 
     def _purge(self, name: bytes, *, let_expire: bool = False) -> None:
         """Take out a name and all below it; everything, where there is no room to note that."""
@@ -680,6 +722,9 @@ def _bind_control(config: Config, inherited: Inherited) -> socket.socket | None:
             raise
         log.warning("%s; running without a control socket: funkenshield stats, purge and block will not work", error)
         return None
+
+
+_title = lru_cache(maxsize=4096)(name_from_wire)  # of zones, which misses ask for
 
 
 async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None:

@@ -27,6 +27,7 @@ TRANSPORTS = ("udp", "tcp", "tls", "https", "http", "quic", "h3")
 LEVELS = ("debug", "info", "warning", "error", "default")
 PAGE = 200  # entries that are asked for at once
 UPGRADING = 600.0  # seconds that an upgrade may take, where a large cache is copied
+ASKING = 20.0  # seconds that a purge of all nodes may take besides
 RELOADING = 120.0  # seconds that a reload may take: rules have a setup
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the response of the daemon as JSON.")
 
@@ -138,9 +139,20 @@ def failures(ask: Ask, as_json: bool) -> None:
 @click.option("--zone", metavar="NAME", help="Purge a name and all names below it.")
 @click.option("--name", metavar="NAME", help="Purge one name.")
 @click.option("--type", "qtype", metavar="TYPE", help="Purge only records of this type.")
+@click.option("--everywhere", is_flag=True, help="Purge the caches of all nodes of the cluster.")
+@click.option(
+    "--wait", type=seconds, default=10.0, show_default=True, help="With --everywhere, wait so long until all have."
+)
 @as_json
-def purge(ask: Ask, everything: bool, zone: str | None, name: str | None, qtype: str | None, as_json: bool) -> None:
-    """Purge a running daemon's cache: everything, a zone or a name."""
+def purge(
+    ask: Ask, everything: bool, zone: str | None, name: str | None, qtype: str | None, everywhere: bool, wait: float,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Purge a running daemon's cache: everything, a zone or a name.
+
+    With --everywhere, the exit code is 1 if some node did not say in time that it has done so; those are named, and do
+    it when they reach the store again.
+    """
     if sum((everything, zone is not None, name is not None)) != 1:
         raise click.UsageError("give exactly one of --all, --zone and --name")
     if "" in (zone, name):
@@ -149,7 +161,17 @@ def purge(ask: Ask, everything: bool, zone: str | None, name: str | None, qtype:
     if qtype:
         request["type"] = qtype
     what = "everything" if everything else f"{name or zone}{' and all names below it' if zone else ''}"
-    _show(ask(request), as_json, f"purged: {what}{f', type {qtype}' if qtype else ''}")
+    done = f"purged: {what}{f', type {qtype}' if qtype else ''}"
+    if not everywhere:
+        _show(ask(request), as_json, done)
+        return
+    response = ask(request | {"everywhere": True, "wait": wait}, wait + ASKING)
+    _show(response, as_json, f"{done}, at {len(response['nodes'])} nodes: {', '.join(response['nodes']) or 'none'}")
+    for each in response["missing"]:
+        click.echo(
+            f"funkenshield: not purged at {each['node']}, which was last heard {each['silent']:g} s ago", err=True
+        )
+    sys.exit(bool(response["missing"]))
 
 
 # ---------------------------------------------------------------- clients

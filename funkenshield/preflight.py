@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .admin.process import find_user
 from .cache.hugepages import fitted
+from .cluster.node import Credentials
 from .config import Config
 from .errors import ConfigError
 from .forward.loop_detection import refuse_itself
@@ -32,6 +33,7 @@ def examine(config: Config, where: str, *, at_reload: bool = False) -> None:
         *([] if at_reload else [partial(tls.examine, config)]),
         partial(http.examine, config),
         *([partial(_find_token, config.web.token_file)] if config.web.page and not at_reload else []),
+        *([partial(Credentials, config.cluster)] if config.cluster.store else []),
         partial(refuse_itself, config),
         partial(usable, config.forward.source_port_avoid),
         partial(fitted, config),

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin,
 
 from .. import __version__
 from ..cache._store import Cache
+from ..cluster.node import Node
 from ..config import Config
 from ..config.guard import Refusal
 from ..core import logs
@@ -34,6 +35,7 @@ limited = logs.RateLimited(logging.getLogger(__name__))
 log = logging.getLogger(__name__)
 
 TOP_MAX = 1000  # of what is asked for most
+WAIT_MAX = 60  # seconds that a purge is waited for at other nodes
 BLOCKS_SHOWN = 200  # of what is shown at once
 TEST_CLOCK = "FUNKENSHIELD_TEST_CLOCK"  # set to 1, it lets tests move the clock, but not the event loop's timers
 
@@ -64,6 +66,7 @@ class Operated(Protocol):
     upstreams: Upstreams
     rules: RuleEngine
     blocks: Blocks
+    node: Node | None  # of a cluster
     log_level: str | None  # that an operator set, in place of the configuration's
 
     def forget(self, name: bytes) -> "Future[None] | None":
@@ -240,7 +243,20 @@ def _cache_entries(
 
 
 @command("purge")
-async def _purge(shield: Operated, *, name: str, below: bool = False, type: str | None = None) -> Response:
+async def _purge(
+    shield: Operated,
+    *,
+    name: str,
+    below: bool = False,
+    type: str | None = None,
+    everywhere: bool = False,
+    wait: float = 10,
+) -> Response:
+    """Purge here, and with `everywhere` at all nodes: then tell who has done so, and who has not in so many seconds."""
+    if not 0 <= wait <= WAIT_MAX:
+        raise FunkenShieldError(f"purge: wait must be 0 to {WAIT_MAX} seconds")
+    if everywhere and shield.node is None:
+        raise FunkenShieldError("purge: this node is alone: no [cluster] is configured")
     noted = purge(shield.cache, name, type, below=below)
     wire = name_to_wire(name)
     what = name_from_wire(wire) + (" and all below it" if below else "")
@@ -249,7 +265,12 @@ async def _purge(shield: Operated, *, name: str, below: bool = False, type: str 
         limited.warning("purge", "too many purges at once: purging %s instead of %s", name_from_wire(noted), name)
     if removal := shield.forget(noted):
         await asyncio.wrap_future(removal)
-    return {}
+    if not everywhere or shield.node is None:
+        return {}
+    whole = noted != name_to_wire(name)
+    qtype = -1 if type is None or whole else type_number(type)
+    message = shield.node.tell(name=noted.hex(), below=below or whole, type=qtype)
+    return await shield.node.wait_for_all(message, wait)
 
 
 class PurgeError(FunkenShieldError):

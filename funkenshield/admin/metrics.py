@@ -179,6 +179,23 @@ METRICS = {
         labels=("sink",),
     ),
     "events_unread": Metric("Events that nobody was told of, because they came faster than they could be told."),
+    "cluster_in_use": Metric(
+        "1 while misses are looked up in the cache that nodes share: the store answers, and all purges are known.",
+        "gauge",
+    ),
+    "shared_cache_lookups": Metric("Cache misses looked up in the cache that nodes share."),
+    "shared_cache_hits": Metric("Cache misses answered with what another node had stored."),
+    "shared_cache_rejected": Metric(
+        "Values of the store that were not believed: no node signed them for this name, they are too old, or from a"
+        " clock that is ahead."
+    ),
+    "shared_cache_late": Metric("Look-ups without a reply within `cluster.timeout`."),
+    "shared_cache_skipped": Metric("Cache misses not looked up because too many look-ups had no reply yet."),
+    "shared_cache_writes": Metric("Entries written to the store."),
+    "shared_cache_write_drops": Metric("Entries not written because the store did not take them in time."),
+    "cluster_messages": Metric("Purges by other nodes that were carried out here."),
+    "cluster_messages_rejected": Metric("Messages that were not believed: no node signed them, or they are old ones."),
+    "cluster_cache_emptied": Metric("Times that the whole cache was purged because purges had been missed."),
     "reloads": Metric("Successful reloads of the configuration."),
     "reload_failures": Metric("Reloads that failed, so that the previous configuration stayed in force."),
     "start_time_seconds": Metric("Unix time at which the daemon started.", "gauge"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..cache._nsec_cache import NsecCache
 from ..cache._store import Cache
+from ..cluster.node import NODE_COUNTERS, Node
 from ..core._clock import Clock
 from ..events.sinks import Sinks
 from ..forward._miss_path import MissPath
@@ -50,6 +51,7 @@ class Stats:
     hosts: Hosts
     quic: QuicFront
     sinks: Sinks
+    node: Node | None = None  # of a cluster
 
     def __post_init__(self) -> None:
         self.reloads = self.reload_failures = 0
@@ -135,6 +137,7 @@ class Stats:
                 for what in ("written", "waiting", "lost", "shortened")
             },
             "events_unread": self.sinks.lost,
+            **(self.node.counters() if self.node else dict.fromkeys(NODE_COUNTERS, 0)),
             "reloads": self.reloads, "reload_failures": self.reload_failures, "start_time_seconds": self._started_at,
             "uptime_seconds": round(self.clock.seconds() - self._born, 3),
             "cache_miss_latency_histogram": counted["latency_histogram"],

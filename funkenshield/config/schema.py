@@ -15,6 +15,7 @@ from ..core._limits import LISTENERS_MAX, MEMBERS_MAX, PROXIES_MAX, SINKS_MAX, S
 from .admin import PAGE, ControlSection, LogSection, MetricsSection, WebSection
 from .cache import CacheSection, StaleSection, TtlSection
 from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
+from .cluster import ClusterSection
 from .events import DnstapSection, QueryLogSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
@@ -74,6 +75,7 @@ class Config(Section):
     metrics: MetricsSection = MetricsSection()
     web: WebSection = WebSection()
     control: ControlSection = Field(default_factory=ControlSection)
+    cluster: ClusterSection = ClusterSection()
     dnstap: ListOf[DnstapSection] = Field((), max_length=SINKS_MAX)
     query_log: ListOf[QueryLogSection] = Field((), max_length=SINKS_MAX)
     zones: ListOf[ZoneSection] = Field((), max_length=4000)
@@ -321,6 +323,6 @@ def repeated(values: Iterable[object]) -> list[str]:
 
 
 RESTART = (
-    "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "control",
+    "workers", "user", "cache.memory", "cache.snapshot", "cache.snapshot_interval", "cluster", "control",
     "forward.max_outstanding", "udp.receive_buffer", "guard.memory",
 )  # fmt: skip

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from ..core._limits import MEMBERS_MAX
 from .cache import StaleSection, TtlSection
+from .cluster import Sharing
 from .types import GroupName, ListOf, PlaceField, PrefixField, Seconds, Section, ZoneName
 
 
@@ -27,5 +28,6 @@ class ZoneSection(Section):
     watch_jitter: float = Field(0.1, ge=0, le=0.9, description="Random variation of the interval, as a ratio.")
     nxdomain_cut: bool | None = Field(None, description="In place of `cache.nxdomain_cut`.")
     aggressive_nsec: bool = Field(False, description="Answer NXDOMAIN and NODATA from cached NSEC records (RFC 8198).")
+    shared_cache: Sharing | None = Field(None, description="In place of `cluster.shared_cache`.")
     ttl: TtlSection = Field(TtlSection(), description="What differs from `[ttl]`.")
     stale: StaleSection = Field(StaleSection(), description="What differs from `[stale]`.")

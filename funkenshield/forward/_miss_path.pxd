@@ -18,6 +18,7 @@ from ._pending cimport PendingQueries, PendingQuery, Stage
 from ._python_rules cimport PythonRules
 from ._reply_queue cimport ReplyQueue
 from ._resolution cimport Resolution
+from ._shared_cache cimport SharedCache
 from ._transport cimport Transport
 
 
@@ -35,6 +36,7 @@ cdef class MissPath:
         readonly Sockets sockets   # the attempts'
         readonly UpstreamTable upstreams  # the attempts'
         Admission admission
+        readonly SharedCache shared
         Resolution resolution
         readonly PythonRules rules
         Transport transport

@@ -41,6 +41,7 @@ from ._pending cimport FAILED, IDLE, QUEUED, PendingQueries, PendingQuery, Stage
 from ._python_rules cimport PythonRules
 from ._reply_queue cimport ReplyQueue
 from ._resolution cimport LAST_RESORTS_MAX, Resolution, Response
+from ._shared_cache cimport SharedCache
 from ._transport cimport Transport
 
 cdef enum:
@@ -65,7 +66,8 @@ cdef class MissPath:
         self.replies = ClientReplies(self.settings_writer, self.queries, self.recorder)
         self.attempts = Attempts(self.queries, self.replies.outbox.tap)
         self.admission = Admission(self.replies, self.attempts)
-        self.resolution = Resolution(self.replies, self.attempts)
+        self.shared = SharedCache(self.attempts)
+        self.resolution = Resolution(self.replies, self.attempts, self.shared)
         self.rules = PythonRules(self.admission, self.resolution)
         self.transport = Transport(self.resolution)
         self.pool, self.outbox = self.queries.pool, self.replies.outbox
@@ -213,6 +215,8 @@ cdef class MissPath:
     def send(self) -> None:
         """Send what is queued, and what another upstream failed to answer, to upstreams that are chosen now."""
         cdef uint32_t listed
+        if self.shared.looks_up:
+            self.shared.set_aside(self.attempts.queued, self.attempts.queued_count)
         self.attempts.walked = QUEUED
         self._send(self.attempts.queued, self.attempts.queued_count, QUEUED)
         self.attempts.queued_count = 0
@@ -325,6 +329,25 @@ cdef class MissPath:
         self.attempts.lost(attempt, reason_of_errno(error), now)
         if self.pool[i].attempt < 0:
             self.resolution.time_is_up(i, now)
+        self.outbox.flush()
+
+    def take_shared(self, uint64_t handle, bytes entry not None, double age) -> bool:
+        """End a query that was looked up with what another node wrote so many seconds ago; False: it goes on.
+
+        Raises ValueError where the octets are no entry for it.
+        """
+        cdef:
+            int32_t i = self.shared.wanted(handle)
+            uint64_t now = self.cache.clock.now()
+        if i < 0 or not self.shared.read(i, entry, age, now):
+            return False
+        self.resolution.serve_shared(i, now)
+        return True
+
+    def go_on(self, handles) -> None:
+        """Have queries that wait for a look-up sent to upstreams; those that are over are left alone."""
+        for handle in handles:
+            self.shared.resume(handle)
         self.outbox.flush()
 
     def abandon(self, int32_t socket) -> None:

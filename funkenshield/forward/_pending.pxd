@@ -29,6 +29,7 @@ cdef enum Stage:
     SENT
     FAILED                         # to be sent again, elsewhere
     DECIDING                       # Python answers it, or looks at the answer
+    LOOKED_UP                      # in the nodes' cache, before an upstream is asked
 
 cdef enum LastResort:              # a response that serves if nothing better comes
     NO_LAST_RESORT
@@ -78,6 +79,7 @@ cdef struct PendingQuery:
     uint8_t by_function            # a function of a rule answers it, not an upstream
     uint8_t uncached               # asked for this client, and forgotten: the cache is left alone
     uint8_t verbatim               # what comes back goes to the client as it came
+    uint8_t looked_up              # the nodes' cache was, or is, asked
     uint8_t send_once              # never sent again where it may have arrived: it may have done its work
     uint8_t maybe_delivered
     uint16_t ttl_limits            # that a rule set for the response, by number; 0: none

@@ -230,4 +230,4 @@ cdef class PendingQueries:
         cdef int32_t i = <int32_t> (handle & (PENDING_MAX - 1))
         if i >= self.untouched or self.pool[i].generation & 0x3ffffff != handle >> 38:
             return -1
-        return i if self.pool[i].stage == SENT or self.pool[i].stage == FAILED or self.pool[i].stage == DECIDING else -1
+        return i if self.pool[i].stage in (SENT, FAILED, DECIDING, LOOKED_UP) else -1

@@ -13,6 +13,7 @@ from ._attempts cimport Attempts
 from ._client_replies cimport ClientReplies
 from ._failures cimport Failures
 from ._pending cimport PendingQueries, PendingQuery
+from ._shared_cache cimport SharedCache
 
 cdef enum:
     LAST_RESORTS_MAX = 1 << 24     # octets of responses that are kept in case nothing better comes
@@ -38,6 +39,7 @@ cdef class Resolution:
         size_t last_resort_octets
         uint32_t retry_on          # one bit for each RCODE with which another upstream is asked
         bint retry_truncated
+        SharedCache shared         # that is told what is stored here
         object nsec_cache          # who learns what does not exist
         Failures failures          # that clients felt
         uint64_t no_upstream_available  # queries that failed because no upstream could be asked
@@ -57,6 +59,7 @@ cdef class Resolution:
                             uint64_t now) except -1
     cdef int resolve(self, int32_t i, int32_t upstream, const Query* query, const Response* response,
                      uint64_t now) except -1
+    cdef int serve_shared(self, int32_t i, uint64_t now) except -1
     cdef bint _is_truncated(self, int32_t i, const Response* response) noexcept nogil
     cdef int _learn(self, int32_t i, const Query* query, const Response* response, uint64_t now) except -1
     # none, or none that is wanted

@@ -20,8 +20,9 @@ from ..cache._index cimport find
 from ..cache._zone_settings cimport TtlLimits, ZoneSettings
 from ..core._clock cimport ticks
 from ..policy._rule_program cimport MessageFacts, Program
+from ..cache._store cimport STORED
 from ..policy._rule_state cimport (
-    KIND_FAILED, KIND_FORWARDED, KIND_RULE, KIND_STALE, RESPONSES, START, RuleState
+    KIND_FAILED, KIND_FORWARDED, KIND_HIT, KIND_RULE, KIND_STALE, RESPONSES, START, RuleState
 )
 from ..upstream._selection cimport ALL_BUSY, NOBODY_UP, TIMED_OUT, Upstream, reason_of_rcode
 from ..wire._message cimport (
@@ -32,6 +33,7 @@ from ._attempts cimport NEVER, Attempts
 from ._client_replies cimport ClientReplies
 from ._failures cimport Failures
 from ._outbox cimport NOBODY, Client
+from ._shared_cache cimport SharedCache
 from ._pending cimport (
     DECIDING, FAILED, FUNCTION, NO_LAST_RESORT, SENT, TRUNCATED_REPLY, UNVERIFIED_REPLY, PendingQuery, TtlBounds
 )
@@ -50,8 +52,9 @@ cdef void _narrow(TtlLimits* ttl_limits, const TtlBounds* by) noexcept nogil:
 cdef class Resolution:
     """What responses, and silence, mean for those who wait. One thread, with the GIL, calls all of it."""
 
-    def __cinit__(self, ClientReplies replies not None, Attempts attempts not None) -> None:
-        self.replies, self.attempts = replies, attempts
+    def __cinit__(self, ClientReplies replies not None, Attempts attempts not None,
+                  SharedCache shared not None) -> None:
+        self.replies, self.attempts, self.shared = replies, attempts, shared
         self.cache, self.queries, self.pool = replies.cache, replies.queries, replies.queries.pool
         self.upstreams = attempts.upstreams
         self.stopped_responses, self.last_resorts = [], {}
@@ -204,10 +207,16 @@ cdef class Resolution:
         self.replies.answer_all(i, answer, KIND_RULE if pending.by_function else KIND_FORWARDED, now, upstream)
         if response.built == KEEP:
             self._learn(i, query, response, now)
-            self.cache.put_for(query, answer, ticks(now))
+            if self.cache.put_for(query, answer, ticks(now)) == STORED and self.shared.stores:
+                self.shared.tell(i, answer, now)
         elif (response.built == PASS and not pending.uncached and answer.form == SECTIONS
                 and (rcode == NOERROR or rcode == NXDOMAIN)):
             self.cache.drop(query)  # what was before is true no more
+        return self.close(i)
+
+    cdef int serve_shared(self, int32_t i, uint64_t now) except -1:
+        """Let what another node has stored, which is in the cache's scratch, end a pending query: as a hit."""
+        self.replies.answer_all(i, self.cache.scratch, KIND_HIT, now)
         return self.close(i)
 
     cdef bint _is_truncated(self, int32_t i, const Response* response) noexcept nogil:

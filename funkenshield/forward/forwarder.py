@@ -89,6 +89,7 @@ class Forwarder:
         self._transferring = Shares()
         self._equal: Counter[tuple[bytes, int]] = Counter()  # specials of one address, by all octets but the ID
         self._ticking: asyncio.TimerHandle | None = None
+        self._share: Callable[[], None] | None = None
 
     def configure(
         self,
@@ -114,6 +115,10 @@ class Forwarder:
             max_long=settings.max_uncached,
             max_forgeable=settings.max_outstanding_per_prefix,
         )
+
+    def share_with(self, share: Callable[[], None]) -> None:
+        """Say who asks other nodes what misses are looked up for, and tells them what was stored."""
+        self._share = share
 
     def follow_upstreams(self) -> None:
         """Know the addresses that upstreams have now."""
@@ -153,6 +158,8 @@ class Forwarder:
             self._handler.handle_queries(stopped)
             self._handler.handle_responses(rules.take_stopped_responses())
         miss_path.send()
+        if self._share is not None:
+            self._share()
         misses = rules.take_handled()
         if misses:
             self._handler.handle_misses(misses)

@@ -79,13 +79,16 @@ def keep(section: CookiesSection, uid: int, gid: int) -> None:
             keep_secret(path, (uid, gid))
 
 
-def read(section: CookiesSection, before: "CookieSecrets | None") -> "CookieSecrets":
+def read(section: CookiesSection, before: "CookieSecrets | None", shared: tuple[bytes, ...] = ()) -> "CookieSecrets":
     """Return the secrets of a configuration: those before, unless their file is another, or an operator's to change.
 
-    Raises ConfigError where the file is wrong.
+    Where nobody named a file, they are those that nodes share, if there are any. Raises ConfigError where the file is
+    wrong.
     """
     path = _path_of(section)
     ours = path is None or _is_ours(section)
+    if ours and shared:
+        return CookieSecrets(None, shared=shared)
     return before if before is not None and before.path == path and ours else CookieSecrets(path, kept=ours)
 
 
@@ -106,14 +109,14 @@ class CookieSecrets:
     3. an hour and five minutes later, when none of the old one's cookies is accepted, take it out.
     """
 
-    def __init__(self, path: Path | None, *, kept: bool = False) -> None:
-        """Read the file, or draw one secret if there is none; raises ConfigError where the file is wrong.
+    def __init__(self, path: Path | None, *, kept: bool = False, shared: tuple[bytes, ...] = ()) -> None:
+        """Read the file, or draw one secret if there are none; raises ConfigError where the file is wrong.
 
         With `kept`, nobody named the file: it is made where it is missing, and what is wrong with it stops nothing.
         """
         self.path = path
-        self._secrets: tuple[bytes, ...] = (os.urandom(16),)
-        self._drawn = True  # they are in no file
+        self._secrets = shared or (os.urandom(16),)
+        self._drawn = not shared  # they are in no file
         try:
             if path is not None and kept:
                 keep_secret(path)

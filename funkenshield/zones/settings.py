@@ -24,6 +24,14 @@ class Assignment(NamedTuple):
     changed: list[bytes]  # names of zones that are new, or no more
 
 
+def sharing(config: Config, zones: Zones) -> Mapping[int, str]:
+    """Return by number what the nodes' cache is to each zone."""
+    own = {zones.number(name_to_wire(zone.name)): zone.shared_cache for zone in config.zones}
+    return {0: config.cluster.shared_cache} | {
+        number: config.cluster.shared_cache if each is None else each for number, each in own.items()
+    }
+
+
 def groups(config: Config) -> dict[str, Group]:
     """Return the groups of upstreams: the default one, those that have a name, and those of zones with their own."""
     joined = [name for upstream in config.upstreams for name in upstream.groups]

@@ -51,7 +51,7 @@ class Watcher:
 
     zone: dns.name.Name
     ask: Callable[[bytes], Awaitable[bytes]]  # sends a query under an ID of its own choice; raises OSError
-    changed: Callable[[], None]
+    changed: Callable[[int], None]  # is told the serial
     _: KW_ONLY
     interval: float
     jitter: float
@@ -119,7 +119,7 @@ class Watcher:
     def _compare(self, serial: int) -> None:
         before = self.serial
         if serial != before and (before is not None or self.restored):
-            self.changed()  # before it is noted: where this fails, the next response tells of the change again
+            self.changed(serial)  # before it is noted: where this fails, the next response tells of the change again
             if before is None:
                 log.info("zone %s: serial %d, and the cache has entries from before it was known", self.zone, serial)
             else:
@@ -163,13 +163,13 @@ class PollInterval(NamedTuple):
 class Watchers:
     """All that is watched, and the time that it goes by.
 
-    `ask` sends a query to an upstream, `changed` is told of a zone that has changed there.
+    `ask` sends a query to an upstream, `changed` is told of a zone that has changed there, and its serial.
     """
 
     def __init__(
         self,
         ask: Callable[[str, bytes], Awaitable[bytes]],
-        changed: Callable[[str], None],
+        changed: Callable[[str, int], None],
         clock: Callable[[], float],
     ) -> None:
         self._entries = False
@@ -190,6 +190,10 @@ class Watchers:
             for watched, (_, watcher, _) in self._running.items()
             if watcher.serial is not None
         }
+
+    def serials_of(self, zone: str) -> frozenset[int]:
+        """Return the serials of a zone that are known now: one, or several until it has come to all upstreams."""
+        return frozenset(each.serial for each in self._of.get(zone, ()) if each.serial is not None)
 
     def restore(self, serials: Mapping[str, int], *, entries: bool) -> None:
         """Remember from which serials the entries are, if there are any."""

@@ -19,7 +19,7 @@ FLOORS = [
     {"events"},
     {"_fastpath", "upstream"},
     {"forward", "zones"},
-    {"rules", "server"},
+    {"rules", "server", "cluster"},
     {"quic"},
     {"admin", "tools"},
     {"web"},

@@ -84,7 +84,7 @@ def test_who_purges_waits_for_the_disk_and_nobody_else_does(table, tmp_path, mon
     async def story():
         request = {"command": "purge", "name": "a.test"}
         purging = asyncio.create_task(commands.handle(daemon, request))
-        daemon._changed("b.test.")
+        daemon._changed("b.test.", 7)
         for _ in range(100):
             await asyncio.sleep(0.001)
         assert daemon.cache.purges_total == 2

@@ -56,7 +56,8 @@ def folder(tmp_path_factory):
     folder, issued = tmp_path_factory.mktemp("pages"), Issued()
     (folder / "fullchain.pem").write_bytes(issued.pem)
     for secret, text in {
-        "key.pem": issued.key_bytes(), "tickets": b"0123456789abcdef" * 4, "funkenshield.token": b"0123456789abcdef",
+        "key.pem": issued.key_bytes(), "tickets": b"0123456789abcdef" * 4,
+        "cluster": b"0123456789abcdef" * 4, "funkenshield.token": b"0123456789abcdef",
     }.items():  # fmt: skip
         (folder / secret).write_bytes(text)
         (folder / secret).chmod(0o600)

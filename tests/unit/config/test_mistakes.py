@@ -118,7 +118,7 @@ MISTAKES = {
         ": metrics.listen: 0.0.0.0:853 conflicts with listeners (TCP); choose another port"
     ),
     'certificate = "a.pem"': ": certificate: no such key; it belongs in [[listeners.certificates]]",
-    '[tls]\nca_file = "a.pem"': ": tls.ca_file: no such key; it belongs in [upstreams.tls]",
+    '[tls]\nca_file = "a.pem"': ": tls.ca_file: no such key; it belongs in [cluster] or [upstreams.tls]",
     '[tls]\nticket_key = "a"': ': tls.ticket_key: no such key; did you mean "ticket_secret_file"?',
     '[tls]\nticket_lifetime = "1s"': ': tls.ticket_lifetime: "1s" is too small; at least 1min',
     "[tls]\nhandshakes_per_second = 5": (

@@ -60,7 +60,7 @@ class World:
                         woken.set_result(None)
                 await asyncio.sleep(0)
 
-    def changed(self):
+    def changed(self, serial):
         self.changes += 1
 
 
@@ -304,7 +304,7 @@ async def test_no_response_however_broken_ends_the_watch():
 async def test_no_fault_of_ours_ends_the_watch_or_loses_a_change_and_it_is_told_once(caplog):
     async with watching(7) as world:
 
-        def changed():
+        def changed(serial):
             world.changes += 1
             if world.changes < 3:
                 raise ZeroDivisionError
@@ -328,7 +328,7 @@ async def test_many_notifies_leave_no_sleepers_behind():
         asked.append(query)
         return response(7)
 
-    watchers = Watchers(ask, lambda _: None, lambda: now)
+    watchers = Watchers(ask, lambda *_: None, lambda: now)
     watchers.configure({WatchedZone(ZONE, "192.0.2.53:53"): PollInterval(86400.0, 0.0)})
     for _ in range(100):
         for _ in range(10):
@@ -357,7 +357,7 @@ async def test_many_zones_of_an_upstream_are_asked_for_a_few_at_a_time_and_no_ot
         finally:
             waiting -= origin == "slow"
 
-    watchers = Watchers(ask, lambda _: None, lambda: 0.0)
+    watchers = Watchers(ask, lambda *_: None, lambda: 0.0)
     origins = [*["slow"] * 100, "other"]
     watchers.configure({WatchedZone(f"{n}.test", origin): PollInterval(60.0, 0.0) for n, origin in enumerate(origins)})
     for _ in range(5):

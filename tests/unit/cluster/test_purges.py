@@ -1,0 +1,191 @@
+"""What a node tells and hears of purges, with no store between."""
+
+import json
+
+import pytest
+
+from funkenshield.cluster import purges
+from funkenshield.cluster.purges import HORIZON, REPEATED, Epochs, Purges, parse_id
+from funkenshield.cluster.sealing import MESSAGE, Sealer
+from funkenshield.wire.names import name_to_wire
+
+SECRET = bytes(32)
+EXAMPLE, WWW, OTHER = map(name_to_wire, ("example.com", "www.example.com", "other.test"))
+
+
+class World:
+    """Nodes, their clock, and a stream that they read from its beginning."""
+
+    def __init__(self, *names):
+        self.now = 1e9
+        self.stream = []
+        self.purged = {name: [] for name in names}
+        self.known = set()
+        self.nodes = {name: self.node(name) for name in names}
+
+    def node(self, name, secret=SECRET):
+        return Purges(
+            name, Sealer([secret]), lambda: self.now, lambda message: self.purged[name].append(message.wire),
+            lambda zone, serial: (name, zone, serial) in self.known, entries_since=self.now,
+        )  # fmt: skip
+
+    def tell(self, name, wire, **more):
+        node = self.nodes[name]
+        node.tell(node.message(name=wire.hex(), **more))
+        self.flush(name)
+
+    def flush(self, name):
+        node = self.nodes[name]
+        while node.outbox:
+            self.add(node.sealed(node.outbox.popleft()))
+
+    def add(self, sealed):
+        self.now += 0.001
+        self.stream.append(((int(self.now * 1000), 0), sealed))
+
+    def hear(self, *names):
+        for node in (self.nodes[each] for each in names or self.nodes):
+            for at, sealed in self.stream:
+                if node.position is None or at > node.position:
+                    node.hear(at, sealed)
+
+
+@pytest.fixture
+def world():
+    return World("one", "two")
+
+
+def key(name, subnet=b""):
+    return bytes(12) + name + subnet
+
+
+def test_a_purge_at_one_node_is_one_at_all_others(world):
+    world.tell("one", EXAMPLE)
+    world.hear()
+    assert world.purged == {"one": [], "two": [EXAMPLE]}
+
+
+def test_both_call_entries_the_same_and_not_as_before(world):
+    one, two = (each.epochs for each in world.nodes.values())
+    before = one.of(key(WWW))
+    world.tell("one", EXAMPLE)
+    assert one.of(key(WWW)) != before == two.of(key(WWW))
+    world.hear()
+    assert one.of(key(WWW)) == two.of(key(WWW)) == one.of(key(EXAMPLE))
+    assert one.of(key(OTHER)) == b""
+
+
+def test_a_node_that_begins_later_calls_them_so_too(world):
+    world.tell("one", EXAMPLE)
+    world.hear()
+    world.tell("two", WWW)
+    world.hear()
+    world.now += 3600
+    world.purged["late"] = []
+    world.nodes["late"] = world.node("late")
+    world.hear("late")
+    assert world.nodes["late"].epochs.of(key(WWW)) == world.nodes["one"].epochs.of(key(WWW))
+    assert world.purged["late"] == []  # it had nothing then
+
+
+def test_a_node_with_entries_from_before_purges_them(world):
+    world.nodes["two"].entries_since = world.now - 3600
+    world.tell("one", EXAMPLE)
+    world.now += 60
+    world.hear("two")
+    assert world.purged["two"] == [EXAMPLE]
+
+
+def test_an_old_message_is_not_believed_again(world):
+    world.tell("one", EXAMPLE)
+    world.hear()
+    world.add(world.stream[0][1])
+    world.hear()
+    assert world.purged["two"] == [EXAMPLE]
+    assert [each.rejected for each in world.nodes.values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "sealed",
+    [
+        None, b"", b"x" * 100,
+        Sealer([b"\1" * 32]).seal(MESSAGE, b"", json.dumps({"node": "one", "time": 2**41, "name": "00"}).encode()),
+        Sealer([SECRET]).seal(MESSAGE, b"", b"no JSON"),
+        Sealer([SECRET]).seal(MESSAGE, b"", json.dumps({"node": "one", "time": 2**41, "name": "xx"}).encode()),
+    ],
+)  # fmt: skip
+def test_what_no_node_has_sealed_purges_nothing(world, sealed):
+    world.add(sealed)
+    world.hear()
+    assert world.purged == {"one": [], "two": []}
+    assert [each.rejected for each in world.nodes.values()] == [1, 1]
+    assert world.nodes["two"].epochs.of(key(WWW)) == b""
+
+
+def test_a_clock_that_was_set_back_keeps_no_message_from_being_heard(world):
+    world.tell("one", EXAMPLE)
+    world.hear()
+    world.now -= 30
+    world.tell("one", OTHER)
+    world.now += 30.5
+    world.add(world.stream.pop()[1])
+    world.hear()
+    assert world.purged["two"] == [EXAMPLE, OTHER]
+
+
+def test_what_was_told_lately_is_told_again(world):
+    world.tell("one", OTHER)
+    world.now += REPEATED + 1
+    world.tell("one", EXAMPLE)
+    world.stream.clear()
+    world.nodes["one"].repeat()
+    world.flush("one")
+    world.hear()
+    assert world.purged == {"one": [], "two": [EXAMPLE]}
+    assert world.nodes["one"].epochs.of(key(WWW)) == world.nodes["two"].epochs.of(key(WWW))
+
+
+def test_a_serial_that_a_node_has_found_is_told_by_one_of_them(world):
+    one, two = world.nodes.values()
+    assert one.is_news(EXAMPLE, 7)
+    world.tell("one", EXAMPLE, serial=7)
+    world.hear()
+    assert not two.is_news(EXAMPLE, 7)
+    assert two.is_news(EXAMPLE, 8)
+
+
+def test_a_zone_whose_serial_is_known_is_not_purged_again(world):
+    world.known.add(("two", EXAMPLE, 7))
+    world.tell("one", EXAMPLE, serial=7)
+    world.tell("one", EXAMPLE, serial=8)
+    world.hear()
+    assert world.purged["two"] == [EXAMPLE]
+
+
+def test_an_epoch_ends_when_no_entry_can_be_from_before(world):
+    epochs = world.nodes["one"].epochs
+    world.tell("one", EXAMPLE)
+    world.now += HORIZON - 1
+    assert epochs.of(key(WWW))
+    world.now += 2
+    assert epochs.of(key(WWW)) == b""
+
+
+def test_very_many_purges_concern_all_names(monkeypatch):
+    monkeypatch.setattr(purges, "EPOCHS_MAX", 3)
+    epochs = Epochs(lambda: 1e9)
+    for number in range(4):
+        epochs.add(name_to_wire(f"n{number}.test"), bytes([number]) * 16, 1e9)
+    assert epochs.of(key(OTHER)) == epochs.of(key(WWW)) == bytes([3]) * 16
+
+
+def test_a_subnet_behind_the_name_is_none_of_its_labels(world):
+    world.tell("one", EXAMPLE)
+    epochs = world.nodes["one"].epochs
+    assert epochs.of(key(WWW, b"\x01\x18\xc0\x00\x02")) == epochs.of(key(WWW))
+
+
+def test_ids_are_numbers():
+    assert parse_id(b"17-3") == (17, 3)
+    with pytest.raises(ValueError, match="invalid literal"):
+        parse_id(b"17")
