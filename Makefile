@@ -14,7 +14,7 @@ LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tool
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels release-check
-.PHONY: deb deb-test container container-test pins bench bench-micro bench-rules clean
+.PHONY: deb deb-test container container-test pins bench bench-micro bench-nodes bench-rules clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -122,7 +122,7 @@ container-test: $(VENV)/dev  ## try it: confined, drained, without zombies, in f
 pins:  ## pin what packages and images carry, at what is newest
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-		--extra quic --group build --output-file contrib/requirements.txt pyproject.toml
+		--extra quic --extra redis --group build --output-file contrib/requirements.txt pyproject.toml
 
 bench: $(VENV)/dev  ## benchmarks beside every installed peer, forty minutes, with their page
 	$(BIN)/python -m benchmarks.system.run --json docs/benchmarks/results.json
@@ -130,6 +130,9 @@ bench: $(VENV)/dev  ## benchmarks beside every installed peer, forty minutes, wi
 
 bench-micro: $(VENV)/dev  ## benchmarks of the parts of the fast path
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group
+
+bench-nodes: $(VENV)/dev  ## benchmark of nodes that share a store: queries to the origin, latencies of misses
+	$(BIN)/python -m benchmarks.system.nodes
 
 bench-rules: $(VENV)/dev  ## benchmark of the cost of rules and guard per hit
 	$(BIN)/python -m benchmarks.system.rules

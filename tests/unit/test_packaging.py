@@ -51,7 +51,8 @@ def test_another_debian_takes_another_package(tmp_path):
 def test_what_is_carried_is_pinned_and_goes_together():
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "contrib" / "requirements.txt").read_text(), re.M))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["quic"]
+    extras = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] + extras["quic"] + extras["redis"]
     for each in map(Requirement, wanted + project["build-system"]["requires"]):
         assert each.specifier.contains(pinned[each.name]), f"{each.name}: say make pins"
 
