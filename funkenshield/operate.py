@@ -139,7 +139,7 @@ def failures(ask: Ask, as_json: bool) -> None:
 @click.option("--zone", metavar="NAME", help="Purge a name and all names below it.")
 @click.option("--name", metavar="NAME", help="Purge one name.")
 @click.option("--type", "qtype", metavar="TYPE", help="Purge only records of this type.")
-@click.option("--everywhere", is_flag=True, help="Purge the caches of all nodes of the cluster.")
+@click.option("--everywhere", is_flag=True, help="Wait until all nodes of the cluster have purged.")
 @click.option(
     "--wait", type=seconds, default=10.0, show_default=True, help="With --everywhere, wait so long until all have."
 )
@@ -150,8 +150,8 @@ def purge(
 ) -> None:  # fmt: skip
     """Purge a running daemon's cache: everything, a zone or a name.
 
-    With --everywhere, the exit code is 1 if some node did not say in time that it has done so; those are named, and do
-    it when they reach the store again.
+    In a cluster, all nodes are told. With --everywhere, the exit code is 1 if some node did not say in time that it
+    has done so; those are named, and do it when they reach the store again.
     """
     if sum((everything, zone is not None, name is not None)) != 1:
         raise click.UsageError("give exactly one of --all, --zone and --name")

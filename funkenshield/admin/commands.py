@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin,
 from .. import __version__
 from ..cache._store import Cache
 from ..cluster.node import Node
+from ..cluster.purges import Message
 from ..config import Config
 from ..config.guard import Refusal
 from ..core import logs
@@ -252,7 +253,7 @@ async def _purge(
     everywhere: bool = False,
     wait: float = 10,
 ) -> Response:
-    """Purge here, and with `everywhere` at all nodes: then tell who has done so, and who has not in so many seconds."""
+    """Purge at all nodes; with `everywhere`, tell which have done so, and which have not in so many seconds."""
     if not 0 <= wait <= WAIT_MAX:
         raise FunkenShieldError(f"purge: wait must be 0 to {WAIT_MAX} seconds")
     if everywhere and shield.node is None:
@@ -263,14 +264,19 @@ async def _purge(
     limited.info("purged", "purged by command: %s, %s", what, type or "all types")
     if noted != wire:
         limited.warning("purge", "too many purges at once: purging %s instead of %s", name_from_wire(noted), name)
+    message = _tell_nodes(shield, noted, type if noted == wire else None, below=below or noted != wire)
     if removal := shield.forget(noted):
         await asyncio.wrap_future(removal)
-    if not everywhere or shield.node is None:
+    if not everywhere or shield.node is None or message is None:
         return {}
-    whole = noted != name_to_wire(name)
-    qtype = -1 if type is None or whole else type_number(type)
-    message = shield.node.tell(name=noted.hex(), below=below or whole, type=qtype)
     return await shield.node.wait_for_all(message, wait)
+
+
+def _tell_nodes(shield: Operated, name: bytes, qtype: str | None, *, below: bool) -> Message | None:
+    """Have other nodes purge what was purged here: or else it would come back from the cache that all share."""
+    if shield.node is None:
+        return None
+    return shield.node.tell(name=name.hex(), below=below, type=-1 if qtype is None else type_number(qtype))
 
 
 class PurgeError(FunkenShieldError):

@@ -162,7 +162,8 @@ class Node:
                 while stored := [connection.request(*each) for each in self.shared_cache.writes(WRITES_MAX)]:
                     await within(REPLY, asyncio.gather(*stored))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), HEARTBEAT)
+                    async with asyncio.timeout(HEARTBEAT):
+                        await self._wanted.wait()
                 await asyncio.sleep(GATHERING)
         finally:
             self._writing = None

@@ -18,10 +18,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..core.logs import RateLimited
 from ..forward._shared_cache import NAME_AT
+from ..wire.names import name_from_wire
 from .sealing import MESSAGE, SEAL, Sealer
 
 log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 HORIZON = 90000.0  # seconds; an hour longer than any entry lasts
 EPOCHS_MAX = 65536  # names with an epoch of their own
@@ -172,6 +175,7 @@ class Purges:
             if message.time <= self._latest.get(message.node, 0):
                 raise ValueError("said before")
             wire = message.wire
+            name = name_from_wire(wire) if wire else ""
         except (ValueError, ValidationError):
             self.rejected += 1
             return
@@ -186,6 +190,8 @@ class Purges:
         if own or known or at[0] / 1000 < self.entries_since - APART:  # no entry is from before
             return
         self.heard += 1
+        below = " and all below it" if message.below else ""
+        limited.info("heard", "purged by node %s: %s%s", message.node, name, below)
         self.purge(message)
 
     def empty(self) -> None:

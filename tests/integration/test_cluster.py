@@ -201,6 +201,17 @@ def test_a_purge_everywhere_waits_until_all_have_done_it(scene):
     assert [data(ask(each, "everywhere.test")) for each in shields] == [[SECOND]] * 3
 
 
+def test_what_is_purged_at_one_node_does_not_come_back_from_the_others(scene):
+    store, upstream, (one, two, three) = scene
+    told(store, one, "once.test")
+    assert data(ask(two, "once.test")) == [FIRST]
+    upstream.number = 2
+    two.command("purge", "--name", "once.test")
+    assert data(ask(two, "once.test")) == [SECOND]
+    until(lambda: data(ask(one, "once.test")) == [SECOND])
+    assert data(ask(three, "once.test")) == [SECOND]
+
+
 def test_who_has_not_purged_is_named_and_does_it_later(scene):
     _, upstream, (one, _, three) = scene
     assert data(ask(three, "later.test")) == [FIRST]
