@@ -33,7 +33,8 @@ check: $(VENV)/dev  ## style, types and quick tests of all modules, in less than
 test: others lint  ## the whole test suite, with real nameservers; run it before a commit
 	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal  # more than there are cores: much of it is waiting
 
-proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss (as root)
+proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss, anycast (as root)
+	@[ "$$(id -u)" -ne 0 ] || tools/install-bgp $(BIN)/python
 	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
 	$(BIN)/python -m pytest tests/property --hypothesis-profile=thorough --numprocesses=2 --dist=worksteal
 

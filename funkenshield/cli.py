@@ -160,6 +160,20 @@ def ready(file: Path | None) -> None:
 
 
 @main.command()
+@click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Follow this TOML file, the daemon's.")
+def announce(file: Path | None) -> None:
+    """Announce anycast routes while a daemon answers well, by ExaBGP or BIRD, and withdraw them before it ends.
+
+    What is asked, when, and who is told is in the section announce. ExaBGP runs it as its process. It ends at SIGTERM,
+    SIGINT, or with ExaBGP, and withdraws. FILE and environment variables are as for run.
+    """
+    from .announce.announcer import announce
+    from .config import default_file, load
+
+    announce(load(file or default_file(), {}, os.environ))
+
+
+@main.command()
 @click.option("--listen", default="127.0.0.1:8053", show_default=True, metavar=ENDPOINT, help="Listen on this address.")
 @click.option("--zone", type=PATH, metavar="FILE", help="Serve this zone file.")
 @click.option("--delay", type=seconds, default=0.0, metavar="TIME", help="Delay each response by this long.")

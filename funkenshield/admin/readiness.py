@@ -12,7 +12,13 @@ def check_ready(endpoint: Endpoint | None) -> None:
     """Return if a daemon serves; FunkenShieldError where it does not, ConfigError where there is no address."""
     if endpoint is None:
         raise ConfigError("metrics.listen: none; /ready is asked for at that address")
-    connection = HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT)
+    if not is_ready(endpoint):
+        raise FunkenShieldError(f"not ready: {endpoint} says 503")
+
+
+def is_ready(endpoint: Endpoint, timeout: float = TIMEOUT) -> bool:
+    """Tell whether a daemon serves, or is about to end; FunkenShieldError where it says neither within `timeout`."""
+    connection = HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
     try:
         connection.request("GET", "/ready")
         status = connection.getresponse().status
@@ -20,5 +26,6 @@ def check_ready(endpoint: Endpoint | None) -> None:
         raise FunkenShieldError(f"not ready: {endpoint}: {error}") from None
     finally:
         connection.close()
-    if status != 200:
+    if status not in (200, 503):
         raise FunkenShieldError(f"not ready: {endpoint} says {status}")
+    return status == 200

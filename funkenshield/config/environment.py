@@ -51,7 +51,9 @@ def values(environ: Mapping[str, str], root: type[BaseModel]) -> dict[str, Any]:
             continue
         if variable not in known:
             names = [each.removeprefix(PREFIX) for each in known]
-            near = difflib.get_close_matches(variable.removeprefix(PREFIX).upper(), names, 1)
+            wanted = variable.removeprefix(PREFIX).upper()
+            above = [each for each in names if wanted.startswith(f"{each}__")]  # which takes whole tables
+            near = above or difflib.get_close_matches(wanted, names, 1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else f"{variable_of('cache.memory')} is memory in [cache]"
             wrong.append(f"{variable}: no key has this variable; {hint}")
             continue

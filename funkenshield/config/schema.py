@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from ..core._limits import LISTENERS_MAX, MEMBERS_MAX, PROXIES_MAX, SINKS_MAX, SOCKETS_MAX, UPSTREAMS_MAX
 from .admin import PAGE, ControlSection, LogSection, MetricsSection, WebSection
+from .announce import AnnounceSection
 from .cache import CacheSection, StaleSection, TtlSection
 from .clients import ChaosSection, CookiesSection, TcpSection, UdpSection
 from .cluster import ClusterSection
@@ -76,6 +77,7 @@ class Config(Section):
     web: WebSection = WebSection()
     control: ControlSection = Field(default_factory=ControlSection)
     cluster: ClusterSection = ClusterSection()
+    announce: AnnounceSection = AnnounceSection()
     dnstap: ListOf[DnstapSection] = Field((), max_length=SINKS_MAX)
     query_log: ListOf[QueryLogSection] = Field((), max_length=SINKS_MAX)
     zones: ListOf[ZoneSection] = Field((), max_length=4000)
@@ -138,6 +140,18 @@ class Config(Section):
         if scraped and (scraped in over_tcp or overlaps(scraped, over_tcp)):
             key = "listen" if scraped in self.listen or overlaps(scraped, self.listen) else "listeners"
             raise ValueError(f"metrics.listen: {scraped} conflicts with {key} (TCP); choose another port")
+        return self
+
+    @model_validator(mode="after")
+    def _routes_are_withdrawn_in_time(self) -> "Config":
+        announce = self.announce
+        if announce.engine != "off" and self.web_endpoint is None:
+            raise ValueError("announce: metrics.listen: none; /ready is asked for at that address")
+        if announce.engine != "off" and self.lame_duck < (noticed := announce.interval + announce.timeout):
+            raise ValueError(
+                f"lame_duck: {self.lame_duck:g} s; routes are withdrawn up to {noticed:g} s (announce.interval and"
+                " timeout) after it began: give neighbours some more to take that up"
+            )
         return self
 
     @model_validator(mode="after")

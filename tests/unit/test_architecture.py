@@ -23,7 +23,7 @@ FLOORS = [
     {"quic"},
     {"admin", "tools"},
     {"web"},
-    {"screen"},
+    {"screen", "announce"},
     {"preflight", "reload", "upgrade"},
     {"daemon"},
     {"options"},

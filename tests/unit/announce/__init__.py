@@ -1,0 +1,1 @@
+"""Tests of `funkenshield.announce`, module by module."""
