@@ -562,11 +562,15 @@ class Daemon:
 
     def is_alive(self) -> bool:
         """Tell whether all workers run, or end because they were told to."""
-        return self._stopping.is_set() or (self.tcp.is_alive() and self.udp.is_alive())
+        return self._stopping.is_set() or self._hands_over() or (self.tcp.is_alive() and self.udp.is_alive())
 
     def is_serving(self) -> bool:
-        """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
-        return not self._stopping.is_set() and self.is_alive()
+        """Tell whether all workers answer, here or in the process that takes over, until it is told to end."""
+        return self._left or (not self._stopping.is_set() and self.is_alive())
+
+    def _hands_over(self) -> bool:
+        """Tell whether what comes waits for milliseconds, until one process has handed over to another."""
+        return self.successors.is_switching or (self._predecessor is not None and not self._serves)
 
     def stop(self) -> None:
         """Have `run` drain and return, as a lame duck first, if that is configured; told twice, at once."""

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +220,30 @@ def test_a_service_manager_may_have_bound_the_sockets():
         assert stats(shield)["cache_hits"] == 7
         assert f"socket closed: nothing listens on ('127.0.0.1', {other}, 0), SOCK_DGRAM" in shield.log
     assert upstream.count("www.test.") == 1
+
+
+@pytest.mark.slow
+def test_an_upgrade_is_no_reason_to_be_taken_out():
+    """Neither process says, in the midst of it, that nobody serves: what comes only waits."""
+    scraped, ended, said = Address("127.0.0.1", free_port()), threading.Event(), []
+
+    def ask_all_the_time():
+        while not ended.is_set():
+            for path in "ready", "live":
+                try:
+                    said.append(urllib.request.urlopen(f"http://{scraped}/{path}").status)
+                except OSError as error:
+                    said.append(f"{path}: {error}")
+
+    probing = threading.Thread(target=ask_all_the_time)
+    with ScriptedUpstream(address) as upstream, upgradable([upstream], toml=f'metrics.listen = "{scraped}"') as running:
+        probing.start()
+        for _ in range(3):
+            assert running.upgrade()["ok"]
+        ended.set()
+        probing.join()
+    assert len(said) > 20
+    assert {each for each in said if "reset" not in str(each)} == {200}  # whose connection the old one had is told so
 
 
 def test_a_lame_duck_serves_on_and_is_not_ready():

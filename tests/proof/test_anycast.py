@@ -19,7 +19,7 @@ import pytest
 from support import quick
 from support.client import Address, udp_wire
 from support.network import Network, as_root
-from support.until import until
+from support.until import until as _until
 
 ROOT = Path(__file__).parents[2]
 ANYCAST = Address("192.0.2.53", 53)
@@ -89,6 +89,11 @@ protocol bgp node{number} {{
     ipv4 {{ import filter {{ preference = {preference}; accept; }}; export none; }};
 }}
 """
+
+
+def until(condition, within=30):
+    """Wait for what may take a while on a machine with much else to do; what must be in time is asserted besides."""
+    return _until(condition, within)
 
 
 @contextlib.contextmanager
@@ -161,9 +166,10 @@ class Router:
 
     def __init__(self, nodes, folder, stack):
         self.network = stack.enter_context(Network())
+        self.wires = []
         for node in nodes:
             own, router = (f"{node.names[each]}/24" for each in ("own", "router"))
-            self.network.join(node.network, router, own)
+            self.wires.append(self.network.join(node.network, router, own))
             node.network.run("ip", "route", "add", "default", "via", node.names["router"])
         peers = "".join(
             PEER.format(soon=SOON, number=node.number, as_number=node.names["number"], preference=200 - node.number)
@@ -207,7 +213,7 @@ class Clients(threading.Thread):
                 self.asked += 1
                 query = quick.query("miek.nl", MX, ident=self.asked & 0xFFFF)
                 try:
-                    answer = udp_wire(ANYCAST, query, timeout=0.5)
+                    answer = udp_wire(ANYCAST, query, timeout=2)
                     if answer[:2] != query[:2] or answer[3] & 15 or not answer[7]:
                         self.failed.append((time.monotonic(), answer.hex()))
                 except OSError as error:
@@ -239,9 +245,9 @@ def test_exabgp_has_the_route_while_the_shield_answers_and_not_once_it_is_about_
     node = Node(1, tmp_path, stack)
     router = Router([node], tmp_path, stack)
     node.serve('engine = "exabgp"\nroutes = ["192.0.2.53/32"]\nattributes = "med 100 community [65000:53]"\n')
-    until(lambda: answers(node), 20)
+    until(lambda: answers(node))
     node.speak_exabgp(major, ack)
-    until(lambda: router.routes() == {1}, 30)
+    until(lambda: router.routes() == {1})
     shown = subprocess.run(["birdc", "-s", router.control, "show", "route", "all"], capture_output=True, text=True)
     assert "BGP.med: 100" in shown.stdout
     assert "BGP.community: (65000,53)" in shown.stdout
@@ -250,8 +256,8 @@ def test_exabgp_has_the_route_while_the_shield_answers_and_not_once_it_is_about_
     before = router.updates(node)
     (child,) = Path(f"/proc/{node.speaker.pid}/task/{node.speaker.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGKILL)
-    until(lambda: node.log().count("asking 192.0.2.53:53") == 2, 20)
-    until(lambda: node.log().count(" announced") == 2, 20)
+    until(lambda: node.log().count("asking 192.0.2.53:53") == 2)
+    until(lambda: node.log().count(" announced") == 2)
     assert router.routes() == {1}
     assert router.updates(node)[1] == before[1]
 
@@ -261,9 +267,9 @@ def test_exabgp_has_the_route_while_the_shield_answers_and_not_once_it_is_about_
     assert node.shield.wait(10) == 0
     assert "withdrawn: the shield is about to end" in node.log()
     node.start_shield()
-    until(lambda: router.routes() == {1}, 20)
+    until(lambda: router.routes() == {1})
     node.speaker.terminate()
-    until(lambda: not router.routes(), 20)
+    until(lambda: not router.routes())
 
 
 def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_one_stays(stack, tmp_path):
@@ -274,11 +280,13 @@ def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_o
         (second, 'engine = "bird"\nprotocols = ["anycast4"]\nbird_socket = "bird.ctl"\n', first),
     ):
         node.serve(speaker + f'peers = ["{other.names["own"]}:53"]\n')
-        until(lambda node=node: answers(node), 20)
+        until(lambda node=node: answers(node))
     router.network.run("sysctl", "-qw", "net.ipv4.ip_forward=1")  # nodes ask each other through it
+    for which in "all", "default", *router.wires:  # an answer may come from where the route led a moment before
+        router.network.run("sysctl", "-qw", f"net.ipv4.conf.{which}.rp_filter=0")
     first.speak_exabgp()
     second.speak_bird()
-    until(lambda: router.routes() == {1, 2}, 30)
+    until(lambda: router.routes() == {1, 2})
     table = []
 
     @contextlib.contextmanager
@@ -298,7 +306,7 @@ def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_o
         first.shield.wait(10)
     with happening("it is back"):
         first.start_shield()
-        until(lambda: router.routes() == {1, 2}, 20)
+        until(lambda: router.routes() == {1, 2})
 
     before = router.updates(first)
     with happening("an upgrade in place: the route stays, sockets are handed over"):
@@ -317,7 +325,7 @@ def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_o
         (first.folder / "withdraw").touch()
         until(lambda: router.routes() == {2})
         (first.folder / "withdraw").unlink()
-        until(lambda: router.routes() == {1, 2}, 20)
+        until(lambda: router.routes() == {1, 2})
 
     holds = []
     for turn in range(2):
@@ -325,10 +333,10 @@ def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_o
             f"the shield hangs, and comes back: time {turn + 1}", may_fail=int(2 * FALL * (INTERVAL + TIMEOUT) + 2)
         ):
             os.kill(successor, signal.SIGSTOP)
-            until(lambda: router.routes() == {2}, 10)
+            until(lambda: router.routes() == {2})
             os.kill(successor, signal.SIGCONT)
             began = time.monotonic()
-            until(lambda: router.routes() == {1, 2}, 60)
+            until(lambda: router.routes() == {1, 2})
             holds.append(time.monotonic() - began)
     assert holds[1] > 1.6 * holds[0] > 1.6 * HOLD, "each time it is withdrawn, it has to wait for longer"
 
@@ -347,7 +355,7 @@ def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_o
         time.sleep(0.5)
 
     second.start_shield()
-    until(lambda: router.routes() == {1, 2}, 90)
+    until(lambda: router.routes() == {1, 2})
     with happening("BIRD forgets what it was told, and is told again"):
         subprocess.run(
             ["birdc", "-s", second.folder / "bird.ctl", "disable", "anycast4"], check=True, capture_output=True

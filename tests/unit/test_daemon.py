@@ -225,6 +225,9 @@ def test_what_was_told_to_end_is_alive_and_not_ready(table):
     daemon = Daemon(load(table))
     with daemon._bound:
         assert (daemon.is_alive(), daemon.is_serving()) == (False, False)  # nothing is started
+        daemon.successors.is_switching = True  # what comes waits for another process
+        assert (daemon.is_alive(), daemon.is_serving()) == (True, True)
+        daemon.successors.is_switching = False
         daemon.stop()
         assert (daemon.is_alive(), daemon.is_serving()) == (True, False)
 
