@@ -14,7 +14,7 @@ LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tool
 COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels release-check
-.PHONY: deb deb-test container container-test pins bench bench-micro bench-nodes bench-rules clean
+.PHONY: deb deb-test container container-test kubernetes pins bench bench-micro bench-nodes bench-rules clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -119,6 +119,12 @@ container:  ## the image localhost/funkenshield, by podman; BASE=... is another 
 
 container-test: $(VENV)/dev  ## try it: confined, drained, without zombies, in front of an upstream by name (as root)
 	FUNKENSHIELD_NETWORK=keep tools/with-podman $(BIN)/python -m pytest -m release -rP tests/release/test_image.py
+
+kubernetes: $(VENV)/dev  ## the manifests in contrib/kubernetes, by Helm's own library from the chart, and see that Kubernetes takes them
+	$(BIN)/python -m pip install --quiet --group kubernetes
+	$(BIN)/python tools/render-chart front > contrib/kubernetes/front.yaml
+	$(BIN)/python tools/render-chart node > contrib/kubernetes/node.yaml
+	$(BIN)/python -m pytest -m release tests/release/test_kubernetes.py
 
 pins:  ## pin what packages and images carry, at what is newest
 	$(BIN)/python -m pip install --quiet uv

@@ -146,16 +146,22 @@ def check(file: Path | None) -> None:
 
 @main.command()
 @click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Find the daemon by this TOML file.")
-def ready(file: Path | None) -> None:
+@click.option("--control", type=PATH, help="Ask at the control socket at this path, and not over HTTP.")
+def ready(file: Path | None, control: Path | None) -> None:
     """Tell whether a daemon serves, as a container's health check asks.
 
     It is asked for /ready, where its metrics are: metrics.listen takes an address. The exit code is 1 where it does
-    not serve. FILE and environment variables are as for run.
+    not serve. FILE and environment variables are as for run. With --control, no file is read, and the answer is that
+    daemon's also where several share an address.
     """
-    from .admin.readiness import check_ready
-    from .config import default_file, load
+    from .admin.readiness import check_control, check_ready
 
-    check_ready(load(file or default_file(), {}, os.environ).web_endpoint)
+    if control is not None:
+        check_control(control)
+    else:
+        from .config import default_file, load
+
+        check_ready(load(file or default_file(), {}, os.environ).web_endpoint)
     click.echo("ready")
 
 

@@ -41,7 +41,7 @@ from .cache._nsec_cache import NsecCache
 from .cache.expiry import Expiry
 from .cluster.node import Credentials, Node
 from .cluster.purges import Message
-from .config import DEFAULT_GROUP, RESTART, Config
+from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
 from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
@@ -170,7 +170,7 @@ class Daemon:
         if endpoint is None:
             return None
         taken = inherited.take(endpoint, socket.SOCK_STREAM)
-        return bound.enter_context(taken[0] if taken else sockets.bind_listening(endpoint, "HTTP"))
+        return bound.enter_context(taken[0] if taken else _bind_http(endpoint, self.config))
 
     def _make_site(self, config: Config) -> "Site | None":
         """Return who answers Prometheus and browsers; the modules are loaded only where that is wanted."""
@@ -479,7 +479,7 @@ class Daemon:
             return None, None
         if endpoint == before and self._web_socket is not None:
             return site, self._web_socket.dup()
-        return site, sockets.bind_listening(endpoint, "HTTP")
+        return site, _bind_http(endpoint, config)
 
     def _serve_site(self, site: "Site | None", listening: socket.socket | None) -> None:
         """Have the metrics and the page served there, and nowhere else."""
@@ -583,6 +583,10 @@ class Daemon:
                 log.info("not ready any more; serving for %g s before draining", self.config.lame_duck)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurried.wait(), self.config.lame_duck)
+        if self.config.share_addresses and not self._left:
+            with contextlib.suppress(TimeoutError):
+                until = self.clock.seconds() + self.config.drain_timeout + GRACE
+                await asyncio.wait_for(self.listeners.leave(until), GRACE)
         log.info("draining")
         self.miss_path.settings_writer.set_idle(0)  # who asks is told to leave (RFC 7828 3.4)
 
@@ -729,6 +733,10 @@ def _bind_control(config: Config, inherited: Inherited) -> socket.socket | None:
 
 
 _title = lru_cache(maxsize=4096)(name_from_wire)  # of zones, which misses ask for
+
+
+def _bind_http(endpoint: Endpoint, config: Config) -> socket.socket:
+    return sockets.bind_listening(endpoint, "HTTP", shared=config.share_addresses)
 
 
 async def _every(seconds: Callable[[], float], work: Callable[[], None]) -> None:

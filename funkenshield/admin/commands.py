@@ -76,6 +76,9 @@ class Operated(Protocol):
     def reload(self) -> Awaitable[Reloaded] | None:
         """Have the configuration read again; return what will tell what became of it, None where it cannot be."""
 
+    def is_serving(self) -> bool:
+        """Tell whether all workers answer: from the moment that it is ready until it is told to end."""
+
     async def upgrade(self) -> int:
         """Have our command line started anew, and replace us; return the process ID, UpgradeError where it cannot."""
 
@@ -169,6 +172,11 @@ def _top(shield: Operated, *, limit: int = 20) -> Response:
     if not 1 <= limit <= TOP_MAX:
         raise FunkenShieldError(f"top: limit must be 1 to {TOP_MAX}")
     return {"top": shield.stats.sinks.top(limit)}
+
+
+@command("ready")
+def _ready(shield: Operated) -> Response:
+    return {"ready": shield.is_serving()}
 
 
 @command("status")

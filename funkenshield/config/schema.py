@@ -56,6 +56,10 @@ class Config(Section):
     last written to. SIGHUP reloads in any case."""
     lame_duck: Seconds = Field(0.0, ge=0, le=3600)
     """At shutdown, serve on for so long before that, while `/ready` says that the shield is not ready."""
+    share_addresses: bool = False
+    """Let other shields of this user listen on the same addresses, `metrics.listen` among them, as where a new one
+    starts before the old one ends: the kernel spreads clients over both. By default, an address that is in use is an
+    error. Not with QUIC. Takes effect for addresses that are listened on anew."""
     minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")
     allow_notify_from: ListOf[PrefixField] = ()
     """Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is queried at once."""
@@ -140,6 +144,14 @@ class Config(Section):
         if scraped and (scraped in over_tcp or overlaps(scraped, over_tcp)):
             key = "listen" if scraped in self.listen or overlaps(scraped, self.listen) else "listeners"
             raise ValueError(f"metrics.listen: {scraped} conflicts with {key} (TCP); choose another port")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_shared_can_be(self) -> "Config":
+        if self.share_addresses and any(each.is_quic for each in self.all_listeners):
+            raise ValueError(
+                "share_addresses: not with listeners over QUIC, whose connections would come to either of them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ are what workers, rules and counters know listeners by; one is given to another 
 before is left.
 """
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -137,7 +138,7 @@ class Listeners:
         numbers, others_have_none = self._numbers(config), False
         try:
             with ExitStack() as bound:
-                for place in self._others(new):
+                for place in () if config.share_addresses else self._others(new):
                     sockets.probe(*place, NAMES.get(names[place].section.transport, place[1].upper()))
                 others_have_none = True  # where it is in use nevertheless, another user's listeners are ours of before
                 opened = {place: self._bind(place, config.udp.receive_buffer, bound) for place in new}
@@ -194,6 +195,14 @@ class Listeners:
         if unused or gone:
             self._leaving.append(Leaving(until, unused, gone))
 
+    async def leave(self, until: float) -> None:
+        """Leave what comes from now on to others at the same addresses; what has come is answered, `until` then."""
+        self.follow((), {}, {}, until)
+        while not self._is_followed():
+            await asyncio.sleep(0.001)
+        for leaving in self._leaving:
+            _close({place: several for place, several in leaving.sockets.items() if place[1] == "tcp"})
+
     def _publish(self) -> None:
         for k, worker in enumerate(self._workers):
             worker.follow(
@@ -215,10 +224,13 @@ class Listeners:
     def housekeeping(self, now: float) -> None:
         """Close what nobody can be at any more; called about once a second, `now` is seconds of the clock."""
         self._report_unheard()
-        followed = [each.listeners.is_followed for several in (self._workers, self._tcp.workers) for each in several]
-        if not self._leaving or not all(followed):
+        if not self._leaving or not self._is_followed():
             return
         self._leaving = [left for each in self._leaving if (left := self._end(each, now)) is not None]
+
+    def _is_followed(self) -> bool:
+        """Tell whether all workers are at what is open now, and nowhere else."""
+        return all(each.listeners.is_followed for several in (self._workers, self._tcp.workers) for each in several)
 
     def _report_unheard(self) -> None:
         """Log which listeners have sockets that a worker could not have watched by the kernel."""
