@@ -11,7 +11,9 @@ unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand daemons that tests sta
 # What was left out of the last build for want of a library's headers, where these are there by now.
 LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/has-headers openssl || echo left-out)
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
-COMPILED := $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
+LEFT_OUT += $(shell ls funkenshield/xdp/*.bpf.o >/dev/null 2>&1 || ! command -v clang >/dev/null || echo left-out)
+COMPILED := $(wildcard funkenshield/xdp/*.bpf.[ch])
+COMPILED += $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels release-check
 .PHONY: deb deb-test container container-test kubernetes pins bench bench-micro bench-nodes bench-rules clean
@@ -149,7 +151,7 @@ $(VENV)/playable: $(COMPILED)  # what a first look takes, sooner
 	@touch $@
 
 $(VENV)/built: $(COMPILED) $(LEFT_OUT)
-	@[ ! -e $(VENV)/playable ] || find funkenshield -name "*.so" -delete
+	@[ ! -e $(VENV)/playable ] || find funkenshield -name "*.so" -delete -o -name "*.bpf.o" -delete
 	@rm -f $(VENV)/playable
 	@tools/build $(PYTHON) $(VENV)
 	@touch $@
@@ -169,7 +171,7 @@ left-out:
 
 others: $(VENV)/dev  # what the tests run, and what is built with that
 	tools/install-nameservers
-	@ls funkenshield/server/_tls.*.so funkenshield/server/_http2.*.so >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
+	@ls funkenshield/server/_tls.*.so funkenshield/server/_http2.*.so funkenshield/xdp/queries.bpf.o >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info && find funkenshield -name "*.so" -delete
+	rm -rf $(VENV) build dist *.egg-info && find funkenshield -name "*.so" -delete -o -name "*.bpf.o" -delete

@@ -8,7 +8,7 @@ As many modules are made at once as there are cores, the largest first.
 Cython's own checks see Python's objects only; the C compiler's see the arrays and copies of code without the GIL.
 
 What encrypts is made where OpenSSL's headers are, what speaks HTTP where nghttp2's are, and either is left out
-elsewhere: the rest works without it.
+elsewhere: the rest works without it. So are programs for the kernel (*.bpf.c), where clang is.
 """
 
 import os
@@ -140,6 +140,27 @@ def extensions() -> list[Extension]:
     )
 
 
+def compile_programs() -> None:
+    """Have clang make what the kernel runs, beside its source; where there is no clang for that, nothing is there."""
+    clang = [os.environ.get("BPF_CLANG", "clang"), "-target", "bpf", "-O2", "-Wall", "-Werror"]
+    clang += ["-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]  # asm/types.h, on Debian
+    sources = sorted(Path("funkenshield").rglob("*.bpf.c")) if KIND != "playground" else []
+    try:
+        asked = [*clang, "-E", "-x", "c", "-o", os.devnull, "-"]
+        there = subprocess.run(asked, input="#include <linux/bpf.h>", capture_output=True, text=True, check=False)
+        found = there.returncode == 0
+    except OSError:
+        found = False
+    if sources and not found:
+        print("AF_XDP for clients is left out: no clang for the kernel's programs (Debian: clang)")
+    for outdated in Path("funkenshield").rglob("*.bpf.o"):
+        outdated.unlink()
+    for source in sources if found else []:
+        subprocess.run([*clang, "-c", str(source), "-o", str(source.with_suffix(".o"))], check=True)
+
+
 if __name__ == "__main__":  # and not in the processes that help
     compiling = KIND != "none" and not {"sdist", "egg_info", "dist_info"} & set(sys.argv)  # what only tells of sources
+    if compiling:
+        compile_programs()
     setup(ext_modules=extensions() if compiling else [], options={"build_ext": {"parallel": CORES}})

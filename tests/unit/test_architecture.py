@@ -13,7 +13,7 @@ PACKAGE = ROOT / "funkenshield"
 # From the ground up, rooms and the modules beside them: each may import what is on lower floors, and its own room.
 FLOORS = [
     {"core", "errors"},
-    {"wire"},
+    {"wire", "xdp"},
     {"config"},
     {"policy", "cache"},
     {"events"},

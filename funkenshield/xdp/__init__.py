@@ -1,0 +1,1 @@
+"""What an interface receives, before the kernel's network stack has it: programs there, frames in our memory."""
