@@ -42,7 +42,7 @@ level = {"release": "-O3", "profile": "-O3", "playground": "-O0"}.get(KIND, "-O1
 compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-sign-compare", level]
 link_args = ["-lm"]
 if CHECKED:
-    compile_args += [*SANITIZE[KIND], "-fno-omit-frame-pointer"]
+    compile_args += [*SANITIZE[KIND], "-fno-omit-frame-pointer", "-DFUNKENSHIELD_CHECKED"]
     link_args += SANITIZE[KIND]
 hidden = "-Wl,--version-script=tools/exported"  # a library that a wheel has in it clashes with none of Python's
 if KIND == "debug":

@@ -145,7 +145,9 @@ class Daemon:
         self.listeners = Listeners(self._count)
         bound.callback(self.listeners.close)
         self.listeners.inherit(inherited, config)
-        self.listeners.bind(config)
+        if self._predecessor:
+            self.listeners.interfaces.wait()
+        self.listeners.attach(self.listeners.bind(config))
         self._web_socket = self._bind_web(bound, inherited)
         self._site = self._make_site(config)
         self._control = _bind_control(config, inherited)
@@ -195,7 +197,7 @@ class Daemon:
         self.nsec_cache = NsecCache(denied)
         self.miss_path = MissPath(self.cache, config.forward.max_outstanding, config.guard.memory)
         self.blocks = Blocks(self.miss_path.settings_writer.guard, seconds)
-        self.udp = UdpServer(self.cache, self.miss_path, self._count)
+        self.udp = UdpServer(self.cache, self.miss_path, self._count, self.listeners.interfaces.take)
         self.upstreams = Upstreams(self.miss_path.sockets, self.miss_path.upstreams, self.clock, self.miss_path.abandon)
         self.hosts = Hosts(seconds, self._follow_hosts, lambda each: itself_at(each, self.config.endpoints))
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
@@ -647,6 +649,7 @@ class Daemon:
     def _leave(self) -> None:
         """Leave to another process all that comes from now on."""
         self._left = True
+        self.listeners.interfaces.close()
         self._close_servers()
         self.stop()
 

@@ -169,6 +169,16 @@ METRICS = {
         " settings or headers.",
         labels=("reason",),
     ),
+    "xdp_attached": Metric(
+        '1 while queries are taken from a network interface (`transport = "xdp"`), 0 while sockets alone serve.',
+        "gauge",
+        ("interface",),
+    ),
+    "xdp_frames": Metric(
+        "Frames of an interface, by what became of them: `received`; `sent`: answers, and all else got its answer by a"
+        " socket; `ignored`: no query for a listener after all; `dropped` by the kernel, because workers were busy.",
+        labels=("interface", "event"),
+    ),
     "events_written": Metric(
         "Messages that a collector of dnstap took, or lines that a query log did.", labels=("sink",)
     ),

@@ -97,7 +97,7 @@ class Stats:
         """Return all counters, those included that only count for another one."""
         udp = [worker.counters() for worker in self.workers]
         tcp = [worker.answering.counters() for worker in self.tcp.workers]
-        sinks = self.sinks.counters()
+        sinks, interfaces = self.sinks.counters(), self.listeners.interfaces.counters()
         misses, nsec_cache, connections = self.miss_path.counters(), self.nsec_cache, self.tcp.counters()
         over_stream = misses["queries"] + sum(each["queries"] for each in tcp)
         over = {name: sum(each[f"queries_over_{name}"] for each in tcp) for name in TRANSPORTS[2:]}
@@ -132,6 +132,10 @@ class Stats:
             **self.quic.counters(),
             "http_responses": self._statuses(connections), "http_errors": _labelled(connections, ERRORS),
             **_handshakes(connections), "tls_certificate_expiry_timestamp_seconds": self._expiries(),
+            "xdp_attached": {name: count["attached"] for name, count in interfaces.items()},
+            "xdp_frames": {
+                name: {what: count[what] for what in count if what != "attached"} for name, count in interfaces.items()
+            },
             **{
                 f"events_{what}": {name: each[what] for name, each in sinks.items()}
                 for what in ("written", "waiting", "lost", "shortened")

@@ -10,9 +10,11 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from ..core._limits import LISTENERS_MAX, PROXIES_MAX
 from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section
 
+INTERFACE = r"^[^\x00-\x20/:\x7f]*$"
 OPENSSL_LIST = r"^[^\x00-\x1f\x7f]*$"
 REQUEST_PATH = r"^/[!$-;=@-Z_a-z~]*$"  # what a target can have before its parameters (RFC 3986 3.3)
 QUIC_TRANSPORTS = ("quic", "h3")
+UDP_TRANSPORTS = ("udp+tcp", "xdp")  # queries come over UDP, and over TCP
 OTHERWISE = {"doh": "https", "h2": "https", "h2c": "http", "dot": "tls", "doq": "quic", "doh3": "h3"}  # as others say
 ENCRYPTED = ("tls", "https", *QUIC_TRANSPORTS)
 ONLY_WITH = {  # which transports a key is for
@@ -20,8 +22,9 @@ ONLY_WITH = {  # which transports a key is for
     **dict.fromkeys(("min_version", "ciphers", "ciphersuites"), ("tls", "https")),
     "paths": ("https", "http", "h3"),
     "forwarded_for_from": ("https", "http"),
+    **dict.fromkeys(("interface", "generic_xdp", "kernel_answers"), ("xdp",)),
 }
-NAMES = {"tls": "TLS", "https": "HTTPS", "http": "HTTP", "quic": "QUIC", "h3": "HTTP/3"}
+NAMES = {"xdp": "XDP", "tls": "TLS", "https": "HTTPS", "http": "HTTP", "quic": "QUIC", "h3": "HTTP/3"}
 
 
 class CertificateSection(Section):
@@ -46,8 +49,9 @@ class ListenerSection(Section):
 
     address: ListOf[EndpointField] = Field(min_length=1, max_length=LISTENERS_MAX)
     """`ADDR:PORT`, or a list: each is a listener of its own with the same settings."""
-    transport: Literal["udp+tcp", "tls", "https", "http", "quic", "h3"] = "udp+tcp"
-    """`"udp+tcp"`, like an address of `listen`; `"tls"`: DNS over TLS (RFC 7858), usually on port 853; `"https"`: DNS
+    transport: Literal["udp+tcp", "xdp", "tls", "https", "http", "quic", "h3"] = "udp+tcp"
+    """`"udp+tcp"`, like an address of `listen`; `"xdp"`: the same, and queries over UDP are taken from an interface
+    before the kernel's network stack has them; `"tls"`: DNS over TLS (RFC 7858), usually on port 853; `"https"`: DNS
     over HTTPS (RFC 8484) with HTTP/2, usually on port 443; `"http"`: the same without TLS, behind a proxy that has
     it; `"quic"`: DNS over QUIC (RFC 9250), usually on port 853; or `"h3"`: DNS over HTTPS with HTTP/3, usually on port
     443. The last two take the extra `funkenshield[quic]`."""
@@ -69,6 +73,15 @@ class ListenerSection(Section):
     forwarded_for_from: ListOf[PrefixField] = Field((), max_length=PROXIES_MAX)
     """For `"https"` and `"http"`: addresses or prefixes of proxies whose `X-Forwarded-For` is believed: its last
     address is the client's. From anybody else, it means nothing."""
+    interface: str = Field("", max_length=15, pattern=INTERFACE)
+    """For `"xdp"`, which needs it: the network interface that queries for this address come by, such as `eth0`. Those
+    that come by another one, and all of them where the interface, the kernel or our privileges do not allow it, come
+    by sockets."""
+    generic_xdp: bool = False
+    """Where the interface's driver runs no XDP programs, have the kernel run them: it works with any driver, and gains
+    little."""
+    kernel_answers: bool = False
+    """Have the program in the kernel answer what is asked for most."""
 
     @field_validator("transport", mode="before")
     @classmethod
@@ -79,6 +92,8 @@ class ListenerSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ListenerSection":
+        if self.transport == "xdp":
+            self._names_where_queries_come_by()
         if self.encrypts and not self.certificates:
             raise ValueError(
                 f'certificates: needed with transport = "{self.transport}"; write {{ certificate = "FILE",'
@@ -89,6 +104,13 @@ class ListenerSection(Section):
                 *others, last = (f'"{each}"' for each in transports)
                 raise ValueError(f"{name}: only with transport = {', '.join(others)} or {last}")
         return self
+
+    def _names_where_queries_come_by(self) -> None:
+        if not self.interface:
+            raise ValueError('interface: needed with transport = "xdp"; write interface = "eth0"')
+        for each in self.address:
+            if each.host in ("0.0.0.0", "::"):
+                raise ValueError(f'address: with transport = "xdp", name an address of this machine\'s, not {each}')
 
     @property
     def encrypts(self) -> bool:
@@ -135,7 +157,7 @@ class Listener(NamedTuple):
     @property
     def has_udp(self) -> bool:
         """Whether queries come over UDP, too."""
-        return self.section.transport == "udp+tcp"
+        return self.section.transport in UDP_TRANSPORTS
 
     def __str__(self) -> str:
         name = NAMES.get(self.section.transport)

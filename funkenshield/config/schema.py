@@ -20,7 +20,7 @@ from .cluster import ClusterSection
 from .events import DnstapSection, QueryLogSection
 from .forward import ClientSubnetSection, ForwardSection, Policy
 from .guard import GuardSection
-from .listeners import ClientTlsSection, Listener, ListenerSection, QuicSection
+from .listeners import UDP_TRANSPORTS, ClientTlsSection, Listener, ListenerSection, QuicSection
 from .rule import RuleSection
 from .types import Endpoint, EndpointField, ListOf, PathField, PrefixField, Seconds, Section, overlaps
 from .upstreams import DEFAULT_GROUP, GroupSection, HealthSection, Member, UpstreamSection
@@ -340,7 +340,7 @@ def _has_plain(listeners: object) -> bool:
     """Tell whether one of the listeners, as they were written, takes queries over UDP and TCP."""
     tables = listeners if isinstance(listeners, list | tuple) else [listeners]
     sections = (dict(each) if isinstance(each, ListenerSection) else each for each in tables)
-    return any(isinstance(each, dict) and each.get("transport", "udp+tcp") == "udp+tcp" for each in sections)
+    return any(isinstance(each, dict) and each.get("transport", "udp+tcp") in UDP_TRANSPORTS for each in sections)
 
 
 def repeated(values: Iterable[object]) -> list[str]:

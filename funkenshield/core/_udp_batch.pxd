@@ -52,6 +52,7 @@ cdef class Datagrams:
         mmsghdr* headers
         iovec* parts
         uint8_t* octets
+        uint8_t* rooms[BATCH]      # where datagrams that are to be sent can be written
         uint8_t* addresses
         uint8_t* controls
         int error                  # of the last `send`, for a datagram that could not be sent; 0: none

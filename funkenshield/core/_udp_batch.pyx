@@ -57,6 +57,8 @@ cdef class Datagrams:
         self.addresses = <uint8_t*> zeros(BATCH, PEER_MAX)
         self.controls = <uint8_t*> zeros(BATCH, CONTROL_MAX)
         self.spoilt = BATCH
+        for i in range(BATCH):
+            self.rooms[i] = self.buffer(i)
 
     def __dealloc__(self) -> None:
         free(self.headers)

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t
 
 from ..core._limits cimport LISTENERS_MAX
 from ..core._udp_batch cimport PEER_MAX
+from ..xdp._queue cimport Queue
 from ._encryption cimport Encryption
 from ._http cimport Http
 
@@ -14,6 +15,7 @@ cdef struct ListenerSocket:
     uint8_t[PEER_MAX] own          # its address
     const Encryption* encryption   # NULL: there is none
     const Http* http               # NULL: messages come behind their length
+    Queue* frames                  # NULL: it is a socket of the kernel's network stack
 
 
 @cython.final

@@ -15,6 +15,7 @@ from libc.stdint cimport uint32_t
 from ..core._atomic cimport load_pointer, store_pointer
 from ..core._limits cimport LISTENERS_MAX
 from ..core._udp_batch cimport PEER_MAX
+from ..xdp._queue cimport QueueSocket
 from ._encryption cimport ListenerEncryption
 from ._http cimport ListenerHttp
 
@@ -29,23 +30,30 @@ cdef class ListenerTable:
     """The sockets of one worker: (number, descriptor, descriptor to answer from, encryption or None, HTTP or None).
 
     Over UDP, misses are answered from another descriptor of the same address. All sockets must be bound, and must not
-    block. Nothing of it is changed later. Raises ValueError where a number is too large, OSError where a socket has no
-    address.
+    block. Queues of interfaces, (number, socket), have numbers that are no listeners', and are for those that have a
+    socket here. Nothing of it is changed later. Raises ValueError where a number is too large, OSError where a socket
+    has no address.
     """
 
-    def __cinit__(self, sockets: Iterable[tuple]) -> None:
+    def __cinit__(self, sockets: Iterable[tuple], queues: Iterable[tuple] = ()) -> None:
         cdef:
             ListenerSocket* made
             ListenerEncryption encryption
             ListenerHttp http
+            QueueSocket queue
             uint32_t length
-        self.kept = list(sockets)
+        self.kept = [*sockets, *queues]
         for k in range(LISTENERS_MAX):
             self.sockets[k].fd = -1
-        for number, fd, answer_from, encryption, http in self.kept:
+        for number, *rest in self.kept:
             if not 0 <= number < LISTENERS_MAX:
                 raise ValueError(f"listeners have numbers below {LISTENERS_MAX}")
             made, length = &self.sockets[<int> number], PEER_MAX
+            if len(rest) == 1:
+                queue = rest[0]
+                made.fd, made.answer_from, made.frames = queue.queue.fd, -1, &queue.queue
+                continue
+            fd, answer_from, encryption, http = rest
             made.fd, made.answer_from = fd, answer_from
             if getsockname(fd, <sockaddr*> made.own, &length):
                 raise OSError(errno, "a socket has no address")

@@ -40,6 +40,9 @@ from ..policy._rule_state cimport KIND_DROPPED, KIND_REJECTED, OVER_UDP, RuleSta
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
+from ..xdp._queue cimport (
+    Queue, add_asked, exchange_frames, forget_asked, present_frames, put_replies, take_frames
+)
 from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
 from ._misses cimport put_miss
 from ._noting cimport kind_of, note_rule
@@ -81,6 +84,7 @@ cdef class Worker:
         uint8_t* ecs_queries       # queries that upstreams are told more in
         readonly FollowedTable listeners
         ListenerSocket[LISTENERS_MAX] sockets  # that this worker receives from
+        uint16_t reply_room            # octets that an answer may have, however many its client takes
         uint64_t unheard               # listeners whose socket the kernel does not watch, one bit each
         uint64_t stopped               # whether `run` is to return
         int epoll_fd, told_fd
@@ -96,6 +100,7 @@ cdef class Worker:
         self.clock = cache.clock
         self.inbox = Datagrams(QUERY_MAX)
         self.outbox = Datagrams(REPLY_MAX)
+        self.reply_room = REPLY_MAX
         self.queries = <Query*> calloc(BATCH, sizeof(Query))
         self.ecs_queries = <uint8_t*> calloc(BATCH, ECS_QUERY_MAX)
         self.shares = <RingShares*> calloc(1, sizeof(RingShares))
@@ -187,6 +192,7 @@ cdef class Worker:
                     read(self.told_fd, &told, 8)
                     if load_acquire(&self.stopped):
                         self.stopped = 0
+                        self._leave()
                         return
                     self._follow()
                     continue
@@ -198,21 +204,45 @@ cdef class Worker:
         """Take up the table that was published; what waits at a socket that is in it no more is answered first."""
         cdef:
             const ListenerSocket* table = self.listeners.news()
-            int32_t k, _turn
+            int32_t k
         if table == NULL:
             return
         for k in range(LISTENERS_MAX):
+            if self.sockets[k].frames != NULL or 0 <= self.sockets[k].fd != table[k].fd:
+                self._serve_last(k)
             if 0 <= self.sockets[k].fd != table[k].fd:
-                for _turn in range(LAST_TURNS):
-                    if not self._serve_batch(k):
-                        break
                 epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, self.sockets[k].fd, NULL)
         for k in range(LISTENERS_MAX):
             if table[k].fd != self.sockets[k].fd:
                 self._set_unheard(k, table[k].fd >= 0)
         memcpy(self.sockets, table, sizeof(self.sockets))
+        for k in range(LISTENERS_MAX):
+            if self.sockets[k].frames != NULL:
+                self._tell_listeners(self.sockets[k].frames)
         self.listeners.note(table)
         self._listen()
+
+    cdef void _leave(self) noexcept nogil:
+        """Answer what waits in queues of interfaces: others may take what waits in sockets, but nobody this."""
+        cdef int32_t k
+        for k in range(LISTENERS_MAX):
+            if self.sockets[k].frames != NULL:
+                self._serve_last(k)
+
+    cdef void _serve_last(self, int32_t which) noexcept nogil:
+        """Answer what has come to a socket by now."""
+        cdef int32_t _turn
+        for _turn in range(LAST_TURNS):
+            if not self._serve_batch(which):
+                return
+
+    cdef void _tell_listeners(self, Queue* frames) noexcept nogil:
+        """Say for which addresses a queue has queries: for all that a listener has a socket at."""
+        cdef int32_t k
+        forget_asked(frames)
+        for k in range(LISTENERS_MAX):
+            if self.sockets[k].fd >= 0 and self.sockets[k].frames == NULL:
+                add_asked(frames, self.sockets[k].own, <uint8_t> k)
 
     cdef void _set_unheard(self, int32_t listener, bint unheard) noexcept nogil:
         """Say whether the kernel is still to watch the socket of a listener."""
@@ -230,14 +260,39 @@ cdef class Worker:
             else:
                 self._serve_batch(k)
 
-    cdef int32_t _serve_batch(self, int32_t listener) noexcept nogil:
-        """Receive a batch from a listener and answer what can be answered; return how many came."""
-        cdef:
-            int32_t count = self.inbox.receive(self.sockets[listener].fd)
-            int32_t replies
-            QueryContext context
+    cdef int32_t _serve_batch(self, int32_t which) noexcept nogil:
+        """Receive a batch from a socket and answer what can be answered; return how many came."""
+        cdef int32_t count, replies
+        if self.sockets[which].frames != NULL:
+            return self._serve_frames(self.sockets[which].frames)
+        count = self.inbox.receive(self.sockets[which].fd)
         if count <= 0:
             return 0
+        replies = self._answer(which, count)
+        if replies:
+            bump(&self.counts.reply_send_errors,
+                 <uint64_t> (replies - self.outbox.send(self.sockets[which].fd, replies)))
+        return count
+
+    cdef int32_t _serve_frames(self, Queue* frames) noexcept nogil:
+        """Take frames from a queue of an interface, and answer in frames what can be answered; return how many came."""
+        cdef:
+            int32_t came = take_frames(frames)
+            int32_t count
+        self.reply_room = frames.reply_room
+        while frames.waiting_count:
+            count = present_frames(frames, self.inbox, self.outbox)
+            if count:
+                put_replies(frames, self.inbox, self.outbox, count, self._answer(frames.listener, count))
+        self.reply_room = REPLY_MAX
+        exchange_frames(frames)
+        return came
+
+    cdef int32_t _answer(self, int32_t listener, int32_t count) noexcept nogil:
+        """Answer a batch as far as that can be done here, and hand the rest over; return how many answers there are."""
+        cdef:
+            int32_t replies
+            QueryContext context
         bump(&self.by_listener[listener], <uint64_t> count)
         context.client.now = self.clock.now()
         context.client.wall = <uint32_t> (self.clock.wall() // NANOSECONDS)
@@ -251,12 +306,9 @@ cdef class Worker:
         fetch(context.settings.index, self.queries, count)
         replies = self._process(&context, count)
         leave(self.reader)
-        if replies:
-            bump(&self.counts.reply_send_errors,
-                 <uint64_t> (replies - self.outbox.send(self.sockets[listener].fd, replies)))
         if ring_publish(self.ring):
             self.miss_path.wake()
-        return count
+        return replies
 
     cdef void _parse(self, const Settings* settings, int32_t count) noexcept nogil:
         """Parse a batch, and hash the keys."""
@@ -266,14 +318,14 @@ cdef class Worker:
                 self.verdicts[i] = self._parse_with_client_address(settings, i)
         else:
             for i in range(count):
-                self.verdicts[i] = parse_and_hash(settings, &self.queries[i], self.inbox.buffer(i),
+                self.verdicts[i] = parse_and_hash(settings, &self.queries[i], <const uint8_t*> self.inbox.parts[i].iov_base,
                                                   self.inbox.headers[i].msg_len)
 
     cdef Verdict _parse_with_client_address(self, const Settings* settings, int32_t i) noexcept nogil:
         """Parse a query where it matters whose it is: a front proxy tells us, or we tell upstreams."""
         cdef:
             ProxyHeader* header = &self.proxy_headers[i]
-            const uint8_t* wire = self.inbox.buffer(i)
+            const uint8_t* wire = <const uint8_t*> self.inbox.parts[i].iov_base
             size_t length = self.inbox.headers[i].msg_len
         header.header = 0
         header.address = ip_of(<const uint8_t*> self.inbox.headers[i].msg_hdr.msg_name, &header.octets)
@@ -290,7 +342,8 @@ cdef class Worker:
         """Decide about each query of a batch; return how many replies there are to send."""
         cdef:
             const GuardTable* guard_table = load_guard_table(context.settings.guard_table)
-            uint16_t payload = load_relaxed16(&context.settings.index.zone_settings.manner.payload)
+            uint16_t payload = min(load_relaxed16(&context.settings.index.zone_settings.manner.payload),
+                                   self.reply_room)
             bint is_told = _needs_client_address(context.settings)
             bint is_recorded = wanted_kinds(self.tap) != 0
             int32_t replies = 0
@@ -311,7 +364,7 @@ cdef class Worker:
             if is_recorded:
                 context.client.draw = self.tap.draw()
             context.query, context.verdict = &self.queries[i], self.verdicts[i]
-            context.reply, context.limit = self.outbox.buffer(replies), min(self.queries[i].payload, payload)
+            context.reply, context.limit = self.outbox.rooms[replies], min(self.queries[i].payload, payload)
             memset(&context.rule_state, 0, sizeof(RuleState))
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
                 outcome = process_oversized(context)
@@ -334,7 +387,7 @@ cdef class Worker:
             ProxyHeader* header = &self.proxy_headers[i]
             size_t skipped = header.header if is_told else 0
             Event* event = self.tap.note(
-                kind_of(context, outcome, put), &context.client, self.inbox.buffer(i) + skipped,
+                kind_of(context, outcome, put), &context.client, <const uint8_t*> self.inbox.parts[i].iov_base + skipped,
                 min(self.inbox.headers[i].msg_len, <uint32_t> QUERY_MAX) - skipped, context.reply,
                 context.length if put else 0)
         if event != NULL:
@@ -374,7 +427,7 @@ cdef class Worker:
             uint8_t added = query.added
             Client* client
         if context.rule_state.stopped and added:  # Python is shown what the client sent
-            wire = self.inbox.buffer(i) + self.proxy_headers[i].header
+            wire = <const uint8_t*> self.inbox.parts[i].iov_base + self.proxy_headers[i].header
             length = self.inbox.headers[i].msg_len - <uint32_t> self.proxy_headers[i].header
             added = 0
         client = put_miss(self.ring, self.shares, context, wire, length, added, True)

@@ -16,7 +16,7 @@ from socket import SOCK_DGRAM, SOCK_STREAM, socket
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..config import Config
-from ..config.listeners import NAMES, Listener
+from ..config.listeners import NAMES, Listener, ListenerSection
 from ..config.types import Endpoint, overlaps
 from ..core._limits import CONNECTION_WORKERS_MAX, LISTENERS_MAX
 from ..core.logs import RateLimited
@@ -24,6 +24,7 @@ from ..errors import ConfigError
 from . import sockets
 from ._listener_table import ListenerTable
 from .inherited import Inherited
+from .xdp import QUEUES_OF_WORKER, Interfaces
 
 if TYPE_CHECKING:
     from ..forward._miss_path import MissPath
@@ -38,8 +39,10 @@ limited = RateLimited(log)
 Protocol = Literal["udp", "tcp", "quic"]
 Place = tuple[Endpoint, Protocol]  # what sockets are bound to
 
-PROTOCOLS: dict[str, tuple[Protocol, ...]] = {"udp+tcp": ("udp", "tcp"), "tls": ("tcp",), "https": ("tcp",),
-                                              "http": ("tcp",), "quic": ("quic",), "h3": ("quic",)}  # fmt: skip
+PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
+    **dict.fromkeys(("udp+tcp", "xdp"), ("udp", "tcp")), **dict.fromkeys(("tls", "https", "http"), ("tcp",)),
+    **dict.fromkeys(("quic", "h3"), ("quic",)),
+}  # fmt: skip
 
 
 class OpenListener(NamedTuple):
@@ -53,6 +56,7 @@ class OpenListener(NamedTuple):
     quic: Sequence[socket] = ()  # the one of the process that QUIC comes to; or none
     tls: "TlsListener | None" = None
     http: "Http2Listener | None" = None
+    section: ListenerSection | None = None  # what was said of it
 
     def __str__(self) -> str:
         name = NAMES.get(self.transport)
@@ -85,6 +89,8 @@ class Listeners:
         self._free = deque(range(LISTENERS_MAX))  # numbers; the one that has been free for the longest first
         self._leaving: list[Leaving] = []
         self._before: dict[int, int] = {}  # messages that came to others of a number
+        self.interfaces = Interfaces(workers)
+        self._queue_numbers: list[int] = []  # of queues of interfaces, for each worker; listeners have others
         self.open: list[OpenListener] = []
 
     def inherit(self, inherited: Inherited, config: Config) -> None:
@@ -119,6 +125,10 @@ class Listeners:
         """Return the numbers of listeners, by endpoint, which one over TCP shares with one over QUIC, and transport."""
         known = {(each.endpoint, each.transport): each.number for each in self.open}
         wanted = [(each.endpoint, each.section.transport) for each in config.all_listeners]
+        if any(each.section.transport == "xdp" for each in config.all_listeners) and not self._queue_numbers:
+            if len(self._free) < QUEUES_OF_WORKER:
+                raise ConfigError(f"listeners: at most {LISTENERS_MAX - QUEUES_OF_WORKER} beside queues of interfaces")
+            self._queue_numbers = [self._free.pop() for _ in range(QUEUES_OF_WORKER)]
         new = [each for each in wanted if each not in known]
         if len(new) > len(self._free):
             raise ConfigError(
@@ -153,7 +163,15 @@ class Listeners:
     def _opened(self, number: int, listener: Listener, config: Config) -> OpenListener:
         there = {kind: self._sockets[at, kind] for at, kind in places_of(listener, config)}
         udp, tcp, quic = (there.get(kind, ()) for kind in self._count)
-        return OpenListener(number, listener.endpoint, listener.section.transport, udp, tcp, quic)
+        section = listener.section
+        return OpenListener(number, listener.endpoint, section.transport, udp, tcp, quic, section=section)
+
+    def attach(self, listeners: Iterable[OpenListener]) -> None:
+        """Have interfaces give us the queries for these, as far as that can be."""
+        self.interfaces.configure(
+            (each.endpoint, each.section, each.number) for each in listeners if each.section and each.transport == "xdp"
+        )
+        self.interfaces.follow()
 
     def _others(self, new: Iterable[Place]) -> list[Place]:
         """Return the places that nothing of ours is at: what is taken there, others have."""
@@ -187,6 +205,7 @@ class Listeners:
         for (_, protocol), several in unused.items():
             if protocol == "udp":
                 sockets.turn_away(several)  # those for QUIC are another process's
+        self.attach(self.open)
         self._publish()
         if gone := [each for each in before if each.number not in numbers]:
             log.info("listening no more on %s", ", ".join(map(str, gone)))
@@ -205,13 +224,11 @@ class Listeners:
 
     def _publish(self) -> None:
         for k, worker in enumerate(self._workers):
-            worker.follow(
-                ListenerTable(
-                    (each.number, each.udp[k].fileno(), each.udp[0].fileno(), None, None)
-                    for each in self.open
-                    if each.udp
-                )
-            )
+            own = [
+                (each.number, each.udp[k].fileno(), each.udp[0].fileno(), None, None) for each in self.open if each.udp
+            ]
+            queues = zip(self._queue_numbers, self.interfaces.queues_of(k), strict=False)
+            worker.follow(ListenerTable(own, queues))
         for k, holder in enumerate(self._tcp.workers):
             holder.follow(
                 ListenerTable(
@@ -224,6 +241,8 @@ class Listeners:
     def housekeeping(self, now: float) -> None:
         """Close what nobody can be at any more; called about once a second, `now` is seconds of the clock."""
         self._report_unheard()
+        if self.interfaces.follow():
+            self._publish()
         if not self._leaving or not self._is_followed():
             return
         self._leaving = [left for each in self._leaving if (left := self._end(each, now)) is not None]
@@ -259,6 +278,7 @@ class Listeners:
 
     def close(self) -> None:
         """Close all sockets; nobody may be at them any more."""
+        self.interfaces.close()
         for several in (self._sockets, *(each.sockets for each in self._leaving)):
             _close(several)
 

@@ -1,6 +1,7 @@
 """Clients over UDP: the workers that receive from them, as one. What a worker does is in `_udp_worker`."""
 
 import threading
+from collections.abc import Callable
 
 from ..cache._store import Cache
 from ..forward._miss_path import MissPath
@@ -8,9 +9,15 @@ from ._udp_worker import Worker
 
 
 class UdpServer:
-    """So many workers, which receive from the sockets that they are told to follow."""
+    """So many workers, which receive from the sockets that they are told to follow.
 
-    def __init__(self, cache: Cache, miss_path: MissPath, count: int) -> None:
+    While they do, `take` has interfaces give them queries, too: nobody else can have those.
+    """
+
+    def __init__(
+        self, cache: Cache, miss_path: MissPath, count: int, take: Callable[[bool], None] = lambda _taking: None
+    ) -> None:
+        self._take = take
         self.workers = [Worker(cache, miss_path) for _ in range(count)]
         self._threads: list[threading.Thread] = []
 
@@ -19,9 +26,11 @@ class UdpServer:
         self._threads = [threading.Thread(target=each.run, name=f"worker-{n}") for n, each in enumerate(self.workers)]
         for thread in self._threads:
             thread.start()
+        self._take(True)
 
     def stop(self) -> None:
         """Receive no more; what was received has been answered or handed over when this returns."""
+        self._take(False)
         for worker, thread in zip(self.workers, self._threads, strict=False):
             worker.stop()
             thread.join()

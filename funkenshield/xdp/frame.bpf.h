@@ -8,6 +8,7 @@
 #include <linux/ipv6.h>
 #include <linux/udp.h>
 
+enum { IN_KERNEL = 1 };
 enum { TAGS_MAX = 2, LISTENERS_MAX = 64, FRAGMENT = 0x3fff, QR = 0x80 };
 
 struct tag {                    /* of a VLAN */
@@ -27,7 +28,7 @@ struct address {                /* a listener's; IPv4 as ::ffff:a.b.c.d */
 
 struct listener {
     __u16 mac[3];               /* of the interface */
-    __u16 number;               /* as workers know it */
+    __u8 number, flags;         /* as workers know it; IN_KERNEL */
 };
 
 struct frame {
@@ -44,6 +45,17 @@ struct frame {
 struct map listeners SECTION("maps") = {
     BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct listener), LISTENERS_MAX, 0,
 };
+
+struct map state SECTION("maps") = { /* one word: whether anybody takes queries */
+    BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u32), 1, BPF_F_MMAPABLE,
+};
+
+INLINE int is_taking(void)
+{
+    __u32 first = 0;
+    const volatile __u32 *taking = lookup(&state, &first);
+    return taking && *taking;
+}
 
 /* Tell whether the sum over an IPv4 header without options is right: the kernel itself counts those that are not. */
 INLINE int is_whole(const struct iphdr *ip)

@@ -9,7 +9,7 @@ struct map sockets SECTION("maps") = {BPF_MAP_TYPE_XSKMAP, sizeof(__u32), sizeof
 SECTION("xdp") int take_queries(struct xdp_md *context)
 {
     struct frame frame;
-    if (!parse_query(&frame, context))
+    if (!parse_query(&frame, context) || !is_taking())
         return XDP_PASS;
     return redirect(&sockets, context->rx_queue_index, XDP_PASS);
 }

@@ -81,7 +81,7 @@ MISTAKES = {
         ': listeners[1] (in "192.0.2.1:853"): ciphers: only with transport = "tls" or "https"'
     ),
     f'{LISTENER}transport = "udp"': (
-        ': listeners[1].transport (in "192.0.2.1:853"): "udp" is not one of "udp+tcp", "tls", "https", "http", "quic", "h3"; did you mean "udp+tcp"?'
+        ': listeners[1].transport (in "192.0.2.1:853"): "udp" is not one of "udp+tcp", "xdp", "tls", "https", "http", "quic", "h3"; did you mean "udp+tcp"?'
     ),
     f"{ENCRYPTED}min_version = 1.3": (
         ': listeners[1].min_version (in "192.0.2.1:853"): 1.3 is not one of "1.2", "1.3"; did you mean "1.3"?'

@@ -1,0 +1,238 @@
+"""An interface that gives us the queries for our listeners as frames: the program there, its maps, a socket a queue.
+
+    Interface(name): sockets, maps, program, link -> listen: to which addresses -> take: from now on -> close
+
+The program is attached last, and leaves first: meanwhile, as ever when nothing is taken, the kernel's network stack has
+all that comes. What is wrong is told in words of this machine's.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import resource
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import FunkenShieldError
+from . import bpf
+from ._queue import QueueSocket
+
+PROGRAMS = {name: Path(__file__).with_name(f"{name}.bpf.o") for name in ("queries", "answers")}
+QUEUES_MAX = 64
+MTU_MIN = 600  # whose packets hold the least that a client may ask for (RFC 1035: 512 octets)
+GET_MAC, GET_MTU, ETHTOOL = 0x8927, 0x8921, 0x8946  # <linux/sockios.h>
+GET_CHANNELS, GET_FLAGS, TAKES_TAGS_OFF = 0x3C, 0x25, 1 << 8  # <linux/ethtool.h>
+IN_KERNEL = 1  # flags of a listener: the program may answer itself
+PRIVILEGES = {
+    "map": "CAP_BPF and CAP_NET_ADMIN", "program": "CAP_BPF and CAP_NET_ADMIN", "link": "CAP_NET_ADMIN",
+    "socket": "CAP_NET_RAW",
+}  # fmt: skip
+
+
+class XdpError(FunkenShieldError):
+    """An interface gives us no frames; `is_taken`: because another program is there."""
+
+    is_taken = False
+
+
+class Link(NamedTuple):
+    """What an interface is now; where that changes, all is made anew."""
+
+    number: int
+    mac: bytes
+    mtu: int
+    channels: tuple[int, ...]  # queues for what comes, goes, or does both; nothing where the driver does not tell
+
+    @classmethod
+    def of(cls, name: str) -> "Link":
+        """Return what an interface of this name is; XdpError where there is none."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                mac = _ask(asking, GET_MAC, name)[2:8]
+                (mtu,) = struct.unpack_from("=i", _ask(asking, GET_MTU, name))
+                return cls(socket.if_nametoindex(name), mac, mtu, _channels(asking, name))
+        except OSError:
+            raise XdpError(f"{name}: there is no such interface") from None
+
+
+def takes_tags_off(name: str) -> bool:
+    """Tell whether an interface takes the tags of VLANs off before a program sees them."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        return bool(_ethtool(asking, name, struct.pack("=II", GET_FLAGS, 0))[1] & TAKES_TAGS_OFF)
+    return False
+
+
+def has_vlans(name: str) -> bool:
+    """Tell whether there are interfaces of VLANs on another one."""
+    with contextlib.suppress(OSError):
+        return any(
+            line.split("|")[2].strip() == name for line in Path("/proc/net/vlan/config").read_text().splitlines()[2:]
+        )
+    return False
+
+
+class Interface:
+    """The queues of one interface. Memory ownership: what it has is closed by `close`, but for sockets in use."""
+
+    def __init__(
+        self, name: str, *, generic: bool = False, program: str = "queries", queues_max: int = QUEUES_MAX
+    ) -> None:
+        """Attach a program that takes nothing yet; XdpError tells why it cannot be."""
+        self.name, self.link = name, Link.of(name)
+        self._listeners: dict[bytes, bytes] = {}
+        if self.link.mtu < MTU_MIN:
+            raise XdpError(f"{name}: its MTU of {self.link.mtu} is below {MTU_MIN}")
+        if has_vlans(name) and takes_tags_off(name):
+            raise XdpError(f"{name}: it takes tags of VLANs off (ethtool -K {name} rxvlan off)")
+        with ExitStack() as made:
+            self.queues = self._open_queues(generic, queues_max)
+            self._load(made, program)
+            self.is_native = self._attach(made, generic)
+            self._made = made.pop_all()
+
+    def _open_queues(self, generic: bool, queues_max: int) -> list[QueueSocket]:
+        """Return a socket for each queue; the kernel tells which there are."""
+        with contextlib.suppress(OSError, ValueError):  # for frames that the kernel writes to
+            most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+        opened: list[QueueSocket] = []
+        with self._explained("socket"):
+            for number in range(queues_max):
+                try:
+                    opened.append(QueueSocket(self.link.number, number, self.link.mtu, copy=generic))
+                except OSError as error:
+                    if opened and error.errno == errno.EINVAL:
+                        break
+                    raise
+        return opened
+
+    def _load(self, made: ExitStack, program: str) -> None:
+        """Make the program, and its maps."""
+        try:
+            self.object = bpf.Object.read(PROGRAMS[program])
+        except bpf.ProgramError as error:
+            raise XdpError(str(error)) from None
+        self.maps: dict[str, int] = {}
+        with self._explained("map"):
+            for name, kind in self.object.maps.items():
+                self.maps[name] = bpf.create_map(name, kind)
+                made.callback(os.close, self.maps[name])
+            self._state = made.enter_context(self.mapped("state"))
+            for number, queue in enumerate(self.queues):
+                bpf.update(self.maps["sockets"], struct.pack("=I", number), struct.pack("=I", queue.fileno()))
+        with self._explained("program"):
+            (entry,) = self.object.programs
+            self.program = self.object.load(entry, self.maps)
+            made.callback(os.close, self.program)
+
+    def mapped(self, name: str) -> mmap.mmap:
+        """Return the values of an array, as they are in the program's memory."""
+        return bpf.map_into_memory(self.maps[name], self.object.maps[name])
+
+    def _attach(self, made: ExitStack, generic: bool) -> bool:
+        """Attach the program; return whether the driver runs it, and not the kernel in its stead."""
+        for mode in (bpf.NATIVE, bpf.GENERIC) if generic else (bpf.NATIVE,):
+            with self._explained("link"):
+                try:
+                    made.callback(os.close, bpf.attach(self.program, self.link.number, mode))
+                except OSError as error:
+                    if error.errno == errno.EOPNOTSUPP and generic and mode == bpf.NATIVE:
+                        continue
+                    raise
+                return mode == bpf.NATIVE
+        raise AssertionError("the kernel runs any program")
+
+    @contextlib.contextmanager
+    def _explained(self, step: str) -> Iterator[None]:
+        """Turn the OSError of a step into one line that a person can act on."""
+        try:
+            yield
+        except bpf.ProgramError as error:
+            raise XdpError(f"{self.name}: {error}") from None
+        except OSError as error:
+            number = error.errno or 0
+            told = XdpError(f"{self.name}: {_reason(step, number)}")
+            told.is_taken = number in (errno.EBUSY, errno.EEXIST)
+            raise told from None
+
+    @property
+    def is_zero_copy(self) -> bool:
+        """Whether the driver itself writes frames into our memory, for all queues."""
+        return all(each.zero_copy for each in self.queues)
+
+    def listen(self, addresses: Iterable[tuple[str, int, int, bool]]) -> None:
+        """Say whose queries are ours: (address, port, number, whether the program may answer); or XdpError."""
+        wanted = {
+            _key(address, port): self.link.mac + struct.pack("=BB", number, IN_KERNEL if in_kernel else 0)
+            for address, port, number, in_kernel in addresses
+        }
+        with self._explained("map"):
+            for key in self._listeners.keys() - wanted.keys():
+                bpf.delete(self.maps["listeners"], key)
+                del self._listeners[key]
+            for key, value in wanted.items():
+                if self._listeners.get(key) != value:
+                    bpf.update(self.maps["listeners"], key, value)
+                    self._listeners[key] = value
+
+    def take(self, taking: bool) -> None:
+        """Have queries taken from now on, or left to the kernel's network stack; it costs no call of the kernel's."""
+        self._state[:4] = struct.pack("=I", taking)
+
+    def close(self) -> None:
+        """Detach the program. What was taken by now waits in the sockets, which end with the last who has them."""
+        self.take(False)
+        self._made.close()
+
+
+def _key(address: str, port: int) -> bytes:
+    """Return an address and port as `struct address` in `frame.bpf.h`."""
+    six = ":" in address
+    ip = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, address)
+    return (ip if six else bytes(10) + b"\xff\xff" + ip) + struct.pack("!HH", port, 0)
+
+
+def _reason(step: str, number: int) -> str:
+    """Return what it means where the kernel refuses a step."""
+    known = {
+        (step, errno.EPERM): f"that takes {PRIVILEGES[step]}, which this process does not have",
+        (step, errno.EACCES): f"that takes {PRIVILEGES[step]}, which this process does not have",
+        ("socket", errno.EAFNOSUPPORT): "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
+        ("socket", errno.ENOBUFS): "too little memory may be locked (LimitMEMLOCK=)",
+        ("socket", errno.ENOMEM): "too little memory may be locked (LimitMEMLOCK=)",
+        ("socket", errno.EBUSY): "another program has its queues",
+        ("link", errno.EBUSY): "another program is attached to it",
+        ("link", errno.EEXIST): "another program is attached to it",
+        ("link", errno.EOPNOTSUPP): "its driver runs no programs (generic_xdp = true has the kernel do it)",
+        ("link", errno.EINVAL): "this kernel attaches no programs by links (Linux 5.15 does), or not to it",
+        ("link", errno.ERANGE): "its MTU, or its peer's, is too large for programs",
+        ("map", errno.E2BIG): "too many listeners",
+    }
+    told = known.get((step, number), os.strerror(number))
+    return told if (step, number) in known else f"{step}: {told}"
+
+
+def _ask(asking: socket.socket, what: int, name: str) -> bytes:
+    """Return what the kernel says of an interface (netdevice(7))."""
+    return fcntl.ioctl(asking, what, struct.pack("16s24x", name.encode()[:15]))[16:]
+
+
+def _ethtool(asking: socket.socket, name: str, request: bytes) -> tuple[int, ...]:
+    """Return what a driver says, in words of four octets; OSError where it does not."""
+    buffer = ctypes.create_string_buffer(request, len(request))
+    fcntl.ioctl(asking, ETHTOOL, struct.pack("16sQ16x", name.encode()[:15], ctypes.addressof(buffer)))
+    return struct.unpack(f"={len(request) // 4}I", buffer.raw)
+
+
+def _channels(asking: socket.socket, name: str) -> tuple[int, ...]:
+    with contextlib.suppress(OSError):
+        _, *_most, receiving, sending, _, both = _ethtool(asking, name, struct.pack("=9I", GET_CHANNELS, *[0] * 8))
+        return receiving, sending, both
+    return ()
