@@ -15,7 +15,10 @@ OPENSSL_LIST = r"^[^\x00-\x1f\x7f]*$"
 REQUEST_PATH = r"^/[!$-;=@-Z_a-z~]*$"  # what a target can have before its parameters (RFC 3986 3.3)
 QUIC_TRANSPORTS = ("quic", "h3")
 UDP_TRANSPORTS = ("udp+tcp", "xdp")  # queries come over UDP, and over TCP
-OTHERWISE = {"doh": "https", "h2": "https", "h2c": "http", "dot": "tls", "doq": "quic", "doh3": "h3"}  # as others say
+OTHERWISE = {  # as others say
+    "doh": "https", "h2": "https", "h2c": "http", "dot": "tls", "doq": "quic", "doh3": "h3", "udp": "udp+tcp",
+    "af_xdp": "xdp",
+}  # fmt: skip
 ENCRYPTED = ("tls", "https", *QUIC_TRANSPORTS)
 ONLY_WITH = {  # which transports a key is for
     **dict.fromkeys(("certificates", "discovery"), ENCRYPTED),
@@ -102,7 +105,8 @@ class ListenerSection(Section):
         for name in sorted(self.model_fields_set):
             if self.transport not in (transports := ONLY_WITH.get(name, (self.transport,))):
                 *others, last = (f'"{each}"' for each in transports)
-                raise ValueError(f"{name}: only with transport = {', '.join(others)} or {last}")
+                either = f"{', '.join(others)} or " if others else ""
+                raise ValueError(f"{name}: only with transport = {either}{last}")
         return self
 
     def _names_where_queries_come_by(self) -> None:

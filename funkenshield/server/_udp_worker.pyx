@@ -318,7 +318,8 @@ cdef class Worker:
                 self.verdicts[i] = self._parse_with_client_address(settings, i)
         else:
             for i in range(count):
-                self.verdicts[i] = parse_and_hash(settings, &self.queries[i], <const uint8_t*> self.inbox.parts[i].iov_base,
+                self.verdicts[i] = parse_and_hash(settings, &self.queries[i],
+                                                  <const uint8_t*> self.inbox.parts[i].iov_base,
                                                   self.inbox.headers[i].msg_len)
 
     cdef Verdict _parse_with_client_address(self, const Settings* settings, int32_t i) noexcept nogil:
@@ -387,7 +388,8 @@ cdef class Worker:
             ProxyHeader* header = &self.proxy_headers[i]
             size_t skipped = header.header if is_told else 0
             Event* event = self.tap.note(
-                kind_of(context, outcome, put), &context.client, <const uint8_t*> self.inbox.parts[i].iov_base + skipped,
+                kind_of(context, outcome, put), &context.client,
+                <const uint8_t*> self.inbox.parts[i].iov_base + skipped,
                 min(self.inbox.headers[i].msg_len, <uint32_t> QUERY_MAX) - skipped, context.reply,
                 context.length if put else 0)
         if event != NULL:

@@ -103,7 +103,7 @@ cdef uint8_t* put_headers(const Frame* frame, uint8_t* message, size_t length) n
     memcpy(udp + 4, &size, 2)
     memset(udp + 6, 0, 2)
     total = <uint64_t> htons(UDP_PROTOCOL) + size
-    total = _add(total, udp - 2 * frame.ip_octets, 2 * frame.ip_octets)  # both addresses, which are last in either header
+    total = _add(total, udp - 2 * frame.ip_octets, 2 * frame.ip_octets)  # both addresses: the last of either header
     _put_sum(udp + 6, _add(total, udp, UDP + length))
     return begin
 

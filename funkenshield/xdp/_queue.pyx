@@ -9,14 +9,13 @@ while the query that it answers is still there to be read.
 """
 
 cimport cython
-from libc.errno cimport EAGAIN, EBUSY, EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
 from ..core._atomic cimport bump, load_relaxed
-from ..core._prefix_table cimport unmapped
 from ..core._udp_batch cimport AF_INET6, BATCH, MSG_TRUNC, PEER_MAX, Datagrams, iovec, msghdr
 from ._frame cimport FRAME_MIN, Frame, parse_frame, port_of, put_client, put_headers, server_of
 

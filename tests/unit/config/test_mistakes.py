@@ -80,8 +80,19 @@ MISTAKES = {
     f'{LISTENER}transport = "h3"\ncertificates = {{ certificate = "a" }}\nciphers = "A"': (
         ': listeners[1] (in "192.0.2.1:853"): ciphers: only with transport = "tls" or "https"'
     ),
-    f'{LISTENER}transport = "udp"': (
-        ': listeners[1].transport (in "192.0.2.1:853"): "udp" is not one of "udp+tcp", "xdp", "tls", "https", "http", "quic", "h3"; did you mean "udp+tcp"?'
+    f'{LISTENER}transport = "udp"': ': listeners[1].transport (in "192.0.2.1:853"): write "udp+tcp"',
+    f'{LISTENER}transport = "ucp"': (
+        ': listeners[1].transport (in "192.0.2.1:853"): "ucp" is not one of "udp+tcp", "xdp", "tls", "https", "http",'
+        ' "quic", "h3"; did you mean "udp+tcp"?'
+    ),
+    f'{LISTENER}transport = "xdp"': (
+        ': listeners[1] (in "192.0.2.1:853"): interface: needed with transport = "xdp"; write interface = "eth0"'
+    ),
+    f'{LISTENER}interface = "eth0"': (
+        ': listeners[1] (in "192.0.2.1:853"): interface: only with transport = "xdp"'
+    ),
+    '[[listeners]]\naddress = "[::]:53"\ntransport = "xdp"\ninterface = "eth0"': (
+        ': listeners[1] (in "[::]:53"): address: with transport = "xdp", name an address of this machine\'s, not [::]:53'
     ),
     f"{ENCRYPTED}min_version = 1.3": (
         ': listeners[1].min_version (in "192.0.2.1:853"): 1.3 is not one of "1.2", "1.3"; did you mean "1.3"?'

@@ -200,7 +200,7 @@ def test_a_socket_that_the_kernel_cannot_watch_is_told_and_tried_again(scene, ca
     numbers = [each.fileno() for each in scene.listeners.sockets]
     workers = [*scene.workers, *(each.listening for each in scene.tcp.workers)]
 
-    def hidden(given):
+    def hidden(given, _queues=()):
         """Return a table whose sockets are files by the time that a worker follows it, which epoll(7) refuses."""
         table = ListenerTable(given := list(given))
         for _, fd, *_ in given:
