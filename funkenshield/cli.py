@@ -51,7 +51,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         over_quic = f"DNS over QUIC: qh3 {quic.installed()}"
     except FunkenShieldError:
         over_quic = "without DNS over QUIC for clients: pip install 'funkenshield[quic]'"
-    click.echo(f"funkenshield {__version__} ({encrypted}; {requested}; {over_quic})")
+    from_interfaces = "without AF_XDP for clients: clang was not there"
+    if any(Path(__file__).with_name("xdp").glob("*.bpf.o")):
+        from_interfaces = "AF_XDP"
+    click.echo(f"funkenshield {__version__} ({encrypted}; {requested}; {over_quic}; {from_interfaces})")
     ctx.exit()
 
 
@@ -177,6 +180,24 @@ def announce(file: Path | None) -> None:
     from .config import default_file, load
 
     announce(load(file or default_file(), {}, os.environ))
+
+
+@main.command()
+@click.option("--xdp", "interface", required=True, metavar="INTERFACE", help="Look at this network interface.")
+@click.option("--attach", is_flag=True, help="Attach a program for a moment, too: some drivers stop the link for it.")
+def doctor(interface: str, attach: bool) -> None:
+    """Tell whether queries can be taken from an interface, and what is in the way.
+
+    Each thing that it takes is looked at; the exit code is 1 where one is missing. What a user may do is looked at as
+    that user: root, or what the service runs as.
+    """
+    from .xdp.doctor import examine
+
+    findings = list(examine(interface, attach=attach))
+    for each in findings:
+        click.echo(f"{'ok' if each.is_right else 'NO':4}{each.subject:11}{each.found}")
+    if not all(each.is_right for each in findings):
+        raise SystemExit(1)
 
 
 @main.command()

@@ -64,6 +64,8 @@ class Interfaces:
             if before is None or now is None or (before.generic, before.program) != (now.generic, now.program):
                 self._leave(name)
                 self._told.pop(name, None)
+            if before != now:
+                self._tried.pop(name, None)
         self._wanted = wanted
 
     def follow(self) -> bool:

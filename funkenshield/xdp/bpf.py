@@ -143,24 +143,25 @@ def create_map(name: str, kind: MapKind) -> int:
 
 def update(table: int, key: bytes, value: bytes) -> None:
     """Have a map hold a value for a key."""
-    _entry(MAP_UPDATE, table, key, ctypes.create_string_buffer(value, len(value)))
+    octets = ctypes.create_string_buffer(value, len(value))
+    _entry(MAP_UPDATE, table, key, ctypes.addressof(octets))
 
 
 def delete(table: int, key: bytes) -> None:
     """Have a map hold nothing for a key; OSError (ENOENT) where it held nothing."""
-    _entry(MAP_DELETE, table, key, ctypes.create_string_buffer(0))
+    _entry(MAP_DELETE, table, key, 0)
 
 
 def look_up(table: int, key: bytes, size: int) -> bytes:
     """Return what a map holds for a key, `size` octets for each CPU where it has values by CPU; OSError for nothing."""
     value = ctypes.create_string_buffer(size)
-    _entry(MAP_LOOKUP, table, key, value)
+    _entry(MAP_LOOKUP, table, key, ctypes.addressof(value))
     return value.raw
 
 
-def _entry(command: int, table: int, key: bytes, value: "ctypes.Array[ctypes.c_char]") -> None:
+def _entry(command: int, table: int, key: bytes, value: int) -> None:
     octets = ctypes.create_string_buffer(key, len(key))
-    _bpf(command, struct.pack("=I4xQQQ", table, ctypes.addressof(octets), ctypes.addressof(value), 0))
+    _bpf(command, struct.pack("=I4xQQQ", table, ctypes.addressof(octets), value, 0))
 
 
 def map_into_memory(table: int, kind: MapKind) -> mmap.mmap:

@@ -8,7 +8,7 @@
 #include <linux/ipv6.h>
 #include <linux/udp.h>
 
-enum { IN_KERNEL = 1 };
+enum { IN_KERNEL = 1, AT_HOME = 2 };
 enum { TAGS_MAX = 2, LISTENERS_MAX = 64, FRAGMENT = 0x3fff, QR = 0x80 };
 
 struct tag {                    /* of a VLAN */
@@ -28,7 +28,7 @@ struct address {                /* a listener's; IPv4 as ::ffff:a.b.c.d */
 
 struct listener {
     __u16 mac[3];               /* of the interface */
-    __u8 number, flags;         /* as workers know it; IN_KERNEL */
+    __u8 number, flags;         /* as workers know it; IN_KERNEL, AT_HOME: this is the loopback */
 };
 
 struct frame {
@@ -68,11 +68,18 @@ INLINE int is_whole(const struct iphdr *ip)
     return sum + (sum >> 16) == 0xffff;
 }
 
-/* Tell whether an answer can go to an IPv4 address: the kernel drops what comes from others. */
-INLINE int is_client(__u32 ip)
+/* Tell whether a packet can be from where it says: the kernel drops those that come from itself, or from many. */
+INLINE int is_foreign(const struct iphdr *ip)
 {
-    __u8 first = NET32(ip) >> 24;
-    return first != 0 && first != 127 && first < 224;
+    __u8 first = NET32(ip->saddr) >> 24;
+    return first != 0 && first != 127 && first < 224 && ip->saddr != ip->daddr;
+}
+
+INLINE int is_foreign6(const struct ipv6hdr *ip)
+{
+    const __u32 *from = ip->saddr.s6_addr32, *to = ip->daddr.s6_addr32;
+    return ip->saddr.s6_addr[0] != 0xff && (from[0] | from[1]) &&
+           ((from[0] ^ to[0]) | (from[1] ^ to[1]) | (from[2] ^ to[2]) | (from[3] ^ to[3]));
 }
 
 /* Tell whether a frame was sent to our interface, and to no other that is told of it, too. */
@@ -89,6 +96,7 @@ INLINE int parse_query(struct frame *frame, struct xdp_md *context)
     void *at = (void *)(long)context->data, *end = (void *)(long)context->data_end;
     struct address to = {};
     __u16 kind, left;
+    int foreign;
 
     frame->ethernet = at;
     at += sizeof(struct ethhdr);
@@ -111,19 +119,20 @@ INLINE int parse_query(struct frame *frame, struct xdp_md *context)
         struct iphdr *ip = at;
         at += sizeof(struct iphdr);
         if (at > end || ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP ||
-            ip->frag_off & NET16(FRAGMENT) || !is_client(ip->saddr) || !is_whole(ip))
+            ip->frag_off & NET16(FRAGMENT) || !is_whole(ip))
             return 0;
         frame->ipv4 = ip;
+        foreign = is_foreign(ip);
         left = NET16(ip->tot_len) - sizeof(struct iphdr);
         to.ip[2] = NET32(0xffff);
         to.ip[3] = ip->daddr;
     } else if (kind == NET16(ETH_P_IPV6)) {
         struct ipv6hdr *ip = at;
         at += sizeof(struct ipv6hdr);
-        if (at > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP || ip->saddr.s6_addr[0] == 0xff ||
-            !(ip->saddr.s6_addr32[0] | ip->saddr.s6_addr32[1]))
+        if (at > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP)
             return 0;
         frame->ipv6 = ip;
+        foreign = is_foreign6(ip);
         left = NET16(ip->payload_len);
         __builtin_memcpy(to.ip, &ip->daddr, sizeof(to.ip));
     } else {
@@ -141,5 +150,6 @@ INLINE int parse_query(struct frame *frame, struct xdp_md *context)
         return 0;
     to.port = frame->udp->dest;
     frame->listener = lookup(&listeners, &to);
-    return frame->listener && is_for(frame->ethernet, frame->listener);
+    return frame->listener && is_for(frame->ethernet, frame->listener) &&
+           (foreign || frame->listener->flags & AT_HOME);
 }

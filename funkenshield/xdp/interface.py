@@ -27,9 +27,10 @@ from ._queue import QueueSocket
 PROGRAMS = {name: Path(__file__).with_name(f"{name}.bpf.o") for name in ("queries", "answers")}
 QUEUES_MAX = 64
 MTU_MIN = 600  # whose packets hold the least that a client may ask for (RFC 1035: 512 octets)
-GET_MAC, GET_MTU, ETHTOOL = 0x8927, 0x8921, 0x8946  # <linux/sockios.h>
-GET_CHANNELS, GET_FLAGS, TAKES_TAGS_OFF = 0x3C, 0x25, 1 << 8  # <linux/ethtool.h>
-IN_KERNEL = 1  # flags of a listener: the program may answer itself
+GET_FLAGS, GET_MAC, GET_MTU, ETHTOOL = 0x8913, 0x8927, 0x8921, 0x8946  # <linux/sockios.h>
+GET_DRIVER, GET_CHANNELS, GET_OFFLOADS, TAKES_TAGS_OFF = 0x03, 0x3C, 0x25, 1 << 8  # <linux/ethtool.h>
+LOOPBACK = 8  # <linux/if.h>
+IN_KERNEL, AT_HOME = 1, 2  # flags of a listener: the program may answer itself; its clients are processes here
 PRIVILEGES = {
     "map": "CAP_BPF and CAP_NET_ADMIN", "program": "CAP_BPF and CAP_NET_ADMIN", "link": "CAP_NET_ADMIN",
     "socket": "CAP_NET_RAW",
@@ -48,6 +49,7 @@ class Link(NamedTuple):
     number: int
     mac: bytes
     mtu: int
+    is_loopback: bool
     channels: tuple[int, ...]  # queues for what comes, goes, or does both; nothing where the driver does not tell
 
     @classmethod
@@ -57,7 +59,9 @@ class Link(NamedTuple):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
                 mac = _ask(asking, GET_MAC, name)[2:8]
                 (mtu,) = struct.unpack_from("=i", _ask(asking, GET_MTU, name))
-                return cls(socket.if_nametoindex(name), mac, mtu, _channels(asking, name))
+                (flags,) = struct.unpack_from("=H", _ask(asking, GET_FLAGS, name))
+                loopback, channels = bool(flags & LOOPBACK), _channels(asking, name)
+                return cls(socket.if_nametoindex(name), mac, mtu, loopback, channels)
         except OSError:
             raise XdpError(f"{name}: there is no such interface") from None
 
@@ -65,7 +69,7 @@ class Link(NamedTuple):
 def takes_tags_off(name: str) -> bool:
     """Tell whether an interface takes the tags of VLANs off before a program sees them."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        return bool(_ethtool(asking, name, struct.pack("=II", GET_FLAGS, 0))[1] & TAKES_TAGS_OFF)
+        return bool(_ethtool(asking, name, struct.pack("=II", GET_OFFLOADS, 0))[1] & TAKES_TAGS_OFF)
     return False
 
 
@@ -76,6 +80,20 @@ def has_vlans(name: str) -> bool:
             line.split("|")[2].strip() == name for line in Path("/proc/net/vlan/config").read_text().splitlines()[2:]
         )
     return False
+
+
+@contextlib.contextmanager
+def explained(name: str, step: str) -> Iterator[None]:
+    """Turn the OSError of a step for an interface into one line that a person can act on."""
+    try:
+        yield
+    except bpf.ProgramError as error:
+        raise XdpError(f"{name}: {error}") from None
+    except OSError as error:
+        number = error.errno or 0
+        told = XdpError(f"{name}: {_reason(step, number)}")
+        told.is_taken = number in (errno.EBUSY, errno.EEXIST)
+        raise told from None
 
 
 class Interface:
@@ -103,7 +121,7 @@ class Interface:
             most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
         opened: list[QueueSocket] = []
-        with self._explained("socket"):
+        with explained(self.name, "socket"):
             for number in range(queues_max):
                 try:
                     opened.append(QueueSocket(self.link.number, number, self.link.mtu, copy=generic))
@@ -115,19 +133,16 @@ class Interface:
 
     def _load(self, made: ExitStack, program: str) -> None:
         """Make the program, and its maps."""
-        try:
-            self.object = bpf.Object.read(PROGRAMS[program])
-        except bpf.ProgramError as error:
-            raise XdpError(str(error)) from None
         self.maps: dict[str, int] = {}
-        with self._explained("map"):
+        with explained(self.name, "map"):
+            self.object = bpf.Object.read(PROGRAMS[program])
             for name, kind in self.object.maps.items():
                 self.maps[name] = bpf.create_map(name, kind)
                 made.callback(os.close, self.maps[name])
             self._state = made.enter_context(self.mapped("state"))
             for number, queue in enumerate(self.queues):
                 bpf.update(self.maps["sockets"], struct.pack("=I", number), struct.pack("=I", queue.fileno()))
-        with self._explained("program"):
+        with explained(self.name, "program"):
             (entry,) = self.object.programs
             self.program = self.object.load(entry, self.maps)
             made.callback(os.close, self.program)
@@ -139,7 +154,7 @@ class Interface:
     def _attach(self, made: ExitStack, generic: bool) -> bool:
         """Attach the program; return whether the driver runs it, and not the kernel in its stead."""
         for mode in (bpf.NATIVE, bpf.GENERIC) if generic else (bpf.NATIVE,):
-            with self._explained("link"):
+            with explained(self.name, "link"):
                 try:
                     made.callback(os.close, bpf.attach(self.program, self.link.number, mode))
                 except OSError as error:
@@ -149,19 +164,6 @@ class Interface:
                 return mode == bpf.NATIVE
         raise AssertionError("the kernel runs any program")
 
-    @contextlib.contextmanager
-    def _explained(self, step: str) -> Iterator[None]:
-        """Turn the OSError of a step into one line that a person can act on."""
-        try:
-            yield
-        except bpf.ProgramError as error:
-            raise XdpError(f"{self.name}: {error}") from None
-        except OSError as error:
-            number = error.errno or 0
-            told = XdpError(f"{self.name}: {_reason(step, number)}")
-            told.is_taken = number in (errno.EBUSY, errno.EEXIST)
-            raise told from None
-
     @property
     def is_zero_copy(self) -> bool:
         """Whether the driver itself writes frames into our memory, for all queues."""
@@ -169,11 +171,12 @@ class Interface:
 
     def listen(self, addresses: Iterable[tuple[str, int, int, bool]]) -> None:
         """Say whose queries are ours: (address, port, number, whether the program may answer); or XdpError."""
+        home = AT_HOME if self.link.is_loopback else 0
         wanted = {
-            _key(address, port): self.link.mac + struct.pack("=BB", number, IN_KERNEL if in_kernel else 0)
+            _key(address, port): self.link.mac + struct.pack("=BB", number, home | (IN_KERNEL if in_kernel else 0))
             for address, port, number, in_kernel in addresses
         }
-        with self._explained("map"):
+        with explained(self.name, "map"):
             for key in self._listeners.keys() - wanted.keys():
                 bpf.delete(self.maps["listeners"], key)
                 del self._listeners[key]
@@ -222,6 +225,14 @@ def _reason(step: str, number: int) -> str:
 def _ask(asking: socket.socket, what: int, name: str) -> bytes:
     """Return what the kernel says of an interface (netdevice(7))."""
     return fcntl.ioctl(asking, what, struct.pack("16s24x", name.encode()[:15]))[16:]
+
+
+def driver_of(name: str) -> str:
+    """Return the name of an interface's driver; "": it has none, or does not tell."""
+    buffer = ctypes.create_string_buffer(struct.pack("=I", GET_DRIVER), 196)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        fcntl.ioctl(asking, ETHTOOL, struct.pack("16sQ16x", name.encode()[:15], ctypes.addressof(buffer)))
+    return buffer.raw[4:36].split(b"\0")[0].decode(errors="replace")
 
 
 def _ethtool(asking: socket.socket, name: str, request: bytes) -> tuple[int, ...]:

@@ -46,9 +46,9 @@ class Network:
         with self.entered():
             return run(*command)
 
-    def join(self, other, here, there, queues=1):
+    def join(self, other, here, there, queues=1, name=""):
         """Put a wire between two networks, with an address such as 192.0.2.1/24 at each end; return its name."""
-        name, lanes = f"wire{next(_wires)}", ("numrxqueues", str(queues), "numtxqueues", str(queues))
+        name, lanes = name or f"wire{next(_wires)}", ("numrxqueues", str(queues), "numtxqueues", str(queues))
         ends = "type", "veth", "peer", "name", name, "netns", f"/proc/{os.getpid()}/fd/{other._fd}"
         self.run("ip", "link", "add", name, *lanes, *ends, *lanes)
         for network, address in (self, here), (other, there):

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -125,6 +126,12 @@ def test_the_version_tells_why_something_is_not_there(module, error, told, monke
     done = CliRunner().invoke(cli.main, ["--version"], catch_exceptions=False)
     assert re.fullmatch(rf"funkenshield {re.escape(__version__)} \(.*\)\n", done.stdout)
     assert f"without DNS over {told}" in done.stdout
+
+
+def test_the_version_tells_where_programs_for_the_kernel_were_left_out(monkeypatch):
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))
+    done = CliRunner().invoke(cli.main, ["--version"], catch_exceptions=False)
+    assert done.stdout.endswith("; without AF_XDP for clients: clang was not there)\n")
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,16 @@ def run(programs):
         program = programs.load("take_queries", maps)
         for fd in (*maps.values(), program):
             stack.callback(os.close, fd)
-        for number, listener in enumerate((V4, V6)):
-            bpf.update(maps["listeners"], key_of(*listener), frames.SHIELD + struct.pack("=H", number))
         taking = stack.enter_context(socket.socket(AF_XDP, socket.SOCK_RAW))
         taking.setsockopt(SOL_XDP, RX_RING, 64)
         bpf.update(maps["sockets"], struct.pack("=I", 0), struct.pack("=I", taking.fileno()))
 
-        def run(frame):
+        def run(frame, **state):
+            """Return what becomes of a frame; `taking` or `flags` are others meanwhile."""
+            bpf.update(maps["state"], bytes(4), struct.pack("=I", state.get("taking", 1)))
+            for number, listener in enumerate((V4, V6)):
+                value = frames.SHIELD + struct.pack("=BB", number, state.get("flags", 0))
+                bpf.update(maps["listeners"], key_of(*listener), value)
             left = bpf.try_out(program, frame)
             assert left.frame == frame
             return left.action
@@ -90,6 +93,8 @@ OTHERS = {
     "from loopback": frames.query(QUERY, ("127.0.0.1", 5353)),
     "from many": frames.query(QUERY, ("224.0.0.1", 5353)),
     "from all": frames.query(QUERY, ("255.255.255.255", 5353)),
+    "from itself": frames.query(QUERY, (V4[0], 5353)),
+    "from itself, IPv6": frames.query(QUERY, (V6[0], 5353), V6),
     "from loopback, IPv6": frames.query(QUERY, ("::1", 5353), V6),
     "from many, IPv6": frames.query(QUERY, ("ff02::1", 5353), V6),
     "from IPv4 in IPv6": frames.query(QUERY, ("::ffff:192.0.2.9", 5353), V6),
@@ -104,6 +109,16 @@ OTHERS = {
 @pytest.mark.parametrize("frame", OTHERS.values(), ids=OTHERS)
 def test_everything_else_is_the_kernels(run, frame):
     assert run(frame) == PASS
+
+
+def test_nothing_is_taken_while_nobody_takes_it(run):
+    assert run(frames.query(QUERY), taking=0) == PASS
+    assert run(frames.query(QUERY), taking=1) == REDIRECT
+
+
+def test_processes_of_this_machine_are_clients_where_they_come_by_the_loopback(run):
+    for client, server in (("127.0.0.1", 5353), V4), (("192.0.2.1", 5353), V4), (("::1", 5353), V6):
+        assert run(frames.query(QUERY, client, server), flags=2) == REDIRECT
 
 
 def test_what_frames_say_leads_nowhere(run):

@@ -32,9 +32,9 @@ class Wire:
         self.near.__exit__()
         self.far.__exit__()
 
-    def join(self):
+    def join(self, name=""):
         """Lay the wire, with addresses of IPv4 and IPv6 at both ends."""
-        self.name = self.near.join(self.far, f"{HERE}/24", f"{THERE}/24", queues=self._queues)
+        self.name = self.near.join(self.far, f"{HERE}/24", f"{THERE}/24", queues=self._queues, name=name)
         for network, address in (self.near, HERE_6), (self.far, THERE_6):
             network.run("ip", "address", "add", f"{address}/64", "dev", self.name, "nodad")
         self.macs = [_mac(each, self.name) for each in (self.near, self.far)]

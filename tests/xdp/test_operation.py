@@ -1,0 +1,193 @@
+"""While clients ask on: interfaces that go and come back, reloads, other processes. Nobody but wires loses one."""
+
+import contextlib
+import re
+import signal
+import socket
+import threading
+
+import pytest
+from support import quick
+from support.control import stats
+from support.process import run_shield
+from support.rig import numbered
+from support.until import until
+from support.upgrades import upgradable
+from support.upstream import ScriptedUpstream
+
+from xdp.wires import HERE, SERVER, SERVER_6, Wire, counted, listener
+
+HIT = quick.query("hit.test", quick.A)
+PATIENCE = 2.0  # seconds that an answer may take before it counts as lost
+
+
+class Client:
+    """One who asks the same question, again and again, from the other end of a wire."""
+
+    def __init__(self, wire, server=SERVER):
+        self._wire, self._server = wire, server
+        self.answered = self.lost = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        with self._wire.far.entered(), socket.socket(self._server.family, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(self._server)
+            while not self._ended.is_set():
+                ident = (self.answered & 0xFFFF).to_bytes(2)
+                try:
+                    sock.send(ident + HIT[2:])
+                    reply = sock.recv(4096)
+                except OSError:  # it takes too long, or the wire is cut
+                    self.lost += 1
+                    continue
+                assert (reply[:2], reply[-4:]) == (ident, b"\xc0\0\2\1")
+                self.answered += 1
+
+    def __enter__(self):
+        self._thread.start()
+        self.more()
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        self._ended.set()
+        self._thread.join()
+
+    def more(self, count=100):
+        """Wait until so many more answers have come."""
+        before = self.answered
+        until(lambda: self.answered >= before + count, 20)
+
+
+@contextlib.contextmanager
+def served(wire, *, run=run_shield, toml=None, **options):
+    """Run a shield at one end of a wire."""
+    toml = listener(wire.name, SERVER, SERVER_6) if toml is None else toml
+    with (
+        wire.near.entered(),
+        ScriptedUpstream(numbered(1)) as upstream,
+        run([upstream], toml=toml, **options) as shield,
+    ):
+        yield shield, upstream
+
+
+def is_attached(shield, wire):
+    return stats(shield)["xdp_attached"].get(wire.name)
+
+
+def told(shield):
+    return re.findall(r"(?:WARNING|ERROR) +(.*)", shield.log)
+
+
+@pytest.fixture
+def wire():
+    with Wire(queues=4) as laid:
+        yield laid
+
+
+def test_each_queue_is_answered_by_a_worker(wire):
+    with served(wire, workers=2) as (shield, _):
+        assert f"queries are taken from {wire.name}: 4 queues, native, copied" in shield.log
+        wire.ask(HIT)
+        with counted(shield, wire, received=2000, sent=2000):
+            for _ in range(20):  # of as many ports, which is what the queue depends on
+                assert wire.ask_all([HIT] * 100)
+
+
+def test_a_wire_that_is_cut_and_mended(wire):
+    with served(wire) as (shield, _), Client(wire) as client:
+        for network in wire.near, wire.far:
+            network.run("ip", "link", "set", wire.name, "down")
+            network.run("ip", "link", "set", wire.name, "up")
+            network.run("ip", "address", "show")
+            client.more()
+        assert is_attached(shield, wire) == 1
+        is_taken_from(shield, wire, client)
+        assert told(shield) == []
+
+
+def is_taken_from(shield, wire, client):
+    """Show that what one asks is answered by a frame, when the other asks no more."""
+    client.end()
+    with counted(shield, wire, received=1, sent=1):
+        wire.ask(HIT)
+
+
+def test_an_interface_that_is_gone_and_made_anew(wire):
+    with served(wire) as (shield, _):
+        wire.ask(HIT)
+        wire.near.run("ip", "link", "delete", wire.name)
+        until(lambda: is_attached(shield, wire) == 0)
+        assert told(shield) == [
+            f"{HERE}:53, {SERVER_6}: served by sockets alone: {wire.name}: there is no such interface"
+        ]
+        wire.join(wire.name)
+        until(lambda: is_attached(shield, wire) == 1)
+        with counted(shield, wire, received=1, sent=1):
+            wire.ask(HIT)
+
+
+@pytest.mark.parametrize("change", ["mtu 1400", "address 02:00:00:00:00:77"])
+def test_an_interface_that_is_another_now(wire, change):
+    with served(wire) as (shield, _), Client(wire) as client:
+        wire.near.run("ip", "link", "set", wire.name, *change.split())
+        wire.far.run("ip", "neighbour", "flush", "dev", wire.name)  # who would else ask the old address for a while
+        until(lambda: f"{wire.name} has changed" in shield.log)
+        until(lambda: is_attached(shield, wire) == 1, 10)
+        client.more()
+        is_taken_from(shield, wire, client)
+        assert told(shield) == []
+
+
+def test_listeners_come_and_go_by_a_reload(wire):
+    with served(wire, toml="") as (shield, upstream):
+        file = shield.folder / "funkenshield.toml"
+        begin = file.read_text()
+        plain = f'[[listeners]]\naddress = "{SERVER}"\n'
+        reload(shield, begin + plain)
+        with Client(wire) as client:
+            for text, there in (
+                (listener(wire.name, SERVER), 1), (listener(wire.name, SERVER, SERVER_6), 1), (plain, None),
+                (listener(wire.name, SERVER_6) + plain, 1), (listener(wire.name, SERVER), 1),
+            ):  # fmt: skip
+                reload(shield, begin + text)
+                until(lambda there=there: is_attached(shield, wire) == there, 10)
+                client.more()
+            is_taken_from(shield, wire, client)
+            assert client.lost == 0
+        assert told(shield) == []
+        assert len(upstream.received) == 1
+
+
+def reload(shield, text):
+    before = stats(shield)["reloads"]
+    (shield.folder / "funkenshield.toml").write_text(text)
+    shield.process.send_signal(signal.SIGHUP)
+    until(lambda: stats(shield)["reloads"] > before)
+
+
+def test_another_process_takes_over(wire):
+    with served(wire, run=upgradable) as (running, _), Client(wire) as client:
+        assert is_attached(running.shield, wire) == 1
+        for _ in range(2):
+            assert running.upgrade()["ok"]
+            until(lambda: is_attached(running.shield, wire) == 1, 15)
+            client.more()
+        is_taken_from(running.shield, wire, client)
+        assert client.lost == 0
+        assert told(running.shield) == []
+
+
+def test_a_shield_that_ends_leaves_all_to_the_next(wire):
+    with wire.near.entered(), ScriptedUpstream(numbered(1)) as upstream:
+        for _ in range(2):
+            with (
+                run_shield([upstream], toml=listener(wire.name, SERVER)) as shield,
+                counted(shield, wire, received=1, sent=0),
+            ):
+                assert wire.ask(HIT)[-4:] == b"\xc0\0\2\1"
+        assert "xdp" not in wire.near.run("ip", "link", "show", "dev", wire.name)
