@@ -37,7 +37,7 @@ test: others lint  ## the whole test suite, with real nameservers; run it before
 
 proof: $(VENV)/dev  ## tests that take minutes: floods, attacks, kills, leaks, packet loss, anycast (as root)
 	@[ "$$(id -u)" -ne 0 ] || tools/install-bgp $(BIN)/python
-	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field
+	$(BIN)/python -m pytest -m proof -rP tests/proof tests/field tests/conformance
 	$(BIN)/python -m pytest tests/property --hypothesis-profile=thorough --numprocesses=2 --dist=worksteal
 
 browsers: $(VENV)/dev  ## what Firefox and Chromium see, which are installed for that

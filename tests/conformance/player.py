@@ -223,13 +223,15 @@ class Player:
     """A shield with its upstreams and clients, while the context is entered.
 
     Who asks over TCP may be made to ask over TLS, HTTPS, QUIC or HTTP/3, by the `credentials` that the shield shows.
+    With an `interface`, what comes by that is taken before the network stack has it (XDP).
     """
 
-    def __init__(self, scenario, folder, *, credentials=None, in_place_of_tcp=None):
+    def __init__(self, scenario, folder, *, credentials=None, in_place_of_tcp=None, interface=None):
         self._scenario = scenario
         self._folder = folder
         self._credentials = credentials
         self._in_place_of_tcp = in_place_of_tcp
+        self._interface = interface
         self._clock = Clock()
         self._errors = Errors()
         self._waiting = {}  # the query that each client waits for an answer to
@@ -293,6 +295,11 @@ class Player:
                 control.ask(self._folder / "control", {"command": "purge", **step.request})
             case Counted():
                 _wait(lambda: self._count(step.name) == step.count, lambda: f"counted {self._count(step.name)}")
+
+    @property
+    def attached(self):
+        """Whether queries are taken from each interface that the shield is to take them from."""
+        return self._daemon.snapshot()["xdp_attached"]
 
     # ------------------------------------------------------------ clients
 
@@ -403,9 +410,13 @@ class Player:
         told = self._scenario.config
         for name, upstream in self._upstreams.items():
             told = told.replace(f'"{name}"', f'"{upstream.address}"')
-        lines = [f'listen = ["{self._address}"]', f'control.socket = "{self._folder / "control"}"', BASE, told]
+        listen = [] if self._interface else [str(self._address)]
+        lines = [toml(listen=listen), f'control.socket = "{self._folder / "control"}"', BASE, told]
         if "\nupstreams" not in f"\n{told}":
             lines.insert(0, f'upstreams = ["{self._upstreams["upstream"].address}"]')
+        if self._interface:
+            lines += ["[[listeners]]", toml(address=str(self._address), transport="xdp", generic_xdp=True)]
+            lines.append(f'interface = "{self._interface}"')
         for transport, address in self._doors.items():
             files = {name: str(getattr(self._credentials, name)) for name in ("certificate", "key")}
             listener = {"address": str(address), "transport": transport, "certificates": files}

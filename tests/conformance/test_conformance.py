@@ -1,7 +1,9 @@
 """Know nothing but where the scenarios are: each file is a test, and the shield does what it says.
 
 How they are written is in `notation`, `told` and `message`. Those whose clients ask over TCP are played over TLS,
-HTTPS, QUIC and HTTP/3 as well, where they get the same, but for padding, transfers, and what QUIC does not allow.
+HTTPS, QUIC and HTTP/3 as well, where they get the same, but for padding, transfers, and what QUIC does not allow;
+and all of them (but for `make proof`, one of four), by root, with a shield that takes queries from the loopback before
+the network stack has them.
 """
 
 import re
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import forked
 from support.certificates import self_signed
+from support.network import Network, as_root
 
 from conformance.notation import read
 from conformance.player import Player
@@ -64,3 +67,22 @@ def test_scenario_over_quic(path, transport, tmp_path, monkeypatch, credentials)
     monkeypatch.setattr("funkenshield.quic.process.begin", forked.front)
     with Player(read(path), tmp_path, credentials=credentials, in_place_of_tcp=transport) as player:
         player.play()
+
+
+@pytest.fixture(scope="module")
+def loopback():
+    """Be in a network whose loopback takes from anybody what is for its own addresses, as a wire is not used to."""
+    with Network() as own, own.entered():
+        for name in "accept_local", "route_localnet":
+            Path(f"/proc/sys/net/ipv4/conf/lo/{name}").write_text("1")
+        yield "lo"
+
+
+@as_root
+@scenarios([path if k % 4 == 0 else pytest.param(path, marks=pytest.mark.proof) for k, path in enumerate(FILES)])
+def test_scenario_by_frames(path, tmp_path, monkeypatch, credentials, loopback):
+    monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)
+    encrypted = asks(path, "tls")
+    with Player(read(path), tmp_path, credentials=credentials if encrypted else None, interface=loopback) as player:
+        player.play()
+        assert player.attached == {loopback: 1}

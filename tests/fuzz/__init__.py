@@ -4,4 +4,6 @@ Each has `one(data)`, which asserts that, and `made(dice)`, which returns an inp
 `run` fuzzes one, `seed` makes the corpora, and `test_corpus` replays them.
 """
 
-TARGETS = ("answer", "chain", "config", "denial", "proxied", "query", "requests", "snapshot", "stream", "upstream")
+TARGETS = (
+    "answer", "chain", "config", "denial", "frame", "proxied", "query", "requests", "snapshot", "stream", "upstream",
+)  # fmt: skip
