@@ -176,7 +176,7 @@ METRICS = {
     ),
     "xdp_frames": Metric(
         "Frames of an interface, by what became of them: `received`; `sent`: answers, and all else got its answer by a"
-        " socket; `ignored`: no query for a listener after all; `dropped` by the kernel, because workers were busy.",
+        " socket; `ignored`: no query for a listener after all; `dropped`: workers were busy, or nothing was sent.",
         labels=("interface", "event"),
     ),
     "events_written": Metric(

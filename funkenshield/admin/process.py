@@ -15,12 +15,14 @@ from pathlib import Path
 from ..config import Config
 from ..core import early_signals, logs, machine
 from ..errors import ConfigError, FunkenShieldError
+from ..server.xdp import QUEUES_OF_WORKER
 
 log = logging.getLogger(__name__)
 
 OTHERS = 24  # descriptors that are there whatever is configured
 CONNECTIONS_MIN = 1000  # however little memory there is, unless configured
 CONNECTION_MEMORY = 64 << 10  # octets: what the kernel and we have for one that is not idle, on the average
+OF_INTERFACE = 12  # descriptors of a program, its maps and its link
 NOTIFYING = 1.0  # seconds that the service manager may take
 FOR_ONE_CHILD = {  # as the kernel names programs that are process 1 for one child, and end with it
     "tini", "tini-static", "docker-init", "podman-init", "catatonit", "dumb-init", "sh", "dash", "bash",
@@ -35,7 +37,9 @@ def need_descriptors(config: Config) -> int:
     upstreams = sum(2 if each.endpoint.is_name else 1 for each in over_udp)  # a host over IPv4 and IPv6
     listening = sum(2 if each.has_udp else 1 for each in config.all_listeners)  # over TCP, and over UDP
     of_workers = workers * (listening + 5)  # sockets, epoll(7), eventfd(2)
-    return OTHERS + of_workers + upstreams * config.forward.sockets
+    interfaces = {each.section.interface for each in config.all_listeners if each.section.interface}
+    of_interfaces = len(interfaces) * OF_INTERFACE + bool(interfaces) * workers * QUEUES_OF_WORKER
+    return OTHERS + of_workers + of_interfaces + upstreams * config.forward.sockets
 
 
 def allow_descriptors(config: Config) -> None:

@@ -45,7 +45,7 @@ cdef struct Queue:
     int32_t asked_count
     uint8_t listener               # whose the last batch was
     uint16_t reply_room            # octets that an answer may have
-    uint64_t frames_received, frames_sent, frames_ignored
+    uint64_t frames_received, frames_sent, frames_ignored, frames_lost
 
 
 cdef int32_t take_frames(Queue* queue) noexcept nogil

@@ -91,21 +91,27 @@ cdef struct Descriptor:            # struct xdp_desc
 # ---------------------------------------------------------------- in
 
 cdef int32_t take_frames(Queue* queue) noexcept nogil:
-    """Take what has come, as much as can be answered now; return how many frames. None may be waiting."""
+    """Take what has come, a batch at most; return how many frames. None may be waiting.
+
+    Those that no answer can leave for, because the interface sends nothing, are lost: else we would ask for ever.
+    """
     cdef:
         Ring* ring = &queue.received
         const Descriptor* entry
-        uint32_t count
+        uint32_t count = min(load_acquire32(ring.producer) - ring.at, <uint32_t> BATCH)
         uint32_t k
     _collect_completed(queue)
-    count = min(min(load_acquire32(ring.producer) - ring.at, <uint32_t> BATCH), queue.unused_count)
     for k in range(count):
         entry = <const Descriptor*> ring.entries + (ring.at + k & ring.mask)
-        queue.waiting[k], queue.lengths[k] = entry.at, entry.length
         frame_in(0, entry.at, <uint64_t> TAKEN * FRAME)
+        if k < queue.unused_count:
+            queue.waiting[k], queue.lengths[k] = entry.at, entry.length
+        else:
+            _give_back(queue, entry.at)
+            bump(&queue.frames_lost, 1)
     ring.at += count
     store_release32(ring.consumer, ring.at)
-    queue.waiting_count = <int32_t> count
+    queue.waiting_count = <int32_t> min(count, queue.unused_count)
     bump(&queue.frames_received, count)
     return <int32_t> count
 
@@ -362,7 +368,7 @@ cdef class QueueSocket:
         self.queue.fd = -1
 
     def counters(self) -> dict:
-        """Return how many frames were received, sent and ignored, and how many the kernel had no room for."""
+        """Return how many frames were received, sent and ignored, and for how many there was no room, in or out."""
         cdef:
             uint64_t[6] told = [0, 0, 0, 0, 0, 0]
             uint32_t length = sizeof(told)
@@ -371,7 +377,7 @@ cdef class QueueSocket:
             "received": load_relaxed(&self.queue.frames_received),
             "sent": load_relaxed(&self.queue.frames_sent),
             "ignored": load_relaxed(&self.queue.frames_ignored),
-            "dropped": told[0] + told[3],
+            "dropped": told[0] + told[3] + load_relaxed(&self.queue.frames_lost),
         }
 
 

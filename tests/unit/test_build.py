@@ -103,3 +103,14 @@ def test_what_was_compiled_from_a_source_that_is_gone_is_removed(source):
     build(source)
     left = {str(path.relative_to(package)) for path in package.rglob("_*")}
     assert left == {"wire/_here.abi3.so", "wire/_here.pyx"}
+
+
+@pytest.mark.parametrize("clang", ["clang", "no-such-clang", "false"])
+def test_programs_for_the_kernel_are_made_where_clang_is(clang, source):
+    shutil.copytree(ROOT / "funkenshield" / "xdp", source / "funkenshield" / "xdp")
+    made = [sys.executable, "-c", "import setup; setup.compile_programs()"]
+    env = {**os.environ, "BPF_CLANG": clang, "FUNKENSHIELD_BUILD": "release"}
+    done = subprocess.run(made, cwd=source, env=env, capture_output=True, text=True, timeout=60)
+    there = clang == "clang" and shutil.which(clang)
+    assert (done.returncode, bool(list(source.rglob("*.bpf.o")))) == (0, bool(there)), done.stderr
+    assert ("left out: no clang" in done.stdout) is not bool(there)
