@@ -104,11 +104,11 @@ class Interfaces:
 
     def _note(self, name: str, wanted: Wanted, error: XdpError) -> None:
         """Log why an interface gives us nothing, once for each reason, and remember when to try again."""
-        patience = self._patience.pop(name, 0) if error.is_taken else 0
+        patience = self._patience.pop(name, 0) if error.may_pass else 0
         if patience:
             self._patience[name] = patience - 1
             return
-        if not error.is_taken:
+        if not error.may_pass:
             with contextlib.suppress(XdpError):
                 self._tried[name] = Link.of(name)
         if self._told.get(name) != str(error):

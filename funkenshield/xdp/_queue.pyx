@@ -311,7 +311,7 @@ cdef class QueueSocket:
             void* memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)
             Registered registered
         if memory == MAP_FAILED:
-            raise MemoryError("no memory for frames")
+            raise OSError(errno, "no memory for frames")
         self.queue.memory = <uint8_t*> memory
         registered = Registered(<uint64_t> memory, length, FRAME, 0, 0, 0)
         _check(setsockopt(self.queue.fd, SOL_XDP, MEMORY, &registered, sizeof(registered)))

@@ -31,6 +31,7 @@ GET_FLAGS, GET_MAC, GET_MTU, ETHTOOL = 0x8913, 0x8927, 0x8921, 0x8946  # <linux/
 GET_DRIVER, GET_CHANNELS, GET_OFFLOADS, TAKES_TAGS_OFF = 0x03, 0x3C, 0x25, 1 << 8  # <linux/ethtool.h>
 LOOPBACK = 8  # <linux/if.h>
 IN_KERNEL, AT_HOME = 1, 2  # flags of a listener: the program may answer itself; its clients are processes here
+TAKEN = (errno.EBUSY, errno.EEXIST)
 PRIVILEGES = {
     "map": "CAP_BPF and CAP_NET_ADMIN", "program": "CAP_BPF and CAP_NET_ADMIN", "link": "CAP_NET_ADMIN",
     "socket": "CAP_NET_RAW",
@@ -38,9 +39,9 @@ PRIVILEGES = {
 
 
 class XdpError(FunkenShieldError):
-    """An interface gives us no frames; `is_taken`: because another program is there."""
+    """An interface gives us no frames; `may_pass`: it may be otherwise soon, without a change of the interface."""
 
-    is_taken = False
+    may_pass = False
 
 
 class Link(NamedTuple):
@@ -92,7 +93,7 @@ def explained(name: str, step: str) -> Iterator[None]:
     except OSError as error:
         number = error.errno or 0
         told = XdpError(f"{name}: {_reason(step, number)}")
-        told.is_taken = number in (errno.EBUSY, errno.EEXIST)
+        told.may_pass = number in (*TAKEN, errno.ENETDOWN)
         raise told from None
 
 
@@ -158,7 +159,7 @@ class Interface:
                 try:
                     made.callback(os.close, bpf.attach(self.program, self.link.number, mode))
                 except OSError as error:
-                    if error.errno == errno.EOPNOTSUPP and generic and mode == bpf.NATIVE:
+                    if generic and mode == bpf.NATIVE and error.errno not in (*TAKEN, errno.EPERM):
                         continue
                     raise
                 return mode == bpf.NATIVE
@@ -210,6 +211,7 @@ def _reason(step: str, number: int) -> str:
         ("socket", errno.EAFNOSUPPORT): "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
         ("socket", errno.ENOBUFS): "too little memory may be locked (LimitMEMLOCK=)",
         ("socket", errno.ENOMEM): "too little memory may be locked (LimitMEMLOCK=)",
+        ("socket", errno.ENETDOWN): "it is down",
         ("socket", errno.EBUSY): "another program has its queues",
         ("link", errno.EBUSY): "another program is attached to it",
         ("link", errno.EEXIST): "another program is attached to it",

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from support import machine
+from support.until import until
 
 pytestmark = [
     pytest.mark.proof,
@@ -16,6 +17,13 @@ TOML = """
 listen = ["127.0.0.1:53"]
 upstreams = ["127.0.0.1:5353"]
 workers = 2
+"""
+XDP = """
+[[listeners]]
+address = "127.0.0.1:5300"
+transport = "xdp"
+interface = "lo"
+generic_xdp = true
 """
 NAMESERVER = """
 [Service]
@@ -102,6 +110,27 @@ def until_said(there, words):
     while words not in there.journal():
         assert time.monotonic() < end, there.journal()
         time.sleep(0.1)
+
+
+def test_with_the_drop_in_queries_are_taken_from_interfaces_also_after_an_upgrade(there):
+    """Without it, the unit lacks the rights, says so, and all is served by sockets."""
+    drop_in = (machine.ROOT / "contrib" / "funkenshield.service.d" / "xdp.conf").read_text()
+    there.write("/etc/funkenshield.toml", TOML + XDP)
+    try:
+        there.run("systemctl", "start", UNIT)
+        until_said(there, "served by sockets alone: lo: that takes CAP_NET_RAW, which this process does not have")
+        assert is_answered(there)
+        assert ends_well(there)
+        there.write("/etc/systemd/system/funkenshield.service.d/xdp.conf", drop_in)
+        there.run("systemctl", "daemon-reload")
+        there.run("systemctl", "start", UNIT)
+        until_said(there, "queries are taken from lo: 1 queues, generic, copied")
+        there.run("funkenshield", "upgrade", "--control", CONTROL)
+        until(lambda: there.journal().count("queries are taken from lo") == 2, 30)
+        assert is_answered(there)
+        assert ends_well(there)
+    finally:
+        there.write("/etc/funkenshield.toml", TOML)
 
 
 def test_who_is_killed_is_started_again(there):
