@@ -136,6 +136,7 @@ cdef struct Http2Session:
     List[STAGES] lists
     int32_t latest                 # the highest number of a stream
     Stream* reading                # whose fields come; NULL: nobody's
+    Stream* found                  # the last one that was looked for; NULL: it is closed
     const uint8_t* frame           # what is to be transmitted, the library's
     size_t left                    # octets of that
     uint64_t now                   # nanoseconds, when something came last
@@ -217,7 +218,9 @@ cdef void _move(Http2Session* session, Stream* stream, uint32_t stage) noexcept 
 
 cdef inline Stream* _find(Http2Session* session, int32_t number) noexcept nogil:
     """Return a stream by its number; NULL: it is closed."""
-    return <Stream*> nghttp2_session_get_stream_user_data(session.nghttp2, number)
+    if session.found == NULL or session.found.number != number:
+        session.found = <Stream*> nghttp2_session_get_stream_user_data(session.nghttp2, number)
+    return session.found
 
 
 cdef Stream* _open(Http2Session* session, int32_t number) noexcept nogil:
@@ -240,6 +243,8 @@ cdef void _close(Http2Session* session, Stream* stream) noexcept nogil:
         session.head.waiting -= stream.length - stream.sent
     if session.reading == stream:
         session.reading = NULL
+    if session.found == stream:
+        session.found = NULL
     if stream.octets != stream.small:
         _free(stream.octets, session)
     _free(stream, session)

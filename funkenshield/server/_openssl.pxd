@@ -99,10 +99,13 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_shutdown(SSL* session)
     void SSL_set_quiet_shutdown(SSL* session, int quiet)
     int SSL_get_error(const SSL* session, int result)
+    int SSL_want(const SSL* session)
+    BIO* SSL_get_rbio(const SSL* session)
     int SSL_has_pending(const SSL* session)
     int SSL_session_reused(const SSL* session)
     int SSL_version(const SSL* session)
     int SSL_is_init_finished(const SSL* session)
+    int SSL_READING, SSL_WRITING
     int SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_ERROR_SYSCALL, SSL_ERROR_SSL
     int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_NOACK, SSL_TLSEXT_ERR_ALERT_FATAL, TLSEXT_NAMETYPE_host_name
     int SSL_R_NO_SHARED_CIPHER, SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_HTTP_REQUEST, SSL_R_HTTPS_PROXY_REQUEST
@@ -125,6 +128,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void* BIO_get_data(BIO* bio)
     void BIO_set_init(BIO* bio, int is_ready)
     void BIO_clear_retry_flags(BIO* bio)
+    int BIO_should_retry(const BIO* bio)
     void BIO_set_retry_read(BIO* bio)
     void BIO_set_retry_write(BIO* bio)
     int BIO_TYPE_SOURCE_SINK, BIO_CTRL_FLUSH, BIO_CTRL_EOF
@@ -136,7 +140,6 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void EVP_PKEY_free(EVP_PKEY* key)
     void ERR_clear_error()
     unsigned long ERR_get_error()
-    unsigned long ERR_peek_error()
     unsigned long ERR_peek_last_error()
     int ERR_GET_REASON(unsigned long error)
     const char* ERR_reason_error_string(unsigned long error)

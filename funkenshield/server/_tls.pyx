@@ -130,6 +130,7 @@ cdef Progress _handshake(void* ours, uint64_t wall, HandshakeCounters* counts) n
     ERR_clear_error()
     result = SSL_do_handshake(ssl)
     if result == 1:
+        ERR_clear_error()
         bump(&counts.resumed if SSL_session_reused(ssl) else &counts.full, 1)
         bump(&counts.version_1_3 if SSL_version(ssl) == TLS1_3_VERSION else &counts.version_1_2, 1)
         return HANDSHAKE_DONE
@@ -165,12 +166,6 @@ cdef uint64_t* _reason(HandshakeCounters* counts, int error) noexcept nogil:
     return &counts.other
 
 
-cdef inline void _forget_errors() noexcept nogil:
-    """Empty OpenSSL's queue of errors, which costs as much as a fifth of a record even where there is none."""
-    if ERR_peek_error():
-        ERR_clear_error()
-
-
 cdef ssize_t _read(void* ours, uint8_t* octets, size_t room, bint* ended) noexcept nogil:
     """Read all records that are whole with what is read of the socket in one turn."""
     cdef:
@@ -179,11 +174,10 @@ cdef ssize_t _read(void* ours, uint8_t* octets, size_t room, bint* ended) noexce
         ssize_t failure = 0
         int got
     session.left, ended[0] = SOCKET_MAX, False
-    _forget_errors()
     while total < room:
         got = SSL_read(session.ssl, octets + total, <int> (room - total))
         if got <= 0:
-            failure = _failure(session, got, SSL_ERROR_WANT_READ)
+            failure = _failure(session, got, SSL_READING)
             ended[0] = failure == 0 or errno != EAGAIN
             break
         total += <size_t> got
@@ -198,11 +192,10 @@ cdef ssize_t _write(void* ours, const uint8_t* octets, size_t length) noexcept n
         Session* session = <Session*> ours
         size_t total = 0
         int put
-    _forget_errors()
     while total < length:
         put = SSL_write(session.ssl, octets + total, <int> (length - total))
         if put <= 0:
-            return <ssize_t> total if total else _failure(session, put, SSL_ERROR_WANT_WRITE)
+            return <ssize_t> total if total else _failure(session, put, SSL_WRITING)
         total += <size_t> put
     return <ssize_t> total
 
@@ -211,13 +204,16 @@ cdef ssize_t _failure(Session* session, int result, int awaited) noexcept nogil:
     """Return what read(2) and write(2) would, and set `errno`.
 
     Who reads awaits input, and who writes awaits room. A client who makes either wait for the other asks for new keys
-    and does not take them: the worker would wait for what comes all the time.
+    and does not take them: the worker would wait for what comes all the time. Whether a session waits is its own;
+    errors are in a queue that all sessions share, and none may find what another has left there.
     """
-    cdef int error = SSL_get_error(session.ssl, result)
-    if error == awaited:
+    cdef int error
+    if SSL_want(session.ssl) == awaited and BIO_should_retry(SSL_get_rbio(session.ssl)):
         set_errno(EAGAIN)
         return -1
-    if error == SSL_ERROR_ZERO_RETURN and awaited == SSL_ERROR_WANT_READ:
+    error = SSL_get_error(session.ssl, result)
+    ERR_clear_error()
+    if error == SSL_ERROR_ZERO_RETURN and awaited == SSL_READING:
         return 0
     SSL_set_quiet_shutdown(session.ssl, 1)  # all has been said
     set_errno(ECONNRESET)
@@ -232,11 +228,11 @@ cdef const char* _server_name(void* ours) noexcept nogil:
 cdef void _end(void* ours) noexcept nogil:
     """Say that nothing more comes (RFC 8446 6.1), where that can still be said, and free a session."""
     cdef Session* session = <Session*> ours
-    ERR_clear_error()
     if SSL_is_init_finished(session.ssl):
         SSL_shutdown(session.ssl)
     SSL_free(session.ssl)
     free(session)
+    ERR_clear_error()
 
 
 # ---------------------------------------------------------------- its socket
