@@ -111,13 +111,17 @@ class Priority:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.own)
 
 
-def ends_with_us(process_1: Path = Path("/proc/1")) -> bool:
-    """Tell whether process 1, and with it a container, ends when this process does: it is ours, or an init's first."""
-    if os.getpid() == 1:
-        return True
+def ends_with_us(processes: Path = Path("/proc")) -> bool:
+    """Tell whether process 1, and with it a container, ends when this process does: it is ours, or an init's first.
+
+    That init may have been started by another one, as `--init` starts an image's own.
+    """
+    process, ours = "1", str(os.getpid())
     with contextlib.suppress(OSError):
-        first = (process_1 / "task/1/children").read_text().split()[:1]  # the eldest; orphans come after it
-        return first == [str(os.getpid())] and (process_1 / "comm").read_text().strip() in FOR_ONE_CHILD
+        while process != ours and (processes / process / "comm").read_text().strip() in FOR_ONE_CHILD:
+            children = (processes / process / "task" / process / "children").read_text().split()
+            process = children[0] if children else ""  # the eldest; orphans come after it
+        return process == ours
     return False
 
 

@@ -149,6 +149,17 @@ def test_no_process_is_left_as_a_zombie(network, tmp_path):
         assert not [each for each in processes(running) if " Z " in each]
 
 
+def test_behind_an_init_of_the_engines_it_serves_and_ends_alike(network):
+    with shield(network, "--init", UPSTREAMS="127.0.0.1:9") as running:
+        until(lambda: "ready" in running.log, 30)
+        assert [each.split()[-1] for each in processes(running)] == ["podman-init", "tini", "funkenshield"]
+        assert "tini" not in running.log  # which has nothing to complain of
+        said = podman("exec", running.name, "funkenshield", "upgrade", check=False)
+        assert "would end with it" in said
+        podman("stop", "--time", "30", running.name)
+        assert podman("inspect", "--format", "{{.State.ExitCode}}", running.name) == "0"
+
+
 def test_the_guide_leads_from_nothing_to_an_answer():
     first, second, *_ = typed("container.md")
     begun = time.monotonic()

@@ -133,19 +133,23 @@ def test_half_an_answer_is_not_waited_for():
 
 
 @pytest.mark.parametrize(
-    ("comm", "children", "ends"),
+    ("inits", "ends"),
     [
-        ("tini", "{pid} 1000000 ", True),
-        ("tini", "1000000 {pid} ", False),  # an orphan
-        ("tini", "", False),
-        ("systemd", "{pid} ", False),
+        ({"1": ("tini", "{pid} 1000000 ")}, True),
+        ({"1": ("catatonit", "2 "), "2": ("tini", "{pid} ")}, True),
+        ({"1": ("catatonit", "2 {pid} "), "2": ("tini", "")}, False),  # an orphan
+        ({"1": ("tini", "1000000 {pid} ")}, False),
+        ({"1": ("tini", "")}, False),
+        ({"1": ("systemd", "{pid} ")}, False),
+        ({"1": ("catatonit", "2 "), "2": ("runsv", "{pid} ")}, False),
     ],
 )
-def test_who_is_an_inits_only_child_knows_that_its_container_ends_with_it(comm, children, ends, tmp_path):
-    tasks = tmp_path / "task" / "1"
-    tasks.mkdir(parents=True)
-    (tmp_path / "comm").write_text(comm + "\n")
-    (tasks / "children").write_text(children.format(pid=os.getpid()))
+def test_who_is_an_inits_only_child_knows_that_its_container_ends_with_it(inits, ends, tmp_path):
+    for process, (comm, children) in inits.items():
+        tasks = tmp_path / process / "task" / process
+        tasks.mkdir(parents=True)
+        (tmp_path / process / "comm").write_text(comm + "\n")
+        (tasks / "children").write_text(children.format(pid=os.getpid()))
     assert ends_with_us(tmp_path) == ends
 
 
