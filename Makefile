@@ -4,6 +4,8 @@ PYTHON ?= python3
 PYTHONS ?= $(PYTHON)
 FUZZ_SECONDS ?= 60
 BASE ?= docker.io/library/debian:trixie-slim
+HERE := $(shell . /etc/os-release 2>/dev/null && echo "$$VERSION_CODENAME")
+SUITE ?= $(HERE)
 VENV := .venv
 BIN := $(VENV)/bin
 PYX := '*.pyx' '*.pxd'
@@ -109,12 +111,12 @@ release-check: $(VENV)/dev  ## what is missing for a release of this version (RE
 	$(BIN)/python -m pip install --quiet --group release
 	$(BIN)/python tools/release-check $(RELEASE)
 
-deb:  ## Debian's package, for this Debian and its Python, looked at by lintian; into build/debian
-	tools/deb build/debian
+deb:  ## Debian's package, for this Debian and its Python, or for SUITE=trixie, looked at by lintian; into build/debian
+	$(if $(filter $(HERE),$(SUITE)),tools/deb,tools/with-podman tools/deb-in $(SUITE)) build/debian
 
 deb-test: $(VENV)/dev  ## try it: in containers with a service manager, as a newcomer and an upgrade do (as root; takes podman)
-	tools/with-podman tools/debian-image bookworm
-	FUNKENSHIELD_NETWORK=keep tools/with-podman $(BIN)/python -m pytest -m release -rP tests/release/test_debian_package.py
+	tools/with-podman tools/debian-image $(SUITE)
+	SUITE=$(SUITE) FUNKENSHIELD_NETWORK=keep tools/with-podman $(BIN)/python -m pytest -m release -rP tests/release/test_debian_package.py
 
 container:  ## the image localhost/funkenshield, by podman; BASE=... is another Debian than trixie
 	tools/with-podman tools/container $(BASE)

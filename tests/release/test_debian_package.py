@@ -3,6 +3,7 @@
 `make deb-test` runs this, in containers of podman's that are booted.
 """
 
+import os
 import re
 import time
 
@@ -10,7 +11,7 @@ import pytest
 
 from release.podman import ROOT, container, has_image, podman, typed
 
-IMAGE = "localhost/debian-booted:bookworm"
+IMAGE = f"localhost/debian-booted:{os.environ.get('SUITE', 'bookworm')}"
 PACKAGES = sorted(ROOT.glob("build/debian/funkenshield_*.deb"))
 ANSWER = "192.0.2.80"
 pytestmark = [
