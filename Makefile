@@ -70,6 +70,7 @@ lint-docs: $(VENV)/dev  ## links, examples and generated pages; workflows
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --quiet --min-severity medium .github
+	if command -v actionlint >/dev/null; then actionlint; fi  # which no index has in a form for pip
 
 format: $(VENV)/dev  ## format the code
 	$(BIN)/ruff format .
