@@ -117,7 +117,7 @@ deb:  ## Debian's package, for this Debian and its Python, or for SUITE=trixie, 
 
 deb-test: $(VENV)/dev  ## try it: in containers with a service manager, as a newcomer and an upgrade do (as root; takes podman)
 	tools/with-podman tools/debian-image $(SUITE)
-	SUITE=$(SUITE) FUNKENSHIELD_NETWORK=keep tools/with-podman $(BIN)/python -m pytest -m release -rP tests/release/test_debian_package.py
+	SUITE=$(SUITE) FUNKENSHIELD_NETWORK=keep tools/with-podman $(BIN)/python -m pytest -m release -rP tests/release/test_debian_package.py tests/release/test_quickstart.py
 
 container:  ## the image localhost/funkenshield, by podman; BASE=... is another Debian than trixie
 	tools/with-podman tools/container $(BASE)
