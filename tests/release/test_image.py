@@ -155,7 +155,7 @@ def test_behind_an_init_of_the_engines_it_serves_and_ends_alike(network):
         assert [each.split()[-1] for each in processes(running)] == ["podman-init", "tini", "funkenshield"]
         assert "tini" not in running.log  # which has nothing to complain of
         said = podman("exec", running.name, "funkenshield", "upgrade", check=False)
-        assert "would end with it" in said
+        assert "its container ends with this process" in said
         podman("stop", "--time", "30", running.name)
         assert podman("inspect", "--format", "{{.State.ExitCode}}", running.name) == "0"
 
