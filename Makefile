@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand daemons that tests sta
 LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/has-headers openssl || echo left-out)
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
 LEFT_OUT += $(shell ls funkenshield/xdp/*.bpf.o >/dev/null 2>&1 || ! command -v clang >/dev/null || echo left-out)
-COMPILED := $(wildcard funkenshield/xdp/*.bpf.[ch])
+COMPILED := $(wildcard funkenshield/xdp/*.[ch])
 COMPILED += $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels release-check

@@ -12,6 +12,7 @@ elsewhere: the rest works without it. So are programs for the kernel (*.bpf.c), 
 """
 
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def extensions() -> list[Extension]:
                 [str(source)],
                 extra_compile_args=[*compile_args, *own.get(source, ([], []))[0]],
                 extra_link_args=[*link_args, *own.get(source, ([], []))[1]],
-                depends=[str(header) for header in Path("funkenshield").rglob("*.pxd")],
+                depends=[str(each) for kind in ("*.pxd", "answers.h") for each in Path("funkenshield").rglob(kind)],
             )
             for source in sources
         ],
@@ -142,7 +143,9 @@ def extensions() -> list[Extension]:
 
 def compile_programs() -> None:
     """Have clang make what the kernel runs, beside its source; where there is no clang for that, nothing is there."""
-    clang = [os.environ.get("BPF_CLANG", "clang"), "-target", "bpf", "-O2", "-Wall", "-Werror"]
+    clang = [os.environ.get("BPF_CLANG", "clang"), "-target", "bpf", "-mcpu=v3", "-O2", "-Wall", "-Werror"]
+    if platform.machine() in ("x86_64", "i686", "s390x"):
+        clang += ["-DTOTAL_STORE_ORDER"]  # no read is before another that precedes it
     clang += ["-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]  # asm/types.h, on Debian
     sources = sorted(Path("funkenshield").rglob("*.bpf.c")) if KIND != "playground" else []
     try:

@@ -202,7 +202,7 @@ class Daemon:
         self.hosts = Hosts(seconds, self._follow_hosts, lambda each: itself_at(each, self.config.endpoints))
         self.watchers = Watchers(self.upstreams.ask, self._changed, seconds)
         self.tcp = TcpServer(self.cache, self.miss_path, self._count)
-        self.listeners.serve(self.udp.workers, self.tcp, self.miss_path)
+        self.listeners.serve(self.udp, self.tcp, self.miss_path)
         self._priority = Priority(seconds)
         retry_secret = self._predecessor.retry_secret if self._predecessor else b""
         self.quic = QuicFront(self.tcp.workers[0], self._priority.own, retry_secret)
@@ -211,8 +211,8 @@ class Daemon:
         self.forwarder = Forwarder(self.miss_path, self.upstreams, self.rules.executor, self.watchers.poll_now)
         self.node = self._make_node()
         self.stats = Stats(
-            self.udp.workers, self.cache, self.nsec_cache, self.miss_path, self.upstreams, self.forwarder, self.tcp,
-            self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
+            (*self.udp.workers, self.udp.kernel_answers), self.cache, self.nsec_cache, self.miss_path, self.upstreams,
+            self.forwarder, self.tcp, self.rules, self.blocks, config.cache.memory, self.clock, self.listeners,
             (self._tls, self._tls_over_quic), self.hosts, self.quic, self.sinks, self.node,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []

@@ -37,6 +37,7 @@ from ..policy._guard cimport ALARMS, DYNBLOCKS_MAX, LIMITS_MAX, Alarm, GuardTabl
 from ..policy._rrl cimport KINDS, set_rrl_aside
 from ..policy._rule_program cimport Trace, trace_of
 from ..policy._rule_state cimport ANSWERS, OVER_HTTPS, OVER_UDP, QUERIES, RuleState
+from ..server._kernel_answers cimport reason_against
 from ..upstream._selection cimport Tried, note_try, retransmission_timeout_of
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport (
@@ -220,6 +221,10 @@ cdef class Question:
         if not self.has_entry:
             return None
         return describe(&self.miss_path.cache.index, <const Answer*> (self.arena + ENTRY), self.context.now)
+
+    def reason_against_kernel(self) -> int:
+        """Return why a worker answers what is answered from the cache, and the kernel does not: a Reason; 0: it may."""
+        return reason_against(&self.context)
 
     def limits(self) -> list:
         """Return for each limit of queries whether one more of this client is over it."""

@@ -412,4 +412,5 @@ async def _upgrade(shield: Operated) -> Response:
 def _advance(shield: Operated, *, seconds: float) -> Response:
     """Move the clock that the daemon goes by, for tests."""
     shield.cache.clock.advance(seconds)
+    shield.cache.epochs.outdate()
     return {}

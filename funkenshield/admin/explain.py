@@ -15,6 +15,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 
+from ..config.listeners import UDP_TRANSPORTS
 from ..config.match import Transport
 from ..errors import FunkenShieldError
 from ..forward._miss_path import MissPath
@@ -49,6 +50,14 @@ REJECTED = {
     "fair_share_exceeded": "its source prefix has its share of what may wait",
     "answered_stale": "all who ask are served what is stale, for the upstream does not answer in time",
 }
+IN_KERNEL = (  # by the Reason why a worker answers
+    "the kernel answers it: a worker sees it about once a second",
+    "a worker answers it, not the kernel: it has more than a plain OPT, or a long name",
+    "a worker answers it, not the kernel: the answer is truncated, or has more than 512 octets",
+    "a worker answers it, not the kernel: access lists, blocks, limits, subnets or front proxies look at who asks",
+    "a worker answers it, not the kernel: a rule could concern it",
+    "a worker answers it, not the kernel: it is seldom asked for, stale or due for prefetch, or addresses take turns",
+)
 NOBODY = {"down": "no upstream of the group is in service", "busy": REJECTED["upstreams_saturated"]}
 
 
@@ -158,6 +167,9 @@ class _Explanation:
             if facts["cacheable"] and (counted.keys() & {"cache_misses", "uncached_queries"} or self._question.entry()):
                 self._tell_cache(facts)
             self._tell_rules("cache-hits", self._question.answers if self._question.entry() else None)
+            section = self._listener.section
+            if counted.get("cache_hits") and section and section.kernel_answers and self._asked.transport == "udp":
+                self._say("kernel", IN_KERNEL[self._question.reason_against_kernel()])
         if end is None:
             end = self._end_of_miss()
         elif counted.get("prefetches"):
@@ -365,7 +377,8 @@ def _find_listener(asked: Asked, listeners: Sequence[OpenListener]) -> OpenListe
     if asked.transport not in TRANSPORTS:
         raise FunkenShieldError(f"explain: {asked.transport} is no transport; there are {', '.join(TRANSPORTS)}")
     for each in listeners:
-        if asked.listener in {None, str(each.endpoint)} and asked.transport in each.transport.split("+"):
+        transports = ("udp", "tcp") if each.transport in UDP_TRANSPORTS else (each.transport,)
+        if asked.listener in {None, str(each.endpoint)} and asked.transport in transports:
             return each
     wanted = f"{asked.transport} at {asked.listener}" if asked.listener else asked.transport
     known = ", ".join(f"{each.endpoint} ({each.transport})" for each in listeners)

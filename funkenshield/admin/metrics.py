@@ -27,6 +27,7 @@ METRICS = {
         labels=("listener",),
     ),
     "cache_hits": Metric("Queries answered from the cache, stale answers included."),
+    "kernel_answers": Metric("Queries answered from the cache by the program in the kernel (`kernel_answers`)."),
     "cache_misses": Metric("Queries without a usable answer in the cache."),
     "stale_answers": Metric("Cache hits answered with an expired entry (serve-stale)."),
     "prefetches": Metric("Cache hits that triggered a refresh from an upstream."),

@@ -16,6 +16,7 @@ from ..policy.dynblocks import Blocks
 from ..quic.process import QuicFront
 from ..rules.compiler import TRANSPORTS
 from ..rules.engine import RuleEngine
+from ..server._kernel_answers import KernelAnswers
 from ..server._udp_worker import Worker
 from ..server.listeners import Listeners
 from ..server.tcp import TcpServer
@@ -35,7 +36,7 @@ MORE = ("queries_by_transport", "uptime_seconds", "cache_miss_latency_histogram"
 class Stats:
     """Who counts; reading stops nobody."""
 
-    workers: Sequence[Worker]
+    workers: Sequence[Worker | KernelAnswers]  # who answers over UDP; the last one is the kernel
     cache: Cache
     nsec_cache: NsecCache
     miss_path: MissPath
@@ -107,7 +108,7 @@ class Stats:
             "queries_by_transport": {
                 "udp": counted["queries"] - over_stream, "tcp": over_stream - sum(over.values()), **over,
             },
-            "responses": self._responses(),
+            "responses": self._responses(), "kernel_answers": udp[-1]["queries"],
             "listener_messages": self.listeners.messages(),
             "proxy_protocol_invalid": counted["proxy_protocol_invalid"] + connections["proxy_protocol_invalid"],
             "outstanding_limit_exceeded": counted["outstanding_limit_exceeded"] + self.forwarder.limit_exceeded,

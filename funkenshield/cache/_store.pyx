@@ -509,6 +509,7 @@ cdef class Cache:
                                 LET_EXPIRE if let_expire else BELOW if below else EXACT, qtype, ticks(self.clock.now()))
         if not noted:
             raise OverflowError("too many purges at once; try again in a minute or two")
+        self.epochs.outdate_copies()
         if self.purges.rules.everything == self.purges.rules.count:
             self.forget_purges(0)
         return name[len(name) - noted:]

@@ -84,7 +84,9 @@ class ListenerSection(Section):
     """Where the interface's driver runs no XDP programs, have the kernel run them: it works with any driver, and gains
     little."""
     kernel_answers: bool = False
-    """Have the program in the kernel answer what is asked for most."""
+    """Have the program on the interface answer what is asked for most, inside the kernel: plain questions for entries
+    that are fresh, with at most 512 octets, as long as nobody limits, blocks or looks at who asks, and no rule could
+    concern them. Listeners of one interface share its program."""
 
     @field_validator("transport", mode="before")
     @classmethod

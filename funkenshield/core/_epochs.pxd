@@ -31,9 +31,11 @@ cdef class Epochs:
         uint64_t epoch             # the one that goes on
         Reader* readers
         uint32_t reader_count
+        uint64_t* copies           # the generation of copies that others have made; NULL: nobody has any
         list retired               # (the epoch that it was replaced in, object), the oldest first
 
     cdef Reader* join(self) except NULL
     cdef uint64_t end(self) noexcept nogil
     cdef bint have_left(self, uint64_t epoch) noexcept nogil
+    cdef void outdate_copies(self) noexcept nogil
     cdef int retire(self, object replaced) except -1

@@ -2,6 +2,7 @@ from typing import final
 
 @final
 class Epochs:
+    def outdate(self) -> None: ...
     def reclaim(self) -> int: ...
 
 @final

@@ -60,8 +60,18 @@ cdef class Epochs:
                 return False
         return True
 
+    cdef void outdate_copies(self) noexcept nogil:
+        """Outdate what was copied, for who enters nowhere, out of what is replaced now or has just been."""
+        if self.copies != NULL:
+            store_seq_cst(self.copies, load_seq_cst(self.copies) + 1)
+
+    def outdate(self) -> None:
+        """See `outdate_copies`."""
+        self.outdate_copies()
+
     cdef int retire(self, object replaced) except -1:
         """Keep an object that nothing leads to any more, until all have left who may have found it before."""
+        self.outdate_copies()
         self.retired.append((self.end(), replaced))
         self.reclaim()
         return 0

@@ -94,6 +94,7 @@ cdef struct Program:               # all that a chain is; but for counters, it n
 
 cdef const Node* next_action(const Program* program, const Query* query, const ClientInfo* sender,
                              RuleState* rule_state, const MessageFacts* facts) noexcept nogil
+cdef bint could_match(const Program* program, const Query* query) noexcept nogil
 
 
 cdef inline RuleAction action_of(const Node* node) noexcept nogil:

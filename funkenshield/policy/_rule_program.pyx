@@ -82,6 +82,24 @@ cdef const Node* next_action(const Program* program, const Query* query, const C
             at = node.yes if _holds(program, node, &subject, rule_state, facts) else node.no
 
 
+cdef bint could_match(const Program* program, const Query* query) noexcept nogil:
+    """Tell whether a rule may match a question, whoever asks it: unless its name and type alone say no."""
+    cdef:
+        Subject subject
+        uint64_t bits
+        uint32_t d, word
+    subject.query, subject.name = query, NULL
+    memset(subject.known, 0, DIMENSIONS)
+    for word in range(program.words):
+        bits = ~<uint64_t> 0 if word < program.rules // 64 else (<uint64_t> 1 << program.rules % 64) - 1
+        for d in range(SOURCE):
+            if program.classes[d].used:
+                bits &= program.classes[d].rules[_class_of(program, &subject, d) * program.words + word]
+        if bits:
+            return True
+    return False
+
+
 cdef uint32_t _next_rule(const Program* program, Subject* subject, uint32_t first) noexcept nogil:
     """Return the first rule from this one on that can match, as far as its classes tell; or some number too large.
 

@@ -2,6 +2,7 @@ from typing import final
 
 from ..cache._store import Cache
 from ..forward._miss_path import MissPath
+from ._kernel_answers import KernelAnswers
 from ._listener_table import FollowedTable, ListenerTable
 
 @final
@@ -9,7 +10,8 @@ class Worker:
     cache: Cache
     miss_path: MissPath
     listeners: FollowedTable
-    def __new__(cls, cache: Cache, miss_path: MissPath) -> Worker: ...
+    kernel_answers: KernelAnswers
+    def __new__(cls, cache: Cache, miss_path: MissPath, kernel_answers: KernelAnswers | None = None) -> Worker: ...
     def follow(self, table: ListenerTable) -> None: ...
     def run(self) -> None: ...
     def stop(self) -> None: ...

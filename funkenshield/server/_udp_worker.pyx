@@ -36,13 +36,14 @@ from ..events._event cimport PROXY_HEADER, Event, Tap, wanted_kinds
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._miss_path cimport MissPath
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport KIND_DROPPED, KIND_REJECTED, OVER_UDP, RuleState
+from ..policy._rule_state cimport KIND_DROPPED, KIND_HIT, KIND_REJECTED, OVER_UDP, RuleState
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
 from ..xdp._queue cimport (
     Queue, add_asked, exchange_frames, forget_asked, present_frames, put_replies, take_frames
 )
+from ._kernel_answers cimport KernelAnswers
 from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
 from ._misses cimport put_miss
 from ._noting cimport kind_of, note_rule
@@ -85,6 +86,8 @@ cdef class Worker:
         readonly FollowedTable listeners
         ListenerSocket[LISTENERS_MAX] sockets  # that this worker receives from
         uint16_t reply_room            # octets that an answer may have, however many its client takes
+        readonly KernelAnswers kernel_answers
+        uint64_t generation            # of these, that an answer may be offered in; 0: it may not
         uint64_t unheard               # listeners whose socket the kernel does not watch, one bit each
         uint64_t stopped               # whether `run` is to return
         int epoll_fd, told_fd
@@ -92,7 +95,7 @@ cdef class Worker:
         uint64_t[LISTENERS_MAX] by_listener  # messages that came
         uint64_t[16] sent_rcodes       # responses, by the RCODE in their header
 
-    def __cinit__(self, Cache cache not None, MissPath miss_path not None) -> None:
+    def __cinit__(self, Cache cache not None, MissPath miss_path not None, KernelAnswers kernel_answers=None) -> None:
         self.epoll_fd = self.told_fd = -1
         self.cache = cache
         self.miss_path = miss_path
@@ -101,6 +104,7 @@ cdef class Worker:
         self.inbox = Datagrams(QUERY_MAX)
         self.outbox = Datagrams(REPLY_MAX)
         self.reply_room = REPLY_MAX
+        self.kernel_answers = KernelAnswers(cache) if kernel_answers is None else kernel_answers
         self.queries = <Query*> calloc(BATCH, sizeof(Query))
         self.ecs_queries = <uint8_t*> calloc(BATCH, ECS_QUERY_MAX)
         self.shares = <RingShares*> calloc(1, sizeof(RingShares))
@@ -281,10 +285,13 @@ cdef class Worker:
             int32_t count
         self.reply_room = frames.reply_room
         while frames.waiting_count:
+            self.generation = self.kernel_answers.generation()
+            if self.generation:
+                self.kernel_answers.record(self._hits_recorded())
             count = present_frames(frames, self.inbox, self.outbox)
             if count:
                 put_replies(frames, self.inbox, self.outbox, count, self._answer(frames.listener, count))
-        self.reply_room = REPLY_MAX
+        self.reply_room, self.generation = REPLY_MAX, 0
         exchange_frames(frames)
         return came
 
@@ -362,9 +369,9 @@ cdef class Worker:
                 context.client.address, context.client.octets = (
                     self.proxy_headers[i].address, self.proxy_headers[i].octets)
             context.client.proven = False
-            if is_recorded:
-                context.client.draw = self.tap.draw()
             context.query, context.verdict = &self.queries[i], self.verdicts[i]
+            if is_recorded:
+                context.client.draw = self._draw(context)
             context.reply, context.limit = self.outbox.rooms[replies], min(self.queries[i].payload, payload)
             memset(&context.rule_state, 0, sizeof(RuleState))
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
@@ -373,6 +380,8 @@ cdef class Worker:
                 outcome = process_query(context)
             put = self._put(context, guard_table, replies, i) if outcome & SEND else 0
             replies += put
+            if self.generation and put and outcome == SEND:
+                self.kernel_answers.offer(context, self.generation)
             if outcome & ASK and not self._hand_over(context, i, outcome & SEND,
                                                      is_told and self.proxy_headers[i].header > 0):
                 context.rule_state.kind = KIND_REJECTED
@@ -381,6 +390,17 @@ cdef class Worker:
         if is_recorded:
             self.tap.publish()
         return replies
+
+    cdef uint32_t _draw(self, const QueryContext* context) noexcept nogil:
+        """Draw a lot for a query; for one that the kernel would have answered, it was drawn there."""
+        cdef uint32_t draw = self.tap.draw()
+        if self.generation and self.kernel_answers.has(context):
+            draw = <uint32_t> (draw * self._hits_recorded() >> 32) | 1
+        return draw
+
+    cdef uint64_t _hits_recorded(self) noexcept nogil:
+        """Return how many of 2**32 queries that are answered from the cache are recorded."""
+        return load_relaxed(&self.tap.wanted.chance) if wanted_kinds(self.tap) >> KIND_HIT & 1 else 0
 
     cdef void _note(self, QueryContext* context, int32_t i, Outcome outcome, bint is_told, bint put) noexcept nogil:
         """Record what became of a query, as it came: there is a reply where one was `put`."""

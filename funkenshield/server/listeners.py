@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..forward._miss_path import MissPath
     from ._http2 import Http2Listener
     from ._tls import TlsListener
-    from ._udp_worker import Worker
     from .tcp import TcpServer
+    from .udp import UdpServer
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
@@ -108,9 +108,11 @@ class Listeners:
         """Return all sockets that clients come to."""
         return [each for several in self._sockets.values() for each in several]
 
-    def serve(self, workers: "Sequence[Worker]", tcp: "TcpServer", miss_path: "MissPath") -> None:
+    def serve(self, udp: "UdpServer", tcp: "TcpServer", miss_path: "MissPath") -> None:
         """Take those who serve what is followed from now on."""
-        self._workers, self._tcp, self._outbox = workers, tcp, miss_path.outbox
+        self._workers, self._tcp, self._outbox = udp.workers, tcp, miss_path.outbox
+        self._kernel_answers = udp.kernel_answers
+        self.interfaces.share_answers(udp.kernel_answers.use)
 
     # ---------------------------------------------------------------- as the configuration says
 
@@ -295,6 +297,7 @@ class Listeners:
     def _messages(self) -> list[int]:
         """Return how many messages came to each number."""
         counts = [each.messages_by_listener() for each in self._workers]
+        counts.append(self._kernel_answers.messages_by_listener())
         counts += [each.answering.messages_by_listener() for each in self._tcp.workers]
         return [sum(each) for each in zip(*counts, strict=True)]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ..cache._store import Cache
 from ..forward._miss_path import MissPath
+from ._kernel_answers import KernelAnswers
 from ._udp_worker import Worker
 
 
@@ -18,7 +19,8 @@ class UdpServer:
         self, cache: Cache, miss_path: MissPath, count: int, take: Callable[[bool], None] = lambda _taking: None
     ) -> None:
         self._take = take
-        self.workers = [Worker(cache, miss_path) for _ in range(count)]
+        self.kernel_answers = KernelAnswers(cache)
+        self.workers = [Worker(cache, miss_path, self.kernel_answers) for _ in range(count)]
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:

@@ -9,13 +9,14 @@ what cannot be is said in one line, and tried again when the interface is anothe
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from mmap import mmap
 from typing import NamedTuple
 
 from ..config.listeners import ListenerSection
 from ..config.types import Endpoint
 from ..xdp._queue import QueueSocket
-from ..xdp.interface import Interface, Link, XdpError
+from ..xdp.interface import Answers, Interface, Link, XdpError, driver_of
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,9 @@ class Wanted(NamedTuple):
     generic: bool
 
     @property
-    def program(self) -> str:
-        """The program that serves these listeners."""
-        return "answers" if any(in_kernel for *_, in_kernel in self.listeners) else "queries"
+    def answers(self) -> bool:
+        """Whether the program may answer."""
+        return any(in_kernel for *_, in_kernel in self.listeners)
 
 
 class Interfaces:
@@ -48,8 +49,20 @@ class Interfaces:
         self._told: dict[str, str] = {}  # the reason for that
         self._before: dict[str, dict[str, int]] = {}  # what was counted by sockets that have gone
         self._patience: dict[str, int] = {}
+        self._answers = Answers()
+        self._use: Callable[[mmap, mmap, mmap], None] | None = None
         self._taking = False
         self._waiting = False  # until whom we replace has left
+
+    def share_answers(self, use: Callable[[mmap, mmap, mmap], None]) -> None:
+        """Have somebody use the table of answers, as soon as there is one."""
+        self._use = use
+        self._use_answers()
+
+    def _use_answers(self) -> None:
+        if self._use is not None and self._answers.memory:
+            self._use(*(self._answers.memory[name] for name in Answers.NAMES))
+            self._use = None
 
     def configure(self, listeners: Iterable[tuple[Endpoint, ListenerSection, int]]) -> None:
         """Say which listeners take queries from interfaces; it is done by `follow`."""
@@ -61,7 +74,7 @@ class Interfaces:
             )
         for name in self._wanted.keys() | wanted.keys():
             before, now = self._wanted.get(name), wanted.get(name)
-            if before is None or now is None or (before.generic, before.program) != (now.generic, now.program):
+            if before is None or now is None or (before.generic, before.answers) != (now.generic, now.answers):
                 self._leave(name)
                 self._told.pop(name, None)
             if before != now:
@@ -89,9 +102,13 @@ class Interfaces:
             if self._tried.get(name) == link:
                 return
             room = QUEUES_OF_WORKER * self._workers - len(self.queues)
-            opened = Interface(name, generic=wanted.generic, program=wanted.program, queues_max=room)
+            answers = self._answers if wanted.answers else None
+            opened = Interface(name, generic=wanted.generic, answers=answers, queues_max=room)
             self._open[name] = opened
+            self._use_answers()
             self._told.pop(name, None)
+            if wanted.answers and driver_of(name) == "veth":
+                log.warning("%s: a veth gives what the kernel answers to a peer with an XDP program alone", name)
             log.info(
                 "queries are taken from %s: %d queues, %s, %s", name, len(opened.queues),
                 "native" if opened.is_native else "generic", "zero-copy" if opened.is_zero_copy else "copied",

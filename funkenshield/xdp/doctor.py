@@ -66,19 +66,20 @@ def _kernel(_: str) -> str:
 
 
 def _program(name: str) -> str:
-    """Load the program, and attach it to nothing."""
-    made: list[int] = []
-    try:
-        with explained(name, "map"):
-            found = bpf.Object.read(PROGRAMS["queries"])
-            maps = {each: bpf.create_map(each, kind) for each, kind in found.maps.items()}
-            made += maps.values()
-        with explained(name, "program"):
-            (entry,) = found.programs
-            made.append(found.load(entry, maps))
-    finally:
-        for each in made:
-            os.close(each)
+    """Load both programs, and attach them to nothing."""
+    for path in PROGRAMS.values():
+        made: list[int] = []
+        try:
+            with explained(name, "map"):
+                found = bpf.Object.read(path)
+                maps = {each: bpf.create_map(each, kind) for each, kind in found.maps.items()}
+                made += maps.values()
+            with explained(name, "program"):
+                (entry,) = found.programs
+                made.append(found.load(entry, maps))
+        finally:
+            for each in made:
+                os.close(each)
     return "loaded"
 
 

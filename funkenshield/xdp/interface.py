@@ -15,7 +15,7 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -101,9 +101,12 @@ class Interface:
     """The queues of one interface. Memory ownership: what it has is closed by `close`, but for sockets in use."""
 
     def __init__(
-        self, name: str, *, generic: bool = False, program: str = "queries", queues_max: int = QUEUES_MAX
+        self, name: str, *, generic: bool = False, answers: "Answers | None" = None, queues_max: int = QUEUES_MAX
     ) -> None:
-        """Attach a program that takes nothing yet; XdpError tells why it cannot be."""
+        """Attach a program that takes nothing yet; XdpError tells why it cannot be.
+
+        With `answers`, it is the one that answers from these.
+        """
         self.name, self.link = name, Link.of(name)
         self._listeners: dict[bytes, bytes] = {}
         if self.link.mtu < MTU_MIN:
@@ -112,7 +115,7 @@ class Interface:
             raise XdpError(f"{name}: it takes tags of VLANs off (ethtool -K {name} rxvlan off)")
         with ExitStack() as made:
             self.queues = self._open_queues(generic, queues_max)
-            self._load(made, program)
+            self._load(made, answers)
             self.is_native = self._attach(made, generic)
             self._made = made.pop_all()
 
@@ -132,12 +135,16 @@ class Interface:
                     raise
         return opened
 
-    def _load(self, made: ExitStack, program: str) -> None:
+    def _load(self, made: ExitStack, answers: "Answers | None") -> None:
         """Make the program, and its maps."""
         self.maps: dict[str, int] = {}
         with explained(self.name, "map"):
-            self.object = bpf.Object.read(PROGRAMS[program])
+            self.object = bpf.Object.read(PROGRAMS["queries" if answers is None else "answers"])
+            if answers is not None:
+                self.maps |= answers.maps_of(self.object)
             for name, kind in self.object.maps.items():
+                if name in self.maps:
+                    continue
                 self.maps[name] = bpf.create_map(name, kind)
                 made.callback(os.close, self.maps[name])
             self._state = made.enter_context(self.mapped("state"))
@@ -194,6 +201,25 @@ class Interface:
         """Detach the program. What was taken by now waits in the sockets, which end with the last who has them."""
         self.take(False)
         self._made.close()
+
+
+class Answers:
+    """The maps of the table of answers, which all interfaces share. Memory ownership: it has them to the end."""
+
+    NAMES = ("answers", "table", "answered")
+
+    def __init__(self) -> None:
+        self._maps: dict[str, int] = {}
+        self.memory: dict[str, mmap.mmap] = {}  # of each, once it is there
+
+    def maps_of(self, program: bpf.Object) -> Mapping[str, int]:
+        """Return them, and make them for the first time; OSError where that cannot be."""
+        for name in self.NAMES:
+            if name not in self.memory:
+                if name not in self._maps:
+                    self._maps[name] = bpf.create_map(name, program.maps[name])
+                self.memory[name] = bpf.map_into_memory(self._maps[name], program.maps[name])
+        return self._maps
 
 
 def _key(address: str, port: int) -> bytes:

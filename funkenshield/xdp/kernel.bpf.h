@@ -12,9 +12,11 @@
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define NET16(x) ((__u16)__builtin_bswap16(x))
 #define NET32(x) ((__u32)__builtin_bswap32(x))
+#define NET64(x) ((__u64)__builtin_bswap64(x))
 #else
 #define NET16(x) (x)
 #define NET32(x) (x)
+#define NET64(x) (x)
 #endif
 
 struct map {                    /* as `bpf.MapKind` has it */
@@ -23,3 +25,7 @@ struct map {                    /* as `bpf.MapKind` has it */
 
 static void *(*lookup)(const void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*redirect)(const void *map, __u64 key, __u64 otherwise) = (void *)BPF_FUNC_redirect_map;
+static long (*adjust_tail)(struct xdp_md *context, int by) = (void *)BPF_FUNC_xdp_adjust_tail;
+static __u64 (*now)(void) = (void *)BPF_FUNC_ktime_get_boot_ns;
+static __u32 (*random)(void) = (void *)BPF_FUNC_get_prandom_u32;
+static __u32 (*this_cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;

@@ -143,5 +143,5 @@ def test_each_file_opens_with_what_it_knows_and_fits_in_a_head(path):
 def test_a_source_distribution_has_what_a_wheel_is_made_from():
     patterns = re.search(r"^recursive-include funkenshield (.*)$", (ROOT / "MANIFEST.in").read_text(), re.M)[1]
     included = {path for pattern in patterns.split() for path in PACKAGE.rglob(pattern)}
-    kinds = ("*.pyx", "*.pxd", "*.bpf.c", "*.bpf.h")
+    kinds = ("*.pyx", "*.pxd", "*.bpf.c", "*.h")
     assert included == {path for kind in kinds for path in PACKAGE.rglob(kind)}

@@ -22,10 +22,10 @@ from funkenshield.errors import ConfigError
 from funkenshield.forward._miss_path import MissPath
 from funkenshield.server import sockets
 from funkenshield.server._listener_table import ListenerTable
-from funkenshield.server._udp_worker import Worker
 from funkenshield.server.listeners import Listeners
 from funkenshield.server.sockets import BindError
 from funkenshield.server.tcp import TcpServer
+from funkenshield.server.udp import UdpServer
 
 LOOPBACK, NAME, TRUTH = "127.0.0.1", "listened.test", bytes([192, 0, 2, 1])
 GRACE = 11.0  # seconds
@@ -39,11 +39,12 @@ class Scene:
         self.cache = Cache(1 << 22, self.clock)
         self.miss_path = MissPath(self.cache, 1 << 10)
         self.cache.store(query(NAME), answer(query(NAME), TRUTH, ttl=86400))
-        self.workers = [Worker(self.cache, self.miss_path) for _ in range(2)]
+        self.udp = UdpServer(self.cache, self.miss_path, 2)
+        self.workers = self.udp.workers
         self.tcp = TcpServer(self.cache, self.miss_path, 2)
         self.tcp.limits.configure(**LIMITS)
         self.listeners = Listeners(2)
-        self.listeners.serve(self.workers, self.tcp, self.miss_path)
+        self.listeners.serve(self.udp, self.tcp, self.miss_path)
         stack.callback(self.listeners.close)
         for worker in self.workers:
             thread = threading.Thread(target=worker.run)
