@@ -18,7 +18,7 @@ COMPILED := $(wildcard funkenshield/xdp/*.[ch])
 COMPILED += $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
 .PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels release-check
-.PHONY: deb deb-test container container-test kubernetes pins bench bench-micro bench-nodes bench-rules clean
+.PHONY: deb deb-test container container-test kubernetes pins bench bench-micro bench-nodes bench-rules bench-xdp clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
 	@exec $(BIN)/funkenshield playground
@@ -148,6 +148,9 @@ bench-nodes: $(VENV)/dev  ## benchmark of nodes that share a store: queries to t
 
 bench-rules: $(VENV)/dev  ## benchmark of the cost of rules and guard per hit
 	$(BIN)/python -m benchmarks.system.rules
+
+bench-xdp: $(VENV)/dev  ## what queries from an interface cost, beside floors and Knot DNS; as root, with kxdpgun
+	$(BIN)/python -m benchmarks.xdp.run
 
 $(VENV)/playable: $(COMPILED)  # what a first look takes, sooner
 	@FUNKENSHIELD_BUILD=playground tools/build $(PYTHON) $(VENV)
