@@ -120,13 +120,20 @@ async def within(seconds: float, reply: Awaitable[Any]) -> Any:  # noqa: ANN401 
         raise StoreError(f"no reply in {seconds * 1000:g} ms") from None
 
 
-async def connect(address: StoreAddress, password: str = "") -> Connection:
+def context_of(address: StoreAddress) -> ssl.SSLContext | None:
+    """Return what a store is verified by, None without TLS; ConfigError."""
+    try:
+        return ssl.create_default_context(cafile=address.ca_file or None) if address.tls else None
+    except OSError as error:
+        raise ConfigError(f"cluster.ca_file: {address.ca_file}: {error.strerror or error}") from None
+
+
+async def connect(address: StoreAddress, password: str = "", context: ssl.SSLContext | None = None) -> Connection:
     """Return a connection that is logged in; OSError or StoreError."""
     loop = asyncio.get_running_loop()
     if address.path:
         _, connection = await loop.create_unix_connection(Connection, address.path)
     else:
-        context = ssl.create_default_context(cafile=address.ca_file or None) if address.tls else None
         _, connection = await loop.create_connection(Connection, address.host, address.port, ssl=context)
     try:
         if password:

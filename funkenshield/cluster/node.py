@@ -59,6 +59,7 @@ class Credentials:
         except ConfigError as error:
             raise ConfigError(f"cluster.secret_file: {error}") from None
         self.password = _read_password(section.password_file)
+        self.context = connections.context_of(section.address)
 
     @property
     def cookie_secrets(self) -> tuple[bytes, ...]:
@@ -86,7 +87,7 @@ class Node:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.section, self._wall, self._serials = section, wall, serials
-        self.sealer, self._password = credentials.sealer, credentials.password
+        self._credentials, self.sealer = credentials, credentials.sealer
         self._miss_path, self._zones = miss_path, miss_path.cache.zones
         self.purges = Purges(section.node_name, self.sealer, wall, purge, self._knows, entries_since=wall())
         self.shared_cache = SharedCache(
@@ -115,7 +116,8 @@ class Node:
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """Return what goes on for ever."""
-        connect = partial(connections.connect, self.section.address, self._password)
+        shown = self._credentials.password, self._credentials.context
+        connect = partial(connections.connect, self.section.address, *shown)
         serve = {"look-ups": self.shared_cache.serve, "writes": self._write, "messages": self._follow}
         return [keep(title, connect, each, time.monotonic) for title, each in serve.items()]
 

@@ -96,7 +96,8 @@ class SharedCache:
 
     def _give_up(self) -> None:
         """Let what waits to be looked up go on without."""
-        self.miss_path.go_on(handle for handle, _, _, waits in self.miss_path.shared.take_lookups() if waits)
+        if lookups := self.miss_path.shared.take_lookups():
+            self._go_on(_Batch(lookups))
 
     async def serve(self, connection: Connection) -> None:
         """Look misses up by a connection until it ends; StoreError says why."""

@@ -42,7 +42,7 @@ def node_of(purged=None):
     )
     miss_path = SimpleNamespace(cache=cache, shared=shared, go_on=list)
     section = ClusterSection(store="redis://127.0.0.1", secret_file="secret", node="one")
-    credentials = SimpleNamespace(sealer=SEALER, password="")
+    credentials = SimpleNamespace(sealer=SEALER, password="", context=None)
     purge = (purged if purged is not None else []).append
     one = Node(section, credentials, miss_path, purge, lambda _: frozenset(), lambda: None, wall=lambda: NOW)
     one._caught_up = True
