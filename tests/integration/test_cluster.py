@@ -296,7 +296,8 @@ def test_what_else_lies_where_nodes_look_is_borne(scene, kind):
         store("XADD", STREAM, "*", "n", "")
         store("HSET", NODES_AT, "four", "x" * 100)
     else:
-        store(*{"string": ("SET", STREAM, "x"), "list": ("LPUSH", STREAM, "x")}[kind])
+        put = {"string": "SET", "list": "LPUSH"}[kind]
+        store("EVAL", f"redis.call('DEL', KEYS[1]); redis.call('{put}', KEYS[1], 'x')", 1, STREAM)
     clients_notice_nothing(upstream, shields, f"{kind}.test")
     if kind != "garbage":
         store("DEL", STREAM)
