@@ -101,12 +101,11 @@ wheel: $(VENV)/dev  ## wheel and source distribution, tested without a compiler
 	$(BIN)/python -m build --outdir dist
 	tools/try-wheel $(BIN)/python dist/*.whl
 
-wheels: $(VENV)/dev  ## wheels that PyPI takes, for this machine, tried: by containers, or else for PYTHONS="python3.11 ..."
-	$(BIN)/python -m pip install --quiet --group wheels
+wheels: $(VENV)/wheels  ## wheels that PyPI takes, for this machine, tried: by containers, or else for PYTHONS="python3.11 ..."
 	rm -rf dist
 	$(BIN)/python -m build --sdist --outdir dist
 	tools/wheels $(PYTHONS)
-	$(BIN)/python -m pytest -m release tests/release/test_sdist.py tests/release/test_wheels.py
+	FUNKENSHIELD_NETWORK=keep $(BIN)/python -m pytest -m release tests/release/test_sdist.py tests/release/test_wheels.py
 
 release-check: $(VENV)/dev  ## what is missing for a release of this version (RELEASE=TAG: of what stands at a tag)
 	$(BIN)/python -m pip install --quiet --group release
@@ -171,6 +170,12 @@ $(VENV)/site: pyproject.toml  # which takes no compiler
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group site
+	@touch $@
+
+$(VENV)/wheels: pyproject.toml  # which take no compiler of this machine
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group wheels
 	@touch $@
 
 left-out:
