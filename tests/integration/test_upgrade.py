@@ -232,8 +232,9 @@ def test_an_upgrade_is_no_reason_to_be_taken_out():
             for path in "ready", "live":
                 try:
                     said.append(urllib.request.urlopen(f"http://{scraped}/{path}").status)
-                except OSError as error:
-                    said.append(f"{path}: {error}")
+                except OSError as error:  # that a connection was closed by who leaves is no answer
+                    if not isinstance(getattr(error, "reason", error), ConnectionResetError):
+                        said.append(f"{path}: {error}")
 
     probing = threading.Thread(target=ask_all_the_time)
     with ScriptedUpstream(address) as upstream, upgradable([upstream], toml=f'metrics.listen = "{scraped}"') as running:
@@ -243,7 +244,7 @@ def test_an_upgrade_is_no_reason_to_be_taken_out():
         ended.set()
         probing.join()
     assert len(said) > 20
-    assert {each for each in said if "reset" not in str(each)} == {200}  # whose connection the old one had is told so
+    assert set(said) == {200}
 
 
 def test_a_lame_duck_serves_on_and_is_not_ready():
