@@ -37,8 +37,8 @@ def examine(name: str, *, attach: bool = False) -> Iterator[Finding]:
 
 
 def _interface(name: str) -> str:
-    receiving, _, both = Link.of(name).channels or (0, 0, 0)
-    queues = f"{receiving + both} queues" if receiving + both else "queues are not told"
+    count = Link.of(name).queues
+    queues = f"{count} queues" if count else "queues are not told"
     return f"{name}, driver {driver_of(name) or 'unknown'}, {queues}"
 
 

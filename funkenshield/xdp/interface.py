@@ -33,7 +33,7 @@ LOOPBACK = 8  # <linux/if.h>
 IN_KERNEL, AT_HOME = 1, 2  # flags of a listener: the program may answer itself; its clients are processes here
 TAKEN = (errno.EBUSY, errno.EEXIST)
 PRIVILEGES = {
-    "map": "CAP_BPF and CAP_NET_ADMIN", "program": "CAP_BPF and CAP_NET_ADMIN", "link": "CAP_NET_ADMIN",
+    "map": "CAP_BPF and CAP_NET_ADMIN", "program": "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", "link": "CAP_NET_ADMIN",
     "socket": "CAP_NET_RAW",
 }  # fmt: skip
 
@@ -52,6 +52,11 @@ class Link(NamedTuple):
     mtu: int
     is_loopback: bool
     channels: tuple[int, ...]  # queues for what comes, goes, or does both; nothing where the driver does not tell
+
+    @property
+    def queues(self) -> int:
+        """How many queues frames come by; 0 where the driver does not tell."""
+        return self.channels[0] + self.channels[2] if self.channels else 0
 
     @classmethod
     def of(cls, name: str) -> "Link":
@@ -120,18 +125,18 @@ class Interface:
             self._made = made.pop_all()
 
     def _open_queues(self, generic: bool, queues_max: int) -> list[QueueSocket]:
-        """Return a socket for each queue; the kernel tells which there are."""
+        """Return a socket for each queue; where the driver does not tell how many there are, as many as can be had."""
         with contextlib.suppress(OSError, ValueError):  # for frames that the kernel writes to
             most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
         opened: list[QueueSocket] = []
         with explained(self.name, "socket"):
-            for number in range(queues_max):
+            for number in range(min(self.link.queues or queues_max, queues_max)):
                 try:
                     opened.append(QueueSocket(self.link.number, number, self.link.mtu, copy=generic))
                 except OSError as error:
-                    if opened and error.errno == errno.EINVAL:
-                        break
+                    if opened and not self.link.queues and error.errno in (errno.EINVAL, errno.ENOBUFS, errno.ENOMEM):
+                        break  # it has no such queue; or no memory may be locked to find that out
                     raise
         return opened
 
@@ -234,7 +239,7 @@ def _reason(step: str, number: int) -> str:
     known = {
         (step, errno.EPERM): f"that takes {PRIVILEGES[step]}, which this process does not have",
         (step, errno.EACCES): f"that takes {PRIVILEGES[step]}, which this process does not have",
-        ("socket", errno.EAFNOSUPPORT): "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
+        ("socket", errno.EAFNOSUPPORT): "no AF_XDP in this kernel (CONFIG_XDP_SOCKETS), or for this service (its unit)",
         ("socket", errno.ENOBUFS): "too little memory may be locked (LimitMEMLOCK=)",
         ("socket", errno.ENOMEM): "too little memory may be locked (LimitMEMLOCK=)",
         ("socket", errno.ENETDOWN): "it is down",
