@@ -87,11 +87,11 @@ def test_what_an_eviction_moves_is_purged_all_the_same(before):
 def test_a_purge_lets_live_what_is_stored_after_it():
     cache = Cache(MEMORY, Clock())
     for _ in range(3):
-        asked = filled(cache, 10)
+        asked = filled(cache, 10, ttl=86400)
         assert held(cache, asked) == asked
         purge(cache, "example.com")
         assert held(cache, asked) == []
-    asked = filled(cache, 10)
+    asked = filled(cache, 10, ttl=86400)
     assert held(cache, asked) == asked
 
 
@@ -109,13 +109,13 @@ ROOM = 49150  # purges of single names that are noted as such
 
 def test_ever_so_many_purges_are_one_of_their_parent():
     cache = Cache(MEMORY, Clock())
-    asked, others = filled(cache, 10, zone="example.org"), filled(cache, 10)
+    asked, others = filled(cache, 10, ttl=86400, zone="example.org"), filled(cache, 10, ttl=86400)
     for number in range(ROOM + 10_000):
         noted = purge(cache, f"n{number}.example.org", below=False)
         assert noted == (name_wire(f"n{number}.example.org" if number < ROOM else "example.org"))
     assert held(cache, asked) == [], "there was no more room for single ones"
     assert held(cache, others) == others, "whose are of no concern to that"
-    asked = filled(cache, 10, zone="example.org")
+    asked = filled(cache, 10, ttl=86400, zone="example.org")
     assert held(cache, asked) == asked
     purge(cache, "1.example.com", below=False)
     assert held(cache, others) == [], "there is still none"
@@ -124,7 +124,7 @@ def test_ever_so_many_purges_are_one_of_their_parent():
 def test_ever_so_many_purges_are_one_of_their_zone_even_where_there_is_no_room_for_strangers():
     zones = [f"zone{number}.example" for number in range(4095)]
     cache = cache_with(*zones)
-    asked = [*filled(cache, 10, zone="a.zone1.example"), *filled(cache, 10, zone="zone2.example")]
+    asked = [*filled(cache, 10, ttl=86400, zone="a.zone1.example"), *filled(cache, 10, ttl=86400, zone="zone2.example")]
     for number in range(ROOM):
         purge(cache, f"n{number}.other", below=False)
     with pytest.raises(PurgeError, match="too many purges at once"):
