@@ -62,12 +62,12 @@ def _name(bound: socket.socket) -> str:
     """Return where a socket is bound, as `_told` does."""
     name = bound.getsockname()
     if bound.family == socket.AF_UNIX:
-        return str(name)
+        return os.path.abspath(os.fsdecode(name))  # a command line says so what its file may have said from where it is
     return str((*name[:2], name[3] if len(name) > 2 else 0))
 
 
 def _told(place: Endpoint | str) -> str:
     if isinstance(place, str):
-        return place
+        return os.path.abspath(place)
     name = place.sockaddr
     return str((*name[:2], name[3] if len(name) > 2 else 0))

@@ -44,6 +44,16 @@ def test_they_are_found_by_type_and_address(host, caplog):
     close(*taken)
 
 
+def test_a_path_is_the_same_from_wherever_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = socket.socket(socket.AF_UNIX, TCP)
+    opened.bind("control")
+    inherited = Inherited([opened])
+    assert inherited.take("other", TCP) == []
+    assert inherited.take(str(tmp_path / "control"), TCP) == [opened]
+    close(opened)
+
+
 def test_one_is_given_to_several_and_what_is_too_much_is_closed(tmp_path):
     one, first, second = bound(UDP), bound(TCP), socket.socket(socket.AF_UNIX)
     second.bind(str(tmp_path / "control"))
