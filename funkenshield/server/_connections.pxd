@@ -7,7 +7,6 @@ from libc.string cimport memcpy
 from ..core._atomic cimport load_pointer, load_relaxed
 from ..core._clock cimport Clock
 from ..core._epoll cimport EPOLLIN
-from ..core._spare_memory cimport SpareMemory
 from ..forward._reply_queue cimport OF_GENERATION, ConnectionHead, ServerName
 from ..policy._rule_state cimport OVER_HTTP, OVER_HTTPS, OVER_TCP, OVER_TLS
 from ..policy._server_names cimport ServerNames
@@ -124,7 +123,6 @@ cdef class Connections:
         bint transfer_changed          # a connection that was asked for a transfer has ended, or takes more
         ConnectionCounters counts
         Notice[REASONS] notices
-        SpareMemory spare              # what sessions have given back
 
     cdef Connection* at(self, int32_t place) noexcept nogil
     cdef List* _list(self, const Connection* connection, uint32_t order) noexcept nogil

@@ -23,7 +23,6 @@ from ..core._fair_shares cimport counter_of, hash_prefix, may_take
 from ..core._rate_limit cimport Limit, source_exceeds
 from ..core._memory cimport zeros
 from ..core._siphash cimport siphash
-from ..core._spare_memory cimport free_spare
 from ..core._udp_batch cimport PEER_MAX, ip_of
 from ..forward._reply_queue cimport CHUNK, SERVER_NAME_MAX, ServerName
 from ..policy._server_names cimport ServerNames, lists_with
@@ -137,7 +136,6 @@ cdef class Connections:
                 free(self.server_names[place])
             free(self.chunks)
             free(self.server_names)
-        free_spare(&self.spare)
 
     cdef Connection* at(self, int32_t place) noexcept nogil:
         return <Connection*> self.chunks[place // CHUNK] + place % CHUNK
@@ -637,7 +635,7 @@ cdef class Connections:
     cdef bint count_requests(self, Connection* connection) noexcept nogil:
         """Count what a connection's requests hold by now; False: it may hold no more."""
         cdef:
-            uint64_t held = max(connection.requests.memory.held, <uint64_t> HELD_BY_ALL) - HELD_BY_ALL
+            uint64_t held = max(connection.requests.held, <uint64_t> HELD_BY_ALL) - HELD_BY_ALL
             uint32_t counted = <uint32_t> ((held + BUFFER_STEP - 1) // BUFFER_STEP * BUFFER_STEP)
         if counted == connection.collected:
             return True

@@ -7,8 +7,6 @@ has HTTP, or what it takes is not built in, there is no such struct.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from ..core._spare_memory cimport Holder, SpareMemory
-
 cdef enum:
     HELD_BY_ALL = 1 << 15          # octets that any session may hold, which are not counted: connections are
 
@@ -35,7 +33,7 @@ cdef struct HttpCounters:          # counters with one writer
 cdef struct HttpSession:           # what each begins with; its worker reads it
     uint32_t whole                 # requests that can be taken
     uint64_t waiting               # octets of answers that the client does not let come yet
-    Holder memory                  # that it has
+    uint64_t held                  # octets of memory, all in all
     bint ends                      # as soon as all of it is sent, nothing more is to be read
 
 cdef struct Request:
@@ -51,7 +49,7 @@ cdef struct Request:
 cdef struct Http:
     const void* manner             # what requests are judged by; replaced as a whole
     # NULL: there is no memory. The address is that of the connection's client. Called inside an epoch, like `receive`.
-    HttpSession* (*begin)(const Http* http, HttpCounters* counts, SpareMemory* spare, const uint8_t* address,
+    HttpSession* (*begin)(const Http* http, HttpCounters* counts, const uint8_t* address,
                           uint8_t octets) noexcept nogil
     void (*receive)(HttpSession* session, const uint8_t* octets, size_t length, uint64_t now) noexcept nogil
     bint (*take)(HttpSession* session, Request* request) noexcept nogil  # False: none is whole

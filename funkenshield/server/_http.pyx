@@ -3,8 +3,6 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from ..core._spare_memory cimport SpareMemory, free_spare
-
 cdef uint16_t[STATUSES] _CODES = [200, 400, 403, 404, 405, 413, 414, 415, 431, 503]
 
 
@@ -29,7 +27,6 @@ def converse(ListenerHttp listener not None, pieces, bytes answer not None, uint
     """
     cdef:
         HttpCounters counts
-        SpareMemory spare
         Request request
         bytes piece
         uint8_t[512] out
@@ -38,9 +35,8 @@ def converse(ListenerHttp listener not None, pieces, bytes answer not None, uint
         HttpSession* session
         list asked = []
     memset(&counts, 0, sizeof(HttpCounters))
-    memset(&spare, 0, sizeof(SpareMemory))
     memset(address, 0, 4)
-    session = listener.http.begin(&listener.http, &counts, &spare, address, 4)
+    session = listener.http.begin(&listener.http, &counts, address, 4)
     if session == NULL:
         raise MemoryError("no memory for a session")
     sent = bytearray()
@@ -57,4 +53,3 @@ def converse(ListenerHttp listener not None, pieces, bytes answer not None, uint
         return asked, bytes(sent), bool(session.ends)
     finally:
         listener.http.end(session)
-        free_spare(&spare)

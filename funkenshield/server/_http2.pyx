@@ -13,14 +13,13 @@ cimport cython
 from collections.abc import Iterable, Sequence
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from ..cache._store cimport Cache
 from ..core._atomic cimport bump, load_pointer, store_pointer
 from ..core._memory cimport zeros
 from ..core._prefix_table cimport PrefixTable, Prefixes, prefix_value
-from ..core._spare_memory cimport SpareMemory, give_back, resize_block, take_block, take_zeros
 from ..wire._message cimport MESSAGE_MAX
 from ._http cimport (
     BAD_REQUEST, CONTENT_TOO_LARGE, FIELDS_TOO_LARGE, FINE, METHOD_NOT_ALLOWED, NOT_FOUND, UNAVAILABLE,
@@ -30,6 +29,9 @@ from ._http_fields cimport (
     decode, decoded_length, dns_parameter, is_dns_message, last_forwarded_for, path_end, put_number, read_number
 )
 from ._nghttp2 cimport *
+
+cdef extern from "<malloc.h>" nogil:
+    size_t malloc_usable_size(void* octets)
 
 cdef enum:
     STREAMS_MAX = 100              # that a client may have open at once
@@ -150,6 +152,37 @@ cdef struct Http2Session:
     uint8_t[FAREWELL] farewell
 
 
+# ---------------------------------------------------------------- memory, as the library wants it
+
+cdef void* _malloc(size_t size, void* owner) noexcept nogil:
+    cdef void* made = malloc(size)
+    if made != NULL:
+        (<Http2Session*> owner).head.held += malloc_usable_size(made)
+    return made
+
+
+cdef void* _calloc(size_t count, size_t size, void* owner) noexcept nogil:
+    cdef void* made = calloc(count, size)
+    if made != NULL:
+        (<Http2Session*> owner).head.held += malloc_usable_size(made)
+    return made
+
+
+cdef void* _realloc(void* octets, size_t size, void* owner) noexcept nogil:
+    cdef:
+        size_t before = malloc_usable_size(octets) if octets != NULL else 0
+        void* made = realloc(octets, size)
+    if made != NULL:
+        (<Http2Session*> owner).head.held += malloc_usable_size(made) - before
+    return made
+
+
+cdef void _free(void* octets, void* owner) noexcept nogil:
+    if octets != NULL:
+        (<Http2Session*> owner).head.held -= malloc_usable_size(octets)
+        free(octets)
+
+
 # ---------------------------------------------------------------- streams
 
 cdef void _append(Http2Session* session, Stream* stream, uint32_t stage) noexcept nogil:
@@ -192,7 +225,7 @@ cdef inline Stream* _find(Http2Session* session, int32_t number) noexcept nogil:
 
 cdef Stream* _open(Http2Session* session, int32_t number) noexcept nogil:
     """Begin to collect a request; NULL: there is no memory."""
-    cdef Stream* stream = <Stream*> take_block(sizeof(Stream), &session.head.memory)
+    cdef Stream* stream = <Stream*> _malloc(sizeof(Stream), session)
     if stream == NULL:
         return NULL
     memset(stream, 0, sizeof(Stream) - SMALL)
@@ -213,8 +246,8 @@ cdef void _close(Http2Session* session, Stream* stream) noexcept nogil:
     if session.found == stream:
         session.found = NULL
     if stream.octets != stream.small:
-        give_back(stream.octets, &session.head.memory)
-    give_back(stream, &session.head.memory)
+        _free(stream.octets, session)
+    _free(stream, session)
 
 
 cdef bint _make_room(Http2Session* session, Stream* stream, uint32_t needed) noexcept nogil:
@@ -227,11 +260,11 @@ cdef bint _make_room(Http2Session* session, Stream* stream, uint32_t needed) noe
     while capacity < needed:
         capacity *= 2
     if stream.octets == stream.small:
-        larger = <uint8_t*> take_block(capacity, &session.head.memory)
+        larger = <uint8_t*> _malloc(capacity, session)
         if larger != NULL:
             memcpy(larger, stream.small, stream.length)
     else:
-        larger = <uint8_t*> resize_block(stream.octets, capacity, &session.head.memory)
+        larger = <uint8_t*> _realloc(stream.octets, capacity, session)
     if larger == NULL:
         return False
     stream.octets, stream.capacity = larger, capacity
@@ -486,8 +519,7 @@ cdef ssize_t _on_read(nghttp2_session* library, int32_t number, uint8_t* out, si
 
 # ---------------------------------------------------------------- a session
 
-cdef HttpSession* _begin(const Http* http, HttpCounters* counts, SpareMemory* spare, const uint8_t* address,
-                         uint8_t octets) noexcept nogil:
+cdef HttpSession* _begin(const Http* http, HttpCounters* counts, const uint8_t* address, uint8_t octets) noexcept nogil:
     """Return the session of a connection that something has come from; NULL: there is no memory."""
     cdef:
         Http2Session* session
@@ -499,10 +531,9 @@ cdef HttpSession* _begin(const Http* http, HttpCounters* counts, SpareMemory* sp
         return NULL
     session.http, session.counts = http, counts
     session.is_believed = prefix_value(&manner.proxies, address, octets) != 0
-    session.head.memory.spare, session.head.memory.held = spare, sizeof(Http2Session)
-    memory.mem_user_data = &session.head.memory
-    memory.malloc, memory.free = take_block, give_back
-    memory.calloc, memory.realloc = take_zeros, resize_block
+    session.head.held = malloc_usable_size(session)
+    memory.mem_user_data = session
+    memory.malloc, memory.free, memory.calloc, memory.realloc = _malloc, _free, _calloc, _realloc
     ours[0].settings_id, ours[0].value = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_MAX
     ours[1].settings_id, ours[1].value = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, FIELDS_MAX
     ours[2].settings_id, ours[2].value = NO_PRIORITIES, 1

@@ -18,7 +18,6 @@ from posix.unistd cimport close as close_fd, write
 from ..core._atomic cimport exchange
 from ..core._epoll cimport EPOLLIN, EPOLL_CTL_ADD, epoll_ctl, epoll_event
 from ..core._limits cimport LISTENERS_MAX
-from ..core._spare_memory cimport SpareMemory
 from ..forward._reply_queue cimport OF_GENERATION
 from ..policy._rule_state cimport OVER_H3, OVER_QUIC
 from ..wire._message cimport get16, get32, set16, set32
@@ -70,7 +69,7 @@ cdef bint _append(Octets* to, const uint8_t* octets, size_t length) noexcept nog
     return True
 
 
-cdef HttpSession* _begin(const Http* http, HttpCounters* counts, SpareMemory* spare, const uint8_t* address,
+cdef HttpSession* _begin(const Http* http, HttpCounters* counts, const uint8_t* address,
                          uint8_t octets) noexcept nogil:
     return <HttpSession*> calloc(1, sizeof(Relay))
 

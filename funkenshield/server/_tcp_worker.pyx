@@ -602,7 +602,7 @@ cdef class TcpWorker:
         """Let a session have what came, the first octets its begin; False: there is no memory for one."""
         if connection.requests == NULL:
             connection.requests = connection.http.begin(connection.http, &self.connections.counts.http,
-                                                        &self.connections.spare, connection.address, connection.octets)
+                                                        connection.address, connection.octets)
             if connection.requests == NULL:
                 return False
         connection.http.receive(connection.requests, octets, length, self.context.client.now)
