@@ -13,7 +13,7 @@ cimport cython
 from collections.abc import Iterable, Sequence
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from ..cache._store cimport Cache
@@ -28,10 +28,8 @@ from ._http cimport (
 from ._http_fields cimport (
     decode, decoded_length, dns_parameter, is_dns_message, last_forwarded_for, path_end, put_number, read_number
 )
+from ._http_memory cimport give_back, malloc_usable_size, resize, take, take_zeros
 from ._nghttp2 cimport *
-
-cdef extern from "<malloc.h>" nogil:
-    size_t malloc_usable_size(void* octets)
 
 cdef enum:
     STREAMS_MAX = 100              # that a client may have open at once
@@ -152,37 +150,6 @@ cdef struct Http2Session:
     uint8_t[FAREWELL] farewell
 
 
-# ---------------------------------------------------------------- memory, as the library wants it
-
-cdef void* _malloc(size_t size, void* owner) noexcept nogil:
-    cdef void* made = malloc(size)
-    if made != NULL:
-        (<Http2Session*> owner).head.held += malloc_usable_size(made)
-    return made
-
-
-cdef void* _calloc(size_t count, size_t size, void* owner) noexcept nogil:
-    cdef void* made = calloc(count, size)
-    if made != NULL:
-        (<Http2Session*> owner).head.held += malloc_usable_size(made)
-    return made
-
-
-cdef void* _realloc(void* octets, size_t size, void* owner) noexcept nogil:
-    cdef:
-        size_t before = malloc_usable_size(octets) if octets != NULL else 0
-        void* made = realloc(octets, size)
-    if made != NULL:
-        (<Http2Session*> owner).head.held += malloc_usable_size(made) - before
-    return made
-
-
-cdef void _free(void* octets, void* owner) noexcept nogil:
-    if octets != NULL:
-        (<Http2Session*> owner).head.held -= malloc_usable_size(octets)
-        free(octets)
-
-
 # ---------------------------------------------------------------- streams
 
 cdef void _append(Http2Session* session, Stream* stream, uint32_t stage) noexcept nogil:
@@ -225,7 +192,7 @@ cdef inline Stream* _find(Http2Session* session, int32_t number) noexcept nogil:
 
 cdef Stream* _open(Http2Session* session, int32_t number) noexcept nogil:
     """Begin to collect a request; NULL: there is no memory."""
-    cdef Stream* stream = <Stream*> _malloc(sizeof(Stream), session)
+    cdef Stream* stream = <Stream*> take(sizeof(Stream), session)
     if stream == NULL:
         return NULL
     memset(stream, 0, sizeof(Stream) - SMALL)
@@ -246,8 +213,8 @@ cdef void _close(Http2Session* session, Stream* stream) noexcept nogil:
     if session.found == stream:
         session.found = NULL
     if stream.octets != stream.small:
-        _free(stream.octets, session)
-    _free(stream, session)
+        give_back(stream.octets, session)
+    give_back(stream, session)
 
 
 cdef bint _make_room(Http2Session* session, Stream* stream, uint32_t needed) noexcept nogil:
@@ -260,11 +227,11 @@ cdef bint _make_room(Http2Session* session, Stream* stream, uint32_t needed) noe
     while capacity < needed:
         capacity *= 2
     if stream.octets == stream.small:
-        larger = <uint8_t*> _malloc(capacity, session)
+        larger = <uint8_t*> take(capacity, session)
         if larger != NULL:
             memcpy(larger, stream.small, stream.length)
     else:
-        larger = <uint8_t*> _realloc(stream.octets, capacity, session)
+        larger = <uint8_t*> resize(stream.octets, capacity, session)
     if larger == NULL:
         return False
     stream.octets, stream.capacity = larger, capacity
@@ -533,7 +500,7 @@ cdef HttpSession* _begin(const Http* http, HttpCounters* counts, const uint8_t* 
     session.is_believed = prefix_value(&manner.proxies, address, octets) != 0
     session.head.held = malloc_usable_size(session)
     memory.mem_user_data = session
-    memory.malloc, memory.free, memory.calloc, memory.realloc = _malloc, _free, _calloc, _realloc
+    memory.malloc, memory.free, memory.calloc, memory.realloc = take, give_back, take_zeros, resize
     ours[0].settings_id, ours[0].value = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_MAX
     ours[1].settings_id, ours[1].value = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, FIELDS_MAX
     ours[2].settings_id, ours[2].value = NO_PRIORITIES, 1
