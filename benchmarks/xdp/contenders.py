@@ -43,15 +43,14 @@ class Running(NamedTuple):
 @contextlib.contextmanager
 def started(place: Place, command: list[str | Path], ready: str) -> Iterator[int]:
     """Run a command on the core, until it has said that it is ready; yield its process."""
-    log = place.folder / f"{Path(command[0]).name}.log"
+    log = place.folder / f"{len([*place.folder.iterdir()])}.log"
+    deadline = time.monotonic() + 10
     with log.open("wb") as out:
         process = subprocess.Popen(["taskset", "-c", str(place.core), *command], stdout=out, stderr=out)
     try:
-        for _ in range(600):
-            if ready in log.read_text(errors="replace"):
-                break
-            if process.poll() is not None:
-                raise SystemExit(f"{command[0]} has ended: {log.read_text(errors='replace')}")
+        while ready not in (told := log.read_text(errors="replace")):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{command[0]} is not ready: {told}")
             time.sleep(0.05)
         yield process.pid
     finally:
@@ -92,7 +91,7 @@ def _shield(place: Place, listener: str) -> Iterator[Running]:
     funkenshield = [sys.executable, "-m", "funkenshield"]
     nameserver = [*funkenshield, "nameserver", "--listen", f"127.0.0.1:{UPSTREAM}", "--zone", zone]
     run = [*funkenshield, "run", "-c", config, "--control", place.folder / "control"]
-    with started(place, nameserver, "serving"), started(place, run, "ready") as process:
+    with started(place, nameserver, "ready"), started(place, run, "ready") as process:
         yield Running((process,))
 
 

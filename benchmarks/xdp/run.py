@@ -15,10 +15,12 @@ import fcntl
 import json
 import os
 import re
+import signal
 import socket
 import statistics
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,7 +133,7 @@ def program_time(rate: int) -> float:
         after = ran()
     finally:
         os.close(measuring)
-    return (after[0] - before[0]) / max(after[1] - before[1], 1)
+    return max(after[0] - before[0], 0) / max(after[1] - before[1], 1)  # less: one that had ended is gone
 
 
 def ran() -> tuple[int, int]:
@@ -185,6 +187,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     os.setpriority(os.PRIO_PROCESS, 0, FIRST)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and nothing is left behind
     taken: dict[str, list[dict[str, float]]] = {}
     for _ in range(asked.rounds):
         for name, contender in contenders.ALL.items():
