@@ -1,5 +1,6 @@
 """Nodes that share what they know: by which store, and how far it is believed."""
 
+import os
 import re
 import socket
 from typing import Annotated, Literal, NamedTuple
@@ -7,18 +8,20 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from .types import PathField, Seconds, Section
+from .events import SOCKET_MAX
+from .types import PathField, Seconds, Section, parse_place
 
 Sharing = Literal["off", "beside", "before"]
 NodeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{0,128}$")]
 STORE = "write redis://HOST:PORT, rediss://HOST:PORT for TLS, or unix:///PATH; /NUMBER chooses a database"
+DEFAULT_PORT = 6379
 
 
 class StoreAddress(NamedTuple):
     """Where a store is, and as whom one logs in."""
 
     host: str = ""
-    port: int = 6379
+    port: int = DEFAULT_PORT
     path: str = ""
     tls: bool = False
     user: str = ""
@@ -30,19 +33,28 @@ def parse_store(text: str) -> StoreAddress:
     """Return what `redis://USER@HOST:PORT/DATABASE`, `rediss://` or `unix:///PATH` stands for; ValueError if none."""
     try:
         parts = urlsplit(text)
-        port = parts.port or 6379
+        port = DEFAULT_PORT if parts.port is None else parts.port
     except ValueError:
         raise ValueError(f"not a store; {STORE}") from None
     if parts.password is not None:
         raise ValueError("no password here, where it is shown; name its file by password_file")
+    if parts.query or parts.fragment:
+        raise ValueError(f"? and # mean nothing here; {STORE}")
+    user = unquote(parts.username or "")
     if parts.scheme == "unix" and parts.path and not parts.hostname:
-        return StoreAddress(path=unquote(parts.path), user=unquote(parts.username or ""))
+        return StoreAddress(path=_socket_path(unquote(parts.path)), user=user)
     database = parts.path.removeprefix("/") or "0"
     if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not re.fullmatch(r"\d{1,5}", database):
         raise ValueError(f"not a store; {STORE}")
-    return StoreAddress(
-        parts.hostname, port, "", parts.scheme == "rediss", unquote(parts.username or ""), int(database)
-    )
+    place = parse_place(f"[{parts.hostname}]:{port}" if ":" in parts.hostname else f"{parts.hostname}:{port}")
+    return StoreAddress(place.host, place.port, "", parts.scheme == "rediss", user, int(database))
+
+
+def _socket_path(path: str) -> str:
+    """Return a path that a socket can have; ValueError."""
+    if "\0" in path or len(os.fsencode(path)) > SOCKET_MAX:
+        raise ValueError(f"the path of a socket has at most {SOCKET_MAX} octets, and no %00")
+    return path
 
 
 def _checked(text: str) -> str:
@@ -77,6 +89,14 @@ class ClusterSection(Section):
             raise ValueError(
                 "secret_file: required with store: anybody could forge answers; to make one: openssl rand -hex 32"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _heeds_all_that_it_says(self) -> "ClusterSection":
+        if self.store and self.address.user and not self.password_file:
+            raise ValueError(f"password_file: none, and nobody logs in as {self.address.user} without one")
+        if self.store and self.ca_file and not self.address.tls:
+            raise ValueError('ca_file: verifies nothing without TLS, which is store = "rediss://HOST:PORT"')
         return self
 
     @property
