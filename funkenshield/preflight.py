@@ -22,7 +22,8 @@ from .upstream.streams import tls_of
 def examine(config: Config, where: str, *, at_reload: bool = False) -> None:
     """See that all is there; ConfigError has a line for each thing that is not, which says where it was named.
 
-    At a reload, the daemon itself looks at what clients are encrypted with: it may know more than we can read now.
+    At a reload, the daemon itself looks at what clients are encrypted with: it may know more than we can read now. What
+    nodes share takes effect at a restart, and is looked at then.
     """
     looks: list[Callable[[], object]] = [
         *([partial(find_user, config.user)] if config.user else []),
@@ -33,7 +34,7 @@ def examine(config: Config, where: str, *, at_reload: bool = False) -> None:
         *([] if at_reload else [partial(tls.examine, config)]),
         partial(http.examine, config),
         *([partial(_find_token, config.web.token_file)] if config.web.page and not at_reload else []),
-        *([partial(Credentials, config.cluster)] if config.cluster.store else []),
+        *([partial(Credentials, config.cluster)] if config.cluster.store and not at_reload else []),
         partial(refuse_itself, config),
         partial(usable, config.forward.source_port_avoid),
         partial(fitted, config),

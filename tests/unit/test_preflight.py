@@ -4,6 +4,9 @@ import pytest
 from click.testing import CliRunner
 
 from funkenshield import cli
+from funkenshield.config import Config
+from funkenshield.errors import ConfigError
+from funkenshield.preflight import examine
 from funkenshield.server import tls
 
 MISSING = {
@@ -54,6 +57,14 @@ def test_what_listeners_encrypt_with_is_looked_for(tmp_path, monkeypatch):
             ("tls.ticket_secret_file", "secret"),
         )
     ]
+
+
+def test_what_nodes_share_is_looked_for_at_the_start_and_at_no_reload(tmp_path):
+    pytest.importorskip("hiredis")
+    config = Config(cluster={"store": "redis://127.0.0.1", "secret_file": str(tmp_path / "none")})
+    with pytest.raises(ConfigError, match=r"^file: cluster.secret_file: .*none: No such file or directory$"):
+        examine(config, "file")
+    examine(config, "file", at_reload=True)
 
 
 def test_certificates_are_looked_for(tmp_path):
