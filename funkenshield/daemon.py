@@ -138,8 +138,9 @@ class Daemon:
                 self._count,
             )
         self._credentials = Credentials(config.cluster) if config.cluster.store else None
-        secret = self._credentials.ticket_secret if self._credentials else b""
-        secret = self._predecessor.ticket_secret if self._predecessor else secret
+        # The nodes' secret may be another one since the process before us has started.
+        known = self._credentials or self._predecessor
+        secret = known.ticket_secret if known else b""
         self._tls, self._http = TlsListeners(config, secret=secret), HttpListeners()
         self._tls_over_quic = TlsListeners(config, over_quic=True, secret=self._tls.secret)
         self.listeners = Listeners(self._count)

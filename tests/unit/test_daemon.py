@@ -8,16 +8,21 @@ import os
 import shutil
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 from support.client import free_port
 
 from funkenshield.admin import commands
+from funkenshield.cluster.node import Credentials
 from funkenshield.config import load
+from funkenshield.core._clock import Clock
 from funkenshield.core.files import Watched
 from funkenshield.core.logs import RateLimited, recent
 from funkenshield.daemon import Daemon
 from funkenshield.errors import FunkenShieldError
+from funkenshield.server.inherited import Inherited
+from funkenshield.upgrade import open_cache
 from funkenshield.wire.names import name_to_wire
 from unit.server.certificate_helpers import Issued, write
 
@@ -230,6 +235,21 @@ def test_what_was_told_to_end_is_alive_and_not_ready(table):
         daemon.successors.is_switching = False
         daemon.stop()
         assert (daemon.is_alive(), daemon.is_serving()) == (True, False)
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+def test_tickets_are_those_of_the_nodes_and_of_a_node_alone_those_of_the_process_before(clustered, table, tmp_path):
+    pytest.importorskip("hiredis")
+    (tmp_path / "secret").write_text("5e" * 32)
+    cluster = 'cluster = { store = "redis://127.0.0.1", secret_file = "secret" }\n' if clustered else ""
+    table.write_text(cluster + table.read_text())
+    before = SimpleNamespace(
+        ticket_secret=b"t" * 32, retry_secret=b"", clock=Clock(), workers=1, inherited=Inherited([]), cache=open_cache
+    )
+    daemon = Daemon(load(table), predecessor=before)
+    with daemon._bound:
+        shared = Credentials(daemon.config.cluster).ticket_secret if clustered else b""
+        assert daemon._tls.secret == daemon._tls_over_quic.secret == (shared or b"t" * 32)
 
 
 def test_a_control_socket_that_is_turned_off_is_not_there_and_no_cause_for_a_warning(table, tmp_path, caplog):
