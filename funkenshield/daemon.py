@@ -603,8 +603,11 @@ class Daemon:
     # ---------------------------------------------------------------- another process takes over
 
     async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what operators ask for; what changes something would be lost while another process takes over."""
-        if self.successors.is_switching:
+        """Do what operators ask for; what changes something would be lost while another process takes over.
+
+        Whether it is ready, a probe is told then, too: what comes waits, and is lost nowhere.
+        """
+        if self.successors.is_switching and request.get("command") != "ready":
             raise FunkenShieldError("an upgrade is in progress: ask again")
         return await commands.handle(self, request)
 

@@ -232,6 +232,9 @@ def test_what_was_told_to_end_is_alive_and_not_ready(table):
         assert (daemon.is_alive(), daemon.is_serving()) == (False, False)  # nothing is started
         daemon.successors.is_switching = True  # what comes waits for another process
         assert (daemon.is_alive(), daemon.is_serving()) == (True, True)
+        assert asyncio.run(daemon._handle({"command": "ready"})) == {"ready": True}
+        with pytest.raises(FunkenShieldError, match="ask again"):
+            asyncio.run(daemon._handle({"command": "purge", "name": "a.test"}))
         daemon.successors.is_switching = False
         daemon.stop()
         assert (daemon.is_alive(), daemon.is_serving()) == (True, False)
