@@ -73,25 +73,33 @@ class Bird:
         self._path, self._protocols = section.bird_socket, section.protocols
 
     def tell(self, *, announced: bool) -> None:
-        """See `Speaker`; all is said each time: one that was started anew has its protocols as its file says."""
+        """See `Speaker`; all is said each time: one that was started anew has its protocols as its file says.
+
+        One that BIRD refuses keeps none of the others from being told.
+        """
+        word = "enable" if announced else "disable"
         try:
             with socket.socket(socket.AF_UNIX) as opened:
                 opened.settimeout(TIMEOUT)
                 opened.connect(self._path)
                 with opened.makefile("rb") as replies:
-                    _reply(replies)  # which BIRD this is
+                    _refused(replies)  # which BIRD this is
+                    refused = []
                     for each in self._protocols:
-                        opened.sendall(f"{'enable' if announced else 'disable'} {each}\n".encode())
-                        _reply(replies)
+                        opened.sendall(f"{word} {each}\n".encode())
+                        refused += [f"{word} {each}: {why}" for why in _refused(replies)]
         except OSError as error:
             raise FunkenShieldError(f"BIRD at {self._path}: {error.strerror or error}") from None
+        if refused:
+            raise FunkenShieldError(f"BIRD at {self._path}: {'; '.join(refused)}")
 
 
-def _reply(stream: BinaryIO) -> None:
-    """Read a reply of BIRD's to its last line, which has a space behind its code; codes from 8000 on are errors."""
+def _refused(stream: BinaryIO) -> list[str]:
+    """Read a reply of BIRD's to its last line, which has a space behind its code; return what error it is, if one.
+
+    Codes from 8000 on are errors. Raises OSError where there is no such line.
+    """
     while line := stream.readline(LINE_MAX):
         if found := re.match(rb"([0-9]{4}) (.*)", line):
-            if found[1] >= b"8000":
-                raise OSError(found[2].decode(errors="replace"))
-            return
+            return [found[2].decode(errors="replace")] if found[1] >= b"8000" else []
     raise OSError("closed the connection")

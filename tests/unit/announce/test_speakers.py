@@ -123,6 +123,20 @@ def test_what_bird_refuses_is_one_line(tmp_path, reply, said):
     bird.join()
 
 
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_bird_refuses_keeps_nothing_from_the_others(tmp_path, announced):
+    replies = b"8003 No protocols match\n", b"0011-a4: enabled\n0000 \n", b"9001 syntax error\n"
+    bird = FakeBird(tmp_path / "ctl", *replies)
+    bird.start()
+    section = AnnounceSection(engine="bird", protocols=["a6", "a4", "b4"], bird_socket=str(tmp_path / "ctl"))
+    word = "enable" if announced else "disable"
+    said = f"ctl: {word} a6: No protocols match; {word} b4: syntax error$"
+    with pytest.raises(FunkenShieldError, match=said):
+        Bird(section).tell(announced=announced)
+    bird.join()
+    assert bird.commands == [f"{word} {each}\n" for each in ("a6", "a4", "b4")]
+
+
 def test_a_bird_that_is_not_there_is_one_line(tmp_path):
     section = AnnounceSection(engine="bird", protocols="a4", bird_socket=str(tmp_path / "ctl"))
     with pytest.raises(FunkenShieldError, match=r"^BIRD at .*ctl: No such file or directory$"):
