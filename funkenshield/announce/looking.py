@@ -1,10 +1,11 @@
 """What can be seen of a shield, and of others: by DNS, as clients see it, by `/ready`, and by files of operators.
 
-It decides about nothing, and remembers nothing.
+It decides about nothing, and remembers nothing. A file that it may not look for is not there, and the log says so.
 """
 
 import asyncio
 import contextlib
+import logging
 import socket
 from pathlib import Path
 
@@ -16,9 +17,12 @@ import dns.rcode
 from ..admin.readiness import is_ready
 from ..config import Config, Endpoint
 from ..config.announce import AnnounceSection
+from ..core import logs
 from ..errors import FunkenShieldError
 from ..wire.messages import read_message
 from .decision import Seen
+
+limited = logs.RateLimited(logging.getLogger(__name__))
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 DATAGRAM_MAX = 65535
@@ -89,4 +93,11 @@ def _readiness(endpoint: Endpoint, timeout: float) -> tuple[str, str]:
 
 
 def _is_there(path: str) -> bool:
-    return bool(path) and Path(path).exists()
+    """Tell whether an operator has put a file there."""
+    try:
+        return bool(path and Path(path).stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        limited.warning(path, "announce: whether %s is there cannot be seen: %s", path, error.strerror)
+        return False

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,9 +13,11 @@ import pytest
 from support.client import free_port
 from support.upstream import ScriptedUpstream, answer, nodata, respond, servfail
 
+from funkenshield.announce import looking
 from funkenshield.announce.decision import Seen
 from funkenshield.announce.looking import asked_addresses, look
 from funkenshield.config import Config
+from funkenshield.core.logs import RateLimited
 
 WELL = Seen()
 SOA = "SOA a. b. 1 2 3 4 5"
@@ -110,6 +113,15 @@ def test_files_of_operators_withdraw_and_keep(ready, tmp_path):
         assert seen(ready, addresses, **files) == Seen(leaving=f"{withdraw} is there")
         keep.touch()
         assert seen(ready, addresses, **files).last
+
+
+def test_a_file_that_cannot_be_looked_for_is_a_line_in_the_log(ready, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(looking, "limited", RateLimited(logging.getLogger("test")))
+    beyond = str(tmp_path / ("a" * 300))
+    (tmp_path / "file").touch()
+    with nodes(soa) as addresses:
+        assert seen(ready, addresses, withdraw_file=beyond, keep_file=str(tmp_path / "file" / "none")) == WELL
+    assert caplog.messages == [f"announce: whether {beyond} is there cannot be seen: File name too long"]
 
 
 def test_others_are_asked_where_it_matters_and_one_that_answers_is_enough(ready):
