@@ -38,6 +38,7 @@ MORE = {
         "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
         "priorityClassName": "system-cluster-critical",
         "ipFamily": "IPv6",
+        "cluster": {"store": "rediss://shield@valkey:6380/1", "secretName": "nodes", "password": True},
     },
     "with little": {"podDisruptionBudget": {"enabled": False}, "networkPolicy": {"enabled": False}, "lameDuck": 0},
 }
@@ -139,7 +140,49 @@ def test_on_nodes_questions_stay_there_and_ports_are_not_named():
     assert [each.get("value") for each in environ] == [None, "[$(NODE_ADDRESS)]:8054", "[$(NODE_ADDRESS)]:9153"]
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "frnot"}, {"replica": 2}, {"port": 53}, {"upstreams": []}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pods_reach_a_store_and_have_what_they_sign_with(kind, tmp_path):
+    stored = {"store": "redis://valkey", "secretName": "nodes"}
+    (configured,) = found(kind, "ConfigMap", cluster=stored)
+    (tmp_path / "funkenshield.toml").write_text(configured["data"]["funkenshield.toml"])
+    environ = {
+        "FUNKENSHIELD_CLUSTER__NODE": "pod-1", "FUNKENSHIELD_LISTEN": "192.0.2.1:8054",
+        "FUNKENSHIELD_METRICS__LISTEN": "192.0.2.1:9153",
+    }  # fmt: skip
+    cluster = config.load(tmp_path / "funkenshield.toml", {}, environ).cluster
+    assert (cluster.store, cluster.node, cluster.password_file) == ("redis://valkey", "pod-1", "")
+    (workload,) = found(kind, "DaemonSet" if kind == "node" else "Deployment", cluster=stored)
+    pod = workload["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (volume,) = (each for each in pod["volumes"] if "secret" in each)
+    (mount,) = (each for each in container["volumeMounts"] if each["name"] == volume["name"])
+    assert volume["secret"] == {"secretName": "nodes", "defaultMode": 0o440}  # for the pod's group alone
+    assert cluster.secret_file == f"{mount['mountPath']}/secret"
+    assert container["env"][0]["name"] == "FUNKENSHIELD_CLUSTER__NODE"
+    assert container["env"][0]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
+@pytest.mark.parametrize(
+    ("store", "port"),
+    [
+        ("redis://valkey", 6379), ("rediss://shield@valkey.dns.svc:6380/1", 6380), ("redis://[2001:db8::1]", 6379),
+        ("redis://[2001:db8::1]:7000", 7000), ("redis://valkey-0", 6379),
+    ],
+)  # fmt: skip
+def test_the_policy_lets_pods_reach_the_store(store, port):
+    (policy,) = found("front", "NetworkPolicy", cluster={"store": store, "secretName": "nodes"})
+    assert policy["spec"]["egress"][-1] == {"ports": [{"port": port, "protocol": "TCP"}]}
+    (alone,) = found("front", "NetworkPolicy")
+    assert alone["spec"]["egress"] == policy["spec"]["egress"][:-1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "frnot"}, {"replica": 2}, {"port": 53}, {"upstreams": []}, {"cluster": {"store": "redis://valkey"}},
+        {"cluster": {"sotre": "redis://valkey", "secretName": "nodes"}},
+    ],
+)  # fmt: skip
 def test_what_is_mistyped_is_refused(wrong):
     with pytest.raises(helm.HelmError):
         chart.render(wrong.get("kind", "front"), wrong)

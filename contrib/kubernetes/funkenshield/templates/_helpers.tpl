@@ -24,6 +24,11 @@ labels:
   {{- include "funkenshield.labels" . | nindent 2 }}
 {{- end }}
 
+{{/* The port in the address of a store. */}}
+{{- define "funkenshield.storePort" -}}
+{{ regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" | default "6379" }}
+{{- end }}
+
 {{/* Any address of the pod's family. */}}
 {{- define "funkenshield.any" -}}
 {{ ternary "[::]" "0.0.0.0" (eq .Values.ipFamily "IPv6") }}
