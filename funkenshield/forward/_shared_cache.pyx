@@ -143,7 +143,10 @@ cdef class SharedCache:
     # ------------------------------------------------------------ stored
 
     cdef int tell(self, int32_t i, const Answer* answer, uint64_t now) except -1:
-        """Note what was stored here, for others. Caller must ensure that no purge concerns it."""
+        """Note what was stored here, for others, unless rules have made something else of it.
+
+        Caller must ensure that no purge concerns it.
+        """
         cdef:
             Query query
             uint8_t[SHARED_MAX + 64] octets  # what is written is at most as long as an answer
@@ -151,8 +154,8 @@ cdef class SharedCache:
             uint32_t tick = ticks(now)
             int32_t left = <int32_t> (load_relaxed32(&answer.marks.expires) - tick)
             const PendingQuery* pending = &self.pool[i]
-        if (not self.sharing[pending.zone] or pending.by_function or left < <int32_t> TICKS_PER_SECOND
-                or answer_size(answer) > SHARED_MAX):
+        if (not self.sharing[pending.zone] or pending.by_function or pending.regrouped or pending.ttl_limits
+                or left < <int32_t> TICKS_PER_SECOND or answer_size(answer) > SHARED_MAX):
             return 0
         if len(self.stored) >= STORES_MAX:
             self.store_drops += 1

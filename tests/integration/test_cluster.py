@@ -131,6 +131,15 @@ def test_a_zone_of_its_own_is_not_shared(scene):
     assert upstream.asked("www.own.test") == 2
 
 
+@pytest.mark.parametrize(("name", "times"), [("a.limited.test", 1), ("a.again.test", 2)])
+def test_what_rules_for_responses_have_made_is_not_shared(scene, name, times):
+    store, upstream, (one, two, _) = scene
+    assert data(ask(one, name)) == [FIRST]
+    told(store, one, f"{name}.after.test")  # what came before would be there, too
+    assert data(ask(two, name)) == [FIRST]
+    assert upstream.asked(name) == 2 * times
+
+
 def test_what_has_expired_serves_where_the_upstream_does_not(scene):
     store, upstream, (one, two, three) = scene
     told(store, one, "stale.test")

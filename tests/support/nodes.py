@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from dns.rdatatype import SOA
 
 from funkenshield import cli
+from support.client import address_of
 from support.control import advance, stats
 from support.process import run_shield
 from support.rig import PATIENT, numbered, toml
@@ -18,6 +19,10 @@ ZONES = [
     {"name": "zone.test", "watch": True},
     {"name": "beside.test", "shared_cache": "beside"},
     {"name": "own.test", "shared_cache": "off"},
+]
+RULES = [
+    {"chain": "responses", "match": {"suffix": "limited.test"}, "action": {"ttl": {"max": 60}}},
+    {"chain": "responses", "match": {"suffix": "again.test"}, "action": {"forward": "again"}},
 ]
 FIRST, SECOND = "192.0.2.1", "192.0.2.2"
 
@@ -48,13 +53,15 @@ def running(store, *nodes, upstream=None, **options):
     with contextlib.ExitStack() as stack:
         upstream = upstream or stack.enter_context(Upstream())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        place = str(address_of(upstream))
         shields = [
             stack.enter_context(
                 run_shield(
-                    [upstream],
+                    [],
                     toml=toml(
+                        upstreams=[place, {"address": place, "source": "127.0.0.2", "groups": ["again"]}],
                         forward=PATIENT, cluster=clustered(store, folder, node, **options),
-                        allow_notify_from=["127.0.0.1"], zones=ZONES,
+                        allow_notify_from=["127.0.0.1"], zones=ZONES, rules=RULES,
                     ),
                 )
             )
