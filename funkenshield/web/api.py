@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 FIELDS_MAX = 32  # of a query
 JSON = "application/json"
-HIDDEN = {"advance", "upgrade", "status"}  # not for HTTP: one is for tests, one needs the socket, one tells all at once
+HIDDEN = {"advance", "upgrade", "status", "ready"}  # not for HTTP: for tests, of the socket, all at once, /ready
 READING = {
     "stats": "All counters, by the names of the metrics' page.",
     "explain": "What would become of a question now, step by step, and why; without side effects.",

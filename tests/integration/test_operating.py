@@ -342,7 +342,7 @@ def test_what_is_no_request_is_told_what_one_is(shield, sent):
         ({"command": "block add", "prefix": "192.0.2.1", "seconds": True}, "block add: seconds must be a number"),
         ({"command": "log level", "level": "loud"}, "log level: level must be one of debug, info, warning, error or"),
         ({"command": "upstream dwn", "name": "one"}, "no such command; did you mean upstream down"),
-        ({"command": 7}, "no such command; commands are stats, failures, top, status, explain, "),
+        ({"command": 7}, "no such command; commands are stats, failures, top, ready, status, explain, "),
         ({"command": "cache entries", "limit": 0}, "cache entries: limit must be 1 to 200"),
         ({"command": "cache entries", "after": [1]}, "cache entries: after must be what"),
         ({"command": "cache entries", "after": [-1, 0]}, "cache entries: after must be what"),
