@@ -42,7 +42,7 @@ class Interfaces:
     """All interfaces that listeners name. Memory ownership: programs, maps and sockets are closed by `close`."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
+        self._queues_of: list[list[QueueSocket]] = [[] for _ in range(workers)]
         self._wanted: dict[str, Wanted] = {}
         self._open: dict[str, Interface] = {}
         self._tried: dict[str, Link] = {}  # as each was when it gave us nothing
@@ -101,10 +101,12 @@ class Interfaces:
         if opened is None:
             if self._tried.get(name) == link:
                 return
-            room = QUEUES_OF_WORKER * self._workers - len(self.queues)
+            room = QUEUES_OF_WORKER * len(self._queues_of) - len(self.queues)
             answers = self._answers if wanted.answers else None
             opened = Interface(name, generic=wanted.generic, answers=answers, queues_max=room)
             self._open[name] = opened
+            for queue in opened.queues:
+                min(self._queues_of, key=len).append(queue)
             self._use_answers()
             self._told.pop(name, None)
             if wanted.answers and driver_of(name) == "veth":
@@ -138,6 +140,8 @@ class Interfaces:
         self._tried.pop(name, None)
         if (opened := self._open.pop(name, None)) is not None:
             opened.close()
+            for several in self._queues_of:
+                several[:] = (queue for queue in several if queue not in opened.queues)
             self._before[name] = self._counted(name, opened.queues)
             self._patience[name] = PATIENCE
 
@@ -168,8 +172,8 @@ class Interfaces:
         return [queue for each in self._open.values() for queue in each.queues]
 
     def queues_of(self, worker: int) -> list[QueueSocket]:
-        """Return those that are a worker's: frames of one queue are answered by one thread."""
-        return self.queues[worker :: self._workers]
+        """Return those that are a worker's, and nobody else's as long as they are open: a queue has no lock."""
+        return self._queues_of[worker]
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return what each interface gave us and took from us, and whether it does now (`attached`)."""

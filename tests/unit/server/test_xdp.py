@@ -1,0 +1,78 @@
+"""Which worker has the queues of interfaces, as these come, change and go; without any interface."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from funkenshield.config.listeners import ListenerSection
+from funkenshield.config.types import Endpoint
+from funkenshield.server import xdp
+
+
+class Machine:
+    """Interfaces as they are now: how many queues each has, and which change that was made by."""
+
+    def __init__(self):
+        self.queues = {"eth0": 3, "eth1": 2}
+        self.changes = dict.fromkeys(self.queues, 0)
+
+    def link(self, name):
+        return name, self.changes[name]
+
+    def opened(self, name, *, queues_max, **_):
+        """Return an interface whose queues are there, and nothing else."""
+
+        def ignore(*_):
+            pass
+
+        queues = [Queue() for _ in range(min(self.queues[name], queues_max))]
+        return SimpleNamespace(
+            link=self.link(name), queues=queues, is_native=True, is_zero_copy=False, listen=ignore, take=ignore,
+            close=lambda: None,
+        )  # fmt: skip
+
+
+class Queue:
+    def counters(self):
+        return {"received": 1}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    machine = Machine()
+    monkeypatch.setattr(xdp, "Interface", machine.opened)
+    monkeypatch.setattr(xdp, "Link", SimpleNamespace(of=machine.link))
+    return machine
+
+
+def interfaces(machine, workers):
+    made = xdp.Interfaces(workers)
+    made.configure(
+        (Endpoint(f"192.0.2.{k}", 53), ListenerSection(address=f"192.0.2.{k}:53", transport="xdp", interface=name), k)
+        for k, name in enumerate(machine.queues)
+    )
+    made.follow()
+    return made
+
+
+def owners(made, workers):
+    """Return the worker of each queue; whoever has one has it alone."""
+    found = [(queue, worker) for worker in range(workers) for queue in made.queues_of(worker)]
+    assert sorted(map(id, made.queues)) == sorted(id(queue) for queue, _ in found)
+    return dict(found)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_queue_stays_with_its_worker_while_others_come_and_go(machine, workers):
+    made = interfaces(machine, workers)
+    before = owners(made, workers)
+    for name in ("eth0", "eth1", "eth0"):
+        machine.changes[name] += 1
+        assert made.follow()
+        after = owners(made, workers)
+        assert len(after) == len(before)
+        assert {queue: after[queue] for queue in before if queue in after} == {
+            queue: before[queue] for queue in before if queue in after
+        }
+        assert max(map(len, map(made.queues_of, range(workers)))) <= -(-5 // workers)
+        before = after
