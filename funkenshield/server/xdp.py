@@ -38,6 +38,13 @@ class Wanted(NamedTuple):
         return any(in_kernel for *_, in_kernel in self.listeners)
 
 
+def no_room(name: str) -> XdpError:
+    """Return what is wrong with an interface whose queues no worker has numbers for, as long as others have theirs."""
+    told = XdpError(f"{name}: workers have {QUEUES_OF_WORKER} queues each, and no room for another")
+    told.may_pass = True
+    return told
+
+
 class Interfaces:
     """All interfaces that listeners name. Memory ownership: programs, maps and sockets are closed by `close`."""
 
@@ -102,6 +109,8 @@ class Interfaces:
             if self._tried.get(name) == link:
                 return
             room = QUEUES_OF_WORKER * len(self._queues_of) - len(self.queues)
+            if not room:
+                raise no_room(name)
             answers = self._answers if wanted.answers else None
             opened = Interface(name, generic=wanted.generic, answers=answers, queues_max=room)
             self._open[name] = opened

@@ -76,3 +76,15 @@ def test_a_queue_stays_with_its_worker_while_others_come_and_go(machine, workers
         }
         assert max(map(len, map(made.queues_of, range(workers)))) <= -(-5 // workers)
         before = after
+
+
+def test_an_interface_that_no_worker_has_room_for_is_not_attached(machine, caplog):
+    machine.queues["eth0"] = 2 * xdp.QUEUES_OF_WORKER
+    made = interfaces(machine, 1)
+    assert {name: counted["attached"] for name, counted in made.counters().items()} == {"eth0": 1, "eth1": 0}
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+        "192.0.2.1:53: served by sockets alone: eth1: workers have 16 queues each, and no room for another"
+    ]
+    machine.queues["eth0"], machine.changes["eth0"] = 3, 1
+    made.follow()
+    assert [counted["attached"] for counted in made.counters().values()] == [1, 1]
