@@ -17,6 +17,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,11 +184,15 @@ class Interface:
         return all(each.zero_copy for each in self.queues)
 
     def listen(self, addresses: Iterable[tuple[str, int, int, bool]]) -> None:
-        """Say whose queries are ours: (address, port, number, whether the program may answer); or XdpError."""
+        """Say whose queries are ours: (address, port, number, whether the program may answer); or XdpError.
+
+        Those of the loopback come by that alone: on a wire, anybody could write them.
+        """
         home = AT_HOME if self.link.is_loopback else 0
         wanted = {
             _key(address, port): self.link.mac + struct.pack("=BB", number, home | (IN_KERNEL if in_kernel else 0))
             for address, port, number, in_kernel in addresses
+            if home or not _is_loopback(address)
         }
         with explained(self.name, "map"):
             for key in self._listeners.keys() - wanted.keys():
@@ -232,6 +237,11 @@ def _key(address: str, port: int) -> bytes:
     six = ":" in address
     ip = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, address)
     return (ip if six else bytes(10) + b"\xff\xff" + ip) + struct.pack("!HH", port, 0)
+
+
+def _is_loopback(address: str) -> bool:
+    ip = ip_address(address)
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def _reason(step: str, number: int) -> str:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import frames, quick
+from support.client import udp_wire
 from support.control import stats
 from support.frames import IPV6, SERVICE_TAG, TAG, UDP
 from support.process import run_shield
@@ -20,6 +21,7 @@ from xdp.wires import HERE, HERE_6, SERVER, SERVER_6, THERE, THERE_6, Wire, coun
 BOTH = pytest.mark.parametrize("server", [SERVER, SERVER_6], ids=["IPv4", "IPv6"])
 LARGE = 2000  # octets, which the link takes in no one packet
 HIT = quick.query("hit.test", quick.A)
+LOOPBACK = SERVER._replace(host="127.0.0.1")
 
 
 def upstream_of(query):
@@ -39,7 +41,7 @@ def wire():
 def shield(wire):
     """Yield a shield that has the question HIT in its cache."""
     with wire.near.entered(), ScriptedUpstream(upstream_of) as upstream:
-        toml = f"udp.max_payload = 4096\n{listener(wire.name, SERVER, SERVER_6)}"
+        toml = f"udp.max_payload = 4096\n{listener(wire.name, SERVER, SERVER_6, LOOPBACK)}"
         with run_shield([upstream], toml=toml) as running:
             wire.ask(HIT)
             yield running
@@ -90,6 +92,13 @@ def test_what_is_no_plain_query_comes_by_the_socket(wire, shield):
     behind = frames.ipv6(options + frames.udp(HIT, (THERE_6, 5353), SERVER_6), THERE_6, HERE_6, following=60)
     with wire.raw() as exchange, counted(shield, wire, received=0, sent=0):
         assert exchange(frames.ethernet(behind, IPV6, **wire.ways())).payload[-4:] == b"\xc0\0\2\1"
+
+
+def test_nobody_reaches_the_loopback_by_a_wire(wire, shield):
+    with wire.near.entered():
+        assert udp_wire(LOOPBACK, HIT)[-4:] == b"\xc0\0\2\1"
+    with wire.raw() as exchange, counted(shield, wire, received=0, sent=0):
+        assert exchange(wire.frame(HIT, server=LOOPBACK), within=0.5) is None
 
 
 def test_tcp_is_as_ever(wire, shield):
