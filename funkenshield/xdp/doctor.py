@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from . import bpf
 from ._queue import QueueSocket
-from .interface import MTU_MIN, PROGRAMS, Interface, Link, XdpError, driver_of, explained, has_vlans, takes_tags_off
+from .interface import MTU_MIN, PROGRAMS, Interface, Link, XdpError, driver_of, explained
 
 KERNEL_MIN = (5, 15)
 
@@ -50,11 +50,12 @@ def _mtu(name: str) -> str:
 
 
 def _vlans(name: str) -> str:
-    if not has_vlans(name):
-        return "none on it"
-    if takes_tags_off(name):
+    link = Link.of(name)
+    if not link.vlans:
+        return "none on it: what has a tag is left alone"
+    if link.takes_tags_off:
         raise XdpError(f"tags are taken off too early: ethtool -K {name} rxvlan off")
-    return "tags are kept"
+    return f"of {', '.join(map(str, link.vlans))}; tags are kept"
 
 
 def _kernel(_: str) -> str:

@@ -9,7 +9,7 @@
 #include <linux/udp.h>
 
 enum { IN_KERNEL = 1, AT_HOME = 2 };
-enum { TAGS_MAX = 2, LISTENERS_MAX = 64, FRAGMENT = 0x3fff, QR = 0x80 };
+enum { VLANS = 4096, LISTENERS_MAX = 64, FRAGMENT = 0x3fff, QR = 0x80 };
 
 struct tag {                    /* of a VLAN */
     __u16 number, next;
@@ -46,6 +46,10 @@ struct map listeners SECTION("maps") = {
     BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct listener), LISTENERS_MAX, 0,
 };
 
+struct map vlans SECTION("maps") = { /* by number, whether it has an interface on ours */
+    BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u8), VLANS, 0,
+};
+
 struct map state SECTION("maps") = { /* one word: whether anybody takes queries */
     BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u32), 1, BPF_F_MMAPABLE,
 };
@@ -55,6 +59,14 @@ INLINE int is_taking(void)
     __u32 first = 0;
     const volatile __u32 *taking = lookup(&state, &first);
     return taking && *taking;
+}
+
+/* Tell whether the kernel would take what has a tag: who is in another VLAN is none of our clients. */
+INLINE int is_ours(const struct tag *tag)
+{
+    __u32 number = NET16(tag->number) & (VLANS - 1);
+    const __u8 *here = lookup(&vlans, &number);
+    return here && *here;
 }
 
 /* Tell whether the sum over an IPv4 header without options is right: the kernel itself counts those that are not. */
@@ -103,13 +115,10 @@ INLINE int parse_query(struct frame *frame, struct xdp_md *context)
     if (at > end)
         return 0;
     kind = frame->ethernet->h_proto;
-#pragma unroll
-    for (int i = 0; i < TAGS_MAX; i++) {
+    if (kind == NET16(ETH_P_8021Q)) {
         struct tag *tag = at;
-        if (kind != NET16(ETH_P_8021Q) && kind != NET16(ETH_P_8021AD))
-            break;
         at += sizeof(struct tag);
-        if (at > end)
+        if (at > end || !is_ours(tag))
             return 0;
         kind = tag->next;
     }

@@ -31,6 +31,7 @@ MTU_MIN = 600  # whose packets hold the least that a client may ask for (RFC 103
 GET_FLAGS, GET_MAC, GET_MTU, ETHTOOL = 0x8913, 0x8927, 0x8921, 0x8946  # <linux/sockios.h>
 GET_DRIVER, GET_CHANNELS, GET_OFFLOADS, TAKES_TAGS_OFF = 0x03, 0x3C, 0x25, 1 << 8  # <linux/ethtool.h>
 LOOPBACK = 8  # <linux/if.h>
+VLANS = Path("/proc/net/vlan/config")
 IN_KERNEL, AT_HOME = 1, 2  # flags of a listener: the program may answer itself; its clients are processes here
 TAKEN = (errno.EBUSY, errno.EEXIST)
 PRIVILEGES = {
@@ -53,6 +54,8 @@ class Link(NamedTuple):
     mtu: int
     is_loopback: bool
     channels: tuple[int, ...]  # queues for what comes, goes, or does both; nothing where the driver does not tell
+    vlans: tuple[int, ...]  # that have interfaces on it, by number
+    takes_tags_off: bool  # before a program sees them
 
     @property
     def queues(self) -> int:
@@ -67,26 +70,12 @@ class Link(NamedTuple):
                 mac = _ask(asking, GET_MAC, name)[2:8]
                 (mtu,) = struct.unpack_from("=i", _ask(asking, GET_MTU, name))
                 (flags,) = struct.unpack_from("=H", _ask(asking, GET_FLAGS, name))
-                loopback, channels = bool(flags & LOOPBACK), _channels(asking, name)
-                return cls(socket.if_nametoindex(name), mac, mtu, loopback, channels)
+                return cls(
+                    socket.if_nametoindex(name), mac, mtu, bool(flags & LOOPBACK), _channels(asking, name),
+                    _vlans(name), _takes_tags_off(asking, name),
+                )  # fmt: skip
         except OSError:
             raise XdpError(f"{name}: there is no such interface") from None
-
-
-def takes_tags_off(name: str) -> bool:
-    """Tell whether an interface takes the tags of VLANs off before a program sees them."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        return bool(_ethtool(asking, name, struct.pack("=II", GET_OFFLOADS, 0))[1] & TAKES_TAGS_OFF)
-    return False
-
-
-def has_vlans(name: str) -> bool:
-    """Tell whether there are interfaces of VLANs on another one."""
-    with contextlib.suppress(OSError):
-        return any(
-            line.split("|")[2].strip() == name for line in Path("/proc/net/vlan/config").read_text().splitlines()[2:]
-        )
-    return False
 
 
 @contextlib.contextmanager
@@ -117,7 +106,7 @@ class Interface:
         self._listeners: dict[bytes, bytes] = {}
         if self.link.mtu < MTU_MIN:
             raise XdpError(f"{name}: its MTU of {self.link.mtu} is below {MTU_MIN}")
-        if has_vlans(name) and takes_tags_off(name):
+        if self.link.vlans and self.link.takes_tags_off:
             raise XdpError(f"{name}: it takes tags of VLANs off (ethtool -K {name} rxvlan off)")
         with ExitStack() as made:
             self.queues = self._open_queues(generic, queues_max)
@@ -153,6 +142,8 @@ class Interface:
                     continue
                 self.maps[name] = bpf.create_map(name, kind)
                 made.callback(os.close, self.maps[name])
+            for number in self.link.vlans:
+                bpf.update(self.maps["vlans"], struct.pack("=I", number), b"\1")
             self._state = made.enter_context(self.mapped("state"))
             for number, queue in enumerate(self.queues):
                 bpf.update(self.maps["sockets"], struct.pack("=I", number), struct.pack("=I", queue.fileno()))
@@ -289,4 +280,18 @@ def _channels(asking: socket.socket, name: str) -> tuple[int, ...]:
     with contextlib.suppress(OSError):
         _, *_most, receiving, sending, _, both = _ethtool(asking, name, struct.pack("=9I", GET_CHANNELS, *[0] * 8))
         return receiving, sending, both
+    return ()
+
+
+def _takes_tags_off(asking: socket.socket, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(_ethtool(asking, name, struct.pack("=II", GET_OFFLOADS, 0))[1] & TAKES_TAGS_OFF)
+    return False
+
+
+def _vlans(name: str) -> tuple[int, ...]:
+    """Return the VLANs that have interfaces on another one; the kernel tells `interface | number | that one`."""
+    with contextlib.suppress(OSError):
+        told = (line.split("|") for line in VLANS.read_text().splitlines()[2:])
+        return tuple(sorted(int(number) for _, number, below in told if below.strip() == name))
     return ()

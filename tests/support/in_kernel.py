@@ -15,6 +15,7 @@ PASS, TX, REDIRECT = 2, 3, 4
 V4, V6, CLIENT_6 = ("192.0.2.1", 53), ("2001:db8::1", 53), ("2001:db8::9", 5353)
 AF_XDP, SOL_XDP, RX_RING = 44, 283, 2
 IN_KERNEL = 1
+VLAN = 5  # that has an interface
 PLACE, ALL = 704, (1 << 64) - 1
 PROGRAMS = Path(bpf.__file__).parent
 
@@ -41,6 +42,7 @@ class InKernel:
         taking = stack.enter_context(socket.socket(AF_XDP, socket.SOCK_RAW))
         taking.setsockopt(SOL_XDP, RX_RING, 64)
         bpf.update(maps["sockets"], struct.pack("=I", 0), struct.pack("=I", taking.fileno()))
+        bpf.update(maps["vlans"], struct.pack("=I", VLAN), b"\1")
         mapped = {name: kind for name, kind in made.maps.items() if kind.flags & bpf.MMAPABLE}
         self.memory = SimpleNamespace(**{name: bpf.map_into_memory(maps[name], mapped[name]) for name in mapped})
         self.memory.state[:4] = struct.pack("=I", 1)

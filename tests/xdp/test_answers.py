@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 from support import frames
-from support.frames import SERVICE_TAG, TAG
-from support.in_kernel import CLIENT_6, PROGRAMS, REDIRECT, TX, V4, V6, Entry, InKernel, Model
+from support.frames import TAG
+from support.in_kernel import CLIENT_6, PROGRAMS, REDIRECT, TX, V4, V6, VLAN, Entry, InKernel, Model
 from support.quick import name_wire
 
 WWW = name_wire("www.example.com")
@@ -92,7 +92,7 @@ def test_each_answer_is_given_to_who_asks_for_it(kernel, taking, model):
     for entry in [each for each in model.entries.values() if len(each.name) <= 128]:
         question = asked(spelled(rng, entry.name), entry.rdtype, entry.flags, entry.opt, rng.randrange(1 << 16))
         for ends in ENDS:
-            tags = rng.choice(((), ((TAG, 5),), ((SERVICE_TAG, 7), (TAG, 5))))
+            tags = rng.choice(((), ((TAG, VLAN),), ((TAG, 0xA000 | VLAN),)))
             frame = frames.query(question, *ends, tags=tags)
             answered += check(model, taking, frame, kernel.run(frame))
     assert answered > 200

@@ -14,6 +14,7 @@ from support.wires import ask_wire
 from funkenshield.xdp import bpf
 
 PASS, REDIRECT = 2, 4
+VLAN = 5  # that has an interface
 AF_XDP, SOL_XDP, RX_RING = 44, 283, 2
 V4, V6, CLIENT_6 = ("192.0.2.1", 53), ("2001:db8::1", 53), ("2001:db8::9", 5353)
 QUERY = ask_wire("www.example.com")
@@ -37,6 +38,7 @@ def run(programs):
             stack.callback(os.close, fd)
         taking = stack.enter_context(socket.socket(AF_XDP, socket.SOCK_RAW))
         taking.setsockopt(SOL_XDP, RX_RING, 64)
+        bpf.update(maps["vlans"], struct.pack("=I", VLAN), b"\1")
         bpf.update(maps["sockets"], struct.pack("=I", 0), struct.pack("=I", taking.fileno()))
 
         def run(frame, **state):
@@ -53,7 +55,7 @@ def run(programs):
 
 
 @pytest.mark.parametrize(
-    "ways", [{}, {"tags": ((TAG, 5),)}, {"tags": ((SERVICE_TAG, 7), (TAG, 5))}], ids=["untagged", "tagged", "twice"]
+    "ways", [{}, {"tags": ((TAG, VLAN),)}, {"tags": ((TAG, 0xA000 | VLAN),)}], ids=["untagged", "tagged", "urgent"]
 )
 @pytest.mark.parametrize(("client", "server"), [(("192.0.2.9", 5353), V4), (CLIENT_6, V6)], ids=["IPv4", "IPv6"])
 def test_a_query_for_a_listener_is_taken(run, client, server, ways):
@@ -73,7 +75,11 @@ OTHERS = {
     "to another address, IPv6": frames.query(QUERY, CLIENT_6, ("2001:db8::2", 53)),
     "to another interface": frames.query(QUERY, to=frames.CLIENT),
     "to all interfaces": frames.query(QUERY, to=b"\xff" * 6),
-    "with three tags": frames.query(QUERY, tags=((TAG, 1), (TAG, 2), (TAG, 3))),
+    "in another VLAN": frames.query(QUERY, tags=((TAG, 6),)),
+    "in no VLAN, but urgent": frames.query(QUERY, tags=((TAG, 0xA000),)),
+    "in a VLAN of a VLAN": frames.query(QUERY, tags=((TAG, VLAN), (TAG, VLAN))),
+    "in a VLAN of a service's": frames.query(QUERY, tags=((SERVICE_TAG, VLAN), (TAG, VLAN))),
+    "in a service's": frames.query(QUERY, tags=((SERVICE_TAG, VLAN),)),
     "a response": frames.query(RESPONSE),
     "shorter than a header": frames.query(QUERY[:11]),
     "TCP": frames.ethernet(frames.ipv4(DATAGRAM, protocol=TCP)),
@@ -124,7 +130,7 @@ def test_processes_of_this_machine_are_clients_where_they_come_by_the_loopback(r
 def test_what_frames_say_leads_nowhere(run):
     """Cut, and mutated: it is taken where the frame still says that it is a query for us, and the verdict is sound."""
     rng = random.Random(21)
-    whole = [frames.query(QUERY), frames.query(QUERY, tags=((TAG, 5),)), frames.query(QUERY, CLIENT_6, V6)]
+    whole = [frames.query(QUERY), frames.query(QUERY, tags=((TAG, VLAN),)), frames.query(QUERY, CLIENT_6, V6)]
     for _ in range(2000):
         frame = bytearray(rng.choice(whole))
         for _ in range(rng.randrange(4)):
