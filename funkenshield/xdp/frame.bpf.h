@@ -90,15 +90,15 @@ INLINE int is_foreign(const struct iphdr *ip)
 INLINE int is_foreign6(const struct ipv6hdr *ip)
 {
     const __u32 *from = ip->saddr.s6_addr32, *to = ip->daddr.s6_addr32;
-    return ip->saddr.s6_addr[0] != 0xff && (from[0] | from[1]) &&
+    return ip->saddr.s6_addr[0] != 0xff && (from[0] | from[1]) && (to[0] | to[1]) && /* no IPv4 in IPv6, and no ::1 */
            ((from[0] ^ to[0]) | (from[1] ^ to[1]) | (from[2] ^ to[2]) | (from[3] ^ to[3]));
 }
 
-/* Tell whether a frame was sent to our interface, and to no other that is told of it, too. */
+/* Tell whether a frame was sent to our interface, and to no other that is told of it, too; by one that can be told. */
 INLINE int is_for(const struct ethhdr *ethernet, const struct listener *listener)
 {
     const __u16 *to = (const void *)ethernet->h_dest;
-    return to[0] == listener->mac[0] && to[1] == listener->mac[1] && to[2] == listener->mac[2];
+    return !(ethernet->h_source[0] & 1) && to[0] == listener->mac[0] && to[1] == listener->mac[1] && to[2] == listener->mac[2];
 }
 
 /* Find a query for one of our listeners in a frame; 0: it is none. The sum of UDP is not looked at: between virtual
