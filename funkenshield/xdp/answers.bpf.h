@@ -10,7 +10,7 @@
 #include "answers.h"
 #include "frame.bpf.h"
 
-enum { ASKING = 0x0130, OPT = 41, HOPS = 64, IPV4_WORDS = 5, HEADER = sizeof(struct dns), QUESTION_FIXED = 4 };
+enum { ASKING = 0x0130, OPT = 41, HOPS = 64, WHOLE = 0x4000, IPV4_WORDS = 5, HEADER = sizeof(struct dns), QUESTION_FIXED = 4 };
 
 struct map answers SECTION("maps") = {
     BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct answer), ANSWERS, BPF_F_MMAPABLE,
@@ -202,7 +202,8 @@ INLINE int turn(void *at, __u32 network, __u32 transport, __u32 length, __u64 su
         ip->saddr = from;
         ip->tos = 0;
         ip->tot_len = NET16(sizeof(struct iphdr) + length);
-        ip->frag_off = 0;
+        ip->id = 0; /* what nobody divides needs none (RFC 6864) */
+        ip->frag_off = NET16(WHOLE);
         ip->ttl = HOPS;
         ip->check = 0;
         for (int i = 0; i < IPV4_WORDS; i++)

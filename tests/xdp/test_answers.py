@@ -81,6 +81,8 @@ def check(model, taking, frame, left):
     assert got.checked
     assert (got.to, got.source, got.tags) == (sent.source, sent.to, sent.tags)
     assert (got.client, got.server, got.hops) == (sent.server, sent.client, 64)
+    if len(frames.packed(got.server[0])) == 4:
+        assert b"\0\0\x40\0\x40\x11" in left.frame[18:28], "not to be divided, and without a number"
     return True
 
 
