@@ -8,7 +8,7 @@ As many modules are made at once as there are cores, the largest first.
 Cython's own checks see Python's objects only; the C compiler's see the arrays and copies of code without the GIL.
 
 What encrypts is made where OpenSSL's headers are, what speaks HTTP where nghttp2's are, and either is left out
-elsewhere: the rest works without it. So are programs for the kernel (*.bpf.c), where clang is.
+elsewhere: the rest works without it. So are programs for the kernel (*.bpf.c), where clang can.
 """
 
 import os
@@ -141,25 +141,31 @@ def extensions() -> list[Extension]:
     )
 
 
-def compile_programs() -> None:
-    """Have clang make what the kernel runs, beside its source; where there is no clang for that, nothing is there."""
-    clang = [os.environ.get("BPF_CLANG", "clang"), "-target", "bpf", "-mcpu=v3", "-O2", "-Wall", "-Werror"]
+def bpf_clang() -> list[str]:
+    """Return the command that makes a program for the kernel."""
+    clang = [os.environ.get("BPF_CLANG", "clang"), "-target", "bpf", "-mcpu=v3", "-O2", "-Wall"]
+    if CHECKED:
+        clang += ["-Werror"]  # elsewhere, a newer clang may warn of what it likes
     if platform.machine() in ("x86_64", "i686", "s390x"):
         clang += ["-DTOTAL_STORE_ORDER"]  # no read is before another that precedes it
-    clang += ["-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]  # asm/types.h, on Debian
-    sources = sorted(Path("funkenshield").rglob("*.bpf.c")) if KIND != "playground" else []
-    try:
-        asked = [*clang, "-E", "-x", "c", "-o", os.devnull, "-"]
-        there = subprocess.run(asked, input="#include <linux/bpf.h>", capture_output=True, text=True, check=False)
-        found = there.returncode == 0
-    except OSError:
-        found = False
-    if sources and not found:
-        print("AF_XDP for clients is left out: no clang for the kernel's programs (Debian: clang)")
+    return [*clang, "-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]  # asm/types.h, on Debian
+
+
+def compile_programs() -> None:
+    """Have clang make what the kernel runs, beside its source; where it cannot make all, nothing is there."""
     for outdated in Path("funkenshield").rglob("*.bpf.o"):
         outdated.unlink()
-    for source in sources if found else []:
-        subprocess.run([*clang, "-c", str(source), "-o", str(source.with_suffix(".o"))], check=True)
+    made: list[Path] = []
+    try:
+        for source in sorted(Path("funkenshield").rglob("*.bpf.c")) if KIND != "playground" else []:
+            made.append(source.with_suffix(".o"))
+            asked = [*bpf_clang(), "-c", str(source), "-o", str(made[-1])]
+            subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", "") or str(error)).partition("\n")[0]
+        print(f"AF_XDP for clients is left out: no clang for the kernel's programs (Debian: clang): {said}")
+        for each in made:
+            each.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":  # and not in the processes that help

@@ -105,12 +105,23 @@ def test_what_was_compiled_from_a_source_that_is_gone_is_removed(source):
     assert left == {"wire/_here.abi3.so", "wire/_here.pyx"}
 
 
-@pytest.mark.parametrize("clang", ["clang", "no-such-clang", "false"])
-def test_programs_for_the_kernel_are_made_where_clang_is(clang, source):
+OLD_CLANG = """#!/bin/sh
+case "$*" in
+    *answers.bpf.c*) echo "answers.bpf.c: there is no such instruction" >&2; exit 1 ;;
+    *.bpf.c*) touch funkenshield/xdp/queries.bpf.o ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("clang", ["clang", "no-such-clang", "false", "./old-clang"])
+def test_programs_for_the_kernel_are_made_where_clang_can(clang, source):
     shutil.copytree(ROOT / "funkenshield" / "xdp", source / "funkenshield" / "xdp")
+    (source / "old-clang").write_text(OLD_CLANG)
+    (source / "old-clang").chmod(0o755)
     made = [sys.executable, "-c", "import setup; setup.compile_programs()"]
-    env = {**os.environ, "BPF_CLANG": clang, "FUNKENSHIELD_BUILD": "release"}
+    env = {**os.environ, "BPF_CLANG": clang, "FUNKENSHIELD_BUILD": "debug"}  # warnings are errors then
     done = subprocess.run(made, cwd=source, env=env, capture_output=True, text=True, timeout=60)
     there = clang == "clang" and shutil.which(clang)
     assert (done.returncode, bool(list(source.rglob("*.bpf.o")))) == (0, bool(there)), done.stderr
     assert ("left out: no clang" in done.stdout) is not bool(there)
+    assert ("no such instruction" in done.stdout) is (clang == "./old-clang")
