@@ -12,7 +12,6 @@ elsewhere: the rest works without it. So are programs for the kernel (*.bpf.c), 
 """
 
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -146,7 +145,7 @@ def bpf_clang() -> list[str]:
     clang = [os.environ.get("BPF_CLANG", "clang"), "-target", "bpf", "-mcpu=v3", "-O2", "-Wall"]
     if CHECKED:
         clang += ["-Werror"]  # elsewhere, a newer clang may warn of what it likes
-    if platform.machine() in ("x86_64", "i686", "s390x"):
+    if sysconfig.get_platform().rpartition("-")[2] in ("x86_64", "i686", "s390x"):  # which all else is built for
         clang += ["-DTOTAL_STORE_ORDER"]  # no read is before another that precedes it
     return [*clang, "-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]  # asm/types.h, on Debian
 

@@ -36,12 +36,13 @@ struct question {
 #define LAST(word, octets) ((word) << (64 - 8 * (octets)))
 #endif
 
-/* Keep what is read before this from being read behind it. */
+/* Keep what is read before this from being read behind it. The compiler makes of a sum that nobody looks at an
+ * instruction that orders nothing, so it must believe that somebody does. */
 #ifdef ORDER /* a test writes meanwhile */
 #elif defined TOTAL_STORE_ORDER
 #define ORDER() __asm__ volatile("" ::: "memory")
 #else
-#define ORDER() ({ __u64 fence = 0; __sync_fetch_and_add(&fence, 1); })
+#define ORDER() ({ __u64 fence = 0; __asm__ volatile("" ::"r"(__sync_fetch_and_add(&fence, 1)) : "memory"); })
 #endif
 
 /* Let the kernel's verifier see that a number is within bounds, however the compiler would rather compare it. */

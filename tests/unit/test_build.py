@@ -105,6 +105,14 @@ def test_what_was_compiled_from_a_source_that_is_gone_is_removed(source):
     assert left == {"wire/_here.abi3.so", "wire/_here.pyx"}
 
 
+@pytest.mark.parametrize(("platform", "is_ordered"), [("linux-x86_64", True), ("linux-aarch64", False)])
+def test_programs_for_the_kernel_are_for_the_machine_that_all_else_is_built_for(platform, is_ordered):
+    asked = [sys.executable, "-c", "import setup; print(*setup.bpf_clang())"]
+    env = {**os.environ, "_PYTHON_HOST_PLATFORM": platform}
+    done = subprocess.run(asked, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert ("-DTOTAL_STORE_ORDER" in done.stdout) is is_ordered
+
+
 OLD_CLANG = """#!/bin/sh
 case "$*" in
     *answers.bpf.c*) echo "answers.bpf.c: there is no such instruction" >&2; exit 1 ;;

@@ -1,6 +1,7 @@
 """The program that answers queries, as the kernel runs it, against a model in another language: octet for octet."""
 
 import random
+import runpy
 import struct
 import subprocess
 import time
@@ -11,6 +12,8 @@ from support import frames
 from support.frames import TAG
 from support.in_kernel import CLIENT_6, PROGRAMS, REDIRECT, TX, V4, V6, VLAN, Entry, InKernel, Model
 from support.quick import name_wire
+
+from funkenshield.xdp import bpf
 
 WWW = name_wire("www.example.com")
 ADDRESS = b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1"
@@ -166,12 +169,29 @@ def test_what_is_being_written_is_not_read(kernel, model):
     assert kernel.ask(asked()) == b""
 
 
+def compiled(folder, *options):
+    """Return the program as clang makes it with other options than the build's."""
+    made = folder / "made.bpf.o"
+    clang = runpy.run_path(str(PROGRAMS.parents[1] / "setup.py"))["bpf_clang"]()
+    subprocess.run([*clang, *options, "-c", PROGRAMS / "answers.bpf.c", "-o", made], check=True)
+    return made
+
+
+def test_what_is_read_stays_in_order_where_the_machine_would_not_keep_it(tmp_path):
+    """Both looks at the sequence have a sum that is fetched (BPF_FETCH) between them and the rest: it is a barrier."""
+    path = compiled(tmp_path, "-UTOTAL_STORE_ORDER")
+    program = bpf.Object.read(path).programs["answer_queries"].instructions
+    fetching = [each for each in struct.iter_unpack("=BBhi", program) if (each[0], each[3]) == (0xDB, 0x01)]
+    assert len(fetching) == 2
+    with ExitStack() as stack:
+        kernel = InKernel(stack, path)
+        Model(kernel.memory).put(Entry(WWW, 1, ADDRESS))
+        assert kernel.ask(asked()).endswith(ADDRESS)
+
+
 def test_what_was_written_meanwhile_is_not_sent(taking, tmp_path):
     """A variant of the program is torn by itself: each time, somebody writes between its first and its last look."""
-    torn = tmp_path / "torn.bpf.o"
-    tear = "-DORDER()=(((struct answer *)answer)->sequence += 2)"
-    clang = ["clang", "-target", "bpf", "-mcpu=v3", "-O2", "-idirafter", "/usr/include/x86_64-linux-gnu", tear]
-    subprocess.run([*clang, "-c", PROGRAMS / "answers.bpf.c", "-o", torn], check=True)
+    torn = compiled(tmp_path, "-DORDER()=(((struct answer *)answer)->sequence += 2)")
     rng = random.Random(3)
     with ExitStack() as stack:
         kernel = InKernel(stack, torn)
