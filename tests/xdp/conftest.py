@@ -5,15 +5,19 @@ from pathlib import Path
 import pytest
 from support.network import as_root
 
-from funkenshield.xdp import bpf
+from funkenshield.xdp import bpf, interface
 
 PROGRAMS = Path(bpf.__file__).parent
+built = pytest.mark.skipif(
+    not all(path.exists() for path in interface.PROGRAMS.values()), reason="no programs were built, for want of clang"
+)
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if "xdp" in item.path.parts:
             item.add_marker(as_root)
+            item.add_marker(built)
 
 
 @pytest.fixture(scope="session")
