@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE  # or each of a thousand daemons that tests sta
 # What was left out of the last build for want of a library's headers, where these are there by now.
 LEFT_OUT := $(shell ls funkenshield/server/_tls.*.so >/dev/null 2>&1 || ! tools/has-headers openssl || echo left-out)
 LEFT_OUT += $(shell ls funkenshield/server/_http2.*.so >/dev/null 2>&1 || ! tools/has-headers nghttp2 || echo left-out)
-LEFT_OUT += $(shell ls funkenshield/xdp/*.bpf.o >/dev/null 2>&1 || ! command -v clang >/dev/null || echo left-out)
+LEFT_OUT += $(shell ls funkenshield/xdp/queries.bpf.o funkenshield/xdp/answers.bpf.o >/dev/null 2>&1 || ! tools/has-headers bpf || echo left-out)
 COMPILED := $(wildcard funkenshield/xdp/*.[ch])
 COMPILED += $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
@@ -182,7 +182,7 @@ left-out:
 
 others: $(VENV)/dev  # what the tests run, and what is built with that
 	tools/install-nameservers
-	@ls funkenshield/server/_tls.*.so funkenshield/server/_http2.*.so funkenshield/xdp/queries.bpf.o >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
+	@ls funkenshield/server/_tls.*.so funkenshield/server/_http2.*.so funkenshield/xdp/queries.bpf.o funkenshield/xdp/answers.bpf.o >/dev/null 2>&1 || $(BIN)/python setup.py --quiet build_ext --inplace
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info && find funkenshield -name "*.so" -delete -o -name "*.bpf.o" -delete

@@ -46,13 +46,14 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         requested = f"without DNS over HTTPS for clients: {error}"
     from .errors import FunkenShieldError
     from .server import quic
+    from .xdp.interface import PROGRAMS
 
     try:
         over_quic = f"DNS over QUIC: qh3 {quic.installed()}"
     except FunkenShieldError:
         over_quic = "without DNS over QUIC for clients: pip install 'funkenshield[quic]'"
     from_interfaces = "without AF_XDP for clients: clang was not there"
-    if any(Path(__file__).with_name("xdp").glob("*.bpf.o")):
+    if all(each.exists() for each in PROGRAMS.values()):
         from_interfaces = "AF_XDP"
     click.echo(f"funkenshield {__version__} ({encrypted}; {requested}; {over_quic}; {from_interfaces})")
     ctx.exit()

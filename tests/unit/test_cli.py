@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from funkenshield import __version__, cli, config
+from funkenshield.xdp import interface
 
 
 def test_the_file_is_the_default_one_where_none_is_named(tmp_path, monkeypatch):
@@ -129,7 +130,8 @@ def test_the_version_tells_why_something_is_not_there(module, error, told, monke
 
 
 def test_the_version_tells_where_programs_for_the_kernel_were_left_out(monkeypatch):
-    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))
+    monkeypatch.setitem(interface.PROGRAMS, "queries", Path(__file__))
+    monkeypatch.setitem(interface.PROGRAMS, "answers", Path("nowhere.bpf.o"))
     done = CliRunner().invoke(cli.main, ["--version"], catch_exceptions=False)
     assert done.stdout.endswith("; without AF_XDP for clients: clang was not there)\n")
 
