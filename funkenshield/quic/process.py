@@ -6,6 +6,7 @@ It knows the process and what both say to each other. What the process does is i
 import asyncio
 import base64
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,36 @@ START = (
 OF_FRONT = ("accepted", "refused", "evicted", "retries", "resets", "dropped", "excessive_load", "internal_errors")
 HANDSHAKES = ("full", "resumed", "failed", "limited")
 SECRET = 32  # octets
+AMBIENT, IS_SET, RAISE, CLEAR_ALL = 47, 1, 2, 4  # <linux/prctl.h>
+CAPABILITIES = 64
+
+_prctl = ctypes.CDLL(None).prctl
+_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+
+
+@contextlib.contextmanager
+def ambient_capabilities_kept_back() -> Iterator[None]:
+    """Have what this thread starts meanwhile, as any user but root, go without the capabilities of the service."""
+    ours = [number for number in range(CAPABILITIES) if _prctl(AMBIENT, IS_SET, number, 0, 0) == 1]
+    _prctl(AMBIENT, CLEAR_ALL, 0, 0, 0)
+    try:
+        yield
+    finally:
+        for number in ours:
+            _prctl(AMBIENT, RAISE, number, 0, 0)
 
 
 def begin(descriptor: int, passed: Sequence[int], nice: int) -> "subprocess.Popen[bytes]":
     """Start the process with an end of the pair that it is told by, and what else is passed; OSError: it cannot be.
 
     Its priority follows from the daemon's, `nice`, whatever that of this thread is now. Signals come to all processes
-    where a service manager sends them: until this one ignores them, they wait.
+    where a service manager sends them: until this one ignores them, they wait. It is given all that it needs.
     """
     command = [sys.executable, "-P", "-c", START, ROOT, str(descriptor), str(nice)]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, early_signals.ALL)
     try:
-        return subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL)
+        with ambient_capabilities_kept_back():
+            return subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
