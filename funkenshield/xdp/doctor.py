@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from ._queue import QueueSocket
 from .interface import MTU_MIN, PROGRAMS, Interface, Link, XdpError, driver_of, explained
 
 KERNEL_MIN = (5, 15)
+ATTEMPTS, PAUSE = 40, 0.05  # seconds
 
 
 class Finding(NamedTuple):
@@ -91,8 +93,20 @@ def _queue(name: str) -> str:
     return "the first can be taken, at least with copies"
 
 
+def _attach(name: str) -> Interface:
+    """Attach the program. The queue that was tried is the kernel's for a moment yet."""
+    for _ in range(ATTEMPTS):
+        try:
+            return Interface(name, generic=True)
+        except XdpError as error:
+            if not error.may_pass:
+                raise
+            time.sleep(PAUSE)
+    return Interface(name, generic=True)
+
+
 def _attached(name: str) -> str:
-    interface = Interface(name, generic=True)
+    interface = _attach(name)
     zero_copy = interface.is_zero_copy
     interface.close()
     for each in interface.queues:
