@@ -1,7 +1,7 @@
 """The table of answers that the kernel gives by itself, as workers write it."""
 
 cimport cython
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from .._fastpath cimport Counters, QueryContext
 from ..cache._store cimport Cache
@@ -68,9 +68,11 @@ cdef class KernelAnswers:
         tuple memory               # what these are in
         Clock clock
         Epochs epochs
+        uint64_t listeners         # whose queries the kernel may answer, one bit each
 
     cdef Answered _counted(self) noexcept
     cdef uint64_t generation(self) noexcept nogil
+    cdef bint is_for(self, int32_t listener) noexcept nogil
     cdef void record(self, uint64_t chance) noexcept nogil
     cdef void offer(self, const QueryContext* context, uint64_t generation) noexcept nogil
     cdef KernelAnswer* _place(self, const Question* question) noexcept nogil

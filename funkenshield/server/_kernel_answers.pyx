@@ -9,7 +9,9 @@ replaced or purged outdates all of the table at once (`Epochs.outdate_copies`).
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from collections.abc import Iterable
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .._fastpath cimport (
@@ -190,6 +192,14 @@ cdef class KernelAnswers:
         """Return what holds, to be read before anything that an answer is made of; 0: nothing is offered."""
         cdef const Table* table = <const Table*> load_pointer(<const void* const*> &self.table)
         return load_acquire(&table.generation) if table != NULL else 0
+
+    def answer_for(self, listeners: Iterable[int]) -> None:
+        """Say whose queries the kernel may answer, by the numbers of listeners."""
+        store_relaxed(&self.listeners, sum({1 << number for number in listeners}))
+
+    cdef bint is_for(self, int32_t listener) noexcept nogil:
+        """Tell whether the kernel may answer queries to a listener: to others, it hands all over."""
+        return load_relaxed(&self.listeners) >> listener & 1
 
     cdef void record(self, uint64_t chance) noexcept nogil:
         """Have so many of 2**32 queries come to a worker nevertheless."""

@@ -289,6 +289,8 @@ cdef class Worker:
             if self.generation:
                 self.kernel_answers.record(self._hits_recorded())
             count = present_frames(frames, self.inbox, self.outbox)
+            if not self.kernel_answers.is_for(frames.listener):
+                self.generation = 0
             if count:
                 put_replies(frames, self.inbox, self.outbox, count, self._answer(frames.listener, count))
         self.reply_room, self.generation = REPLY_MAX, 0

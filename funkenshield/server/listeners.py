@@ -225,6 +225,9 @@ class Listeners:
             _close({place: several for place, several in leaving.sockets.items() if place[1] == "tcp"})
 
     def _publish(self) -> None:
+        self._kernel_answers.answer_for(
+            each.number for each in self.open if each.section and each.section.kernel_answers
+        )
         for k, worker in enumerate(self._workers):
             own = [
                 (each.number, each.udp[k].fileno(), each.udp[0].fileno(), None, None) for each in self.open if each.udp

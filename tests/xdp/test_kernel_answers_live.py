@@ -254,3 +254,18 @@ def test_a_log_of_some_queries_has_as_many_of_those_that_the_kernel_answers(wire
         assert 0.7 < (in_kernel(shield) - before) / len(queries) < 0.95
         until(lambda: log.read_text().count("\n") > 500)
         assert 500 < log.read_text().count("\n") < 2000
+
+
+def test_a_log_of_some_queries_has_no_more_of_a_listener_whose_queries_the_kernel_never_answers(
+    wire, running, tmp_path
+):
+    log, other = tmp_path / "queries", SERVER._replace(port=5300)
+    with running(f'[[query_log]]\nfile = "{log}"\nsample = 0.1\n{listener(wire.name, other)}') as (shield, _):
+        heat(wire, shield)
+        before = in_kernel(shield)
+        for _ in range(10):
+            wire.ask(HOT)
+            wire.ask_all([HOT] * 100, other)
+        assert in_kernel(shield) - before <= 10
+        time.sleep(0.5)
+        assert log.read_text().count("\n") < 300
