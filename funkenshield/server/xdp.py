@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from mmap import mmap
+from pathlib import Path
 from typing import NamedTuple
 
 from ..config.listeners import ListenerSection
@@ -21,6 +22,7 @@ from ..xdp.interface import Answers, Interface, Link, XdpError, driver_of
 log = logging.getLogger(__name__)
 
 QUEUES_OF_WORKER = 16  # of all interfaces
+TIME_OFFSETS = Path("/proc/self/timens_offsets")
 COUNTED = ("received", "sent", "ignored", "dropped")
 IN_FLIGHT = 0.001  # seconds until the kernel has given us all that it took while queries were taken
 PATIENCE = 3  # attempts in which what is there may be our own of before, or whom we replace
@@ -36,6 +38,14 @@ class Wanted(NamedTuple):
     def answers(self) -> bool:
         """Whether the program may answer."""
         return any(in_kernel for *_, in_kernel in self.listeners)
+
+
+def tells_the_kernels_time() -> bool:
+    """Tell whether the clock of this process is that of programs in the kernel: not so in some time namespaces."""
+    with contextlib.suppress(OSError):
+        offsets = dict(line.split(maxsplit=1) for line in TIME_OFFSETS.read_text().splitlines())
+        return not any(map(int, offsets["boottime"].split()))
+    return True  # this kernel has no such namespaces
 
 
 def no_room(name: str) -> XdpError:
@@ -111,14 +121,16 @@ class Interfaces:
             room = QUEUES_OF_WORKER * len(self._queues_of) - len(self.queues)
             if not room:
                 raise no_room(name)
-            answers = self._answers if wanted.answers else None
+            answers = self._answers if wanted.answers and tells_the_kernels_time() else None
             opened = Interface(name, generic=wanted.generic, answers=answers, queues_max=room)
             self._open[name] = opened
             for queue in opened.queues:
                 min(self._queues_of, key=len).append(queue)
             self._use_answers()
             self._told.pop(name, None)
-            if wanted.answers and driver_of(name) == "veth":
+            if wanted.answers and answers is None:
+                log.warning("%s: the kernel answers nothing itself: its time since boot is not that of ours", name)
+            elif wanted.answers and driver_of(name) == "veth":
                 log.warning("%s: a veth gives what the kernel answers to a peer with an XDP program alone", name)
             log.info(
                 "queries are taken from %s: %d queues, %s, %s", name, len(opened.queues),

@@ -19,8 +19,9 @@ class Machine:
     def link(self, name):
         return name, self.changes[name]
 
-    def opened(self, name, *, queues_max, **_):
+    def opened(self, name, *, answers, queues_max, **_):
         """Return an interface whose queues are there, and nothing else."""
+        self.may_answer = answers is not None
 
         def ignore(*_):
             pass
@@ -45,12 +46,13 @@ def machine(monkeypatch):
     return machine
 
 
-def interfaces(machine, workers):
+def interfaces(machine, workers, **options):
     made = xdp.Interfaces(workers)
-    made.configure(
-        (Endpoint(f"192.0.2.{k}", 53), ListenerSection(address=f"192.0.2.{k}:53", transport="xdp", interface=name), k)
+    sections = [
+        ListenerSection(address=f"192.0.2.{k}:53", transport="xdp", interface=name, **options)
         for k, name in enumerate(machine.queues)
-    )
+    ]
+    made.configure((Endpoint(f"192.0.2.{k}", 53), section, k) for k, section in enumerate(sections))
     made.follow()
     return made
 
@@ -88,3 +90,13 @@ def test_an_interface_that_no_worker_has_room_for_is_not_attached(machine, caplo
     machine.queues["eth0"], machine.changes["eth0"] = 3, 1
     made.follow()
     assert [counted["attached"] for counted in made.counters().values()] == [1, 1]
+
+
+@pytest.mark.parametrize("offset", [0, 500, -500])
+def test_the_kernel_answers_nothing_where_its_clock_is_not_ours(machine, caplog, monkeypatch, tmp_path, offset):
+    """Answers die at a time since boot, which is another one in a time namespace."""
+    monkeypatch.setattr(xdp, "TIME_OFFSETS", tmp_path / "offsets")
+    (tmp_path / "offsets").write_text(f"monotonic        77         0\nboottime   {offset:10d}         0\n")
+    interfaces(machine, 1, kernel_answers=True)
+    assert machine.may_answer is (offset == 0)
+    assert ("its time since boot is not that of ours" in caplog.text) is (offset != 0)
