@@ -1,6 +1,6 @@
 """A frame with a query, and the one that answers it: Ethernet, IP and UDP around a message."""
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef enum:
     TAG = 4                        # octets of a VLAN's tag
@@ -20,7 +20,7 @@ cdef struct Frame:
 
 
 cdef bint parse_frame(Frame* frame, const uint8_t* octets, size_t length) noexcept nogil
-cdef void put_client(const Frame* frame, uint8_t* address) noexcept nogil
+cdef void put_client(const Frame* frame, uint32_t interface, uint8_t* address) noexcept nogil
 cdef uint8_t* put_headers(const Frame* frame, uint8_t* message, size_t length) noexcept nogil
 
 

@@ -68,8 +68,8 @@ cdef bint parse_frame(Frame* frame, const uint8_t* octets, size_t length) noexce
     return True
 
 
-cdef void put_client(const Frame* frame, uint8_t* address) noexcept nogil:
-    """Write a socket address, of PEER_MAX octets, of whoever has sent a frame."""
+cdef void put_client(const Frame* frame, uint32_t interface, uint8_t* address) noexcept nogil:
+    """Write a socket address, of PEER_MAX octets, of whoever has sent a frame by an interface."""
     memset(address, 0, PEER_MAX)
     memcpy(address + 2, frame.udp, 2)
     if frame.ip_octets == 4:
@@ -78,6 +78,8 @@ cdef void put_client(const Frame* frame, uint8_t* address) noexcept nogil:
     else:
         (<uint16_t*> address)[0] = <uint16_t> AF_INET6
         memcpy(address + 8, frame.ip + 8, 16)
+        if address[8] == 0xfe and address[9] & 0xc0 == 0x80:  # of the link alone
+            memcpy(address + 24, &interface, 4)
 
 
 cdef uint8_t* put_headers(const Frame* frame, uint8_t* message, size_t length) noexcept nogil:
@@ -161,10 +163,11 @@ cdef inline void _put_sum(uint8_t* out, uint64_t total) noexcept nogil:
     memcpy(out, &folded, 2)
 
 
-def answered(bytes frame not None, bytes message not None) -> tuple | None:
-    """Return the message in a frame, its client's and its server's address, and the frame that answers it; or None.
+def answered(bytes frame not None, bytes message not None, uint32_t interface=0) -> tuple | None:
+    """Return the message in a frame that came by an interface, both ends of it, and the frame that answers it; or None.
 
-    It is for tests, which show what workers do. A message is cut at 65,000 octets.
+    The ends are its client's socket address, and the server's address and port. It is for tests, which show what
+    workers do. A message is cut at 65,000 octets.
     """
     cdef:
         Frame parsed
@@ -173,7 +176,7 @@ def answered(bytes frame not None, bytes message not None) -> tuple | None:
         uint8_t* begin
     if not parse_frame(&parsed, frame, len(frame)):
         return None
-    put_client(&parsed, address)
+    put_client(&parsed, interface, address)
     begin = put_headers(&parsed, <uint8_t*> made + HEADERS_MAX, len(made) - HEADERS_MAX)
     return (
         parsed.udp[UDP:UDP + parsed.length], address[:PEER_MAX], server_of(&parsed)[:parsed.ip_octets],

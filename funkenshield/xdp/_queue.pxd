@@ -32,6 +32,7 @@ cdef struct Asked:                 # an address that queries are for
 
 cdef struct Queue:
     int fd
+    uint32_t interface             # its index
     uint8_t* memory                # of all frames: first those for queries
     Ring fill, received, outgoing, completed
     uint64_t[BATCH] waiting        # frames that came, and are not answered yet: where they are,

@@ -139,19 +139,19 @@ cdef int32_t present_frames(Queue* queue, Datagrams inbox, Datagrams outbox) noe
             left += 1
         else:
             queue.listener, queue.presented[count] = <uint8_t> listener, queue.waiting[k]
-            _present(frame, inbox, count)
+            _present(frame, queue.interface, inbox, count)
             outbox.rooms[count] = queue.memory + queue.unused[queue.unused_count - 1 - count] + HEADROOM
             count += 1
     queue.waiting_count, inbox.spoilt = left, max(inbox.spoilt, count)
     return count
 
 
-cdef inline void _present(const Frame* frame, Datagrams inbox, int32_t i) noexcept nogil:
+cdef inline void _present(const Frame* frame, uint32_t interface, Datagrams inbox, int32_t i) noexcept nogil:
     cdef:
         msghdr* header = &inbox.headers[i].msg_hdr
         const uint8_t* message = frame.udp + 8
         uint8_t* address = inbox.addresses + i * PEER_MAX
-    put_client(frame, address)
+    put_client(frame, interface, address)
     header.msg_name, header.msg_namelen, header.msg_controllen = address, 28 if frame.ip_octets == 16 else 16, 0
     header.msg_flags = MSG_TRUNC if frame.length > inbox.size else 0
     inbox.parts[i] = iovec(<void*> message, inbox.size)
@@ -188,10 +188,15 @@ cdef void forget_asked(Queue* queue) noexcept nogil:
 
 
 cdef void add_asked(Queue* queue, const uint8_t* address, uint8_t listener) noexcept nogil:
-    """Have queries to a socket address for a listener, too."""
+    """Have queries to a socket address for a listener, too, unless that is another link's."""
     cdef:
         bint six = (<const uint16_t*> address)[0] == AF_INET6
         Asked* asked = &queue.asked[queue.asked_count]
+        uint32_t link = 0
+    if six:
+        memcpy(&link, address + 24, 4)
+    if link and link != queue.interface:
+        return
     _map(asked.ip, address + 8 if six else address + 4, 16 if six else 4)
     asked.port, asked.listener = (<const uint16_t*> address)[1], listener
     queue.asked_count += 1
@@ -279,7 +284,7 @@ cdef class QueueSocket:
         cdef:
             Bound address = Bound(<uint16_t> AF_XDP, NEED_WAKEUP | (COPY if copy else 0), interface, number, 0)
             uint64_t k
-        self.queue.fd = -1
+        self.queue.fd, self.queue.interface = -1, interface
         self.queue.fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0)
         _check(self.queue.fd)
         self._register()

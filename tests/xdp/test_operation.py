@@ -200,3 +200,29 @@ def test_a_shield_that_ends_leaves_all_to_the_next(wire):
             ):
                 assert wire.ask(HIT)[-4:] == b"\xc0\0\2\1"
         assert "xdp" not in wire.near.run("ip", "link", "show", "dev", wire.name)
+
+
+def test_one_address_on_two_links_is_two_listeners():
+    """Misses are answered by the socket of the link that they came by."""
+
+    def ask(wire, query):
+        with wire.far.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(("fe80::53", 53, 0, socket.if_nametoindex(wire.name)))
+            sock.send(query)
+            return sock.recv(512)[-4:]
+
+    with Wire() as one, Wire(beside=one) as other, one.near.entered(), ScriptedUpstream(numbered(1)) as upstream:
+        wires = one, other
+        for wire in wires:
+            wire.near.run("ip", "address", "add", "fe80::53/64", "dev", wire.name, "nodad")
+            wire.far.run("ip", "address", "add", "fe80::9/64", "dev", wire.name, "nodad")
+        servers = [SERVER_6._replace(host=f"fe80::53%{wire.name}") for wire in wires]
+        toml = "".join(listener(wire.name, server) for wire, server in zip(wires, servers, strict=True))
+        with run_shield([upstream], toml=toml) as shield:
+            until(lambda: stats(shield)["xdp_attached"] == {wire.name: 1 for wire in wires})
+            for number, wire in enumerate(wires):
+                query = quick.query(f"of{number}.test", quick.A)
+                with counted(shield, wire, received=2, sent=1):
+                    assert [ask(wire, query) for _ in range(2)] == [b"\xc0\0\2\1"] * 2
+            assert [stats(shield)["listener_messages"][str(each)] for each in servers] == [2, 2]

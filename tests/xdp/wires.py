@@ -21,15 +21,18 @@ SOL_PACKET, AUXDATA, HAS_TAG = 263, 8, 1 << 4  # <linux/if_packet.h>
 class Wire:
     """Two networks, the shield's and its clients', and the wire between them."""
 
-    def __init__(self, queues=1):
-        self.near, self.far, self._queues = Network(), Network(), queues
+    def __init__(self, queues=1, beside=None):
+        """Lay none yet; with another one `beside` it, at the same shield's."""
+        self.near, self.far, self._queues = beside.near if beside else Network(), Network(), queues
+        self._beside = beside
 
     def __enter__(self):
         self.join()
         return self
 
     def __exit__(self, *_):
-        self.near.__exit__()
+        if not self._beside:
+            self.near.__exit__()
         self.far.__exit__()
 
     def join(self, name=""):

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import sys
 
 import pytest
 from support import frames
@@ -36,6 +37,15 @@ def test_an_answer_goes_back_the_way_that_its_query_came(client, server, tags, s
         to=frames.CLIENT, source=frames.SHIELD, tags=tags, client=server, server=client, payload=message, hops=64,
         checked=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("client", "link"), [("fe80::9", 7), ("febf::9", 7), ("fec0::9", 0), ("fe00::9", 0), ("2001:db8::9", 0)]
+)
+def test_a_client_of_the_link_is_one_of_the_interface_that_its_query_came_by(client, link):
+    asking = answered(frames.query(QUERY, (client, 5353), ENDS[1][1]), b"", 7)[1]
+    assert asking[:24] == sockaddr(client, 5353)[:24]
+    assert int.from_bytes(asking[24:], sys.byteorder) == link
 
 
 def test_a_sum_that_is_zero_is_told_from_none():
