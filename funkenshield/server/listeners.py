@@ -248,7 +248,7 @@ class Listeners:
         self._report_unheard()
         if self.interfaces.follow():
             self._publish()
-        if not self._leaving or not self._is_followed():
+        if not self._is_followed():  # which lets go of queues that nobody is at
             return
         self._leaving = [left for each in self._leaving if (left := self._end(each, now)) is not None]
 
