@@ -12,6 +12,7 @@ from ._queue import QueueSocket
 from .interface import MTU_MIN, PROGRAMS, Interface, Link, XdpError, driver_of, explained
 
 KERNEL_MIN = (5, 15)
+REPLY_ROOM = 1920  # octets, as `_queue` has it
 ATTEMPTS, PAUSE = 40, 0.05  # seconds
 
 
@@ -48,7 +49,7 @@ def _mtu(name: str) -> str:
     mtu = Link.of(name).mtu
     if mtu < MTU_MIN:
         raise XdpError(f"{mtu} is below {MTU_MIN}")
-    return f"{mtu}: answers of up to {mtu - 48} octets; longer ones by TCP"
+    return f"{mtu}: answers of up to {min(mtu - 48, REPLY_ROOM)} octets; longer ones by TCP"
 
 
 def _vlans(name: str) -> str:

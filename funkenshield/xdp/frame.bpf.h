@@ -9,6 +9,7 @@
 #include <linux/udp.h>
 
 enum { IN_KERNEL = 1, AT_HOME = 2 };
+enum { TAKEN_MAX = 1792 };      /* octets that a socket's frame holds: of 2,048, the kernel has 256 for itself */
 enum { VLANS = 4096, LISTENERS_MAX = 64, FRAGMENT = 0x3fff, QR = 0x80 };
 
 struct tag {                    /* of a VLAN */
@@ -112,7 +113,7 @@ INLINE int parse_query(struct frame *frame, struct xdp_md *context)
 
     frame->ethernet = at;
     at += sizeof(struct ethhdr);
-    if (at > end)
+    if (at > end || end - (void *)frame->ethernet > TAKEN_MAX)
         return 0;
     kind = frame->ethernet->h_proto;
     if (kind == NET16(ETH_P_8021Q)) {

@@ -43,6 +43,7 @@ def test_interfaces_that_cannot(wire):
     code, found = doctor("lo", "--attach")
     assert (code, {name for name in found if not found[name][0]}) == (1, {"attached"})
     assert found["attached"][1].startswith("by the kernel alone")
+    assert found["MTU"] == (True, "65536: answers of up to 1920 octets; longer ones by TCP")
     wire.near.run("ip", "link", "set", "lo", "mtu", "590")
     assert doctor("lo")[1]["MTU"] == (False, "590 is below 600")
 

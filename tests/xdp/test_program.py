@@ -64,6 +64,12 @@ def test_a_query_for_a_listener_is_taken(run, client, server, ways):
     assert run(frames.query(QUERY, client, (server[0], 5300), **ways)) == PASS
 
 
+def test_what_no_frame_of_a_socket_holds_is_the_kernels(run):
+    """Else it would be lost, on a link whose MTU lets it come."""
+    for size, action in (1792, REDIRECT), (1793, PASS):
+        assert run(frames.query(QUERY.ljust(size - 14 - 20 - 8, b"\0"))) == action
+
+
 def test_the_sum_of_udp_is_not_asked_for(run):
     """Interfaces of virtual machines and containers leave it to be made by hardware that is not there."""
     datagram = DATAGRAM[:6] + b"\x12\x34" + DATAGRAM[8:]
