@@ -66,8 +66,8 @@ static inline __attribute__((always_inline)) u64 fold8(u64 word)
     return word | ((low + 0x3f3f3f3f3f3f3f3f) & ~(low + 0x2525252525252525) & ~word & 0x8080808080808080) >> 2;
 }
 
-/* Take the next word of a key into its hash. Nobody who does not know the secret can choose names of one place; if he
- * could, they would only be misses. */
+/* Take the next word of a key into its hash. The secret keeps names from meeting by design, but for those that differ
+ * in the highest bits of two words, which anybody can find: who has their place taken is a miss, and no worse. */
 static inline __attribute__((always_inline)) u64 hash_on(const u64 *secret, u64 hash, u64 word)
 {
     hash = (hash ^ word) * secret[1];
