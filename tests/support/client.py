@@ -4,13 +4,17 @@ Nothing here knows who answers: shield, relay, scripted upstream and real namese
 """
 
 import contextlib
+import itertools
+import os
+import random
 import socket
-from collections import deque
+from pathlib import Path
 from typing import NamedTuple
 
 import dns.message
 
 LARGEST = 65535  # octets in a message
+PORTS_FROM, PROCESSES = 10240, 8  # the least port of a server; processes of a run that have ports of their own
 
 
 class Address(NamedTuple):
@@ -49,18 +53,26 @@ def bind_pair(host="127.0.0.1", port=0):
     raise OSError(f"no port of {host} is free on both UDP and TCP")
 
 
-_latest_ports = deque(maxlen=500)
+def _own_ports():
+    """Yield ports that no socket is given by the kernel, and that no other process of a test run takes."""
+    given_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
+    ports = list(range(PORTS_FROM + own, max(given_from, 2 * PORTS_FROM), PROCESSES))
+    random.shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_ports = _own_ports()
 
 
 def free_port(host="127.0.0.1"):
     """Return a port of `host` that nobody holds, neither on UDP nor on TCP, and that was not among the last ones."""
-    while True:
-        datagrams, stream = bind_pair(host)
-        with datagrams, stream:
-            port = stream.getsockname()[1]
-        if (host, port) not in _latest_ports:
-            _latest_ports.append((host, port))
+    for port in itertools.islice(_ports, 64):
+        with contextlib.suppress(OSError):
+            for each in bind_pair(host, port):
+                each.close()
             return port
+    raise OSError(f"no port of {host} is free on both UDP and TCP")
 
 
 @contextlib.contextmanager
