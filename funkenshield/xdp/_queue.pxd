@@ -65,6 +65,7 @@ cdef class QueueSocket:
         void* rings[4]
         readonly bint zero_copy
 
+    cdef void _close(self) noexcept
     cdef int _register(self) except -1
     cdef int _set(self, int option, int entries) except -1
     cdef uint32_t _option(self, int name) except? 0

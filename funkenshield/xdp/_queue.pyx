@@ -300,14 +300,19 @@ cdef class QueueSocket:
         self.zero_copy = self._option(OPTIONS) & IS_ZERO_COPY
 
     def __dealloc__(self) -> None:
+        self._close()
+
+    cdef void _close(self) noexcept:
         cdef int k
         if self.queue.fd >= 0:
             close(self.queue.fd)
         for k in range(4):
             if self.rings[k] != NULL:
                 munmap(self.rings[k], self.mapped[k])
+            self.rings[k] = NULL
         if self.queue.memory != NULL:
             munmap(self.queue.memory, (TAKEN + SENT) * FRAME)
+        self.queue.fd, self.queue.memory = -1, NULL
 
     cdef int _register(self) except -1:
         """Tell the kernel which memory frames are in, and how long rings are."""
@@ -368,9 +373,8 @@ cdef class QueueSocket:
         return self.queue.fd
 
     def close(self) -> None:
-        """Close the descriptor, where nobody serves the queue any more."""
-        close(self.queue.fd)
-        self.queue.fd = -1
+        """Give the queue back to the kernel, which has it as long as rings are mapped; nobody may serve it any more."""
+        self._close()
 
     def counters(self) -> dict:
         """Return how many frames were received, sent and ignored, and for how many there was no room, in or out."""

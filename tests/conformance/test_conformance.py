@@ -13,6 +13,7 @@ import pytest
 from support import forked
 from support.certificates import self_signed
 from support.network import Network, as_root
+from support.until import until
 
 from conformance.notation import read
 from conformance.player import Player
@@ -84,5 +85,6 @@ def test_scenario_by_frames(path, tmp_path, monkeypatch, credentials, loopback):
     monkeypatch.setattr("funkenshield.daemon.HOUSEKEEPING", 0.05)
     encrypted = asks(path, "tls")
     with Player(read(path), tmp_path, credentials=credentials if encrypted else None, interface=loopback) as player:
+        until(lambda: player.attached == {loopback: 1})  # the kernel has the queue back a moment after the one before
         player.play()
         assert player.attached == {loopback: 1}
