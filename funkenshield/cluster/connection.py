@@ -163,8 +163,8 @@ async def keep(
                 await serve(connection)
             finally:
                 connection.fail("given up")
-        except (StoreError, OSError) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        except Exception as error:  # whatever the store, or who is at its address, says
+            why = str(error) if isinstance(error, StoreError) else getattr(error, "strerror", None) or repr(error)
             limited.warning(f"store {title}", "cluster store, %s: %s", title, why)
         pause = FIRST_PAUSE if clock() - began > PROVEN else min(2 * pause, LONGEST_PAUSE)
         await sleep(pause * random.uniform(0.75, 1.25))

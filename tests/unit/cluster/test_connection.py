@@ -166,3 +166,28 @@ def test_pauses_grow_until_a_connection_proved_good():
     asyncio.run(story())
     expected = [1, 2, 4, 8, 16, 30, 30, 0.5, 1]
     assert all(0.75 * most <= pause <= 1.25 * most for pause, most in zip(pauses, expected, strict=True))
+
+
+def test_whatever_goes_wrong_there_is_another_connection(caplog):
+    pauses = []
+
+    class Fake:
+        def fail(self, why):
+            pass
+
+    async def connect():
+        if len(pauses) == 1:
+            raise UnicodeError("label too long")
+        return Fake()
+
+    async def serve(connection):
+        b"OK".missing  # noqa: B018 - what a reply of another kind leads to
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(keep("other", connect, serve, lambda: 0.0, sleep))
+    assert "cluster store, other: AttributeError" in caplog.text
