@@ -45,7 +45,7 @@ from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
 from .config.guard import packed
 from .core import early_signals, logs, machine
 from .core._clock import Clock
-from .core.files import Watched, version_of
+from .core.files import Watched
 from .errors import ConfigError, FunkenShieldError
 from .events.sinks import Outputs, Sinks
 from .forward import chaos, discovery
@@ -220,7 +220,8 @@ class Daemon:
         self._parts = upgrade.Parts(
             config=lambda: self.config, cache=self.cache, memory_file=memory_file, listeners=self.listeners,
             sockets=self._all_sockets, udp=self.udp, tcp=self.tcp, forwarder=self.forwarder, blocks=self.blocks,
-            watchers=self.watchers, priority=self._priority, set_by_command=partial(commands.set_by_command, self),
+            watchers=self.watchers, priority=self._priority, node=self.node,
+            set_by_command=partial(commands.set_by_command, self),
             cookie_secrets=lambda: self._secrets.current() if self._secrets else (),
             ticket_secret=self._tls.secret, retry_secret=self.quic.retry_secret, serves=lambda: self._serves,
             is_stopping=self._stopping.is_set, remaining=self._remaining,
@@ -669,9 +670,9 @@ class Daemon:
         """Take up the entries of a snapshot, but for those of zones that are new, or no more."""
         if self._snapshot is None:
             return
-        if self.node is not None and (kept := version_of(self._snapshot)):
-            self.node.restored(kept[3] / 1e9)
         restored, origins = snapshot.read(self.cache, self._snapshot)
+        if self.node is not None and restored:
+            self.node.restored(*(origins.purges or ()))
         self.watchers.restore(origins.serials, entries=restored > 0)
         for name in {zone.name for zone in self.config.zones} ^ set(origins.zones) if restored else ():
             self._purge(name_to_wire(name))
@@ -682,7 +683,8 @@ class Daemon:
             await snapshot.write(self.cache, self._snapshot, self._origins())
 
     def _origins(self) -> snapshot.Origins:
-        return snapshot.Origins([zone.name for zone in self.config.zones], self.watchers.serials)
+        purges = self.node.carried_out() if self.node is not None else None
+        return snapshot.Origins([zone.name for zone in self.config.zones], self.watchers.serials, purges)
 
     def _changed(self, zone: str, serial: int) -> None:
         """Purge a zone that is watched and has another serial, at all nodes; let another's entries expire."""
@@ -691,7 +693,7 @@ class Daemon:
         if self.node is not None:
             self.node.tell_serial(name_to_wire(zone), serial, let_expire=not watched)
 
-    def _serials_of(self, zone: bytes) -> frozenset[int]:
+    def _serials_of(self, zone: bytes) -> frozenset[int] | None:
         return self.watchers.serials_of(_title(zone))
 
     def _purge_as_told(self, message: Message) -> None:

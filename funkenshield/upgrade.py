@@ -39,6 +39,7 @@ from typing import Any
 from .admin.process import Priority, ends_with_us, notify
 from .cache import hugepages
 from .cache._store import Cache
+from .cluster.node import Node
 from .config import Config
 from .core import system_calls
 from .core._clock import Clock
@@ -102,6 +103,7 @@ class Parts:
     cookie_secrets: Callable[[], tuple[bytes, ...]]
     ticket_secret: bytes  # that clients' sessions are resumed by, unless a file has it
     retry_secret: bytes  # by which clients over QUIC show where they are
+    node: Node | None  # what it is of a cluster
     set_by_command: Callable[[], list[dict[str, Any]]]  # requests that operators have made, and are to be made again
     serves: Callable[[], bool]  # before that, it still takes over itself
     is_stopping: Callable[[], bool]
@@ -250,6 +252,8 @@ class Predecessor:
         (parts.cache.take_over if self._shares else parts.cache.take_purges)(octets)
         parts.blocks.resume(message["blocks"])
         parts.watchers.restore(message["serials"], entries=True)
+        if parts.node is not None:
+            parts.node.take_over(message.get("node"))
         self.commands = message["commands"]
         self.cookie_secrets = tuple(map(bytes.fromhex, message["cookie_secrets"]))
         return set(message["zones"])
@@ -557,6 +561,7 @@ class Successors:
                 "what": "state", "blocks": parts.blocks.listed(), "serials": parts.watchers.serials,
                 "zones": [zone.name for zone in parts.config().zones], "commands": parts.set_by_command(),
                 "cookie_secrets": [secret.hex() for secret in parts.cookie_secrets()],
+                "node": parts.node.handed_over() if parts.node is not None else None,
             }  # fmt: skip
             await _send_soon(connection, state, held)
             await _heard(reader, "serving", SWITCH_WITHIN)

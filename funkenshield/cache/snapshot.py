@@ -50,6 +50,9 @@ class Origins(NamedTuple):
 
     zones: Annotated[list[ZoneName], Field(max_length=ZONES_MAX)]
     serials: dict[str, Annotated[int, Field(strict=True, ge=0, lt=2**32)]]
+    purges: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], dict[str, int]] | None = None
+    """Until when, in seconds since the epoch, and up to which number of each node, a cluster's purges are carried out;
+    None: that is not known."""
 
 
 ORIGINS = TypeAdapter(Origins)
@@ -128,7 +131,8 @@ class _Draft:
         self._file = os.fdopen(os.open(self._draft, flags, 0o600), "wb")
         written = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
         self._append(b"%s %s %s %s\n" % (MAGIC, VERSION, layout.hex().encode(), written.encode()))
-        self._append(json.dumps(origins._asdict()).encode() + b"\n")
+        known = {key: value for key, value in origins._asdict().items() if value is not None}
+        self._append(json.dumps(known).encode() + b"\n")
 
     def add(self, taken: float, answers: bytes) -> None:
         """Write a chunk."""

@@ -11,21 +11,27 @@ warning, and no more: this node goes on alone.
 import asyncio
 import contextlib
 import json
+import logging
+import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..config.cluster import ClusterSection
 from ..core.files import read_text
+from ..core.logs import RateLimited
 from ..errors import ConfigError, FunkenShieldError
 from ..forward._miss_path import MissPath
 from . import connection as connections
 from .connection import Connection, StoreError, keep, within
-from .purges import HORIZON, REPEATED, Message, Purges, StreamId, parse_id
-from .sealing import COOKIES, STATE, TICKETS, Sealer, load_secrets
+from .purges import APART, HORIZON, Message, Purges, StreamId, parse_id
+from .sealing import COOKIES, SEAL, STATE, TICKETS, Sealer, load_secrets
 from .shared_cache import SKEW, SharedCache
+
+log = logging.getLogger(__name__)
+limited = RateLimited(log)
 
 STREAM, NODES = b"funkenshield:purges", b"funkenshield:nodes"
 STREAM_MAX = 100_000  # messages that the store keeps
@@ -38,6 +44,9 @@ GATHERING = 0.01  # seconds in which what is to be written comes together
 RENEWED = 3600.0  # seconds; so often, each node tells that the stream is there
 FORGOTTEN = 86400.0  # seconds after which a node that says nothing is none
 EMPTIED = 60.0  # seconds between two times that the cache is emptied, for the store could have us do it all the time
+AWAY = 300.0  # seconds; who was away for less hears again what was lost meanwhile: others notice within a minute
+SAID = 120.0  # seconds, twice as long as anybody waits; a node says how far it is with those that spoke since
+LEAVING = 1.0  # seconds in which what waits is told at the end
 POLL = 0.05  # seconds between two looks at how far all nodes are
 NODE_COUNTERS = (
     "cluster_in_use", "shared_cache_lookups", "shared_cache_hits", "shared_cache_rejected", "shared_cache_late",
@@ -81,7 +90,7 @@ class Node:
         credentials: Credentials,
         miss_path: MissPath,
         purge: Callable[[Message], None],
-        serials: Callable[[bytes], frozenset[int]],
+        serials: Callable[[bytes], frozenset[int] | None],
         dispatch: Callable[[], None],
         *,
         wall: Callable[[], float] = time.time,
@@ -96,23 +105,45 @@ class Node:
         )  # fmt: skip
         self._writing: Connection | None = None
         self._wanted, self._caught_up = asyncio.Event(), False
-        self._heard_at = self._emptied_at = self._renewed_at = self._state_told = 0.0
+        self._heard_at = wall()  # all purges from before are carried out in what is in the cache
+        self._emptied_at = self._renewed_at = self._state_told = self._looked_at = 0.0
         self._position_told: StreamId = (0, 0)
         self._told_at: tuple[int, StreamId] = (0, (0, 0))  # our last message in the stream, and where
         self._left = False
-        self._introduced = False  # the store has our state
+        self._alone = os.urandom(SEAL)  # what no other node calls its entries
 
-    def restored(self, since: float) -> None:
-        """Say until when purges are known that concern what is in the cache, in seconds since the epoch."""
-        self.purges.entries_since = since
+    # ---------------------------------------------------------------- before and after this process
+
+    def carried_out(self) -> tuple[float, dict[str, int]]:
+        """Return until when all purges are carried out, in seconds since the epoch, and each node's last number."""
+        return self._heard_at, self.purges.numbers()
+
+    def restored(self, heard_at: float = 0.0, numbers: Mapping[str, int] | None = None) -> None:
+        """Say which purges are carried out in what is in the cache at the start; by default, that is not known."""
+        self._heard_at = min(self._heard_at, heard_at)
+        self.purges.carried_out(numbers or {})
+
+    def handed_over(self) -> dict[str, Any]:
+        """Return what a process needs that goes on in our place."""
+        return {"carried_out": self.carried_out(), "purges": self.purges.handed_over()}
+
+    def take_over(self, before: Mapping[str, Any] | None) -> None:
+        """Go on as the process before; None: it had no cluster, or did not say."""
+        if before is None:
+            self.restored()
+        else:
+            self.restored(*before["carried_out"])
+            self.purges.take_over(**before["purges"])
 
     def _origin(self, zone: int) -> bytes:
-        """Return what a zone's entries are from: its name, and its serials."""
+        """Return what a zone's entries are from: its name, and its serials, or, before these are known, us."""
         name = self._zones.name(zone)
-        return b"%d %s %s" % (zone != 0, name, b",".join(b"%d" % each for each in sorted(self._serials(name))))
+        serials = self._serials(name)
+        known = self._alone if serials is None else b",".join(b"%d" % each for each in sorted(serials))
+        return b"%d %s %s" % (zone != 0, name, known)
 
     def _knows(self, zone: bytes, serial: int) -> bool:
-        return self._serials(zone) == {serial}
+        return (self._serials(zone) or frozenset()) == {serial}
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """Return what goes on for ever."""
@@ -148,21 +179,25 @@ class Node:
 
     def tell_serial(self, zone: bytes, serial: int, *, let_expire: bool) -> None:
         """Have all nodes purge a zone that has a new serial, unless one has told them."""
-        if self.purges.is_news(zone, serial):
+        back = any((serial - before) % 2**32 >= 2**31 for before in self._serials(zone) or ())  # RFC 1982 3.2
+        if self.purges.is_news(zone, serial, back=back):
             self.tell(name=zone.hex(), serial=serial, let_expire=let_expire)
 
     async def _write(self, connection: Connection) -> None:
         """Write what there is to be told and stored, and at least now and then how far we are; StoreError."""
-        self._writing = connection
+        self._writing, self._looked_at, self._state_told = connection, 0.0, 0.0
         self.shared_cache.is_writable(True)
         try:
             while True:
                 self._wanted.clear()
                 if self._caught_up:
+                    await self._look_after_told(connection)
                     await self._tell(connection)
                     await self._tell_state(connection)
-                while stored := [connection.request(*each) for each in self.shared_cache.writes(WRITES_MAX)]:
-                    await within(REPLY, asyncio.gather(*stored))
+                stored = [connection.request(*each) for each in self.shared_cache.writes(WRITES_MAX)]
+                await within(REPLY, asyncio.gather(*stored))
+                if len(stored) == WRITES_MAX:
+                    continue
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT):
                         await self._wanted.wait()
@@ -171,42 +206,67 @@ class Node:
             self._writing = None
             self.shared_cache.is_writable(False)
 
+    async def _look_after_told(self, connection: Connection) -> None:
+        """Tell the last minutes' messages again where the store has lost the last one, in whatever way."""
+        if self._told_at[0] and self._wall() - self._looked_at >= HEARTBEAT:
+            self._looked_at = self._wall()
+            place = b"%d-%d" % self._told_at[1]
+            if not await within(REPLY, connection.request("XRANGE", STREAM, place, place)):
+                self.purges.repeat()
+
     async def _tell(self, connection: Connection) -> None:
         """Tell what waits for that, each message until the store has it."""
-        if self._wall() - self._renewed_at > RENEWED:
+        renews = self._wall() - self._renewed_at > RENEWED
+        if renews:
             self._renewed_at = self._wall()
             self.purges.outbox.append(self.purges.message())
-            oldest = int((self._wall() - HORIZON) * 1000)
-            await within(REPLY, connection.request("XTRIM", STREAM, "MINID", "~", oldest))
         while self.purges.outbox:
             message = self.purges.outbox[0]
             add = ("XADD", STREAM, "MAXLEN", "~", STREAM_MAX, "*", "m", self.purges.sealed(message))
             self._told_at = message.time, parse_id(await within(REPLY, connection.request(*add)))
             if self.purges.outbox and self.purges.outbox[0] is message:
                 self.purges.outbox.popleft()
+        if renews:
+            await self._tell_state(connection)
+            await self._tidy(connection)
+
+    async def _tidy(self, connection: Connection) -> None:
+        """Take messages out that are older than any entry, by the store's clock, and nodes that are none any more."""
+        now = self._told_at[1][0] / 1000
+        if abs(now - self._wall()) > APART:
+            limited.warning("clocks", "cluster: the clocks of the store and this node are more than %g s apart", APART)
+        await within(REPLY, connection.request("XTRIM", STREAM, "MINID", "~", int((now - HORIZON) * 1000)))
+        forgotten = [node for node, (_, said) in (await self._states(connection)).items() if said <= now - FORGOTTEN]
+        if forgotten:
+            await within(REPLY, connection.request("HDEL", NODES, *forgotten))
 
     async def _tell_state(self, connection: Connection) -> None:
-        """Tell how far we have heard; where the store does not know us any more, it lost the stream as well."""
+        """Tell which purges we have carried out: the numbers of those nodes that told something lately."""
         position = self.purges.position or (0, 0)
         if self._left:
             return
         if position == self._position_told and self._wall() - self._state_told < HEARTBEAT:
             return
         self._position_told, self._state_told = position, self._wall()
-        state = json.dumps({"position": position, "time": int(self._wall() * 1000)}).encode()
+        state = json.dumps({"carried_out": self.purges.numbers(SAID), "time": int(self._wall() * 1000)}).encode()
         node = self.section.node_name.encode()
-        new = await within(REPLY, connection.request("HSET", NODES, node, self.sealer.seal(STATE, node, state)))
-        if new and self._introduced:
-            self.purges.repeat()
-            self._wanted.set()
-        self._introduced = True
+        await within(REPLY, connection.request("HSET", NODES, node, self.sealer.seal(STATE, node, state)))
 
     async def leave(self) -> None:
-        """Tell that this node is no more; who asks whether all have heard something does not wait for it."""
+        """Tell what waits, and that this node is no more: nobody who asks whether all have purged waits for it."""
+        self._renewed_at = self._looked_at = self._wall()  # what it says now is the last that it says
+        self.purges.outbox.append(self.purges.message(leaves=True))
+        self._wanted.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                while self.purges.outbox and self._writing is not None and self._caught_up:
+                    await asyncio.sleep(POLL)
         self._left = True
         if self._writing is not None:
             with contextlib.suppress(StoreError):
                 await within(0.5, self._writing.request("HDEL", NODES, self.section.node_name.encode()))
+        if waiting := sum(bool(each.name) for each in self.purges.outbox):
+            log.warning("cluster: the store is not reached: other nodes were not told of %d purges", waiting)
 
     # ---------------------------------------------------------------- heard
 
@@ -221,37 +281,66 @@ class Node:
                 found = await within(WAIT + REPLY, connection.request(*read))
                 entries = found[0][1] if found else []
                 for at, fields in entries:
-                    self.purges.hear(parse_id(at), fields[1] if isinstance(fields, list) and len(fields) > 1 else None)
-                self._heard_at = self._wall()
+                    await self._hear(
+                        connection, parse_id(at), fields[1] if isinstance(fields, list) and len(fields) > 1 else None
+                    )
                 if entries or not self._caught_up:
                     self._wanted.set()
-                if len(entries) < READ_MAX and not self._caught_up:
-                    self._caught_up = True
-                    self.shared_cache.is_current(True)
-        except (ValueError, TypeError, IndexError) as error:
+                if len(entries) < READ_MAX:
+                    self._heard_at = self._wall()
+                    self._use()
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             raise StoreError(f"what it says of the stream cannot be read: {error}") from None
         finally:
-            self._caught_up = False
-            self.shared_cache.is_current(False)
+            self._rest()
+
+    def _use(self) -> None:
+        """Use the shared cache: all purges are known."""
+        if not self._caught_up:
+            self.purges.caught_up()
+            self.shared_cache.believed_since = self.purges.since + SKEW
+            self._caught_up = True
+            self.shared_cache.is_current(True)
+
+    def _rest(self) -> None:
+        self._caught_up = False
+        self.shared_cache.is_current(False)
+
+    async def _hear(self, connection: Connection, at: StreamId, sealed: object) -> None:
+        """Take a message; where its node told purges before that are not known, with an empty cache."""
+        self._check_time(at)
+        if not self.purges.hear(at, sealed):
+            await self._start_over(connection)
+            self.purges.hear(at, sealed, emptied=True)
+
+    def _check_time(self, at: StreamId) -> None:
+        """Raise StoreError for what is from the future: where we read on from there, we would hear nothing."""
+        if at[0] / 1000 > self._wall() + APART:
+            raise StoreError(f"messages are from the future: clocks are over {APART:g} s apart, or it is none of ours")
+
+    async def _start_over(self, connection: Connection) -> None:
+        """Empty the cache, once a minute at most."""
+        self._rest()
+        await asyncio.sleep(max(0.0, self._emptied_at + EMPTIED - self._wall()))
+        _, last, _ = await _describe(connection)
+        self._emptied_at = self._wall()
+        self.purges.empty(last)
 
     async def _find_place(self, connection: Connection) -> None:
         """See whether we can read on where we were, and empty the cache where that is not known."""
-        first, whole = await _describe(connection)
+        first, last, whole = await _describe(connection)
+        self._check_time(last)
         now, position = self._wall(), self.purges.position
         if position is None:
-            since = first[0] / 1000 if first else now
-            self.shared_cache.believed_since = since + SKEW
-            if since > self.purges.entries_since + EMPTIED:
-                self.purges.empty()
-            self.purges.position, self._heard_at = (0, 0), now
-        elif first is None or first > position:
-            if not whole or now - self._heard_at > REPEATED:
-                await asyncio.sleep(max(0.0, self._emptied_at + EMPTIED - now))
-                self._emptied_at = self._wall()
-                self.shared_cache.believed_since = self._emptied_at + SKEW
-                self.purges.empty()
+            is_lost = (first[0] / 1000 if first else now) > self._heard_at
+        else:
+            is_lost = last < position or (last > position and (first is None or first > position))
+        if is_lost and (not whole or now - self._heard_at > AWAY):
+            await self._start_over(connection)
+        elif is_lost:  # others tell again what they told lately
+            self.purges.since, self.purges.emptied_to = now, (0, 0)
+        if is_lost or position is None:
             self.purges.position = (0, 0)
-            self.purges.repeat()
 
     # ---------------------------------------------------------------- everywhere
 
@@ -261,52 +350,66 @@ class Node:
         Raises FunkenShieldError where the store is not reached.
         """
         end = time.monotonic() + seconds
-        while time.monotonic() < end and (message in self.purges.outbox or self._writing is None):
+        while time.monotonic() < end and (self._told_at[0] < self._goal(message) or self._writing is None):
             await asyncio.sleep(POLL)
         connection = self._writing
-        if connection is None or message in self.purges.outbox:
+        if connection is None or self._told_at[0] < self._goal(message):
             raise FunkenShieldError("purged here; other nodes will be told when the store is reached again")
-        at = self._told_at[1]  # at the earliest
         try:
             states = await self._states(connection)
-            while any(position < at for position, _ in states.values()) and time.monotonic() < end:
+            while self._missing(self._goal(message), states) and time.monotonic() < end:
                 await asyncio.sleep(POLL)
                 states = await self._states(connection)
         except StoreError as error:
             raise FunkenShieldError(f"purged here, and told; who has heard it is not known: {error}") from None
-        missing = {node: said for node, (position, said) in states.items() if position < at}
+        missing = self._missing(self._goal(message), states)
         return {
-            "nodes": sorted(states.keys() - missing.keys()),
+            "nodes": sorted(self.purges.seen.keys() - missing.keys()),
             "missing": [
                 {"node": node, "silent": round(max(0.0, self._wall() - said), 1)} for node, said in missing.items()
             ],
         }
 
-    async def _states(self, connection: Connection) -> dict[str, tuple[StreamId, float]]:
-        """Return how far each node has heard, and when it said so; one that has been silent for a day is none."""
+    def _goal(self, message: Message) -> int:
+        """Return the number up to which a node has carried a message out: it may have been told again since."""
+        return max(message.time, self.purges.repeated_to)
+
+    def _missing(self, goal: int, states: dict[str, tuple[int, float]]) -> dict[str, float]:
+        """Return who has not said that it has carried out so much, and when it was seen; a day later, it is none."""
+        for node, (_, said) in states.items():
+            self.purges.saw(node, said)
+        since = self._wall() - FORGOTTEN
+        self.purges.seen = {
+            node: seen for node, seen in self.purges.seen.items() if seen > since or node == self.section.node_name
+        }
+        return {node: seen for node, seen in self.purges.seen.items() if states.get(node, (0, 0.0))[0] < goal}
+
+    async def _states(self, connection: Connection) -> dict[str, tuple[int, float]]:
+        """Return the number of ours up to which each node has carried out purges, and when it said so."""
         found = await within(REPLY, connection.request("HGETALL", NODES))
+        if not isinstance(found, list):
+            raise StoreError("what it says of nodes cannot be read")
         states = {}
-        for node, sealed in zip(found[::2], found[1::2], strict=True):
-            octets = self.sealer.open(STATE, node, sealed)
+        for node, sealed in zip(found[::2], found[1::2], strict=False):
+            octets = self.sealer.open(STATE, node, sealed) if isinstance(node, bytes) else None
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 state = json.loads(octets or b"")
-                if state["time"] / 1000 > self._wall() - FORGOTTEN:
-                    first, second = state["position"]
-                    states[node.decode()] = (first, second), state["time"] / 1000
+                number = state["carried_out"].get(self.section.node_name, 0)
+                states[node.decode()] = number, state["time"] / 1000
         return states
 
 
-async def _describe(connection: Connection) -> tuple[StreamId | None, bool]:
-    """Return the first message that the stream has, and whether it has all that there ever were."""
+async def _describe(connection: Connection) -> tuple[StreamId | None, StreamId, bool]:
+    """Return the first message that the stream has, the last it ever had, and whether all those are there."""
     try:
         found = await within(REPLY, connection.request("XINFO", "STREAM", STREAM))
     except StoreError as error:
         if "no such key" not in str(error):
             raise
-        return None, True
+        return None, (0, 0), True
     said = dict(zip(found[::2], found[1::2], strict=True))
-    entry = said.get(b"first-entry")
-    return parse_id(entry[0]) if entry else None, said.get(b"entries-added") == said.get(b"length")
+    entry, last = said.get(b"first-entry"), parse_id(said[b"last-generated-id"])
+    return parse_id(entry[0]) if entry else None, last, said.get(b"entries-added") == said.get(b"length")
 
 
 def _read_password(text: str) -> str:

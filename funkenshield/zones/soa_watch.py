@@ -191,9 +191,14 @@ class Watchers:
             if watcher.serial is not None
         }
 
-    def serials_of(self, zone: str) -> frozenset[int]:
-        """Return the serials of a zone that are known now: one, or several until it has come to all upstreams."""
-        return frozenset(each.serial for each in self._of.get(zone, ()) if each.serial is not None)
+    def serials_of(self, zone: str) -> frozenset[int] | None:
+        """Return the serials of a zone that are known now: one, or several until it has come to all upstreams.
+
+        None: it is watched, and none is known yet.
+        """
+        watchers = self._of.get(zone, ())
+        known = frozenset(each.serial for each in watchers if each.serial is not None)
+        return known if known or not watchers else None
 
     def restore(self, serials: Mapping[str, int], *, entries: bool) -> None:
         """Remember from which serials the entries are, if there are any."""

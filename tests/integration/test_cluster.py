@@ -74,9 +74,11 @@ def test_what_one_node_has_asked_others_need_not_ask(scene):
 
 def test_what_is_asked_otherwise_is_another_entry(scene):
     store, upstream, (one, two, _) = scene
-    told(store, one, "flags.test")
+    entries = told(store, one, "flags.test")[1]
+    before = store.entries().keys() - entries.keys()
     assert data(ask(two, asked("flags.test", flags=""))) == data(ask(two, asked("flags.test", do=True))) == [FIRST]
     assert upstream.asked("flags.test") == 3
+    until(lambda: len(store.entries().keys() - before) == 3)
 
 
 def test_a_ttl_counts_from_when_the_answer_came_to_the_first_node(scene):
@@ -110,6 +112,7 @@ def test_an_answer_for_a_subnet_is_for_that_alone(scene):
     assert upstream.asked("subnet.test") == 1
     assert data(ask(two, there)) == [FIRST]
     assert upstream.asked("subnet.test") == 2
+    until(lambda: len(store.entries().keys() - before.keys()) == 2)
 
 
 def test_beside_an_upstream_the_first_answer_counts(scene):
@@ -242,6 +245,23 @@ def test_a_notify_at_one_node_purges_at_all(scene):
     notify(shields[0], "zone.test")
     for each in shields:
         until(lambda each=each: data(ask(each, "www.zone.test")) == [SECOND])
+
+
+def test_a_message_that_is_taken_out_is_missed(scene):
+    store, upstream, (one, _, three) = scene
+    assert data(ask(three, "taken.test")) == [FIRST]
+    upstream.number = 2
+    os.kill(three.process.pid, signal.SIGSTOP)
+    try:
+        store("CLIENT", "KILL", "TYPE", "normal")  # so that nothing is on its way to it
+        ((last, _),) = store("XREVRANGE", STREAM, "+", "-", "COUNT", 1)
+        until(lambda: "not purged at three" in purge(one, "--name", "taken.test", "--wait", "1s").stderr, 20)
+        store("XDEL", STREAM, *(message for message, _ in store("XRANGE", STREAM, b"(" + last, "+")))
+        store("XADD", STREAM, "*", "m", "x" * 100)
+    finally:
+        os.kill(three.process.pid, signal.SIGCONT)
+    until(lambda: data(ask(three, "taken.test")) == [SECOND], 40)
+    until(lambda: uses(three), 20)
 
 
 # ---------------------------------------------------------------- a store that is no good

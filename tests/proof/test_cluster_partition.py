@@ -37,6 +37,7 @@ def come_back(way, far):
 
 def test_who_was_away_serves_on_and_catches_up(scene):
     _, way, upstream, near, far = scene
+    until(lambda: "at 2 nodes: far, near" in purge(near, "--name", "known.test").output)
     assert data(ask(far, "away.test")) == [FIRST]
     way.cut()
     done = purge(near, "--name", "away.test", "--wait", "1s")
@@ -59,7 +60,7 @@ def test_who_missed_what_is_gone_empties_its_cache(scene):
     way.cut()
     until(lambda: not uses(far), 10)
     purge(near, "--name", "kept.test", "--wait", "0")
-    purge(near, "--name", "www.test", "--wait", "0")
+    assert "not purged at far" in purge(near, "--name", "www.test", "--wait", "1s").stderr  # the store has it
     store("XTRIM", STREAM, "MAXLEN", 1)
     upstream.number = 2
     come_back(way, far)

@@ -1,7 +1,6 @@
 """Nodes that are restarted, or replaced, and what becomes of purges meanwhile."""
 
 import contextlib
-import os
 import tempfile
 
 import pytest
@@ -9,7 +8,7 @@ from support.control import stats
 from support.nodes import FIRST, SECOND, purge, running, uses
 from support.process import run_shield
 from support.rig import PATIENT, ask, data, toml
-from support.store import clustered, redis, run_store
+from support.store import Way, clustered, redis, run_store
 from support.until import until
 
 pytestmark = pytest.mark.proof
@@ -61,11 +60,52 @@ def test_a_snapshot_that_is_older_than_all_messages_is_not_used(scene):
             assert data(ask(shield, "before.test")) == [FIRST]
             until(store.entries)
         store("DEL", *store.entries())
-        os.utime(f"{folder}/cache", (1e9, 1e9))
+        store("XTRIM", "funkenshield:purges", "MAXLEN", 0)
         upstream.number = 2
         with another(store, upstream, folder, **kept) as shield:
             assert stats(shield)["cluster_cache_emptied"] == 1
             assert data(ask(shield, "before.test")) == [SECOND]
+
+
+def test_what_was_missed_before_a_restart_is_purged_after_it(scene):
+    store, upstream, one = scene
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Way(store)) as way:
+        kept = {"cache": {"snapshot": f"{folder}/cache"}}
+        with another(way, upstream, folder, **kept) as shield:
+            until(lambda: "another" in purge(one, "--name", "known.test").output)
+            assert data(ask(shield, "cut.test")) == data(ask(shield, "kept-cut.test")) == [FIRST]
+            way.cut()
+            until(lambda: not uses(shield), 10)
+            assert "not purged at another" in purge(one, "--name", "cut.test", "--wait", "1s").stderr
+            upstream.number = 2
+        way.heal()
+        with another(way, upstream, folder, **kept) as shield:
+            assert data(ask(shield, "kept-cut.test")) == [FIRST]
+            assert data(ask(shield, "cut.test")) == [SECOND]
+            assert stats(shield)["cluster_cache_emptied"] == 0
+
+
+def test_what_was_missed_before_an_upgrade_is_purged_after_it_and_what_waited_is_told(scene):
+    store, upstream, one = scene
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(Way(store)) as way,
+        another(way, upstream, folder) as shield,
+    ):
+        names = "missed.test", "waits.test", "stays.test"
+        assert [data(ask(each, name)) for name in names for each in (shield, one)] == [[FIRST]] * 6
+        way.cut()
+        until(lambda: not uses(shield), 10)
+        purge(one, "--name", "missed.test", "--wait", "1s")
+        shield.command("purge", "--name", "waits.test")
+        shield.command("upgrade")
+        upstream.number = 2
+        assert data(ask(one, "waits.test")) == [FIRST]  # which it cannot know
+        way.heal()
+        until(lambda: uses(shield), 40)
+        until(lambda: data(ask(one, "waits.test")) == [SECOND])
+        assert [data(ask(shield, name)) for name in names] == [[SECOND], [SECOND], [FIRST]]
+        assert stats(shield)["cluster_cache_emptied"] == 0
 
 
 def test_an_upgrade_keeps_the_cache_and_the_node(scene):

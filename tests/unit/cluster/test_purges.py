@@ -5,7 +5,7 @@ import json
 import pytest
 
 from funkenshield.cluster import purges
-from funkenshield.cluster.purges import HORIZON, REPEATED, Epochs, Purges, parse_id
+from funkenshield.cluster.purges import HORIZON, REPEATED, ROOT, Epochs, Purges, parse_id
 from funkenshield.cluster.sealing import MESSAGE, Sealer
 from funkenshield.wire.names import name_to_wire
 
@@ -46,8 +46,10 @@ class World:
     def hear(self, *names):
         for node in (self.nodes[each] for each in names or self.nodes):
             for at, sealed in self.stream:
-                if node.position is None or at > node.position:
-                    node.hear(at, sealed)
+                if (node.position is None or at > node.position) and not node.hear(at, sealed):
+                    node.empty(self.stream[-1][0])
+                    assert node.hear(at, sealed, emptied=True)
+            node.caught_up()
 
 
 @pytest.fixture
@@ -135,14 +137,182 @@ def test_a_clock_that_was_set_back_keeps_no_message_from_being_heard(world):
 
 def test_what_was_told_lately_is_told_again(world):
     world.tell("one", OTHER)
+    world.hear()
     world.now += REPEATED + 1
     world.tell("one", EXAMPLE)
     world.stream.clear()
     world.nodes["one"].repeat()
     world.flush("one")
     world.hear()
-    assert world.purged == {"one": [], "two": [EXAMPLE]}
+    assert world.purged == {"one": [], "two": [OTHER, EXAMPLE]}
     assert world.nodes["one"].epochs.of(key(WWW)) == world.nodes["two"].epochs.of(key(WWW))
+
+
+def test_who_has_not_heard_what_is_told_no_more_purges_all(world):
+    world.hear()
+    world.tell("one", OTHER)
+    world.stream.clear()
+    world.now += REPEATED + 1
+    world.nodes["one"].repeat()
+    world.flush("one")
+    world.hear("two")
+    assert world.purged["two"] == [ROOT]
+    assert world.nodes["two"].emptied == 1
+
+
+def test_what_waits_is_told_again_however_old_it_is(world):
+    world.hear()
+    one = world.nodes["one"]
+    one.tell(one.message(name=OTHER.hex()))
+    world.now += REPEATED + 1
+    one.repeat()
+    world.flush("one")
+    world.hear()
+    assert world.purged == {"one": [], "two": [OTHER]}
+    assert world.nodes["two"].numbers()["one"] == one.repeated_to
+
+
+def test_a_message_that_somebody_takes_out_is_missed(world):
+    world.hear()
+    world.tell("one", EXAMPLE)
+    world.tell("one", OTHER)
+    world.hear("one")
+    del world.stream[0]
+    world.hear()
+    assert world.purged == {"one": [], "two": [ROOT, OTHER]}
+    assert world.nodes["two"].since >= world.now - 1
+
+
+def test_what_tells_nothing_is_not_missed(world):
+    world.tell("one", EXAMPLE)
+    world.hear()
+    one = world.nodes["one"]
+    for _ in range(2):
+        one.outbox.append(one.message())
+        world.flush("one")
+    del world.stream[1]
+    world.hear()
+    assert world.purged["two"] == [EXAMPLE]
+
+
+def test_one_emptying_is_for_all_that_is_missed(world):
+    world.hear()
+    for name in ("one", "three", "four"):
+        world.purged[name] = []
+        world.nodes[name] = world.node(name)
+        for wire in (EXAMPLE, OTHER):
+            world.tell(name, wire)
+        del world.stream[-2]
+    world.now += 70
+    world.hear("two")
+    assert world.purged["two"] == [ROOT, OTHER, OTHER, OTHER]
+
+
+def test_who_begins_believes_nothing_from_before_a_purge_that_it_misses(world):
+    world.tell("one", EXAMPLE)
+    told = world.stream[-1][0][0] / 1000
+    world.now += 600
+    world.tell("one", OTHER)
+    del world.stream[0]
+    world.stream.insert(0, ((1, 0), b"junk of 1970"))
+    world.purged["late"] = []
+    world.now += 100
+    late = world.nodes["late"] = world.node("late")
+    world.hear("late")
+    assert late.since > told
+    assert world.purged["late"] == []  # its cache was empty
+
+
+def test_who_was_restarted_purges_what_it_had_not_heard(world):
+    world.tell("one", OTHER)
+    world.hear()
+    heard = world.nodes["two"].numbers()
+    world.now += 60
+    world.tell("one", EXAMPLE)
+    world.now += 600  # cut off all the time
+    again = world.nodes["two"] = world.node("two")
+    again.carried_out(heard)
+    assert again.numbers() == heard
+    world.hear("two")
+    assert world.purged["two"] == [OTHER, EXAMPLE]
+
+
+def test_who_was_restarted_and_knows_nothing_purges_all_that_there_is(world):
+    world.tell("one", OTHER)
+    world.now += 3600
+    world.nodes["two"].carried_out({})
+    world.hear("two")
+    assert world.purged["two"] == [OTHER]
+
+
+def test_what_is_told_later_is_purged_whatever_our_clock_said_at_the_start(world):
+    world.nodes["two"].entries_since = world.now + 3600
+    world.hear()
+    world.tell("one", EXAMPLE)
+    world.hear()
+    assert world.purged["two"] == [EXAMPLE]
+
+
+def test_what_waits_is_handed_over(world):
+    world.hear()
+    one = world.nodes["one"]
+    world.tell("one", OTHER)
+    one.tell(one.message(name=EXAMPLE.hex()))
+    handed = json.loads(json.dumps(one.handed_over()))
+    again = world.nodes["one"] = world.node("one")
+    again.carried_out(one.numbers())
+    again.take_over(**handed)
+    assert again.epochs.of(key(WWW)) == one.epochs.of(key(WWW)) != b""
+    world.flush("one")
+    world.tell("one", WWW)
+    world.hear()
+    assert world.purged == {"one": [], "two": [OTHER, EXAMPLE, WWW]}
+
+
+def test_where_too_many_wait_all_is_purged(world, monkeypatch):
+    monkeypatch.setattr(purges, "WAITING_MAX", 3)
+    world.hear()
+    one = world.nodes["one"]
+    for number in range(4):
+        one.tell(one.message(name=name_to_wire(f"n{number}.test").hex()))
+    world.flush("one")
+    world.hear()
+    assert world.purged == {"one": [], "two": [ROOT]}
+    assert world.nodes["two"].emptied == 0
+    assert world.nodes["one"].epochs.of(key(WWW)) == world.nodes["two"].epochs.of(key(WWW)) != b""
+
+
+def test_an_old_message_undoes_no_later_purge(world):
+    world.purged["gone"] = []
+    world.nodes["gone"] = world.node("gone")
+    world.tell("gone", EXAMPLE)
+    kept = world.stream.pop()[1]
+    world.now += 3600
+    world.tell("one", EXAMPLE)
+    world.hear()
+    before = world.nodes["two"].epochs.of(key(WWW))
+    world.add(kept)
+    world.hear()
+    assert world.nodes["two"].epochs.of(key(WWW)) == before
+    world.now += HORIZON
+    world.stream.clear()
+    world.add(kept)
+    world.purged["late"] = []
+    late = world.nodes["late"] = world.node("late")
+    world.hear("late")
+    assert (late.rejected, late.epochs.of(key(WWW))) == (1, b"")
+
+
+def test_who_leaves_is_not_there(world):
+    world.hear()
+    one, two = world.nodes["one"], world.nodes["two"]
+    world.tell("one", EXAMPLE)
+    world.hear("two")
+    assert two.seen.keys() == {"one", "two"}
+    one.outbox.append(one.message(leaves=True))
+    world.flush("one")
+    world.hear("two")
+    assert two.seen.keys() == {"two"}
 
 
 def test_a_serial_that_a_node_has_found_is_told_by_one_of_them(world):
