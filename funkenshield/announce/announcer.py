@@ -49,8 +49,10 @@ class Announcer:
             return
         now = time.monotonic()
         self._standing = after = decide(before, seen, now, self._config.announce)
-        if after.announced != before.announced:
-            log.log(*((logging.INFO, "announced") if after.announced else (logging.WARNING, "withdrawn: %s", seen.why)))
+        if after.announced and not before.announced:
+            log.info("announced")
+        elif after.announced is False and before.announced is not False:
+            log.warning("withdrawn: %s", seen.why)
         elif seen.why and seen.last and after.announced:
             limited.warning("last", "not withdrawn, for this is the last node: %s", seen.why)
         elif seen.why and after.announced is not False:

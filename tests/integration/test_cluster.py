@@ -1,7 +1,5 @@
 """Nodes that share a cache by a store, and purge together: what clients get, and what the upstream is asked."""
 
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +9,7 @@ import dns.opcode
 import pytest
 from support.control import advance, stats
 from support.nodes import FIRST, SECOND, purge, running, uses
+from support.proc import stopped
 from support.rig import ask, asked, data
 from support.store import redis, run_store, valkey
 from support.until import until
@@ -228,11 +227,8 @@ def test_who_has_not_purged_is_named_and_does_it_later(scene):
     _, upstream, (one, _, three) = scene
     assert data(ask(three, "later.test")) == [FIRST]
     upstream.number = 2
-    os.kill(three.process.pid, signal.SIGSTOP)
-    try:
+    with stopped(three.process):
         done = purge(one, "--name", "later.test", "--wait", "1s")
-    finally:
-        os.kill(three.process.pid, signal.SIGCONT)
     assert done.exit_code == 1
     assert "not purged at three, which was last heard" in done.stderr
     until(lambda: data(ask(three, "later.test")) == [SECOND])
@@ -251,15 +247,12 @@ def test_a_message_that_is_taken_out_is_missed(scene):
     store, upstream, (one, _, three) = scene
     assert data(ask(three, "taken.test")) == [FIRST]
     upstream.number = 2
-    os.kill(three.process.pid, signal.SIGSTOP)
-    try:
+    with stopped(three.process):
         store("CLIENT", "KILL", "TYPE", "normal")  # so that nothing is on its way to it
         ((last, _),) = store("XREVRANGE", STREAM, "+", "-", "COUNT", 1)
         until(lambda: "not purged at three" in purge(one, "--name", "taken.test", "--wait", "1s").stderr, 20)
         store("XDEL", STREAM, *(message for message, _ in store("XRANGE", STREAM, b"(" + last, "+")))
         store("XADD", STREAM, "*", "m", "x" * 100)
-    finally:
-        os.kill(three.process.pid, signal.SIGCONT)
     until(lambda: data(ask(three, "taken.test")) == [SECOND], 40)
     until(lambda: uses(three), 20)
 

@@ -11,12 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from support import quick
+from support.asking import Asking
 from support.client import Address, udp_wire
 from support.network import Network, as_root
 from support.until import until as _until
@@ -199,33 +199,16 @@ class Router:
         return tuple(int(re.search(rf"Import {kind}: +(\d+)", shown)[1]) for kind in ("updates", "withdraws"))
 
 
-class Clients(threading.Thread):
-    """Ask the anycast address, from behind the router: one question after another, each with one try."""
+def clients_behind(router):
+    """Return a client that asks the anycast address from behind the router, each question with one try."""
 
-    def __init__(self, router):
-        super().__init__(daemon=True)
-        self._router, self._end = router, threading.Event()
-        self.asked, self.failed = 0, []
+    def ask(number):
+        query = quick.query("miek.nl", MX, ident=number & 0xFFFF)
+        answer = udp_wire(ANYCAST, query, timeout=2)
+        if answer[:2] != query[:2] or answer[3] & 15 or not answer[7]:
+            raise OSError(answer.hex())
 
-    def run(self):
-        with self._router.network.entered():
-            while not self._end.wait(0.005):
-                self.asked += 1
-                query = quick.query("miek.nl", MX, ident=self.asked & 0xFFFF)
-                try:
-                    answer = udp_wire(ANYCAST, query, timeout=2)
-                    if answer[:2] != query[:2] or answer[3] & 15 or not answer[7]:
-                        self.failed.append((time.monotonic(), answer.hex()))
-                except OSError as error:
-                    self.failed.append((time.monotonic(), repr(error)))
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        self.join()
+    return Asking(ask, pause=0.005, inside=router.network.entered)
 
 
 @pytest.fixture
@@ -292,7 +275,7 @@ def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_o
     @contextlib.contextmanager
     def happening(what, *, may_fail=0):
         """Watch clients meanwhile, and write down what it cost them."""
-        with Clients(router) as clients:
+        with clients_behind(router) as clients:
             time.sleep(0.3)
             yield
             time.sleep(0.3)
@@ -344,7 +327,7 @@ def test_two_nodes_of_two_speakers_move_clients_without_a_failure_and_the_last_o
         second.shield.terminate()
         until(lambda: router.routes() == {1})
         second.shield.wait(10)
-    with Clients(router):
+    with clients_behind(router):
         os.kill(successor, signal.SIGSTOP)
         time.sleep(3 * FALL * (INTERVAL + TIMEOUT))
         assert router.routes() == {1}, "of the last one, the route stays"

@@ -12,7 +12,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support import nameservers, quick
+from support.asking import over_udp_and_tcp
 from support.client import Address, tcp_wire, udp_wire
 from support.network import as_root
 from support.until import until
@@ -271,38 +271,13 @@ def test_it_is_not_ready_and_serves_on_before_it_ends(front):
     assert front.process.wait(front.spec["terminationGracePeriodSeconds"] - 8) == 0
 
 
-class Clients(threading.Thread):
-    """Ask one question after another, over UDP and TCP, each once."""
-
-    def __init__(self):
-        super().__init__()
-        self.ended, self.asked, self.failed = threading.Event(), 0, []
-
-    def run(self):
-        while not self.ended.is_set():
-            for exchange in udp_wire, tcp_wire:
-                self.asked += 1
-                try:
-                    exchange(DNS, quick.query(f"n{self.asked % 1000}.a.pods.test", A), timeout=5)
-                except (OSError, EOFError) as error:
-                    self.failed.append((exchange.__name__, repr(error)))
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended.set()
-        self.join()
-
-
 def test_on_a_node_the_next_pod_serves_before_the_one_before_ends(upstream, tmp_path):
     with contextlib.ExitStack() as pods:
         old = pods.enter_context(Pod("node", tmp_path, upstream))
         assert "hostPort" not in yaml.dump(old.spec)
         assert "ports" not in old.container
         assert old.spec["hostNetwork"]
-        with Clients() as clients:
+        with over_udp_and_tcp(DNS, "n{}.a.pods.test") as clients:
             for _ in range(2):
                 time.sleep(0.5)
                 new = pods.enter_context(Pod("node", tmp_path, upstream))

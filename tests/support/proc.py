@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import signal
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,16 @@ def _open_here():
 def descriptors(process):
     """Return how many descriptors a process has open."""
     return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+@contextlib.contextmanager
+def stopped(process):
+    """Have a process do nothing meanwhile."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def resident(process):
