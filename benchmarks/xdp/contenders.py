@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import funkenshield.xdp
 from funkenshield.xdp import bpf
 
 HERE = Path(__file__).parent
@@ -58,13 +59,25 @@ def started(place: Place, command: list[str | Path], ready: str) -> Iterator[int
         process.wait(10)
 
 
+def compile_program(source: str, folder: Path) -> Path:
+    """Return what clang makes for the kernel of a source here, in a folder."""
+    made = folder / f"{source}.o"
+    headers = [
+        "-I",
+        Path(funkenshield.xdp.__file__).parent,
+        "-idirafter",
+        f"/usr/include/{os.uname().machine}-linux-gnu",
+    ]
+    subprocess.run(
+        ["clang", "-target", "bpf", "-mcpu=v3", "-O2", *headers, "-c", HERE / source, "-o", made], check=True
+    )
+    return made
+
+
 @contextlib.contextmanager
 def bounce(place: Place) -> Iterator[Running]:
     """The floor of what the kernel answers: each frame goes back, and nothing is looked at."""
-    made = place.folder / "bounce.bpf.o"
-    clang = ["clang", "-target", "bpf", "-mcpu=v3", "-O2", "-idirafter", f"/usr/include/{os.uname().machine}-linux-gnu"]
-    subprocess.run([*clang, "-c", HERE / "bounce.bpf.c", "-o", made], check=True)
-    program = bpf.Object.read(made).load("bounce", {})
+    program = bpf.Object.read(compile_program("bounce.bpf.c", place.folder)).load("bounce", {})
     link = bpf.attach(program, _index(place.interface), bpf.NATIVE)
     try:
         yield Running(program=program)

@@ -1,97 +1,47 @@
-"""What a query costs on an interface: of all CPU time, with the load made by kxdpgun at the other end of a wire.
+"""What a query costs on an interface: of all CPU time, with the load made at the other end of a wire.
 
     two networks, a veth between -> a contender on one core -> the same load for each -> its CPU time, by replies
 
 The near end's frames are received by a kernel thread (threaded NAPI) on the contender's core, so that all that a query
-costs there is counted by the scheduler, whatever else the machine does: that thread, and the contender's processes. The
-program alone is measured by the kernel (`kernel.bpf_stats_enabled`) in runs of its own, for that costs, too. Figures
-compare within one run.
+costs there is counted by the scheduler, whatever else the machine does: that thread, and the contender's processes.
+
+There are two loads. kxdpgun sends by sockets, at one rate: the kernel copies each frame for a program at the other end.
+`load.bpf.c` sends frames as drivers have them, at several rates: a contender's figure is that of the highest one at
+which it answers nearly all. The program alone is measured by the kernel (`kernel.bpf_stats_enabled`) in runs of its
+own, for that costs, too. Last comes a flood of one name, beside a client by sockets. Figures compare within one run.
 """
 
 import argparse
 import contextlib
-import ctypes
-import fcntl
 import json
+import multiprocessing
 import os
 import re
 import signal
-import socket
 import statistics
-import struct
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from benchmarks.xdp import contenders
+import dns.message
+
+from benchmarks.xdp import contenders, load, wire
 from benchmarks.xdp.contenders import Place, Running
+from benchmarks.xdp.load import Asked, Load
 from funkenshield.xdp import bpf
 
-NEAR, FAR, NEAR_IF, FAR_IF = "bench-near", "bench-far", "bench0", "bench1"
-ADDRESS, CLIENT, QUERY = "192.0.2.1", "192.0.2.9", "www.bench.example A"
-SERVER_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
-ETHTOOL, SET_GRO = 0x8946, 0x2C  # <linux/sockios.h>, <linux/ethtool.h>
-FIRST = -20  # the priority of all that takes part
+NAME = "www.bench.example"
 ROUNDS, SECONDS, RATE = 3, 3, 100_000
-
-
-def run(*command: str) -> str:
-    """Run a command, and return what it prints."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def inside(network: str, *command: str) -> str:
-    """Run a command in a network."""
-    return run("ip", "netns", "exec", network, *command)
-
-
-@contextlib.contextmanager
-def wire() -> Iterator[None]:
-    """Lay a wire between two networks, whose ends know each other."""
-    for name in (NEAR, FAR):
-        run("ip", "netns", "add", name)
-    try:
-        run("ip", "link", "add", NEAR_IF, "netns", NEAR, "type", "veth", "peer", "name", FAR_IF, "netns", FAR)
-        macs = {}
-        for name, end, address in ((NEAR, NEAR_IF, ADDRESS), (FAR, FAR_IF, CLIENT)):
-            run("ip", "-n", name, "address", "add", f"{address}/24", "dev", end)
-            run("ip", "-n", name, "link", "set", "lo", "up")
-            run("ip", "-n", name, "link", "set", end, "up")
-            with entered(name):
-                receive_in_batches(end)
-            inside(name, "sh", "-c", f"echo 1 > /sys/class/net/{end}/threaded")
-            macs[name] = inside(name, "cat", f"/sys/class/net/{end}/address").strip()
-        run("ip", "-n", NEAR, "neigh", "replace", CLIENT, "lladdr", macs[FAR], "dev", NEAR_IF)
-        run("ip", "-n", FAR, "neigh", "replace", ADDRESS, "lladdr", macs[NEAR], "dev", FAR_IF)
-        yield
-    finally:
-        for name in (NEAR, FAR):
-            run("ip", "netns", "del", name)
-
-
-def receive_in_batches(end: str) -> None:
-    """Have an end take what the other one's program sends back (GRO, as `ethtool -K END gro on`)."""
-    value = ctypes.create_string_buffer(struct.pack("=II", SET_GRO, 1), 8)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        fcntl.ioctl(asking, ETHTOOL, struct.pack("16sQ16x", end.encode(), ctypes.addressof(value)))
-
-
-def receivers(end: str) -> list[int]:
-    """Return the kernel threads that receive for an end of the wire, each on its core from now on."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "comm").read_text().startswith(f"napi/{end}-"):
-                found.append(int(process.name))
-    for each in found:
-        os.sched_setaffinity(each, {SERVER_CORE if end == NEAR_IF else LOAD_CORE})
-        os.setpriority(os.PRIO_PROCESS, each, FIRST)
-    return found
+RATES = [100_000, 200_000, 400_000, 600_000, 800_000]
+NEARLY_ALL = 0.95
+FLOOD = 500_000  # a second, which is what kxdpgun can make with one core
+PROGRAMS = ("bounce", "take_queries", "answer_queries")
+FLOODED = ("FunkenShield, sockets", "FunkenShield, kernel_answers")
+Contender = Callable[[Place], contextlib.AbstractContextManager[Running]]
+Asking = Callable[[], Asked]
 
 
 def cpu(processes: list[int]) -> int:
@@ -103,25 +53,44 @@ def cpu(processes: list[int]) -> int:
     )
 
 
-def load(rate: int, seconds: int) -> int:
-    """Ask so many questions a second; return the replies."""
+def by_sockets(rate: int, seconds: int) -> Asked:
+    """Ask so many questions a second with kxdpgun."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as queries:
-        queries.write(f"{QUERY}\n")
+        queries.write(f"{NAME} A\n")
         queries.flush()
-        told = inside(
-            FAR, "kxdpgun", "-t", str(seconds), "-Q", str(rate), "-F", str(LOAD_CORE), "-i", queries.name, ADDRESS
+        how = ("-t", str(seconds), "-Q", str(rate), "-F", str(wire.LOAD_CORE), "-i", queries.name)
+        told = wire.inside(wire.FAR, "kxdpgun", *how, wire.ADDRESS)
+    wire.run("ip", "-n", wire.FAR, "link", "set", wire.FAR_IF, "xdp", "off")  # its program, which it leaves
+    asked, replies = (re.search(rf"total {what}: +(\d+)", told) for what in ("queries", "replies"))
+    return Asked(int(asked[1]) if asked else 0, int(replies[1]) if replies else 0, seconds)
+
+
+@contextlib.contextmanager
+def frames(folder: Path) -> Iterator[Load]:
+    """Have a load of frames at the far end of the wire."""
+    question = dns.message.make_query(NAME, "A", id=0)
+    made = contenders.compile_program("load.bpf.c", folder)
+    with wire.entered(wire.FAR):
+        asking = Load(
+            wire.FAR_IF, bpf.Object.read(made), *load.frame_of(question, (wire.ADDRESS, wire.CLIENT), wire.macs())
         )
-    replies = re.search(r"total replies: +(\d+)", told)
-    return int(replies[1]) if replies else 0
+    try:
+        yield asking
+    finally:
+        asking.close()
 
 
-def measured(running: Running, rate: int, seconds: int) -> tuple[float, float]:
-    """Return the nanoseconds of CPU for each reply, and the share of queries that had one."""
-    counted = [*receivers(NEAR_IF), *running.processes]
-    receivers(FAR_IF)
+def measured(running: Running, asking: Asking, core: int = wire.SERVER_CORE) -> dict[str, float]:
+    """Return the nanoseconds of CPU for each reply, queries a second, and the share of them that was answered.
+
+    Queries are received on this core.
+    """
+    counted = [*wire.receivers(wire.NEAR_IF, core), *running.processes]
+    wire.receivers(wire.FAR_IF, wire.LOAD_CORE)
     before = cpu(counted)
-    replies = load(rate, seconds)
-    return (cpu(counted) - before) / max(replies, 1), replies / (rate * seconds)
+    queries, replies, seconds = asking()
+    taken = cpu(counted) - before
+    return {"ns": taken / max(replies, 1), "replies": replies, "answered": replies / queries, "rate": queries / seconds}
 
 
 def program_time(rate: int) -> float:
@@ -129,7 +98,7 @@ def program_time(rate: int) -> float:
     measuring = bpf.measure()
     try:
         before = ran()
-        load(rate, 1)
+        by_sockets(rate, 1)
         after = ran()
     finally:
         os.close(measuring)
@@ -138,69 +107,105 @@ def program_time(rate: int) -> float:
 
 def ran() -> tuple[int, int]:
     """Return for how many nanoseconds programs of ours have run, and how often."""
-    ours = [each for each in json.loads(run("bpftool", "--json", "prog", "show")) if each.get("name") in PROGRAMS]
+    shown = json.loads(wire.run("bpftool", "--json", "prog", "show"))
+    ours = [each for each in shown if each.get("name") in PROGRAMS]
     return sum(each.get("run_time_ns", 0) for each in ours), sum(each.get("run_cnt", 0) for each in ours)
 
 
-PROGRAMS = ("bounce", "take_queries", "answer_queries")
-Contender = Callable[[Place], contextlib.AbstractContextManager[Running]]
+@contextlib.contextmanager
+def started(contender: Contender) -> Iterator[tuple[Running, Load]]:
+    """Start a contender at the near end of a wire, and have a load at the far one."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(wire.laid())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        asking = stack.enter_context(frames(folder))
+        stack.enter_context(wire.entered(wire.NEAR))
+        running = stack.enter_context(contender(Place(wire.NEAR_IF, wire.ADDRESS, folder, wire.SERVER_CORE)))
+        by_sockets(1000, 1)
+        yield running, asking
+
+
+def busiest(running: Running, asking: Load, seconds: float) -> dict[str, float]:
+    """Return the figures at the highest rate of frames of which nearly all are answered."""
+    best: dict[str, float] = {}
+    for rate in RATES:
+        found = measured(running, partial(asking.run, rate, int(rate * seconds)))
+        if best and found["answered"] < NEARLY_ALL:
+            break
+        best = found
+    return best
 
 
 def one(contender: Contender, rate: int, seconds: int) -> dict[str, float]:
     """Return what a contender costs in one round."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(wire())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(entered(NEAR))
-        running = stack.enter_context(contender(Place(NEAR_IF, ADDRESS, folder, SERVER_CORE)))
-        load(1000, 1)
-        each, answered = measured(running, rate, seconds)
-        return {"ns": each, "answered": answered, "program_ns": program_time(rate)}
+    with started(contender) as (running, asking):
+        found = measured(running, partial(by_sockets, rate, seconds))
+        found["program_ns"] = program_time(rate)
+        return found | {f"frames_{name}": value for name, value in busiest(running, asking, seconds).items()}
 
 
-@contextlib.contextmanager
-def entered(network: str) -> Iterator[None]:
-    """Have this process, and those that it starts, in a network."""
-    own, other = os.open("/proc/self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{network}", os.O_RDONLY)
-    setns(other)
-    try:
-        yield
-    finally:
-        setns(own)
-        os.close(own)
-        os.close(other)
+def flood(contender: Contender, seconds: int) -> dict[str, float]:
+    """Return what a flood of one name does that comes by a core of its own, also to a client by sockets beside it.
 
-
-def setns(fd: int) -> None:
-    """Enter a network (setns(2), which Python has from 3.12 on)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, 0):
-        raise OSError(ctypes.get_errno(), "setns")
+    `room` is for how many queries, or replies, the wire had no room; how many more had no reply is `lost`. Latencies
+    are the client's 99th percentiles, in microseconds, before and during the flood.
+    """
+    with started(contender) as (running, asking), contextlib.ExitStack() as stack:
+        client = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("fork")))
+        before = client.submit(load.latency, wire.ADDRESS, seconds).result()
+        beside, dropped = client.submit(load.latency, wire.ADDRESS, seconds), wire.dropped()
+        found = measured(running, partial(asking.run, FLOOD, FLOOD * seconds), wire.LOAD_CORE)
+        room = sum(new - old for new, old in zip(wire.dropped(), dropped, strict=True))
+        lost = FLOOD * seconds - room - found["replies"]
+        return found | {"room": room, "lost": lost, "before": before, "beside": beside.result()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS)
-    parser.add_argument("--rate", type=int, default=RATE)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--rate", type=int, default=RATE, help="queries a second by kxdpgun")
+    parser.add_argument("--only", default="", help="contenders with this in their names")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    os.setpriority(os.PRIO_PROCESS, 0, FIRST)
+    os.setpriority(os.PRIO_PROCESS, 0, wire.FIRST)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and nothing is left behind
     taken: dict[str, list[dict[str, float]]] = {}
+    floods: dict[str, list[dict[str, float]]] = {}
+    chosen = {name: each for name, each in contenders.ALL.items() if asked.only in name}
     for _ in range(asked.rounds):
-        for name, contender in contenders.ALL.items():
-            if asked.only in name:
-                taken.setdefault(name, []).append(one(contender, asked.rate, asked.seconds))
-    print(f"{'':32}{'ns a query':>12}{'program':>10}{'answered':>10}")
-    for name, rounds in taken.items():
-        ns, program, answered = (
-            statistics.median(each[what] for each in rounds) for what in ("ns", "program_ns", "answered")
-        )
-        print(f"{name:32}{ns:12.0f}{program:10.0f}{answered:10.1%}")
+        for name, contender in chosen.items():
+            taken.setdefault(name, []).append(one(contender, asked.rate, asked.seconds))
+        for name in filter(chosen.get, FLOODED):
+            floods.setdefault(name, []).append(flood(chosen[name], asked.seconds))
+    table(
+        f"{asked.rate:,} a second by sockets",
+        taken,
+        {"ns a query": "ns", "program": "program_ns", "answered": "answered"},
+    )
+    table(
+        "at the most by frames",
+        taken,
+        {"ns a query": "frames_ns", "a second": "frames_rate", "answered": "frames_answered"},
+    )
+    p99 = {"p99 before, us": "before", "beside": "beside"}
+    table(
+        "a flood of one name", floods, {"ns a query": "ns", "a second": "rate", "no room": "room", "lost": "lost"} | p99
+    )
     if asked.json:
-        asked.json.write_text(json.dumps(taken, indent=1))
+        asked.json.write_text(json.dumps({"costs": taken, "floods": floods}, indent=1))
+
+
+def table(title: str, found: dict[str, list[dict[str, float]]], columns: dict[str, str]) -> None:
+    """Print the medians of rounds."""
+    print(f"{title:32}" + "".join(f"{each:>16}" for each in columns))
+    for name, rounds in found.items():
+        cells = [(column, statistics.median(each[what] for each in rounds)) for column, what in columns.items()]
+        print(
+            f"{name:32}"
+            + "".join(f"{cell:16.1%}" if column == "answered" else f"{cell:16,.0f}" for column, cell in cells)
+        )
+    print()
 
 
 if __name__ == "__main__":
