@@ -207,6 +207,7 @@ METRICS = {
     "cluster_messages": Metric("Purges by other nodes that were carried out here."),
     "cluster_messages_rejected": Metric("Messages that were not believed: no node signed them, or they are old ones."),
     "cluster_cache_emptied": Metric("Times that the whole cache was purged because purges had been missed."),
+    "cluster_name_conflict": Metric("1 while another process has this node's name, for two minutes or more.", "gauge"),
     "reloads": Metric("Successful reloads of the configuration."),
     "reload_failures": Metric("Reloads that failed, so that the previous configuration stayed in force."),
     "start_time_seconds": Metric("Unix time at which the daemon started.", "gauge"),

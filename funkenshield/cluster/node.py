@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ..config.cluster import ClusterSection
-from ..core.files import read_text
+from ..core.files import exposed, read_text
 from ..core.logs import RateLimited
 from ..errors import ConfigError, FunkenShieldError
 from ..forward._miss_path import MissPath
 from . import connection as connections
 from .connection import Connection, StoreError, keep, within
+from .namesakes import FOLLOWS, Namesakes
 from .purges import APART, HORIZON, Message, Purges, StreamId, parse_id
 from .sealing import COOKIES, SEAL, STATE, TICKETS, Sealer, load_secrets
 from .shared_cache import SKEW, SharedCache
@@ -51,7 +52,7 @@ POLL = 0.05  # seconds between two looks at how far all nodes are
 NODE_COUNTERS = (
     "cluster_in_use", "shared_cache_lookups", "shared_cache_hits", "shared_cache_rejected", "shared_cache_late",
     "shared_cache_skipped", "shared_cache_writes", "shared_cache_write_drops", "cluster_messages",
-    "cluster_messages_rejected", "cluster_cache_emptied",
+    "cluster_messages_rejected", "cluster_cache_emptied", "cluster_name_conflict",
 )  # fmt: skip
 
 COOKIE_SECRET, TICKET_SECRET = 16, 32  # octets
@@ -68,6 +69,8 @@ class Credentials:
         except ConfigError as error:
             raise ConfigError(f"cluster.secret_file: {error}") from None
         self.password = _read_password(section.password_file)
+        named = {"cluster.secret_file": section.secret_file, "cluster.password_file": section.password_file}
+        self.exposed = [line for key, path in named.items() if path for line in exposed(key, path)]
         self.context = connections.context_of(section.address)
 
     @property
@@ -110,6 +113,9 @@ class Node:
         self._position_told: StreamId = (0, 0)
         self._told_at: tuple[int, StreamId] = (0, (0, 0))  # our last message in the stream, and where
         self._left = False
+        self._instance, self._namesakes = os.urandom(SEAL).hex(), Namesakes(wall)
+        for line in credentials.exposed:
+            log.warning("%s", line)
         self._alone = os.urandom(SEAL)  # what no other node calls its entries
 
     # ---------------------------------------------------------------- before and after this process
@@ -125,7 +131,9 @@ class Node:
 
     def handed_over(self) -> dict[str, Any]:
         """Return what a process needs that goes on in our place."""
-        return {"carried_out": self.carried_out(), "purges": self.purges.handed_over()}
+        return {
+            "carried_out": self.carried_out(), "purges": self.purges.handed_over(), "instance": self._instance,
+        }  # fmt: skip
 
     def take_over(self, before: Mapping[str, Any] | None) -> None:
         """Go on as the process before; None: it had no cluster, or did not say."""
@@ -134,6 +142,7 @@ class Node:
         else:
             self.restored(*before["carried_out"])
             self.purges.take_over(**before["purges"])
+            self._instance = before["instance"]
 
     def _origin(self, zone: int) -> bytes:
         """Return what a zone's entries are from: its name, and its serials, or, before these are known, us."""
@@ -164,7 +173,7 @@ class Node:
         return dict(zip(NODE_COUNTERS, (
             int(cache.is_used), counted.lookups, counted.hits, counted.rejected, counted.late, counted.skipped,
             counted.writes, counted.write_drops + self._miss_path.shared.store_drops, purges.heard, purges.rejected,
-            purges.emptied,
+            purges.emptied, int(self._namesakes.are_there),
         ), strict=True))  # fmt: skip
 
     # ---------------------------------------------------------------- told
@@ -191,7 +200,7 @@ class Node:
             while True:
                 self._wanted.clear()
                 if self._caught_up:
-                    await self._look_after_told(connection)
+                    await self._look(connection)
                     await self._tell(connection)
                     await self._tell_state(connection)
                 stored = [connection.request(*each) for each in self.shared_cache.writes(WRITES_MAX)]
@@ -206,13 +215,30 @@ class Node:
             self._writing = None
             self.shared_cache.is_writable(False)
 
+    async def _look(self, connection: Connection) -> None:
+        """See now and then what became of what we have told."""
+        if self._wall() - self._looked_at >= HEARTBEAT:
+            self._looked_at = self._wall()
+            await self._look_after_told(connection)
+            await self._look_for_namesakes(connection)
+
     async def _look_after_told(self, connection: Connection) -> None:
         """Tell the last minutes' messages again where the store has lost the last one, in whatever way."""
-        if self._told_at[0] and self._wall() - self._looked_at >= HEARTBEAT:
-            self._looked_at = self._wall()
+        if self._told_at[0]:
             place = b"%d-%d" % self._told_at[1]
             if not await within(REPLY, connection.request("XRANGE", STREAM, place, place)):
                 self.purges.repeat()
+
+    async def _look_for_namesakes(self, connection: Connection) -> None:
+        """See whether it was another process that said of this node how far it is."""
+        node, were_there = self.section.node_name, self._namesakes.are_there
+        state = self._said(node.encode(), await within(REPLY, connection.request("HGET", NODES, node)))
+        with contextlib.suppress(TypeError, KeyError):
+            if state["instance"] != self._instance and self._wall() - state["time"] / 1000 < APART:
+                self._namesakes.saw(state["instance"])
+        if self._namesakes.are_there and not were_there:
+            text = "cluster: another process has had this node's name, %s, for %g s: cluster.node must differ"
+            limited.warning("namesakes", text, node, FOLLOWS)
 
     async def _tell(self, connection: Connection) -> None:
         """Tell what waits for that, each message until the store has it."""
@@ -248,9 +274,12 @@ class Node:
         if position == self._position_told and self._wall() - self._state_told < HEARTBEAT:
             return
         self._position_told, self._state_told = position, self._wall()
-        state = json.dumps({"carried_out": self.purges.numbers(SAID), "time": int(self._wall() * 1000)}).encode()
+        state = {
+            "instance": self._instance, "carried_out": self.purges.numbers(SAID), "time": int(self._wall() * 1000),
+        }  # fmt: skip
         node = self.section.node_name.encode()
-        await within(REPLY, connection.request("HSET", NODES, node, self.sealer.seal(STATE, node, state)))
+        sealed = self.sealer.seal(STATE, node, json.dumps(state).encode())
+        await within(REPLY, connection.request("HSET", NODES, node, sealed))
 
     async def leave(self) -> None:
         """Tell what waits, and that this node is no more: nobody who asks whether all have purged waits for it."""
@@ -391,12 +420,16 @@ class Node:
             raise StoreError("what it says of nodes cannot be read")
         states = {}
         for node, sealed in zip(found[::2], found[1::2], strict=False):
-            octets = self.sealer.open(STATE, node, sealed) if isinstance(node, bytes) else None
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                state = json.loads(octets or b"")
+            with contextlib.suppress(TypeError, KeyError, ValueError):
+                state = self._said(node, sealed)
                 number = state["carried_out"].get(self.section.node_name, 0)
                 states[node.decode()] = number, state["time"] / 1000
         return states
+
+    def _said(self, node: bytes, sealed: object) -> dict[str, Any]:
+        """Return what a node says of itself; {} where it is not a node that says it."""
+        octets = self.sealer.open(STATE, node, sealed)
+        return json.loads(octets) if octets else {}
 
 
 async def _describe(connection: Connection) -> tuple[StreamId | None, StreamId, bool]:

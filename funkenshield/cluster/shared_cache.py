@@ -12,15 +12,19 @@ It is believed for as long as it was to live, by the writer's clock; one from th
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
+from ..core.logs import RateLimited
 from ..forward._miss_path import MissPath
 from .connection import Connection, Word, within
 from .sealing import VALUE, Sealer
+
+limited = RateLimited(logging.getLogger(__name__))
 
 PREFIX = b"funkenshield:e:"
 SKEW = 5.0  # seconds that nodes' clocks may be apart
@@ -70,7 +74,7 @@ class SharedCache:
         self._connection: Connection | None = None
         self._late = 0  # in a row
         self._writes: deque[tuple[bytes, bytes, float]] = deque()  # names, values, seconds that they last
-        self._current = self._writable = False
+        self._current = self._writable = self._was_used = False
 
     # ---------------------------------------------------------------- when it is used
 
@@ -93,6 +97,9 @@ class SharedCache:
         self.miss_path.shared.use(lookups=self.is_used, stores=self._current and self._writable)
         if not self.is_used:
             self._give_up()
+        elif not self._was_used:
+            limited.info("in use", "cluster store, look-ups: in use")
+        self._was_used = self.is_used
 
     def _give_up(self) -> None:
         """Let what waits to be looked up go on without."""

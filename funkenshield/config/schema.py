@@ -59,7 +59,7 @@ class Config(Section):
     share_addresses: bool = False
     """Let other shields of this user listen on the same addresses, `metrics.listen` among them, as where a new one
     starts before the old one ends: the kernel spreads clients over both. By default, an address that is in use is an
-    error. Not with QUIC. Takes effect for addresses that are listened on anew."""
+    error. Not with QUIC, nor with `announce`. Takes effect for addresses that are listened on anew."""
     minimal_any: bool = Field(False, description="Answer ANY queries here, with one HINFO record (RFC 8482).")
     allow_notify_from: ListOf[PrefixField] = ()
     """Addresses or prefixes from which NOTIFY is accepted, for zones with a section: the serial is queried at once."""
@@ -151,6 +151,10 @@ class Config(Section):
         if self.share_addresses and any(each.is_quic for each in self.all_listeners):
             raise ValueError(
                 "share_addresses: not with listeners over QUIC, whose connections would come to either of them"
+            )
+        if self.share_addresses and self.announce.engine != "off":
+            raise ValueError(
+                "share_addresses: not with announce: /ready of the one that ends would withdraw the routes"
             )
         return self
 

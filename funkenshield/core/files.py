@@ -134,3 +134,10 @@ def read_file(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """Return the text in a regular file, in UTF-8, its lines ended as Python has them; UnicodeDecodeError if none."""
     return read_file(path).decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def exposed(key: str, path: str) -> Iterator[str]:
+    """Yield a line where anybody on this machine may read what is secret; `key` says where it was named."""
+    with contextlib.suppress(OSError):
+        if Path(path).stat().st_mode & stat.S_IROTH:
+            yield f"{key}: {path}: everybody on this machine may read it (chmod o-r)"

@@ -3,11 +3,9 @@
 It knows files and what stands in them; no key ever stands in a message. What TLS makes of them is `_tls`'s.
 """
 
-import contextlib
 import os
 import pwd
 import re
-import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import inf
@@ -142,13 +140,6 @@ def read_secret(path: str) -> bytes:
         what = f"{len(secrets)} secrets" if secrets else "no secret"
         raise ConfigError(f"tls.ticket_secret_file: {path}: {what}; write one of 64 hex digits (openssl rand -hex 32)")
     return bytes.fromhex(secrets[0][1].decode())
-
-
-def exposed(key: str, path: str) -> Iterator[str]:
-    """Yield a line where anybody on this machine may read what is secret."""
-    with contextlib.suppress(OSError):
-        if Path(path).stat().st_mode & stat.S_IROTH:
-            yield f"{key}: {path}: everybody on this machine may read it (chmod o-r)"
 
 
 # ---------------------------------------------------------------- files

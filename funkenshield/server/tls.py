@@ -17,7 +17,7 @@ from ..cache._store import Cache
 from ..config import Config
 from ..config.listeners import CertificateSection, ListenerSection
 from ..config.types import Endpoint
-from ..core.files import Version, version_of
+from ..core.files import Version, exposed, version_of
 from ..errors import ConfigError
 from ..forward.discovery import Encrypted
 from .quic import ALPN as QUIC_ALPN
@@ -284,8 +284,6 @@ class TlsListeners:
     def _warnings(self) -> Iterator[str]:
         if not self._used:
             return
-        from .certificates import exposed
-
         now = self._wall()
         for found in {each for chosen in self._used.values() for each in chosen.found}:
             yield from (f"listeners.certificates.certificate: {line}" for line in found.warnings(now))

@@ -41,3 +41,15 @@ def test_not_with_quic_whose_connections_are_one_processs():
     quic = {"address": "127.0.0.1:8853", "transport": "quic", "certificates": {"certificate": "all.pem"}}
     with pytest.raises(ValueError, match="share_addresses: not with listeners over QUIC"):
         Config.model_validate({"share_addresses": True, "listeners": [quic]})
+
+
+def test_not_with_announce_which_asks_one_of_both_whether_it_ends():
+    announce = {"engine": "bird", "protocols": ["anycast4"], "name": "example.com"}
+    shared = {
+        "share_addresses": True,
+        "lame_duck": "10s",
+        "metrics": {"listen": "127.0.0.1:9153"},
+        "announce": announce,
+    }
+    with pytest.raises(ValueError, match="share_addresses: not with announce"):
+        Config.model_validate(shared)

@@ -96,6 +96,7 @@ def run_store(program=None):
 def clustered(store, folder, node, **more):
     """Return what the configuration of a node says of its cluster; the secret lies in the folder."""
     secret = Path(folder) / "secret"
+    secret.touch(0o600)
     secret.write_text(SECRET + "\n")
     return {"store": f"redis://127.0.0.1:{store.port}", "secret_file": str(secret), "node": node, **more}
 

@@ -8,13 +8,14 @@ import pytest
 
 from funkenshield.cluster import node as nodes
 from funkenshield.cluster.connection import StoreError
-from funkenshield.cluster.node import NODES, STREAM, Node
+from funkenshield.cluster.node import NODES, STREAM, Credentials, Node
 from funkenshield.cluster.sealing import MESSAGE, STATE, Sealer
 from funkenshield.cluster.shared_cache import SKEW
 from funkenshield.config.cluster import ClusterSection
 from funkenshield.errors import FunkenShieldError
 
 NOW = 1e9
+NAMED = "secret", "password"
 SEALER = Sealer([bytes(32)])
 
 
@@ -38,16 +39,16 @@ class Store:
         return [each[0] for each in self.asked]
 
 
-def node_of(purged=None):
+def node_of(purged=None, *, exposed=(), wall=lambda: NOW):
     cache = SimpleNamespace(zones=SimpleNamespace(name=lambda _: b"\0"), layout=b"1")
     shared = SimpleNamespace(
         use=lambda **_: None, take_lookups=list, take_stored=list, configure=lambda *_: None, store_drops=0
     )
     miss_path = SimpleNamespace(cache=cache, shared=shared, go_on=list)
     section = ClusterSection(store="redis://127.0.0.1", secret_file="secret", node="one")
-    credentials = SimpleNamespace(sealer=SEALER, password="", context=None)
+    credentials = SimpleNamespace(sealer=SEALER, password="", context=None, exposed=exposed)
     purge = (purged if purged is not None else []).append
-    one = Node(section, credentials, miss_path, purge, lambda _: frozenset(), lambda: None, wall=lambda: NOW)
+    one = Node(section, credentials, miss_path, purge, lambda _: frozenset(), lambda: None, wall=wall)
     one._caught_up = True
     return one
 
@@ -328,6 +329,54 @@ def test_entries_of_a_zone_whose_serial_is_unknown_are_nobody_elses():
             origins.append(each._origin(1))
     assert origins[0] != origins[1]
     assert origins[2] == origins[3] != origins[4] == origins[5]
+
+
+def test_a_namesake_is_told_once_and_who_was_there_before_or_goes_on_in_our_place_is_none(caplog):
+    async def story():
+        now, kept = NOW, {}
+        store = Store(
+            hget=lambda _, __, node: kept.get(node), hset=lambda _, __, node, value: kept.update({node.decode(): value})
+        )  # fmt: skip
+        first, second, crashed = (node_of(wall=lambda: now) for _ in range(3))
+
+        async def live(*nodes, seconds=130):
+            nonlocal now
+            for _ in range(0, seconds, 5):
+                now += 5
+                for each in nodes:
+                    await each._look_for_namesakes(store)
+                    await each._tell_state(store)
+
+        def conflicts(*nodes):
+            return [each.counters()["cluster_name_conflict"] for each in nodes]
+
+        await live(crashed)
+        await live(first)
+        second.take_over(first.handed_over())
+        await live(first, second)  # which lasts for milliseconds
+        assert (conflicts(first, second), caplog.text) == ([0, 0], "")
+        second = node_of(wall=lambda: now)
+        await live(first, second, seconds=60)
+        assert (conflicts(first, second), caplog.text) == ([0, 0], "")
+        await live(first, second, seconds=300)
+        assert conflicts(first, second) == [1, 1]
+        told = "another process has had this node's name, one, for 120 s: cluster.node must differ"
+        assert sum(told in line for line in caplog.messages) == 1  # as both log in this process
+        await live(first)
+        assert conflicts(first) == [0]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_a_file_of_secrets_that_everybody_may_read_is_told(mode, tmp_path, caplog):
+    file = tmp_path / "secret"
+    file.write_text("5e" * 32)
+    file.chmod(mode)
+    section = ClusterSection(store="redis://127.0.0.1", secret_file=str(file), password_file=str(file))
+    node_of(exposed=Credentials(section).exposed)
+    told = [f"cluster.{each}_file: {file}: everybody on this machine may read it (chmod o-r)" for each in NAMED]
+    assert caplog.messages == told * (mode == 0o644)
 
 
 def test_what_is_no_stream_stops_look_ups():

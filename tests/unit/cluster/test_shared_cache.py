@@ -9,6 +9,7 @@ from funkenshield.cluster import shared_cache
 from funkenshield.cluster.connection import StoreError
 from funkenshield.cluster.sealing import VALUE, Sealer
 from funkenshield.cluster.shared_cache import LATE_MAX, LIFE_MAX, SKEW, SharedCache
+from funkenshield.core.logs import RateLimited
 
 KEY = bytes(12) + b"\1a\4test\0"
 NOW = 1e9
@@ -112,6 +113,23 @@ def test_a_batch_is_one_request_and_who_gets_nothing_goes_on():
         assert one.miss_path.gone_on == [1, 2]  # the second is over, which the miss path knows
         assert one.dispatched == 1
         assert one.cache.counters.hits == 1
+
+    scene(story)
+
+
+def test_that_it_is_in_use_is_logged_and_that_it_is_again(caplog, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(shared_cache, "limited", RateLimited(shared_cache.limited._log, lambda: now[0]))
+    caplog.set_level("INFO")
+
+    async def story(one):
+        one.cache.is_writable(True)
+        assert caplog.messages == ["cluster store, look-ups: in use"]
+        one.cache.is_current(False)
+        now[0] = 61.0
+        shared_cache.limited.summarize()
+        one.cache.is_current(True)
+        assert len(caplog.messages) == 2
 
     scene(story)
 

@@ -2,7 +2,9 @@
 
 import os
 
-from funkenshield.core.files import Watched, noted, read_text
+import pytest
+
+from funkenshield.core.files import Watched, exposed, noted, read_text
 
 
 def test_it_is_noted_which_version_of_a_file_was_read(tmp_path):
@@ -58,3 +60,12 @@ def test_what_cannot_be_read_is_tried_once(tmp_path):
     with watched.reading():
         pass
     assert looks(watched) == [False, False, False]
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_what_everybody_may_read_is_told(mode, told, tmp_path):
+    (tmp_path / "key").touch(mode)
+    (tmp_path / "key").chmod(mode)
+    line = f"a.b: {tmp_path}/key: everybody on this machine may read it (chmod o-r)"
+    assert list(exposed("a.b", f"{tmp_path}/key")) == [line] * told
+    assert list(exposed("a.b", f"{tmp_path}/none")) == []

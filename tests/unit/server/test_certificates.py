@@ -277,15 +277,6 @@ def test_a_response_of_ocsp_is_given_as_long_as_it_is_good(how, faults, tmp_path
         assert list(found.warnings(now)) == told
 
 
-@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
-def test_what_everybody_may_read_is_told(mode, told, tmp_path):
-    (tmp_path / "key").touch(mode)
-    (tmp_path / "key").chmod(mode)
-    line = f"a.b: {tmp_path}/key: everybody on this machine may read it (chmod o-r)"
-    assert list(certificates.exposed("a.b", f"{tmp_path}/key")) == [line] * told
-    assert list(certificates.exposed("a.b", f"{tmp_path}/none")) == []
-
-
 # ---------------------------------------------------------------- the secret of tickets
 
 
