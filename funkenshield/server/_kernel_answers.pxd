@@ -41,6 +41,7 @@ cdef extern from "../xdp/answers.h" nogil:
         uint64_t[16] rcodes        # RCODES
         uint64_t[64] listeners     # LISTENERS
     uint64_t hash_on(const uint64_t* secret, uint64_t hash, uint64_t word)
+    uint32_t place_of(uint64_t hash)
 
 cdef enum Reason:                  # why a worker answers, and the kernel does not
     NO_REASON                      # it may
@@ -78,4 +79,3 @@ cdef class KernelAnswers:
     cdef KernelAnswer* _place(self, const Question* question) noexcept nogil
     cdef uint64_t _since_boot(self, uint64_t time) noexcept nogil
     cdef bint _is_alive(self, const KernelAnswer* place, uint64_t now) noexcept nogil
-    cdef bint has(self, const QueryContext* context) noexcept nogil

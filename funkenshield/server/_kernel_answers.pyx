@@ -12,13 +12,13 @@ cimport cython
 from collections.abc import Iterable
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from .._fastpath cimport (
     SEND, Counters, QueryContext, Settings, SettingsWriter, counters_as_dict, parse_and_hash,
     process_query
 )
-from ..cache._entry cimport FAILURE, Answer
+from ..cache._entry cimport FAILURE, Answer, render
 from ..cache._freshness cimport FRESH, OFTEN, freshness_of
 from ..cache._index cimport Index, find
 from ..cache._store cimport Cache
@@ -74,6 +74,15 @@ cdef Reason _reason_against(const QueryContext* context) noexcept nogil:
     return NO_REASON
 
 
+cdef bint _gave(const Answer* stored, const ZoneSettings* zone_settings, const QueryContext* context) noexcept nogil:
+    """Tell whether an entry gives the reply that was sent: it may just have replaced the one that did."""
+    cdef uint8_t[UDP_PLAIN] again
+    return (context.length <= UDP_PLAIN
+            and context.length == render(again, min(context.limit, <size_t> UDP_PLAIN), stored, context.query,
+                                         &zone_settings.manner, context.now, &context.options)
+            and not memcmp(again, context.reply, context.length))
+
+
 cdef uint32_t _same_until(const QueryContext* context) noexcept nogil:
     """Return until when an answer is the same octets for all who ask, in ticks; now: it is not even for the next one.
 
@@ -90,7 +99,7 @@ cdef uint32_t _same_until(const QueryContext* context) noexcept nogil:
         return now
     copy_words(&zone_settings, &index.zone_settings[stored.zone], sizeof(ZoneSettings))
     if (zone_settings.manner.shuffle or freshness_of(stored, &zone_settings, now) != FRESH
-            or load_relaxed8(&stored.marks.used) < OFTEN):
+            or load_relaxed8(&stored.marks.used) < OFTEN or not _gave(stored, &zone_settings, context)):
         return now
     expires = load_relaxed32(&stored.marks.expires)
     if not zone_settings.manner.keep_ttl:
@@ -213,7 +222,7 @@ cdef class KernelAnswers:
             size_t k
         for k in range((question.length + 7) // 8):
             hashed = hash_on(secret, hashed, question.name[k])
-        return &self.answers[hashed % PLACES]
+        return &self.answers[place_of(hashed)]
 
     cdef uint64_t _since_boot(self, uint64_t time) noexcept nogil:
         """Return a time of our clock's as the kernel's own tells it."""
@@ -222,17 +231,6 @@ cdef class KernelAnswers:
     cdef bint _is_alive(self, const KernelAnswer* place, uint64_t now) noexcept nogil:
         return (load_relaxed(&place.generation) == load_relaxed(&self.table.generation)
                 and self._since_boot(now) < load_relaxed(&place.dies))
-
-    cdef bint has(self, const QueryContext* context) noexcept nogil:
-        """Tell whether the kernel would have answered a query that has come nevertheless."""
-        cdef:
-            Question question
-            const KernelAnswer* place
-        if not _read_plain(&question, context.query):
-            return False
-        place = self._place(&question)
-        return (place.asked.word == question.asked.word and place.name_length == question.length
-                and self._is_alive(place, context.client.now))
 
     cdef void offer(self, const QueryContext* context, uint64_t generation) noexcept nogil:
         """Have the kernel answer what was just answered from the cache as it was, as long as it would be.

@@ -31,7 +31,7 @@ from ..core._fair_shares cimport RingShares
 from ..core._limits cimport LISTENERS_MAX
 from ..core._prefix_table cimport is_empty, prefix_value
 from ..core._spsc_ring cimport Ring, ring_publish
-from ..core._udp_batch cimport BATCH, MSG_TRUNC, Datagrams, ip_of
+from ..core._udp_batch cimport BATCH, MSG_TRUNC, Datagrams, ip_of, msghdr
 from ..events._event cimport PROXY_HEADER, Event, Tap, wanted_kinds
 from ..forward._outbox cimport NOBODY, Client
 from ..forward._miss_path cimport MissPath
@@ -40,6 +40,7 @@ from ..policy._rule_state cimport KIND_DROPPED, KIND_HIT, KIND_REJECTED, OVER_UD
 from ..wire._ecs_upstream cimport ECS_QUERY_MAX
 from ..wire._message cimport QUERY_MAX, RCODE, UNANSWERABLE, Query, Verdict, get16, message_flags
 from ..wire._proxy_protocol cimport WHOLE_HEADER, ProxyHeader, read_header
+from ..xdp._frame cimport is_wanted, was_drawn
 from ..xdp._queue cimport (
     Queue, add_asked, exchange_frames, forget_asked, present_frames, put_replies, take_frames
 )
@@ -47,6 +48,10 @@ from ._kernel_answers cimport KernelAnswers
 from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
 from ._misses cimport put_miss
 from ._noting cimport kind_of, note_rule
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
+    int MSG_DONTWAIT
 
 cdef enum:
     TURNS = 4                      # full batches from one listener, before the next one's
@@ -85,6 +90,7 @@ cdef class Worker:
         uint8_t* ecs_queries       # queries that upstreams are told more in
         readonly FollowedTable listeners
         ListenerSocket[LISTENERS_MAX] sockets  # that this worker receives from
+        Queue* frames                  # that a batch came from; NULL: it came from a socket
         uint16_t reply_room            # octets that an answer may have, however many its client takes
         readonly KernelAnswers kernel_answers
         uint64_t generation            # of these, that an answer may be offered in; 0: it may not
@@ -282,8 +288,8 @@ cdef class Worker:
         """Take frames from a queue of an interface, and answer in frames what can be answered; return how many came."""
         cdef:
             int32_t came = take_frames(frames)
-            int32_t count
-        self.reply_room = frames.reply_room
+            int32_t count, replies
+        self.frames, self.reply_room = frames, frames.reply_room
         while frames.waiting_count:
             self.generation = self.kernel_answers.generation()
             if self.generation:
@@ -292,8 +298,12 @@ cdef class Worker:
             if not self.kernel_answers.is_for(frames.listener):
                 self.generation = 0
             if count:
-                put_replies(frames, self.inbox, self.outbox, count, self._answer(frames.listener, count))
-        self.reply_room, self.generation = REPLY_MAX, 0
+                frames.by_route = 0
+                replies = self._answer(frames.listener, count)
+                if frames.by_route:
+                    self._send_by_route(frames, replies)
+                put_replies(frames, self.inbox, self.outbox, count, replies)
+        self.frames, self.reply_room, self.generation = NULL, REPLY_MAX, 0
         exchange_frames(frames)
         return came
 
@@ -373,7 +383,7 @@ cdef class Worker:
             context.client.proven = False
             context.query, context.verdict = &self.queries[i], self.verdicts[i]
             if is_recorded:
-                context.client.draw = self._draw(context)
+                context.client.draw = self._draw(i)
             context.reply, context.limit = self.outbox.rooms[replies], min(self.queries[i].payload, payload)
             memset(&context.rule_state, 0, sizeof(RuleState))
             if self.inbox.headers[i].msg_hdr.msg_flags & MSG_TRUNC:
@@ -382,8 +392,8 @@ cdef class Worker:
                 outcome = process_query(context)
             put = self._put(context, guard_table, replies, i) if outcome & SEND else 0
             replies += put
-            if self.generation and put and outcome == SEND:
-                self.kernel_answers.offer(context, self.generation)
+            if put and self.frames != NULL:
+                self._answer_frame(context, outcome, replies - 1)
             if outcome & ASK and not self._hand_over(context, i, outcome & SEND,
                                                      is_told and self.proxy_headers[i].header > 0):
                 context.rule_state.kind = KIND_REJECTED
@@ -393,12 +403,37 @@ cdef class Worker:
             self.tap.publish()
         return replies
 
-    cdef uint32_t _draw(self, const QueryContext* context) noexcept nogil:
-        """Draw a lot for a query; for one that the kernel would have answered, it was drawn there."""
-        cdef uint32_t draw = self.tap.draw()
-        if self.generation and self.kernel_answers.has(context):
-            draw = <uint32_t> (draw * self._hits_recorded() >> 32) | 1
-        return draw
+    cdef void _answer_frame(self, const QueryContext* context, Outcome outcome, int32_t reply) noexcept nogil:
+        """Have a reply go where it should, and the next one be the kernel's, where it may.
+
+        A cookie of ours proves that whoever has it is at his address: who has none gets one by a route alone, and not
+        by a frame, which goes to whoever sent one.
+        """
+        if context.options.length and not context.client.proven:
+            self.frames.by_route |= <uint64_t> 1 << reply
+        elif self.generation and outcome == SEND:
+            self.kernel_answers.offer(context, self.generation)
+
+    cdef void _send_by_route(self, Queue* frames, int32_t replies) noexcept nogil:
+        """Send those of the replies to a batch that are not to go by frames."""
+        cdef int32_t k
+        for k in range(replies):
+            if (frames.by_route >> k & 1
+                    and sendmsg(self.sockets[frames.listener].fd, &self.outbox.headers[k].msg_hdr, MSG_DONTWAIT) < 0):
+                bump(&self.counts.reply_send_errors, 1)
+
+    cdef uint32_t _draw(self, int32_t i) noexcept nogil:
+        """Draw a lot for a query; where the kernel drew one already, it is among those that fit."""
+        cdef:
+            uint64_t draw = self.tap.draw()
+            uint64_t chance
+        if self.frames != NULL and was_drawn(&self.frames.frames[i]):
+            chance = self._hits_recorded()
+            if is_wanted(&self.frames.frames[i]):
+                draw = draw * chance >> 32
+            else:
+                draw = chance + (draw * ((<uint64_t> 1 << 32) - chance) >> 32)
+        return <uint32_t> draw | 1
 
     cdef uint64_t _hits_recorded(self) noexcept nogil:
         """Return how many of 2**32 queries that are answered from the cache are recorded."""

@@ -10,6 +10,7 @@ cdef enum:
     UDP = 8
     HEADERS_MAX = ETHERNET + 2 * TAG + IPV6 + UDP  # octets before a message
     FRAME_MIN = 60
+    GROUP = 1                      # in an Ethernet address: it is nobody's own
 
 cdef struct Frame:
     const uint8_t* octets
@@ -32,3 +33,16 @@ cdef inline const uint8_t* server_of(const Frame* frame) noexcept nogil:
 cdef inline uint16_t port_of(const Frame* frame) noexcept nogil:
     """Return the port that a frame was sent to, as it stands there."""
     return (<const uint16_t*> frame.udp)[1]
+
+
+cdef inline bint was_drawn(const Frame* frame) noexcept nogil:
+    """Tell whether the program in the kernel could have answered a query, and drew whether that is to be recorded.
+
+    It marks the frame then (`answers.bpf.h`).
+    """
+    return frame.octets[0] & GROUP
+
+
+cdef inline bint is_wanted(const Frame* frame) noexcept nogil:
+    """Tell what it drew."""
+    return frame.octets[6] & GROUP

@@ -95,6 +95,8 @@ cdef uint8_t* put_headers(const Frame* frame, uint8_t* message, size_t length) n
         uint64_t total
     memcpy(begin, frame.octets + 6, 6)
     memcpy(begin + 6, frame.octets, 6)
+    begin[0] &= ~GROUP  # the kernel's marks
+    begin[6] &= ~GROUP
     memcpy(begin + 12, frame.octets + 12, <size_t> (ip - begin) - 12)  # tags, and what kind it is
     if frame.ip_octets == 4:
         _put_ipv4(ip, frame.ip, IPV4 + UDP + length)

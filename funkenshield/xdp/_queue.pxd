@@ -45,7 +45,9 @@ cdef struct Queue:
     Asked[LISTENERS_MAX] asked
     int32_t asked_count
     uint8_t listener               # whose the last batch was
+    uint64_t by_route              # replies to it that are not to go by frames, one bit each
     uint16_t reply_room            # octets that an answer may have
+    uint8_t[TAKEN + SENT] theirs   # whether each frame is the kernel's, in debug builds: none is twice
     uint64_t frames_received, frames_sent, frames_ignored, frames_lost
 
 

@@ -27,16 +27,18 @@ cdef extern from *:
     #ifndef SOL_XDP
     #define SOL_XDP 283
     #endif
-    #ifdef FUNKENSHIELD_CHECKED
-    #define FS_FRAME_IN(low, at, high) do { if ((at) < (low) || (at) >= (high)) __builtin_trap(); } while (0)
+    #ifdef FUNKENSHIELD_CHECKED             /* the ledger: a frame changes hands, and is in its own pool */
+    #define FS_FRAME_GOES(theirs, low, k, high, to) \\
+        do { if ((k) < (low) || (k) >= (high) || (theirs)[k] == (to)) __builtin_trap(); (theirs)[k] = (to); } while (0)
     #else
-    #define FS_FRAME_IN(low, at, high) ((void) 0)
+    #define FS_FRAME_GOES(theirs, low, k, high, to) ((void) 0)
     #endif
     """
     int AF_XDP, SOL_XDP
     uint32_t load_acquire32 "FS_LOAD_ACQUIRE"(const uint32_t*) noexcept nogil
     void store_release32 "FS_STORE_RELEASE"(uint32_t*, uint32_t) noexcept nogil
-    void frame_in "FS_FRAME_IN"(uint64_t low, uint64_t at, uint64_t high) noexcept nogil
+    void frame_goes "FS_FRAME_GOES"(uint8_t* theirs, uint64_t low, uint64_t k, uint64_t high,
+                                    bint to_kernel) noexcept nogil
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef struct sockaddr "struct sockaddr":
@@ -103,7 +105,7 @@ cdef int32_t take_frames(Queue* queue) noexcept nogil:
     _collect_completed(queue)
     for k in range(count):
         entry = <const Descriptor*> ring.entries + (ring.at + k & ring.mask)
-        frame_in(0, entry.at, <uint64_t> TAKEN * FRAME)
+        frame_goes(queue.theirs, 0, entry.at // FRAME, TAKEN, False)
         if k < queue.unused_count:
             queue.waiting[k], queue.lengths[k] = entry.at, entry.length
         else:
@@ -205,7 +207,10 @@ cdef void add_asked(Queue* queue, const uint8_t* address, uint8_t listener) noex
 # ---------------------------------------------------------------- out
 
 cdef void put_replies(Queue* queue, Datagrams inbox, Datagrams outbox, int32_t count, int32_t replies) noexcept nogil:
-    """Send the replies to a batch of so many, soon, and have the kernel fill its frames anew; see `exchange_frames`."""
+    """Send the replies to a batch of so many, soon, and have the kernel fill its frames anew; see `exchange_frames`.
+
+    Those that are to go by route have gone.
+    """
     cdef:
         Ring* ring = &queue.outgoing
         Descriptor* entry
@@ -213,8 +218,12 @@ cdef void put_replies(Queue* queue, Datagrams inbox, Datagrams outbox, int32_t c
         uint8_t* begin
         size_t length
         uint64_t asked
+        uint32_t top = queue.unused_count
+        uint32_t before = ring.at
         int32_t k
     for k in range(replies):
+        if queue.by_route >> k & 1:
+            continue
         message, length = <uint8_t*> outbox.parts[k].iov_base, outbox.parts[k].iov_len
         asked = <uint64_t> (<uint8_t*> outbox.headers[k].msg_hdr.msg_name - inbox.addresses) // PEER_MAX
         begin = put_headers(&queue.frames[asked], message, length)
@@ -224,13 +233,24 @@ cdef void put_replies(Queue* queue, Datagrams inbox, Datagrams outbox, int32_t c
             length = FRAME_MIN
         entry = <Descriptor*> ring.entries + (ring.at & ring.mask)
         entry.at, entry.length, entry.options = <uint64_t> (begin - queue.memory), <uint32_t> length, 0
-        frame_in(<uint64_t> TAKEN * FRAME, entry.at, <uint64_t> (TAKEN + SENT) * FRAME)
+        frame_goes(queue.theirs, TAKEN, entry.at // FRAME, TAKEN + SENT, True)
         ring.at += 1
     queue.unused_count -= <uint32_t> replies
-    bump(&queue.frames_sent, <uint64_t> replies)
+    bump(&queue.frames_sent, ring.at - before)
+    if queue.by_route:
+        _keep_unused(queue, top, replies)
     for k in range(count):
         _give_back(queue, queue.presented[k])
         outbox.rooms[k] = outbox.buffer(k)
+
+
+cdef void _keep_unused(Queue* queue, uint32_t top, int32_t replies) noexcept nogil:
+    """Have the frames back that no reply went by; the first reply's was at the top."""
+    cdef int32_t k
+    for k in range(replies - 1, -1, -1):
+        if queue.by_route >> k & 1:
+            queue.unused[queue.unused_count] = queue.unused[top - 1 - k]
+            queue.unused_count += 1
 
 
 cdef void exchange_frames(Queue* queue) noexcept nogil:
@@ -251,6 +271,7 @@ cdef void exchange_frames(Queue* queue) noexcept nogil:
 
 cdef inline void _give_back(Queue* queue, uint64_t at) noexcept nogil:
     """Have the kernel fill a frame for queries anew, once `exchange_frames` tells it."""
+    frame_goes(queue.theirs, 0, at // FRAME, TAKEN, True)
     (<uint64_t*> queue.fill.entries)[queue.fill.at & queue.fill.mask] = at & ~<uint64_t> (FRAME - 1)
     queue.fill.at += 1
 
@@ -263,7 +284,7 @@ cdef inline void _collect_completed(Queue* queue) noexcept nogil:
         uint64_t at
     while ring.at != end:
         at = (<const uint64_t*> ring.entries)[ring.at & ring.mask]
-        frame_in(<uint64_t> TAKEN * FRAME, at, <uint64_t> (TAKEN + SENT) * FRAME)
+        frame_goes(queue.theirs, TAKEN, at // FRAME, TAKEN + SENT, False)
         queue.unused[queue.unused_count] = at & ~<uint64_t> (FRAME - 1)
         queue.unused_count += 1
         ring.at += 1

@@ -7,11 +7,12 @@
 SECTION("xdp") int answer_queries(struct xdp_md *context)
 {
     struct frame frame;
+    enum lot lot = NONE;
     int action;
     if (!parse_query(&frame, context) || !is_taking())
         return XDP_PASS;
-    action = frame.listener->flags & IN_KERNEL ? answer_query(context, &frame) : 0;
-    return action ? action : hand_over(context);
+    action = frame.listener->flags & IN_KERNEL ? answer_query(context, &frame, &lot) : 0;
+    return action ? action : marked(context, hand_over(context), lot);
 }
 
 char _license[] SECTION("license") = "Dual MIT/GPL";

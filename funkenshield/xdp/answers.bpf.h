@@ -10,6 +10,7 @@
 #include "answers.h"
 #include "frame.bpf.h"
 
+enum lot { NONE, SPARED, RECORDED }; /* of a query that could be answered here: whether somebody wants it recorded */
 enum { ASKING = 0x0130, OPT = 41, HOPS = 64, WHOLE = 0x4000, IPV4_WORDS = 5, HEADER = sizeof(struct dns), QUESTION_FIXED = 4 };
 
 struct map answers SECTION("maps") = {
@@ -236,10 +237,11 @@ INLINE int turn(void *at, __u32 network, __u32 transport, __u32 length, __u64 su
     return 1;
 }
 
-/* Answer a query from the table: XDP_TX, and the frame is the answer; 0: nothing was done to it, but for its padding.
+/* Answer a query from the table: XDP_TX, and the frame is the answer; 0: nothing was done to it, but for its padding,
+ * and `lot` was drawn, if any.
  *
  * Pointers into the frame are not to be used again. */
-INLINE int answer_query(struct xdp_md *context, const struct frame *frame)
+INLINE int answer_query(struct xdp_md *context, const struct frame *frame, enum lot *lot)
 {
     const __u32 first = 0;
     const struct table *in_force = lookup(&table, &first);
@@ -256,15 +258,17 @@ INLINE int answer_query(struct xdp_md *context, const struct frame *frame)
 
     if (!in_force || !in_force->generation || !read_question(&question, frame, in_force->secret))
         return 0;
-    if (in_force->recorded && random() < in_force->recorded)
-        return 0;
-    place = question.hash & (ANSWERS - 1);
+    place = place_of(question.hash);
     answer = lookup(&answers, &place);
     if (!answer)
         return 0;
     sequence = answer->sequence;
     ORDER();
     if (sequence & 1 || !answers_it(answer, &question, in_force))
+        return 0;
+    if (in_force->recorded)
+        *lot = random() < in_force->recorded ? RECORDED : SPARED;
+    if (*lot == RECORDED)
         return 0;
     length = answer->length;
     name_length = question.length;
@@ -299,4 +303,16 @@ INLINE int answer_query(struct xdp_md *context, const struct frame *frame)
         counts->listeners[listener]++;
     }
     return XDP_TX;
+}
+
+/* Mark a frame that goes to a worker with the lot that was drawn for it: by the group bits of both its addresses, which
+ * are not set in what comes to one interface from another. What goes elsewhere stays as it came. */
+INLINE int marked(struct xdp_md *context, int action, enum lot lot)
+{
+    struct ethhdr *ethernet = (void *)(long)context->data;
+    if (lot != NONE && action == XDP_REDIRECT && (void *)(ethernet + 1) <= (void *)(long)context->data_end) {
+        ethernet->h_dest[0] |= 1;
+        ethernet->h_source[0] |= lot == RECORDED;
+    }
+    return action;
 }

@@ -7,7 +7,8 @@ typedef __UINT32_TYPE__ u32;
 typedef __UINT16_TYPE__ u16;
 
 enum {
-    ANSWERS = 1 << 14,          /* places in the table, a power of two */
+    PLACE_BITS = 14,
+    ANSWERS = 1 << PLACE_BITS,  /* places in the table */
     NAME_WORDS = 16,            /* of the longest name, of eight octets each */
     ANSWER_WORDS = 64,          /* of the longest answer */
     PLAIN_OPT = 11,             /* octets of an OPT record without options */
@@ -66,10 +67,16 @@ static inline __attribute__((always_inline)) u64 fold8(u64 word)
     return word | ((low + 0x3f3f3f3f3f3f3f3f) & ~(low + 0x2525252525252525) & ~word & 0x8080808080808080) >> 2;
 }
 
-/* Take the next word of a key into its hash. The secret keeps names from meeting by design, but for those that differ
- * in the highest bits of two words, which anybody can find: who has their place taken is a miss, and no worse. */
+/* Take the next word of a key into its hash. Each bit of it goes through the secret, so that nobody else can have names
+ * meet: after the first product, a highest bit is still one that can be told; after the second one, it is not. */
 static inline __attribute__((always_inline)) u64 hash_on(const u64 *secret, u64 hash, u64 word)
 {
     hash = (hash ^ word) * secret[1];
-    return hash ^ hash >> 32;
+    return (hash ^ hash >> 32) * secret[1];
+}
+
+/* Return the place of a key, by the bits of its hash that all others have gone into. */
+static inline __attribute__((always_inline)) u32 place_of(u64 hash)
+{
+    return hash >> (64 - PLACE_BITS);
 }

@@ -28,10 +28,15 @@ def one(data):
     assert (query, server, port) == (payload, to, asked)
     sent = frames.read(frame)
     assert sent.checked
-    assert (sent.to, sent.source) == (data[6:12], data[:6])
+    assert (sent.to, sent.source) == (_unmarked(data[6:12]), _unmarked(data[:6]))
     assert (frames.packed(sent.client[0]), sent.client[1]) == (to, asked)
     assert (frames.packed(sent.server[0]), sent.server[1]) == (client, asking)
     assert (sent.payload, sent.tags) == (message[:65000], tags)
+
+
+def _unmarked(address):
+    """Return an address of Ethernet as it is without the kernel's mark."""
+    return bytes([address[0] & ~1]) + address[1:]
 
 
 def _read(data):

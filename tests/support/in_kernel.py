@@ -127,8 +127,8 @@ class Model:
         hashed = self.secret[0]
         for word in struct.unpack(f"={1 + len(padded) // 8}Q", entry.asked + padded):
             hashed = (hashed ^ word) * self.secret[1] & ALL
-            hashed ^= hashed >> 32
-        return hashed % (1 << 14)
+            hashed = (hashed ^ hashed >> 32) * self.secret[1] & ALL
+        return hashed >> 50
 
     def put(self, entry):
         """Have an answer in the table, in place of whatever was where it goes."""

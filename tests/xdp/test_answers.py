@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 from support import frames
 from support.frames import TAG
-from support.in_kernel import CLIENT_6, PROGRAMS, REDIRECT, TX, V4, V6, VLAN, Entry, InKernel, Model
+from support.in_kernel import CLIENT_6, PASS, PROGRAMS, REDIRECT, TX, V4, V6, VLAN, Entry, InKernel, Model
 from support.quick import name_wire
 
 from funkenshield.xdp import bpf
@@ -235,6 +235,54 @@ def test_so_many_as_are_to_be_recorded_go_to_a_worker(kernel, model):
     for share, at_least, at_most in ((0, 400, 400), (1, 0, 0), (0.5, 120, 280)):
         model.set_table(recorded=int(share * (1 << 32)))
         assert at_least <= sum(kernel.ask(asked()) != b"" for _ in range(400)) <= at_most
+
+
+def lot_of(left, frame):
+    """Return what was drawn for a frame, as it is marked on its way to a worker; nothing else of it is another."""
+    assert left.action == REDIRECT
+    marks = left.frame[0] & 1, left.frame[6] & 1
+    assert (left.frame[0] & ~1, left.frame[6] & ~1) == (frame[0], frame[6])
+    assert (left.frame[1:6], left.frame[7:]) == (frame[1:6], frame[7:])
+    return {(0, 0): None, (1, 0): "spared", (1, 1): "recorded"}[marks]
+
+
+def test_a_worker_is_told_what_was_drawn(kernel, model, tmp_path):
+    model.put(Entry(WWW, 1, ADDRESS))
+    for ends in ENDS:
+        there, missing = frames.query(asked(), *ends), frames.query(asked(rdtype=2), *ends)
+        for recorded, lot in (0, "answered"), (1 << 32, "recorded"):
+            model.set_table(recorded=recorded)
+            assert lot_of(kernel.run(missing), missing) is None
+            assert recorded == 0 or lot_of(kernel.run(there), there) == lot
+    torn = compiled(tmp_path, "-DORDER()=(((struct answer *)answer)->sequence += 2)")
+    with ExitStack() as stack:
+        kernel = InKernel(stack, torn)
+        model = Model(kernel.memory)
+        model.put(Entry(WWW, 1, ADDRESS))
+        for recorded, lot in (0, None), (1, "spared"), (1 << 32, "recorded"):
+            model.set_table(recorded=recorded)
+            assert lot_of(kernel.run(there), there) == lot
+
+
+def test_nobody_can_mark_a_frame_but_the_program(kernel, model):
+    model.put(Entry(WWW, 1, ADDRESS))
+    for at in 0, 6:
+        frame = bytearray(frames.query(asked()))
+        frame[at] |= 1
+        assert kernel.run(bytes(frame)).action == PASS
+
+
+def test_names_that_differ_in_highest_bits_do_not_meet(model):
+    """Two such differences would cancel out, whatever the secret is, if they went through one product alone."""
+    rng = random.Random(7)
+    name, other = bytearray(b"\x17" + b"x" * 23 + b"\0"), bytearray(b"\x17" + b"x" * 23 + b"\0")
+    for at in 7, 11, 15:
+        other[at] ^= 0x80
+    met = 0
+    for _ in range(200):
+        model.secret = rng.getrandbits(64), rng.getrandbits(64) | 1
+        met += model.place_of(Entry(bytes(name), 1, b"")) == model.place_of(Entry(bytes(other), 1, b""))
+    assert met <= 2
 
 
 def test_what_was_answered_is_counted(kernel, model):

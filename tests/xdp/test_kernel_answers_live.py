@@ -252,8 +252,9 @@ def test_a_log_of_some_queries_has_as_many_of_those_that_the_kernel_answers(wire
         before = in_kernel(shield)
         wire.ask_all(queries)
         assert 0.7 < (in_kernel(shield) - before) / len(queries) < 0.95
-        until(lambda: log.read_text().count("\n") > 500)
-        assert 500 < log.read_text().count("\n") < 2000
+        until(lambda: log.read_text().count("\n") > 850)
+        time.sleep(0.5)
+        assert 850 < log.read_text().count("\n") < 1150  # five deviations
 
 
 def test_a_log_of_some_queries_has_no_more_of_a_listener_whose_queries_the_kernel_never_answers(
@@ -268,4 +269,4 @@ def test_a_log_of_some_queries_has_no_more_of_a_listener_whose_queries_the_kerne
             wire.ask_all([HOT] * 100, other)
         assert in_kernel(shield) - before <= 10
         time.sleep(0.5)
-        assert log.read_text().count("\n") < 300
+        assert 50 < log.read_text().count("\n") < 160

@@ -10,6 +10,7 @@ import pytest
 from support import frames, quick
 from support.client import udp_wire
 from support.control import stats
+from support.edns import COOKIE, option, split_opt, with_opt
 from support.frames import IPV6, SERVICE_TAG, TAG, UDP
 from support.process import run_shield
 from support.rig import numbered
@@ -75,6 +76,36 @@ def test_a_frame_goes_back_as_it_came(wire, shield, client, server):
 def test_who_is_in_a_vlan_that_has_no_interface_here_is_nobody(wire, shield, tags):
     with wire.raw() as exchange, counted(shield, wire, received=0, sent=0):
         assert exchange(wire.frame(HIT, tags=tags), within=0.5) is None
+
+
+@BOTH
+def test_who_has_no_cookie_gets_one_by_a_route(wire, shield, server):
+    """By a frame, a neighbour would learn the cookie of whomever he names."""
+
+    def ask(cookie, **counts):
+        with counted(shield, wire, received=1, **counts):
+            reply = wire.ask(with_opt(HIT, option(COOKIE, cookie)), server)
+        assert HIT[12:] in reply
+        return split_opt(reply)[1][4:]
+
+    theirs = b"8octets!"
+    cookie = ask(theirs, sent=0)
+    assert (cookie[:8], len(cookie)) == (theirs, 24)
+    assert ask(cookie, sent=1) == cookie
+    assert len(ask(cookie[:-1] + bytes([cookie[-1] ^ 1]), sent=0)) == 24
+    for forged in theirs, cookie:
+        address = "192.0.2.77" if server is SERVER else "2001:db8::77"
+        query = with_opt(HIT, option(COOKIE, forged))
+        with wire.raw() as exchange, counted(shield, wire, received=1, sent=0):
+            assert exchange(wire.frame(query, (address, 5353), server), within=0.3) is None
+
+
+def test_those_without_a_cookie_cost_others_nothing(wire, shield):
+    """Replies by both ways, in whatever order, lose no frame for later ones."""
+    queries = [with_opt(HIT, option(COOKIE, b"8octets!")), HIT, quick.query("nothing.test", quick.A)] * 2000
+    wire.ask(queries[2])
+    with counted(shield, wire, received=6000, sent=4000):
+        assert all(each[3] & 15 == 0 for each in wire.ask_all(queries, at_once=64))
 
 
 def test_a_short_answer_has_a_whole_frame(wire, shield):

@@ -39,6 +39,15 @@ def test_an_answer_goes_back_the_way_that_its_query_came(client, server, tags, s
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("marked", [(0,), (0, 6)], ids=len)
+def test_marks_of_the_kernel_s_stay_here(marked):
+    frame = bytearray(frames.query(QUERY))
+    for at in marked:
+        frame[at] |= 1
+    made = answered(bytes(frame), b"x" * 12)[4]
+    assert (made[:6], made[6:12]) == (frames.CLIENT, frames.SHIELD)
+
+
 @pytest.mark.parametrize(
     ("client", "link"), [("fe80::9", 7), ("febf::9", 7), ("fec0::9", 0), ("fe00::9", 0), ("2001:db8::9", 0)]
 )
