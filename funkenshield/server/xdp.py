@@ -50,9 +50,7 @@ def tells_the_kernels_time() -> bool:
 
 def no_room(name: str) -> XdpError:
     """Return what is wrong with an interface whose queues no worker has numbers for, as long as others have theirs."""
-    told = XdpError(f"{name}: workers have {QUEUES_OF_WORKER} queues each, and no room for another")
-    told.may_pass = True
-    return told
+    return XdpError(f"{name}: workers have {QUEUES_OF_WORKER} queues each, and no room for another", may_pass=True)
 
 
 class Interfaces:
@@ -60,6 +58,7 @@ class Interfaces:
 
     def __init__(self, workers: int) -> None:
         self._queues_of: list[list[QueueSocket]] = [[] for _ in range(workers)]
+        self._changes = 0  # of whose sockets are open
         self._wanted: dict[str, Wanted] = {}
         self._open: dict[str, Interface] = {}
         self._tried: dict[str, Link] = {}  # as each was when it gave us nothing
@@ -100,14 +99,14 @@ class Interfaces:
 
     def follow(self) -> bool:
         """Have interfaces as they are now; tell whether others have sockets than before. Called about once a second."""
-        before = self.queues
+        before = self._changes
         for name, wanted in self._wanted.items() if not self._waiting else ():
             try:
                 self._follow(name, wanted)
             except XdpError as error:
                 self._leave(name)
                 self._note(name, wanted, error)
-        return before != self.queues
+        return before != self._changes
 
     def _follow(self, name: str, wanted: Wanted) -> None:
         link, opened = Link.of(name), self._open.get(name)
@@ -124,6 +123,7 @@ class Interfaces:
             answers = self._answers if wanted.answers and tells_the_kernels_time() else None
             opened = Interface(name, generic=wanted.generic, answers=answers, queues_max=room)
             self._open[name] = opened
+            self._changes += 1
             for queue in opened.queues:
                 min(self._queues_of, key=len).append(queue)
             self._use_answers()
@@ -161,6 +161,7 @@ class Interfaces:
         self._tried.pop(name, None)
         if (opened := self._open.pop(name, None)) is not None:
             opened.close()
+            self._changes += 1
             for several in self._queues_of:
                 several[:] = (queue for queue in several if queue not in opened.queues)
             self._before[name] = self._counted(name, opened.queues)

@@ -43,7 +43,9 @@ PRIVILEGES = {
 class XdpError(FunkenShieldError):
     """An interface gives us no frames; `may_pass`: it may be otherwise soon, without a change of the interface."""
 
-    may_pass = False
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class Link(NamedTuple):
@@ -80,16 +82,17 @@ class Link(NamedTuple):
 
 @contextlib.contextmanager
 def explained(name: str, step: str) -> Iterator[None]:
-    """Turn the OSError of a step for an interface into one line that a person can act on."""
+    """Turn the OSError of a step for an interface into one line that a person can act on.
+
+    It leaves no cycle of references, or sockets that a caller knew would be open, and busy, until that is collected.
+    """
     try:
         yield
     except bpf.ProgramError as error:
         raise XdpError(f"{name}: {error}") from None
     except OSError as error:
         number = error.errno or 0
-        told = XdpError(f"{name}: {_reason(step, number)}")
-        told.may_pass = number in (*TAKEN, errno.ENETDOWN)
-        raise told from None
+        raise XdpError(f"{name}: {_reason(step, number)}", may_pass=number in (*TAKEN, errno.ENETDOWN)) from None
 
 
 class Interface:

@@ -6,14 +6,20 @@ last who is in it.
 
 import contextlib
 import ctypes
+import fcntl
 import itertools
 import os
+import socket
+import struct
 import subprocess
 
 import pytest
 
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>; the os module has it from Python 3.12 on
 HERE = "/proc/thread-self/ns/net"
+SIOCETHTOOL = 0x8946  # <linux/sockios.h>
+GET_OFFLOADS, SET_OFFLOADS, TAKES_TAGS_OFF = 0x25, 0x26, 1 << 8  # <linux/ethtool.h>
+GET_CHANNELS, SET_CHANNELS = 0x3C, 0x3D
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes networks")
 _libc = ctypes.CDLL(None, use_errno=True)
 _wires = itertools.count()
@@ -56,6 +62,18 @@ class Network:
             network.run("ip", "link", "set", name, "up")
         return name
 
+    def set_queues(self, name, count):
+        """Have an interface receive and send by so many queues."""
+        with self.entered():
+            _, *most, _, _, other, both = ethtool(name, GET_CHANNELS, *[0] * 8)
+            ethtool(name, SET_CHANNELS, *most, count, count, other, both)
+
+    def keep_tags(self, name):
+        """Have an interface leave tags of VLANs where they are, in the frame."""
+        with self.entered():
+            _, offloads = ethtool(name, GET_OFFLOADS, 0)
+            ethtool(name, SET_OFFLOADS, offloads & ~TAKES_TAGS_OFF)
+
     @contextlib.contextmanager
     def filtered(self, rule):
         """Hold what comes in against a rule of nftables, meanwhile."""
@@ -68,6 +86,18 @@ class Network:
         with self.entered():
             for which in "all", "default":
                 _write(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6", "1")
+
+
+def ethtool(name, *request):
+    """Ask or tell an interface's driver something, in words as <linux/ethtool.h> has them; return what it made of them.
+
+    It is for the network that this thread is in.
+    """
+    words = struct.pack(f"={len(request)}I", *request)
+    buffer = ctypes.create_string_buffer(words, len(words))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        fcntl.ioctl(asking, SIOCETHTOOL, struct.pack("16sQ16x", name.encode(), ctypes.addressof(buffer)))
+    return struct.unpack(f"={len(request)}I", buffer.raw)
 
 
 def run(*command):

@@ -4,7 +4,10 @@ import contextlib
 import re
 import signal
 import socket
+import subprocess
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from support import quick
@@ -19,6 +22,37 @@ from xdp.wires import HERE, SERVER, SERVER_6, Wire, counted, listener
 
 HIT = quick.query("hit.test", quick.A)
 PATIENCE = 2.0  # seconds that an answer may take before it counts as lost
+
+
+class Load:
+    """dnsperf: thousands of queries a second, on their way no more than a wire holds; it counts what got no answer."""
+
+    def __init__(self, wire, folder):
+        (folder / "queries").write_text("hit.test A\n")
+        command = ["dnsperf", "-s", HERE, "-d", folder / "queries", "-l", "600", "-Q", "5000", "-q", "200", "-c", "8"]
+        with wire.far.entered():
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.sent = self.lost = 0
+
+    def end(self):
+        if not self.sent:
+            self._process.send_signal(signal.SIGINT)
+            report = self._process.communicate(timeout=60)[0]
+            found = re.findall(r"Queries (sent|completed|lost|interrupted): +(\d+)", report)
+            counts = {"interrupted": 0} | {kind: int(count) for kind, count in found}
+            assert re.search(r"Response codes: +NOERROR \d+ \(100.00%\)", report), report
+            self.sent = counts["sent"]
+            self.lost = self.sent - counts["completed"] - counts["interrupted"]
+
+
+@contextlib.contextmanager
+def loaded(wire):
+    """Yield a load, beside what else is asked."""
+    with tempfile.TemporaryDirectory() as folder:
+        load = Load(wire, Path(folder))
+        yield load
+        load.end()
+        print(f"of {load.sent} queries, {load.lost} were lost")
 
 
 class Client:
@@ -142,14 +176,54 @@ def test_an_interface_that_is_gone_and_made_anew(wire):
 
 @pytest.mark.parametrize("change", ["mtu 1400", "address 02:00:00:00:00:77"])
 def test_an_interface_that_is_another_now(wire, change):
-    with served(wire) as (shield, _), Client(wire) as client:
+    with served(wire) as (shield, _), Client(wire) as client, loaded(wire) as load:
         wire.near.run("ip", "link", "set", wire.name, *change.split())
         wire.far.run("ip", "neighbour", "flush", "dev", wire.name)  # who would else ask the old address for a while
         until(lambda: f"{wire.name} has changed" in shield.log)
         until(lambda: is_attached(shield, wire) == 1, 10)
         client.more()
+        load.end()
         is_taken_from(shield, wire, client)
         assert told(shield) == []
+    assert load.lost == 0 or change.startswith("address"), "which the other end learns in its time"
+
+
+def test_queues_become_more_and_fewer(wire):
+    """A driver takes none away that is in use: its listeners are taken off before, and come back with what is left."""
+    for network in wire.far, wire.near:
+        network.set_queues(wire.name, 1)
+
+    def taken(shield, count):
+        until(lambda: f"queries are taken from {wire.name}: {count} queues" in shield.log, 10)
+        until(lambda: is_attached(shield, wire) == 1)
+
+    with served(wire, workers=2) as (shield, _), Client(wire) as client, loaded(wire) as load:
+        taken(shield, 1)
+        for count in 2, 4:
+            wire.near.set_queues(wire.name, count)
+            wire.far.set_queues(wire.name, count)
+            taken(shield, count)
+            client.more()
+        wire.far.set_queues(wire.name, 2)
+        with pytest.raises(OSError, match="Invalid argument"):
+            wire.near.set_queues(wire.name, 2)
+        file = shield.folder / "funkenshield.toml"
+        before, plain = file.read_text(), f'[[listeners]]\naddress = ["{SERVER}", "{SERVER_6}"]\n'
+        reload(shield, before.replace(listener(wire.name, SERVER, SERVER_6), plain))
+        until(lambda: can_have(wire, 3))
+        reload(shield, before)
+        taken(shield, 3)
+        client.more()
+        load.end()
+        is_taken_from(shield, wire, client)
+        assert told(shield) == []
+    assert load.lost + client.lost <= 0.01 * load.sent, "the link is off for a moment each time"
+
+
+def can_have(wire, count):
+    with contextlib.suppress(OSError):
+        wire.near.set_queues(wire.name, count)
+        return True
 
 
 def test_listeners_come_and_go_by_a_reload(wire):
@@ -158,7 +232,7 @@ def test_listeners_come_and_go_by_a_reload(wire):
         begin = file.read_text()
         plain = f'[[listeners]]\naddress = "{SERVER}"\n'
         reload(shield, begin + plain)
-        with Client(wire) as client:
+        with Client(wire) as client, loaded(wire) as load:
             for text, there in (
                 (listener(wire.name, SERVER), 1), (listener(wire.name, SERVER, SERVER_6), 1), (plain, None),
                 (listener(wire.name, SERVER_6) + plain, 1), (listener(wire.name, SERVER), 1),
@@ -166,8 +240,9 @@ def test_listeners_come_and_go_by_a_reload(wire):
                 reload(shield, begin + text)
                 until(lambda there=there: is_attached(shield, wire) == there, 10)
                 client.more()
+            load.end()
             is_taken_from(shield, wire, client)
-            assert client.lost == 0
+            assert (client.lost, load.lost) == (0, 0)
         assert told(shield) == []
         assert len(upstream.received) == 1
 
@@ -180,14 +255,15 @@ def reload(shield, text):
 
 
 def test_another_process_takes_over(wire):
-    with served(wire, run=upgradable) as (running, _), Client(wire) as client:
+    with served(wire, run=upgradable) as (running, _), Client(wire) as client, loaded(wire) as load:
         assert is_attached(running.shield, wire) == 1
         for _ in range(2):
             assert running.upgrade()["ok"]
             until(lambda: is_attached(running.shield, wire) == 1, 15)
             client.more()
+        load.end()
         is_taken_from(running.shield, wire, client)
-        assert client.lost == 0
+        assert (client.lost, load.lost) == (0, 0)
         assert told(running.shield) == []
 
 

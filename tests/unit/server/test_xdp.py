@@ -1,5 +1,8 @@
 """Which worker has the queues of interfaces, as these come, change and go; without any interface."""
 
+import errno
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from funkenshield.config.listeners import ListenerSection
 from funkenshield.config.types import Endpoint
 from funkenshield.server import xdp
+from funkenshield.xdp.interface import explained
 
 
 class Machine:
@@ -15,12 +19,16 @@ class Machine:
     def __init__(self):
         self.queues = {"eth0": 3, "eth1": 2}
         self.changes = dict.fromkeys(self.queues, 0)
+        self.wrong = 0
 
     def link(self, name):
         return name, self.changes[name]
 
     def opened(self, name, *, answers, queues_max, **_):
         """Return an interface whose queues are there, and nothing else."""
+        with explained(name, "socket"):
+            if self.wrong:
+                raise OSError(self.wrong, "no socket")
         self.may_answer = answers is not None
 
         def ignore(*_):
@@ -78,6 +86,21 @@ def test_a_queue_stays_with_its_worker_while_others_come_and_go(machine, workers
         }
         assert max(map(len, map(made.queues_of, range(workers)))) <= -(-5 // workers)
         before = after
+
+
+def test_what_is_left_is_let_go_of_though_it_cannot_be_had_anew(machine):
+    """Else its sockets would be open, and the interface busy, until garbage is collected: late, where little is."""
+    made = interfaces(machine, 1)
+    left = [weakref.ref(each) for each in made.queues]
+    gc.disable()
+    try:
+        machine.changes = dict.fromkeys(machine.changes, 1)
+        machine.wrong = errno.EBUSY
+        for _ in range(5):
+            made.follow()
+        assert [each() for each in left] == [None] * 5
+    finally:
+        gc.enable()
 
 
 def test_an_interface_that_no_worker_has_room_for_is_not_attached(machine, caplog):
