@@ -141,10 +141,14 @@ def check(file: Path | None) -> None:
     /etc/funkenshield.toml is checked, or the variables alone if it does not exist.
     """
     from .config import DEFAULT_FILE, default_file, in_environment
+    from .config.kernel_answers import against_all, off
     from .rules.engine import check as check_rules
 
     file = file or default_file() or (None if in_environment(os.environ) else DEFAULT_FILE)
-    check_rules(_read(file, {}))
+    config = _read(file, {})
+    check_rules(config)
+    if reasons := against_all(config):
+        click.echo(f"{file or 'environment'}: {off(reasons)}")
     click.echo(f"{file or 'environment'}: ok")
 
 
@@ -186,15 +190,25 @@ def announce(file: Path | None) -> None:
 @main.command()
 @click.option("--xdp", "interface", required=True, metavar="INTERFACE", help="Look at this network interface.")
 @click.option("--attach", is_flag=True, help="Attach a program for a moment, too: some drivers stop the link for it.")
-def doctor(interface: str, attach: bool) -> None:
+@click.option("-c", "--config", "file", type=PATH, metavar="FILE", help="Look at what this TOML file says, too.")
+def doctor(interface: str, attach: bool, file: Path | None) -> None:
     """Tell whether queries can be taken from an interface, and what is in the way.
 
     Each thing that it takes is looked at; the exit code is 1 where one is missing. What a user may do is looked at as
-    that user: root, or what the service runs as.
+    that user: root, or what the service runs as. With -c, it is told, too, what has workers answer all queries,
+    although kernel_answers is set.
     """
-    from .xdp.doctor import examine
+    from .xdp.doctor import Finding, examine
 
     findings = list(examine(interface, attach=attach))
+    if file is not None:
+        from .config import load
+        from .config.kernel_answers import against_all, off
+
+        reasons = against_all(load(file, {}, os.environ))
+        findings.append(
+            Finding("answers", not reasons, off(reasons) if reasons else "nothing keeps the kernel from them")
+        )
     for each in findings:
         click.echo(f"{'ok' if each.is_right else 'NO':4}{each.subject:11}{each.found}")
     if not all(each.is_right for each in findings):

@@ -43,6 +43,7 @@ from .cluster.node import Credentials, Node
 from .cluster.purges import Message
 from .config import DEFAULT_GROUP, RESTART, Config, Endpoint
 from .config.guard import packed
+from .config.kernel_answers import against_all
 from .core import early_signals, logs, machine
 from .core._clock import Clock
 from .core.files import Watched
@@ -538,6 +539,7 @@ class Daemon:
         self.forwarder.housekeeping()
         self.tcp.housekeeping()
         self.listeners.housekeeping(self.clock.seconds())
+        self.listeners.interfaces.tell_whether_kernel_answers(against_all(self.config, blocked=len(self.blocks) > 0))
         self.hosts.housekeeping(self.upstreams.down)
         self.sinks.housekeeping()
         self.watchers.wake()

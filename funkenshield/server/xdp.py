@@ -14,6 +14,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
+from ..config.kernel_answers import off
 from ..config.listeners import ListenerSection
 from ..config.types import Endpoint
 from ..xdp._queue import QueueSocket
@@ -67,6 +68,7 @@ class Interfaces:
         self._patience: dict[str, int] = {}
         self._answers = Answers()
         self._use: Callable[[mmap, mmap, mmap], None] | None = None
+        self._against: list[str] = []  # reasons for which the kernel answers nothing
         self._taking = False
         self._waiting = False  # until whom we replace has left
 
@@ -178,6 +180,15 @@ class Interfaces:
             each.take(taking)
         if self._open and not taking:
             time.sleep(IN_FLIGHT)
+
+    def tell_whether_kernel_answers(self, against: Sequence[str]) -> None:
+        """Log that the kernel answers nothing, because of these; or that it does again. Once for each change."""
+        if list(against) != self._against:
+            self._against = list(against)
+            if against:
+                log.warning("%s", off(against))
+            else:
+                log.info("kernel answers are on")
 
     def close(self) -> None:
         """Leave all interfaces for good; no worker may serve any more."""

@@ -7,7 +7,7 @@ import pytest
 from support import forked
 
 from funkenshield.xdp.doctor import examine
-from xdp.wires import Wire
+from xdp.wires import SERVER, Wire, listener
 
 
 def doctor(*args):
@@ -30,6 +30,17 @@ def test_an_interface_that_can(wire):
     assert found["MTU"][1] == "1500: answers of up to 1452 octets; longer ones by TCP"
     assert found["attached"][1] == "by its driver, with copies"
     assert "xdp" not in wire.near.run("ip", "link", "show", "dev", wire.name)
+
+
+def test_what_keeps_the_kernel_from_answering_is_told(wire, tmp_path):
+    file = tmp_path / "f.toml"
+    file.write_text(f'upstreams = "192.0.2.53:53"\n{listener(wire.name, SERVER, kernel_answers="true")}')
+    code, found = doctor(wire.name, "-c", file)
+    assert (code, found["answers"]) == (0, (True, "nothing keeps the kernel from them"))
+    file.write_text(f"guard.rrl.responses_per_second = 5\n{file.read_text()}")
+    code, found = doctor(wire.name, "-c", file)
+    off = "kernel answers are off, because of guard.rrl: workers answer all queries"
+    assert (code, found["answers"]) == (1, (False, off))
 
 
 def test_it_attaches_nothing_unasked(wire):

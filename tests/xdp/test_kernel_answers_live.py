@@ -192,9 +192,12 @@ def test_a_block_holds_at_once(wire, running):
             shield.command("block", "add", "--refuse", "192.0.2.9")
             moment = time.monotonic()
             assert {reply[3] & 15 for reply in load.after(moment)} == {5}
+            off = "kernel answers are off, because of blocks: workers answer all queries"
+            until(lambda: shield.log.endswith(f"{off}\n"))
             before = in_kernel(shield)
             shield.command("block", "remove", "192.0.2.9")
             until(lambda: in_kernel(shield) > before)
+            until(lambda: shield.log.endswith("kernel answers are on\n"))
 
 
 def test_a_rule_of_a_reload_holds_at_once(wire, running):
