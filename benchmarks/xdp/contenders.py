@@ -95,16 +95,19 @@ def reflector(place: Place) -> Iterator[Running]:
         yield Running((process,))
 
 
-@contextlib.contextmanager
-def _shield(place: Place, listener: str) -> Iterator[Running]:
+def _nameserver(place: Place) -> contextlib.AbstractContextManager[int]:
     zone = place.folder / "bench.example.zone"
     zone.write_text(ZONE)
+    listen = ["nameserver", "--listen", f"127.0.0.1:{UPSTREAM}", "--zone", zone]
+    return started(place, [sys.executable, "-m", "funkenshield", *listen], "ready")
+
+
+@contextlib.contextmanager
+def _shield(place: Place, listener: str) -> Iterator[Running]:
     config = place.folder / "funkenshield.toml"
     config.write_text(f'workers = 1\nupstreams = ["127.0.0.1:{UPSTREAM}"]\n{listener}\n')
-    funkenshield = [sys.executable, "-m", "funkenshield"]
-    nameserver = [*funkenshield, "nameserver", "--listen", f"127.0.0.1:{UPSTREAM}", "--zone", zone]
-    run = [*funkenshield, "run", "-c", config, "--control", place.folder / "control"]
-    with started(place, nameserver, "ready"), started(place, run, "ready") as process:
+    run = [sys.executable, "-m", "funkenshield", "run", "-c", config, "--control", place.folder / "control"]
+    with _nameserver(place), started(place, run, "ready") as process:
         yield Running((process,))
 
 
@@ -151,12 +154,28 @@ def knot_sockets(place: Place) -> contextlib.AbstractContextManager[Running]:
     return _knot(place, f"  listen: {place.address}@53")
 
 
+@contextlib.contextmanager
+def dnsdist_sockets(place: Place) -> Iterator[Running]:
+    """dnsdist over sockets, with a packet cache, and the same nameserver behind it."""
+    config = place.folder / "dnsdist.conf"
+    config.write_text(
+        f'setSecurityPollSuffix("")\nsetLocal("{place.address}:53")\nsetRingBuffersSize(100)\n'
+        f"setUDPSocketBufferSizes(4194304, 4194304)\nsetUDPMultipleMessagesVectorSize(64)\nsetMaxTCPClientThreads(1)\n"
+        f'newServer({{address="127.0.0.1:{UPSTREAM}"}}):setUp()\ngetPool(""):setCache(newPacketCache(10000))\n'
+        'setACL("0.0.0.0/0")\n'
+    )
+    command: list[str | Path] = ["dnsdist", "--supervised", "--disable-syslog", "-C", config]
+    with _nameserver(place), started(place, command, "Listening on") as process:
+        yield Running((process,))
+
+
 ALL = {
     "bounce (XDP_TX)": bounce,
     "reflector (AF_XDP)": reflector,
     "FunkenShield, kernel_answers": shield_kernel,
     "FunkenShield, AF_XDP": shield_xdp,
     "FunkenShield, sockets": shield_sockets,
+    "dnsdist, sockets": dnsdist_sockets,
     "Knot DNS, AF_XDP": knot_xdp,
     "Knot DNS, sockets": knot_sockets,
 }
