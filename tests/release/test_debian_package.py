@@ -83,7 +83,7 @@ def test_it_runs_as_its_user_and_may_little(installed):
 
 def test_it_has_manual_completion_and_what_encrypts(installed):
     version = installed.run("funkenshield --version")
-    for each in "DNS over TLS: OpenSSL 3", "DNS over HTTPS: nghttp2", "DNS over QUIC: qh3":
+    for each in "DNS over TLS: OpenSSL 3", "DNS over HTTPS: nghttp2", "DNS over QUIC: qh3", "; AF_XDP)":
         assert each in version
     listed = installed.run("dpkg --listfiles funkenshield")
     for each in "man1/funkenshield.1.gz", "man5/funkenshield.toml.5.gz", "completions/funkenshield", "_funkenshield":
