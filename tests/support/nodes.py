@@ -33,8 +33,8 @@ class Upstream(ScriptedUpstream):
     number = serial = 1
     delay = 0.0  # seconds
 
-    def __init__(self):
-        super().__init__(self._answer)
+    def __init__(self, *where):
+        super().__init__(self._answer, *where)
 
     def _answer(self, query):
         if query.rdtype == SOA:
@@ -48,19 +48,19 @@ class Upstream(ScriptedUpstream):
 
 
 @contextlib.contextmanager
-def running(store, *nodes, upstream=None, **options):
+def running(store, *nodes, **options):
     """Run nodes with one store before one upstream; yield it, and them, once they use the store."""
     with contextlib.ExitStack() as stack:
-        upstream = upstream or stack.enter_context(Upstream())
+        upstream = stack.enter_context(Upstream())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        place = str(address_of(upstream))
+        origin, place = str(address_of(upstream)), f"redis://127.0.0.1:{store.port}"
         shields = [
             stack.enter_context(
                 run_shield(
                     [],
                     toml=toml(
-                        upstreams=[place, {"address": place, "source": "127.0.0.2", "groups": ["again"]}],
-                        forward=PATIENT, cluster=clustered(store, folder, node, **options),
+                        upstreams=[origin, {"address": origin, "source": "127.0.0.2", "groups": ["again"]}],
+                        forward=PATIENT, cluster=clustered(place, folder, node, **options),
                         allow_notify_from=["127.0.0.1"], zones=ZONES, rules=RULES,
                     ),
                 )

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import hiredis
 
 from support.client import free_port
+from support.network import Network
 from support.until import until
 
 SECRET = "5e" * 32
@@ -33,19 +33,25 @@ def valkey():
 
 @dataclass
 class Store:
-    """A store that listens on a port of 127.0.0.1."""
+    """A store that listens on a port of 127.0.0.1, or of all addresses in a network of its own."""
 
     program: str
     folder: str
     port: int
+    network: Network | None = None
     process: subprocess.Popen | None = None
 
     def start(self):
-        self.process = subprocess.Popen(
-            [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        bound = ["--bind", "0.0.0.0", "--protected-mode", "no"] if self.network else ["--bind", "127.0.0.1"]
+        with self._inside():
+            self.process = subprocess.Popen(
+                [self.program, "--port", str(self.port), *bound, "--save", "", "--dir", self.folder],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
         until(self._answers)
+
+    def _inside(self):
+        return self.network.entered() if self.network else contextlib.nullcontext()
 
     def _answers(self):
         with contextlib.suppress(OSError):
@@ -67,7 +73,7 @@ class Store:
     def __call__(self, *words):
         """Return the reply to a command, or raise it where it is an error."""
         reader = hiredis.Reader()
-        with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
+        with self._inside(), socket.create_connection(("127.0.0.1", self.port), 10) as connection:
             connection.sendall(hiredis.pack_command(words))
             while (reply := reader.gets()) is False:
                 reader.feed(connection.recv(65536))
@@ -82,10 +88,10 @@ class Store:
 
 
 @contextlib.contextmanager
-def run_store(program=None):
+def run_store(program=None, network=None):
     """Run a store; leaving stops it."""
     with tempfile.TemporaryDirectory(prefix="store-") as folder:
-        store = Store(program or redis(), folder, free_port())
+        store = Store(program or redis(), folder, free_port(), network)
         store.start()
         try:
             yield store
@@ -93,54 +99,9 @@ def run_store(program=None):
             store.stop()
 
 
-def clustered(store, folder, node, **more):
+def clustered(place, folder, node, **more):
     """Return what the configuration of a node says of its cluster; the secret lies in the folder."""
     secret = Path(folder) / "secret"
     secret.touch(0o600)
     secret.write_text(SECRET + "\n")
-    return {"store": f"redis://127.0.0.1:{store.port}", "secret_file": str(secret), "node": node, **more}
-
-
-class Way:
-    """A way to a store that can be cut, so that nothing passes and nobody is told, and healed."""
-
-    def __init__(self, store):
-        self._store = store
-        self._open = threading.Event()
-        self._open.set()
-        self._ends = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                self._ends.append(near)
-                try:
-                    far = socket.create_connection(("127.0.0.1", self._store.port))
-                except OSError:
-                    near.close()
-                    continue
-                self._ends.append(far)
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._pass, args=ends, daemon=True).start()
-
-    def _pass(self, source, sink):
-        with contextlib.suppress(OSError):
-            while octets := source.recv(65536):
-                self._open.wait()
-                sink.sendall(octets)
-            sink.shutdown(socket.SHUT_WR)
-
-    def cut(self):
-        self._open.clear()
-
-    def heal(self):
-        self._open.set()
-
-    def close(self):
-        self._open.set()
-        for each in (self._listener, *self._ends):
-            each.close()
+    return {"store": place, "secret_file": str(secret), "node": node, **more}
