@@ -1,10 +1,12 @@
 """Three cold nodes that share a store, beside three that do not: what the origin is asked, and how long misses take.
 
-    python -m benchmarks.system.nodes [--rounds 3] [--names 2000] [--delay 0.02] [--rate 500] [--timeout 0.005] [--json]
+    python -m benchmarks.system.nodes [--rounds 3] [--names 2000] [--delay 0.02] [--rate 500] [--timeout 0.005]
+        [--seconds 3] [--json]
 
 An origin answers after some milliseconds, as one that is far away does. Clients ask each of three nodes that have just
-started for the same names, in an order of each node's own, at a fixed rate in all; every query is a miss. Shields have
-one core; load, origin and store share the other. Variants take turns, and medians count.
+started for the same names, in an order of each node's own, at a fixed rate in all; every query is a miss. Then one node
+is asked for what it has by now, as fast as it answers, for some seconds: what a hit costs. Shields have one core; load,
+origin and store share the other. Variants take turns, and medians count.
 """
 
 import argparse
@@ -152,6 +154,17 @@ async def ask_all(ports: list[int], names: list[str], rate: float, rounds: rando
     return [took for each in clients for took in each.took]
 
 
+def cost_of_a_hit(shield: processes.Running, names: list[str], queries: Path, seconds: float) -> float:
+    """Return the microseconds of CPU that a node takes for each answer, asked for what is in its own cache."""
+    queries.write_text("".join(f"{name} A\n" for name in names))
+    where = ["-d", str(queries), "-s", "127.0.0.1", "-p", str(shield.port), "-l", str(seconds), "--json"]
+    before = shield.cpu()
+    done = subprocess.run(
+        ["taskset", "-c", str(processes.LOAD_CORE), *COMMAND, "perf", *where], capture_output=True, check=True
+    )
+    return (shield.cpu() - before) * 1e6 / float(json.loads(done.stdout)["answered"])
+
+
 async def measure(variant: str, given: argparse.Namespace, turn: int) -> dict[str, float]:
     """Measure one variant once."""
     has_store, warm, sharing = VARIANTS[variant]
@@ -182,11 +195,12 @@ async def measure(variant: str, given: argparse.Namespace, turn: int) -> dict[st
         origin.asked, used = 0, sum(each.cpu() for each in shields)
         took = await ask_all([each.port for each in shields], names, given.rate, dice)
         used = sum(each.cpu() for each in shields) - used
+        hit = await asyncio.to_thread(cost_of_a_hit, shields[0], names, folder / "queries", given.seconds)
     transport.close()
     cuts = statistics.quantiles(took, n=100)
     return {
         "origin": origin.asked / given.names, "answered": len(took) / NODES / given.names, "p50": cuts[49] * 1e3,
-        "p99": cuts[98] * 1e3, "cpu": used * 1e6 / len(took),
+        "p99": cuts[98] * 1e3, "cpu": used * 1e6 / len(took), "hit": hit,
     }  # fmt: skip
 
 
@@ -198,6 +212,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.02)
     parser.add_argument("--rate", type=float, default=500.0)
     parser.add_argument("--timeout", type=float, default=0.005)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     taken: dict[str, list[dict[str, float]]] = {}
@@ -211,10 +226,10 @@ def main() -> None:
     if given.json:
         print(json.dumps(rows, indent=1))
         return
-    print(f"{'':<36}{'origin':>8}{'answered':>10}{'p50 ms':>9}{'p99 ms':>9}{'us CPU':>9}")
+    print(f"{'':<36}{'origin':>8}{'answered':>10}{'p50 ms':>9}{'p99 ms':>9}{'us CPU':>9}{'of a hit':>9}")
     for variant, row in rows.items():
         print(f"{variant:<36}{row['origin']:>8.2f}{row['answered']:>10.3f}{row['p50']:>9.2f}{row['p99']:>9.2f}"
-              f"{row['cpu']:>9.0f}")  # fmt: skip
+              f"{row['cpu']:>9.0f}{row['hit']:>9.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":
