@@ -291,6 +291,7 @@ class Player:
             case After():
                 time.sleep(SETTLED)  # what is under way was before
                 self._clock.advance(step.seconds)
+                self._daemon.cache.epochs.outdate()  # what the kernel has is timed by its own clock
             case Purge():
                 control.ask(self._folder / "control", {"command": "purge", **step.request})
             case Counted():
@@ -415,7 +416,8 @@ class Player:
         if "\nupstreams" not in f"\n{told}":
             lines.insert(0, f'upstreams = ["{self._upstreams["upstream"].address}"]')
         if self._interface:
-            lines += ["[[listeners]]", toml(address=str(self._address), transport="xdp", generic_xdp=True)]
+            frames = {"transport": "xdp", "generic_xdp": True, "kernel_answers": True}
+            lines += ["[[listeners]]", toml(address=str(self._address), **frames)]
             lines.append(f'interface = "{self._interface}"')
         for transport, address in self._doors.items():
             files = {name: str(getattr(self._credentials, name)) for name in ("certificate", "key")}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import forked
 from support.certificates import self_signed
-from support.network import Network, as_root
+from support.network import Network, as_root, believe_loopback
 from support.until import until
 
 from conformance.notation import read
@@ -72,10 +72,9 @@ def test_scenario_over_quic(path, transport, tmp_path, monkeypatch, credentials)
 
 @pytest.fixture(scope="module")
 def loopback():
-    """Be in a network whose loopback takes from anybody what is for its own addresses, as a wire is not used to."""
+    """Be in a network whose loopback gives and takes frames."""
     with Network() as own, own.entered():
-        for name in "accept_local", "route_localnet":
-            Path(f"/proc/sys/net/ipv4/conf/lo/{name}").write_text("1")
+        believe_loopback()
         yield "lo"
 
 

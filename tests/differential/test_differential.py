@@ -1,8 +1,8 @@
 """Know that nobody can tell the shield from the nameserver behind it, whatever he asks.
 
 A round draws five hundred questions, and puts them to NSD, Knot DNS and BIND directly and through the shield: cold and
-warm, over UDP and over TCP, and some over TLS, QUIC and HTTP/3. Each reply must equal the direct one under the one law
-(`support.law`).
+warm, over UDP and over TCP, and some over TLS, QUIC and HTTP/3, and by frames. Each reply must equal the direct one
+under the one law (`support.law`).
 
 `make test` has four rounds for each nameserver. For more, say so many questions:
 
@@ -32,7 +32,9 @@ from support.pipeline import ask_all
 from support.questions import KEEPALIVE, OPTION, draw, respell
 
 A_ROUND = 500  # questions
-OVER_TLS, OVER_QUIC = 5, 20  # one in so many is asked over TLS too, and over QUIC and HTTP/3
+OVER_TLS, OVER_QUIC = 5, 20  # one in so many is asked over TLS too, and over QUIC and HTTP/3,
+BY_FRAMES = 5  # and by frames, until the kernel answers
+PLAIN = "UDP", "XDP"
 ROUNDS = -(-int(os.environ.get("FUNKENSHIELD_DIFFERENTIAL", 4 * A_ROUND)) // A_ROUND)
 SEED = int(os.environ.get("FUNKENSHIELD_SEED", "2011"))
 MESSAGE_MAX, UDP_PLAIN = 65535, 512  # octets
@@ -69,6 +71,12 @@ def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, door
         differences += ask(odd[::step], over=first, since=start, when="warm")
         differences += ask(some, over=second, since=start, when="warm")
         assert stats(shield)["cache_hits"] - cold >= 2 * kept
+    if "xdp" in doors:
+        shield.command("purge", "--all")
+        start, in_kernel = time.monotonic(), stats(shield)["kernel_answers"]
+        for when in "cold", "warm", "warm", "warm", "hot", "hot":
+            differences += ask(expected[::BY_FRAMES], over="XDP", since=start, when=when)
+        assert stats(shield)["kernel_answers"] > in_kernel
     if differences:
         pytest.fail(f"{len(differences)} answers differ\n\n" + "\n\n".join(differences[:SHOWN]), pytrace=False)
 
@@ -125,7 +133,7 @@ def as_quic_allows(asked):
 
 def differing(shield, doors, nameserver, expected, *, over, since, when):
     """Ask the shield; return a text about each answer that is not as expected, with a dig command for either side."""
-    server, options = doors.get(over.lower(), shield), [] if over == "UDP" else [f"+{over.lower()}"]
+    server, options = doors.get(over.lower(), shield), [] if over in PLAIN else [f"+{over.lower()}"]
     queries = [(asked if over != "QUIC" else as_quic_allows(asked)).to_wire() for asked, _ in expected]
     if over in ("QUIC", "H3"):
         replies = over_quic.ask_all(server, queries, over.lower(), trusted=server.authority.file)
@@ -135,9 +143,9 @@ def differing(shield, doors, nameserver, expected, *, over, since, when):
     told = []
     for (asked, answers), reply in zip(expected, replies, strict=True):
         try:
-            assert_right(asked, answers, reply, tcp=over != "UDP", aged=aged)
+            assert_right(asked, answers, reply, tcp=over not in PLAIN, aged=aged)
         except (AssertionError, dns.exception.DNSException) as error:
-            directly = [] if over == "UDP" else ["+tcp"]
+            directly = [] if over in PLAIN else ["+tcp"]
             commands = f"{asked.dig(server.address, *options)}\n{asked.dig(nameserver.address, *directly)}"
             told.append(f"{when}, over {over}:\n{commands}\n{error!s:.3000}")
     return told

@@ -88,6 +88,12 @@ class Network:
                 _write(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6", "1")
 
 
+def believe_loopback():
+    """Have the loopback take from anybody what is for its own addresses, as a wire is not used to: frames come so."""
+    for name in "accept_local", "route_localnet":
+        _write(f"/proc/sys/net/ipv4/conf/lo/{name}", "1")
+
+
 def ethtool(name, *request):
     """Ask or tell an interface's driver something, in words as <linux/ethtool.h> has them; return what it made of them.
 
