@@ -11,6 +11,7 @@ What encrypts is made where OpenSSL's headers are, what speaks HTTP where nghttp
 elsewhere: the rest works without it. So are programs for the kernel (*.bpf.c), where clang can.
 """
 
+import gc
 import os
 import shlex
 import subprocess
@@ -35,11 +36,13 @@ if not os.access(".", os.W_OK):
     raise SystemExit(f"{os.getcwd()} cannot be written to, and what is built belongs there: make a copy of your own")
 CHECKED = KIND in SANITIZE
 CORES = len(os.sched_getaffinity(0))
+gc.set_threshold(1_000_000)  # Cython makes large trees, and a third of its time was to look through them
 
 if KIND == "fuzz":
     os.environ.setdefault("CC", "clang")
 level = {"release": "-O3", "profile": "-O3", "playground": "-O0"}.get(KIND, "-O1")
-compile_args = ["-std=gnu11", "-Wall", "-Wno-unused-function", "-Wno-sign-compare", level]
+warnings = ["-w"] if KIND == "playground" else ["-Wall", "-Wno-unused-function", "-Wno-sign-compare"]  # which take time
+compile_args = ["-std=gnu11", *warnings, level]
 link_args = ["-lm"]
 if CHECKED:
     compile_args += [*SANITIZE[KIND], "-fno-omit-frame-pointer", "-DFUNKENSHIELD_CHECKED"]
