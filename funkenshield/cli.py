@@ -33,7 +33,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
         encrypted = "DNS over TLS: " + " ".join(OPENSSL_VERSION.split()[:2])
     except ModuleNotFoundError:
-        encrypted = "without DNS over TLS for clients: OpenSSL's headers were not there"
+        encrypted = "without DNS over TLS for clients: built without OpenSSL's headers"
     except ImportError as error:
         encrypted = f"without DNS over TLS for clients: {error}"
     try:
@@ -41,7 +41,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
         requested = f"DNS over HTTPS: nghttp2 {NGHTTP2_VERSION}"
     except ModuleNotFoundError:
-        requested = "without DNS over HTTPS for clients: nghttp2's headers were not there"
+        requested = "without DNS over HTTPS for clients: built without nghttp2's headers"
     except ImportError as error:
         requested = f"without DNS over HTTPS for clients: {error}"
     from .errors import FunkenShieldError
@@ -52,7 +52,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         over_quic = f"DNS over QUIC: qh3 {quic.installed()}"
     except FunkenShieldError:
         over_quic = "without DNS over QUIC for clients: pip install 'funkenshield[quic]'"
-    from_interfaces = "without AF_XDP for clients: clang was not there"
+    from_interfaces = "without AF_XDP for clients: built without clang"
     if all(each.exists() for each in PROGRAMS.values()):
         from_interfaces = "AF_XDP"
     click.echo(f"funkenshield {__version__} ({encrypted}; {requested}; {over_quic}; {from_interfaces})")

@@ -110,9 +110,9 @@ def test_what_reads_certificates_is_loaded_only_where_there_are_some(tmp_path):
 @pytest.mark.parametrize(
     ("module", "error", "told"),
     [
-        ("_tls", ModuleNotFoundError("No module"), "TLS for clients: OpenSSL's headers were not there"),
+        ("_tls", ModuleNotFoundError("No module"), "TLS for clients: built without OpenSSL's headers"),
         ("_tls", ImportError("libssl.so.3: no such file"), "TLS for clients: libssl.so.3: no such file"),
-        ("_http2", ModuleNotFoundError("No module"), "HTTPS for clients: nghttp2's headers were not there"),
+        ("_http2", ModuleNotFoundError("No module"), "HTTPS for clients: built without nghttp2's headers"),
         ("_http2", ImportError("libnghttp2.so.14: no file"), "HTTPS for clients: libnghttp2.so.14: no file"),
     ],
 )  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_version_tells_where_programs_for_the_kernel_were_left_out(monkeypat
     monkeypatch.setitem(interface.PROGRAMS, "queries", Path(__file__))
     monkeypatch.setitem(interface.PROGRAMS, "answers", Path("nowhere.bpf.o"))
     done = CliRunner().invoke(cli.main, ["--version"], catch_exceptions=False)
-    assert done.stdout.endswith("; without AF_XDP for clients: clang was not there)\n")
+    assert done.stdout.endswith("; without AF_XDP for clients: built without clang)\n")
 
 
 @pytest.mark.parametrize(
