@@ -12,12 +12,18 @@ from support.pages import ROOT
 TODAY = datetime.now(UTC).date()
 
 
-@pytest.fixture
-def check(tmp_path, monkeypatch):
-    """Return the tool, which looks at a repository that is ready but for what is built."""
+def loaded():
+    """Return the tool, as a module."""
     loader = importlib.machinery.SourceFileLoader("release_check", str(ROOT / "tools" / "release-check"))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("release_check", loader))
     loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    """Return the tool, which looks at a repository that is ready but for what is built."""
+    module = loaded()
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VERSION", "1.2.3")
     monkeypatch.setattr(module, "TAG", "v1.2.3")
@@ -114,3 +120,10 @@ def test_an_address_that_nobody_reads_is_told(check, tmp_path):
     subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
     (told,) = check.addresses()
     assert told.startswith("debian/control: nobody reads")
+
+
+def test_a_program_that_is_not_installed_is_told(monkeypatch):
+    module = loaded()
+    monkeypatch.setattr(module, "tool", lambda name: f"/nowhere/{name}")
+    told = "it is not installed, as make release-check does it"
+    assert [*module.packaged()] == [f"pyroma: {told}", f"check-manifest: {told}"]
