@@ -27,13 +27,20 @@ class Store:
 
     def request(self, *words):
         self.asked.append(words)
-        reply = asyncio.get_running_loop().create_future()
         told = self.replies.get(words[0].lower(), 0)
+        loop = asyncio.get_running_loop()
+        reply = loop.create_future()
+        loop.call_soon(self._reply, reply, told(*words) if callable(told) else told)  # none is there before its time
+        return reply
+
+    @staticmethod
+    def _reply(reply, told):
+        if reply.cancelled():
+            return
         if isinstance(told, Exception):
             reply.set_exception(told)
         else:
-            reply.set_result(told(*words) if callable(told) else told)
-        return reply
+            reply.set_result(told)
 
     def commands(self):
         return [each[0] for each in self.asked]
