@@ -236,7 +236,7 @@ class Daemon:
         if self._credentials is None:
             return None
         node = Node(
-            self.config.cluster, self._credentials, self.miss_path, self._purge_as_told, self._serials_of,
+            self.config.cluster, self._credentials, self.miss_path, self._purge_as_told, self.blocks, self._serials_of,
             self._dispatch, wall=lambda: time.time() + self.clock.origin[1] / 1e9,
         )  # fmt: skip
         self.forwarder.share_with(node.run)

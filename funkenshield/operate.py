@@ -29,6 +29,9 @@ PAGE = 200  # entries that are asked for at once
 UPGRADING = 600.0  # seconds that an upgrade may take, where a large cache is copied
 ASKING = 20.0  # seconds that a purge of all nodes may take besides
 RELOADING = 120.0  # seconds that a reload may take: rules have a setup
+waits = click.option(
+    "--wait", type=seconds, default=10.0, show_default=True, help="With --everywhere, wait so long until all have."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the response of the daemon as JSON.")
 
 
@@ -140,9 +143,7 @@ def failures(ask: Ask, as_json: bool) -> None:
 @click.option("--name", metavar="NAME", help="Purge one name.")
 @click.option("--type", "qtype", metavar="TYPE", help="Purge only records of this type.")
 @click.option("--everywhere", is_flag=True, help="Wait until all nodes of the cluster have purged.")
-@click.option(
-    "--wait", type=seconds, default=10.0, show_default=True, help="With --everywhere, wait so long until all have."
-)
+@waits
 @as_json
 def purge(
     ask: Ask, everything: bool, zone: str | None, name: str | None, qtype: str | None, everywhere: bool, wait: float,
@@ -165,11 +166,20 @@ def purge(
     if not everywhere:
         _show(ask(request), as_json, done)
         return
-    response = ask(request | {"everywhere": True, "wait": wait}, wait + ASKING)
-    _show(response, as_json, f"{done}, at {len(response['nodes'])} nodes: {', '.join(response['nodes']) or 'none'}")
+    _show_nodes(ask(_everywhere(request, wait), wait + ASKING), as_json, done, "purged")
+
+
+def _everywhere(request: dict[str, Any], wait: float) -> dict[str, Any]:
+    """Return a request that waits until all nodes have done what it asks for."""
+    return request | {"everywhere": True, "wait": wait}
+
+
+def _show_nodes(response: dict[str, Any], as_json: bool, line: str, done: str) -> None:
+    """Print at which nodes it is done, and at which it is not; the exit code is 1 if there are any."""
+    _show(response, as_json, f"{line}, at {len(response['nodes'])} nodes: {', '.join(response['nodes']) or 'none'}")
     for each in response["missing"]:
         click.echo(
-            f"funkenshield: not purged at {each['node']}, which was last heard {each['silent']:g} s ago", err=True
+            f"funkenshield: not {done} at {each['node']}, which was last heard {each['silent']:g} s ago", err=True
         )
     sys.exit(bool(response["missing"]))
 
@@ -201,23 +211,41 @@ def block_list(ask: Ask, as_json: bool) -> None:
 )
 @click.option("--refuse", is_flag=True, help="Answer REFUSED instead of dropping queries.")
 @click.option("--yes", is_flag=True, help="Confirm a prefix shorter than /8 (IPv6: /16).")
+@click.option("--everywhere", is_flag=True, help="Block it at all nodes of the cluster, and wait until they have.")
+@waits
 @as_json
 @click.argument("prefix")
-def block_add(ask: Ask, seconds: float, refuse: bool, yes: bool, prefix: str, as_json: bool) -> None:
-    """Block an address or a source prefix for a while."""
+def block_add(
+    ask: Ask, seconds: float, refuse: bool, yes: bool, everywhere: bool, wait: float, prefix: str, as_json: bool
+) -> None:
+    """Block an address or a source prefix for a while.
+
+    With --everywhere, the exit code is 1 if some node did not say in time that it has done so; those are named.
+    """
     action = "refuse" if refuse else "drop"
     request = {"command": "block add", "prefix": prefix, "seconds": seconds, "action": action, "confirmed": yes}
-    _show(ask(request), as_json, f"{prefix}: blocked for {seconds:g} s")
+    done = f"{prefix}: blocked for {seconds:g} s"
+    if not everywhere:
+        _show(ask(request), as_json, done)
+        return
+    _show_nodes(ask(_everywhere(request, wait), wait + ASKING), as_json, done, "blocked")
 
 
 @block.command("remove")
 @controls
+@click.option("--everywhere", is_flag=True, help="Remove them at all nodes of the cluster, and wait until they have.")
+@waits
 @as_json
 @click.argument("prefix")
-def block_remove(ask: Ask, prefix: str, as_json: bool) -> None:
+def block_remove(ask: Ask, everywhere: bool, wait: float, prefix: str, as_json: bool) -> None:
     """Remove the blocks of a source prefix and of all prefixes within it."""
-    response = ask({"command": "block remove", "prefix": prefix})
-    _show(response, as_json, f"{prefix}: {response['removed']} removed")
+    request = {"command": "block remove", "prefix": prefix}
+    if not everywhere:
+        response = ask(request)
+        _show(response, as_json, f"{prefix}: {response['removed']} removed")
+        return
+    response = ask(_everywhere(request, wait), wait + ASKING)
+    _show_nodes(response, as_json, f"{prefix}: {response['removed']} removed here", "removed")
 
 
 # ---------------------------------------------------------------- upstreams, rules, the log

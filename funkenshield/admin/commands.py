@@ -262,10 +262,7 @@ async def _purge(
     wait: float = 10,
 ) -> Response:
     """Purge at all nodes; with `everywhere`, tell which have done so, and which have not in so many seconds."""
-    if not 0 <= wait <= WAIT_MAX:
-        raise FunkenShieldError(f"purge: wait must be 0 to {WAIT_MAX} seconds")
-    if everywhere and shield.node is None:
-        raise FunkenShieldError("purge: this node is alone: no [cluster] is configured")
+    node = _node_of("purge", shield, everywhere=everywhere, wait=wait)
     noted = purge(shield.cache, name, type, below=below)
     wire = name_to_wire(name)
     what = name_from_wire(wire) + (" and all below it" if below else "")
@@ -275,9 +272,16 @@ async def _purge(
     message = _tell_nodes(shield, noted, type if noted == wire else None, below=below or noted != wire)
     if removal := shield.forget(noted):
         await asyncio.wrap_future(removal)
-    if not everywhere or shield.node is None or message is None:
-        return {}
-    return await shield.node.wait_for_all(message, wait)
+    return await node.wait_for_all(message, wait) if node is not None and message is not None else {}
+
+
+def _node_of(name: str, shield: Operated, *, everywhere: bool, wait: float) -> Node | None:
+    """Return the node whose neighbours are to be waited for, None where nobody is; FunkenShieldError."""
+    if not 0 <= wait <= WAIT_MAX:
+        raise FunkenShieldError(f"{name}: wait must be 0 to {WAIT_MAX} seconds")
+    if everywhere and shield.node is None:
+        raise FunkenShieldError(f"{name}: this node is alone: no [cluster] is configured")
+    return shield.node if everywhere else None
 
 
 def _tell_nodes(shield: Operated, name: bytes, qtype: str | None, *, below: bool) -> Message | None:
@@ -314,19 +318,32 @@ def _block_list(shield: Operated) -> Response:
 
 
 @command("block add")
-def _block_add(
-    shield: Operated, *, prefix: str, seconds: float, action: Refusal = "drop", confirmed: bool = False
+async def _block_add(
+    shield: Operated,
+    *,
+    prefix: str,
+    seconds: float,
+    action: Refusal = "drop",
+    confirmed: bool = False,
+    everywhere: bool = False,
+    wait: float = 10,
 ) -> Response:
-    shield.blocks.add(prefix, seconds, action, confirmed=confirmed)
+    """Block here, or, with `everywhere`, at all nodes; then tell which have done so, and which have not."""
+    node = _node_of("block add", shield, everywhere=everywhere, wait=wait)
+    reason = "by hand" if node is None else node.block_reason
+    prefix = shield.blocks.add(prefix, seconds, action, confirmed=confirmed, reason=reason)
     limited.info("blocked", "%s blocked for %g s by command: %s", prefix, seconds, action)
-    return {}
+    return await node.wait_for_all(node.tell_block(prefix, seconds, action), wait) if node is not None else {}
 
 
 @command("block remove")
-def _block_remove(shield: Operated, *, prefix: str) -> Response:
+async def _block_remove(shield: Operated, *, prefix: str, everywhere: bool = False, wait: float = 10) -> Response:
+    """Let in again here, or, with `everywhere`, at all nodes; `removed` is how many blocks there were here."""
+    node = _node_of("block remove", shield, everywhere=everywhere, wait=wait)
     if removed := shield.blocks.remove(prefix):
         limited.info("unblocked", "%s not blocked any more, by command", prefix)
-    return {"removed": removed}
+    told = await node.wait_for_all(node.tell_block(prefix), wait) if node is not None else {}
+    return {"removed": removed, **told}
 
 
 # ---------------------------------------------------------------- upstreams, rules, the log

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.cluster import ClusterSection
+from ..config.guard import Refusal
 from ..core.files import exposed, read_text
 from ..core.logs import RateLimited
 from ..errors import ConfigError, FunkenShieldError
@@ -29,6 +30,7 @@ from .connection import Connection, StoreError, keep, within
 from .namesakes import FOLLOWS, Namesakes
 from .purges import APART, HORIZON, Message, Purges, StreamId, parse_id
 from .sealing import COOKIES, SEAL, STATE, TICKETS, Sealer, load_secrets
+from .shared_blocks import Blocks, SharedBlocks
 from .shared_cache import SKEW, SharedCache
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class Node:
         credentials: Credentials,
         miss_path: MissPath,
         purge: Callable[[Message], None],
+        blocks: Blocks,
         serials: Callable[[bytes], frozenset[int] | None],
         dispatch: Callable[[], None],
         *,
@@ -101,7 +104,10 @@ class Node:
         self.section, self._wall, self._serials = section, wall, serials
         self._credentials, self.sealer = credentials, credentials.sealer
         self._miss_path, self._zones = miss_path, miss_path.cache.zones
-        self.purges = Purges(section.node_name, self.sealer, wall, purge, self._knows, entries_since=wall())
+        self.purges = Purges(
+            section.node_name, self.sealer, wall, purge, self._knows, entries_since=wall(),
+            blocks=SharedBlocks(section.node_name, blocks, wall),
+        )  # fmt: skip
         self.shared_cache = SharedCache(
             miss_path, self.sealer, self._origin, self.purges.epochs.of, dispatch, wall,
             timeout=section.timeout, layout=miss_path.cache.layout,
@@ -185,6 +191,18 @@ class Node:
         self.purges.tell(message)
         self._wanted.set()
         return message
+
+    def tell_block(self, prefix: str, seconds: float = 0.0, action: Refusal = "drop") -> Message:
+        """Have all nodes block what this one has blocked, or, without a time, has not any more; FunkenShieldError."""
+        until = int((self._wall() + seconds) * 1000) if seconds else 0
+        message = self.purges.tell_block(prefix=prefix, until=until, action=action)
+        self._wanted.set()
+        return message
+
+    @property
+    def block_reason(self) -> str:
+        """Return why a prefix is blocked that this node tells all to block."""
+        return SharedBlocks.reason(self.section.node_name)
 
     def tell_serial(self, zone: bytes, serial: int, *, let_expire: bool) -> None:
         """Have all nodes purge a zone that has a new serial, unless one has told them."""
@@ -294,8 +312,8 @@ class Node:
         if self._writing is not None:
             with contextlib.suppress(StoreError):
                 await within(0.5, self._writing.request("HDEL", NODES, self.section.node_name.encode()))
-        if waiting := sum(bool(each.name) for each in self.purges.outbox):
-            log.warning("cluster: the store is not reached: other nodes were not told of %d purges", waiting)
+        if waiting := sum(bool(each.name or each.prefix) for each in self.purges.outbox):
+            log.warning("cluster: the store is not reached: other nodes were not told of %d purges or blocks", waiting)
 
     # ---------------------------------------------------------------- heard
 
@@ -383,14 +401,14 @@ class Node:
             await asyncio.sleep(POLL)
         connection = self._writing
         if connection is None or self._told_at[0] < self._goal(message):
-            raise FunkenShieldError("purged here; other nodes will be told when the store is reached again")
+            raise FunkenShieldError("done here; other nodes will be told when the store is reached again")
         try:
             states = await self._states(connection)
             while self._missing(self._goal(message), states) and time.monotonic() < end:
                 await asyncio.sleep(POLL)
                 states = await self._states(connection)
         except StoreError as error:
-            raise FunkenShieldError(f"purged here, and told; who has heard it is not known: {error}") from None
+            raise FunkenShieldError(f"done here, and told; who has heard it is not known: {error}") from None
         missing = self._missing(self._goal(message), states)
         return {
             "nodes": sorted(self.purges.seen.keys() - missing.keys()),

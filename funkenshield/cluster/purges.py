@@ -1,4 +1,4 @@
-"""Purges for all nodes: a stream in the store, which each node reads from where it was.
+"""Purges, and blocks, for all nodes: a stream in the store, which each node reads from where it was.
 
     tell -> XADD -> the stream -> XREAD -> apply: purged here, and other names in the shared cache from now on
 
@@ -19,10 +19,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..config.guard import Refusal
 from ..core.logs import RateLimited
+from ..errors import FunkenShieldError
 from ..forward._shared_cache import NAME_AT
 from ..wire.names import name_from_wire
 from .sealing import MESSAGE, SEAL, Sealer
+from .shared_blocks import SharedBlocks
 
 log = logging.getLogger(__name__)
 limited = RateLimited(log)
@@ -50,6 +53,9 @@ class Message:
     serial: int = -1  # of the zone, where it is a new one
     after: int = 0  # the number of the purge that this node told before; 0: of none that it knows
     leaves: bool = False  # this node ends: nobody waits for it any more
+    prefix: str = ""  # of sources, that is blocked; "": it tells nothing of blocks
+    until: int = 0  # milliseconds since the epoch; 0: it is blocked no more
+    action: Refusal = "drop"
 
     @property
     def wire(self) -> bytes:
@@ -107,7 +113,8 @@ class Epochs:
 class Purges:
     """What one node tells, and hears, of purges.
 
-    `purge` takes a name out of this node's cache; `knows` tells whether it has found a zone's new serial by itself.
+    `purge` takes a name out of this node's cache; `knows` tells whether it has found a zone's new serial by itself;
+    `blocks` are those that all nodes have.
     `entries_since` is when this node began, in seconds since the epoch, with a cache that was empty.
     """
 
@@ -118,6 +125,7 @@ class Purges:
     knows: Callable[[bytes, int], bool]
     _: KW_ONLY
     entries_since: float
+    blocks: SharedBlocks
     epochs: Epochs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +141,7 @@ class Purges:
         self._own: OrderedDict[bytes, None] = OrderedDict()  # seals
         self._latest: dict[str, tuple[float, int]] = {}  # by node, when its last message was heard, and its number
         self._carried_out: dict[str, int] = {}  # by node, up to which number what is in the cache was purged before
+        self._blocked: dict[str, int] = {}  # by node, up to which number its blocks are in the table of the start
         self._is_live = False  # all that there was at the start has been heard
         self._serials: dict[tuple[bytes, int], float] = {}  # that some node has told of, and when
         self._last_serials: dict[bytes, int] = {}  # the last one, by zone
@@ -149,11 +158,21 @@ class Purges:
         """Have a purge told; from now on, entries from before are not looked up. Where too many wait, all is purged."""
         if len(self.outbox) >= WAITING_MAX:
             self._purged = next((each.after for each in self.outbox if each.name), self._purged)
-            self.outbox.clear()
+            self.outbox = deque(each for each in self.outbox if each.prefix)
             self._recent.clear()
             message = self.message(name=ROOT.hex())
         self._note(message)
         self.outbox.append(message)
+
+    def tell_block(self, **what: Any) -> Message:  # noqa: ANN401 - Message's own
+        """Have a block told, and return the message; FunkenShieldError where too much waits to be told."""
+        if len(self.outbox) >= WAITING_MAX:
+            raise FunkenShieldError(f"blocked here; other nodes are not told, for {WAITING_MAX} messages wait already")
+        if not what["until"]:
+            self.blocks.removed(what["prefix"])
+        message = self.message(**what)
+        self.outbox.append(message)
+        return message
 
     def _note(self, message: Message) -> None:
         self._purged = message.time
@@ -192,6 +211,7 @@ class Purges:
         for each in recent:
             what = asdict(each)
             self.tell(self.message(**{key: what[key] for key in what.keys() - {"node", "time", "after"}}))
+        self.outbox.extend(self.message(**each) for each in self.blocks.standing())
         self.repeated_to = self._last
 
     # ---------------------------------------------------------------- heard
@@ -216,6 +236,8 @@ class Purges:
             self.since = max(self.since, at[0] / 1000, message.time / 1000)
         self._latest[message.node] = self.wall(), message.time
         self._see(message, at)
+        if message.prefix and seal not in self._own and message.time > self._blocked.get(message.node, 0):
+            self.blocks.heard(message.node, message.prefix, message.until, message.action)
         if not message.name:
             return True
         self.epochs.add(message.wire, seal, max(at[0], message.time) / 1000, min(at[0], message.time) / 1000)
@@ -299,13 +321,17 @@ class Purges:
     def handed_over(self) -> dict[str, Any]:
         """Return what another process needs that goes on in our place."""
         waiting = [each.time for each in self.outbox if each.name]
-        return {"purged": self._purged, "waiting": waiting, "recent": [asdict(each) for each in self._recent]}
+        recent = [*self._recent, *(each for each in self.outbox if each.prefix)]
+        return {"purged": self._purged, "waiting": waiting, "recent": [asdict(each) for each in recent]}
 
     def take_over(self, purged: int, waiting: Sequence[int], recent: Sequence[Mapping[str, Any]]) -> None:
-        """Go on as the process before."""
-        for message in map(MESSAGES.validate_python, recent):
-            self._note(message)
-            if message.time in waiting:
+        """Go on as the process before, with the blocks that it had."""
+        self._blocked = self._carried_out
+        messages = sorted(map(MESSAGES.validate_python, recent), key=lambda each: each.time)
+        for message in messages:
+            if message.name:
+                self._note(message)
+            if message.prefix or message.time in waiting:
                 self.outbox.append(message)
         self._purged = purged
-        self._last = max([purged, *(each.time for each in self._recent)])
+        self._last = max([purged, *(each.time for each in messages)])

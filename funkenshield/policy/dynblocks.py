@@ -5,7 +5,7 @@ The guard counts and raises alarms; this module decides which prefixes are block
 
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -98,6 +98,10 @@ class Blocks:
             if number < len(self._rules):  # there may be fewer than when it was raised
                 self._block(ip_network((address, bits)), self._rules[number], now)
         self._is_changed |= bool(alarms or over)
+        self._publish_in_turn(now, begun)
+
+    def _publish_in_turn(self, now: float, begun: float) -> None:
+        """Have the guard know what has changed, unless it has done so a moment ago."""
         if self._is_changed and now >= self._publish_at:
             self._make_room(0)
             self._publish()
@@ -132,8 +136,10 @@ class Blocks:
             for block in sorted(self._blocks.values(), key=lambda each: each.until)
         ]  # fmt: skip
 
-    def add(self, text: str, seconds: float, action: Refusal = "drop", *, confirmed: bool = False) -> None:
-        """Block a prefix for `seconds`; BlockError if it is not a prefix, or short and not `confirmed`."""
+    def add(
+        self, text: str, seconds: float, action: Refusal = "drop", *, confirmed: bool = False, reason: str = "by hand"
+    ) -> str:
+        """Block a prefix for `seconds`, and return it; BlockError if it is none, or short and not `confirmed`."""
         if not 1 <= seconds <= 366 * 86400:
             raise BlockError("a block lasts 1 second to 366 days")
         prefix = _prefix(text)
@@ -143,8 +149,17 @@ class Blocks:
                 " to block it nevertheless, add --yes"
             )
         self._make_room(prefix not in self._blocks)
-        self._blocks[prefix] = Block(prefix, self._now() + seconds, action, "by hand")
+        self._blocks[prefix] = Block(prefix, self._now() + seconds, action, reason)
         self._publish()
+        return str(prefix)
+
+    def take(self, text: str, seconds: float, action: Refusal, reason: str) -> None:
+        """Block a prefix as another node does: soon, where there are many; BlockError if it is none."""
+        now, begun = self._now(), thread_time()
+        prefix = _prefix(text)
+        self._blocks[prefix] = Block(prefix, now + seconds, action, reason)
+        self._is_changed = True
+        self._publish_in_turn(now, begun)
 
     def resume(self, listed: Iterable[Mapping[str, Any]]) -> None:
         """Block what another process has blocked, as `listed` there."""
@@ -156,15 +171,21 @@ class Blocks:
 
     def remove(self, text: str) -> int:
         """Remove the blocks of a prefix and of all within it; return how many there were."""
-        wanted = _prefix(text)
-        removed = [
-            prefix for prefix in self._blocks
-            if prefix.version == wanted.version and prefix.subnet_of(wanted)  # type: ignore[arg-type]
-        ]  # fmt: skip
+        removed = list(self._within(_prefix(text)))
         for prefix in removed:
             del self._blocks[prefix]
         self._publish()
         return len(removed)
+
+    def holds(self, text: str) -> bool:
+        """Tell whether a prefix, or any within it, is blocked."""
+        return any(self._within(_prefix(text)))
+
+    def _within(self, wanted: Network) -> Iterator[Network]:
+        return (
+            prefix for prefix in self._blocks
+            if prefix.version == wanted.version and prefix.subnet_of(wanted)  # type: ignore[arg-type]
+        )  # fmt: skip
 
 
 def _lengths(section: RateLimitSection | RrlSection | DynamicBlockSection) -> tuple[int, int]:

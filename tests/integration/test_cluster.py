@@ -8,7 +8,7 @@ import dns.message
 import dns.opcode
 import pytest
 from support.control import advance, stats
-from support.nodes import FIRST, SECOND, purge, running, uses
+from support.nodes import FIRST, SECOND, block, purge, running, uses
 from support.proc import stopped
 from support.rig import ask, asked, data
 from support.store import redis, run_store, valkey
@@ -255,6 +255,26 @@ def test_a_message_that_is_taken_out_is_missed(scene):
         store("XADD", STREAM, "*", "m", "x" * 100)
     until(lambda: data(ask(three, "taken.test")) == [SECOND], 40)
     until(lambda: uses(three), 20)
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def test_who_is_blocked_everywhere_is_at_all_nodes_and_let_in_again(scene):
+    _, _, shields = scene
+    done = block(shields[0], "add", "127.9.0.0/16", "--for", "1h", "--everywhere")
+    at_all = "at 3 nodes: one, three, two\n"
+    assert (done.exit_code, done.output) == (0, f"127.9.0.0/16: blocked for 3600 s, {at_all}")
+    assert [ask(each, "blocked.test", source="127.9.0.1", timeout=0.3) for each in shields] == [None] * 3
+    assert [data(ask(each, "blocked.test")) for each in shields] == [[FIRST]] * 3
+    assert "127.9.0.0/16" in (listed := block(shields[2], "list").output)
+    assert "by hand at one, for all nodes" in listed
+    with stopped(shields[2].process):
+        done = block(shields[1], "remove", "127.9.0.0/16", "--everywhere", "--wait", "1s")
+    assert (done.exit_code, done.stdout) == (1, "127.9.0.0/16: 1 removed here, at 2 nodes: one, two\n")
+    assert "not removed at three, which was last heard" in done.stderr
+    until(lambda: block(shields[2], "list").output == "nobody is blocked\n")
+    assert [data(ask(each, "blocked.test", source="127.9.0.1")) for each in shields] == [[FIRST]] * 3
 
 
 # ---------------------------------------------------------------- a store that is no good

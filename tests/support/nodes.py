@@ -79,3 +79,7 @@ def uses(shield):
 
 def purge(shield, *args):
     return CliRunner().invoke(cli.main, ["purge", "--everywhere", *args, "--control", str(shield.control)])
+
+
+def block(shield, *args):
+    return CliRunner().invoke(cli.main, ["block", *args, "--control", str(shield.control)])

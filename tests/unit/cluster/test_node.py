@@ -3,6 +3,7 @@
 import asyncio
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,7 +56,9 @@ def node_of(purged=None, *, exposed=(), wall=lambda: NOW):
     section = ClusterSection(store="redis://127.0.0.1", secret_file="secret", node="one")
     credentials = SimpleNamespace(sealer=SEALER, password="", context=None, exposed=exposed)
     purge = (purged if purged is not None else []).append
-    one = Node(section, credentials, miss_path, purge, lambda _: frozenset(), lambda: None, wall=wall)
+    one = Node(
+        section, credentials, miss_path, purge, Mock(listed=list), lambda _: frozenset(), lambda: None, wall=wall
+    )
     one._caught_up = True
     return one
 
@@ -274,7 +277,7 @@ def test_what_waits_is_told_at_the_end_or_else_the_log_says_so(caplog):
         one = node_of()
         one.tell(name="00")
         await one.leave()
-        assert "other nodes were not told of 1 purges" in caplog.text
+        assert "other nodes were not told of 1 purges or blocks" in caplog.text
         caplog.clear()
         store = Store(xadd=b"7-0", xrange=[1])
         writing = asyncio.create_task(one._write(store))

@@ -1,12 +1,15 @@
 """What a node tells and hears of purges, with no store between."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
 from funkenshield.cluster import purges
 from funkenshield.cluster.purges import HORIZON, REPEATED, ROOT, Epochs, Purges, parse_id
 from funkenshield.cluster.sealing import MESSAGE, Sealer
+from funkenshield.cluster.shared_blocks import SharedBlocks
+from funkenshield.policy.dynblocks import Blocks
 from funkenshield.wire.names import name_to_wire
 
 SECRET = bytes(32)
@@ -19,14 +22,22 @@ class World:
     def __init__(self, *names):
         self.now = 1e9
         self.stream = []
-        self.purged = {name: [] for name in names}
+        self.purged = {}
         self.known = set()
-        self.nodes = {name: self.node(name) for name in names}
+        self.nodes, self.tables = {}, {}
+        for name in names:
+            self.begin(name)
+
+    def begin(self, name):
+        """Have a node, with nothing from before."""
+        self.purged[name], self.tables[name] = [], Blocks(Mock(take_alarms=list), lambda: self.now)
+        self.nodes[name] = self.node(name)
 
     def node(self, name, secret=SECRET):
         return Purges(
             name, Sealer([secret]), lambda: self.now, lambda message: self.purged[name].append(message.wire),
             lambda zone, serial: (name, zone, serial) in self.known, entries_since=self.now,
+            blocks=SharedBlocks(name, self.tables.get(name), lambda: self.now),
         )  # fmt: skip
 
     def tell(self, name, wire, **more):

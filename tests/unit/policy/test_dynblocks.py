@@ -170,6 +170,19 @@ def test_by_hand(blocks, guard, time):
     assert guard.out == []
 
 
+def test_what_another_node_blocks_is_in_force_at_once_and_where_they_are_many_soon(blocks, guard, time):
+    blocks.take("198.51.100.0/24", 60, "refuse", "by another")
+    assert guard.out == [(bytes([198, 51, 100, 0]), 24, "refuse")]
+    blocks._publish_at = time[0] + 1.0  # as it is where it took long
+    blocks.take("198.51.100.7", 60, "drop", "by another")
+    blocks.take("198.51.100.0/24", -1, "drop", "by another")  # which is over
+    assert len(guard.out) == 1
+    time[0] += 1.0
+    blocks.update()
+    assert guard.out == [(bytes([198, 51, 100, 7]), 32, "drop")]
+    assert (blocks.holds("198.51.100.0/24"), blocks.holds("203.0.113.0/24")) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("prefix", "seconds"),
     [("198.51.100.1/24", 60), ("home", 60), ("192.0.2.1", 0),
