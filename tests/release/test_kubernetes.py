@@ -4,11 +4,12 @@
 """
 
 import importlib.util
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 import yaml
+from support.pages import commands
 
 from funkenshield import config
 
@@ -69,6 +70,30 @@ def found(kind, wanted, **values):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_manifests_are_what_the_chart_makes(kind):
     assert (KUBERNETES / f"{kind}.yaml").read_text() == chart.plain(kind), "say make kubernetes"
+
+
+def given(words):
+    """Return the values that `--set` in a command gives."""
+    values = {}
+    for option, word in pairwise(words):
+        if option == "--set":
+            path, _, value = word.partition("=")
+            *outer, last = path.split(".")
+            table = values
+            for each in outer:
+                table = table.setdefault(each, {})
+            table[last] = value.strip("{}").split(",") if value.startswith("{") else value
+    return values
+
+
+HELM = [words for words in commands("docs/guide/kubernetes.md") if words[0] == "helm"]
+
+
+@pytest.mark.parametrize("words", HELM, ids=[" ".join(words[1:3]) for words in HELM])
+def test_the_chart_takes_what_the_guide_gives_it(words):
+    assert ROOT / words[3] == chart.CHART
+    values = given(words)
+    assert documents(values.pop("kind", "front"), **values)
 
 
 def test_helm_finds_nothing_wrong():
