@@ -66,7 +66,7 @@ def test_nobody_notices_who_serves():
             connected.sendall(frame(A["kept"])[:9])
             upstream.hold()
             waiting.sendall(frame(A["held"]))
-            over_udp = pool.submit(udp_wire, shield, A["held"], 10)
+            over_udp = pool.submit(udp_wire, shield, A["held"], 20)
             until(lambda: stats(shield)["outstanding_queries"] == 2)
             assert command(shield, command="block add", prefix="198.51.100.0/24", seconds=60)["ok"]
             assert command(shield, command="log level", level="debug")["ok"]
@@ -84,7 +84,7 @@ def test_nobody_notices_who_serves():
 
             assert running.upgrade()["ok"]  # another one, while the first still has clients who wait
             upstream.let_go()  # who are answered by the first
-            assert is_answered(A["held"], over_udp.result(10))
+            assert is_answered(A["held"], over_udp.result(20))
             assert is_answered(A["held"], converse(waiting))
             assert shield.process.wait(5) == 0
             assert is_answered(A["kept"], converse(waiting, frame(A["kept"])))  # it was passed on then, twice
