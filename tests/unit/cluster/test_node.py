@@ -3,6 +3,7 @@
 import asyncio
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,19 +28,20 @@ class Store:
 
     def request(self, *words):
         self.asked.append(words)
+        told = self.replies.get(words[0].lower(), 0)
         loop = asyncio.get_running_loop()
         reply = loop.create_future()
-        loop.call_soon(self.settle, reply, words)  # nothing is there at once that comes from a network
+        loop.call_soon(self._reply, reply, told(*words) if callable(told) else told)  # none is there before its time
         return reply
 
-    def settle(self, reply, words):
-        told = self.replies.get(words[0].lower(), 0)
+    @staticmethod
+    def _reply(reply, told):
         if reply.cancelled():
             return
         if isinstance(told, Exception):
             reply.set_exception(told)
         else:
-            reply.set_result(told(*words) if callable(told) else told)
+            reply.set_result(told)
 
     def commands(self):
         return [each[0] for each in self.asked]
@@ -54,7 +56,9 @@ def node_of(purged=None, *, exposed=(), wall=lambda: NOW):
     section = ClusterSection(store="redis://127.0.0.1", secret_file="secret", node="one")
     credentials = SimpleNamespace(sealer=SEALER, password="", context=None, exposed=exposed)
     purge = (purged if purged is not None else []).append
-    one = Node(section, credentials, miss_path, purge, lambda _: frozenset(), lambda: None, wall=wall)
+    one = Node(
+        section, credentials, miss_path, purge, Mock(listed=list), lambda _: frozenset(), lambda: None, wall=wall
+    )
     one._caught_up = True
     return one
 
@@ -273,7 +277,7 @@ def test_what_waits_is_told_at_the_end_or_else_the_log_says_so(caplog):
         one = node_of()
         one.tell(name="00")
         await one.leave()
-        assert "other nodes were not told of 1 purges" in caplog.text
+        assert "other nodes were not told of 1 purges or blocks" in caplog.text
         caplog.clear()
         store = Store(xadd=b"7-0", xrange=[1])
         writing = asyncio.create_task(one._write(store))
