@@ -142,8 +142,9 @@ bench: $(VENV)/dev  ## benchmarks beside every installed peer, forty minutes, wi
 bench-micro: $(VENV)/dev  ## benchmarks of the parts of the fast path
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-only --benchmark-group-by=group
 
-bench-nodes: $(VENV)/dev  ## benchmark of nodes that share a store: queries to the origin, latencies of misses
+bench-nodes: $(VENV)/dev  ## benchmark of nodes that share a store: queries to the origin, latencies of misses; a hundred nodes, simulated
 	$(BIN)/python -m benchmarks.system.nodes
+	$(BIN)/python -m benchmarks.system.fleet
 
 bench-rules: $(VENV)/dev  ## benchmark of the cost of rules and guard per hit
 	$(BIN)/python -m benchmarks.system.rules
