@@ -103,9 +103,9 @@ class Node:
     ) -> None:
         self.section, self._wall, self._serials = section, wall, serials
         self._credentials, self.sealer = credentials, credentials.sealer
-        self._miss_path, self._zones = miss_path, miss_path.cache.zones
+        self._miss_path, self._zones, self._purge_here = miss_path, miss_path.cache.zones, purge
         self.purges = Purges(
-            section.node_name, self.sealer, wall, purge, self._knows, entries_since=wall(),
+            section.node_name, self.sealer, wall, self._purge, self._knows, entries_since=wall(),
             blocks=SharedBlocks(section.node_name, blocks, wall),
         )  # fmt: skip
         self.shared_cache = SharedCache(
@@ -183,6 +183,11 @@ class Node:
         ), strict=True))  # fmt: skip
 
     # ---------------------------------------------------------------- told
+
+    def _purge(self, message: Message) -> None:
+        """Purge what another node has purged; what was stored before that is nothing for others."""
+        self.shared_cache.forget_stored()
+        self._purge_here(message)
 
     def tell(self, **what: Any) -> Message:  # noqa: ANN401 - Message's own
         """Have all nodes purge what this one has purged; return the message."""

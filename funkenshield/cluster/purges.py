@@ -73,11 +73,25 @@ def parse_id(text: bytes) -> StreamId:
 
 
 class Epochs:
-    """Which purges concern a name: those of it, and of all names above it."""
+    """Which purges concern a name: those of it, and of all names above it.
+
+    All nodes hear purges in one order, and go by the last one. What this node has told, and not yet heard itself, is
+    after all that it hears meanwhile, and before or after what others tell meanwhile: until then, its entries have
+    names of its own.
+    """
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._of: OrderedDict[bytes, tuple[float, bytes, float]] = OrderedDict()
+        self._told: dict[bytes, dict[bytes, float]] = {}  # by name and seal, when
+
+    def tell(self, name: bytes, seal: bytes, told: float) -> None:
+        """Let a purge concern a name that this node tells, until it is heard."""
+        self._told.setdefault(name, {})[seal] = told
+
+    def told_anew(self) -> None:
+        """Say that what was told and not heard is told by other messages."""
+        self._told.clear()
 
     def add(self, name: bytes, seal: bytes, told: float, said: float = 0.0) -> None:
         """Let a purge of a time concern a name and all below it; where there are too many, all names.
@@ -85,6 +99,9 @@ class Epochs:
         `said` is when its node said so, if that was before: a message that was kept back undoes no later one.
         """
         said = said or told
+        if name in self._told:
+            self._told[name].pop(seal, None)
+            self._told = {each: seals for each, seals in self._told.items() if seals}
         while self._of and next(iter(self._of.values()))[0] < self._wall() - HORIZON:
             self._of.popitem(last=False)
         if len(self._of) >= EPOCHS_MAX and name not in self._of:
@@ -98,15 +115,17 @@ class Epochs:
 
     def of(self, key: bytes) -> bytes:
         """Return the epoch of the name in a cache key."""
-        if not self._of:
+        if not self._of and not self._told:
             return b""
         labels, end = [], NAME_AT
         while key[end]:
             labels.append(end)
             end += 1 + key[end]
-        found = (self._of.get(key[at : end + 1]) for at in (*labels, end))
+        names = [key[at : end + 1] for at in (*labels, end)]
         oldest = self._wall() - HORIZON
-        return b"".join(each[1] for each in found if each is not None and each[0] > oldest)
+        heard = b"".join(each[1] for each in map(self._of.get, names) if each is not None and each[0] > oldest)
+        told = ((seal, at) for name in names for seal, at in self._told.get(name, {}).items()) if self._told else ()
+        return heard + b"".join(b"told" + seal for seal, at in told if at > oldest)
 
 
 @dataclass(eq=False)
@@ -159,9 +178,11 @@ class Purges:
         if len(self.outbox) >= WAITING_MAX:
             self._purged = next((each.after for each in self.outbox if each.name), self._purged)
             self.outbox = deque(each for each in self.outbox if each.prefix)
+            self.epochs.told_anew()
             self._recent.clear()
             message = self.message(name=ROOT.hex())
         self._note(message)
+        self.epochs.tell(message.wire, self._seal(message), message.time / 1000)
         self.outbox.append(message)
 
     def tell_block(self, **what: Any) -> Message:  # noqa: ANN401 - Message's own
@@ -177,7 +198,9 @@ class Purges:
     def _note(self, message: Message) -> None:
         self._purged = message.time
         self._recent.append(message)
-        self.epochs.add(message.wire, self.sealed(message)[:SEAL], message.time / 1000)
+
+    def _seal(self, message: Message) -> bytes:
+        return self.sealed(message)[:SEAL]
 
     def sealed(self, message: Message) -> bytes:
         """Return a message as it is told."""
@@ -205,6 +228,7 @@ class Purges:
         recent = [each for each in self._recent if each.time > since or each in waiting]
         self._recent.clear()
         self.outbox.clear()
+        self.epochs.told_anew()
         if recent:
             self._purged = recent[0].after  # who has heard that one misses nothing
         self.outbox.append(self.message())
@@ -331,6 +355,8 @@ class Purges:
         for message in messages:
             if message.name:
                 self._note(message)
+                note = self.epochs.tell if message.time in waiting else self.epochs.add
+                note(message.wire, self._seal(message), message.time / 1000)
             if message.prefix or message.time in waiting:
                 self.outbox.append(message)
         self._purged = purged

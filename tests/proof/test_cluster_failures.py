@@ -34,7 +34,7 @@ KEPT, SIZE = 20, 32  # names that are asked for again and again; octets of an an
 NEW, LATER = 100, 0.5  # new names in a second, and the seconds after which each client asks what the one before did
 PATIENCE = 1.0  # seconds after which a client asks another node
 TITLES = ("", "s", "asked", "by others", "failed", "wrong", "old", "99 %, ms", "origin", "purged meanwhile, and")
-LINE = "{:<39}{:>4}{:>8}{:>11}{:>8}{:>7}{:>5}{:>10}{:>8}  {}"
+LINE = "{:<42}{:>4}{:>8}{:>11}{:>8}{:>7}{:>5}{:>10}{:>8}  {}"
 
 
 class Origin(ScriptedUpstream):
@@ -175,7 +175,7 @@ def test_no_client_fails_or_hears_anything_wrong_or_old_whatever_breaks(story):
     store, (one, two, three) = story.store, story.machines
     with story.happening("nothing") as purged:
         time.sleep(3)
-        purged.append(story.purge(one))
+        purged.append(story.purge(one, "10s"))
         assert purged == ["at one, three, two"]
     with story.happening("a node is killed, and started again") as purged:
         two.kill()
@@ -234,8 +234,15 @@ def test_no_client_fails_or_hears_anything_wrong_or_old_whatever_breaks(story):
         store("FLUSHALL")
         purged.append(story.purge(one, "10s"))
         assert purged == ["at one, three, two"]
-    with story.happening("nothing") as purged:
-        time.sleep(1)
-        purged.append(story.purge(two))
-        assert purged == ["at one, three, two"]
+    with store.replica() as replica:
+        with story.happening("the store is killed, a replica takes over") as purged:
+            store.stop()
+            time.sleep(2)
+            purged.append(story.purge(one))
+            assert purged == ["at one"]
+            replica.take_over(store)
+        with story.happening("nothing") as purged:
+            time.sleep(1)
+            purged.append(story.purge(two, "10s"))
+            assert purged == ["at one, three, two"]
     assert story.counted("cluster_cache_emptied") == 0

@@ -41,11 +41,12 @@ class Store:
     network: Network | None = None
     process: subprocess.Popen | None = None
 
-    def start(self):
+    def start(self, *more):
+        """Start it, with these options besides, and wait until it answers."""
         bound = ["--bind", "0.0.0.0", "--protected-mode", "no"] if self.network else ["--bind", "127.0.0.1"]
         with self._inside():
             self.process = subprocess.Popen(
-                [self.program, "--port", str(self.port), *bound, "--save", "", "--dir", self.folder],
+                [self.program, "--port", str(self.port), *bound, "--save", "", "--dir", self.folder, *more],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         until(self._answers)
@@ -56,6 +57,23 @@ class Store:
     def _answers(self):
         with contextlib.suppress(OSError):
             return self("PING") == b"PONG"
+
+    @contextlib.contextmanager
+    def replica(self):
+        """Run another one beside it that has all that it has; yield that."""
+        other = Store(self.program, self.folder, free_port(), self.network)
+        other.start("--replicaof", "127.0.0.1", str(self.port))
+        try:
+            until(lambda: b"master_link_status:up" in other("INFO", "replication"), 20)
+            yield other
+        finally:
+            other.stop()
+
+    def take_over(self, other):
+        """Be who takes writes, where the other one was."""
+        self("REPLICAOF", "NO", "ONE")
+        self("CONFIG", "SET", "port", other.port)
+        self.port = other.port
 
     def stop(self):
         self.process.kill()

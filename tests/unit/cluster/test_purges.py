@@ -88,6 +88,30 @@ def test_both_call_entries_the_same_and_not_as_before(world):
     assert one.of(key(OTHER)) == b""
 
 
+def test_who_told_a_purge_while_it_was_away_does_not_go_by_an_older_one_that_it_hears(world):
+    one, two = world.nodes.values()
+    world.tell("two", EXAMPLE)
+    one.tell(one.message(name=EXAMPLE.hex()))  # later, but it does not reach the store
+    world.hear()
+    between = two.epochs.of(key(WWW))  # what there is now is older than what one has purged
+    assert one.epochs.of(key(WWW)) != between
+    world.flush("one")
+    world.hear("two")
+    assert two.epochs.of(key(WWW)) not in (between, one.epochs.of(key(WWW)))
+    world.hear("one")
+    assert one.epochs.of(key(WWW)) == two.epochs.of(key(WWW))
+
+
+def test_what_is_stored_before_ones_own_purge_is_heard_is_nobody_elses_whoever_was_first(world):
+    one, two = world.nodes.values()
+    one.tell(one.message(name=EXAMPLE.hex()))
+    own = one.epochs.of(key(WWW))  # what is stored now is older than what two is about to purge
+    world.tell("two", EXAMPLE)
+    world.flush("one")
+    world.hear()
+    assert one.epochs.of(key(WWW)) == two.epochs.of(key(WWW)) != own
+
+
 def test_a_node_that_begins_later_calls_them_so_too(world):
     world.tell("one", EXAMPLE)
     world.hear()
