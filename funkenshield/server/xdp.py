@@ -26,7 +26,7 @@ QUEUES_OF_WORKER = 16  # of all interfaces
 TIME_OFFSETS = Path("/proc/self/timens_offsets")
 COUNTED = ("received", "sent", "ignored", "dropped")
 IN_FLIGHT = 0.001  # seconds until the kernel has given us all that it took while queries were taken
-PATIENCE = 3  # attempts in which what is there may be our own of before, or whom we replace
+PATIENCE = 10  # attempts in which what is there may be our own of before, or whom we replace
 
 
 class Wanted(NamedTuple):
@@ -197,6 +197,7 @@ class Interfaces:
             self._leave(name)
             for each in queues:
                 each.close()
+        self._answers.close()
         self._wanted = {}
 
     @property

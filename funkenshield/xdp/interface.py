@@ -208,7 +208,7 @@ class Interface:
 
 
 class Answers:
-    """The maps of the table of answers, which all interfaces share. Memory ownership: it has them to the end."""
+    """The maps of the table of answers, which all interfaces share. Memory ownership: it has them until `close`."""
 
     NAMES = ("answers", "table", "answered")
 
@@ -224,6 +224,12 @@ class Answers:
                     self._maps[name] = bpf.create_map(name, program.maps[name])
                 self.memory[name] = bpf.map_into_memory(self._maps[name], program.maps[name])
         return self._maps
+
+    def close(self) -> None:
+        """Let go of the maps; what is in memory stays as long as somebody has it."""
+        for each in self._maps.values():
+            os.close(each)
+        self._maps = {}
 
 
 def _key(address: str, port: int) -> bytes:

@@ -18,7 +18,7 @@ from xdp.wires import HERE, HERE_6, SERVER, SERVER_6, Wire, listener
 
 HIT = quick.query("hit.test", quick.A)
 NAMES = [f"n{number}.test" for number in range(20)]
-RATE = 5000
+RATE = 2000
 COUNTED = "queries", "cache_hits", "cache_misses", "kernel_answers"
 
 
@@ -70,7 +70,7 @@ def test_kxdpgun_gets_all_answers(running, tmp_path, server):
     (sent,), (replies,) = numbers(r"total queries: +(\d+)", told), numbers(r"total replies: +(\d+)", told)
     counted, frames = counts_since(shield, before), stats(shield)["xdp_frames"][wire.name]
     came = counted["queries"]
-    assert RATE // 2 < 0.95 * sent <= replies <= came <= sent, "a wire loses some where it has no processor"
+    assert RATE // 4 < sent // 2 < replies <= came <= sent, "a wire, and it, lose some where they have no processor"
     assert numbers(r"responded NOERROR: +(\d+)", told) == [replies]
     assert counted == {**counted, "cache_hits": came, "cache_misses": 0}
     assert counted["kernel_answers"] > came * 0.9 if in_kernel else counted["kernel_answers"] == 0

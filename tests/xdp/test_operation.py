@@ -21,7 +21,7 @@ from support.upstream import ScriptedUpstream
 from xdp.wires import HERE, SERVER, SERVER_6, Wire, counted, listener
 
 HIT = quick.query("hit.test", quick.A)
-PATIENCE = 2.0  # seconds that an answer may take before it counts as lost
+PATIENCE = 5.0  # seconds that an answer may take before it counts as lost, as with dnsperf
 
 
 class Load:
@@ -94,7 +94,7 @@ class Client:
     def more(self, count=100):
         """Wait until so many more answers have come."""
         before = self.answered
-        until(lambda: self.answered >= before + count, 20)
+        until(lambda: self.answered >= before + count, 30)
 
 
 @contextlib.contextmanager
@@ -111,6 +111,11 @@ def served(wire, *, run=run_shield, toml=None, **options):
 
 def is_attached(shield, wire):
     return stats(shield)["xdp_attached"].get(wire.name)
+
+
+def becomes_attached(shield, wire, wanted=1):
+    """Wait until an interface is attached, or as is wanted: some seconds, on a busy machine."""
+    until(lambda: is_attached(shield, wire) == wanted, 30)
 
 
 def told(shield):
@@ -155,7 +160,7 @@ def test_an_interface_that_is_down_at_first(wire):
     wire.near.run("ip", "link", "set", wire.name, "down")
     with served(wire, toml=listener(wire.name, SERVER)) as (shield, _):
         wire.near.run("ip", "link", "set", wire.name, "up")
-        until(lambda: is_attached(shield, wire) == 1)
+        becomes_attached(shield, wire)
         with counted(shield, wire, received=1, sent=0):
             wire.ask(HIT)
 
@@ -164,12 +169,11 @@ def test_an_interface_that_is_gone_and_made_anew(wire):
     with served(wire) as (shield, _):
         wire.ask(HIT)
         wire.near.run("ip", "link", "delete", wire.name)
-        until(lambda: is_attached(shield, wire) == 0)
-        assert told(shield) == [
-            f"{HERE}:53, {SERVER_6}: served by sockets alone: {wire.name}: there is no such interface"
-        ]
+        becomes_attached(shield, wire, 0)
+        gone = f"{HERE}:53, {SERVER_6}: served by sockets alone: {wire.name}: there is no such interface"
+        until(lambda: told(shield) == [gone], 30)
         wire.join(wire.name)
-        until(lambda: is_attached(shield, wire) == 1)
+        becomes_attached(shield, wire)
         with counted(shield, wire, received=1, sent=1):
             wire.ask(HIT)
 
@@ -179,8 +183,8 @@ def test_an_interface_that_is_another_now(wire, change):
     with served(wire) as (shield, _), Client(wire) as client, loaded(wire) as load:
         wire.near.run("ip", "link", "set", wire.name, *change.split())
         wire.far.run("ip", "neighbour", "flush", "dev", wire.name)  # who would else ask the old address for a while
-        until(lambda: f"{wire.name} has changed" in shield.log)
-        until(lambda: is_attached(shield, wire) == 1, 10)
+        until(lambda: f"{wire.name} has changed" in shield.log, 30)
+        becomes_attached(shield, wire)
         client.more()
         load.end()
         is_taken_from(shield, wire, client)
@@ -194,8 +198,8 @@ def test_queues_become_more_and_fewer(wire):
         network.set_queues(wire.name, 1)
 
     def taken(shield, count):
-        until(lambda: f"queries are taken from {wire.name}: {count} queues" in shield.log, 10)
-        until(lambda: is_attached(shield, wire) == 1)
+        until(lambda: f"queries are taken from {wire.name}: {count} queues" in shield.log, 30)
+        becomes_attached(shield, wire)
 
     with served(wire, workers=2) as (shield, _), Client(wire) as client, loaded(wire) as load:
         taken(shield, 1)
@@ -210,7 +214,7 @@ def test_queues_become_more_and_fewer(wire):
         file = shield.folder / "funkenshield.toml"
         before, plain = file.read_text(), f'[[listeners]]\naddress = ["{SERVER}", "{SERVER_6}"]\n'
         reload(shield, before.replace(listener(wire.name, SERVER, SERVER_6), plain))
-        until(lambda: can_have(wire, 3))
+        until(lambda: can_have(wire, 3), 30)
         reload(shield, before)
         taken(shield, 3)
         client.more()
@@ -238,7 +242,7 @@ def test_listeners_come_and_go_by_a_reload(wire):
                 (listener(wire.name, SERVER_6) + plain, 1), (listener(wire.name, SERVER), 1),
             ):  # fmt: skip
                 reload(shield, begin + text)
-                until(lambda there=there: is_attached(shield, wire) == there, 10)
+                becomes_attached(shield, wire, there)
                 client.more()
             load.end()
             is_taken_from(shield, wire, client)
@@ -251,7 +255,7 @@ def reload(shield, text):
     before = stats(shield)["reloads"]
     (shield.folder / "funkenshield.toml").write_text(text)
     shield.process.send_signal(signal.SIGHUP)
-    until(lambda: stats(shield)["reloads"] > before)
+    until(lambda: stats(shield)["reloads"] > before, 30)
 
 
 def test_another_process_takes_over(wire):
@@ -259,7 +263,7 @@ def test_another_process_takes_over(wire):
         assert is_attached(running.shield, wire) == 1
         for _ in range(2):
             assert running.upgrade()["ok"]
-            until(lambda: is_attached(running.shield, wire) == 1, 15)
+            becomes_attached(running.shield, wire)
             client.more()
         load.end()
         is_taken_from(running.shield, wire, client)
@@ -296,7 +300,7 @@ def test_one_address_on_two_links_is_two_listeners():
         servers = [SERVER_6._replace(host=f"fe80::53%{wire.name}") for wire in wires]
         toml = "".join(listener(wire.name, server) for wire, server in zip(wires, servers, strict=True))
         with run_shield([upstream], toml=toml) as shield:
-            until(lambda: stats(shield)["xdp_attached"] == {wire.name: 1 for wire in wires})
+            until(lambda: stats(shield)["xdp_attached"] == {wire.name: 1 for wire in wires}, 30)
             for number, wire in enumerate(wires):
                 query = quick.query(f"of{number}.test", quick.A)
                 with counted(shield, wire, received=2, sent=1):
