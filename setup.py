@@ -146,6 +146,7 @@ def extensions() -> list[Extension]:
 def bpf_clang() -> list[str]:
     """Return the command that makes a program for the kernel."""
     clang = [os.environ.get("BPF_CLANG", "clang"), "-target", "bpf", "-mcpu=v3", "-O2", "-Wall"]
+    clang += ["-fno-strict-aliasing"]  # a frame is read and written by words of any size
     if CHECKED:
         clang += ["-Werror"]  # elsewhere, a newer clang may warn of what it likes
     if sysconfig.get_platform().rpartition("-")[2] in ("x86_64", "i686", "s390x"):  # which all else is built for

@@ -7,6 +7,7 @@ descriptor, and ends with the last of it: a program runs as long as somebody has
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import platform
@@ -183,7 +184,7 @@ def _load(name: str, instructions: bytes, license: bytes) -> int:
     try:
         return _bpf(PROGRAM_LOAD, attributes(0))[0]
     except OSError as refused:
-        if isinstance(refused, PermissionError):
+        if refused.errno == errno.EPERM:  # EACCES is the verifier's word, too
             raise
         try:
             return _bpf(PROGRAM_LOAD, attributes(1))[0]

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from funkenshield.xdp import bpf
 
 ROOT = Path(__file__).parents[2]
 WHEELS = sorted(ROOT.glob("dist/*.whl"))
@@ -65,6 +68,21 @@ def test_it_is_small(wheel, modules):
     assert wheel.stat().st_size < 8 * MIB
     assert sum(module.stat().st_size for module in modules) < 24 * MIB
     assert not [module for module in modules if ".symtab" in printed("readelf", "--sections", "--wide", module)]
+
+
+@each_wheel
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_the_kernel_takes_its_programs(wheel, tmp_path):
+    """Whatever compiler made them: each leaves out other checks, which the kernel's verifier would see."""
+    with ExitStack() as stack:
+        opened = stack.enter_context(zipfile.ZipFile(wheel))
+        programs = [opened.extract(name, tmp_path) for name in opened.namelist() if name.endswith(".bpf.o")]
+        assert {Path(each).name for each in programs} == {"answers.bpf.o", "queries.bpf.o"}
+        for made in map(bpf.Object.read, map(Path, programs)):
+            maps = {name: bpf.create_map(name, kind) for name, kind in made.maps.items()}
+            (entry,) = made.programs
+            for each in (*maps.values(), made.load(entry, maps)):
+                stack.callback(os.close, each)
 
 
 @pytest.mark.parametrize("run", [["uv", "tool", "run", "--from"], ["pipx", "run", "--spec"]], ids=lambda run: run[0])

@@ -7,6 +7,8 @@ import struct
 import subprocess
 import time
 from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from support import frames
@@ -170,14 +172,36 @@ def test_what_is_being_written_is_not_read(kernel, model):
     assert kernel.ask(asked()) == b""
 
 
-def compiled(folder, *options):
-    """Return the program as clang makes it with other options than the build's."""
-    made = folder / "made.bpf.o"
-    clang = runpy.run_path(str(PROGRAMS.parents[1] / "setup.py"))["bpf_clang"]()
-    if not shutil.which(clang[0]):
+def compiled(folder, *options, clang=(), program="answers"):
+    """Return the program as clang makes it, this one or the build's, with other options than the build's."""
+    made = folder / f"{program}.bpf.o"
+    builds, *usual = runpy.run_path(str(PROGRAMS.parents[1] / "setup.py"))["bpf_clang"]()
+    if not clang and not shutil.which(builds):
         pytest.skip("there is no clang")
-    subprocess.run([*clang, *options, "-c", PROGRAMS / "answers.bpf.c", "-o", made], check=True)
+    source = PROGRAMS / f"{program}.bpf.c"
+    subprocess.run([*(clang or [builds]), *usual, *options, "-c", source, "-o", made], check=True)
     return made
+
+
+def clangs():
+    """Return each clang that is installed, Zig's too, which makes wheels, by what is typed."""
+    named = [[name] for name in ("clang", *(f"clang-{number}" for number in range(14, 30))) if shutil.which(name)]
+    zig = find_spec("ziglang")
+    return [*named, [str(Path(zig.origin).parent / "zig"), "clang"]] if zig else named
+
+
+@pytest.mark.parametrize("options", [[], ["-UTOTAL_STORE_ORDER"]], ids=["in order", "in any order"])
+@pytest.mark.parametrize("clang", clangs(), ids=lambda clang: Path(clang[0]).name)
+def test_whatever_clang_makes_them_the_kernel_takes_them(clang, options, tmp_path):
+    """Each leaves out other checks than the last one, which the kernel's verifier would see."""
+    with ExitStack() as stack:
+        InKernel(stack, compiled(tmp_path, *options, clang=clang, program="queries"), "take_queries")
+        kernel = InKernel(stack, compiled(tmp_path, *options, clang=clang))
+        Model(kernel.memory).put(Entry(WWW, 1, ADDRESS))
+        for client, listener in ENDS:
+            sent = frames.read(kernel.run(frames.query(asked(), client, listener)).frame)
+            assert sent.checked
+            assert sent.payload.endswith(ADDRESS)
 
 
 def test_what_is_read_stays_in_order_where_the_machine_would_not_keep_it(tmp_path):

@@ -54,6 +54,13 @@ def run(programs):
         yield run
 
 
+def test_what_the_verifier_says_is_told():
+    beyond = struct.pack("=BBhi", 0x61, 0x10, 4096, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+    made = bpf.Object({"reads": bpf.Program(beyond, {})}, {}, b"GPL")
+    with pytest.raises(bpf.ProgramError, match=r"refuses reads: .* invalid bpf_context access off=4096 size=4"):
+        made.load("reads", {})
+
+
 @pytest.mark.parametrize(
     "ways", [{}, {"tags": ((TAG, VLAN),)}, {"tags": ((TAG, 0xA000 | VLAN),)}], ids=["untagged", "tagged", "urgent"]
 )
