@@ -173,7 +173,7 @@ def test_the_name_that_is_asked_for_picks_the_certificate(door, asked, subject):
     """RFC 6066 3: else the first; only the leftmost label is a wildcard's, and it is one label (RFC 6125 6.4.3)."""
     for version in "-tls1_2", "-tls1_3":
         printed = s_client(door, version, *(("-servername", asked) if asked else ("-noservername",)))
-        assert re.search(rf"^subject=CN = {re.escape(subject)}$", printed, re.M)
+        assert re.search(rf"^subject=CN ?= ?{re.escape(subject)}$", printed, re.M)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,10 @@ def test_dot_is_chosen_where_it_is_offered(door, offered, chosen):
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_the_ocsp_response_is_stapled_where_it_is_asked_for(door, version):
     assert "OCSP Response Status: successful" in s_client(door, "-status", version, "-servername", HOST)
-    assert "OCSP response: no response sent" in s_client(door, "-status", version, "-servername", "other.test")
-    assert "OCSP Response Status" not in s_client(door, version, "-servername", HOST)
+    for asked in ("-status", "-servername", "other.test"), ("-servername", HOST):
+        printed = s_client(door, version, *asked)
+        assert "subject=" in printed
+        assert "OCSP Response Status" not in printed
 
 
 def test_what_is_set_of_versions_and_ciphers_counts(authority):

@@ -256,8 +256,9 @@ def test_a_lame_duck_serves_on_and_is_not_ready():
         check_ready(scraped)
         shield.process.terminate()
         until(lambda: "not ready any more; serving for 30 s before draining" in shield.log)
-        with pytest.raises(urllib.error.HTTPError, match="503"):
+        with pytest.raises(urllib.error.HTTPError, match="503") as refused:
             urllib.request.urlopen(f"http://{scraped}/ready")
+        refused.value.close()
         with pytest.raises(FunkenShieldError, match=f"not ready: {scraped} says 503"):
             check_ready(scraped)
         assert ask("www.test.", server=shield).answer
