@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -42,7 +43,7 @@ READ_MAX = 256  # messages that are read at once
 WRITES_MAX = 256  # requests that are sent at once
 WAIT = 2.0  # seconds that the store waits for a message
 REPLY = 3.0  # seconds that it takes at most for anything else
-HEARTBEAT = 5.0  # seconds
+HEARTBEAT = 4.0  # seconds at least, and half as long again at most: nodes that one message woke do not stay in step
 GATHERING = 0.01  # seconds in which what is to be written comes together
 RENEWED = 3600.0  # seconds; so often, each node tells that the stream is there
 FORGOTTEN = 86400.0  # seconds after which a node that says nothing is none
@@ -231,7 +232,7 @@ class Node:
                 if len(stored) == WRITES_MAX:
                     continue
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT):
+                    async with asyncio.timeout(HEARTBEAT * random.uniform(1.0, 1.5)):
                         await self._wanted.wait()
                 await asyncio.sleep(GATHERING)
         finally:

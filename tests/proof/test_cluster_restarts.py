@@ -1,11 +1,13 @@
 """Nodes that are restarted, or replaced, and what becomes of purges meanwhile."""
 
+import time
+
 import pytest
-from support.control import stats
+from support.control import advance, stats
 from support.network import as_root
-from support.nodes import FIRST, SECOND, Upstream, purge, uses
+from support.nodes import FIRST, SECOND, Upstream, purge, running, uses
 from support.rig import ask, data
-from support.store import redis
+from support.store import redis, run_store
 from support.until import until
 
 from proof.machines import HEALED, laid_out
@@ -103,3 +105,15 @@ def test_an_upgrade_keeps_the_cache_and_the_node(scene):
         done = purge(one, "--name", "upgraded.test")
         assert (done.exit_code, "at 2 nodes: another, one" in done.output) == (0, True), done.output
         assert data(ask(shield, "upgraded.test")) == [SECOND]
+
+
+def test_two_processes_with_one_name_find_out_within_some_minutes():
+    with run_store() as store, running(store, "twin", "twin") as (_, *twins):
+        assert [stats(each)["cluster_name_conflict"] for each in twins] == [0, 0]
+        for _ in range(5):
+            time.sleep(6)  # in which each looks once
+            for each in twins:
+                advance(each, 30)
+        for each in twins:
+            until(lambda each=each: stats(each)["cluster_name_conflict"], 20)
+            assert each.log.count("another process has had this node's name, twin, for 120 s") == 1
