@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import dns.message
 
-from benchmarks.xdp.wire import FAR, SERVER_CORE, entered
+from benchmarks.xdp.wire import FAR, LOAD_CORE, SERVER_CORE, entered
 from funkenshield.xdp import bpf
 
 LIVE, BURST, ROOM = (
@@ -48,7 +48,8 @@ class Load:
         struct.pack_into("=6I", self._context, 0, 0, ROOM, 0, self._index, 0, 0)
 
     def run(self, rate: int, count: int) -> Asked:
-        """Ask so many questions, so many a second or fewer."""
+        """Ask so many questions, so many a second or fewer, from the load's core."""
+        os.sched_setaffinity(0, {LOAD_CORE})
         before, began = self._counted(), time.monotonic()
         struct.pack_into("=2Q", self._load, 8, time.clock_gettime_ns(time.CLOCK_BOOTTIME), 10**9 // rate)
         octets, context = ctypes.addressof(self._octets), ctypes.addressof(self._context)

@@ -81,7 +81,7 @@ def receivers(end: str, core: int) -> list[int]:
                 found.append(int(process.name))
     for each in found:
         os.sched_setaffinity(each, {core})
-        os.setpriority(os.PRIO_PROCESS, each, FIRST)
+        os.sched_setscheduler(each, os.SCHED_FIFO, os.sched_param(1))  # as an interrupt would
     return found
 
 
