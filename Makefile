@@ -152,7 +152,7 @@ bench-nodes: $(VENV)/dev  ## benchmark of nodes that share a store: queries to t
 bench-rules: $(VENV)/dev  ## benchmark of the cost of rules and guard per hit
 	$(BIN)/python -m benchmarks.system.rules
 
-bench-xdp: $(VENV)/dev  ## what queries from an interface cost, beside floors and Knot DNS; as root, with kxdpgun
+bench-xdp: $(VENV)/dev  ## what queries from an interface cost, beside floors, Knot DNS and dnsdist; as root
 	$(BIN)/python -m benchmarks.xdp.run
 
 $(VENV)/playable: $(COMPILED)  # what a first look takes, sooner
