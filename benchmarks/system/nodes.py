@@ -14,10 +14,12 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
 import socket
 import statistics
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -215,6 +217,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and nothing is left behind
     taken: dict[str, list[dict[str, float]]] = {}
     for turn in range(given.rounds):
         for variant in VARIANTS:
