@@ -4,7 +4,6 @@ Who asks has to be in the network of the interface, with CAP_BPF and CAP_NET_ADM
 """
 
 import contextlib
-import ctypes
 import os
 import socket
 import statistics
@@ -17,11 +16,7 @@ import dns.message
 from benchmarks.xdp.wire import FAR, LOAD_CORE, SERVER_CORE, entered
 from funkenshield.xdp import bpf
 
-LIVE, BURST, ROOM = (
-    2,
-    32,
-    128,
-)  # BPF_F_TEST_XDP_LIVE_FRAMES; frames sent together; octets of a frame, as the kernel makes it
+BURST, ROOM = 32, 128  # frames sent together, and octets of each, as the kernel makes it
 LOAD = struct.Struct(f"=3Q2I{ROOM}s")
 
 
@@ -44,20 +39,16 @@ class Load:
         self._load[: LOAD.size] = LOAD.pack(0, 0, 0, total, len(frame), frame)
         self._index = socket.if_nametoindex(interface)
         self._ask, self._counting = program.load("ask", self._maps), program.load("count", self._maps)
-        self._octets, self._context = ctypes.create_string_buffer(ROOM), ctypes.create_string_buffer(24)
-        struct.pack_into("=6I", self._context, 0, 0, ROOM, 0, self._index, 0, 0)
 
     def run(self, rate: int, count: int) -> Asked:
         """Ask so many questions, so many a second or fewer, from the load's core."""
         os.sched_setaffinity(0, {LOAD_CORE})
         before, began = self._counted(), time.monotonic()
         struct.pack_into("=2Q", self._load, 8, time.clock_gettime_ns(time.CLOCK_BOOTTIME), 10**9 // rate)
-        octets, context = ctypes.addressof(self._octets), ctypes.addressof(self._context)
-        attributes = (self._ask, 0, ROOM, 0, octets, 0, count, 0, 24, 0, context, 0, LIVE, 0, BURST, 0)
         with entered(FAR):
             link = bpf.attach(self._counting, self._index, bpf.NATIVE)
             try:
-                bpf._bpf(bpf.TEST_RUN, struct.pack("=4I2Q4I2Q4I", *attributes))
+                bpf.send(self._ask, self._index, ROOM, count, BURST)
                 ended = time.monotonic()
                 time.sleep(0.1)
             finally:

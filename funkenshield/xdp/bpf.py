@@ -24,6 +24,7 @@ MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, PROGRAM_LOAD, TEST_RUN, INFO, LI
 )  # fmt: skip
 PROGRAM_XDP, ATTACH_XDP = 6, 37
 GENERIC, NATIVE = 2, 4  # who runs a program: the kernel, or the interface's driver
+LIVE_FRAMES = 1 << 1
 MMAPABLE = 1 << 10  # a map that can be mapped into memory
 BY_DESCRIPTOR = 0x10  # an instruction's second octet, where it loads the map of a descriptor
 LOG = 1 << 20  # octets of what the kernel says against a program
@@ -218,6 +219,20 @@ def try_out(program: int, frame: bytes, repeat: int = 1) -> Run:
     _, attributes = _bpf(TEST_RUN, attributes)
     _, action, _, size, _, _, _, nanoseconds = struct.unpack("=4I2Q2I", attributes)
     return Run(action, left.raw[:size], nanoseconds)
+
+
+def send(program: int, interface: int, size: int, count: int, burst: int) -> None:
+    """Run a program on so many new frames, as if an interface (its index) had received them; what it returns is done.
+
+    Frames of `size` octets, which may be those of one before, go in bursts (BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18).
+    """
+    frame, context = ctypes.create_string_buffer(size), ctypes.create_string_buffer(24)
+    struct.pack_into("=6I", context, 0, 0, size, 0, interface, 0, 0)
+    given, where = ctypes.addressof(frame), ctypes.addressof(context)
+    _bpf(
+        TEST_RUN,
+        struct.pack("=4I2Q4I2Q4I", program, 0, size, 0, given, 0, count, 0, 24, 0, where, 0, LIVE_FRAMES, 0, burst, 0),
+    )
 
 
 def measure() -> int:
