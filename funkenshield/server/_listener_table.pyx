@@ -89,7 +89,9 @@ cdef class FollowedTable:
     cdef const ListenerSocket* news(self) noexcept nogil:
         """Return the table that is to be followed from now on; NULL: there is none but the one before."""
         cdef const void* published = load_pointer(&self.published)
-        return NULL if published == self.followed else <const ListenerSocket*> published
+        if published == self.followed:
+            return NULL
+        return <const ListenerSocket*> published
 
     cdef void note(self, const ListenerSocket* sockets) noexcept nogil:
         """Note that a table is followed."""

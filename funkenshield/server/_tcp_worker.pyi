@@ -5,6 +5,7 @@ from ..forward._miss_path import MissPath
 from ._answering import Answering
 from ._connection_limits import ConnectionLimits
 from ._connections import Connections
+from ._dismissals import Dismissals
 from ._listener_table import FollowedTable, ListenerTable
 from ._listening import ListeningSockets
 from ._relayed import Relays
@@ -18,6 +19,7 @@ class TcpWorker:
     listeners: FollowedTable
     listening: ListeningSockets
     relays: Relays
+    dismissals: Dismissals
     def __new__(cls, cache: Cache, miss_path: MissPath, limits: ConnectionLimits) -> TcpWorker: ...
     def follow(self, table: ListenerTable) -> None: ...
     def run(self) -> None: ...

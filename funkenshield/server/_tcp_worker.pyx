@@ -41,9 +41,10 @@ from ..wire._proxy_protocol cimport BAD_HEADER, PART_OF_HEADER, WHOLE_HEADER, Pr
 from ._answering cimport Answering
 from ._connection_limits cimport ConnectionLimits
 from ._connections cimport (
-    AWAITS_TURN, LEAVING, LINGERING, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, can_be_passed_on,
-    may_ask, number_of, speak_as, take_ends
+    AWAITS_TURN, LEAVING, LINGERING, OVER_PREFIX_SHARE, SHAKING, STALLED, Connection, Connections, may_ask,
+    number_of, speak_as, take_ends
 )
+from ._dismissals cimport Dismissals
 from ._encryption cimport AWAITS_OUTPUT, HANDSHAKE_DONE, HANDSHAKE_FAILED, INPUT_MAX, SOCKET_MAX, Progress
 from ._http cimport BAD_REQUEST, FORBIDDEN, UNAVAILABLE, Request
 from ._listener_table cimport FollowedTable, ListenerSocket, ListenerTable
@@ -62,7 +63,6 @@ cdef enum:
     EVENTS = 64                    # taken from the kernel at once
     ACCEPTED_AT_ONCE = 16          # connections of one listener
     LAST_TURNS = 256               # of a listener that is gone, at most
-    DISMISSED_AT_ONCE = 64         # connections that are looked at for whether their listener is gone
     FRAME = 2                      # octets of length before a message
     INBOX = FRAME + MESSAGE_MAX + INPUT_MAX
     OUTGOING = 2 * (FRAME + MESSAGE_MAX)
@@ -72,7 +72,6 @@ cdef enum:
     SWEEP = 250                    # milliseconds between two looks for idle connections, at most
     ACCEPT_PAUSE = 100             # milliseconds without descriptors, or memory to watch one
     HANDSHAKES_FOR = 500000        # nanoseconds that handshakes take before others have their turn
-    FIRST_WITHIN = 250000000       # nanoseconds from the handshake to the first query, where another process serves
 
 cdef enum:                         # what a worker was told
     SERVING, NOT_ACCEPTING, PAUSED, STOPPED
@@ -108,7 +107,7 @@ cdef class TcpWorker:
         readonly FollowedTable listeners
         readonly ListeningSockets listening
         readonly Relays relays
-        int32_t dismissing             # the place of the next one that may have to leave; -1: all have been told
+        readonly Dismissals dismissals
         uint64_t wanted                # SERVING, NOT_ACCEPTING, PAUSED or STOPPED
         int epoll_fd, told_fd, reply_fd
 
@@ -124,7 +123,8 @@ cdef class TcpWorker:
         if self.epoll_fd < 0 or self.told_fd < 0 or self.reply_fd < 0:
             raise OSError(errno, "no descriptor for a worker")
         self.listeners, self.listening = FollowedTable(), ListeningSockets(self.epoll_fd, LISTENER)
-        self.dismissing, self.relays = -1, Relays(self.epoll_fd, self.told_fd)
+        self.dismissals = Dismissals(self.connections, self.listening)
+        self.relays = Relays(self.epoll_fd, self.told_fd)
         self.reader = cache.epochs.join()
         self.answering = Answering(miss_path)
         self.answering.limits, self.context = self.connections.limits, &self.answering.context
@@ -163,7 +163,7 @@ cdef class TcpWorker:
         """Serve until `stop`, or `pause` and the next call; in a thread of its own, which needs no GIL meanwhile."""
         with nogil:
             self.listening.begin(not self.connections.handing_over)
-            self.dismissing = 0
+            self.dismissals.begin()
             self._serve()
             if self.wanted == STOPPED:
                 self._finish()
@@ -233,10 +233,13 @@ cdef class TcpWorker:
 
     cdef int _patience(self) noexcept nogil:
         """Return for how many milliseconds nothing need be done; -1: until something happens."""
-        if self.connections.has_more_to_end or self.connections.awaiting_turn.first >= 0 or self.dismissing >= 0:
+        cdef int dismissals = self.dismissals.patience()
+        if self.connections.has_more_to_end or self.connections.awaiting_turn.first >= 0 or dismissals == 0:
             return 0
         if self.connections.stalled.first >= 0:
             return STALLED_FOR
+        if dismissals > 0:
+            return dismissals
         if self.listening.accept_again or self.listening.unheard:
             return ACCEPT_PAUSE
         return SWEEP if self.connections.idle.first >= 0 or self.connections.leaving.first >= 0 else -1
@@ -331,38 +334,23 @@ cdef class TcpWorker:
                     if not self._accept(k):
                         break
         self.listening.follow(table)
-        self.listeners.note(table)
-        self.dismissing = 0
-
-    cdef bint _is_dismissed(self, const Connection* connection) noexcept nogil:
-        """Tell whether the listener of a connection is gone, or another process has it, and cannot go on here."""
-        return not (connection.relays or connection.listed[LINGERING]) and (
-            self.listening.sockets[connection.listener].fd < 0
-            or self.connections.handing_over and not can_be_passed_on(connection))
-
-    cdef bint _has_just_come(self, const Connection* connection) noexcept nogil:
-        """Tell whether a client's first query is on its way to a listener that another process has by now."""
-        return self.connections.handing_over and not connection.has_asked and (
-            connection.listed[SHAKING] or connection.active + FIRST_WITHIN > self.context.client.now)
+        self.dismissals.begin()
+        self.listeners.note(table)  # whoever sees this sees that there may be newcomers
 
     cdef void _dismiss(self) noexcept nogil:
         """Let some of the connections whose listeners are gone end, once they have answers to what they have asked.
 
-        That is as if their clients had said all; handshakes, and requests that have begun, go on first (RFC 9113 6.8).
+        That is as if their clients had said all; requests that have begun go on first (RFC 9113 6.8).
         """
-        cdef:
-            Connection* connection
-            int32_t _k
-        for _k in range(DISMISSED_AT_ONCE if self.dismissing >= 0 else 0):
-            connection = self.connections.next_after(&self.dismissing)
-            if connection == NULL:
-                return
-            if self._is_dismissed(connection) and not self._has_just_come(connection):
-                connection.half_closed |= connection.requests == NULL
-                if not connection.listed[SHAKING]:
-                    self._read(connection)
-                    if connection.fd >= 0:
-                        self._ask_to_leave(connection)
+        cdef Connection* connection
+        self.dismissals.go_on(self.context.client.now)
+        connection = self.dismissals.next(self.context.client.now)
+        while connection != NULL:
+            connection.half_closed |= connection.requests == NULL
+            self._read(connection)
+            if connection.fd >= 0:
+                self._ask_to_leave(connection)
+            connection = self.dismissals.next(self.context.client.now)
 
     cdef void _ask_to_leave(self, Connection* connection) noexcept nogil:
         """Tell a client who has requests to ask no more here."""
@@ -726,7 +714,7 @@ cdef class TcpWorker:
         cdef uint32_t events = 0
         if not connection.head.unsent and (
                 connection.closing or connection.half_closed and not connection.in_flight and not has_query):
-            if connection.half_closed and not self._is_dismissed(connection):  # by the client
+            if connection.half_closed and not self.dismissals.concern(connection):  # by the client
                 self.connections.close(connection)
             else:
                 self.connections.end_in_order(connection, self.context.client.now)

@@ -217,12 +217,17 @@ class Listeners:
             self._leaving.append(Leaving(until, unused, gone))
 
     async def leave(self, until: float) -> None:
-        """Leave what comes from now on to others at the same addresses; what has come is answered, `until` then."""
+        """Leave what comes from now on to others at the same addresses; what has come is answered, `until` then.
+
+        Return when nobody is left who has just come over TCP, and is about to ask.
+        """
         self.follow((), {}, {}, until)
         while not self._is_followed():
             await asyncio.sleep(0.001)
         for leaving in self._leaving:
             _close({place: several for place, several in leaving.sockets.items() if place[1] == "tcp"})
+        while any(each.dismissals.has_newcomers for each in self._tcp.workers):
+            await asyncio.sleep(0.01)
 
     def _publish(self) -> None:
         self._kernel_answers.answer_for(

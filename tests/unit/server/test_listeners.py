@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import threading
+import time
 
 import pytest
 from support.client import free_port
@@ -131,6 +132,32 @@ def test_what_has_come_to_a_listener_that_goes_is_answered(scene):
         assert [payload_of(query(NAME), each.recv(512)) for each in asking] == [TRUTH] * 50
         assert [heard(each) for each in connections] == [TRUTH] * 50
         assert [heard(each) for each in connections] == [b""] * 50
+
+
+def test_who_has_just_come_to_a_listener_that_goes_is_answered_before_it_ends(scene):
+    one, other = free_port(), free_port()
+
+    def go_with(*connections):
+        """Have the listener go that these are at, and have asked nothing."""
+        until(lambda: scene.tcp.counters()["tcp_connections"] == len(connections))
+        scene.listen(other)
+        assert any(each.dismissals.has_newcomers for each in scene.tcp.workers)
+
+    def answered_in_time():
+        """Ask over one of two connections, and tell what it heard; None if this took too long to show anything."""
+        scene.listen(one, other)
+        came = time.monotonic()
+        with connected(one) as asking, connected(one) as silent:
+            go_with(asking, silent)
+            asked = ask_over(asking)
+            if time.monotonic() - came > 0.2:
+                return None
+            found = [heard(asked), heard(asked), heard(silent)]
+        until(lambda: not any(each.dismissals.has_newcomers for each in scene.tcp.workers))
+        until(lambda: not scene.tcp.counters()["tcp_connections"])
+        return found
+
+    assert next(filter(None, (answered_in_time() for _ in range(50)))) == [TRUTH, b"", b""]
 
 
 def test_connections_of_a_listener_that_stays_stay(scene):
