@@ -26,7 +26,8 @@ options {{
     recursion yes;
 }};
 controls {{ }};
-{zones}
+{stubs}
+{forwards}
 """,
     'zone "{zone}" {{ type static-stub; server-addresses {{ {host}; }}; }};',
     'zone "{zone}" {{ type forward; forward only; forwarders {{ {host}; }}; }};',
@@ -47,7 +48,8 @@ server:
     module-config: "iterator"
 remote-control:
     control-enable: no
-{zones}
+{stubs}
+{forwards}
 """,
     'stub-zone:\n    name: "{zone}"\n    stub-addr: {host}',
     'forward-zone:\n    name: "{zone}"\n    forward-addr: {host}',
@@ -62,13 +64,14 @@ for _, module in ipairs({{ "priming", "ta_update", "ta_signal_query", "detect_ti
 end
 cache.size = 16 * MB
 cache.min_ttl(0)
-{zones}
+{stubs}
+{forwards}
 """,
     'policy.add(policy.suffix(policy.STUB("{host}"), policy.todnames({{"{zone}"}})))',
     'policy.add(policy.suffix(policy.FORWARD("{host}"), policy.todnames({{"{zone}"}})))',
 )
 
-PDNS = (
+PDNS_BEFORE_5 = (
     """
 local-address={address.host}
 local-port={address.port}
@@ -82,26 +85,50 @@ threads=1
 write-pid=no
 forward-zones=
 forward-zones-recurse=
-{zones}
+{stubs}
+{forwards}
 """,
     "forward-zones+={zone}={host}",
     "forward-zones-recurse+={zone}={host}",
 )
 
+PDNS = (  # which 5.0 and later read, where it is there
+    """
+incoming: {{ listen: ["{address.host}"], port: {address.port} }}
+dnssec: {{ validation: "off" }}
+outgoing: {{ dont_query: [] }}
+packetcache: {{ disable: true }}
+recursor:
+    socket_dir: "{folder}"
+    hint_file: "no"
+    security_poll_suffix: ""
+    threads: 1
+    write_pid: false
+    forward_zones:
+{stubs}
+    forward_zones_recurse:
+{forwards}
+""",
+    *['        - {{ zone: "{zone}", forwarders: ["{host}"] }}'] * 2,
+)
+
 
 @contextlib.contextmanager
-def _run(name, kinds, config, options, stubs: Mapping[str, str], forwards: Mapping[str, str]):
-    """Run one resolver with the hosts to ask, by the names of zones, until the context is left."""
+def _run(name, configs, options, stubs: Mapping[str, str], forwards: Mapping[str, str]):
+    """Run one resolver with the hosts to ask, by the names of zones, until the context is left.
+
+    `configs` has, by its file's name, a configuration, and what it says of a zone of either kind.
+    """
     address = Address("127.0.0.1", free_port())
-    text, *stanzas = kinds
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as temporary:
         folder = Path(temporary)
-        zones = "\n".join(
-            stanza.format(zone=zone, host=host)
-            for stanza, hosts in zip(stanzas, (stubs, forwards), strict=True)
-            for zone, host in hosts.items()
-        )
-        (folder / config).write_text(text.format(folder=folder, address=address, zones=zones))
+        for config, (text, *stanzas) in configs.items():
+            kinds = [
+                "\n".join(stanza.format(zone=zone, host=host) for zone, host in hosts.items())
+                for stanza, hosts in zip(stanzas, (stubs, forwards), strict=True)
+            ]
+            filled = text.format(folder=folder, address=address, stubs=kinds[0], forwards=kinds[1])
+            (folder / config).write_text(filled)
         command = program(name), *(option.format(folder=folder) for option in options)
         running = Nameserver(name, address, [*stubs, *forwards], command, folder / "log")
         try:
@@ -111,7 +138,9 @@ def _run(name, kinds, config, options, stubs: Mapping[str, str], forwards: Mappi
             running.end()
 
 
-bind = partial(_run, "named", BIND, "conf", ("-g", "-c", "{folder}/conf"))
-unbound = partial(_run, "unbound", UNBOUND, "conf", ("-d", "-c", "{folder}/conf"))
-kresd = partial(_run, "kresd", KRESD, "conf", ("-n", "-c", "{folder}/conf", "{folder}"))
-pdns = partial(_run, "pdns_recursor", PDNS, "recursor.conf", ("--config-dir={folder}",))
+bind = partial(_run, "named", {"conf": BIND}, ("-g", "-c", "{folder}/conf"))
+unbound = partial(_run, "unbound", {"conf": UNBOUND}, ("-d", "-c", "{folder}/conf"))
+kresd = partial(_run, "kresd", {"conf": KRESD}, ("-n", "-c", "{folder}/conf", "{folder}"))
+pdns = partial(
+    _run, "pdns_recursor", {"recursor.conf": PDNS_BEFORE_5, "recursor.yml": PDNS}, ("--config-dir={folder}",)
+)
