@@ -269,7 +269,7 @@ def test_a_file_that_is_no_text_or_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_run_prints_what_it_returns(terminal):
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, _environ={})
     with Responder(lambda wire, number: reflect(wire, number, rcode=3 if number % 4 else 0)) as responder:
         report = run_perf(QUERIES, "127.0.0.1", responder.port, 5, rate=600, limit=200, console=console)
     printed = console.file.getvalue()
