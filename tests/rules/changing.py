@@ -28,8 +28,8 @@ def write(path, text):
 
 
 def reloaded(shield, count):
-    """Wait until so many reloads are done."""
-    until(lambda: stats(shield)["reloads"] >= count)
+    """Wait until so many reloads are done, which may be of a hundred thousand names, beside a load."""
+    until(lambda: stats(shield)["reloads"] >= count, within=30.0)
 
 
 class Asking:
