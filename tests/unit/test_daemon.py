@@ -216,6 +216,7 @@ def test_a_shorter_deadline_ends_no_query_of_a_listener_that_goes(table, monkeyp
         other.write_text(f"{text}[forward]\ntimeout = 1\ndeadline = {seconds}\nupdate_timeout = {seconds}\n")
         return load(other)
 
+    monkeypatch.setattr("funkenshield.daemon.logs.set_up", lambda *_: None)
     first = with_deadline(20, free_port())
     daemon = Daemon(first)
     with daemon._bound:
