@@ -126,6 +126,13 @@ def test_wheels_are_named_alike_and_libraries_built_wherever_wheels_are():
     assert "sha256sum -c -" in read("tools/static-libraries")  # busybox has no long options
 
 
+def test_where_there_is_no_zig_no_compiler_is_made_of_it(tmp_path):
+    environment = {**os.environ, "TOOLS": "/bin/false", "ZIG": str(tmp_path)}
+    done = subprocess.run([ROOT / "tools/with-zig", "x86_64-linux-gnu", "true"], env=environment, timeout=60)
+    assert done.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scripts_are_in_order():
     assert len(SCRIPTS) > 20
     checked("shellcheck", *SCRIPTS)
