@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PYTHONS ?= $(PYTHON)
 FUZZ_SECONDS ?= 60
+CPYTHON ?= 3.13
 BASE ?= docker.io/library/debian:trixie-slim
 HERE := $(shell . /etc/os-release 2>/dev/null && echo "$$VERSION_CODENAME")
 SUITE ?= $(HERE)
@@ -17,7 +18,7 @@ LEFT_OUT += $(shell ls funkenshield/xdp/queries.bpf.o funkenshield/xdp/answers.b
 COMPILED := $(wildcard funkenshield/xdp/*.[ch])
 COMPILED += $(wildcard funkenshield/*.p[yx][xd] funkenshield/*/*.p[yx][xd]) setup.py pyproject.toml tools/build
 
-.PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels sdist-test release-check
+.PHONY: help run demo check test others left-out proof browsers fuzz asan tsan debug coverage lint lint-docs format docs docs-site pictures wheel wheels wheels-test sdist-test release-check
 .PHONY: deb deb-test container container-test kubernetes pins bench bench-micro bench-nodes bench-rules bench-xdp clean
 
 run: $(VENV)/$(if $(wildcard $(VENV)/built),built,playable)  ## run the small nameserver, and the shield in front of it
@@ -106,6 +107,9 @@ wheels: $(VENV)/wheels  ## wheels that PyPI takes, for this machine, tried: by c
 	$(BIN)/python -m build --sdist --outdir dist
 	tools/wheels $(PYTHONS)
 	FUNKENSHIELD_NETWORK=keep $(BIN)/python -m pytest -m release tests/release/test_sdist.py tests/release/test_wheels.py
+
+wheels-test: $(VENV)/wheels  ## run those for CPYTHON=3.13 on glibc 2.31, and on musl (as root)
+	tools/try-elsewhere $(CPYTHON)
 
 sdist-test:  ## install the source distribution in dist as pip does, and run its quick tests
 	tools/try-sdist $(PYTHON)
