@@ -50,7 +50,7 @@ class Held(Protocol):
 
 
 class Share:
-    """The part of the time that some kind of work may take, which waits, or is left, beyond that.
+    """The part of the time that some kind of work may take of the processor, which waits, or is left, beyond that.
 
     What was not taken is kept for a burst of so many seconds.
     """
@@ -65,7 +65,7 @@ class Share:
         return self._left > 0
 
     def spend(self, seconds: float) -> None:
-        """Note how long something took."""
+        """Note how long something took, without what others did meanwhile."""
         self._left -= seconds
 
 

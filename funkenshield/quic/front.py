@@ -120,9 +120,9 @@ class Door:
         if connection.is_established:
             connection.receive(datagram, address, now)
         elif self._bounds.of_handshakes.may_go_on(connection.prefix, now):
-            began = time.monotonic()
+            began = time.thread_time()
             connection.receive(datagram, address, now)
-            self._bounds.of_handshakes.spend(connection.prefix, time.monotonic() - began)
+            self._bounds.of_handshakes.spend(connection.prefix, time.thread_time() - began)
         else:
             self._bounds.counters["dropped"] += 1
         self._unflushed[connection] = None

@@ -67,7 +67,7 @@ class Strangers:
 
     def take(self, datagram: bytes, address: Address, local: bytes, now: float) -> Begun | None:
         """Answer a datagram of no connection, from the `local` address; or return who begins one by it."""
-        began, header = time.monotonic(), _header_of(datagram)
+        began, header = time.thread_time(), _header_of(datagram)
         if header is not None and header.token and header.is_first and self.are_welcome:
             prefix = prefix_of(ip_address(address[0]).packed)
             if not self._bounds.of_handshakes.may_begin(prefix, now):
@@ -82,7 +82,7 @@ class Strangers:
             return None
         if answer := self._unknown(datagram) if header is None else self._answer(header, address):
             self._send(answer, address, local)
-        share.spend(time.monotonic() - began)
+        share.spend(time.thread_time() - began)
         return None
 
     def _answer(self, header: Header, address: Address) -> bytes:

@@ -1,5 +1,6 @@
 """Whoever has no connection: what it is answered, how long that is, and how much of the time it takes."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from support.quic import CLIENT, LIMITS, SECRET
 
 from funkenshield.core.fair_shares import prefix_of
 from funkenshield.quic import strangers
-from funkenshield.quic.bounds import Bounds, Share
+from funkenshield.quic.bounds import BURST, Bounds, Share
 from funkenshield.quic.retry import RetryTokens
 from funkenshield.quic.strangers import Begun, Secrets, Strangers
 
@@ -100,6 +101,14 @@ def test_beyond_their_part_of_the_time_strangers_are_left_and_who_has_a_token_is
     assert isinstance(scene.take(initial(SECOND, token(scene)), now=0.0), Begun)
     assert scene.take(initial(), now=3.9) == b""
     assert scene.take(initial(), now=4.1)[0] >> 4 == 0xF
+
+
+def test_what_others_do_meanwhile_is_not_the_time_of_strangers(scene, monkeypatch):
+    """The kernel gives the processor to somebody else in the midst of an answer."""
+    monkeypatch.setattr(scene.strangers, "_send", lambda *sent: (time.sleep(2 * BURST), scene._send(*sent)))
+    for _ in range(2):
+        assert scene.take(initial(), now=0.0)[0] >> 4 == 0xF
+    assert scene.counters == {"retries": 2}
 
 
 def test_packets_of_no_connection_do_not_take_the_time_of_whoever_begins_one(scene):
