@@ -30,10 +30,12 @@ from support.fitting import is_what_fits
 from support.law import HOP_BY_HOP, assert_lawful, envelope, is_lawful
 from support.pipeline import ask_all
 from support.questions import KEEPALIVE, OPTION, draw, respell
+from support.until import until
 
 A_ROUND = 500  # questions
 OVER_TLS, OVER_QUIC = 5, 20  # one in so many is asked over TLS too, and over QUIC and HTTP/3,
-BY_FRAMES = 5  # and by frames, until the kernel answers
+BY_FRAMES = 5  # and by frames, until the kernel answers;
+FEW = 20  # that it does, where a machine is slow
 PLAIN = "UDP", "XDP"
 ROUNDS = -(-int(os.environ.get("FUNKENSHIELD_DIFFERENTIAL", 4 * A_ROUND)) // A_ROUND)
 SEED = int(os.environ.get("FUNKENSHIELD_SEED", "2011"))
@@ -76,7 +78,13 @@ def test_nobody_can_tell_the_shield_from_the_nameserver(nameserver, shield, door
         start, in_kernel = time.monotonic(), stats(shield)["kernel_answers"]
         for when in "cold", "warm", "warm", "warm", "hot", "hot":
             differences += ask(expected[::BY_FRAMES], over="XDP", since=start, when=when)
-        assert stats(shield)["kernel_answers"] > in_kernel
+        few = [each for each in expected[::BY_FRAMES] if is_kept(*each)][:FEW]  # asked for again within a second
+
+        def kernel_answered():
+            differences.extend(ask(few, over="XDP", since=start, when="hot"))
+            return stats(shield)["kernel_answers"] > in_kernel
+
+        until(kernel_answered, 30)
     if differences:
         pytest.fail(f"{len(differences)} answers differ\n\n" + "\n\n".join(differences[:SHOWN]), pytrace=False)
 

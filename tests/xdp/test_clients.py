@@ -73,7 +73,7 @@ def test_kxdpgun_gets_all_answers(running, tmp_path, server):
     assert RATE // 4 < sent // 2 < replies <= came <= sent, "a wire, and it, lose some where they have no processor"
     assert numbers(r"responded NOERROR: +(\d+)", told) == [replies]
     assert counted == {**counted, "cache_hits": came, "cache_misses": 0}
-    assert counted["kernel_answers"] > came * 0.9 if in_kernel else counted["kernel_answers"] == 0
+    assert counted["kernel_answers"] > came // 2 if in_kernel else counted["kernel_answers"] == 0
     by_workers = came - counted["kernel_answers"]
     assert {name: count - before["xdp_frames"][wire.name][name] for name, count in frames.items()} == {
         "received": by_workers, "sent": by_workers, "ignored": 0, "dropped": 0
