@@ -14,7 +14,7 @@ from ..core._memory cimport zeros
 from ..events._event cimport Event, wanted_kinds
 from ..events._recorder cimport Recorder
 from ..policy._guard cimport GuardTable, check_response, load_guard_table
-from ..policy._rule_state cimport KIND_LIMITED, OVER_UDP, TRANSPORTS, ClientInfo
+from ..policy._rule_state cimport KIND_LIMITED, KIND_REJECTED, OVER_UDP, TRANSPORTS, ClientInfo
 from ..wire._message cimport MESSAGE_MAX, RCODE, message_flags, set16
 from ..wire._proxy_protocol cimport ProxyHeader, put_header
 from ._reply_queue cimport (
@@ -130,7 +130,9 @@ cdef class Outbox:
             if queue != NULL:
                 return push_reply(queue, client.stream, client.request, 1, self.framed,
                                   <uint32_t> (2 + length), False)
-            self.streams.append((client.stream, (<char*> self.framed)[:2 + length]))
+            # That a function's own query was turned away is no answer, which might be kept.
+            self.streams.append((client.stream, None if kind == KIND_REJECTED and client.stream >> 63
+                                 else (<char*> self.framed)[:2 + length]))
             return 0
         self.sent_rcodes[OVER_UDP][message_flags(out) & RCODE] += 1
         self.peers[self.count] = client.peer

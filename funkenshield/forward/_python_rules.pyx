@@ -240,6 +240,13 @@ cdef class PythonRules:
             self.resolution.fail(i, self.cache.clock.now())
             self.outbox.flush()
 
+    def turn_away(self, handle: int) -> None:
+        """Say that there is no time for a function's answer: all who wait get what is stale, or REFUSED, or nothing."""
+        cdef int32_t i = self.queries.held(handle)
+        if i >= 0 and self.queries.pool[i].stage == DECIDING:
+            self.resolution.reject_all(i, self.cache.clock.now())
+            self.outbox.flush()
+
     # ------------------------------------------------------------ responses
 
     @property

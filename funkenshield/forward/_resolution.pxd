@@ -68,7 +68,7 @@ cdef class Resolution:
     cdef void _count_failure(self, int32_t i) noexcept nogil
     cdef void _note_failure(self, int32_t i, int32_t upstream, uint8_t reason) noexcept nogil
     cdef int no_upstream(self, int32_t i, int32_t why, uint64_t now) except -1
-    cdef int _reject_all(self, int32_t i, uint64_t now) except -1
+    cdef int reject_all(self, int32_t i, uint64_t now) except -1
     cdef int time_is_up(self, int32_t i, uint64_t now) except -1
     cdef int close(self, int32_t i) except -1
     # over TCP

@@ -306,11 +306,11 @@ cdef class Resolution:
             self.pool[i].try_until = NEVER
             return 0
         if why == ALL_BUSY and not self.pool[i].tried.count:
-            return self._reject_all(i, now)
+            return self.reject_all(i, now)
         return self.fail(i, now)
 
-    cdef int _reject_all(self, int32_t i, uint64_t now) except -1:
-        """End a pending query that no upstream has time for: all who wait get what is stale, or REFUSED, or nothing."""
+    cdef int reject_all(self, int32_t i, uint64_t now) except -1:
+        """End a pending query that nobody has time for: all who wait get what is stale, or REFUSED, or nothing."""
         cdef:
             const Answer* stored = self._stale_answer(i, now)
             int32_t waits = i

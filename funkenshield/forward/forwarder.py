@@ -61,8 +61,8 @@ class RuleHandler(Protocol):
     def handle_uncached(self, client: bytes, query: bytes, route: int) -> None:
         """Answer a query that is never cached in place of an upstream."""
 
-    def take_answer(self, number: int, response: bytes) -> None:
-        """Take the answer to a lookup of a rule; b"": there is none."""
+    def take_answer(self, number: int, response: bytes | None) -> None:
+        """Take the answer to a lookup of a rule; b"": there is none; None: it was turned away."""
 
 
 class Forwarder:
@@ -146,7 +146,7 @@ class Forwarder:
         while self._decide():
             pass
         for lookup, framed in miss_path.outbox.take_streams():
-            self._handler.take_answer(lookup, framed[2:])
+            self._handler.take_answer(lookup, framed and framed[2:])
         self._transfers.notice()
         if self._ticking is None and miss_path.pending_queries:
             self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)

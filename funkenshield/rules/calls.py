@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import dns.message
+from dns.rcode import REFUSED
 
 from ..cache._entry import is_response_to
 from ..config.action import Action
@@ -28,6 +29,10 @@ MESSAGE_MAX = 65535  # octets of a response, which is truncated to its client's 
 TC = 0x02  # in the third octet of a header
 
 Function = Callable[[Query], Any]
+
+
+class TurnedAwayError(OSError):
+    """Nobody has time for a query that a function makes."""
 
 
 @dataclass(eq=False)
@@ -68,6 +73,10 @@ class RuleCall(ABC):
             self.following = partial(HANDLERS[result.kind], result)
         else:
             self.change(result)
+
+    def turn_away(self) -> None:
+        """End a query for which there is no time: nothing is kept of that."""
+        self.python_rules.turn_away(self.handle)
 
     def look_up(self, wire: bytes, number: int) -> None:
         """Have a query of the function's own go on from here; its answer comes back under this number."""
@@ -110,6 +119,9 @@ class QueryCall(RuleCall):
 
     def allow(self) -> None:
         self.python_rules.resume(self.client, self.wire, END, self.generation, route=self.route)
+
+    def turn_away(self) -> None:
+        self.answer(error_response(self.wire, REFUSED, EDNS_UDP_SIZE))
 
     def restart(self, generation: int) -> None:
         """Begin again with other rules."""

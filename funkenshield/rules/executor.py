@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
-from dns.rcode import REFUSED, SERVFAIL
+from dns.rcode import SERVFAIL
 
 from ..config.action import Action
 from ..core._limits import EDNS_UDP_SIZE
@@ -25,7 +25,7 @@ from ..forward._python_rules import PythonRules
 from ..forward.forwarder import LOOKUPS
 from ..wire._message import error_response
 from . import handlers
-from .calls import Function, MissCall, QueryCall, ResponseCall, RuleCall
+from .calls import Function, MissCall, QueryCall, ResponseCall, RuleCall, TurnedAwayError
 from .compiler import END, IdAllocator, Rule, Stop
 from .query import ClientInfo, Query
 from .threads import CallResult, Threads
@@ -200,7 +200,7 @@ class RuleExecutor:
         if max(len(self._tasks), calls) < CALLS_MAX:
             return False
         self.rejected += 1
-        call.answer(error_response(call.wire, REFUSED, EDNS_UDP_SIZE))
+        call.turn_away()
         return True
 
     async def _finish(self, call: RuleCall, result: Awaitable[object], begun: float, *, last: bool) -> None:
@@ -222,7 +222,13 @@ class RuleExecutor:
         self._dispatch()
 
     def _failed(self, call: RuleCall, error: BaseException, *, last: bool = False) -> None:
-        """Count and report an error, and give the query what its rule says; `last`: that has failed too."""
+        """Count and report an error, and give the query what its rule says; `last`: that has failed too.
+
+        That nobody has time for what the function asked is none of its errors: nobody has time for its query.
+        """
+        if isinstance(error, TurnedAwayError):
+            call.turn_away()
+            return
         self._report(call.rule, error)
         try:
             if last:
@@ -269,13 +275,15 @@ class RuleExecutor:
         finally:
             del self._lookups[number]
 
-    def take_answer(self, number: int, response: bytes) -> None:
-        """Take the answer to a lookup; b"": there is none."""
+    def take_answer(self, number: int, response: bytes | None) -> None:
+        """Take the answer to a lookup; b"": there is none; None: it was turned away."""
         _, answer = self._lookups.get(number, (0, None))
         if answer is None or answer.done():
             return
         if response:
             answer.set_result(response)
+        elif response is None:
+            answer.set_exception(TurnedAwayError("nobody has time for this query"))
         else:
             answer.set_exception(OSError("no answer"))
 

@@ -34,6 +34,13 @@ from support.until import until
 from support.wires import record_wire, reply_wire
 
 AT_ONCE = 0.2  # seconds
+LETS_ALL_GO_ON = """
+from funkenshield.rules import *
+
+@shield.rule(suffix("ruled.test"), cache=True)
+async def let_go_on(query):
+    return None
+"""
 overloads = pytest.mark.parametrize("overload", ["refuse", "drop"])
 
 
@@ -107,6 +114,34 @@ def test_over_all_upstreams_bounds_the_newest_are_refused():
         assert [reply[3] & 15 for reply in replies] == [NOERROR] * 8 + [REFUSED] * 12
         assert [len(one.received) for one in both] == [4, 4]
         assert (stats(shield)["upstreams_saturated"], stats(shield)["fair_share_exceeded"]) == (0, 12)
+
+
+@overloads
+def test_whom_a_function_lets_go_on_is_turned_away_where_no_upstream_has_time(overload, tmp_path):
+    """What is stale is better than nothing; and no refusal is kept, as if it was the function's answer."""
+    (rules := tmp_path / "rules.py").write_text(LETS_ALL_GO_ON)
+    options = {"forward": {"overload": overload}, "rules_file": str(rules)}
+    with (
+        Holding(good) as holding,
+        behind(placed(holding, max_outstanding=1), **options) as (shield, _),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert ask("kept.ruled.test.", server=shield).rcode() == NOERROR
+        advance(shield, 3600)
+        holding.hold()
+        waiting = pool.submit(ask_each, shield, names(1))
+        until(lambda: len(holding.received) == 2)
+        assert ask("kept.ruled.test.", server=shield).rcode() == NOERROR
+        before = stats(shield)
+        turned_away(shield, "new.ruled.test.", overload)
+        after = stats(shield)
+        assert after["upstreams_saturated"] == before["upstreams_saturated"] + 4  # they, and what was asked for them
+        assert after["cache_inserts"] == before["cache_inserts"]
+        holding.let_go()
+        assert rcodes(waiting.result()) == {NOERROR: 1}
+        assert ask("new.ruled.test.", server=shield).rcode() == NOERROR
+        assert holding.count("new.ruled.test.") == 1
+        assert "rule " not in shield.log
 
 
 def test_who_asks_the_same_counts_once_for_an_upstream(slow):

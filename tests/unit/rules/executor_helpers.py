@@ -55,6 +55,9 @@ class PythonRulesStandIn:
     def give_up(self, handle):
         self.done.append(("give up", handle))
 
+    def turn_away(self, handle):
+        self.done.append(("turn away", handle))
+
     def conclude(self, handle, response, at, generation):
         self.done.append(("conclude", handle, response, at, generation))
         return True

@@ -153,6 +153,12 @@ def test_when_too_many_are_waited_for_a_query_is_refused_and_its_function_not_ca
     assert scene.executor.counters("rule")["handler_errors"] == 0
 
 
+@pytest.mark.parametrize("kind", ["miss", "review"])
+def test_when_too_many_are_waited_for_nothing_is_kept_of_that(kind, monkeypatch):
+    monkeypatch.setattr(executing, "CALLS_MAX", 0)
+    assert Scene(returning(None)).run(kind) == [("turn away", HANDLE)]
+
+
 def test_calls_do_not_heap_up_behind_functions_that_do_not_return(monkeypatch, caplog):
     monkeypatch.setattr(executing, "THREADS", 1)
     monkeypatch.setattr(executing, "CALLS_MAX", 3)
