@@ -226,12 +226,13 @@ class RuleExecutor:
 
         That nobody has time for what the function asked is none of its errors: nobody has time for its query.
         """
-        if isinstance(error, TurnedAwayError):
-            call.turn_away()
-            return
-        self._report(call.rule, error)
+        turned_away = isinstance(error, TurnedAwayError)
+        if not turned_away:
+            self._report(call.rule, error)
         try:
-            if last:
+            if turned_away:
+                call.turn_away()
+            elif last:
                 call.drop()
             else:
                 self._conclude(call, Action.model_validate(call.rule.on_error))
