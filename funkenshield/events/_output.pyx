@@ -16,7 +16,7 @@ from posix.fcntl cimport O_APPEND, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_WRONLY, ope
 from posix.stat cimport fstat, stat, struct_stat
 from posix.unistd cimport close, write
 
-from ..core._atomic cimport bump, store_relaxed, store_release
+from ..core._atomic cimport bump, store_relaxed, store_relaxed32, store_release
 from ..core._epoll cimport POLLOUT, poll, pollfd
 from ..wire._message cimport HEADER, MESSAGE_MAX, QDCOUNT, get16, get32, name_size, plain_end, same_folded
 from ._dnstap cimport (
@@ -206,7 +206,8 @@ cdef void _check(Sink* sink, uint64_t now, uint64_t reopened) noexcept nogil:
 
 
 cdef void _opened(Sink* sink) noexcept nogil:
-    sink.state, sink.error = OPEN, 0
+    store_relaxed32(&sink.state, OPEN)  # as others may look at it: `Output.is_open`, `error`
+    store_relaxed32(&sink.error, 0)
     bump(&sink.opened, 1)
 
 
@@ -215,7 +216,7 @@ cdef void close_sink(Sink* sink) noexcept nogil:
     if sink.fd >= 0 and sink.place != DESCRIPTOR:
         close(sink.fd)
         sink.fd = -1
-    sink.state = CLOSED
+    store_relaxed32(&sink.state, CLOSED)
     if sink.place == COLLECTOR:
         sink.begin = sink.frame
 
@@ -223,7 +224,7 @@ cdef void close_sink(Sink* sink) noexcept nogil:
 cdef void _fail(Sink* sink, int error, uint64_t now) noexcept nogil:
     """Close a sink, and try again later."""
     close_sink(sink)
-    sink.error = error
+    store_relaxed32(&sink.error, <uint32_t> error)
     sink.backoff = min(max(2 * sink.backoff, <uint64_t> SHORTEST), LONGEST)
     sink.retry_at = now + sink.backoff
     bump(&sink.failed, 1)
@@ -252,7 +253,7 @@ cdef void _connect(Sink* sink, uint64_t now) noexcept nogil:
     if sink.fd < 0 or (connect(sink.fd, <sockaddr*> sink.address, sink.address_length) and errno != EINPROGRESS):
         _fail(sink, errno, now)
         return
-    sink.state = CONNECTING
+    store_relaxed32(&sink.state, CONNECTING)
 
 
 cdef void _greet(Sink* sink, uint64_t now) noexcept nogil:
@@ -271,7 +272,8 @@ cdef void _greet(Sink* sink, uint64_t now) noexcept nogil:
     elif not _say(sink, READY):
         _fail(sink, errno, now)
     else:
-        sink.state, sink.greeting, sink.checked_at = GREETED, 0, now
+        store_relaxed32(&sink.state, GREETED)
+        sink.greeting, sink.checked_at = 0, now
 
 
 cdef bint _say(Sink* sink, ControlFrame kind) noexcept nogil:
@@ -339,7 +341,7 @@ cdef bint end(Sink* sink, uint64_t now, uint64_t until) noexcept nogil:
     if sink.state != LEFT and (sink.state != CLOSED or _held(sink)):
         pump(sink, now, sink.reopened)
     if sink.state == OPEN and sink.place == COLLECTOR and not _held(sink) and _say(sink, STOP):
-        sink.state = LEFT
+        store_relaxed32(&sink.state, LEFT)
     if _is_leaving(sink) and now < sink.ends_at:
         return False
     close_sink(sink)

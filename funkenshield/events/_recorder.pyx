@@ -14,7 +14,9 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read, usleep, write
 
-from ..core._atomic cimport load_acquire, load_relaxed, load_pointer, store_pointer, store_relaxed, store_release
+from ..core._atomic cimport (
+    load_acquire, load_pointer, load_relaxed, load_relaxed32, store_pointer, store_relaxed, store_release
+)
 from ..core._clock cimport Clock
 from ..core._epochs cimport READERS_MAX, Epochs, enter, leave
 from ..core._epoll cimport EFD_CLOEXEC, EFD_NONBLOCK, POLLIN, eventfd, poll, pollfd
@@ -88,12 +90,12 @@ cdef class Output:
     @property
     def is_open(self) -> bool:
         """Tell whether what is written gets somewhere."""
-        return self.sink.state == OPEN
+        return load_relaxed32(&self.sink.state) == OPEN
 
     @property
     def error(self) -> int:
         """Return why it could not be opened, or was lost, as an errno; 0: it says nothing."""
-        return self.sink.error
+        return load_relaxed32(&self.sink.error)
 
     @property
     def is_over(self) -> bool:

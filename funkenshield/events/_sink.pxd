@@ -62,10 +62,10 @@ cdef struct Sink:
     uint8_t[IDENTITY_MAX] identity
     # where it goes
     Place place
-    State state
+    uint32_t state                 # a State
     int fd                         # -1: none
     uint8_t is_socket
-    int error                      # why it could not be opened, or was lost: errno
+    uint32_t error                 # why it could not be opened, or was lost: errno
     uint32_t address_length
     uint8_t[ADDRESS_MAX] address   # a sockaddr, or a path that ends in a zero
     uint64_t retry_at, backoff, checked_at  # nanoseconds
