@@ -224,6 +224,19 @@ def test_a_response_can_be_looked_at_beside_another_question():
     assert done == [("ask", other, END, GENERATION, -1), ("conclude", HANDLE, b"other answer", END, GENERATION)]
 
 
+@pytest.mark.parametrize(("kind", "done"), [("query", "reply"), ("miss", "turn away"), ("review", "turn away")])
+def test_where_nobody_has_time_for_what_a_function_asks_its_query_is_turned_away(kind, done, caplog):
+    async def look(query):
+        return await query.resolve_wire(ask_wire("other.example."))
+
+    scene = Scene(look, answer=None)
+    asked, ended = scene.run(kind)
+    assert (asked[0], ended[0]) == ("ask", done)
+    assert done != "reply" or rcode_of(ended[1]) == "REFUSED"
+    assert scene.executor.counters("rule")["handler_errors"] == 0
+    assert caplog.text == ""
+
+
 def test_questions_about_questions_come_to_an_end(caplog):
     class Endless(Scene):
         """Every question stops at the rule that asks it."""
